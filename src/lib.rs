@@ -1,0 +1,20 @@
+//! A lock server over HTTP. The map of its rooms:
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`lock`] | the lock core: who holds, who waits, what ends a lease. Pure |
+//! | [`store`] | rows that outlive the process: memory, SQLite, MySQL |
+//! | `actors` | the shell around the core: registry, one actor per resource, persistence |
+//! | `http` | routes, handlers, wire types, errors |
+//! | `config` | settings as types, where each came from, validation |
+//! | `app` | puts it together: `build`, `port`, `run_until_stopped` |
+//! | `cli` | the command line |
+//!
+//! Dependencies point one way: `http -> actors -> lock`, and `actors -> store -> lock`'s plain types.
+//! Nothing in `lock` imports anything but std, serde and thiserror's derive. `tests/structure.rs` keeps
+//! the rule.
+
+#![forbid(unsafe_code)]
+
+pub mod lock;
+pub mod store;

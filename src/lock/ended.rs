@@ -1,0 +1,70 @@
+//! Why tickets ended: remembered for a while, so that a client that comes back learns what happened.
+
+use std::collections::VecDeque;
+
+use super::command::EndReason;
+use super::names::{Millis, Ticket};
+use super::rows::{ENDED_MAX, EndedRow};
+
+/// The ended tickets of one resource, oldest first, at most [`ENDED_MAX`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ended {
+    next: u64,
+    entries: VecDeque<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Entry {
+    ticket: Ticket,
+    reason: EndReason,
+    forget_at: Millis,
+}
+
+impl Ended {
+    /// The rows as loaded. Their time runs anew: how long ago they ended is not known without trusting a
+    /// wall clock, and remembering for longer harms nobody.
+    pub fn restore(mut rows: Vec<EndedRow>, forget_at: Millis) -> Ended {
+        rows.sort_by_key(|row| row.n);
+        Ended {
+            next: rows.last().map_or(0, |row| row.n + 1),
+            entries: rows
+                .into_iter()
+                .map(|row| Entry {
+                    ticket: row.ticket,
+                    reason: row.reason,
+                    forget_at,
+                })
+                .collect(),
+        }
+    }
+
+    pub fn remember(&mut self, ticket: Ticket, reason: EndReason, forget_at: Millis) -> EndedRow {
+        let n = self.next;
+        self.next += 1;
+        if self.entries.len() as u64 == ENDED_MAX {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(Entry {
+            ticket,
+            reason,
+            forget_at,
+        });
+        EndedRow { n, ticket, reason }
+    }
+
+    /// Why this ticket ended, if it is still remembered at `now`.
+    pub fn reason(&self, ticket: Ticket, now: Millis) -> Option<EndReason> {
+        self.entries
+            .iter()
+            .rev()
+            .find(|e| e.ticket == ticket && now <= e.forget_at)
+            .map(|e| e.reason)
+    }
+
+    /// Lets go of what nobody may ask for any more.
+    pub fn forget(&mut self, now: Millis) {
+        while self.entries.front().is_some_and(|e| e.forget_at < now) {
+            self.entries.pop_front();
+        }
+    }
+}

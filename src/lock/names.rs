@@ -1,0 +1,255 @@
+//! Types that cannot hold a bad value: parsed once at the edge, trusted inside.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+/// Milliseconds on the monotonic clock of this instance. Only differences mean anything.
+pub type Millis = u64;
+
+/// Milliseconds since the Unix epoch. Shown to people and stored; no rule is decided by it.
+pub type WallMillis = u64;
+
+/// The two readings of "now" that every command brings along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Now {
+    /// Decides expiry, nearness and waits.
+    pub mono: Millis,
+    /// Information only: `acquiredAt` and `expiresAt`.
+    pub wall: WallMillis,
+}
+
+/// Whole seconds, 0 to [`Seconds::MAX`]. Zero means "without limit" wherever a duration is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Seconds(u32);
+
+impl Seconds {
+    /// The largest value a PHP integer column of the original schema takes.
+    pub const MAX: u32 = 2_147_483_647;
+    pub const ZERO: Seconds = Seconds(0);
+
+    /// `None` when the value is negative or above [`Seconds::MAX`].
+    pub fn new(value: i64) -> Option<Seconds> {
+        (0..=i64::from(Self::MAX))
+            .contains(&value)
+            .then_some(Seconds(value as u32))
+    }
+
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The duration in milliseconds, or `None` for "without limit".
+    pub fn limit_ms(self) -> Option<Millis> {
+        (self.0 > 0).then(|| u64::from(self.0) * 1000)
+    }
+}
+
+/// Why a name or a selector was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("must not be empty; accepted are 1 to 255 characters")]
+    Empty,
+    #[error("is longer than 255 characters; accepted are 1 to 255 characters")]
+    TooLong,
+    #[error("contains a control character; accepted is any text without control characters")]
+    Control,
+}
+
+fn check_name(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    // 255 characters are at most 1020 bytes; the cheap test first.
+    if text.len() > 255 && text.chars().count() > 255 {
+        return Err(NameError::TooLong);
+    }
+    if text.chars().any(char::is_control) {
+        return Err(NameError::Control);
+    }
+    Ok(())
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// 1 to 255 characters, none of them a control character.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                check_name(text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name_type!(
+    /// The name of a resource, and so of its lock. Compared byte for byte.
+    ResourceName
+);
+name_type!(
+    /// Picks one JSON document of a resource. Never part of the lock. Compared byte for byte.
+    Selector
+);
+name_type!(
+    /// Who a client says it is: shown to others, never trusted. Same characters as a name.
+    Owner
+);
+
+/// A client's name for one attempt at a lock: 1 to 255 visible ASCII characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdempotencyKey(Arc<str>);
+
+impl IdempotencyKey {
+    /// `None` unless the text is 1 to 255 visible ASCII characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Self(Arc::from(text)))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdempotencyKey(..)")
+    }
+}
+
+/// An unguessable capability: one place in the queue, then one lease.
+///
+/// Written as 32 lowercase hexadecimal digits, as the PHP server's tickets. `Debug` does not show it, so
+/// that no log line can leak one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(u128);
+
+impl Ticket {
+    /// A ticket from 128 random bits.
+    pub fn from_bits(bits: u128) -> Ticket {
+        Ticket(bits)
+    }
+
+    pub fn bits(self) -> u128 {
+        self.0
+    }
+
+    /// `None` unless the text is 32 lowercase hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Ticket> {
+        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != 32 || !text.bytes().all(lower_hex) {
+            return None;
+        }
+        u128::from_str_radix(text, 16).ok().map(Ticket)
+    }
+
+    /// The 32 digits, without an allocation.
+    pub fn digits(self) -> [u8; 32] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut out = [0; 32];
+        for (i, byte) in self.0.to_be_bytes().into_iter().enumerate() {
+            out[2 * i] = HEX[usize::from(byte >> 4)];
+            out[2 * i + 1] = HEX[usize::from(byte & 15)];
+        }
+        out
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket(..)")
+    }
+}
+
+/// Grows with every grant of a name and is never reset, so that a store behind the lock can refuse the
+/// writes of a holder that lost its lease (Kleppmann, "How to do distributed locking", 2016).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct FencingToken(pub u64);
+
+impl FencingToken {
+    pub fn next(self) -> FencingToken {
+        FencingToken(self.0 + 1)
+    }
+}
+
+impl fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_1_to_255_characters_and_no_control_character() {
+        assert!(ResourceName::parse("shop:42").is_ok());
+        assert_eq!(ResourceName::parse(""), Err(NameError::Empty));
+        assert!(ResourceName::parse(&"é".repeat(255)).is_ok());
+        assert_eq!(
+            ResourceName::parse(&"é".repeat(256)),
+            Err(NameError::TooLong)
+        );
+        assert_eq!(ResourceName::parse("a\0b"), Err(NameError::Control));
+        assert_eq!(ResourceName::parse("a\u{85}b"), Err(NameError::Control));
+    }
+
+    #[test]
+    fn a_ticket_is_32_lowercase_hexadecimal_digits() {
+        let text = "2ae20fe4111f441cb289e01cf46ed0d6";
+        let ticket = Ticket::parse(text).unwrap();
+        assert_eq!(ticket.to_string(), text);
+        assert_eq!(&ticket.digits(), text.as_bytes());
+        assert_eq!(Ticket::parse(&text.to_uppercase()), None);
+        assert_eq!(Ticket::parse("0"), None);
+        assert_eq!(Ticket::parse("+ae20fe4111f441cb289e01cf46ed0d6"), None);
+    }
+
+    #[test]
+    fn neither_a_ticket_nor_a_key_shows_in_debug_output() {
+        let ticket = Ticket::from_bits(0xdead_beef);
+        assert!(!format!("{ticket:?}").contains("beef"));
+        let key = IdempotencyKey::parse("secret").unwrap();
+        assert!(!format!("{key:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,400 @@
+//! Who waits, in arrival order, and who of them is *near*: has a request open, or had one less than
+//! `CLAIM_SECONDS` ago (contract, "Queue").
+//!
+//! Every operation that a hand-off needs is logarithmic, so that 10,000 waiters do not cost each other.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::command::{Death, RequestId};
+use super::names::{IdempotencyKey, Millis, Owner, Seconds, Ticket};
+use super::rows::{KeyRow, TicketRow};
+
+/// Arrival number within a resource: the order of the queue.
+pub type Seq = u64;
+
+/// How sure it is that the client knows its ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Told {
+    /// No answer with the ticket has left yet.
+    No,
+    /// One answer left, to this request; it may still turn out that nobody took it.
+    By(RequestId),
+    /// The client has presented it, or can find it again by its idempotency key.
+    Yes,
+}
+
+/// What an open request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    Lock,
+    /// A write that waits its turn.
+    Write {
+        release: bool,
+    },
+}
+
+/// A request that is answered when the lock is granted or at `until` (`None`: waits without limit).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Parked {
+    pub until: Option<Millis>,
+    pub purpose: Purpose,
+    pub ended: Death,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Open {
+    request: RequestId,
+    /// `None`: answered, the answer is on its way.
+    parked: Option<Parked>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Presence {
+    /// At least one request is open.
+    Open,
+    /// Near until then.
+    Near(Millis),
+    /// Dropped then, unless presented before.
+    Far(Millis),
+}
+
+/// One place in the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Waiter {
+    pub row: TicketRow,
+    pub told: Told,
+    /// The unseen place of a write that waits: never told, never stored, gone with its request.
+    pub unseen: bool,
+    /// The store has, or is about to have, its row.
+    pub stored: bool,
+    open: Vec<Open>,
+    presence: Presence,
+    last_seen: Millis,
+}
+
+impl Waiter {
+    pub fn new(row: TicketRow, unseen: bool) -> Waiter {
+        let told = if row.key.is_some() {
+            Told::Yes
+        } else {
+            Told::No
+        };
+        Waiter {
+            row,
+            told,
+            unseen,
+            stored: false,
+            open: Vec::new(),
+            presence: Presence::Near(0),
+            last_seen: 0,
+        }
+    }
+
+    /// A waiter as loaded, or one whose grant was taken back: its client knows the ticket.
+    pub fn known(row: TicketRow) -> Waiter {
+        Waiter {
+            told: Told::Yes,
+            stored: true,
+            ..Waiter::new(row, false)
+        }
+    }
+
+    /// The requests that wait for the lock, oldest first.
+    pub fn parked(&self) -> impl Iterator<Item = (RequestId, Parked)> + '_ {
+        self.open
+            .iter()
+            .filter_map(|open| Some((open.request, open.parked?)))
+    }
+
+    pub fn has_open_requests(&self) -> bool {
+        !self.open.is_empty()
+    }
+}
+
+/// How long tickets last without a request, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Patiences {
+    pub claim_ms: Millis,
+    pub ticket_ttl_ms: Millis,
+}
+
+/// What time did to the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// This request has waited long enough.
+    WaitOver(RequestId),
+    /// This waiter is not near any more.
+    WentFar(Seq),
+    /// This waiter was not seen for too long.
+    Dropped(Seq),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Queue {
+    waiters: BTreeMap<Seq, Waiter>,
+    /// The keys of `waiters`, for positions in logarithmic time.
+    order: VecDeque<Seq>,
+    by_ticket: BTreeMap<Ticket, Seq>,
+    by_key: BTreeMap<IdempotencyKey, Seq>,
+    /// Open requests, and answered ones that may still prove undelivered.
+    by_request: BTreeMap<RequestId, Seq>,
+    near: BTreeSet<Seq>,
+    /// When each waiter without an open request changes its presence next.
+    due: BTreeSet<(Millis, Seq)>,
+    waits: BTreeSet<(Millis, RequestId)>,
+}
+
+impl Queue {
+    pub fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Seq, &Waiter)> {
+        self.waiters.iter().map(|(seq, waiter)| (*seq, waiter))
+    }
+
+    pub fn get(&self, seq: Seq) -> Option<&Waiter> {
+        self.waiters.get(&seq)
+    }
+
+    pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Waiter> {
+        self.waiters.get_mut(&seq)
+    }
+
+    pub fn with_ticket(&self, ticket: Ticket) -> Option<Seq> {
+        self.by_ticket.get(&ticket).copied()
+    }
+
+    pub fn with_key(&self, key: &IdempotencyKey) -> Option<Seq> {
+        self.by_key.get(key).copied()
+    }
+
+    pub fn with_request(&self, request: RequestId) -> Option<Seq> {
+        self.by_request.get(&request).copied()
+    }
+
+    /// 1 is next in line.
+    pub fn position(&self, seq: Seq) -> usize {
+        match self.order.binary_search(&seq) {
+            Ok(index) | Err(index) => index + 1,
+        }
+    }
+
+    /// The first waiter that is near.
+    pub fn first_near(&self) -> Option<Seq> {
+        self.near.first().copied()
+    }
+
+    pub fn is_near(&self, seq: Seq) -> bool {
+        self.near.contains(&seq)
+    }
+
+    /// Adds a waiter in its place, near as of `now`.
+    pub fn insert(&mut self, waiter: Waiter, now: Millis, patience: Patiences) {
+        let seq = waiter.row.seq;
+        let index = self.order.partition_point(|s| *s < seq);
+        self.order.insert(index, seq);
+        self.by_ticket.insert(waiter.row.ticket, seq);
+        if let Some(KeyRow { key, .. }) = &waiter.row.key {
+            self.by_key.insert(key.clone(), seq);
+        }
+        self.waiters.insert(seq, waiter);
+        self.touch(seq, now, patience);
+    }
+
+    /// Takes a waiter out, with whatever requests it has open.
+    pub fn remove(&mut self, seq: Seq) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&seq)?;
+        if let Ok(index) = self.order.binary_search(&seq) {
+            self.order.remove(index);
+        }
+        self.by_ticket.remove(&waiter.row.ticket);
+        if let Some(KeyRow { key, .. }) = &waiter.row.key {
+            self.by_key.remove(key);
+        }
+        for open in &waiter.open {
+            self.by_request.remove(&open.request);
+            self.unschedule_wait(open);
+        }
+        if let Told::By(request) = waiter.told {
+            self.by_request.remove(&request);
+        }
+        self.near.remove(&seq);
+        if let Presence::Near(at) | Presence::Far(at) = waiter.presence {
+            self.due.remove(&(at, seq));
+        }
+        Some(waiter)
+    }
+
+    fn unschedule_wait(&mut self, open: &Open) {
+        if let Some(until) = open.parked.and_then(|parked| parked.until) {
+            self.waits.remove(&(until, open.request));
+        }
+    }
+
+    /// The ticket was presented: its client knows it.
+    pub fn confirm(&mut self, seq: Seq) {
+        if let Some(waiter) = self.waiters.get_mut(&seq) {
+            if let Told::By(request) = waiter.told {
+                self.by_request.remove(&request);
+            }
+            waiter.told = Told::Yes;
+        }
+    }
+
+    /// A sign of life at `now`.
+    pub fn touch(&mut self, seq: Seq, now: Millis, patience: Patiences) {
+        if let Some(waiter) = self.waiters.get_mut(&seq) {
+            waiter.last_seen = now;
+            let presence = if waiter.open.is_empty() {
+                Presence::Near(now + patience.claim_ms)
+            } else {
+                Presence::Open
+            };
+            self.set_presence(seq, presence);
+        }
+    }
+
+    /// Attaches a request: parked until granted, or already answered and on its way.
+    pub fn open(&mut self, seq: Seq, request: RequestId, parked: Option<Parked>) {
+        let Some(waiter) = self.waiters.get_mut(&seq) else {
+            return;
+        };
+        waiter.open.push(Open { request, parked });
+        self.by_request.insert(request, seq);
+        if let Some(until) = parked.and_then(|parked| parked.until) {
+            self.waits.insert((until, request));
+        }
+        self.set_presence(seq, Presence::Open);
+    }
+
+    /// The wait of this request is over; it stays open until its answer has left.
+    pub fn unpark(&mut self, request: RequestId) -> Option<(Seq, Parked)> {
+        let seq = self.with_request(request)?;
+        let waiter = self.waiters.get_mut(&seq)?;
+        let open = waiter.open.iter_mut().find(|o| o.request == request)?;
+        let parked = open.parked.take()?;
+        if let Some(until) = parked.until {
+            self.waits.remove(&(until, request));
+        }
+        Some((seq, parked))
+    }
+
+    /// Detaches a request. `delivered` says that its answer left. A waiter whose last request closed is
+    /// near from `now` on.
+    pub fn close(&mut self, request: RequestId, delivered: bool, now: Millis, patience: Patiences) {
+        let Some(seq) = self.by_request.remove(&request) else {
+            return;
+        };
+        let Some(waiter) = self.waiters.get_mut(&seq) else {
+            return;
+        };
+        if delivered && waiter.told == Told::No {
+            waiter.told = Told::By(request);
+            self.by_request.insert(request, seq);
+        }
+        if let Some(index) = waiter.open.iter().position(|o| o.request == request) {
+            let open = waiter.open.remove(index);
+            self.unschedule_wait(&open);
+            self.touch(seq, now, patience);
+        }
+    }
+
+    fn set_presence(&mut self, seq: Seq, presence: Presence) {
+        let Some(waiter) = self.waiters.get_mut(&seq) else {
+            return;
+        };
+        if let Presence::Near(at) | Presence::Far(at) = waiter.presence {
+            self.due.remove(&(at, seq));
+        }
+        waiter.presence = presence;
+        match presence {
+            Presence::Open => {
+                self.near.insert(seq);
+            }
+            Presence::Near(at) => {
+                self.near.insert(seq);
+                self.due.insert((at, seq));
+            }
+            Presence::Far(at) => {
+                self.near.remove(&seq);
+                self.due.insert((at, seq));
+            }
+        }
+    }
+
+    /// When something happens by itself next.
+    pub fn deadline(&self) -> Option<Millis> {
+        let wait = self.waits.first().map(|(at, _)| *at);
+        let due = self.due.first().map(|(at, _)| *at);
+        match (wait, due) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The next thing that was due at `now`; carries out changes of presence, the rest is the caller's.
+    pub fn pop_due(&mut self, now: Millis, patience: Patiences) -> Option<Due> {
+        let at = self.deadline().filter(|at| *at <= now)?;
+        if let Some((_, request)) = self.waits.first().filter(|(t, _)| *t == at) {
+            return Some(Due::WaitOver(*request));
+        }
+        let (_, seq) = *self.due.first()?;
+        let waiter = self.waiters.get(&seq)?;
+        if matches!(waiter.presence, Presence::Near(_)) {
+            let drop_at = (waiter.last_seen + patience.ticket_ttl_ms).max(at);
+            self.set_presence(seq, Presence::Far(drop_at));
+            return Some(Due::WentFar(seq));
+        }
+        Some(Due::Dropped(seq))
+    }
+
+    /// Everyone who waits for an answer, in queue order.
+    pub fn parked_requests(&self) -> Vec<RequestId> {
+        self.waiters
+            .values()
+            .flat_map(|waiter| waiter.parked().map(|(request, _)| request))
+            .collect()
+    }
+
+    /// The maps agree with each other; what the invariants check.
+    pub fn is_consistent(&self) -> bool {
+        let keys: Vec<Seq> = self.waiters.keys().copied().collect();
+        let order: Vec<Seq> = self.order.iter().copied().collect();
+        let near: BTreeSet<Seq> = self
+            .waiters
+            .iter()
+            .filter(|(_, w)| !matches!(w.presence, Presence::Far(_)))
+            .map(|(seq, _)| *seq)
+            .collect();
+        let open_iff_requests = self
+            .waiters
+            .values()
+            .all(|w| w.open.is_empty() != (w.presence == Presence::Open));
+        keys == order
+            && near == self.near
+            && self.by_ticket.len() == keys.len()
+            && open_iff_requests
+    }
+}
+
+/// The row of a ticket that is about to be made.
+pub fn fresh_row(
+    ticket: Ticket,
+    seq: Seq,
+    owner: Option<Owner>,
+    ttl: Option<Seconds>,
+    key: Option<IdempotencyKey>,
+) -> TicketRow {
+    TicketRow {
+        ticket,
+        seq,
+        owner,
+        ttl,
+        key: key.map(|key| KeyRow { key, ttl }),
+    }
+}

@@ -1,0 +1,119 @@
+//! The terms a lock runs under: the compatibility profile as data, and the limits.
+
+use super::names::{Millis, Seconds};
+
+/// Which of the two behaviours of `COMPATIBILITY` applies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// As documented.
+    #[default]
+    Default,
+    /// As the PHP server 1.1.0 really behaves.
+    Php,
+}
+
+impl Profile {
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Default => "default",
+            Profile::Php => "php",
+        }
+    }
+
+    /// The inverse of [`Profile::name`].
+    pub fn parse(text: &str) -> Option<Profile> {
+        match text {
+            "default" => Some(Profile::Default),
+            "php" => Some(Profile::Php),
+            _ => None,
+        }
+    }
+
+    pub fn rules(self) -> Rules {
+        match self {
+            Profile::Default => Rules {
+                profile: self,
+                timeout_is_lease_ttl: true,
+                timeout_is_wait: false,
+                write_releases: false,
+                get_locks_unwritten: false,
+                dead_unlock_succeeds: false,
+                spent_ticket_writes_as_nobody: false,
+                refused_write_waits: false,
+            },
+            Profile::Php => Rules {
+                profile: self,
+                timeout_is_lease_ttl: false,
+                timeout_is_wait: true,
+                write_releases: true,
+                get_locks_unwritten: true,
+                dead_unlock_succeeds: true,
+                spent_ticket_writes_as_nobody: true,
+                refused_write_waits: true,
+            },
+        }
+    }
+}
+
+/// The rows of the contract's table `COMPATIBILITY=default|php`, one field each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub profile: Profile,
+    /// The resource's `timeout` ends leases that have no `ttl` of their own.
+    pub timeout_is_lease_ttl: bool,
+    /// The resource's `timeout` is how long GET `lock=1`, lock and PUT wait on the server.
+    pub timeout_is_wait: bool,
+    /// A write by the holder releases the lock.
+    pub write_releases: bool,
+    /// GET `lock=1` of a selector that was never written takes the lock and answers 202.
+    pub get_locks_unwritten: bool,
+    /// Unlock with a dead ticket answers 200 and names the reason in `code`.
+    pub dead_unlock_succeeds: bool,
+    /// A released or unknown ticket presented to a write counts as none.
+    pub spent_ticket_writes_as_nobody: bool,
+    /// A write that cannot happen now waits its turn instead of being refused at once.
+    pub refused_write_waits: bool,
+}
+
+/// Bounds in milliseconds and counts; each is a named setting of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `CLAIM_SECONDS`: how long a ticket stays near after its last request ended.
+    pub claim_ms: Millis,
+    /// `TICKET_TTL_SECONDS`: a waiting ticket not presented for this long is dropped.
+    pub ticket_ttl_ms: Millis,
+    /// `MAX_LEASE_SECONDS`: bounds the whole life of a lease; 0 is off.
+    pub lease_seconds_max: Seconds,
+    /// `MAX_WAITERS_PER_RESOURCE`.
+    pub waiters_max: usize,
+    /// How long a resource remembers why a ticket ended.
+    pub ended_ms: Millis,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            claim_ms: 5_000,
+            ticket_ttl_ms: 60_000,
+            lease_seconds_max: Seconds::ZERO,
+            waiters_max: 20_000,
+            ended_ms: 300_000,
+        }
+    }
+}
+
+/// Rules and limits together: what [`super::LockState::apply`] is given besides time and command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub rules: Rules,
+    pub limits: Limits,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms {
+            rules: Profile::Default.rules(),
+            limits: Limits::default(),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Where resources outlive the process: one trait, three ways.
+//!
+//! A store keeps rows and knows nothing of actors or HTTP. It is driven by `actors::persistence`, which is
+//! its only writer: one batch at a time, so no store has to order writes itself. Every store passes the
+//! same conformance suite (`tests/store`).
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `snapshot` | what a batch carries: the changed rows of one resource, and how two merge |
+//! | `memory` | for tests and for state that may be lost |
+//! | `sqlite` | the embedded store |
+//! | `mysql` | the production store, shared by several instances of which one is active |
+
+pub mod memory;
+pub mod snapshot;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::lock::rows::LockRows;
+use crate::lock::{FencingToken, Owner, Profile, ResourceName, Seconds, Selector, WallMillis};
+pub use snapshot::{ResourceId, Snapshot};
+
+/// A resource with its lock rows. Data stays in the store until it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredResource {
+    pub id: ResourceId,
+    pub timeout: Seconds,
+    pub lock: LockRows,
+    /// How many selectors have data.
+    pub selectors: usize,
+}
+
+/// One JSON document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredData {
+    /// The id of its row, as clients see it.
+    pub id: String,
+    /// The JSON text exactly as it was written.
+    pub json: Bytes,
+}
+
+/// A resource as a listing shows it: committed rows only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedResource {
+    pub name: ResourceName,
+    pub id: ResourceId,
+    pub timeout: Seconds,
+    pub holder: Option<ListedHolder>,
+    pub waiting: usize,
+    pub selectors: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedHolder {
+    pub owner: Option<Owner>,
+    pub acquired_at: WallMillis,
+    pub token: FencingToken,
+    /// The lease's own TTL.
+    pub ttl: Option<Seconds>,
+}
+
+/// Which resources to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Compared byte for byte; empty matches all.
+    pub prefix: String,
+    /// Names strictly after this one, in byte order.
+    pub after: Option<String>,
+    /// How many at most; at least 1.
+    pub limit: usize,
+    /// Only those that have (or have not) a holder.
+    pub held: Option<bool>,
+    pub order: ListOrder,
+}
+
+/// The order of a listing. The orders other than by name put the largest first and then go by name; they
+/// ignore `after`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListOrder {
+    #[default]
+    Name,
+    /// Most stored waiters first.
+    Waiting,
+    /// Longest held first.
+    Held,
+}
+
+/// What a store tells when it is ready to serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The highest fencing token that any deleted resource reached.
+    pub floor: FencingToken,
+    /// The profile that is recorded in the store (a database that the PHP server wrote).
+    pub recorded_profile: Option<Profile>,
+}
+
+/// Why a store did not do what it was asked. The text is for the log, never for a client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another instance serves this database; this one waits.
+    #[error("another instance is active")]
+    Standby,
+    /// Away, or in doubt: whatever was under way may or may not have happened.
+    #[error("the store is away: {0}")]
+    Unavailable(String),
+    /// Nothing of it was stored, because of what it contains.
+    #[error("the store refused a change: {0}")]
+    Rejected(String),
+    /// It cannot be used as it is, and waiting will not help.
+    #[error("the store cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// Durable rows. All methods may be called from any thread of the runtime that opened the store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// `mysql`, `sqlite` or `memory`.
+    fn kind(&self) -> &'static str;
+
+    /// Makes the store ready to serve: schema created, migrated, ownership taken. Called again after
+    /// [`StoreError::Standby`] and after [`StoreError::Unavailable`] of any method; when it succeeds,
+    /// nothing of an earlier [`Store::commit`] can land any more.
+    async fn open(&self) -> Result<Opened, StoreError>;
+
+    /// Stores all snapshots in one transaction, durably, or none of them.
+    ///
+    /// [`StoreError::Rejected`]: none were stored; a smaller batch may succeed.
+    /// [`StoreError::Unavailable`]: unknown whether they were; [`Store::open`] must be called before
+    /// anything else.
+    async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError>;
+
+    /// The resource of this name (compared byte for byte) with its lock rows.
+    async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError>;
+
+    /// One document.
+    async fn load_data(
+        &self,
+        id: &ResourceId,
+        selector: &Selector,
+    ) -> Result<Option<StoredData>, StoreError>;
+
+    /// A page of resources.
+    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError>;
+
+    /// Whether the store still belongs to this instance and answers. Called about once a second by stores
+    /// that say so with [`Store::heartbeat_ms`].
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// How often [`Store::heartbeat`] must be called, and for how long after a successful one was *sent*
+    /// this instance may go on answering. `None`: the store is this process's alone.
+    fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
+        None
+    }
+
+    /// Commits at once on the calling thread, for stores that never wait. `false`: not such a store.
+    fn commit_inline(&self, _snapshot: &mut Snapshot) -> bool {
+        false
+    }
+
+    /// Gives ownership back, so that the next instance need not wait. Nothing is called afterwards.
+    async fn close(&self);
+}
+
+/// Times of a store that several instances share, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatTimes {
+    pub every_ms: u64,
+    pub valid_ms: u64,
+}

@@ -1,0 +1,154 @@
+//! What a batch carries of one resource: the rows that changed, and nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::lock::rows::{Change, EndedRow, HeadRow, TicketRow};
+use crate::lock::{FencingToken, ResourceName, Seconds, Selector, Ticket};
+
+/// The `id` of a resource: up to 255 bytes, made by us or by the PHP server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceId(Arc<str>);
+
+impl ResourceId {
+    pub fn new(text: &str) -> ResourceId {
+        ResourceId(Arc::from(text))
+    }
+
+    /// A new one that nobody else has.
+    pub fn random() -> ResourceId {
+        ResourceId::new(&uuid::Uuid::new_v4().simple().to_string())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The changed rows of one resource. A store carries them out in the order of the fields: first what is
+/// removed, then what is created, then the rest, which belongs to `id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub name: ResourceName,
+    /// The resource that exists after this snapshot, or the one that existed last.
+    pub id: ResourceId,
+    /// Resources to remove with all their rows. All of them had this name.
+    pub removed: Vec<ResourceId>,
+    /// With `removed`: the recorded floor becomes at least this.
+    pub floor: Option<FencingToken>,
+    /// A resource to create, with this timeout.
+    pub created: Option<Seconds>,
+    pub head: Option<HeadRow>,
+    /// Waiting tickets added or changed (`Some`) and removed (`None`).
+    pub waiting: BTreeMap<Ticket, Option<TicketRow>>,
+    /// By their slot; see [`EndedRow::slot`].
+    pub ended: BTreeMap<u8, EndedRow>,
+    /// Documents written (`Some`) and deleted (`None`).
+    pub data: BTreeMap<Selector, Option<DataRow>>,
+}
+
+/// A document to write. `id` counts only where no row of this selector exists; an existing row keeps its.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataRow {
+    pub id: String,
+    pub json: Bytes,
+}
+
+impl Snapshot {
+    /// Nothing changed.
+    pub fn empty(name: ResourceName, id: ResourceId) -> Snapshot {
+        Snapshot {
+            name,
+            id,
+            removed: Vec::new(),
+            floor: None,
+            created: None,
+            head: None,
+            waiting: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            data: BTreeMap::new(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0
+    }
+
+    /// How many rows it touches, for the cap on a batch.
+    pub fn rows(&self) -> usize {
+        self.removed.len()
+            + usize::from(self.created.is_some())
+            + usize::from(self.head.is_some())
+            + self.waiting.len()
+            + self.ended.len()
+            + self.data.len()
+    }
+
+    /// How many bytes of data it carries, for the cap on a batch.
+    pub fn bytes(&self) -> usize {
+        self.data.values().flatten().map(|row| row.json.len()).sum()
+    }
+
+    /// Adds what the lock core wants stored.
+    pub fn change(&mut self, change: Change) {
+        match change {
+            Change::Head(head) => self.head = Some(head),
+            Change::Waiting(row) => {
+                self.waiting.insert(row.ticket, Some(row));
+            }
+            Change::NotWaiting(ticket) => {
+                self.waiting.insert(ticket, None);
+            }
+            Change::Ended(row) => {
+                self.ended.insert(row.slot(), row);
+            }
+        }
+    }
+
+    /// From here on this is the resource `id`, created with `timeout`.
+    pub fn create(&mut self, id: ResourceId, timeout: Seconds) {
+        self.id = id;
+        self.created = Some(timeout);
+    }
+
+    /// The resource that this snapshot is about is removed; nothing of it has to be stored any more.
+    pub fn remove(&mut self, token: FencingToken) {
+        let id = self.id.clone();
+        self.removed.push(id);
+        self.floor = self.floor.max(Some(token));
+        self.created = None;
+        self.head = None;
+        self.waiting.clear();
+        self.ended.clear();
+        self.data.clear();
+    }
+
+    /// Adds a later snapshot of the same name, so that storing the result equals storing both in turn.
+    pub fn merge(&mut self, later: Snapshot) {
+        debug_assert_eq!(self.name, later.name);
+        if !later.removed.is_empty() {
+            self.created = None;
+            self.head = None;
+            self.waiting.clear();
+            self.ended.clear();
+            self.data.clear();
+        }
+        self.id = later.id;
+        self.removed.extend(later.removed);
+        self.floor = self.floor.max(later.floor);
+        self.created = later.created.or(self.created);
+        self.head = later.head.or(self.head.take());
+        self.waiting.extend(later.waiting);
+        self.ended.extend(later.ended);
+        self.data.extend(later.data);
+    }
+}
