@@ -129,7 +129,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn commit_inline(&self, snapshot: &mut Snapshot) -> bool {
+    fn commit_inline(&self, snapshot: &Snapshot) -> bool {
         self.rows().write(snapshot);
         true
     }

@@ -156,7 +156,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Commits at once on the calling thread, for stores that never wait. `false`: not such a store.
-    fn commit_inline(&self, _snapshot: &mut Snapshot) -> bool {
+    fn commit_inline(&self, _snapshot: &Snapshot) -> bool {
         false
     }
 
