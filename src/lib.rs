@@ -16,5 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod actors;
+pub mod http;
 pub mod lock;
 pub mod store;

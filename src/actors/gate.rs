@@ -1,0 +1,134 @@
+//! Whether this instance may answer requests for resources, and why not.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+/// Why requests for resources are refused with 503.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    #[error("the server is starting: its store is not open yet")]
+    Starting,
+    #[error("this instance is a stand-by; another one is active")]
+    Standby,
+    /// The detail is for the log and `/ready`; it never names a secret.
+    #[error("the store is not available")]
+    StoreAway,
+    #[error("the server is shutting down")]
+    Stopping,
+}
+
+impl Closed {
+    /// The stable `code` of the error body.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Closed::Starting => "starting",
+            Closed::Standby => "standby",
+            Closed::StoreAway => "store_unavailable",
+            Closed::Stopping => "shutting_down",
+        }
+    }
+}
+
+/// Open while the store belongs to this instance and answers.
+///
+/// A store that several instances share adds a limit in time: the gate closes by itself when the last
+/// successful heartbeat was sent too long ago, on a clock that also runs while the machine is suspended,
+/// so that an instance that was paused past its lease answers nothing when it wakes up.
+pub struct Gate {
+    closed: RwLock<Option<Closed>>,
+    stopping: AtomicBool,
+    valid_until_ms: AtomicU64,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate {
+            closed: RwLock::new(Some(Closed::Starting)),
+            stopping: AtomicBool::new(false),
+            valid_until_ms: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Gate {
+    /// May a request be accepted?
+    pub fn check(&self) -> Result<(), Closed> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Closed::Stopping);
+        }
+        self.check_answer()
+    }
+
+    /// May an answer leave? Unlike [`Gate::check`] this lets the answers of a server that is shutting
+    /// down through.
+    pub fn check_answer(&self) -> Result<(), Closed> {
+        if let Some(closed) = &*self.closed.read().unwrap_or_else(PoisonError::into_inner) {
+            return Err(closed.clone());
+        }
+        let valid_until = self.valid_until_ms.load(Ordering::Acquire);
+        if valid_until != u64::MAX && boottime_ms() >= valid_until {
+            return Err(Closed::StoreAway);
+        }
+        Ok(())
+    }
+
+    pub fn open(&self) {
+        self.set(None);
+    }
+
+    pub fn close(&self, why: Closed) {
+        self.set(Some(why));
+    }
+
+    fn set(&self, closed: Option<Closed>) {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = closed;
+    }
+
+    /// Answers may leave until `boottime_ms` (see [`boottime_ms`]).
+    pub fn valid_until(&self, boottime_ms: u64) {
+        self.valid_until_ms.store(boottime_ms, Ordering::Release);
+    }
+
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+}
+
+/// Milliseconds on a clock that never steps and also counts the time the machine was suspended.
+pub fn boottime_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_is_closed_until_the_store_is_open() {
+        let gate = Gate::default();
+        assert_eq!(gate.check(), Err(Closed::Starting));
+        gate.open();
+        assert_eq!(gate.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_gate_closes_by_itself_when_its_time_is_over() {
+        let gate = Gate::default();
+        gate.open();
+        gate.valid_until(boottime_ms() + 60_000);
+        assert_eq!(gate.check(), Ok(()));
+        gate.valid_until(boottime_ms());
+        assert_eq!(gate.check(), Err(Closed::StoreAway));
+        assert_eq!(gate.check_answer(), Err(Closed::StoreAway));
+    }
+
+    #[test]
+    fn a_stopping_server_accepts_nothing_but_finishes_what_it_has() {
+        let gate = Gate::default();
+        gate.open();
+        gate.stop();
+        assert_eq!(gate.check(), Err(Closed::Stopping));
+        assert_eq!(gate.check_answer(), Ok(()));
+    }
+}

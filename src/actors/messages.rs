@@ -1,0 +1,221 @@
+//! What handlers ask a resource, what it answers, and what the actors tell each other.
+
+use std::time::Duration;
+
+use actix::{Addr, Message};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::gate::Closed;
+use super::resource::ResourceActor;
+use crate::lock::command::HolderView;
+use crate::lock::{
+    Answer, Bearer, FencingToken, IdempotencyKey, Owner, RequestId, ResourceName, Seconds,
+    Selector, Ticket,
+};
+use crate::store::{ResourceId, Snapshot, StoreError, StoredResource};
+
+/// How long a request may wait for the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As the server or, in the `php` profile, the resource says.
+    Default,
+    /// `?wait=`.
+    For(Duration),
+    /// `?queue=0`.
+    NoQueue,
+}
+
+/// One request to a resource.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Create {
+        timeout: Seconds,
+    },
+    Describe,
+    /// GET `lock=0`.
+    Read {
+        selector: Selector,
+        bearer: Bearer,
+    },
+    /// GET `lock=1` (with a selector) and lock (without).
+    Acquire {
+        selector: Option<Selector>,
+        bearer: Bearer,
+        owner: Option<Owner>,
+        ttl: Option<Seconds>,
+        key: Option<IdempotencyKey>,
+        wait: Wait,
+    },
+    Write {
+        selector: Selector,
+        json: Bytes,
+        bearer: Bearer,
+        release: bool,
+    },
+    DeleteSelector {
+        selector: Selector,
+        bearer: Bearer,
+    },
+    Delete {
+        bearer: Bearer,
+    },
+    Renew {
+        bearer: Bearer,
+        ttl: Option<Seconds>,
+    },
+    Unlock {
+        bearer: Bearer,
+    },
+    ForceUnlock {
+        token: Option<FencingToken>,
+    },
+    /// Keep a live ticket alive, for a request that is refused for load.
+    Touch {
+        bearer: Bearer,
+    },
+}
+
+/// A document as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub id: String,
+    pub resource: ResourceId,
+    pub json: Bytes,
+}
+
+/// A resource as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    pub name: ResourceName,
+    pub id: ResourceId,
+    pub timeout: Seconds,
+    pub locked: bool,
+    pub holder: Option<HolderView>,
+    pub waiting: usize,
+    pub selectors: usize,
+}
+
+/// What a resource answers. `http` maps it to statuses in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Created {
+        id: ResourceId,
+        timeout: Seconds,
+    },
+    Exists,
+    NoResource,
+    NoSelector,
+    Described(Description),
+    Read {
+        document: Document,
+        /// The live ticket that was presented, and its lease's token if it holds.
+        ticket: Option<(Ticket, Option<FencingToken>)>,
+    },
+    /// What the lock said.
+    Lock(Answer),
+    /// GET `lock=1`: what the lock said, and the document (`None`: never written, `php` profile).
+    Locked {
+        answer: Answer,
+        document: Option<Document>,
+    },
+    Written {
+        token: Option<FencingToken>,
+    },
+    Deleted {
+        token: Option<FencingToken>,
+    },
+    TooManySelectors,
+    TooManyWaiters,
+    /// The store would not take it, for what it contains.
+    Refused,
+    Closed(Closed),
+    /// Ask the registry again.
+    Moved,
+}
+
+/// A request on its way to a resource. Whoever sends one sends [`Vanished`] after it when nobody waits
+/// for the reply any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Call {
+    pub request: RequestId,
+    pub op: Op,
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// The client of this request is gone, or its reply was not taken.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Vanished {
+    pub request: RequestId,
+}
+
+/// Give this document's memory back if it can be spared.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Evict {
+    pub selector: Selector,
+    pub stamp: u64,
+    pub bytes: usize,
+}
+
+/// Everything up to this commit of the actor's is durable.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Committed {
+    pub seq: u64,
+}
+
+/// The store is in doubt, or refused a commit of this actor's: answer what is open and retire.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub struct Abandon {
+    pub reply: Reply,
+}
+
+/// To the persistence actor: store this; answer with [`Committed`] or [`Abandon`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Commit {
+    pub actor: Addr<ResourceActor>,
+    pub incarnation: u64,
+    pub seq: u64,
+    pub snapshot: Snapshot,
+}
+
+/// To the persistence actor: read a resource.
+#[derive(Message)]
+#[rtype(result = "Result<Option<StoredResource>, StoreError>")]
+pub struct Load {
+    pub name: ResourceName,
+}
+
+/// To the registry: where is this resource's actor? Starts one if there is none.
+#[derive(Message)]
+#[rtype(result = "Addr<ResourceActor>")]
+pub struct Find {
+    pub name: ResourceName,
+}
+
+/// To the registry: which of these have an actor?
+#[derive(Message)]
+#[rtype(result = "Vec<Option<Addr<ResourceActor>>>")]
+pub struct FindLive {
+    pub names: Vec<ResourceName>,
+}
+
+/// To the registry: this actor takes nothing any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Retired {
+    pub name: ResourceName,
+    pub generation: u64,
+}
+
+/// To the registry: every actor is to answer what it has open with this, and retire.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct AbandonAll {
+    pub reply: Reply,
+}

@@ -1,0 +1,32 @@
+//! The shell around the lock core: actors that own state, and what they share.
+//!
+//! ```text
+//! http worker ──► Registry ──► ResourceActor ──► Persistence ──► store
+//!                 name→address  core, data, timer  group commit
+//!             ◄──────────────── answer, once durable ◄──────────
+//! ```
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `messages` | what handlers ask a resource, and what it answers |
+//! | `registry` | finds, starts and replaces the actor of a name |
+//! | `resource` | one named resource: its queue, its data, its timer |
+//! | `persistence` | the only writer: batches snapshots, opens and reopens the store |
+//! | `shell` | what they share: clock, gate, settings, counters |
+//! | `gate` | whether this instance may answer at all |
+//! | `budget` | how much data all resources together keep in memory |
+//! | `router` | how an HTTP worker reaches a resource: cached addresses, retries of `Moved` |
+
+pub mod budget;
+pub mod gate;
+pub mod messages;
+pub mod persistence;
+pub mod registry;
+pub mod resource;
+pub mod router;
+pub mod shell;
+
+pub use gate::{Closed, Gate};
+pub use messages::{Op, Reply};
+pub use router::Router;
+pub use shell::{Clock, Shell};

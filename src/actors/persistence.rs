@@ -1,0 +1,534 @@
+//! The only writer: collects snapshots while a commit is under way, then stores them as one transaction
+//! (group commit), and opens the store again when it was lost.
+//!
+//! Nothing is answered before [`Committed`] is sent. When the outcome of a commit is not known, no actor's
+//! memory can be trusted: the incarnation grows, every actor answers what it has open with 503 and
+//! retires, and new ones read from the store once it is open again.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::gate::{Closed, boottime_ms};
+use super::messages::{Abandon, AbandonAll, Commit, Committed, Load, Reply};
+use super::registry::Registry;
+use super::resource::ResourceActor;
+use super::shell::Shell;
+use crate::lock::{ResourceName, Selector};
+use crate::store::{
+    ListQuery, ListedResource, Opened, ResourceId, Snapshot, StoreError, StoredData, StoredResource,
+};
+
+/// A transaction stays below this many rows, so that nobody waits long for another's.
+const BATCH_ROWS_MAX: usize = 4096;
+/// And below this many bytes of data, unless a single snapshot is larger.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Pause between two attempts to open a store that is away.
+const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+/// Pause between two looks at a store that another instance serves.
+const STANDBY_PAUSE: Duration = Duration::from_millis(100);
+
+struct Member {
+    actor: Addr<ResourceActor>,
+    seq: u64,
+    snapshot: Snapshot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Serving,
+}
+
+type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
+
+pub struct Persistence {
+    shell: Arc<Shell>,
+    registry: Option<Addr<Registry>>,
+    phase: Phase,
+    /// Told once how the first attempt to open the store went.
+    first_open: Option<FirstOpen>,
+    waiting: HashMap<ResourceName, Member>,
+    in_flight: HashSet<ResourceName>,
+    /// Loads of names that have a commit waiting or in flight.
+    deferred: Vec<(
+        ResourceName,
+        oneshot::Sender<Result<Option<StoredResource>, StoreError>>,
+    )>,
+    /// Actors whose commit was refused: what they still send is built on state that is not stored.
+    abandoned: HashSet<Addr<ResourceActor>>,
+    beating: bool,
+    last_complaint: String,
+    drained: Vec<oneshot::Sender<()>>,
+}
+
+/// How a batch went: each member stored or refused, or everything in doubt.
+type BatchResult = Result<Vec<Result<(), StoreError>>, StoreError>;
+
+impl Persistence {
+    pub fn new(shell: Arc<Shell>, first_open: FirstOpen) -> Persistence {
+        Persistence {
+            shell,
+            registry: None,
+            phase: Phase::Opening,
+            first_open: Some(first_open),
+            waiting: HashMap::new(),
+            in_flight: HashSet::new(),
+            deferred: Vec::new(),
+            abandoned: HashSet::new(),
+            beating: false,
+            last_complaint: String::new(),
+            drained: Vec::new(),
+        }
+    }
+
+    fn store_timeout(&self) -> Duration {
+        Duration::from_millis(self.shell.settings.store_timeout_ms)
+    }
+
+    // ---- opening and losing the store --------------------------------------------------------------
+
+    fn open_store(&mut self, ctx: &mut Context<Self>) {
+        let store = self.shell.store.clone();
+        let sent = boottime_ms();
+        let limit = self.store_timeout();
+        within(limit, async move { store.open().await })
+            .into_actor(self)
+            .map(move |result, actor, ctx| actor.opened(result, sent, ctx))
+            .spawn(ctx);
+    }
+
+    fn opened(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
+        if let Some(first) = self.first_open.take() {
+            let _ = first.send(result.clone().map(|_| ()));
+        }
+        let pause = match result {
+            Ok(opened) => return self.serve(opened, sent, ctx),
+            Err(StoreError::Standby) => {
+                self.shell.gate.close(Closed::Standby);
+                self.complain("stand-by: another instance is active");
+                STANDBY_PAUSE
+            }
+            Err(error) => {
+                self.shell.gate.close(Closed::StoreAway);
+                self.complain(&format!("waiting for the store: {error}"));
+                REOPEN_PAUSE
+            }
+        };
+        ctx.run_later(pause, |actor, ctx| actor.open_store(ctx));
+    }
+
+    /// Logs a state once, not at every attempt.
+    fn complain(&mut self, text: &str) {
+        if self.last_complaint != text {
+            log::warn!("{text}");
+            self.last_complaint = text.to_owned();
+        }
+    }
+
+    fn serve(&mut self, opened: Opened, sent: u64, ctx: &mut Context<Self>) {
+        self.shell.raise_floor(opened.floor);
+        self.shell.use_recorded_profile(opened.recorded_profile);
+        self.shell.next_incarnation();
+        self.phase = Phase::Serving;
+        if let Some(times) = self.shell.store.heartbeat_ms() {
+            self.shell.gate.valid_until(sent + times.valid_ms);
+            if !self.beating {
+                self.beating = true;
+                self.beat_later(ctx);
+            }
+        }
+        self.shell.gate.open();
+        if !self.last_complaint.is_empty() {
+            log::warn!("the store is open: serving");
+            self.last_complaint.clear();
+        }
+    }
+
+    /// From now on nothing that is in memory counts. `why` is what open requests are told.
+    fn lose_store(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Opening {
+            return;
+        }
+        self.phase = Phase::Opening;
+        let why = match error {
+            StoreError::Standby => Closed::Standby,
+            _ => Closed::StoreAway,
+        };
+        log::error!("the store was lost: {error}");
+        self.shell.gate.close(why.clone());
+        self.shell.next_incarnation();
+        self.waiting.clear();
+        self.abandoned.clear();
+        for (_, load) in self.deferred.drain(..) {
+            let _ = load.send(Err(error.clone()));
+        }
+        if let Some(registry) = &self.registry {
+            registry.do_send(AbandonAll {
+                reply: Reply::Closed(why),
+            });
+        }
+        self.notify_drained();
+        self.open_store(ctx);
+    }
+
+    fn beat_later(&mut self, ctx: &mut Context<Self>) {
+        let Some(times) = self.shell.store.heartbeat_ms() else {
+            return;
+        };
+        let every = Duration::from_millis(times.every_ms);
+        ctx.run_later(every, |actor, ctx| actor.beat(ctx));
+    }
+
+    fn beat(&mut self, ctx: &mut Context<Self>) {
+        if self.phase != Phase::Serving {
+            return self.beat_later(ctx);
+        }
+        let store = self.shell.store.clone();
+        let sent = boottime_ms();
+        let incarnation = self.shell.incarnation();
+        within(self.store_timeout(), async move { store.heartbeat().await })
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                let current = actor.shell.incarnation() == incarnation;
+                match (result, actor.shell.store.heartbeat_ms()) {
+                    (Ok(()), Some(times)) if current => {
+                        actor.shell.gate.valid_until(sent + times.valid_ms);
+                    }
+                    (Err(error), _) if current => actor.lose_store(&error, ctx),
+                    _ => {}
+                }
+                actor.beat_later(ctx);
+            })
+            .spawn(ctx);
+    }
+
+    // ---- group commit ------------------------------------------------------------------------------
+
+    fn add(&mut self, commit: Commit) {
+        let name = commit.snapshot.name.clone();
+        match self.waiting.get_mut(&name) {
+            Some(member) => {
+                member.seq = commit.seq;
+                member.snapshot.merge(commit.snapshot);
+            }
+            None => {
+                let member = Member {
+                    actor: commit.actor,
+                    seq: commit.seq,
+                    snapshot: commit.snapshot,
+                };
+                self.waiting.insert(name, member);
+            }
+        }
+    }
+
+    /// Takes the next batch: everything that waits, up to the caps.
+    fn next_batch(&mut self) -> Vec<Member> {
+        let (mut rows, mut bytes) = (0, 0);
+        let mut names = Vec::new();
+        for (name, member) in &self.waiting {
+            let (r, b) = (member.snapshot.rows(), member.snapshot.bytes());
+            if !names.is_empty() && (rows + r > BATCH_ROWS_MAX || bytes + b > BATCH_BYTES_MAX) {
+                break;
+            }
+            rows += r;
+            bytes += b;
+            names.push(name.clone());
+        }
+        if names.len() == self.waiting.len() {
+            return self.waiting.drain().map(|(_, member)| member).collect();
+        }
+        let take = |name: &ResourceName| self.waiting.remove(name);
+        names.iter().filter_map(take).collect()
+    }
+
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        if !self.in_flight.is_empty() || self.waiting.is_empty() || self.phase != Phase::Serving {
+            return;
+        }
+        let batch = self.next_batch();
+        let mut snapshots = Vec::with_capacity(batch.len());
+        let mut members = Vec::with_capacity(batch.len());
+        for member in batch {
+            self.in_flight.insert(member.snapshot.name.clone());
+            members.push((member.actor, member.seq));
+            snapshots.push(member.snapshot);
+        }
+        let store = self.shell.store.clone();
+        let limit = self.store_timeout();
+        let incarnation = self.shell.incarnation();
+        async move { store_batch(store.as_ref(), &snapshots, limit).await }
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                actor.in_flight.clear();
+                if actor.shell.incarnation() == incarnation {
+                    actor.stored(members, result, ctx);
+                }
+                actor.flush(ctx);
+                actor.run_deferred(ctx);
+                actor.notify_drained();
+            })
+            .spawn(ctx);
+    }
+
+    fn stored(
+        &mut self,
+        members: Vec<(Addr<ResourceActor>, u64)>,
+        result: BatchResult,
+        ctx: &mut Context<Self>,
+    ) {
+        let verdicts = match result {
+            Ok(verdicts) => verdicts,
+            Err(error) => return self.lose_store(&error, ctx),
+        };
+        for ((actor, seq), verdict) in members.into_iter().zip(verdicts) {
+            match verdict {
+                Ok(()) => actor.do_send(Committed { seq }),
+                Err(error) => self.abandon(actor, &error),
+            }
+        }
+    }
+
+    /// One actor's change was refused: it starts over from what is stored.
+    fn abandon(&mut self, actor: Addr<ResourceActor>, error: &StoreError) {
+        log::error!("{error}");
+        self.waiting.retain(|_, member| member.actor != actor);
+        self.shell.restart_leases();
+        actor.do_send(Abandon {
+            reply: Reply::Refused,
+        });
+        self.abandoned.insert(actor);
+    }
+
+    fn notify_drained(&mut self) {
+        if self.waiting.is_empty() && self.in_flight.is_empty() {
+            for drained in self.drained.drain(..) {
+                let _ = drained.send(());
+            }
+        }
+    }
+
+    // ---- reading -----------------------------------------------------------------------------------
+
+    fn is_busy(&self, name: &ResourceName) -> bool {
+        self.in_flight.contains(name) || self.waiting.contains_key(name)
+    }
+
+    fn run_deferred(&mut self, ctx: &mut Context<Self>) {
+        let (busy, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deferred)
+            .into_iter()
+            .partition(|(name, _)| self.is_busy(name));
+        self.deferred = busy;
+        for (name, load) in ready {
+            self.start_load(name, load, ctx);
+        }
+    }
+
+    fn start_load(
+        &mut self,
+        name: ResourceName,
+        load: oneshot::Sender<Result<Option<StoredResource>, StoreError>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let store = self.shell.store.clone();
+        self.read(async move { store.load(&name).await }, load, ctx);
+    }
+
+    /// Runs one read within the time-out; a failure means that the store is lost.
+    fn read<T: Send + 'static>(
+        &mut self,
+        read: impl Future<Output = Result<T, StoreError>> + 'static,
+        answer: oneshot::Sender<Result<T, StoreError>>,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.phase != Phase::Serving {
+            let away = StoreError::Unavailable("not open".to_owned());
+            let _ = answer.send(Err(away));
+            return;
+        }
+        let incarnation = self.shell.incarnation();
+        within(self.store_timeout(), read)
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                match &result {
+                    Err(StoreError::Rejected(text)) => log::error!("a row cannot be read: {text}"),
+                    Err(error) if actor.shell.incarnation() == incarnation => {
+                        actor.lose_store(error, ctx);
+                    }
+                    _ => {}
+                }
+                let _ = answer.send(result);
+            })
+            .spawn(ctx);
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let late = |_| StoreError::Unavailable(format!("no answer within {} ms", limit.as_millis()));
+    timeout(limit, work).await.unwrap_or_else(|e| Err(late(e)))
+}
+
+/// Stores a batch as one transaction. When it is refused for what one member contains, each member is
+/// stored by itself, so that one does not cost the others.
+async fn store_batch(
+    store: &dyn crate::store::Store,
+    snapshots: &[Snapshot],
+    limit: Duration,
+) -> BatchResult {
+    match within(limit, store.commit(snapshots)).await {
+        Ok(()) => return Ok(snapshots.iter().map(|_| Ok(())).collect()),
+        Err(refused @ StoreError::Rejected(_)) if snapshots.len() == 1 => {
+            return Ok(vec![Err(refused)]);
+        }
+        Err(StoreError::Rejected(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let mut verdicts = Vec::with_capacity(snapshots.len());
+    for snapshot in snapshots {
+        match within(limit, store.commit(std::slice::from_ref(snapshot))).await {
+            Ok(()) => verdicts.push(Ok(())),
+            Err(refused @ StoreError::Rejected(_)) => verdicts.push(Err(refused)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(verdicts)
+}
+
+impl Actor for Persistence {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1024);
+        self.open_store(ctx);
+    }
+}
+
+/// The registry, which is started after the persistence actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Attach(pub Addr<Registry>);
+
+impl Handler<Attach> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, msg: Attach, _: &mut Self::Context) {
+        self.registry = Some(msg.0);
+    }
+}
+
+impl Handler<Commit> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, msg: Commit, ctx: &mut Self::Context) {
+        // A commit of an earlier incarnation, or of an abandoned actor, rests on state that is not
+        // stored; its actor has been told, or is about to be.
+        let stale = msg.incarnation != self.shell.incarnation();
+        if stale || self.phase != Phase::Serving || self.abandoned.contains(&msg.actor) {
+            return;
+        }
+        self.add(msg);
+        self.flush(ctx);
+    }
+}
+
+/// An abandoned actor has read that it is; nothing more comes from it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Left(pub Addr<ResourceActor>);
+
+impl Handler<Left> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, msg: Left, _: &mut Self::Context) {
+        self.abandoned.remove(&msg.0);
+    }
+}
+
+/// What a read that got no answer comes to: its asker is told that the store is away.
+async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    let lost = |_| Err(StoreError::Unavailable("the read was given up".to_owned()));
+    answer.await.unwrap_or_else(lost)
+}
+
+impl Handler<Load> for Persistence {
+    type Result = ResponseFuture<Result<Option<StoredResource>, StoreError>>;
+
+    fn handle(&mut self, msg: Load, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        if self.is_busy(&msg.name) {
+            self.deferred.push((msg.name, tx));
+        } else {
+            self.start_load(msg.name, tx, ctx);
+        }
+        Box::pin(answered(rx))
+    }
+}
+
+/// Read one document.
+#[derive(Message)]
+#[rtype(result = "Result<Option<StoredData>, StoreError>")]
+pub struct LoadData {
+    pub id: ResourceId,
+    pub selector: Selector,
+}
+
+impl Handler<LoadData> for Persistence {
+    type Result = ResponseFuture<Result<Option<StoredData>, StoreError>>;
+
+    fn handle(&mut self, msg: LoadData, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        let store = self.shell.store.clone();
+        let read = async move { store.load_data(&msg.id, &msg.selector).await };
+        self.read(read, tx, ctx);
+        Box::pin(answered(rx))
+    }
+}
+
+/// Read a page of committed resources.
+#[derive(Message)]
+#[rtype(result = "Result<Vec<ListedResource>, StoreError>")]
+pub struct List(pub ListQuery);
+
+impl Handler<List> for Persistence {
+    type Result = ResponseFuture<Result<Vec<ListedResource>, StoreError>>;
+
+    fn handle(&mut self, msg: List, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        let store = self.shell.store.clone();
+        self.read(async move { store.list(&msg.0).await }, tx, ctx);
+        Box::pin(answered(rx))
+    }
+}
+
+/// Store what waits, give the store back, and be done.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Finish;
+
+impl Handler<Finish> for Persistence {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Finish, _: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        self.drained.push(tx);
+        self.notify_drained();
+        let store = self.shell.store.clone();
+        let finish = async move {
+            let _ = rx.await;
+            store.close().await;
+        };
+        Box::pin(finish.into_actor(self).map(|(), actor, _| {
+            actor.phase = Phase::Opening;
+            actor.shell.gate.close(Closed::Stopping);
+        }))
+    }
+}

@@ -1,0 +1,133 @@
+//! Finds the actor of a name, starts it when there is none, replaces it when it is gone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::messages::{Abandon, AbandonAll, Find, FindLive, Retired};
+use super::persistence::Persistence;
+use super::resource::ResourceActor;
+use super::shell::Shell;
+use crate::lock::ResourceName;
+
+/// One address per live name. Strong: the others hold theirs only for a moment.
+pub struct Registry {
+    shell: Arc<Shell>,
+    persistence: Addr<Persistence>,
+    /// The threads that resource actors live on.
+    arbiters: Vec<ArbiterHandle>,
+    live: HashMap<ResourceName, Entry>,
+    generation: u64,
+}
+
+struct Entry {
+    addr: Addr<ResourceActor>,
+    generation: u64,
+    incarnation: u64,
+}
+
+impl Registry {
+    pub fn new(
+        shell: Arc<Shell>,
+        persistence: Addr<Persistence>,
+        arbiters: Vec<ArbiterHandle>,
+    ) -> Registry {
+        Registry {
+            shell,
+            persistence,
+            arbiters,
+            live: HashMap::new(),
+            generation: 0,
+        }
+    }
+
+    fn start_actor(
+        &mut self,
+        name: &ResourceName,
+        registry: Addr<Registry>,
+    ) -> Addr<ResourceActor> {
+        self.generation += 1;
+        let incarnation = self.shell.incarnation();
+        let actor = ResourceActor::new(
+            name.clone(),
+            self.generation,
+            incarnation,
+            self.shell.clone(),
+            registry,
+            self.persistence.clone(),
+        );
+        let arbiter = &self.arbiters[self.generation as usize % self.arbiters.len()];
+        let addr = ResourceActor::start_in_arbiter(arbiter, move |_| actor);
+        self.live.insert(
+            name.clone(),
+            Entry {
+                addr: addr.clone(),
+                generation: self.generation,
+                incarnation,
+            },
+        );
+        addr
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1024);
+    }
+}
+
+impl Handler<Find> for Registry {
+    type Result = MessageResult<Find>;
+
+    fn handle(&mut self, msg: Find, ctx: &mut Self::Context) -> Self::Result {
+        if let Some(entry) = self.live.get(&msg.name) {
+            if entry.addr.connected() && entry.incarnation == self.shell.incarnation() {
+                return MessageResult(entry.addr.clone());
+            }
+            if !entry.addr.connected() {
+                // It died in the middle of something. What its lease had left to run is not known.
+                log::error!("the actor of resource {} is gone; replaced", msg.name);
+                self.shell.restart_leases();
+            }
+        }
+        MessageResult(self.start_actor(&msg.name, ctx.address()))
+    }
+}
+
+impl Handler<FindLive> for Registry {
+    type Result = MessageResult<FindLive>;
+
+    fn handle(&mut self, msg: FindLive, _: &mut Self::Context) -> Self::Result {
+        let find = |name| self.live.get(name).map(|entry| entry.addr.clone());
+        MessageResult(msg.names.iter().map(find).collect())
+    }
+}
+
+impl Handler<Retired> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: Retired, _: &mut Self::Context) {
+        let current = self.live.get(&msg.name).map(|entry| entry.generation);
+        if current == Some(msg.generation) {
+            self.live.remove(&msg.name);
+            if self.live.capacity() > 1024 && self.live.len() < self.live.capacity() / 8 {
+                self.live.shrink_to_fit();
+            }
+        }
+    }
+}
+
+impl Handler<AbandonAll> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: AbandonAll, _: &mut Self::Context) {
+        for (_, entry) in self.live.drain() {
+            entry.addr.do_send(Abandon {
+                reply: msg.reply.clone(),
+            });
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The JSON documents of one resource, as far as they are in memory.
+//!
+//! A document loads on first use and leaves when all resources together keep more than the budget; it
+//! stays while its write is not committed or a request that will need it waits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::WeakAddr;
+use bytes::Bytes;
+
+use super::ResourceActor;
+use crate::actors::messages::{Document, Evict};
+use crate::actors::shell::Shell;
+use crate::lock::Selector;
+use crate::store::snapshot::DataRow;
+use crate::store::{ResourceId, StoredData};
+
+/// What is known of a selector without asking the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// In memory.
+    Present,
+    /// Exists; its JSON has to be loaded.
+    Evicted,
+    /// Never written, or deleted.
+    Absent,
+    /// The store has to be asked.
+    Unknown,
+}
+
+struct Cell {
+    id: String,
+    json: Option<Bytes>,
+    /// Which entry in the budget stands for `json`.
+    stamp: u64,
+    /// The commit that stores it; it must not leave memory before.
+    written_by: u64,
+    /// Asked back by the budget while it was needed: leaves as soon as it may.
+    asked_back: bool,
+}
+
+pub struct Documents {
+    shell: Arc<Shell>,
+    cells: HashMap<Selector, Cell>,
+    /// How many selectors have a document, in memory or not.
+    total: usize,
+    /// How many waiting requests will need a selector's document.
+    pins: HashMap<Selector, usize>,
+    asked_back: usize,
+}
+
+impl Documents {
+    pub fn new(shell: Arc<Shell>, total: usize) -> Documents {
+        Documents {
+            shell,
+            cells: HashMap::new(),
+            total,
+            pins: HashMap::new(),
+            asked_back: 0,
+        }
+    }
+
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    pub fn known(&self, selector: &Selector) -> Known {
+        match self.cells.get(selector) {
+            Some(Cell { json: Some(_), .. }) => Known::Present,
+            Some(_) => Known::Evicted,
+            None if self.cells.len() == self.total => Known::Absent,
+            None => Known::Unknown,
+        }
+    }
+
+    /// The document, if it is in memory.
+    pub fn get(&self, selector: &Selector, resource: &ResourceId) -> Option<Document> {
+        let cell = self.cells.get(selector)?;
+        Some(Document {
+            id: cell.id.clone(),
+            resource: resource.clone(),
+            json: cell.json.clone()?,
+        })
+    }
+
+    /// A document was read from the store. One that was written meanwhile is newer and stays.
+    pub fn loaded(&mut self, selector: &Selector, data: StoredData, me: WeakAddr<ResourceActor>) {
+        if self.known(selector) != Known::Present {
+            self.keep(selector, data.id, data.json, 0, me);
+        }
+    }
+
+    /// Writes a document; `commit` is the commit that will store it. Returns its row.
+    pub fn write(
+        &mut self,
+        selector: &Selector,
+        json: Bytes,
+        commit: u64,
+        me: WeakAddr<ResourceActor>,
+    ) -> DataRow {
+        let id = match self.cells.get(selector) {
+            Some(cell) => cell.id.clone(),
+            None => {
+                self.total += 1;
+                uuid::Uuid::new_v4().simple().to_string()
+            }
+        };
+        self.keep(selector, id.clone(), json.clone(), commit, me);
+        DataRow { id, json }
+    }
+
+    fn keep(
+        &mut self,
+        selector: &Selector,
+        id: String,
+        json: Bytes,
+        written_by: u64,
+        me: WeakAddr<ResourceActor>,
+    ) {
+        self.forget(selector);
+        let stamp = self.shell.budget.enter(me, selector.clone(), json.len());
+        let cell = Cell {
+            id,
+            json: Some(json),
+            stamp,
+            written_by,
+            asked_back: false,
+        };
+        self.cells.insert(selector.clone(), cell);
+    }
+
+    /// Takes a cell out of memory and out of the budget.
+    fn forget(&mut self, selector: &Selector) {
+        if let Some(cell) = self.cells.remove(selector) {
+            self.asked_back -= usize::from(cell.asked_back);
+            if let Some(json) = cell.json {
+                self.shell.budget.leave(json.len());
+            }
+        }
+    }
+
+    /// Deletes a document that exists; it must be [`Known::Present`] or [`Known::Evicted`].
+    pub fn delete(&mut self, selector: &Selector) {
+        if self.cells.contains_key(selector) {
+            self.forget(selector);
+            self.total -= 1;
+        }
+    }
+
+    /// A request that waits will need this document.
+    pub fn pin(&mut self, selector: &Selector) {
+        *self.pins.entry(selector.clone()).or_default() += 1;
+    }
+
+    pub fn unpin(&mut self, selector: &Selector, committed: u64) {
+        if let Some(count) = self.pins.get_mut(selector) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(selector);
+            }
+        }
+        self.give_back(committed);
+    }
+
+    /// The budget wants a document's memory.
+    pub fn evict(&mut self, evict: &Evict, committed: u64) {
+        self.shell.budget.answered(evict.bytes);
+        if let Some(cell) = self.cells.get_mut(&evict.selector) {
+            if cell.stamp == evict.stamp && cell.json.is_some() {
+                cell.asked_back = true;
+                self.asked_back += 1;
+            }
+        }
+        self.give_back(committed);
+    }
+
+    /// Lets go of what was asked back and is not needed any more.
+    pub fn give_back(&mut self, committed: u64) {
+        if self.asked_back == 0 {
+            return;
+        }
+        for (selector, cell) in &mut self.cells {
+            let needed = cell.written_by > committed || self.pins.contains_key(selector);
+            if cell.asked_back && !needed {
+                cell.asked_back = false;
+                self.asked_back -= 1;
+                if let Some(json) = cell.json.take() {
+                    self.shell.budget.leave(json.len());
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Documents {
+    fn drop(&mut self) {
+        for json in self.cells.values().filter_map(|cell| cell.json.as_ref()) {
+            self.shell.budget.leave(json.len());
+        }
+    }
+}

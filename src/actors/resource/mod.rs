@@ -1,0 +1,233 @@
+//! One named resource: an actor that owns its lock queue, its data and its timer.
+//!
+//! It feeds the core one command at a time and carries out what follows: rows go to the persistence actor,
+//! answers wait until the rows they rest on are stored, one timer wakes it for the core's next deadline.
+//! When it is idle it retires: it answers whatever still arrives with [`Reply::Moved`] and tells the
+//! registry, so that no message is lost between the two.
+
+mod documents;
+mod live;
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::gate::Closed;
+use super::messages::{Abandon, Call, Committed, Evict, Load, Reply, Retired, Vanished};
+use super::persistence::{Left, Persistence};
+use super::registry::Registry;
+use super::shell::Shell;
+use crate::lock::{Command, LockState, ResourceName};
+use crate::store::{StoreError, StoredResource};
+use documents::Documents;
+use live::{Live, Resource};
+
+enum Stage {
+    /// Reading from the store; these wait.
+    Loading(Vec<Call>),
+    Live(Box<Live>),
+    /// Takes nothing any more.
+    Retired,
+}
+
+pub struct ResourceActor {
+    name: ResourceName,
+    generation: u64,
+    /// Of the store, when this actor was started. Memory of an earlier one must not be believed.
+    incarnation: u64,
+    shell: Arc<Shell>,
+    registry: Addr<Registry>,
+    persistence: Addr<Persistence>,
+    stage: Stage,
+}
+
+impl ResourceActor {
+    pub fn new(
+        name: ResourceName,
+        generation: u64,
+        incarnation: u64,
+        shell: Arc<Shell>,
+        registry: Addr<Registry>,
+        persistence: Addr<Persistence>,
+    ) -> ResourceActor {
+        ResourceActor {
+            name,
+            generation,
+            incarnation,
+            shell,
+            registry,
+            persistence,
+            stage: Stage::Loading(Vec::new()),
+        }
+    }
+
+    fn loaded(
+        &mut self,
+        result: Result<Option<StoredResource>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Stage::Loading(calls) = std::mem::replace(&mut self.stage, Stage::Retired) else {
+            return;
+        };
+        let stored = match result {
+            Ok(stored) if self.incarnation == self.shell.incarnation() => stored,
+            Ok(_) => return self.refuse(calls, &Reply::Moved),
+            Err(error) => return self.refuse(calls, &Reply::Closed(closed(&error))),
+        };
+        let resource = stored.map(|stored| self.restore(stored));
+        self.stage = Stage::Live(Box::new(Live::new(resource)));
+        self.command(Command::Tick, ctx);
+        for call in calls {
+            self.call(call, ctx);
+        }
+        self.schedule(ctx);
+    }
+
+    fn restore(&self, stored: StoredResource) -> Resource {
+        let terms = self.shell.terms();
+        let now = self.shell.clock.now();
+        let leases_from = self.shell.leases_from().min(now.mono);
+        let mut lock = stored.lock;
+        if lock.head == Default::default() {
+            // Never granted: it starts above whatever a deleted resource of its name reached.
+            lock.head.token = self.shell.floor();
+        }
+        Resource {
+            id: stored.id,
+            core: LockState::restore(stored.timeout, lock, &terms, now, leases_from),
+            documents: Documents::new(self.shell.clone(), stored.selectors),
+        }
+    }
+
+    /// Ends this actor's part: everything that is open gets `reply`, everything that comes gets
+    /// [`Reply::Moved`].
+    fn retire(&mut self, reply: &Reply, ctx: &mut Context<Self>) {
+        match std::mem::replace(&mut self.stage, Stage::Retired) {
+            Stage::Loading(calls) => self.refuse(calls, reply),
+            Stage::Live(mut live) => {
+                live.cancel_timer(ctx);
+                live.answer_all(reply);
+                self.leave_registry();
+            }
+            Stage::Retired => {}
+        }
+    }
+
+    fn refuse(&mut self, calls: Vec<Call>, reply: &Reply) {
+        for call in calls {
+            let _ = call.reply.send(reply.clone());
+        }
+        self.leave_registry();
+    }
+
+    fn leave_registry(&self) {
+        self.registry.do_send(Retired {
+            name: self.name.clone(),
+            generation: self.generation,
+        });
+    }
+
+    /// What this actor remembers may be older than what another instance stored.
+    fn is_stale(&self) -> bool {
+        self.incarnation != self.shell.incarnation()
+    }
+}
+
+/// What clients are told when the store cannot be read.
+fn closed(error: &StoreError) -> Closed {
+    match error {
+        StoreError::Standby => Closed::Standby,
+        _ => Closed::StoreAway,
+    }
+}
+
+impl Actor for ResourceActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let load = Load {
+            name: self.name.clone(),
+        };
+        self.persistence
+            .send(load)
+            .into_actor(self)
+            .map(|result, actor, ctx| {
+                let lost = |e: MailboxError| Err(StoreError::Unavailable(e.to_string()));
+                actor.loaded(result.unwrap_or_else(lost), ctx);
+            })
+            .spawn(ctx);
+    }
+}
+
+impl Handler<Call> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, call: Call, ctx: &mut Self::Context) {
+        if self.is_stale() {
+            let _ = call.reply.send(Reply::Moved);
+            return;
+        }
+        match &mut self.stage {
+            Stage::Loading(calls) => calls.push(call),
+            Stage::Live(_) => {
+                self.call(call, ctx);
+                self.schedule(ctx);
+            }
+            Stage::Retired => {
+                let _ = call.reply.send(Reply::Moved);
+            }
+        }
+    }
+}
+
+impl Handler<Vanished> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Vanished, ctx: &mut Self::Context) {
+        match &mut self.stage {
+            Stage::Loading(calls) => calls.retain(|call| call.request != msg.request),
+            Stage::Live(live) => {
+                live.drop_request(msg.request);
+                self.command(
+                    Command::Vanished {
+                        request: msg.request,
+                    },
+                    ctx,
+                );
+                self.schedule(ctx);
+            }
+            Stage::Retired => {}
+        }
+    }
+}
+
+impl Handler<Committed> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Committed, ctx: &mut Self::Context) {
+        if !self.is_stale() {
+            self.committed(msg.seq, ctx);
+            self.schedule(ctx);
+        }
+    }
+}
+
+impl Handler<Evict> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Evict, _: &mut Self::Context) {
+        match &mut self.stage {
+            Stage::Live(live) => live.evict(&msg, &self.shell),
+            Stage::Loading(_) | Stage::Retired => self.shell.budget.answered(msg.bytes),
+        }
+    }
+}
+
+impl Handler<Abandon> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Abandon, ctx: &mut Self::Context) {
+        self.retire(&msg.reply, ctx);
+        self.persistence.do_send(Left(ctx.address()));
+    }
+}

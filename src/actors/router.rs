@@ -1,0 +1,147 @@
+//! How an HTTP worker reaches a resource.
+//!
+//! The registry knows every address; each worker remembers some of them (weakly, so that a remembered
+//! address keeps no actor alive) to spare the registry's thread a message per request.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::{Addr, WeakAddr};
+use tokio::sync::oneshot;
+
+use super::gate::Closed;
+use super::messages::{Call, Find, FindLive, Op, Reply, Vanished};
+use super::persistence::{List, Persistence};
+use super::registry::Registry;
+use super::resource::ResourceActor;
+use super::shell::Shell;
+use crate::lock::{RequestId, ResourceName};
+use crate::store::{ListQuery, ListedResource};
+
+/// Addresses a worker remembers; past that it forgets them all.
+const REMEMBERED_MAX: usize = 65_536;
+/// How often a request asks for a new address before it gives up.
+const MOVES_MAX: usize = 16;
+
+/// One per worker.
+pub struct Router {
+    pub shell: Arc<Shell>,
+    registry: Addr<Registry>,
+    persistence: Addr<Persistence>,
+    remembered: RefCell<HashMap<ResourceName, WeakAddr<ResourceActor>>>,
+}
+
+/// Tells the actor when the request's future is dropped before it took its reply: the client is gone.
+struct Presence {
+    request: RequestId,
+    actor: Addr<ResourceActor>,
+    answered: bool,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.actor.do_send(Vanished {
+                request: self.request,
+            });
+        }
+    }
+}
+
+impl Router {
+    pub fn new(
+        shell: Arc<Shell>,
+        registry: Addr<Registry>,
+        persistence: Addr<Persistence>,
+    ) -> Router {
+        Router {
+            shell,
+            registry,
+            persistence,
+            remembered: RefCell::default(),
+        }
+    }
+
+    /// Sends one request and waits for its reply. Dropping the future withdraws the request.
+    pub async fn ask(&self, name: &ResourceName, op: Op) -> Reply {
+        for _ in 0..MOVES_MAX {
+            let Some(actor) = self.actor(name).await else {
+                return Reply::Closed(Closed::Stopping);
+            };
+            match self.ask_actor(actor, op.clone()).await {
+                Reply::Moved => self.remembered.borrow_mut().remove(name),
+                reply => return reply,
+            };
+        }
+        log::error!("resource {name} moved {MOVES_MAX} times during one request");
+        Reply::Closed(Closed::StoreAway)
+    }
+
+    async fn ask_actor(&self, actor: Addr<ResourceActor>, op: Op) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let request = self.shell.next_request();
+        let call = Call { request, op, reply };
+        if !actor.connected() {
+            return Reply::Moved;
+        }
+        actor.do_send(call);
+        let mut presence = Presence {
+            request,
+            actor,
+            answered: false,
+        };
+        let reply = answer.await;
+        presence.answered = true;
+        match reply {
+            Ok(reply) => reply,
+            // The actor died with the request in its hands; whether it happened is not known.
+            Err(_) => Reply::Closed(Closed::StoreAway),
+        }
+    }
+
+    async fn actor(&self, name: &ResourceName) -> Option<Addr<ResourceActor>> {
+        let remembered = self
+            .remembered
+            .borrow()
+            .get(name)
+            .and_then(WeakAddr::upgrade);
+        if let Some(actor) = remembered.filter(Addr::connected) {
+            return Some(actor);
+        }
+        let find = Find { name: name.clone() };
+        let actor = self.registry.send(find).await.ok()?;
+        let mut remembered = self.remembered.borrow_mut();
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(name.clone(), actor.downgrade());
+        Some(actor)
+    }
+
+    /// A page of resources: the committed rows, and for each that is live what its actor knows. `None` in
+    /// the second place: not live, or gone meanwhile.
+    pub async fn list(
+        &self,
+        query: ListQuery,
+    ) -> Result<Vec<(ListedResource, Option<Reply>)>, Closed> {
+        let away = |_| Closed::StoreAway;
+        let rows = self
+            .persistence
+            .send(List(query))
+            .await
+            .map_err(away)?
+            .map_err(|_| Closed::StoreAway)?;
+        let names = rows.iter().map(|row| row.name.clone()).collect();
+        let live = self.registry.send(FindLive { names }).await.map_err(away)?;
+        let mut page = Vec::with_capacity(rows.len());
+        for (row, actor) in rows.into_iter().zip(live) {
+            let reply = match actor {
+                Some(actor) => Some(self.ask_actor(actor, Op::Describe).await),
+                None => None,
+            };
+            page.push((row, reply));
+        }
+        Ok(page)
+    }
+}

@@ -1,0 +1,75 @@
+//! Reading, writing and deleting the JSON document at a selector.
+
+use actix_web::HttpRequest;
+use actix_web::web::{Data, Payload};
+
+use crate::actors::Op;
+use crate::actors::messages::Wait;
+use crate::http::auth::Right;
+use crate::http::request::{
+    Query, authorize, bearer, body, idempotency_key, json_text, name, selector,
+};
+use crate::http::respond::{self, Response};
+use crate::http::server::Worker;
+
+/// GET `/resource/{name}/{selector}`.
+pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
+    // The right that is needed hangs on the query; a query that cannot be read still needs a key first.
+    let query = Query::of(&req);
+    let wants_lock = query.as_ref().ok().map(|query| query.flag("lock"));
+    let reads_only = matches!(wants_lock, Some(Ok(Some(false))));
+    let needed = if reads_only { Right::Read } else { Right::Lock };
+    authorize(&req, &worker, needed)?;
+    let query = query?;
+    query.flag("lock")?;
+    let raw = query.flag("raw")?.unwrap_or(false);
+    let (name, selector) = (name(&req)?, selector(&req)?);
+    let bearer = bearer(&req);
+    if reads_only {
+        let op = Op::Read {
+            selector: selector.clone(),
+            bearer,
+        };
+        let reply = worker.ask(&name, op).await?;
+        return respond::read(&selector, reply, raw, worker.selectors_max());
+    }
+    let wait = query.wait(worker.wait_max)?;
+    let op = Op::Acquire {
+        selector: Some(selector.clone()),
+        bearer,
+        owner: None,
+        ttl: None,
+        key: idempotency_key(&req)?,
+        wait: wait.map_or(Wait::Default, Wait::For),
+    };
+    let reply = worker.ask(&name, op).await?;
+    respond::get_locked(&selector, reply, raw, worker.selectors_max())
+}
+
+/// PUT `/resource/{name}/{selector}`.
+pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Write)?;
+    let (name, selector) = (name(&req)?, selector(&req)?);
+    let release = Query::of(&req)?.flag("unlock")?.unwrap_or(false);
+    let json = json_text(body(payload, &worker).await?)?;
+    let op = Op::Write {
+        selector,
+        json,
+        bearer: bearer(&req),
+        release,
+    };
+    let reply = worker.ask(&name, op).await?;
+    respond::changed(reply, worker.selectors_max())
+}
+
+/// DELETE `/resource/{name}/{selector}`.
+pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Write)?;
+    let (name, selector) = (name(&req)?, selector(&req)?);
+    let op = Op::DeleteSelector {
+        selector,
+        bearer: bearer(&req),
+    };
+    let reply = worker.ask(&name, op).await?;
+    respond::changed(reply, worker.selectors_max())
+}

@@ -1,0 +1,105 @@
+//! lock, unlock, renew, force-unlock.
+
+use actix_web::HttpRequest;
+use actix_web::web::{Data, Payload};
+
+use crate::actors::messages::Wait;
+use crate::actors::{Op, Reply};
+use crate::http::auth::Right;
+use crate::http::errors::ApiError;
+use crate::http::request::{
+    Query, authorize, bearer, body, idempotency_key, name, parse_json, selector,
+};
+use crate::http::respond::{self, Response};
+use crate::http::server::Worker;
+use crate::http::wire::{ForceBody, LockBody, RenewBody};
+use crate::lock::{Answer, FencingToken, Owner};
+
+const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds}"#;
+
+/// What `?wait=` and `?queue=` say together.
+fn wait(query: &Query, worker: &Worker) -> Result<Wait, ApiError> {
+    let wait = query.wait(worker.wait_max)?;
+    match (query.flag("queue")?, wait) {
+        (Some(false), Some(wait)) if !wait.is_zero() => Err(ApiError::Malformed(
+            "The query asks not to queue and to wait: send either queue=0 or wait=.".to_owned(),
+        )),
+        (Some(false), _) => Ok(Wait::NoQueue),
+        (_, Some(wait)) => Ok(Wait::For(wait)),
+        (_, None) => Ok(Wait::Default),
+    }
+}
+
+fn owner(text: Option<String>) -> Result<Option<Owner>, ApiError> {
+    let parse = |text: String| Owner::parse(&text);
+    text.map(parse)
+        .transpose()
+        .map_err(|error| ApiError::Malformed(format!("The owner {error}.")))
+}
+
+/// PUT or POST `/resource/{name}/{selector}/lock`.
+pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Lock)?;
+    let (name, _) = (name(&req)?, selector(&req)?);
+    let wait = wait(&Query::of(&req)?, &worker)?;
+    let key = idempotency_key(&req)?;
+    let body = body(payload, &worker).await?;
+    let body: LockBody = parse_json(&body, Some(LockBody::default()), LOCK_ACCEPTS)?;
+    let op = Op::Acquire {
+        selector: None,
+        bearer: bearer(&req),
+        owner: owner(body.owner)?,
+        ttl: body.ttl,
+        key,
+        wait,
+    };
+    let reply = worker.ask(&name, op).await?;
+    respond::lock(reply, worker.selectors_max())
+}
+
+/// POST or PUT `/resource/{name}/{selector}/unlock`.
+pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Lock)?;
+    let (name, _) = (name(&req)?, selector(&req)?);
+    let bearer = bearer(&req);
+    let reply = worker.ask(&name, Op::Unlock { bearer }).await?;
+    respond::unlock(reply, worker.selectors_max())
+}
+
+/// PUT or POST `/resource/{name}/{selector}/renew`.
+pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Lock)?;
+    let (name, _) = (name(&req)?, selector(&req)?);
+    let body = body(payload, &worker).await?;
+    let accepts = r#"nothing, or {"ttl": seconds}"#;
+    let body: RenewBody = parse_json(&body, Some(RenewBody::default()), accepts)?;
+    let op = Op::Renew {
+        bearer: bearer(&req),
+        ttl: body.ttl,
+    };
+    let reply = worker.ask(&name, op).await?;
+    respond::renew(reply, worker.selectors_max())
+}
+
+/// POST `/resource/{name}/force-unlock`.
+pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Admin)?;
+    let name = name(&req)?;
+    let body = body(payload, &worker).await?;
+    let accepts = r#"{"reason": "why", "fencingToken": the lease's, or leave it out}"#;
+    let body: ForceBody = parse_json(&body, None, accepts)?;
+    let reason = Owner::parse(&body.reason)
+        .map_err(|error| ApiError::Malformed(format!("The reason {error}.")))?;
+    let op = Op::ForceUnlock {
+        token: body.fencing_token.map(FencingToken),
+    };
+    let reply = worker.ask(&name, op).await?;
+    if let Reply::Lock(Answer::Forced(Some(holder))) = &reply {
+        let owner = holder.owner.as_ref().map_or("(no owner)", Owner::as_str);
+        log::warn!(
+            "resource {name}: lease {} of {owner} forced off: {reason}",
+            holder.token
+        );
+    }
+    respond::force_unlock(reply, worker.selectors_max())
+}

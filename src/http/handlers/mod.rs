@@ -1,0 +1,6 @@
+//! One short function per route: extract, convert, one message, map one reply.
+
+pub mod data;
+pub mod locks;
+pub mod resources;
+pub mod status;

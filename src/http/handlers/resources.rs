@@ -1,0 +1,134 @@
+//! Creating, describing, listing and deleting resources.
+
+use actix_web::http::header;
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::actors::messages::Description;
+use crate::actors::{Op, Reply};
+use crate::http::auth::Right;
+use crate::http::errors::ApiError;
+use crate::http::request::{Query, authorize, bearer, body, name, parse_json};
+use crate::http::respond::{self, Response};
+use crate::http::server::Worker;
+use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HolderBody, ListBody, Time};
+use crate::lock::{ResourceName, Seconds};
+use crate::store::{ListQuery, ListedResource};
+
+/// All but the unreserved characters of RFC 3986.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Resources on one page of a listing, unless the client says.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1000;
+
+/// POST `/resource`.
+pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Write)?;
+    let body = body(payload, &worker).await?;
+    let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds}"#;
+    let body: CreateBody = parse_json(&body, None, accepts)?;
+    let name = ResourceName::parse(&body.name)
+        .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
+    let timeout = body.timeout.unwrap_or(Seconds::ZERO);
+    match worker.ask(&name, Op::Create { timeout }).await? {
+        Reply::Created { id, timeout } => {
+            let path = utf8_percent_encode(name.as_str(), UNRESERVED);
+            Ok(HttpResponse::Created()
+                .insert_header((header::LOCATION, format!("/resource/{path}")))
+                .json(CreatedBody {
+                    id: id.as_str(),
+                    name: name.as_str(),
+                    timeout,
+                }))
+        }
+        other => Err(respond::refusal(other, worker.selectors_max())),
+    }
+}
+
+/// GET `/resource/{name}`.
+pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Read)?;
+    let name = name(&req)?;
+    match worker.ask(&name, Op::Describe).await? {
+        Reply::Described(description) => Ok(HttpResponse::Ok().json(described(&description))),
+        other => Err(respond::refusal(other, worker.selectors_max())),
+    }
+}
+
+fn described(description: &Description) -> DescriptionBody<'_> {
+    DescriptionBody {
+        id: description.id.as_str(),
+        name: description.name.as_str(),
+        timeout: description.timeout,
+        locked: description.locked,
+        holder: description.holder.clone().map(Into::into),
+        waiting: description.waiting,
+        selectors: description.selectors,
+    }
+}
+
+/// A resource that no actor keeps: what is stored. Its lease, if any, starts anew when somebody asks for
+/// it, so that no expiry is known.
+fn stored(row: &ListedResource) -> DescriptionBody<'_> {
+    DescriptionBody {
+        id: row.id.as_str(),
+        name: row.name.as_str(),
+        timeout: row.timeout,
+        locked: row.holder.is_some(),
+        holder: row.holder.as_ref().map(|holder| HolderBody {
+            owner: holder.owner.clone(),
+            acquired_at: Time(holder.acquired_at),
+            expires_at: None,
+            fencing_token: holder.token,
+        }),
+        waiting: row.waiting,
+        selectors: row.selectors,
+    }
+}
+
+/// GET `/resource`.
+pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Read)?;
+    let query = Query::of(&req)?;
+    let limit = query.count("limit", PAGE, PAGE_MAX)?;
+    let list = ListQuery {
+        prefix: query.get("prefix").unwrap_or("").to_owned(),
+        after: query.get("after").map(str::to_owned),
+        // One more than asked for shows whether there is a next page.
+        limit: limit + 1,
+        ..ListQuery::default()
+    };
+    let mut page = worker.router.list(list).await.map_err(ApiError::Closed)?;
+    worker.check_answer()?;
+    let more = page.len() > limit;
+    page.truncate(limit);
+    let resources = page.iter().filter_map(|(row, live)| match live {
+        Some(Reply::Described(description)) => Some(described(description)),
+        // Deleted since the page was read.
+        Some(Reply::NoResource) => None,
+        _ => Some(stored(row)),
+    });
+    let next = page
+        .last()
+        .filter(|_| more)
+        .map(|(row, _)| row.name.as_str());
+    Ok(HttpResponse::Ok().json(ListBody {
+        resources: resources.collect(),
+        next,
+    }))
+}
+
+/// DELETE `/resource/{name}`.
+pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Write)?;
+    let name = name(&req)?;
+    let bearer = bearer(&req);
+    let reply = worker.ask(&name, Op::Delete { bearer }).await?;
+    respond::changed(reply, worker.selectors_max())
+}

@@ -1,0 +1,33 @@
+//! How the server is, for balancers, containers and people. No key is needed, and no name, ticket or key
+//! is shown.
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use actix_web::web::Data;
+
+use crate::http::server::Worker;
+use crate::http::wire::StatusBody;
+
+/// GET `/health`: 200 while the process serves.
+pub async fn health() -> HttpResponse {
+    HttpResponse::Ok().json(StatusBody {
+        status: "ok",
+        reason: None,
+    })
+}
+
+/// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
+pub async fn ready(worker: Data<Worker>) -> HttpResponse {
+    match worker.router.shell.gate.check() {
+        Ok(()) => HttpResponse::Ok().json(StatusBody {
+            status: "ready",
+            reason: None,
+        }),
+        Err(closed) => HttpResponse::ServiceUnavailable()
+            .insert_header((header::RETRY_AFTER, "1"))
+            .json(StatusBody {
+                status: closed.code(),
+                reason: Some(closed.to_string()),
+            }),
+    }
+}

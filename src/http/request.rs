@@ -1,0 +1,307 @@
+//! What clients send, parsed strictly: names, query, headers, bodies.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::web;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use percent_encoding::percent_decode_str;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use super::auth::Right;
+use super::errors::ApiError;
+use super::server::Worker;
+use crate::lock::{Bearer, IdempotencyKey, ResourceName, Selector, Ticket};
+
+/// JSON nested deeper than this is refused: the parsers of common clients give up there.
+pub const JSON_DEPTH_MAX: usize = 127;
+
+/// Does the request carry a key with this right, and may this instance answer at all?
+pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<(), ApiError> {
+    let presented = req.headers().get("x-api-key").ok_or(ApiError::KeyMissing)?;
+    let right = worker.keys.right_of(presented.as_bytes());
+    match right {
+        None => Err(ApiError::KeyUnknown),
+        Some(right) if right < needed => Err(ApiError::KeyInsufficient(needed)),
+        Some(_) => worker.router.shell.gate.check().map_err(ApiError::Closed),
+    }
+}
+
+/// Percent-decoding that never guesses: an invalid escape or invalid UTF-8 is an error, so that two
+/// different byte strings never become one name.
+pub fn decode_strictly(text: &str) -> Result<String, &'static str> {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|b| *b == b'%') {
+        let digits = rest.get(at + 1..at + 3);
+        if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
+            return Err("contains a % that is not followed by two hexadecimal digits");
+        }
+        rest = &rest[at + 3..];
+    }
+    percent_decode_str(text)
+        .decode_utf8()
+        .map(|decoded| decoded.into_owned())
+        .map_err(|_| "is not valid UTF-8")
+}
+
+/// The segment of the path at `index`, counting `resource` as 0, as it was sent.
+fn segment(req: &HttpRequest, index: usize) -> &str {
+    req.uri().path().split('/').nth(index + 1).unwrap_or("")
+}
+
+pub fn name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
+    let malformed = |why: &str| ApiError::Malformed(format!("The resource name {why}."));
+    let text = decode_strictly(segment(req, 1)).map_err(malformed)?;
+    ResourceName::parse(&text).map_err(|error| malformed(&error.to_string()))
+}
+
+pub fn selector(req: &HttpRequest) -> Result<Selector, ApiError> {
+    let malformed = |why: &str| ApiError::Malformed(format!("The selector {why}."));
+    let text = decode_strictly(segment(req, 2)).map_err(malformed)?;
+    Selector::parse(&text).map_err(|error| malformed(&error.to_string()))
+}
+
+/// The ticket that the request presents. An empty header counts as none; of several the last one counts.
+pub fn bearer(req: &HttpRequest) -> Bearer {
+    let Some(value) = req.headers().get_all("x-ticket").last() else {
+        return Bearer::Nobody;
+    };
+    match value.to_str().map(str::trim) {
+        Ok("") => Bearer::Nobody,
+        Ok(text) => Ticket::parse(text).map_or(Bearer::Stranger, Bearer::Ticket),
+        Err(_) => Bearer::Stranger,
+    }
+}
+
+pub fn idempotency_key(req: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(value) = req.headers().get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = value.to_str().ok().and_then(IdempotencyKey::parse);
+    key.map(Some).ok_or_else(|| {
+        ApiError::Malformed(
+            "The Idempotency-Key is not accepted: send 1 to 255 visible ASCII characters.".into(),
+        )
+    })
+}
+
+/// The query, decoded. Parameters that nobody asks for are ignored; of several the last one counts.
+pub struct Query(HashMap<String, String>);
+
+impl Query {
+    pub fn of(req: &HttpRequest) -> Result<Query, ApiError> {
+        let mut values = HashMap::new();
+        for pair in req
+            .query_string()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+        {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text: &str| {
+                decode_strictly(&text.replace('+', " "))
+                    .map_err(|why| ApiError::Malformed(format!("The query {why}.")))
+            };
+            values.insert(decode(name)?, decode(value)?);
+        }
+        Ok(Query(values))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// `0`, `1`, `true` or `false`.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("1" | "true") => Ok(Some(true)),
+            Some("0" | "false") => Ok(Some(false)),
+            Some(_) => Err(ApiError::Malformed(format!(
+                "The query parameter {name} is not accepted: it takes 0, 1, true or false."
+            ))),
+        }
+    }
+
+    /// `wait`: decimal seconds, 0 to `max`.
+    pub fn wait(&self, max: Duration) -> Result<Option<Duration>, ApiError> {
+        let Some(text) = self.get("wait") else {
+            return Ok(None);
+        };
+        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let seconds = plain.then(|| text.parse::<f64>().ok()).flatten();
+        match seconds {
+            Some(seconds) if seconds <= max.as_secs_f64() => {
+                Ok(Some(Duration::from_secs_f64(seconds)))
+            }
+            _ => Err(ApiError::Malformed(format!(
+                "The query parameter wait is not accepted: it takes decimal seconds from 0 to {}.",
+                max.as_secs_f64()
+            ))),
+        }
+    }
+
+    /// A whole number from 1 to `max`.
+    pub fn count(&self, name: &str, default: usize, max: usize) -> Result<usize, ApiError> {
+        let Some(text) = self.get(name) else {
+            return Ok(default);
+        };
+        let count = text.parse().ok().filter(|n| (1..=max).contains(n));
+        count.ok_or_else(|| {
+            ApiError::Malformed(format!(
+                "The query parameter {name} is not accepted: it takes a whole number from 1 to {max}."
+            ))
+        })
+    }
+}
+
+/// Reads the whole body, up to `MAX_BODY_BYTES`, as long as it keeps coming.
+pub async fn body(mut payload: web::Payload, worker: &Worker) -> Result<Bytes, ApiError> {
+    let max = worker.body_bytes_max;
+    let read = async {
+        let mut first: Option<Bytes> = None;
+        let mut more = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| {
+                ApiError::Malformed("The body ended before it was complete.".to_owned())
+            })?;
+            let so_far = first.as_ref().map_or(0, Bytes::len) + more.len();
+            if so_far + chunk.len() > max {
+                return Err(ApiError::TooLarge(max));
+            }
+            match &first {
+                None => first = Some(chunk),
+                Some(start) => {
+                    if more.is_empty() {
+                        more.extend_from_slice(start);
+                        first = Some(Bytes::new());
+                    }
+                    more.extend_from_slice(&chunk);
+                }
+            }
+        }
+        Ok(if more.is_empty() {
+            first.unwrap_or_default()
+        } else {
+            more.freeze()
+        })
+    };
+    tokio::time::timeout(worker.body_timeout, read)
+        .await
+        .unwrap_or(Err(ApiError::SlowBody))
+}
+
+/// A body that has to be JSON of a certain form; an empty one counts as `empty` where that is accepted.
+pub fn parse_json<T: DeserializeOwned>(
+    body: &Bytes,
+    empty: Option<T>,
+    accepted: &str,
+) -> Result<T, ApiError> {
+    if body.is_empty() {
+        if let Some(empty) = empty {
+            return Ok(empty);
+        }
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::Malformed(format!(
+            "The body is not accepted ({error}): send {accepted}."
+        ))
+    })
+}
+
+/// Any JSON text, kept byte for byte. An empty body stores `{}`, as the PHP server does.
+pub fn json_text(body: Bytes) -> Result<Bytes, ApiError> {
+    if body.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    let malformed =
+        |why: String| ApiError::Malformed(format!("The body is not accepted ({why}): send JSON."));
+    let text = std::str::from_utf8(&body).map_err(|_| malformed("invalid UTF-8".to_owned()))?;
+    if depth(text) > JSON_DEPTH_MAX {
+        return Err(malformed(format!(
+            "nested deeper than {JSON_DEPTH_MAX} levels"
+        )));
+    }
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| malformed(error.to_string()))?;
+    Ok(body)
+}
+
+/// How deep arrays and objects are nested in what should be a JSON text.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some(inside) = bytes.next() {
+                    match inside {
+                        b'"' => break,
+                        b'\\' => {
+                            bytes.next();
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_decoding_is_strict() {
+        assert_eq!(decode_strictly("shop%3A42").as_deref(), Ok("shop:42"));
+        assert_eq!(decode_strictly("a%2Fb%25").as_deref(), Ok("a/b%"));
+        assert_eq!(decode_strictly("c+d").as_deref(), Ok("c+d"));
+        assert_eq!(decode_strictly("%E6%97%A5").as_deref(), Ok("日"));
+        for bad in ["%", "%4", "bad%zz", "%+1", "%FF", "%C3", "%ED%A0%80"] {
+            assert!(decode_strictly(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn any_json_text_is_kept_byte_for_byte() {
+        for text in [
+            "1e999",
+            " [1, 2]\n",
+            "\"\\ud83d\\ude00\"",
+            "123456789012345678901234567890",
+        ] {
+            assert_eq!(json_text(Bytes::from(text)).unwrap(), text);
+        }
+        assert_eq!(json_text(Bytes::new()).unwrap(), "{}");
+        for bad in [
+            "{",
+            "{\"a\":1} x",
+            "'a'",
+            "\u{feff}1",
+            "nul",
+            "[1,]",
+            "\"\u{1}\"",
+        ] {
+            assert!(json_text(Bytes::from(bad)).is_err(), "{bad}");
+        }
+        assert!(json_text(Bytes::from_static(b"\"\xff\"")).is_err());
+    }
+
+    #[test]
+    fn json_may_be_nested_127_levels_deep() {
+        let nested = |n: usize| Bytes::from(format!("{}{}", "[".repeat(n), "]".repeat(n)));
+        assert!(json_text(nested(127)).is_ok());
+        assert!(json_text(nested(128)).is_err());
+        assert!(json_text(nested(100_000)).is_err());
+        let quoted = format!("\"{}\\\"\"", "[".repeat(500));
+        assert!(json_text(Bytes::from(quoted)).is_ok());
+    }
+}

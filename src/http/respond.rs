@@ -1,0 +1,274 @@
+//! What a resource replied, as an HTTP answer. Each function is one table of the contract.
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use serde::Serialize;
+
+use super::errors::ApiError;
+use super::wire::{
+    DataBody, ForcedBody, GrantedBody, QueuedBody, RenewedBody, Time, UnavailableBody, UnlockedBody,
+};
+use crate::actors::Reply;
+use crate::actors::messages::Document;
+use crate::lock::command::Grant;
+use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket};
+
+pub type Response = Result<HttpResponse, ApiError>;
+
+fn json(mut builder: HttpResponseBuilder, body: &impl Serialize) -> Response {
+    // Our own bodies have only string keys: serialising them cannot fail.
+    let text = serde_json::to_vec(body).map_err(|_| ApiError::Refused)?;
+    Ok(builder
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .body(text))
+}
+
+fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
+    let digits = ticket.digits();
+    if let Ok(value) = header::HeaderValue::from_bytes(&digits) {
+        response.insert_header((header::HeaderName::from_static("x-ticket"), value));
+    }
+}
+
+fn with_token(response: &mut HttpResponseBuilder, token: Option<FencingToken>) {
+    if let Some(FencingToken(token)) = token {
+        let name = header::HeaderName::from_static("x-fencing-token");
+        response.insert_header((name, header::HeaderValue::from(token)));
+    }
+}
+
+fn with_ended(response: &mut HttpResponseBuilder, ended: Option<EndReason>) {
+    if let Some(reason) = ended {
+        let name = header::HeaderName::from_static("x-ticket-ended");
+        response.insert_header((name, header::HeaderValue::from_static(reason.code())));
+    }
+}
+
+fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
+    with_ticket(&mut response, grant.ticket);
+    with_token(&mut response, Some(grant.holder.token));
+    with_ended(&mut response, grant.ended);
+    response
+}
+
+/// Replies that mean the same on every route.
+pub fn refusal(reply: Reply, selectors_max: usize) -> ApiError {
+    match reply {
+        Reply::NoResource => ApiError::NoResource,
+        Reply::NoSelector => ApiError::NoSelector,
+        Reply::Exists => ApiError::Exists,
+        Reply::TooManySelectors => ApiError::TooManySelectors(selectors_max),
+        Reply::TooManyWaiters => ApiError::TooManyWaiters,
+        Reply::Closed(closed) => ApiError::Closed(closed),
+        Reply::Lock(answer) | Reply::Locked { answer, .. } => refused(answer),
+        Reply::Refused
+        | Reply::Moved
+        | Reply::Created { .. }
+        | Reply::Described(_)
+        | Reply::Read { .. }
+        | Reply::Written { .. }
+        | Reply::Deleted { .. } => ApiError::Refused,
+    }
+}
+
+/// What the lock said, where it is a refusal.
+fn refused(answer: Answer) -> ApiError {
+    match answer {
+        Answer::Locked(holder) => ApiError::Locked(holder.map(Into::into)),
+        Answer::Dead(reason) => ApiError::DeadTicket(reason),
+        Answer::TicketMissing => ApiError::TicketMissing,
+        Answer::KeyReused => ApiError::KeyReused,
+        Answer::NotHolder => ApiError::NotHolder,
+        Answer::OtherLease => ApiError::OtherLease,
+        Answer::TooManyWaiters => ApiError::TooManyWaiters,
+        Answer::Gone => ApiError::NoResource,
+        // Successes; a route that gets one it did not ask for has nothing to tell.
+        Answer::Granted(_)
+        | Answer::Queued { .. }
+        | Answer::Writable { .. }
+        | Answer::Deletable
+        | Answer::Renewed { .. }
+        | Answer::Unlocked { .. }
+        | Answer::Touched { .. }
+        | Answer::Forced(_) => ApiError::Refused,
+    }
+}
+
+/// The document, as the bundle wants it or raw.
+pub fn document(
+    mut response: HttpResponseBuilder,
+    selector: &Selector,
+    document: Document,
+    raw: bool,
+) -> Response {
+    if raw {
+        return Ok(response
+            .insert_header((header::CONTENT_TYPE, "application/json"))
+            .body(document.json));
+    }
+    // Documents are checked to be UTF-8 before they are stored.
+    let data = std::str::from_utf8(&document.json).map_err(|_| ApiError::Refused)?;
+    json(
+        response,
+        &DataBody {
+            id: &document.id,
+            id_resource: document.resource.as_str(),
+            selector: selector.as_str(),
+            data,
+        },
+    )
+}
+
+/// GET `lock=0`.
+pub fn read(selector: &Selector, reply: Reply, raw: bool, selectors_max: usize) -> Response {
+    match reply {
+        Reply::Read {
+            document: found,
+            ticket,
+        } => {
+            let mut response = HttpResponse::Ok();
+            if let Some((ticket, token)) = ticket {
+                with_ticket(&mut response, ticket);
+                with_token(&mut response, token);
+            }
+            document(response, selector, found, raw)
+        }
+        other => Err(refusal(other, selectors_max)),
+    }
+}
+
+/// GET `lock=1`.
+pub fn get_locked(selector: &Selector, reply: Reply, raw: bool, selectors_max: usize) -> Response {
+    match reply {
+        Reply::Locked {
+            answer: Answer::Granted(grant),
+            document: Some(found),
+        } => document(granted_head(StatusCode::OK, &grant), selector, found, raw),
+        Reply::Locked {
+            answer: Answer::Granted(grant),
+            document: None,
+        } => unavailable(granted_head(StatusCode::ACCEPTED, &grant), None),
+        Reply::Locked {
+            answer:
+                Answer::Queued {
+                    ticket,
+                    position,
+                    ended,
+                },
+            ..
+        } => {
+            let mut response = HttpResponse::Accepted();
+            with_ticket(&mut response, ticket);
+            with_ended(&mut response, ended);
+            response.insert_header((header::RETRY_AFTER, "1"));
+            unavailable(response, Some(position))
+        }
+        other => Err(refusal(other, selectors_max)),
+    }
+}
+
+fn unavailable(response: HttpResponseBuilder, position: Option<usize>) -> Response {
+    json(
+        response,
+        &UnavailableBody {
+            unavailable: true,
+            position,
+        },
+    )
+}
+
+/// lock.
+pub fn lock(reply: Reply, selectors_max: usize) -> Response {
+    match reply {
+        Reply::Lock(Answer::Granted(grant)) => {
+            let response = granted_head(StatusCode::OK, &grant);
+            let body = GrantedBody {
+                locked: true,
+                ticket: grant.ticket,
+                fencing_token: grant.holder.token,
+                owner: grant.holder.owner,
+                ttl: grant.ttl,
+                acquired_at: Time(grant.holder.acquired_at),
+                expires_at: grant.holder.expires_at.map(Time),
+            };
+            json(response, &body)
+        }
+        Reply::Lock(Answer::Queued {
+            ticket,
+            position,
+            ended,
+        }) => {
+            let mut response = HttpResponse::Ok();
+            with_ticket(&mut response, ticket);
+            with_ended(&mut response, ended);
+            let body = QueuedBody {
+                locked: false,
+                ticket,
+                position,
+            };
+            json(response, &body)
+        }
+        other => Err(refusal(other, selectors_max)),
+    }
+}
+
+/// PUT of a document, and DELETE of a document or a resource.
+pub fn changed(reply: Reply, selectors_max: usize) -> Response {
+    match reply {
+        Reply::Written { token } | Reply::Deleted { token } => {
+            let mut response = HttpResponse::NoContent();
+            with_token(&mut response, token);
+            Ok(response.finish())
+        }
+        other => Err(refusal(other, selectors_max)),
+    }
+}
+
+pub fn renew(reply: Reply, selectors_max: usize) -> Response {
+    match reply {
+        Reply::Lock(Answer::Renewed {
+            ttl,
+            expires_at,
+            token,
+        }) => {
+            let mut response = HttpResponse::Ok();
+            with_token(&mut response, Some(token));
+            let body = RenewedBody {
+                renewed: true,
+                ttl,
+                expires_at: expires_at.map(Time),
+                fencing_token: token,
+            };
+            json(response, &body)
+        }
+        other => Err(refusal(other, selectors_max)),
+    }
+}
+
+pub fn unlock(reply: Reply, selectors_max: usize) -> Response {
+    match reply {
+        Reply::Lock(Answer::Unlocked { dead }) => {
+            let reason = |death: Option<EndReason>| death.map_or("ticket_unknown", EndReason::code);
+            let body = UnlockedBody {
+                unlocked: true,
+                code: dead.map(reason),
+            };
+            json(HttpResponse::Ok(), &body)
+        }
+        other => Err(refusal(other, selectors_max)),
+    }
+}
+
+pub fn force_unlock(reply: Reply, selectors_max: usize) -> Response {
+    match reply {
+        Reply::Lock(Answer::Forced(holder)) => {
+            let body = ForcedBody {
+                forced: holder.is_some(),
+                fencing_token: holder.map(|holder| holder.token),
+            };
+            json(HttpResponse::Ok(), &body)
+        }
+        other => Err(refusal(other, selectors_max)),
+    }
+}
