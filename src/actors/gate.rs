@@ -36,6 +36,7 @@ impl Closed {
 /// so that an instance that was paused past its lease answers nothing when it wakes up.
 pub struct Gate {
     closed: RwLock<Option<Closed>>,
+    draining: AtomicBool,
     stopping: AtomicBool,
     valid_until_ms: AtomicU64,
 }
@@ -44,6 +45,7 @@ impl Default for Gate {
     fn default() -> Self {
         Gate {
             closed: RwLock::new(Some(Closed::Starting)),
+            draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             valid_until_ms: AtomicU64::new(u64::MAX),
         }
@@ -57,6 +59,14 @@ impl Gate {
             return Err(Closed::Stopping);
         }
         self.check_answer()
+    }
+
+    /// Should a balancer send requests here?
+    pub fn check_ready(&self) -> Result<(), Closed> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Closed::Stopping);
+        }
+        self.check()
     }
 
     /// May an answer leave? Unlike [`Gate::check`] this lets the answers of a server that is shutting
@@ -89,6 +99,12 @@ impl Gate {
         self.valid_until_ms.store(boottime_ms, Ordering::Release);
     }
 
+    /// Balancers should look elsewhere; requests are still answered.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// No request is accepted any more.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }

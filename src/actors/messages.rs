@@ -219,3 +219,9 @@ pub struct Retired {
 pub struct AbandonAll {
     pub reply: Reply,
 }
+
+/// To the registry, and from it to every actor: whoever waits for a lock is told that the server shuts
+/// down. What is under way otherwise goes on.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct EndWaits;

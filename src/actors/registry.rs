@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::messages::{Abandon, AbandonAll, Find, FindLive, Retired};
+use super::messages::{Abandon, AbandonAll, EndWaits, Find, FindLive, Reply, Retired};
+use super::gate::Closed;
 use super::persistence::Persistence;
 use super::resource::ResourceActor;
 use super::shell::Shell;
@@ -87,7 +88,12 @@ impl Handler<Find> for Registry {
             if entry.addr.connected() && entry.incarnation == self.shell.incarnation() {
                 return MessageResult(entry.addr.clone());
             }
-            if !entry.addr.connected() {
+            if entry.addr.connected() {
+                // Its memory is of an earlier incarnation: whoever still waits there is told so.
+                entry.addr.do_send(Abandon {
+                    reply: Reply::Closed(Closed::StoreAway),
+                });
+            } else {
                 // It died in the middle of something. What its lease had left to run is not known.
                 log::error!("the actor of resource {} is gone; replaced", msg.name);
                 self.shell.restart_leases();
@@ -128,6 +134,16 @@ impl Handler<AbandonAll> for Registry {
             entry.addr.do_send(Abandon {
                 reply: msg.reply.clone(),
             });
+        }
+    }
+}
+
+impl Handler<EndWaits> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: EndWaits, _: &mut Self::Context) {
+        for entry in self.live.values() {
+            entry.addr.do_send(msg);
         }
     }
 }

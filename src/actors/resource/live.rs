@@ -374,6 +374,22 @@ impl ResourceActor {
         }
     }
 
+    /// Answers everyone who waits for the lock that the server shuts down.
+    pub(super) fn end_waits(&mut self, ctx: &mut Context<Self>) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        let waiting = live.open.iter().filter(|(_, open)| open.permit.is_some());
+        let waiting: Vec<RequestId> = waiting.map(|(request, _)| *request).collect();
+        for request in waiting {
+            let open = self.live().and_then(|live| live.open.remove(&request));
+            if let Some(open) = open {
+                let _ = open.reply.send(Reply::Closed(Closed::Stopping));
+            }
+            self.command(Command::Vanished { request }, ctx);
+        }
+    }
+
     fn create(&mut self, call: Call, timeout: Seconds, ctx: &mut Context<Self>) {
         let floor = self.shell.floor();
         let shell = self.shell.clone();

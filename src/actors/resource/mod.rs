@@ -13,7 +13,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use super::gate::Closed;
-use super::messages::{Abandon, Call, Committed, Evict, Load, Reply, Retired, Vanished};
+use super::messages::{Abandon, Call, Committed, EndWaits, Evict, Load, Reply, Retired, Vanished};
 use super::persistence::{Left, Persistence};
 use super::registry::Registry;
 use super::shell::Shell;
@@ -229,5 +229,13 @@ impl Handler<Abandon> for ResourceActor {
     fn handle(&mut self, msg: Abandon, ctx: &mut Self::Context) {
         self.retire(&msg.reply, ctx);
         self.persistence.do_send(Left(ctx.address()));
+    }
+}
+
+impl Handler<EndWaits> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: EndWaits, ctx: &mut Self::Context) {
+        self.end_waits(ctx);
     }
 }

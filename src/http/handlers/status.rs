@@ -18,7 +18,7 @@ pub async fn health() -> HttpResponse {
 
 /// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
 pub async fn ready(worker: Data<Worker>) -> HttpResponse {
-    match worker.router.shell.gate.check() {
+    match worker.router.shell.gate.check_ready() {
         Ok(()) => HttpResponse::Ok().json(StatusBody {
             status: "ready",
             reason: None,

@@ -1,0 +1,221 @@
+//! Puts the server together: listener, store, actors, HTTP. The binary and the tests build the same.
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use actix_web::dev::Server;
+use socket2::{Domain, Socket, Type};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::actors::messages::EndWaits;
+use crate::actors::persistence::{Attach, Finish, Persistence};
+use crate::actors::registry::Registry;
+use crate::actors::shell::ShellSettings;
+use crate::actors::{Router, Shell};
+use crate::config::{Settings, StoreKind};
+use crate::http::auth::{Keys, Right};
+use crate::http::server::{self, HttpLimits};
+use crate::store::memory::MemoryStore;
+use crate::store::{Store, StoreError};
+
+/// How long an actor that is idle, unlocked and unwatched stays in memory.
+const RETIRE_MS: u64 = 10_000;
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        address: SocketAddr,
+        error: std::io::Error,
+    },
+    #[error("{0}")]
+    Store(StoreError),
+    #[error("cannot start the HTTP workers: {0}")]
+    Workers(std::io::Error),
+}
+
+/// A server that is bound and serving.
+pub struct App {
+    address: SocketAddr,
+    shell: Arc<Shell>,
+    server: Server,
+    registry: Addr<Registry>,
+    persistence: Addr<Persistence>,
+    arbiters: Vec<Arbiter>,
+    settings: Settings,
+}
+
+impl App {
+    /// Binds, opens the store and starts serving. Must be called inside an actix system.
+    ///
+    /// A store that is away, or that another instance serves, does not stop the start: the server answers
+    /// `/health` and waits. One that can never be used does.
+    pub async fn build(settings: Settings) -> Result<App, StartError> {
+        let wanted = SocketAddr::new(settings.http.host, settings.http.port);
+        let listen = |error| StartError::Listen {
+            address: wanted,
+            error,
+        };
+        let listener = bind(wanted).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let store = store(&settings);
+        let shell = Arc::new(Shell::new(shell_settings(&settings), store));
+
+        let arbiters: Vec<Arbiter> = (0..=settings.http.workers).map(|_| Arbiter::new()).collect();
+        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        let (first_open, opened) = oneshot::channel();
+        let writer = Persistence::new(shell.clone(), first_open);
+        let persistence = Persistence::start_in_arbiter(&handles[0], |_| writer);
+        let book = Registry::new(shell.clone(), persistence.clone(), handles[1..].to_vec());
+        let registry = Registry::start_in_arbiter(&handles[0], |_| book);
+        persistence.do_send(Attach(registry.clone()));
+
+        let opened = opened.await.unwrap_or(Ok(()));
+        match opened {
+            Err(error @ StoreError::Unusable(_)) => return Err(StartError::Store(error)),
+            Err(_) | Ok(()) => {}
+        }
+        let router = {
+            let (shell, registry, persistence) =
+                (shell.clone(), registry.clone(), persistence.clone());
+            move || Router::new(shell.clone(), registry.clone(), persistence.clone())
+        };
+        let keys = Arc::new(keys(&settings));
+        let server = server::run(listener, http_limits(&settings), keys, router)
+            .map_err(StartError::Workers)?;
+        Ok(App {
+            address,
+            shell,
+            server,
+            registry,
+            persistence,
+            arbiters,
+            settings,
+        })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn shell(&self) -> &Arc<Shell> {
+        &self.shell
+    }
+
+    /// Serves until SIGTERM or SIGINT, then shuts down in order.
+    pub async fn run_until_stopped(self) -> std::io::Result<()> {
+        let signal = stop_signal()?;
+        self.run_until(signal).await
+    }
+
+    /// Serves until `stop` is ready. Then balancers are told and given time, waiters are answered 503,
+    /// what is under way is finished, and the store is given back.
+    pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> std::io::Result<()> {
+        let handle = self.server.handle();
+        let mut serving = actix_rt::spawn(self.server);
+        let why = tokio::select! {
+            ended = &mut serving => {
+                return ended.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+            }
+            why = stop => why,
+        };
+        log::info!("{why}: shutting down");
+        self.shell.gate.drain();
+        tokio::time::sleep(self.settings.shutdown.delay).await;
+        self.shell.gate.stop();
+        self.registry.do_send(EndWaits);
+        handle.stop(true).await;
+        let _ = serving.await;
+        let limit = self.settings.shutdown.timeout.max(Duration::from_secs(1));
+        if timeout(limit, self.persistence.send(Finish)).await.is_err() {
+            log::error!("the store did not close within {} s", limit.as_secs());
+        }
+        for arbiter in self.arbiters {
+            arbiter.stop();
+            let _ = arbiter.join();
+        }
+        log::info!("stopped");
+        Ok(())
+    }
+}
+
+fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn store(settings: &Settings) -> Arc<dyn Store> {
+    match &settings.store.kind {
+        StoreKind::Memory => Arc::new(MemoryStore::default()),
+        StoreKind::Sqlite { .. } | StoreKind::Mysql(_) => Arc::new(MemoryStore::default()),
+    }
+}
+
+fn shell_settings(settings: &Settings) -> ShellSettings {
+    ShellSettings {
+        compatibility: settings.lock.compatibility,
+        limits: settings.lock.limits,
+        wait_ms: settings.lock.wait.as_millis() as u64,
+        store_timeout_ms: settings.store.timeout.as_millis() as u64,
+        waiters_max: settings.capacity.waiters_max,
+        selectors_max: settings.capacity.selectors_max,
+        data_cache_bytes: settings.capacity.data_cache_bytes as usize,
+        retire_ms: RETIRE_MS,
+    }
+}
+
+fn http_limits(settings: &Settings) -> HttpLimits {
+    HttpLimits {
+        workers: settings.http.workers,
+        keep_alive: settings.http.keep_alive,
+        body_bytes_max: settings.http.body_bytes_max,
+        body_timeout: settings.http.body_timeout,
+        request_head_timeout: settings.http.request_head_timeout,
+        connections_max: settings.http.connections_max,
+        wait_max: settings.lock.wait_max,
+        shutdown_timeout: settings.shutdown.timeout,
+    }
+}
+
+fn keys(settings: &Settings) -> Keys {
+    let mut keys = Keys::default();
+    let by_right = [
+        (&settings.keys.read, Right::Read),
+        (&settings.keys.read_lock, Right::Lock),
+        (&settings.keys.write, Right::Write),
+        (&settings.keys.admin, Right::Admin),
+    ];
+    for (secrets, right) in by_right {
+        for secret in secrets {
+            keys.add(secret.expose(), right);
+        }
+    }
+    keys
+}
