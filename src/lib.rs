@@ -16,5 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
 pub mod lock;
 pub mod store;
