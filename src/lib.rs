@@ -17,6 +17,9 @@
 #![forbid(unsafe_code)]
 
 pub mod actors;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod http;
 pub mod lock;
 pub mod store;

@@ -1,0 +1,119 @@
+//! Unknown names that look like known ones. A setting with a slip in its name is silently its default,
+//! which nobody notices until it matters.
+
+use super::variables::VARIABLES;
+
+/// The variable that an unknown name was probably meant to be. `None` for known names and for names
+/// that are just somebody else's.
+pub(super) fn meant(name: &str) -> Option<&'static str> {
+    if VARIABLES.iter().any(|v| v.name == name) {
+        return None;
+    }
+    let upper = name.to_ascii_uppercase();
+    VARIABLES
+        .iter()
+        .map(|v| (slips(&upper, v.name), v.name))
+        .filter(|(slips, known)| *slips <= slips_allowed(known))
+        .min()
+        .map(|(_, known)| known)
+        .or_else(|| cut_short(&upper))
+}
+
+/// Short names are near to too many others.
+fn slips_allowed(known: &str) -> usize {
+    if known.len() < 10 { 1 } else { 2 }
+}
+
+/// `MYSQL_PASS` for `MYSQL_PASSWORD`: a beginning of just one known name that goes past its prefix.
+fn cut_short(name: &str) -> Option<&'static str> {
+    let past_prefix = name.split_once('_').is_some_and(|(_, rest)| rest.len() > 1);
+    let mut longer = VARIABLES.iter().filter(|v| v.name.starts_with(name));
+    let candidate = longer.next()?;
+    (past_prefix && longer.next().is_none()).then_some(candidate.name)
+}
+
+/// How many characters were left out, added, replaced or swapped with their neighbour.
+fn slips(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    // More apart in length than any slip allowed: no need to look.
+    if a.len().abs_diff(b.len()) > 2 {
+        return usize::MAX;
+    }
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = match (i, j) {
+                (0, n) | (n, 0) => n,
+                _ => {
+                    let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                    let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+                    if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                        least = least.min(rows[i - 2][j - 2] + 1);
+                    }
+                    least
+                }
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_in_a_name_are_noticed() {
+        for (written, known) in [
+            ("RESOURCE_REED", "RESOURCE_READ"),
+            ("RESORCE_READ", "RESOURCE_READ"),
+            ("RESOURCE_READLOCK", "RESOURCE_READ_LOCK"),
+            ("RESOURCES_WRITE", "RESOURCE_WRITE"),
+            ("MYSQL_PASWORD", "MYSQL_PASSWORD"),
+            ("MYSQL_PASS", "MYSQL_PASSWORD"),
+            ("mysql_host", "MYSQL_HOST"),
+            ("HTTP_PROT", "HTTP_PORT"),
+            ("STROE", "STORE"),
+            ("LOCK_WAIT_SECOND", "LOCK_WAIT_SECONDS"),
+            ("COMPATIBILTY", "COMPATIBILITY"),
+        ] {
+            assert_eq!(meant(written), Some(known), "{written}");
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_left_alone() {
+        for name in [
+            "APP_ENV",
+            "APP_SECRET",
+            "PATH",
+            "HOME",
+            "SHELL",
+            "HTTP_PROXY",
+            "http_proxy",
+            "NO_PROXY",
+            "MYSQL_ROOT_PASSWORD",
+            "MYSQL_PORT_3306_TCP",
+            "MYSQL_SERVICE_HOST",
+            "RUST_BACKTRACE",
+            "RUST_LOG_STYLE",
+            "DATABASE_URL",
+            "MYSQL_",
+            "RESOURCE",
+            "HTTP_",
+            "_",
+            "",
+            "MAX",
+            "É_É",
+        ] {
+            assert_eq!(meant(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_known_name_is_taken_for_another() {
+        for variable in VARIABLES {
+            assert_eq!(meant(variable.name), None);
+        }
+    }
+}

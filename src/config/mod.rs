@@ -1,0 +1,40 @@
+//! Settings as types, where each came from, and why one was refused.
+//!
+//! Variables come from the process environment and from one file in the dotenv format of the original
+//! server; the environment wins. Everything is read, checked and reported once, at the start: past this
+//! module a setting is a value that cannot be wrong. Nothing here changes the environment.
+//!
+//! Neighbours: `cli` chooses the file and prints the summary; `app`, `http`, `actors` and `store` take
+//! their part of [`Settings`].
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `settings` | the types the rest of the program sees |
+//! | `variables` | every variable there is: name, default, meaning |
+//! | `dotenv` | the text of a configuration file to names and values |
+//! | `sources` | which file is read; environment over file |
+//! | `parse` | one variable to one typed value, or a problem |
+//! | `read` | all variables to [`Settings`], and the checks across them |
+//! | `summary` | the lines for the start-up log |
+//! | `misspelt` | unknown names that look like known ones |
+//! | `error` | problems, all at once, as sentences |
+
+mod dotenv;
+mod error;
+mod misspelt;
+mod parse;
+mod read;
+mod secret;
+mod settings;
+mod sources;
+mod summary;
+pub mod variables;
+
+pub use error::{ConfigError, EXIT_CONFIG, Problem};
+pub use secret::Secret;
+pub use settings::{
+    CapacitySettings, HttpSettings, KeySettings, LockSettings, MysqlSettings, MysqlTls, Settings,
+    ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
+};
+pub use sources::{Origin, Origins, SetVariable};
+pub use summary::Summary;

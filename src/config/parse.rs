@@ -1,0 +1,267 @@
+//! One variable to one typed value. A value that is not accepted becomes a [`Problem`] and the default
+//! takes its place, so that one look at the settings finds all that is wrong with them.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::error::shown;
+use super::sources::{Origin, SetVariable, Sources};
+use super::variables::{self, Variable};
+use super::{Problem, Secret};
+
+/// Reads variables one after the other and collects what was set and what was wrong.
+pub(super) struct Reader<'a> {
+    sources: &'a Sources,
+    pub set: Vec<SetVariable>,
+    pub problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(sources: &'a Sources) -> Reader<'a> {
+        Reader {
+            sources,
+            set: Vec::new(),
+            problems: sources.problems.clone(),
+        }
+    }
+
+    pub fn problem(&mut self, variable: &'static str, sentence: String) {
+        self.problems.push(Problem {
+            variable: Some(variable),
+            sentence,
+        });
+    }
+
+    /// The value as it stands, without white space around it unless it is a secret; `None` when it is
+    /// absent or empty.
+    fn raw(&mut self, name: &'static str) -> Option<(&'a Variable, Origin, &'a str)> {
+        let variable = variables::find(name).expect("only listed variables are read");
+        let sources: &'a Sources = self.sources;
+        let (origin, value) = sources.get(name)?;
+        let value = if variable.secret { value } else { value.trim() };
+        if value.is_empty() {
+            return None;
+        }
+        self.set.push(SetVariable {
+            name,
+            origin,
+            shown: if variable.secret {
+                Secret::new(value).to_string()
+            } else {
+                shown(value)
+            },
+        });
+        Some((variable, origin, value))
+    }
+
+    /// Any value for which `parse` gives something; `accepted` completes "accepted is …".
+    pub fn parsed<T>(
+        &mut self,
+        name: &'static str,
+        accepted: impl Display,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let (variable, origin, value) = self.raw(name)?;
+        let parsed = parse(value);
+        if parsed.is_none() {
+            let place = self.sources.place(origin);
+            let what = if variable.secret {
+                format!("{name} from {place} has a value that cannot be used")
+            } else {
+                format!("{name} is {} in {place}", shown(value))
+            };
+            self.problem(name, format!("{what}; accepted is {accepted}."));
+        }
+        parsed
+    }
+
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        self.parsed(name, "text without control characters", |value| {
+            (!value.chars().any(char::is_control)).then(|| value.to_owned())
+        })
+    }
+
+    /// A password: whatever it is.
+    pub fn password(&mut self, name: &'static str) -> Secret {
+        let value = self.raw(name).map_or("", |(_, _, value)| value);
+        Secret::new(value)
+    }
+
+    /// A key, in a form in which a request header can carry it.
+    pub fn key(&mut self, name: &'static str) -> Option<Secret> {
+        let accepted = "text that a request header can carry: no control characters, no white space at either end";
+        self.parsed(name, accepted, |value| {
+            let carried = value.trim() == value && !value.chars().any(char::is_control);
+            carried.then(|| Secret::new(value))
+        })
+    }
+
+    pub fn integer<T>(&mut self, name: &'static str, default: T, range: RangeInclusive<T>) -> T
+    where
+        T: TryFrom<u64> + PartialOrd + Display,
+    {
+        debug_assert!(range.contains(&default));
+        let accepted = format!("an integer from {} to {}", range.start(), range.end());
+        self.parsed(name, accepted, |value| {
+            let number = T::try_from(digits(value)?).ok()?;
+            range.contains(&number).then_some(number)
+        })
+        .unwrap_or(default)
+    }
+
+    /// A port. Some schedulers set `MYSQL_PORT` by themselves when a service is called `mysql`, in a form
+    /// that nobody who reads the sentence would otherwise recognise.
+    pub fn port(&mut self, name: &'static str, default: u16, least: u16) -> u16 {
+        let injected = self
+            .sources
+            .get(name)
+            .is_some_and(|(_, value)| value.starts_with("tcp://"));
+        let hint = if injected {
+            " (a tcp:// value is set by container schedulers for a service of that name; in Kubernetes enableServiceLinks: false turns that off)"
+        } else {
+            ""
+        };
+        let accepted = format!("an integer from {least} to 65535{hint}");
+        self.parsed(name, accepted, |value| {
+            let number = u16::try_from(digits(value)?).ok()?;
+            (number >= least).then_some(number)
+        })
+        .unwrap_or(default)
+    }
+
+    /// Decimal seconds, kept to the millisecond.
+    pub fn seconds(
+        &mut self,
+        name: &'static str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        debug_assert!(range.contains(&default));
+        let accepted = format!(
+            "seconds from {} to {}, decimals allowed",
+            range.start().as_secs_f64(),
+            range.end().as_secs_f64()
+        );
+        self.parsed(name, accepted, |value| {
+            decimal_seconds(value).filter(|seconds| range.contains(seconds))
+        })
+        .unwrap_or(default)
+    }
+
+    /// One of a few words, in upper or lower case.
+    pub fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let accepted = match words.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+            _ => words.join(""),
+        };
+        self.parsed(name, accepted, |value| {
+            choices
+                .iter()
+                .find(|(word, _)| word.eq_ignore_ascii_case(value))
+                .map(|(_, choice)| *choice)
+        })
+    }
+
+    pub fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        let choices = [
+            ("true", true),
+            ("false", false),
+            ("1", true),
+            ("0", false),
+            ("yes", true),
+            ("no", false),
+            ("on", true),
+            ("off", false),
+        ];
+        self.choice(name, &choices).unwrap_or(default)
+    }
+}
+
+/// Digits and nothing else: no sign, no separators.
+fn digits(text: &str) -> Option<u64> {
+    let only_digits = text.bytes().all(|b| b.is_ascii_digit());
+    only_digits.then(|| text.parse().ok()).flatten()
+}
+
+/// `5`, `0.25` or `.5`; rounded to the millisecond. No sign, no exponent.
+fn decimal_seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let plain = [whole, fraction]
+        .iter()
+        .all(|part| part.bytes().all(|b| b.is_ascii_digit()));
+    if !plain || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let seconds: f64 = text.parse().ok()?;
+    let millis = (seconds * 1000.0).round();
+    (millis < u64::MAX as f64).then(|| Duration::from_millis(millis as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimal_seconds_are_exact_to_the_millisecond() {
+        for (text, millis) in [
+            ("0", 0),
+            ("5", 5_000),
+            ("0.25", 250),
+            (".5", 500),
+            ("5.", 5_000),
+            ("0.1", 100),
+            ("4.35", 4_350),
+            ("0.0004", 0),
+            ("0.0005", 1),
+            ("0000001", 1_000),
+            ("86400", 86_400_000),
+        ] {
+            assert_eq!(
+                decimal_seconds(text),
+                Some(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_number_of_seconds_is_refused() {
+        for text in [
+            "",
+            ".",
+            "-1",
+            "+1",
+            "1e3",
+            "inf",
+            "NaN",
+            "0,5",
+            "1.2.3",
+            "5s",
+            "1 0",
+            "0x10",
+            "٣",
+            "99999999999999999999999",
+        ] {
+            assert_eq!(decimal_seconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn integers_are_digits_only() {
+        assert_eq!(digits("0042"), Some(42));
+        for text in [
+            "",
+            "+5",
+            "-5",
+            "1_000",
+            "1.0",
+            "0x1",
+            " 5",
+            "18446744073709551616",
+        ] {
+            assert_eq!(digits(text), None, "{text}");
+        }
+    }
+}

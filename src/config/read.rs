@@ -1,0 +1,416 @@
+//! All variables to [`Settings`], and the checks that concern more than one of them.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::parse::Reader;
+use super::sources::Sources;
+use super::{
+    CapacitySettings, ConfigError, HttpSettings, KeySettings, LockSettings, MysqlSettings,
+    MysqlTls, Origins, Secret, Settings, ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
+};
+use crate::lock::{Limits, Profile, Seconds};
+
+const ZERO: Duration = Duration::ZERO;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+const COUNT_MAX: usize = 1_000_000_000;
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+impl Settings {
+    /// Reads the process environment and the file that `CONFIG_FILE` names, else
+    /// `/etc/small-swoole-resource-server.conf` when it exists, else `.env` when it exists.
+    ///
+    /// # Errors
+    /// All problems at once: a file that cannot be read, lines that are not understood, values that are
+    /// not accepted, settings that contradict each other.
+    pub fn load() -> Result<Settings, ConfigError> {
+        Settings::load_file(None)
+    }
+
+    /// As [`Settings::load`], with a file that wins over `CONFIG_FILE`.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_file(file: Option<PathBuf>) -> Result<Settings, ConfigError> {
+        Settings::from_sources(&Sources::of_process(file)?)
+    }
+
+    /// Settings from given variables instead of the process environment, and from the path and text of
+    /// a file. The path is for messages only. Reads no other file than the certificates named in it.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn from_pairs(
+        environment: impl IntoIterator<Item = (String, String)>,
+        file: Option<(PathBuf, String)>,
+    ) -> Result<Settings, ConfigError> {
+        Settings::from_sources(&Sources::new(environment, file))
+    }
+
+    fn from_sources(sources: &Sources) -> Result<Settings, ConfigError> {
+        let mut reader = Reader::new(sources);
+        let keys = keys(&mut reader);
+        let store = store(&mut reader);
+        let http = http(&mut reader);
+        let lock = lock(&mut reader);
+        let capacity = capacity(&mut reader);
+        let shutdown = shutdown(&mut reader);
+        let log_filter = log_filter(&mut reader);
+        let access_log = reader.flag("ACCESS_LOG", false);
+        if !reader.problems.is_empty() {
+            return Err(ConfigError::from_problems(reader.problems));
+        }
+        Ok(Settings {
+            http,
+            keys,
+            store,
+            lock,
+            capacity,
+            shutdown,
+            log_filter,
+            access_log,
+            origins: Origins {
+                file: sources.file.clone(),
+                set: reader.set,
+                warnings: sources.warnings(),
+            },
+        })
+    }
+}
+
+fn keys(reader: &mut Reader<'_>) -> KeySettings {
+    KeySettings {
+        read: required_key(reader, "RESOURCE_READ", "RESOURCE_READ_PREVIOUS"),
+        read_lock: required_key(reader, "RESOURCE_READ_LOCK", "RESOURCE_READ_LOCK_PREVIOUS"),
+        write: required_key(reader, "RESOURCE_WRITE", "RESOURCE_WRITE_PREVIOUS"),
+        admin: admin_key(reader),
+    }
+}
+
+fn required_key(
+    reader: &mut Reader<'_>,
+    name: &'static str,
+    previous: &'static str,
+) -> Vec<Secret> {
+    let problems_before = reader.problems.len();
+    let current = reader.key(name);
+    if current.is_none() && reader.problems.len() == problems_before {
+        let sentence = format!(
+            "{name} is missing or empty; accepted is the key that clients send in x-api-key, such as `openssl rand -hex 32` makes."
+        );
+        reader.problem(name, sentence);
+    }
+    current.into_iter().chain(reader.key(previous)).collect()
+}
+
+fn admin_key(reader: &mut Reader<'_>) -> Vec<Secret> {
+    let current = reader.key("RESOURCE_ADMIN");
+    let previous = reader.key("RESOURCE_ADMIN_PREVIOUS");
+    if current.is_none() && previous.is_some() {
+        let sentence = "RESOURCE_ADMIN_PREVIOUS is set and RESOURCE_ADMIN is not; accepted are both, RESOURCE_ADMIN alone, or neither.";
+        reader.problem("RESOURCE_ADMIN_PREVIOUS", sentence.to_owned());
+    }
+    current.into_iter().chain(previous).collect()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum StoreChoice {
+    Mysql,
+    Sqlite,
+    Memory,
+}
+
+fn store(reader: &mut Reader<'_>) -> StoreSettings {
+    let choice = reader.choice(
+        "STORE",
+        &[
+            ("mysql", StoreChoice::Mysql),
+            ("sqlite", StoreChoice::Sqlite),
+            ("memory", StoreChoice::Memory),
+        ],
+    );
+    let path = sqlite_path(reader);
+    let mysql = mysql(reader);
+    let kind = match (choice, mysql) {
+        (Some(StoreChoice::Mysql) | None, Some(mysql)) => StoreKind::Mysql(mysql),
+        (Some(StoreChoice::Memory), _) => StoreKind::Memory,
+        (Some(StoreChoice::Mysql), None) => {
+            let sentence = "STORE is \"mysql\" and MYSQL_HOST is not set; accepted is MYSQL_HOST with the host name of the database, or another STORE.";
+            reader.problem("MYSQL_HOST", sentence.to_owned());
+            StoreKind::Memory
+        }
+        (Some(StoreChoice::Sqlite) | None, _) => StoreKind::Sqlite { path },
+    };
+    StoreSettings {
+        kind,
+        timeout: reader.seconds("STORE_TIMEOUT_SECONDS", seconds(5), MILLISECOND..=HOUR),
+        instance_lease: reader.seconds("INSTANCE_LEASE_SECONDS", seconds(4), seconds(1)..=HOUR),
+    }
+}
+
+fn sqlite_path(reader: &mut Reader<'_>) -> PathBuf {
+    let accepted = "the path of a file (STORE=memory keeps nothing)";
+    reader
+        .parsed("SQLITE_PATH", accepted, |value| {
+            let path = PathBuf::from(value);
+            let is_file = !value.contains(":memory:") && !value.contains('\0') && !path.is_dir();
+            is_file.then_some(path)
+        })
+        .unwrap_or_else(|| PathBuf::from("data/resources.db"))
+}
+
+/// `None` without `MYSQL_HOST`; the rest is checked all the same.
+fn mysql(reader: &mut Reader<'_>) -> Option<MysqlSettings> {
+    let host = reader.parsed(
+        "MYSQL_HOST",
+        "a host name or an IP address; the port goes to MYSQL_PORT",
+        |value| is_host(value).then(|| value.to_owned()),
+    );
+    let port = reader.port("MYSQL_PORT", 3306, 1);
+    let database = reader.parsed(
+        "MYSQL_DATABASE",
+        "a name of 1 to 64 characters without control characters",
+        |value| {
+            let fits = value.chars().count() <= 64 && !value.chars().any(char::is_control);
+            fits.then(|| value.to_owned())
+        },
+    );
+    let user = reader.text("MYSQL_USER");
+    let password = reader.password("MYSQL_PASSWORD");
+    let pool_size = reader.integer("MYSQL_POOL_SIZE", 8, 1..=1024);
+    let tls = mysql_tls(reader);
+    Some(MysqlSettings {
+        host: host?,
+        port,
+        database: database.unwrap_or_else(|| "small_swoole_resource".to_owned()),
+        user: user.unwrap_or_else(|| "root".to_owned()),
+        password,
+        pool_size,
+        tls,
+    })
+}
+
+fn is_host(text: &str) -> bool {
+    let is_name = text
+        .chars()
+        .all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    is_name || IpAddr::from_str(text).is_ok()
+}
+
+fn mysql_tls(reader: &mut Reader<'_>) -> MysqlTls {
+    type FromCa = fn(Option<PathBuf>) -> MysqlTls;
+    let choices: [(&str, FromCa); 4] = [
+        ("off", |_| MysqlTls::Off),
+        ("required", |_| MysqlTls::Required),
+        ("verify-ca", |ca| MysqlTls::VerifyCa { ca }),
+        ("verify-identity", |ca| MysqlTls::VerifyIdentity { ca }),
+    ];
+    let choice = reader.choice("MYSQL_TLS", &choices);
+    let ca = certificate_file(reader, "MYSQL_TLS_CA_FILE");
+    let tls = choice.map_or(MysqlTls::Off, |with_ca| with_ca(ca.clone()));
+    if ca.is_some() && matches!(tls, MysqlTls::Off | MysqlTls::Required) {
+        // Somebody who names an authority believes that certificates are checked.
+        let sentence = "MYSQL_TLS_CA_FILE is set and MYSQL_TLS does not check certificates; accepted with it are verify-ca and verify-identity.";
+        reader.problem("MYSQL_TLS", sentence.to_owned());
+    }
+    tls
+}
+
+fn http(reader: &mut Reader<'_>) -> HttpSettings {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    HttpSettings {
+        host: http_host(reader),
+        port: reader.port("HTTP_PORT", 9501, 0),
+        workers: reader.integer("HTTP_WORKERS", cores.clamp(1, 1024), 1..=1024),
+        keep_alive: reader.seconds("KEEP_ALIVE_SECONDS", seconds(75), ZERO..=DAY),
+        tls: tls_files(reader),
+        connections_max: reader.integer("MAX_CONNECTIONS", 25_000, 1..=COUNT_MAX),
+        request_head_timeout: reader.seconds(
+            "REQUEST_TIMEOUT_SECONDS",
+            seconds(10),
+            MILLISECOND..=HOUR,
+        ),
+        body_timeout: reader.seconds("BODY_TIMEOUT_SECONDS", seconds(30), MILLISECOND..=HOUR),
+        body_bytes_max: reader.integer("MAX_BODY_BYTES", 2_097_152, 1..=1 << 30),
+        rate_limit_per_second: reader.integer("RATE_LIMIT_PER_SECOND", 0, 0..=1_000_000_000),
+        trusted_proxies: trusted_proxies(reader),
+    }
+}
+
+fn http_host(reader: &mut Reader<'_>) -> IpAddr {
+    let accepted = "an IP address, such as 0.0.0.0, 127.0.0.1 or ::";
+    reader
+        .parsed("HTTP_HOST", accepted, |value| {
+            let bracketed = value.strip_prefix('[').and_then(|v| v.strip_suffix(']'));
+            bracketed.unwrap_or(value).parse().ok()
+        })
+        .unwrap_or_else(|| IpAddr::from([0, 0, 0, 0]))
+}
+
+fn tls_files(reader: &mut Reader<'_>) -> Option<TlsFiles> {
+    let problems_before = reader.problems.len();
+    let cert = certificate_file(reader, "TLS_CERT_FILE");
+    let key = reader.parsed(
+        "TLS_KEY_FILE",
+        "a readable file with a private key in PEM",
+        |value| {
+            let path = PathBuf::from(value);
+            PrivateKeyDer::from_pem_file(&path).ok()?;
+            Some(path)
+        },
+    );
+    match (cert, key) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+        (None, None) => None,
+        (cert, _) => {
+            let (set, unset) = match cert {
+                Some(_) => ("TLS_CERT_FILE", "TLS_KEY_FILE"),
+                None => ("TLS_KEY_FILE", "TLS_CERT_FILE"),
+            };
+            // Where the other one is set but wrong, that has been said.
+            if reader.problems.len() == problems_before {
+                let sentence =
+                    format!("{set} is set and {unset} is not; accepted are both or neither.");
+                reader.problem(unset, sentence);
+            }
+            None
+        }
+    }
+}
+
+fn certificate_file(reader: &mut Reader<'_>, name: &'static str) -> Option<PathBuf> {
+    reader.parsed(name, "a readable file with certificates in PEM", |value| {
+        let path = PathBuf::from(value);
+        holds_certificates(&path).then_some(path)
+    })
+}
+
+fn holds_certificates(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(file).collect();
+    certificates.is_ok_and(|found| !found.is_empty())
+}
+
+fn trusted_proxies(reader: &mut Reader<'_>) -> Vec<IpNet> {
+    let accepted =
+        "IP addresses and networks separated by commas, such as 10.0.0.0/8, 192.168.1.7, fd00::/8";
+    reader
+        .parsed("TRUSTED_PROXIES", accepted, |value| {
+            value
+                .split(|c: char| c == ',' || c.is_whitespace())
+                .filter(|part| !part.is_empty())
+                .map(network)
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+/// A network, or the one address as a network.
+fn network(text: &str) -> Option<IpNet> {
+    let one = || text.parse::<IpAddr>().map(IpNet::from).ok();
+    text.parse::<IpNet>()
+        .ok()
+        .or_else(one)
+        .map(|net| net.trunc())
+}
+
+fn lock(reader: &mut Reader<'_>) -> LockSettings {
+    let profiles = [Profile::Default, Profile::Php].map(|profile| (profile.name(), profile));
+    let compatibility = reader.choice("COMPATIBILITY", &profiles);
+    let wait = reader.seconds("LOCK_WAIT_SECONDS", ZERO, ZERO..=DAY);
+    let wait_max = reader.seconds("MAX_WAIT_SECONDS", seconds(300), ZERO..=DAY);
+    let claim = reader.seconds("CLAIM_SECONDS", seconds(5), MILLISECOND..=HOUR);
+    let ticket_ttl = reader.seconds("TICKET_TTL_SECONDS", seconds(60), MILLISECOND..=30 * DAY);
+    let lease_seconds_max = reader.integer("MAX_LEASE_SECONDS", 0, 0..=Seconds::MAX);
+    let waiters_max = reader.integer("MAX_WAITERS_PER_RESOURCE", 20_000, 1..=COUNT_MAX);
+    at_most(
+        reader,
+        ("LOCK_WAIT_SECONDS", wait),
+        ("MAX_WAIT_SECONDS", wait_max),
+    );
+    at_most(
+        reader,
+        ("CLAIM_SECONDS", claim),
+        ("TICKET_TTL_SECONDS", ticket_ttl),
+    );
+    LockSettings {
+        compatibility,
+        wait,
+        wait_max,
+        limits: Limits {
+            claim_ms: claim.as_millis() as u64,
+            ticket_ttl_ms: ticket_ttl.as_millis() as u64,
+            lease_seconds_max: Seconds::new(i64::from(lease_seconds_max)).unwrap_or_default(),
+            waiters_max,
+            ..Limits::default()
+        },
+    }
+}
+
+/// The first must not be longer than the second.
+fn at_most(
+    reader: &mut Reader<'_>,
+    (shorter, short): (&'static str, Duration),
+    (longer, long): (&'static str, Duration),
+) {
+    if short > long {
+        let sentence = format!(
+            "{longer} is {} and {shorter} is {}; accepted is a {longer} that is not below {shorter}.",
+            long.as_secs_f64(),
+            short.as_secs_f64()
+        );
+        reader.problem(longer, sentence);
+    }
+}
+
+fn capacity(reader: &mut Reader<'_>) -> CapacitySettings {
+    CapacitySettings {
+        waiters_max: reader.integer("MAX_WAITERS", 100_000, 1..=COUNT_MAX),
+        selectors_max: reader.integer("MAX_SELECTORS", 10_000, 1..=COUNT_MAX),
+        data_cache_bytes: reader.integer("DATA_CACHE_BYTES", 268_435_456, 0..=1 << 50),
+    }
+}
+
+fn shutdown(reader: &mut Reader<'_>) -> ShutdownSettings {
+    ShutdownSettings {
+        delay: reader.seconds("SHUTDOWN_DELAY_SECONDS", ZERO, ZERO..=HOUR),
+        timeout: reader.seconds("SHUTDOWN_SECONDS", seconds(20), ZERO..=HOUR),
+    }
+}
+
+fn log_filter(reader: &mut Reader<'_>) -> String {
+    let accepted =
+        "off, error, warn, info, debug or trace, or module=level pairs separated by commas";
+    reader
+        .parsed("RUST_LOG", accepted, |value| {
+            is_log_filter(value).then(|| value.to_owned())
+        })
+        .unwrap_or_else(|| "info".to_owned())
+}
+
+/// `env_logger` only mutters about what it does not understand and goes on without it.
+fn is_log_filter(text: &str) -> bool {
+    let directives = text
+        .split_once('/')
+        .map_or(text, |(directives, _)| directives);
+    directives.split(',').all(|directive| {
+        let mut parts = directive.split('=').map(str::trim);
+        let level = parts.nth(1).unwrap_or("");
+        let understood = level.is_empty() || log::LevelFilter::from_str(level).is_ok();
+        understood && parts.next().is_none()
+    })
+}

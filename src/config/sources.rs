@@ -1,0 +1,329 @@
+//! Where variables come from: which file is read, and that the environment wins over it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{ConfigError, Problem, dotenv, misspelt, variables};
+
+/// Read in this order where `CONFIG_FILE` names none: the place of the original server, then the
+/// working directory.
+const DEFAULT_FILES: [&str; 2] = ["/etc/small-swoole-resource-server.conf", ".env"];
+
+/// A file of settings is a page or two; whatever is larger is some other file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Where a setting came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Environment,
+    File,
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Environment => "environment",
+            Origin::File => "file",
+            Origin::Default => "default",
+        })
+    }
+}
+
+/// A variable that was set to something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetVariable {
+    pub name: &'static str,
+    /// Never [`Origin::Default`].
+    pub origin: Origin,
+    /// The value in quotes, or `(hidden)` for a secret.
+    pub shown: String,
+}
+
+/// Where each setting came from, for the start-up log.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// In the order of [`variables::VARIABLES`]. What is not in here has its default.
+    pub set: Vec<SetVariable>,
+    /// What is odd but no error, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Origins {
+    pub fn of(&self, variable: &str) -> Origin {
+        self.set
+            .iter()
+            .find(|set| set.name == variable)
+            .map_or(Origin::Default, |set| set.origin)
+    }
+}
+
+/// All variables, before anyone has looked at what they mean.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    pub file: Option<PathBuf>,
+    environment: BTreeMap<String, String>,
+    in_file: BTreeMap<String, String>,
+    /// Lines of the file that were not understood, and values that are not UTF-8.
+    pub problems: Vec<Problem>,
+}
+
+impl Sources {
+    /// `file` is the path, for messages, and the text.
+    pub fn new(
+        environment: impl IntoIterator<Item = (String, String)>,
+        file: Option<(PathBuf, String)>,
+    ) -> Sources {
+        let mut sources = Sources {
+            environment: environment.into_iter().collect(),
+            ..Sources::default()
+        };
+        if let Some((path, text)) = file {
+            let parsed = dotenv::parse(&text);
+            sources.in_file = parsed.pairs.into_iter().collect();
+            sources.problems = parsed
+                .problems
+                .iter()
+                .map(|problem| Problem {
+                    variable: None,
+                    sentence: format!(
+                        "Line {} of {} was not understood: {}.",
+                        problem.line,
+                        path.display(),
+                        problem.sentence
+                    ),
+                })
+                .collect();
+            sources.file = Some(path);
+        }
+        sources
+    }
+
+    /// The process environment, and the file: `named` if given, else the one of `CONFIG_FILE`, else the
+    /// first of the default places that exists.
+    pub fn of_process(named: Option<PathBuf>) -> Result<Sources, ConfigError> {
+        let (environment, problems) = utf8_only(std::env::vars_os());
+        let named = named.or_else(|| file_of(&environment));
+        let places = DEFAULT_FILES.map(Path::new);
+        let file = find_and_read(named, &places)
+            .map_err(|problem| ConfigError::from_problems(vec![problem]))?;
+        let mut sources = Sources::new(environment, file);
+        sources.problems.extend(problems);
+        Ok(sources)
+    }
+
+    /// The value and where it is from. The environment wins, also with an empty value: that unsets
+    /// what the file says.
+    pub fn get(&self, name: &str) -> Option<(Origin, &str)> {
+        if let Some(value) = self.environment.get(name) {
+            return Some((Origin::Environment, value));
+        }
+        self.in_file
+            .get(name)
+            .map(|value| (Origin::File, value.as_str()))
+    }
+
+    /// Where a value is from, in words.
+    pub fn place(&self, origin: Origin) -> String {
+        match (origin, &self.file) {
+            (Origin::File, Some(path)) => path.display().to_string(),
+            (Origin::Environment | Origin::File, _) => "the environment".to_owned(),
+            (Origin::Default, _) => "the default".to_owned(),
+        }
+    }
+
+    /// One sentence for each name that is probably meant to be one of ours.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (origin, map) in [
+            (Origin::Environment, &self.environment),
+            (Origin::File, &self.in_file),
+        ] {
+            for name in map.keys() {
+                if let Some(meant) = misspelt::meant(name) {
+                    let place = self.place(origin);
+                    warnings.push(format!(
+                        "{name} in {place} is not a setting and is ignored; did you mean {meant}?"
+                    ));
+                }
+            }
+        }
+        if self.in_file.contains_key(variables::CONFIG_FILE) {
+            warnings.push("CONFIG_FILE is read from the environment only.".to_owned());
+        }
+        warnings
+    }
+}
+
+/// Splits off what is not UTF-8. Where it is a variable of ours, that is a problem; others are none of
+/// our business.
+fn utf8_only(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> (Vec<(String, String)>, Vec<Problem>) {
+    let mut pairs = Vec::new();
+    let mut problems = Vec::new();
+    for (name, value) in environment {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => pairs.push((name, value)),
+            Err(_) => problems.extend(variables::find(&name).map(|variable| Problem {
+                variable: Some(variable.name),
+                sentence: format!(
+                    "{name} in the environment is not UTF-8; accepted is UTF-8 text."
+                ),
+            })),
+        }
+    }
+    (pairs, problems)
+}
+
+fn file_of(environment: &[(String, String)]) -> Option<PathBuf> {
+    environment
+        .iter()
+        .find(|(name, value)| name == variables::CONFIG_FILE && !value.is_empty())
+        .map(|(_, value)| PathBuf::from(value))
+}
+
+/// The path and the text of the file to read. A file that was asked for must be readable, and so must
+/// one that is there: to start without the settings in it would be worse than not to start.
+fn find_and_read(
+    named: Option<PathBuf>,
+    places: &[&Path],
+) -> Result<Option<(PathBuf, String)>, Problem> {
+    let found = named.or_else(|| {
+        let there = places.iter().find(|place| place.exists())?;
+        Some(there.to_path_buf())
+    });
+    let Some(path) = found else {
+        return Ok(None);
+    };
+    match read_text(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(reason) => Err(Problem {
+            variable: None,
+            sentence: format!(
+                "The configuration file {} cannot be read: {reason}; accepted is a readable text file (CONFIG_FILE or --config names it).",
+                path.display()
+            ),
+        }),
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn the_first_default_place_that_exists_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        let places = [first.as_path(), second.as_path()];
+        assert_eq!(find_and_read(None, &places), Ok(None));
+        std::fs::write(&second, "A=2").unwrap();
+        let read = find_and_read(None, &places).unwrap();
+        assert_eq!(read, Some((second.clone(), "A=2".into())));
+        std::fs::write(&first, "A=1").unwrap();
+        let read = find_and_read(None, &places).unwrap();
+        assert_eq!(read, Some((first.clone(), "A=1".into())));
+    }
+
+    #[test]
+    fn the_default_places_are_those_of_the_original_and_the_working_directory() {
+        assert_eq!(
+            DEFAULT_FILES,
+            ["/etc/small-swoole-resource-server.conf", ".env"]
+        );
+    }
+
+    #[test]
+    fn a_named_file_wins_over_the_default_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let (named, other) = (folder.path().join("named"), folder.path().join("other"));
+        std::fs::write(&named, "A=1").unwrap();
+        std::fs::write(&other, "A=2").unwrap();
+        let read = find_and_read(Some(named.clone()), &[&other]).unwrap();
+        assert_eq!(read, Some((named, "A=1".into())));
+    }
+
+    #[test]
+    fn a_named_file_that_cannot_be_read_is_a_problem_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("other");
+        std::fs::write(&other, "A=2").unwrap();
+        let missing = folder.path().join("missing.conf");
+        let problem = find_and_read(Some(missing), &[&other]).unwrap_err();
+        assert!(problem.sentence.contains("missing.conf"), "{problem:?}");
+        assert!(problem.sentence.contains("CONFIG_FILE"), "{problem:?}");
+        // A folder: what a container runtime makes of a mount whose source does not exist.
+        let problem = find_and_read(None, &[folder.path()]).unwrap_err();
+        assert!(problem.sentence.contains("cannot be read"), "{problem:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_huge_or_not_text_is_a_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for (bytes, reason) in [
+            (vec![b'#'; FILE_BYTES_MAX as usize + 1], "larger than 1 MiB"),
+            (b"A=\xff".to_vec(), "not UTF-8"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let problem = find_and_read(Some(path.clone()), &[]).unwrap_err();
+            assert!(problem.sentence.contains(reason), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn config_file_is_taken_from_the_environment_unless_empty() {
+        let pairs = |value: &str| vec![("CONFIG_FILE".to_owned(), value.to_owned())];
+        assert_eq!(file_of(&pairs("/a.conf")), Some(PathBuf::from("/a.conf")));
+        assert_eq!(file_of(&pairs("")), None);
+        assert_eq!(file_of(&[]), None);
+    }
+
+    #[test]
+    fn values_that_are_not_utf8_matter_only_in_our_variables() {
+        let bad = || OsString::from_vec(vec![b'x', 0xff]);
+        let (pairs, problems) = utf8_only([
+            ("HTTP_PORT".into(), bad()),
+            ("OTHER".into(), bad()),
+            (bad(), "x".into()),
+            ("STORE".into(), "memory".into()),
+        ]);
+        assert_eq!(pairs, [("STORE".to_owned(), "memory".to_owned())]);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].variable, Some("HTTP_PORT"));
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_even_when_empty() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let file = (PathBuf::from("x.conf"), "A=file\nB=file\nC=file".to_owned());
+        let sources = Sources::new([pair("A", "env"), pair("B", "")], Some(file));
+        assert_eq!(sources.get("A"), Some((Origin::Environment, "env")));
+        assert_eq!(sources.get("B"), Some((Origin::Environment, "")));
+        assert_eq!(sources.get("C"), Some((Origin::File, "file")));
+        assert_eq!(sources.get("D"), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! The lines for the start-up log and for `check-config`.
+
+use std::fmt;
+
+use super::{Settings, StoreKind};
+
+/// What was set, where it came from and what is odd about it. Never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Which file was read, what follows from the settings, then each variable that was set.
+    pub lines: Vec<String>,
+    /// Worth a warning each.
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.lines {
+            writeln!(f, "{line}")?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    pub fn summary(&self) -> Summary {
+        let mut lines = vec![
+            match &self.origins.file {
+                Some(path) => format!("settings file: {}", path.display()),
+                None => "settings file: none".to_owned(),
+            },
+            format!("store: {}", self.store_in_words()),
+            format!("listen: {}", self.listen_in_words()),
+            match self.lock.compatibility {
+                Some(profile) => format!("compatibility: {}", profile.name()),
+                None => "compatibility: not set, the database decides".to_owned(),
+            },
+        ];
+        lines.extend(
+            self.origins
+                .set
+                .iter()
+                .map(|set| format!("{}={} ({})", set.name, set.shown, set.origin)),
+        );
+        Summary {
+            lines,
+            warnings: self.origins.warnings.clone(),
+        }
+    }
+
+    fn store_in_words(&self) -> String {
+        match &self.store.kind {
+            StoreKind::Mysql(mysql) => format!(
+                "mysql, database {:?} on {}, port {}",
+                mysql.database, mysql.host, mysql.port
+            ),
+            StoreKind::Sqlite { path } => format!("sqlite, file {}", path.display()),
+            StoreKind::Memory => "memory, nothing outlives the process".to_owned(),
+        }
+    }
+
+    fn listen_in_words(&self) -> String {
+        let scheme = if self.http.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let address = std::net::SocketAddr::new(self.http.host, self.http.port);
+        format!("{scheme}://{address}")
+    }
+}
