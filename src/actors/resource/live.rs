@@ -436,12 +436,15 @@ impl ResourceActor {
 
     /// Answers a request that changes nothing, once what it saw is durable.
     fn reply(&mut self, call: Call, reply: Reply, ctx: &mut Context<Self>) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        if live.sent == live.committed {
+            let _ = call.reply.send(reply);
+            return;
+        }
         self.open_call(call.request, call.reply);
-        let name = self.name.clone();
-        let id = self
-            .resource()
-            .map_or(ResourceId::new(""), |r| r.id.clone());
-        self.store(Snapshot::empty(name, id), vec![(call.request, reply)], ctx);
+        self.hold_or_deliver(vec![(call.request, reply)], ctx);
     }
 
     fn describe(&mut self, call: Call, ctx: &mut Context<Self>) {
@@ -689,14 +692,7 @@ impl ResourceActor {
         if inline {
             live.committed = seq;
         }
-        if live.committed < seq {
-            let waiting = replies.into_iter().map(|(id, reply)| (seq, id, reply));
-            live.unsettled.extend(waiting);
-        } else {
-            for (request, reply) in replies {
-                self.deliver(request, reply, ctx);
-            }
-        }
+        self.hold_or_deliver(replies, ctx);
         if send {
             self.persistence.do_send(Commit {
                 actor: ctx.address(),
@@ -704,6 +700,22 @@ impl ResourceActor {
                 seq,
                 snapshot,
             });
+        }
+    }
+
+    /// Replies leave when everything that was sent to the store is durable.
+    fn hold_or_deliver(&mut self, replies: Vec<(RequestId, Reply)>, ctx: &mut Context<Self>) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        let seq = live.sent;
+        if live.committed < seq {
+            let waiting = replies.into_iter().map(|(id, reply)| (seq, id, reply));
+            live.unsettled.extend(waiting);
+            return;
+        }
+        for (request, reply) in replies {
+            self.deliver(request, reply, ctx);
         }
     }
 

@@ -1,0 +1,34 @@
+# Everything a newcomer needs. `make run` serves, `make test` proves.
+
+.PHONY: help run build test check bench chaos image clean
+
+CARGO ?= cargo
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## build, then serve on port 9501 with the embedded store and the development keys
+	CONFIG_FILE=$${CONFIG_FILE:-config/development.conf} $(CARGO) run --release --locked
+
+build: ## the release binary, in target/release
+	$(CARGO) build --release --locked
+
+test: ## all tests, with a real MariaDB that is found or installed and started for them
+	scripts/with-mariadb $(CARGO) test --locked
+
+check: ## format, lints, licences: what CI asks for before the tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --test structure --test licences
+
+bench: ## the speed table, side by side with its peers in one run
+	scripts/bench
+
+chaos: ## faults injected into real servers, histories checked (CHAOS_SECONDS, CHAOS_SEED, CHAOS_STORE, CHAOS_CLIENTS)
+	scripts/with-mariadb $(CARGO) test --locked --test chaos -- --nocapture
+
+image: ## the container image
+	docker build -t small-resource-server .
+
+clean: ## what was built; data/ stays
+	$(CARGO) clean
