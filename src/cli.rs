@@ -1,1 +1,180 @@
-//! The command line.
+//! The command line: what can be asked of the program, and the answers that need no running server.
+//!
+//! Neighbours: `main` calls [`parse`] and acts on the [`Command`]; `config` reads the settings and knows
+//! every variable that the help lists; `app` serves.
+
+mod healthcheck;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::variables::VARIABLES;
+use crate::config::{ConfigError, EXIT_CONFIG, Settings};
+
+pub use healthcheck::healthcheck;
+
+/// A lock server over HTTP: named resources with a first-come queue, leases, fencing tokens and shared
+/// JSON data.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "small-resource-server",
+    version,
+    after_help = "--help also lists the environment variables and the exit codes.",
+    after_long_help = environment_and_exit_codes()
+)]
+pub struct Cli {
+    /// File to read settings from; the same as CONFIG_FILE, and wins over it
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the server (this is what happens without a command)
+    #[default]
+    Serve,
+    /// Ask the server that runs with these settings whether it serves: exit code 0 or 1
+    Healthcheck,
+    /// Check the settings, print where each came from, and start nothing
+    CheckConfig,
+    /// Print the OpenAPI document
+    Openapi,
+    /// Make the database ready for the PHP server again
+    RevertToPhp {
+        /// Do it; without this, only say what would be done
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl Cli {
+    /// What was asked for; [`Command::Serve`] when nothing was.
+    pub fn chosen_command(&self) -> Command {
+        self.command.clone().unwrap_or_default()
+    }
+
+    /// The settings, from `--config` if given.
+    ///
+    /// # Errors
+    /// As [`Settings::load`]; [`refuse`] prints them.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        Settings::load_file(self.config.clone())
+    }
+}
+
+/// Reads the command line. Prints the help, the version or what is wrong and ends the process where that
+/// is the answer.
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// Prints the problems to standard error, one a line. The exit code is that of [`EXIT_CONFIG`].
+pub fn refuse(error: &ConfigError) -> ExitCode {
+    // Nobody is left to be told when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{error}");
+    ExitCode::from(EXIT_CONFIG as u8)
+}
+
+/// `check-config`: prints the summary of settings that are in order.
+pub fn check_config(settings: &Settings) -> ExitCode {
+    match write!(std::io::stdout(), "{}", settings.summary()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn environment_and_exit_codes() -> String {
+    let mut text = String::from("Environment variables (the environment wins over the file):\n");
+    let width = VARIABLES.iter().map(|v| v.name.len()).max().unwrap_or(0);
+    for variable in VARIABLES {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "  {:width$}  {}", variable.name, variable.about);
+        if !variable.default.is_empty() {
+            let _ = write!(text, " [default: {}]", variable.default);
+        }
+        text.push('\n');
+    }
+    text.push_str(
+        "\nExit codes:
+  0   ended as asked; healthcheck: the server serves
+  1   failed; healthcheck: the server does not serve
+  2   the command line was not understood
+  78  the settings were not accepted; standard error says why",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn command_of(arguments: &[&str]) -> Command {
+        let all = std::iter::once(&"small-resource-server").chain(arguments);
+        Cli::try_parse_from(all).unwrap().chosen_command()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_is_understood_and_serve_is_the_default() {
+        assert_eq!(command_of(&[]), Command::Serve);
+        assert_eq!(command_of(&["serve"]), Command::Serve);
+        assert_eq!(command_of(&["healthcheck"]), Command::Healthcheck);
+        assert_eq!(command_of(&["check-config"]), Command::CheckConfig);
+        assert_eq!(command_of(&["openapi"]), Command::Openapi);
+        let revert = |yes| Command::RevertToPhp { yes };
+        assert_eq!(command_of(&["revert-to-php"]), revert(false));
+        assert_eq!(command_of(&["revert-to-php", "--yes"]), revert(true));
+    }
+
+    #[test]
+    fn config_may_stand_before_and_after_the_command() {
+        for arguments in [
+            ["x", "--config", "a.conf", "check-config"],
+            ["x", "check-config", "--config", "a.conf"],
+        ] {
+            let cli = Cli::try_parse_from(arguments).unwrap();
+            assert_eq!(cli.config, Some(PathBuf::from("a.conf")));
+            assert_eq!(cli.chosen_command(), Command::CheckConfig);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_exits_with_2() {
+        for arguments in [["x", "sevre"], ["x", "--prot"], ["x", "--config"]] {
+            assert_eq!(Cli::try_parse_from(arguments).unwrap_err().exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn the_help_lists_every_variable_and_exit_code() {
+        let help = Cli::command().render_long_help().to_string();
+        for variable in VARIABLES {
+            assert!(help.contains(variable.name), "{} is missing", variable.name);
+        }
+        for code in ["  0  ", "  1  ", "  2  ", &format!("  {EXIT_CONFIG}  ")] {
+            assert!(help.contains(code), "{code} is missing");
+        }
+    }
+
+    #[test]
+    fn a_file_given_on_the_command_line_is_the_one_that_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing.conf");
+        let cli = Cli::try_parse_from(["x", "--config", &path.to_string_lossy()]).unwrap();
+        let error = cli.settings().unwrap_err().to_string();
+        assert!(error.contains("missing.conf"), "{error}");
+    }
+}

@@ -6,9 +6,9 @@
 //! | [`store`] | rows that outlive the process: memory, SQLite, MySQL |
 //! | `actors` | the shell around the core: registry, one actor per resource, persistence |
 //! | `http` | routes, handlers, wire types, errors |
-//! | `config` | settings as types, where each came from, validation |
+//! | [`config`] | settings as types, where each came from, validation |
 //! | `app` | puts it together: `build`, `port`, `run_until_stopped` |
-//! | `cli` | the command line |
+//! | [`cli`] | the command line |
 //!
 //! Dependencies point one way: `http -> actors -> lock`, and `actors -> store -> lock`'s plain types.
 //! Nothing in `lock` imports anything but std, serde and thiserror's derive. `tests/structure.rs` keeps

@@ -98,7 +98,7 @@ fn literal(raw: &str) -> Option<String> {
             closing(inside, quote).map(|end| inside[..end].to_owned())
         }
         Some('#') if value.len() < raw.len() || begins_comment(value) => Some(String::new()),
-        Some(_) => Some(without_comment(value).trim_end().to_owned()),
+        Some(_) => Some(without_comment(value).trim_end_matches(is_blank).to_owned()),
     }
 }
 

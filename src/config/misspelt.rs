@@ -13,10 +13,16 @@ pub(super) fn meant(name: &str) -> Option<&'static str> {
     VARIABLES
         .iter()
         .map(|v| (slips(&upper, v.name), v.name))
-        .filter(|(slips, known)| *slips <= slips_allowed(known))
+        .filter(|(slips, known)| *slips <= slips_allowed(known) && same_family(&upper, known))
         .min()
         .map(|(_, known)| known)
         .or_else(|| cut_short(&upper))
+}
+
+/// Whether the first words agree, but for one slip: `SSL_CERT_FILE` is no slip for `TLS_CERT_FILE`.
+fn same_family(name: &str, known: &str) -> bool {
+    let [name, known] = [name, known].map(|text| text.split('_').next().unwrap_or(text));
+    slips(name, known) <= 1
 }
 
 /// Short names are near to too many others.
@@ -92,6 +98,8 @@ mod tests {
             "HTTP_PROXY",
             "http_proxy",
             "NO_PROXY",
+            "SSL_CERT_FILE",
+            "SSL_KEY_FILE",
             "MYSQL_ROOT_PASSWORD",
             "MYSQL_PORT_3306_TCP",
             "MYSQL_SERVICE_HOST",
