@@ -90,6 +90,7 @@ impl App {
         let keys = Arc::new(keys(&settings));
         let server = server::run(listener, http_limits(&settings), keys, router)
             .map_err(StartError::Workers)?;
+        announce(&settings, address, &shell);
         Ok(App {
             address,
             shell,
@@ -147,6 +148,33 @@ impl App {
         }
         log::info!("stopped");
         Ok(())
+    }
+}
+
+/// Says where the server listens and on which terms.
+fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
+    let scheme = if settings.http.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let store = match &settings.store.kind {
+        StoreKind::Mysql(mysql) => format!(
+            "mysql ({}:{}, database {})",
+            mysql.host, mysql.port, mysql.database
+        ),
+        StoreKind::Sqlite { path } => format!("sqlite ({})", path.display()),
+        StoreKind::Memory => "memory (nothing outlives this process)".to_owned(),
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    log::info!("small-resource-server {version} listens on {scheme}://{address}");
+    log::info!("store: {store}; profile: {}", shell.profile().name());
+    let summary = settings.summary();
+    for line in &summary.lines {
+        log::info!("{line}");
+    }
+    for warning in &summary.warnings {
+        log::warn!("{warning}");
     }
 }
 

@@ -1,37 +1,38 @@
-//! The binary: settings, log, then the server until it is stopped.
+//! The binary: settings, log, then what the command line asks for.
 
 use std::process::ExitCode;
 
 use small_resource_server::app::App;
-use small_resource_server::config::{EXIT_CONFIG, Settings};
+use small_resource_server::cli::{self, Command};
+use small_resource_server::config::Settings;
 
 fn main() -> ExitCode {
-    let settings = match Settings::load() {
+    let line = cli::parse();
+    let settings = match line.settings() {
         Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(EXIT_CONFIG as u8);
-        }
+        Err(error) => return cli::refuse(&error),
     };
+    match line.chosen_command() {
+        Command::Serve => serve(settings),
+        Command::Healthcheck => cli::healthcheck(&settings),
+        Command::CheckConfig => cli::check_config(&settings),
+        Command::Openapi | Command::RevertToPhp { .. } => ExitCode::FAILURE,
+    }
+}
+
+fn serve(settings: Settings) -> ExitCode {
     env_logger::Builder::new()
         .parse_filters(&settings.log_filter)
         .init();
-    actix_rt::System::new().block_on(async move {
-        match App::build(settings).await {
-            Ok(app) => {
-                log::info!("listening on http://{}", app.address());
-                match app.run_until_stopped().await {
-                    Ok(()) => ExitCode::SUCCESS,
-                    Err(error) => {
-                        log::error!("{error}");
-                        ExitCode::FAILURE
-                    }
-                }
-            }
-            Err(error) => {
-                log::error!("{error}");
-                ExitCode::FAILURE
-            }
+    let result = actix_rt::System::new().block_on(async move {
+        let app = App::build(settings).await.map_err(|e| e.to_string())?;
+        app.run_until_stopped().await.map_err(|e| e.to_string())
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
         }
-    })
+    }
 }

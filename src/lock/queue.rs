@@ -153,10 +153,6 @@ impl Queue {
         self.waiters.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Seq, &Waiter)> {
-        self.waiters.iter().map(|(seq, waiter)| (*seq, waiter))
-    }
-
     pub fn get(&self, seq: Seq) -> Option<&Waiter> {
         self.waiters.get(&seq)
     }
