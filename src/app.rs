@@ -48,7 +48,7 @@ pub struct App {
     server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    arbiters: Vec<Arbiter>,
+    arbiter: Arbiter,
     settings: Settings,
 }
 
@@ -68,13 +68,13 @@ impl App {
         let store = store(&settings);
         let shell = Arc::new(Shell::new(shell_settings(&settings), store));
 
-        let arbiters: Vec<Arbiter> = (0..=settings.http.workers).map(|_| Arbiter::new()).collect();
-        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        // Commits and the registry have a thread of their own; resources live on the workers' threads.
+        let arbiter = Arbiter::new();
         let (first_open, opened) = oneshot::channel();
         let writer = Persistence::new(shell.clone(), first_open);
-        let persistence = Persistence::start_in_arbiter(&handles[0], |_| writer);
-        let book = Registry::new(shell.clone(), persistence.clone(), handles[1..].to_vec());
-        let registry = Registry::start_in_arbiter(&handles[0], |_| book);
+        let persistence = Persistence::start_in_arbiter(&arbiter.handle(), |_| writer);
+        let book = Registry::new(shell.clone(), persistence.clone());
+        let registry = Registry::start_in_arbiter(&arbiter.handle(), |_| book);
         persistence.do_send(Attach(registry.clone()));
 
         let opened = opened.await.unwrap_or(Ok(()));
@@ -97,7 +97,7 @@ impl App {
             server,
             registry,
             persistence,
-            arbiters,
+            arbiter,
             settings,
         })
     }
@@ -142,10 +142,8 @@ impl App {
         if timeout(limit, self.persistence.send(Finish)).await.is_err() {
             log::error!("the store did not close within {} s", limit.as_secs());
         }
-        for arbiter in self.arbiters {
-            arbiter.stop();
-            let _ = arbiter.join();
-        }
+        self.arbiter.stop();
+        let _ = self.arbiter.join();
         log::info!("stopped");
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use actix::{Addr, WeakAddr};
+use actix::{Addr, Arbiter, WeakAddr};
 use tokio::sync::oneshot;
 
 use super::gate::Closed;
@@ -109,7 +109,10 @@ impl Router {
         if let Some(actor) = remembered.filter(Addr::connected) {
             return Some(actor);
         }
-        let find = Find { name: name.clone() };
+        let find = Find {
+            name: name.clone(),
+            home: Arbiter::current(),
+        };
         let actor = self.registry.send(find).await.ok()?;
         let mut remembered = self.remembered.borrow_mut();
         if remembered.len() >= REMEMBERED_MAX {

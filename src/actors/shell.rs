@@ -127,11 +127,9 @@ impl Shell {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A ticket from the operating system's random numbers; `None` when it has none to give.
-    pub fn fresh_ticket(&self) -> Option<Ticket> {
-        let mut bits = [0; 16];
-        getrandom::fill(&mut bits).ok()?;
-        Some(Ticket::from_bits(u128::from_be_bytes(bits)))
+    /// A ticket from a cryptographic generator that the operating system seeds.
+    pub fn fresh_ticket(&self) -> Ticket {
+        Ticket::from_bits(rand::random())
     }
 
     /// Counts one more waiting request, or refuses because there are `waiters_max` already.
