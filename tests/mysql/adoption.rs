@@ -5,7 +5,7 @@ use small_resource_server::lock::Profile;
 use small_resource_server::store::mysql::{MysqlStore, Options, revert_to_php};
 use small_resource_server::store::{Store, StoreError};
 
-use super::server::Database;
+use super::database::Database;
 use super::{created, exists, name, read, selector, write};
 
 const PRINTER: &str = "01HQZX3V5K8M2N4P6R7S9T0WXY";

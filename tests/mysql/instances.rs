@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Opened, Store, StoreError};
 
-use super::server::{DEADLINE, Database, Proxy};
+use super::database::{DEADLINE, Database};
+use super::proxy::Proxy;
 use super::{created, exists, write};
 
 /// Asks again while another instance seems to be alive.

@@ -4,9 +4,10 @@
 //! `tests/store`.
 
 mod adoption;
+mod database;
 mod instances;
 mod outages;
-mod server;
+mod proxy;
 
 use bytes::Bytes;
 use small_resource_server::lock::{ResourceName, Seconds, Selector};

@@ -5,8 +5,10 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{ListQuery, Store, StoreError};
+use tokio::sync::Mutex;
 
-use super::server::{DEADLINE, Database, Proxy};
+use super::database::{DEADLINE, Database};
+use super::proxy::Proxy;
 use super::{created, exists, name, read, write};
 
 fn is_away<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> bool {
@@ -76,6 +78,9 @@ async fn no_server_at_all_is_an_outage() {
     assert!(is_away(&store.open().await));
 }
 
+/// `read_only` holds for the whole server and for every plain user: one test with such users at a time.
+static PLAIN_USERS: Mutex<()> = Mutex::const_new(());
+
 /// A user who is allowed nothing but this database.
 async fn plain_user(database: &Database) -> Options {
     let user = database.name.replace("test_", "u");
@@ -106,6 +111,7 @@ async fn a_read_only_server_refuses_changes_until_it_is_not() {
     let Some(database) = Database::new() else {
         return;
     };
+    let _alone = PLAIN_USERS.lock().await;
     let options = plain_user(&database).await;
     let store = MysqlStore::new(options.clone());
     store.open().await.unwrap();
@@ -127,6 +133,7 @@ async fn a_user_who_is_not_let_in_any_more_finds_the_database_away() {
     let Some(database) = Database::new() else {
         return;
     };
+    let _alone = PLAIN_USERS.lock().await;
     let options = plain_user(&database).await;
     let store = MysqlStore::new(options.clone());
     store.open().await.unwrap();
@@ -319,4 +326,24 @@ async fn names_that_no_request_can_spell_do_not_cut_a_listing_short() {
         .map(|resource| resource.name.as_str())
         .collect();
     assert_eq!(names, ["b", "c"]);
+}
+
+#[tokio::test]
+async fn a_document_never_overwrites_another_one_that_has_its_id() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    let mut a = created("a");
+    write(&mut a, "s", b"1");
+    let mut b = created("b");
+    b.data.clone_from(&a.data);
+    store.commit(&[a]).await.unwrap();
+    let refused = store.commit(&[b]).await;
+    assert!(
+        matches!(refused, Err(StoreError::Rejected(_))),
+        "{refused:?}"
+    );
+    assert_eq!(read(&store, "a", "s").await.unwrap(), b"1");
 }

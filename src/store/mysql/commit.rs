@@ -1,7 +1,6 @@
 //! A batch as SQL: one transaction, multi-row statements, in as few packets as the server takes.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::HashSet;
 use std::mem;
 
 use super::schema;
@@ -90,9 +89,11 @@ const ENDED: Form = Form::upsert(
     " ON DUPLICATE KEY UPDATE n = VALUES(n), ticket = VALUES(ticket), reason = VALUES(reason)",
 );
 const NO_DATA: Form = Form::remove("DELETE FROM resource_data WHERE ", " OR ", "");
+/// A row whose id belongs to another document fails (`id` cannot be `NULL`) and does not overwrite that one.
 const DATA: Form = Form::upsert(
     "INSERT INTO resource_data (id, id_resource, selector, locked, data) VALUES ",
-    " ON DUPLICATE KEY UPDATE data = VALUES(data)",
+    " ON DUPLICATE KEY UPDATE id = IF(id_resource = VALUES(id_resource) \
+     AND selector_bytes = CAST(VALUES(selector) AS BINARY), id, NULL), data = VALUES(data)",
 );
 
 /// The whole transaction. [`StoreError::Rejected`]: something in it can never be sent.
@@ -101,42 +102,47 @@ pub(super) fn script(
     epoch: u64,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
-    let merged;
-    let batch = match merge_same_names(batch) {
-        Some(snapshots) => {
-            merged = snapshots;
-            &merged
-        }
-        None => batch,
-    };
     let mut script = Script::begin(epoch, packet_bytes_max);
-    removals(&mut script, batch)?;
-    creations(&mut script, batch)?;
-    lock_rows(&mut script, batch)?;
-    data_rows(&mut script, batch)?;
+    for run in runs(batch) {
+        strangers(&mut script, run)?;
+        removals(&mut script, run)?;
+        creations(&mut script, run)?;
+        lock_rows(&mut script, run)?;
+        data_rows(&mut script, run)?;
+    }
     script.commit();
     Ok(script)
 }
 
-/// Statements go table by table, which is only right when no name comes twice. `None`: none does.
-fn merge_same_names(batch: &[Snapshot]) -> Option<Vec<Snapshot>> {
-    let mut by_name: BTreeMap<&ResourceName, usize> = BTreeMap::new();
-    let twice = batch
-        .iter()
-        .enumerate()
-        .any(|(place, snapshot)| by_name.insert(&snapshot.name, place).is_some());
-    twice.then(|| {
-        let mut merged: BTreeMap<&ResourceName, Snapshot> = BTreeMap::new();
-        for snapshot in batch {
-            match merged.entry(&snapshot.name) {
-                Entry::Vacant(place) => {
-                    place.insert(snapshot.clone());
-                }
-                Entry::Occupied(mut earlier) => earlier.get_mut().merge(snapshot.clone()),
-            }
+/// Statements go table by table, which is only right as long as no name comes twice.
+fn runs(batch: &[Snapshot]) -> Vec<&[Snapshot]> {
+    let mut runs = Vec::new();
+    let mut names: HashSet<&ResourceName> = HashSet::new();
+    let mut begin = 0;
+    for (place, snapshot) in batch.iter().enumerate() {
+        if !names.insert(&snapshot.name) {
+            runs.push(&batch[begin..place]);
+            begin = place;
+            names.clear();
+            names.insert(&snapshot.name);
         }
-        merged.into_values().collect()
-    })
+    }
+    runs.push(&batch[begin..]);
+    runs
+}
+
+/// Ends the transaction if it has rows for a resource that does not exist.
+fn strangers(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
+    let needs_resource = |snapshot: &&Snapshot| {
+        snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
+    };
+    let ids: Vec<_> = batch.iter().filter(needs_resource).map(|s| &s.id).collect();
+    for ids in ids.chunks(STATEMENT_ROWS) {
+        let mut sql = Sql::default();
+        schema::guard_existence(&mut sql, ids);
+        script.statement(sql)?;
+    }
+    Ok(())
 }
 
 fn removals(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {

@@ -292,6 +292,10 @@ impl MysqlStore {
             if schema::is_fenced(&fault) {
                 return Err(StoreError::Standby.into());
             }
+            if schema::is_stranger(&fault) {
+                let text = "it has rows of a resource that does not exist";
+                return Err(StoreError::Rejected(text.into()).into());
+            }
             if !fault.is_passing() {
                 return Err(fault);
             }

@@ -214,12 +214,10 @@ fn list_part(query: &ListQuery, join: &str, condition: &str, order: &str) -> Sql
     );
     sql.push(join).push("WHERE r.name_bytes >= ");
     sql.bytes(query.prefix.as_bytes());
-    if let Some((last, rest)) = query.prefix.as_bytes().split_last() {
-        // The first text after all that begin so. No byte of UTF-8 is 0xff.
-        let end = [rest, &[last.saturating_add(1)]].concat();
-        sql.push(" AND r.name_bytes < ").bytes(&end);
+    if let Some(end) = query.prefix_end() {
+        sql.push(" AND r.name_bytes < ").bytes(end.as_bytes());
     }
-    if let (ListOrder::Name, Some(after)) = (query.order, &query.after) {
+    if let Some(after) = query.name_after() {
         sql.push(" AND r.name_bytes > ").bytes(after.as_bytes());
     }
     sql.push(match query.held {

@@ -10,7 +10,7 @@ use super::error::{Fault, code};
 use super::session::{Columns, Session, value};
 use super::sql::Sql;
 use crate::lock::{FencingToken, Profile};
-use crate::store::StoreError;
+use crate::store::{ResourceId, StoreError};
 
 /// The newest schema this program knows.
 pub(super) const VERSION: u32 = 1;
@@ -242,9 +242,33 @@ pub(super) fn guard(sql: &mut Sql, epoch: u64) {
     sql.push(", epoch, NULL) WHERE id = 1");
 }
 
-/// Whether the guard refused. No other statement of ours can put `NULL` where none may be.
+/// Whether the guard refused. No other statement of ours can put `NULL` into this column.
 pub(super) fn is_fenced(fault: &Fault) -> bool {
-    fault.is(code::NULL_IN_NOT_NULL)
+    refused_null(fault, "'epoch'")
+}
+
+/// Fails unless all of these resources exist; in the same way as [`guard`]. (Foreign keys would say so
+/// too, but the PHP server's tables have none, and may have rows that would contradict them.)
+pub(super) fn guard_existence(sql: &mut Sql, ids: &[&ResourceId]) {
+    sql.push(
+        "UPDATE resource_server SET version = IF((SELECT COUNT(*) FROM resource WHERE id IN (",
+    );
+    for (place, id) in ids.iter().enumerate() {
+        sql.push(if place > 0 { "," } else { "" });
+        sql.text(id.as_str());
+    }
+    sql.push(")) = ").number(ids.len() as u64);
+    sql.push(", version, NULL) WHERE id = 1");
+}
+
+/// Whether [`guard_existence`] refused.
+pub(super) fn is_stranger(fault: &Fault) -> bool {
+    refused_null(fault, "'version'")
+}
+
+fn refused_null(fault: &Fault, column: &str) -> bool {
+    matches!(fault, Fault::Server { code, text, .. }
+        if *code == code::NULL_IN_NOT_NULL && text.contains(column))
 }
 
 /// The names of a table's columns; empty when it does not exist.
