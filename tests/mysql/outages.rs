@@ -1,9 +1,10 @@
 //! The server is away, hung, read-only, or does not want us: bounded time to an error, then recovery.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use small_resource_server::store::mysql::{MysqlStore, Options};
+use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
 use small_resource_server::store::{ListQuery, Store, StoreError};
 use tokio::sync::Mutex;
 
@@ -61,6 +62,54 @@ async fn a_hung_server_hangs_nobody_and_is_used_again_when_it_answers() {
     store.open().await.unwrap();
     assert!(exists(&store, "a").await);
     store.commit(&[created("c")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let Some(ca_file) = std::env::var_os("TEST_MYSQL_CA") else {
+        eprintln!("skipped: TEST_MYSQL_CA, the authority of the server's certificate, is not set");
+        return;
+    };
+    // Whom the server lets in encrypted only.
+    let _alone = PLAIN_USERS.lock().await;
+    let options = plain_user(&database).await;
+    let sql = format!("ALTER USER '{}'@'%' REQUIRE SSL", options.user);
+    database.run(&sql).await;
+    let with = |tls: Tls| {
+        MysqlStore::new(Options {
+            tls,
+            ..options.clone()
+        })
+    };
+    let refused = with(Tls::Off).open().await;
+    assert!(is_away(&refused), "{refused:?}");
+    let ca_file = PathBuf::from(ca_file);
+    for tls in [
+        Tls::Required,
+        Tls::Verified {
+            ca_file: ca_file.clone(),
+        },
+    ] {
+        let store = with(tls);
+        store.open().await.unwrap();
+        store.close().await;
+    }
+    // The server's own certificate is no authority.
+    let stranger = ca_file.with_file_name("cert.pem");
+    let refused = with(Tls::Verified { ca_file: stranger }).open().await;
+    assert!(is_away(&refused), "{refused:?}");
+    // The certificate is for the address and not for this name of it.
+    let store = MysqlStore::new(Options {
+        host: "localhost".into(),
+        tls: Tls::Verified { ca_file },
+        ..options.clone()
+    });
+    let refused = store.open().await;
+    assert!(is_away(&refused), "{refused:?}");
+    drop_user(&database, &options).await;
 }
 
 #[tokio::test]

@@ -464,7 +464,7 @@ impl Store for MysqlStore {
 }
 
 /// Makes a database ready for the PHP server again: its collation and unique keys, selectors
-/// percent-encoded, our tables gone. Waits for at most an instance lease until no instance is active.
+/// percent-encoded, our tables gone. An instance that gives no sign of life is waited for, for its lease.
 ///
 /// What the PHP server cannot hold is named in [`RevertReport::obstacles`]; then nothing is changed.
 /// [`StoreError::Standby`]: an instance is running. [`StoreError::Unusable`]: nothing to revert.
@@ -496,14 +496,14 @@ pub async fn revert_to_php(options: Options) -> Result<RevertReport, StoreError>
     Ok(report?)
 }
 
+/// [`StoreError::Standby`] as soon as a sign of life is seen.
 async fn take_when_silent(store: &MysqlStore) -> Result<Taken, StoreError> {
-    let options = &store.options;
-    let every = Duration::from_millis(options.heartbeat().every_ms);
-    let began = Instant::now();
+    let every = Duration::from_millis(store.options.heartbeat().every_ms);
     let mut door = Door::default();
     loop {
+        let seen = door.seen.clone();
         match store.take_over(&mut door).await {
-            Err(StoreError::Standby) if began.elapsed() < options.instance_lease + 2 * every => {
+            Err(StoreError::Standby) if seen.is_none() || seen == door.seen => {
                 tokio::time::sleep(every).await;
             }
             result => return result,
