@@ -236,7 +236,7 @@ async fn a_reverted_database_is_what_the_php_server_left_and_can_be_adopted_agai
     store.commit(&[snapshot]).await.unwrap();
     store.close().await;
 
-    let report = revert_to_php(database.options()).await.unwrap();
+    let report = revert_to_php(database.options(), false).await.unwrap();
     assert_eq!(report.obstacles, [""; 0]);
     assert_eq!((report.resources, report.documents), (3, 9));
     for (table, before) in tables.iter().zip(&before) {
@@ -273,7 +273,7 @@ async fn what_the_php_server_cannot_hold_is_named_and_nothing_is_changed() {
     store.close().await;
     let before = shape(&database, "resource_data").await;
 
-    let report = revert_to_php(database.options()).await.unwrap();
+    let report = revert_to_php(database.options(), false).await.unwrap();
     let named = |what: &str| report.obstacles.iter().any(|text| text.contains(what));
     assert!(named("\"Printer\"") && named("\"printer\""), "{report:?}");
     assert!(named("longer than 255"), "{report:?}");
@@ -292,7 +292,7 @@ async fn what_the_php_server_cannot_hold_is_named_and_nothing_is_changed() {
     shorter.data.insert(selector(&"é".repeat(200)), None);
     store.commit(&[shorter]).await.unwrap();
     store.close().await;
-    let report = revert_to_php(database.options()).await.unwrap();
+    let report = revert_to_php(database.options(), false).await.unwrap();
     let named = |what: &str| report.obstacles.iter().any(|text| text.contains(what));
     assert!(named("\"Tray\"") && named("\"tray\""), "{report:?}");
     assert!(!named("longer than 255"), "{report:?}");
@@ -321,7 +321,7 @@ async fn a_revert_that_was_interrupted_is_finished_before_anything_else() {
         panic!("{refused:?}");
     };
     assert!(text.contains("revert-to-php"), "{text}");
-    let report = revert_to_php(database.options()).await.unwrap();
+    let report = revert_to_php(database.options(), false).await.unwrap();
     assert_eq!(report.obstacles, [""; 0]);
     assert_eq!(selectors(&database).await, ["a%2Fb"]);
     assert_eq!(
@@ -345,7 +345,7 @@ async fn a_database_in_use_is_not_reverted() {
         }
     };
     let reverted = tokio::select! {
-        reverted = revert_to_php(database.options()) => reverted,
+        reverted = revert_to_php(database.options(), false) => reverted,
         () = heartbeats => unreachable!(),
     };
     assert_eq!(reverted, Err(StoreError::Standby));
@@ -358,7 +358,7 @@ async fn a_database_without_our_marker_has_nothing_to_revert() {
         return;
     };
     php_database(&database, "utf8mb4").await;
-    let reverted = revert_to_php(database.options()).await;
+    let reverted = revert_to_php(database.options(), false).await;
     assert!(
         matches!(reverted, Err(StoreError::Unusable(_))),
         "{reverted:?}"

@@ -466,9 +466,10 @@ impl Store for MysqlStore {
 /// Makes a database ready for the PHP server again: its collation and unique keys, selectors
 /// percent-encoded, our tables gone. An instance that gives no sign of life is waited for, for its lease.
 ///
-/// What the PHP server cannot hold is named in [`RevertReport::obstacles`]; then nothing is changed.
+/// What the PHP server cannot hold is named in [`RevertReport::obstacles`]; then nothing is changed, nor
+/// with `rehearse`.
 /// [`StoreError::Standby`]: an instance is running. [`StoreError::Unusable`]: nothing to revert.
-pub async fn revert_to_php(options: Options) -> Result<RevertReport, StoreError> {
+pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertReport, StoreError> {
     let store = MysqlStore::new(options);
     let options = &store.options;
     within(options.timeout, async {
@@ -486,11 +487,11 @@ pub async fn revert_to_php(options: Options) -> Result<RevertReport, StoreError>
     if taken.row.step != Step::Reverting {
         store.migrate(&mut taken).await?;
     }
-    let work = revert::revert(&mut taken.session, &taken.row, taken.epoch);
+    let work = revert::revert(&mut taken.session, &taken.row, taken.epoch, rehearse);
     let report = store.while_alive(taken.epoch, work).await;
     match &report {
         // The row that would be freed is gone with its table.
-        Ok(report) if report.obstacles.is_empty() => {}
+        Ok(report) if report.obstacles.is_empty() && !rehearse => {}
         _ => store.close().await,
     }
     Ok(report?)

@@ -37,8 +37,13 @@ pub enum Tls {
     Off,
     /// Encrypted, whoever the server is.
     Required,
-    /// Encrypted, and the server's certificate is for its host and signed by an authority of this PEM file.
-    Verified { ca_file: PathBuf },
+    /// Encrypted, and the server's certificate is signed by an authority of this PEM file, or by a public
+    /// one when there is none.
+    Verified {
+        ca_file: Option<PathBuf>,
+        /// The certificate has to be for the host as well.
+        host: bool,
+    },
 }
 
 impl fmt::Debug for Options {
@@ -73,11 +78,15 @@ impl Options {
                     .with_danger_accept_invalid_certs(true)
                     .with_danger_skip_domain_validation(true),
             ),
-            Tls::Verified { ca_file } => Some(
-                SslOpts::default()
-                    .with_root_certs(vec![ca_file.clone().into()])
-                    .with_disable_built_in_roots(true),
-            ),
+            Tls::Verified { ca_file, host } => {
+                let roots = ca_file.iter().map(|file| file.clone().into()).collect();
+                Some(
+                    SslOpts::default()
+                        .with_root_certs(roots)
+                        .with_disable_built_in_roots(ca_file.is_some())
+                        .with_danger_skip_domain_validation(!host),
+                )
+            }
         };
         OptsBuilder::default()
             .ip_or_hostname(&self.host)

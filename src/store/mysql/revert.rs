@@ -24,11 +24,12 @@ pub struct RevertReport {
     pub obstacles: Vec<String>,
 }
 
-/// The caller owns the database in `epoch`.
+/// The caller owns the database in `epoch`. `rehearse`: only find out what would happen.
 pub(super) async fn revert(
     session: &mut Session,
     row: &ServerRow,
     epoch: u64,
+    rehearse: bool,
 ) -> Result<RevertReport, Fault> {
     let collation = match &row.php_collation {
         Some(collation) if collation.starts_with("utf8mb4_") => collation.clone(),
@@ -36,10 +37,10 @@ pub(super) async fn revert(
     };
     let mut report = count(session).await?;
     if row.step != Step::Reverting {
-        report.obstacles = encode(session, epoch, &collation).await?;
-        if !report.obstacles.is_empty() {
-            return Ok(report);
-        }
+        report.obstacles = encode(session, epoch, &collation, rehearse).await?;
+    }
+    if rehearse || !report.obstacles.is_empty() {
+        return Ok(report);
     }
     let unique = "name";
     restore(session, "resource", "name", unique, &collation).await?;
@@ -77,7 +78,12 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
 
 /// Encodes the selectors and marks that it happened, in one transaction; or changes nothing and tells why.
 /// As when adopting, the row of the heartbeats is locked last.
-async fn encode(session: &mut Session, epoch: u64, collation: &str) -> Result<Vec<String>, Fault> {
+async fn encode(
+    session: &mut Session,
+    epoch: u64,
+    collation: &str,
+    rehearse: bool,
+) -> Result<Vec<String>, Fault> {
     session.run("BEGIN").await?;
     let mut obstacles = same_names(session, collation).await?;
     let encoding = plan(session).await?;
@@ -87,7 +93,7 @@ async fn encode(session: &mut Session, epoch: u64, collation: &str) -> Result<Ve
     }
     obstacles.extend(encoding.obstacles);
     let mut end = Sql::default();
-    if obstacles.is_empty() {
+    if obstacles.is_empty() && !rehearse {
         schema::guard(&mut end, epoch);
         end.push("; UPDATE resource_server SET step = 'reverting' WHERE id = 1; COMMIT");
     } else {
