@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::command::{Answer, Bearer, Command, EndReason, Event, Outcome};
-use super::names::{FencingToken, Millis, Now, Ticket};
-use super::queue::{Queue, Seq, Told};
+use super::names::{FencingToken, IdempotencyKey, Millis, Now, Ticket};
+use super::queue::{Queue, Seq, Told, Waiter};
 use super::rows::{Change, LockRows, TicketRow};
 use super::state::{Lease, LeaseClock, Lock, LockState};
 use super::step::later;
@@ -79,9 +79,11 @@ fn check_lease(state: &LockState, lease: &Lease, terms: &Terms, now: Now) -> Res
             !requests.is_empty(),
             "a lease waits for answers that nobody gets",
         ),
-        // "a lease never ends early", not by a restart either: then the stored TTL runs anew.
-        LeaseClock::Running { expires, .. } => {
-            let anew = state.expiry(terms, lease.stored_ttl, now.mono, now.mono);
+        // "a lease never ends early", not by a restart either: then the stored TTL runs anew, and not
+        // before the moment from which an earlier restart made it run.
+        LeaseClock::Running { since, expires, .. } => {
+            let from = now.mono.max(*since);
+            let anew = state.expiry(terms, lease.stored_ttl, from, from);
             rule(
                 later(anew, *expires) == anew,
                 "a restart would end the lease early",
@@ -124,6 +126,9 @@ pub struct Before {
     token: FencingToken,
     holder: Option<Holder>,
     reserved: Option<Seq>,
+    /// What the command presents.
+    bearer: Option<Bearer>,
+    key: Option<IdempotencyKey>,
     cause: Cause,
 }
 
@@ -137,7 +142,7 @@ struct Holder {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
     /// Its bearer may write, and release its own lease.
-    Bearer(Bearer),
+    Bearer,
     Force,
     Vanish,
     Delete,
@@ -157,10 +162,13 @@ impl Before {
                 Lock::Reserved(seq) => Some(seq),
                 _ => None,
             },
+            bearer: command.bearer(),
+            key: match command {
+                Command::Acquire { key, .. } => key.clone(),
+                _ => None,
+            },
             cause: match command {
-                Command::Unlock { bearer, .. } | Command::Write { bearer, .. } => {
-                    Cause::Bearer(*bearer)
-                }
+                Command::Unlock { .. } | Command::Write { .. } => Cause::Bearer,
                 Command::ForceUnlock { .. } => Cause::Force,
                 Command::Vanished { .. } => Cause::Vanish,
                 Command::Delete { .. } => Cause::Delete,
@@ -241,7 +249,7 @@ impl Before {
             // "a timer of an earlier lease never ends a later one"
             (EndReason::Expired, None) => false,
             (EndReason::Released, Some(holder)) => {
-                self.cause == Cause::Bearer(Bearer::Ticket(holder.ticket))
+                self.cause == Cause::Bearer && self.bearer == Some(Bearer::Ticket(holder.ticket))
             }
             // A write that waited was granted, done and over, all in this step.
             (EndReason::Released, None) => true,
@@ -260,15 +268,23 @@ impl Before {
         )
     }
 
+    fn asks(&self, waiter: &Waiter) -> bool {
+        let key = waiter.row.key.as_ref().map(|key| &key.key);
+        self.bearer == Some(Bearer::Ticket(waiter.row.ticket))
+            || (key.is_some() && key == self.key.as_ref())
+    }
+
     /// "grants follow queue order among near tickets"
     fn check_order(&self, after: &LockState) -> Result<(), Broken> {
         let Some(lease) = after.lease().filter(|lease| lease.token > self.token) else {
             return Ok(());
         };
-        let overtaken = after
-            .queue_ref()
-            .and_then(Queue::first_near)
-            .is_some_and(|first| first < lease.row.seq);
+        // Whoever asks in this step may have come near after time had made the grant.
+        let overtaken = after.queue_ref().is_some_and(|queue| {
+            queue
+                .near_before(lease.row.seq)
+                .any(|waiter| !self.asks(waiter))
+        });
         rule(
             !overtaken || self.reserved == Some(lease.row.seq),
             "a grant overtook a near ticket",
@@ -286,7 +302,7 @@ impl Before {
                 Some(token) if Some(*token) == before => {
                     let ticket = self.holder.as_ref().map(|h| Bearer::Ticket(h.ticket));
                     rule(
-                        ticket.map(Cause::Bearer) == Some(self.cause),
+                        self.cause == Cause::Bearer && self.bearer == ticket,
                         "a write was allowed to somebody else than the holder",
                     )?;
                 }

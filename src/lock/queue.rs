@@ -189,6 +189,11 @@ impl Queue {
         self.near.first().copied()
     }
 
+    /// The near waiters that came before this place, first to last.
+    pub fn near_before(&self, seq: Seq) -> impl Iterator<Item = &Waiter> {
+        self.near.range(..seq).filter_map(|seq| self.get(*seq))
+    }
+
     pub fn is_near(&self, seq: Seq) -> bool {
         self.near.contains(&seq)
     }

@@ -279,7 +279,7 @@ impl LockState {
         HolderView {
             owner: lease.row.owner.clone(),
             acquired_at: lease.acquired_at,
-            expires_at: expires.map(|at| now.wall + at.saturating_sub(now.mono)),
+            expires_at: expires.map(|at| (now.wall + at).saturating_sub(now.mono)),
             token: lease.token,
         }
     }

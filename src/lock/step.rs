@@ -173,10 +173,10 @@ impl<'a> Step<'a> {
         let same = |row: &TicketRow| {
             row.owner == asked.owner && row.key.as_ref().is_some_and(|k| k.ttl == asked.ttl)
         };
-        if let Some(lease) = self.state.lease() {
-            if lease.row.key.as_ref().is_some_and(|k| k.key == *key) {
-                return Some((Standing::Holder, same(&lease.row)));
-            }
+        if let Some(lease) = self.state.lease()
+            && lease.row.key.as_ref().is_some_and(|k| k.key == *key)
+        {
+            return Some((Standing::Holder, same(&lease.row)));
         }
         let seq = self.state.queue_ref()?.with_key(key)?;
         Some((Standing::Waiting(seq), same(&self.waiter(seq)?.row)))
@@ -301,12 +301,13 @@ impl<'a> Step<'a> {
     }
 
     fn store_waiter(&mut self, seq: Seq) {
-        if let Some(waiter) = self.state.queue_mut().get_mut(seq) {
-            if !waiter.stored && !waiter.unseen {
-                waiter.stored = true;
-                let row = waiter.row.clone();
-                self.out.changes.push(Change::Waiting(row));
-            }
+        if let Some(waiter) = self.state.queue_mut().get_mut(seq)
+            && !waiter.stored
+            && !waiter.unseen
+        {
+            waiter.stored = true;
+            let row = waiter.row.clone();
+            self.out.changes.push(Change::Waiting(row));
         }
     }
 
@@ -316,11 +317,12 @@ impl<'a> Step<'a> {
         let queue = self.state.queue_mut();
         queue.confirm(seq);
         queue.touch(seq, now, patiences);
-        if let Some(waiter) = queue.get_mut(seq) {
-            if ttl.is_some() && waiter.row.ttl != ttl {
-                waiter.row.ttl = ttl;
-                waiter.stored = false;
-            }
+        if let Some(waiter) = queue.get_mut(seq)
+            && ttl.is_some()
+            && waiter.row.ttl != ttl
+        {
+            waiter.row.ttl = ttl;
+            waiter.stored = false;
         }
         self.store_waiter(seq);
     }
