@@ -68,7 +68,9 @@ impl App {
         let store = store(&settings);
         let shell = Arc::new(Shell::new(shell_settings(&settings), store));
 
-        let arbiters: Vec<Arbiter> = (0..=settings.http.workers).map(|_| Arbiter::new()).collect();
+        let arbiters: Vec<Arbiter> = (0..=settings.http.workers)
+            .map(|_| Arbiter::new())
+            .collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
         let (first_open, opened) = oneshot::channel();
         let writer = Persistence::new(shell.clone(), first_open);
