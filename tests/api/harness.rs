@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use small_resource_server::app::App;
 use small_resource_server::config::Settings;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::client::{Answer, Call, Connection, until};
@@ -24,6 +25,7 @@ pub const STRANGE_TICKET: &str = "0123456789abcdef0123456789abcdef";
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Store {
     Memory,
+    Sqlite,
 }
 
 /// Each function becomes one test per store.
@@ -34,24 +36,46 @@ macro_rules! api_tests {
         mod memory {
             $(#[test] fn $name() { super::$name(crate::harness::Store::Memory) })*
         }
+
+        mod sqlite {
+            $(#[test] fn $name() { super::$name(crate::harness::Store::Sqlite) })*
+        }
+    };
+}
+
+/// As `api_tests`, for the stores that outlive the process.
+macro_rules! durable_tests {
+    ($($(#[doc = $doc:literal])* fn $name:ident($store:ident) $body:block)*) => {
+        $($(#[doc = $doc])* fn $name($store: crate::harness::Store) $body)*
+
+        mod sqlite {
+            $(#[test] fn $name() { super::$name(crate::harness::Store::Sqlite) })*
+        }
     };
 }
 
 /// Where a server keeps its state; removed at the end.
 enum Place {
     Memory,
+    Folder(TempDir),
 }
 
 impl Place {
     fn new(store: Store) -> Place {
         match store {
             Store::Memory => Place::Memory,
+            Store::Sqlite => Place::Folder(TempDir::new().expect("a temporary folder")),
         }
     }
 
     fn settings(&self) -> Vec<(String, String)> {
         match self {
             Place::Memory => pairs(&[("STORE", "memory")]),
+            Place::Folder(folder) => {
+                let path = folder.path().join("resources.db");
+                let path = path.to_str().expect("a path in UTF-8");
+                pairs(&[("STORE", "sqlite"), ("SQLITE_PATH", path)])
+            }
         }
     }
 }
@@ -124,11 +148,9 @@ impl Server {
     }
 
     fn stop(&mut self) {
-        if let Some(thread) = self.begin_stop() {
-            if thread.join().is_err() && !std::thread::panicking() {
-                panic!("the server panicked");
-            }
-        }
+        let ended = self.begin_stop().map(JoinHandle::join);
+        let panicked = matches!(ended, Some(Err(_)));
+        assert!(!panicked || std::thread::panicking(), "the server panicked");
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -102,7 +102,7 @@ api_tests! {
         let granted = app.lock("printer/s").query("queue=0").body(r#"{"owner":"first"}"#).expect(200);
         check_granted(&granted);
         for wait in ["", "&wait=0", "&wait=0.0"] {
-            let refused = app.lock(&format!("printer/s")).query(&format!("queue=0{wait}")).refused(409, "locked");
+            let refused = app.lock("printer/s").query(&format!("queue=0{wait}")).refused(409, "locked");
             let holder = refused.json()["holder"].clone();
             assert_eq!(holder["owner"], "first");
             assert_eq!(holder["fencingToken"], granted.token());

@@ -207,10 +207,7 @@ impl ResourceActor {
         let Some(patience) = self.patience(&call.op) else {
             return self.reply(call, Reply::NoResource, ctx);
         };
-        let Some(fresh) = self.shell.fresh_ticket() else {
-            log::error!("the operating system has no random numbers to give");
-            return self.reply(call, Reply::Refused, ctx);
-        };
+        let fresh = self.shell.fresh_ticket();
         let request = call.request;
         let full = self.is_full();
         let (kind, command) = match call.op {
