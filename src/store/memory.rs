@@ -34,10 +34,16 @@ struct Resource {
     timeout: Seconds,
     token: FencingToken,
     holder: Option<Box<HolderRow>>,
-    waiting: Option<Box<BTreeMap<Ticket, TicketRow>>>,
     /// One per slot, in any order.
     ended: Box<[EndedRow]>,
-    data: Option<Box<BTreeMap<Selector, StoredData>>>,
+    more: Option<Box<More>>,
+}
+
+/// What only some resources have.
+#[derive(Default)]
+struct More {
+    waiting: BTreeMap<Ticket, TicketRow>,
+    data: BTreeMap<Selector, StoredData>,
 }
 
 impl MemoryStore {
@@ -53,22 +59,21 @@ impl Resource {
             timeout,
             token: FencingToken::default(),
             holder: None,
-            waiting: None,
             ended: Box::default(),
-            data: None,
+            more: None,
         }
     }
 
     fn waiting(&self) -> usize {
-        self.waiting.as_ref().map_or(0, |waiting| waiting.len())
+        self.more.as_ref().map_or(0, |more| more.waiting.len())
     }
 
     fn selectors(&self) -> usize {
-        self.data.as_ref().map_or(0, |data| data.len())
+        self.more.as_ref().map_or(0, |more| more.data.len())
     }
 
     fn lock_rows(&self) -> LockRows {
-        let waiting = self.waiting.iter().flat_map(|waiting| waiting.values());
+        let waiting = self.more.iter().flat_map(|more| more.waiting.values());
         LockRows {
             head: HeadRow {
                 token: self.token,
@@ -83,14 +88,15 @@ impl Resource {
         if let Some(head) = &snapshot.head {
             self.write_head(head);
         }
-        for (ticket, row) in &snapshot.waiting {
-            write_row(&mut self.waiting, ticket, row.clone());
-        }
         for row in snapshot.ended.values() {
             self.write_ended(row);
         }
-        for (selector, row) in &snapshot.data {
-            self.write_data(selector, row.as_ref());
+        if !snapshot.waiting.is_empty() || !snapshot.data.is_empty() {
+            let more = self.more.get_or_insert_default();
+            more.write(snapshot);
+            if more.waiting.is_empty() && more.data.is_empty() {
+                self.more = None;
+            }
         }
     }
 
@@ -114,32 +120,33 @@ impl Resource {
             }
         }
     }
-
-    fn write_data(&mut self, selector: &Selector, row: Option<&DataRow>) {
-        let stored = row.map(|row| {
-            let old = self.data.as_ref().and_then(|data| data.get(selector));
-            StoredData {
-                id: old.map_or_else(|| row.id.clone(), |old| old.id.clone()),
-                json: row.json.clone(),
-            }
-        });
-        write_row(&mut self.data, selector, stored);
-    }
 }
 
-/// Adds, replaces or removes one row; a map without rows is none.
-fn write_row<K: Ord + Clone, V>(map: &mut Option<Box<BTreeMap<K, V>>>, key: &K, row: Option<V>) {
-    match row {
-        Some(row) => {
-            map.get_or_insert_default().insert(key.clone(), row);
+impl More {
+    fn write(&mut self, snapshot: &Snapshot) {
+        for (ticket, row) in &snapshot.waiting {
+            match row {
+                Some(row) => self.waiting.insert(*ticket, row.clone()),
+                None => self.waiting.remove(ticket),
+            };
         }
-        None => {
-            let emptied = map.as_mut().is_some_and(|rows| {
-                rows.remove(key);
-                rows.is_empty()
-            });
-            if emptied {
-                *map = None;
+        for (selector, row) in &snapshot.data {
+            match row {
+                Some(row) => self.write_data(selector, row),
+                None => drop(self.data.remove(selector)),
+            }
+        }
+    }
+
+    fn write_data(&mut self, selector: &Selector, row: &DataRow) {
+        match self.data.get_mut(selector) {
+            Some(stored) => stored.json = row.json.clone(),
+            None => {
+                let stored = StoredData {
+                    id: row.id.clone(),
+                    json: row.json.clone(),
+                };
+                self.data.insert(selector.clone(), stored);
             }
         }
     }
@@ -290,8 +297,8 @@ impl Store for MemoryStore {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
         let rows = self.rows();
-        let data = rows.resources.get(id).and_then(|r| r.data.as_ref());
-        Ok(data.and_then(|data| data.get(selector).cloned()))
+        let more = rows.resources.get(id).and_then(|r| r.more.as_ref());
+        Ok(more.and_then(|more| more.data.get(selector).cloned()))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {

@@ -149,7 +149,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores all snapshots in one transaction, durably, or none of them.
     ///
-    /// [`StoreError::Rejected`]: none were stored; a smaller batch may succeed.
+    /// [`StoreError::Rejected`]: none were stored; a smaller batch may succeed. Among the reasons: a name
+    /// that another resource has, and rows of a resource that does not exist, which would be lost.
     /// [`StoreError::Unavailable`]: unknown whether they were; [`Store::open`] must be called before
     /// anything else.
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError>;

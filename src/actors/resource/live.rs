@@ -618,12 +618,12 @@ impl ResourceActor {
         Some(match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
                 let row = resource.documents.write(&selector, json, commit, me);
-                snapshot.data.insert(selector, Some(row));
+                snapshot.document(selector, Some(row));
                 Reply::Written { token }
             }
             (Kind::DeleteSelector(selector), Answer::Writable { token }) => {
                 resource.documents.delete(&selector);
-                snapshot.data.insert(selector.clone(), None);
+                snapshot.document(selector.clone(), None);
                 self.end_gets_of(&selector);
                 Reply::Deleted { token }
             }

@@ -61,7 +61,7 @@ pub(super) struct OpenedFile {
 
 impl DatabaseFile {
     pub(super) fn open(&self) -> Result<OpenedFile, StoreError> {
-        let path = self.create().map_err(|error| self.from_io(&error))?;
+        let path = self.create().map_err(|error| self.io_failure(&error))?;
         self.take_lock(&path)?;
         self.connect(&path).map_err(|error| self.about(error))
     }
@@ -108,13 +108,13 @@ impl DatabaseFile {
             .truncate(false)
             .mode(0o600)
             .open(&lock_path)
-            .map_err(|error| self.from_io(&error))?;
+            .map_err(|error| self.io_failure(&error))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => *held = Some(file),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 return Err(self.unusable("another process serves it; a file serves one process"));
             }
-            Err(error) => return Err(self.from_io(&error.into())),
+            Err(error) => return Err(self.io_failure(&error.into())),
         }
         Ok(())
     }
@@ -182,7 +182,7 @@ impl DatabaseFile {
         StoreError::Unusable(format!("{}: {why}", self.path.display()))
     }
 
-    fn from_io(&self, error: &io::Error) -> StoreError {
+    fn io_failure(&self, error: &io::Error) -> StoreError {
         let passes = matches!(
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -222,4 +222,47 @@ fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
         log::warn!("another program reads the database; its log is emptied later");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened() -> (tempfile::TempDir, OpenedFile) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = DatabaseFile {
+            path: folder.path().join("resources.db"),
+            options: Options::default(),
+            lock: Arc::default(),
+            has_served: false,
+        };
+        let opened = file.open().unwrap();
+        (folder, opened)
+    }
+
+    fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> T {
+        connection
+            .pragma_query_value(None, name, |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn commits_are_synced_to_a_write_ahead_log() {
+        let (_folder, opened) = opened();
+        assert_eq!(pragma::<String>(&opened.writer, "journal_mode"), "wal");
+        const FULL: i64 = 2;
+        assert_eq!(pragma::<i64>(&opened.writer, "synchronous"), FULL);
+        assert!(pragma::<bool>(&opened.writer, "foreign_keys"));
+        let pages: u32 = pragma(&opened.writer, "wal_autocheckpoint");
+        assert_eq!(pages, CHECKPOINT_PAGES);
+    }
+
+    #[test]
+    fn readers_cannot_write() {
+        let (_folder, opened) = opened();
+        for reader in [&opened.loader, &opened.lister] {
+            assert_eq!(pragma::<String>(reader, "journal_mode"), "wal");
+            assert!(reader.execute("DELETE FROM resource", []).is_err());
+        }
+    }
 }

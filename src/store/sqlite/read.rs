@@ -321,3 +321,45 @@ fn optional<T>(row: &Row<'_>, column: usize, parse: fn(&str) -> Option<T>) -> Re
         _ => parsed(row, column, parse).map(Some),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    fn plan(query: &ListQuery, part: Part) -> String {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db, away).unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {}", list_sql(query, part));
+        let mut statement = db.prepare(&sql).unwrap();
+        let values = (&query.prefix, query.prefix_end(), 100);
+        let steps = statement.query_map(values, |row| row.get::<_, String>("detail"));
+        steps
+            .unwrap()
+            .collect::<Result<Vec<_>>>()
+            .unwrap()
+            .join("\n")
+    }
+
+    #[test]
+    fn a_listing_by_name_walks_the_index_on_names_and_sorts_nothing() {
+        for (prefix, after, range) in [
+            ("", None, "(name>?)"),
+            ("shop:", None, "(name>? AND name<?)"),
+            ("shop:", Some("shop:7"), "(name>? AND name<?)"),
+        ] {
+            let query = ListQuery {
+                prefix: prefix.to_owned(),
+                after: after.map(str::to_owned),
+                ..ListQuery::default()
+            };
+            for part in [Part::All, Part::Unwaited, Part::Free] {
+                let plan = plan(&query, part);
+                let search = "SEARCH r USING INDEX sqlite_autoindex_resource_2";
+                assert!(plan.starts_with(&format!("{search} {range}")), "{plan}");
+                assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+                assert!(!plan.contains("SCAN"), "{plan}");
+            }
+        }
+    }
+}
