@@ -199,8 +199,6 @@ pub struct ListBody<'a> {
 #[derive(Debug, Serialize)]
 pub struct StatusBody<'a> {
     pub status: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 #[cfg(test)]
