@@ -153,6 +153,11 @@ impl Queue {
         self.waiters.is_empty()
     }
 
+    /// In queue order.
+    pub fn iter(&self) -> impl Iterator<Item = (Seq, &Waiter)> {
+        self.waiters.iter().map(|(seq, waiter)| (*seq, waiter))
+    }
+
     pub fn get(&self, seq: Seq) -> Option<&Waiter> {
         self.waiters.get(&seq)
     }
