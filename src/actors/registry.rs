@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::messages::{Abandon, AbandonAll, EndWaits, Find, FindLive, Reply, Retired};
 use super::gate::Closed;
+use super::messages::{Abandon, AbandonAll, EndWaits, Find, FindLive, Reply, Retired};
 use super::persistence::Persistence;
 use super::resource::ResourceActor;
 use super::shell::Shell;
