@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use socket2::{Domain, Socket, Type};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::actors::messages::EndWaits;
 use crate::actors::persistence::{Attach, Finish, Persistence};
@@ -24,6 +24,7 @@ use crate::http::server::{self, HttpLimits};
 use crate::http::tls::{self, Certificate};
 use crate::reload::{Load, Reloader};
 use crate::store::memory::MemoryStore;
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
 /// How long an actor that is idle, unlocked and unwatched stays in memory.
@@ -54,7 +55,7 @@ pub struct App {
     server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    arbiters: Vec<Arbiter>,
+    arbiter: Arbiter,
     settings: Settings,
     policy: SharedPolicy,
     certificate: Option<Arc<Certificate>>,
@@ -76,15 +77,13 @@ impl App {
         let store = store(&settings);
         let shell = Arc::new(Shell::new(shell_settings(&settings), store));
 
-        let arbiters: Vec<Arbiter> = (0..=settings.http.workers)
-            .map(|_| Arbiter::new())
-            .collect();
-        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        // Commits and the registry have a thread of their own; resources live on the workers' threads.
+        let arbiter = Arbiter::new();
         let (first_open, opened) = oneshot::channel();
         let writer = Persistence::new(shell.clone(), first_open);
-        let persistence = Persistence::start_in_arbiter(&handles[0], |_| writer);
-        let book = Registry::new(shell.clone(), persistence.clone(), handles[1..].to_vec());
-        let registry = Registry::start_in_arbiter(&handles[0], |_| book);
+        let persistence = Persistence::start_in_arbiter(&arbiter.handle(), |_| writer);
+        let book = Registry::new(shell.clone(), persistence.clone());
+        let registry = Registry::start_in_arbiter(&arbiter.handle(), |_| book);
         persistence.do_send(Attach(registry.clone()));
 
         let opened = opened.await.unwrap_or(Ok(()));
@@ -118,7 +117,7 @@ impl App {
             server,
             registry,
             persistence,
-            arbiters,
+            arbiter,
             settings,
             policy,
             certificate,
@@ -174,18 +173,38 @@ impl App {
         tokio::time::sleep(self.settings.shutdown.delay).await;
         self.shell.gate.stop();
         self.registry.do_send(EndWaits);
-        handle.stop(true).await;
+        let deadline = Instant::now() + self.settings.shutdown.timeout;
+        finish_requests(&self.shell, deadline).await;
+        if timeout_at(deadline, handle.stop(true)).await.is_err() {
+            log::warn!("connections that were still busy are closed");
+            handle.stop(false).await;
+        }
         let _ = serving.await;
-        let limit = self.settings.shutdown.timeout.max(Duration::from_secs(1));
-        if timeout(limit, self.persistence.send(Finish)).await.is_err() {
-            log::error!("the store did not close within {} s", limit.as_secs());
+        // What was acknowledged is stored already; this gives the store back.
+        let limit = deadline.max(Instant::now() + Duration::from_secs(1));
+        if timeout_at(limit, self.persistence.send(Finish))
+            .await
+            .is_err()
+        {
+            log::error!("the store did not close in time");
         }
-        for arbiter in self.arbiters {
-            arbiter.stop();
-            let _ = arbiter.join();
-        }
+        self.arbiter.stop();
+        let _ = self.arbiter.join();
         log::info!("stopped");
         Ok(())
+    }
+}
+
+/// Waits for requests that wait for a reply. Their actors live on the workers' threads, so no worker may
+/// end before they are answered.
+async fn finish_requests(shell: &Shell, deadline: Instant) {
+    let answered = async {
+        while shell.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if timeout_at(deadline, answered).await.is_err() {
+        log::warn!("{} requests are still unanswered", shell.in_flight());
     }
 }
 
@@ -196,17 +215,9 @@ fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
     } else {
         "http"
     };
-    let store = match &settings.store.kind {
-        StoreKind::Mysql(mysql) => format!(
-            "mysql ({}:{}, database {})",
-            mysql.host, mysql.port, mysql.database
-        ),
-        StoreKind::Sqlite { path } => format!("sqlite ({})", path.display()),
-        StoreKind::Memory => "memory (nothing outlives this process)".to_owned(),
-    };
     let version = env!("CARGO_PKG_VERSION");
     log::info!("small-resource-server {version} listens on {scheme}://{address}");
-    log::info!("store: {store}; profile: {}", shell.profile().name());
+    log::info!("profile: {}", shell.profile().name());
     let summary = settings.summary();
     for line in &summary.lines {
         log::info!("{line}");
@@ -239,7 +250,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 fn store(settings: &Settings) -> Arc<dyn Store> {
     match &settings.store.kind {
         StoreKind::Memory => Arc::new(MemoryStore::default()),
-        StoreKind::Sqlite { .. } | StoreKind::Mysql(_) => Arc::new(MemoryStore::default()),
+        StoreKind::Sqlite { path } => Arc::new(SqliteStore::new(path)),
+        StoreKind::Mysql(_) => Arc::new(MemoryStore::default()),
     }
 }
 

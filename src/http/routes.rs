@@ -1,67 +1,153 @@
 //! Which path and method leads where. Everything else is a 404, or a 405 that names the methods.
+//!
+//! Paths below `/resource` are taken apart here and not by the framework's patterns: names keep the bytes
+//! they were sent with, and one look at the segments is cheaper than trying one pattern after the other.
 
 use actix_web::guard::{self, Guard};
-use actix_web::web::{self, ServiceConfig};
-use actix_web::{HttpResponse, Resource};
+use actix_web::http::Method;
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use super::errors::ApiError;
 use super::handlers::{data, locks, resources, status};
+use super::respond::Response;
+use super::server::Worker;
 
-/// A path with the methods it takes, given as `Allow` for the others.
-fn path(pattern: &str, allow: &'static str) -> Resource {
-    web::resource(pattern).default_service(web::to(move || async move {
-        Err::<HttpResponse, ApiError>(ApiError::Method(allow))
+/// A path below `/resource`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/resource`
+    Resources,
+    /// `/resource/{name}`
+    Resource,
+    /// `/resource/{name}/{selector}`
+    Data,
+    /// `/resource/{name}/force-unlock`, with POST; with other methods it is the selector of that name.
+    ForceUnlock,
+    /// `/resource/{name}/{selector}/lock`
+    Lock,
+    /// `/resource/{name}/{selector}/unlock`
+    Unlock,
+    /// `/resource/{name}/{selector}/renew`
+    Renew,
+}
+
+impl Route {
+    /// `None`: there is nothing at this path.
+    pub fn of(method: &Method, path: &str) -> Option<Route> {
+        let mut segments = path.strip_prefix("/resource")?.split('/');
+        if segments.next() != Some("") {
+            return None;
+        }
+        let named = |segment: Option<&str>| segment.is_some_and(|text| !text.is_empty());
+        let (name, selector, action) = (segments.next(), segments.next(), segments.next());
+        if segments.next().is_some() || (name.is_some() && !named(name)) {
+            return None;
+        }
+        match (name, selector, action) {
+            (None, ..) => Some(Route::Resources),
+            (_, None, _) => Some(Route::Resource),
+            (_, Some(""), _) => None,
+            (_, Some("force-unlock"), None) if method == Method::POST => Some(Route::ForceUnlock),
+            (_, _, None) => Some(Route::Data),
+            (_, _, Some("lock")) => Some(Route::Lock),
+            (_, _, Some("unlock")) => Some(Route::Unlock),
+            (_, _, Some("renew")) => Some(Route::Renew),
+            (_, _, Some(_)) => None,
+        }
+    }
+
+    /// The methods it takes, as `Allow` names them.
+    fn allow(self) -> &'static str {
+        match self {
+            Route::Resources => "GET, POST",
+            Route::Resource => "GET, DELETE",
+            Route::Data => "GET, PUT, DELETE",
+            Route::ForceUnlock => "POST",
+            Route::Lock | Route::Unlock | Route::Renew => "PUT, POST",
+        }
+    }
+}
+
+async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
+    let route = Route::of(req.method(), req.uri().path()).ok_or(ApiError::NoRoute)?;
+    let method = req.method().clone();
+    match (route, method.as_str()) {
+        (Route::Lock, "PUT" | "POST") => locks::lock(req, payload, worker).await,
+        (Route::Unlock, "PUT" | "POST") => locks::unlock(req, worker).await,
+        (Route::Renew, "PUT" | "POST") => locks::renew(req, payload, worker).await,
+        (Route::Data, "GET") => data::get(req, worker).await,
+        (Route::Data, "PUT") => data::put(req, payload, worker).await,
+        (Route::Data, "DELETE") => data::delete(req, worker).await,
+        (Route::Resource, "GET") => resources::describe(req, worker).await,
+        (Route::Resource, "DELETE") => resources::delete(req, worker).await,
+        (Route::Resources, "GET") => resources::list(req, worker).await,
+        (Route::Resources, "POST") => resources::create(req, payload, worker).await,
+        (Route::ForceUnlock, "POST") => locks::force_unlock(req, payload, worker).await,
+        (route, _) => Err(ApiError::Method(route.allow())),
+    }
+}
+
+/// A path that is read by programs that watch the server.
+fn watched(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(|| async {
+        Err::<HttpResponse, ApiError>(ApiError::Method("GET, HEAD"))
     }))
 }
 
-fn put_or_post() -> impl Guard {
-    guard::Any(guard::Put()).or(guard::Post())
+fn get_or_head() -> impl Guard {
+    guard::Any(guard::Get()).or(guard::Head())
 }
 
 pub fn configure(config: &mut ServiceConfig) {
-    let get_or_head = || guard::Any(guard::Get()).or(guard::Head());
     config
-        .service(
-            path("/health", "GET, HEAD")
-                .route(web::route().guard(get_or_head()).to(status::health)),
-        )
-        .service(
-            path("/ready", "GET, HEAD").route(web::route().guard(get_or_head()).to(status::ready)),
-        )
-        .service(
-            path("/resource", "GET, POST")
-                .route(web::get().to(resources::list))
-                .route(web::post().to(resources::create)),
-        )
-        .service(
-            path("/resource/{name}", "GET, DELETE")
-                .route(web::get().to(resources::describe))
-                .route(web::delete().to(resources::delete)),
-        )
-        .service(
-            web::resource("/resource/{name}/force-unlock")
-                .guard(guard::Post())
-                .to(locks::force_unlock),
-        )
-        .service(
-            path("/resource/{name}/{selector}", "GET, PUT, DELETE")
-                .route(web::get().to(data::get))
-                .route(web::put().to(data::put))
-                .route(web::delete().to(data::delete)),
-        )
-        .service(
-            path("/resource/{name}/{selector}/lock", "PUT, POST")
-                .route(web::route().guard(put_or_post()).to(locks::lock)),
-        )
-        .service(
-            path("/resource/{name}/{selector}/unlock", "POST, PUT")
-                .route(web::route().guard(put_or_post()).to(locks::unlock)),
-        )
-        .service(
-            path("/resource/{name}/{selector}/renew", "PUT, POST")
-                .route(web::route().guard(put_or_post()).to(locks::renew)),
-        )
-        .default_service(web::to(|| async {
-            Err::<HttpResponse, ApiError>(ApiError::NoRoute)
-        }));
+        .service(watched("/health").route(web::route().guard(get_or_head()).to(status::health)))
+        .service(watched("/ready").route(web::route().guard(get_or_head()).to(status::ready)))
+        .default_service(web::to(dispatch));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(path: &str) -> Option<Route> {
+        Route::of(&Method::GET, path)
+    }
+
+    #[test]
+    fn paths_are_taken_apart_as_they_were_sent() {
+        assert_eq!(get("/resource"), Some(Route::Resources));
+        assert_eq!(get("/resource/a"), Some(Route::Resource));
+        assert_eq!(get("/resource/a%2Fb/lock"), Some(Route::Data));
+        assert_eq!(get("/resource/lock/lock/lock"), Some(Route::Lock));
+        assert_eq!(get("/resource/./../unlock"), Some(Route::Unlock));
+        assert_eq!(get("/resource/a/b/renew"), Some(Route::Renew));
+    }
+
+    #[test]
+    fn force_unlock_is_a_selector_to_every_method_but_post() {
+        let path = "/resource/a/force-unlock";
+        assert_eq!(Route::of(&Method::POST, path), Some(Route::ForceUnlock));
+        assert_eq!(Route::of(&Method::PUT, path), Some(Route::Data));
+    }
+
+    #[test]
+    fn everything_else_leads_nowhere() {
+        for path in [
+            "/",
+            "/resources",
+            "/resource/",
+            "/resource//x",
+            "/resource/a/",
+            "/resource/a//lock",
+            "/resource/a/b/",
+            "/resource/a/b/c",
+            "/resource/a/b/lock/",
+            "/resource/a/b/lock/x",
+            "*",
+            "",
+        ] {
+            assert_eq!(get(path), None, "{path}");
+        }
+    }
 }

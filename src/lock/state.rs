@@ -2,6 +2,7 @@
 
 use super::command::{Command, HolderView, Outcome, RequestId};
 use super::ended::Ended;
+#[cfg(debug_assertions)]
 use super::invariants;
 use super::names::{FencingToken, Millis, Now, Seconds, Ticket, WallMillis};
 use super::queue::{Patiences, Queue, Seq, Waiter};
