@@ -3,6 +3,9 @@
 //!
 //! - Answers that the dispatcher gives by itself, before routing, become answers of ours (see
 //!   [`refusal`](super::refusal)).
+//! - A peer that closes its side is gone, and what it asked for is broken off. (The dispatcher's own way to
+//!   do that, to refuse half-closed connections, also breaks off good requests when one that follows them
+//!   or their own body is malformed.)
 //! - The dispatcher bounds the time for the first request head of a connection only. Here every head has
 //!   `REQUEST_TIMEOUT_SECONDS`, and a connection on which nothing is asked ends.
 //!
@@ -111,8 +114,8 @@ impl Activity {
         UnderWay(self.clone())
     }
 
-    /// Whether the body of the latest request may still turn out to be malformed. What the dispatcher then
-    /// says is about a request that is answered otherwise.
+    /// Whether the dispatcher may have to wait for the end of the latest request's body after it was
+    /// answered.
     pub fn set_body_open(&self, open: bool) {
         self.body_open.set(open);
     }
@@ -164,6 +167,8 @@ pub struct Connection<S = Wire> {
     stage: Stage,
     /// The peer did not take all that was written last.
     blocked: bool,
+    /// The peer was seen to have ended its direction.
+    ended: bool,
     timer: Option<Pin<Box<Sleep>>>,
     _place: Option<Place>,
 }
@@ -177,6 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             activity: Rc::default(),
             stage: Stage::Serving,
             blocked: false,
+            ended: false,
             timer: None,
             _place: place,
         }
@@ -230,6 +236,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Pending
     }
 
+    /// The peer sends no more. With that it is gone: its place in a queue must go with it, so a request
+    /// that is under way is broken off, which a plain end would not do.
+    fn poll_end(&mut self, cx: &mut Context<'_>, failed: bool) -> Poll<io::Result<()>> {
+        if failed || self.activity.under_way.get() > 0 {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if self.activity.head_since.get().is_some() && !self.ended {
+            // What came right before the end may be a whole request, which is about to be taken.
+            self.ended = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let Stage::Refusing { refusal, bytes } = &mut self.stage else {
             return Poll::Ready(0);
@@ -251,10 +272,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
         if let Stage::Serving = this.stage {
             let before = buf.filled().len();
             if let Poll::Ready(read) = Pin::new(&mut this.wire).poll_read(cx, buf) {
-                if buf.filled().len() > before {
-                    this.activity.read_some();
+                if !this.watched {
+                    return Poll::Ready(read);
                 }
-                return Poll::Ready(read);
+                if read.is_ok() && buf.filled().len() > before {
+                    this.activity.read_some();
+                    return Poll::Ready(read);
+                }
+                return this.poll_end(cx, read.is_err());
             }
             let told = ready!(this.poll_overdue(cx));
             let refusal = if told && !this.blocked {
@@ -281,11 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
             match dispatchers_own(output) {
                 None => {}
                 Some((0, why)) => {
-                    let refusal = if this.activity.body_open.get() {
-                        Refusal::silent()
-                    } else {
-                        Refusal::new(why)
-                    };
+                    let refusal = Refusal::new(why);
                     let bytes = output.len();
                     this.stage = Stage::Refusing { refusal, bytes };
                 }
@@ -298,6 +319,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
             Stage::Serving => {
                 let written = Pin::new(&mut this.wire).poll_write(cx, ours);
                 this.blocked = !matches!(written, Poll::Ready(Ok(n)) if n == output.len());
+                if this.activity.body_open.get() {
+                    // The dispatcher waits for the end of the body, for however long: see that it is
+                    // woken.
+                    let _ = this.poll_overdue(cx);
+                }
                 written
             }
         }

@@ -125,8 +125,8 @@ impl<F: Future<Output = Result<ServiceResponse, Error>>> Future for Answering<F>
     }
 }
 
-/// Notes when a chunked body has come to its end. Until then it can turn out to be malformed, whether
-/// anybody reads it or not.
+/// Notes when a chunked body has come to its end. One that nobody reads is drained by the dispatcher, which
+/// sets itself no limit in time for that.
 fn watch_body(request: &mut ServiceRequest, activity: Rc<Activity>) {
     if !request.chunked().unwrap_or(false) {
         return;

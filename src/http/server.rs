@@ -216,8 +216,8 @@ pub fn run(
             .keep_alive(limits.keep_alive)
             .client_request_timeout(limits.request_head_timeout)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            // A client that closes its side is gone: its place in a queue must go with it.
-            .h1_allow_half_closed(false)
+            // Our stream ends the requests of a client that closes its side.
+            .h1_allow_half_closed(true)
             .local_addr(address)
             .on_connect_ext(|connection: &Connection, data| {
                 data.insert(connection.activity().clone());
