@@ -344,3 +344,169 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         Pin::new(&mut this.wire).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const OWN: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
+    const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{}\r\n";
+    const PATIENCE: Patience = Patience {
+        head: Duration::from_secs(60),
+        keep_alive: Duration::from_secs(60),
+    };
+
+    /// A peer that takes as many bytes at a time as it is told (0: none this time), and sends nothing but
+    /// its end.
+    #[derive(Default)]
+    struct Peer {
+        takes: VecDeque<usize>,
+        taken: Vec<u8>,
+        shut: bool,
+    }
+
+    impl AsyncRead for Peer {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Peer {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            assert!(!self.shut, "written after the end");
+            let takes = self.takes.pop_front().unwrap_or(usize::MAX).min(buf.len());
+            if takes == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.taken.extend_from_slice(&buf[..takes]);
+            Poll::Ready(Ok(takes))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.shut = true;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Writes as the dispatcher does: what is left of its buffer, again and again, then a flush. More may
+    /// have been added to the buffer when it tries again.
+    async fn write(connection: &mut Connection<Peer>, pieces: &[&str]) {
+        let mut buffer = Vec::new();
+        let mut pieces = pieces.iter();
+        loop {
+            match pieces.next() {
+                Some(piece) => buffer.extend_from_slice(piece.as_bytes()),
+                None if buffer.is_empty() => break,
+                None => {}
+            }
+            let tried = poll_fn(|cx| {
+                let tried = Pin::new(&mut *connection).poll_write(cx, &buffer);
+                Poll::Ready(tried)
+            });
+            match tried.await {
+                Poll::Ready(written) => drop(buffer.drain(..written.unwrap())),
+                Poll::Pending => actix_web::rt::task::yield_now().await,
+            }
+        }
+        poll_fn(|cx| Pin::new(&mut *connection).poll_flush(cx))
+            .await
+            .unwrap();
+    }
+
+    fn connection(takes: &[usize]) -> Connection<Peer> {
+        let peer = Peer {
+            takes: takes.iter().copied().collect(),
+            ..Peer::default()
+        };
+        Connection::new(peer, true, PATIENCE, None)
+    }
+
+    fn assert_refused_after(connection: &Connection<Peer>, before: &str, case: &str) {
+        let text = String::from_utf8(connection.wire.taken.clone()).unwrap();
+        let refusal = text.strip_prefix(before).expect(case);
+        let (head, body) = refusal.split_once("\r\n\r\n").expect(case);
+        assert!(
+            head.starts_with("HTTP/1.1 400 Bad Request\r\nContent-Length: "),
+            "{case}"
+        );
+        let body: serde_json::Value = serde_json::from_str(body).expect(case);
+        assert_eq!(body["code"], "malformed", "{case}");
+        assert!(connection.wire.shut, "{case}");
+    }
+
+    #[actix_web::test]
+    async fn whatever_the_peer_takes_at_a_time_it_gets_the_answers_and_then_the_refusal() {
+        let output = [GOOD, GOOD, OWN].concat();
+        for takes in 0..output.len() {
+            for again in [0, 1, 7, 1000] {
+                let mut connection = connection(&[takes, again, 0, takes, again]);
+                write(&mut connection, &[&output]).await;
+                let case = format!("{takes} bytes, then {again}");
+                assert_refused_after(&connection, &[GOOD, GOOD].concat(), &case);
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn an_answer_that_is_added_while_the_peer_does_not_take_the_first_is_seen() {
+        for takes in 0..GOOD.len() {
+            let mut connection = connection(&[takes, 0, 1]);
+            write(&mut connection, &[GOOD, OWN]).await;
+            assert_refused_after(&connection, GOOD, &format!("{takes} bytes"));
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_is_ours_passes_byte_for_byte() {
+        for takes in 0..GOOD.len() {
+            let mut connection = connection(&[takes, 1, 0, 2]);
+            write(&mut connection, &[GOOD, GOOD, GOOD]).await;
+            let passed = String::from_utf8(connection.wire.taken.clone()).unwrap();
+            assert_eq!(passed, GOOD.repeat(3), "{takes} bytes");
+        }
+    }
+
+    #[actix_web::test]
+    async fn nothing_is_looked_for_in_http_2() {
+        let peer = Peer::default();
+        let mut connection = Connection::new(peer, false, PATIENCE, None);
+        write(&mut connection, &[OWN]).await;
+        assert_eq!(connection.wire.taken, OWN.as_bytes());
+    }
+
+    #[actix_web::test]
+    async fn the_end_breaks_off_a_request_that_is_under_way_and_lets_a_whole_one_be_taken_first() {
+        let read = |connection: &mut Connection<Peer>, cx: &mut Context<'_>| {
+            let mut space = [0; 8];
+            let mut buffer = ReadBuf::new(&mut space);
+            Poll::Ready(Pin::new(connection).poll_read(cx, &mut buffer))
+        };
+        let mut idle = connection(&[]);
+        let end = poll_fn(|cx| read(&mut idle, cx)).await;
+        assert!(matches!(end, Poll::Ready(Ok(()))), "{end:?}");
+
+        let mut busy = connection(&[]);
+        busy.activity.read_some();
+        let end = poll_fn(|cx| read(&mut busy, cx)).await;
+        assert!(end.is_pending(), "{end:?}");
+        let _under_way = busy.activity.begin();
+        let end = poll_fn(|cx| read(&mut busy, cx)).await;
+        assert!(matches!(end, Poll::Ready(Err(_))), "{end:?}");
+    }
+}
