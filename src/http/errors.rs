@@ -35,6 +35,8 @@ pub enum ApiError {
     TooLarge(usize),
     SlowBody,
     TooManyWaiters,
+    /// Too many requests; when to come back is in the headers.
+    RateLimited,
     /// The store would not take it.
     Refused,
     Closed(Closed),
@@ -63,6 +65,7 @@ impl ApiError {
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             ApiError::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             ApiError::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
+            ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             ApiError::Refused => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
             ApiError::Closed(closed) => (StatusCode::SERVICE_UNAVAILABLE, closed.code()),
         }
@@ -123,6 +126,9 @@ impl fmt::Display for ApiError {
             }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
             ApiError::TooManyWaiters => f.write_str("Too many requests wait for a lock."),
+            ApiError::RateLimited => {
+                f.write_str("Too many requests; wait as long as Retry-After says.")
+            }
             ApiError::Refused => f.write_str("The store refused the change; it did not happen."),
             ApiError::Closed(closed) => {
                 let text = closed.to_string();
