@@ -33,6 +33,8 @@ pub enum ApiError {
     OtherLease,
     TooManySelectors(usize),
     TooLarge(usize),
+    /// The body is accepted, but the store cannot hold the document.
+    TooLargeToStore,
     SlowBody,
     TooManyWaiters,
     /// Too many requests; when to come back is in the headers.
@@ -63,6 +65,7 @@ impl ApiError {
             ApiError::OtherLease => (StatusCode::CONFLICT, "lease_over"),
             ApiError::TooManySelectors(_) => (StatusCode::CONFLICT, "too_many_selectors"),
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            ApiError::TooLargeToStore => (StatusCode::PAYLOAD_TOO_LARGE, "document_too_large"),
             ApiError::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             ApiError::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
             ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
@@ -123,6 +126,9 @@ impl fmt::Display for ApiError {
             }
             ApiError::TooLarge(max) => {
                 write!(f, "The body is too large; accepted are up to {max} bytes.")
+            }
+            ApiError::TooLargeToStore => {
+                f.write_str("The document is larger than the database takes.")
             }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
             ApiError::TooManyWaiters => f.write_str("Too many requests wait for a lock."),
