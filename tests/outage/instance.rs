@@ -1,7 +1,9 @@
 //! One process of the server.
 
+use std::fs::DirEntry;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,8 +68,8 @@ pub fn environment(options: &Options) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn command(program: &str, options: &Options, given: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(program);
+fn command(options: &Options, given: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(BINARY);
     command.env_clear().stdin(Stdio::null());
     command
         .envs(environment(options))
@@ -75,9 +77,19 @@ fn command(program: &str, options: &Options, given: &[(&str, &str)]) -> Command 
     command
 }
 
+/// The library beneath the command `faketime`, which itself leaves its child behind when it is killed.
+fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?;
+    let library = |entry: DirEntry| entry.path().join("faketime/libfaketimeMT.so.1");
+    folders
+        .filter_map(Result::ok)
+        .map(library)
+        .find(|file| file.exists())
+}
+
 /// Runs the binary to its end.
 pub fn run(options: &Options, arguments: &[&str]) -> Output {
-    let mut command = command(BINARY, options, &[]);
+    let mut command = command(options, &[]);
     command.args(arguments).output().unwrap()
 }
 
@@ -87,23 +99,29 @@ impl Instance {
     }
 
     pub fn start_with(options: &Options, given: &[(&str, &str)]) -> Instance {
-        Instance::launch(command(BINARY, options, given))
+        Instance::launch(command(options, given))
     }
 
     /// Under another wall clock; `offset` as `faketime` takes it. `None`: there is no `faketime` here.
     pub fn start_at(options: &Options, offset: &str) -> Option<Instance> {
-        const FAKETIME: &str = "/usr/bin/faketime";
-        if !std::path::Path::new(FAKETIME).exists() {
+        let Some(library) = faketime() else {
             eprintln!("skipped: the package faketime is not installed");
             return None;
-        }
+        };
         let clocks = [
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("FAKETIME", offset),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
             ("DONT_FAKE_MONOTONIC", "1"),
         ];
-        let mut command = command(FAKETIME, options, &clocks);
-        command.args(["-f", offset, BINARY]);
-        Some(Instance::launch(command))
+        let instance = Instance::launch(command(options, &clocks));
+        let first = instance.log().swap_remove(0);
+        let today = humantime::format_rfc3339(std::time::SystemTime::now()).to_string();
+        assert!(
+            !first.contains(&today[..10]),
+            "the clock is not another one: {first}"
+        );
+        Some(instance)
     }
 
     fn launch(mut command: Command) -> Instance {

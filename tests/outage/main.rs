@@ -12,6 +12,7 @@ mod client;
 mod database;
 mod documents;
 mod instance;
+mod opening;
 mod outages;
 mod php;
 mod private;

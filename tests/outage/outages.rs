@@ -276,6 +276,52 @@ fn connections_that_are_cut_are_made_again() {
     assert_eq!(kept.json()["ttl"], 3000);
 }
 
+#[test]
+fn a_full_disk_is_an_outage_until_there_is_room() {
+    let Some(mut server) = PrivateServer::new(&["--innodb-log-file-size=16M"]) else {
+        return;
+    };
+    let _turn = turn();
+    server.start();
+    let instance = Instance::serving(&server.options());
+    instance.prepare("printer");
+    let (ticket, token) = instance.hold("printer/s", "{}");
+    server.limit_files(Some(24 << 20));
+    let document = |number: usize| format!("\"{number} {}\"", "x".repeat(2_000_000));
+    let put = |number: usize| {
+        let path = format!("printer/{number}");
+        instance
+            .put(&path, &document(number))
+            .ticket(&ticket)
+            .send()
+    };
+    let mut stored = 0;
+    let refused = loop {
+        let answer = put(stored);
+        if answer.status != 204 {
+            break answer;
+        }
+        stored += 1;
+        assert!(stored < 40, "the disk is never full");
+    };
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "store_unavailable")
+    );
+    let start = Instant::now();
+    assert_eq!(put(stored).status, 503);
+    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+    instance.call("GET", "/health").no_key().expect(200);
+    stays_calm(&instance, Duration::from_secs(1));
+    server.limit_files(None);
+    until("there is room", || put(stored).status == 204);
+    for number in 0..=stored {
+        assert!(instance.data(&format!("printer/{number}")) == document(number));
+    }
+    let kept = settled(&instance.renew("printer/s", &ticket));
+    assert_eq!((kept.status, kept.token()), (200, token));
+}
+
 /// A user who is allowed nothing but this database.
 fn plain_user(database: &Database) -> Options {
     let user = format!("u{}", &database.name[5..30]);

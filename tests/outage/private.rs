@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use small_resource_server::store::mysql::{Options, Tls};
 use tempfile::TempDir;
 
@@ -33,6 +34,7 @@ impl PrivateServer {
         let folder = TempDir::new().unwrap();
         let install = program_beside(&program, "mariadb-install-db");
         let installed = Command::new(install)
+            .env("TMPDIR", folder.path())
             .arg("--no-defaults")
             .arg(format!(
                 "--datadir={}",
@@ -60,7 +62,10 @@ impl PrivateServer {
         let folder = self.folder.path();
         let log = fs::File::create(folder.join("log")).unwrap();
         let at = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
-        let child = Command::new(&self.program)
+        // A file that may not grow is to be an error for it, as a full disk is, and not its end.
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(&self.program)
             .arg("--no-defaults")
             .args([
                 at("datadir", "data"),
@@ -90,6 +95,16 @@ impl PrivateServer {
         until("the database listens", || {
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
+    }
+
+    /// No file of it can grow past this, as on a full disk; `None`: there is room again.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let child = self.running.as_ref().unwrap();
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(Some(Pid::from_child(child)), Resource::Fsize, limit).unwrap();
     }
 
     /// As a crash: nothing is finished, nothing is flushed.
