@@ -278,7 +278,7 @@ fn connections_that_are_cut_are_made_again() {
 
 #[test]
 fn a_full_disk_is_an_outage_until_there_is_room() {
-    let Some(mut server) = PrivateServer::new(&["--innodb-log-file-size=16M"]) else {
+    let Some(mut server) = PrivateServer::new(&["--innodb-log-file-size=8M"]) else {
         return;
     };
     let _turn = turn();
@@ -286,7 +286,7 @@ fn a_full_disk_is_an_outage_until_there_is_room() {
     let instance = Instance::serving(&server.options());
     instance.prepare("printer");
     let (ticket, token) = instance.hold("printer/s", "{}");
-    server.limit_files(Some(24 << 20));
+    server.limit_files(Some(14 << 20));
     let document = |number: usize| format!("\"{number} {}\"", "x".repeat(2_000_000));
     let put = |number: usize| {
         let path = format!("printer/{number}");
