@@ -68,7 +68,9 @@ impl App {
         let store = store(&settings);
         let shell = Arc::new(Shell::new(shell_settings(&settings), store));
 
-        let arbiters: Vec<Arbiter> = (0..=settings.http.workers).map(|_| Arbiter::new()).collect();
+        let arbiters: Vec<Arbiter> = (0..=settings.http.workers)
+            .map(|_| Arbiter::new())
+            .collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
         let (first_open, opened) = oneshot::channel();
         let writer = Persistence::new(shell.clone(), first_open);
@@ -88,8 +90,14 @@ impl App {
             move || Router::new(shell.clone(), registry.clone(), persistence.clone())
         };
         let keys = Arc::new(keys(&settings));
-        let server = server::run(listener, http_limits(&settings), keys, router)
-            .map_err(StartError::Workers)?;
+        let server = server::run(
+            listener,
+            http_limits(&settings),
+            keys,
+            &shell.metrics,
+            router,
+        )
+        .map_err(StartError::Workers)?;
         announce(&settings, address, &shell);
         Ok(App {
             address,
@@ -146,6 +154,7 @@ impl App {
             arbiter.stop();
             let _ = arbiter.join();
         }
+        self.shell.events.summarise();
         log::info!("stopped");
         Ok(())
     }
@@ -229,6 +238,8 @@ fn http_limits(settings: &Settings) -> HttpLimits {
         connections_max: settings.http.connections_max,
         wait_max: settings.lock.wait_max,
         shutdown_timeout: settings.shutdown.timeout,
+        trusted_proxies: settings.http.trusted_proxies.as_slice().into(),
+        access_log: settings.access_log,
     }
 }
 

@@ -15,14 +15,21 @@ fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     } else {
         format!("Content-Length: {}\r\n", body.len())
     };
-    format!("{method} {path} HTTP/1.1\r\nHost: bench\r\nx-api-key: w\r\n{headers}{length}\r\n{body}")
-        .into_bytes()
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: bench\r\nx-api-key: w\r\n{headers}{length}\r\n{body}"
+    )
+    .into_bytes()
 }
 
 async fn lock_unlock(index: usize, round: usize, c: &mut Connection) -> std::io::Result<u64> {
     let name = (index * 7919 + round * 64) % NAMES;
     let locked = c
-        .send(&request("PUT", &format!("/resource/b{name}/q/lock"), "", ""))
+        .send(&request(
+            "PUT",
+            &format!("/resource/b{name}/q/lock"),
+            "",
+            "",
+        ))
         .await?;
     let ticket = locked.ticket.unwrap_or_default();
     let headers = format!("X-Ticket: {ticket}\r\n");
@@ -38,13 +45,23 @@ async fn lock_unlock(index: usize, round: usize, c: &mut Connection) -> std::io:
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:9601".to_owned());
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or("127.0.0.1:9601".to_owned());
     let mut setup = Connection::open(&address).await.expect("a server");
     for name in 0..NAMES {
         let body = format!("{{\"name\":\"b{name}\",\"timeout\":300}}");
-        setup.send(&request("POST", "/resource", "", &body)).await.expect("created");
         setup
-            .send(&request("PUT", &format!("/resource/b{name}/q"), "", "{\"a\":1}"))
+            .send(&request("POST", "/resource", "", &body))
+            .await
+            .expect("created");
+        setup
+            .send(&request(
+                "PUT",
+                &format!("/resource/b{name}/q"),
+                "",
+                "{\"a\":1}",
+            ))
             .await
             .expect("written");
     }

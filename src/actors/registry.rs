@@ -2,15 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::messages::{Abandon, AbandonAll, EndWaits, Find, FindLive, Reply, Retired};
+use super::board::Board;
 use super::gate::Closed;
+use super::listing::{Survey, survey};
+use super::messages::{Abandon, AbandonAll, EndWaits, Find, FindLive, Reply, Retired};
 use super::persistence::Persistence;
 use super::resource::ResourceActor;
 use super::shell::Shell;
 use crate::lock::ResourceName;
+
+/// Between two lines that say which events were not logged one by one.
+const SUMMARY_PAUSE: Duration = Duration::from_secs(1);
 
 /// One address per live name. Strong: the others hold theirs only for a moment.
 pub struct Registry {
@@ -24,6 +30,7 @@ pub struct Registry {
 
 struct Entry {
     addr: Addr<ResourceActor>,
+    board: Arc<Board>,
     generation: u64,
     incarnation: u64,
 }
@@ -50,8 +57,10 @@ impl Registry {
     ) -> Addr<ResourceActor> {
         self.generation += 1;
         let incarnation = self.shell.incarnation();
+        let board = Arc::new(Board::default());
         let actor = ResourceActor::new(
             name.clone(),
+            board.clone(),
             self.generation,
             incarnation,
             self.shell.clone(),
@@ -64,11 +73,17 @@ impl Registry {
             name.clone(),
             Entry {
                 addr: addr.clone(),
+                board,
                 generation: self.generation,
                 incarnation,
             },
         );
+        self.count();
         addr
+    }
+
+    fn count(&self) {
+        self.shell.metrics.actors.live.set(self.live.len() as i64);
     }
 }
 
@@ -77,6 +92,9 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
+        ctx.run_interval(SUMMARY_PAUSE, |registry, _| {
+            registry.shell.events.summarise()
+        });
     }
 }
 
@@ -112,6 +130,15 @@ impl Handler<FindLive> for Registry {
     }
 }
 
+impl Handler<Survey> for Registry {
+    type Result = MessageResult<Survey>;
+
+    fn handle(&mut self, msg: Survey, _: &mut Self::Context) -> Self::Result {
+        let boards = self.live.iter().map(|(name, entry)| (name, &entry.board));
+        MessageResult(survey(boards, &msg.0))
+    }
+}
+
 impl Handler<Retired> for Registry {
     type Result = ();
 
@@ -119,6 +146,7 @@ impl Handler<Retired> for Registry {
         let current = self.live.get(&msg.name).map(|entry| entry.generation);
         if current == Some(msg.generation) {
             self.live.remove(&msg.name);
+            self.count();
             if self.live.capacity() > 1024 && self.live.len() < self.live.capacity() / 8 {
                 self.live.shrink_to_fit();
             }
@@ -135,6 +163,7 @@ impl Handler<AbandonAll> for Registry {
                 reply: msg.reply.clone(),
             });
         }
+        self.count();
     }
 }
 

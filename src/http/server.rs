@@ -2,18 +2,22 @@
 
 use std::any::Any;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::{Server, Service};
-use actix_web::{App, HttpServer, rt, web};
+use actix_web::{App, HttpRequest, HttpServer, rt, web};
+use ipnet::IpNet;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::auth::Keys;
-use super::errors::ApiError;
+use super::errors::{ApiError, CODE_LABELS};
+use super::observe::{self, Observer, observe};
 use super::routes;
 use crate::actors::{Op, Reply, Router};
 use crate::lock::ResourceName;
+use crate::metrics::Metrics;
 
 /// How the HTTP side behaves.
 #[derive(Clone)]
@@ -26,6 +30,10 @@ pub struct HttpLimits {
     pub connections_max: usize,
     pub wait_max: Duration,
     pub shutdown_timeout: Duration,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// One log line per request.
+    pub access_log: bool,
 }
 
 /// What every handler of one worker thread shares.
@@ -39,8 +47,14 @@ pub struct Worker {
 
 impl Worker {
     /// One message, one reply; and no reply leaves when the store may no longer be ours.
-    pub async fn ask(&self, name: &ResourceName, op: Op) -> Result<Reply, ApiError> {
-        let reply = self.router.ask(name, op).await;
+    pub async fn ask(
+        &self,
+        request: &HttpRequest,
+        name: &ResourceName,
+        op: Op,
+    ) -> Result<Reply, ApiError> {
+        let caller = observe::caller(request);
+        let reply = self.router.ask(name, op, caller).await;
         self.check_answer()?;
         Ok(reply)
     }
@@ -82,9 +96,11 @@ pub fn run(
     listener: TcpListener,
     limits: HttpLimits,
     keys: Arc<Keys>,
+    metrics: &Metrics,
     router: impl Fn() -> Router + Send + Clone + 'static,
 ) -> std::io::Result<Server> {
     let settings = limits.clone();
+    let requests = metrics.requests(routes::PATTERNS, &CODE_LABELS);
     let server = HttpServer::new(move || {
         let worker = Worker {
             router: router(),
@@ -93,9 +109,15 @@ pub fn run(
             body_timeout: settings.body_timeout,
             wait_max: settings.wait_max,
         };
+        let observer = Rc::new(Observer::new(
+            requests.worker(),
+            settings.trusted_proxies.clone(),
+            settings.access_log,
+        ));
         App::new()
             .app_data(web::Data::new(worker))
             .configure(routes::configure)
+            .wrap_fn(move |request, service| observe(&observer, request, service))
             .wrap_fn(|request, service| {
                 let answer = service.call(request);
                 async move {

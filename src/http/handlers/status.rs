@@ -5,6 +5,9 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Data;
 
+use crate::http::errors::ApiError;
+use crate::http::openapi;
+use crate::http::respond::Response;
 use crate::http::server::Worker;
 use crate::http::wire::StatusBody;
 
@@ -30,4 +33,29 @@ pub async fn ready(worker: Data<Worker>) -> HttpResponse {
                 reason: Some(closed.to_string()),
             }),
     }
+}
+
+/// GET `/metrics`: Prometheus text.
+pub async fn metrics(worker: Data<Worker>) -> Response {
+    let text = worker.router.shell.render_metrics().map_err(|error| {
+        log::error!("the metrics cannot be shown: {error}");
+        ApiError::Refused
+    })?;
+    Ok(HttpResponse::Ok()
+        .insert_header((
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        ))
+        .body(text))
+}
+
+/// GET `/openapi.json`.
+pub async fn openapi(worker: Data<Worker>) -> Response {
+    let text = openapi::text(worker.wait_max).map_err(|error| {
+        log::error!("the OpenAPI document cannot be written: {error}");
+        ApiError::Refused
+    })?;
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .body(text))
 }
