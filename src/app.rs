@@ -9,17 +9,19 @@ use actix::prelude::*;
 use actix_web::dev::Server;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::actors::messages::EndWaits;
 use crate::actors::persistence::{Attach, Finish, Persistence};
 use crate::actors::registry::Registry;
 use crate::actors::shell::ShellSettings;
 use crate::actors::{Router, Shell};
-use crate::config::{Settings, StoreKind};
+use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::auth::{Keys, Right};
 use crate::http::server::{self, HttpLimits};
 use crate::store::memory::MemoryStore;
+use crate::store::mysql::{self, MysqlStore};
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
 /// How long an actor that is idle, unlocked and unwatched stays in memory.
@@ -48,7 +50,7 @@ pub struct App {
     server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    arbiters: Vec<Arbiter>,
+    arbiter: Arbiter,
     settings: Settings,
 }
 
@@ -68,15 +70,13 @@ impl App {
         let store = store(&settings);
         let shell = Arc::new(Shell::new(shell_settings(&settings), store));
 
-        let arbiters: Vec<Arbiter> = (0..=settings.http.workers)
-            .map(|_| Arbiter::new())
-            .collect();
-        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        // Commits and the registry have a thread of their own; resources live on the workers' threads.
+        let arbiter = Arbiter::new();
         let (first_open, opened) = oneshot::channel();
         let writer = Persistence::new(shell.clone(), first_open);
-        let persistence = Persistence::start_in_arbiter(&handles[0], |_| writer);
-        let book = Registry::new(shell.clone(), persistence.clone(), handles[1..].to_vec());
-        let registry = Registry::start_in_arbiter(&handles[0], |_| book);
+        let persistence = Persistence::start_in_arbiter(&arbiter.handle(), |_| writer);
+        let book = Registry::new(shell.clone(), persistence.clone());
+        let registry = Registry::start_in_arbiter(&arbiter.handle(), |_| book);
         persistence.do_send(Attach(registry.clone()));
 
         let opened = opened.await.unwrap_or(Ok(()));
@@ -105,7 +105,7 @@ impl App {
             server,
             registry,
             persistence,
-            arbiters,
+            arbiter,
             settings,
         })
     }
@@ -144,19 +144,39 @@ impl App {
         tokio::time::sleep(self.settings.shutdown.delay).await;
         self.shell.gate.stop();
         self.registry.do_send(EndWaits);
-        handle.stop(true).await;
-        let _ = serving.await;
-        let limit = self.settings.shutdown.timeout.max(Duration::from_secs(1));
-        if timeout(limit, self.persistence.send(Finish)).await.is_err() {
-            log::error!("the store did not close within {} s", limit.as_secs());
+        let deadline = Instant::now() + self.settings.shutdown.timeout;
+        finish_requests(&self.shell, deadline).await;
+        if timeout_at(deadline, handle.stop(true)).await.is_err() {
+            log::warn!("connections that were still busy are closed");
+            handle.stop(false).await;
         }
-        for arbiter in self.arbiters {
-            arbiter.stop();
-            let _ = arbiter.join();
+        let _ = serving.await;
+        // What was acknowledged is stored already; this gives the store back.
+        let limit = deadline.max(Instant::now() + Duration::from_secs(1));
+        if timeout_at(limit, self.persistence.send(Finish))
+            .await
+            .is_err()
+        {
+            log::error!("the store did not close in time");
         }
         self.shell.events.summarise();
+        self.arbiter.stop();
+        let _ = self.arbiter.join();
         log::info!("stopped");
         Ok(())
+    }
+}
+
+/// Waits for requests that wait for a reply. Their actors live on the workers' threads, so no worker may
+/// end before they are answered.
+async fn finish_requests(shell: &Shell, deadline: Instant) {
+    let answered = async {
+        while shell.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if timeout_at(deadline, answered).await.is_err() {
+        log::warn!("{} requests are still unanswered", shell.in_flight());
     }
 }
 
@@ -167,17 +187,9 @@ fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
     } else {
         "http"
     };
-    let store = match &settings.store.kind {
-        StoreKind::Mysql(mysql) => format!(
-            "mysql ({}:{}, database {})",
-            mysql.host, mysql.port, mysql.database
-        ),
-        StoreKind::Sqlite { path } => format!("sqlite ({})", path.display()),
-        StoreKind::Memory => "memory (nothing outlives this process)".to_owned(),
-    };
     let version = env!("CARGO_PKG_VERSION");
     log::info!("small-resource-server {version} listens on {scheme}://{address}");
-    log::info!("store: {store}; profile: {}", shell.profile().name());
+    log::info!("profile: {}", shell.profile().name());
     let summary = settings.summary();
     for line in &summary.lines {
         log::info!("{line}");
@@ -211,7 +223,35 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 fn store(settings: &Settings) -> Arc<dyn Store> {
     match &settings.store.kind {
         StoreKind::Memory => Arc::new(MemoryStore::default()),
-        StoreKind::Sqlite { .. } | StoreKind::Mysql(_) => Arc::new(MemoryStore::default()),
+        StoreKind::Sqlite { path } => Arc::new(SqliteStore::new(path)),
+        StoreKind::Mysql(mysql) => Arc::new(MysqlStore::new(mysql_options(settings, mysql))),
+    }
+}
+
+/// The settings as the MySQL store takes them.
+pub fn mysql_options(settings: &Settings, mysql: &MysqlSettings) -> mysql::Options {
+    mysql::Options {
+        host: mysql.host.clone(),
+        port: mysql.port,
+        database: mysql.database.clone(),
+        user: mysql.user.clone(),
+        password: mysql.password.expose().to_owned(),
+        pool_size: mysql.pool_size,
+        tls: match &mysql.tls {
+            MysqlTls::Off => mysql::Tls::Off,
+            MysqlTls::Required => mysql::Tls::Required,
+            MysqlTls::VerifyCa { ca } => mysql::Tls::Verified {
+                ca_file: ca.clone(),
+                host: false,
+            },
+            MysqlTls::VerifyIdentity { ca } => mysql::Tls::Verified {
+                ca_file: ca.clone(),
+                host: true,
+            },
+        },
+        timeout: settings.store.timeout,
+        instance_lease: settings.store.instance_lease,
+        adopt: settings.lock.compatibility,
     }
 }
 

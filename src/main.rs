@@ -21,8 +21,8 @@ fn main() -> ExitCode {
         Command::Serve => serve(settings),
         Command::Healthcheck => cli::healthcheck(&settings),
         Command::CheckConfig => cli::check_config(&settings),
+        Command::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
         Command::Openapi => cli::openapi(),
-        Command::RevertToPhp { .. } => ExitCode::FAILURE,
     }
 }
 

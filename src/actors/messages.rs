@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix::{Addr, Message};
+use actix::{Addr, ArbiterHandle, Message};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -195,11 +195,12 @@ pub struct Load {
     pub name: ResourceName,
 }
 
-/// To the registry: where is this resource's actor? Starts one if there is none.
+/// To the registry: where is this resource's actor? Starts one, on the asker's thread, if there is none.
 #[derive(Message)]
 #[rtype(result = "Addr<ResourceActor>")]
 pub struct Find {
     pub name: ResourceName,
+    pub home: ArbiterHandle,
 }
 
 /// To the registry: which of these have an actor?

@@ -22,8 +22,6 @@ const SUMMARY_PAUSE: Duration = Duration::from_secs(1);
 pub struct Registry {
     shell: Arc<Shell>,
     persistence: Addr<Persistence>,
-    /// The threads that resource actors live on.
-    arbiters: Vec<ArbiterHandle>,
     live: HashMap<ResourceName, Entry>,
     generation: u64,
 }
@@ -36,30 +34,21 @@ struct Entry {
 }
 
 impl Registry {
-    pub fn new(
-        shell: Arc<Shell>,
-        persistence: Addr<Persistence>,
-        arbiters: Vec<ArbiterHandle>,
-    ) -> Registry {
+    pub fn new(shell: Arc<Shell>, persistence: Addr<Persistence>) -> Registry {
         Registry {
             shell,
             persistence,
-            arbiters,
             live: HashMap::new(),
             generation: 0,
         }
     }
 
-    fn start_actor(
-        &mut self,
-        name: &ResourceName,
-        registry: Addr<Registry>,
-    ) -> Addr<ResourceActor> {
+    fn start_actor(&mut self, find: &Find, registry: Addr<Registry>) -> Addr<ResourceActor> {
         self.generation += 1;
         let incarnation = self.shell.incarnation();
         let board = Arc::new(Board::default());
         let actor = ResourceActor::new(
-            name.clone(),
+            find.name.clone(),
             board.clone(),
             self.generation,
             incarnation,
@@ -67,10 +56,11 @@ impl Registry {
             registry,
             self.persistence.clone(),
         );
-        let arbiter = &self.arbiters[self.generation as usize % self.arbiters.len()];
-        let addr = ResourceActor::start_in_arbiter(arbiter, move |_| actor);
+        // On the thread that asks: most resources are used over few connections, and a message within a
+        // thread costs a fraction of one between threads.
+        let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
         self.live.insert(
-            name.clone(),
+            find.name.clone(),
             Entry {
                 addr: addr.clone(),
                 board,
@@ -117,7 +107,7 @@ impl Handler<Find> for Registry {
                 self.shell.restart_leases();
             }
         }
-        MessageResult(self.start_actor(&msg.name, ctx.address()))
+        MessageResult(self.start_actor(&msg, ctx.address()))
     }
 }
 

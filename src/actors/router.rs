@@ -6,8 +6,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix::{Addr, WeakAddr};
+use actix::{Addr, Arbiter, WeakAddr};
 use tokio::sync::oneshot;
 
 use super::caller::Caller;
@@ -30,6 +31,7 @@ pub struct Router {
     pub(super) registry: Addr<Registry>,
     pub(super) persistence: Addr<Persistence>,
     remembered: RefCell<HashMap<ResourceName, WeakAddr<ResourceActor>>>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 /// Tells the actor when the request's future is dropped before it took its reply: the client is gone.
@@ -37,10 +39,12 @@ struct Presence {
     request: RequestId,
     actor: Addr<ResourceActor>,
     answered: bool,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
+        self.in_flight.fetch_sub(1, Ordering::Release);
         if !self.answered {
             self.actor.do_send(Vanished {
                 request: self.request,
@@ -56,6 +60,7 @@ impl Router {
         persistence: Addr<Persistence>,
     ) -> Router {
         Router {
+            in_flight: shell.count_in_flight(),
             shell,
             registry,
             persistence,
@@ -95,12 +100,14 @@ impl Router {
         if !actor.connected() {
             return Reply::Moved;
         }
-        actor.do_send(call);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
         let mut presence = Presence {
             request,
             actor,
             answered: false,
+            in_flight: self.in_flight.clone(),
         };
+        presence.actor.do_send(call);
         let reply = answer.await;
         presence.answered = true;
         match reply {
@@ -119,7 +126,10 @@ impl Router {
         if let Some(actor) = remembered.filter(Addr::connected) {
             return Some(actor);
         }
-        let find = Find { name: name.clone() };
+        let find = Find {
+            name: name.clone(),
+            home: Arbiter::current(),
+        };
         let actor = self.registry.send(find).await.ok()?;
         let mut remembered = self.remembered.borrow_mut();
         if remembered.len() >= REMEMBERED_MAX {

@@ -1,7 +1,7 @@
 //! What the actors and the HTTP workers share: settings, clock, gate, counters.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::budget::DataBudget;
@@ -71,6 +71,8 @@ pub struct Shell {
     php: AtomicBool,
     requests: AtomicU64,
     waiters: AtomicUsize,
+    /// One count per worker, so that workers do not fight over a cache line.
+    in_flight: Mutex<Vec<Arc<AtomicUsize>>>,
     floor: AtomicU64,
     leases_from: AtomicU64,
     incarnation: AtomicU64,
@@ -89,6 +91,7 @@ impl Shell {
             store,
             requests: AtomicU64::new(1),
             waiters: AtomicUsize::new(0),
+            in_flight: Mutex::default(),
             floor: AtomicU64::new(0),
             leases_from: AtomicU64::new(0),
             incarnation: AtomicU64::new(0),
@@ -133,11 +136,9 @@ impl Shell {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A ticket from the operating system's random numbers; `None` when it has none to give.
-    pub fn fresh_ticket(&self) -> Option<Ticket> {
-        let mut bits = [0; 16];
-        getrandom::fill(&mut bits).ok()?;
-        Some(Ticket::from_bits(u128::from_be_bytes(bits)))
+    /// A ticket from a cryptographic generator that the operating system seeds.
+    pub fn fresh_ticket(&self) -> Ticket {
+        Ticket::from_bits(rand::random())
     }
 
     /// Counts one more waiting request, or refuses because there are `waiters_max` already.
@@ -175,6 +176,29 @@ impl Shell {
             standby: ready == Err(Closed::Standby),
             incarnation: self.incarnation(),
         })
+    }
+
+    /// A new worker's count of requests that wait for a reply.
+    pub fn count_in_flight(&self) -> Arc<AtomicUsize> {
+        let count = Arc::new(AtomicUsize::new(0));
+        let mut counts = self
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        counts.push(count.clone());
+        count
+    }
+
+    /// Requests of all workers that wait for a reply.
+    pub fn in_flight(&self) -> usize {
+        let counts = self
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        counts
+            .iter()
+            .map(|count| count.load(Ordering::Acquire))
+            .sum()
     }
 
     /// The highest fencing token that any deleted resource reached.

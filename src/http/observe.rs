@@ -39,14 +39,11 @@ pub struct Observer {
 impl Observer {
     /// `trusted`: peers whose `X-Forwarded-For` is believed. `access_log`: one line per request.
     pub fn new(numbers: Arc<WorkerRequests>, trusted: Arc<[IpNet]>, access_log: bool) -> Observer {
-        let mut bits = [0; 4];
-        // Without random numbers ids of different processes may meet; nothing hangs on that.
-        let _ = getrandom::fill(&mut bits);
         Observer {
             numbers,
             trusted,
             access_log,
-            worker: u32::from_be_bytes(bits),
+            worker: rand::random(),
             next: Cell::new(1),
         }
     }
@@ -75,8 +72,8 @@ impl Observer {
     fn count(&self, seen: &Seen<'_>) {
         let method = seen.method.as_str();
         let status = seen.status.as_u16();
-        self.numbers
-            .answered(seen.route as usize, method, status, seen.took);
+        let route = Route::index(seen.method, seen.path);
+        self.numbers.answered(route, method, status, seen.took);
         if let Some(code) = seen.code {
             self.numbers.refused(errors::code_index(code));
         }
@@ -89,7 +86,6 @@ impl Observer {
 /// A request and how it was answered.
 struct Seen<'a> {
     caller: &'a Caller,
-    route: Route,
     method: &'a Method,
     path: &'a str,
     status: StatusCode,
@@ -149,12 +145,10 @@ where
         let mut response = answer.await?;
         let api_error = response.response().error();
         let api_error = api_error.and_then(|error| error.as_error::<ApiError>());
-        let route = response.request().app_data::<Route>();
         observer.count(&Seen {
             caller: &caller,
-            route: route.copied().unwrap_or(Route::Unknown),
             method: &method,
-            path: response.request().path(),
+            path: response.request().uri().path(),
             status: response.status(),
             code: api_error.map(ApiError::code),
             took: began.elapsed(),

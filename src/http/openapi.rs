@@ -130,7 +130,7 @@ fn paths(wait_max: Duration) -> PathsBuilder {
             ],
         ),
         (Route::ForceUnlock, force),
-        (Route::Document, document("Document", true)),
+        (Route::Data, document("Document", true)),
         (Route::Lock, twice(&|suffix| lock(suffix, wait))),
         (Route::Unlock, twice(&unlock)),
         (Route::Renew, twice(&renew)),
@@ -242,11 +242,13 @@ fn health() -> OperationBuilder {
 fn ready() -> OperationBuilder {
     operation("ready", "Are requests for resources answered?")
         .response("200", body::<StatusBody>("They are."))
-        .response(
-            "503",
-            body::<StatusBody>("They are not; the body says why.")
-                .header("Retry-After", retry_after()),
-        )
+        .response("503", closed())
+}
+
+/// Why requests for resources are not answered.
+fn closed() -> ResponseBuilder {
+    let codes = ["starting", "standby", "store_unavailable", "shutting_down"];
+    refusal(503, &codes).unwrap_or_else(|| response("They are not."))
 }
 
 fn metrics() -> OperationBuilder {

@@ -203,11 +203,29 @@ pub fn parse_json<T: DeserializeOwned>(
             return Ok(empty);
         }
     }
-    serde_json::from_slice(body).map_err(|error| {
+    let malformed = |why: String| {
         ApiError::Malformed(format!(
-            "The body is not accepted ({error}): send {accepted}."
+            "The body is not accepted ({why}): send {accepted}."
         ))
-    })
+    };
+    let text = json_utf8(body).map_err(malformed)?;
+    // The parser would take an array for the fields in their order.
+    if !text
+        .trim_start_matches([' ', '\t', '\r', '\n'])
+        .starts_with('{')
+    {
+        return Err(malformed("it is no JSON object".to_owned()));
+    }
+    serde_json::from_str(text).map_err(|error| malformed(error.to_string()))
+}
+
+/// The body as text, if it can be JSON that clients are able to read.
+fn json_utf8(body: &Bytes) -> Result<&str, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "invalid UTF-8".to_owned())?;
+    if depth(text) > JSON_DEPTH_MAX {
+        return Err(format!("nested deeper than {JSON_DEPTH_MAX} levels"));
+    }
+    Ok(text)
 }
 
 /// Any JSON text, kept byte for byte. An empty body stores `{}`, as the PHP server does.
@@ -217,12 +235,7 @@ pub fn json_text(body: Bytes) -> Result<Bytes, ApiError> {
     }
     let malformed =
         |why: String| ApiError::Malformed(format!("The body is not accepted ({why}): send JSON."));
-    let text = std::str::from_utf8(&body).map_err(|_| malformed("invalid UTF-8".to_owned()))?;
-    if depth(text) > JSON_DEPTH_MAX {
-        return Err(malformed(format!(
-            "nested deeper than {JSON_DEPTH_MAX} levels"
-        )));
-    }
+    let text = json_utf8(&body).map_err(malformed)?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| malformed(error.to_string()))?;
     Ok(body)
 }

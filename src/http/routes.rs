@@ -1,43 +1,55 @@
 //! Which path and method leads where. Everything else is a 404, or a 405 that names the methods.
+//!
+//! Paths below `/resource` are taken apart here and not by the framework's patterns: names keep the bytes
+//! they were sent with, and one look at the segments is cheaper than trying one pattern after the other.
 
 use actix_web::guard::{self, Guard};
-use actix_web::web::{self, ServiceConfig};
-use actix_web::{HttpResponse, Resource};
+use actix_web::http::Method;
+use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use super::errors::ApiError;
 use super::handlers::{data, locks, resources, status};
+use super::respond::Response;
+use super::server::Worker;
 
-/// Every path there is, as log and metrics name it.
+/// Every path there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
+    /// `/resource`
+    Resources,
+    /// `/resource/{name}`
+    Resource,
+    /// `/resource/{name}/{selector}`
+    Data,
+    /// `/resource/{name}/force-unlock`, with POST; with other methods it is the selector of that name.
+    ForceUnlock,
+    /// `/resource/{name}/{selector}/lock`
+    Lock,
+    /// `/resource/{name}/{selector}/unlock`
+    Unlock,
+    /// `/resource/{name}/{selector}/renew`
+    Renew,
     Health,
     Ready,
     Metrics,
     Openapi,
-    Resources,
-    Resource,
-    ForceUnlock,
-    Document,
-    Lock,
-    Unlock,
-    Renew,
-    /// There is nothing at the path.
-    Unknown,
 }
 
-/// The patterns, in the order of [`Route`].
+/// The paths as documentation, log and metrics write them, in the order of [`Route`]; the last stands for
+/// everything else.
 pub const PATTERNS: &[&str] = &[
+    "/resource",
+    "/resource/{name}",
+    "/resource/{name}/{selector}",
+    "/resource/{name}/force-unlock",
+    "/resource/{name}/{selector}/lock",
+    "/resource/{name}/{selector}/unlock",
+    "/resource/{name}/{selector}/renew",
     "/health",
     "/ready",
     "/metrics",
     "/openapi.json",
-    "/resource",
-    "/resource/{name}",
-    "/resource/{name}/force-unlock",
-    "/resource/{name}/{selector}",
-    "/resource/{name}/{selector}/lock",
-    "/resource/{name}/{selector}/unlock",
-    "/resource/{name}/{selector}/renew",
     "unknown",
 ];
 
@@ -45,81 +57,151 @@ impl Route {
     pub fn pattern(self) -> &'static str {
         PATTERNS[self as usize]
     }
+
+    /// The place of a request in [`PATTERNS`].
+    pub fn index(method: &Method, path: &str) -> usize {
+        Route::of(method, path).map_or(PATTERNS.len() - 1, |route| route as usize)
+    }
+
+    /// `None`: there is nothing at this path.
+    pub fn of(method: &Method, path: &str) -> Option<Route> {
+        match path {
+            "/health" => return Some(Route::Health),
+            "/ready" => return Some(Route::Ready),
+            "/metrics" => return Some(Route::Metrics),
+            "/openapi.json" => return Some(Route::Openapi),
+            _ => {}
+        }
+        let mut segments = path.strip_prefix("/resource")?.split('/');
+        if segments.next() != Some("") {
+            return None;
+        }
+        let named = |segment: Option<&str>| segment.is_some_and(|text| !text.is_empty());
+        let (name, selector, action) = (segments.next(), segments.next(), segments.next());
+        if segments.next().is_some() || (name.is_some() && !named(name)) {
+            return None;
+        }
+        match (name, selector, action) {
+            (None, ..) => Some(Route::Resources),
+            (_, None, _) => Some(Route::Resource),
+            (_, Some(""), _) => None,
+            (_, Some("force-unlock"), None) if method == Method::POST => Some(Route::ForceUnlock),
+            (_, _, None) => Some(Route::Data),
+            (_, _, Some("lock")) => Some(Route::Lock),
+            (_, _, Some("unlock")) => Some(Route::Unlock),
+            (_, _, Some("renew")) => Some(Route::Renew),
+            (_, _, Some(_)) => None,
+        }
+    }
+
+    /// The methods it takes, as `Allow` names them.
+    fn allow(self) -> &'static str {
+        match self {
+            Route::Resources => "GET, POST",
+            Route::Resource => "GET, DELETE",
+            Route::Data => "GET, PUT, DELETE",
+            Route::ForceUnlock => "POST",
+            Route::Lock | Route::Unlock | Route::Renew => "PUT, POST",
+            Route::Health | Route::Ready | Route::Metrics | Route::Openapi => "GET, HEAD",
+        }
+    }
 }
 
-/// A path with the methods it takes, given as `Allow` for the others.
-fn path(route: Route, allow: &'static str) -> Resource {
-    web::resource(route.pattern())
-        .app_data(route)
-        .default_service(web::to(move || async move {
-            Err::<HttpResponse, ApiError>(ApiError::Method(allow))
-        }))
+async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
+    let route = Route::of(req.method(), req.uri().path()).ok_or(ApiError::NoRoute)?;
+    let method = req.method().clone();
+    match (route, method.as_str()) {
+        (Route::Lock, "PUT" | "POST") => locks::lock(req, payload, worker).await,
+        (Route::Unlock, "PUT" | "POST") => locks::unlock(req, worker).await,
+        (Route::Renew, "PUT" | "POST") => locks::renew(req, payload, worker).await,
+        (Route::Data, "GET") => data::get(req, worker).await,
+        (Route::Data, "PUT") => data::put(req, payload, worker).await,
+        (Route::Data, "DELETE") => data::delete(req, worker).await,
+        (Route::Resource, "GET") => resources::describe(req, worker).await,
+        (Route::Resource, "DELETE") => resources::delete(req, worker).await,
+        (Route::Resources, "GET") => resources::list(req, worker).await,
+        (Route::Resources, "POST") => resources::create(req, payload, worker).await,
+        (Route::ForceUnlock, "POST") => locks::force_unlock(req, payload, worker).await,
+        (route, _) => Err(ApiError::Method(route.allow())),
+    }
 }
 
-fn put_or_post() -> impl Guard {
-    guard::Any(guard::Put()).or(guard::Post())
+/// A path that is read by programs that watch the server.
+fn watched(route: Route) -> Resource {
+    web::resource(route.pattern()).default_service(web::to(move || async move {
+        Err::<HttpResponse, ApiError>(ApiError::Method(route.allow()))
+    }))
+}
+
+fn get_or_head() -> impl Guard {
+    guard::Any(guard::Get()).or(guard::Head())
 }
 
 pub fn configure(config: &mut ServiceConfig) {
-    let open = |route: Route| path(route, "GET, HEAD");
-    let get_or_head = || guard::Any(guard::Get()).or(guard::Head());
-    let any_get = || web::route().guard(get_or_head());
+    let read = || web::route().guard(get_or_head());
     config
-        .service(open(Route::Health).route(any_get().to(status::health)))
-        .service(open(Route::Ready).route(any_get().to(status::ready)))
-        .service(open(Route::Metrics).route(any_get().to(status::metrics)))
-        .service(open(Route::Openapi).route(any_get().to(status::openapi)))
-        .service(
-            path(Route::Resources, "GET, POST")
-                .route(web::get().to(resources::list))
-                .route(web::post().to(resources::create)),
-        )
-        .service(
-            path(Route::Resource, "GET, DELETE")
-                .route(web::get().to(resources::describe))
-                .route(web::delete().to(resources::delete)),
-        )
-        .service(
-            // With any other method this is the document at the selector `force-unlock`.
-            web::resource(Route::ForceUnlock.pattern())
-                .app_data(Route::ForceUnlock)
-                .guard(guard::Post())
-                .to(locks::force_unlock),
-        )
-        .service(
-            path(Route::Document, "GET, PUT, DELETE")
-                .route(web::get().to(data::get))
-                .route(web::put().to(data::put))
-                .route(web::delete().to(data::delete)),
-        )
-        .service(
-            path(Route::Lock, "PUT, POST").route(web::route().guard(put_or_post()).to(locks::lock)),
-        )
-        .service(
-            path(Route::Unlock, "POST, PUT")
-                .route(web::route().guard(put_or_post()).to(locks::unlock)),
-        )
-        .service(
-            path(Route::Renew, "PUT, POST")
-                .route(web::route().guard(put_or_post()).to(locks::renew)),
-        )
-        .default_service(web::to(|| async {
-            Err::<HttpResponse, ApiError>(ApiError::NoRoute)
-        }));
+        .service(watched(Route::Health).route(read().to(status::health)))
+        .service(watched(Route::Ready).route(read().to(status::ready)))
+        .service(watched(Route::Metrics).route(read().to(status::metrics)))
+        .service(watched(Route::Openapi).route(read().to(status::openapi)))
+        .default_service(web::to(dispatch));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn get(path: &str) -> Option<Route> {
+        Route::of(&Method::GET, path)
+    }
+
+    #[test]
+    fn paths_are_taken_apart_as_they_were_sent() {
+        assert_eq!(get("/resource"), Some(Route::Resources));
+        assert_eq!(get("/resource/a"), Some(Route::Resource));
+        assert_eq!(get("/resource/a%2Fb/lock"), Some(Route::Data));
+        assert_eq!(get("/resource/lock/lock/lock"), Some(Route::Lock));
+        assert_eq!(get("/resource/./../unlock"), Some(Route::Unlock));
+        assert_eq!(get("/resource/a/b/renew"), Some(Route::Renew));
+    }
+
+    #[test]
+    fn force_unlock_is_a_selector_to_every_method_but_post() {
+        let path = "/resource/a/force-unlock";
+        assert_eq!(Route::of(&Method::POST, path), Some(Route::ForceUnlock));
+        assert_eq!(Route::of(&Method::PUT, path), Some(Route::Data));
+    }
+
     #[test]
     fn each_route_has_the_pattern_of_its_place() {
-        assert_eq!(Route::Health.pattern(), "/health");
-        assert_eq!(
-            Route::ForceUnlock.pattern(),
-            "/resource/{name}/force-unlock"
-        );
-        assert_eq!(Route::Unknown.pattern(), "unknown");
-        assert_eq!(PATTERNS.len(), Route::Unknown as usize + 1);
+        assert_eq!(Route::Resources.pattern(), "/resource");
+        assert_eq!(Route::Renew.pattern(), "/resource/{name}/{selector}/renew");
+        assert_eq!(Route::Openapi as usize, PATTERNS.len() - 2);
+        for route in [Route::Health, Route::Ready, Route::Metrics, Route::Openapi] {
+            assert_eq!(get(route.pattern()), Some(route));
+        }
+        let index = |path| PATTERNS[Route::index(&Method::GET, path)];
+        assert_eq!(index("/resource/a/b"), "/resource/{name}/{selector}");
+        assert_eq!(index("/nothing"), "unknown");
+    }
+
+    #[test]
+    fn everything_else_leads_nowhere() {
+        for path in [
+            "/",
+            "/resources",
+            "/resource/",
+            "/resource//x",
+            "/resource/a/",
+            "/resource/a//lock",
+            "/resource/a/b/",
+            "/resource/a/b/c",
+            "/resource/a/b/lock/",
+            "/resource/a/b/lock/x",
+            "*",
+            "",
+        ] {
+            assert_eq!(get(path), None, "{path}");
+        }
     }
 }

@@ -260,8 +260,6 @@ pub struct ListBody<'a> {
 #[schema(as = Status)]
 pub struct StatusBody<'a> {
     pub status: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 #[cfg(test)]

@@ -153,6 +153,11 @@ impl Queue {
         self.waiters.is_empty()
     }
 
+    /// In queue order.
+    pub fn iter(&self) -> impl Iterator<Item = (Seq, &Waiter)> {
+        self.waiters.iter().map(|(seq, waiter)| (*seq, waiter))
+    }
+
     pub fn get(&self, seq: Seq) -> Option<&Waiter> {
         self.waiters.get(&seq)
     }
@@ -183,6 +188,11 @@ impl Queue {
     /// The first waiter that is near.
     pub fn first_near(&self) -> Option<Seq> {
         self.near.first().copied()
+    }
+
+    /// The near waiters that came before this place, first to last.
+    pub fn near_before(&self, seq: Seq) -> impl Iterator<Item = &Waiter> {
+        self.near.range(..seq).filter_map(|seq| self.get(*seq))
     }
 
     pub fn is_near(&self, seq: Seq) -> bool {
@@ -333,13 +343,17 @@ impl Queue {
         }
     }
 
-    /// The next thing that was due at `now`; carries out changes of presence, the rest is the caller's.
+    /// The next thing that was due at `now`; carries out changes of presence, the rest is the caller's. At
+    /// the same instant presence comes first: a reservation that ends then is granted to a request whose
+    /// wait ends then.
     pub fn pop_due(&mut self, now: Millis, patience: Patiences) -> Option<Due> {
         let at = self.deadline().filter(|at| *at <= now)?;
-        if let Some((_, request)) = self.waits.first().filter(|(t, _)| *t == at) {
-            return Some(Due::WaitOver(*request));
-        }
-        let (_, seq) = *self.due.first()?;
+        let Some((_, seq)) = self.due.first().copied().filter(|(t, _)| *t == at) else {
+            return self
+                .waits
+                .first()
+                .map(|(_, request)| Due::WaitOver(*request));
+        };
         let waiter = self.waiters.get(&seq)?;
         if matches!(waiter.presence, Presence::Near(_)) {
             let drop_at = (waiter.last_seen + patience.ticket_ttl_ms).max(at);

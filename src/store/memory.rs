@@ -1,17 +1,19 @@
 //! A store for tests and for state that may be lost: commits never wait.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::snapshot::{ResourceId, Snapshot};
+use super::snapshot::{DataRow, ResourceId, Snapshot};
 use super::{
     ListOrder, ListQuery, ListedHolder, ListedResource, Opened, Store, StoreError, StoredData,
     StoredResource,
 };
-use crate::lock::rows::{Change, LockRows};
-use crate::lock::{FencingToken, ResourceName, Seconds, Selector};
+use crate::lock::rows::{EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
+use crate::lock::{FencingToken, ResourceName, Seconds, Selector, Ticket};
 
 /// Rows in maps, gone with the process.
 #[derive(Default)]
@@ -22,91 +24,227 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Rows {
     by_name: BTreeMap<ResourceName, ResourceId>,
-    resources: HashMap<ResourceId, Resource>,
+    /// A tree: a hash table of a million would double at once, and stand half empty afterwards.
+    resources: BTreeMap<ResourceId, Resource>,
     floor: FencingToken,
 }
 
+/// There may be a million of these and most are idle, so what an idle one has none of costs a pointer.
 struct Resource {
     timeout: Seconds,
-    lock: LockRows,
+    token: FencingToken,
+    holder: Option<Box<HolderRow>>,
+    /// One per slot, in any order.
+    ended: Box<[EndedRow]>,
+    more: Option<Box<More>>,
+}
+
+/// What only some resources have.
+#[derive(Default)]
+struct More {
+    waiting: BTreeMap<Ticket, TicketRow>,
     data: BTreeMap<Selector, StoredData>,
 }
 
 impl MemoryStore {
-    /// A panic while the lock was held can only have left whole rows behind: go on.
+    /// Nothing that is done while the lock is held stops halfway: after a panic elsewhere, go on.
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Rows {
+impl Resource {
+    fn new(timeout: Seconds) -> Resource {
+        Resource {
+            timeout,
+            token: FencingToken::default(),
+            holder: None,
+            ended: Box::default(),
+            more: None,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| more.waiting.len())
+    }
+
+    fn selectors(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| more.data.len())
+    }
+
+    fn lock_rows(&self) -> LockRows {
+        let waiting = self.more.iter().flat_map(|more| more.waiting.values());
+        LockRows {
+            head: HeadRow {
+                token: self.token,
+                holder: self.holder.as_deref().cloned(),
+            },
+            waiting: waiting.cloned().collect(),
+            ended: self.ended.to_vec(),
+        }
+    }
+
     fn write(&mut self, snapshot: &Snapshot) {
-        for id in &snapshot.removed {
-            self.resources.remove(id);
-            self.by_name.remove(&snapshot.name);
-        }
-        self.floor = self.floor.max(snapshot.floor.unwrap_or_default());
-        if let Some(timeout) = snapshot.created {
-            self.by_name
-                .insert(snapshot.name.clone(), snapshot.id.clone());
-            let resource = Resource {
-                timeout,
-                lock: LockRows::default(),
-                data: BTreeMap::new(),
-            };
-            self.resources.insert(snapshot.id.clone(), resource);
-        }
-        let Some(resource) = self.resources.get_mut(&snapshot.id) else {
-            return;
-        };
         if let Some(head) = &snapshot.head {
-            resource.lock.apply(&Change::Head(head.clone()));
-        }
-        for (ticket, row) in &snapshot.waiting {
-            resource.lock.apply(&match row {
-                Some(row) => Change::Waiting(row.clone()),
-                None => Change::NotWaiting(*ticket),
-            });
+            self.write_head(head);
         }
         for row in snapshot.ended.values() {
-            resource.lock.apply(&Change::Ended(row.clone()));
+            self.write_ended(row);
         }
-        for (selector, row) in &snapshot.data {
-            match row {
-                Some(row) => {
-                    let stored = StoredData {
-                        id: row.id.clone(),
-                        json: row.json.clone(),
-                    };
-                    resource
-                        .data
-                        .entry(selector.clone())
-                        .and_modify(|data| data.json = row.json.clone())
-                        .or_insert(stored);
-                }
-                None => {
-                    resource.data.remove(selector);
-                }
+        if !snapshot.waiting.is_empty() || !snapshot.data.is_empty() {
+            let more = self.more.get_or_insert_default();
+            more.write(snapshot);
+            if more.waiting.is_empty() && more.data.is_empty() {
+                self.more = None;
             }
         }
     }
 
-    fn listed(&self, name: &ResourceName, id: &ResourceId) -> Option<ListedResource> {
-        let resource = self.resources.get(id)?;
-        let holder = resource.lock.head.holder.as_ref();
-        Some(ListedResource {
-            name: name.clone(),
-            id: id.clone(),
-            timeout: resource.timeout,
-            holder: holder.map(|holder| ListedHolder {
-                owner: holder.ticket.owner.clone(),
-                acquired_at: holder.acquired_at,
-                token: resource.lock.head.token,
-                ttl: holder.ticket.ttl,
-            }),
-            waiting: resource.lock.waiting.len(),
-            selectors: resource.data.len(),
-        })
+    /// In place where there was a holder before: a hot lock allocates nothing here.
+    fn write_head(&mut self, head: &HeadRow) {
+        self.token = head.token;
+        match (&mut self.holder, &head.holder) {
+            (Some(old), Some(new)) => old.as_mut().clone_from(new),
+            (old, new) => *old = new.clone().map(Box::new),
+        }
+    }
+
+    fn write_ended(&mut self, row: &EndedRow) {
+        match self.ended.iter_mut().find(|e| e.slot() == row.slot()) {
+            Some(old) => old.clone_from(row),
+            None => {
+                let mut rows = std::mem::take(&mut self.ended).into_vec();
+                rows.reserve_exact(1);
+                rows.push(row.clone());
+                self.ended = rows.into_boxed_slice();
+            }
+        }
+    }
+}
+
+impl More {
+    fn write(&mut self, snapshot: &Snapshot) {
+        for (ticket, row) in &snapshot.waiting {
+            match row {
+                Some(row) => self.waiting.insert(*ticket, row.clone()),
+                None => self.waiting.remove(ticket),
+            };
+        }
+        for (selector, row) in &snapshot.data {
+            match row {
+                Some(row) => self.write_data(selector, row),
+                None => drop(self.data.remove(selector)),
+            }
+        }
+    }
+
+    fn write_data(&mut self, selector: &Selector, row: &DataRow) {
+        match self.data.get_mut(selector) {
+            Some(stored) => stored.json = row.json.clone(),
+            None => {
+                let stored = StoredData {
+                    id: row.id.clone(),
+                    json: row.json.clone(),
+                };
+                self.data.insert(selector.clone(), stored);
+            }
+        }
+    }
+}
+
+impl Rows {
+    /// Whether all of them can be stored: a name has one resource, and rows need one to belong to.
+    fn check(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
+        // What the batch did so far to the resources it removes and creates.
+        let mut named: HashMap<&ResourceName, Option<&ResourceId>> = HashMap::new();
+        for snapshot in batch {
+            let before = match named.get(&snapshot.name) {
+                Some(changed) => *changed,
+                None => self.by_name.get(&snapshot.name),
+            };
+            let kept = before.filter(|id| !snapshot.removed.contains(id));
+            if snapshot.created.is_some() && kept.is_some() {
+                let why = format!("the name of {} is taken", snapshot.id);
+                return Err(StoreError::Rejected(why));
+            }
+            let after = match snapshot.created {
+                Some(_) => Some(&snapshot.id),
+                None => kept,
+            };
+            let has_rows = snapshot.rows() > snapshot.removed.len();
+            if has_rows && after != Some(&snapshot.id) {
+                let why = format!("the resource {} does not exist", snapshot.id);
+                return Err(StoreError::Rejected(why));
+            }
+            if after != before {
+                named.insert(&snapshot.name, after);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, snapshot: &Snapshot) {
+        for id in &snapshot.removed {
+            self.resources.remove(id);
+            if self.by_name.get(&snapshot.name) == Some(id) {
+                self.by_name.remove(&snapshot.name);
+            }
+        }
+        self.floor = self.floor.max(snapshot.floor.unwrap_or_default());
+        if let Some(timeout) = snapshot.created {
+            let (name, id) = (snapshot.name.clone(), snapshot.id.clone());
+            self.by_name.insert(name, id.clone());
+            self.resources.insert(id, Resource::new(timeout));
+        }
+        if let Some(resource) = self.resources.get_mut(&snapshot.id) {
+            resource.write(snapshot);
+        }
+    }
+
+    /// What the query matches, in name order.
+    fn matching<'a>(
+        &'a self,
+        query: &'a ListQuery,
+    ) -> impl Iterator<Item = (&'a ResourceName, &'a ResourceId, &'a Resource)> {
+        let prefix = query.prefix.as_str();
+        let from = match query.name_after().filter(|after| *after >= prefix) {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(prefix),
+        };
+        self.by_name
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(move |(name, _)| name.as_str().starts_with(prefix))
+            .filter_map(|(name, id)| Some((name, id, self.resources.get(id)?)))
+            .filter(|(.., resource)| query.held.is_none_or(|h| h == resource.holder.is_some()))
+    }
+
+    /// The first `limit` of those that match, smallest `key` first and then by name.
+    fn listed_by<K: Ord>(
+        &self,
+        query: &ListQuery,
+        key: impl Fn(&Resource) -> K,
+    ) -> Vec<ListedResource> {
+        let mut found: Vec<_> = self.matching(query).collect();
+        found.sort_by_key(|(.., resource)| key(resource));
+        found.truncate(query.limit);
+        found.into_iter().map(listed).collect()
+    }
+}
+
+fn listed((name, id, resource): (&ResourceName, &ResourceId, &Resource)) -> ListedResource {
+    let holder = resource.holder.as_deref();
+    ListedResource {
+        name: name.clone(),
+        id: id.clone(),
+        timeout: resource.timeout,
+        holder: holder.map(|holder| ListedHolder {
+            owner: holder.ticket.owner.clone(),
+            acquired_at: holder.acquired_at,
+            token: resource.token,
+            ttl: holder.ticket.ttl,
+        }),
+        waiting: resource.waiting(),
+        selectors: resource.selectors(),
     }
 }
 
@@ -125,13 +263,19 @@ impl Store for MemoryStore {
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let mut rows = self.rows();
+        rows.check(batch)?;
         batch.iter().for_each(|snapshot| rows.write(snapshot));
         Ok(())
     }
 
+    /// `false` also for what [`Store::commit`] would reject: it says why.
     fn commit_inline(&self, snapshot: &Snapshot) -> bool {
-        self.rows().write(snapshot);
-        true
+        let mut rows = self.rows();
+        let fits = rows.check(slice::from_ref(snapshot)).is_ok();
+        if fits {
+            rows.write(snapshot);
+        }
+        fits
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
@@ -142,8 +286,8 @@ impl Store for MemoryStore {
         Ok(rows.resources.get(id).map(|resource| StoredResource {
             id: id.clone(),
             timeout: resource.timeout,
-            lock: resource.lock.clone(),
-            selectors: resource.data.len(),
+            lock: resource.lock_rows(),
+            selectors: resource.selectors(),
         }))
     }
 
@@ -153,33 +297,20 @@ impl Store for MemoryStore {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
         let rows = self.rows();
-        let resource = rows.resources.get(id);
-        Ok(resource.and_then(|resource| resource.data.get(selector).cloned()))
+        let more = rows.resources.get(id).and_then(|r| r.more.as_ref());
+        Ok(more.and_then(|more| more.data.get(selector).cloned()))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
         let rows = self.rows();
-        let after = query.after.as_deref().unwrap_or("");
-        let by_name = query.order == ListOrder::Name;
-        let mut listed: Vec<ListedResource> = rows
-            .by_name
-            .iter()
-            .filter(|(name, _)| name.as_str().starts_with(&query.prefix))
-            .filter(|(name, _)| !by_name || name.as_str() > after)
-            .filter_map(|(name, id)| rows.listed(name, id))
-            .filter(|resource| query.held.is_none_or(|h| h == resource.holder.is_some()))
-            .collect();
-        match query.order {
-            ListOrder::Name => {}
-            ListOrder::Waiting => listed.sort_by_key(|r| std::cmp::Reverse(r.waiting)),
-            ListOrder::Held => listed.sort_by_key(|r| {
-                r.holder
-                    .as_ref()
-                    .map_or(u64::MAX, |holder| holder.acquired_at)
+        Ok(match query.order {
+            ListOrder::Name => rows.matching(query).take(query.limit).map(listed).collect(),
+            ListOrder::Waiting => rows.listed_by(query, |r| std::cmp::Reverse(r.waiting())),
+            ListOrder::Held => rows.listed_by(query, |r| {
+                let holder = r.holder.as_ref();
+                holder.map_or((true, 0), |holder| (false, holder.acquired_at))
             }),
-        }
-        listed.truncate(query.limit);
-        Ok(listed)
+        })
     }
 
     async fn close(&self) {}

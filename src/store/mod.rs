@@ -12,7 +12,9 @@
 //! | `mysql` | the production store, shared by several instances of which one is active |
 
 pub mod memory;
+pub mod mysql;
 pub mod snapshot;
+pub mod sqlite;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -74,6 +76,29 @@ pub struct ListQuery {
     pub order: ListOrder,
 }
 
+impl ListQuery {
+    /// Names with the prefix are those from the prefix up to, but not including, this one; `None`: all from
+    /// the prefix on. (The byte order of UTF-8 is the order of its characters.)
+    pub fn prefix_end(&self) -> Option<String> {
+        let mut kept = self.prefix.chars();
+        while let Some(last) = kept.next_back() {
+            // A range of characters steps over the surrogates, which no text can hold.
+            if let Some(next) = (last..=char::MAX).nth(1) {
+                return Some(format!("{}{next}", kept.as_str()));
+            }
+        }
+        None
+    }
+
+    /// `after`, where the order heeds it.
+    pub fn name_after(&self) -> Option<&str> {
+        match self.order {
+            ListOrder::Name => self.after.as_deref(),
+            ListOrder::Waiting | ListOrder::Held => None,
+        }
+    }
+}
+
 /// The order of a listing. The orders other than by name put the largest first and then go by name; they
 /// ignore `after`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,7 +150,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores all snapshots in one transaction, durably, or none of them.
     ///
-    /// [`StoreError::Rejected`]: none were stored; a smaller batch may succeed.
+    /// [`StoreError::Rejected`]: none were stored; a smaller batch may succeed. Among the reasons: a name
+    /// that another resource has, and rows of a resource that does not exist, which would be lost.
     /// [`StoreError::Unavailable`]: unknown whether they were; [`Store::open`] must be called before
     /// anything else.
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError>;
@@ -169,4 +195,27 @@ pub trait Store: Send + Sync + 'static {
 pub struct HeartbeatTimes {
     pub every_ms: u64,
     pub valid_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix_end(prefix: &str) -> Option<String> {
+        let query = ListQuery {
+            prefix: prefix.to_owned(),
+            ..ListQuery::default()
+        };
+        query.prefix_end()
+    }
+
+    #[test]
+    fn names_with_a_prefix_end_before_its_successor() {
+        assert_eq!(prefix_end("shop:").as_deref(), Some("shop;"));
+        assert_eq!(prefix_end("a\u{7f}").as_deref(), Some("a\u{80}"));
+        assert_eq!(prefix_end("\u{d7ff}").as_deref(), Some("\u{e000}"));
+        assert_eq!(prefix_end("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(prefix_end("\u{10ffff}"), None);
+        assert_eq!(prefix_end(""), None);
+    }
 }

@@ -132,7 +132,8 @@ impl Snapshot {
         self.data.clear();
     }
 
-    /// Adds a later snapshot of the same name, so that storing the result equals storing both in turn.
+    /// Adds a later snapshot of the same name, so that storing the result equals storing both in turn. (But
+    /// a document that one deletes and the other writes again keeps its earlier id where it had been stored.)
     pub fn merge(&mut self, later: Snapshot) {
         debug_assert_eq!(self.name, later.name);
         if !later.removed.is_empty() {
@@ -149,6 +150,17 @@ impl Snapshot {
         self.head = later.head.or(self.head.take());
         self.waiting.extend(later.waiting);
         self.ended.extend(later.ended);
-        self.data.extend(later.data);
+        for (selector, row) in later.data {
+            self.document(selector, row);
+        }
+    }
+
+    /// Adds a document to write (`Some`) or to delete (`None`).
+    pub fn document(&mut self, selector: Selector, mut row: Option<DataRow>) {
+        // Had the earlier one been stored by now, the later would find its row and keep its id.
+        if let (Some(Some(earlier)), Some(row)) = (self.data.get(&selector), &mut row) {
+            row.id.clone_from(&earlier.id);
+        }
+        self.data.insert(selector, row);
     }
 }

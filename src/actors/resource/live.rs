@@ -217,10 +217,7 @@ impl ResourceActor {
         let Some(patience) = self.patience(&call.op) else {
             return self.reply(call, Reply::NoResource, ctx);
         };
-        let Some(fresh) = self.shell.fresh_ticket() else {
-            log::error!("the operating system has no random numbers to give");
-            return self.reply(call, Reply::Refused, ctx);
-        };
+        let fresh = self.shell.fresh_ticket();
         let (request, caller) = (call.request, call.caller.clone());
         let full = self.is_full();
         let (kind, command) = match call.op {
@@ -633,13 +630,13 @@ impl ResourceActor {
         Some(match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
                 let row = resource.documents.write(&selector, json, commit, me);
-                snapshot.data.insert(selector.clone(), Some(row));
+                snapshot.document(selector.clone(), Some(row));
                 self.report_change(Happened::Written, &caller, token, Some(&selector));
                 Reply::Written { token }
             }
             (Kind::DeleteSelector(selector), Answer::Writable { token }) => {
                 resource.documents.delete(&selector);
-                snapshot.data.insert(selector.clone(), None);
+                snapshot.document(selector.clone(), None);
                 self.end_gets_of(&selector);
                 self.report_change(Happened::SelectorDeleted, &caller, token, Some(&selector));
                 Reply::Deleted { token }

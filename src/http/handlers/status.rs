@@ -13,26 +13,14 @@ use crate::http::wire::StatusBody;
 
 /// GET `/health`: 200 while the process serves.
 pub async fn health() -> HttpResponse {
-    HttpResponse::Ok().json(StatusBody {
-        status: "ok",
-        reason: None,
-    })
+    HttpResponse::Ok().json(StatusBody { status: "ok" })
 }
 
 /// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
-pub async fn ready(worker: Data<Worker>) -> HttpResponse {
-    match worker.router.shell.gate.check_ready() {
-        Ok(()) => HttpResponse::Ok().json(StatusBody {
-            status: "ready",
-            reason: None,
-        }),
-        Err(closed) => HttpResponse::ServiceUnavailable()
-            .insert_header((header::RETRY_AFTER, "1"))
-            .json(StatusBody {
-                status: closed.code(),
-                reason: Some(closed.to_string()),
-            }),
-    }
+pub async fn ready(worker: Data<Worker>) -> Response {
+    let gate = &worker.router.shell.gate;
+    gate.check_ready().map_err(ApiError::Closed)?;
+    Ok(HttpResponse::Ok().json(StatusBody { status: "ready" }))
 }
 
 /// GET `/metrics`: Prometheus text.

@@ -1,0 +1,82 @@
+//! What a failure of SQLite means to the caller.
+
+use rusqlite::{Error, ErrorCode};
+
+use super::super::StoreError;
+
+/// A failure while reading or writing: the content's fault, or the file's.
+pub(super) fn classify(error: Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
+            StoreError::Rejected(error.to_string())
+        }
+        Some(_) => away(error),
+        None if matches!(error, Error::ToSqlConversionFailure(_)) => {
+            StoreError::Rejected(error.to_string())
+        }
+        None => away(error),
+    }
+}
+
+/// A failure that leaves in doubt what happened.
+pub(super) fn away(error: Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+/// A failure to open the file, `has_served`: which could be opened before.
+pub(super) fn unopened(error: Error, has_served: bool) -> StoreError {
+    use ErrorCode::{
+        DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, OutOfMemory,
+        SystemIoFailure,
+    };
+    match error.sqlite_error_code() {
+        Some(NotADatabase) => StoreError::Unusable("it is not an SQLite database".to_owned()),
+        Some(DatabaseCorrupt) => StoreError::Unusable(format!(
+            "it is damaged ({error}); restore it from a backup, or move it away to start anew"
+        )),
+        Some(DatabaseBusy | DatabaseLocked | DiskFull | OutOfMemory | SystemIoFailure) => {
+            away(error)
+        }
+        _ if has_served => away(error),
+        _ => StoreError::Unusable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi;
+
+    fn failure(code: i32) -> Error {
+        Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn what_the_content_causes_is_rejected_and_what_the_file_causes_is_not() {
+        for code in [ffi::SQLITE_TOOBIG, ffi::SQLITE_CONSTRAINT_UNIQUE] {
+            assert!(matches!(classify(failure(code)), StoreError::Rejected(_)));
+        }
+        for code in [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_CORRUPT,
+        ] {
+            assert!(matches!(
+                classify(failure(code)),
+                StoreError::Unavailable(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_usable_before_is_waited_for() {
+        let error = || failure(ffi::SQLITE_CANTOPEN);
+        assert!(matches!(unopened(error(), false), StoreError::Unusable(_)));
+        assert!(matches!(
+            unopened(error(), true),
+            StoreError::Unavailable(_)
+        ));
+    }
+}

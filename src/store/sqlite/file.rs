@@ -1,0 +1,268 @@
+//! The file on disk: its folder, the lock that keeps a second process out, and its connections.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OpenFlags};
+use rustix::fs::FlockOperation;
+
+use super::super::StoreError;
+use super::{Options, error, read, schema};
+use crate::lock::FencingToken;
+
+/// Statements that are kept prepared per connection: all there are.
+const STATEMENTS_MAX: usize = 64;
+
+/// Commits check after this many pages (16 MiB) whether the log can be moved into the file. Smaller would
+/// make more commits pay for that, larger would make each of those commits slower and a restart too.
+const CHECKPOINT_PAGES: u32 = 4_000;
+
+/// The log is cut back to this size, in bytes, after a burst made it grow.
+const LOG_BYTES_KEPT: u32 = 64 << 20;
+
+/// Page caches, in KiB. Readers find most pages in the cache of the operating system.
+const WRITER_CACHE_KIB: i32 = 16 << 10;
+const READER_CACHE_KIB: i32 = 4 << 10;
+
+/// The advisory lock on `<file>.lock`. It is a file beside the database because a database file must not be
+/// opened and closed behind SQLite's back: closing any handle drops the process's POSIX locks on it.
+#[derive(Default)]
+pub(super) struct FileLock(Mutex<Option<File>>);
+
+impl FileLock {
+    fn held(&self) -> MutexGuard<'_, Option<File>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn release(&self) {
+        self.held().take();
+    }
+}
+
+/// What opening needs to know.
+pub(super) struct DatabaseFile {
+    pub(super) path: PathBuf,
+    pub(super) options: Options,
+    pub(super) lock: Arc<FileLock>,
+    pub(super) has_served: bool,
+}
+
+/// Connections to a file that is ready to serve.
+pub(super) struct OpenedFile {
+    pub(super) writer: Connection,
+    pub(super) loader: Connection,
+    pub(super) lister: Connection,
+    pub(super) floor: FencingToken,
+}
+
+impl DatabaseFile {
+    pub(super) fn open(&self) -> Result<OpenedFile, StoreError> {
+        let path = self.create().map_err(|error| self.io_failure(&error))?;
+        self.take_lock(&path)?;
+        self.connect(&path).map_err(|error| self.about(error))
+    }
+
+    /// Makes folder and file where they are missing. The answer is the path without links, so that one file
+    /// has one lock however it is named.
+    fn create(&self) -> io::Result<PathBuf> {
+        let name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        create_folder(folder)?;
+        let path = match self.path.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                folder.canonicalize()?.join(name)
+            }
+            found => found?,
+        };
+        // Tickets are capabilities: nobody else on the machine may read them.
+        let mut options = OpenOptions::new();
+        match options.write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => {
+                file.sync_all()?;
+                sync_folder(path.parent().unwrap_or(folder))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        Ok(path)
+    }
+
+    fn take_lock(&self, path: &Path) -> Result<(), StoreError> {
+        let mut held = self.lock.held();
+        if held.is_some() {
+            return Ok(());
+        }
+        let mut lock_path = OsString::from(path);
+        lock_path.push(".lock");
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|error| self.io_failure(&error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => *held = Some(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(self.unusable("another process serves it; a file serves one process"));
+            }
+            Err(error) => return Err(self.io_failure(&error.into())),
+        }
+        Ok(())
+    }
+
+    fn connect(&self, path: &Path) -> Result<OpenedFile, StoreError> {
+        let unopened = |error| error::unopened(error, self.has_served);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut writer = Connection::open_with_flags(path, flags).map_err(unopened)?;
+        let mode = self.prepare_writer(&writer).map_err(unopened)?;
+        if mode != "wal" {
+            return Err(StoreError::Unusable(format!(
+                "its file system allows the journal mode {mode} only, and WAL is needed"
+            )));
+        }
+        schema::migrate(&mut writer, unopened)?;
+        // What an earlier process or connection left in the log was perhaps never synced. Moving it into the
+        // file writes and syncs it anew, so that what is served from here on is on disk.
+        empty_log(&writer).map_err(unopened)?;
+        Ok(OpenedFile {
+            floor: read::floor(&writer).map_err(unopened)?,
+            loader: self.reader(path).map_err(unopened)?,
+            lister: self.reader(path).map_err(unopened)?,
+            writer,
+        })
+    }
+
+    /// Answers the journal mode that is in force: SQLite does not fail when it cannot have the one asked for.
+    fn prepare_writer(&self, connection: &Connection) -> rusqlite::Result<String> {
+        connection.busy_timeout(self.options.busy_timeout)?;
+        let mode =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+        if let Some(pages) = self.options.pages_max {
+            connection.pragma_update(None, "max_page_count", pages)?;
+        }
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        Ok(mode)
+    }
+
+    fn reader(&self, path: &Path) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(self.options.busy_timeout)?;
+        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        Ok(connection)
+    }
+
+    /// Says which file it was.
+    fn about(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Unusable(why) => self.unusable(&why),
+            StoreError::Unavailable(why) => {
+                StoreError::Unavailable(format!("{}: {why}", self.path.display()))
+            }
+            other => other,
+        }
+    }
+
+    fn unusable(&self, why: &str) -> StoreError {
+        StoreError::Unusable(format!("{}: {why}", self.path.display()))
+    }
+
+    fn io_failure(&self, error: &io::Error) -> StoreError {
+        let passes = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        );
+        self.about(if passes || self.has_served {
+            StoreError::Unavailable(error.to_string())
+        } else {
+            StoreError::Unusable(error.to_string())
+        })
+    }
+}
+
+/// Creates the folder and what leads to it, and syncs each new entry.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_folder(parent),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+    let busy: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        log::warn!("another program reads the database; its log is emptied later");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened() -> (tempfile::TempDir, OpenedFile) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = DatabaseFile {
+            path: folder.path().join("resources.db"),
+            options: Options::default(),
+            lock: Arc::default(),
+            has_served: false,
+        };
+        let opened = file.open().unwrap();
+        (folder, opened)
+    }
+
+    fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> T {
+        connection
+            .pragma_query_value(None, name, |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn commits_are_synced_to_a_write_ahead_log() {
+        let (_folder, opened) = opened();
+        assert_eq!(pragma::<String>(&opened.writer, "journal_mode"), "wal");
+        const FULL: i64 = 2;
+        assert_eq!(pragma::<i64>(&opened.writer, "synchronous"), FULL);
+        assert!(pragma::<bool>(&opened.writer, "foreign_keys"));
+        let pages: u32 = pragma(&opened.writer, "wal_autocheckpoint");
+        assert_eq!(pages, CHECKPOINT_PAGES);
+    }
+
+    #[test]
+    fn readers_cannot_write() {
+        let (_folder, opened) = opened();
+        for reader in [&opened.loader, &opened.lister] {
+            assert_eq!(pragma::<String>(reader, "journal_mode"), "wal");
+            assert!(reader.execute("DELETE FROM resource", []).is_err());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Tables and migrations. The version is SQLite's `user_version`.
+//!
+//! `resource` and `resource_data` have the columns of the PHP server's tables. Lock rows refer to a resource
+//! by its number: with 64 ended tickets a resource, its 32-character id would be most of what is written.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::super::StoreError;
+
+/// What brings a database from each version to the next; never changed, only added to.
+const MIGRATIONS: [&str; 1] = [V1];
+
+/// Names and ids compare by their bytes: `BINARY` is what SQLite does unless told otherwise. 64-bit numbers
+/// without sign are kept in the same 64 bits.
+///
+/// `resource_ended` has no foreign key: without one, SQLite overwrites a row in its place instead of looking
+/// for it first, and every unlock writes one.
+const V1: &str = "
+CREATE TABLE server_meta (
+    key   TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE resource (
+    nr      INTEGER PRIMARY KEY,
+    id      TEXT    NOT NULL UNIQUE,
+    name    TEXT    NOT NULL UNIQUE,
+    timeout INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE resource_data (
+    nr          INTEGER PRIMARY KEY,
+    id          TEXT    NOT NULL,
+    id_resource TEXT    NOT NULL REFERENCES resource (id),
+    selector    TEXT    NOT NULL,
+    data        TEXT    NOT NULL,
+    UNIQUE (id_resource, selector)
+) STRICT;
+
+-- The head row of every resource: its highest token, and its lease when `ticket` is set.
+CREATE TABLE resource_lock (
+    resource    INTEGER PRIMARY KEY REFERENCES resource (nr),
+    token       INTEGER NOT NULL,
+    ticket      BLOB,
+    seq         INTEGER,
+    owner       TEXT,
+    ttl         INTEGER,
+    attempt     TEXT,
+    attempt_ttl INTEGER,
+    acquired_at INTEGER
+) STRICT;
+
+-- Waiting tickets; `attempt` is the Idempotency-Key.
+CREATE TABLE resource_ticket (
+    resource    INTEGER NOT NULL REFERENCES resource (nr),
+    ticket      BLOB    NOT NULL,
+    seq         INTEGER NOT NULL,
+    owner       TEXT,
+    ttl         INTEGER,
+    attempt     TEXT,
+    attempt_ttl INTEGER,
+    PRIMARY KEY (resource, ticket)
+) STRICT, WITHOUT ROWID;
+
+-- Why tickets ended: 0 released, 1 expired, 2 forced off.
+CREATE TABLE resource_ended (
+    resource INTEGER NOT NULL,
+    slot     INTEGER NOT NULL,
+    n        INTEGER NOT NULL,
+    ticket   BLOB    NOT NULL,
+    reason   INTEGER NOT NULL,
+    PRIMARY KEY (resource, slot)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Brings the database to the version that this program knows, in one transaction.
+pub(super) fn migrate(
+    connection: &mut Connection,
+    unopened: impl Fn(rusqlite::Error) -> StoreError,
+) -> Result<(), StoreError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(&unopened)?;
+    let version: i64 = transaction
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(&unopened)?;
+    let known = usize::try_from(version).ok();
+    let Some(missing) = known.and_then(|version| MIGRATIONS.get(version..)) else {
+        return Err(StoreError::Unusable(format!(
+            "its schema has version {version}, and this program knows versions up to {}; a newer \
+             program wrote it",
+            MIGRATIONS.len()
+        )));
+    };
+    let tables = "SELECT count(*) FROM sqlite_schema";
+    let tables: i64 = transaction
+        .query_row(tables, [], |row| row.get(0))
+        .map_err(&unopened)?;
+    if version == 0 && tables > 0 {
+        return Err(StoreError::Unusable(
+            "it is the database of some other program".to_owned(),
+        ));
+    }
+    for migration in missing {
+        transaction.execute_batch(migration).map_err(&unopened)?;
+    }
+    if !missing.is_empty() {
+        transaction
+            .pragma_update(None, "user_version", MIGRATIONS.len() as i64)
+            .map_err(&unopened)?;
+    }
+    transaction.commit().map_err(&unopened)
+}

@@ -1,0 +1,226 @@
+//! A batch as one transaction.
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+
+use super::super::StoreError;
+use super::super::snapshot::{DataRow, ResourceId, Snapshot};
+use super::error::{away, classify};
+use super::read;
+use crate::lock::rows::{EndedRow, HeadRow, TicketRow};
+use crate::lock::{EndReason, FencingToken, Seconds, Selector, Ticket};
+
+/// The number that lock rows name a resource by.
+type Nr = i64;
+
+type Written = Result<(), StoreError>;
+
+/// Stores all snapshots or none; see [`super::Store::commit`].
+pub(super) fn commit(connection: &mut Connection, batch: &[Snapshot]) -> Written {
+    let transaction = Transaction::new(connection, TransactionBehavior::Immediate).map_err(away)?;
+    match batch.iter().try_for_each(|s| write(&transaction, s)) {
+        Ok(()) => transaction.commit().map_err(away),
+        Err(error) => {
+            transaction.finish().map_err(away)?;
+            Err(error)
+        }
+    }
+}
+
+fn write(db: &Connection, snapshot: &Snapshot) -> Written {
+    for id in &snapshot.removed {
+        remove(db, id)?;
+    }
+    if let Some(floor) = snapshot.floor {
+        raise_floor(db, floor)?;
+    }
+    let nr = match snapshot.created {
+        Some(timeout) => create(db, snapshot, timeout)?,
+        None if snapshot.rows() == snapshot.removed.len() => return Ok(()),
+        None => find(db, &snapshot.id)?.ok_or_else(|| {
+            StoreError::Rejected(format!("the resource {} does not exist", snapshot.id))
+        })?,
+    };
+    if let Some(head) = &snapshot.head {
+        write_head(db, nr, head)?;
+    }
+    for (ticket, row) in &snapshot.waiting {
+        match row {
+            Some(row) => write_waiting(db, nr, row)?,
+            None => remove_waiting(db, nr, *ticket)?,
+        }
+    }
+    for row in snapshot.ended.values() {
+        write_ended(db, nr, row)?;
+    }
+    for (selector, row) in &snapshot.data {
+        match row {
+            Some(row) => write_data(db, &snapshot.id, selector, row)?,
+            None => remove_data(db, &snapshot.id, selector)?,
+        }
+    }
+    Ok(())
+}
+
+fn execute(db: &Connection, sql: &str, values: impl rusqlite::Params) -> Written {
+    let executed = db
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(values));
+    executed.map(drop).map_err(classify)
+}
+
+fn find(db: &Connection, id: &ResourceId) -> Result<Option<Nr>, StoreError> {
+    db.prepare_cached("SELECT nr FROM resource WHERE id = ?1")
+        .and_then(|mut find| find.query_row([id.as_str()], |row| row.get(0)).optional())
+        .map_err(classify)
+}
+
+/// Removes a resource with all its rows. One that was created and removed before it was ever stored is
+/// nothing to remove.
+fn remove(db: &Connection, id: &ResourceId) -> Written {
+    let Some(nr) = find(db, id)? else {
+        return Ok(());
+    };
+    let data = "DELETE FROM resource_data WHERE id_resource = ?1";
+    execute(db, data, [id.as_str()])?;
+    execute(db, "DELETE FROM resource_ended WHERE resource = ?1", [nr])?;
+    execute(db, "DELETE FROM resource_ticket WHERE resource = ?1", [nr])?;
+    execute(db, "DELETE FROM resource_lock WHERE resource = ?1", [nr])?;
+    execute(db, "DELETE FROM resource WHERE nr = ?1", [nr])
+}
+
+fn raise_floor(db: &Connection, floor: FencingToken) -> Written {
+    if floor <= read::floor(db).map_err(classify)? {
+        return Ok(());
+    }
+    let sql = "REPLACE INTO server_meta (key, value) VALUES ('floor', ?1)";
+    execute(db, sql, [floor.to_string()])
+}
+
+fn create(db: &Connection, snapshot: &Snapshot, timeout: Seconds) -> Result<Nr, StoreError> {
+    let sql = "INSERT INTO resource (id, name, timeout) VALUES (?1, ?2, ?3)";
+    let (id, name) = (snapshot.id.as_str(), snapshot.name.as_str());
+    execute(db, sql, params![id, name, timeout.get()])?;
+    let nr = db.last_insert_rowid();
+    let sql = "INSERT INTO resource_lock (resource, token) VALUES (?1, 0)";
+    execute(db, sql, [nr])?;
+    Ok(nr)
+}
+
+fn write_head(db: &Connection, nr: Nr, head: &HeadRow) -> Written {
+    let token = same_bits(head.token.0);
+    let Some(holder) = &head.holder else {
+        let sql = "UPDATE resource_lock SET token = ?2, acquired_at = NULL, ticket = NULL, \
+                   seq = NULL, owner = NULL, ttl = NULL, attempt = NULL, attempt_ttl = NULL \
+                   WHERE resource = ?1";
+        return execute(db, sql, [nr, token]);
+    };
+    let sql = "UPDATE resource_lock SET token = ?2, acquired_at = ?3, ticket = ?4, seq = ?5, \
+               owner = ?6, ttl = ?7, attempt = ?8, attempt_ttl = ?9 WHERE resource = ?1";
+    let row = TicketColumns::of(&holder.ticket);
+    let acquired_at = same_bits(holder.acquired_at);
+    let values = params![
+        nr,
+        token,
+        acquired_at,
+        row.ticket,
+        row.seq,
+        row.owner,
+        row.ttl,
+        row.attempt,
+        row.attempt_ttl
+    ];
+    execute(db, sql, values)
+}
+
+fn write_waiting(db: &Connection, nr: Nr, row: &TicketRow) -> Written {
+    let sql = "REPLACE INTO resource_ticket (resource, ticket, seq, owner, ttl, attempt, \
+               attempt_ttl) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let row = TicketColumns::of(row);
+    let values = params![
+        nr,
+        row.ticket,
+        row.seq,
+        row.owner,
+        row.ttl,
+        row.attempt,
+        row.attempt_ttl
+    ];
+    execute(db, sql, values)
+}
+
+fn remove_waiting(db: &Connection, nr: Nr, ticket: Ticket) -> Written {
+    let sql = "DELETE FROM resource_ticket WHERE resource = ?1 AND ticket = ?2";
+    execute(db, sql, params![nr, ticket.bits().to_be_bytes()])
+}
+
+fn write_ended(db: &Connection, nr: Nr, row: &EndedRow) -> Written {
+    let sql = "REPLACE INTO resource_ended (resource, slot, n, ticket, reason) \
+               VALUES (?1, ?2, ?3, ?4, ?5)";
+    let ticket = row.ticket.bits().to_be_bytes();
+    let reason: u8 = match row.reason {
+        EndReason::Released => 0,
+        EndReason::Expired => 1,
+        EndReason::ForcedOff => 2,
+    };
+    execute(
+        db,
+        sql,
+        params![nr, row.slot(), same_bits(row.n), ticket, reason],
+    )
+}
+
+fn write_data(db: &Connection, id: &ResourceId, selector: &Selector, row: &DataRow) -> Written {
+    let sql = "INSERT INTO resource_data (id, id_resource, selector, data) \
+               VALUES (?1, ?2, ?3, ?4) \
+               ON CONFLICT (id_resource, selector) DO UPDATE SET data = excluded.data";
+    let json = Text(&row.json);
+    execute(
+        db,
+        sql,
+        params![row.id, id.as_str(), selector.as_str(), json],
+    )
+}
+
+fn remove_data(db: &Connection, id: &ResourceId, selector: &Selector) -> Written {
+    let sql = "DELETE FROM resource_data WHERE id_resource = ?1 AND selector = ?2";
+    execute(db, sql, [id.as_str(), selector.as_str()])
+}
+
+/// SQLite's integers have a sign; [`read`] undoes this.
+fn same_bits(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+/// Bytes stored as text as they are.
+struct Text<'a>(&'a [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
+
+/// A live ticket as both of its tables keep it.
+struct TicketColumns<'a> {
+    ticket: [u8; 16],
+    seq: i64,
+    owner: Option<&'a str>,
+    ttl: Option<u32>,
+    attempt: Option<&'a str>,
+    attempt_ttl: Option<u32>,
+}
+
+impl<'a> TicketColumns<'a> {
+    fn of(row: &'a TicketRow) -> TicketColumns<'a> {
+        let key = row.key.as_ref();
+        TicketColumns {
+            ticket: row.ticket.bits().to_be_bytes(),
+            seq: same_bits(row.seq),
+            owner: row.owner.as_ref().map(|owner| owner.as_str()),
+            ttl: row.ttl.map(Seconds::get),
+            attempt: key.map(|key| key.key.as_str()),
+            attempt_ttl: key.and_then(|key| key.ttl).map(Seconds::get),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Random histories: stored one snapshot at a time, merged, and in batches, they leave the same rows, and the
+//! same as a plain model of them. `STORE_SEED` replays a failure.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+use small_resource_server::lock::rows::{Change, LockRows, TicketRow};
+use small_resource_server::lock::{EndReason, FencingToken, Seconds, Ticket};
+use small_resource_server::store::{ResourceId, Snapshot, Store};
+
+use crate::bed::Bed;
+use crate::rows::*;
+
+const HISTORIES: u32 = 48;
+const SELECTORS: [&str; 3] = ["state", "State", "state "];
+
+/// One thing that happens to a resource.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Unless it exists.
+    Create(u32),
+    /// These only while it exists.
+    Remove(u64),
+    Lock(Change),
+    Put(usize, String),
+    Delete(usize),
+    /// The snapshot so far is handed over.
+    HandOver,
+    /// What was handed over so far becomes one batch.
+    Commit,
+}
+
+fn ticket_row() -> impl Strategy<Value = TicketRow> {
+    (0..6_u128, any::<u64>(), any::<bool>()).prop_map(|(bits, seq, full)| TicketRow {
+        seq,
+        ..if full {
+            full_ticket(bits)
+        } else {
+            plain_ticket(bits)
+        }
+    })
+}
+
+fn lock_change() -> impl Strategy<Value = Change> {
+    let reason = prop_oneof![
+        Just(EndReason::Released),
+        Just(EndReason::Expired),
+        Just(EndReason::ForcedOff),
+    ];
+    prop_oneof![
+        (any::<u64>(), ticket_row(), 0..u64::MAX / 2).prop_map(|(t, row, at)| held(t, row, at)),
+        any::<u64>().prop_map(free),
+        ticket_row().prop_map(Change::Waiting),
+        (0..6_u128).prop_map(|bits| Change::NotWaiting(Ticket::from_bits(bits))),
+        (0..200_u64, reason).prop_map(|(n, reason)| Change::Ended(ended(n, reason))),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (0..=Seconds::MAX).prop_map(Step::Create),
+        1 => any::<u64>().prop_map(Step::Remove),
+        9 => lock_change().prop_map(Step::Lock),
+        4 => (0..SELECTORS.len(), "[ -~é\u{1f600}]{0,12}").prop_map(|(s, json)| Step::Put(s, json)),
+        2 => (0..SELECTORS.len()).prop_map(Step::Delete),
+        6 => Just(Step::HandOver),
+        2 => Just(Step::Commit),
+    ]
+}
+
+/// What is stored of a resource that exists.
+#[derive(Debug, PartialEq)]
+struct Model {
+    id: ResourceId,
+    timeout: Seconds,
+    lock: LockRows,
+    data: BTreeMap<usize, (String, Bytes)>,
+}
+
+/// Plays a history under one name, into snapshots and into the model.
+struct Player {
+    snapshot: Snapshot,
+    /// What was handed over, in batches.
+    batches: Vec<Vec<Snapshot>>,
+    model: Option<Model>,
+    lives: usize,
+    floor: u64,
+    /// The id that a selector's document got in this life. A document that is deleted and written again may
+    /// have its earlier id where both were merged, so the history writes it under that one.
+    first_ids: BTreeMap<usize, String>,
+}
+
+impl Player {
+    fn new(text: &str) -> Player {
+        Player {
+            snapshot: Snapshot::empty(name(text), ResourceId::new(text)),
+            batches: vec![Vec::new()],
+            model: None,
+            lives: 0,
+            floor: 0,
+            first_ids: BTreeMap::new(),
+        }
+    }
+
+    fn play(history: &[Step], text: &str) -> Player {
+        let mut player = Player::new(text);
+        for (at, step) in history.iter().enumerate() {
+            player.step(at, step);
+        }
+        player.step(history.len(), &Step::HandOver);
+        player
+    }
+
+    fn step(&mut self, at: usize, step: &Step) {
+        match (step, &mut self.model) {
+            (Step::HandOver, _) => self.hand_over(),
+            (Step::Commit, _) => self.batches.push(Vec::new()),
+            (Step::Create(timeout), None) => self.create(seconds(i64::from(*timeout))),
+            (Step::Remove(token), Some(_)) => {
+                self.snapshot.remove(FencingToken(*token));
+                self.floor = self.floor.max(*token);
+                self.model = None;
+            }
+            (Step::Lock(change), Some(model)) => {
+                self.snapshot.change(change.clone());
+                model.lock.apply(change);
+            }
+            (Step::Put(s, json), Some(_)) => self.put(at, *s, json),
+            (Step::Delete(s), Some(model)) => {
+                self.snapshot.document(selector(SELECTORS[*s]), None);
+                model.data.remove(s);
+            }
+            (Step::Create(_), Some(_)) | (_, None) => {}
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let empty = next(&self.snapshot);
+        let full = std::mem::replace(&mut self.snapshot, empty);
+        self.batches.last_mut().unwrap().push(full);
+    }
+
+    fn create(&mut self, timeout: Seconds) {
+        self.lives += 1;
+        let id = ResourceId::new(&format!("{} {}", self.snapshot.name, self.lives));
+        self.snapshot.create(id.clone(), timeout);
+        self.first_ids.clear();
+        self.model = Some(Model {
+            id,
+            timeout,
+            lock: LockRows::default(),
+            data: BTreeMap::new(),
+        });
+    }
+
+    fn put(&mut self, at: usize, s: usize, json: &str) {
+        let Some(model) = &mut self.model else { return };
+        // Ids are unique in the whole store.
+        let fresh = format!("document {at} of {}", model.id);
+        let id = match model.data.contains_key(&s) {
+            true => fresh,
+            false => self.first_ids.entry(s).or_insert(fresh).clone(),
+        };
+        put(&mut self.snapshot, SELECTORS[s], &id, json.to_owned());
+        let row = model.data.entry(s).or_insert((id, Bytes::new()));
+        row.1 = Bytes::from(json.to_owned());
+    }
+
+    fn snapshots(&self) -> Vec<Snapshot> {
+        self.batches.concat()
+    }
+
+    /// The snapshots of each batch merged into one.
+    fn merged(&self) -> Vec<Snapshot> {
+        let merge = |batch: &Vec<Snapshot>| {
+            batch.iter().cloned().reduce(|mut earlier, later| {
+                earlier.merge(later);
+                earlier
+            })
+        };
+        self.batches.iter().filter_map(merge).collect()
+    }
+}
+
+async fn stored(store: &dyn Store, text: &str) -> Option<Model> {
+    let found = load(store, text).await?;
+    let mut data = BTreeMap::new();
+    for (s, at) in SELECTORS.iter().enumerate() {
+        if let Some(row) = document(store, &found.id, at).await {
+            data.insert(s, (row.id, row.json));
+        }
+    }
+    assert_eq!(found.selectors, data.len());
+    Some(Model {
+        id: found.id,
+        timeout: found.timeout,
+        lock: found.lock,
+        data,
+    })
+}
+
+/// Each of the three ways under a name of its own, in one store.
+async fn check(store: &dyn Store, text: &str, history: &[Step], floor: &RefCell<u64>) {
+    let [single, merged, batched] =
+        ["single", "merged", "batched"].map(|way| Player::play(history, &format!("{text} {way}")));
+    for snapshot in single.snapshots() {
+        commit(store, &[snapshot]).await;
+    }
+    for snapshot in merged.merged() {
+        commit(store, &[snapshot]).await;
+    }
+    for batch in &batched.batches {
+        commit(store, batch).await;
+    }
+    for player in [single, merged, batched] {
+        let mut expected = player.model;
+        if let Some(model) = &mut expected {
+            in_order(&mut model.lock);
+        }
+        let found = stored(store, player.snapshot.name.as_str()).await;
+        assert_eq!(found, expected, "{}", player.snapshot.name);
+        let mut highest = floor.borrow_mut();
+        *highest = player.floor.max(*highest);
+    }
+    let opened = store.open().await.unwrap();
+    assert_eq!(opened.floor.0, *floor.borrow());
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("STORE_SEED").ok();
+    given.map_or_else(rand_seed, |seed| {
+        seed.parse().expect("STORE_SEED: a number")
+    })
+}
+
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+pub async fn one_at_a_time_merged_and_batched_store_the_same<B: Bed>() {
+    let seed = seed();
+    println!("STORE_SEED={seed}");
+    let mut runner = TestRunner::new(Config {
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let histories = prop::collection::vec(step(), 0..60);
+    let bed = B::fresh().await;
+    let floor = RefCell::new(0);
+    for i in 0..HISTORIES {
+        let history = histories.new_tree(&mut runner).unwrap().current();
+        println!("history {i}: {history:?}");
+        check(bed.store(), &format!("{i}"), &history, &floor).await;
+    }
+}

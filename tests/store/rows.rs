@@ -1,0 +1,136 @@
+//! Snapshots and rows to store, and how to read them back.
+
+use bytes::Bytes;
+use small_resource_server::lock::rows::{
+    Change, EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow,
+};
+use small_resource_server::lock::{
+    EndReason, FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket,
+};
+use small_resource_server::store::snapshot::DataRow;
+use small_resource_server::store::{
+    ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
+};
+
+pub fn name(text: &str) -> ResourceName {
+    ResourceName::parse(text).unwrap()
+}
+
+pub fn selector(text: &str) -> Selector {
+    Selector::parse(text).unwrap()
+}
+
+pub fn seconds(value: i64) -> Seconds {
+    Seconds::new(value).unwrap()
+}
+
+/// A snapshot that creates a resource with a new id and a timeout of 30 seconds.
+pub fn created(text: &str) -> Snapshot {
+    let id = ResourceId::random();
+    let mut snapshot = Snapshot::empty(name(text), id.clone());
+    snapshot.create(id, seconds(30));
+    snapshot
+}
+
+/// An empty snapshot of the resource that `earlier` is about.
+pub fn next(earlier: &Snapshot) -> Snapshot {
+    Snapshot::empty(earlier.name.clone(), earlier.id.clone())
+}
+
+pub fn changed(earlier: &Snapshot, changes: impl IntoIterator<Item = Change>) -> Snapshot {
+    let mut snapshot = next(earlier);
+    changes
+        .into_iter()
+        .for_each(|change| snapshot.change(change));
+    snapshot
+}
+
+/// A waiting ticket without anything that may be left out.
+pub fn plain_ticket(bits: u128) -> TicketRow {
+    TicketRow {
+        ticket: Ticket::from_bits(bits),
+        seq: 1,
+        owner: None,
+        ttl: None,
+        key: None,
+    }
+}
+
+/// A ticket with every field set, the largest numbers among them.
+pub fn full_ticket(bits: u128) -> TicketRow {
+    TicketRow {
+        ticket: Ticket::from_bits(bits),
+        seq: u64::MAX,
+        owner: Some(Owner::parse("wörker \u{1f511} 'x\" \\ %").unwrap()),
+        ttl: Some(seconds(i64::from(Seconds::MAX))),
+        key: Some(KeyRow {
+            key: IdempotencyKey::parse(&"~".repeat(255)).unwrap(),
+            ttl: Some(seconds(0)),
+        }),
+    }
+}
+
+pub fn held(token: u64, ticket: TicketRow, acquired_at: u64) -> Change {
+    Change::Head(HeadRow {
+        token: FencingToken(token),
+        holder: Some(HolderRow {
+            ticket,
+            acquired_at,
+        }),
+    })
+}
+
+pub fn free(token: u64) -> Change {
+    Change::Head(HeadRow {
+        token: FencingToken(token),
+        holder: None,
+    })
+}
+
+pub fn ended(n: u64, reason: EndReason) -> EndedRow {
+    EndedRow {
+        n,
+        ticket: Ticket::from_bits(u128::MAX - u128::from(n)),
+        reason,
+    }
+}
+
+/// Adds a document to write.
+pub fn put(snapshot: &mut Snapshot, at: &str, id: &str, json: impl Into<Bytes>) {
+    let row = DataRow {
+        id: id.to_owned(),
+        json: json.into(),
+    };
+    snapshot.document(selector(at), Some(row));
+}
+
+pub async fn commit(store: &dyn Store, batch: &[Snapshot]) {
+    assert_eq!(store.commit(batch).await, Ok(()));
+}
+
+/// The resource as loaded, its rows in one order.
+pub async fn load(store: &dyn Store, text: &str) -> Option<StoredResource> {
+    let mut found = store.load(&name(text)).await.unwrap();
+    if let Some(resource) = &mut found {
+        in_order(&mut resource.lock);
+    }
+    found
+}
+
+/// The lock rows of a resource that is there.
+pub async fn lock_rows(store: &dyn Store, text: &str) -> LockRows {
+    load(store, text).await.expect("the resource").lock
+}
+
+pub fn in_order(rows: &mut LockRows) {
+    rows.waiting.sort_by_key(|row| row.ticket);
+    rows.ended.sort_by_key(|row| row.n);
+}
+
+pub async fn document(store: &dyn Store, id: &ResourceId, at: &str) -> Option<StoredData> {
+    store.load_data(id, &selector(at)).await.unwrap()
+}
+
+pub fn is_rejected(result: &Result<(), StoreError>) -> bool {
+    matches!(result, Err(StoreError::Rejected(_)))
+}

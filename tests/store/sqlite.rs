@@ -1,0 +1,343 @@
+//! What holds for the embedded store alone: the file, its lock, its failures.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rusqlite::Connection;
+use small_resource_server::lock::EndReason;
+use small_resource_server::lock::rows::Change;
+use small_resource_server::store::sqlite::{Options, SqliteStore};
+use small_resource_server::store::{ListQuery, Snapshot, Store, StoreError};
+use tempfile::TempDir;
+
+use crate::bed::{Bed, SqliteBed, run};
+use crate::rows::*;
+
+/// Opens a file that cannot be used and answers the sentence that says why.
+async fn refusal(path: &Path) -> String {
+    match SqliteStore::new(path).open().await {
+        Err(error @ StoreError::Unusable(_)) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn a_second_store_on_the_file_is_refused_until_the_first_is_closed() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        let link = bed.path().with_file_name("link.db");
+        symlink(bed.path(), &link).unwrap();
+        for path in [bed.path(), link] {
+            let sentence = refusal(&path).await;
+            assert!(sentence.contains(&shown(&path)), "{sentence}");
+            assert!(sentence.contains("another process serves it"), "{sentence}");
+        }
+        commit(bed.store(), &[created("printer")]).await;
+        bed.store().close().await;
+        let second = SqliteStore::new(bed.path());
+        assert!(second.open().await.is_ok());
+        assert!(load(&second, "printer").await.is_some());
+    });
+}
+
+#[test]
+fn a_store_that_is_dropped_unclosed_lets_the_next_one_in() {
+    run(async || {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("resources.db");
+        let first = SqliteStore::new(&path);
+        first.open().await.unwrap();
+        commit(&first, &[created("printer")]).await;
+        drop(first);
+        // Its threads end on their own time.
+        let second = SqliteStore::new(&path);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while second.open().await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(load(&second, "printer").await.is_some());
+    });
+}
+
+#[test]
+fn folders_that_are_missing_are_made_and_the_file_is_its_owners_alone() {
+    run(async || {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a/b/resources.db");
+        let store = SqliteStore::new(&path);
+        store.open().await.unwrap();
+        commit(&store, &[created("printer")]).await;
+        for file in ["resources.db", "resources.db-wal", "resources.db.lock"] {
+            let file = path.with_file_name(file);
+            let mode = fs::metadata(&file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+        }
+    });
+}
+
+#[test]
+fn a_newer_schema_is_refused_with_a_sentence() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        bed.store().close().await;
+        let raw = Connection::open(bed.path()).unwrap();
+        for version in [999, -1] {
+            raw.pragma_update(None, "user_version", version).unwrap();
+            let sentence = refusal(&bed.path()).await;
+            assert!(sentence.contains(&version.to_string()), "{sentence}");
+            assert!(sentence.contains(&shown(&bed.path())), "{sentence}");
+        }
+    });
+}
+
+#[test]
+fn what_is_no_database_or_another_programs_is_refused_with_a_sentence() {
+    run(async || {
+        let folder = TempDir::new().unwrap();
+        let text = folder.path().join("text.db");
+        fs::write(&text, "MYSQL_HOST=database\n".repeat(500)).unwrap();
+        let sentence = refusal(&text).await;
+        assert!(sentence.contains("not an SQLite database"), "{sentence}");
+
+        let other = folder.path().join("other.db");
+        let raw = Connection::open(&other).unwrap();
+        raw.execute_batch("CREATE TABLE notes (text)").unwrap();
+        drop(raw);
+        let sentence = refusal(&other).await;
+        assert!(sentence.contains("other program"), "{sentence}");
+
+        let sentence = refusal(folder.path()).await;
+        assert!(sentence.contains(&shown(folder.path())), "{sentence}");
+    });
+}
+
+/// A closed database with a few hundred pages.
+async fn filled_file() -> SqliteBed {
+    let bed = SqliteBed::fresh().await;
+    let batch: Vec<Snapshot> = (0..200)
+        .map(|i| {
+            let mut snapshot = created(&format!("n{i}"));
+            put(&mut snapshot, "state", "id", "x".repeat(2_000));
+            snapshot
+        })
+        .collect();
+    commit(bed.store(), &batch).await;
+    bed.store().close().await;
+    bed
+}
+
+#[test]
+fn a_truncated_file_is_refused_with_a_sentence() {
+    run(async || {
+        let bed = filled_file().await;
+        let bytes = fs::read(bed.path()).unwrap();
+        for length in [100, 4_096, bytes.len() / 2, bytes.len() - 4_096] {
+            fs::write(bed.path(), &bytes[..length]).unwrap();
+            let sentence = refusal(&bed.path()).await;
+            assert!(
+                sentence.contains(&shown(&bed.path())),
+                "{length}: {sentence}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_damaged_page_is_an_error_and_no_panic() {
+    run(async || {
+        let bed = filled_file().await;
+        let mut bytes = fs::read(bed.path()).unwrap();
+        // Every page but the first, which holds the schema.
+        bytes[4_096..].fill(0xa5);
+        fs::write(bed.path(), &bytes).unwrap();
+        let store = SqliteStore::new(bed.path());
+        if let Err(error) = store.open().await {
+            assert!(matches!(error, StoreError::Unusable(_)), "{error}");
+            return;
+        }
+        let all = ListQuery {
+            limit: 10,
+            ..ListQuery::default()
+        };
+        let away = |error: StoreError| matches!(error, StoreError::Unavailable(_));
+        assert!(store.load(&name("n1")).await.is_err_and(away));
+        assert!(store.list(&all).await.is_err_and(away));
+        assert!(store.commit(&[created("new")]).await.is_err_and(away));
+    });
+}
+
+#[test]
+fn nothing_is_served_before_opening_and_after_closing() {
+    run(async || {
+        let folder = TempDir::new().unwrap();
+        let store = SqliteStore::new(folder.path().join("resources.db"));
+        let is_away = async |store: &SqliteStore| {
+            let committed = store.commit(&[created("printer")]).await;
+            let loaded = store.load(&name("printer")).await;
+            matches!(committed, Err(StoreError::Unavailable(_)))
+                && matches!(loaded, Err(StoreError::Unavailable(_)))
+        };
+        assert!(is_away(&store).await);
+        store.open().await.unwrap();
+        store.close().await;
+        assert!(is_away(&store).await);
+        store.open().await.unwrap();
+        assert!(load(&store, "printer").await.is_none());
+    });
+}
+
+#[test]
+fn a_load_sees_each_commit_whole() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        let printer = created("printer");
+        commit(bed.store(), std::slice::from_ref(&printer)).await;
+        let rounds = 300;
+        let writing = async {
+            for n in 1..=rounds {
+                let mut snapshot = changed(
+                    &printer,
+                    [
+                        free(n),
+                        Change::Waiting(plain_ticket(u128::from(n))),
+                        Change::Ended(ended(n, EndReason::Released)),
+                    ],
+                );
+                put(&mut snapshot, &format!("s{n}"), "id", "1");
+                commit(bed.store(), &[snapshot]).await;
+            }
+        };
+        let reading = async {
+            let mut seen = 0;
+            while seen < rounds {
+                let found = load(bed.store(), "printer").await.unwrap();
+                let token = found.lock.head.token.0;
+                assert!(token >= seen, "a load never goes back");
+                assert_eq!(found.lock.waiting.len() as u64, token);
+                assert_eq!(found.selectors as u64, token);
+                assert_eq!(found.lock.ended.last().map_or(0, |row| row.n), token);
+                seen = token;
+            }
+        };
+        tokio::join!(writing, reading);
+    });
+}
+
+fn with_pages(pages_max: Option<u32>) -> Options {
+    Options {
+        pages_max,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_full_disk_makes_the_store_unavailable_until_there_is_room_again() {
+    run(async || {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("resources.db");
+        let store = SqliteStore::with_options(&path, with_pages(Some(100)));
+        store.open().await.unwrap();
+        let printer = created("printer");
+        commit(&store, std::slice::from_ref(&printer)).await;
+        let mut big = changed(&printer, [free(9)]);
+        put(&mut big, "big", "id", "x".repeat(1 << 20));
+        let batch = [created("scanner"), big];
+
+        let result = store.commit(&batch).await;
+        assert!(
+            matches!(result, Err(StoreError::Unavailable(_))),
+            "{result:?}"
+        );
+        let blind = store.load(&name("printer")).await;
+        assert!(
+            matches!(blind, Err(StoreError::Unavailable(_))),
+            "{blind:?}"
+        );
+
+        store.open().await.unwrap();
+        assert_eq!(load(&store, "scanner").await, None);
+        assert_eq!(lock_rows(&store, "printer").await.head.token.0, 0);
+        commit(&store, &[changed(&printer, [free(1)])]).await;
+
+        store.set_options(with_pages(None));
+        store.open().await.unwrap();
+        commit(&store, &batch).await;
+        assert_eq!(lock_rows(&store, "printer").await.head.token.0, 9);
+    });
+}
+
+/// A store that does not wait long for a file that some other program has locked.
+fn hasty(path: &Path) -> SqliteStore {
+    let options = Options {
+        busy_timeout: Duration::from_millis(50),
+        ..Options::default()
+    };
+    SqliteStore::with_options(path, options)
+}
+
+#[test]
+fn a_file_locked_by_another_program_makes_the_store_unavailable_until_it_is_free() {
+    run(async || {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("resources.db");
+        let store = hasty(&path);
+        store.open().await.unwrap();
+        let shell = Connection::open(&path).unwrap();
+        shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let away = |error: StoreError| matches!(error, StoreError::Unavailable(_));
+        assert!(store.commit(&[created("printer")]).await.is_err_and(away));
+        assert!(store.open().await.is_err_and(away));
+        shell.execute_batch("ROLLBACK").unwrap();
+        store.open().await.unwrap();
+        assert_eq!(load(&store, "printer").await, None);
+        commit(&store, &[created("printer")]).await;
+    });
+}
+
+#[test]
+fn commits_that_nobody_awaits_any_more_never_land_after_opening_again() {
+    run(async || {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("resources.db");
+        let store = SqliteStore::new(&path);
+        store.open().await.unwrap();
+        let shell = Connection::open(&path).unwrap();
+        shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // The first is under way and waits for the shell, the second waits for the first.
+        let (first, second) = ([created("first")], [created("second")]);
+        assert!(store.commit(&first).now_or_never().is_none());
+        assert!(store.commit(&second).now_or_never().is_none());
+        shell.execute_batch("ROLLBACK").unwrap();
+        store.open().await.unwrap();
+        assert_eq!(load(&store, "second").await, None);
+        let landed = load(&store, "first").await;
+        commit(&store, &[created("third")]).await;
+        assert_eq!(load(&store, "first").await, landed);
+        assert_eq!(load(&store, "second").await, None);
+    });
+}
+
+#[test]
+fn the_log_stays_bounded_under_many_commits() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        let printer = created("printer");
+        commit(bed.store(), std::slice::from_ref(&printer)).await;
+        let log = bed.path().with_file_name("resources.db-wal");
+        // 64 times a mebibyte: four times the size from which commits move the log into the file.
+        for i in 0..64 {
+            let mut snapshot = next(&printer);
+            put(&mut snapshot, "big", "id", format!("{i}").repeat(1 << 19));
+            commit(bed.store(), &[snapshot]).await;
+            assert!(fs::metadata(&log).unwrap().size() < 24 << 20);
+        }
+    });
+}
