@@ -9,6 +9,8 @@
 //! | `metrics` | numbers for the people who run it; a leaf that actors and `http` write to |
 //! | [`config`] | settings as types, where each came from, validation |
 //! | `app` | puts it together: `build`, `port`, `run_until_stopped` |
+//! | `reload` | SIGHUP: what changes without a restart |
+//! | `logging` | the log, whose filter can change |
 //! | [`cli`] | the command line |
 //!
 //! Dependencies point one way: `http -> actors -> lock`, and `actors -> store -> lock`'s plain types.
@@ -23,5 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod lock;
+pub mod logging;
 pub mod metrics;
+pub mod reload;
 pub mod store;

@@ -104,9 +104,16 @@ impl Persistence {
     }
 
     fn opened(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
-        if let Some(first) = self.first_open.take() {
-            let _ = first.send(result.clone().map(|_| ()));
+        let first = self.first_open.take();
+        let told = result.clone().map(|_| ());
+        self.act_on(result, sent, ctx);
+        // Only now: whoever is told finds the gate as the result left it.
+        if let Some(first) = first {
+            let _ = first.send(told);
         }
+    }
+
+    fn act_on(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
         let pause = match result {
             Ok(opened) => return self.serve(opened, sent, ctx),
             Err(StoreError::Standby) => {

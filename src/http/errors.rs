@@ -36,6 +36,8 @@ pub enum ApiError {
     TooLarge(usize),
     SlowBody,
     TooManyWaiters,
+    /// Too many requests; when to come back is in the headers.
+    RateLimited,
     /// The store would not take it.
     Refused,
     Closed(Closed),
@@ -126,6 +128,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "the body is larger than MAX_BODY_BYTES",
     ),
     (
+        429,
+        "rate_limited",
+        "more than RATE_LIMIT_PER_SECOND; Retry-After says when to come back",
+    ),
+    (
         503,
         "too_many_waiters",
         "MAX_WAITERS or MAX_WAITERS_PER_RESOURCE wait already",
@@ -184,6 +191,7 @@ impl ApiError {
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             ApiError::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             ApiError::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
+            ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             ApiError::Refused => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
             ApiError::Closed(closed) => (StatusCode::SERVICE_UNAVAILABLE, closed.code()),
         }
@@ -244,6 +252,9 @@ impl fmt::Display for ApiError {
             }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
             ApiError::TooManyWaiters => f.write_str("Too many requests wait for a lock."),
+            ApiError::RateLimited => {
+                f.write_str("Too many requests; wait as long as Retry-After says.")
+            }
             ApiError::Refused => f.write_str("The store refused the change; it did not happen."),
             ApiError::Closed(closed) => {
                 let text = closed.to_string();
@@ -307,6 +318,7 @@ mod tests {
             ApiError::TooLarge(1),
             ApiError::SlowBody,
             ApiError::TooManyWaiters,
+            ApiError::RateLimited,
             ApiError::Refused,
             ApiError::Closed(Closed::Starting),
             ApiError::Closed(Closed::Standby),
@@ -324,7 +336,8 @@ mod tests {
             ApiError::Method(_) | ApiError::Exists | ApiError::Locked(_) => {}
             ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
             ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
-            ApiError::TooManyWaiters | ApiError::Refused | ApiError::Closed(_) => {}
+            ApiError::TooManyWaiters | ApiError::RateLimited => {}
+            ApiError::Refused | ApiError::Closed(_) => {}
         }
     }
 

@@ -13,10 +13,10 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{Error, HttpMessage, HttpRequest};
-use ipnet::IpNet;
 
-use super::client::client_address;
+use super::client;
 use super::errors::{self, ApiError};
+use super::policy::SharedPolicy;
 use super::routes::Route;
 use crate::actors::Caller;
 use crate::actors::caller::RequestTag;
@@ -30,18 +30,18 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// One per HTTP worker.
 pub struct Observer {
     numbers: Arc<WorkerRequests>,
-    trusted: Arc<[IpNet]>,
+    policy: SharedPolicy,
     access_log: bool,
     worker: u32,
     next: Cell<u64>,
 }
 
 impl Observer {
-    /// `trusted`: peers whose `X-Forwarded-For` is believed. `access_log`: one line per request.
-    pub fn new(numbers: Arc<WorkerRequests>, trusted: Arc<[IpNet]>, access_log: bool) -> Observer {
+    /// `policy`: knows the proxies to believe. `access_log`: one line per request.
+    pub fn new(numbers: Arc<WorkerRequests>, policy: SharedPolicy, access_log: bool) -> Observer {
         Observer {
             numbers,
-            trusted,
+            policy,
             access_log,
             worker: rand::random(),
             next: Cell::new(1),
@@ -64,7 +64,10 @@ impl Observer {
     fn caller(&self, request: &ServiceRequest) -> Caller {
         let peer = request.peer_addr().map(|peer| peer.ip());
         Caller {
-            address: peer.map(|peer| client_address(peer, request.headers(), &self.trusted)),
+            address: peer.map(|peer| {
+                let trusted = &self.policy.load().trusted_proxies;
+                client::address(peer, request.headers(), trusted)
+            }),
             tag: self.tag(request),
         }
     }

@@ -156,6 +156,7 @@ const ALWAYS: &[&str] = &[
     "key_insufficient",
     "route_unknown",
     "method_not_allowed",
+    "rate_limited",
     "starting",
     "standby",
     "store_unavailable",
@@ -228,7 +229,7 @@ fn refusal(status: u16, codes: &[&str]) -> Option<ResponseBuilder> {
     if status == 405 {
         response = response.header("Allow", header("The methods that the path takes."));
     }
-    if status == 503 {
+    if status == 429 || status == 503 {
         response = response.header("Retry-After", retry_after());
     }
     Some(response)
@@ -330,6 +331,17 @@ fn delete_resource() -> OperationBuilder {
     .parameter(name_parameter())
     .parameter(ticket_parameter())
     .response("204", with_token(response("It is gone.")))
+}
+
+/// As [`at_document`] with a selector, where the ticket cannot be left out.
+fn at_ticket(operation: OperationBuilder) -> OperationBuilder {
+    let ticket = string().pattern(Some("^[!-~]+$"));
+    let what = "The ticket that the lock was answered with.";
+    let parameter = parameter("X-Ticket", ParameterIn::Header, what, ticket);
+    operation
+        .parameter(name_parameter())
+        .parameter(selector_parameter())
+        .parameter(parameter.required(Required::True).build())
 }
 
 /// `selector`: whether the path has one. The path of force-unlock has none, and is, for other methods than
@@ -443,7 +455,7 @@ fn unlock(suffix: &str) -> OperationBuilder {
         "LOCK",
         codes,
     );
-    at_document(operation, true).response("200", body::<UnlockedBody>("The ticket has ended."))
+    at_ticket(operation).response("200", body::<UnlockedBody>("The ticket has ended."))
 }
 
 fn renew(suffix: &str) -> OperationBuilder {
@@ -458,7 +470,7 @@ fn renew(suffix: &str) -> OperationBuilder {
         "LOCK",
         codes,
     );
-    at_document(operation, true)
+    at_ticket(operation)
         .request_body(Some(request::<RenewBody>(false)))
         .response(
             "200",

@@ -122,6 +122,10 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         (Route::Resources, "GET") => resources::list(req, worker).await,
         (Route::Resources, "POST") => resources::create(req, payload, worker).await,
         (Route::ForceUnlock, "POST") => locks::force_unlock(req, payload, worker).await,
+        // The same path is force-unlock with POST.
+        (Route::Data, _) if req.uri().path().ends_with("/force-unlock") => {
+            Err(ApiError::Method("GET, PUT, DELETE, POST"))
+        }
         (route, _) => Err(ApiError::Method(route.allow())),
     }
 }

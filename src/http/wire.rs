@@ -115,9 +115,35 @@ pub struct ForceBody {
     #[schema(schema_with = openapi::name_schema)]
     pub reason: String,
     /// Ends this very lease or none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "token")]
     #[schema(schema_with = openapi::optional_token_schema)]
     pub fencing_token: Option<u64>,
+}
+
+/// JSON knows one kind of number: 30.0 is as whole as 30. `None`: it is not whole, negative, or too large.
+fn whole(number: f64) -> Option<u64> {
+    // 2^64, which is the first float that does not fit.
+    let fits = number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&number);
+    fits.then_some(number as u64)
+}
+
+/// A fencing token as a client repeats it; `null` counts as absent.
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Fraction(f64),
+        Other(de::IgnoredAny),
+    }
+    let value = match Option::<Written>::deserialize(deserializer)? {
+        None => return Ok(None),
+        Some(Written::Number(number)) => Some(number),
+        Some(Written::Fraction(number)) => whole(number),
+        Some(Written::Other(_)) => None,
+    };
+    let error = || de::Error::custom("fencingToken must be an integer that is not negative");
+    value.map(Some).ok_or_else(error)
 }
 
 /// Seconds as an integer or a numeric string, 0 to 2147483647; `null` counts as absent.
@@ -126,12 +152,14 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>
     #[serde(untagged)]
     enum Written {
         Number(i64),
+        Fraction(f64),
         Text(String),
         Other(de::IgnoredAny),
     }
     let value = match Option::<Written>::deserialize(deserializer)? {
         None => return Ok(None),
         Some(Written::Number(number)) => Some(number),
+        Some(Written::Fraction(number)) => whole(number).and_then(|n| i64::try_from(n).ok()),
         Some(Written::Text(text)) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
         Some(Written::Text(_) | Written::Other(_)) => None,
     };
@@ -284,16 +312,20 @@ mod tests {
         assert_eq!(parse("\"30\""), Some(Some(30)));
         assert_eq!(parse("null"), Some(None));
         assert_eq!(parse("2147483647"), Some(Some(2_147_483_647)));
+        assert_eq!(parse("30.0"), Some(Some(30)));
+        assert_eq!(parse("3e1"), Some(Some(30)));
         for bad in [
             "-1",
             "2147483648",
             "1.5",
+            "1e-3",
+            "1e300",
+            "-1.0",
             "\"\"",
             "\"1.5\"",
             "\"-1\"",
             "true",
             "[]",
-            "1e3",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
