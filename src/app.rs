@@ -16,10 +16,11 @@ use crate::actors::persistence::{Attach, Finish, Persistence};
 use crate::actors::registry::Registry;
 use crate::actors::shell::ShellSettings;
 use crate::actors::{Router, Shell};
-use crate::config::{Settings, StoreKind};
+use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::auth::{Keys, Right};
 use crate::http::server::{self, HttpLimits};
 use crate::store::memory::MemoryStore;
+use crate::store::mysql::{self, MysqlStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -216,7 +217,34 @@ fn store(settings: &Settings) -> Arc<dyn Store> {
     match &settings.store.kind {
         StoreKind::Memory => Arc::new(MemoryStore::default()),
         StoreKind::Sqlite { path } => Arc::new(SqliteStore::new(path)),
-        StoreKind::Mysql(_) => Arc::new(MemoryStore::default()),
+        StoreKind::Mysql(mysql) => Arc::new(MysqlStore::new(mysql_options(settings, mysql))),
+    }
+}
+
+/// The settings as the MySQL store takes them.
+pub fn mysql_options(settings: &Settings, mysql: &MysqlSettings) -> mysql::Options {
+    mysql::Options {
+        host: mysql.host.clone(),
+        port: mysql.port,
+        database: mysql.database.clone(),
+        user: mysql.user.clone(),
+        password: mysql.password.expose().to_owned(),
+        pool_size: mysql.pool_size,
+        tls: match &mysql.tls {
+            MysqlTls::Off => mysql::Tls::Off,
+            MysqlTls::Required => mysql::Tls::Required,
+            MysqlTls::VerifyCa { ca } => mysql::Tls::Verified {
+                ca_file: ca.clone(),
+                host: false,
+            },
+            MysqlTls::VerifyIdentity { ca } => mysql::Tls::Verified {
+                ca_file: ca.clone(),
+                host: true,
+            },
+        },
+        timeout: settings.store.timeout,
+        instance_lease: settings.store.instance_lease,
+        adopt: settings.lock.compatibility,
     }
 }
 

@@ -4,6 +4,7 @@
 //! every variable that the help lists; `app` serves.
 
 mod healthcheck;
+mod revert;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -16,6 +17,7 @@ use crate::config::variables::VARIABLES;
 use crate::config::{ConfigError, EXIT_CONFIG, Settings};
 
 pub use healthcheck::healthcheck;
+pub use revert::revert_to_php;
 
 /// A lock server over HTTP: named resources with a first-come queue, leases, fencing tokens and shared
 /// JSON data.

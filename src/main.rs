@@ -16,7 +16,8 @@ fn main() -> ExitCode {
         Command::Serve => serve(settings),
         Command::Healthcheck => cli::healthcheck(&settings),
         Command::CheckConfig => cli::check_config(&settings),
-        Command::Openapi | Command::RevertToPhp { .. } => ExitCode::FAILURE,
+        Command::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
+        Command::Openapi => ExitCode::FAILURE,
     }
 }
 

@@ -104,9 +104,20 @@ impl Persistence {
     }
 
     fn opened(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
+        let told = result.clone().map(|_| ());
+        self.serve_or_retry(result, sent, ctx);
+        // Last: the server listens from then on, and its first request must find the gate as it is.
         if let Some(first) = self.first_open.take() {
-            let _ = first.send(result.clone().map(|_| ()));
+            let _ = first.send(told);
         }
+    }
+
+    fn serve_or_retry(
+        &mut self,
+        result: Result<Opened, StoreError>,
+        sent: u64,
+        ctx: &mut Context<Self>,
+    ) {
         let pause = match result {
             Ok(opened) => return self.serve(opened, sent, ctx),
             Err(StoreError::Standby) => {

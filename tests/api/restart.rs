@@ -223,4 +223,42 @@ durable_tests! {
         app.put("printer/s", "2").ticket(&ticket).expect(204);
         assert!(app.is_locked("printer"));
     }
+
+    fn what_was_answered_outlives_a_kill(store) {
+        let mut app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let mut highest = 0;
+        for round in 0..3 {
+            let program = app.restart_as_program();
+            let name = format!("made-{round}");
+            app.create(&name, 0).expect(201);
+            let (holder, token) = app.hold("printer/s");
+            assert!(token > highest, "{token} after {highest}");
+            highest = token;
+            let queue: Vec<String> = (0..3).map(|_| app.queue("printer/s")).collect();
+            let text = format!(" [\"{round}\", 1e999]");
+            app.put("printer/s", &text).ticket(&holder).expect(204);
+            program.kill();
+
+            let program = app.restart_as_program();
+            app.describe(&name).expect(200);
+            assert_eq!(app.data("printer/s"), text);
+            app.lock("printer/s").query("queue=0").refused(409, "locked");
+            let kept = app.lock("printer/s").ticket(&holder).expect(200);
+            assert_eq!(kept.token(), token);
+            for (index, ticket) in queue.iter().enumerate() {
+                let place = app.lock("printer/s").ticket(ticket).expect(200);
+                assert_eq!(place.json()["position"], index + 1);
+                assert_eq!(place.ticket(), *ticket);
+            }
+            for ticket in &queue {
+                app.unlock("printer/s", ticket).expect(200);
+            }
+            app.unlock("printer/s", &holder).expect(200);
+            program.kill();
+        }
+        app.restart_with(&[]);
+        assert!(!app.is_locked("printer"));
+        assert_eq!(app.names().len(), 4);
+    }
 }
