@@ -78,6 +78,8 @@ enum Place {
     Memory,
     Folder(TempDir),
     Database(Database),
+    /// Another server's.
+    Shared,
 }
 
 impl Place {
@@ -91,7 +93,7 @@ impl Place {
 
     fn settings(&self) -> Vec<(String, String)> {
         match self {
-            Place::Memory => pairs(&[("STORE", "memory")]),
+            Place::Memory | Place::Shared => pairs(&[("STORE", "memory")]),
             Place::Database(database) => {
                 let options = database.options();
                 pairs(&[
@@ -102,8 +104,8 @@ impl Place {
                     ("MYSQL_USER", &options.user),
                     ("MYSQL_PASSWORD", &options.password),
                     ("MYSQL_POOL_SIZE", "2"),
-                    // A restart after a kill waits for it.
-                    ("INSTANCE_LEASE_SECONDS", "1"),
+                    // A machine that stalls must not end it.
+                    ("INSTANCE_LEASE_SECONDS", "30"),
                 ])
             }
             Place::Folder(folder) => {
@@ -129,6 +131,10 @@ fn settings(place: &Place, given: &[(&str, &str)]) -> Vec<(String, String)> {
         ("HTTP_PORT", "0"),
         ("HTTP_WORKERS", "1"),
         ("SHUTDOWN_SECONDS", "5"),
+        ("STORE_TIMEOUT_SECONDS", "60"),
+        // A machine that stalls for seconds must not change who is near.
+        ("CLAIM_SECONDS", "600"),
+        ("TICKET_TTL_SECONDS", "600"),
         ("RESOURCE_READ", READ),
         ("RESOURCE_READ_LOCK", LOCK),
         ("RESOURCE_WRITE", WRITE),
@@ -174,6 +180,11 @@ impl Server {
     /// Stops, and starts again on the same store.
     pub fn restart_with(&mut self, given: &[(&str, &str)]) {
         self.stop();
+        self.start_again(given);
+    }
+
+    /// On the same store, after `stop`.
+    pub fn start_again(&mut self, given: &[(&str, &str)]) {
         let (address, running) = launch(settings(&self.place, given));
         self.address = address;
         self.running = Some(running);
@@ -181,16 +192,26 @@ impl Server {
     }
 
     /// A database may be ours a moment after the server listens.
-    fn until_it_serves(&self) {
+    pub fn until_it_serves(&self) {
         until("the server is ready", || {
             self.call("GET", "/ready").send().status == 200
         });
     }
 
+    /// Another server on the same store.
+    pub fn start_beside(&self) -> Server {
+        let (address, running) = launch(settings(&self.place, &[]));
+        Server {
+            address,
+            running: Some(running),
+            place: Place::Shared,
+        }
+    }
+
     /// Stops, and goes on as the built program in a process of its own, which can be killed.
-    pub fn restart_as_program(&mut self) -> Program {
+    pub fn restart_as_program(&mut self, given: &[(&str, &str)]) -> Program {
         self.stop();
-        let program = Program::start(settings(&self.place, &[]));
+        let program = Program::start(settings(&self.place, given));
         self.address = program.address;
         program
     }
@@ -202,7 +223,7 @@ impl Server {
         Some(running.thread)
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let ended = self.begin_stop().map(JoinHandle::join);
         let panicked = matches!(ended, Some(Err(_)));
         assert!(!panicked || std::thread::panicking(), "the server panicked");
