@@ -8,6 +8,8 @@
 //! | `http` | routes, handlers, wire types, errors |
 //! | [`config`] | settings as types, where each came from, validation |
 //! | `app` | puts it together: `build`, `port`, `run_until_stopped` |
+//! | `reload` | SIGHUP: what changes without a restart |
+//! | `logging` | the log, whose filter can change |
 //! | [`cli`] | the command line |
 //!
 //! Dependencies point one way: `http -> actors -> lock`, and `actors -> store -> lock`'s plain types.
@@ -22,4 +24,6 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod lock;
+pub mod logging;
+pub mod reload;
 pub mod store;

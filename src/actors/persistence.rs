@@ -104,20 +104,16 @@ impl Persistence {
     }
 
     fn opened(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
+        let first = self.first_open.take();
         let told = result.clone().map(|_| ());
-        self.serve_or_retry(result, sent, ctx);
-        // Last: the server listens from then on, and its first request must find the gate as it is.
-        if let Some(first) = self.first_open.take() {
+        self.act_on(result, sent, ctx);
+        // Only now: whoever is told finds the gate as the result left it.
+        if let Some(first) = first {
             let _ = first.send(told);
         }
     }
 
-    fn serve_or_retry(
-        &mut self,
-        result: Result<Opened, StoreError>,
-        sent: u64,
-        ctx: &mut Context<Self>,
-    ) {
+    fn act_on(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
         let pause = match result {
             Ok(opened) => return self.serve(opened, sent, ctx),
             Err(StoreError::Standby) => {

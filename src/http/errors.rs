@@ -9,7 +9,7 @@ use actix_web::{HttpResponse, ResponseError};
 use super::auth::Right;
 use super::wire::{ErrorBody, HolderBody};
 use crate::actors::Closed;
-use crate::lock::EndReason;
+use crate::lock::{EndReason, FencingToken};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ApiError {
@@ -23,7 +23,8 @@ pub enum ApiError {
     DeadTicket(Option<EndReason>),
     NoRoute,
     NoResource,
-    NoSelector,
+    /// With the fencing token, where the holder asked.
+    NoSelector(Option<FencingToken>),
     /// The methods that the path has.
     Method(&'static str),
     Exists,
@@ -35,6 +36,8 @@ pub enum ApiError {
     TooLarge(usize),
     SlowBody,
     TooManyWaiters,
+    /// Too many requests; when to come back is in the headers.
+    RateLimited,
     /// The store would not take it.
     Refused,
     Closed(Closed),
@@ -52,7 +55,7 @@ impl ApiError {
             ApiError::DeadTicket(Some(reason)) => (StatusCode::FORBIDDEN, reason.code()),
             ApiError::NoRoute => (StatusCode::NOT_FOUND, "route_unknown"),
             ApiError::NoResource => (StatusCode::NOT_FOUND, "resource_unknown"),
-            ApiError::NoSelector => (StatusCode::NOT_FOUND, "selector_unknown"),
+            ApiError::NoSelector(_) => (StatusCode::NOT_FOUND, "selector_unknown"),
             ApiError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             ApiError::Exists => (StatusCode::CONFLICT, "resource_exists"),
             ApiError::Locked(_) => (StatusCode::CONFLICT, "locked"),
@@ -63,6 +66,7 @@ impl ApiError {
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             ApiError::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             ApiError::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
+            ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             ApiError::Refused => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
             ApiError::Closed(closed) => (StatusCode::SERVICE_UNAVAILABLE, closed.code()),
         }
@@ -102,7 +106,7 @@ impl fmt::Display for ApiError {
             }),
             ApiError::NoRoute => f.write_str("There is nothing at this path."),
             ApiError::NoResource => f.write_str("There is no resource of this name."),
-            ApiError::NoSelector => {
+            ApiError::NoSelector(_) => {
                 f.write_str("Nothing was ever written at this selector of the resource.")
             }
             ApiError::Method(allow) => {
@@ -123,6 +127,9 @@ impl fmt::Display for ApiError {
             }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
             ApiError::TooManyWaiters => f.write_str("Too many requests wait for a lock."),
+            ApiError::RateLimited => {
+                f.write_str("Too many requests; wait as long as Retry-After says.")
+            }
             ApiError::Refused => f.write_str("The store refused the change; it did not happen."),
             ApiError::Closed(closed) => {
                 let text = closed.to_string();
@@ -145,6 +152,9 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(status);
         if let ApiError::Method(allow) = self {
             response.insert_header((header::ALLOW, *allow));
+        }
+        if let ApiError::NoSelector(Some(token)) = self {
+            response.insert_header(("x-fencing-token", token.0));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((header::RETRY_AFTER, "1"));

@@ -21,7 +21,7 @@ pub const JSON_DEPTH_MAX: usize = 127;
 /// Does the request carry a key with this right, and may this instance answer at all?
 pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<(), ApiError> {
     let presented = req.headers().get("x-api-key").ok_or(ApiError::KeyMissing)?;
-    let right = worker.keys.right_of(presented.as_bytes());
+    let right = worker.policy.load().keys.right_of(presented.as_bytes());
     match right {
         None => Err(ApiError::KeyUnknown),
         Some(right) if right < needed => Err(ApiError::KeyInsufficient(needed)),

@@ -205,6 +205,7 @@ api_tests! {
         let calls = [
             app.lock("printer/s"), app.get("printer/s"), app.read("printer/s"),
             app.put("printer/s", "2"), app.renew("printer/s", &ticket),
+            app.get("printer/none"), app.read("printer/none"), app.delete("printer/none"),
         ];
         for call in calls {
             assert_eq!(call.ticket(&ticket).send().token(), token);

@@ -16,8 +16,8 @@ use crate::actors::persistence::LoadData;
 use crate::actors::shell::Shell;
 use crate::lock::rows::HeadRow;
 use crate::lock::{
-    Answer, Bearer, Command, LockState, Millis, Outcome, Patience, RequestId, Seconds, Selector,
-    Ticket,
+    Answer, Bearer, Command, FencingToken, LockState, Millis, Outcome, Patience, RequestId,
+    Seconds, Selector, Ticket,
 };
 use crate::store::{ResourceId, Snapshot, StoreError, StoredData};
 
@@ -33,7 +33,7 @@ enum Kind {
     Plain,
     Get(Selector),
     /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
-    GetAbsent,
+    GetAbsent(Bearer),
     Write(Selector, Bytes),
     DeleteSelector(Selector),
     Delete,
@@ -156,6 +156,14 @@ impl Resource {
         }
     }
 
+    /// The fencing token of the lease, if this is its holder.
+    fn token_of(&self, bearer: Bearer) -> Option<FencingToken> {
+        match bearer {
+            Bearer::Ticket(ticket) => self.core.token_of(ticket),
+            Bearer::Nobody | Bearer::Stranger => None,
+        }
+    }
+
     fn live_ticket(&self, bearer: Bearer) -> Option<Ticket> {
         match bearer {
             Bearer::Ticket(ticket) if self.core.is_live(ticket) => Some(ticket),
@@ -225,7 +233,7 @@ impl ResourceActor {
                 bearer,
                 ..
             } if !exists && !self.shell.terms().rules.get_locks_unwritten => {
-                (Kind::GetAbsent, Command::Touch { request, bearer })
+                (Kind::GetAbsent(bearer), Command::Touch { request, bearer })
             }
             Op::Acquire {
                 selector,
@@ -264,8 +272,9 @@ impl ResourceActor {
                     patience,
                 },
             ),
-            Op::DeleteSelector { .. } if !exists => {
-                return self.reply(call, Reply::NoSelector, ctx);
+            Op::DeleteSelector { bearer, .. } if !exists => {
+                let token = self.resource().and_then(|r| r.token_of(bearer));
+                return self.reply(call, Reply::NoSelector(token), ctx);
             }
             Op::DeleteSelector { selector, bearer } => (
                 Kind::DeleteSelector(selector),
@@ -461,7 +470,11 @@ impl ResourceActor {
             let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
             Some(Reply::Read { document, ticket })
         });
-        self.reply(call, found.unwrap_or(Reply::NoSelector), ctx);
+        let reply = found.unwrap_or_else(|| {
+            let token = self.resource().and_then(|r| r.token_of(bearer));
+            Reply::NoSelector(token)
+        });
+        self.reply(call, reply, ctx);
     }
 
     // ---- documents ---------------------------------------------------------------------------------
@@ -573,7 +586,8 @@ impl ResourceActor {
             log::debug!("resource {}: {event:?}", self.name);
         }
         let orphans = self.take_orphans();
-        replies.extend(orphans.iter().map(|request| (*request, Reply::NoSelector)));
+        let gone = |request: &RequestId| (*request, Reply::NoSelector(None));
+        replies.extend(orphans.iter().map(gone));
         self.store(snapshot, replies, ctx);
         for request in orphans {
             self.command(Command::Vanished { request }, ctx);
@@ -590,7 +604,7 @@ impl ResourceActor {
             if let Some(mut open) = live.open.remove(request) {
                 live.unpark(&open);
                 open.permit = None;
-                open.kind = Kind::GetAbsent;
+                open.kind = Kind::GetAbsent(Bearer::Nobody);
                 live.open.insert(*request, open);
             }
         }
@@ -635,7 +649,7 @@ impl ResourceActor {
                 log::info!("resource {} deleted", self.name);
                 Reply::Deleted { token: None }
             }
-            (Kind::GetAbsent, _) => Reply::NoSelector,
+            (Kind::GetAbsent(bearer), _) => Reply::NoSelector(resource.token_of(bearer)),
             (_, Answer::Gone) => Reply::NoResource,
             (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
             (Kind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
