@@ -1,6 +1,6 @@
 //! A resource actor at work: requests in, core commands, rows out, answers once they are durable.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Drop for WaiterPermit {
 pub struct Live {
     /// `None`: no resource of this name exists.
     resource: Option<Resource>,
-    open: HashMap<RequestId, Open>,
+    open: BTreeMap<RequestId, Open>,
     /// Replies that wait for a commit, oldest first.
     unsettled: VecDeque<(u64, RequestId, Reply)>,
     /// Requests that wait for a document to be loaded.
@@ -79,7 +79,7 @@ impl Live {
     pub fn new(resource: Option<Resource>) -> Live {
         Live {
             resource,
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             unsettled: VecDeque::new(),
             reading: HashMap::new(),
             orphans: Vec::new(),
@@ -109,7 +109,7 @@ impl Live {
     }
 
     pub fn answer_all(&mut self, reply: &Reply) {
-        for (_, open) in self.open.drain() {
+        for (_, open) in std::mem::take(&mut self.open) {
             let _ = open.reply.send(reply.clone());
         }
         for call in self.reading.drain().flat_map(|(_, calls)| calls) {
@@ -622,12 +622,14 @@ impl ResourceActor {
         let me = ctx.address().downgrade();
         let shell = self.shell.clone();
         let live = self.live()?;
-        let mut open = live.open.remove(&request)?;
-        live.unpark(&open);
-        open.permit = None;
-        let commit = live.sent + 1;
+        let open = live.open.get_mut(&request)?;
         let kind = std::mem::replace(&mut open.kind, Kind::Plain);
-        live.open.insert(request, open);
+        if let (Some(_), Kind::Get(selector)) = (open.permit.take(), &kind) {
+            if let Some(resource) = &mut live.resource {
+                resource.documents.unpin(selector, live.committed);
+            }
+        }
+        let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
         Some(match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
