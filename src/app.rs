@@ -108,6 +108,7 @@ impl App {
             listener,
             http_limits(&settings, tls),
             policy.clone(),
+            &shell.metrics,
             router,
         )
         .map_err(StartError::Workers)?;
@@ -189,6 +190,7 @@ impl App {
         {
             log::error!("the store did not close in time");
         }
+        self.shell.events.summarise();
         self.arbiter.stop();
         let _ = self.arbiter.join();
         log::info!("stopped");
@@ -307,6 +309,7 @@ fn http_limits(settings: &Settings, tls: Option<Arc<rustls::ServerConfig>>) -> H
         connections_per_address_max: settings.http.connections_per_address_max,
         wait_max: settings.lock.wait_max,
         shutdown_timeout: settings.shutdown.timeout,
+        access_log: settings.access_log,
         tls,
     }
 }

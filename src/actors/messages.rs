@@ -6,6 +6,7 @@ use actix::{Addr, ArbiterHandle, Message};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::caller::Caller;
 use super::gate::Closed;
 use super::resource::ResourceActor;
 use crate::lock::command::HolderView;
@@ -69,6 +70,8 @@ pub enum Op {
     },
     ForceUnlock {
         token: Option<FencingToken>,
+        /// For the log.
+        reason: Owner,
     },
     /// Keep a live ticket alive, for a request that is refused for load.
     Touch {
@@ -142,6 +145,7 @@ pub enum Reply {
 pub struct Call {
     pub request: RequestId,
     pub op: Op,
+    pub caller: Caller,
     pub reply: oneshot::Sender<Reply>,
 }
 
