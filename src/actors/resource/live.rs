@@ -111,10 +111,10 @@ impl Live {
     }
 
     fn unpark(&mut self, open: &Open) {
-        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind) {
-            if let Some(resource) = &mut self.resource {
-                resource.documents.unpin(selector, self.committed);
-            }
+        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind)
+            && let Some(resource) = &mut self.resource
+        {
+            resource.documents.unpin(selector, self.committed);
         }
     }
 
@@ -636,10 +636,10 @@ impl ResourceActor {
         let open = live.open.get_mut(&request)?;
         let kind = std::mem::replace(&mut open.kind, Kind::Plain);
         let caller = open.caller.clone();
-        if let (Some(_), Kind::Get(selector)) = (open.permit.take(), &kind) {
-            if let Some(resource) = &mut live.resource {
-                resource.documents.unpin(selector, live.committed);
-            }
+        if let (Some(_), Kind::Get(selector)) = (open.permit.take(), &kind)
+            && let Some(resource) = &mut live.resource
+        {
+            resource.documents.unpin(selector, live.committed);
         }
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
