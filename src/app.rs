@@ -88,9 +88,8 @@ impl App {
         persistence.do_send(Attach(registry.clone()));
 
         let opened = opened.await.unwrap_or(Ok(()));
-        match opened {
-            Err(error @ StoreError::Unusable(_)) => return Err(StartError::Store(error)),
-            Err(_) | Ok(()) => {}
+        if let Err(error @ StoreError::Unusable(_)) = opened {
+            return Err(StartError::Store(error));
         }
         let router = {
             let (shell, registry, persistence) =

@@ -108,7 +108,8 @@ pub enum Reply {
     },
     Exists,
     NoResource,
-    NoSelector,
+    /// With the fencing token, where the holder asked.
+    NoSelector(Option<FencingToken>),
     Described(Description),
     Read {
         document: Document,

@@ -45,6 +45,7 @@ enum Phase {
     Serving,
 }
 
+type LoadAnswer = oneshot::Sender<Result<Option<StoredResource>, StoreError>>;
 type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
 
 pub struct Persistence {
@@ -56,10 +57,7 @@ pub struct Persistence {
     waiting: HashMap<ResourceName, Member>,
     in_flight: HashSet<ResourceName>,
     /// Loads of names that have a commit waiting or in flight.
-    deferred: Vec<(
-        ResourceName,
-        oneshot::Sender<Result<Option<StoredResource>, StoreError>>,
-    )>,
+    deferred: Vec<(ResourceName, LoadAnswer)>,
     /// Actors whose commit was refused: what they still send is built on state that is not stored.
     abandoned: HashSet<Addr<ResourceActor>>,
     beating: bool,
@@ -353,12 +351,7 @@ impl Persistence {
         }
     }
 
-    fn start_load(
-        &mut self,
-        name: ResourceName,
-        load: oneshot::Sender<Result<Option<StoredResource>, StoreError>>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn start_load(&mut self, name: ResourceName, load: LoadAnswer, ctx: &mut Context<Self>) {
         let store = self.shell.store.clone();
         self.read(async move { store.load(&name).await }, load, ctx);
     }

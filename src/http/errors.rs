@@ -10,7 +10,7 @@ use actix_web::{HttpResponse, ResponseError};
 use super::auth::Right;
 use super::wire::{ErrorBody, HolderBody};
 use crate::actors::Closed;
-use crate::lock::EndReason;
+use crate::lock::{EndReason, FencingToken};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ApiError {
@@ -24,7 +24,8 @@ pub enum ApiError {
     DeadTicket(Option<EndReason>),
     NoRoute,
     NoResource,
-    NoSelector,
+    /// With the fencing token, where the holder asked.
+    NoSelector(Option<FencingToken>),
     /// The methods that the path has.
     Method(&'static str),
     Exists,
@@ -180,7 +181,7 @@ impl ApiError {
             ApiError::DeadTicket(Some(reason)) => (StatusCode::FORBIDDEN, reason.code()),
             ApiError::NoRoute => (StatusCode::NOT_FOUND, "route_unknown"),
             ApiError::NoResource => (StatusCode::NOT_FOUND, "resource_unknown"),
-            ApiError::NoSelector => (StatusCode::NOT_FOUND, "selector_unknown"),
+            ApiError::NoSelector(_) => (StatusCode::NOT_FOUND, "selector_unknown"),
             ApiError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             ApiError::Exists => (StatusCode::CONFLICT, "resource_exists"),
             ApiError::Locked(_) => (StatusCode::CONFLICT, "locked"),
@@ -231,7 +232,7 @@ impl fmt::Display for ApiError {
             }),
             ApiError::NoRoute => f.write_str("There is nothing at this path."),
             ApiError::NoResource => f.write_str("There is no resource of this name."),
-            ApiError::NoSelector => {
+            ApiError::NoSelector(_) => {
                 f.write_str("Nothing was ever written at this selector of the resource.")
             }
             ApiError::Method(allow) => {
@@ -277,6 +278,9 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(status);
         if let ApiError::Method(allow) = self {
             response.insert_header((header::ALLOW, *allow));
+        }
+        if let ApiError::NoSelector(Some(token)) = self {
+            response.insert_header(("x-fencing-token", token.0));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((header::RETRY_AFTER, "1"));

@@ -1,6 +1,6 @@
 //! A resource actor at work: requests in, core commands, rows out, answers once they are durable.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::actors::persistence::LoadData;
 use crate::actors::shell::Shell;
 use crate::lock::rows::HeadRow;
 use crate::lock::{
-    Answer, Bearer, Command, LockState, Millis, Outcome, Owner, Patience, RequestId, Seconds,
-    Selector, Ticket,
+    Answer, Bearer, Command, FencingToken, LockState, Millis, Outcome, Owner, Patience, RequestId,
+    Seconds, Selector, Ticket,
 };
 use crate::store::{ResourceId, Snapshot, StoreError, StoredData};
 
@@ -36,7 +36,7 @@ pub(super) enum Kind {
     Plain,
     Get(Selector),
     /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
-    GetAbsent,
+    GetAbsent(Bearer),
     Write(Selector, Bytes),
     DeleteSelector(Selector),
     Delete,
@@ -66,7 +66,7 @@ impl Drop for WaiterPermit {
 pub struct Live {
     /// `None`: no resource of this name exists.
     pub(super) resource: Option<Resource>,
-    pub(super) open: HashMap<RequestId, Open>,
+    pub(super) open: BTreeMap<RequestId, Open>,
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
     unsettled: VecDeque<(u64, RequestId, Reply)>,
@@ -89,7 +89,7 @@ impl Live {
         Live {
             resource,
             account,
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             unsettled: VecDeque::new(),
             reading: HashMap::new(),
             orphans: Vec::new(),
@@ -111,15 +111,15 @@ impl Live {
     }
 
     fn unpark(&mut self, open: &Open) {
-        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind) {
-            if let Some(resource) = &mut self.resource {
-                resource.documents.unpin(selector, self.committed);
-            }
+        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind)
+            && let Some(resource) = &mut self.resource
+        {
+            resource.documents.unpin(selector, self.committed);
         }
     }
 
     pub fn answer_all(&mut self, reply: &Reply) {
-        for (_, open) in self.open.drain() {
+        for (_, open) in std::mem::take(&mut self.open) {
             let _ = open.reply.send(reply.clone());
         }
         for call in self.reading.drain().flat_map(|(_, calls)| calls) {
@@ -163,6 +163,14 @@ impl Resource {
             holder: self.core.holder(&shell.terms(), shell.clock.now()),
             waiting: self.core.waiting(),
             selectors: self.documents.total(),
+        }
+    }
+
+    /// The fencing token of the lease, if this is its holder.
+    fn token_of(&self, bearer: Bearer) -> Option<FencingToken> {
+        match bearer {
+            Bearer::Ticket(ticket) => self.core.token_of(ticket),
+            Bearer::Nobody | Bearer::Stranger => None,
         }
     }
 
@@ -235,7 +243,7 @@ impl ResourceActor {
                 bearer,
                 ..
             } if !exists && !self.shell.terms().rules.get_locks_unwritten => {
-                (Kind::GetAbsent, Command::Touch { request, bearer })
+                (Kind::GetAbsent(bearer), Command::Touch { request, bearer })
             }
             Op::Acquire {
                 selector,
@@ -274,8 +282,9 @@ impl ResourceActor {
                     patience,
                 },
             ),
-            Op::DeleteSelector { .. } if !exists => {
-                return self.reply(call, Reply::NoSelector, ctx);
+            Op::DeleteSelector { bearer, .. } if !exists => {
+                let token = self.resource().and_then(|r| r.token_of(bearer));
+                return self.reply(call, Reply::NoSelector(token), ctx);
             }
             Op::DeleteSelector { selector, bearer } => (
                 Kind::DeleteSelector(selector),
@@ -474,7 +483,11 @@ impl ResourceActor {
             let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
             Some(Reply::Read { document, ticket })
         });
-        self.reply(call, found.unwrap_or(Reply::NoSelector), ctx);
+        let reply = found.unwrap_or_else(|| {
+            let token = self.resource().and_then(|r| r.token_of(bearer));
+            Reply::NoSelector(token)
+        });
+        self.reply(call, reply, ctx);
     }
 
     // ---- documents ---------------------------------------------------------------------------------
@@ -584,7 +597,8 @@ impl ResourceActor {
             }
         }
         let orphans = self.take_orphans();
-        replies.extend(orphans.iter().map(|request| (*request, Reply::NoSelector)));
+        let gone = |request: &RequestId| (*request, Reply::NoSelector(None));
+        replies.extend(orphans.iter().map(gone));
         self.store(snapshot, replies, ctx);
         for request in orphans {
             self.command(Command::Vanished { request }, ctx);
@@ -601,7 +615,7 @@ impl ResourceActor {
             if let Some(mut open) = live.open.remove(request) {
                 live.unpark(&open);
                 open.permit = None;
-                open.kind = Kind::GetAbsent;
+                open.kind = Kind::GetAbsent(Bearer::Nobody);
                 live.open.insert(*request, open);
             }
         }
@@ -619,13 +633,15 @@ impl ResourceActor {
         let me = ctx.address().downgrade();
         let shell = self.shell.clone();
         let live = self.live()?;
-        let mut open = live.open.remove(&request)?;
-        live.unpark(&open);
-        open.permit = None;
-        let commit = live.sent + 1;
+        let open = live.open.get_mut(&request)?;
         let kind = std::mem::replace(&mut open.kind, Kind::Plain);
         let caller = open.caller.clone();
-        live.open.insert(request, open);
+        if let (Some(_), Kind::Get(selector)) = (open.permit.take(), &kind)
+            && let Some(resource) = &mut live.resource
+        {
+            resource.documents.unpin(selector, live.committed);
+        }
+        let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
         Some(match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
@@ -650,7 +666,7 @@ impl ResourceActor {
                 self.report_change(Happened::Deleted, &caller, Some(token), None);
                 Reply::Deleted { token: None }
             }
-            (Kind::GetAbsent, _) => Reply::NoSelector,
+            (Kind::GetAbsent(bearer), _) => Reply::NoSelector(resource.token_of(bearer)),
             (_, Answer::Gone) => Reply::NoResource,
             (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
             (Kind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {

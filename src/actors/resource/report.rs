@@ -21,8 +21,8 @@ use crate::lock::{
 #[derive(Default)]
 pub struct Account {
     held: Option<HeldLease>,
-    /// Since when each stored ticket waits. Boxed, since most resources have none.
-    waiting: Option<Box<HashMap<Ticket, Millis>>>,
+    /// Since when each stored ticket waits. `None` for most resources, where nobody does.
+    waiting: Option<HashMap<Ticket, Millis>>,
 }
 
 /// Counted among the held locks while it exists.
@@ -121,10 +121,10 @@ impl ResourceActor {
             now: step.now.mono,
         };
         for change in &outcome.changes {
-            if let Change::Waiting(row) = change {
-                if live.account.queued(row.ticket, step.now.mono) {
-                    writer.queued(live, &step, row.ticket);
-                }
+            if let Change::Waiting(row) = change
+                && live.account.queued(row.ticket, step.now.mono)
+            {
+                writer.queued(live, &step, row.ticket);
             }
         }
         for event in &outcome.events {

@@ -51,7 +51,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
     authorize(&req, &worker, Right::Write)?;
     let (name, selector) = (name(&req)?, selector(&req)?);
     let release = Query::of(&req)?.flag("unlock")?.unwrap_or(false);
-    let json = json_text(body(payload, &worker).await?)?;
+    let json = json_text(body(&req, payload, &worker).await?)?;
     let op = Op::Write {
         selector,
         json,

@@ -43,7 +43,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
     let (name, _) = (name(&req)?, selector(&req)?);
     let wait = wait(&Query::of(&req)?, &worker)?;
     let key = idempotency_key(&req)?;
-    let body = body(payload, &worker).await?;
+    let body = body(&req, payload, &worker).await?;
     let body: LockBody = parse_json(&body, Some(LockBody::default()), LOCK_ACCEPTS)?;
     let op = Op::Acquire {
         selector: None,
@@ -70,7 +70,7 @@ pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
 pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
     let (name, _) = (name(&req)?, selector(&req)?);
-    let body = body(payload, &worker).await?;
+    let body = body(&req, payload, &worker).await?;
     let accepts = r#"nothing, or {"ttl": seconds}"#;
     let body: RenewBody = parse_json(&body, Some(RenewBody::default()), accepts)?;
     let op = Op::Renew {
@@ -85,7 +85,7 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
 pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Admin)?;
     let name = name(&req)?;
-    let body = body(payload, &worker).await?;
+    let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"reason": "why", "fencingToken": the lease's, or leave it out}"#;
     let body: ForceBody = parse_json(&body, None, accepts)?;
     let reason = Owner::parse(&body.reason)

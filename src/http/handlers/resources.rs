@@ -31,7 +31,7 @@ const PAGE_MAX: usize = 1000;
 /// POST `/resource`.
 pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
-    let body = body(payload, &worker).await?;
+    let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds}"#;
     let body: CreateBody = parse_json(&body, None, accepts)?;
     let name = ResourceName::parse(&body.name)
