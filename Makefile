@@ -15,6 +15,7 @@ build: ## the release binary, in target/release
 
 test: ## all tests, with a real MariaDB that is found or installed and started for them
 	scripts/with-mariadb $(CARGO) test --locked
+	scripts/schemathesis
 
 check: ## format, lints, licences: what CI asks for before the tests
 	$(CARGO) fmt --check

@@ -88,9 +88,8 @@ impl App {
         persistence.do_send(Attach(registry.clone()));
 
         let opened = opened.await.unwrap_or(Ok(()));
-        match opened {
-            Err(error @ StoreError::Unusable(_)) => return Err(StartError::Store(error)),
-            Err(_) | Ok(()) => {}
+        if let Err(error @ StoreError::Unusable(_)) = opened {
+            return Err(StartError::Store(error));
         }
         let router = {
             let (shell, registry, persistence) =
@@ -108,6 +107,7 @@ impl App {
             listener,
             http_limits(&settings, tls),
             policy.clone(),
+            &shell.metrics,
             router,
         )
         .map_err(StartError::Workers)?;
@@ -190,6 +190,7 @@ impl App {
             handle.stop(false).await;
         }
         let _ = serving.await;
+        self.shell.events.summarise();
         self.arbiter.stop();
         let _ = self.arbiter.join();
         log::info!("stopped");
@@ -308,6 +309,7 @@ fn http_limits(settings: &Settings, tls: Option<Arc<rustls::ServerConfig>>) -> H
         connections_per_address_max: settings.http.connections_per_address_max,
         wait_max: settings.lock.wait_max,
         shutdown_timeout: settings.shutdown.timeout,
+        access_log: settings.access_log,
         tls,
     }
 }

@@ -214,10 +214,8 @@ pub fn parse_json<T: DeserializeOwned>(
     empty: Option<T>,
     accepted: &str,
 ) -> Result<T, ApiError> {
-    if body.is_empty() {
-        if let Some(empty) = empty {
-            return Ok(empty);
-        }
+    if let (true, Some(empty)) = (body.is_empty(), empty) {
+        return Ok(empty);
     }
     let malformed = |why: String| {
         ApiError::Malformed(format!(

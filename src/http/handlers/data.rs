@@ -25,24 +25,25 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     let raw = query.flag("raw")?.unwrap_or(false);
     let (name, selector) = (name(&req)?, selector(&req)?);
     let bearer = bearer(&req);
+    // Looked at with lock=0 too: what is malformed is refused, whether or not it would be used.
+    let (wait, key) = (query.wait(worker.wait_max)?, idempotency_key(&req)?);
     if reads_only {
         let op = Op::Read {
             selector: selector.clone(),
             bearer,
         };
-        let reply = worker.ask(&name, op).await?;
+        let reply = worker.ask(&req, &name, op).await?;
         return respond::read(&selector, reply, raw, worker.selectors_max());
     }
-    let wait = query.wait(worker.wait_max)?;
     let op = Op::Acquire {
         selector: Some(selector.clone()),
         bearer,
         owner: None,
         ttl: None,
-        key: idempotency_key(&req)?,
+        key,
         wait: wait.map_or(Wait::Default, Wait::For),
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::get_locked(&selector, reply, raw, worker.selectors_max())
 }
 
@@ -59,7 +60,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
         bearer: bearer(&req),
         release,
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::changed(reply, worker.selectors_max())
 }
 
@@ -71,6 +72,6 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
         selector,
         bearer: bearer(&req),
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::changed(reply, worker.selectors_max())
 }

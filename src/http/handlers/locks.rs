@@ -3,8 +3,8 @@
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
 
+use crate::actors::Op;
 use crate::actors::messages::Wait;
-use crate::actors::{Op, Reply};
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
@@ -13,7 +13,7 @@ use crate::http::request::{
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
-use crate::lock::{Answer, FencingToken, Owner};
+use crate::lock::{FencingToken, Owner};
 
 const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds}"#;
 
@@ -53,7 +53,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         key,
         wait,
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::lock(reply, worker.selectors_max())
 }
 
@@ -62,7 +62,7 @@ pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
     let (name, _) = (name(&req)?, selector(&req)?);
     let bearer = bearer(&req);
-    let reply = worker.ask(&name, Op::Unlock { bearer }).await?;
+    let reply = worker.ask(&req, &name, Op::Unlock { bearer }).await?;
     respond::unlock(reply, worker.selectors_max())
 }
 
@@ -77,7 +77,7 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
         bearer: bearer(&req),
         ttl: body.ttl,
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::renew(reply, worker.selectors_max())
 }
 
@@ -92,14 +92,8 @@ pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worke
         .map_err(|error| ApiError::Malformed(format!("The reason {error}.")))?;
     let op = Op::ForceUnlock {
         token: body.fencing_token.map(FencingToken),
+        reason,
     };
-    let reply = worker.ask(&name, op).await?;
-    if let Reply::Lock(Answer::Forced(Some(holder))) = &reply {
-        let owner = holder.owner.as_ref().map_or("(no owner)", Owner::as_str);
-        log::warn!(
-            "resource {name}: lease {} of {owner} forced off: {reason}",
-            holder.token
-        );
-    }
+    let reply = worker.ask(&req, &name, op).await?;
     respond::force_unlock(reply, worker.selectors_max())
 }
