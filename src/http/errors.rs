@@ -348,7 +348,7 @@ mod tests {
         match error {
             ApiError::Malformed(_) | ApiError::TicketMissing | ApiError::KeyMissing => {}
             ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::DeadTicket(_) => {}
-            ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector => {}
+            ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector(_) => {}
             ApiError::Method(_) | ApiError::Exists | ApiError::Locked(_) => {}
             ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
             ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
