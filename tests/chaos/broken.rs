@@ -1,0 +1,1 @@
+//! The checker is itself checked.
