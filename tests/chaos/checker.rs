@@ -72,7 +72,7 @@ pub fn check(history: &History, terms: &Terms) -> Vec<Violation> {
     let mut violations = Vec::new();
     for mut records in by_name.into_values() {
         records.sort_by_key(|record| (record.sent, record.done));
-        let view = View::new(records);
+        let view = View::new(records, &history.deaths);
         violations.extend(tokens::check(&view));
         violations.extend(leases::check(&view));
         violations.extend(register::check(&view));
@@ -105,8 +105,8 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(records: Vec<&'a Record>) -> View<'a> {
-        let leases = leases_of(&records);
+    fn new(records: Vec<&'a Record>, deaths: &[Micros]) -> View<'a> {
+        let leases = leases_of(&records, deaths);
         View { records, leases }
     }
 
@@ -128,7 +128,7 @@ pub fn holder_of(record: &Record) -> Option<Ticket> {
     }
 }
 
-fn leases_of<'a>(records: &[&'a Record]) -> Vec<LeaseSeen<'a>> {
+fn leases_of<'a>(records: &[&'a Record], deaths: &[Micros]) -> Vec<LeaseSeen<'a>> {
     let mut by_token: HashMap<u64, Vec<&'a Record>> = HashMap::new();
     for record in records {
         if let Some(token) = record.token() {
@@ -151,7 +151,9 @@ fn leases_of<'a>(records: &[&'a Record]) -> Vec<LeaseSeen<'a>> {
             .filter_map(|r| Some((promised(r, earlier_sent)?, *r)));
         let promise = promises.max_by_key(|(until, _)| *until);
         let may_have_ended = ends.first_of(ticket, token);
-        let promised_until = promise.map_or(0, |(until, _)| until);
+        let promised_until = promise.map_or(0, |(until, record)| {
+            lengthened(until, ttl_of(&record.op), deaths)
+        });
         leases.push(LeaseSeen {
             token,
             ticket,
@@ -175,6 +177,26 @@ fn promised(record: &Record, earlier_sent: Micros) -> Option<Micros> {
         }
         _ => None,
     }
+}
+
+fn ttl_of(op: &Op) -> Micros {
+    match op {
+        Op::Lock { ttl, .. } | Op::Renew { ttl, .. } => *ttl,
+        _ => 0,
+    }
+}
+
+/// A lease that held when the server died gets its full TTL again.
+fn lengthened(until: Micros, ttl: Micros, deaths: &[Micros]) -> Micros {
+    let mut deaths = deaths.to_vec();
+    deaths.sort_unstable();
+    deaths.into_iter().fold(until, |until, death| {
+        if death < until {
+            until.max(death + ttl)
+        } else {
+            until
+        }
+    })
 }
 
 /// Requests that may have ended leases.

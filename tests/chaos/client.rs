@@ -165,8 +165,8 @@ impl Client {
     /// A waiter's own whims; `false`: it gave up.
     fn waits_on(&mut self, name: usize, ticket: Ticket) -> bool {
         match self.random.below(100) {
-            0..6 => return false,
-            6..12 => {
+            0..3 => return false,
+            3..9 => {
                 self.old.push((name, ticket));
                 self.call(name, Op::Unlock { presented: ticket });
                 return false;
@@ -232,13 +232,13 @@ impl Client {
             }
         }
         match self.random.below(100) {
-            0..7 => {}
-            7..11 => {
+            0..4 => {}
+            4..7 => {
                 std::thread::sleep(Duration::from_micros(ttl) + self.random.millis(0, 600));
                 self.write(name, Some(ticket), false);
                 self.release(name, ticket);
             }
-            11..25 => {
+            7..25 => {
                 let outcome = self.write(name, Some(ticket), true);
                 if !matches!(outcome, Outcome::Written { .. }) {
                     self.release(name, ticket);
@@ -309,10 +309,15 @@ impl Client {
 
     // ---- one request ------------------------------------------------------------------------------------
 
+    /// A value or an attempt that there was not yet.
+    pub fn number(&self) -> u64 {
+        self.stage.number()
+    }
+
     fn cut(&mut self) -> Option<Cut> {
         match self.random.below(100) {
-            0..2 => Some(Cut::MidRequest(self.random.below(101))),
-            2..5 => Some(Cut::MidAnswer(self.random.millis(0, 60))),
+            0..1 => Some(Cut::MidRequest(self.random.below(101))),
+            1..3 => Some(Cut::MidAnswer(self.random.millis(0, 60))),
             _ => None,
         }
     }

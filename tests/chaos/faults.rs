@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::client::Stage;
-use crate::history::Outage;
+use crate::history::{Micros, Outage};
 use crate::link::{Link, State};
 use crate::plan::Random;
 use crate::server::{Instance, until};
@@ -12,6 +12,8 @@ use crate::server::{Instance, until};
 pub struct Cluster {
     pub instances: Vec<Instance>,
     pub links: Vec<Link>,
+    /// When no instance was left.
+    pub deaths: Vec<Micros>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +66,15 @@ impl Fault {
 }
 
 impl Cluster {
+    pub fn new(instances: Vec<Instance>, links: Vec<Link>) -> Cluster {
+        let deaths = Vec::new();
+        Cluster {
+            instances,
+            links,
+            deaths,
+        }
+    }
+
     pub fn start(&mut self, stage: &Stage) {
         for instance in &mut self.instances {
             instance.start();
@@ -76,6 +87,15 @@ impl Cluster {
     fn publish(&self, stage: &Stage) {
         let addresses = self.instances.iter().filter_map(Instance::address);
         *stage.instances.write().unwrap() = addresses.collect();
+    }
+
+    /// Ends every instance with SIGKILL and starts them again.
+    pub fn die_and_start(&mut self, stage: &Stage) {
+        for instance in &mut self.instances {
+            instance.kill();
+        }
+        self.deaths.push(stage.now());
+        self.start(stage);
     }
 
     pub fn until_ready(&self) {
@@ -127,7 +147,9 @@ impl Cluster {
                 } else {
                     self.instances[active].stop();
                 }
-                if random.percent(50) && self.instances.len() > 1 {
+                if self.instances.len() == 1 {
+                    self.deaths.push(stage.now());
+                } else if random.percent(50) {
                     self.publish(stage);
                     self.until_ready();
                 }

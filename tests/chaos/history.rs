@@ -183,6 +183,8 @@ pub struct Outage {
 pub struct History {
     pub records: Vec<Record>,
     pub outages: Vec<Outage>,
+    /// When no process of the server was left; the next one gives every lease its full TTL again.
+    pub deaths: Vec<Micros>,
 }
 
 /// What the server was told to do with time.

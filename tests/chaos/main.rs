@@ -25,7 +25,7 @@ use server::Instance;
 
 fn time_settings() -> Vec<(&'static str, String)> {
     vec![
-        ("CLAIM_SECONDS", run::CLAIM_SECONDS.to_string()),
+        ("CLAIM_SECONDS", format!("0.{:03}", run::CLAIM_MILLIS)),
         ("STORE_TIMEOUT_SECONDS", "1".into()),
         ("INSTANCE_LEASE_SECONDS", "1".into()),
     ]
@@ -43,8 +43,7 @@ fn histories_of_a_server_with_sqlite_under_faults_break_no_rule() {
     settings.push(("STORE", "sqlite".into()));
     settings.push(("SQLITE_PATH", path.to_str().unwrap().to_owned()));
     let instances = vec![Instance::new(folder.path(), &settings)];
-    let links = Vec::new();
-    run::run(&plan, "sqlite", Cluster { instances, links });
+    run::run(&plan, "sqlite", Cluster::new(instances, Vec::new()));
 }
 
 #[test]
@@ -74,5 +73,5 @@ fn histories_of_two_instances_on_one_database_under_faults_break_no_rule() {
         Instance::new(folder.path(), &settings)
     };
     let instances = links.iter().map(instance).collect();
-    run::run(&plan, "mysql", Cluster { instances, links });
+    run::run(&plan, "mysql", Cluster::new(instances, links));
 }

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::checker::{self, Violation};
 use crate::client::{Client, Stage, TTL_MAX_SECONDS};
 use crate::faults::Cluster;
 use crate::history::{History, Op, Outcome, Record, SECOND, Terms, Ticket};
 use crate::plan::{Plan, Random};
-use crate::server::KEY;
+use crate::server::{DEADLINE, KEY};
 use crate::wire::{self, Wire};
 
-/// `CLAIM_SECONDS` of the servers.
-pub const CLAIM_SECONDS: u64 = 1;
-const NAMES: usize = 4;
+/// `CLAIM_SECONDS` of the servers, in milliseconds.
+pub const CLAIM_MILLIS: u64 = 500;
+const NAMES: usize = 6;
 
 /// Runs the plan against these servers and panics when a rule was broken.
 pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
@@ -40,13 +40,17 @@ pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
         .into_iter()
         .map(|client| client.join().expect("a client"));
     let mut records: Vec<Record> = lived.flatten().collect();
-    // What was acknowledged is on disk, whatever was in memory.
-    for instance in &mut cluster.instances {
-        instance.kill();
-    }
-    cluster.start(&stage);
-    records.extend(look_once_more(&stage, &records));
-    let history = History { records, outages };
+    let witnesses = witnesses(&stage);
+    let before = on_each_name(&stage, witnesses, Witness::settle);
+    cluster.die_and_start(&stage);
+    let after = on_each_name(&stage, before, Witness::look_again);
+    records.extend(after.into_iter().flat_map(|witness| witness.client.records));
+    let deaths = cluster.deaths.clone();
+    let history = History {
+        records,
+        outages,
+        deaths,
+    };
     let violations = checker::check(&history, &terms());
     print_figures(store, &history, &violations);
     let complaints: Vec<String> = cluster
@@ -71,7 +75,7 @@ pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
 
 fn terms() -> Terms {
     Terms {
-        claim: CLAIM_SECONDS * SECOND,
+        claim: CLAIM_MILLIS * SECOND / 1000,
         ttl_max: TTL_MAX_SECONDS * SECOND,
         slack: 3 * SECOND,
     }
@@ -92,37 +96,114 @@ fn create_resources(stage: &Stage) {
     }
 }
 
-/// After the last restart: the documents, the holders, and every ticket that its client may think alive.
-fn look_once_more(stage: &Arc<Stage>, records: &[Record]) -> Vec<Record> {
-    let mut client = Client::new(999, 0, stage.clone());
-    for name in 0..stage.names.len() {
-        client.call_with(name, Op::Describe, None);
-        for (presented, ttl) in last_holders(records, name) {
-            client.call_with(name, Op::Renew { presented, ttl }, None);
-        }
-        client.call_with(name, Op::Read, None);
-        client.call_with(name, Op::Describe, None);
-    }
-    let unanswered = client.records.iter().find(|r| r.outcome.is_unknown());
-    assert!(unanswered.is_none(), "the end is not known: {unanswered:?}");
-    client.records
+/// Sees to it that each resource has a holder, a queue and a document when the server dies for the last
+/// time, and that they are there afterwards: what was acknowledged is on disk, whatever was in memory.
+struct Witness {
+    client: Client,
+    name: usize,
+    holder: Option<Ticket>,
+    queue: Vec<Ticket>,
 }
 
-/// The tickets of the last grants of a name, with their TTL.
-fn last_holders(records: &[Record], name: usize) -> Vec<(Ticket, u64)> {
-    let mut granted: Vec<(u64, Ticket, u64)> = records
-        .iter()
-        .filter(|record| record.name == name)
-        .filter_map(|record| match (&record.op, &record.outcome) {
-            (Op::Lock { ttl, .. }, Outcome::Granted { ticket, .. }) => {
-                Some((record.done, *ticket, *ttl))
-            }
-            _ => None,
+/// Longer than the end of a run takes.
+const WITNESS_TTL: u64 = 120 * SECOND;
+
+fn witnesses(stage: &Arc<Stage>) -> Vec<Witness> {
+    let witness = |name| Witness {
+        client: Client::new(1000 + name, 0, stage.clone()),
+        name,
+        holder: None,
+        queue: Vec::new(),
+    };
+    (0..stage.names.len()).map(witness).collect()
+}
+
+fn on_each_name(stage: &Stage, witnesses: Vec<Witness>, act: fn(&mut Witness)) -> Vec<Witness> {
+    assert_eq!(witnesses.len(), stage.names.len());
+    let acting = witnesses.into_iter().map(|mut witness| {
+        std::thread::spawn(move || {
+            act(&mut witness);
+            witness
         })
-        .collect();
-    granted.sort_unstable();
-    let last = granted.iter().rev().take(3);
-    last.map(|(_, ticket, ttl)| (*ticket, *ttl)).collect()
+    });
+    let acting: Vec<_> = acting.collect();
+    acting
+        .into_iter()
+        .map(|thread| thread.join().expect("a witness"))
+        .collect()
+}
+
+impl Witness {
+    fn ask(&mut self, op: Op) -> Outcome {
+        let start = Instant::now();
+        loop {
+            let outcome = self.client.call_with(self.name, op.clone(), None);
+            if !outcome.is_unknown() && outcome != Outcome::NotSent {
+                return outcome;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "no answer at the end of the run"
+            );
+        }
+    }
+
+    fn lock(&mut self, presented: Option<Ticket>, wait: u64) -> Outcome {
+        let attempt = self.client.number();
+        self.ask(Op::Lock {
+            attempt,
+            keyed: true,
+            presented,
+            ttl: WITNESS_TTL,
+            wait,
+        })
+    }
+
+    fn settle(&mut self) {
+        let start = Instant::now();
+        while self.holder.is_none() {
+            let presented = self.queue.first().copied();
+            match self.lock(presented, SECOND) {
+                Outcome::Granted { ticket, .. } => self.holder = Some(ticket),
+                Outcome::Queued { ticket, .. } => self.queue = vec![ticket],
+                other => panic!("neither granted nor queued: {other:?}"),
+            }
+            assert!(start.elapsed() < DEADLINE, "the lock was never free");
+        }
+        self.queue.clear();
+        let value = self.client.number();
+        self.ask(Op::Write {
+            presented: self.holder,
+            value,
+            release: false,
+        });
+        while self.queue.len() < 3 {
+            let Outcome::Queued { ticket, .. } = self.lock(None, 0) else {
+                panic!("a lock that is held was granted");
+            };
+            self.queue.push(ticket);
+        }
+    }
+
+    fn look_again(&mut self) {
+        self.ask(Op::Describe);
+        let presented = self.holder.expect("a holder");
+        self.ask(Op::Renew {
+            presented,
+            ttl: WITNESS_TTL,
+        });
+        self.ask(Op::Read);
+        for ticket in self.queue.clone() {
+            self.lock(Some(ticket), 0);
+        }
+        self.ask(Op::Unlock { presented });
+        for ticket in self.queue.clone().into_iter().rev() {
+            self.lock(Some(ticket), 0);
+        }
+        self.lock(self.queue.first().copied(), 0);
+        self.ask(Op::Read);
+        self.ask(Op::Describe);
+    }
 }
 
 fn count(history: &History, what: impl Fn(&Outcome) -> bool) -> usize {
