@@ -7,6 +7,7 @@
 mod broken;
 mod checker;
 mod client;
+mod clocks;
 #[allow(dead_code)] // shared with the tests of the store, which use all of it
 #[path = "../mysql/database.rs"]
 mod database;

@@ -23,8 +23,6 @@ pub type Log = Arc<Mutex<Vec<String>>>;
 /// One instance: its settings, and its process while it has one.
 pub struct Instance {
     settings: Vec<(String, String)>,
-    /// Words before the command, such as a wrapper that changes the clock.
-    wrapper: Vec<String>,
     folder: std::path::PathBuf,
     running: Option<(Child, SocketAddr)>,
     pub log: Log,
@@ -50,26 +48,10 @@ impl Instance {
             .map(|(name, value)| (name.to_string(), value.clone()));
         Instance {
             settings: common.chain(given).collect(),
-            wrapper: Vec::new(),
             folder: folder.to_owned(),
             running: None,
             log: Log::default(),
         }
-    }
-
-    /// The process is started by these words; `settings` are added to its environment.
-    pub fn wrapped(mut self, wrapper: &[&str], settings: &[(&str, &str)]) -> Instance {
-        self.wrapper = wrapper.iter().map(|word| word.to_string()).collect();
-        let pairs = settings
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()));
-        self.settings.extend(pairs);
-        self
-    }
-
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.settings.retain(|(known, _)| known != name);
-        self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn address(&self) -> Option<SocketAddr> {
@@ -78,11 +60,8 @@ impl Instance {
 
     /// Returns when it listens.
     pub fn start(&mut self) -> SocketAddr {
-        let binary = env!("CARGO_BIN_EXE_small-resource-server").to_owned();
-        let mut words = self.wrapper.clone();
-        words.push(binary);
-        let mut child = Command::new(&words[0])
-            .args(&words[1..])
+        let binary = env!("CARGO_BIN_EXE_small-resource-server");
+        let mut child = Command::new(binary)
             .env_clear()
             .envs(self.settings.iter().cloned())
             .current_dir(&self.folder)
