@@ -13,6 +13,7 @@ mod clocks;
 mod database;
 mod faults;
 mod history;
+mod hostile;
 mod link;
 mod plan;
 mod run;

@@ -92,6 +92,12 @@ impl Instance {
         address
     }
 
+    /// Of the running process.
+    pub fn pid(&self) -> u32 {
+        let (child, _) = self.running.as_ref().expect("a running server");
+        child.id()
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some((child, _)) = &self.running {
             let pid = Pid::from_raw(child.id() as i32).unwrap();
