@@ -10,6 +10,7 @@
 //! | `errors` | every refusal with its status and code: the one place that knows both |
 //! | `wire` | the JSON bodies |
 //! | `server` | sockets, workers, limits of a connection |
+//! | `unread` | request bodies that an answer does not wait for |
 
 pub mod auth;
 pub mod errors;
@@ -18,4 +19,5 @@ pub mod request;
 pub mod respond;
 pub mod routes;
 pub mod server;
+mod unread;
 pub mod wire;

@@ -12,6 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::auth::Keys;
 use super::errors::ApiError;
 use super::routes;
+use super::unread::Unread;
 use crate::actors::{Op, Reply, Router};
 use crate::lock::ResourceName;
 
@@ -96,11 +97,12 @@ pub fn run(
         App::new()
             .app_data(web::Data::new(worker))
             .configure(routes::configure)
-            .wrap_fn(|request, service| {
+            .wrap_fn(|mut request, service| {
+                let unread = Unread::share(&mut request);
                 let answer = service.call(request);
                 async move {
+                    let mut response = unread.hold(answer.await?);
                     // The PHP client reads header names in title case only.
-                    let mut response = answer.await?;
                     response
                         .response_mut()
                         .head_mut()
