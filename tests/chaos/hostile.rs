@@ -2,7 +2,7 @@
 //! pipelined, cut, repeated and oversized. Each gets its refusal or a closed connection, nobody gets what
 //! was meant for another, and memory and open files end where they began.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -336,7 +336,7 @@ fn unframed(random: &mut Random) -> Vec<u8> {
 }
 
 fn messages(random: &mut Random) -> Vec<Message> {
-    let count = 2 + random.below(12);
+    let count = 2 + random.below(30);
     let mut messages: Vec<Message> = (0..count)
         .map(|_| match random.percent(40) {
             true => Message::Marker(random.below(DOCUMENTS)),
@@ -387,7 +387,15 @@ fn exchange(to: SocketAddr, bytes: &[u8], random: &mut Random) -> Vec<u8> {
     });
     let mut read = Vec::new();
     let mut chunk = [0; 65536];
-    while let Ok(count @ 1..) = stream.read(&mut chunk) {
+    loop {
+        let count = match stream.read(&mut chunk) {
+            Ok(count @ 1..) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let sent = String::from_utf8_lossy(bytes);
+                panic!("neither answered nor closed after {sent:?}");
+            }
+            Ok(_) | Err(_) => break,
+        };
         read.extend_from_slice(&chunk[..count]);
         let new = read.len().saturating_sub(count + END.len());
         if read[new..].windows(END.len()).any(|window| window == END) {
@@ -566,6 +574,7 @@ fn hostile_bytes_get_a_refusal_and_leave_nothing_behind() {
         ("TICKET_TTL_SECONDS", "1".to_owned()),
         ("REQUEST_TIMEOUT_SECONDS", "1".to_owned()),
         ("BODY_TIMEOUT_SECONDS", "1".to_owned()),
+        ("KEEP_ALIVE_SECONDS", "1".to_owned()),
     ];
     let mut server = Instance::new(folder.path(), &settings);
     server.start();
