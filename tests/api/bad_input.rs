@@ -241,4 +241,39 @@ api_tests! {
         app.unlock("printer/s", &holder).expect(200);
         assert_eq!(waiter.answer().json()["locked"], true);
     }
+
+    /// Its answer does not wait for the rest, and neither does the connection.
+    fn a_chunked_body_that_never_ends_does_not_hold_a_refused_connection(store) {
+        let app = Server::start_with(store, &[("BODY_TIMEOUT_SECONDS", "0.2"), ("MAX_BODY_BYTES", "20")]);
+        let endless = |line: &str, headers: &str, body: &str| {
+            let headers = format!("Transfer-Encoding: chunked\r\n{headers}");
+            let mut connection = app.connect();
+            connection.write(&head(&app, line, &headers));
+            connection.write(body.as_bytes());
+            let answer = connection.answer();
+            assert!(connection.is_closed_by_server(), "{line}: {answer:?}");
+            answer.status
+        };
+        let start = "5\r\n{\"nam\r\n";
+        assert_eq!(endless("PUT /nowhere HTTP/1.1", "", start), 404);
+        assert_eq!(endless("PATCH /resource HTTP/1.1", "", "7fffffffffffffff\r\n{}"), 405);
+        assert_eq!(endless("PUT /resource/a/s/unlock HTTP/1.1", "X-Ticket: x\r\n", start), 404);
+        assert_eq!(endless("POST /resource HTTP/1.1", "", start), 408);
+        let long = format!("32\r\n{}\r\n", " ".repeat(50));
+        assert_eq!(endless("POST /resource HTTP/1.1", "", &long), 413);
+        serves(&app);
+    }
+
+    fn a_connection_goes_on_after_a_chunked_body_that_ended(store) {
+        let app = Server::start(store);
+        let mut connection = app.connect();
+        for status in [201, 409] {
+            connection.write(&head(&app, "POST /resource HTTP/1.1", "Transfer-Encoding: chunked\r\n"));
+            connection.write(b"5\r\n{\"nam\r\n7\r\ne\":\"a\"}\r\n0\r\n\r\n");
+            assert_eq!(connection.answer().status, status);
+        }
+        connection.write(&head(&app, "PUT /nowhere HTTP/1.1", "Transfer-Encoding: chunked\r\n"));
+        connection.write(b"2\r\n{}\r\n0\r\n\r\n");
+        assert_eq!(connection.answer().status, 404);
+    }
 }

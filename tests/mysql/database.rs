@@ -50,7 +50,7 @@ impl Database {
             pool_size: 2,
             tls: Tls::Off,
             timeout: Duration::from_secs(20),
-            instance_lease: Duration::from_millis(400),
+            instance_lease: Duration::from_secs(3),
             adopt: None,
         }
     }

@@ -1,0 +1,253 @@
+//! One run: servers, clients and faults, then the verdict on what the clients saw.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::checker::{self, Violation};
+use crate::client::{Client, Stage, TTL_MAX_SECONDS};
+use crate::faults::Cluster;
+use crate::history::{History, Op, Outcome, Record, SECOND, Terms, Ticket};
+use crate::plan::{Plan, Random};
+use crate::server::{DEADLINE, KEY};
+use crate::wire::{self, Wire};
+
+/// `CLAIM_SECONDS` of the servers, in milliseconds.
+pub const CLAIM_MILLIS: u64 = 500;
+const NAMES: usize = 6;
+
+/// Runs the plan against these servers and panics when a rule was broken.
+pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
+    println!(
+        "chaos on {store}: CHAOS_SEED={} CHAOS_CLIENTS={}",
+        plan.seed, plan.clients
+    );
+    let names: Vec<String> = (0..NAMES).map(|n| format!("chaos-{n}")).collect();
+    let stage = Stage::new(names);
+    cluster.start(&stage);
+    create_resources(&stage);
+    let clients: Vec<_> = (0..plan.clients)
+        .map(|id| {
+            let client = Client::new(id, plan.seed, stage.clone());
+            std::thread::spawn(move || client.live())
+        })
+        .collect();
+    let mut random = Random::new(plan.seed, 0);
+    let outages = cluster.suffer(&stage, &mut random, plan.time);
+    stage.over.store(true, Ordering::Relaxed);
+    let lived = clients
+        .into_iter()
+        .map(|client| client.join().expect("a client"));
+    let mut records: Vec<Record> = lived.flatten().collect();
+    let witnesses = witnesses(&stage);
+    let before = on_each_name(&stage, witnesses, Witness::settle);
+    cluster.die_and_start(&stage);
+    let after = on_each_name(&stage, before, Witness::look_again);
+    records.extend(after.into_iter().flat_map(|witness| witness.client.records));
+    let deaths = cluster.deaths.clone();
+    let history = History {
+        records,
+        outages,
+        deaths,
+    };
+    let violations = checker::check(&history, &terms());
+    print_figures(store, &history, &violations);
+    let complaints: Vec<String> = cluster
+        .instances
+        .iter()
+        .flat_map(|i| i.complaints())
+        .collect();
+    assert!(
+        complaints.is_empty(),
+        "in the server's log: {complaints:#?}"
+    );
+    give_verdict(plan, &violations);
+    assert!(
+        count(&history, |o| matches!(o, Outcome::Granted { .. })) > 20,
+        "hardly any grants"
+    );
+    assert!(
+        count(&history, |o| matches!(o, Outcome::Written { .. })) > 20,
+        "hardly any writes"
+    );
+}
+
+fn terms() -> Terms {
+    Terms {
+        claim: CLAIM_MILLIS * SECOND / 1000,
+        ttl_max: TTL_MAX_SECONDS * SECOND,
+        slack: 3 * SECOND,
+    }
+}
+
+fn create_resources(stage: &Stage) {
+    let address = stage.instances.read().unwrap().clone();
+    for name in &stage.names {
+        let body = format!("{{\"name\":\"{name}\",\"timeout\":1}}");
+        let headers = [("x-api-key", KEY.to_owned())];
+        let bytes = wire::request("POST", "/resource", &headers, &body);
+        let limit = Duration::from_secs(10);
+        let made = address.iter().any(|address| {
+            let answer = Wire::default().exchange(*address, &bytes, limit, None);
+            answer.is_ok_and(|answer| answer.status == 201)
+        });
+        assert!(made, "{name} could not be created");
+    }
+}
+
+/// Sees to it that each resource has a holder, a queue and a document when the server dies for the last
+/// time, and that they are there afterwards: what was acknowledged is on disk, whatever was in memory.
+struct Witness {
+    client: Client,
+    name: usize,
+    holder: Option<Ticket>,
+    queue: Vec<Ticket>,
+}
+
+/// Longer than the end of a run takes.
+const WITNESS_TTL: u64 = 120 * SECOND;
+
+fn witnesses(stage: &Arc<Stage>) -> Vec<Witness> {
+    let witness = |name| Witness {
+        client: Client::new(1000 + name, 0, stage.clone()),
+        name,
+        holder: None,
+        queue: Vec::new(),
+    };
+    (0..stage.names.len()).map(witness).collect()
+}
+
+fn on_each_name(stage: &Stage, witnesses: Vec<Witness>, act: fn(&mut Witness)) -> Vec<Witness> {
+    assert_eq!(witnesses.len(), stage.names.len());
+    let acting = witnesses.into_iter().map(|mut witness| {
+        std::thread::spawn(move || {
+            act(&mut witness);
+            witness
+        })
+    });
+    let acting: Vec<_> = acting.collect();
+    acting
+        .into_iter()
+        .map(|thread| thread.join().expect("a witness"))
+        .collect()
+}
+
+impl Witness {
+    fn ask(&mut self, op: Op) -> Outcome {
+        let start = Instant::now();
+        loop {
+            let outcome = self.client.call_with(self.name, op.clone(), None);
+            if !outcome.is_unknown() && outcome != Outcome::NotSent {
+                return outcome;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "no answer at the end of the run"
+            );
+        }
+    }
+
+    fn lock(&mut self, presented: Option<Ticket>, wait: u64) -> Outcome {
+        let attempt = self.client.number();
+        self.ask(Op::Lock {
+            attempt,
+            keyed: true,
+            presented,
+            ttl: WITNESS_TTL,
+            wait,
+        })
+    }
+
+    fn settle(&mut self) {
+        let start = Instant::now();
+        while self.holder.is_none() {
+            let presented = self.queue.first().copied();
+            match self.lock(presented, SECOND) {
+                Outcome::Granted { ticket, .. } => self.holder = Some(ticket),
+                Outcome::Queued { ticket, .. } => self.queue = vec![ticket],
+                other => panic!("neither granted nor queued: {other:?}"),
+            }
+            assert!(start.elapsed() < DEADLINE, "the lock was never free");
+        }
+        self.queue.clear();
+        let value = self.client.number();
+        self.ask(Op::Write {
+            presented: self.holder,
+            value,
+            release: false,
+        });
+        while self.queue.len() < 3 {
+            let Outcome::Queued { ticket, .. } = self.lock(None, 0) else {
+                panic!("a lock that is held was granted");
+            };
+            self.queue.push(ticket);
+        }
+    }
+
+    fn look_again(&mut self) {
+        self.ask(Op::Describe);
+        let presented = self.holder.expect("a holder");
+        self.ask(Op::Renew {
+            presented,
+            ttl: WITNESS_TTL,
+        });
+        self.ask(Op::Read);
+        for ticket in self.queue.clone() {
+            self.lock(Some(ticket), 0);
+        }
+        self.ask(Op::Unlock { presented });
+        for ticket in self.queue.clone().into_iter().rev() {
+            self.lock(Some(ticket), 0);
+        }
+        self.lock(self.queue.first().copied(), 0);
+        self.ask(Op::Read);
+        self.ask(Op::Describe);
+    }
+}
+
+fn count(history: &History, what: impl Fn(&Outcome) -> bool) -> usize {
+    history
+        .records
+        .iter()
+        .filter(|record| what(&record.outcome))
+        .count()
+}
+
+fn print_figures(store: &str, history: &History, violations: &[Violation]) {
+    let mut faults: BTreeMap<&str, usize> = BTreeMap::new();
+    for outage in &history.outages {
+        *faults.entry(outage.kind).or_default() += 1;
+    }
+    let faults: Vec<String> = faults
+        .iter()
+        .map(|(kind, n)| format!("{n} x {kind}"))
+        .collect();
+    println!(
+        "chaos on {store}: {} operations ({} grants, {} writes, {} reads, {} unanswered, {} times 503), \
+         {} faults ({}), {} violations",
+        history.records.len(),
+        count(history, |o| matches!(o, Outcome::Granted { .. })),
+        count(history, |o| matches!(o, Outcome::Written { .. })),
+        count(history, |o| matches!(o, Outcome::Value(_))),
+        count(history, |o| *o == Outcome::Lost),
+        count(history, |o| *o == Outcome::Unavailable),
+        history.outages.len(),
+        faults.join(", "),
+        violations.len(),
+    );
+}
+
+fn give_verdict(plan: &Plan, violations: &[Violation]) {
+    if violations.is_empty() {
+        return;
+    }
+    for violation in violations {
+        println!("{violation}");
+    }
+    panic!(
+        "{} violations; CHAOS_SEED={} plans the same again",
+        violations.len(),
+        plan.seed
+    );
+}
