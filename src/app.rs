@@ -19,12 +19,13 @@ use crate::actors::persistence::{Attach, Finish, Persistence};
 use crate::actors::registry::Registry;
 use crate::actors::shell::ShellSettings;
 use crate::actors::{Router, Shell};
-use crate::config::{Settings, StoreKind};
+use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::server::{self, HttpLimits};
 use crate::http::tls::{self, Certificate};
 use crate::reload::{Load, Reloader};
 use crate::store::memory::MemoryStore;
+use crate::store::mysql::{self, MysqlStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -90,9 +91,8 @@ impl App {
         persistence.do_send(Attach(registry.clone()));
 
         let opened = opened.await.unwrap_or(Ok(()));
-        match opened {
-            Err(error @ StoreError::Unusable(_)) => return Err(StartError::Store(error)),
-            Err(_) | Ok(()) => {}
+        if let Err(error @ StoreError::Unusable(_)) = opened {
+            return Err(StartError::Store(error));
         }
         let router = {
             let (shell, registry, persistence) =
@@ -110,6 +110,7 @@ impl App {
             listener,
             http_limits(&settings, tls),
             policy.clone(),
+            &shell.metrics,
             router,
         )
         .map_err(StartError::Workers)?;
@@ -194,6 +195,7 @@ impl App {
         {
             log::error!("the store did not close in time");
         }
+        self.shell.events.summarise();
         self.arbiter.stop();
         let _ = self.arbiter.join();
         log::info!("stopped");
@@ -274,7 +276,34 @@ fn store(settings: &Settings) -> Arc<dyn Store> {
     match &settings.store.kind {
         StoreKind::Memory => Arc::new(MemoryStore::default()),
         StoreKind::Sqlite { path } => Arc::new(SqliteStore::new(path)),
-        StoreKind::Mysql(_) => Arc::new(MemoryStore::default()),
+        StoreKind::Mysql(mysql) => Arc::new(MysqlStore::new(mysql_options(settings, mysql))),
+    }
+}
+
+/// The settings as the MySQL store takes them.
+pub fn mysql_options(settings: &Settings, mysql: &MysqlSettings) -> mysql::Options {
+    mysql::Options {
+        host: mysql.host.clone(),
+        port: mysql.port,
+        database: mysql.database.clone(),
+        user: mysql.user.clone(),
+        password: mysql.password.expose().to_owned(),
+        pool_size: mysql.pool_size,
+        tls: match &mysql.tls {
+            MysqlTls::Off => mysql::Tls::Off,
+            MysqlTls::Required => mysql::Tls::Required,
+            MysqlTls::VerifyCa { ca } => mysql::Tls::Verified {
+                ca_file: ca.clone(),
+                host: false,
+            },
+            MysqlTls::VerifyIdentity { ca } => mysql::Tls::Verified {
+                ca_file: ca.clone(),
+                host: true,
+            },
+        },
+        timeout: settings.store.timeout,
+        instance_lease: settings.store.instance_lease,
+        adopt: settings.lock.compatibility,
     }
 }
 
@@ -302,6 +331,7 @@ fn http_limits(settings: &Settings, tls: Option<Arc<rustls::ServerConfig>>) -> H
         connections_per_address_max: settings.http.connections_per_address_max,
         wait_max: settings.lock.wait_max,
         shutdown_timeout: settings.shutdown.timeout,
+        access_log: settings.access_log,
         tls,
     }
 }

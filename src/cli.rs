@@ -4,6 +4,7 @@
 //! every variable that the help lists; `app` serves.
 
 mod healthcheck;
+mod revert;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,8 +15,10 @@ use clap::{Parser, Subcommand};
 
 use crate::config::variables::VARIABLES;
 use crate::config::{ConfigError, EXIT_CONFIG, Settings};
+use crate::http::openapi;
 
 pub use healthcheck::healthcheck;
+pub use revert::revert_to_php;
 
 /// A lock server over HTTP: named resources with a first-come queue, leases, fencing tokens and shared
 /// JSON data.
@@ -87,6 +90,15 @@ pub fn check_config(settings: &Settings) -> ExitCode {
     match write!(std::io::stdout(), "{}", settings.summary()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// `openapi`: prints the document as a server with default settings shows it.
+pub fn openapi() -> ExitCode {
+    let text = openapi::text(openapi::WAIT_MAX_DEFAULT);
+    match text.map(|text| std::io::stdout().write_all(text.as_bytes())) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(_)) | Err(_) => ExitCode::FAILURE,
     }
 }
 

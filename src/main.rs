@@ -10,15 +10,21 @@ use small_resource_server::reload::Load;
 
 fn main() -> ExitCode {
     let line = cli::parse();
+    let command = line.chosen_command();
+    if command == Command::Openapi {
+        // It describes the program, not an installation: no settings are needed.
+        return cli::openapi();
+    }
     let settings = match line.settings() {
         Ok(settings) => settings,
         Err(error) => return cli::refuse(&error),
     };
-    match line.chosen_command() {
+    match command {
         Command::Serve => serve(settings, Box::new(move || line.settings())),
         Command::Healthcheck => cli::healthcheck(&settings),
         Command::CheckConfig => cli::check_config(&settings),
-        Command::Openapi | Command::RevertToPhp { .. } => ExitCode::FAILURE,
+        Command::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
+        Command::Openapi => cli::openapi(),
     }
 }
 

@@ -2,34 +2,63 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{self, HeaderMap, HeaderName};
 use ipnet::IpNet;
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// The address of the client: the peer's, or, when the peer is one of the `trusted` proxies, the rightmost
-/// address of `X-Forwarded-For` that is not. What stands left of that was written by the client itself or
+/// address of `X-Forwarded-For` (without one: of `Forwarded`) that is not. What stands left of that was written by the client itself or
 /// by somebody it chose.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut nearest = peer.to_canonical();
     if !is_trusted(nearest, trusted) {
         return nearest;
     }
-    let lines: Vec<_> = headers.get_all("x-forwarded-for").collect();
-    for line in lines.into_iter().rev() {
-        let Ok(line) = line.to_str() else {
+    for hop in hops(headers).into_iter().rev() {
+        // Past what cannot be read nothing is known.
+        let Some(address) = hop else {
             return nearest;
         };
-        for hop in line.rsplit(',') {
-            // Past what cannot be read nothing is known.
-            let Some(address) = parse(hop.trim()) else {
-                return nearest;
-            };
-            nearest = address;
-            if !is_trusted(nearest, trusted) {
-                return nearest;
-            }
+        nearest = address;
+        if !is_trusted(nearest, trusted) {
+            return nearest;
         }
     }
     nearest
+}
+
+/// The addresses that proxies wrote down, the client's own first; `None` where one cannot be read.
+fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let listed = entries(headers, &X_FORWARDED_FOR);
+    if !listed.is_empty() {
+        return listed.into_iter().map(|hop| parse(hop?)).collect();
+    }
+    let forwarded = entries(headers, &header::FORWARDED);
+    forwarded
+        .into_iter()
+        .map(|hop| forwarded_for(hop?))
+        .collect()
+}
+
+/// The entries of a header that may be sent several times and lists entries with commas; `None` for a line
+/// that is no text.
+fn entries<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<Option<&'h str>> {
+    let mut entries = Vec::new();
+    for line in headers.get_all(name) {
+        match line.to_str() {
+            Ok(line) => entries.extend(line.split(',').map(|entry| Some(entry.trim()))),
+            Err(_) => entries.push(None),
+        }
+    }
+    entries
+}
+
+/// `for=` in one element of `Forwarded` (RFC 7239).
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
+    parse(value.trim().trim_matches('"'))
 }
 
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
@@ -65,16 +94,20 @@ fn parse(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
+    use actix_web::http::header::HeaderValue;
 
     use super::*;
 
-    fn seen(peer: &str, forwarded: &[&str]) -> String {
+    fn seen(peer: &str, lines: &[&str]) -> String {
+        seen_in("x-forwarded-for", peer, lines)
+    }
+
+    fn seen_in(header: &'static str, peer: &str, lines: &[&str]) -> String {
         let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
-        for line in forwarded {
+        for line in lines {
             headers.append(
-                HeaderName::from_static("x-forwarded-for"),
+                HeaderName::from_static(header),
                 HeaderValue::from_bytes(line.as_bytes()).unwrap(),
             );
         }
@@ -116,6 +149,24 @@ mod tests {
             "10.3.3.3"
         );
         assert_eq!(seen("10.0.0.1", &["", "10.3.3.3"]), "10.3.3.3");
+    }
+
+    #[test]
+    fn forwarded_is_read_as_rfc_7239_writes_it() {
+        let seen = |line| seen_in("forwarded", "10.0.0.1", &[line]);
+        assert_eq!(seen("for=192.0.2.9;proto=https;by=10.0.0.1"), "192.0.2.9");
+        assert_eq!(
+            seen("proto=http; For=\"[2001:db8::1]:4711\""),
+            "2001:db8::1"
+        );
+        assert_eq!(
+            seen("for=6.6.6.6, for=192.0.2.9, for=10.0.0.2"),
+            "192.0.2.9"
+        );
+        assert_eq!(seen("for=192.0.2.9, for=_hidden"), "10.0.0.1");
+        assert_eq!(seen("proto=https"), "10.0.0.1");
+        let lie = seen_in("forwarded", "192.0.2.1", &["for=203.0.113.9"]);
+        assert_eq!(lie, "192.0.2.1");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use actix_service::{Service, Transform};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, header};
 use actix_web::web::Data;
-use actix_web::{Error, HttpMessage, HttpRequest, ResponseError};
+use actix_web::{Error, HttpMessage, HttpRequest};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
@@ -24,6 +24,7 @@ use super::client;
 use super::connection::{Activity, UnderWay};
 use super::errors::ApiError;
 use super::limit::{Standing, Verdict};
+use super::observe;
 use super::request::{bearer, name};
 use super::server::Worker;
 use crate::actors::{Op, Reply};
@@ -172,7 +173,7 @@ where
         }
     };
     let mut response = match wait {
-        Some(_) => request.into_response(ApiError::RateLimited.error_response()),
+        Some(_) => request.error_response(ApiError::RateLimited),
         None => service.call(request).await?,
     };
     if let Some(standing) = standing {
@@ -188,8 +189,7 @@ fn check(request: &HttpRequest, worker: &Worker) -> Verdict {
     };
     // A connection whose peer is not known any more is about to end.
     let unknown = IpAddr::from([0, 0, 0, 0]);
-    let peer = request.peer_addr().map_or(unknown, |peer| peer.ip());
-    let client = client::address(peer, request.headers(), &policy.trusted_proxies);
+    let client = observe::caller(request).address.unwrap_or(unknown);
     let key = request.headers().get("x-api-key");
     let key = key.map(header::HeaderValue::as_bytes);
     rate.check(&policy.keys, key, client::counted_as(client))
@@ -201,7 +201,7 @@ async fn keep_alive(request: &HttpRequest, worker: &Worker) -> bool {
     let (Bearer::Ticket(_), Ok(name)) = (bearer, name(request)) else {
         return false;
     };
-    let reply = worker.ask(&name, Op::Touch { bearer }).await;
+    let reply = worker.ask(request, &name, Op::Touch { bearer }).await;
     matches!(reply, Ok(Reply::Lock(Answer::Touched { live: true })))
 }
 

@@ -8,6 +8,8 @@
 //! | `auth` | keys and the rights they carry |
 //! | `respond` | replies of a resource as HTTP answers |
 //! | `errors` | every refusal with its status and code: the one place that knows both |
+//! | `observe` | request ids, metrics and the access log, around every request |
+//! | `openapi` | the description of all this for programs |
 //! | `wire` | the JSON bodies |
 //! | `server` | sockets, workers, limits of a connection |
 //! | `connection` | the stream under HTTP: slow heads, the dispatcher's own answers |
@@ -26,6 +28,8 @@ pub mod errors;
 pub mod front;
 pub mod handlers;
 pub mod limit;
+pub mod observe;
+pub mod openapi;
 pub mod places;
 pub mod policy;
 pub mod refusal;

@@ -1,14 +1,15 @@
 //! What clients send, parsed strictly: names, query, headers, bodies.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
+use actix_web::http::{Version, header};
 use actix_web::web;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::time::timeout;
 
 use super::auth::Right;
 use super::errors::ApiError;
@@ -88,28 +89,28 @@ pub fn idempotency_key(req: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiE
 }
 
 /// The query, decoded. Parameters that nobody asks for are ignored; of several the last one counts.
-pub struct Query(HashMap<String, String>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn of(req: &HttpRequest) -> Result<Query, ApiError> {
-        let mut values = HashMap::new();
-        for pair in req
+        let decode = |text: &str| {
+            decode_strictly(&text.replace('+', " "))
+                .map_err(|why| ApiError::Malformed(format!("The query {why}.")))
+        };
+        let pairs = req
             .query_string()
             .split('&')
-            .filter(|pair| !pair.is_empty())
-        {
+            .filter(|pair| !pair.is_empty());
+        let decoded = pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text: &str| {
-                decode_strictly(&text.replace('+', " "))
-                    .map_err(|why| ApiError::Malformed(format!("The query {why}.")))
-            };
-            values.insert(decode(name)?, decode(value)?);
-        }
-        Ok(Query(values))
+            Ok((decode(name)?, decode(value)?))
+        });
+        decoded.collect::<Result<_, _>>().map(Query)
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        let last = self.0.iter().rev().find(|(key, _)| key == name);
+        last.map(|(_, value)| value.as_str())
     }
 
     /// `0`, `1`, `true` or `false`.
@@ -157,39 +158,51 @@ impl Query {
 }
 
 /// Reads the whole body, up to `MAX_BODY_BYTES`, as long as it keeps coming.
-pub async fn body(mut payload: web::Payload, worker: &Worker) -> Result<Bytes, ApiError> {
-    let max = worker.body_bytes_max;
-    let read = async {
-        let mut first: Option<Bytes> = None;
-        let mut more = BytesMut::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| {
-                ApiError::Malformed("The body ended before it was complete.".to_owned())
-            })?;
-            let so_far = first.as_ref().map_or(0, Bytes::len) + more.len();
-            if so_far + chunk.len() > max {
-                return Err(ApiError::TooLarge(max));
-            }
-            match &first {
-                None => first = Some(chunk),
-                Some(start) => {
-                    if more.is_empty() {
-                        more.extend_from_slice(start);
-                        first = Some(Bytes::new());
-                    }
-                    more.extend_from_slice(&chunk);
-                }
-            }
+pub async fn body(
+    req: &HttpRequest,
+    payload: web::Payload,
+    worker: &Worker,
+) -> Result<Bytes, ApiError> {
+    let headers = req.headers();
+    let comes = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
+    // HTTP/2 needs neither header. Where there is no body, no clock has to be set.
+    if !comes && req.version() <= Version::HTTP_11 {
+        return Ok(Bytes::new());
+    }
+    timeout(
+        worker.body_timeout,
+        read_body(payload, worker.body_bytes_max),
+    )
+    .await
+    .unwrap_or(Err(ApiError::SlowBody))
+}
+
+async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, ApiError> {
+    let mut whole = Bytes::new();
+    let mut parts = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| {
+            ApiError::Malformed("The body ended before it was complete.".to_owned())
+        })?;
+        if whole.len() + parts.len() + chunk.len() > max {
+            return Err(ApiError::TooLarge(max));
         }
-        Ok(if more.is_empty() {
-            first.unwrap_or_default()
+        if whole.is_empty() && parts.is_empty() {
+            // Most bodies come in one piece, which need not be copied.
+            whole = chunk;
         } else {
-            more.freeze()
-        })
-    };
-    tokio::time::timeout(worker.body_timeout, read)
-        .await
-        .unwrap_or(Err(ApiError::SlowBody))
+            parts.extend_from_slice(&std::mem::take(&mut whole));
+            parts.extend_from_slice(&chunk);
+        }
+    }
+    Ok(if parts.is_empty() {
+        whole
+    } else {
+        parts.freeze()
+    })
 }
 
 /// A body that has to be JSON of a certain form; an empty one counts as `empty` where that is accepted.
@@ -198,16 +211,32 @@ pub fn parse_json<T: DeserializeOwned>(
     empty: Option<T>,
     accepted: &str,
 ) -> Result<T, ApiError> {
-    if body.is_empty() {
-        if let Some(empty) = empty {
-            return Ok(empty);
-        }
+    if let (true, Some(empty)) = (body.is_empty(), empty) {
+        return Ok(empty);
     }
-    serde_json::from_slice(body).map_err(|error| {
+    let malformed = |why: String| {
         ApiError::Malformed(format!(
-            "The body is not accepted ({error}): send {accepted}."
+            "The body is not accepted ({why}): send {accepted}."
         ))
-    })
+    };
+    let text = json_utf8(body).map_err(malformed)?;
+    // The parser would take an array for the fields in their order.
+    if !text
+        .trim_start_matches([' ', '\t', '\r', '\n'])
+        .starts_with('{')
+    {
+        return Err(malformed("it is no JSON object".to_owned()));
+    }
+    serde_json::from_str(text).map_err(|error| malformed(error.to_string()))
+}
+
+/// The body as text, if it can be JSON that clients are able to read.
+fn json_utf8(body: &Bytes) -> Result<&str, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "invalid UTF-8".to_owned())?;
+    if depth(text) > JSON_DEPTH_MAX {
+        return Err(format!("nested deeper than {JSON_DEPTH_MAX} levels"));
+    }
+    Ok(text)
 }
 
 /// Any JSON text, kept byte for byte. An empty body stores `{}`, as the PHP server does.
@@ -217,12 +246,7 @@ pub fn json_text(body: Bytes) -> Result<Bytes, ApiError> {
     }
     let malformed =
         |why: String| ApiError::Malformed(format!("The body is not accepted ({why}): send JSON."));
-    let text = std::str::from_utf8(&body).map_err(|_| malformed("invalid UTF-8".to_owned()))?;
-    if depth(text) > JSON_DEPTH_MAX {
-        return Err(malformed(format!(
-            "nested deeper than {JSON_DEPTH_MAX} levels"
-        )));
-    }
+    let text = json_utf8(&body).map_err(malformed)?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| malformed(error.to_string()))?;
     Ok(body)
 }

@@ -1,6 +1,7 @@
 //! Sockets, workers, and what a connection may take.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,21 +9,23 @@ use actix_http::{HttpService, Protocol};
 use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::{AppConfig, Server};
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, web};
+use actix_web::{App, HttpRequest, web};
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio_rustls::TlsAcceptor;
 
 use super::client;
 use super::connection::{Connection, Patience, Wire};
-use super::errors::ApiError;
+use super::errors::{ApiError, CODE_LABELS};
 use super::front::Front;
+use super::observe::{self, Observer, observe};
 use super::places::{Crowded, Place, Places};
 use super::policy::SharedPolicy;
 use super::refusal::{Early, Refusal};
 use super::routes;
 use crate::actors::{Op, Reply, Router};
 use crate::lock::ResourceName;
+use crate::metrics::Metrics;
 
 /// How the HTTP side behaves.
 #[derive(Clone)]
@@ -36,6 +39,8 @@ pub struct HttpLimits {
     pub connections_per_address_max: usize,
     pub wait_max: Duration,
     pub shutdown_timeout: Duration,
+    /// One log line per request.
+    pub access_log: bool,
     /// `None`: plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -51,8 +56,14 @@ pub struct Worker {
 
 impl Worker {
     /// One message, one reply; and no reply leaves when the store may no longer be ours.
-    pub async fn ask(&self, name: &ResourceName, op: Op) -> Result<Reply, ApiError> {
-        let reply = self.router.ask(name, op).await;
+    pub async fn ask(
+        &self,
+        request: &HttpRequest,
+        name: &ResourceName,
+        op: Op,
+    ) -> Result<Reply, ApiError> {
+        let caller = observe::caller(request);
+        let reply = self.router.ask(name, op, caller).await;
         self.check_answer()?;
         Ok(reply)
     }
@@ -160,8 +171,10 @@ pub fn run(
     listener: TcpListener,
     limits: HttpLimits,
     policy: SharedPolicy,
+    metrics: &Metrics,
     router: impl Fn() -> Router + Send + Clone + 'static,
 ) -> std::io::Result<Server> {
+    let requests = metrics.requests(routes::PATTERNS, &CODE_LABELS);
     let workers = limits.workers.min(WORKERS_MAX);
     let places = Places::new(limits.connections_max, limits.connections_per_address_max);
     let builder = Server::build()
@@ -189,10 +202,13 @@ pub fn run(
             body_timeout: limits.body_timeout,
             wait_max: limits.wait_max,
         };
+        let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
+        let observer = Rc::new(observer);
         let app = App::new()
             .app_data(web::Data::new(worker))
             .configure(routes::configure)
             .wrap(Front)
+            .wrap_fn(move |request, service| observe(&observer, request, service))
             .wrap_fn(|request, service| {
                 let answer = service.call(request);
                 async move {

@@ -113,6 +113,24 @@ pub enum Command {
     Tick,
 }
 
+impl Command {
+    /// The ticket that comes with it, where one may come.
+    pub fn bearer(&self) -> Option<Bearer> {
+        match self {
+            Command::Acquire { bearer, .. }
+            | Command::Touch { bearer, .. }
+            | Command::Write { bearer, .. }
+            | Command::Renew { bearer, .. }
+            | Command::Unlock { bearer, .. }
+            | Command::Delete { bearer, .. } => Some(*bearer),
+            Command::ForceUnlock { .. }
+            | Command::Vanished { .. }
+            | Command::Delivered { .. }
+            | Command::Tick => None,
+        }
+    }
+}
+
 /// What a lease looks like from outside. Never a ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HolderView {

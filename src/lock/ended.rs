@@ -61,6 +61,11 @@ impl Ended {
             .map(|e| e.reason)
     }
 
+    /// All that are remembered, whether or not anybody may still ask.
+    pub fn tickets(&self) -> impl Iterator<Item = Ticket> + '_ {
+        self.entries.iter().map(|e| e.ticket)
+    }
+
     /// Lets go of what nobody may ask for any more.
     pub fn forget(&mut self, now: Millis) {
         while self.entries.front().is_some_and(|e| e.forget_at < now) {

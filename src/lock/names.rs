@@ -28,6 +28,7 @@ impl Seconds {
     /// The largest value a PHP integer column of the original schema takes.
     pub const MAX: u32 = 2_147_483_647;
     pub const ZERO: Seconds = Seconds(0);
+    pub const ONE: Seconds = Seconds(1);
 
     /// `None` when the value is negative or above [`Seconds::MAX`].
     pub fn new(value: i64) -> Option<Seconds> {
@@ -38,6 +39,11 @@ impl Seconds {
 
     pub fn get(self) -> u32 {
         self.0
+    }
+
+    /// The whole seconds in a duration, at most [`Seconds::MAX`].
+    pub fn whole(millis: Millis) -> Seconds {
+        Seconds((millis / 1000).min(u64::from(Self::MAX)) as u32)
     }
 
     /// The duration in milliseconds, or `None` for "without limit".

@@ -153,6 +153,11 @@ impl Queue {
         self.waiters.is_empty()
     }
 
+    /// In queue order.
+    pub fn iter(&self) -> impl Iterator<Item = (Seq, &Waiter)> {
+        self.waiters.iter().map(|(seq, waiter)| (*seq, waiter))
+    }
+
     pub fn get(&self, seq: Seq) -> Option<&Waiter> {
         self.waiters.get(&seq)
     }
@@ -183,6 +188,11 @@ impl Queue {
     /// The first waiter that is near.
     pub fn first_near(&self) -> Option<Seq> {
         self.near.first().copied()
+    }
+
+    /// The near waiters that came before this place, first to last.
+    pub fn near_before(&self, seq: Seq) -> impl Iterator<Item = &Waiter> {
+        self.near.range(..seq).filter_map(|seq| self.get(*seq))
     }
 
     pub fn is_near(&self, seq: Seq) -> bool {
@@ -333,13 +343,17 @@ impl Queue {
         }
     }
 
-    /// The next thing that was due at `now`; carries out changes of presence, the rest is the caller's.
+    /// The next thing that was due at `now`; carries out changes of presence, the rest is the caller's. At
+    /// the same instant presence comes first: a reservation that ends then is granted to a request whose
+    /// wait ends then.
     pub fn pop_due(&mut self, now: Millis, patience: Patiences) -> Option<Due> {
         let at = self.deadline().filter(|at| *at <= now)?;
-        if let Some((_, request)) = self.waits.first().filter(|(t, _)| *t == at) {
-            return Some(Due::WaitOver(*request));
-        }
-        let (_, seq) = *self.due.first()?;
+        let Some((_, seq)) = self.due.first().copied().filter(|(t, _)| *t == at) else {
+            return self
+                .waits
+                .first()
+                .map(|(_, request)| Due::WaitOver(*request));
+        };
         let waiter = self.waiters.get(&seq)?;
         if matches!(waiter.presence, Presence::Near(_)) {
             let drop_at = (waiter.last_seen + patience.ticket_ttl_ms).max(at);
@@ -357,24 +371,47 @@ impl Queue {
             .collect()
     }
 
-    /// The maps agree with each other; what the invariants check.
+    /// The indexes say what the waiters say, no less and no more; what the invariants check.
     pub fn is_consistent(&self) -> bool {
-        let keys: Vec<Seq> = self.waiters.keys().copied().collect();
-        let order: Vec<Seq> = self.order.iter().copied().collect();
-        let near: BTreeSet<Seq> = self
-            .waiters
-            .iter()
-            .filter(|(_, w)| !matches!(w.presence, Presence::Far(_)))
-            .map(|(seq, _)| *seq)
-            .collect();
-        let open_iff_requests = self
-            .waiters
-            .values()
-            .all(|w| w.open.is_empty() != (w.presence == Presence::Open));
-        keys == order
-            && near == self.near
-            && self.by_ticket.len() == keys.len()
-            && open_iff_requests
+        let mut expected = Queue::default();
+        for (seq, waiter) in &self.waiters {
+            expected.index(*seq, waiter);
+            let open = waiter.presence == Presence::Open;
+            if waiter.row.seq != *seq || waiter.open.is_empty() == open {
+                return false;
+            }
+        }
+        self.order == expected.order
+            && self.by_ticket == expected.by_ticket
+            && self.by_key == expected.by_key
+            && self.by_request == expected.by_request
+            && self.near == expected.near
+            && self.due == expected.due
+            && self.waits == expected.waits
+    }
+
+    /// Every index entry of a waiter that comes after all indexed ones.
+    fn index(&mut self, seq: Seq, waiter: &Waiter) {
+        self.order.push_back(seq);
+        self.by_ticket.insert(waiter.row.ticket, seq);
+        let key = waiter.row.key.as_ref().map(|row| (row.key.clone(), seq));
+        self.by_key.extend(key);
+        for open in &waiter.open {
+            self.by_request.insert(open.request, seq);
+            let until = open.parked.and_then(|parked| parked.until);
+            self.waits.extend(until.map(|at| (at, open.request)));
+        }
+        if let Told::By(request) = waiter.told {
+            self.by_request.insert(request, seq);
+        }
+        match waiter.presence {
+            Presence::Open => _ = self.near.insert(seq),
+            Presence::Near(at) => {
+                self.near.insert(seq);
+                self.due.insert((at, seq));
+            }
+            Presence::Far(at) => _ = self.due.insert((at, seq)),
+        }
     }
 }
 

@@ -19,8 +19,9 @@ pub struct Lease {
     pub(super) acquired_at: WallMillis,
     /// The client knew its ticket before the answer that tells it of this grant.
     pub(super) told: bool,
-    /// The `ttl` in the store: never shorter than what the lease still has to run, so that a restart,
-    /// after which the stored TTL runs anew, cannot end the lease early.
+    /// The `ttl` in the store: never shorter than what the lease still has to run, nor than what an answer
+    /// on its way promises, so that a restart, after which the stored TTL runs anew, cannot end the lease
+    /// early.
     pub(super) stored_ttl: Option<Seconds>,
     pub(super) clock: LeaseClock,
 }
@@ -28,14 +29,15 @@ pub struct Lease {
 /// Whether a lease has started (contract, "Lease": it starts when the holder is answered).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseClock {
-    /// Granted; the answers to these requests are on their way.
+    /// Granted; the answers to these requests are on their way. Its TTL will be the stored one.
     Answering(Vec<RequestId>),
     Running {
         since: Millis,
         /// The last millisecond in which the lease certainly holds. `None`: does not expire.
         expires: Option<Millis>,
-        /// The one request that was told of the grant, while nothing shows that it took the answer.
-        sole_answer: Option<RequestId>,
+        /// The requests that were told of the grant, as long as nothing else shows that the client knows
+        /// of it: when all of them turn out undelivered, the grant is taken back.
+        unproven: Vec<RequestId>,
     },
 }
 
@@ -96,21 +98,20 @@ impl LockState {
         }
         match rows.head.holder {
             Some(holder) => {
-                let mut lease = Lease {
-                    stored_ttl: holder.ticket.ttl,
+                let ttl = holder.ticket.ttl;
+                let expires = state.expiry(terms, ttl, leases_from, leases_from);
+                state.lock = Lock::Held(Lease {
+                    stored_ttl: ttl,
                     row: holder.ticket,
                     token: rows.head.token,
                     acquired_at: holder.acquired_at,
                     told: true,
-                    clock: LeaseClock::Answering(Vec::new()),
-                };
-                let expires = state.expiry(terms, &lease, leases_from, leases_from);
-                lease.clock = LeaseClock::Running {
-                    since: leases_from,
-                    expires,
-                    sole_answer: None,
-                };
-                state.lock = Lock::Held(lease);
+                    clock: LeaseClock::Running {
+                        since: leases_from,
+                        expires,
+                        unproven: Vec::new(),
+                    },
+                });
             }
             None => {
                 if let Some(seq) = state.queue_ref().and_then(Queue::first_near) {
@@ -126,13 +127,15 @@ impl LockState {
     /// changes are durable.
     pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
         #[cfg(debug_assertions)]
-        let before = invariants::Before::of(self);
+        let before = invariants::Before::of(self, &command);
         let outcome = Step::new(self, terms, now).run(command);
         if self.queue_ref().is_some_and(Queue::is_empty) {
             self.queue = None;
         }
         #[cfg(debug_assertions)]
-        if let Err(broken) = invariants::check(self).and_then(|()| before.check(self, &outcome)) {
+        if let Err(broken) = invariants::check_cheap(self, terms, now)
+            .and_then(|()| before.check(self, now, &outcome))
+        {
             panic!("invariant broken: {broken}");
         }
         outcome
@@ -230,18 +233,15 @@ impl LockState {
         })
     }
 
-    /// When a lease that started at `since` and is renewed at `now` expires.
+    /// When a lease with this `ttl` that started at `since` and is renewed at `now` expires.
     pub(super) fn expiry(
         &self,
         terms: &Terms,
-        lease: &Lease,
+        ttl: Option<Seconds>,
         since: Millis,
         now: Millis,
     ) -> Option<Millis> {
-        let by_ttl = self
-            .ttl(terms, lease.row.ttl)
-            .limit_ms()
-            .map(|ttl| now + ttl);
+        let by_ttl = self.ttl(terms, ttl).limit_ms().map(|ttl| now + ttl);
         let by_limit = terms
             .limits
             .lease_seconds_max
@@ -253,15 +253,34 @@ impl LockState {
         }
     }
 
+    /// The TTL that the holder is told: its own, cut to what `MAX_LEASE_SECONDS` leaves of the lease, so
+    /// that nobody counts on more. Never cut to 0, which would mean "does not expire".
+    pub(super) fn told_ttl(&self, terms: &Terms, now: Millis, lease: &Lease) -> Seconds {
+        let own = self.ttl(terms, lease.row.ttl);
+        let Some(max_ms) = terms.limits.lease_seconds_max.limit_ms() else {
+            return own;
+        };
+        let left_ms = match lease.clock {
+            LeaseClock::Answering(_) => max_ms,
+            LeaseClock::Running { since, .. } => (since + max_ms).saturating_sub(now),
+        };
+        let left = Seconds::whole(left_ms).max(Seconds::ONE);
+        if own == Seconds::ZERO {
+            left
+        } else {
+            own.min(left)
+        }
+    }
+
     pub(super) fn view(&self, terms: &Terms, now: Now, lease: &Lease) -> HolderView {
         let expires = match lease.clock {
-            LeaseClock::Answering(_) => self.expiry(terms, lease, now.mono, now.mono),
+            LeaseClock::Answering(_) => self.expiry(terms, lease.stored_ttl, now.mono, now.mono),
             LeaseClock::Running { expires, .. } => expires,
         };
         HolderView {
             owner: lease.row.owner.clone(),
             acquired_at: lease.acquired_at,
-            expires_at: expires.map(|at| now.wall + at.saturating_sub(now.mono)),
+            expires_at: expires.map(|at| (now.wall + at).saturating_sub(now.mono)),
             token: lease.token,
         }
     }

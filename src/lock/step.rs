@@ -3,7 +3,7 @@
 use super::command::{
     Answer, Bearer, Command, Death, EndReason, Event, Grant, Outcome, Patience, RequestId,
 };
-use super::names::{FencingToken, IdempotencyKey, Now, Owner, Seconds, Ticket};
+use super::names::{FencingToken, IdempotencyKey, Millis, Now, Owner, Seconds, Ticket};
 use super::queue::{Due, Parked, Purpose, Seq, Told, Waiter, fresh_row};
 use super::rows::{Change, TicketRow};
 use super::state::{Lease, LeaseClock, Lock, LockState, patiences};
@@ -173,10 +173,10 @@ impl<'a> Step<'a> {
         let same = |row: &TicketRow| {
             row.owner == asked.owner && row.key.as_ref().is_some_and(|k| k.ttl == asked.ttl)
         };
-        if let Some(lease) = self.state.lease() {
-            if lease.row.key.as_ref().is_some_and(|k| k.key == *key) {
-                return Some((Standing::Holder, same(&lease.row)));
-            }
+        if let Some(lease) = self.state.lease()
+            && lease.row.key.as_ref().is_some_and(|k| k.key == *key)
+        {
+            return Some((Standing::Holder, same(&lease.row)));
         }
         let seq = self.state.queue_ref()?.with_key(key)?;
         Some((Standing::Waiting(seq), same(&self.waiter(seq)?.row)))
@@ -206,7 +206,11 @@ impl<'a> Step<'a> {
         match self.by_key(&asked) {
             Some((_, false)) => return self.answer(asked.request, Answer::KeyReused),
             Some((Standing::Holder, true)) => return self.keep(asked.request, None, ended),
-            Some((Standing::Waiting(seq), true)) => return self.ask_again(seq, asked, ended),
+            Some((Standing::Waiting(seq), true)) => {
+                // A retry repeats what was asked then; it must not undo a `ttl` given since.
+                let asked = Asked { ttl: None, ..asked };
+                return self.ask_again(seq, asked, ended);
+            }
             Some(_) | None => {}
         }
         let row = fresh_row(
@@ -297,12 +301,13 @@ impl<'a> Step<'a> {
     }
 
     fn store_waiter(&mut self, seq: Seq) {
-        if let Some(waiter) = self.state.queue_mut().get_mut(seq) {
-            if !waiter.stored && !waiter.unseen {
-                waiter.stored = true;
-                let row = waiter.row.clone();
-                self.out.changes.push(Change::Waiting(row));
-            }
+        if let Some(waiter) = self.state.queue_mut().get_mut(seq)
+            && !waiter.stored
+            && !waiter.unseen
+        {
+            waiter.stored = true;
+            let row = waiter.row.clone();
+            self.out.changes.push(Change::Waiting(row));
         }
     }
 
@@ -312,11 +317,12 @@ impl<'a> Step<'a> {
         let queue = self.state.queue_mut();
         queue.confirm(seq);
         queue.touch(seq, now, patiences);
-        if let Some(waiter) = queue.get_mut(seq) {
-            if ttl.is_some() && waiter.row.ttl != ttl {
-                waiter.row.ttl = ttl;
-                waiter.stored = false;
-            }
+        if let Some(waiter) = queue.get_mut(seq)
+            && ttl.is_some()
+            && waiter.row.ttl != ttl
+        {
+            waiter.row.ttl = ttl;
+            waiter.stored = false;
         }
         self.store_waiter(seq);
     }
@@ -376,7 +382,7 @@ impl<'a> Step<'a> {
         let grant = Grant {
             ticket: lease.row.ticket,
             holder: self.state.view(self.terms, self.now, lease),
-            ttl: self.state.ttl(self.terms, lease.row.ttl),
+            ttl: self.state.told_ttl(self.terms, self.now.mono, lease),
             new,
             ended,
         };
@@ -385,13 +391,16 @@ impl<'a> Step<'a> {
 
     /// The holder asked again.
     fn keep(&mut self, request: RequestId, ttl: Option<Seconds>, ended: Death) {
-        self.present_holder(ttl);
+        self.present_holder(ttl, Some(request));
         self.answer_granted(request, false, ended);
     }
 
     /// The holder showed its ticket with lock intent: its expiry becomes the later of what it was and
     /// now + TTL (contract, "TTL").
-    fn present_holder(&mut self, ttl: Option<Seconds>) {
+    ///
+    /// While no answer has told it of the grant, it cannot know that it holds: then the answer to this
+    /// request, if the core hears what becomes of it (`tracked`), is one more that may tell it.
+    fn present_holder(&mut self, ttl: Option<Seconds>, tracked: Option<RequestId>) {
         let now = self.now.mono;
         let Lock::Held(mut lease) = std::mem::replace(&mut self.state.lock, Lock::Free) else {
             return;
@@ -401,15 +410,25 @@ impl<'a> Step<'a> {
         }
         lease.told = true;
         let (since, old) = match lease.clock {
-            LeaseClock::Answering(_) => (now, Some(0)),
+            // What the answers on their way promise.
+            LeaseClock::Answering(_) => {
+                let promised = self.state.expiry(self.terms, lease.stored_ttl, now, now);
+                (now, promised)
+            }
             LeaseClock::Running { since, expires, .. } => (since, expires),
         };
-        let renewed = self.state.expiry(self.terms, &lease, since, now);
+        let renewed = self.state.expiry(self.terms, lease.row.ttl, since, now);
         let expires = later(old, renewed);
-        lease.clock = LeaseClock::Running {
-            since,
-            expires,
-            sole_answer: None,
+        lease.clock = match (lease.clock, tracked) {
+            (LeaseClock::Answering(mut requests), Some(request)) => {
+                requests.push(request);
+                LeaseClock::Answering(requests)
+            }
+            _ => LeaseClock::Running {
+                since,
+                expires,
+                unproven: Vec::new(),
+            },
         };
         let stale = lease.stored_ttl != lease.row.ttl && expires == renewed;
         if stale {
@@ -472,7 +491,7 @@ impl<'a> Step<'a> {
     fn touch(&mut self, request: RequestId, bearer: Bearer) {
         let live = match self.standing(bearer) {
             Standing::Holder => {
-                self.present_holder(None);
+                self.touch_holder();
                 true
             }
             Standing::Waiting(seq) => {
@@ -483,6 +502,18 @@ impl<'a> Step<'a> {
             Standing::Nobody | Standing::Dead(_) => false,
         };
         self.answer(request, Answer::Touched { live });
+    }
+
+    /// A sign of life that is not answered with the lease: it proves nothing about an undelivered grant.
+    fn touch_holder(&mut self) {
+        match &mut self.state.lock {
+            Lock::Held(Lease {
+                clock: LeaseClock::Answering(_),
+                told,
+                ..
+            }) => *told = true,
+            _ => self.present_holder(None, None),
+        }
     }
 
     /// A waiter that came near again finds a free lock: it is kept for it.
@@ -507,7 +538,7 @@ impl<'a> Step<'a> {
         };
         match self.standing(bearer) {
             Standing::Holder => {
-                self.present_holder(None);
+                self.present_holder(None, Some(request));
                 self.allow_write(request, release);
                 self.reserve_if_free();
             }
@@ -580,11 +611,11 @@ impl<'a> Step<'a> {
     fn renew(&mut self, request: RequestId, bearer: Bearer, ttl: Option<Seconds>) {
         match self.standing(bearer) {
             Standing::Holder => {
-                self.present_holder(ttl);
+                self.present_holder(ttl, None);
                 if let Some(lease) = self.state.lease() {
                     let view = self.state.view(self.terms, self.now, lease);
                     let answer = Answer::Renewed {
-                        ttl: self.state.ttl(self.terms, lease.row.ttl),
+                        ttl: self.state.told_ttl(self.terms, self.now.mono, lease),
                         expires_at: view.expires_at,
                         token: view.token,
                     };
@@ -665,21 +696,32 @@ impl<'a> Step<'a> {
     // ---- what became of answers -------------------------------------------------------------------
 
     fn delivered(&mut self, request: RequestId) {
-        let (now, terms) = (self.now.mono, self.terms);
-        if let Some(lease) = self.state.lease() {
-            if matches!(&lease.clock, LeaseClock::Answering(ids) if ids.contains(&request)) {
-                let expires = self.state.expiry(terms, lease, now, now);
-                if let Lock::Held(lease) = &mut self.state.lock {
-                    lease.clock = LeaseClock::Running {
-                        since: now,
-                        expires,
-                        sole_answer: Some(request),
-                    };
-                }
-                return;
-            }
+        let now = self.now.mono;
+        let starts = matches!(
+            self.state.lease().map(|lease| &lease.clock),
+            Some(LeaseClock::Answering(requests)) if requests.contains(&request)
+        );
+        if starts {
+            self.start_lease(now);
+        } else {
+            self.close(request, true);
         }
-        self.close(request, true);
+    }
+
+    /// The holder is being answered: from now on its lease runs.
+    fn start_lease(&mut self, now: Millis) {
+        let Lock::Held(mut lease) = std::mem::replace(&mut self.state.lock, Lock::Free) else {
+            return;
+        };
+        if let LeaseClock::Answering(unproven) = lease.clock {
+            let expires = self.state.expiry(self.terms, lease.stored_ttl, now, now);
+            lease.clock = LeaseClock::Running {
+                since: now,
+                expires,
+                unproven,
+            };
+        }
+        self.state.lock = Lock::Held(lease);
     }
 
     fn close(&mut self, request: RequestId, delivered: bool) {
@@ -693,19 +735,14 @@ impl<'a> Step<'a> {
 
     fn vanished(&mut self, request: RequestId) {
         if let Lock::Held(lease) = &mut self.state.lock {
-            match &mut lease.clock {
-                LeaseClock::Answering(ids) if ids.contains(&request) => {
-                    ids.retain(|id| *id != request);
-                    if ids.is_empty() {
-                        self.take_back();
-                    }
-                    return;
+            let (LeaseClock::Answering(told) | LeaseClock::Running { unproven: told, .. }) =
+                &mut lease.clock;
+            if let Some(index) = told.iter().position(|id| *id == request) {
+                told.remove(index);
+                if told.is_empty() {
+                    self.take_back();
                 }
-                LeaseClock::Running {
-                    sole_answer: Some(sole),
-                    ..
-                } if *sole == request => return self.take_back(),
-                _ => {}
+                return;
             }
         }
         let Some(seq) = self.state.queue_ref().and_then(|q| q.with_request(request)) else {
@@ -740,22 +777,16 @@ impl<'a> Step<'a> {
     /// that its client knew goes back to its place, near from now on; any other vanishes.
     fn take_back(&mut self) {
         let now = self.now.mono;
-        let Lock::Held(mut lease) = std::mem::replace(&mut self.state.lock, Lock::Free) else {
+        if self
+            .state
+            .lease()
+            .is_some_and(|lease| lease.row.key.is_some())
+        {
+            return self.start_lease(now);
+        }
+        let Lock::Held(lease) = std::mem::replace(&mut self.state.lock, Lock::Free) else {
             return;
         };
-        if lease.row.key.is_some() {
-            let (since, expires) = match lease.clock {
-                LeaseClock::Running { since, expires, .. } => (since, expires),
-                LeaseClock::Answering(_) => (now, self.state.expiry(self.terms, &lease, now, now)),
-            };
-            lease.clock = LeaseClock::Running {
-                since,
-                expires,
-                sole_answer: None,
-            };
-            self.state.lock = Lock::Held(lease);
-            return;
-        }
         self.out.events.push(Event::TakenBack(lease.token));
         self.change_head();
         if lease.told {
@@ -771,7 +802,7 @@ impl<'a> Step<'a> {
 }
 
 /// How long a request with this patience may be parked: `None`, not at all; `Some(None)`, without limit.
-fn deadline_of(patience: Patience) -> Option<Option<super::names::Millis>> {
+fn deadline_of(patience: Patience) -> Option<Option<Millis>> {
     match patience {
         Patience::Never | Patience::Poll => None,
         Patience::Until(at) => Some(Some(at)),
@@ -780,6 +811,6 @@ fn deadline_of(patience: Patience) -> Option<Option<super::names::Millis>> {
 }
 
 /// The later of two expiries; `None` never comes.
-fn later(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+pub(super) fn later(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
     Some(a?.max(b?))
 }

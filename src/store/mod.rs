@@ -12,6 +12,7 @@
 //! | `mysql` | the production store, shared by several instances of which one is active |
 
 pub mod memory;
+pub mod mysql;
 pub mod snapshot;
 pub mod sqlite;
 

@@ -3,16 +3,25 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use small_resource_server::store::Store;
 use small_resource_server::store::memory::MemoryStore;
+use small_resource_server::store::mysql::MysqlStore;
 use small_resource_server::store::sqlite::SqliteStore;
+use small_resource_server::store::{Opened, Store, StoreError};
 use tempfile::TempDir;
+
+use crate::database::{DEADLINE, Database};
 
 /// One store on data of its own.
 #[async_trait(?Send)]
 pub trait Bed: Sized {
+    /// The operator of the tests chose to leave this store out.
+    fn is_skipped() -> bool {
+        false
+    }
+
     /// An opened store without any rows.
     async fn fresh() -> Self;
 
@@ -99,5 +108,55 @@ impl Bed for SqliteBed {
             fs::copy(self.folder.path().join(name), folder.path().join(name)).unwrap();
         }
         SqliteBed::in_folder(folder).await
+    }
+}
+
+pub struct MysqlBed {
+    // Closes its connections before the database is dropped.
+    store: MysqlStore,
+    database: Database,
+}
+
+impl MysqlBed {
+    /// Waits for a previous owner that was not closed to be silent for long enough.
+    async fn on(database: Database) -> Self {
+        let store = database.store();
+        let began = Instant::now();
+        let opened: Result<Opened, StoreError> = loop {
+            match store.open().await {
+                Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                result => break result,
+            }
+        };
+        opened.unwrap();
+        MysqlBed { store, database }
+    }
+}
+
+#[async_trait(?Send)]
+impl Bed for MysqlBed {
+    fn is_skipped() -> bool {
+        Database::is_skipped()
+    }
+
+    async fn fresh() -> Self {
+        MysqlBed::on(Database::new().expect("is_skipped was asked")).await
+    }
+
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn reopened(self) -> Self {
+        self.store.close().await;
+        MysqlBed::on(self.database).await
+    }
+
+    /// The first store goes without a word; the next one finds the row taken.
+    async fn crashed(self) -> Self {
+        drop(self.store);
+        MysqlBed::on(self.database).await
     }
 }

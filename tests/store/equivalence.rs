@@ -159,7 +159,8 @@ impl Player {
 
     fn put(&mut self, at: usize, s: usize, json: &str) {
         let Some(model) = &mut self.model else { return };
-        let fresh = format!("document {at}");
+        // Ids are unique in the whole store.
+        let fresh = format!("document {at} of {}", model.id);
         let id = match model.data.contains_key(&s) {
             true => fresh,
             false => self.first_ids.entry(s).or_insert(fresh).clone(),

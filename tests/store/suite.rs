@@ -169,7 +169,8 @@ fn with_all_rows(text: &str) -> Snapshot {
     snapshot.change(held(5, full_ticket(1), 77));
     snapshot.change(Change::Waiting(plain_ticket(2)));
     snapshot.change(Change::Ended(ended(0, EndReason::Expired)));
-    put(&mut snapshot, "state", "document", "{}");
+    // Ids of documents are unique in the whole store.
+    put(&mut snapshot, "state", &format!("document of {text}"), "{}");
     snapshot
 }
 

@@ -1,0 +1,53 @@
+//! `revert-to-php`: makes the database ready for the PHP server again.
+
+use std::process::ExitCode;
+
+use crate::app::mysql_options;
+use crate::config::{Settings, StoreKind};
+use crate::store::mysql::{self, RevertReport};
+
+/// Says what would be done, or does it when `yes`. Exit code 1 when the PHP server cannot hold everything,
+/// when an instance still runs, or when the database cannot be reached.
+pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
+    let StoreKind::Mysql(mysql) = &settings.store.kind else {
+        eprintln!("revert-to-php works on MySQL: set MYSQL_HOST and STORE=mysql.");
+        return ExitCode::FAILURE;
+    };
+    let options = mysql_options(settings, mysql);
+    let result = actix_rt::System::new().block_on(mysql::revert_to_php(options, !yes));
+    match result {
+        Ok(report) => print(&report, yes),
+        Err(error) => {
+            eprintln!("Nothing was changed: {error}.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(report: &RevertReport, yes: bool) -> ExitCode {
+    if !report.obstacles.is_empty() {
+        println!("Nothing was changed. The PHP server cannot hold:");
+        for obstacle in &report.obstacles {
+            println!("- {obstacle}");
+        }
+        return ExitCode::FAILURE;
+    }
+    let RevertReport {
+        resources,
+        documents,
+        leases,
+        ..
+    } = report;
+    if yes {
+        println!(
+            "The PHP server can take over: {resources} resources, {documents} documents; {leases} \
+             leases were given up."
+        );
+    } else {
+        println!(
+            "Nothing stands in the way: the PHP server would find {resources} resources and \
+             {documents} documents; {leases} leases would be given up. Add --yes to do it."
+        );
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,148 @@
+//! What went wrong with the server, and what that means for a store.
+
+use mysql_async::{DriverError, Error, IoError};
+
+use crate::store::StoreError;
+
+/// A failed statement or connection.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    /// The connection is gone, or nothing was heard in time: unknown what happened.
+    Away(String),
+    /// The server answered with an error; the connection goes on.
+    Server {
+        code: u16,
+        state: String,
+        text: String,
+    },
+    /// Decided by us.
+    Store(StoreError),
+}
+
+/// Error numbers of MySQL and MariaDB, named as in their manuals.
+pub(super) mod code {
+    pub const NULL_IN_NOT_NULL: u16 = 1048;
+    pub const UNKNOWN_DATABASE: u16 = 1049;
+    pub const PACKET_TOO_LARGE: u16 = 1153;
+    pub const NO_SUCH_THREAD: u16 = 1094;
+    pub const NO_SUCH_TABLE: u16 = 1146;
+    pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
+    pub const DEADLOCK: u16 = 1213;
+    /// InnoDB's row or LOB limits.
+    pub const ROW_TOO_LARGE: [u16; 2] = [1118, 1713];
+    /// A snapshot that a locking read found outdated (`innodb_snapshot_isolation`).
+    pub const RECORD_CHANGED: u16 = 1020;
+}
+
+impl Fault {
+    /// The server rolled the statement back for someone else's sake; the same may succeed now.
+    pub fn is_passing(&self) -> bool {
+        let codes = [
+            code::LOCK_WAIT_TIMEOUT,
+            code::DEADLOCK,
+            code::RECORD_CHANGED,
+        ];
+        codes.into_iter().any(|code| self.is(code))
+    }
+
+    pub fn is(&self, wanted: u16) -> bool {
+        matches!(self, Fault::Server { code, .. } if *code == wanted)
+    }
+
+    /// The connection can be used further.
+    pub fn leaves_connection(&self) -> bool {
+        !matches!(self, Fault::Away(_)) && !self.is(code::PACKET_TOO_LARGE)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        match error {
+            Error::Server(error) => Fault::Server {
+                code: error.code,
+                state: error.state,
+                text: error.message,
+            },
+            Error::Driver(DriverError::PacketTooLarge) => Fault::Store(StoreError::Rejected(
+                "it is larger than any packet may be".into(),
+            )),
+            Error::Io(IoError::Io(error)) => Fault::Away(error.to_string()),
+            error => Fault::Away(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Fault {
+        Fault::Store(error)
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> StoreError {
+        match fault {
+            Fault::Away(text) => StoreError::Unavailable(text),
+            Fault::Store(error) => error,
+            Fault::Server { code, state, text } => {
+                let text = format!("{text} (error {code}, state {state})");
+                if is_about_the_data(code, &state) {
+                    StoreError::Rejected(text)
+                } else {
+                    StoreError::Unavailable(text)
+                }
+            }
+        }
+    }
+}
+
+/// SQLSTATE classes 22 (data exception) and 23 (integrity constraint), and what has no class of its own.
+fn is_about_the_data(code: u16, state: &str) -> bool {
+    const INCORRECT_VALUE: [u16; 3] = [1366, 1300, 1265];
+    state.starts_with("22")
+        || state.starts_with("23")
+        || code == code::PACKET_TOO_LARGE
+        || code::ROW_TOO_LARGE.contains(&code)
+        || INCORRECT_VALUE.contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store_error(code: u16, state: &str) -> StoreError {
+        let fault = Fault::Server {
+            code,
+            state: state.into(),
+            text: "t".into(),
+        };
+        fault.into()
+    }
+
+    #[test]
+    fn data_errors_reject_and_everything_else_is_an_outage() {
+        for (code, state) in [
+            (1406, "22001"),
+            (1366, "22007"),
+            (1366, "HY000"),
+            (1062, "23000"),
+            (1153, "08S01"),
+            (1118, "42000"),
+        ] {
+            assert!(matches!(store_error(code, state), StoreError::Rejected(_)));
+        }
+        for (code, state) in [
+            (1290, "HY000"),
+            (1792, "25006"),
+            (1021, "HY000"),
+            (1114, "HY000"),
+            (1045, "28000"),
+            (1142, "42000"),
+            (1317, "70100"),
+        ] {
+            assert!(matches!(
+                store_error(code, state),
+                StoreError::Unavailable(_)
+            ));
+        }
+    }
+}

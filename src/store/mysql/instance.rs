@@ -1,0 +1,216 @@
+//! Which of several instances serves the database: one row with an epoch and a heartbeat number.
+//!
+//! No clock of another machine is compared. A stand-by takes over when it has seen the same heartbeat
+//! number for a whole lease on its own monotonic clock. Taking is one statement, so that an instance that
+//! is cut off in the middle of it leaves no lock behind.
+
+use std::time::{Duration, Instant};
+
+use super::error::{Fault, code};
+use super::schema::ServerRow;
+use super::session::Session;
+use super::sql::Sql;
+
+/// Names one `MysqlStore`; a restarted process is another one.
+pub(super) type OwnerId = [u8; 16];
+
+/// A sign of life of another instance, and when it was first seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    epoch: u64,
+    heartbeat: u64,
+    at: Instant,
+}
+
+/// What to do about the row as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nobody's, or ours.
+    Now,
+    /// Its owner was silent for a whole lease.
+    Silent,
+    /// Its owner lives, as far as one can tell.
+    Wait(Seen),
+}
+
+/// `asked_at`: when the row was asked for; `answered_at`: when the answer was there. What was seen is
+/// known to be so no earlier than the answer, and to be so still no later than the question.
+pub(super) fn judge(
+    row: &ServerRow,
+    me: &OwnerId,
+    seen: Option<&Seen>,
+    lease: Duration,
+    asked_at: Instant,
+    answered_at: Instant,
+) -> Claim {
+    match &row.owner {
+        None => return Claim::Now,
+        Some(owner) if owner == me => return Claim::Now,
+        Some(_) => {}
+    }
+    match seen {
+        Some(seen) if (seen.epoch, seen.heartbeat) == (row.epoch, row.heartbeat) => {
+            if asked_at.saturating_duration_since(seen.at) >= lease {
+                Claim::Silent
+            } else {
+                Claim::Wait(seen.clone())
+            }
+        }
+        _ => Claim::Wait(Seen {
+            epoch: row.epoch,
+            heartbeat: row.heartbeat,
+            at: answered_at,
+        }),
+    }
+}
+
+/// Makes the row ours in the next epoch, if it is still as it was read. The writer of the epoch before is
+/// cut off: stopped in the middle of a transaction, it would keep its row lock.
+pub(super) async fn take(
+    session: &mut Session,
+    row: &ServerRow,
+    me: &OwnerId,
+) -> Result<Option<u64>, Fault> {
+    if let Some(connection) = row.connection {
+        kill(session, connection).await?;
+    }
+    let mut sql = Sql::new(
+        "UPDATE resource_server SET epoch = epoch + 1, heartbeat = heartbeat + 1, owner = ",
+    );
+    sql.bytes(me);
+    sql.push(", connection = CONNECTION_ID() WHERE id = 1 AND epoch = ");
+    sql.number(row.epoch).push(" AND owner <=> ");
+    sql.or_null(row.owner.as_deref(), |sql, owner| {
+        sql.bytes(owner);
+    });
+    if row.owner.as_deref() != Some(me) {
+        sql.push(" AND heartbeat = ").number(row.heartbeat);
+    }
+    let changed = session.change(sql.as_str()).await?;
+    Ok((changed > 0).then_some(row.epoch + 1))
+}
+
+/// Ends a connection of ours to this database. Ids are used anew after a restart of the server, so it is
+/// looked at first.
+async fn kill(session: &mut Session, connection: u64) -> Result<(), Fault> {
+    let mut sql = Sql::new(
+        "SELECT id FROM information_schema.processlist \
+         WHERE db = DATABASE() AND id <> CONNECTION_ID() AND id = ",
+    );
+    sql.number(connection);
+    if session.rows(sql.as_str()).await?.is_empty() {
+        return Ok(());
+    }
+    let mut sql = Sql::new("KILL CONNECTION ");
+    match session.run(sql.number(connection).as_str()).await {
+        Ok(_) => log::info!("connection {connection} of the previous epoch was ended"),
+        Err(fault) if fault.is(code::NO_SUCH_THREAD) => {}
+        Err(fault @ Fault::Server { .. }) => {
+            log::warn!("connection {connection} of the previous epoch cannot be ended: {fault:?}");
+        }
+        Err(fault) => return Err(fault),
+    }
+    Ok(())
+}
+
+/// One sign of life. `false`: the row is not ours any more.
+pub(super) async fn beat(session: &mut Session, epoch: u64, me: &OwnerId) -> Result<bool, Fault> {
+    let mut sql = Sql::new("UPDATE resource_server SET heartbeat = heartbeat + 1");
+    mine(&mut sql, epoch, me);
+    Ok(session.change(sql.as_str()).await? > 0)
+}
+
+/// Records the connection that writes from now on.
+pub(super) async fn record_writer(
+    session: &mut Session,
+    epoch: u64,
+    me: &OwnerId,
+) -> Result<bool, Fault> {
+    let mut sql = Sql::new("UPDATE resource_server SET connection = CONNECTION_ID()");
+    // A heartbeat, so that the row changes in any case.
+    sql.push(", heartbeat = heartbeat + 1");
+    mine(&mut sql, epoch, me);
+    Ok(session.change(sql.as_str()).await? > 0)
+}
+
+/// Frees the row. The next epoch begins, so that nothing of ours can land later.
+pub(super) async fn release(session: &mut Session, me: &OwnerId) -> Result<(), Fault> {
+    let mut sql =
+        Sql::new("UPDATE resource_server SET epoch = epoch + 1, owner = NULL, connection = NULL");
+    sql.push(" WHERE id = 1 AND owner = ").bytes(me);
+    session.change(sql.as_str()).await?;
+    Ok(())
+}
+
+fn mine(sql: &mut Sql, epoch: u64, me: &OwnerId) {
+    sql.push(" WHERE id = 1 AND epoch = ").number(epoch);
+    sql.push(" AND owner = ").bytes(me);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::FencingToken;
+    use crate::store::mysql::schema::Step;
+
+    const ME: OwnerId = [1; 16];
+    const LEASE: Duration = Duration::from_secs(4);
+
+    fn row(owner: Option<u8>, heartbeat: u64) -> ServerRow {
+        ServerRow {
+            version: 1,
+            step: Step::Ready,
+            profile: None,
+            php_collation: None,
+            floor: FencingToken(0),
+            epoch: 7,
+            heartbeat,
+            owner: owner.map(|byte| vec![byte; 16]),
+            connection: None,
+        }
+    }
+
+    fn judged(row: &ServerRow, seen: Option<&Seen>, asked_at: Instant) -> Claim {
+        judge(
+            row,
+            &ME,
+            seen,
+            LEASE,
+            asked_at,
+            asked_at + Duration::from_millis(5),
+        )
+    }
+
+    #[test]
+    fn a_free_row_and_an_own_row_are_taken_at_once() {
+        let now = Instant::now();
+        assert_eq!(judged(&row(None, 3), None, now), Claim::Now);
+        assert_eq!(judged(&row(Some(1), 3), None, now), Claim::Now);
+    }
+
+    #[test]
+    fn a_silent_owner_is_waited_for_a_whole_lease() {
+        let start = Instant::now();
+        let Claim::Wait(seen) = judged(&row(Some(2), 3), None, start) else {
+            panic!("taken without waiting");
+        };
+        // The lease counts from the first answer to the last question.
+        let early = judged(&row(Some(2), 3), Some(&seen), start + LEASE);
+        assert_eq!(early, Claim::Wait(seen.clone()));
+        let late = start + LEASE + Duration::from_millis(5);
+        assert_eq!(judged(&row(Some(2), 3), Some(&seen), late), Claim::Silent);
+    }
+
+    #[test]
+    fn a_heartbeat_begins_the_wait_anew() {
+        let start = Instant::now();
+        let Claim::Wait(seen) = judged(&row(Some(2), 3), None, start) else {
+            panic!("taken without waiting");
+        };
+        let late = start + 2 * LEASE;
+        let Claim::Wait(again) = judged(&row(Some(2), 4), Some(&seen), late) else {
+            panic!("taken from a living owner");
+        };
+        assert!(again.at >= late);
+    }
+}

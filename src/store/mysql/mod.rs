@@ -1,0 +1,513 @@
+//! The production store: MySQL 8 or MariaDB, shared by several instances of which one is active.
+//!
+//! Driven by `actors::persistence` like every store. One connection writes, one sends heartbeats, a few
+//! read; opening has one of its own, which becomes the writer when the database is ours. Nothing waits
+//! longer than [`Options::timeout`] for the server, migrations excepted, which are given up as soon as a
+//! heartbeat beside them fails.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `options` | how to reach the server, how a session is set up |
+//! | `session` | one connection; the connections that read |
+//! | `error` | what a failure means for a store |
+//! | `sql` | SQL text with literals made here |
+//! | `schema` | the tables, their versions, the guard of every write |
+//! | `instance` | whose the database is: epoch, heartbeat, take-over |
+//! | `commit` | a batch as one transaction |
+//! | `read` | load, load a document, list |
+//! | `adopt`, `revert`, `selectors` | from the PHP server's tables and back |
+
+mod adopt;
+mod commit;
+mod error;
+mod instance;
+mod options;
+mod read;
+mod revert;
+mod schema;
+mod selectors;
+mod session;
+mod sql;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use self::commit::Script;
+use self::error::Fault;
+use self::instance::{Claim, OwnerId, Seen};
+use self::schema::{ServerRow, Step};
+use self::session::{Readers, Session, Sets, within};
+use self::sql::Sql;
+use super::{
+    HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
+    StoreError, StoredData, StoredResource,
+};
+use crate::lock::{ResourceName, Selector};
+
+pub use options::{Options, Tls};
+pub use revert::RevertReport;
+
+/// Rows in a MySQL or MariaDB database.
+pub struct MysqlStore {
+    options: Options,
+    me: OwnerId,
+    /// The epoch in which the database is ours; 0: it is not.
+    epoch: AtomicU64,
+    /// The row may have our name in it, so closing has to free it.
+    claimed: AtomicBool,
+    door: Mutex<Door>,
+    writer: Mutex<Writer>,
+    pulse: Mutex<Option<Session>>,
+    readers: Readers,
+}
+
+/// What opening remembers from one call to the next.
+#[derive(Default)]
+struct Door {
+    session: Option<Session>,
+    seen: Option<Seen>,
+}
+
+/// The one connection that commits.
+#[derive(Default)]
+struct Writer {
+    session: Option<Session>,
+    /// A commit began and its outcome is not known: only a new epoch makes it certain. Also set while a
+    /// commit is under way, so that one that is dropped half way leaves it set.
+    in_doubt: bool,
+}
+
+/// A database that has become ours.
+struct Taken {
+    session: Session,
+    row: ServerRow,
+    epoch: u64,
+}
+
+/// Between two tries of what someone else's lock or deadlock made fail.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// A writer that is silent for longer is asked whether it is still there.
+const WRITER_IDLE_MAX: Duration = Duration::from_secs(30);
+
+impl MysqlStore {
+    /// Connects to nothing yet.
+    pub fn new(options: Options) -> MysqlStore {
+        MysqlStore {
+            me: *uuid::Uuid::new_v4().as_bytes(),
+            epoch: AtomicU64::new(0),
+            claimed: AtomicBool::new(false),
+            door: Mutex::default(),
+            writer: Mutex::default(),
+            pulse: Mutex::default(),
+            readers: Readers::new(options.pool_size),
+            options,
+        }
+    }
+
+    /// Tries to make the database ours. `None`: another instance is alive, as far as one can tell.
+    async fn claim(&self, door: &mut Door) -> Result<Option<Taken>, Fault> {
+        let mut session = match door.session.take() {
+            Some(session) => session,
+            None => Session::connect_creating(&self.options).await?,
+        };
+        loop {
+            let asked_at = Instant::now();
+            let row = schema::server_row(&mut session).await?;
+            let lease = self.options.instance_lease;
+            let seen = door.seen.as_ref();
+            match instance::judge(&row, &self.me, seen, lease, asked_at, Instant::now()) {
+                Claim::Wait(seen) => {
+                    door.seen = Some(seen);
+                    door.session = Some(session);
+                    return Ok(None);
+                }
+                Claim::Now => {}
+                Claim::Silent => log::warn!("the active instance is silent; taking over"),
+            }
+            self.claimed.store(true, Ordering::SeqCst);
+            match instance::take(&mut session, &row, &self.me).await {
+                Ok(Some(epoch)) => {
+                    door.seen = None;
+                    return Ok(Some(Taken {
+                        session,
+                        row,
+                        epoch,
+                    }));
+                }
+                // The row changed meanwhile: judge it anew.
+                Ok(None) => {}
+                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    async fn take_over(&self, door: &mut Door) -> Result<Taken, StoreError> {
+        match within(self.options.timeout, self.claim(door)).await? {
+            Some(taken) => Ok(taken),
+            None => Err(StoreError::Standby),
+        }
+    }
+
+    /// Brings the schema up to date, and stays the owner meanwhile.
+    async fn migrate(&self, taken: &mut Taken) -> Result<(), Fault> {
+        if taken.row.version == schema::VERSION && taken.row.step == Step::Ready {
+            return Ok(());
+        }
+        let migration = schema::migrate(
+            &mut taken.session,
+            &taken.row,
+            taken.epoch,
+            self.options.adopt,
+        );
+        self.while_alive(taken.epoch, migration).await?;
+        let row = schema::read_server_row(&mut taken.session).await?;
+        taken.row = row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))?;
+        Ok(())
+    }
+
+    /// Work that may take longer than any time-out: it goes on as long as heartbeats beside it succeed.
+    async fn while_alive<T>(
+        &self,
+        epoch: u64,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let every = Duration::from_millis(self.options.heartbeat().every_ms);
+        let heartbeats = async {
+            loop {
+                tokio::time::sleep(every).await;
+                match self.beat(epoch).await {
+                    Ok(true) => {}
+                    Ok(false) => return Fault::from(StoreError::Standby),
+                    // Reverting removes the table as its last step.
+                    Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => {}
+                    Err(fault) => return fault,
+                }
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            fault = heartbeats => Err(fault),
+        }
+    }
+
+    /// One heartbeat; a kept connection that turns out to be dead costs a second try.
+    async fn beat(&self, epoch: u64) -> Result<bool, Fault> {
+        let patience = self.options.timeout.min(self.options.instance_lease / 4);
+        let mut pulse = self.pulse.lock().await;
+        let kept = pulse.take();
+        if let Some(session) = kept {
+            let beaten = self.beat_on(&mut pulse, session, epoch);
+            match within(patience, beaten).await {
+                Err(Fault::Away(text)) => log::debug!("the heartbeat connection was gone: {text}"),
+                result => return result,
+            }
+        }
+        within(patience, async {
+            let session = Session::connect(&self.options, true).await?;
+            self.beat_on(&mut pulse, session, epoch).await
+        })
+        .await
+    }
+
+    async fn beat_on(
+        &self,
+        pulse: &mut Option<Session>,
+        mut session: Session,
+        epoch: u64,
+    ) -> Result<bool, Fault> {
+        loop {
+            match instance::beat(&mut session, epoch, &self.me).await {
+                // A long commit holds the row.
+                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
+                result => {
+                    *pulse = Some(session);
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// Finds out about a writer that was cut off while it had nothing to do; the next commit makes a new
+    /// one instead of failing.
+    async fn check_writer(&self) {
+        let Ok(mut writer) = self.writer.try_lock() else {
+            return;
+        };
+        let Some(session) = writer.session.as_mut() else {
+            return;
+        };
+        if session.used_at.elapsed() > WRITER_IDLE_MAX
+            && within(self.options.timeout, session.ping()).await.is_err()
+        {
+            writer.session = None;
+        }
+    }
+
+    async fn commit_in(
+        &self,
+        writer: &mut Writer,
+        epoch: u64,
+        batch: &[Snapshot],
+    ) -> Result<(), Fault> {
+        let mut session = match writer.session.take() {
+            Some(session) => session,
+            None => self.new_writer(epoch).await?,
+        };
+        let result = match commit::script(batch, epoch, session.packet_bytes_max) {
+            Ok(script) => self.send(&mut session, &script).await,
+            Err(error) => Err(error.into()),
+        };
+        if result.as_ref().err().is_none_or(Fault::leaves_connection) {
+            writer.session = Some(session);
+        }
+        result
+    }
+
+    /// A connection that writes, known to whoever takes over.
+    async fn new_writer(&self, epoch: u64) -> Result<Session, Fault> {
+        let mut session = Session::connect(&self.options, true).await?;
+        loop {
+            match instance::record_writer(&mut session, epoch, &self.me).await {
+                Ok(true) => return Ok(session),
+                Ok(false) => return Err(StoreError::Standby.into()),
+                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    async fn send(&self, session: &mut Session, script: &Script) -> Result<(), Fault> {
+        loop {
+            let Err(fault) = send_once(session, script).await else {
+                return Ok(());
+            };
+            if !fault.leaves_connection() {
+                return Err(fault);
+            }
+            session.run("ROLLBACK").await?;
+            if schema::is_fenced(&fault) {
+                return Err(StoreError::Standby.into());
+            }
+            if schema::is_stranger(&fault) {
+                let text = "it has rows of a resource that does not exist";
+                return Err(StoreError::Rejected(text.into()).into());
+            }
+            if !fault.is_passing() {
+                return Err(fault);
+            }
+            log::debug!("a commit is tried again: {fault:?}");
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn read(&self, sql: &Sql) -> Result<Sets, StoreError> {
+        let reading = self.readers.read(&self.options, sql.as_str());
+        Ok(within(self.options.timeout, reading).await?)
+    }
+
+    async fn free(&self) -> Result<(), Fault> {
+        let mut session = Session::connect(&self.options, true).await?;
+        loop {
+            match instance::release(&mut session, &self.me).await {
+                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
+                result => {
+                    session.close().await;
+                    return result;
+                }
+            }
+        }
+    }
+}
+
+async fn send_once(session: &mut Session, script: &Script) -> Result<(), Fault> {
+    for packet in &script.packets {
+        session.run(packet.as_str()).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Store for MysqlStore {
+    fn kind(&self) -> &'static str {
+        "mysql"
+    }
+
+    /// An instance that owns the database begins a new epoch without waiting: nothing of the old one can
+    /// land then. [`StoreError::Standby`] comes at once; what was seen is remembered for the next call.
+    async fn open(&self) -> Result<Opened, StoreError> {
+        let mut door = self.door.lock().await;
+        let mut writer = self.writer.lock().await;
+        self.epoch.store(0, Ordering::SeqCst);
+        *writer = Writer {
+            session: None,
+            in_doubt: true,
+        };
+        let mut taken = self.take_over(&mut door).await?;
+        revert::refuse_half_reverted(&taken.row)?;
+        self.migrate(&mut taken).await?;
+        self.readers.renew();
+        *writer = Writer {
+            session: Some(taken.session),
+            in_doubt: false,
+        };
+        self.epoch.store(taken.epoch, Ordering::SeqCst);
+        log::info!("this instance owns the database, epoch {}", taken.epoch);
+        Ok(Opened {
+            floor: taken.row.floor,
+            recorded_profile: taken.row.profile,
+        })
+    }
+
+    async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        if epoch == 0 || writer.in_doubt {
+            let text = "an earlier change is in doubt, or the database is not ours";
+            return Err(StoreError::Unavailable(text.into()));
+        }
+        if batch.iter().all(Snapshot::is_empty) {
+            return Ok(());
+        }
+        writer.in_doubt = true;
+        let work = self.commit_in(&mut writer, epoch, batch);
+        let result = within(self.options.timeout, work).await;
+        let result = result.map_err(StoreError::from);
+        if matches!(result, Ok(()) | Err(StoreError::Rejected(_))) {
+            writer.in_doubt = false;
+        } else {
+            self.epoch.store(0, Ordering::SeqCst);
+            writer.session = None;
+        }
+        result
+    }
+
+    async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
+        let sets = self.read(&read::load_sql(name)).await?;
+        Ok(read::loaded(sets)?)
+    }
+
+    async fn load_data(
+        &self,
+        id: &ResourceId,
+        selector: &Selector,
+    ) -> Result<Option<StoredData>, StoreError> {
+        let sets = self.read(&read::data_sql(id, selector)).await?;
+        Ok(read::data(sets)?)
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+        let mut listed = Vec::new();
+        let mut query = query.clone();
+        let mut parts = read::list_sql(&query).into_iter();
+        let mut part = parts.next();
+        while let Some(sql) = part {
+            let page = read::page(self.read(&sql).await?)?;
+            let wanted = query.limit - listed.len();
+            listed.extend(page.listed.into_iter().take(wanted));
+            if listed.len() == query.limit {
+                break;
+            }
+            let cut_short = page.rows == query.limit && query.order == ListOrder::Name;
+            part = if cut_short {
+                query.after = Some(page.last);
+                read::list_sql(&query).pop()
+            } else {
+                parts.next()
+            };
+        }
+        Ok(listed)
+    }
+
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        if epoch == 0 {
+            return Err(StoreError::Unavailable("the database is not open".into()));
+        }
+        let beaten = self.beat(epoch).await?;
+        if !beaten {
+            let ours = self
+                .epoch
+                .compare_exchange(epoch, 0, Ordering::SeqCst, Ordering::SeqCst);
+            return Err(match ours {
+                Ok(_) => StoreError::Standby,
+                Err(_) => StoreError::Unavailable("the database is being opened anew".into()),
+            });
+        }
+        self.check_writer().await;
+        Ok(())
+    }
+
+    fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
+        Some(self.options.heartbeat())
+    }
+
+    async fn close(&self) {
+        let mut writer = self.writer.lock().await;
+        *writer = Writer {
+            session: None,
+            in_doubt: true,
+        };
+        self.epoch.store(0, Ordering::SeqCst);
+        if self.claimed.load(Ordering::SeqCst)
+            && let Err(fault) = within(self.options.timeout, self.free()).await
+        {
+            log::warn!("the next instance has to wait, this one could not say goodbye: {fault:?}");
+        }
+        *self.door.lock().await = Door::default();
+        *self.pulse.lock().await = None;
+        self.readers.renew();
+    }
+}
+
+/// Makes a database ready for the PHP server again: its collation and unique keys, selectors
+/// percent-encoded, our tables gone. An instance that gives no sign of life is waited for, for its lease.
+///
+/// What the PHP server cannot hold is named in [`RevertReport::obstacles`]; then nothing is changed, nor
+/// with `rehearse`.
+/// [`StoreError::Standby`]: an instance is running. [`StoreError::Unusable`]: nothing to revert.
+pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertReport, StoreError> {
+    let store = MysqlStore::new(options);
+    let options = &store.options;
+    within(options.timeout, async {
+        let mut session = Session::connect(options, true).await?;
+        match schema::read_server_row(&mut session).await {
+            Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => {
+                let text = "it has no table `resource_server`, so there is nothing to revert";
+                Err(StoreError::Unusable(text.into()).into())
+            }
+            result => result.map(|_| ()),
+        }
+    })
+    .await?;
+    let mut taken = take_when_silent(&store).await?;
+    if taken.row.step != Step::Reverting {
+        store.migrate(&mut taken).await?;
+    }
+    let work = revert::revert(&mut taken.session, &taken.row, taken.epoch, rehearse);
+    let report = store.while_alive(taken.epoch, work).await;
+    match &report {
+        // The row that would be freed is gone with its table.
+        Ok(report) if report.obstacles.is_empty() && !rehearse => {}
+        _ => store.close().await,
+    }
+    Ok(report?)
+}
+
+/// [`StoreError::Standby`] as soon as a sign of life is seen.
+async fn take_when_silent(store: &MysqlStore) -> Result<Taken, StoreError> {
+    let every = Duration::from_millis(store.options.heartbeat().every_ms);
+    let mut door = Door::default();
+    loop {
+        let seen = door.seen.clone();
+        match store.take_over(&mut door).await {
+            Err(StoreError::Standby) if seen.is_none() || seen == door.seen => {
+                tokio::time::sleep(every).await;
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! How to reach the server, and how each connection is set up.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mysql_async::{Opts, OptsBuilder, SslOpts};
+
+use crate::lock::Profile;
+use crate::store::HeartbeatTimes;
+
+/// Where the database is and how this instance behaves towards it.
+#[derive(Clone)]
+pub struct Options {
+    pub host: String,
+    pub port: u16,
+    /// Created when absent.
+    pub database: String,
+    pub user: String,
+    pub password: String,
+    /// How many connections read at once. Writing, heartbeats and opening have one each besides.
+    pub pool_size: usize,
+    pub tls: Tls,
+    /// The longest that any call may take, migrations excepted.
+    pub timeout: Duration,
+    /// How long an instance may be silent before another one takes over.
+    pub instance_lease: Duration,
+    /// The profile that the operator set. `None`: a database that the PHP server wrote is recorded as
+    /// [`Profile::Php`] when it is adopted.
+    pub adopt: Option<Profile>,
+}
+
+/// Encryption of the connections to the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    #[default]
+    Off,
+    /// Encrypted, whoever the server is.
+    Required,
+    /// Encrypted, and the server's certificate is signed by an authority of this PEM file, or by a public
+    /// one when there is none.
+    Verified {
+        ca_file: Option<PathBuf>,
+        /// The certificate has to be for the host as well.
+        host: bool,
+    },
+}
+
+impl fmt::Debug for Options {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("database", &self.database)
+            .field("user", &self.user)
+            .field("pool_size", &self.pool_size)
+            .field("tls", &self.tls)
+            .field("timeout", &self.timeout)
+            .field("instance_lease", &self.instance_lease)
+            .field("adopt", &self.adopt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The driver only has to let every packet through: what the server takes is asked of the server.
+const PACKET_BYTES_MAX: usize = 1 << 30;
+/// Kept by the server after the last sign of life; idle connections are used or renewed far sooner.
+pub(super) const WAIT_TIMEOUT_SECONDS: usize = 600;
+
+impl Options {
+    /// For the driver. `database`: whether to enter it; it may not exist yet.
+    pub(super) fn driver(&self, database: bool) -> Opts {
+        let ssl = match &self.tls {
+            Tls::Off => None,
+            Tls::Required => Some(
+                SslOpts::default()
+                    .with_danger_accept_invalid_certs(true)
+                    .with_danger_skip_domain_validation(true),
+            ),
+            Tls::Verified { ca_file, host } => {
+                let roots = ca_file.iter().map(|file| file.clone().into()).collect();
+                Some(
+                    SslOpts::default()
+                        .with_root_certs(roots)
+                        .with_disable_built_in_roots(ca_file.is_some())
+                        .with_danger_skip_domain_validation(!host),
+                )
+            }
+        };
+        OptsBuilder::default()
+            .ip_or_hostname(&self.host)
+            .tcp_port(self.port)
+            .user(Some(&self.user))
+            .pass(Some(&self.password))
+            .db_name(database.then_some(&self.database))
+            .tcp_nodelay(true)
+            .tcp_keepalive(Some(Duration::from_secs(10)))
+            // A socket path that the server reports may belong to another machine, or bypass TLS.
+            .prefer_socket(false)
+            .max_allowed_packet(Some(PACKET_BYTES_MAX))
+            .wait_timeout(Some(WAIT_TIMEOUT_SECONDS))
+            .stmt_cache_size(0)
+            .ssl_opts(ssl)
+            .into()
+    }
+
+    /// What every session starts with: nothing is left to the defaults of the server.
+    pub(super) fn session(&self) -> String {
+        let seconds = self.timeout.as_secs().max(1);
+        format!(
+            "SET NAMES utf8mb4; \
+             SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,\
+             NO_ENGINE_SUBSTITUTION', \
+             autocommit = 1, completion_type = 'NO_CHAIN', foreign_key_checks = 1, unique_checks = 1, \
+             sql_safe_updates = 0, innodb_lock_wait_timeout = 1, lock_wait_timeout = {seconds}, \
+             wait_timeout = {WAIT_TIMEOUT_SECONDS}; \
+             SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+             SELECT @@max_allowed_packet"
+        )
+    }
+
+    /// A heartbeat may fail several times within the time that one is good for.
+    pub(super) fn heartbeat(&self) -> HeartbeatTimes {
+        let lease_ms = u64::try_from(self.instance_lease.as_millis()).unwrap_or(u64::MAX);
+        HeartbeatTimes {
+            every_ms: (lease_ms / 8).max(1),
+            valid_ms: lease_ms / 4 * 3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_hides_the_password() {
+        let options = Options {
+            host: "db".into(),
+            port: 3306,
+            database: "d".into(),
+            user: "u".into(),
+            password: "hunter2".into(),
+            pool_size: 4,
+            tls: Tls::Off,
+            timeout: Duration::from_secs(5),
+            instance_lease: Duration::from_secs(4),
+            adopt: None,
+        };
+        assert!(!format!("{options:?}").contains("hunter2"));
+        assert_eq!(
+            options.heartbeat(),
+            HeartbeatTimes {
+                every_ms: 500,
+                valid_ms: 3000
+            }
+        );
+    }
+}

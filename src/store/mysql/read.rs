@@ -1,0 +1,277 @@
+//! What is read while serving: a resource with its lock, a document, a page of a listing.
+
+use mysql_async::Row;
+
+use super::commit::reason;
+use super::error::Fault;
+use super::session::{Columns, Sets};
+use super::sql::Sql;
+use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
+use crate::lock::{
+    FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket, WallMillis,
+};
+use crate::store::{
+    ListOrder, ListQuery, ListedHolder, ListedResource, ResourceId, StoreError, StoredData,
+    StoredResource,
+};
+
+/// A column that holds what none of ours can: someone else wrote it.
+fn odd(what: &str) -> Fault {
+    StoreError::Rejected(format!("a stored {what} cannot be read")).into()
+}
+
+impl Columns {
+    fn id(&mut self) -> Result<ResourceId, Fault> {
+        Ok(ResourceId::new(&self.take::<String>()?))
+    }
+
+    /// The PHP server took any integer, and none; what is none of ours counts as 0.
+    fn timeout(&mut self) -> Result<Seconds, Fault> {
+        let seconds: Option<i64> = self.take()?;
+        Ok(seconds.and_then(Seconds::new).unwrap_or_default())
+    }
+
+    fn seconds(&mut self) -> Result<Option<Seconds>, Fault> {
+        let seconds: Option<i64> = self.take()?;
+        let parsed = seconds.map(|seconds| Seconds::new(seconds).ok_or_else(|| odd("ttl")));
+        parsed.transpose()
+    }
+
+    fn owner(&mut self) -> Result<Option<Owner>, Fault> {
+        let owner: Option<String> = self.take()?;
+        let parsed = owner.map(|owner| Owner::parse(&owner).map_err(|_| odd("owner")));
+        parsed.transpose()
+    }
+
+    fn ticket(&mut self) -> Result<Option<Ticket>, Fault> {
+        let bytes: Option<Vec<u8>> = self.take()?;
+        let parsed = bytes.map(|bytes| {
+            let bytes: [u8; 16] = bytes.try_into().map_err(|_| odd("ticket"))?;
+            Ok(Ticket::from_bits(u128::from_be_bytes(bytes)))
+        });
+        parsed.transpose()
+    }
+
+    /// `ticket, seq, owner, ttl, attempt, attempt_ttl`; `None` when they are all `NULL`.
+    fn ticket_row(&mut self) -> Result<Option<TicketRow>, Fault> {
+        let ticket = self.ticket()?;
+        let seq: Option<u64> = self.take()?;
+        let owner = self.owner()?;
+        let ttl = self.seconds()?;
+        let attempt: Option<Vec<u8>> = self.take()?;
+        let attempt_ttl = self.seconds()?;
+        let key = match attempt {
+            None => None,
+            Some(bytes) => {
+                let text = std::str::from_utf8(&bytes).ok();
+                let key = text.and_then(IdempotencyKey::parse);
+                Some(KeyRow {
+                    key: key.ok_or_else(|| odd("idempotency key"))?,
+                    ttl: attempt_ttl,
+                })
+            }
+        };
+        Ok(ticket.zip(seq).map(|(ticket, seq)| TicketRow {
+            ticket,
+            seq,
+            owner,
+            ttl,
+            key,
+        }))
+    }
+}
+
+/// Three statements that see one moment: the resource with its head, who waits, which tickets ended.
+pub(super) fn load_sql(name: &ResourceName) -> Sql {
+    let mut sql = Sql::new(
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT; \
+         SELECT r.id, r.timeout, \
+         (SELECT COUNT(*) FROM resource_data d WHERE d.id_resource = r.id), \
+         l.token, l.ticket, l.seq, l.owner, l.ttl, l.attempt, l.attempt_ttl, l.acquired_at \
+         FROM resource r LEFT JOIN resource_lock l ON l.id_resource = r.id WHERE r.name_bytes = ",
+    );
+    sql.bytes(name.as_str().as_bytes());
+    sql.push(
+        "; SELECT w.ticket, w.seq, w.owner, w.ttl, w.attempt, w.attempt_ttl \
+         FROM resource r JOIN resource_waiting w ON w.id_resource = r.id WHERE r.name_bytes = ",
+    );
+    sql.bytes(name.as_str().as_bytes());
+    sql.push(
+        "; SELECT e.n, e.ticket, e.reason \
+         FROM resource r JOIN resource_ended e ON e.id_resource = r.id WHERE r.name_bytes = ",
+    );
+    sql.bytes(name.as_str().as_bytes());
+    sql.push("; COMMIT");
+    sql
+}
+
+/// The answers to [`load_sql`].
+pub(super) fn loaded(sets: Sets) -> Result<Option<StoredResource>, Fault> {
+    let mut sets = sets.into_iter().skip(1);
+    let mut next = || sets.next().unwrap_or_default();
+    let (resource, waiting, ended) = (next(), next(), next());
+    let Some(row) = resource.into_iter().next() else {
+        return Ok(None);
+    };
+    let mut columns = Columns::of(row);
+    Ok(Some(StoredResource {
+        id: columns.id()?,
+        timeout: columns.timeout()?,
+        selectors: columns.take()?,
+        lock: LockRows {
+            head: head(&mut columns)?,
+            waiting: waiting.into_iter().map(waiter).collect::<Result<_, _>>()?,
+            ended: ended.into_iter().map(ended_row).collect::<Result<_, _>>()?,
+        },
+    }))
+}
+
+fn head(columns: &mut Columns) -> Result<HeadRow, Fault> {
+    let token: Option<u64> = columns.take()?;
+    let ticket = columns.ticket_row()?;
+    let acquired_at: Option<WallMillis> = columns.take()?;
+    Ok(HeadRow {
+        token: FencingToken(token.unwrap_or_default()),
+        holder: ticket.map(|ticket| HolderRow {
+            ticket,
+            acquired_at: acquired_at.unwrap_or_default(),
+        }),
+    })
+}
+
+fn waiter(row: Row) -> Result<TicketRow, Fault> {
+    let ticket = Columns::of(row).ticket_row()?;
+    ticket.ok_or_else(|| odd("waiting ticket"))
+}
+
+fn ended_row(row: Row) -> Result<EndedRow, Fault> {
+    let mut columns = Columns::of(row);
+    Ok(EndedRow {
+        n: columns.take()?,
+        ticket: columns.ticket()?.ok_or_else(|| odd("ended ticket"))?,
+        reason: reason(columns.take()?).ok_or_else(|| odd("reason"))?,
+    })
+}
+
+pub(super) fn data_sql(id: &ResourceId, selector: &Selector) -> Sql {
+    let mut sql =
+        Sql::new("SELECT id, data FROM resource_data WHERE data IS NOT NULL AND id_resource = ");
+    sql.text(id.as_str()).push(" AND selector_bytes = ");
+    sql.bytes(selector.as_str().as_bytes());
+    sql
+}
+
+pub(super) fn data(mut sets: Sets) -> Result<Option<StoredData>, Fault> {
+    let Some(row) = sets.pop().unwrap_or_default().pop() else {
+        return Ok(None);
+    };
+    let mut columns = Columns::of(row);
+    Ok(Some(StoredData {
+        id: columns.take()?,
+        json: columns.take::<Vec<u8>>()?.into(),
+    }))
+}
+
+/// The statements of a listing, to be read one after another until the limit is reached. The orders other
+/// than by name begin with the resources that have something to be ordered by: few, as a rule, and found
+/// without looking at all the others.
+pub(super) fn list_sql(query: &ListQuery) -> Vec<Sql> {
+    match query.order {
+        ListOrder::Name => vec![list_part(query, "", "", "r.name_bytes")],
+        ListOrder::Waiting => vec![
+            list_part(
+                query,
+                "JOIN (SELECT id_resource, COUNT(*) AS places FROM resource_waiting \
+                 GROUP BY id_resource) q ON q.id_resource = r.id ",
+                "",
+                "q.places DESC, r.name_bytes",
+            ),
+            list_part(
+                query,
+                "",
+                " AND NOT EXISTS (SELECT 1 FROM resource_waiting q WHERE q.id_resource = r.id)",
+                "r.name_bytes",
+            ),
+        ],
+        ListOrder::Held => vec![
+            list_part(
+                query,
+                "",
+                " AND l.ticket IS NOT NULL",
+                "l.acquired_at, r.name_bytes",
+            ),
+            list_part(query, "", " AND l.ticket IS NULL", "r.name_bytes"),
+        ],
+    }
+}
+
+fn list_part(query: &ListQuery, join: &str, condition: &str, order: &str) -> Sql {
+    let mut sql = Sql::new(
+        "SELECT r.name, r.id, r.timeout, l.ticket IS NOT NULL, l.owner, l.acquired_at, l.token, l.ttl, \
+         (SELECT COUNT(*) FROM resource_waiting w WHERE w.id_resource = r.id), \
+         (SELECT COUNT(*) FROM resource_data d WHERE d.id_resource = r.id) \
+         FROM resource r LEFT JOIN resource_lock l ON l.id_resource = r.id ",
+    );
+    sql.push(join).push("WHERE r.name_bytes >= ");
+    sql.bytes(query.prefix.as_bytes());
+    if let Some(end) = query.prefix_end() {
+        sql.push(" AND r.name_bytes < ").bytes(end.as_bytes());
+    }
+    if let Some(after) = query.name_after() {
+        sql.push(" AND r.name_bytes > ").bytes(after.as_bytes());
+    }
+    sql.push(match query.held {
+        Some(true) => " AND l.ticket IS NOT NULL",
+        Some(false) => " AND l.ticket IS NULL",
+        None => "",
+    });
+    sql.push(condition).push(" ORDER BY ").push(order);
+    sql.push(" LIMIT ").number(query.limit as u64);
+    sql
+}
+
+/// The rows of one statement of [`list_sql`].
+#[derive(Default)]
+pub(super) struct Page {
+    /// Without names that no request can spell (the PHP server took the empty one).
+    pub listed: Vec<ListedResource>,
+    pub rows: usize,
+    /// The name in the last row.
+    pub last: String,
+}
+
+pub(super) fn page(mut sets: Sets) -> Result<Page, Fault> {
+    let mut page = Page::default();
+    for row in sets.pop().unwrap_or_default() {
+        let mut columns = Columns::of(row);
+        page.rows += 1;
+        page.last = columns.take()?;
+        if let Ok(name) = ResourceName::parse(&page.last) {
+            page.listed.push(listed_resource(name, columns)?);
+        }
+    }
+    Ok(page)
+}
+
+fn listed_resource(name: ResourceName, mut columns: Columns) -> Result<ListedResource, Fault> {
+    let id = columns.id()?;
+    let timeout = columns.timeout()?;
+    let held: u8 = columns.take()?;
+    let owner = columns.owner()?;
+    let acquired_at: Option<WallMillis> = columns.take()?;
+    let token: Option<u64> = columns.take()?;
+    let ttl = columns.seconds()?;
+    Ok(ListedResource {
+        name,
+        id,
+        timeout,
+        holder: (held == 1).then(|| ListedHolder {
+            owner,
+            acquired_at: acquired_at.unwrap_or_default(),
+            token: FencingToken(token.unwrap_or_default()),
+            ttl,
+        }),
+        waiting: columns.take()?,
+        selectors: columns.take()?,
+    })
+}

@@ -1,0 +1,310 @@
+//! The tables, and how a database comes to have them.
+//!
+//! `resource` and `resource_data` are the PHP server's, with columns of our own added. The rest is ours:
+//! `resource_server` has one row that says whose the database is and how far its schema is; every write
+//! transaction begins by locking it.
+
+use mysql_async::Row;
+
+use super::error::{Fault, code};
+use super::session::{Columns, Session, value};
+use super::sql::Sql;
+use crate::lock::{FencingToken, Profile};
+use crate::store::{ResourceId, StoreError};
+
+/// The newest schema this program knows.
+pub(super) const VERSION: u32 = 1;
+
+const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
+    id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
+    version INT UNSIGNED NOT NULL,
+    step VARCHAR(16) NOT NULL,
+    profile VARCHAR(16) NULL,
+    php_collation VARCHAR(64) NULL,
+    floor BIGINT UNSIGNED NOT NULL,
+    epoch BIGINT UNSIGNED NOT NULL,
+    heartbeat BIGINT UNSIGNED NOT NULL,
+    owner BINARY(16) NULL,
+    connection BIGINT UNSIGNED NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
+    (id, version, step, floor, epoch, heartbeat) VALUES (1, 0, 'new', 0, 0, 0)";
+
+const RESOURCE: &str = "CREATE TABLE IF NOT EXISTS resource (
+    id VARCHAR(255) NOT NULL PRIMARY KEY,
+    name VARCHAR(255) NOT NULL,
+    timeout INT NOT NULL,
+    name_bytes VARBINARY(1020) GENERATED ALWAYS AS (CAST(name AS BINARY)) STORED,
+    UNIQUE KEY name_bytes (name_bytes)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
+    id VARCHAR(255) NOT NULL PRIMARY KEY,
+    id_resource VARCHAR(255) NOT NULL,
+    selector VARCHAR(255) NOT NULL,
+    locked TINYINT(1) NOT NULL DEFAULT 0,
+    data LONGTEXT NULL,
+    selector_bytes VARBINARY(1020) GENERATED ALWAYS AS (CAST(selector AS BINARY)) STORED,
+    UNIQUE KEY selector_bytes (id_resource, selector_bytes)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+/// Lock state, and what reverting needs to know of selectors that do not encode to what they were.
+const OWN: [&str; 4] = [
+    "CREATE TABLE IF NOT EXISTS resource_lock (
+    id_resource VARCHAR(255) NOT NULL PRIMARY KEY,
+    token BIGINT UNSIGNED NOT NULL,
+    ticket BINARY(16) NULL,
+    seq BIGINT UNSIGNED NULL,
+    owner VARCHAR(255) NULL,
+    ttl INT UNSIGNED NULL,
+    attempt VARBINARY(255) NULL,
+    attempt_ttl INT UNSIGNED NULL,
+    acquired_at BIGINT UNSIGNED NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS resource_waiting (
+    id_resource VARCHAR(255) NOT NULL,
+    ticket BINARY(16) NOT NULL,
+    seq BIGINT UNSIGNED NOT NULL,
+    owner VARCHAR(255) NULL,
+    ttl INT UNSIGNED NULL,
+    attempt VARBINARY(255) NULL,
+    attempt_ttl INT UNSIGNED NULL,
+    PRIMARY KEY (id_resource, ticket)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS resource_ended (
+    id_resource VARCHAR(255) NOT NULL,
+    slot TINYINT UNSIGNED NOT NULL,
+    n BIGINT UNSIGNED NOT NULL,
+    ticket BINARY(16) NOT NULL,
+    reason TINYINT UNSIGNED NOT NULL,
+    PRIMARY KEY (id_resource, slot)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS resource_adopted (
+    id VARCHAR(255) NOT NULL PRIMARY KEY,
+    selector VARCHAR(255) NOT NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+];
+
+/// Everything that reverting removes, the marker last.
+pub(super) const OWN_TABLES: [&str; 5] = [
+    "resource_lock",
+    "resource_waiting",
+    "resource_ended",
+    "resource_adopted",
+    "resource_server",
+];
+
+/// How far the schema is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing is decided yet.
+    New,
+    /// The PHP server's tables are being taken over.
+    Adopting,
+    Ready,
+    /// The tables are being made the PHP server's again.
+    Reverting,
+}
+
+impl Step {
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::New => "new",
+            Step::Adopting => "adopting",
+            Step::Ready => "ready",
+            Step::Reverting => "reverting",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Step> {
+        let all = [Step::New, Step::Adopting, Step::Ready, Step::Reverting];
+        all.into_iter().find(|step| step.name() == text)
+    }
+}
+
+/// The row of `resource_server`.
+#[derive(Clone, Debug)]
+pub(super) struct ServerRow {
+    pub version: u32,
+    pub step: Step,
+    pub profile: Option<Profile>,
+    pub php_collation: Option<String>,
+    pub floor: FencingToken,
+    pub epoch: u64,
+    pub heartbeat: u64,
+    pub owner: Option<Vec<u8>>,
+    pub connection: Option<u64>,
+}
+
+/// Reads the row, which is made when the database is new.
+pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
+    match read_server_row(session).await {
+        Ok(Some(row)) => Ok(row),
+        Err(fault) if !fault.is(code::NO_SUCH_TABLE) => Err(fault),
+        Ok(None) | Err(_) => {
+            session.run(SERVER).await?;
+            session.run(SERVER_ROW).await?;
+            let row = read_server_row(session).await?;
+            row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))
+        }
+    }
+}
+
+/// `None`: the table is empty.
+pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<ServerRow>, Fault> {
+    // A newer schema may have other columns: look at the version before anything else.
+    let sql = "SELECT version FROM resource_server WHERE id = 1";
+    let rows = session.rows(sql).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let version: u32 = value(rows)?;
+    if version > VERSION {
+        let text = format!(
+            "its schema has version {version} and this program knows versions up to {VERSION}; \
+             start a newer program"
+        );
+        return Err(StoreError::Unusable(text).into());
+    }
+    let sql = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, connection \
+               FROM resource_server WHERE id = 1";
+    match session.rows(sql).await?.pop() {
+        Some(row) => parse(row).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn parse(row: Row) -> Result<ServerRow, Fault> {
+    let mut columns = Columns::of(row);
+    let version = columns.take()?;
+    let step: String = columns.take()?;
+    let profile: Option<String> = columns.take()?;
+    let unknown = |what: &str, text: &str| {
+        StoreError::Unusable(format!("resource_server has the unknown {what} `{text}`"))
+    };
+    Ok(ServerRow {
+        version,
+        step: Step::parse(&step).ok_or_else(|| unknown("step", &step))?,
+        profile: match profile {
+            Some(text) => Some(Profile::parse(&text).ok_or_else(|| unknown("profile", &text))?),
+            None => None,
+        },
+        php_collation: columns.take()?,
+        floor: FencingToken(columns.take()?),
+        epoch: columns.take()?,
+        heartbeat: columns.take()?,
+        owner: columns.take()?,
+        connection: columns.take()?,
+    })
+}
+
+/// Brings the schema to [`VERSION`]. The caller owns the database in `epoch`, and goes on sending
+/// heartbeats meanwhile: adopting a large database takes its time. Whatever was begun is gone on with.
+pub(super) async fn migrate(
+    session: &mut Session,
+    row: &ServerRow,
+    epoch: u64,
+    explicit: Option<Profile>,
+) -> Result<(), Fault> {
+    let mut step = row.step;
+    if step == Step::New {
+        step = super::adopt::begin(session, epoch, explicit).await?;
+    }
+    if step == Step::Adopting {
+        super::adopt::reshape(session).await?;
+    }
+    for table in [RESOURCE, RESOURCE_DATA].into_iter().chain(OWN) {
+        session.run(table).await?;
+    }
+    match step {
+        Step::Adopting => super::adopt::finish(session, epoch).await,
+        _ => set_ready(session, epoch).await,
+    }
+}
+
+async fn set_ready(session: &mut Session, epoch: u64) -> Result<(), Fault> {
+    let mut sql = Sql::new("UPDATE resource_server SET step = 'ready', version = ");
+    sql.number(VERSION);
+    sql.push(" WHERE id = 1 AND epoch = ").number(epoch);
+    match session.change(sql.as_str()).await? {
+        0 => Err(StoreError::Standby.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What makes a transaction one of this epoch, and what every commit begins with: a locking read of the row that fails unless
+/// the epoch is still the writer's. (It sets the epoch to itself, or to `NULL`, which strict mode
+/// refuses; so the check needs no round trip of its own.) See [`is_fenced`].
+pub(super) fn guard(sql: &mut Sql, epoch: u64) {
+    sql.push("UPDATE resource_server SET epoch = IF(epoch = ");
+    sql.number(epoch);
+    sql.push(", epoch, NULL) WHERE id = 1");
+}
+
+/// Whether the guard refused. No other statement of ours can put `NULL` into this column.
+pub(super) fn is_fenced(fault: &Fault) -> bool {
+    refused_null(fault, "'epoch'")
+}
+
+/// Fails unless all of these resources exist; in the same way as [`guard`]. (Foreign keys would say so
+/// too, but the PHP server's tables have none, and may have rows that would contradict them.)
+pub(super) fn guard_existence(sql: &mut Sql, ids: &[&ResourceId]) {
+    sql.push(
+        "UPDATE resource_server SET version = IF((SELECT COUNT(*) FROM resource WHERE id IN (",
+    );
+    for (place, id) in ids.iter().enumerate() {
+        sql.push(if place > 0 { "," } else { "" });
+        sql.text(id.as_str());
+    }
+    sql.push(")) = ").number(ids.len() as u64);
+    sql.push(", version, NULL) WHERE id = 1");
+}
+
+/// Whether [`guard_existence`] refused.
+pub(super) fn is_stranger(fault: &Fault) -> bool {
+    refused_null(fault, "'version'")
+}
+
+fn refused_null(fault: &Fault, column: &str) -> bool {
+    matches!(fault, Fault::Server { code, text, .. }
+        if *code == code::NULL_IN_NOT_NULL && text.contains(column))
+}
+
+/// The names of a table's columns; empty when it does not exist.
+pub(super) async fn columns(session: &mut Session, table: &str) -> Result<Vec<String>, Fault> {
+    let mut sql = Sql::new(
+        "SELECT column_name FROM information_schema.columns \
+         WHERE table_schema = DATABASE() AND table_name = ",
+    );
+    sql.text(table).push(" ORDER BY ordinal_position");
+    let rows = session.rows(sql.as_str()).await?;
+    rows.into_iter()
+        .map(|row| Columns::of(row).take())
+        .collect()
+}
+
+/// The names of a table's unique indexes that are made of exactly these columns.
+pub(super) async fn unique_indexes(
+    session: &mut Session,
+    table: &str,
+    wanted: &str,
+) -> Result<Vec<String>, Fault> {
+    let mut sql = Sql::new(
+        "SELECT index_name, GROUP_CONCAT(column_name ORDER BY seq_in_index) \
+         FROM information_schema.statistics \
+         WHERE table_schema = DATABASE() AND non_unique = 0 AND index_name <> 'PRIMARY' \
+         AND table_name = ",
+    );
+    sql.text(table).push(" GROUP BY index_name");
+    let mut names = Vec::new();
+    for row in session.rows(sql.as_str()).await? {
+        let mut row = Columns::of(row);
+        let name: String = row.take()?;
+        let columns: String = row.take()?;
+        if columns.eq_ignore_ascii_case(wanted) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,192 @@
+//! Selectors as the PHP server stored them (percent-encoded, as they stood in the path) and as they are
+//! kept here (decoded). Pure; `adopt` and `revert` carry it out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::lock::Selector;
+
+/// What PHP's `rawurlencode` escapes: all but letters, digits and `-_.~`.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// The selector as a PHP client puts it into a path.
+pub(super) fn encode(selector: &str) -> String {
+    utf8_percent_encode(selector, ESCAPED).to_string()
+}
+
+/// The selector that a path means; `None` when its escapes are no text that a selector can be.
+fn decode(stored: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(stored.len());
+    let mut rest = stored.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let [high, low, tail @ ..] = rest else {
+            return None;
+        };
+        rest = tail;
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        bytes.push((digit(*high)? * 16 + digit(*low)?) as u8);
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    Selector::parse(&text).ok()?;
+    Some(text)
+}
+
+/// A stored row of one resource: its id and its selector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub id: String,
+    pub selector: String,
+}
+
+/// What becomes of the selectors of one resource.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// In an order in which no rename meets a selector that is still in use.
+    pub renamed: Vec<(Stored, String)>,
+    /// Those that stay as they are, although [`encode`] would not give back what they are: text that was
+    /// not escaped at all, and escapes that would make two rows one, or no selector, when decoded.
+    pub kept: Vec<Stored>,
+}
+
+/// Decodes every selector once, except where that would collide. Of several that mean the same, the one
+/// that is written as PHP clients write it is decoded, else the first in byte order.
+pub(super) fn plan(rows: &[Stored]) -> Plan {
+    let mut order: Vec<(&Stored, Option<String>)> = rows
+        .iter()
+        .map(|row| {
+            let target = decode(&row.selector).filter(|target| *target != row.selector);
+            (row, target)
+        })
+        .collect();
+    order.sort_by_key(|(row, target)| {
+        let canonical = target.as_ref().is_some_and(|t| encode(t) == row.selector);
+        (!canonical, row.selector.clone())
+    });
+    let mut staying: BTreeSet<&str> = order
+        .iter()
+        .filter(|(_, target)| target.is_none())
+        .map(|(row, _)| row.selector.as_str())
+        .collect();
+    // A row that has to stay takes its name from others, which then have to stay too: until none is left.
+    let renamed = loop {
+        let mut taken: BTreeMap<&str, &Stored> = BTreeMap::new();
+        let before = staying.len();
+        for (row, target) in &order {
+            let Some(target) = target.as_deref() else {
+                continue;
+            };
+            if staying.contains(row.selector.as_str()) {
+                continue;
+            }
+            if staying.contains(target) || taken.contains_key(target) {
+                staying.insert(&row.selector);
+            } else {
+                taken.insert(target, row);
+            }
+        }
+        if staying.len() == before {
+            break taken;
+        }
+    };
+    let mut renamed: Vec<(Stored, String)> = renamed
+        .into_iter()
+        .map(|(target, row)| (row.clone(), target.to_owned()))
+        .collect();
+    // Decoding makes text shorter, so a name that is in use belongs to a shorter row: that one goes first.
+    renamed.sort_by_key(|(row, _)| (row.selector.len(), row.selector.clone()));
+    let kept = order
+        .iter()
+        .filter(|(row, _)| staying.contains(row.selector.as_str()))
+        .filter(|(row, _)| encode(&row.selector) != row.selector)
+        .map(|(row, _)| (*row).clone())
+        .collect();
+    Plan { renamed, kept }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(selectors: &[&str]) -> (Vec<(String, String)>, Vec<String>) {
+        let rows: Vec<Stored> = selectors
+            .iter()
+            .map(|selector| Stored {
+                id: format!("id of {selector}"),
+                selector: (*selector).to_owned(),
+            })
+            .collect();
+        let plan = plan(&rows);
+        let renamed = plan.renamed.into_iter().map(|(r, to)| (r.selector, to));
+        let kept = plan.kept.into_iter().map(|row| row.selector);
+        (renamed.collect(), kept.collect())
+    }
+
+    fn pair(from: &str, to: &str) -> (String, String) {
+        (from.to_owned(), to.to_owned())
+    }
+
+    #[test]
+    fn selectors_are_decoded_once() {
+        let (renamed, kept) = planned(&["plain", "a%2Fb", "%25", "100%2525", "caf%C3%A9", "a+b"]);
+        assert_eq!(
+            renamed,
+            [
+                pair("%25", "%"),
+                pair("a%2Fb", "a/b"),
+                pair("100%2525", "100%25"),
+                pair("caf%C3%A9", "café"),
+            ]
+        );
+        assert_eq!(kept, ["a+b"]);
+    }
+
+    #[test]
+    fn what_is_no_text_keeps_its_escapes() {
+        let (renamed, kept) = planned(&["%FF", "%", "%2", "%zz", "a%00b", "%+1"]);
+        assert!(renamed.is_empty());
+        assert_eq!(kept, ["%", "%+1", "%2", "%FF", "%zz", "a%00b"]);
+    }
+
+    #[test]
+    fn of_several_with_one_meaning_the_canonical_one_is_decoded() {
+        let (renamed, kept) = planned(&["a%2fb", "a%2Fb", "%61%2fb"]);
+        assert_eq!(renamed, [pair("a%2Fb", "a/b")]);
+        assert_eq!(kept, ["%61%2fb", "a%2fb"]);
+    }
+
+    #[test]
+    fn a_row_that_has_to_stay_makes_others_stay() {
+        // `%61` would become `a`, which is there; so `%2561` cannot become `%61`, nor `%252561` `%2561`.
+        let (renamed, kept) = planned(&["a", "%61", "%2561", "%252561"]);
+        assert!(renamed.is_empty());
+        assert_eq!(kept, ["%252561", "%2561", "%61"]);
+    }
+
+    #[test]
+    fn a_name_is_free_before_the_next_row_takes_it() {
+        let (renamed, kept) = planned(&["%252561", "%61", "%2561"]);
+        let expected = [
+            pair("%61", "a"),
+            pair("%2561", "%61"),
+            pair("%252561", "%2561"),
+        ];
+        assert_eq!(renamed, expected);
+        assert!(kept.is_empty());
+    }
+
+    #[test]
+    fn encoding_is_php_rawurlencode() {
+        assert_eq!(encode("a/b c~.-_é%+"), "a%2Fb%20c~.-_%C3%A9%25%2B");
+        assert_eq!(encode(".."), "..");
+    }
+}

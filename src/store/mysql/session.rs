@@ -1,0 +1,207 @@
+//! One connection to the server, set up our way; and the connections that read.
+
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::{FromValue, Queryable};
+use mysql_async::{Conn, Row};
+use tokio::sync::Semaphore;
+
+use super::error::{Fault, code};
+use super::options::Options;
+use super::sql::Sql;
+
+/// Rows of each statement of a text, in order.
+pub(super) type Sets = Vec<Vec<Row>>;
+
+pub(super) struct Session {
+    conn: Conn,
+    /// The server's `max_allowed_packet`, bytes.
+    pub packet_bytes_max: usize,
+    pub used_at: Instant,
+}
+
+impl Session {
+    /// In the database, which is created when absent.
+    pub async fn connect_creating(options: &Options) -> Result<Session, Fault> {
+        match Session::connect(options, true).await {
+            Err(fault) if fault.is(code::UNKNOWN_DATABASE) => {
+                let mut session = Session::connect(options, false).await?;
+                let mut create = Sql::new("CREATE DATABASE IF NOT EXISTS ");
+                create.identifier(&options.database);
+                create.push(" CHARACTER SET utf8mb4");
+                session.run(create.as_str()).await?;
+                Session::connect(options, true).await
+            }
+            result => result,
+        }
+    }
+
+    /// `database`: enter it.
+    pub async fn connect(options: &Options, database: bool) -> Result<Session, Fault> {
+        let mut session = Session {
+            conn: Conn::new(options.driver(database)).await?,
+            packet_bytes_max: 0,
+            used_at: Instant::now(),
+        };
+        let mut sets = session.run(&options.session()).await?;
+        session.packet_bytes_max = value(sets.pop().unwrap_or_default())?;
+        Ok(session)
+    }
+
+    /// Runs one or more statements. The first that fails ends it; those before it have happened.
+    pub async fn run(&mut self, sql: &str) -> Result<Sets, Fault> {
+        let mut sets = Vec::new();
+        let mut result = self.conn.query_iter(sql).await?;
+        loop {
+            sets.push(result.collect::<Row>().await?);
+            if result.is_empty() {
+                break;
+            }
+        }
+        // An error in a later statement counts as the end of the results until it is asked for.
+        result.drop_result().await?;
+        self.used_at = Instant::now();
+        Ok(sets)
+    }
+
+    /// The rows of one statement.
+    pub async fn rows(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
+        Ok(self.run(sql).await?.pop().unwrap_or_default())
+    }
+
+    /// How many rows one statement changed.
+    pub async fn change(&mut self, sql: &str) -> Result<u64, Fault> {
+        self.run(sql).await?;
+        Ok(self.conn.affected_rows())
+    }
+
+    pub async fn ping(&mut self) -> Result<(), Fault> {
+        self.conn.ping().await?;
+        self.used_at = Instant::now();
+        Ok(())
+    }
+
+    /// Says goodbye to the server.
+    pub async fn close(self) {
+        if let Err(error) = self.conn.disconnect().await {
+            log::debug!("while closing a connection to the database: {error}");
+        }
+    }
+}
+
+/// Takes the columns of a row one after another.
+pub(super) struct Columns {
+    row: Row,
+    next: usize,
+}
+
+impl Columns {
+    pub fn of(row: Row) -> Columns {
+        Columns { row, next: 0 }
+    }
+
+    pub fn take<T: FromValue>(&mut self) -> Result<T, Fault> {
+        let place = self.next;
+        self.next += 1;
+        let value = self.row.take_opt(place).and_then(Result::ok);
+        value.ok_or_else(|| Fault::Away(format!("column {place} of an answer is not as expected")))
+    }
+}
+
+/// The only column of the only row.
+pub(super) fn value<T: FromValue>(rows: Vec<Row>) -> Result<T, Fault> {
+    match rows.into_iter().next() {
+        Some(row) => Columns::of(row).take(),
+        None => Err(Fault::Away("an answer has no row".into())),
+    }
+}
+
+/// Nothing may take longer than `limit`, whatever the server does.
+pub(super) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Fault::Away(format!(
+            "the database did not answer within {limit:?}"
+        ))),
+    }
+}
+
+/// The connections that read: at most `pool_size` at once, kept for the next reader.
+pub(super) struct Readers {
+    places: Semaphore,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    sessions: Vec<Session>,
+    /// Sessions of an earlier generation are not kept: they may lead to a server that is gone.
+    generation: u64,
+}
+
+/// One that was silent for longer may have been dropped on the way without a word.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+impl Readers {
+    pub fn new(pool_size: usize) -> Readers {
+        Readers {
+            places: Semaphore::new(pool_size.max(1)),
+            idle: Mutex::default(),
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of all connections; new ones are made when needed.
+    pub fn renew(&self) {
+        let mut idle = self.idle();
+        idle.generation += 1;
+        idle.sessions.clear();
+    }
+
+    fn take(&self) -> (Option<Session>, u64) {
+        let mut idle = self.idle();
+        let session = idle.sessions.pop();
+        (
+            session.filter(|session| session.used_at.elapsed() < IDLE_MAX),
+            idle.generation,
+        )
+    }
+
+    fn give_back(&self, session: Session, generation: u64) {
+        let mut idle = self.idle();
+        if idle.generation == generation {
+            idle.sessions.push(session);
+        }
+    }
+
+    /// Runs statements that only read. A kept connection that turns out to be dead costs a second try.
+    pub async fn read(&self, options: &Options, sql: &str) -> Result<Sets, Fault> {
+        let _place = self.places.acquire().await;
+        loop {
+            let (kept, generation) = self.take();
+            let fresh = kept.is_none();
+            let mut session = match kept {
+                Some(session) => session,
+                None => Session::connect(options, true).await?,
+            };
+            match session.run(sql).await {
+                Ok(sets) => {
+                    self.give_back(session, generation);
+                    return Ok(sets);
+                }
+                Err(Fault::Away(text)) if !fresh => {
+                    log::debug!("a connection to the database was gone: {text}");
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! POST `/resource/{name}/force-unlock`.
+
+use serde_json::json;
+
+use crate::harness::{ADMIN, LOCK, READ, Server, WRITE};
+
+api_tests! {
+    fn it_ends_the_lease_and_says_which(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let (ticket, token) = app.hold("printer/s");
+        let answer = app.force_unlock("printer").expect(200);
+        assert_eq!(answer.json(), json!({"forced": true, "fencingToken": token}));
+        assert!(!app.is_locked("printer"));
+        app.unlock("printer/s", &ticket).refused(403, "lease_forced_off");
+    }
+
+    fn a_free_lock_is_answered_false(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let body = app.force_unlock("printer").expect(200).json();
+        assert_eq!(body["forced"], false);
+        assert!(body["fencingToken"].is_null());
+    }
+
+    fn the_next_waiter_is_granted(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let (_, token) = app.hold("printer/s");
+        let mut first = app.wait("printer/s");
+        let second = app.wait("printer/s");
+        app.force_unlock("printer").expect(200);
+        let granted = first.answer();
+        assert_eq!(granted.json()["locked"], true);
+        assert!(granted.token() > token);
+        assert_eq!(app.waiting("printer"), 1);
+        drop(second);
+    }
+
+    fn with_a_token_only_that_very_lease_is_ended(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let (ticket, token) = app.hold("printer/s");
+        let force = |token: u64| {
+            let body = json!({"reason": "stuck", "fencingToken": token});
+            app.force_unlock("printer").body(body.to_string())
+        };
+        force(token + 1).expect(409);
+        assert!(app.is_locked("printer"));
+        app.unlock("printer/s", &ticket).expect(200);
+        let (_, newer) = app.hold("printer/s");
+        force(token).expect(409);
+        assert!(app.is_locked("printer"));
+        assert_eq!(force(newer).expect(200).json()["forced"], true);
+        force(newer).expect(409);
+    }
+
+    fn the_reason_is_required(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        app.hold("printer/s");
+        let bodies = [
+            "", "{}", "{", "[]",
+            r#"["x"]"#, r#"{"reason":null}"#, r#"{"reason":""}"#, r#"{"reason":7}"#,
+            r#"{"fencingToken":1}"#, r#"{"reason":"x","fencingToken":"abc"}"#, r#"{"reason":"x","fencingToken":-1}"#,
+            r#"{"reason":"a\u0007b"}"#,
+        ];
+        for body in bodies {
+            let answer = app.force_unlock("printer").body(body).send();
+            assert_eq!((answer.status, answer.code().as_str()), (400, "malformed"), "{body}");
+        }
+        assert!(app.is_locked("printer"));
+    }
+
+    fn it_takes_the_admin_key(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        app.hold("printer/s");
+        for key in [READ, LOCK, WRITE] {
+            app.force_unlock("printer").key(key).refused(401, "key_insufficient");
+        }
+        app.force_unlock("printer").no_key().refused(401, "key_missing");
+        assert!(app.is_locked("printer"));
+        app.force_unlock("printer").key(ADMIN).expect(200);
+    }
+
+    fn without_an_admin_key_nobody_can(store) {
+        let app = Server::start_with(store, &[("RESOURCE_ADMIN", "")]);
+        app.create("printer", 0).expect(201);
+        app.hold("printer/s");
+        for key in ["", ADMIN] {
+            app.force_unlock("printer").key(key).refused(401, "key_unknown");
+        }
+        app.force_unlock("printer").key(WRITE).refused(401, "key_insufficient");
+        assert!(app.is_locked("printer"));
+    }
+
+    fn an_unknown_resource_is_404(store) {
+        let app = Server::start(store);
+        app.force_unlock("printer").refused(404, "resource_unknown");
+    }
+}

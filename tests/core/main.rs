@@ -1,0 +1,15 @@
+//! The lock core, held against the sentences of the model one by one. Each test is named after the claim
+//! that it proves; `world` is the harness.
+
+mod delete;
+mod force_unlock;
+mod idempotency;
+mod lease;
+mod php_profile;
+mod queue;
+mod restart;
+mod tickets;
+mod time;
+mod vanished;
+mod world;
+mod write_rules;

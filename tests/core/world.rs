@@ -1,0 +1,375 @@
+//! A world with one lock in it: a clock that stands until it is moved, clients as request numbers, and a
+//! store that is the reference `LockRows::apply`.
+//!
+//! Every step is held against the rules of `lock::invariants`, the stored rows included.
+
+use std::collections::BTreeMap;
+
+use small_resource_server::lock::command::{Grant, HolderView};
+use small_resource_server::lock::rows::LockRows;
+use small_resource_server::lock::{
+    Answer, Bearer, Command, FencingToken, IdempotencyKey, LockState, Now, Outcome, Owner,
+    Patience, Profile, RequestId, Seconds, Terms, Ticket, invariants,
+};
+
+/// Late enough that nothing reaches back before zero.
+pub const START: Now = Now {
+    mono: 1_000_000,
+    wall: 1_700_000_000_000,
+};
+
+pub struct World {
+    pub state: LockState,
+    pub terms: Terms,
+    pub now: Now,
+    /// What is in the store.
+    pub rows: LockRows,
+    /// Whether an answer reaches its client by itself.
+    pub delivers: bool,
+    before_last: LockRows,
+    answers: BTreeMap<RequestId, Answer>,
+    next: u64,
+}
+
+impl World {
+    /// A free lock whose leases do not expire by themselves, in the default profile.
+    pub fn new() -> World {
+        World::with(Terms::default(), 0)
+    }
+
+    /// A free lock with this `timeout`, in the default profile.
+    pub fn with_timeout(seconds: i64) -> World {
+        World::with(Terms::default(), seconds)
+    }
+
+    /// A free lock in the `php` profile.
+    pub fn php() -> World {
+        let terms = Terms {
+            rules: Profile::Php.rules(),
+            ..Terms::default()
+        };
+        World::with(terms, 1)
+    }
+
+    pub fn with(terms: Terms, timeout: i64) -> World {
+        World {
+            state: LockState::new(seconds(timeout), FencingToken(0)),
+            terms,
+            now: START,
+            rows: LockRows::default(),
+            delivers: true,
+            before_last: LockRows::default(),
+            answers: BTreeMap::new(),
+            next: 1,
+        }
+    }
+
+    // ---- commands ---------------------------------------------------------------------------------
+
+    /// Applies a command and returns what came of it; answers reach their clients unless withheld.
+    pub fn apply(&mut self, command: Command) -> Outcome {
+        let outcome = self.state.apply(&self.terms, self.now, command);
+        self.before_last = self.rows.clone();
+        for change in &outcome.changes {
+            self.rows.apply(change);
+        }
+        for (request, answer) in &outcome.answers {
+            let earlier = self.answers.insert(*request, answer.clone());
+            assert_eq!(earlier, None, "request {request} was answered twice");
+        }
+        if outcome.answers.iter().any(|(_, a)| *a == Answer::Deletable) {
+            self.rows.head.holder = None;
+            self.rows.waiting.clear();
+        }
+        invariants::check_rows(&self.state, &self.rows).unwrap();
+        invariants::check(&self.state, &self.terms, self.now).unwrap();
+        if self.delivers {
+            for (request, answer) in &outcome.answers {
+                if answer.is_tracked() {
+                    self.deliver(*request);
+                }
+            }
+        }
+        outcome
+    }
+
+    pub fn request(&mut self) -> RequestId {
+        self.next += 1;
+        self.next
+    }
+
+    /// A request for the lock, to be completed and sent.
+    pub fn ask(&mut self) -> Ask<'_> {
+        Ask {
+            world: self,
+            bearer: Bearer::Nobody,
+            owner: None,
+            ttl: None,
+            key: None,
+            patience: Patience::Poll,
+        }
+    }
+
+    /// Somebody new gets the lock.
+    pub fn hold(&mut self) -> Grant {
+        let request = self.ask().send();
+        self.granted(request)
+    }
+
+    /// Somebody new polls and gets a place.
+    pub fn queue(&mut self) -> Ticket {
+        let request = self.ask().send();
+        self.queued(request).0
+    }
+
+    pub fn unlock(&mut self, ticket: Ticket) -> Answer {
+        let request = self.request();
+        self.apply(Command::Unlock {
+            request,
+            bearer: Bearer::Ticket(ticket),
+        });
+        self.take(request)
+    }
+
+    pub fn renew(&mut self, ticket: Ticket, ttl: Option<i64>) -> Answer {
+        let request = self.request();
+        self.apply(Command::Renew {
+            request,
+            bearer: Bearer::Ticket(ticket),
+            ttl: ttl.map(seconds),
+        });
+        self.take(request)
+    }
+
+    pub fn touch(&mut self, bearer: Bearer) -> Answer {
+        let request = self.request();
+        self.apply(Command::Touch { request, bearer });
+        self.take(request)
+    }
+
+    /// A write that does not wait.
+    pub fn write(&mut self, bearer: Bearer) -> Answer {
+        let request = self.write_with(bearer, false, Patience::Never);
+        self.take(request)
+    }
+
+    /// `?unlock=1`.
+    pub fn write_and_release(&mut self, ticket: Ticket) -> Answer {
+        let request = self.write_with(Bearer::Ticket(ticket), true, Patience::Never);
+        self.take(request)
+    }
+
+    pub fn write_with(&mut self, bearer: Bearer, release: bool, patience: Patience) -> RequestId {
+        let request = self.request();
+        let fresh = self.fresh();
+        self.apply(Command::Write {
+            request,
+            bearer,
+            fresh,
+            release,
+            patience,
+        });
+        request
+    }
+
+    pub fn delete(&mut self, bearer: Bearer) -> Answer {
+        let request = self.request();
+        self.apply(Command::Delete { request, bearer });
+        self.take(request)
+    }
+
+    pub fn force(&mut self, token: Option<FencingToken>) -> Answer {
+        let request = self.request();
+        self.apply(Command::ForceUnlock { request, token });
+        self.take(request)
+    }
+
+    pub fn deliver(&mut self, request: RequestId) -> Outcome {
+        self.apply(Command::Delivered { request })
+    }
+
+    pub fn vanish(&mut self, request: RequestId) -> Outcome {
+        self.apply(Command::Vanished { request })
+    }
+
+    // ---- time -------------------------------------------------------------------------------------
+
+    /// Time passes and the timer rings whenever it is due, as it does in a server that is not paused.
+    pub fn pass(&mut self, millis: u64) {
+        let end = self.now.mono + millis;
+        while let Some(at) = self.state.deadline().filter(|at| *at <= end) {
+            let step = at.saturating_sub(self.now.mono);
+            self.jump(step);
+            let next = self.state.deadline();
+            assert!(next.is_none_or(|next| next > at), "the timer stands still");
+        }
+        self.jump(end - self.now.mono);
+    }
+
+    /// Time passes at once, as after a pause of the whole process.
+    pub fn jump(&mut self, millis: u64) {
+        self.now.mono += millis;
+        self.now.wall += millis;
+        self.apply(Command::Tick);
+    }
+
+    /// The process ends and starts again; what was stored is read back.
+    pub fn restart(&mut self) {
+        let timeout = self.state.timeout();
+        let rows = self.rows.clone();
+        self.state = LockState::restore(timeout, rows, &self.terms, self.now, self.now.mono);
+        invariants::check(&self.state, &self.terms, self.now).unwrap();
+        invariants::check_rows(&self.state, &self.rows).unwrap();
+    }
+
+    /// The process ends before the last command's changes were durable, and starts again.
+    pub fn restart_without_last(&mut self) {
+        self.rows = self.before_last.clone();
+        self.restart();
+    }
+
+    // ---- answers ----------------------------------------------------------------------------------
+
+    pub fn answer(&self, request: RequestId) -> Option<&Answer> {
+        self.answers.get(&request)
+    }
+
+    pub fn waits(&self, request: RequestId) -> bool {
+        self.answer(request).is_none()
+    }
+
+    pub fn take(&mut self, request: RequestId) -> Answer {
+        self.answers.remove(&request).expect("an answer")
+    }
+
+    pub fn granted(&self, request: RequestId) -> Grant {
+        match self.answer(request) {
+            Some(Answer::Granted(grant)) => grant.clone(),
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    pub fn queued(&self, request: RequestId) -> (Ticket, usize) {
+        match self.answer(request) {
+            Some(Answer::Queued {
+                ticket, position, ..
+            }) => (*ticket, *position),
+            other => panic!("not queued: {other:?}"),
+        }
+    }
+
+    pub fn holder(&self) -> Option<HolderView> {
+        self.state.holder(&self.terms, self.now)
+    }
+
+    pub fn holds(&self, ticket: Ticket) -> bool {
+        self.state.token_of(ticket).is_some()
+    }
+
+    /// Locked, and nobody holds.
+    pub fn is_reserved(&self) -> bool {
+        self.state.is_locked() && !self.state.is_held()
+    }
+
+    pub fn fresh(&mut self) -> Ticket {
+        self.next += 1;
+        Ticket::from_bits(u128::from(self.next))
+    }
+}
+
+/// A request for the lock.
+pub struct Ask<'a> {
+    world: &'a mut World,
+    bearer: Bearer,
+    owner: Option<Owner>,
+    ttl: Option<Seconds>,
+    key: Option<IdempotencyKey>,
+    patience: Patience,
+}
+
+impl Ask<'_> {
+    pub fn ticket(self, ticket: Ticket) -> Self {
+        self.bearer(Bearer::Ticket(ticket))
+    }
+
+    pub fn bearer(self, bearer: Bearer) -> Self {
+        Ask { bearer, ..self }
+    }
+
+    pub fn owner(self, name: &str) -> Self {
+        let owner = Some(Owner::parse(name).unwrap());
+        Ask { owner, ..self }
+    }
+
+    pub fn ttl(self, value: i64) -> Self {
+        let ttl = Some(seconds(value));
+        Ask { ttl, ..self }
+    }
+
+    pub fn key(self, text: &str) -> Self {
+        let key = IdempotencyKey::parse(text);
+        Ask { key, ..self }
+    }
+
+    /// `?wait=` in seconds.
+    pub fn wait(self, seconds: u64) -> Self {
+        let patience = Patience::Until(self.world.now.mono + seconds * 1000);
+        Ask { patience, ..self }
+    }
+
+    /// `?queue=0`.
+    pub fn no_queue(self) -> Self {
+        Ask {
+            patience: Patience::Never,
+            ..self
+        }
+    }
+
+    pub fn send(self) -> RequestId {
+        self.sent().1
+    }
+
+    /// Sends it; it must be granted at once.
+    pub fn grant(self) -> Grant {
+        let (world, request) = self.sent();
+        world.granted(request)
+    }
+
+    /// Sends it; it must get a place at once. Says ticket and position.
+    pub fn place(self) -> (Ticket, usize) {
+        let (world, request) = self.sent();
+        world.queued(request)
+    }
+
+    /// Sends it; it must be answered at once.
+    pub fn answer(self) -> Answer {
+        let (world, request) = self.sent();
+        world.take(request)
+    }
+}
+
+impl<'a> Ask<'a> {
+    fn sent(self) -> (&'a mut World, RequestId) {
+        let world = self.world;
+        let request = world.request();
+        let fresh = world.fresh();
+        world.apply(Command::Acquire {
+            request,
+            bearer: self.bearer,
+            fresh,
+            owner: self.owner,
+            ttl: self.ttl,
+            key: self.key,
+            patience: self.patience,
+        });
+        (world, request)
+    }
+}
+
+pub fn seconds(value: i64) -> Seconds {
+    Seconds::new(value).unwrap()
+}
+
+pub fn bearer(ticket: Ticket) -> Bearer {
+    Bearer::Ticket(ticket)
+}

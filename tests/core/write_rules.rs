@@ -1,0 +1,149 @@
+//! The table of the PUT route, in the default profile.
+
+use small_resource_server::lock::{Answer, Bearer, EndReason, Patience, Ticket};
+
+use crate::world::{World, bearer};
+
+#[test]
+fn the_holder_writes_and_the_lock_stays_held() {
+    let mut world = World::new();
+    let grant = world.hold();
+    let token = Some(grant.holder.token);
+    assert_eq!(
+        world.write(bearer(grant.ticket)),
+        Answer::Writable { token }
+    );
+    assert!(world.holds(grant.ticket));
+}
+
+#[test]
+fn unlock_1_writes_and_releases_in_one_step() {
+    let mut world = World::new();
+    let grant = world.hold();
+    let next = world.ask().wait(10).send();
+    let token = Some(grant.holder.token);
+    assert_eq!(
+        world.write_and_release(grant.ticket),
+        Answer::Writable { token }
+    );
+    assert!(world.granted(next).new);
+    assert_eq!(
+        world.write_and_release(grant.ticket),
+        Answer::Dead(Some(EndReason::Released)),
+        "the retry learns that it had happened"
+    );
+}
+
+#[test]
+fn the_ticket_that_the_lock_is_reserved_for_writes_and_holds_from_then_on() {
+    let mut world = World::new();
+    let holder = world.hold();
+    let ticket = world.queue();
+    world.unlock(holder.ticket);
+    let Answer::Writable { token: Some(token) } = world.write(bearer(ticket)) else {
+        panic!("refused");
+    };
+    assert!(token > holder.holder.token);
+    assert!(world.holds(ticket));
+}
+
+#[test]
+fn the_reserved_ticket_writes_and_releases_in_one_step() {
+    let mut world = World::new();
+    let holder = world.hold();
+    let ticket = world.queue();
+    let behind = world.ask().wait(10).send();
+    world.unlock(holder.ticket);
+    assert!(matches!(
+        world.write_and_release(ticket),
+        Answer::Writable { token: Some(_) }
+    ));
+    assert!(world.granted(behind).new);
+    assert!(!world.state.is_live(ticket));
+}
+
+#[test]
+fn a_waiting_ticket_is_refused_while_someone_else_holds() {
+    let mut world = World::new();
+    world.ask().owner("ann").grant();
+    let ticket = world.queue();
+    assert_eq!(world.write(bearer(ticket)), Answer::Locked(world.holder()));
+    assert_eq!(world.ask().ticket(ticket).place(), (ticket, 1));
+}
+
+#[test]
+fn a_waiting_ticket_is_refused_while_the_lock_is_reserved_for_another() {
+    let mut world = World::new();
+    let holder = world.hold();
+    world.queue();
+    let second = world.queue();
+    world.unlock(holder.ticket);
+    assert_eq!(world.write(bearer(second)), Answer::Locked(None));
+}
+
+#[test]
+fn a_write_without_a_ticket_is_refused_while_someone_holds_or_it_is_reserved() {
+    let mut world = World::new();
+    let holder = world.hold();
+    assert_eq!(world.write(Bearer::Nobody), Answer::Locked(world.holder()));
+    world.queue();
+    world.unlock(holder.ticket);
+    assert_eq!(world.write(Bearer::Nobody), Answer::Locked(None));
+    assert_eq!(world.state.waiting(), 1, "and leaves no place");
+}
+
+#[test]
+fn a_refused_write_is_refused_at_once_whatever_patience_it_names() {
+    let mut world = World::new();
+    world.hold();
+    let request = world.write_with(Bearer::Nobody, false, Patience::Forever);
+    assert_eq!(world.take(request), Answer::Locked(world.holder()));
+}
+
+#[test]
+fn a_write_without_a_ticket_happens_while_the_lock_is_free_and_leaves_no_lock() {
+    let mut world = World::new();
+    let rows = world.rows.clone();
+    assert_eq!(
+        world.write(Bearer::Nobody),
+        Answer::Writable { token: None }
+    );
+    assert!(!world.state.is_locked());
+    assert_eq!(world.rows, rows);
+}
+
+#[test]
+fn a_dead_or_unknown_ticket_never_writes_even_while_the_lock_is_free() {
+    let mut world = World::new();
+    let expired = world.ask().ttl(1).grant().ticket;
+    world.pass(1_001);
+    let forced = world.hold().ticket;
+    world.force(None);
+    let released = world.hold().ticket;
+    world.unlock(released);
+    let unknown = bearer(Ticket::from_bits(0xbad));
+    for (bearer, death) in [
+        (bearer(expired), Some(EndReason::Expired)),
+        (bearer(forced), Some(EndReason::ForcedOff)),
+        (bearer(released), Some(EndReason::Released)),
+        (unknown, None),
+        (Bearer::Stranger, None),
+    ] {
+        assert_eq!(world.write(bearer), Answer::Dead(death));
+    }
+    assert!(!world.state.is_locked());
+}
+
+#[test]
+fn a_far_ticket_that_writes_on_a_free_lock_takes_it() {
+    let mut world = World::new();
+    let holder = world.hold();
+    let far = world.queue();
+    world.pass(6_000);
+    world.unlock(holder.ticket);
+    assert!(matches!(
+        world.write(bearer(far)),
+        Answer::Writable { token: Some(_) }
+    ));
+    assert!(world.holds(far));
+}

@@ -1,0 +1,121 @@
+//! A real server for the tests, and a database for each.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, Row};
+use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
+
+/// Long enough for any machine; only what never comes is waited for so long.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A database of its own on the server that `TEST_MYSQL_URL` leads to; dropped with this.
+pub struct Database {
+    pub name: String,
+    opts: Opts,
+}
+
+impl Database {
+    /// The tests of this store are left out, because `TEST_MYSQL_SKIP` says so.
+    pub fn is_skipped() -> bool {
+        let skipped = std::env::var_os("TEST_MYSQL_SKIP").is_some();
+        if skipped {
+            eprintln!("skipped: TEST_MYSQL_SKIP is set");
+        }
+        skipped
+    }
+
+    /// A name that nothing exists under yet. `None`: skipped.
+    pub fn new() -> Option<Database> {
+        if Database::is_skipped() {
+            return None;
+        }
+        let url = std::env::var("TEST_MYSQL_URL").expect(
+            "TEST_MYSQL_URL is not set: run the tests with `scripts/with-mariadb cargo test`, \
+             or set TEST_MYSQL_SKIP=1 to leave out what needs MySQL",
+        );
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let opts = Opts::from_url(&url).expect("TEST_MYSQL_URL is mysql://user:password@host:port");
+        let opts = OptsBuilder::from_opts(opts).prefer_socket(false).into();
+        Some(Database { name, opts })
+    }
+
+    pub fn options(&self) -> Options {
+        Options {
+            host: self.opts.ip_or_hostname().to_owned(),
+            port: self.opts.tcp_port(),
+            database: self.name.clone(),
+            user: self.opts.user().unwrap_or_default().to_owned(),
+            password: self.opts.pass().unwrap_or_default().to_owned(),
+            pool_size: 2,
+            tls: Tls::Off,
+            timeout: Duration::from_secs(20),
+            instance_lease: Duration::from_millis(400),
+            adopt: None,
+        }
+    }
+
+    pub fn store(&self) -> MysqlStore {
+        MysqlStore::new(self.options())
+    }
+
+    /// A connection of an administrator; in the database if it exists.
+    pub async fn admin(&self) -> Conn {
+        let mut conn = Conn::new(self.opts.clone()).await.unwrap();
+        conn.query_drop("SET NAMES utf8mb4").await.unwrap();
+        let _may_not_exist = conn.query_drop(format!("USE {}", self.name)).await;
+        conn
+    }
+
+    pub async fn run(&self, sql: &str) {
+        self.admin().await.query_drop(sql).await.unwrap();
+    }
+
+    /// The first column of every row, as text.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        let rows: Vec<Row> = self.admin().await.query(sql).await.unwrap();
+        rows.into_iter()
+            .map(|row| mysql_async::from_row::<(String,)>(row).0)
+            .collect()
+    }
+
+    pub async fn number(&self, sql: &str) -> u64 {
+        let number: Option<u64> = self.admin().await.query_first(sql).await.unwrap();
+        number.expect("a row")
+    }
+
+    /// Ends every connection to this database.
+    pub async fn kill_all(&self) {
+        let sql = format!(
+            "SELECT CAST(id AS CHAR) FROM information_schema.processlist \
+             WHERE db = '{}' AND id <> CONNECTION_ID()",
+            self.name
+        );
+        let mut admin = self.admin().await;
+        let ids: Vec<String> = admin.query(sql).await.unwrap();
+        assert!(!ids.is_empty());
+        for id in ids {
+            let _may_be_gone = admin.query_drop(format!("KILL CONNECTION {id}")).await;
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (opts, name) = (self.opts.clone(), self.name.clone());
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                let mut conn = Conn::new(opts).await.map_err(std::io::Error::other)?;
+                conn.query_drop("SET lock_wait_timeout = 5").await.ok();
+                let drop = format!("DROP DATABASE IF EXISTS {name}");
+                conn.query_drop(drop).await.map_err(std::io::Error::other)
+            })
+        });
+        if let Ok(Err(error)) = dropping.join() {
+            eprintln!("{} stays: {error}", self.name);
+        }
+    }
+}

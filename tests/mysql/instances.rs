@@ -1,0 +1,252 @@
+//! Several instances on one database, of which one is active.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use small_resource_server::store::mysql::{MysqlStore, Options};
+use small_resource_server::store::{Opened, Store, StoreError};
+
+use super::database::{DEADLINE, Database};
+use super::proxy::Proxy;
+use super::{created, exists, write};
+
+/// Asks again while another instance seems to be alive.
+async fn take_over(store: &MysqlStore) -> Opened {
+    let began = Instant::now();
+    loop {
+        match store.open().await {
+            Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => return result.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn instances_that_start_together_make_one_schema_and_one_owner() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let stores: Vec<_> = (0..5).map(|_| database.store()).collect();
+    let opened = join_all(stores.iter().map(|store| store.open())).await;
+    let owners = opened.iter().filter(|result| result.is_ok()).count();
+    assert_eq!(owners, 1, "{opened:?}");
+    let others = opened.iter().filter_map(|result| result.as_ref().err());
+    for error in others {
+        assert_eq!(*error, StoreError::Standby);
+    }
+    let owner = opened.iter().position(Result::is_ok).unwrap();
+    stores[owner].commit(&[created("a")]).await.unwrap();
+    assert!(exists(&stores[owner], "a").await);
+}
+
+#[tokio::test]
+async fn opening_again_keeps_what_is_there() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    store.commit(&[created("a")]).await.unwrap();
+    store.close().await;
+    let again = database.store();
+    again.open().await.unwrap();
+    assert!(exists(&again, "a").await);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_with_a_sentence() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    store.close().await;
+    database
+        .run("UPDATE resource_server SET version = 99, step = 'of the future'")
+        .await;
+    let error = database.store().open().await.unwrap_err();
+    let StoreError::Unusable(text) = error else {
+        panic!("{error:?}");
+    };
+    assert!(text.contains("version 99"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stand_by_waits_while_the_active_one_lives_and_takes_over_when_it_is_silent() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (active, standby) = (database.store(), database.store());
+    active.open().await.unwrap();
+    active.commit(&[created("a")]).await.unwrap();
+    let lease = database.options().instance_lease;
+    let began = Instant::now();
+    let mut silent_since = began;
+    while began.elapsed() < 3 * lease {
+        silent_since = Instant::now();
+        active.heartbeat().await.unwrap();
+        assert_eq!(standby.open().await, Err(StoreError::Standby));
+    }
+    take_over(&standby).await;
+    assert!(
+        silent_since.elapsed() >= lease,
+        "taken before the lease was over"
+    );
+    assert!(exists(&standby, "a").await);
+    assert_eq!(active.heartbeat().await, Err(StoreError::Standby));
+}
+
+#[tokio::test]
+async fn an_instance_that_lost_the_database_can_commit_nothing() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (old, new) = (database.store(), database.store());
+    old.open().await.unwrap();
+    take_over(&new).await;
+    let error = old.commit(&[created("late")]).await.unwrap_err();
+    // Its connection was ended too, so it may learn of that first.
+    assert!(
+        matches!(error, StoreError::Standby | StoreError::Unavailable(_)),
+        "{error:?}"
+    );
+    assert!(!exists(&new, "late").await);
+    assert_eq!(old.open().await, Err(StoreError::Standby));
+    new.commit(&[created("a")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_guard_refuses_a_commit_on_a_living_connection() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    database
+        .run("UPDATE resource_server SET epoch = epoch + 1")
+        .await;
+    let refused = store.commit(&[created("late")]).await;
+    assert_eq!(refused, Err(StoreError::Standby));
+    let count = database.number("SELECT COUNT(*) FROM resource").await;
+    assert_eq!(count, 0);
+}
+
+/// A batch that takes several packets.
+fn large() -> [small_resource_server::store::Snapshot; 1] {
+    let mut snapshot = created("large");
+    let json = format!("\"{}\"", "x".repeat(1 << 20));
+    for n in 0..8 {
+        write(&mut snapshot, &n.to_string(), json.as_bytes());
+    }
+    [snapshot]
+}
+
+#[tokio::test]
+async fn an_instance_stopped_in_mid_transaction_is_taken_over_and_commits_nothing() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let proxy = Proxy::start(&database).await;
+    let old = MysqlStore::new(proxy.between(database.options()));
+    old.open().await.unwrap();
+    // The first packet arrives: the transaction is open and has the row lock. The next ones do not.
+    proxy.hold_requests_after(5 << 20);
+    let stopped = tokio::spawn(async move { old.commit(&large()).await });
+    proxy.request_is_held().await;
+    let locked = database
+        .number("SELECT COUNT(*) FROM information_schema.innodb_trx")
+        .await;
+    assert!(locked > 0);
+    let new = database.store();
+    take_over(&new).await;
+    proxy.hold_requests(false);
+    assert!(stopped.await.unwrap().is_err());
+    assert!(!exists(&new, "large").await);
+    new.commit(&[created("a")]).await.unwrap();
+}
+
+fn impatient(options: Options) -> Options {
+    Options {
+        timeout: Duration::from_secs(1),
+        ..options
+    }
+}
+
+#[tokio::test]
+async fn a_commit_of_its_own_that_comes_late_lands_in_no_later_epoch() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let proxy = Proxy::start(&database).await;
+    let store = MysqlStore::new(proxy.between(impatient(database.options())));
+    store.open().await.unwrap();
+    proxy.hold_requests(true);
+    let unknown = store.commit(&[created("late")]).await.unwrap_err();
+    assert!(matches!(unknown, StoreError::Unavailable(_)), "{unknown:?}");
+    proxy.let_new_connections_pass();
+    // Nothing is committed while the outcome is unknown.
+    let refused = store.commit(&[created("b")]).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
+    store.open().await.unwrap();
+    store.commit(&[created("a")]).await.unwrap();
+    proxy.hold_requests(false);
+    proxy.answer_is_unheard().await;
+    assert!(!exists(&store, "late").await);
+    assert!(exists(&store, "a").await);
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_found_after_opening_again() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let proxy = Proxy::start(&database).await;
+    let store = MysqlStore::new(proxy.between(impatient(database.options())));
+    store.open().await.unwrap();
+    let epoch = "SELECT epoch FROM resource_server";
+    let before = database.number(epoch).await;
+    proxy.hold_answers(true);
+    let unknown = store.commit(&[created("a")]).await.unwrap_err();
+    assert!(matches!(unknown, StoreError::Unavailable(_)), "{unknown:?}");
+    proxy.answer_is_unheard().await;
+    proxy.hold_answers(false);
+    store.open().await.unwrap();
+    assert!(database.number(epoch).await > before);
+    assert!(exists(&store, "a").await);
+}
+
+#[tokio::test]
+async fn a_clean_close_hands_over_at_once() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let options = Options {
+        // Whoever waited for it would not be done in time.
+        instance_lease: 10 * DEADLINE,
+        ..database.options()
+    };
+    let (first, second) = (MysqlStore::new(options.clone()), MysqlStore::new(options));
+    first.open().await.unwrap();
+    assert_eq!(second.open().await, Err(StoreError::Standby));
+    first.close().await;
+    second.open().await.unwrap();
+    second.commit(&[created("a")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restarted_instance_waits_for_its_own_previous_life() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let options = Options {
+        instance_lease: 10 * DEADLINE,
+        ..database.options()
+    };
+    let crashed = MysqlStore::new(options.clone());
+    crashed.open().await.unwrap();
+    drop(crashed);
+    let restarted = MysqlStore::new(options);
+    assert_eq!(restarted.open().await, Err(StoreError::Standby));
+}

@@ -1,0 +1,49 @@
+//! What only the MySQL store does: adoption of a PHP database and back, several instances, outages.
+//!
+//! Run with `scripts/with-mariadb cargo test --test mysql`. What all stores have in common is in
+//! `tests/store`.
+
+mod adoption;
+mod database;
+mod instances;
+mod outages;
+mod proxy;
+
+use bytes::Bytes;
+use small_resource_server::lock::{ResourceName, Seconds, Selector};
+use small_resource_server::store::snapshot::DataRow;
+use small_resource_server::store::{ResourceId, Snapshot, Store};
+
+fn name(text: &str) -> ResourceName {
+    ResourceName::parse(text).unwrap()
+}
+
+fn selector(text: &str) -> Selector {
+    Selector::parse(text).unwrap()
+}
+
+/// A resource of this name that is created.
+fn created(text: &str) -> Snapshot {
+    let mut snapshot = Snapshot::empty(name(text), ResourceId::random());
+    snapshot.created = Seconds::new(30);
+    snapshot
+}
+
+fn write(snapshot: &mut Snapshot, at: &str, json: &[u8]) {
+    let row = DataRow {
+        id: ResourceId::random().to_string(),
+        json: Bytes::copy_from_slice(json),
+    };
+    snapshot.data.insert(selector(at), Some(row));
+}
+
+/// The document as it is stored.
+async fn read(store: &impl Store, resource: &str, at: &str) -> Option<Vec<u8>> {
+    let stored = store.load(&name(resource)).await.unwrap()?;
+    let data = store.load_data(&stored.id, &selector(at)).await.unwrap();
+    data.map(|data| data.json.to_vec())
+}
+
+async fn exists(store: &impl Store, resource: &str) -> bool {
+    store.load(&name(resource)).await.unwrap().is_some()
+}
