@@ -139,7 +139,7 @@ fn the_log_level_changes() {
     server.wait_for_log("seen");
     rewrite(
         &server,
-        &conf(READ, "RUST_LOG=info,small_resource_server::actors=off\n"),
+        &conf(READ, "RUST_LOG=info,events=off\n"),
     );
     reload(&server);
     server.create("unseen");

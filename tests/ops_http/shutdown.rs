@@ -26,7 +26,7 @@ fn balancers_are_told_first_while_requests_are_still_served() {
         let answer = server.ask("GET", "/ready", &[], "");
         (answer.status == 503).then_some(answer)
     });
-    assert_eq!(ready.json()["status"], "shutting_down");
+    ready.assert_error(503, "shutting_down");
     assert_eq!(server.ask("GET", "/health", &[], "").status, 200);
     // Served as ever, and told to connect anew for the next request: elsewhere, by then.
     let answer = kept.ask("PUT", "/resource/a/b/lock", &[("x-api-key", LOCK)], "");
