@@ -13,8 +13,9 @@ run: ## build, then serve on port 9501 with the embedded store and the developme
 build: ## the release binary, in target/release
 	$(CARGO) build --release --locked
 
-test: ## all tests, with a real MariaDB that is found or installed and started for them
-	scripts/with-mariadb $(CARGO) test --locked
+test: ## all tests, with a real MariaDB, nginx and HAProxy that are found or installed and started for them
+	scripts/with-proxies scripts/with-mariadb $(CARGO) test --locked --no-fail-fast
+	scripts/check-manifests
 	scripts/schemathesis
 
 check: ## format, lints, licences: what CI asks for before the tests

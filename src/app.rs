@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use actix::prelude::*;
 use actix_web::dev::Server;
 use arc_swap::ArcSwap;
 use socket2::{Domain, Socket, Type};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -32,6 +33,8 @@ use crate::store::{Store, StoreError};
 const RETIRE_MS: u64 = 10_000;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// How long requests are answered that they came too late, before connections are closed.
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -139,9 +142,8 @@ impl App {
 
     /// Serves until SIGTERM or SIGINT, then shuts down in order. On SIGHUP the settings are read again with
     /// `load`.
-    pub async fn run_until_stopped(self, load: Load) -> std::io::Result<()> {
-        let stop = stop_signal()?;
-        let mut hangup = signal(SignalKind::hangup())?;
+    pub async fn run_until_stopped(self, signals: Signals, load: Load) -> std::io::Result<()> {
+        let Signals { stop, mut hangup } = signals;
         let reloader = Reloader {
             started_with: self.settings.clone(),
             policy: self.policy.clone(),
@@ -179,15 +181,17 @@ impl App {
         // What was acknowledged is stored already; this gives the store back. Before connections are
         // closed, which can take a client's time: the next instance need not wait for that.
         let limit = deadline.max(Instant::now() + Duration::from_secs(1));
-        if timeout_at(limit, self.persistence.send(Finish))
-            .await
-            .is_err()
-        {
+        let finished = timeout_at(limit, self.persistence.send(Finish)).await;
+        if finished.is_err() {
             log::error!("the store did not close in time");
         }
+        // A connection in use is told that it closes by the answer to its next request; one that is closed
+        // under a request that is just being sent would be reset.
+        tokio::time::sleep_until(deadline.min(Instant::now() + LAST_ANSWERS)).await;
         if timeout_at(deadline, handle.stop(true)).await.is_err() {
             log::warn!("connections that were still busy are closed");
-            handle.stop(false).await;
+            // Dropped, the workers end at once; asked again, they would take the time they were given.
+            serving.abort();
         }
         let _ = serving.await;
         self.shell.events.summarise();
@@ -230,15 +234,32 @@ fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
     }
 }
 
-fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    })
+/// The signals that the process reacts to.
+pub struct Signals {
+    stop: Pin<Box<dyn Future<Output = &'static str>>>,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on none of them ends the process by itself, and none is lost. To be called before
+    /// [`App::build`], which may take a while.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn listen() -> std::io::Result<Signals> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        Ok(Signals {
+            stop: Box::pin(stop),
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use small_resource_server::app::App;
+use small_resource_server::app::{App, Signals};
 use small_resource_server::cli::{self, Command};
 use small_resource_server::config::Settings;
 use small_resource_server::logging;
@@ -31,8 +31,11 @@ fn main() -> ExitCode {
 fn serve(settings: Settings, load: Load) -> ExitCode {
     logging::start(&settings.log_filter);
     let result = actix_rt::System::new().block_on(async move {
+        let signals = Signals::listen().map_err(|e| e.to_string())?;
         let app = App::build(settings).await.map_err(|e| e.to_string())?;
-        app.run_until_stopped(load).await.map_err(|e| e.to_string())
+        app.run_until_stopped(signals, load)
+            .await
+            .map_err(|e| e.to_string())
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@
 //!   do that, to refuse half-closed connections, also breaks off good requests when one that follows them
 //!   or their own body is malformed.)
 //! - The dispatcher bounds the time for the first request head of a connection only. Here every head has
-//!   `REQUEST_TIMEOUT_SECONDS`, and a connection on which nothing is asked ends.
+//!   `REQUEST_TIMEOUT_SECONDS`, and so has the rest of a body that was answered before it came.
 //!
 //! [`Activity`] is what the outermost middleware tells this side: whether a request is under way.
 
@@ -25,10 +25,6 @@ use tokio_rustls::server::TlsStream;
 
 use super::places::Place;
 use super::refusal::{Early, Refusal, dispatchers_own};
-
-/// The dispatcher closes idle connections by itself; this much later they are closed here if it did not,
-/// because a request body never came to its end.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// The bytes as they travel.
 pub enum Wire {
@@ -199,12 +195,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.watched || !activity.taken.get() || activity.under_way.get() > 0 {
             return None;
         }
+        let quiet_since = activity.quiet_since.get();
         Some(match activity.head_since.get() {
+            // What comes is the rest of a body that was answered already.
+            _ if activity.body_open.get() => (quiet_since + self.patience.head, false),
             Some(since) => (since + self.patience.head, true),
-            None => {
-                let since = activity.quiet_since.get();
-                (since + self.patience.keep_alive + IDLE_GRACE, false)
-            }
+            None => (quiet_since + self.patience.keep_alive, false),
         })
     }
 

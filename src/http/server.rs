@@ -10,6 +10,7 @@ use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, fn_service, 
 use actix_web::dev::{AppConfig, Server};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, web};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio_rustls::TlsAcceptor;
@@ -176,6 +177,29 @@ impl Reception {
     }
 }
 
+/// Files that are open besides connections: the store, logs, timers, the listener.
+const OTHER_FILES: u64 = 256;
+
+/// Raises the limit on open files as far as this process may, since many systems start processes with one
+/// that is meant for other programs.
+fn allow_open_files(connections_max: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("the limit on open files cannot be raised: {error}");
+    }
+    let files = getrlimit(Resource::Nofile).current;
+    if files.is_some_and(|files| files < connections_max as u64 + OTHER_FILES) {
+        log::warn!(
+            "MAX_CONNECTIONS is {connections_max} and the limit on open files is {}: connections past that have to wait",
+            files.unwrap_or_default()
+        );
+    }
+}
+
 /// Starts the workers on a bound listener. Must be called inside an actix system.
 pub fn run(
     listener: TcpListener,
@@ -185,6 +209,7 @@ pub fn run(
     router: impl Fn() -> Router + Send + Clone + 'static,
 ) -> std::io::Result<Server> {
     let requests = metrics.requests(routes::PATTERNS, &CODE_LABELS);
+    allow_open_files(limits.connections_max);
     let workers = limits.workers.min(WORKERS_MAX);
     let places = Places::new(limits.connections_max, limits.connections_per_address_max);
     let builder = Server::build()

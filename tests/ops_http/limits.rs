@@ -1,1 +1,395 @@
+//! Every cap answers with a clear status, and a client at its caps is in nobody's way.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::server::{
+    Answer, Client, LOCK, PATIENCE, READ, Server, Setup, StopWhenDropped, WRITE, eventually,
+    request,
+};
+
+/// A connection from another address of this machine.
+fn connect_from(server: &Server, last: u8) -> Client<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+    socket.bind(&own.into()).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    Client::new(stream)
+}
+
+fn number(answer: &Answer, header: &str) -> u64 {
+    let text = answer.header(header);
+    let text = text.unwrap_or_else(|| panic!("no {header} in {answer:?}"));
+    text.parse().unwrap()
+}
+
+/// Asks until the answer has this status.
+#[track_caller]
+fn until(status: u16, mut ask: impl FnMut() -> Answer) -> Answer {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = ask();
+        if answer.status == status {
+            return answer;
+        }
+        assert!(Instant::now() < end, "still {answer:?}");
+    }
+}
+
+#[test]
+fn a_client_beyond_its_rate_is_answered_429_and_told_when_to_come_back() {
+    let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "5").start();
+    let mut client = server.connect();
+    let mut ask = || client.ask("GET", "/resource", &[("x-api-key", READ)], "");
+    let first = ask();
+    assert_eq!(first.status, 200);
+    assert_eq!(number(&first, "Ratelimit-Limit"), 5);
+    assert_eq!(number(&first, "Ratelimit-Remaining"), 4);
+    assert_eq!(number(&first, "Ratelimit-Reset"), 1);
+    let limited = until(429, &mut ask);
+    limited.assert_error(429, "rate_limited");
+    assert_eq!(number(&limited, "Ratelimit-Remaining"), 0);
+    assert_eq!(number(&limited, "Retry-After"), 1);
+    // The connection is kept, and the client is served again.
+    until(200, ask);
+}
+
+#[test]
+fn health_and_readiness_are_never_limited() {
+    let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "1").start();
+    let mut client = server.connect();
+    for _ in 0..50 {
+        assert_eq!(client.ask("GET", "/health", &[], "").status, 200);
+        assert_eq!(client.ask("GET", "/ready", &[], "").status, 200);
+    }
+}
+
+#[test]
+fn renew_and_unlock_with_a_live_ticket_are_never_limited() {
+    let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "1").start();
+    until(201, || {
+        server.ask(
+            "POST",
+            "/resource",
+            &[("x-api-key", WRITE)],
+            "{\"name\":\"a\"}",
+        )
+    });
+    let granted = until(200, || {
+        server.ask("PUT", "/resource/a/b/lock", &[("x-api-key", LOCK)], "")
+    });
+    let ticket = granted.header("X-Ticket").unwrap();
+    let mut client = server.connect();
+    let headers = [("x-api-key", LOCK), ("X-Ticket", ticket)];
+    for _ in 0..50 {
+        let renewed = client.ask("PUT", "/resource/a/b/renew", &headers, "");
+        assert_eq!(renewed.status, 200, "{renewed:?}");
+    }
+    let other = client.ask("GET", "/resource/a", &headers, "");
+    other.assert_error(429, "rate_limited");
+    assert_eq!(
+        client
+            .ask("PUT", "/resource/a/b/unlock", &headers, "")
+            .status,
+        200
+    );
+    // With the ticket dead, nothing is special about it any more.
+    until(429, || {
+        client.ask("PUT", "/resource/a/b/unlock", &headers, "")
+    });
+    // Nor is one that nobody ever had.
+    let made_up = [
+        ("x-api-key", LOCK),
+        ("X-Ticket", "0123456789abcdef0123456789abcdef"),
+    ];
+    until(429, || {
+        client.ask("PUT", "/resource/a/b/renew", &made_up, "")
+    });
+}
+
+/// The holder and the first waiter only get 429 for longer than lease and ticket live unless they are kept
+/// alive by it.
+#[test]
+fn a_limit_costs_neither_a_lease_nor_a_place() {
+    let server = Setup::new()
+        .with("RATE_LIMIT_PER_SECOND", "1")
+        .with("TICKET_TTL_SECONDS", "3")
+        .with("CLAIM_SECONDS", "3")
+        .start();
+    until(201, || {
+        server.ask(
+            "POST",
+            "/resource",
+            &[("x-api-key", WRITE)],
+            "{\"name\":\"a\"}",
+        )
+    });
+    let lock = |key: &str| {
+        until(200, || {
+            server.ask(
+                "PUT",
+                "/resource/a/b/lock",
+                &[("x-api-key", key)],
+                "{\"ttl\":3}",
+            )
+        })
+    };
+    let held = lock(WRITE).header("X-Ticket").unwrap().to_owned();
+    let waiting = lock(LOCK).header("X-Ticket").unwrap().to_owned();
+    let (mut holder, mut waiter) = (server.connect(), server.connect());
+    let mut limited = 0;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(7) {
+        // Twice a round, so that there is always one that is limited and counts in its stead.
+        for _ in 0..2 {
+            let holds = [("x-api-key", WRITE), ("X-Ticket", held.as_str())];
+            let waits = [("x-api-key", LOCK), ("X-Ticket", waiting.as_str())];
+            // A read: where it is not limited, it does not keep anything alive.
+            holder.ask("GET", "/resource/a/b?lock=0", &holds, "");
+            let answer = waiter.ask("GET", "/resource/a/b?lock=0", &waits, "");
+            limited += usize::from(answer.status == 429);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(limited > 20, "{limited}");
+    let headers = [("x-api-key", WRITE), ("X-Ticket", held.as_str())];
+    assert_eq!(
+        holder
+            .ask("PUT", "/resource/a/b/unlock", &headers, "")
+            .status,
+        200
+    );
+    let mine = [("x-api-key", LOCK), ("X-Ticket", waiting.as_str())];
+    let granted = until(200, || waiter.ask("PUT", "/resource/a/b/lock", &mine, ""));
+    assert_eq!(granted.json()["locked"], true, "{granted:?}");
+    assert_eq!(granted.header("X-Ticket"), Some(waiting.as_str()));
+}
+
+#[test]
+fn wrong_keys_are_throttled_and_right_ones_from_the_same_address_are_not() {
+    let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "20").start();
+    let with = |key: &str| server.ask("GET", "/resource", &[("x-api-key", key)], "");
+    assert_eq!(with(READ).status, 200);
+    let mut guesser = server.connect();
+    let mut guess = || guesser.ask("GET", "/resource", &[("x-api-key", "wrong")], "");
+    guess().assert_error(401, "key_unknown");
+    let limited = until(429, &mut guess);
+    limited.assert_error(429, "rate_limited");
+    assert!(number(&limited, "Retry-After") >= 1);
+    assert_eq!(with(READ).status, 200);
+    until(401, guess);
+}
+
+#[test]
+fn clients_behind_a_trusted_proxy_have_limits_of_their_own() {
+    let server = Setup::new()
+        .with("RATE_LIMIT_PER_SECOND", "1")
+        .with("TRUSTED_PROXIES", "127.0.0.1")
+        .start();
+    let mut proxy = server.connect();
+    let mut ask = |client: &str| {
+        let headers = [("x-api-key", READ), ("X-Forwarded-For", client)];
+        proxy.ask("GET", "/resource", &headers, "").status
+    };
+    for n in 1..30 {
+        assert_eq!(ask(&format!("203.0.113.7, 192.0.2.{n}")), 200);
+    }
+    // What the client wrote itself does not make it another one.
+    let mut n = 0;
+    eventually("it is limited", || {
+        n += 1;
+        (ask(&format!("203.0.113.{}, 192.0.2.200", n % 250)) == 429).then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_hammers_does_not_keep_another_from_its_answers() {
+    let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "200").start();
+    server.create("a");
+    let ended = AtomicBool::new(false);
+    let refused = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut hammering = connect_from(&server, 9);
+            while !ended.load(Ordering::Relaxed) {
+                let answer = hammering.ask("GET", "/resource/a", &[("x-api-key", READ)], "");
+                refused.fetch_add(usize::from(answer.status == 429), Ordering::Relaxed);
+            }
+        });
+        let _ended = StopWhenDropped(&ended);
+        let mut other = server.connect();
+        let mut served = 0;
+        eventually("both had their share", || {
+            let answer = other.ask("GET", "/resource/a", &[("x-api-key", READ)], "");
+            assert_eq!(answer.status, 200, "{answer:?}");
+            served += 1;
+            std::thread::sleep(Duration::from_millis(6));
+            (served > 50 && refused.load(Ordering::Relaxed) > 50).then_some(())
+        });
+    });
+}
+
+#[test]
+fn connections_beyond_the_limit_are_answered_503_and_others_are_served() {
+    let server = Setup::new()
+        .with("MAX_CONNECTIONS", "3")
+        .with("MAX_CONNECTIONS_PER_ADDRESS", "2")
+        .start();
+    // The probe of the start has its place until its end was seen.
+    let mut hoard = Vec::new();
+    let refused = eventually("one is refused", || {
+        let mut client = server.connect();
+        client.send(request("GET", "/health", &[], ""));
+        let answer = client.answer().unwrap();
+        if answer.status == 503 {
+            client.assert_closed();
+            return Some(answer);
+        }
+        hoard.push(client);
+        None
+    });
+    refused.assert_error(503, "too_many_connections");
+    assert_eq!(refused.header("Retry-After"), Some("1"));
+    assert_eq!(refused.header("Connection"), Some("close"));
+    assert_eq!(hoard.len(), 2);
+    // One from elsewhere has the place that is left, and no one the next.
+    let mut other = connect_from(&server, 2);
+    assert_eq!(other.ask("GET", "/health", &[], "").status, 200);
+    connect_from(&server, 3)
+        .answer()
+        .unwrap()
+        .assert_error(503, "too_many_connections");
+    // A place that is given back is taken again.
+    hoard.pop();
+    eventually("there is a place again", || {
+        let answer = server.ask("GET", "/health", &[], "");
+        (answer.status == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_trusted_proxy_may_have_every_connection() {
+    let server = Setup::new()
+        .with("MAX_CONNECTIONS_PER_ADDRESS", "1")
+        .with("TRUSTED_PROXIES", "127.0.0.0/8")
+        .start();
+    let clients: Vec<_> = (0..5)
+        .map(|_| {
+            let mut client = server.connect();
+            assert_eq!(client.ask("GET", "/health", &[], "").status, 200);
+            client
+        })
+        .collect();
+    assert_eq!(clients.len(), 5);
+    assert_eq!(
+        clients[0].stream.peer_addr().unwrap().ip(),
+        IpAddr::from([127, 0, 0, 1])
+    );
+}
+
+#[test]
+fn a_body_that_stalls_is_answered_408_and_others_are_served_meanwhile() {
+    let server = Setup::new()
+        .with("BODY_TIMEOUT_SECONDS", "1")
+        .with("REQUEST_TIMEOUT_SECONDS", "1")
+        .with("HTTP_WORKERS", "1")
+        .start();
+    let key = [("x-api-key", WRITE)];
+    let stalled: Vec<_> = (0..20)
+        .map(|n| {
+            let mut client = server.connect();
+            let framing = if n % 2 == 0 {
+                "Content-Length: 100\r\n\r\n{"
+            } else {
+                "Transfer-Encoding: chunked\r\n\r\n5\r\n{"
+            };
+            client.send(format!(
+                "POST /resource HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\n{framing}"
+            ));
+            client
+        })
+        .collect();
+    server.create("a");
+    assert_eq!(server.ask("GET", "/resource/a", &key, "").status, 200);
+    for mut client in stalled {
+        client.answer().unwrap().assert_error(408, "body_timeout");
+        client.assert_closed();
+    }
+}
+
+#[test]
+fn a_body_that_is_too_large_is_answered_413_however_it_is_framed() {
+    let server = Setup::new().with("MAX_BODY_BYTES", "1000").start();
+    server.create("a");
+    let fits = format!("\"{}\"", "x".repeat(998));
+    let key = [("x-api-key", WRITE)];
+    assert_eq!(server.ask("PUT", "/resource/a/b", &key, &fits).status, 204);
+    let larger = format!("{fits} ");
+    server
+        .ask("PUT", "/resource/a/b", &key, &larger)
+        .assert_error(413, "body_too_large");
+    let chunked = [("x-api-key", WRITE), ("Transfer-Encoding", "chunked")];
+    let body = format!("{:x}\r\n{larger}\r\n0\r\n\r\n", larger.len());
+    let mut client = server.connect();
+    client.send(request("PUT", "/resource/a/b", &chunked, ""));
+    client.send(body);
+    client.answer().unwrap().assert_error(413, "body_too_large");
+}
+
+#[test]
+fn waiters_beyond_the_limit_are_answered_503_and_other_resources_are_not_concerned() {
+    for (setting, others_wait) in [("MAX_WAITERS_PER_RESOURCE", true), ("MAX_WAITERS", false)] {
+        let server = Setup::new().with(setting, "2").start();
+        for name in ["a", "b"] {
+            server.create(name);
+            server.lock(name);
+        }
+        let key = [("x-api-key", LOCK)];
+        let wait = |name: &str| {
+            let mut client = server.connect();
+            client.send(request(
+                "PUT",
+                &format!("/resource/{name}/x/lock?wait=100"),
+                &key,
+                "",
+            ));
+            client
+        };
+        let waiting = |name: &str| {
+            let answer = server.ask("GET", &format!("/resource/{name}"), &key, "");
+            answer.json()["waiting"].as_u64().unwrap()
+        };
+        let _open = [wait("a"), wait("a")];
+        eventually("two wait", || (waiting("a") == 2).then_some(()));
+        let refused = wait("a").answer().unwrap();
+        refused.assert_error(503, "too_many_waiters");
+        assert_eq!(refused.header("Retry-After"), Some("1"));
+        if others_wait {
+            let _other = wait("b");
+            eventually("one waits for the other", || {
+                (waiting("b") == 1).then_some(())
+            });
+        }
+        // Whoever does not wait is served.
+        server.create("c");
+        server.lock("c");
+    }
+}
+
+#[test]
+fn selectors_beyond_the_limit_are_answered_409_and_known_ones_are_written() {
+    let server = Setup::new().with("MAX_SELECTORS", "2").start();
+    server.create("a");
+    server.create("b");
+    let put = |path: &str| server.ask("PUT", path, &[("x-api-key", WRITE)], "1");
+    assert_eq!(put("/resource/a/one").status, 204);
+    assert_eq!(put("/resource/a/two").status, 204);
+    put("/resource/a/three").assert_error(409, "too_many_selectors");
+    assert_eq!(put("/resource/a/one").status, 204);
+    assert_eq!(put("/resource/b/three").status, 204);
+}

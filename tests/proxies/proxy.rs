@@ -1,0 +1,174 @@
+//! nginx or HAProxy as a process, with the configuration from `config/` in front of a server under test.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+
+use crate::server::{Client, PATIENCE, Server, eventually};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Nginx,
+    Haproxy,
+}
+
+pub const BOTH: [Kind; 2] = [Kind::Nginx, Kind::Haproxy];
+
+/// A running proxy; killed when dropped.
+pub struct Proxy {
+    pub kind: Kind,
+    pub port: u16,
+    child: Child,
+    folder: TempDir,
+}
+
+impl Proxy {
+    pub fn start(kind: Kind, server: &Server) -> Proxy {
+        // Another process may take the port before the proxy has it: then another one is tried.
+        eventually("a proxy runs", || Proxy::try_start(kind, server))
+    }
+
+    fn try_start(kind: Kind, server: &Server) -> Option<Proxy> {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config = configuration(kind, port, server.port);
+        let path = folder.path().join("proxy.conf");
+        std::fs::write(&path, config).unwrap();
+        let mut command = command(kind, folder.path(), &path);
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut proxy = Proxy {
+            kind,
+            port,
+            child,
+            folder,
+        };
+        let runs = eventually("it listens or has given up", || {
+            if proxy.child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            TcpStream::connect(proxy.address()).ok().map(|_| true)
+        });
+        if !runs {
+            let log = std::fs::read_to_string(proxy.folder.path().join("log")).unwrap();
+            assert!(log.to_lowercase().contains("address"), "{kind:?}: {log}");
+            return None;
+        }
+        proxy.wait_for_backend();
+        Some(proxy)
+    }
+
+    /// Until its health checks have found the server.
+    fn wait_for_backend(&self) {
+        eventually("the proxy finds the server", || {
+            let answer = self.connect().ask("GET", "/health", &[], "");
+            (answer.status == 200).then_some(())
+        });
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    pub fn connect(&self) -> Client<TcpStream> {
+        self.connect_from(1)
+    }
+
+    /// From an address of its own.
+    pub fn connect_from(&self, last: u8) -> Client<TcpStream> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+        socket.bind(&own.into()).unwrap();
+        socket.connect(&self.address().into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client::new(stream)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn read(name: &str) -> String {
+    std::fs::read_to_string(root().join("config").join(name)).unwrap()
+}
+
+/// The file from `config/` with the two ports changed, and nothing else.
+fn configuration(kind: Kind, port: u16, server: u16) -> String {
+    let (name, listen, here) = match kind {
+        Kind::Nginx => (
+            "nginx.conf",
+            "listen 80;",
+            format!("listen 127.0.0.1:{port};"),
+        ),
+        Kind::Haproxy => ("haproxy.cfg", "bind :80", format!("bind 127.0.0.1:{port}")),
+    };
+    let text = read(name);
+    assert_eq!(text.matches(listen).count(), 1, "{name}");
+    let text = text.replace(listen, &here);
+    assert!(text.contains(" 127.0.0.1:9501"), "{name}");
+    let text = text.replace("127.0.0.1:9501", &format!("127.0.0.1:{server}"));
+    match kind {
+        Kind::Haproxy => text,
+        Kind::Nginx => format!(
+            "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\nclient_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\n{text}\n}}\n"
+        ),
+    }
+}
+
+fn command(kind: Kind, folder: &Path, config: &Path) -> Command {
+    match kind {
+        Kind::Nginx => {
+            let mut command = Command::new(program("nginx"));
+            command.arg("-p").arg(folder).arg("-c").arg(config);
+            command.args(["-e", "stderr"]);
+            command
+        }
+        Kind::Haproxy => {
+            let mut command = Command::new(program("haproxy"));
+            command.arg("-db").arg("-f").arg(config);
+            command
+        }
+    }
+}
+
+/// Where the program is; it is installed when it is nowhere.
+fn program(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| {
+        let script = root().join("scripts/with-proxies");
+        let installed = Command::new(script).arg("true").status();
+        assert!(
+            installed.is_ok_and(|status| status.success()),
+            "{name} cannot be installed"
+        );
+        find(name).unwrap()
+    })
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
