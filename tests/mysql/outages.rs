@@ -89,7 +89,10 @@ async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
     let ca_file = PathBuf::from(ca_file);
     for tls in [
         Tls::Required,
-        Tls::Verified { ca_file: Some(ca_file.clone()), host: true },
+        Tls::Verified {
+            ca_file: Some(ca_file.clone()),
+            host: true,
+        },
     ] {
         let store = with(tls);
         store.open().await.unwrap();
@@ -97,12 +100,20 @@ async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
     }
     // The server's own certificate is no authority.
     let stranger = ca_file.with_file_name("cert.pem");
-    let refused = with(Tls::Verified { ca_file: Some(stranger), host: true }).open().await;
+    let refused = with(Tls::Verified {
+        ca_file: Some(stranger),
+        host: true,
+    })
+    .open()
+    .await;
     assert!(is_away(&refused), "{refused:?}");
     // The certificate is for the address and not for this name of it.
     let store = MysqlStore::new(Options {
         host: "localhost".into(),
-        tls: Tls::Verified { ca_file: Some(ca_file), host: true },
+        tls: Tls::Verified {
+            ca_file: Some(ca_file),
+            host: true,
+        },
         ..options.clone()
     });
     let refused = store.open().await;
