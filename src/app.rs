@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use actix_web::dev::Server;
+use arc_swap::ArcSwap;
 use socket2::{Domain, Socket, Type};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,8 +19,10 @@ use crate::actors::registry::Registry;
 use crate::actors::shell::ShellSettings;
 use crate::actors::{Router, Shell};
 use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
-use crate::http::auth::{Keys, Right};
+use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::server::{self, HttpLimits};
+use crate::http::tls::{self, Certificate};
+use crate::reload::{Load, Reloader};
 use crate::store::memory::MemoryStore;
 use crate::store::mysql::{self, MysqlStore};
 use crate::store::sqlite::SqliteStore;
@@ -39,6 +43,8 @@ pub enum StartError {
     },
     #[error("{0}")]
     Store(StoreError),
+    #[error("cannot serve TLS: {0}")]
+    Tls(String),
     #[error("cannot start the HTTP workers: {0}")]
     Workers(std::io::Error),
 }
@@ -52,6 +58,8 @@ pub struct App {
     persistence: Addr<Persistence>,
     arbiter: Arbiter,
     settings: Settings,
+    policy: SharedPolicy,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl App {
@@ -80,18 +88,29 @@ impl App {
         persistence.do_send(Attach(registry.clone()));
 
         let opened = opened.await.unwrap_or(Ok(()));
-        match opened {
-            Err(error @ StoreError::Unusable(_)) => return Err(StartError::Store(error)),
-            Err(_) | Ok(()) => {}
+        if let Err(error @ StoreError::Unusable(_)) = opened {
+            return Err(StartError::Store(error));
         }
         let router = {
             let (shell, registry, persistence) =
                 (shell.clone(), registry.clone(), persistence.clone());
             move || Router::new(shell.clone(), registry.clone(), persistence.clone())
         };
-        let keys = Arc::new(keys(&settings));
-        let server = server::run(listener, http_limits(&settings), keys, router)
-            .map_err(StartError::Workers)?;
+        let certificate = match &settings.http.tls {
+            Some(files) => Some(Certificate::read(files).map_err(StartError::Tls)?),
+            None => None,
+        };
+        let tls = certificate.clone().map(tls::server_config).transpose();
+        let tls = tls.map_err(|error| StartError::Tls(error.to_string()))?;
+        let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
+        let server = server::run(
+            listener,
+            http_limits(&settings, tls),
+            policy.clone(),
+            &shell.metrics,
+            router,
+        )
+        .map_err(StartError::Workers)?;
         announce(&settings, address, &shell);
         Ok(App {
             address,
@@ -101,6 +120,8 @@ impl App {
             persistence,
             arbiter,
             settings,
+            policy,
+            certificate,
         })
     }
 
@@ -116,10 +137,25 @@ impl App {
         &self.shell
     }
 
-    /// Serves until SIGTERM or SIGINT, then shuts down in order.
-    pub async fn run_until_stopped(self) -> std::io::Result<()> {
-        let signal = stop_signal()?;
-        self.run_until(signal).await
+    /// Serves until SIGTERM or SIGINT, then shuts down in order. On SIGHUP the settings are read again with
+    /// `load`.
+    pub async fn run_until_stopped(self, load: Load) -> std::io::Result<()> {
+        let stop = stop_signal()?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let reloader = Reloader {
+            started_with: self.settings.clone(),
+            policy: self.policy.clone(),
+            certificate: self.certificate.clone(),
+            load,
+        };
+        let reloading = actix_rt::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reloader.reload();
+            }
+        });
+        let ended = self.run_until(stop).await;
+        reloading.abort();
+        ended
     }
 
     /// Serves until `stop` is ready. Then balancers are told and given time, waiters are answered 503,
@@ -153,6 +189,7 @@ impl App {
         {
             log::error!("the store did not close in time");
         }
+        self.shell.events.summarise();
         self.arbiter.stop();
         let _ = self.arbiter.join();
         log::info!("stopped");
@@ -193,7 +230,6 @@ fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
 }
 
 fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
@@ -261,7 +297,7 @@ fn shell_settings(settings: &Settings) -> ShellSettings {
     }
 }
 
-fn http_limits(settings: &Settings) -> HttpLimits {
+fn http_limits(settings: &Settings, tls: Option<Arc<rustls::ServerConfig>>) -> HttpLimits {
     HttpLimits {
         workers: settings.http.workers,
         keep_alive: settings.http.keep_alive,
@@ -269,23 +305,10 @@ fn http_limits(settings: &Settings) -> HttpLimits {
         body_timeout: settings.http.body_timeout,
         request_head_timeout: settings.http.request_head_timeout,
         connections_max: settings.http.connections_max,
+        connections_per_address_max: settings.http.connections_per_address_max,
         wait_max: settings.lock.wait_max,
         shutdown_timeout: settings.shutdown.timeout,
+        access_log: settings.access_log,
+        tls,
     }
-}
-
-fn keys(settings: &Settings) -> Keys {
-    let mut keys = Keys::default();
-    let by_right = [
-        (&settings.keys.read, Right::Read),
-        (&settings.keys.read_lock, Right::Lock),
-        (&settings.keys.write, Right::Write),
-        (&settings.keys.admin, Right::Admin),
-    ];
-    for (secrets, right) in by_right {
-        for secret in secrets {
-            keys.add(secret.expose(), right);
-        }
-    }
-    keys
 }

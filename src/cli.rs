@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::variables::VARIABLES;
 use crate::config::{ConfigError, EXIT_CONFIG, Settings};
+use crate::http::openapi;
 
 pub use healthcheck::healthcheck;
 pub use revert::revert_to_php;
@@ -89,6 +90,15 @@ pub fn check_config(settings: &Settings) -> ExitCode {
     match write!(std::io::stdout(), "{}", settings.summary()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// `openapi`: prints the document as a server with default settings shows it.
+pub fn openapi() -> ExitCode {
+    let text = openapi::text(openapi::WAIT_MAX_DEFAULT);
+    match text.map(|text| std::io::stdout().write_all(text.as_bytes())) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(_)) | Err(_) => ExitCode::FAILURE,
     }
 }
 

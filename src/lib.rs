@@ -6,8 +6,11 @@
 //! | [`store`] | rows that outlive the process: memory, SQLite, MySQL |
 //! | `actors` | the shell around the core: registry, one actor per resource, persistence |
 //! | `http` | routes, handlers, wire types, errors |
+//! | `metrics` | numbers for the people who run it; a leaf that actors and `http` write to |
 //! | [`config`] | settings as types, where each came from, validation |
 //! | `app` | puts it together: `build`, `port`, `run_until_stopped` |
+//! | `reload` | SIGHUP: what changes without a restart |
+//! | `logging` | the log, whose filter can change |
 //! | [`cli`] | the command line |
 //!
 //! Dependencies point one way: `http -> actors -> lock`, and `actors -> store -> lock`'s plain types.
@@ -22,4 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod lock;
+pub mod logging;
+pub mod metrics;
+pub mod reload;
 pub mod store;

@@ -5,29 +5,34 @@ use std::process::ExitCode;
 use small_resource_server::app::App;
 use small_resource_server::cli::{self, Command};
 use small_resource_server::config::Settings;
+use small_resource_server::logging;
+use small_resource_server::reload::Load;
 
 fn main() -> ExitCode {
     let line = cli::parse();
+    let command = line.chosen_command();
+    if command == Command::Openapi {
+        // It describes the program, not an installation: no settings are needed.
+        return cli::openapi();
+    }
     let settings = match line.settings() {
         Ok(settings) => settings,
         Err(error) => return cli::refuse(&error),
     };
-    match line.chosen_command() {
-        Command::Serve => serve(settings),
+    match command {
+        Command::Serve => serve(settings, Box::new(move || line.settings())),
         Command::Healthcheck => cli::healthcheck(&settings),
         Command::CheckConfig => cli::check_config(&settings),
         Command::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
-        Command::Openapi => ExitCode::FAILURE,
+        Command::Openapi => cli::openapi(),
     }
 }
 
-fn serve(settings: Settings) -> ExitCode {
-    env_logger::Builder::new()
-        .parse_filters(&settings.log_filter)
-        .init();
+fn serve(settings: Settings, load: Load) -> ExitCode {
+    logging::start(&settings.log_filter);
     let result = actix_rt::System::new().block_on(async move {
         let app = App::build(settings).await.map_err(|e| e.to_string())?;
-        app.run_until_stopped().await.map_err(|e| e.to_string())
+        app.run_until_stopped(load).await.map_err(|e| e.to_string())
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -104,6 +104,10 @@ impl Gate {
         self.draining.store(true, Ordering::Release);
     }
 
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// No request is accepted any more.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);

@@ -6,6 +6,7 @@ use actix::{Addr, ArbiterHandle, Message};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::caller::Caller;
 use super::gate::Closed;
 use super::resource::ResourceActor;
 use crate::lock::command::HolderView;
@@ -69,6 +70,8 @@ pub enum Op {
     },
     ForceUnlock {
         token: Option<FencingToken>,
+        /// For the log.
+        reason: Owner,
     },
     /// Keep a live ticket alive, for a request that is refused for load.
     Touch {
@@ -105,7 +108,8 @@ pub enum Reply {
     },
     Exists,
     NoResource,
-    NoSelector,
+    /// With the fencing token, where the holder asked.
+    NoSelector(Option<FencingToken>),
     Described(Description),
     Read {
         document: Document,
@@ -141,6 +145,7 @@ pub enum Reply {
 pub struct Call {
     pub request: RequestId,
     pub op: Op,
+    pub caller: Caller,
     pub reply: oneshot::Sender<Reply>,
 }
 

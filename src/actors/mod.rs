@@ -14,11 +14,19 @@
 //! | `persistence` | the only writer: batches snapshots, opens and reopens the store |
 //! | `shell` | what they share: clock, gate, settings, counters |
 //! | `gate` | whether this instance may answer at all |
+//! | `events` | one log line per change of state, within limits |
+//! | `caller` | who sent a request, for those lines |
+//! | `listing` | pages of resources: committed rows overlaid by what live actors know |
+//! | `board` | what a live resource shows of itself without being asked |
 //! | `budget` | how much data all resources together keep in memory |
 //! | `router` | how an HTTP worker reaches a resource: cached addresses, retries of `Moved` |
 
+pub mod board;
 pub mod budget;
+pub mod caller;
+pub mod events;
 pub mod gate;
+pub mod listing;
 pub mod messages;
 pub mod persistence;
 pub mod registry;
@@ -26,6 +34,7 @@ pub mod resource;
 pub mod router;
 pub mod shell;
 
+pub use caller::Caller;
 pub use gate::{Closed, Gate};
 pub use messages::{Op, Reply};
 pub use router::Router;

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
@@ -45,6 +45,7 @@ enum Phase {
     Serving,
 }
 
+type LoadAnswer = oneshot::Sender<Result<Option<StoredResource>, StoreError>>;
 type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
 
 pub struct Persistence {
@@ -56,10 +57,7 @@ pub struct Persistence {
     waiting: HashMap<ResourceName, Member>,
     in_flight: HashSet<ResourceName>,
     /// Loads of names that have a commit waiting or in flight.
-    deferred: Vec<(
-        ResourceName,
-        oneshot::Sender<Result<Option<StoredResource>, StoreError>>,
-    )>,
+    deferred: Vec<(ResourceName, LoadAnswer)>,
     /// Actors whose commit was refused: what they still send is built on state that is not stored.
     abandoned: HashSet<Addr<ResourceActor>>,
     beating: bool,
@@ -104,9 +102,16 @@ impl Persistence {
     }
 
     fn opened(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
-        if let Some(first) = self.first_open.take() {
-            let _ = first.send(result.clone().map(|_| ()));
+        let first = self.first_open.take();
+        let told = result.clone().map(|_| ());
+        self.act_on(result, sent, ctx);
+        // Only now: whoever is told finds the gate as the result left it.
+        if let Some(first) = first {
+            let _ = first.send(told);
         }
+    }
+
+    fn act_on(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
         let pause = match result {
             Ok(opened) => return self.serve(opened, sent, ctx),
             Err(StoreError::Standby) => {
@@ -116,6 +121,7 @@ impl Persistence {
             }
             Err(error) => {
                 self.shell.gate.close(Closed::StoreAway);
+                self.shell.metrics.store.failed(&error);
                 self.complain(&format!("waiting for the store: {error}"));
                 REOPEN_PAUSE
             }
@@ -161,10 +167,12 @@ impl Persistence {
             _ => Closed::StoreAway,
         };
         log::error!("the store was lost: {error}");
+        self.shell.metrics.store.failed(error);
         self.shell.gate.close(why.clone());
         self.shell.next_incarnation();
         self.waiting.clear();
         self.abandoned.clear();
+        self.count();
         for (_, load) in self.deferred.drain(..) {
             let _ = load.send(Err(error.clone()));
         }
@@ -263,10 +271,16 @@ impl Persistence {
         let store = self.shell.store.clone();
         let limit = self.store_timeout();
         let incarnation = self.shell.incarnation();
+        let rows = snapshots.iter().map(Snapshot::rows).sum();
+        self.shell.metrics.store.batch(snapshots.len(), rows);
+        self.count();
+        let sent = Instant::now();
         async move { store_batch(store.as_ref(), &snapshots, limit).await }
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 actor.in_flight.clear();
+                actor.shell.metrics.store.committed(sent.elapsed());
+                actor.count();
                 if actor.shell.incarnation() == incarnation {
                     actor.stored(members, result, ctx);
                 }
@@ -275,6 +289,12 @@ impl Persistence {
                 actor.notify_drained();
             })
             .spawn(ctx);
+    }
+
+    fn count(&self) {
+        let metrics = &self.shell.metrics.store;
+        metrics.queue.set(self.waiting.len() as i64);
+        metrics.in_flight.set(self.in_flight.len() as i64);
     }
 
     fn stored(
@@ -298,6 +318,7 @@ impl Persistence {
     /// One actor's change was refused: it starts over from what is stored.
     fn abandon(&mut self, actor: Addr<ResourceActor>, error: &StoreError) {
         log::error!("{error}");
+        self.shell.metrics.store.failed(error);
         self.waiting.retain(|_, member| member.actor != actor);
         self.shell.restart_leases();
         actor.do_send(Abandon {
@@ -330,12 +351,7 @@ impl Persistence {
         }
     }
 
-    fn start_load(
-        &mut self,
-        name: ResourceName,
-        load: oneshot::Sender<Result<Option<StoredResource>, StoreError>>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn start_load(&mut self, name: ResourceName, load: LoadAnswer, ctx: &mut Context<Self>) {
         let store = self.shell.store.clone();
         self.read(async move { store.load(&name).await }, load, ctx);
     }
@@ -357,7 +373,10 @@ impl Persistence {
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 match &result {
-                    Err(StoreError::Rejected(text)) => log::error!("a row cannot be read: {text}"),
+                    Err(error @ StoreError::Rejected(text)) => {
+                        log::error!("a row cannot be read: {text}");
+                        actor.shell.metrics.store.failed(error);
+                    }
                     Err(error) if actor.shell.incarnation() == incarnation => {
                         actor.lose_store(error, ctx);
                     }
@@ -436,6 +455,7 @@ impl Handler<Commit> for Persistence {
             return;
         }
         self.add(msg);
+        self.count();
         self.flush(ctx);
     }
 }

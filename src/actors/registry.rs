@@ -2,15 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 
+use super::board::Board;
 use super::gate::Closed;
+use super::listing::{Survey, survey};
 use super::messages::{Abandon, AbandonAll, EndWaits, Find, FindLive, Reply, Retired};
 use super::persistence::Persistence;
 use super::resource::ResourceActor;
 use super::shell::Shell;
 use crate::lock::ResourceName;
+
+/// Between two lines that say which events were not logged one by one.
+const SUMMARY_PAUSE: Duration = Duration::from_secs(1);
 
 /// One address per live name. Strong: the others hold theirs only for a moment.
 pub struct Registry {
@@ -22,6 +28,7 @@ pub struct Registry {
 
 struct Entry {
     addr: Addr<ResourceActor>,
+    board: Arc<Board>,
     generation: u64,
     incarnation: u64,
 }
@@ -39,8 +46,10 @@ impl Registry {
     fn start_actor(&mut self, find: &Find, registry: Addr<Registry>) -> Addr<ResourceActor> {
         self.generation += 1;
         let incarnation = self.shell.incarnation();
+        let board = Arc::new(Board::default());
         let actor = ResourceActor::new(
             find.name.clone(),
+            board.clone(),
             self.generation,
             incarnation,
             self.shell.clone(),
@@ -54,11 +63,17 @@ impl Registry {
             find.name.clone(),
             Entry {
                 addr: addr.clone(),
+                board,
                 generation: self.generation,
                 incarnation,
             },
         );
+        self.count();
         addr
+    }
+
+    fn count(&self) {
+        self.shell.metrics.actors.live.set(self.live.len() as i64);
     }
 }
 
@@ -67,6 +82,9 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
+        ctx.run_interval(SUMMARY_PAUSE, |registry, _| {
+            registry.shell.events.summarise()
+        });
     }
 }
 
@@ -102,6 +120,15 @@ impl Handler<FindLive> for Registry {
     }
 }
 
+impl Handler<Survey> for Registry {
+    type Result = MessageResult<Survey>;
+
+    fn handle(&mut self, msg: Survey, _: &mut Self::Context) -> Self::Result {
+        let boards = self.live.iter().map(|(name, entry)| (name, &entry.board));
+        MessageResult(survey(boards, &msg.0))
+    }
+}
+
 impl Handler<Retired> for Registry {
     type Result = ();
 
@@ -109,6 +136,7 @@ impl Handler<Retired> for Registry {
         let current = self.live.get(&msg.name).map(|entry| entry.generation);
         if current == Some(msg.generation) {
             self.live.remove(&msg.name);
+            self.count();
             if self.live.capacity() > 1024 && self.live.len() < self.live.capacity() / 8 {
                 self.live.shrink_to_fit();
             }
@@ -125,6 +153,7 @@ impl Handler<AbandonAll> for Registry {
                 reply: msg.reply.clone(),
             });
         }
+        self.count();
     }
 }
 

@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use actix::{Addr, Arbiter, WeakAddr};
 use tokio::sync::oneshot;
 
+use super::caller::Caller;
 use super::gate::Closed;
-use super::messages::{Call, Find, FindLive, Op, Reply, Vanished};
-use super::persistence::{List, Persistence};
+use super::messages::{Call, Find, Op, Reply, Vanished};
+use super::persistence::Persistence;
 use super::registry::Registry;
 use super::resource::ResourceActor;
 use super::shell::Shell;
 use crate::lock::{RequestId, ResourceName};
-use crate::store::{ListQuery, ListedResource};
 
 /// Addresses a worker remembers; past that it forgets them all.
 const REMEMBERED_MAX: usize = 65_536;
@@ -28,8 +28,8 @@ const MOVES_MAX: usize = 16;
 /// One per worker.
 pub struct Router {
     pub shell: Arc<Shell>,
-    registry: Addr<Registry>,
-    persistence: Addr<Persistence>,
+    pub(super) registry: Addr<Registry>,
+    pub(super) persistence: Addr<Persistence>,
     remembered: RefCell<HashMap<ResourceName, WeakAddr<ResourceActor>>>,
     in_flight: Arc<AtomicUsize>,
 }
@@ -69,12 +69,12 @@ impl Router {
     }
 
     /// Sends one request and waits for its reply. Dropping the future withdraws the request.
-    pub async fn ask(&self, name: &ResourceName, op: Op) -> Reply {
+    pub async fn ask(&self, name: &ResourceName, op: Op, caller: Caller) -> Reply {
         for _ in 0..MOVES_MAX {
             let Some(actor) = self.actor(name).await else {
                 return Reply::Closed(Closed::Stopping);
             };
-            match self.ask_actor(actor, op.clone()).await {
+            match self.ask_actor(actor, op.clone(), caller.clone()).await {
                 Reply::Moved => self.remembered.borrow_mut().remove(name),
                 reply => return reply,
             };
@@ -83,10 +83,20 @@ impl Router {
         Reply::Closed(Closed::StoreAway)
     }
 
-    async fn ask_actor(&self, actor: Addr<ResourceActor>, op: Op) -> Reply {
+    pub(super) async fn ask_actor(
+        &self,
+        actor: Addr<ResourceActor>,
+        op: Op,
+        caller: Caller,
+    ) -> Reply {
         let (reply, answer) = oneshot::channel();
         let request = self.shell.next_request();
-        let call = Call { request, op, reply };
+        let call = Call {
+            request,
+            op,
+            caller,
+            reply,
+        };
         if !actor.connected() {
             return Reply::Moved;
         }
@@ -127,31 +137,5 @@ impl Router {
         }
         remembered.insert(name.clone(), actor.downgrade());
         Some(actor)
-    }
-
-    /// A page of resources: the committed rows, and for each that is live what its actor knows. `None` in
-    /// the second place: not live, or gone meanwhile.
-    pub async fn list(
-        &self,
-        query: ListQuery,
-    ) -> Result<Vec<(ListedResource, Option<Reply>)>, Closed> {
-        let away = |_| Closed::StoreAway;
-        let rows = self
-            .persistence
-            .send(List(query))
-            .await
-            .map_err(away)?
-            .map_err(|_| Closed::StoreAway)?;
-        let names = rows.iter().map(|row| row.name.clone()).collect();
-        let live = self.registry.send(FindLive { names }).await.map_err(away)?;
-        let mut page = Vec::with_capacity(rows.len());
-        for (row, actor) in rows.into_iter().zip(live) {
-            let reply = match actor {
-                Some(actor) => Some(self.ask_actor(actor, Op::Describe).await),
-                None => None,
-            };
-            page.push((row, reply));
-        }
-        Ok(page)
     }
 }

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::budget::DataBudget;
-use super::gate::Gate;
+use super::events::EventLog;
+use super::gate::{Closed, Gate};
 use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
+use crate::metrics::{self, Metrics};
 use crate::store::Store;
 
 /// Reads the two clocks. The monotonic one starts near zero with the process.
@@ -64,6 +66,8 @@ pub struct Shell {
     pub gate: Gate,
     pub store: Arc<dyn Store>,
     pub budget: DataBudget,
+    pub metrics: Metrics,
+    pub events: EventLog,
     php: AtomicBool,
     requests: AtomicU64,
     waiters: AtomicUsize,
@@ -80,6 +84,8 @@ impl Shell {
             budget: DataBudget::new(settings.data_cache_bytes),
             php: AtomicBool::new(settings.compatibility == Some(Profile::Php)),
             settings,
+            metrics: Metrics::new(store.kind()),
+            events: EventLog::default(),
             clock: Clock::default(),
             gate: Gate::default(),
             store,
@@ -153,6 +159,23 @@ impl Shell {
     /// Open requests that wait for a lock.
     pub fn waiters(&self) -> usize {
         self.waiters.load(Ordering::Relaxed)
+    }
+
+    /// Everything there is to say in numbers, in Prometheus' text form.
+    ///
+    /// # Errors
+    /// As [`Metrics::render`].
+    pub fn render_metrics(&self) -> Result<String, prometheus::Error> {
+        let ready = self.gate.check_ready();
+        self.metrics.render(&metrics::Now {
+            waiters: self.waiters(),
+            waiters_max: self.settings.waiters_max,
+            data_cache_bytes: self.budget.used(),
+            data_cache_bytes_max: self.settings.data_cache_bytes,
+            ready: ready.is_ok(),
+            standby: ready == Err(Closed::Standby),
+            incarnation: self.incarnation(),
+        })
     }
 
     /// A new worker's count of requests that wait for a reply.

@@ -14,6 +14,7 @@
 //! | `dotenv` | the text of a configuration file to names and values |
 //! | `sources` | which file is read; environment over file |
 //! | `parse` | one variable to one typed value, or a problem |
+//! | `tls` | the certificate and key that the settings name |
 //! | `read` | all variables to [`Settings`], and the checks across them |
 //! | `summary` | the lines for the start-up log |
 //! | `misspelt` | unknown names that look like known ones |
@@ -28,6 +29,7 @@ mod secret;
 mod settings;
 mod sources;
 mod summary;
+mod tls;
 pub mod variables;
 
 pub use error::{ConfigError, EXIT_CONFIG, Problem};

@@ -1,17 +1,17 @@
 //! All variables to [`Settings`], and the checks that concern more than one of them.
 
-use std::fs::File;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::parse::Reader;
 use super::sources::Sources;
+use super::tls::certificates;
 use super::{
     CapacitySettings, ConfigError, HttpSettings, KeySettings, LockSettings, MysqlSettings,
     MysqlTls, Origins, Secret, Settings, ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
@@ -230,13 +230,19 @@ fn mysql_tls(reader: &mut Reader<'_>) -> MysqlTls {
 
 fn http(reader: &mut Reader<'_>) -> HttpSettings {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let connections_max = reader.integer("MAX_CONNECTIONS", 25_000, 1..=COUNT_MAX);
     HttpSettings {
         host: http_host(reader),
         port: reader.port("HTTP_PORT", 9501, 0),
         workers: reader.integer("HTTP_WORKERS", cores.clamp(1, 1024), 1..=1024),
         keep_alive: reader.seconds("KEEP_ALIVE_SECONDS", seconds(75), ZERO..=DAY),
         tls: tls_files(reader),
-        connections_max: reader.integer("MAX_CONNECTIONS", 25_000, 1..=COUNT_MAX),
+        connections_max,
+        connections_per_address_max: reader.integer(
+            "MAX_CONNECTIONS_PER_ADDRESS",
+            connections_max.div_ceil(2),
+            1..=COUNT_MAX,
+        ),
         request_head_timeout: reader.seconds(
             "REQUEST_TIMEOUT_SECONDS",
             seconds(10),
@@ -272,7 +278,16 @@ fn tls_files(reader: &mut Reader<'_>) -> Option<TlsFiles> {
         },
     );
     match (cert, key) {
-        (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+        (Some(cert), Some(key)) => {
+            let files = TlsFiles { cert, key };
+            if let Err(sentence) = files.certified_key() {
+                reader.problem(
+                    "TLS_KEY_FILE",
+                    format!("TLS_KEY_FILE is not accepted: {sentence}"),
+                );
+            }
+            Some(files)
+        }
         (None, None) => None,
         (cert, _) => {
             let (set, unset) = match cert {
@@ -293,16 +308,8 @@ fn tls_files(reader: &mut Reader<'_>) -> Option<TlsFiles> {
 fn certificate_file(reader: &mut Reader<'_>, name: &'static str) -> Option<PathBuf> {
     reader.parsed(name, "a readable file with certificates in PEM", |value| {
         let path = PathBuf::from(value);
-        holds_certificates(&path).then_some(path)
+        certificates(&path).map(|_| path)
     })
-}
-
-fn holds_certificates(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else {
-        return false;
-    };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(file).collect();
-    certificates.is_ok_and(|found| !found.is_empty())
 }
 
 fn trusted_proxies(reader: &mut Reader<'_>) -> Vec<IpNet> {

@@ -22,6 +22,10 @@ impl Right {
     }
 }
 
+/// A key, without saying which: its place among the keys in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyId(usize);
+
 /// The keys in force, current ones and those they replace.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<(Vec<u8>, Right)>);
@@ -31,13 +35,19 @@ impl Keys {
         self.0.push((key.as_bytes().to_vec(), right));
     }
 
-    /// The highest right that this key carries. Takes the same time whichever key of the same length it
-    /// resembles, and looks at all of them.
+    /// The highest right that this key carries.
     pub fn right_of(&self, presented: &[u8]) -> Option<Right> {
-        let mut highest = None;
-        for (key, right) in &self.0 {
-            if bool::from(key.as_slice().ct_eq(presented)) {
-                highest = highest.max(Some(*right));
+        self.identify(presented).map(|(_, right)| right)
+    }
+
+    /// Which key this is, and the highest right that it carries. Takes the same time whichever key of the
+    /// same length it resembles, and looks at all of them.
+    pub fn identify(&self, presented: &[u8]) -> Option<(KeyId, Right)> {
+        let mut highest: Option<(KeyId, Right)> = None;
+        for (index, (key, right)) in self.0.iter().enumerate() {
+            let same = bool::from(key.as_slice().ct_eq(presented));
+            if same && highest.is_none_or(|(_, known)| known < *right) {
+                highest = Some((KeyId(index), *right));
             }
         }
         highest

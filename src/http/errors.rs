@@ -2,6 +2,7 @@
 //! told is written where it happens.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
@@ -9,7 +10,7 @@ use actix_web::{HttpResponse, ResponseError};
 use super::auth::Right;
 use super::wire::{ErrorBody, HolderBody};
 use crate::actors::Closed;
-use crate::lock::EndReason;
+use crate::lock::{EndReason, FencingToken};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ApiError {
@@ -23,7 +24,8 @@ pub enum ApiError {
     DeadTicket(Option<EndReason>),
     NoRoute,
     NoResource,
-    NoSelector,
+    /// With the fencing token, where the holder asked.
+    NoSelector(Option<FencingToken>),
     /// The methods that the path has.
     Method(&'static str),
     Exists,
@@ -35,9 +37,136 @@ pub enum ApiError {
     TooLarge(usize),
     SlowBody,
     TooManyWaiters,
+    /// Too many requests; when to come back is in the headers.
+    RateLimited,
     /// The store would not take it.
     Refused,
     Closed(Closed),
+}
+
+/// Every code that an error body can carry, with the status it comes with and what it tells the operator.
+/// The OpenAPI document and the metrics go by this list; a test holds it against [`ApiError`].
+pub const CODES: &[(u16, &str, &str)] = &[
+    (
+        400,
+        "malformed",
+        "the request is not understood; the sentence says what is accepted",
+    ),
+    (
+        400,
+        "ticket_missing",
+        "unlock and renew need an X-Ticket header",
+    ),
+    (401, "key_missing", "no x-api-key header"),
+    (401, "key_unknown", "the key is none of those configured"),
+    (
+        401,
+        "key_insufficient",
+        "the key lacks the right that the route needs",
+    ),
+    (
+        403,
+        "ticket_unknown",
+        "the ticket never lived here, or ended longer ago than is remembered",
+    ),
+    (
+        403,
+        "ticket_released",
+        "the ticket was unlocked, or left the queue",
+    ),
+    (
+        403,
+        "lease_expired",
+        "the lease ran out before it was renewed",
+    ),
+    (
+        403,
+        "lease_forced_off",
+        "the lease was ended by force-unlock",
+    ),
+    (404, "route_unknown", "nothing is at the path"),
+    (404, "resource_unknown", "no resource has the name"),
+    (
+        404,
+        "selector_unknown",
+        "nothing was ever written at the selector",
+    ),
+    (
+        405,
+        "method_not_allowed",
+        "the path does not take the method; Allow says which",
+    ),
+    (
+        408,
+        "body_timeout",
+        "the body did not arrive within BODY_TIMEOUT_SECONDS",
+    ),
+    (
+        409,
+        "resource_exists",
+        "a resource of the name exists already",
+    ),
+    (409, "locked", "the lock is someone else's"),
+    (
+        409,
+        "idempotency_key_reused",
+        "the key was used with another owner or ttl",
+    ),
+    (409, "not_holder", "a waiting ticket asked to renew"),
+    (
+        409,
+        "lease_over",
+        "force-unlock named a lease that does not hold",
+    ),
+    (
+        409,
+        "too_many_selectors",
+        "the resource has MAX_SELECTORS selectors",
+    ),
+    (
+        413,
+        "body_too_large",
+        "the body is larger than MAX_BODY_BYTES",
+    ),
+    (
+        429,
+        "rate_limited",
+        "more than RATE_LIMIT_PER_SECOND; Retry-After says when to come back",
+    ),
+    (
+        503,
+        "too_many_waiters",
+        "MAX_WAITERS or MAX_WAITERS_PER_RESOURCE wait already",
+    ),
+    (
+        503,
+        "store_refused",
+        "the store refused the change for what it contains",
+    ),
+    (503, "starting", "the store is not open yet"),
+    (503, "standby", "another instance is active"),
+    (503, "store_unavailable", "the store does not answer"),
+    (503, "shutting_down", "the server was told to stop"),
+];
+
+/// Where metrics count a code that is in no list.
+const OTHER: usize = CODES.len();
+
+/// The codes as metrics label them: those of [`CODES`], then `other`.
+pub static CODE_LABELS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    CODES
+        .iter()
+        .map(|(_, code, _)| *code)
+        .chain(["other"])
+        .collect()
+});
+
+/// The place of a code in [`CODE_LABELS`].
+pub fn code_index(code: &str) -> usize {
+    CODES
+        .iter()
+        .position(|(_, known, _)| *known == code)
+        .unwrap_or(OTHER)
 }
 
 impl ApiError {
@@ -52,7 +181,7 @@ impl ApiError {
             ApiError::DeadTicket(Some(reason)) => (StatusCode::FORBIDDEN, reason.code()),
             ApiError::NoRoute => (StatusCode::NOT_FOUND, "route_unknown"),
             ApiError::NoResource => (StatusCode::NOT_FOUND, "resource_unknown"),
-            ApiError::NoSelector => (StatusCode::NOT_FOUND, "selector_unknown"),
+            ApiError::NoSelector(_) => (StatusCode::NOT_FOUND, "selector_unknown"),
             ApiError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             ApiError::Exists => (StatusCode::CONFLICT, "resource_exists"),
             ApiError::Locked(_) => (StatusCode::CONFLICT, "locked"),
@@ -63,6 +192,7 @@ impl ApiError {
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             ApiError::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             ApiError::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
+            ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             ApiError::Refused => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
             ApiError::Closed(closed) => (StatusCode::SERVICE_UNAVAILABLE, closed.code()),
         }
@@ -102,7 +232,7 @@ impl fmt::Display for ApiError {
             }),
             ApiError::NoRoute => f.write_str("There is nothing at this path."),
             ApiError::NoResource => f.write_str("There is no resource of this name."),
-            ApiError::NoSelector => {
+            ApiError::NoSelector(_) => {
                 f.write_str("Nothing was ever written at this selector of the resource.")
             }
             ApiError::Method(allow) => {
@@ -123,6 +253,9 @@ impl fmt::Display for ApiError {
             }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
             ApiError::TooManyWaiters => f.write_str("Too many requests wait for a lock."),
+            ApiError::RateLimited => {
+                f.write_str("Too many requests; wait as long as Retry-After says.")
+            }
             ApiError::Refused => f.write_str("The store refused the change; it did not happen."),
             ApiError::Closed(closed) => {
                 let text = closed.to_string();
@@ -146,6 +279,9 @@ impl ResponseError for ApiError {
         if let ApiError::Method(allow) = self {
             response.insert_header((header::ALLOW, *allow));
         }
+        if let ApiError::NoSelector(Some(token)) = self {
+            response.insert_header(("x-fencing-token", token.0));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((header::RETRY_AFTER, "1"));
         }
@@ -154,5 +290,81 @@ impl ResponseError for ApiError {
             code,
             holder: self.holder(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each. The match makes this function fail to compile when a kind of error is added.
+    fn all() -> Vec<ApiError> {
+        let every = vec![
+            ApiError::Malformed(String::new()),
+            ApiError::TicketMissing,
+            ApiError::KeyMissing,
+            ApiError::KeyUnknown,
+            ApiError::KeyInsufficient(Right::Write),
+            ApiError::DeadTicket(None),
+            ApiError::DeadTicket(Some(EndReason::Released)),
+            ApiError::DeadTicket(Some(EndReason::Expired)),
+            ApiError::DeadTicket(Some(EndReason::ForcedOff)),
+            ApiError::NoRoute,
+            ApiError::NoResource,
+            ApiError::NoSelector,
+            ApiError::Method("GET"),
+            ApiError::Exists,
+            ApiError::Locked(None),
+            ApiError::KeyReused,
+            ApiError::NotHolder,
+            ApiError::OtherLease,
+            ApiError::TooManySelectors(1),
+            ApiError::TooLarge(1),
+            ApiError::SlowBody,
+            ApiError::TooManyWaiters,
+            ApiError::RateLimited,
+            ApiError::Refused,
+            ApiError::Closed(Closed::Starting),
+            ApiError::Closed(Closed::Standby),
+            ApiError::Closed(Closed::StoreAway),
+            ApiError::Closed(Closed::Stopping),
+        ];
+        every.into_iter().inspect(in_the_list_above).collect()
+    }
+
+    fn in_the_list_above(error: &ApiError) {
+        match error {
+            ApiError::Malformed(_) | ApiError::TicketMissing | ApiError::KeyMissing => {}
+            ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::DeadTicket(_) => {}
+            ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector => {}
+            ApiError::Method(_) | ApiError::Exists | ApiError::Locked(_) => {}
+            ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
+            ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
+            ApiError::TooManyWaiters | ApiError::RateLimited => {}
+            ApiError::Refused | ApiError::Closed(_) => {}
+        }
+    }
+
+    #[test]
+    fn the_list_of_codes_is_what_errors_carry() {
+        let mut carried: Vec<(u16, &str)> = all()
+            .iter()
+            .map(|error| (error.status_code().as_u16(), error.code()))
+            .collect();
+        let mut listed: Vec<(u16, &str)> = CODES
+            .iter()
+            .map(|(status, code, _)| (*status, *code))
+            .collect();
+        carried.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(carried, listed);
+    }
+
+    #[test]
+    fn every_code_has_a_label_of_its_own() {
+        for (_, code, _) in CODES {
+            assert_eq!(CODE_LABELS[code_index(code)], *code);
+        }
+        assert_eq!(CODE_LABELS[code_index("no such code")], "other");
     }
 }

@@ -1,14 +1,15 @@
 //! What clients send, parsed strictly: names, query, headers, bodies.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
+use actix_web::http::{Version, header};
 use actix_web::web;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::time::timeout;
 
 use super::auth::Right;
 use super::errors::ApiError;
@@ -21,7 +22,7 @@ pub const JSON_DEPTH_MAX: usize = 127;
 /// Does the request carry a key with this right, and may this instance answer at all?
 pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<(), ApiError> {
     let presented = req.headers().get("x-api-key").ok_or(ApiError::KeyMissing)?;
-    let right = worker.keys.right_of(presented.as_bytes());
+    let right = worker.policy.load().keys.right_of(presented.as_bytes());
     match right {
         None => Err(ApiError::KeyUnknown),
         Some(right) if right < needed => Err(ApiError::KeyInsufficient(needed)),
@@ -88,28 +89,28 @@ pub fn idempotency_key(req: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiE
 }
 
 /// The query, decoded. Parameters that nobody asks for are ignored; of several the last one counts.
-pub struct Query(HashMap<String, String>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn of(req: &HttpRequest) -> Result<Query, ApiError> {
-        let mut values = HashMap::new();
-        for pair in req
+        let decode = |text: &str| {
+            decode_strictly(&text.replace('+', " "))
+                .map_err(|why| ApiError::Malformed(format!("The query {why}.")))
+        };
+        let pairs = req
             .query_string()
             .split('&')
-            .filter(|pair| !pair.is_empty())
-        {
+            .filter(|pair| !pair.is_empty());
+        let decoded = pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text: &str| {
-                decode_strictly(&text.replace('+', " "))
-                    .map_err(|why| ApiError::Malformed(format!("The query {why}.")))
-            };
-            values.insert(decode(name)?, decode(value)?);
-        }
-        Ok(Query(values))
+            Ok((decode(name)?, decode(value)?))
+        });
+        decoded.collect::<Result<_, _>>().map(Query)
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        let last = self.0.iter().rev().find(|(key, _)| key == name);
+        last.map(|(_, value)| value.as_str())
     }
 
     /// `0`, `1`, `true` or `false`.
@@ -157,39 +158,51 @@ impl Query {
 }
 
 /// Reads the whole body, up to `MAX_BODY_BYTES`, as long as it keeps coming.
-pub async fn body(mut payload: web::Payload, worker: &Worker) -> Result<Bytes, ApiError> {
-    let max = worker.body_bytes_max;
-    let read = async {
-        let mut first: Option<Bytes> = None;
-        let mut more = BytesMut::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| {
-                ApiError::Malformed("The body ended before it was complete.".to_owned())
-            })?;
-            let so_far = first.as_ref().map_or(0, Bytes::len) + more.len();
-            if so_far + chunk.len() > max {
-                return Err(ApiError::TooLarge(max));
-            }
-            match &first {
-                None => first = Some(chunk),
-                Some(start) => {
-                    if more.is_empty() {
-                        more.extend_from_slice(start);
-                        first = Some(Bytes::new());
-                    }
-                    more.extend_from_slice(&chunk);
-                }
-            }
+pub async fn body(
+    req: &HttpRequest,
+    payload: web::Payload,
+    worker: &Worker,
+) -> Result<Bytes, ApiError> {
+    let headers = req.headers();
+    let comes = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
+    // HTTP/2 needs neither header. Where there is no body, no clock has to be set.
+    if !comes && req.version() <= Version::HTTP_11 {
+        return Ok(Bytes::new());
+    }
+    timeout(
+        worker.body_timeout,
+        read_body(payload, worker.body_bytes_max),
+    )
+    .await
+    .unwrap_or(Err(ApiError::SlowBody))
+}
+
+async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, ApiError> {
+    let mut whole = Bytes::new();
+    let mut parts = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| {
+            ApiError::Malformed("The body ended before it was complete.".to_owned())
+        })?;
+        if whole.len() + parts.len() + chunk.len() > max {
+            return Err(ApiError::TooLarge(max));
         }
-        Ok(if more.is_empty() {
-            first.unwrap_or_default()
+        if whole.is_empty() && parts.is_empty() {
+            // Most bodies come in one piece, which need not be copied.
+            whole = chunk;
         } else {
-            more.freeze()
-        })
-    };
-    tokio::time::timeout(worker.body_timeout, read)
-        .await
-        .unwrap_or(Err(ApiError::SlowBody))
+            parts.extend_from_slice(&std::mem::take(&mut whole));
+            parts.extend_from_slice(&chunk);
+        }
+    }
+    Ok(if parts.is_empty() {
+        whole
+    } else {
+        parts.freeze()
+    })
 }
 
 /// A body that has to be JSON of a certain form; an empty one counts as `empty` where that is accepted.
@@ -198,10 +211,8 @@ pub fn parse_json<T: DeserializeOwned>(
     empty: Option<T>,
     accepted: &str,
 ) -> Result<T, ApiError> {
-    if body.is_empty() {
-        if let Some(empty) = empty {
-            return Ok(empty);
-        }
+    if let (true, Some(empty)) = (body.is_empty(), empty) {
+        return Ok(empty);
     }
     let malformed = |why: String| {
         ApiError::Malformed(format!(

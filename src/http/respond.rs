@@ -56,7 +56,7 @@ fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
 pub fn refusal(reply: Reply, selectors_max: usize) -> ApiError {
     match reply {
         Reply::NoResource => ApiError::NoResource,
-        Reply::NoSelector => ApiError::NoSelector,
+        Reply::NoSelector(token) => ApiError::NoSelector(token),
         Reply::Exists => ApiError::Exists,
         Reply::TooManySelectors => ApiError::TooManySelectors(selectors_max),
         Reply::TooManyWaiters => ApiError::TooManyWaiters,

@@ -13,7 +13,7 @@ use super::handlers::{data, locks, resources, status};
 use super::respond::Response;
 use super::server::Worker;
 
-/// A path below `/resource`.
+/// Every path there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `/resource`
@@ -30,11 +30,48 @@ pub enum Route {
     Unlock,
     /// `/resource/{name}/{selector}/renew`
     Renew,
+    Health,
+    Ready,
+    Metrics,
+    Openapi,
 }
 
+/// The paths as documentation, log and metrics write them, in the order of [`Route`]; the last stands for
+/// everything else.
+pub const PATTERNS: &[&str] = &[
+    "/resource",
+    "/resource/{name}",
+    "/resource/{name}/{selector}",
+    "/resource/{name}/force-unlock",
+    "/resource/{name}/{selector}/lock",
+    "/resource/{name}/{selector}/unlock",
+    "/resource/{name}/{selector}/renew",
+    "/health",
+    "/ready",
+    "/metrics",
+    "/openapi.json",
+    "unknown",
+];
+
 impl Route {
+    pub fn pattern(self) -> &'static str {
+        PATTERNS[self as usize]
+    }
+
+    /// The place of a request in [`PATTERNS`].
+    pub fn index(method: &Method, path: &str) -> usize {
+        Route::of(method, path).map_or(PATTERNS.len() - 1, |route| route as usize)
+    }
+
     /// `None`: there is nothing at this path.
     pub fn of(method: &Method, path: &str) -> Option<Route> {
+        match path {
+            "/health" => return Some(Route::Health),
+            "/ready" => return Some(Route::Ready),
+            "/metrics" => return Some(Route::Metrics),
+            "/openapi.json" => return Some(Route::Openapi),
+            _ => {}
+        }
         let mut segments = path.strip_prefix("/resource")?.split('/');
         if segments.next() != Some("") {
             return None;
@@ -65,6 +102,7 @@ impl Route {
             Route::Data => "GET, PUT, DELETE",
             Route::ForceUnlock => "POST",
             Route::Lock | Route::Unlock | Route::Renew => "PUT, POST",
+            Route::Health | Route::Ready | Route::Metrics | Route::Openapi => "GET, HEAD",
         }
     }
 }
@@ -84,14 +122,18 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         (Route::Resources, "GET") => resources::list(req, worker).await,
         (Route::Resources, "POST") => resources::create(req, payload, worker).await,
         (Route::ForceUnlock, "POST") => locks::force_unlock(req, payload, worker).await,
+        // The same path is force-unlock with POST.
+        (Route::Data, _) if req.uri().path().ends_with("/force-unlock") => {
+            Err(ApiError::Method("GET, PUT, DELETE, POST"))
+        }
         (route, _) => Err(ApiError::Method(route.allow())),
     }
 }
 
 /// A path that is read by programs that watch the server.
-fn watched(path: &str) -> Resource {
-    web::resource(path).default_service(web::to(|| async {
-        Err::<HttpResponse, ApiError>(ApiError::Method("GET, HEAD"))
+fn watched(route: Route) -> Resource {
+    web::resource(route.pattern()).default_service(web::to(move || async move {
+        Err::<HttpResponse, ApiError>(ApiError::Method(route.allow()))
     }))
 }
 
@@ -100,9 +142,12 @@ fn get_or_head() -> impl Guard {
 }
 
 pub fn configure(config: &mut ServiceConfig) {
+    let read = || web::route().guard(get_or_head());
     config
-        .service(watched("/health").route(web::route().guard(get_or_head()).to(status::health)))
-        .service(watched("/ready").route(web::route().guard(get_or_head()).to(status::ready)))
+        .service(watched(Route::Health).route(read().to(status::health)))
+        .service(watched(Route::Ready).route(read().to(status::ready)))
+        .service(watched(Route::Metrics).route(read().to(status::metrics)))
+        .service(watched(Route::Openapi).route(read().to(status::openapi)))
         .default_service(web::to(dispatch));
 }
 
@@ -129,6 +174,19 @@ mod tests {
         let path = "/resource/a/force-unlock";
         assert_eq!(Route::of(&Method::POST, path), Some(Route::ForceUnlock));
         assert_eq!(Route::of(&Method::PUT, path), Some(Route::Data));
+    }
+
+    #[test]
+    fn each_route_has_the_pattern_of_its_place() {
+        assert_eq!(Route::Resources.pattern(), "/resource");
+        assert_eq!(Route::Renew.pattern(), "/resource/{name}/{selector}/renew");
+        assert_eq!(Route::Openapi as usize, PATTERNS.len() - 2);
+        for route in [Route::Health, Route::Ready, Route::Metrics, Route::Openapi] {
+            assert_eq!(get(route.pattern()), Some(route));
+        }
+        let index = |path| PATTERNS[Route::index(&Method::GET, path)];
+        assert_eq!(index("/resource/a/b"), "/resource/{name}/{selector}");
+        assert_eq!(index("/nothing"), "unknown");
     }
 
     #[test]

@@ -1,19 +1,31 @@
 //! Sockets, workers, and what a connection may take.
 
-use std::any::Any;
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, Service};
-use actix_web::{App, HttpServer, rt, web};
+use actix_http::{HttpService, Protocol};
+use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::{AppConfig, Server};
+use actix_web::rt::net::TcpStream;
+use actix_web::{App, HttpRequest, web};
+use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
+use tokio_rustls::TlsAcceptor;
 
-use super::auth::Keys;
-use super::errors::ApiError;
+use super::client;
+use super::connection::{Connection, Patience, Wire};
+use super::errors::{ApiError, CODE_LABELS};
+use super::front::Front;
+use super::observe::{self, Observer, observe};
+use super::places::{Crowded, Place, Places};
+use super::policy::SharedPolicy;
+use super::refusal::{Early, Refusal};
 use super::routes;
 use crate::actors::{Op, Reply, Router};
 use crate::lock::ResourceName;
+use crate::metrics::Metrics;
 
 /// How the HTTP side behaves.
 #[derive(Clone)]
@@ -24,14 +36,19 @@ pub struct HttpLimits {
     pub body_timeout: Duration,
     pub request_head_timeout: Duration,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
     pub wait_max: Duration,
     pub shutdown_timeout: Duration,
+    /// One log line per request.
+    pub access_log: bool,
+    /// `None`: plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// What every handler of one worker thread shares.
 pub struct Worker {
     pub router: Router,
-    pub keys: Arc<Keys>,
+    pub policy: SharedPolicy,
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
     pub wait_max: Duration,
@@ -39,8 +56,14 @@ pub struct Worker {
 
 impl Worker {
     /// One message, one reply; and no reply leaves when the store may no longer be ours.
-    pub async fn ask(&self, name: &ResourceName, op: Op) -> Result<Reply, ApiError> {
-        let reply = self.router.ask(name, op).await;
+    pub async fn ask(
+        &self,
+        request: &HttpRequest,
+        name: &ResourceName,
+        op: Op,
+    ) -> Result<Reply, ApiError> {
+        let caller = observe::caller(request);
+        let reply = self.router.ask(name, op, caller).await;
         self.check_answer()?;
         Ok(reply)
     }
@@ -59,10 +82,14 @@ impl Worker {
 /// keep-alive probes start after half of it, and data it does not acknowledge counts as well.
 const DEAD_PEER: Duration = Duration::from_secs(20);
 
-fn watch_peer(connection: &dyn Any) {
-    let Some(stream) = connection.downcast_ref::<rt::net::TcpStream>() else {
-        return;
-    };
+/// The workers that the server beneath can have.
+const WORKERS_MAX: usize = 512;
+/// Connections beyond those served that a worker may have in its hands: being refused, or in a handshake.
+const BEYOND_PER_WORKER: usize = 1024;
+/// How long a connection that ends may take to take its last answer.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn watch_peer(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(DEAD_PEER / 2)
@@ -77,25 +104,111 @@ fn watch_peer(connection: &dyn Any) {
     }
 }
 
+/// What becomes of an accepted connection, before HTTP.
+struct Reception {
+    places: Arc<Places>,
+    policy: SharedPolicy,
+    patience: Patience,
+    tls: Option<TlsAcceptor>,
+}
+
+type Received = (Connection, Protocol, Option<SocketAddr>);
+
+impl Reception {
+    /// Finds a place for it and shakes hands.
+    async fn receive(&self, stream: TcpStream) -> std::io::Result<Received> {
+        watch_peer(&stream);
+        let peer = stream.peer_addr()?;
+        match self.place(peer.ip()) {
+            Ok(place) => {
+                let (wire, protocol) = self.shake_hands(stream).await?;
+                let watched = protocol == Protocol::Http1;
+                let connection = Connection::new(wire, watched, self.patience, Some(place));
+                Ok((connection, protocol, Some(peer)))
+            }
+            Err(crowded) => {
+                if crowded == Crowded::Tell {
+                    self.refuse(stream).await?;
+                }
+                Err(std::io::Error::other("too many connections"))
+            }
+        }
+    }
+
+    fn place(&self, peer: IpAddr) -> Result<Place, Crowded> {
+        let peer = peer.to_canonical();
+        let shared = client::is_trusted(peer, &self.policy.load().trusted_proxies);
+        self.places.take(client::counted_as(peer), shared)
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> std::io::Result<(Wire, Protocol)> {
+        let Some(tls) = &self.tls else {
+            return Ok((Wire::Plain(stream), Protocol::Http1));
+        };
+        let accepted = tokio::time::timeout(self.patience.head, tls.accept(stream));
+        let stream = accepted.await??;
+        let protocol = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        Ok((Wire::Tls(Box::new(stream)), protocol))
+    }
+
+    async fn refuse(&self, stream: TcpStream) -> std::io::Result<()> {
+        let _place = self.places.take_to_tell();
+        let (mut wire, protocol) = self.shake_hands(stream).await?;
+        let mut refusal = match protocol {
+            Protocol::Http1 => Refusal::new(Early::TooManyConnections),
+            _ => Refusal::silent(),
+        };
+        std::future::poll_fn(|cx| refusal.poll(&mut wire, cx)).await;
+        Ok(())
+    }
+}
+
 /// Starts the workers on a bound listener. Must be called inside an actix system.
 pub fn run(
     listener: TcpListener,
     limits: HttpLimits,
-    keys: Arc<Keys>,
+    policy: SharedPolicy,
+    metrics: &Metrics,
     router: impl Fn() -> Router + Send + Clone + 'static,
 ) -> std::io::Result<Server> {
-    let settings = limits.clone();
-    let server = HttpServer::new(move || {
+    let requests = metrics.requests(routes::PATTERNS, &CODE_LABELS);
+    let workers = limits.workers.min(WORKERS_MAX);
+    let places = Places::new(limits.connections_max, limits.connections_per_address_max);
+    let builder = Server::build()
+        .workers(workers)
+        .max_concurrent_connections(limits.connections_max.saturating_add(BEYOND_PER_WORKER))
+        .shutdown_timeout(limits.shutdown_timeout.as_secs().max(1))
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let address = listener.local_addr()?;
+    let server = builder.listen("http", listener, move || {
+        let patience = Patience {
+            head: limits.request_head_timeout,
+            keep_alive: limits.keep_alive,
+        };
+        let reception = Arc::new(Reception {
+            places: places.clone(),
+            policy: policy.clone(),
+            patience,
+            tls: limits.tls.clone().map(TlsAcceptor::from),
+        });
         let worker = Worker {
             router: router(),
-            keys: keys.clone(),
-            body_bytes_max: settings.body_bytes_max,
-            body_timeout: settings.body_timeout,
-            wait_max: settings.wait_max,
+            policy: policy.clone(),
+            body_bytes_max: limits.body_bytes_max,
+            body_timeout: limits.body_timeout,
+            wait_max: limits.wait_max,
         };
-        App::new()
+        let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
+        let observer = Rc::new(observer);
+        let app = App::new()
             .app_data(web::Data::new(worker))
             .configure(routes::configure)
+            .wrap(Front)
+            .wrap_fn(move |request, service| observe(&observer, request, service))
             .wrap_fn(|request, service| {
                 let answer = service.call(request);
                 async move {
@@ -108,16 +221,29 @@ pub fn run(
                     Ok(response)
                 }
             })
-    })
-    .workers(limits.workers)
-    .keep_alive(limits.keep_alive)
-    .client_request_timeout(limits.request_head_timeout)
-    .max_connections(limits.connections_max.div_ceil(limits.workers))
-    // A client that closes its side is gone: its place in a queue must go with it.
-    .h1_allow_half_closed(false)
-    .on_connect(|connection, _| watch_peer(connection))
-    .shutdown_timeout(limits.shutdown_timeout.as_secs().max(1))
-    .disable_signals()
-    .listen(listener)?;
+            .into_factory()
+            .map_err(|error| error.error_response());
+        let stopping = stopping.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(limits.keep_alive)
+            .client_request_timeout(limits.request_head_timeout)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            // Our stream ends the requests of a client that closes its side.
+            .h1_allow_half_closed(true)
+            .local_addr(address)
+            .on_connect_ext(|connection: &Connection, data| {
+                data.insert(connection.activity().clone());
+            })
+            .finish(map_config(app, |()| AppConfig::default()));
+        fn_service(move |stream: TcpStream| {
+            let reception = reception.clone();
+            async move { reception.receive(stream).await.map_err(Into::into) }
+        })
+        .and_then(http)
+    })?;
     Ok(server.run())
 }

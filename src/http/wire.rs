@@ -3,12 +3,15 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::ToSchema;
 
+use super::openapi;
 use crate::lock::command::HolderView;
 use crate::lock::{FencingToken, Owner, Seconds, Ticket, WallMillis};
 
 /// A time as RFC 3339 UTC with milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Time(pub WallMillis);
 
 impl Serialize for Time {
@@ -25,24 +28,35 @@ fn ticket_text<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S
     serializer.serialize_str(std::str::from_utf8(&digits).unwrap_or_default())
 }
 
-#[derive(Debug, Serialize)]
+/// Why a request was refused.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ErrorBody<'a> {
     /// A sentence.
     pub error: String,
     /// Stable; for programs.
     pub code: &'a str,
-    /// With code `locked` only.
+    /// With code `locked` only; `null` while the lock is reserved for a waiter.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<HolderBody>)]
     pub holder: Option<Option<&'a HolderBody>>,
 }
 
 /// A lease as others see it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Holder)]
 pub struct HolderBody {
+    /// Who the client says it is.
+    #[schema(value_type = Option<String>, required)]
     pub owner: Option<Owner>,
+    #[schema(value_type = String, format = DateTime)]
     pub acquired_at: Time,
+    /// `null`: does not expire, or is not known.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     pub expires_at: Option<Time>,
+    /// Grows with every grant of this name.
+    #[schema(value_type = u64)]
     pub fencing_token: FencingToken,
 }
 
@@ -58,36 +72,78 @@ impl From<HolderView> for HolderBody {
 }
 
 /// Body of POST `/resource`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Create)]
 pub struct CreateBody {
+    #[schema(schema_with = openapi::name_schema)]
     pub name: String,
+    /// TTL of leases that bring none (`default` profile), or how long requests wait (`php` profile).
     #[serde(default, deserialize_with = "seconds")]
+    #[schema(schema_with = openapi::seconds_schema)]
     pub timeout: Option<Seconds>,
 }
 
 /// Body of lock.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = LockRequest)]
 pub struct LockBody {
+    /// Shown to others, never trusted.
     #[serde(default)]
+    #[schema(schema_with = openapi::optional_name_schema)]
     pub owner: Option<String>,
+    /// The lease's own TTL.
     #[serde(default, deserialize_with = "seconds")]
+    #[schema(schema_with = openapi::seconds_schema)]
     pub ttl: Option<Seconds>,
 }
 
 /// Body of renew.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = RenewRequest)]
 pub struct RenewBody {
     #[serde(default, deserialize_with = "seconds")]
+    #[schema(schema_with = openapi::seconds_schema)]
     pub ttl: Option<Seconds>,
 }
 
 /// Body of force-unlock.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ForceUnlockRequest)]
 pub struct ForceBody {
+    /// For the log.
+    #[schema(schema_with = openapi::name_schema)]
     pub reason: String,
-    #[serde(default)]
+    /// Ends this very lease or none.
+    #[serde(default, deserialize_with = "token")]
+    #[schema(schema_with = openapi::optional_token_schema)]
     pub fencing_token: Option<u64>,
+}
+
+/// JSON knows one kind of number: 30.0 is as whole as 30. `None`: it is not whole, negative, or too large.
+fn whole(number: f64) -> Option<u64> {
+    // 2^64, which is the first float that does not fit.
+    let fits = number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&number);
+    fits.then_some(number as u64)
+}
+
+/// A fencing token as a client repeats it; `null` counts as absent.
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Fraction(f64),
+        Other(de::IgnoredAny),
+    }
+    let value = match Option::<Written>::deserialize(deserializer)? {
+        None => return Ok(None),
+        Some(Written::Number(number)) => Some(number),
+        Some(Written::Fraction(number)) => whole(number),
+        Some(Written::Other(_)) => None,
+    };
+    let error = || de::Error::custom("fencingToken must be an integer that is not negative");
+    value.map(Some).ok_or_else(error)
 }
 
 /// Seconds as an integer or a numeric string, 0 to 2147483647; `null` counts as absent.
@@ -96,12 +152,14 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>
     #[serde(untagged)]
     enum Written {
         Number(i64),
+        Fraction(f64),
         Text(String),
         Other(de::IgnoredAny),
     }
     let value = match Option::<Written>::deserialize(deserializer)? {
         None => return Ok(None),
         Some(Written::Number(number)) => Some(number),
+        Some(Written::Fraction(number)) => whole(number).and_then(|n| i64::try_from(n).ok()),
         Some(Written::Text(text)) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
         Some(Written::Text(_) | Written::Other(_)) => None,
     };
@@ -110,15 +168,18 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>
     })
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Created)]
 pub struct CreatedBody<'a> {
     pub id: &'a str,
     pub name: &'a str,
+    #[schema(value_type = u32)]
     pub timeout: Seconds,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Document)]
 pub struct DataBody<'a> {
     pub id: &'a str,
     pub id_resource: &'a str,
@@ -127,44 +188,61 @@ pub struct DataBody<'a> {
     pub data: &'a str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Unavailable)]
 pub struct UnavailableBody {
     pub unavailable: bool,
+    /// Place in the queue; 1 is next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Granted)]
 pub struct GrantedBody {
     pub locked: bool,
     #[serde(serialize_with = "ticket_text")]
+    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$")]
     pub ticket: Ticket,
+    #[schema(value_type = u64)]
     pub fencing_token: FencingToken,
+    #[schema(value_type = Option<String>, required)]
     pub owner: Option<Owner>,
+    /// Seconds; 0: does not expire.
+    #[schema(value_type = u32)]
     pub ttl: Seconds,
+    #[schema(value_type = String, format = DateTime)]
     pub acquired_at: Time,
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     pub expires_at: Option<Time>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Queued)]
 pub struct QueuedBody {
     pub locked: bool,
     #[serde(serialize_with = "ticket_text")]
+    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$")]
     pub ticket: Ticket,
     pub position: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Renewed)]
 pub struct RenewedBody {
     pub renewed: bool,
+    #[schema(value_type = u32)]
     pub ttl: Seconds,
+    #[schema(value_type = Option<String>, format = DateTime, required)]
     pub expires_at: Option<Time>,
+    #[schema(value_type = u64)]
     pub fencing_token: FencingToken,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Unlocked)]
 pub struct UnlockedBody {
     pub unlocked: bool,
     /// Why the ticket was dead already (`php` profile).
@@ -172,31 +250,42 @@ pub struct UnlockedBody {
     pub code: Option<&'static str>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Forced)]
 pub struct ForcedBody {
+    /// False: the lock was free.
     pub forced: bool,
+    #[schema(value_type = Option<u64>, required)]
     pub fencing_token: Option<FencingToken>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Resource)]
 pub struct DescriptionBody<'a> {
     pub id: &'a str,
     pub name: &'a str,
+    #[schema(value_type = u32)]
     pub timeout: Seconds,
+    /// Held, or reserved for a waiter.
     pub locked: bool,
+    #[schema(required)]
     pub holder: Option<HolderBody>,
     pub waiting: usize,
     pub selectors: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Resources)]
 pub struct ListBody<'a> {
     pub resources: Vec<DescriptionBody<'a>>,
+    /// What to send as `after` for the next page.
+    #[schema(required)]
     pub next: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
 pub struct StatusBody<'a> {
     pub status: &'a str,
 }
@@ -223,16 +312,20 @@ mod tests {
         assert_eq!(parse("\"30\""), Some(Some(30)));
         assert_eq!(parse("null"), Some(None));
         assert_eq!(parse("2147483647"), Some(Some(2_147_483_647)));
+        assert_eq!(parse("30.0"), Some(Some(30)));
+        assert_eq!(parse("3e1"), Some(Some(30)));
         for bad in [
             "-1",
             "2147483648",
             "1.5",
+            "1e-3",
+            "1e300",
+            "-1.0",
             "\"\"",
             "\"1.5\"",
             "\"-1\"",
             "true",
             "[]",
-            "1e3",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }

@@ -371,24 +371,47 @@ impl Queue {
             .collect()
     }
 
-    /// The maps agree with each other; what the invariants check.
+    /// The indexes say what the waiters say, no less and no more; what the invariants check.
     pub fn is_consistent(&self) -> bool {
-        let keys: Vec<Seq> = self.waiters.keys().copied().collect();
-        let order: Vec<Seq> = self.order.iter().copied().collect();
-        let near: BTreeSet<Seq> = self
-            .waiters
-            .iter()
-            .filter(|(_, w)| !matches!(w.presence, Presence::Far(_)))
-            .map(|(seq, _)| *seq)
-            .collect();
-        let open_iff_requests = self
-            .waiters
-            .values()
-            .all(|w| w.open.is_empty() != (w.presence == Presence::Open));
-        keys == order
-            && near == self.near
-            && self.by_ticket.len() == keys.len()
-            && open_iff_requests
+        let mut expected = Queue::default();
+        for (seq, waiter) in &self.waiters {
+            expected.index(*seq, waiter);
+            let open = waiter.presence == Presence::Open;
+            if waiter.row.seq != *seq || waiter.open.is_empty() == open {
+                return false;
+            }
+        }
+        self.order == expected.order
+            && self.by_ticket == expected.by_ticket
+            && self.by_key == expected.by_key
+            && self.by_request == expected.by_request
+            && self.near == expected.near
+            && self.due == expected.due
+            && self.waits == expected.waits
+    }
+
+    /// Every index entry of a waiter that comes after all indexed ones.
+    fn index(&mut self, seq: Seq, waiter: &Waiter) {
+        self.order.push_back(seq);
+        self.by_ticket.insert(waiter.row.ticket, seq);
+        let key = waiter.row.key.as_ref().map(|row| (row.key.clone(), seq));
+        self.by_key.extend(key);
+        for open in &waiter.open {
+            self.by_request.insert(open.request, seq);
+            let until = open.parked.and_then(|parked| parked.until);
+            self.waits.extend(until.map(|at| (at, open.request)));
+        }
+        if let Told::By(request) = waiter.told {
+            self.by_request.insert(request, seq);
+        }
+        match waiter.presence {
+            Presence::Open => _ = self.near.insert(seq),
+            Presence::Near(at) => {
+                self.near.insert(seq);
+                self.due.insert((at, seq));
+            }
+            Presence::Far(at) => _ = self.due.insert((at, seq)),
+        }
     }
 }
 

@@ -231,12 +231,12 @@ api_tests! {
 
     fn a_waiting_request_outlives_the_keep_alive_and_request_times(store) {
         let app = Server::start_with(store, &[
-            ("KEEP_ALIVE_SECONDS", "0.2"), ("REQUEST_TIMEOUT_SECONDS", "0.2"), ("BODY_TIMEOUT_SECONDS", "0.2"),
+            ("KEEP_ALIVE_SECONDS", "1"), ("REQUEST_TIMEOUT_SECONDS", "1"), ("BODY_TIMEOUT_SECONDS", "1"),
         ]);
         app.create("printer", 0).expect(201);
         let (holder, _) = app.hold("printer/s");
         let mut waiter = app.wait("printer/s");
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(2500));
         assert!(waiter.is_silent());
         app.unlock("printer/s", &holder).expect(200);
         assert_eq!(waiter.answer().json()["locked"], true);

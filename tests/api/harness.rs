@@ -1,6 +1,7 @@
 //! Starts the server as the binary does, in this process, on a free port and a store of its own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::client::{Answer, Call, Connection, until};
+use crate::database::Database;
 
 pub const READ: &str = "key-to-read";
 pub const LOCK: &str = "key-to-lock";
@@ -26,6 +28,7 @@ pub const STRANGE_TICKET: &str = "0123456789abcdef0123456789abcdef";
 pub enum Store {
     Memory,
     Sqlite,
+    Mysql,
 }
 
 /// Each function becomes one test per store.
@@ -40,6 +43,14 @@ macro_rules! api_tests {
         mod sqlite {
             $(#[test] fn $name() { super::$name(crate::harness::Store::Sqlite) })*
         }
+
+        mod mysql {
+            $(#[test] fn $name() {
+                if !crate::database::Database::is_skipped() {
+                    super::$name(crate::harness::Store::Mysql)
+                }
+            })*
+        }
     };
 }
 
@@ -51,6 +62,14 @@ macro_rules! durable_tests {
         mod sqlite {
             $(#[test] fn $name() { super::$name(crate::harness::Store::Sqlite) })*
         }
+
+        mod mysql {
+            $(#[test] fn $name() {
+                if !crate::database::Database::is_skipped() {
+                    super::$name(crate::harness::Store::Mysql)
+                }
+            })*
+        }
     };
 }
 
@@ -58,19 +77,37 @@ macro_rules! durable_tests {
 enum Place {
     Memory,
     Folder(TempDir),
+    Database(Database),
+    /// Another server's.
+    Shared,
 }
 
 impl Place {
     fn new(store: Store) -> Place {
         match store {
             Store::Memory => Place::Memory,
+            Store::Mysql => Place::Database(Database::new().expect("no test of MySQL is left out")),
             Store::Sqlite => Place::Folder(TempDir::new().expect("a temporary folder")),
         }
     }
 
     fn settings(&self) -> Vec<(String, String)> {
         match self {
-            Place::Memory => pairs(&[("STORE", "memory")]),
+            Place::Memory | Place::Shared => pairs(&[("STORE", "memory")]),
+            Place::Database(database) => {
+                let options = database.options();
+                pairs(&[
+                    ("STORE", "mysql"),
+                    ("MYSQL_HOST", &options.host),
+                    ("MYSQL_PORT", &options.port.to_string()),
+                    ("MYSQL_DATABASE", &options.database),
+                    ("MYSQL_USER", &options.user),
+                    ("MYSQL_PASSWORD", &options.password),
+                    ("MYSQL_POOL_SIZE", "2"),
+                    // A machine that stalls must not end it.
+                    ("INSTANCE_LEASE_SECONDS", "30"),
+                ])
+            }
             Place::Folder(folder) => {
                 let path = folder.path().join("resources.db");
                 let path = path.to_str().expect("a path in UTF-8");
@@ -88,12 +125,16 @@ fn pairs(settings: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// The settings of a test: those given win over these.
-fn settings(place: &Place, given: &[(&str, &str)]) -> Settings {
+fn settings(place: &Place, given: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut all = pairs(&[
         ("HTTP_HOST", "127.0.0.1"),
         ("HTTP_PORT", "0"),
         ("HTTP_WORKERS", "1"),
         ("SHUTDOWN_SECONDS", "5"),
+        ("STORE_TIMEOUT_SECONDS", "60"),
+        // A machine that stalls for seconds must not change who is near.
+        ("CLAIM_SECONDS", "600"),
+        ("TICKET_TTL_SECONDS", "600"),
         ("RESOURCE_READ", READ),
         ("RESOURCE_READ_LOCK", LOCK),
         ("RESOURCE_WRITE", WRITE),
@@ -102,7 +143,7 @@ fn settings(place: &Place, given: &[(&str, &str)]) -> Settings {
     all.extend(place.settings());
     // Of two values for one name the later one counts.
     all.extend(pairs(given));
-    Settings::from_pairs(all, None).expect("settings")
+    all
 }
 
 /// A running server. Dropped, it is stopped and everything it stored is removed.
@@ -125,19 +166,54 @@ impl Server {
     pub fn start_with(store: Store, given: &[(&str, &str)]) -> Server {
         let place = Place::new(store);
         let (address, running) = launch(settings(&place, given));
-        Server {
+        let server = Server {
             address,
             running: Some(running),
             place,
+        };
+        if store == Store::Mysql {
+            server.until_it_serves();
         }
+        server
     }
 
     /// Stops, and starts again on the same store.
     pub fn restart_with(&mut self, given: &[(&str, &str)]) {
         self.stop();
+        self.start_again(given);
+    }
+
+    /// On the same store, after `stop`.
+    pub fn start_again(&mut self, given: &[(&str, &str)]) {
         let (address, running) = launch(settings(&self.place, given));
         self.address = address;
         self.running = Some(running);
+        self.until_it_serves();
+    }
+
+    /// A database may be ours a moment after the server listens.
+    pub fn until_it_serves(&self) {
+        until("the server is ready", || {
+            self.call("GET", "/ready").send().status == 200
+        });
+    }
+
+    /// Another server on the same store.
+    pub fn start_beside(&self) -> Server {
+        let (address, running) = launch(settings(&self.place, &[]));
+        Server {
+            address,
+            running: Some(running),
+            place: Place::Shared,
+        }
+    }
+
+    /// Stops, and goes on as the built program in a process of its own, which can be killed.
+    pub fn restart_as_program(&mut self, given: &[(&str, &str)]) -> Program {
+        self.stop();
+        let program = Program::start(settings(&self.place, given));
+        self.address = program.address;
+        program
     }
 
     /// Asks the server to stop, without waiting until it has.
@@ -147,7 +223,7 @@ impl Server {
         Some(running.thread)
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let ended = self.begin_stop().map(JoinHandle::join);
         let panicked = matches!(ended, Some(Err(_)));
         assert!(!panicked || std::thread::panicking(), "the server panicked");
@@ -283,7 +359,49 @@ impl Drop for Server {
     }
 }
 
-fn launch(settings: Settings) -> (SocketAddr, Running) {
+/// The built program, on a port that was free a moment ago. Dropped, it is killed.
+pub struct Program {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Program {
+    fn start(settings: Vec<(String, String)>) -> Program {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = port.expect("a free port");
+        let folder = TempDir::new().expect("a temporary folder");
+        let child = Command::new(env!("CARGO_BIN_EXE_small-resource-server"))
+            .env_clear()
+            .envs(settings)
+            .env("HTTP_PORT", address.port().to_string())
+            .env("RUST_LOG", "warn")
+            .current_dir(folder.path())
+            .spawn()
+            .expect("the program starts");
+        let program = Program { address, child };
+        until("the program serves", || {
+            let connected = TcpStream::connect(address).is_ok();
+            connected && Call::new(address, "GET", "/ready").send().status == 200
+        });
+        program
+    }
+
+    /// As `kill -9`: it has no time for anything.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a running program");
+        self.child.wait().expect("an end");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn launch(pairs: Vec<(String, String)>) -> (SocketAddr, Running) {
+    let settings = Settings::from_pairs(pairs, None).expect("settings");
     let (started, address) = mpsc::channel();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {

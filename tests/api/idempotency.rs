@@ -3,8 +3,6 @@
 use crate::client::until;
 use crate::harness::{Server, check_granted};
 
-const HELD: [(&str, &str); 2] = [("CLAIM_SECONDS", "3000"), ("TICKET_TTL_SECONDS", "3000")];
-
 api_tests! {
     fn the_same_key_gets_the_same_ticket_while_it_holds(store) {
         let app = Server::start(store);
@@ -109,7 +107,7 @@ api_tests! {
     }
 
     fn a_place_taken_with_a_key_stays_for_the_retry(store) {
-        let app = Server::start_with(store, &HELD);
+        let app = Server::start(store);
         app.create("printer", 0).expect(201);
         let (holder, _) = app.hold("printer/s");
         let lost = app.lock("printer/s").query("wait=60").idempotency_key("k").open();
@@ -126,7 +124,7 @@ api_tests! {
 
     /// The grant and the end of the connection race; either way the retry finds its lock.
     fn a_grant_whose_answer_was_lost_stays_for_the_retry(store) {
-        let app = Server::start_with(store, &HELD);
+        let app = Server::start(store);
         app.create("printer", 0).expect(201);
         for round in 0..6 {
             let key = format!("attempt-{round}");

@@ -11,14 +11,7 @@ use crate::harness::{STRANGE_TICKET, Server, check_granted};
 const PHP: (&str, &str) = ("COMPATIBILITY", "php");
 
 fn start(store: crate::harness::Store) -> Server {
-    Server::start_with(
-        store,
-        &[
-            PHP,
-            ("CLAIM_SECONDS", "3000"),
-            ("TICKET_TTL_SECONDS", "3000"),
-        ],
-    )
+    Server::start_with(store, &[PHP])
 }
 
 api_tests! {

@@ -83,11 +83,11 @@ durable_tests! {
 
     /// Every ticket counts as just seen, so that a release still goes to the first.
     fn after_a_restart_a_release_goes_to_the_first_in_the_queue(store) {
-        let mut app = Server::start_with(store, &[("CLAIM_SECONDS", "3000"), ("TICKET_TTL_SECONDS", "3000")]);
+        let mut app = Server::start(store);
         app.create("printer", 0).expect(201);
         let (holder, _) = app.hold("printer/s");
         let first = app.queue("printer/s");
-        app.restart_with(&[("CLAIM_SECONDS", "3000"), ("TICKET_TTL_SECONDS", "3000")]);
+        app.restart_with(&[]);
         app.unlock("printer/s", &holder).expect(200);
         assert_eq!(app.lock("printer/s").expect(200).json()["position"], 2);
         check_granted(&app.lock("printer/s").ticket(&first).expect(200));
@@ -96,14 +96,21 @@ durable_tests! {
     fn a_lease_gets_its_full_ttl_again(store) {
         let mut app = Server::start(store);
         app.create("printer", 2).expect(201);
-        let (ticket, _) = app.hold("printer/s");
-        app.restart_with(&[]);
-        let start = Instant::now();
-        let mut waiter = app.lock("printer/s").query("wait=60").open();
-        check_granted(&waiter.answer());
-        // It may have been started anew a moment before the clock of this test was read.
-        assert!(start.elapsed() > Duration::from_millis(1500), "{:?}", start.elapsed());
-        app.unlock("printer/s", &ticket).refused(403, "lease_expired");
+        // On a machine that stalls, the lease may be over before the server stops.
+        for _ in 0..5 {
+            let (ticket, _) = app.hold("printer/s");
+            app.stop();
+            let stopped = Instant::now();
+            app.start_again(&[]);
+            let granted = app.lock("printer/s").query("wait=60").expect(200);
+            check_granted(&granted);
+            app.unlock("printer/s", &ticket).refused(403, "lease_expired");
+            if stopped.elapsed() >= Duration::from_secs(2) {
+                return;
+            }
+            app.unlock("printer/s", &granted.ticket()).expect(200);
+        }
+        panic!("the lease ended early every time");
     }
 
     fn a_lease_of_its_own_ttl_and_one_that_never_ends_stay_so(store) {
@@ -222,5 +229,39 @@ durable_tests! {
         let (ticket, _) = app.hold("printer/s");
         app.put("printer/s", "2").ticket(&ticket).expect(204);
         assert!(app.is_locked("printer"));
+    }
+
+    fn what_was_answered_outlives_a_kill(store) {
+        // An instance that was killed is waited for this long.
+        let given: &[(&str, &str)] = &[("INSTANCE_LEASE_SECONDS", "3")];
+        let mut app = Server::start(store);
+        let program = app.restart_as_program(given);
+        app.create("printer", 0).expect(201);
+        let (holder, token) = app.hold("printer/s");
+        let queue: Vec<String> = (0..3).map(|_| app.queue("printer/s")).collect();
+        let text = " [\"é\", 1e999]";
+        app.put("printer/s", text).ticket(&holder).expect(204);
+        program.kill();
+
+        let program = app.restart_as_program(given);
+        assert_eq!(app.data("printer/s"), text);
+        app.lock("printer/s").query("queue=0").refused(409, "locked");
+        let kept = app.lock("printer/s").ticket(&holder).expect(200);
+        assert_eq!(kept.token(), token);
+        for (index, ticket) in queue.iter().enumerate() {
+            let place = app.lock("printer/s").ticket(ticket).expect(200);
+            assert_eq!(place.json()["position"], index + 1);
+            assert_eq!(place.ticket(), *ticket);
+        }
+        app.unlock("printer/s", &holder).expect(200);
+        let granted = app.lock("printer/s").ticket(&queue[0]).expect(200);
+        assert!(granted.token() > token);
+        program.kill();
+
+        app.restart_with(given);
+        app.unlock("printer/s", &holder).expect(200);
+        let kept = app.lock("printer/s").ticket(&queue[0]).expect(200);
+        assert_eq!((kept.ticket(), kept.token()), (granted.ticket(), granted.token()));
+        assert_eq!(app.waiting("printer"), 2);
     }
 }

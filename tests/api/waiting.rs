@@ -162,7 +162,7 @@ api_tests! {
     }
 
     fn a_waiter_that_hangs_up_leaves_at_once(store) {
-        let app = Server::start_with(store, &[("CLAIM_SECONDS", "3000"), ("TICKET_TTL_SECONDS", "3000")]);
+        let app = Server::start(store);
         app.prepare("printer");
         app.hold("printer/s");
         app.wait("printer/s").hang_up();
@@ -179,7 +179,7 @@ api_tests! {
     }
 
     fn those_behind_one_that_hung_up_move_up(store) {
-        let app = Server::start_with(store, &[("CLAIM_SECONDS", "3000"), ("TICKET_TTL_SECONDS", "3000")]);
+        let app = Server::start(store);
         app.create("printer", 0).expect(201);
         let (holder, _) = app.hold("printer/s");
         let first = app.wait("printer/s");
@@ -192,7 +192,7 @@ api_tests! {
 
     /// The end of the connection and the release arrive together.
     fn a_lock_granted_to_a_client_that_is_gone_goes_on_to_the_next(store) {
-        let app = Server::start_with(store, &[("CLAIM_SECONDS", "3000"), ("TICKET_TTL_SECONDS", "3000")]);
+        let app = Server::start(store);
         app.create("printer", 0).expect(201);
         for round in 0..12 {
             let (holder, _) = app.hold("printer/s");
@@ -212,7 +212,7 @@ api_tests! {
     }
 
     fn a_ticket_that_its_client_knows_outlives_a_broken_connection(store) {
-        let app = Server::start_with(store, &[("CLAIM_SECONDS", "3000"), ("TICKET_TTL_SECONDS", "3000")]);
+        let app = Server::start(store);
         app.create("printer", 0).expect(201);
         let (holder, _) = app.hold("printer/s");
         let ticket = app.queue("printer/s");

@@ -315,6 +315,17 @@ fn nobody_is_told_a_ttl_beyond_max_lease_seconds() {
 }
 
 #[test]
+fn a_lease_that_is_about_to_reach_max_lease_seconds_is_not_told_as_one_without_expiry() {
+    let mut world = capped(10);
+    let grant = world.ask().ttl(30).grant();
+    world.pass(9_500);
+    let Answer::Renewed { ttl, .. } = world.renew(grant.ticket, None) else {
+        panic!("not renewed");
+    };
+    assert_eq!(ttl, Seconds::ONE);
+}
+
+#[test]
 fn a_refused_renewal_changes_nothing() {
     let mut world = World::new();
     let holder = world.ask().ttl(10).grant();

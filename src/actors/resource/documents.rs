@@ -166,11 +166,12 @@ impl Documents {
     /// The budget wants a document's memory.
     pub fn evict(&mut self, evict: &Evict, committed: u64) {
         self.shell.budget.answered(evict.bytes);
-        if let Some(cell) = self.cells.get_mut(&evict.selector) {
-            if cell.stamp == evict.stamp && cell.json.is_some() {
-                cell.asked_back = true;
-                self.asked_back += 1;
-            }
+        if let Some(cell) = self.cells.get_mut(&evict.selector)
+            && cell.stamp == evict.stamp
+            && cell.json.is_some()
+        {
+            cell.asked_back = true;
+            self.asked_back += 1;
         }
         self.give_back(committed);
     }

@@ -1,6 +1,6 @@
 //! A resource actor at work: requests in, core commands, rows out, answers once they are durable.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +9,18 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::documents::{Documents, Known};
+use super::report::Account;
 use super::{ResourceActor, Stage, closed};
+use crate::actors::caller::Caller;
+use crate::actors::events::Kind as Happened;
 use crate::actors::gate::Closed;
 use crate::actors::messages::{Call, Commit, Description, Document, Evict, Op, Reply, Wait};
 use crate::actors::persistence::LoadData;
 use crate::actors::shell::Shell;
 use crate::lock::rows::HeadRow;
 use crate::lock::{
-    Answer, Bearer, Command, LockState, Millis, Outcome, Patience, RequestId, Seconds, Selector,
-    Ticket,
+    Answer, Bearer, Command, FencingToken, LockState, Millis, Outcome, Owner, Patience, RequestId,
+    Seconds, Selector, Ticket,
 };
 use crate::store::{ResourceId, Snapshot, StoreError, StoredData};
 
@@ -29,19 +32,24 @@ pub struct Resource {
 }
 
 /// What an open request is about, as far as its answer needs it.
-enum Kind {
+pub(super) enum Kind {
     Plain,
     Get(Selector),
     /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
-    GetAbsent,
+    GetAbsent(Bearer),
     Write(Selector, Bytes),
     DeleteSelector(Selector),
     Delete,
+    /// Why.
+    Force(Owner),
 }
 
-struct Open {
+pub(super) struct Open {
     reply: oneshot::Sender<Reply>,
-    kind: Kind,
+    pub(super) kind: Kind,
+    pub(super) caller: Caller,
+    /// When it arrived.
+    pub(super) since: Millis,
     /// While it waits for the lock.
     permit: Option<WaiterPermit>,
 }
@@ -57,8 +65,9 @@ impl Drop for WaiterPermit {
 
 pub struct Live {
     /// `None`: no resource of this name exists.
-    resource: Option<Resource>,
-    open: HashMap<RequestId, Open>,
+    pub(super) resource: Option<Resource>,
+    pub(super) open: BTreeMap<RequestId, Open>,
+    pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
     unsettled: VecDeque<(u64, RequestId, Reply)>,
     /// Requests that wait for a document to be loaded.
@@ -76,10 +85,11 @@ pub struct Live {
 const ABSENT_STAYS_MS: Millis = 1_000;
 
 impl Live {
-    pub fn new(resource: Option<Resource>) -> Live {
+    pub fn new(resource: Option<Resource>, account: Account) -> Live {
         Live {
             resource,
-            open: HashMap::new(),
+            account,
+            open: BTreeMap::new(),
             unsettled: VecDeque::new(),
             reading: HashMap::new(),
             orphans: Vec::new(),
@@ -101,15 +111,15 @@ impl Live {
     }
 
     fn unpark(&mut self, open: &Open) {
-        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind) {
-            if let Some(resource) = &mut self.resource {
-                resource.documents.unpin(selector, self.committed);
-            }
+        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind)
+            && let Some(resource) = &mut self.resource
+        {
+            resource.documents.unpin(selector, self.committed);
         }
     }
 
     pub fn answer_all(&mut self, reply: &Reply) {
-        for (_, open) in self.open.drain() {
+        for (_, open) in std::mem::take(&mut self.open) {
             let _ = open.reply.send(reply.clone());
         }
         for call in self.reading.drain().flat_map(|(_, calls)| calls) {
@@ -153,6 +163,14 @@ impl Resource {
             holder: self.core.holder(&shell.terms(), shell.clock.now()),
             waiting: self.core.waiting(),
             selectors: self.documents.total(),
+        }
+    }
+
+    /// The fencing token of the lease, if this is its holder.
+    fn token_of(&self, bearer: Bearer) -> Option<FencingToken> {
+        match bearer {
+            Bearer::Ticket(ticket) => self.core.token_of(ticket),
+            Bearer::Nobody | Bearer::Stranger => None,
         }
     }
 
@@ -208,7 +226,7 @@ impl ResourceActor {
             return self.reply(call, Reply::NoResource, ctx);
         };
         let fresh = self.shell.fresh_ticket();
-        let request = call.request;
+        let (request, caller) = (call.request, call.caller.clone());
         let full = self.is_full();
         let (kind, command) = match call.op {
             Op::Create { .. } => return,
@@ -225,7 +243,7 @@ impl ResourceActor {
                 bearer,
                 ..
             } if !exists && !self.shell.terms().rules.get_locks_unwritten => {
-                (Kind::GetAbsent, Command::Touch { request, bearer })
+                (Kind::GetAbsent(bearer), Command::Touch { request, bearer })
             }
             Op::Acquire {
                 selector,
@@ -264,8 +282,9 @@ impl ResourceActor {
                     patience,
                 },
             ),
-            Op::DeleteSelector { .. } if !exists => {
-                return self.reply(call, Reply::NoSelector, ctx);
+            Op::DeleteSelector { bearer, .. } if !exists => {
+                let token = self.resource().and_then(|r| r.token_of(bearer));
+                return self.reply(call, Reply::NoSelector(token), ctx);
             }
             Op::DeleteSelector { selector, bearer } => (
                 Kind::DeleteSelector(selector),
@@ -287,10 +306,13 @@ impl ResourceActor {
                 },
             ),
             Op::Unlock { bearer } => (Kind::Plain, Command::Unlock { request, bearer }),
-            Op::ForceUnlock { token } => (Kind::Plain, Command::ForceUnlock { request, token }),
+            Op::ForceUnlock { token, reason } => {
+                (Kind::Force(reason), Command::ForceUnlock { request, token })
+            }
             Op::Touch { bearer } => (Kind::Plain, Command::Touch { request, bearer }),
         };
-        self.open_and_apply(request, call.reply, kind, command, ctx);
+        let open = self.opened(call.reply, kind, caller);
+        self.open_and_apply(request, open, command, ctx);
     }
 
     fn is_full(&mut self) -> bool {
@@ -323,21 +345,25 @@ impl ResourceActor {
         })
     }
 
+    fn opened(&self, reply: oneshot::Sender<Reply>, kind: Kind, caller: Caller) -> Open {
+        Open {
+            reply,
+            kind,
+            caller,
+            since: self.shell.clock.mono(),
+            permit: None,
+        }
+    }
+
     fn open_and_apply(
         &mut self,
         request: RequestId,
-        reply: oneshot::Sender<Reply>,
-        kind: Kind,
+        open: Open,
         command: Command,
         ctx: &mut Context<Self>,
     ) {
         let Some(live) = self.live() else {
             return;
-        };
-        let open = Open {
-            reply,
-            kind,
-            permit: None,
         };
         live.open.insert(request, open);
         let Some(outcome) = self.apply(command) else {
@@ -411,8 +437,8 @@ impl ResourceActor {
             core: LockState::new(timeout, floor),
             documents: Documents::new(shell, 0),
         });
-        log::info!("resource {} created", self.name);
-        self.open_call(call.request, call.reply);
+        self.report_change(Happened::Created, &call.caller, None, None);
+        self.open_call(call.request, call.reply, call.caller);
         self.store(
             snapshot,
             vec![(call.request, Reply::Created { id, timeout })],
@@ -420,13 +446,9 @@ impl ResourceActor {
         );
     }
 
-    fn open_call(&mut self, request: RequestId, reply: oneshot::Sender<Reply>) {
+    fn open_call(&mut self, request: RequestId, reply: oneshot::Sender<Reply>, caller: Caller) {
+        let open = self.opened(reply, Kind::Plain, caller);
         if let Some(live) = self.live() {
-            let open = Open {
-                reply,
-                kind: Kind::Plain,
-                permit: None,
-            };
             live.open.insert(request, open);
         }
     }
@@ -440,7 +462,7 @@ impl ResourceActor {
             let _ = call.reply.send(reply);
             return;
         }
-        self.open_call(call.request, call.reply);
+        self.open_call(call.request, call.reply, call.caller);
         self.hold_or_deliver(vec![(call.request, reply)], ctx);
     }
 
@@ -461,7 +483,11 @@ impl ResourceActor {
             let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
             Some(Reply::Read { document, ticket })
         });
-        self.reply(call, found.unwrap_or(Reply::NoSelector), ctx);
+        let reply = found.unwrap_or_else(|| {
+            let token = self.resource().and_then(|r| r.token_of(bearer));
+            Reply::NoSelector(token)
+        });
+        self.reply(call, reply, ctx);
     }
 
     // ---- documents ---------------------------------------------------------------------------------
@@ -555,6 +581,7 @@ impl ResourceActor {
 
     /// Turns the core's outcome into rows and replies.
     fn settle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
+        self.report(&outcome);
         let name = self.name.clone();
         let Some(id) = self.resource().map(|resource| resource.id.clone()) else {
             return;
@@ -569,11 +596,9 @@ impl ResourceActor {
                 replies.push((request, reply));
             }
         }
-        for event in &outcome.events {
-            log::debug!("resource {}: {event:?}", self.name);
-        }
         let orphans = self.take_orphans();
-        replies.extend(orphans.iter().map(|request| (*request, Reply::NoSelector)));
+        let gone = |request: &RequestId| (*request, Reply::NoSelector(None));
+        replies.extend(orphans.iter().map(gone));
         self.store(snapshot, replies, ctx);
         for request in orphans {
             self.command(Command::Vanished { request }, ctx);
@@ -590,7 +615,7 @@ impl ResourceActor {
             if let Some(mut open) = live.open.remove(request) {
                 live.unpark(&open);
                 open.permit = None;
-                open.kind = Kind::GetAbsent;
+                open.kind = Kind::GetAbsent(Bearer::Nobody);
                 live.open.insert(*request, open);
             }
         }
@@ -608,23 +633,28 @@ impl ResourceActor {
         let me = ctx.address().downgrade();
         let shell = self.shell.clone();
         let live = self.live()?;
-        let mut open = live.open.remove(&request)?;
-        live.unpark(&open);
-        open.permit = None;
-        let commit = live.sent + 1;
+        let open = live.open.get_mut(&request)?;
         let kind = std::mem::replace(&mut open.kind, Kind::Plain);
-        live.open.insert(request, open);
+        let caller = open.caller.clone();
+        if let (Some(_), Kind::Get(selector)) = (open.permit.take(), &kind)
+            && let Some(resource) = &mut live.resource
+        {
+            resource.documents.unpin(selector, live.committed);
+        }
+        let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
         Some(match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
                 let row = resource.documents.write(&selector, json, commit, me);
-                snapshot.document(selector, Some(row));
+                snapshot.document(selector.clone(), Some(row));
+                self.report_change(Happened::Written, &caller, token, Some(&selector));
                 Reply::Written { token }
             }
             (Kind::DeleteSelector(selector), Answer::Writable { token }) => {
                 resource.documents.delete(&selector);
                 snapshot.document(selector.clone(), None);
                 self.end_gets_of(&selector);
+                self.report_change(Happened::SelectorDeleted, &caller, token, Some(&selector));
                 Reply::Deleted { token }
             }
             (Kind::Delete, Answer::Deletable) => {
@@ -632,10 +662,11 @@ impl ResourceActor {
                 shell.raise_floor(token);
                 snapshot.remove(token);
                 live.resource = None;
-                log::info!("resource {} deleted", self.name);
+                self.report_end_by_deletion();
+                self.report_change(Happened::Deleted, &caller, Some(token), None);
                 Reply::Deleted { token: None }
             }
-            (Kind::GetAbsent, _) => Reply::NoSelector,
+            (Kind::GetAbsent(bearer), _) => Reply::NoSelector(resource.token_of(bearer)),
             (_, Answer::Gone) => Reply::NoResource,
             (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
             (Kind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
@@ -677,6 +708,7 @@ impl ResourceActor {
     ) {
         let changes = !snapshot.is_empty();
         let inline = changes && self.shell.store.commit_inline(&snapshot);
+        self.show();
         let incarnation = self.incarnation;
         let Some(live) = self.live() else {
             return;
@@ -688,6 +720,7 @@ impl ResourceActor {
         let seq = live.sent;
         if inline {
             live.committed = seq;
+            self.shell.metrics.store.inline_commits.inc();
         }
         self.hold_or_deliver(replies, ctx);
         if send {

@@ -7,20 +7,23 @@
 
 mod documents;
 mod live;
+mod report;
 
 use std::sync::Arc;
 
 use actix::prelude::*;
 
+use super::board::Board;
 use super::gate::Closed;
 use super::messages::{Abandon, Call, Committed, EndWaits, Evict, Load, Reply, Retired, Vanished};
 use super::persistence::{Left, Persistence};
 use super::registry::Registry;
 use super::shell::Shell;
-use crate::lock::{Command, LockState, ResourceName};
+use crate::lock::{Command, LockState, ResourceName, Ticket};
 use crate::store::{StoreError, StoredResource};
 use documents::Documents;
 use live::{Live, Resource};
+use report::Account;
 
 enum Stage {
     /// Reading from the store; these wait.
@@ -32,6 +35,7 @@ enum Stage {
 
 pub struct ResourceActor {
     name: ResourceName,
+    board: Arc<Board>,
     generation: u64,
     /// Of the store, when this actor was started. Memory of an earlier one must not be believed.
     incarnation: u64,
@@ -44,6 +48,7 @@ pub struct ResourceActor {
 impl ResourceActor {
     pub fn new(
         name: ResourceName,
+        board: Arc<Board>,
         generation: u64,
         incarnation: u64,
         shell: Arc<Shell>,
@@ -52,6 +57,7 @@ impl ResourceActor {
     ) -> ResourceActor {
         ResourceActor {
             name,
+            board,
             generation,
             incarnation,
             shell,
@@ -74,8 +80,12 @@ impl ResourceActor {
             Ok(_) => return self.refuse(calls, &Reply::Moved),
             Err(error) => return self.refuse(calls, &Reply::Closed(closed(&error))),
         };
-        let resource = stored.map(|stored| self.restore(stored));
-        self.stage = Stage::Live(Box::new(Live::new(resource)));
+        let live = match stored {
+            Some(stored) => self.restore(stored),
+            None => Live::new(None, Account::default()),
+        };
+        self.stage = Stage::Live(Box::new(live));
+        self.show();
         self.command(Command::Tick, ctx);
         for call in calls {
             self.call(call, ctx);
@@ -83,7 +93,7 @@ impl ResourceActor {
         self.schedule(ctx);
     }
 
-    fn restore(&self, stored: StoredResource) -> Resource {
+    fn restore(&self, stored: StoredResource) -> Live {
         let terms = self.shell.terms();
         let now = self.shell.clock.now();
         let leases_from = self.shell.leases_from().min(now.mono);
@@ -92,11 +102,17 @@ impl ResourceActor {
             // Never granted: it starts above whatever a deleted resource of its name reached.
             lock.head.token = self.shell.floor();
         }
-        Resource {
+        let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
+        let core = LockState::restore(stored.timeout, lock, &terms, now, leases_from);
+        let holder = core.holder(&terms, now);
+        let account =
+            Account::restored(holder.as_ref(), waiting.into_iter(), now.mono, &self.shell);
+        let resource = Resource {
             id: stored.id,
-            core: LockState::restore(stored.timeout, lock, &terms, now, leases_from),
+            core,
             documents: Documents::new(self.shell.clone(), stored.selectors),
-        }
+        };
+        Live::new(Some(resource), account)
     }
 
     /// Ends this actor's part: everything that is open gets `reply`, everything that comes gets
@@ -107,6 +123,8 @@ impl ResourceActor {
             Stage::Live(mut live) => {
                 live.cancel_timer(ctx);
                 live.answer_all(reply);
+                self.board.show_absent();
+                self.shell.metrics.actors.retired.inc();
                 self.leave_registry();
             }
             Stage::Retired => {}

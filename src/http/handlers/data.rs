@@ -30,7 +30,7 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
             selector: selector.clone(),
             bearer,
         };
-        let reply = worker.ask(&name, op).await?;
+        let reply = worker.ask(&req, &name, op).await?;
         return respond::read(&selector, reply, raw, worker.selectors_max());
     }
     let wait = query.wait(worker.wait_max)?;
@@ -42,7 +42,7 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
         key: idempotency_key(&req)?,
         wait: wait.map_or(Wait::Default, Wait::For),
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::get_locked(&selector, reply, raw, worker.selectors_max())
 }
 
@@ -51,14 +51,14 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
     authorize(&req, &worker, Right::Write)?;
     let (name, selector) = (name(&req)?, selector(&req)?);
     let release = Query::of(&req)?.flag("unlock")?.unwrap_or(false);
-    let json = json_text(body(payload, &worker).await?)?;
+    let json = json_text(body(&req, payload, &worker).await?)?;
     let op = Op::Write {
         selector,
         json,
         bearer: bearer(&req),
         release,
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::changed(reply, worker.selectors_max())
 }
 
@@ -70,6 +70,6 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
         selector,
         bearer: bearer(&req),
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::changed(reply, worker.selectors_max())
 }

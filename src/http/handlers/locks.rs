@@ -3,8 +3,8 @@
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
 
+use crate::actors::Op;
 use crate::actors::messages::Wait;
-use crate::actors::{Op, Reply};
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
@@ -13,7 +13,7 @@ use crate::http::request::{
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
-use crate::lock::{Answer, FencingToken, Owner};
+use crate::lock::{FencingToken, Owner};
 
 const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds}"#;
 
@@ -43,7 +43,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
     let (name, _) = (name(&req)?, selector(&req)?);
     let wait = wait(&Query::of(&req)?, &worker)?;
     let key = idempotency_key(&req)?;
-    let body = body(payload, &worker).await?;
+    let body = body(&req, payload, &worker).await?;
     let body: LockBody = parse_json(&body, Some(LockBody::default()), LOCK_ACCEPTS)?;
     let op = Op::Acquire {
         selector: None,
@@ -53,7 +53,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         key,
         wait,
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::lock(reply, worker.selectors_max())
 }
 
@@ -62,7 +62,7 @@ pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
     let (name, _) = (name(&req)?, selector(&req)?);
     let bearer = bearer(&req);
-    let reply = worker.ask(&name, Op::Unlock { bearer }).await?;
+    let reply = worker.ask(&req, &name, Op::Unlock { bearer }).await?;
     respond::unlock(reply, worker.selectors_max())
 }
 
@@ -70,14 +70,14 @@ pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
 pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
     let (name, _) = (name(&req)?, selector(&req)?);
-    let body = body(payload, &worker).await?;
+    let body = body(&req, payload, &worker).await?;
     let accepts = r#"nothing, or {"ttl": seconds}"#;
     let body: RenewBody = parse_json(&body, Some(RenewBody::default()), accepts)?;
     let op = Op::Renew {
         bearer: bearer(&req),
         ttl: body.ttl,
     };
-    let reply = worker.ask(&name, op).await?;
+    let reply = worker.ask(&req, &name, op).await?;
     respond::renew(reply, worker.selectors_max())
 }
 
@@ -85,21 +85,15 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
 pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Admin)?;
     let name = name(&req)?;
-    let body = body(payload, &worker).await?;
+    let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"reason": "why", "fencingToken": the lease's, or leave it out}"#;
     let body: ForceBody = parse_json(&body, None, accepts)?;
     let reason = Owner::parse(&body.reason)
         .map_err(|error| ApiError::Malformed(format!("The reason {error}.")))?;
     let op = Op::ForceUnlock {
         token: body.fencing_token.map(FencingToken),
+        reason,
     };
-    let reply = worker.ask(&name, op).await?;
-    if let Reply::Lock(Answer::Forced(Some(holder))) = &reply {
-        let owner = holder.owner.as_ref().map_or("(no owner)", Owner::as_str);
-        log::warn!(
-            "resource {name}: lease {} of {owner} forced off: {reason}",
-            holder.token
-        );
-    }
+    let reply = worker.ask(&req, &name, op).await?;
     respond::force_unlock(reply, worker.selectors_max())
 }

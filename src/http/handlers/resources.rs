@@ -5,6 +5,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::actors::listing::Listed;
 use crate::actors::messages::Description;
 use crate::actors::{Op, Reply};
 use crate::http::auth::Right;
@@ -14,7 +15,7 @@ use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HolderBody, ListBody, Time};
 use crate::lock::{ResourceName, Seconds};
-use crate::store::{ListQuery, ListedResource};
+use crate::store::{ListOrder, ListQuery, ListedResource};
 
 /// All but the unreserved characters of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -30,13 +31,13 @@ const PAGE_MAX: usize = 1000;
 /// POST `/resource`.
 pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
-    let body = body(payload, &worker).await?;
+    let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds}"#;
     let body: CreateBody = parse_json(&body, None, accepts)?;
     let name = ResourceName::parse(&body.name)
         .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
     let timeout = body.timeout.unwrap_or(Seconds::ZERO);
-    match worker.ask(&name, Op::Create { timeout }).await? {
+    match worker.ask(&req, &name, Op::Create { timeout }).await? {
         Reply::Created { id, timeout } => {
             let path = utf8_percent_encode(name.as_str(), UNRESERVED);
             Ok(HttpResponse::Created()
@@ -55,7 +56,7 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
 pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
     let name = name(&req)?;
-    match worker.ask(&name, Op::Describe).await? {
+    match worker.ask(&req, &name, Op::Describe).await? {
         Reply::Described(description) => Ok(HttpResponse::Ok().json(described(&description))),
         other => Err(respond::refusal(other, worker.selectors_max())),
     }
@@ -92,35 +93,50 @@ fn stored(row: &ListedResource) -> DescriptionBody<'_> {
     }
 }
 
+/// What `?sort=` says.
+fn order(query: &Query) -> Result<ListOrder, ApiError> {
+    match query.get("sort") {
+        None | Some("name") => Ok(ListOrder::Name),
+        Some("waiting") => Ok(ListOrder::Waiting),
+        Some("held") => Ok(ListOrder::Held),
+        Some(_) => Err(ApiError::Malformed(
+            "The query parameter sort is not accepted: it takes name, waiting or held.".to_owned(),
+        )),
+    }
+}
+
+fn list_query(query: &Query) -> Result<ListQuery, ApiError> {
+    let order = order(query)?;
+    let after = query.get("after").map(str::to_owned);
+    if after.is_some() && order != ListOrder::Name {
+        return Err(ApiError::Malformed(
+            "The query asks to go on after a name in an order that changes all the time: leave out \
+             either after or sort."
+                .to_owned(),
+        ));
+    }
+    Ok(ListQuery {
+        prefix: query.get("prefix").unwrap_or("").to_owned(),
+        after,
+        limit: query.count("limit", PAGE, PAGE_MAX)?,
+        held: query.flag("locked")?,
+        order,
+    })
+}
+
 /// GET `/resource`.
 pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
-    let query = Query::of(&req)?;
-    let limit = query.count("limit", PAGE, PAGE_MAX)?;
-    let list = ListQuery {
-        prefix: query.get("prefix").unwrap_or("").to_owned(),
-        after: query.get("after").map(str::to_owned),
-        // One more than asked for shows whether there is a next page.
-        limit: limit + 1,
-        ..ListQuery::default()
-    };
-    let mut page = worker.router.list(list).await.map_err(ApiError::Closed)?;
+    let query = list_query(&Query::of(&req)?)?;
+    let page = worker.router.page(query).await.map_err(ApiError::Closed)?;
     worker.check_answer()?;
-    let more = page.len() > limit;
-    page.truncate(limit);
-    let resources = page.iter().filter_map(|(row, live)| match live {
-        Some(Reply::Described(description)) => Some(described(description)),
-        // Deleted since the page was read.
-        Some(Reply::NoResource) => None,
-        _ => Some(stored(row)),
+    let resources = page.resources.iter().map(|listed| match listed {
+        Listed::Live(description) => described(description),
+        Listed::Stored(row) => stored(row),
     });
-    let next = page
-        .last()
-        .filter(|_| more)
-        .map(|(row, _)| row.name.as_str());
     Ok(HttpResponse::Ok().json(ListBody {
         resources: resources.collect(),
-        next,
+        next: page.next.as_ref().map(ResourceName::as_str),
     }))
 }
 
@@ -129,6 +145,6 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
     let name = name(&req)?;
     let bearer = bearer(&req);
-    let reply = worker.ask(&name, Op::Delete { bearer }).await?;
+    let reply = worker.ask(&req, &name, Op::Delete { bearer }).await?;
     respond::changed(reply, worker.selectors_max())
 }

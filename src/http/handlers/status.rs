@@ -2,9 +2,11 @@
 //! is shown.
 
 use actix_web::HttpResponse;
+use actix_web::http::header;
 use actix_web::web::Data;
 
 use crate::http::errors::ApiError;
+use crate::http::openapi;
 use crate::http::respond::Response;
 use crate::http::server::Worker;
 use crate::http::wire::StatusBody;
@@ -19,4 +21,29 @@ pub async fn ready(worker: Data<Worker>) -> Response {
     let gate = &worker.router.shell.gate;
     gate.check_ready().map_err(ApiError::Closed)?;
     Ok(HttpResponse::Ok().json(StatusBody { status: "ready" }))
+}
+
+/// GET `/metrics`: Prometheus text.
+pub async fn metrics(worker: Data<Worker>) -> Response {
+    let text = worker.router.shell.render_metrics().map_err(|error| {
+        log::error!("the metrics cannot be shown: {error}");
+        ApiError::Refused
+    })?;
+    Ok(HttpResponse::Ok()
+        .insert_header((
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        ))
+        .body(text))
+}
+
+/// GET `/openapi.json`.
+pub async fn openapi(worker: Data<Worker>) -> Response {
+    let text = openapi::text(worker.wait_max).map_err(|error| {
+        log::error!("the OpenAPI document cannot be written: {error}");
+        ApiError::Refused
+    })?;
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .body(text))
 }

@@ -1,0 +1,82 @@
+//! Who sent a request, as far as a log line needs it. Small and cheap to copy: it is made for every request
+//! and written out for few.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What `X-Request-Id` says. Visible ASCII, so that it cannot be mistaken for more than one word of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestTag {
+    /// Made by this server: a number of the process's worker, then one of the request.
+    Made { worker: u32, number: u64 },
+    /// Taken from the client.
+    Given(Arc<str>),
+}
+
+/// Longest `X-Request-Id` that is taken from a client, in characters.
+pub const REQUEST_TAG_MAX: usize = 128;
+
+impl RequestTag {
+    /// 1 to [`REQUEST_TAG_MAX`] visible ASCII characters.
+    pub fn parse(text: &[u8]) -> Option<RequestTag> {
+        let fits = (1..=REQUEST_TAG_MAX).contains(&text.len());
+        let visible = text.iter().all(u8::is_ascii_graphic);
+        let text = std::str::from_utf8(text).ok()?;
+        (fits && visible).then(|| RequestTag::Given(Arc::from(text)))
+    }
+}
+
+impl fmt::Display for RequestTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestTag::Made { worker, number } => write!(f, "{worker:08x}-{number:x}"),
+            RequestTag::Given(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The client behind a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The peer, or whom a trusted proxy names. `None`: not known.
+    pub address: Option<IpAddr>,
+    pub tag: RequestTag,
+}
+
+impl Caller {
+    /// For what the server does by itself.
+    pub const NOBODY: Caller = Caller {
+        address: None,
+        tag: RequestTag::Made {
+            worker: 0,
+            number: 0,
+        },
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_1_to_128_visible_ascii_characters() {
+        let longest = "x".repeat(128);
+        for text in ["a", "0af7651916cd43dd8448eb211c80319c", "{~}", &longest] {
+            let tag = RequestTag::parse(text.as_bytes()).unwrap();
+            assert_eq!(tag.to_string(), text);
+        }
+        let too_long = "x".repeat(129);
+        for text in ["", "two words", "a\nb", "\u{7f}", "é", &too_long] {
+            assert_eq!(RequestTag::parse(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn made_tags_are_distinct_and_can_be_taken_back() {
+        let tag = |worker, number| RequestTag::Made { worker, number }.to_string();
+        assert_eq!(tag(0xabc, 0x10), "00000abc-10");
+        assert_ne!(tag(1, 2), tag(2, 1));
+        assert!(RequestTag::parse(tag(u32::MAX, u64::MAX).as_bytes()).is_some());
+    }
+}

@@ -1,0 +1,284 @@
+//! Listing resources: the committed rows, and for each resource that is live what its actor knows.
+//!
+//! A row can be older than what an actor knows in two ways: its change is being committed, or it is one
+//! that no row shows (a waiter that was not told its ticket yet, a lock that is reserved). So where the
+//! order or the filter depends on the lock, the live resources are looked through first, by their boards,
+//! then the rows are read, and at last every live resource among both is asked itself. What is not live
+//! cannot have changed since its row was written.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+
+use actix::prelude::*;
+use futures_util::future::join_all;
+
+use super::board::{Board, Sight};
+use super::caller::Caller;
+use super::gate::Closed;
+use super::messages::{Description, FindLive, Op, Reply};
+use super::persistence::List;
+use super::router::Router;
+use crate::lock::ResourceName;
+use crate::store::{ListOrder, ListQuery, ListedResource};
+
+/// A resource on a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// As its actor describes it.
+    Live(Description),
+    /// As it is stored; no actor keeps it.
+    Stored(ListedResource),
+}
+
+/// One page of resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub resources: Vec<Listed>,
+    /// What to ask for `after`; `None`: that is all, or the order knows no next page.
+    pub next: Option<ResourceName>,
+}
+
+/// To the registry: the names of live resources that come first in the order of the query and are wanted
+/// by its filter, at most as many as it asks for.
+#[derive(Message)]
+#[rtype(result = "Vec<ResourceName>")]
+pub struct Survey(pub ListQuery);
+
+/// Looks through the boards of all live resources. Takes time in proportion to their number, and memory
+/// in proportion to the page.
+pub fn survey<'a>(
+    live: impl Iterator<Item = (&'a ResourceName, &'a Arc<Board>)>,
+    query: &ListQuery,
+) -> Vec<ResourceName> {
+    let mut best: BinaryHeap<(u64, &ResourceName)> = BinaryHeap::new();
+    for (name, board) in live {
+        let Some(sight) = board.read().filter(|sight| sight.is_wanted(query)) else {
+            continue;
+        };
+        if !query.names(name) {
+            continue;
+        }
+        let place = (sight.rank(query.order), name);
+        if best.len() < query.limit {
+            best.push(place);
+        } else if best.peek().is_some_and(|worst| place < *worst) {
+            best.pop();
+            best.push(place);
+        }
+    }
+    best.into_iter().map(|(_, name)| name.clone()).collect()
+}
+
+impl ListQuery {
+    /// Is a resource of this name asked for, as far as its name tells?
+    fn names(&self, name: &ResourceName) -> bool {
+        let past = self.order != ListOrder::Name
+            || self
+                .after
+                .as_deref()
+                .is_none_or(|after| name.as_str() > after);
+        past && name.as_str().starts_with(&self.prefix)
+    }
+}
+
+impl Listed {
+    pub fn name(&self) -> &ResourceName {
+        match self {
+            Listed::Live(description) => &description.name,
+            Listed::Stored(row) => &row.name,
+        }
+    }
+
+    fn sight(&self) -> Sight {
+        match self {
+            Listed::Live(description) => Sight {
+                waiting: description.waiting,
+                locked: description.locked,
+                held_since: description.holder.as_ref().map(|h| h.acquired_at),
+            },
+            Listed::Stored(row) => Sight {
+                waiting: row.waiting,
+                locked: row.holder.is_some(),
+                held_since: row.holder.as_ref().map(|h| h.acquired_at),
+            },
+        }
+    }
+
+    fn compare(&self, other: &Listed, order: ListOrder) -> Ordering {
+        let rank = |listed: &Listed| listed.sight().rank(order);
+        rank(self)
+            .cmp(&rank(other))
+            .then_with(|| self.name().cmp(other.name()))
+    }
+}
+
+impl Router {
+    /// The page that the query asks for.
+    pub async fn page(&self, mut query: ListQuery) -> Result<Page, Closed> {
+        let limit = query.limit;
+        // One more than asked for shows whether there is a next page.
+        query.limit += 1;
+        let by_lock = query.held.is_some() || query.order != ListOrder::Name;
+        let seen = match by_lock {
+            true => self.survey(query.clone()).await?,
+            false => Vec::new(),
+        };
+        let rows = self.rows(query.clone()).await?;
+        let horizon = horizon(&query, &seen, &rows);
+        let mut candidates: BTreeMap<ResourceName, Option<ListedResource>> =
+            seen.into_iter().map(|name| (name, None)).collect();
+        candidates.extend(rows.into_iter().map(|row| (row.name.clone(), Some(row))));
+        if let Some(horizon) = &horizon {
+            candidates.retain(|name, _| name <= horizon);
+        }
+        let mut resources = self.describe_all(candidates).await?;
+        resources.retain(|listed| listed.sight().is_wanted(&query));
+        resources.sort_by(|a, b| a.compare(b, query.order));
+        let next = match query.order {
+            ListOrder::Name if resources.len() > limit => {
+                resources.get(limit - 1).map(|last| last.name().clone())
+            }
+            ListOrder::Name => horizon,
+            ListOrder::Waiting | ListOrder::Held => None,
+        };
+        resources.truncate(limit);
+        Ok(Page { resources, next })
+    }
+
+    async fn survey(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
+        let seen = self.registry.send(Survey(query)).await;
+        seen.map_err(|_| Closed::StoreAway)
+    }
+
+    async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, Closed> {
+        match self.persistence.send(List(query)).await {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(_)) | Err(_) => Err(Closed::StoreAway),
+        }
+    }
+
+    /// Asks every live one of these; a row stands for one that is not.
+    async fn describe_all(
+        &self,
+        candidates: BTreeMap<ResourceName, Option<ListedResource>>,
+    ) -> Result<Vec<Listed>, Closed> {
+        let names = candidates.keys().cloned().collect();
+        let live = self.registry.send(FindLive { names }).await;
+        let live = live.map_err(|_| Closed::StoreAway)?;
+        let asked = candidates
+            .into_iter()
+            .zip(live)
+            .map(|((_, row), actor)| async {
+                let reply = match actor {
+                    Some(actor) => self.ask_actor(actor, Op::Describe, Caller::NOBODY).await,
+                    None => Reply::Moved,
+                };
+                match (reply, row) {
+                    (Reply::Described(description), _) => Ok(Some(Listed::Live(description))),
+                    // Retired, or never there.
+                    (Reply::Moved, row) => Ok(row.map(Listed::Stored)),
+                    (Reply::Closed(closed), _) => Err(closed),
+                    // Deleted since it was seen.
+                    _ => Ok(None),
+                }
+            });
+        let answers: Result<Vec<Option<Listed>>, Closed> =
+            join_all(asked).await.into_iter().collect();
+        Ok(answers?.into_iter().flatten().collect())
+    }
+}
+
+/// By name, only names up to here are known to be all there are: past the end of a list that was cut off
+/// there may be others.
+fn horizon(
+    query: &ListQuery,
+    seen: &[ResourceName],
+    rows: &[ListedResource],
+) -> Option<ResourceName> {
+    if query.order != ListOrder::Name {
+        return None;
+    }
+    let last_seen = (seen.len() == query.limit).then(|| seen.iter().max());
+    let last_row = (rows.len() == query.limit).then(|| rows.last().map(|row| &row.name));
+    let ends = [last_seen.flatten(), last_row.flatten()];
+    ends.into_iter().flatten().min().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn boards(all: &[(&str, usize, Option<u64>)]) -> HashMap<ResourceName, Arc<Board>> {
+        let board = |(name, waiting, held_since): &(&str, usize, Option<u64>)| {
+            let board = Board::default();
+            board.show(Sight {
+                waiting: *waiting,
+                locked: held_since.is_some(),
+                held_since: *held_since,
+            });
+            (ResourceName::parse(name).unwrap(), Arc::new(board))
+        };
+        all.iter().map(board).collect()
+    }
+
+    fn ask(all: &[(&str, usize, Option<u64>)], query: &ListQuery) -> Vec<String> {
+        let boards = boards(all);
+        let mut names: Vec<String> = survey(boards.iter(), query)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_survey_keeps_the_best_of_many() {
+        let all: Vec<(String, usize, Option<u64>)> = (0..500)
+            .map(|n| (format!("r{n:03}"), n, Some(10_000 - n as u64)))
+            .collect();
+        let all: Vec<(&str, usize, Option<u64>)> =
+            all.iter().map(|(n, w, h)| (n.as_str(), *w, *h)).collect();
+        let query = |order| ListQuery {
+            limit: 2,
+            order,
+            ..ListQuery::default()
+        };
+        assert_eq!(ask(&all, &query(ListOrder::Waiting)), ["r498", "r499"]);
+        assert_eq!(ask(&all, &query(ListOrder::Held)), ["r498", "r499"]);
+        assert_eq!(ask(&all, &query(ListOrder::Name)), ["r000", "r001"]);
+    }
+
+    #[test]
+    fn a_survey_goes_by_prefix_by_the_lock_and_past_a_name() {
+        let all = [
+            ("a", 0, None),
+            ("b1", 3, Some(50)),
+            ("b2", 0, None),
+            ("b3", 0, Some(40)),
+        ];
+        let query = ListQuery {
+            prefix: "b".to_owned(),
+            limit: 10,
+            ..ListQuery::default()
+        };
+        assert_eq!(ask(&all, &query), ["b1", "b2", "b3"]);
+        let held = ListQuery {
+            held: Some(true),
+            ..query.clone()
+        };
+        assert_eq!(ask(&all, &held), ["b1", "b3"]);
+        let after = ListQuery {
+            after: Some("b1".to_owned()),
+            ..held
+        };
+        assert_eq!(ask(&all, &after), ["b3"]);
+        let free = ListQuery {
+            held: Some(false),
+            ..query
+        };
+        assert_eq!(ask(&all, &free), ["b2"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! What every request leaves behind: an id, a count, a line in the access log.
+//!
+//! The middleware here runs around everything else. It says who the caller is, once, for all that want to
+//! know ([`caller`]), answers `X-Request-Id`, and counts the answer under the route that gave it.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{Error, HttpMessage, HttpRequest};
+
+use super::client;
+use super::errors::{self, ApiError};
+use super::policy::SharedPolicy;
+use super::routes::Route;
+use crate::actors::Caller;
+use crate::actors::caller::RequestTag;
+use crate::metrics::requests::WorkerRequests;
+
+/// What `RUST_LOG` names the lines of the access log by.
+pub const TARGET: &str = "access";
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// One per HTTP worker.
+pub struct Observer {
+    numbers: Arc<WorkerRequests>,
+    policy: SharedPolicy,
+    access_log: bool,
+    worker: u32,
+    next: Cell<u64>,
+}
+
+impl Observer {
+    /// `policy`: knows the proxies to believe. `access_log`: one line per request.
+    pub fn new(numbers: Arc<WorkerRequests>, policy: SharedPolicy, access_log: bool) -> Observer {
+        Observer {
+            numbers,
+            policy,
+            access_log,
+            worker: rand::random(),
+            next: Cell::new(1),
+        }
+    }
+
+    fn tag(&self, request: &ServiceRequest) -> RequestTag {
+        let given = request.headers().get(REQUEST_ID);
+        let given = given.and_then(|value| RequestTag::parse(value.as_bytes()));
+        given.unwrap_or_else(|| {
+            let number = self.next.get();
+            self.next.set(number + 1);
+            RequestTag::Made {
+                worker: self.worker,
+                number,
+            }
+        })
+    }
+
+    fn caller(&self, request: &ServiceRequest) -> Caller {
+        let peer = request.peer_addr().map(|peer| peer.ip());
+        Caller {
+            address: peer.map(|peer| {
+                let trusted = &self.policy.load().trusted_proxies;
+                client::address(peer, request.headers(), trusted)
+            }),
+            tag: self.tag(request),
+        }
+    }
+
+    fn count(&self, seen: &Seen<'_>) {
+        let method = seen.method.as_str();
+        let status = seen.status.as_u16();
+        let route = Route::index(seen.method, seen.path);
+        self.numbers.answered(route, method, status, seen.took);
+        if let Some(code) = seen.code {
+            self.numbers.refused(errors::code_index(code));
+        }
+        if self.access_log {
+            log::info!(target: TARGET, "{seen}");
+        }
+    }
+}
+
+/// A request and how it was answered.
+struct Seen<'a> {
+    caller: &'a Caller,
+    method: &'a Method,
+    path: &'a str,
+    status: StatusCode,
+    code: Option<&'static str>,
+    took: Duration,
+}
+
+impl std::fmt::Display for Seen<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (method, path, status) = (self.method, self.path, self.status.as_u16());
+        // The path as it was sent, percent-encoded; the query is left out.
+        write!(f, "{method} {path} {status}")?;
+        if let Some(code) = self.code {
+            write!(f, " code={code}")?;
+        }
+        write!(f, " ms={:.3}", self.took.as_secs_f64() * 1000.0)?;
+        match self.caller.address {
+            Some(address) => write!(f, " client={address}")?,
+            None => f.write_str(" client=-")?,
+        }
+        write!(f, " request={}", self.caller.tag)
+    }
+}
+
+/// Who sent this request.
+pub fn caller(request: &HttpRequest) -> Caller {
+    let extensions = request.extensions();
+    extensions
+        .get::<Caller>()
+        .cloned()
+        .unwrap_or(Caller::NOBODY)
+}
+
+fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
+    match tag {
+        RequestTag::Given(text) => HeaderValue::from_str(text).ok(),
+        RequestTag::Made { .. } => HeaderValue::try_from(tag.to_string()).ok(),
+    }
+}
+
+/// The middleware.
+pub fn observe<S, B>(
+    observer: &Rc<Observer>,
+    request: ServiceRequest,
+    service: &S,
+) -> impl Future<Output = Result<ServiceResponse<B>, Error>> + use<S, B>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    let began = Instant::now();
+    let observer = observer.clone();
+    let caller = observer.caller(&request);
+    let method = request.method().clone();
+    request.extensions_mut().insert(caller.clone());
+    let answer = service.call(request);
+    async move {
+        let mut response = answer.await?;
+        let api_error = response.response().error();
+        let api_error = api_error.and_then(|error| error.as_error::<ApiError>());
+        observer.count(&Seen {
+            caller: &caller,
+            method: &method,
+            path: response.request().uri().path(),
+            status: response.status(),
+            code: api_error.map(ApiError::code),
+            took: began.elapsed(),
+        });
+        if let Some(value) = header_value(&caller.tag) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        Ok(response)
+    }
+}

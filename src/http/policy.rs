@@ -1,0 +1,55 @@
+//! What may change while the server runs: keys, trusted proxies, the rate limit.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use super::auth::{Keys, Right};
+use super::limit::RateLimit;
+use crate::config::Settings;
+
+/// As the settings were last read.
+#[derive(Default)]
+pub struct Policy {
+    pub keys: Keys,
+    pub trusted_proxies: Vec<IpNet>,
+    /// `None`: off.
+    pub rate: Option<Arc<RateLimit>>,
+}
+
+/// The policy in force, shared by all workers. To load it costs a request next to nothing.
+pub type SharedPolicy = Arc<ArcSwap<Policy>>;
+
+impl Policy {
+    /// Keeps what `before` has counted where the limit is the same.
+    pub fn new(settings: &Settings, before: Option<&Policy>) -> Policy {
+        let per_second = settings.http.rate_limit_per_second;
+        let counted = before.and_then(|policy| policy.rate.clone());
+        let rate = match counted {
+            Some(rate) if rate.per_second() == per_second => Some(rate),
+            _ => RateLimit::new(per_second).map(Arc::new),
+        };
+        Policy {
+            keys: keys(settings),
+            trusted_proxies: settings.http.trusted_proxies.clone(),
+            rate,
+        }
+    }
+}
+
+fn keys(settings: &Settings) -> Keys {
+    let mut keys = Keys::default();
+    let by_right = [
+        (&settings.keys.read, Right::Read),
+        (&settings.keys.read_lock, Right::Lock),
+        (&settings.keys.write, Right::Write),
+        (&settings.keys.admin, Right::Admin),
+    ];
+    for (secrets, right) in by_right {
+        for secret in secrets {
+            keys.add(secret.expose(), right);
+        }
+    }
+    keys
+}

@@ -1,0 +1,400 @@
+//! Numbers for the people who run the server, as `/metrics` shows them in Prometheus' text form.
+//!
+//! A leaf: actors and HTTP workers write here, nothing is read back but by [`Metrics::render`]. No label
+//! ever carries a resource name, an owner, a ticket or a key, so the number of series is fixed.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `mod` | locks, actors, store: one set per server |
+//! | `requests` | requests by route, one set per HTTP worker, so that counting them shares nothing |
+
+pub mod requests;
+
+use std::sync::Arc;
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::lock::{EndReason, Millis};
+use crate::store::StoreError;
+use requests::Requests;
+
+/// What all names start with.
+const PREFIX: &str = "resource_server_";
+/// Why a metric that cannot be registered is a mistake in this file and nothing else.
+const SOUND: &str = "each metric is named once and well";
+
+/// From one millisecond (the actors' clock counts those) to what only a forgotten lock reaches.
+const WAIT_SECONDS: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+const HELD_SECONDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0,
+    86400.0,
+];
+const COMMIT_SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
+const BATCH_SIZES: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
+];
+
+/// One per server.
+pub struct Metrics {
+    registry: Registry,
+    pub locks: LockMetrics,
+    pub actors: ActorMetrics,
+    pub store: StoreMetrics,
+    now: NowMetrics,
+}
+
+/// What became of locks.
+pub struct LockMetrics {
+    grants: IntCounter,
+    wait_seconds: Histogram,
+    held_seconds: Histogram,
+    released: IntCounter,
+    expired: IntCounter,
+    forced_off: IntCounter,
+    deleted: IntCounter,
+    taken_back: IntCounter,
+    waiters_dropped: IntCounter,
+    /// Leases that live actors know of.
+    pub held: IntGauge,
+}
+
+/// How many resources are in memory.
+pub struct ActorMetrics {
+    pub live: IntGauge,
+    pub retired: IntCounter,
+}
+
+/// What the store is given and how it takes it.
+pub struct StoreMetrics {
+    batch_snapshots: Histogram,
+    batch_rows: Histogram,
+    commit_seconds: Histogram,
+    /// Commits that needed no batch, because the store never waits.
+    pub inline_commits: IntCounter,
+    /// Resources whose changes wait for the next batch, and those in the batch under way.
+    pub queue: IntGauge,
+    pub in_flight: IntGauge,
+    errors: IntCounterVec,
+}
+
+/// Read when somebody asks.
+struct NowMetrics {
+    waiters: IntGauge,
+    waiters_max: IntGauge,
+    data_cache_bytes: IntGauge,
+    data_cache_bytes_max: IntGauge,
+    ready: IntGauge,
+    standby: IntGauge,
+    incarnation: IntGauge,
+}
+
+/// The state of the server at the moment of a scrape.
+pub struct Now {
+    pub waiters: usize,
+    pub waiters_max: usize,
+    pub data_cache_bytes: usize,
+    pub data_cache_bytes_max: usize,
+    pub ready: bool,
+    pub standby: bool,
+    /// How often the store was opened.
+    pub incarnation: u64,
+}
+
+/// Makes metrics and enters them in a registry.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        let counter = IntCounter::new(format!("{PREFIX}{name}"), help).expect(SOUND);
+        self.0.register(Box::new(counter.clone())).expect(SOUND);
+        counter
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
+        let options = Opts::new(format!("{PREFIX}{name}"), help);
+        let counters = IntCounterVec::new(options, &[label]).expect(SOUND);
+        self.0.register(Box::new(counters.clone())).expect(SOUND);
+        counters
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        let gauge = IntGauge::new(format!("{PREFIX}{name}"), help).expect(SOUND);
+        self.0.register(Box::new(gauge.clone())).expect(SOUND);
+        gauge
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let options = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec());
+        let histogram = Histogram::with_opts(options).expect(SOUND);
+        self.0.register(Box::new(histogram.clone())).expect(SOUND);
+        histogram
+    }
+}
+
+impl Metrics {
+    /// `store`: the kind of store, for `build_info`.
+    pub fn new(store: &str) -> Metrics {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        build_info(&registry, store);
+        Metrics {
+            locks: LockMetrics::new(&make),
+            actors: ActorMetrics {
+                live: make.gauge("actors_live", "Resources in memory."),
+                retired: make.counter(
+                    "actors_retired_total",
+                    "Resources that left memory because nobody used them.",
+                ),
+            },
+            store: StoreMetrics::new(&make),
+            now: NowMetrics::new(&make),
+            registry,
+        }
+    }
+
+    /// Where HTTP workers count what they answer. `routes` and `codes`: the values that the labels of
+    /// those names can have. To be called once.
+    pub fn requests(
+        &self,
+        routes: &'static [&'static str],
+        codes: &'static [&'static str],
+    ) -> Arc<Requests> {
+        let requests = Arc::new(Requests::new(PREFIX, routes, codes));
+        let collector = requests::Collected::new(requests.clone());
+        self.registry.register(Box::new(collector)).expect(SOUND);
+        requests
+    }
+
+    /// Everything, in Prometheus' text form.
+    ///
+    /// # Errors
+    /// When the encoder refuses a family, which would be a mistake in this module.
+    pub fn render(&self, now: &Now) -> Result<String, prometheus::Error> {
+        self.now.set(now);
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+fn build_info(registry: &Registry, store: &str) {
+    let options = Opts::new(
+        format!("{PREFIX}build_info"),
+        "Always 1; the labels say which version runs on which kind of store.",
+    );
+    let info = IntGaugeVec::new(options, &["version", "store"]).expect(SOUND);
+    let version = env!("CARGO_PKG_VERSION");
+    info.with_label_values(&[version, store]).set(1);
+    registry.register(Box::new(info)).expect(SOUND);
+}
+
+impl LockMetrics {
+    fn new(make: &Maker) -> LockMetrics {
+        let ends = make.counters("lock_ends_total", "Leases that ended, by reason.", "reason");
+        LockMetrics {
+            grants: make.counter("lock_grants_total", "Leases granted."),
+            wait_seconds: make.histogram(
+                "lock_wait_seconds",
+                "From the first request of a ticket to its lease; 0 where the lock was free.",
+                WAIT_SECONDS,
+            ),
+            held_seconds: make.histogram(
+                "lock_held_seconds",
+                "From a lease's grant to its end.",
+                HELD_SECONDS,
+            ),
+            released: ends.with_label_values(&["released"]),
+            expired: ends.with_label_values(&["expired"]),
+            forced_off: ends.with_label_values(&["forced_off"]),
+            deleted: ends.with_label_values(&["deleted"]),
+            taken_back: make.counter(
+                "lock_grants_taken_back_total",
+                "Grants whose client was gone before it was told.",
+            ),
+            waiters_dropped: make.counter(
+                "waiters_dropped_total",
+                "Waiting tickets that were not presented for TICKET_TTL_SECONDS.",
+            ),
+            held: make.gauge("locks_held", "Leases that resources in memory know of."),
+        }
+    }
+
+    pub fn granted(&self, waited: Millis) {
+        self.grants.inc();
+        self.wait_seconds.observe(waited as f64 / 1000.0);
+    }
+
+    pub fn ended(&self, reason: EndReason, held: Millis) {
+        match reason {
+            EndReason::Released => self.released.inc(),
+            EndReason::Expired => self.expired.inc(),
+            EndReason::ForcedOff => self.forced_off.inc(),
+        }
+        self.held_seconds.observe(held as f64 / 1000.0);
+    }
+
+    /// The resource was deleted by its holder.
+    pub fn deleted(&self, held: Millis) {
+        self.deleted.inc();
+        self.held_seconds.observe(held as f64 / 1000.0);
+    }
+
+    pub fn taken_back(&self) {
+        self.taken_back.inc();
+    }
+
+    pub fn waiter_dropped(&self) {
+        self.waiters_dropped.inc();
+    }
+}
+
+impl StoreMetrics {
+    fn new(make: &Maker) -> StoreMetrics {
+        let errors = make.counters(
+            "store_errors_total",
+            "What the store did not do, by kind.",
+            "kind",
+        );
+        for kind in ERROR_KINDS {
+            errors.with_label_values(&[kind]);
+        }
+        StoreMetrics {
+            batch_snapshots: make.histogram(
+                "commit_batch_resources",
+                "Resources with changes in one transaction.",
+                BATCH_SIZES,
+            ),
+            batch_rows: make.histogram(
+                "commit_batch_rows",
+                "Rows changed in one transaction.",
+                BATCH_SIZES,
+            ),
+            commit_seconds: make.histogram(
+                "commit_seconds",
+                "Time of one transaction, failed ones included.",
+                COMMIT_SECONDS,
+            ),
+            inline_commits: make.counter(
+                "commits_inline_total",
+                "Changes stored without a transaction of their own (memory store).",
+            ),
+            queue: make.gauge(
+                "persistence_queue_resources",
+                "Resources whose changes wait for the next transaction.",
+            ),
+            in_flight: make.gauge(
+                "persistence_in_flight_resources",
+                "Resources whose changes are in the transaction under way.",
+            ),
+            errors,
+        }
+    }
+
+    pub fn batch(&self, snapshots: usize, rows: usize) {
+        self.batch_snapshots.observe(snapshots as f64);
+        self.batch_rows.observe(rows as f64);
+    }
+
+    pub fn committed(&self, took: std::time::Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn failed(&self, error: &StoreError) {
+        let kind = match error {
+            StoreError::Standby => ERROR_KINDS[0],
+            StoreError::Unavailable(_) => ERROR_KINDS[1],
+            StoreError::Rejected(_) => ERROR_KINDS[2],
+            StoreError::Unusable(_) => ERROR_KINDS[3],
+        };
+        self.errors.with_label_values(&[kind]).inc();
+    }
+}
+
+const ERROR_KINDS: [&str; 4] = ["ownership_lost", "unavailable", "rejected", "unusable"];
+
+impl NowMetrics {
+    fn new(make: &Maker) -> NowMetrics {
+        NowMetrics {
+            waiters: make.gauge("waiters", "Open requests that wait for a lock."),
+            waiters_max: make.gauge("waiters_max", "MAX_WAITERS."),
+            data_cache_bytes: make.gauge("data_cache_bytes", "JSON kept in memory."),
+            data_cache_bytes_max: make.gauge("data_cache_bytes_max", "DATA_CACHE_BYTES."),
+            ready: make.gauge("ready", "1 while /ready answers 200."),
+            standby: make.gauge("standby", "1 while another instance is active."),
+            incarnation: make.gauge("store_opened_count", "How often the store was opened."),
+        }
+    }
+
+    fn set(&self, now: &Now) {
+        self.waiters.set(now.waiters as i64);
+        self.waiters_max.set(now.waiters_max as i64);
+        self.data_cache_bytes.set(now.data_cache_bytes as i64);
+        self.data_cache_bytes_max
+            .set(now.data_cache_bytes_max as i64);
+        self.ready.set(now.ready.into());
+        self.standby.set(now.standby.into());
+        self.incarnation.set(now.incarnation as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        let now = Now {
+            waiters: 3,
+            waiters_max: 10,
+            data_cache_bytes: 7,
+            data_cache_bytes_max: 100,
+            ready: true,
+            standby: false,
+            incarnation: 1,
+        };
+        metrics.render(&now).unwrap()
+    }
+
+    #[test]
+    fn every_end_of_a_lease_is_counted_under_its_reason() {
+        let metrics = Metrics::new("memory");
+        metrics.locks.granted(0);
+        metrics.locks.ended(EndReason::Expired, 1_500);
+        metrics.locks.ended(EndReason::ForcedOff, 1);
+        metrics.locks.deleted(1);
+        let text = text(&metrics);
+        for line in [
+            "resource_server_lock_grants_total 1",
+            "resource_server_lock_ends_total{reason=\"released\"} 0",
+            "resource_server_lock_ends_total{reason=\"expired\"} 1",
+            "resource_server_lock_ends_total{reason=\"forced_off\"} 1",
+            "resource_server_lock_ends_total{reason=\"deleted\"} 1",
+            "resource_server_lock_held_seconds_bucket{le=\"1\"} 2",
+            "resource_server_lock_held_seconds_bucket{le=\"5\"} 3",
+            "resource_server_lock_wait_seconds_bucket{le=\"0.001\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_at_a_scrape_is_what_it_was_given() {
+        let text = text(&Metrics::new("memory"));
+        for line in [
+            "resource_server_waiters 3",
+            "resource_server_data_cache_bytes 7",
+            "resource_server_ready 1",
+            "resource_server_standby 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let info =
+            format!("resource_server_build_info{{store=\"memory\",version=\"{version}\"}} 1");
+        assert!(text.lines().any(|l| l == info), "{text}");
+    }
+}

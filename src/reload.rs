@@ -1,0 +1,111 @@
+//! SIGHUP: the settings are read again, and what may change while the server runs takes effect: keys, rate
+//! limit, trusted proxies, log level, certificate.
+//!
+//! All or nothing: when anything in the settings is not accepted, everything in force stays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{ConfigError, Settings, StoreKind};
+use crate::http::policy::{Policy, SharedPolicy};
+use crate::http::tls::Certificate;
+use crate::logging;
+
+/// Reads the settings again, from where they came.
+pub type Load = Box<dyn Fn() -> Result<Settings, ConfigError>>;
+
+/// Variables that take effect without a restart.
+const RELOADED: [&str; 13] = [
+    "RESOURCE_READ",
+    "RESOURCE_READ_LOCK",
+    "RESOURCE_WRITE",
+    "RESOURCE_ADMIN",
+    "RESOURCE_READ_PREVIOUS",
+    "RESOURCE_READ_LOCK_PREVIOUS",
+    "RESOURCE_WRITE_PREVIOUS",
+    "RESOURCE_ADMIN_PREVIOUS",
+    "RATE_LIMIT_PER_SECOND",
+    "TRUSTED_PROXIES",
+    "RUST_LOG",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
+];
+
+/// What a reload replaces.
+pub struct Reloader {
+    /// As they were at the start: what needs a restart is compared with them.
+    pub started_with: Settings,
+    pub policy: SharedPolicy,
+    /// `None`: plain HTTP.
+    pub certificate: Option<Arc<Certificate>>,
+    pub load: Load,
+}
+
+impl Reloader {
+    /// Says in the log what came of it.
+    pub fn reload(&self) {
+        match (self.load)() {
+            Ok(settings) => match self.apply(&settings) {
+                Ok(()) => {
+                    log::info!("settings reloaded");
+                    for name in self.needs_restart(&settings) {
+                        log::warn!("{name} was changed, which needs a restart to take effect");
+                    }
+                }
+                Err(sentence) => refused(&sentence),
+            },
+            Err(error) => {
+                for problem in error.problems() {
+                    refused(&problem.sentence);
+                }
+            }
+        }
+    }
+
+    fn apply(&self, settings: &Settings) -> Result<(), String> {
+        if let (Some(certificate), Some(files)) = (&self.certificate, &settings.http.tls) {
+            certificate.replace(files)?;
+        }
+        let policy = Policy::new(settings, Some(&self.policy.load()));
+        self.policy.store(Arc::new(policy));
+        logging::set_filter(&settings.log_filter);
+        Ok(())
+    }
+
+    fn needs_restart(&self, new: &Settings) -> Vec<&'static str> {
+        let (before, after) = (shown(&self.started_with), shown(new));
+        let mut names: Vec<_> = before
+            .keys()
+            .chain(after.keys())
+            .copied()
+            .filter(|name| !RELOADED.contains(name) && before.get(name) != after.get(name))
+            .collect();
+        if password(&self.started_with) != password(new) {
+            names.push("MYSQL_PASSWORD");
+        }
+        // A certificate can be replaced; TLS cannot be turned on or off.
+        if self.certificate.is_some() != new.http.tls.is_some() {
+            names.push("TLS_CERT_FILE");
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+fn refused(sentence: &str) {
+    log::error!("settings not reloaded, those in force stay: {sentence}");
+}
+
+/// Every variable that was set, with its value as it may be shown.
+fn shown(settings: &Settings) -> BTreeMap<&'static str, &str> {
+    let set = settings.origins.set.iter();
+    set.map(|set| (set.name, set.shown.as_str())).collect()
+}
+
+fn password(settings: &Settings) -> Option<&str> {
+    match &settings.store.kind {
+        StoreKind::Mysql(mysql) => Some(mysql.password.expose()),
+        StoreKind::Sqlite { .. } | StoreKind::Memory => None,
+    }
+}

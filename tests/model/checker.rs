@@ -1,0 +1,782 @@
+//! All interleavings of a few clients, a clock, a network that loses answers and a server that crashes.
+//!
+//! A request is sent, arrives, and is answered in separate steps, so that it may be late by any number of
+//! other steps; what the server decides is durable when it answers. The rules are judged from outside:
+//! from what was asked, what was answered and what is on the disk.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use small_resource_server::lock::command::Event;
+use small_resource_server::lock::{
+    Answer, Bearer, Command, EndReason, FencingToken, IdempotencyKey, Limits, Millis, Now,
+    Patience, RequestId, Seconds, Terms, Ticket,
+};
+use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
+use stateright::{Model, Property};
+
+use crate::beliefs::{self, Belief};
+use crate::linear::{LockedRegister, Op as Operation, Ret};
+use crate::server::{Disk, Fault, Server};
+
+pub const ONE_BELIEVER: &str = "at most one client rightly believes that it holds";
+pub const NOT_EARLY: &str = "no lease ends while its client counts on it";
+pub const TOKENS_GROW: &str = "fencing tokens strictly grow, across crashes too";
+pub const GUARDED: &str = "data changes only by the holder or while the lock is free";
+pub const IN_ORDER: &str = "grants follow the order of arrival among near tickets";
+pub const WOKEN: &str = "nobody waits for a lock that is free or its own";
+pub const KEPT: &str = "nothing acknowledged is lost";
+pub const LINEARIZABLE: &str = "the history is linearizable";
+
+const TICK: Millis = 1_000;
+const START: Millis = 10_000;
+
+fn terms() -> Terms {
+    Terms {
+        limits: Limits {
+            claim_ms: TICK,
+            ticket_ttl_ms: 3 * TICK,
+            ..Limits::default()
+        },
+        ..Terms::default()
+    }
+}
+
+// ---- what there is --------------------------------------------------------------------------------
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Asks for the lock, without waiting.
+    Poll,
+    /// Asks for the lock and waits for two ticks.
+    Wait,
+    Renew,
+    Write,
+    WriteAndRelease,
+    Read,
+    Unlock,
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug)]
+pub enum Plan {
+    /// So many of these, in any order.
+    Any(u8, &'static [Op]),
+    /// These, in this order.
+    Script(&'static [Op]),
+}
+
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub plans: Vec<Plan>,
+    /// The first client sends an idempotency key with its attempts.
+    pub keyed: bool,
+    /// Of every lease, in ticks.
+    pub ttl: i64,
+    pub ticks: u8,
+    pub crashes: u8,
+    pub losses: u8,
+    /// Record the history and check, instead of the other rules, that it is linearizable.
+    pub linear: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Reply {
+    Held {
+        ticket: Option<Ticket>,
+        token: FencingToken,
+        ttl: Seconds,
+    },
+    Place(Ticket),
+    Wrote {
+        version: u8,
+    },
+    Value,
+    Released,
+    Dead,
+    Refused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// On its way to the server.
+    Sent,
+    /// The server has it and does not answer yet.
+    Waiting,
+    Answered {
+        reply: Reply,
+        tracked: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Call {
+    request: RequestId,
+    op: Op,
+    sent: Millis,
+    /// The ticket that it presents.
+    shown: Option<Ticket>,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Client {
+    done: u8,
+    ticket: Option<Ticket>,
+    belief: Option<Belief>,
+    call: Option<Call>,
+    /// When its place was taken, counted over all clients.
+    arrived: Option<u8>,
+    /// Its ticket has held the lock, or is no place any more for another reason.
+    held: bool,
+    /// When the server last heard of its ticket.
+    heard: Millis,
+}
+
+type History = LinearizabilityTester<u64, LockedRegister>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World<F: Fault> {
+    server: Server<F>,
+    disk: Disk,
+    now: Millis,
+    clients: Vec<Client>,
+    ticks: u8,
+    crashes: u8,
+    losses: u8,
+    arrivals: u8,
+    highest: FencingToken,
+    /// The newest version whose write was acknowledged.
+    acknowledged: u8,
+    lapses: u64,
+    history: Option<History>,
+    /// In the last step.
+    seen: Vec<&'static str>,
+    pub broken: Option<&'static str>,
+}
+
+/// What must happen in some interleaving, or the checker would check nothing.
+pub const SEEN: [&str; 5] = [EXPIRY, WOKEN_UP, TAKEN_BACK, STALE_REFUSED, RESERVED_USED];
+const EXPIRY: &str = "a lease expires";
+const WOKEN_UP: &str = "a waiter is woken";
+const TAKEN_BACK: &str = "a grant is taken back";
+const STALE_REFUSED: &str = "a stale write is refused";
+const RESERVED_USED: &str = "a waiting ticket comes back and gets the lock";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Send(usize, Op),
+    /// The request reaches the server; what follows from it is durable.
+    Arrive(usize),
+    /// The answer reaches its client, and the server knows.
+    Receive(usize),
+    /// The answer is lost; the server finds the connection broken, or does not notice.
+    Lose(usize, bool),
+    /// The client of a request that waits hangs up.
+    HangUp(usize),
+    Tick,
+    /// The process ends and starts again: with all that was decided, or without what the request of this
+    /// client, just arrived, had led to.
+    Crash(Option<usize>),
+}
+
+// ---- how it goes on -------------------------------------------------------------------------------
+
+pub struct Checked<F: Fault> {
+    pub setting: Setting,
+    /// Which of [`SEEN`] have happened.
+    pub seen: Arc<Mutex<BTreeSet<&'static str>>>,
+    _fault: F,
+}
+
+impl<F: Fault> World<F> {
+    fn start(setting: &Setting) -> Self {
+        World {
+            server: Server::start(),
+            disk: Disk::default(),
+            now: START,
+            clients: vec![Client::default(); setting.plans.len()],
+            ticks: setting.ticks,
+            crashes: setting.crashes,
+            losses: setting.losses,
+            arrivals: 0,
+            highest: FencingToken(0),
+            acknowledged: 0,
+            lapses: 0,
+            history: setting
+                .linear
+                .then(|| LinearizabilityTester::new(LockedRegister::default())),
+            seen: Vec::new(),
+            broken: None,
+        }
+    }
+
+    fn clock(&self) -> Now {
+        Now {
+            mono: self.now,
+            wall: 0,
+        }
+    }
+
+    fn judge(&mut self, rule: &'static str, holds: bool) {
+        if !holds && self.history.is_none() {
+            self.broken.get_or_insert(rule);
+        }
+    }
+
+    /// Forgets what can make no difference any more, so that equal worlds are the same state.
+    fn normalise(&mut self) {
+        let mut order: Vec<usize> = (0..self.clients.len())
+            .filter(|index| self.clients[*index].arrived.is_some())
+            .collect();
+        order.sort_by_key(|index| self.clients[*index].arrived);
+        self.arrivals = order.len() as u8;
+        for (rank, index) in (1..).zip(order) {
+            self.clients[index].arrived = Some(rank);
+        }
+        for client in &mut self.clients {
+            if client.ticket.is_none() {
+                client.heard = 0;
+                client.held = false;
+            }
+        }
+    }
+
+    fn send(&mut self, index: usize, op: Op) {
+        let now = self.now;
+        let client = &mut self.clients[index];
+        client.done += 1;
+        let request = index as u64 * 32 + u64::from(client.done);
+        let shown = client.ticket;
+        if matches!(op, Op::Unlock | Op::WriteAndRelease) {
+            // From now on it does not count on its lease any more.
+            client.belief = None;
+            client.arrived = None;
+        }
+        client.call = Some(Call {
+            request,
+            op,
+            sent: now,
+            shown,
+            stage: Stage::Sent,
+        });
+        if let Some(history) = &mut self.history {
+            let value = request as u8;
+            let operation = match op {
+                Op::Poll | Op::Wait => Operation::Lock,
+                Op::Renew => Operation::Renew,
+                Op::Write => Operation::Write {
+                    value,
+                    release: false,
+                },
+                Op::WriteAndRelease => Operation::Write {
+                    value,
+                    release: true,
+                },
+                Op::Read => Operation::Read,
+                Op::Unlock => Operation::Unlock,
+            };
+            history.on_invoke(request, operation).unwrap();
+        }
+    }
+
+    fn arrive(&mut self, index: usize, setting: &Setting) {
+        let call = self.clients[index].call.clone().unwrap();
+        let asks = matches!(call.op, Op::Poll | Op::Wait);
+        let knows_place = call.shown.is_some_and(|t| self.server.core().is_live(t));
+        let client = &mut self.clients[index];
+        if knows_place {
+            client.heard = self.now;
+        } else {
+            // It does not know yet that it has no place any more.
+            client.held = true;
+        }
+        if let Some(call) = &mut client.call {
+            call.stage = Stage::Waiting;
+        }
+        if asks && !knows_place {
+            self.arrivals += 1;
+            client.arrived = Some(self.arrivals);
+        }
+        let bearer = call.shown.map_or(Bearer::Nobody, Bearer::Ticket);
+        let request = call.request;
+        let fresh = Ticket::from_bits(request.into());
+        let key = IdempotencyKey::parse("k").filter(|_| setting.keyed && index == 0);
+        let ttl = Seconds::new(setting.ttl);
+        let command = match call.op {
+            Op::Read => {
+                let value = self.server.data.value;
+                self.answered(index, Reply::Value, false);
+                return self.returned(request, Ret::Value(value));
+            }
+            Op::Poll | Op::Wait => Command::Acquire {
+                request,
+                bearer,
+                fresh,
+                owner: None,
+                ttl,
+                key,
+                patience: match call.op {
+                    Op::Wait => Patience::Until(self.now + 2 * TICK),
+                    _ => Patience::Poll,
+                },
+            },
+            Op::Renew => Command::Renew {
+                request,
+                bearer,
+                ttl,
+            },
+            Op::Write | Op::WriteAndRelease => Command::Write {
+                request,
+                bearer,
+                fresh,
+                release: call.op == Op::WriteAndRelease,
+                patience: Patience::Never,
+            },
+            Op::Unlock => Command::Unlock { request, bearer },
+        };
+        self.serve(command);
+    }
+
+    /// The server carries out a command; all of it becomes durable, then the answers leave.
+    fn serve(&mut self, command: Command) {
+        let held_before = self.disk.rows.head.holder.clone().map(|h| h.ticket.ticket);
+        let token_before = self.highest;
+        let outcome = self.server.apply(&terms(), self.clock(), command.clone());
+        for change in &outcome.changes {
+            self.disk.rows.apply(change);
+        }
+        let mut ended = None;
+        for event in &outcome.events {
+            ended = self.take_event(event).or(ended);
+        }
+        for (request, answer) in &outcome.answers {
+            let before = Before {
+                held: held_before.filter(|_| ended != Some(token_before)),
+                token: token_before,
+            };
+            self.take_answer(*request, answer, &before, &command);
+        }
+        self.check_waiting();
+        self.check_kept();
+    }
+
+    /// Says which lease ended without its holder asking for it.
+    fn take_event(&mut self, event: &Event) -> Option<FencingToken> {
+        let lapsed = match event {
+            Event::Granted(view) => {
+                self.judge(TOKENS_GROW, view.token > self.highest);
+                self.highest = view.token;
+                return None;
+            }
+            Event::Ended {
+                reason: EndReason::Expired,
+                holder,
+            } => {
+                self.seen.push(EXPIRY);
+                holder.token
+            }
+            Event::TakenBack(token) => {
+                self.seen.push(TAKEN_BACK);
+                *token
+            }
+            _ => return None,
+        };
+        if let Some(history) = &mut self.history {
+            self.lapses += 1;
+            let thread = 1_000 + self.lapses;
+            history
+                .on_invret(thread, Operation::Lapse, Ret::Ended(lapsed))
+                .unwrap();
+        }
+        Some(lapsed)
+    }
+
+    fn take_answer(
+        &mut self,
+        request: RequestId,
+        answer: &Answer,
+        before: &Before,
+        command: &Command,
+    ) {
+        let index = (request / 32) as usize;
+        let call = self.clients[index].call.clone();
+        let Some(call) = call.filter(|call| call.request == request) else {
+            return;
+        };
+        let (reply, ret) = match answer {
+            Answer::Granted(grant) => {
+                let token = grant.holder.token;
+                if grant.new {
+                    let own =
+                        matches!(command, Command::Acquire { request: r, .. } if *r == request);
+                    self.check_order(index, own, &call, command);
+                }
+                let reply = Reply::Held {
+                    ticket: Some(grant.ticket),
+                    token,
+                    ttl: grant.ttl,
+                };
+                (reply, Ret::Held(token, grant.new))
+            }
+            Answer::Renewed { token, ttl, .. } => {
+                let reply = Reply::Held {
+                    ticket: None,
+                    token: *token,
+                    ttl: *ttl,
+                };
+                (reply, Ret::Held(*token, false))
+            }
+            Answer::Queued { ticket, .. } => (Reply::Place(*ticket), Ret::Nothing),
+            Answer::Writable { token } => {
+                self.check_write(index, &call, *token, before);
+                self.server.data.version += 1;
+                if self.history.is_some() {
+                    self.server.data.value = request as u8;
+                }
+                self.disk.data = self.server.data;
+                let version = self.server.data.version;
+                (Reply::Wrote { version }, Ret::Wrote(*token))
+            }
+            Answer::Unlocked { .. } => {
+                let ended = call.shown.is_some() && call.shown == before.held;
+                let ret = if ended {
+                    Ret::Ended(before.token)
+                } else {
+                    Ret::Nothing
+                };
+                (Reply::Released, ret)
+            }
+            Answer::Dead(_) => {
+                if call.op == Op::Write {
+                    self.seen.push(STALE_REFUSED);
+                }
+                (Reply::Dead, Ret::Nothing)
+            }
+            _ => (Reply::Refused, Ret::Nothing),
+        };
+        self.answered(index, reply, answer.is_tracked());
+        self.returned(request, ret);
+    }
+
+    fn answered(&mut self, index: usize, reply: Reply, tracked: bool) {
+        if let Some(call) = &mut self.clients[index].call {
+            call.stage = Stage::Answered { reply, tracked };
+        }
+    }
+
+    fn returned(&mut self, request: RequestId, ret: Ret) {
+        if let Some(history) = &mut self.history {
+            history.on_return(request, ret).unwrap();
+        }
+    }
+
+    fn receive(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let call = client.call.take().unwrap();
+        let Stage::Answered { reply, tracked } = call.stage else {
+            unreachable!()
+        };
+        match reply {
+            Reply::Held { ticket, token, ttl } => {
+                client.ticket = ticket.or(client.ticket);
+                client.held = true;
+                client.arrived = None;
+                match &mut client.belief {
+                    Some(belief) if belief.token == token => belief.extend(call.sent, ttl),
+                    belief => *belief = Some(Belief::new(token, call.sent, ttl)),
+                }
+            }
+            Reply::Place(ticket) => {
+                if client.ticket != Some(ticket) {
+                    client.held = false;
+                    client.heard = self.now;
+                }
+                client.ticket = Some(ticket);
+                client.belief = None;
+            }
+            Reply::Wrote { version } => {
+                self.acknowledged = self.acknowledged.max(version);
+                if call.op == Op::WriteAndRelease {
+                    client.ticket = None;
+                }
+            }
+            Reply::Released | Reply::Dead => {
+                client.ticket = None;
+                client.belief = None;
+                client.arrived = None;
+            }
+            Reply::Value | Reply::Refused => {}
+        }
+        if tracked {
+            let request = call.request;
+            self.serve(Command::Delivered { request });
+        }
+    }
+
+    fn lose(&mut self, index: usize, noticed: bool) {
+        let call = self.clients[index].call.take().unwrap();
+        let tracked = matches!(call.stage, Stage::Answered { tracked: true, .. });
+        let request = call.request;
+        if noticed && (tracked || call.stage == Stage::Waiting) {
+            if call.shown.is_none() {
+                self.clients[index].arrived = None;
+            }
+            self.serve(Command::Vanished { request });
+        } else if tracked {
+            self.serve(Command::Delivered { request });
+        }
+    }
+
+    fn crash(&mut self, lost: Option<usize>) {
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            let reached = client.call.as_ref().is_some_and(|c| c.stage != Stage::Sent);
+            if reached || lost == Some(index) {
+                client.call = None;
+            }
+            // A ticket that had been dropped by then does not come back.
+            let ticket = client.ticket;
+            if self
+                .disk
+                .rows
+                .waiting
+                .iter()
+                .any(|row| Some(row.ticket) == ticket)
+            {
+                client.heard = self.now;
+            }
+        }
+        self.server = Server::restart(&self.disk, &terms(), self.clock());
+        self.check_waiting();
+        self.check_kept();
+    }
+
+    // ---- rules ------------------------------------------------------------------------------------
+
+    fn waits(client: &Client) -> bool {
+        client.call.as_ref().is_some_and(|call| {
+            call.stage == Stage::Waiting && matches!(call.op, Op::Poll | Op::Wait)
+        })
+    }
+
+    /// `own`: the request was granted as it arrived, not woken.
+    fn check_order(&mut self, index: usize, own: bool, call: &Call, command: &Command) {
+        if !own {
+            self.seen.push(WOKEN_UP);
+        } else if call.shown.is_some() && !self.clients[index].held {
+            self.seen.push(RESERVED_USED);
+        }
+        let arrived = self.clients[index].arrived;
+        let overtakes = self.clients.iter().enumerate().any(|(other, client)| {
+            let earlier =
+                client.arrived.is_some() && (client.arrived < arrived || arrived.is_none());
+            other != index && Self::waits(client) && earlier
+        });
+        // One that shows a ticket, or its key, may be the one that the lock was reserved for.
+        let keyed = matches!(command, Command::Acquire { key: Some(_), .. });
+        let reserved = own && (call.shown.is_some() || keyed);
+        self.judge(IN_ORDER, reserved || !overtakes);
+    }
+
+    fn check_write(
+        &mut self,
+        index: usize,
+        call: &Call,
+        token: Option<FencingToken>,
+        before: &Before,
+    ) {
+        let allowed = match (call.shown, token) {
+            (Some(shown), Some(token)) => {
+                (before.held == Some(shown) && token == before.token) || token > before.token
+            }
+            (Some(_), None) => false,
+            (None, _) => before.held.is_none(),
+        };
+        let now = self.now;
+        let another = self
+            .clients
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index)
+            .any(|(_, client)| client.belief.as_ref().is_some_and(|b| b.counts(now)));
+        self.judge(GUARDED, allowed && !another);
+    }
+
+    fn check_waiting(&mut self) {
+        let holder = self.disk.rows.head.holder.as_ref().map(|h| h.ticket.ticket);
+        let free = !self.server.core().is_locked();
+        let asleep = self.clients.iter().any(|client| {
+            let own = client.call.as_ref().is_some_and(|call| {
+                let fresh = Ticket::from_bits(call.request.into());
+                holder.is_some() && holder == Some(call.shown.unwrap_or(fresh))
+            });
+            Self::waits(client) && (free || own)
+        });
+        self.judge(WOKEN, !asleep);
+    }
+
+    fn check_kept(&mut self) {
+        let holder = self.disk.rows.head.holder.as_ref().map(|h| h.ticket.ticket);
+        for client in &mut self.clients {
+            client.held |= client.ticket.is_some() && client.ticket == holder;
+        }
+        let core = self.server.core();
+        let lost_place = self.clients.iter().any(|client| {
+            let given_up = client
+                .call
+                .as_ref()
+                .is_some_and(|c| matches!(c.op, Op::Unlock | Op::WriteAndRelease));
+            let expected = client.arrived.is_some()
+                && !client.held
+                && !given_up
+                && self.now < client.heard + terms().limits.ticket_ttl_ms;
+            expected && client.ticket.is_some_and(|ticket| !core.is_live(ticket))
+        });
+        let lost_write = self.server.data.version < self.acknowledged;
+        self.judge(KEPT, !lost_place && !lost_write);
+    }
+
+    fn check_beliefs(&mut self) {
+        let now = self.now;
+        for client in &mut self.clients {
+            client.belief.take_if(|belief| !belief.counts(now));
+        }
+        let held = self.server.held(&terms(), now);
+        let believed: Vec<&Belief> = self.clients.iter().flat_map(|c| &c.belief).collect();
+        let one = beliefs::at_most_one(believed.iter().copied(), now).is_ok();
+        let holds = beliefs::not_early(believed, held, now).is_ok();
+        self.judge(ONE_BELIEVER, one);
+        self.judge(NOT_EARLY, holds);
+    }
+}
+
+struct Before {
+    held: Option<Ticket>,
+    token: FencingToken,
+}
+
+impl<F: Fault> Model for Checked<F> {
+    type State = World<F>;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<World<F>> {
+        vec![World::start(&self.setting)]
+    }
+
+    fn actions(&self, world: &World<F>, steps: &mut Vec<Step>) {
+        if world.broken.is_some() {
+            return;
+        }
+        for (index, client) in world.clients.iter().enumerate() {
+            match client.call.as_ref().map(|call| &call.stage) {
+                None => self.sends(index, client, steps),
+                Some(Stage::Sent) => {
+                    steps.push(Step::Arrive(index));
+                    if world.crashes > 0 {
+                        steps.push(Step::Crash(Some(index)));
+                    }
+                }
+                Some(Stage::Waiting) if world.losses > 0 => steps.push(Step::HangUp(index)),
+                Some(Stage::Waiting) => {}
+                Some(Stage::Answered { tracked, .. }) => {
+                    steps.push(Step::Receive(index));
+                    if world.losses > 0 {
+                        steps.push(Step::Lose(index, true));
+                        if *tracked {
+                            steps.push(Step::Lose(index, false));
+                        }
+                    }
+                }
+            }
+        }
+        if world.ticks > 0 {
+            steps.push(Step::Tick);
+        }
+        if world.crashes > 0 {
+            steps.push(Step::Crash(None));
+        }
+    }
+
+    fn next_state(&self, last: &World<F>, step: Step) -> Option<World<F>> {
+        let mut world = last.clone();
+        match step {
+            Step::Send(index, op) => world.send(index, op),
+            Step::Arrive(index) => world.arrive(index, &self.setting),
+            Step::Receive(index) => world.receive(index),
+            Step::Lose(index, noticed) => {
+                world.losses -= 1;
+                world.lose(index, noticed);
+            }
+            Step::HangUp(index) => {
+                world.losses -= 1;
+                world.lose(index, true);
+            }
+            Step::Tick => {
+                world.ticks -= 1;
+                world.now += TICK;
+                world.serve(Command::Tick);
+            }
+            Step::Crash(lost) => {
+                world.crashes -= 1;
+                world.crash(lost);
+            }
+        }
+        world.check_beliefs();
+        world.normalise();
+        if !world.seen.is_empty() {
+            let mut seen = self.seen.lock().unwrap();
+            seen.extend(world.seen.drain(..));
+        }
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        if self.setting.linear {
+            return vec![Property::always(LINEARIZABLE, |_, w: &World<F>| {
+                w.history.as_ref().is_none_or(|h| h.is_consistent())
+            })];
+        }
+        vec![
+            Property::always(ONE_BELIEVER, |_, w: &World<F>| {
+                w.broken != Some(ONE_BELIEVER)
+            }),
+            Property::always(NOT_EARLY, |_, w: &World<F>| w.broken != Some(NOT_EARLY)),
+            Property::always(TOKENS_GROW, |_, w: &World<F>| w.broken != Some(TOKENS_GROW)),
+            Property::always(GUARDED, |_, w: &World<F>| w.broken != Some(GUARDED)),
+            Property::always(IN_ORDER, |_, w: &World<F>| w.broken != Some(IN_ORDER)),
+            Property::always(WOKEN, |_, w: &World<F>| w.broken != Some(WOKEN)),
+            Property::always(KEPT, |_, w: &World<F>| w.broken != Some(KEPT)),
+        ]
+    }
+}
+
+impl<F: Fault> Checked<F> {
+    pub fn new(setting: Setting, fault: F) -> Self {
+        Checked {
+            setting,
+            seen: Arc::default(),
+            _fault: fault,
+        }
+    }
+
+    fn sends(&self, index: usize, client: &Client, steps: &mut Vec<Step>) {
+        match self.setting.plans[index] {
+            Plan::Any(count, ops) => {
+                if client.done < count {
+                    let sensible = ops.iter().filter(|op| match op {
+                        Op::Renew | Op::Unlock | Op::WriteAndRelease => client.ticket.is_some(),
+                        Op::Poll | Op::Wait => client.belief.is_none(),
+                        Op::Write | Op::Read => true,
+                    });
+                    steps.extend(sensible.map(|op| Step::Send(index, *op)));
+                }
+            }
+            Plan::Script(ops) => {
+                steps.extend(
+                    ops.get(usize::from(client.done))
+                        .map(|op| Step::Send(index, *op)),
+                );
+            }
+        }
+    }
+}

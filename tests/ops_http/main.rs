@@ -1,0 +1,9 @@
+//! The server as a process on a network: what it refuses before routing, TLS, settings that change while
+//! it runs, limits, and how it ends.
+
+mod early;
+mod limits;
+mod reload;
+mod server;
+mod shutdown;
+mod tls;
