@@ -115,6 +115,22 @@ pub struct Figure {
     pub generator_cores: f64,
 }
 
+impl Figure {
+    /// How much of the CPU that server and load generator used was the generator's, from 0 to 1.
+    fn generator_share(&self) -> f64 {
+        let server_cores = self.per_second * self.server_us / 1e6;
+        self.generator_cores / (self.generator_cores + server_cores).max(f64::MIN_POSITIVE)
+    }
+}
+
+const FIGURES: &str = "
+## The figures behind the ratios
+
+Medians of short runs in turns. The load generator runs on the same cores: where its share of the CPU is large, it
+limits the rate as much as the server does, and the server's CPU time for each request is the fairer comparison.
+
+";
+
 const PROMISES: &str = "\
 What the peers promise, besides speed:
 
@@ -145,18 +161,17 @@ impl Report {
                 "| {what} | {target} | {measured} | {verdict} | {detail} |"
             );
         }
-        text.push_str("\n## The figures behind the ratios\n\nMedians of short runs in turns. The load generator is \
-            on the same cores; where it uses nearly all of one, or all cores are busy, it is a limit too, so the \
-            server's CPU time for each request is the fairer comparison.\n\n");
+        text.push_str(FIGURES);
         text.push_str(
-            "| load | per second | server CPU each | load generator |\n|---|---|---|---|\n",
+            "| load | per second | server CPU each | load generator, its share of both |\n|---|---|---|---|\n",
         );
         for f in &self.figures {
             let (rate, cpu) = (figure(f.per_second), figure(f.server_us));
+            let (cores, share) = (f.generator_cores, f.generator_share() * 100.0);
             let _ = writeln!(
                 text,
-                "| {} | {rate} | {cpu} µs | {:.2} cores |",
-                f.what, f.generator_cores
+                "| {} | {rate} | {cpu} µs | {cores:.2} cores, {share:.0} % |",
+                f.what
             );
         }
         text.push_str("\n## Machine and settings\n\n");
@@ -177,6 +192,7 @@ impl Report {
                     "per_second": f.per_second,
                     "server_cpu_us": f.server_us,
                     "generator_cores": f.generator_cores,
+                    "generator_share": f.generator_share(),
                 })
             })
             .collect();

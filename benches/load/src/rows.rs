@@ -414,7 +414,11 @@ pub fn held(bench: &Bench, plan: &Plan) -> Result<Vec<Row>> {
             mb(RELEASED_BYTES_MAX),
             " MB",
             mb(held.bytes_after_release),
-            format!("{} s after the last release", figure(held.retired_seconds)),
+            format!(
+                "{} s after the last release, {} resources still in memory",
+                figure(held.retired_seconds),
+                held.live_after_release
+            ),
         ),
         at_most(
             format!("start with {resources} resources, later than with none"),

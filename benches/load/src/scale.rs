@@ -24,7 +24,9 @@ pub struct Held {
     pub bytes_each: f64,
     pub peak_bytes: u64,
     pub bytes_after_release: u64,
-    /// From the last release until the memory was given back, or until waiting ended.
+    /// Resources that were in memory still when waiting ended.
+    pub live_after_release: usize,
+    /// From the last release until all had retired and the memory was given back, or waiting ended.
     pub retired_seconds: f64,
     /// Seconds from the start of the process to `/ready`, with these resources in the store and without.
     pub start_full_seconds: f64,
@@ -50,9 +52,13 @@ pub fn hold(bench: &Bench, resources: usize) -> Result<Held> {
     let peak_bytes = resident_bytes(server.pid());
     block_on(release_all(&server, tickets))?;
     let released = Instant::now();
-    let mut bytes_after_release = resident_bytes(server.pid());
-    while bytes_after_release > RELEASED_BYTES_MAX && released.elapsed() < RETIREMENT {
+    let (mut live, mut bytes_after_release) = (resources, peak_bytes);
+    while live > 0 || bytes_after_release > RELEASED_BYTES_MAX {
+        if released.elapsed() > RETIREMENT {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(250));
+        live = block_on(live_resources(&server))?;
         bytes_after_release = resident_bytes(server.pid());
     }
     let retired_seconds = released.elapsed().as_secs_f64();
@@ -63,10 +69,24 @@ pub fn hold(bench: &Bench, resources: usize) -> Result<Held> {
         bytes_each: peak_bytes.saturating_sub(before) as f64 / resources as f64,
         peak_bytes,
         bytes_after_release,
+        live_after_release: live,
         retired_seconds,
         start_full_seconds,
         start_empty_seconds,
     })
+}
+
+/// How many resources the server has in memory, as its metrics say.
+async fn live_resources(server: &Server) -> io::Result<usize> {
+    let mut c = Connection::open(&server.address).await?;
+    let answer = c.send("GET", format_args!("/metrics"), None, b"").await?;
+    expect(&c, &answer, "metrics", answer.status == 200)?;
+    let text = String::from_utf8_lossy(c.body(&answer));
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut values = lines.filter_map(|line| line.split_once("actors_live ")?.1.parse().ok());
+    values
+        .next()
+        .ok_or_else(|| io::Error::other("no actors_live"))
 }
 
 /// Medians of starts with what `hold` left in the store, and with an empty store, in turns.
