@@ -10,7 +10,7 @@ use small_resource_server::actors::messages::Wait;
 use small_resource_server::actors::persistence::{Attach, Persistence};
 use small_resource_server::actors::registry::Registry;
 use small_resource_server::actors::shell::ShellSettings;
-use small_resource_server::actors::{Op, Reply, Router, Shell};
+use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
 use small_resource_server::lock::{
     Answer, Bearer, Limits, ResourceName, Seconds, Selector, Ticket,
 };
@@ -69,7 +69,7 @@ impl Bed {
 
     async fn prepare(&self) {
         let timeout = Seconds::new(300).expect("seconds");
-        let created = self.router.ask(&self.name, Op::Create { timeout }).await;
+        let created = self.ask(Op::Create { timeout }).await;
         assert!(matches!(created, Reply::Created { .. }), "{created:?}");
         let write = Op::Write {
             selector: self.selector.clone(),
@@ -77,8 +77,12 @@ impl Bed {
             bearer: Bearer::Nobody,
             release: false,
         };
-        let written = self.router.ask(&self.name, write).await;
+        let written = self.ask(write).await;
         assert!(matches!(written, Reply::Written { .. }), "{written:?}");
+    }
+
+    async fn ask(&self, op: Op) -> Reply {
+        self.router.ask(&self.name, op, Caller::NOBODY).await
     }
 
     async fn lock(&self) -> Ticket {
@@ -90,7 +94,7 @@ impl Bed {
             key: None,
             wait: Wait::Default,
         };
-        match self.router.ask(&self.name, acquire).await {
+        match self.ask(acquire).await {
             Reply::Lock(Answer::Granted(grant)) => grant.ticket,
             other => panic!("not granted: {other:?}"),
         }
@@ -98,7 +102,7 @@ impl Bed {
 
     async fn lock_and_unlock(&self) {
         let bearer = Bearer::Ticket(self.lock().await);
-        let unlocked = self.router.ask(&self.name, Op::Unlock { bearer }).await;
+        let unlocked = self.ask(Op::Unlock { bearer }).await;
         assert!(matches!(unlocked, Reply::Lock(Answer::Unlocked { .. })));
     }
 
@@ -107,7 +111,7 @@ impl Bed {
             selector: self.selector.clone(),
             bearer: Bearer::Nobody,
         };
-        let reply = self.router.ask(&self.name, read).await;
+        let reply = self.ask(read).await;
         assert!(matches!(reply, Reply::Read { .. }));
     }
 

@@ -61,6 +61,14 @@ pub fn mysql_commit_seconds(mysql: &Mysql) -> Result<f64> {
     Ok(micros / 1e6 / COMMITS as f64)
 }
 
+/// Removes the databases that a run makes, as an earlier run may have left them.
+pub fn drop_databases(mysql: &Mysql) -> Result<()> {
+    for name in ["commits", "mysql", "queue_mysql"] {
+        query(mysql, &format!("DROP DATABASE IF EXISTS bench_{name}"))?;
+    }
+    Ok(())
+}
+
 /// What the command-line client prints for these statements.
 pub fn query(mysql: &Mysql, sql: &str) -> Result<String> {
     let mut tried = String::new();

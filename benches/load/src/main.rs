@@ -100,6 +100,10 @@ fn write(report: &Report, folder: &Path) -> std::io::Result<()> {
     std::fs::write(folder.join("results.svg"), svg::plot(&report.rows))
 }
 
+fn clear(bench: &Bench) -> Result<()> {
+    bench.mysql.as_ref().map_or(Ok(()), commits::drop_databases)
+}
+
 fn run() -> Result<()> {
     let need = |name: &str| variable(name).ok_or(format!("{name} is not set; use scripts/bench"));
     let bench = Bench {
@@ -108,7 +112,9 @@ fn run() -> Result<()> {
         mysql: variable("TEST_MYSQL_URL").and_then(|url| Mysql::parse(&url)),
     };
     let out = PathBuf::from(need("BENCH_OUT")?);
+    clear(&bench)?;
     let report = measure(&bench, &plan()?)?;
+    clear(&bench)?;
     write(&report, &out).map_err(|e| format!("{}: {e}", out.display()))?;
     println!("{}", report.markdown());
     Ok(())

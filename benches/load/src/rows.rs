@@ -289,7 +289,7 @@ pub fn hand_offs(bench: &Bench, plan: &Plan) -> Result<Vec<Row>> {
     let mut latency = Vec::new();
     let mut cost = Vec::new();
     for store in stores(bench) {
-        let server = bench.start(store, &format!("queue_{}", store.name()))?;
+        let server = bench.start(store, &format!("queue_{}", store.name().to_lowercase()))?;
         latency.extend(latency_rows(bench, plan, store, &server)?);
         cost.push(queue_row(plan, store, &server)?);
     }
