@@ -1,0 +1,139 @@
+//! The round trip of a request through the actors: router, registry, resource, persistence and back, with
+//! the memory store, laid out over threads as the server does it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use criterion::Criterion;
+use small_resource_server::actors::messages::Wait;
+use small_resource_server::actors::persistence::{Attach, Persistence};
+use small_resource_server::actors::registry::Registry;
+use small_resource_server::actors::shell::ShellSettings;
+use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
+use small_resource_server::lock::{
+    Answer, Bearer, Limits, ResourceName, Seconds, Selector, Ticket,
+};
+use small_resource_server::store::memory::MemoryStore;
+use tokio::sync::oneshot;
+
+fn settings() -> ShellSettings {
+    ShellSettings {
+        compatibility: None,
+        limits: Limits::default(),
+        wait_ms: 0,
+        store_timeout_ms: 5_000,
+        waiters_max: 100_000,
+        selectors_max: 10_000,
+        data_cache_bytes: 1 << 28,
+        retire_ms: 10_000,
+    }
+}
+
+/// A router like that of an HTTP worker; commits and the registry have a thread of their own.
+async fn router() -> Router {
+    let shell = Arc::new(Shell::new(settings(), Arc::new(MemoryStore::default())));
+    let arbiter = Arbiter::new();
+    let (first_open, opened) = oneshot::channel();
+    let writer = Persistence::new(shell.clone(), first_open);
+    let persistence = Persistence::start_in_arbiter(&arbiter.handle(), |_| writer);
+    let book = Registry::new(shell.clone(), persistence.clone());
+    let registry = Registry::start_in_arbiter(&arbiter.handle(), |_| book);
+    persistence.do_send(Attach(registry.clone()));
+    opened.await.expect("an answer").expect("an open store");
+    Router::new(shell, registry, persistence)
+}
+
+struct Bed {
+    system: SystemRunner,
+    router: Router,
+    name: ResourceName,
+    selector: Selector,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let system = System::new();
+        let router = system.block_on(router());
+        let name = ResourceName::parse("bench").expect("a name");
+        let selector = Selector::parse("q").expect("a selector");
+        let bed = Bed {
+            system,
+            router,
+            name,
+            selector,
+        };
+        bed.system.block_on(bed.prepare());
+        bed
+    }
+
+    async fn prepare(&self) {
+        let timeout = Seconds::new(300).expect("seconds");
+        let created = self.ask(Op::Create { timeout }).await;
+        assert!(matches!(created, Reply::Created { .. }), "{created:?}");
+        let write = Op::Write {
+            selector: self.selector.clone(),
+            json: "{\"a\":1}".into(),
+            bearer: Bearer::Nobody,
+            release: false,
+        };
+        let written = self.ask(write).await;
+        assert!(matches!(written, Reply::Written { .. }), "{written:?}");
+    }
+
+    async fn ask(&self, op: Op) -> Reply {
+        self.router.ask(&self.name, op, Caller::NOBODY).await
+    }
+
+    async fn lock(&self) -> Ticket {
+        let acquire = Op::Acquire {
+            selector: None,
+            bearer: Bearer::Nobody,
+            owner: None,
+            ttl: None,
+            key: None,
+            wait: Wait::Default,
+        };
+        match self.ask(acquire).await {
+            Reply::Lock(Answer::Granted(grant)) => grant.ticket,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    async fn lock_and_unlock(&self) {
+        let bearer = Bearer::Ticket(self.lock().await);
+        let unlocked = self.ask(Op::Unlock { bearer }).await;
+        assert!(matches!(unlocked, Reply::Lock(Answer::Unlocked { .. })));
+    }
+
+    async fn read(&self) {
+        let read = Op::Read {
+            selector: self.selector.clone(),
+            bearer: Bearer::Nobody,
+        };
+        let reply = self.ask(read).await;
+        assert!(matches!(reply, Reply::Read { .. }));
+    }
+
+    fn time(&self, times: u64, operation: impl AsyncFn(&Bed)) -> Duration {
+        self.system.block_on(async {
+            let begun = Instant::now();
+            for _ in 0..times {
+                operation(self).await;
+            }
+            begun.elapsed()
+        })
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let bed = Bed::new();
+    criterion.bench_function("ask_read", |bencher| {
+        bencher.iter_custom(|times| bed.time(times, Bed::read));
+    });
+    criterion.bench_function("ask_lock_unlock", |bencher| {
+        bencher.iter_custom(|times| bed.time(times, Bed::lock_and_unlock));
+    });
+    criterion.final_summary();
+}

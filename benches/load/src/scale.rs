@@ -1,0 +1,224 @@
+//! Many at once: resources held, resources in the store at the start, leases and waits that do nothing.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::task::LocalSet;
+
+use crate::client::{Connection, Ticket, contains, create, expect, lock, write_request};
+use crate::handoff::{percentile, queue_reaches};
+use crate::process::{Bench, Result, Server, Store, cpu_seconds, resident_bytes};
+
+const CONNECTIONS: usize = 128;
+/// Requests on one connection before their answers are read; no more than the server takes at once.
+const PIPELINED: usize = 16;
+/// How long retirement may take.
+const RETIREMENT: Duration = Duration::from_secs(90);
+const STARTS: usize = 3;
+/// Which memory counts as given back, in bytes.
+pub const RELEASED_BYTES_MAX: u64 = 150_000_000;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    pub resources: usize,
+    pub bytes_each: f64,
+    pub peak_bytes: u64,
+    pub bytes_after_release: u64,
+    /// Resources that were in memory still when waiting ended.
+    pub live_after_release: usize,
+    /// From the last release until all had retired and the memory was given back, or waiting ended.
+    pub retired_seconds: f64,
+    /// Seconds from the start of the process to `/ready`, with these resources in the store and without.
+    pub start_full_seconds: f64,
+    pub start_empty_seconds: f64,
+}
+
+fn block_on<T>(work: impl Future<Output = io::Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
+    let done = LocalSet::new().block_on(&runtime, work);
+    done.map_err(|e| e.to_string())
+}
+
+/// Holds `resources` at once in a server with SQLite, then releases them, then starts it anew.
+///
+/// Not with the memory store: what that keeps of a released resource is in the process by design.
+pub fn hold(bench: &Bench, resources: usize) -> Result<Held> {
+    let server = bench.start(Store::Sqlite, "held")?;
+    let before = resident_bytes(server.pid());
+    let tickets = block_on(take_all(&server, resources))?;
+    let peak_bytes = resident_bytes(server.pid());
+    block_on(release_all(&server, tickets))?;
+    let released = Instant::now();
+    let (mut live, mut bytes_after_release) = (resources, peak_bytes);
+    while live > 0 || bytes_after_release > RELEASED_BYTES_MAX {
+        if released.elapsed() > RETIREMENT {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(250));
+        live = block_on(live_resources(&server))?;
+        bytes_after_release = resident_bytes(server.pid());
+    }
+    let retired_seconds = released.elapsed().as_secs_f64();
+    server.stop()?;
+    let (start_full_seconds, start_empty_seconds) = starts(bench)?;
+    Ok(Held {
+        resources,
+        bytes_each: peak_bytes.saturating_sub(before) as f64 / resources as f64,
+        peak_bytes,
+        bytes_after_release,
+        live_after_release: live,
+        retired_seconds,
+        start_full_seconds,
+        start_empty_seconds,
+    })
+}
+
+/// How many resources the server has in memory, as its metrics say.
+async fn live_resources(server: &Server) -> io::Result<usize> {
+    let mut c = Connection::open(&server.address).await?;
+    let answer = c.send("GET", format_args!("/metrics"), None, b"").await?;
+    expect(&c, &answer, "metrics", answer.status == 200)?;
+    let text = String::from_utf8_lossy(c.body(&answer));
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut values = lines.filter_map(|line| line.split_once("actors_live ")?.1.parse().ok());
+    values
+        .next()
+        .ok_or_else(|| io::Error::other("no actors_live"))
+}
+
+/// Medians of starts with what `hold` left in the store, and with an empty store, in turns.
+fn starts(bench: &Bench) -> Result<(f64, f64)> {
+    let (mut full, mut empty) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        for (place, seconds) in [("held", &mut full), ("empty", &mut empty)] {
+            let begun = Instant::now();
+            let server = bench.start(Store::Sqlite, place)?;
+            seconds.push(begun.elapsed().as_secs_f64());
+            server.stop()?;
+        }
+    }
+    full.sort_by(f64::total_cmp);
+    empty.sort_by(f64::total_cmp);
+    Ok((percentile(&full, 50.0), percentile(&empty, 50.0)))
+}
+
+/// Creates and locks `held0`, `held1`, and so on; says each connection's tickets in the order of its names.
+async fn take_all(server: &Server, resources: usize) -> io::Result<Vec<Vec<Ticket>>> {
+    let tasks: Vec<_> = (0..CONNECTIONS)
+        .map(|index| {
+            let address = server.address.clone();
+            tokio::task::spawn_local(take_some(address, index, resources))
+        })
+        .collect();
+    let mut tickets = Vec::with_capacity(CONNECTIONS);
+    for task in tasks {
+        tickets.push(task.await.map_err(io::Error::other)??);
+    }
+    Ok(tickets)
+}
+
+async fn take_some(address: String, index: usize, resources: usize) -> io::Result<Vec<Ticket>> {
+    let mut c = Connection::open(&address).await?;
+    let names: Vec<usize> = (index..resources).step_by(CONNECTIONS).collect();
+    let mut tickets = Vec::with_capacity(names.len());
+    let mut requests = Vec::new();
+    for some in names.chunks(PIPELINED / 2) {
+        requests.clear();
+        for name in some {
+            let body = format!("{{\"name\":\"held{name}\",\"timeout\":0}}");
+            let path = format_args!("/resource");
+            write_request(&mut requests, "POST", path, None, body.as_bytes());
+            let path = format_args!("/resource/held{name}/q/lock");
+            write_request(&mut requests, "PUT", path, None, b"");
+        }
+        c.write(&requests).await?;
+        for _ in some {
+            let created = c.answer().await?;
+            expect(&c, &created, "create", created.status == 201)?;
+            let locked = c.answer().await?;
+            let good = locked.status == 200 && contains(c.body(&locked), b"\"locked\":true");
+            expect(&c, &locked, "lock", good)?;
+            tickets.extend(locked.ticket);
+        }
+    }
+    Ok(tickets)
+}
+
+async fn release_all(server: &Server, tickets: Vec<Vec<Ticket>>) -> io::Result<()> {
+    let tasks: Vec<_> = tickets
+        .into_iter()
+        .enumerate()
+        .map(|(index, tickets)| {
+            let address = server.address.clone();
+            tokio::task::spawn_local(release_some(address, index, tickets))
+        })
+        .collect();
+    for task in tasks {
+        task.await.map_err(io::Error::other)??;
+    }
+    Ok(())
+}
+
+async fn release_some(address: String, index: usize, tickets: Vec<Ticket>) -> io::Result<()> {
+    let mut c = Connection::open(&address).await?;
+    let mut name = index;
+    let mut requests = Vec::new();
+    for some in tickets.chunks(PIPELINED) {
+        requests.clear();
+        for ticket in some {
+            let path = format_args!("/resource/held{name}/q/unlock");
+            write_request(&mut requests, "PUT", path, Some(ticket), b"");
+            name += CONNECTIONS;
+        }
+        c.write(&requests).await?;
+        for _ in some {
+            let answer = c.answer().await?;
+            expect(&c, &answer, "unlock", answer.status == 200)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a server does with `count` held leases, which expire one day, and as many open waits for them: the
+/// share of one core, in percent.
+pub fn idle_percent(bench: &Bench, count: usize, duration: Duration) -> Result<f64> {
+    let server = bench.start(Store::Sqlite, "idle")?;
+    block_on(idle(&server, count, duration))
+}
+
+async fn idle(server: &Server, count: usize, duration: Duration) -> io::Result<f64> {
+    let mut tasks = Vec::with_capacity(count);
+    for start in (0..count).step_by(CONNECTIONS) {
+        for name in start..count.min(start + CONNECTIONS) {
+            let connection = Connection::open(&server.address).await?;
+            tasks.push(tokio::task::spawn_local(hold_and_wait(connection, name)));
+        }
+        // Connections are opened in groups, so that the listener's queue never overflows.
+        tokio::task::yield_now().await;
+    }
+    let mut looking = Connection::open(&server.address).await?;
+    for name in 0..count {
+        queue_reaches(&mut looking, &format!("idle{name}"), 1).await?;
+    }
+    let before = cpu_seconds(server.pid());
+    let begun = Instant::now();
+    tokio::time::sleep(duration).await;
+    let used = (cpu_seconds(server.pid()) - before) / begun.elapsed().as_secs_f64();
+    for task in &tasks {
+        if task.is_finished() {
+            return Err(io::Error::other("a wait ended"));
+        }
+    }
+    Ok(used * 100.0)
+}
+
+/// Holds a lease and waits for it behind itself, which for the server is another client.
+async fn hold_and_wait(mut c: Connection, name: usize) -> io::Result<()> {
+    create(&mut c, format_args!("idle{name}")).await?;
+    lock(&mut c, format_args!("idle{name}"), "").await?;
+    lock(&mut c, format_args!("idle{name}"), "?wait=300").await?;
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! How many requests a second: loops over keep-alive connections, each with names of its own, so that
+//! nobody waits for anybody and every peer does the same work.
+
+use std::io;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use tokio::task::LocalSet;
+
+use crate::client::{Connection, create, expect, lock, unlock};
+use crate::peers::{Etcd, Redis};
+use crate::process::{Result, Server, cpu_seconds};
+
+pub const CONNECTIONS: usize = 64;
+pub const NAMES: usize = 1000;
+
+/// What one round of a loop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// The bare handler.
+    Health,
+    /// GET `lock=0`.
+    Read,
+    LockUnlock,
+    /// Lock, write 4 KiB, unlock: three requests.
+    Cycle,
+    /// Lock, write 4 KiB and release by `?unlock=1`: two requests.
+    ShortCycle,
+    Etcd,
+    Redis,
+}
+
+impl Load {
+    /// How many of what is counted a round has: requests, except that a cycle counts as one.
+    fn counts(self) -> u64 {
+        match self {
+            Load::Health | Load::Read | Load::Cycle | Load::ShortCycle => 1,
+            Load::LockUnlock | Load::Etcd | Load::Redis => 2,
+        }
+    }
+}
+
+/// One short run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    pub per_second: f64,
+    /// CPU microseconds of the server's process for each request (or cycle).
+    pub server_us: f64,
+    /// How many cores the load generator used.
+    pub generator_cores: f64,
+}
+
+enum Client {
+    Http(Connection),
+    Etcd(Etcd),
+    Redis(Redis),
+}
+
+impl Client {
+    async fn open(load: Load, address: &str) -> io::Result<Client> {
+        Ok(match load {
+            Load::Etcd => Client::Etcd(Etcd::open(address).await?),
+            Load::Redis => Client::Redis(Redis::open(address).await?),
+            _ => Client::Http(Connection::open(address).await?),
+        })
+    }
+
+    async fn round(&mut self, load: Load, name: usize, json: &[u8]) -> io::Result<()> {
+        match self {
+            Client::Http(connection) => http_round(connection, load, name, json).await,
+            Client::Etcd(etcd) => etcd.lock_and_unlock(name).await,
+            // As long as a ticket of ours.
+            Client::Redis(redis) => {
+                let owner = "0123456789abcdef0123456789abcdef";
+                redis.lock_and_unlock(name, owner).await
+            }
+        }
+    }
+}
+
+async fn http_round(c: &mut Connection, load: Load, name: usize, json: &[u8]) -> io::Result<()> {
+    if load == Load::Health || load == Load::Read {
+        let answer = match load {
+            Load::Health => c.send("GET", format_args!("/health"), None, b"").await?,
+            _ => {
+                let path = format_args!("/resource/b{name}/q?lock=0");
+                c.send("GET", path, None, b"").await?
+            }
+        };
+        return expect(c, &answer, "read", answer.status == 200);
+    }
+    let (ticket, _) = lock(c, format_args!("b{name}"), "").await?;
+    if load == Load::Cycle || load == Load::ShortCycle {
+        let query = if load == Load::ShortCycle {
+            "?unlock=1"
+        } else {
+            ""
+        };
+        let path = format_args!("/resource/b{name}/q{query}");
+        let answer = c.send("PUT", path, Some(&ticket), json).await?;
+        expect(c, &answer, "write", answer.status == 204)?;
+    }
+    if load != Load::ShortCycle {
+        unlock(c, format_args!("b{name}"), &ticket).await?;
+    }
+    Ok(())
+}
+
+/// A JSON text of 4 KiB.
+pub fn document() -> Vec<u8> {
+    format!("{{\"filled\":\"{}\"}}", "x".repeat(4096 - 13)).into_bytes()
+}
+
+/// One run of `duration` against one server. The first failure of any request fails it: a figure with
+/// errors in it means nothing.
+pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.clamp(1, CONNECTIONS);
+    let barrier = Arc::new(Barrier::new(threads + 1));
+    let handles: Vec<_> = (0..threads)
+        .map(|thread| {
+            let (address, barrier) = (server.address.clone(), barrier.clone());
+            let mine: Vec<usize> = (thread..CONNECTIONS).step_by(threads).collect();
+            std::thread::spawn(move || generate(&address, load, duration, mine, &barrier))
+        })
+        .collect();
+    // Everybody is connected from here on.
+    barrier.wait();
+    let begun = Instant::now();
+    let before = (cpu_seconds(server.pid()), cpu_seconds(std::process::id()));
+    let mut rounds = 0;
+    for handle in handles {
+        let done = handle.join().map_err(|_| "a load thread panicked")?;
+        rounds += done.map_err(|e| format!("{load:?}: {e}"))?;
+    }
+    let elapsed = begun.elapsed().as_secs_f64();
+    let counted = (rounds * load.counts()) as f64;
+    Ok(Sample {
+        per_second: counted / elapsed,
+        server_us: (cpu_seconds(server.pid()) - before.0) * 1e6 / counted.max(1.0),
+        generator_cores: (cpu_seconds(std::process::id()) - before.1) / elapsed,
+    })
+}
+
+/// One thread's share of the connections; says how many rounds were done.
+fn generate(
+    address: &str,
+    load: Load,
+    duration: Duration,
+    mine: Vec<usize>,
+    barrier: &Barrier,
+) -> io::Result<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let opened = runtime.and_then(|runtime| {
+        let clients = runtime.block_on(async {
+            let mut clients = Vec::new();
+            for index in mine {
+                clients.push((index, Client::open(load, address).await?));
+            }
+            io::Result::Ok(clients)
+        })?;
+        Ok((runtime, clients))
+    });
+    // Whoever failed lets the others begin all the same.
+    barrier.wait();
+    let (runtime, clients) = opened?;
+    let until = Instant::now() + duration;
+    runtime.block_on(LocalSet::new().run_until(async {
+        let loops: Vec<_> = clients
+            .into_iter()
+            .map(|(index, client)| tokio::task::spawn_local(repeat(client, load, index, until)))
+            .collect();
+        let mut rounds = 0;
+        for done in loops {
+            rounds += done.await.map_err(io::Error::other)??;
+        }
+        Ok(rounds)
+    }))
+}
+
+async fn repeat(mut client: Client, load: Load, index: usize, until: Instant) -> io::Result<u64> {
+    let json = document();
+    let mut rounds = 0;
+    let mut name = index;
+    while Instant::now() < until {
+        client.round(load, name, &json).await?;
+        rounds += 1;
+        name += CONNECTIONS;
+        if name >= NAMES {
+            name = index;
+        }
+    }
+    Ok(rounds)
+}
+
+/// Makes the names and gives each a document.
+pub fn prepare(server: &Server) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
+    let address = server.address.clone();
+    let prepared = runtime.block_on(LocalSet::new().run_until(async {
+        let tasks: Vec<_> = (0..CONNECTIONS)
+            .map(|index| tokio::task::spawn_local(prepare_some(address.clone(), index)))
+            .collect();
+        for task in tasks {
+            task.await.map_err(io::Error::other)??;
+        }
+        io::Result::Ok(())
+    }));
+    prepared.map_err(|e| format!("preparing: {e}"))
+}
+
+async fn prepare_some(address: String, index: usize) -> io::Result<()> {
+    let mut connection = Connection::open(&address).await?;
+    let c = &mut connection;
+    for name in (index..NAMES).step_by(CONNECTIONS) {
+        create(c, format_args!("b{name}")).await?;
+        let path = format_args!("/resource/b{name}/q");
+        let answer = c.send("PUT", path, None, b"{\"a\":1}").await?;
+        expect(c, &answer, "write", answer.status == 204)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_has_four_kib() {
+        assert_eq!(super::document().len(), 4096);
+    }
+}
