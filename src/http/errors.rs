@@ -311,7 +311,7 @@ mod tests {
             ApiError::DeadTicket(Some(EndReason::ForcedOff)),
             ApiError::NoRoute,
             ApiError::NoResource,
-            ApiError::NoSelector,
+            ApiError::NoSelector(None),
             ApiError::Method("GET"),
             ApiError::Exists,
             ApiError::Locked(None),
@@ -336,7 +336,7 @@ mod tests {
         match error {
             ApiError::Malformed(_) | ApiError::TicketMissing | ApiError::KeyMissing => {}
             ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::DeadTicket(_) => {}
-            ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector => {}
+            ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector(_) => {}
             ApiError::Method(_) | ApiError::Exists | ApiError::Locked(_) => {}
             ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
             ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}

@@ -119,7 +119,14 @@ fn no_label_carries_a_name_an_owner_a_ticket_or_a_key() {
     let server = Server::start(&[]);
     let tickets = server.session();
     let shown = samples(&server.metrics());
-    let text = shown.keys().cloned().collect::<Vec<_>>().join("\n");
+    // Between quotes stand the values of labels, and nothing else.
+    let values = |series: &String| -> Vec<String> {
+        let parts = series.split('"').skip(1).step_by(2);
+        parts.map(str::to_owned).collect()
+    };
+    let values: Vec<String> = shown.keys().flat_map(values).collect();
+    let text = values.join("\n");
+    assert!(text.contains("forced_off"), "{text}");
     let names = ["printer", "brief", "first", "second", "third", "went home"];
     let tickets = tickets.iter().map(String::as_str);
     for secret in tickets.chain(names).chain(crate::server::KEYS) {
