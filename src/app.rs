@@ -176,12 +176,8 @@ impl App {
         self.registry.do_send(EndWaits);
         let deadline = Instant::now() + self.settings.shutdown.timeout;
         finish_requests(&self.shell, deadline).await;
-        if timeout_at(deadline, handle.stop(true)).await.is_err() {
-            log::warn!("connections that were still busy are closed");
-            handle.stop(false).await;
-        }
-        let _ = serving.await;
-        // What was acknowledged is stored already; this gives the store back.
+        // What was acknowledged is stored already; this gives the store back. Before connections are
+        // closed, which can take a client's time: the next instance need not wait for that.
         let limit = deadline.max(Instant::now() + Duration::from_secs(1));
         if timeout_at(limit, self.persistence.send(Finish))
             .await
@@ -189,6 +185,11 @@ impl App {
         {
             log::error!("the store did not close in time");
         }
+        if timeout_at(deadline, handle.stop(true)).await.is_err() {
+            log::warn!("connections that were still busy are closed");
+            handle.stop(false).await;
+        }
+        let _ = serving.await;
         self.shell.events.summarise();
         self.arbiter.stop();
         let _ = self.arbiter.join();

@@ -401,6 +401,7 @@ fn put_document(id: &str, selector: bool) -> OperationBuilder {
         &[
             "resource_unknown",
             "locked",
+            "document_too_large",
             "too_many_selectors",
             "too_many_waiters",
         ],

@@ -53,6 +53,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
     let (name, selector) = (name(&req)?, selector(&req)?);
     let release = Query::of(&req)?.flag("unlock")?.unwrap_or(false);
     let json = json_text(body(&req, payload, &worker).await?)?;
+    worker.check_document(&json)?;
     let op = Op::Write {
         selector,
         json,
