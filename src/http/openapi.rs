@@ -230,6 +230,10 @@ fn refusal(status: u16, codes: &[&str]) -> Option<ResponseBuilder> {
     if status == 405 {
         response = response.header("Allow", header("The methods that the path takes."));
     }
+    if meanings.iter().any(|(code, _)| *code == "selector_unknown") {
+        // A holder is one also where nothing was written yet.
+        response = with_token(response);
+    }
     if status == 429 || status == 503 {
         response = response.header("Retry-After", retry_after());
     }

@@ -119,16 +119,22 @@ fn no_label_carries_a_name_an_owner_a_ticket_or_a_key() {
     let server = Server::start(&[]);
     let tickets = server.session();
     let shown = samples(&server.metrics());
-    // Without the word that is in the name of every histogram.
-    let text = shown.keys().cloned().collect::<Vec<_>>().join("\n");
-    let text = text.replace("_seconds", "");
+    // Between quotes stand the values of labels, and nothing else.
+    let values = |series: &String| -> Vec<String> {
+        let parts = series.split('"').skip(1).step_by(2);
+        parts.map(str::to_owned).collect()
+    };
+    let values: Vec<String> = shown.keys().flat_map(values).collect();
+    let text = values.join("\n");
+    assert!(text.contains("forced_off"), "{text}");
     let names = ["printer", "brief", "first", "second", "third", "went home"];
     let tickets = tickets.iter().map(String::as_str);
     for secret in tickets.chain(names).chain(crate::server::KEYS) {
         assert!(!text.contains(secret), "{secret} is in\n{text}");
     }
     // The number of series hangs on nothing that a client chooses.
-    let series = shown.len();
+    // The second scrape shows the first one.
+    let series = samples(&server.metrics()).len();
     for n in 0..50 {
         let path = format!("/resource/other-{n}/s-{n}");
         server
