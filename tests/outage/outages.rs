@@ -35,6 +35,21 @@ fn a_database_that_is_down_at_the_start_is_waited_for() {
     assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
 }
 
+#[test]
+fn a_database_that_hangs_at_the_start_is_waited_for() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let proxy = wait(Proxy::start(&database));
+    proxy.hold_answers(true);
+    let instance = Instance::start(&proxy.between(database.options()));
+    instance.logged("waiting for the store");
+    instance.refuses(AWAY);
+    proxy.hold_answers(false);
+    instance.becomes_ready();
+    instance.prepare("printer");
+}
+
 /// What clients of a contended lock and writers of their own resources were told.
 #[derive(Default)]
 struct Told {

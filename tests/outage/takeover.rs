@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::client::{Connection, until};
 use crate::database::Database;
 use crate::instance::{BOUND, Instance, LEASE, settled};
+use crate::private::PrivateServer;
 use crate::proxy::Proxy;
 use crate::{turn, wait};
 
@@ -136,6 +137,8 @@ fn on_sigterm_the_stand_by_serves_at_once() {
     let mut slow = active.call("GET", "/health").no_key().open();
     assert_eq!(slow.answer().status, 200);
     slow.write(&put[..put.len() - 3]);
+    let mut waiting = active.lock("endless/s").query("wait=60").open();
+    until("it waits", || active.described("endless")["waiting"] == 1);
     active.terminate();
     let start = Instant::now();
     standby.becomes_ready();
@@ -144,6 +147,13 @@ fn on_sigterm_the_stand_by_serves_at_once() {
     active.logged("shutting down");
     slow.try_write(&put[put.len() - 3..]);
     not_written(&mut slow);
+    // It was never told its ticket, so that nobody could take its place.
+    let refused = waiting.answer();
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "shutting_down")
+    );
+    assert_eq!(standby.described("endless")["waiting"], 0);
     scene.check(&standby);
     assert_eq!(standby.data("endless/s"), r#"{"v":1}"#);
     assert!(active.end().success());
@@ -155,6 +165,34 @@ fn not_written(connection: &mut Connection) {
     if let Some(answer) = connection.unchecked_answer() {
         assert_eq!(answer.status, 503, "{answer:?}");
     }
+}
+
+#[test]
+fn a_restart_of_the_database_leaves_one_active_instance_with_everything_as_it_was() {
+    let Some(mut server) = PrivateServer::new(&[]) else {
+        return;
+    };
+    let _turn = turn();
+    server.start();
+    let active = Instance::serving(&server.options());
+    let standby = Instance::start(&server.options());
+    standby.becomes_standby();
+    let scene = Scene::set(&active);
+    server.kill();
+    let code = |instance: &Instance| instance.ready().code();
+    let both = [&active, &standby];
+    until("both notice", || {
+        both.iter().all(|i| code(i) == "store_unavailable")
+    });
+    server.start();
+    let mut codes = Vec::new();
+    until("one serves and the other stands by", || {
+        codes = both.iter().map(|i| code(i)).collect();
+        codes.contains(&String::new()) && codes.contains(&"standby".to_owned())
+    });
+    let serving = usize::from(!codes[0].is_empty());
+    both[1 - serving].refuses(&["standby"]);
+    scene.check(both[serving]);
 }
 
 #[test]

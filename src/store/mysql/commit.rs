@@ -416,3 +416,46 @@ impl Script {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::lock::Selector;
+    use crate::store::ResourceId;
+
+    /// The change that writes this document under the longest names there are.
+    fn written(json: &[u8]) -> Snapshot {
+        let longest = "\u{10ffff}".repeat(255);
+        let name = ResourceName::parse(&longest).unwrap();
+        let mut snapshot = Snapshot::empty(name, ResourceId::new(&"'".repeat(255)));
+        let row = DataRow {
+            id: "'".repeat(255),
+            json: Bytes::copy_from_slice(json),
+        };
+        let selector = Selector::parse(&"'\u{10ffff}".repeat(127)).unwrap();
+        snapshot.data.insert(selector, Some(row));
+        snapshot
+    }
+
+    #[test]
+    fn a_document_that_fits_can_be_sent() {
+        const PACKET: usize = 64 << 10;
+        for piece in ["x", "\\\\", "'", "é"] {
+            let longest = (0..PACKET / piece.len())
+                .rev()
+                .step_by(64)
+                .map(|count| format!("\"{}\"", piece.repeat(count)))
+                .find(|json| fits(json.as_bytes(), PACKET))
+                .unwrap();
+            let escaped = sql::text_bytes(longest.as_bytes());
+            assert!(
+                escaped > PACKET - 2 * DOCUMENT_SPARE_BYTES,
+                "{piece}: {escaped}"
+            );
+            let sent = script(&[written(longest.as_bytes())], 7, PACKET);
+            assert!(sent.is_ok(), "{piece}: {sent:?}");
+        }
+    }
+}
