@@ -138,7 +138,12 @@ impl Client {
                 ttl,
                 wait,
             };
-            match self.call(name, op) {
+            let outcome = self.call(name, op.clone());
+            if keyed && presented.is_none() && self.random.percent(15) {
+                // As one whose answer was lost.
+                self.call(name, op);
+            }
+            match outcome {
                 Outcome::Granted { ticket, .. } => {
                     return self.hold(Held {
                         name,

@@ -120,7 +120,7 @@ impl Cluster {
         loop {
             random.shuffle(&mut kinds);
             for fault in &kinds {
-                std::thread::sleep(random.millis(150, 700));
+                std::thread::sleep(random.millis(150, 1000));
                 if stage.start.elapsed() > time {
                     return outages;
                 }
