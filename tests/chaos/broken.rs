@@ -264,6 +264,36 @@ fn a_place_that_was_lost_is_caught() {
 }
 
 #[test]
+fn a_retry_that_makes_a_second_ticket_is_caught() {
+    let keyed = |attempt| Op::Lock {
+        attempt,
+        keyed: true,
+        presented: None,
+        ttl: SECOND,
+        wait: 0,
+    };
+    let queued = |ticket| Outcome::Queued {
+        ticket,
+        position: 1,
+        ended: None,
+    };
+    let first = || {
+        Story::default()
+            .granted(0, 10, A, 1)
+            .say(20, 30, keyed(7), queued(B))
+    };
+    let twice = || first().say(40, 50, keyed(7), queued(C));
+    twice()
+        .queued(60, 70, B, Some(B))
+        .breaks(Rule::KeyForgotten);
+    twice().is_fine();
+    first()
+        .say(40, 50, keyed(7), queued(B))
+        .queued(60, 70, B, Some(B))
+        .is_fine();
+}
+
+#[test]
 fn an_acknowledged_write_that_was_dropped_is_caught() {
     good().read(160, 170, 1).breaks(Rule::NotOneRegister);
     let unwritten = good().say(160, 170, Op::Read, Outcome::Value(None));

@@ -1,6 +1,7 @@
 //! Proves that a history is one that a correct lock server can have. One file per rule:
 //!
 //! - `tokens`: fencing tokens grow, none is given to two tickets, none stale is accepted;
+//! - `retries`: a retry with the same Idempotency-Key finds the same ticket;
 //! - `leases`: while a lease certainly holds, nobody else holds and its holder is not turned away;
 //! - `register`: reads and writes are those of one register, with the fencing tokens as its order;
 //! - `queue`: grants follow the order of the queue, places are kept, and nobody waits for a free lock.
@@ -19,6 +20,8 @@ mod leases;
 mod queue;
 #[path = "checker/register.rs"]
 mod register;
+#[path = "checker/retries.rs"]
+mod retries;
 #[path = "checker/tokens.rs"]
 mod tokens;
 
@@ -36,6 +39,7 @@ pub enum Rule {
     TokenWentBack,
     TwoHolders,
     HolderTurnedAway,
+    KeyForgotten,
     ValueFromNowhere,
     RefusedWriteHappened,
     StaleWrite,
@@ -75,6 +79,7 @@ pub fn check(history: &History, terms: &Terms) -> Vec<Violation> {
         let view = View::new(records, &history.deaths);
         violations.extend(tokens::check(&view));
         violations.extend(leases::check(&view));
+        violations.extend(retries::check(&view));
         violations.extend(register::check(&view));
         violations.extend(queue::check(&view, terms, &history.outages));
     }

@@ -15,8 +15,9 @@ use crate::wire::{self, Answer, Cut, Failure, Wire};
 
 /// The longest lease that a client asks for which may vanish.
 pub const TTL_MAX_SECONDS: u64 = 2;
-/// How long a client waits for an answer beyond what it asked for.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// How long clients wait for an answer beyond what they asked for, in milliseconds: some give an instance
+/// up while it is paused, and go to another one.
+const PATIENCE: (u64, u64) = (300, 4000);
 
 /// What all clients of a run share.
 pub struct Stage {
@@ -53,9 +54,13 @@ impl Stage {
 
     fn address(&self) -> (usize, Option<SocketAddr>) {
         let preferred = self.preferred.load(Ordering::Relaxed);
+        (preferred, self.address_of(preferred))
+    }
+
+    fn address_of(&self, instance: usize) -> Option<SocketAddr> {
         let instances = self.instances.read().unwrap();
         let count = instances.len().max(1);
-        (preferred, instances.get(preferred % count).copied())
+        instances.get(instance % count).copied()
     }
 
     fn avoid(&self, tried: usize) {
@@ -138,7 +143,12 @@ impl Client {
                 ttl,
                 wait,
             };
-            match self.call(name, op) {
+            let outcome = self.call(name, op.clone());
+            if keyed && presented.is_none() && self.random.percent(15) {
+                // As one whose answer was lost.
+                self.call(name, op);
+            }
+            match outcome {
                 Outcome::Granted { ticket, .. } => {
                     return self.hold(Held {
                         name,
@@ -334,10 +344,16 @@ impl Client {
             Op::Lock { wait, .. } => Duration::from_micros(wait),
             _ => Duration::ZERO,
         };
-        let (instance, address) = self.stage.address();
+        let (mut instance, mut address) = self.stage.address();
+        if self.random.percent(10) {
+            // Balancers err: an instance that is not active any more must say so.
+            instance = self.random.below(2) as usize;
+            address = self.stage.address_of(instance);
+        }
+        let patience = self.random.millis(PATIENCE.0, PATIENCE.1);
         let sent = self.stage.now();
         let answer = match address {
-            Some(address) => self.wire.exchange(address, &bytes, wait + PATIENCE, cut),
+            Some(address) => self.wire.exchange(address, &bytes, wait + patience, cut),
             None => Err(Failure::NotSent),
         };
         let done = self.stage.now();

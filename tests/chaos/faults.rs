@@ -120,7 +120,7 @@ impl Cluster {
         loop {
             random.shuffle(&mut kinds);
             for fault in &kinds {
-                std::thread::sleep(random.millis(150, 700));
+                std::thread::sleep(random.millis(150, 1000));
                 if stage.start.elapsed() > time {
                     return outages;
                 }
@@ -139,7 +139,7 @@ impl Cluster {
 
     fn inflict(&mut self, fault: Fault, stage: &Stage, random: &mut Random) {
         let active = self.active();
-        let while_away = random.millis(1100, 1900);
+        let while_away = random.millis(1100, 2400);
         match fault {
             Fault::Kill | Fault::Stop => {
                 if fault == Fault::Kill {

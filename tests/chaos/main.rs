@@ -28,7 +28,7 @@ use server::Instance;
 fn time_settings() -> Vec<(&'static str, String)> {
     vec![
         ("CLAIM_SECONDS", format!("0.{:03}", run::CLAIM_MILLIS)),
-        ("STORE_TIMEOUT_SECONDS", "1".into()),
+        ("STORE_TIMEOUT_SECONDS", "2".into()),
         ("INSTANCE_LEASE_SECONDS", "1".into()),
     ]
 }

@@ -15,7 +15,7 @@ use crate::wire::{self, Wire};
 
 /// `CLAIM_SECONDS` of the servers, in milliseconds.
 pub const CLAIM_MILLIS: u64 = 500;
-const NAMES: usize = 6;
+const NAMES: usize = 8;
 
 /// Runs the plan against these servers and panics when a rule was broken.
 pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
