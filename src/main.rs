@@ -8,6 +8,9 @@ use small_resource_server::config::Settings;
 use small_resource_server::logging;
 use small_resource_server::reload::Load;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let line = cli::parse();
     let command = line.chosen_command();
