@@ -16,6 +16,7 @@ build: ## the release binary, in target/release
 test: ## all tests, with a real MariaDB, nginx and HAProxy that are found or installed and started for them
 	scripts/with-proxies scripts/with-mariadb $(CARGO) test --locked
 	scripts/check-manifests
+	scripts/schemathesis
 
 check: ## format, lints, licences: what CI asks for before the tests
 	$(CARGO) fmt --check

@@ -178,6 +178,15 @@ impl App {
         self.registry.do_send(EndWaits);
         let deadline = Instant::now() + self.settings.shutdown.timeout;
         finish_requests(&self.shell, deadline).await;
+        // What was acknowledged is stored already; this gives the store back. Before connections are
+        // closed, which can take a client's time: the next instance need not wait for that.
+        let limit = deadline.max(Instant::now() + Duration::from_secs(1));
+        if timeout_at(limit, self.persistence.send(Finish))
+            .await
+            .is_err()
+        {
+            log::error!("the store did not close in time");
+        }
         // A connection in use is told that it closes by the answer to its next request; one that is closed
         // under a request that is just being sent would be reset.
         tokio::time::sleep_until(deadline.min(Instant::now() + LAST_ANSWERS)).await;
@@ -187,14 +196,6 @@ impl App {
             serving.abort();
         }
         let _ = serving.await;
-        // What was acknowledged is stored already; this gives the store back.
-        let limit = deadline.max(Instant::now() + Duration::from_secs(1));
-        if timeout_at(limit, self.persistence.send(Finish))
-            .await
-            .is_err()
-        {
-            log::error!("the store did not close in time");
-        }
         self.shell.events.summarise();
         self.arbiter.stop();
         let _ = self.arbiter.join();

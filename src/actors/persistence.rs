@@ -43,6 +43,8 @@ struct Member {
 enum Phase {
     Opening,
     Serving,
+    /// The store is given back, and must not be taken again.
+    Finished,
 }
 
 type LoadAnswer = oneshot::Sender<Result<Option<StoredResource>, StoreError>>;
@@ -61,6 +63,8 @@ pub struct Persistence {
     /// Actors whose commit was refused: what they still send is built on state that is not stored.
     abandoned: HashSet<Addr<ResourceActor>>,
     beating: bool,
+    /// Counts attempts to open the store.
+    attempt: u64,
     last_complaint: String,
     drained: Vec<oneshot::Sender<()>>,
 }
@@ -80,6 +84,7 @@ impl Persistence {
             deferred: Vec::new(),
             abandoned: HashSet::new(),
             beating: false,
+            attempt: 0,
             last_complaint: String::new(),
             drained: Vec::new(),
         }
@@ -91,17 +96,45 @@ impl Persistence {
 
     // ---- opening and losing the store --------------------------------------------------------------
 
+    /// An attempt is never cut short: a store that is being migrated would begin again each time. What it
+    /// asks of a database it bounds itself.
     fn open_store(&mut self, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Finished {
+            return;
+        }
+        self.attempt += 1;
+        let attempt = self.attempt;
+        let patience = self.store_timeout().mul_f32(1.5);
+        let late = ctx.run_later(patience, move |actor, _| {
+            actor.still_opening(attempt, patience)
+        });
         let store = self.shell.store.clone();
         let sent = boottime_ms();
-        let limit = self.store_timeout();
-        within(limit, async move { store.open().await })
+        async move { store.open().await }
             .into_actor(self)
-            .map(move |result, actor, ctx| actor.opened(result, sent, ctx))
+            .map(move |result, actor, ctx| {
+                ctx.cancel_future(late);
+                actor.opened(result, sent, ctx);
+            })
             .spawn(ctx);
     }
 
+    fn still_opening(&mut self, attempt: u64, after: Duration) {
+        if self.phase != Phase::Opening || self.attempt != attempt {
+            return;
+        }
+        let text = format!("opening it takes longer than {} ms", after.as_millis());
+        self.shell.gate.close(Closed::StoreAway);
+        self.complain(&format!("waiting for the store: {text}"));
+        if let Some(first) = self.first_open.take() {
+            let _ = first.send(Err(StoreError::Unavailable(text)));
+        }
+    }
+
     fn opened(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Finished {
+            return;
+        }
         let first = self.first_open.take();
         let told = result.clone().map(|_| ());
         self.act_on(result, sent, ctx);
@@ -158,7 +191,7 @@ impl Persistence {
 
     /// From now on nothing that is in memory counts. `why` is what open requests are told.
     fn lose_store(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
-        if self.phase == Phase::Opening {
+        if self.phase != Phase::Serving {
             return;
         }
         self.phase = Phase::Opening;
@@ -451,6 +484,11 @@ impl Handler<Commit> for Persistence {
         // A commit of an earlier incarnation, or of an abandoned actor, rests on state that is not
         // stored; its actor has been told, or is about to be.
         let stale = msg.incarnation != self.shell.incarnation();
+        if self.phase == Phase::Finished && !stale {
+            let reply = Reply::Closed(Closed::Stopping);
+            msg.actor.do_send(Abandon { reply });
+            return;
+        }
         if stale || self.phase != Phase::Serving || self.abandoned.contains(&msg.actor) {
             return;
         }
@@ -541,14 +579,17 @@ impl Handler<Finish> for Persistence {
         let (tx, rx) = oneshot::channel();
         self.drained.push(tx);
         self.notify_drained();
-        let store = self.shell.store.clone();
-        let finish = async move {
+        let drained = async move {
             let _ = rx.await;
-            store.close().await;
         };
-        Box::pin(finish.into_actor(self).map(|(), actor, _| {
-            actor.phase = Phase::Opening;
+        // From here on nothing may open the store again: not a heartbeat that finds it closed, nor the
+        // next look of a stand-by.
+        let finish = drained.into_actor(self).then(|(), actor, _| {
+            actor.phase = Phase::Finished;
             actor.shell.gate.close(Closed::Stopping);
-        }))
+            let store = actor.shell.store.clone();
+            async move { store.close().await }.into_actor(actor)
+        });
+        Box::pin(finish)
     }
 }

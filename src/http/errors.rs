@@ -35,6 +35,8 @@ pub enum ApiError {
     OtherLease,
     TooManySelectors(usize),
     TooLarge(usize),
+    /// The body is accepted, but the store cannot hold the document.
+    TooLargeToStore,
     SlowBody,
     TooManyWaiters,
     /// Too many requests; when to come back is in the headers.
@@ -129,6 +131,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "the body is larger than MAX_BODY_BYTES",
     ),
     (
+        413,
+        "document_too_large",
+        "the document does not fit into what the database takes at once (max_allowed_packet)",
+    ),
+    (
         429,
         "rate_limited",
         "more than RATE_LIMIT_PER_SECOND; Retry-After says when to come back",
@@ -190,6 +197,7 @@ impl ApiError {
             ApiError::OtherLease => (StatusCode::CONFLICT, "lease_over"),
             ApiError::TooManySelectors(_) => (StatusCode::CONFLICT, "too_many_selectors"),
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            ApiError::TooLargeToStore => (StatusCode::PAYLOAD_TOO_LARGE, "document_too_large"),
             ApiError::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             ApiError::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
             ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
@@ -250,6 +258,9 @@ impl fmt::Display for ApiError {
             }
             ApiError::TooLarge(max) => {
                 write!(f, "The body is too large; accepted are up to {max} bytes.")
+            }
+            ApiError::TooLargeToStore => {
+                f.write_str("The document is larger than the database takes.")
             }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
             ApiError::TooManyWaiters => f.write_str("Too many requests wait for a lock."),
@@ -320,6 +331,7 @@ mod tests {
             ApiError::OtherLease,
             ApiError::TooManySelectors(1),
             ApiError::TooLarge(1),
+            ApiError::TooLargeToStore,
             ApiError::SlowBody,
             ApiError::TooManyWaiters,
             ApiError::RateLimited,
@@ -340,6 +352,7 @@ mod tests {
             ApiError::Method(_) | ApiError::Exists | ApiError::Locked(_) => {}
             ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
             ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
+            ApiError::TooLargeToStore => {}
             ApiError::TooManyWaiters | ApiError::RateLimited => {}
             ApiError::Refused | ApiError::Closed(_) => {}
         }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use utoipa::ToSchema;
+use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{
@@ -396,6 +397,7 @@ fn put_document(id: &str, selector: bool) -> OperationBuilder {
         &[
             "resource_unknown",
             "locked",
+            "document_too_large",
             "too_many_selectors",
             "too_many_waiters",
         ],
@@ -444,7 +446,10 @@ fn lock(suffix: &str, wait: u64) -> OperationBuilder {
         .parameter(query("queue", "0: take it now or be refused.", flag()))
         .parameter(idempotency_parameter())
         .request_body(Some(request::<LockBody>(false)))
-        .response("200", with_ended(with_token(with_ticket(answer))))
+        .response(
+            "200",
+            with_links(with_ended(with_token(with_ticket(answer)))),
+        )
 }
 
 fn unlock(suffix: &str) -> OperationBuilder {
@@ -547,6 +552,21 @@ fn with_ticket(response: ResponseBuilder) -> ResponseBuilder {
         .description(Some("The ticket to present from now on."))
         .build();
     response.header("X-Ticket", header)
+}
+
+/// Where the ticket of an answer can be presented next.
+fn with_links(response: ResponseBuilder) -> ResponseBuilder {
+    ["unlock", "renew", "lock", "getDocument", "putDocument"]
+        .into_iter()
+        .fold(response, |response, operation| {
+            let link = LinkBuilder::new()
+                .operation_id(operation)
+                .parameter("name", "$request.path.name")
+                .parameter("selector", "$request.path.selector")
+                .parameter("X-Ticket", "$response.header.X-Ticket")
+                .build();
+            response.link(operation, link)
+        })
 }
 
 fn with_token(response: ResponseBuilder) -> ResponseBuilder {

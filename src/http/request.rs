@@ -172,12 +172,15 @@ pub async fn body(
     if !comes && req.version() <= Version::HTTP_11 {
         return Ok(Bytes::new());
     }
-    timeout(
+    let read = timeout(
         worker.body_timeout,
         read_body(payload, worker.body_bytes_max),
     )
     .await
-    .unwrap_or(Err(ApiError::SlowBody))
+    .unwrap_or(Err(ApiError::SlowBody))?;
+    // It may have been long in coming.
+    worker.router.shell.gate.check().map_err(ApiError::Closed)?;
+    Ok(read)
 }
 
 async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, ApiError> {

@@ -74,6 +74,16 @@ impl Worker {
         gate.check_answer().map_err(ApiError::Closed)
     }
 
+    /// Refused before anything else of it happens: what the store cannot hold must not end what others
+    /// have under way with the resource.
+    pub fn check_document(&self, json: &[u8]) -> Result<(), ApiError> {
+        if self.router.shell.store.takes_document(json) {
+            Ok(())
+        } else {
+            Err(ApiError::TooLargeToStore)
+        }
+    }
+
     pub fn selectors_max(&self) -> usize {
         self.router.shell.settings.selectors_max
     }

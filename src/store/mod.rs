@@ -181,6 +181,12 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Whether a document of this JSON text can be stored at all, as far as its size goes. Asked before
+    /// [`Store::commit`], which rejects what is too large, at the cost of whatever else is in that commit.
+    fn takes_document(&self, _json: &[u8]) -> bool {
+        true
+    }
+
     /// Commits at once on the calling thread, for stores that never wait. `false`: not such a store.
     fn commit_inline(&self, _snapshot: &Snapshot) -> bool {
         false

@@ -331,11 +331,12 @@ impl Answer {
             assert!(token.parse::<u64>().is_ok_and(|t| t > 0), "{self:?}");
         }
         if self.status != 204 {
-            assert_eq!(
-                self.header("Content-Type"),
-                Some("application/json"),
-                "{self:?}"
-            );
+            // All but the metrics is JSON.
+            let kind = match self.body.starts_with(b"# HELP ") {
+                true => "text/plain; version=0.0.4; charset=utf-8",
+                false => "application/json",
+            };
+            assert_eq!(self.header("Content-Type"), Some(kind), "{self:?}");
         }
         if self.status >= 400 {
             self.check_refusal();

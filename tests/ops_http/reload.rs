@@ -137,10 +137,7 @@ fn the_log_level_changes() {
     let server = Server::start();
     server.create("seen");
     server.wait_for_log("seen");
-    rewrite(
-        &server,
-        &conf(READ, "RUST_LOG=info,events=off\n"),
-    );
+    rewrite(&server, &conf(READ, "RUST_LOG=info,events=off\n"));
     reload(&server);
     server.create("unseen");
     rewrite(&server, &conf(READ, ""));

@@ -25,6 +25,8 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     let raw = query.flag("raw")?.unwrap_or(false);
     let (name, selector) = (name(&req)?, selector(&req)?);
     let bearer = bearer(&req);
+    // Looked at with lock=0 too: what is malformed is refused, whether or not it would be used.
+    let (wait, key) = (query.wait(worker.wait_max)?, idempotency_key(&req)?);
     if reads_only {
         let op = Op::Read {
             selector: selector.clone(),
@@ -33,13 +35,12 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
         let reply = worker.ask(&req, &name, op).await?;
         return respond::read(&selector, reply, raw, worker.selectors_max());
     }
-    let wait = query.wait(worker.wait_max)?;
     let op = Op::Acquire {
         selector: Some(selector.clone()),
         bearer,
         owner: None,
         ttl: None,
-        key: idempotency_key(&req)?,
+        key,
         wait: wait.map_or(Wait::Default, Wait::For),
     };
     let reply = worker.ask(&req, &name, op).await?;
@@ -52,6 +53,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
     let (name, selector) = (name(&req)?, selector(&req)?);
     let release = Query::of(&req)?.flag("unlock")?.unwrap_or(false);
     let json = json_text(body(&req, payload, &worker).await?)?;
+    worker.check_document(&json)?;
     let op = Op::Write {
         selector,
         json,

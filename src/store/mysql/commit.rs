@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::mem;
 
 use super::schema;
-use super::sql::Sql;
+use super::sql::{self, Sql};
 use crate::lock::rows::{EndedRow, HeadRow, TicketRow};
 use crate::lock::{EndReason, ResourceName};
 use crate::store::StoreError;
@@ -26,6 +26,16 @@ pub(super) struct Script {
     rows: usize,
     /// The most that a packet may have, bytes.
     packet_bytes_max: usize,
+}
+
+/// A document's id, resource, selector, each at most 255 characters and escaped, and the statement.
+const DOCUMENT_SPARE_BYTES: usize = 8 << 10;
+
+/// Whether a statement that writes this document fits into a packet.
+pub(super) fn fits(json: &[u8], packet_bytes_max: usize) -> bool {
+    let room = packet_bytes_max.saturating_sub(SPARE_BYTES + DOCUMENT_SPARE_BYTES);
+    // Escaping at most doubles it: most documents need not be looked at.
+    json.len().saturating_mul(2) <= room || sql::text_bytes(json) <= room
 }
 
 /// The parts of a multi-row statement.

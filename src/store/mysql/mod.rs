@@ -29,7 +29,7 @@ mod selectors;
 mod session;
 mod sql;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -58,6 +58,8 @@ pub struct MysqlStore {
     epoch: AtomicU64,
     /// The row may have our name in it, so closing has to free it.
     claimed: AtomicBool,
+    /// The server's `max_allowed_packet` as the last writer found it, bytes.
+    packet_bytes_max: AtomicUsize,
     door: Mutex<Door>,
     writer: Mutex<Writer>,
     pulse: Mutex<Option<Session>>,
@@ -99,6 +101,7 @@ impl MysqlStore {
             me: *uuid::Uuid::new_v4().as_bytes(),
             epoch: AtomicU64::new(0),
             claimed: AtomicBool::new(false),
+            packet_bytes_max: AtomicUsize::new(usize::MAX),
             door: Mutex::default(),
             writer: Mutex::default(),
             pulse: Mutex::default(),
@@ -272,12 +275,20 @@ impl MysqlStore {
         let mut session = Session::connect(&self.options, true).await?;
         loop {
             match instance::record_writer(&mut session, epoch, &self.me).await {
-                Ok(true) => return Ok(session),
+                Ok(true) => {
+                    self.note_packet(&session);
+                    return Ok(session);
+                }
                 Ok(false) => return Err(StoreError::Standby.into()),
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(fault) => return Err(fault),
             }
         }
+    }
+
+    fn note_packet(&self, writer: &Session) {
+        self.packet_bytes_max
+            .store(writer.packet_bytes_max, Ordering::Relaxed);
     }
 
     async fn send(&self, session: &mut Session, script: &Script) -> Result<(), Fault> {
@@ -350,6 +361,7 @@ impl Store for MysqlStore {
         revert::refuse_half_reverted(&taken.row)?;
         self.migrate(&mut taken).await?;
         self.readers.renew();
+        self.note_packet(&taken.session);
         *writer = Writer {
             session: Some(taken.session),
             in_doubt: false,
@@ -443,6 +455,10 @@ impl Store for MysqlStore {
 
     fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
         Some(self.options.heartbeat())
+    }
+
+    fn takes_document(&self, json: &[u8]) -> bool {
+        commit::fits(json, self.packet_bytes_max.load(Ordering::Relaxed))
     }
 
     async fn close(&self) {

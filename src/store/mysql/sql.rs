@@ -7,6 +7,12 @@
 
 use std::fmt::Write;
 
+/// How many bytes [`Sql::text`] makes of a value.
+pub(super) fn text_bytes(value: &[u8]) -> usize {
+    let escaped = value.iter().filter(|b| matches!(b, b'\'' | b'\\' | 0));
+    value.len() + escaped.count() + 2
+}
+
 /// Text under construction. What is pushed is ours; everything else goes through a method for its type.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sql {
@@ -101,6 +107,7 @@ mod tests {
         let mut sql = Sql::default();
         sql.text("a'; DROP -- \\' \0 é").push(",").bytes(&[0, 0xff]);
         assert_eq!(sql.as_str(), r"'a\'; DROP -- \\\' \0 é',x'00ff'");
+        assert_eq!(text_bytes("a'; DROP -- \\' \0 é".as_bytes()) + 8, sql.len());
         sql.clear();
         sql.identifier("a`b");
         assert_eq!(sql.as_str(), "`a``b`");

@@ -1,0 +1,48 @@
+//! `docs/operation.md` says what the server does.
+
+use std::path::Path;
+
+use small_resource_server::http::errors::CODES;
+
+use crate::metrics::samples;
+use crate::server::Server;
+
+fn text() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operation.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn it_explains_every_code() {
+    let text = text();
+    let (_, rest) = text.split_once("<!-- codes -->\n").unwrap();
+    let (table, _) = rest.split_once("<!-- /codes -->").unwrap();
+    let mut expected = "| status | code | meaning |\n|---|---|---|\n".to_owned();
+    for (status, code, meaning) in CODES {
+        expected.push_str(&format!("| {status} | `{code}` | {meaning} |\n"));
+    }
+    assert_eq!(table, expected);
+}
+
+#[test]
+fn it_explains_every_metric() {
+    let server = Server::start(&[]);
+    server.session();
+    let text = text();
+    for series in samples(&server.metrics()).keys() {
+        let name = series.split('{').next().unwrap();
+        let name = name.strip_prefix("resource_server_").unwrap();
+        let name = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|part| {
+                name.strip_suffix(part)
+                    .filter(|n| n.ends_with("seconds") || n.starts_with("commit_batch"))
+            })
+            .unwrap_or(name);
+        let named = [format!("`{name}`"), format!("`{name}{{")];
+        assert!(
+            named.iter().any(|n| text.contains(n.as_str())),
+            "{name} is not explained"
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! How the store is opened, given up and given back, with a store that takes its time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use async_trait::async_trait;
+use small_resource_server::actors::Shell;
+use small_resource_server::actors::persistence::{Finish, Persistence};
+use small_resource_server::actors::shell::ShellSettings;
+use small_resource_server::lock::{Limits, ResourceName, Selector};
+use small_resource_server::store::memory::MemoryStore;
+use small_resource_server::store::{
+    HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
+    StoredData, StoredResource,
+};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::client::DEADLINE;
+
+/// Opens and closes when it is let.
+struct Slow {
+    inner: MemoryStore,
+    may_open: Semaphore,
+    may_close: Semaphore,
+    opens: AtomicUsize,
+    closes: AtomicUsize,
+    heartbeats: AtomicUsize,
+}
+
+impl Slow {
+    fn new(may_open: usize, may_close: usize) -> Arc<Slow> {
+        Arc::new(Slow {
+            inner: MemoryStore::default(),
+            may_open: Semaphore::new(may_open),
+            may_close: Semaphore::new(may_close),
+            opens: AtomicUsize::new(0),
+            closes: AtomicUsize::new(0),
+            heartbeats: AtomicUsize::new(0),
+        })
+    }
+}
+
+async fn take(permits: &Semaphore) {
+    permits.acquire().await.unwrap().forget();
+}
+
+#[async_trait]
+impl Store for Slow {
+    fn kind(&self) -> &'static str {
+        "slow"
+    }
+
+    async fn open(&self) -> Result<Opened, StoreError> {
+        self.opens.fetch_add(1, Ordering::SeqCst);
+        take(&self.may_open).await;
+        self.inner.open().await
+    }
+
+    async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
+        self.inner.commit(batch).await
+    }
+
+    async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
+        self.inner.load(name).await
+    }
+
+    async fn load_data(
+        &self,
+        id: &ResourceId,
+        selector: &Selector,
+    ) -> Result<Option<StoredData>, StoreError> {
+        self.inner.load_data(id, selector).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+        self.inner.list(query).await
+    }
+
+    /// Fails as soon as closing has begun.
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        self.heartbeats.fetch_add(1, Ordering::SeqCst);
+        match self.closes.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            _ => Err(StoreError::Unavailable("it is not open".into())),
+        }
+    }
+
+    fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
+        Some(HeartbeatTimes {
+            every_ms: 5,
+            valid_ms: 60_000,
+        })
+    }
+
+    async fn close(&self) {
+        self.closes.fetch_add(1, Ordering::SeqCst);
+        take(&self.may_close).await;
+        self.inner.close().await;
+    }
+}
+
+type FirstOpen = oneshot::Receiver<Result<(), StoreError>>;
+
+fn persistence(store: Arc<Slow>) -> (Arc<Shell>, Addr<Persistence>, FirstOpen) {
+    let settings = ShellSettings {
+        compatibility: None,
+        limits: Limits::default(),
+        wait_ms: 0,
+        store_timeout_ms: 20,
+        waiters_max: 10,
+        selectors_max: 10,
+        data_cache_bytes: 1 << 20,
+        retire_ms: 1000,
+    };
+    let shell = Arc::new(Shell::new(settings, store));
+    let (sender, first) = oneshot::channel();
+    let actor = Persistence::new(shell.clone(), sender).start();
+    (shell, actor, first)
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let held = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let waited = tokio::time::timeout(DEADLINE, held).await;
+    assert!(waited.is_ok(), "never happened: {what}");
+}
+
+#[test]
+fn a_store_that_takes_long_to_open_is_not_begun_again() {
+    System::new().block_on(async {
+        let store = Slow::new(0, 1);
+        let (shell, _actor, first) = persistence(store.clone());
+        // The start of the server is not held up by it.
+        let told = tokio::time::timeout(DEADLINE, first)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+        assert!(shell.gate.check().is_err());
+        store.may_open.add_permits(1);
+        until("it serves", || shell.gate.check().is_ok()).await;
+        assert_eq!(store.opens.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_store_that_is_being_given_back_is_not_opened_again() {
+    System::new().block_on(async {
+        let store = Slow::new(9, 0);
+        let (shell, actor, _first) = persistence(store.clone());
+        until("it serves", || shell.gate.check().is_ok()).await;
+        let finished = actor.send(Finish);
+        let finishing = actix_rt::spawn(finished);
+        until("closing begins", || {
+            store.closes.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        let before = store.heartbeats.load(Ordering::SeqCst);
+        // Time for what a heartbeat would set off, if one were still sent or on its way.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let after = store.heartbeats.load(Ordering::SeqCst);
+        assert!(after <= before + 1, "{before} heartbeats, then {after}");
+        store.may_close.add_permits(1);
+        finishing.await.unwrap().unwrap();
+        assert_eq!(store.opens.load(Ordering::SeqCst), 1);
+        assert!(shell.gate.check().is_err());
+    });
+}
+
+#[test]
+fn a_store_that_opens_while_the_server_stops_is_given_back_unused() {
+    System::new().block_on(async {
+        let store = Slow::new(0, 2);
+        let (shell, actor, _first) = persistence(store.clone());
+        until("opening begins", || store.opens.load(Ordering::SeqCst) == 1).await;
+        actor.send(Finish).await.unwrap();
+        store.may_open.add_permits(1);
+        until("it was opened", || store.may_open.available_permits() == 0).await;
+        // The actor has taken note when it answers again.
+        actor.send(Finish).await.unwrap();
+        assert!(shell.gate.check().is_err());
+        assert_eq!(store.opens.load(Ordering::SeqCst), 1);
+    });
+}

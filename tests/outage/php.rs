@@ -1,0 +1,164 @@
+//! A database that the PHP server wrote, served as it is, and given back.
+
+use mysql_async::prelude::Queryable;
+use small_resource_server::store::mysql::Options;
+
+use crate::database::Database;
+use crate::instance::{Instance, run, settled};
+use crate::wait;
+
+const PRINTER: &str = "01HQZX3V5K8M2N4P6R7S9T0WXY";
+
+/// A database as the PHP server leaves it.
+fn php_database(database: &Database) {
+    let statements = [
+        format!("CREATE DATABASE {} CHARACTER SET utf8mb4", database.name),
+        format!("USE {}", database.name),
+        "CREATE TABLE resource (id VARCHAR(255) PRIMARY KEY, name VARCHAR(255) NOT NULL UNIQUE, \
+         timeout INT NOT NULL)"
+            .into(),
+        "CREATE TABLE resource_data (id VARCHAR(255) PRIMARY KEY, id_resource VARCHAR(255) NOT NULL, \
+         selector VARCHAR(255) NOT NULL, locked TINYINT(1) NOT NULL, data LONGTEXT, \
+         UNIQUE (id_resource, selector))"
+            .into(),
+        format!("INSERT INTO resource VALUES ('{PRINTER}', 'Printer', 1)"),
+        format!("INSERT INTO resource_data VALUES ('d1', '{PRINTER}', 'a%2Fb', 1, '{{\"x\": 1e400}}')"),
+    ];
+    wait(async {
+        let mut admin = database.admin().await;
+        for sql in statements {
+            admin.query_drop(sql).await.unwrap();
+        }
+    });
+}
+
+fn stop(instance: Instance) {
+    instance.terminate();
+    assert!(instance.end().success());
+}
+
+/// Exit code, and what was said.
+fn revert(options: &Options, arguments: &[&str]) -> (Option<i32>, String) {
+    let arguments: Vec<&str> = ["revert-to-php"].iter().chain(arguments).copied().collect();
+    let output = run(options, &arguments);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+/// As code that leans on the PHP server finds it.
+fn behaves_as_php(instance: &Instance) {
+    let unwritten = settled(&instance.call("GET", "/resource/Printer/unwritten"));
+    assert_eq!(unwritten.status, 202, "{unwritten:?}");
+    assert_eq!(unwritten.json()["unavailable"], true);
+    let ticket = unwritten.ticket();
+    assert_eq!(
+        settled(&instance.put("Printer/unwritten", "1").ticket(&ticket)).status,
+        204
+    );
+    assert_eq!(
+        instance.described("Printer")["locked"],
+        false,
+        "the write releases"
+    );
+    assert_eq!(
+        settled(&instance.call("DELETE", "/resource/Printer/unwritten")).status,
+        204
+    );
+}
+
+#[test]
+fn an_adopted_database_is_served_as_php_and_goes_back_and_forth() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    php_database(&database);
+    let options = database.options();
+    for _ in 0..2 {
+        let instance = Instance::serving(&options);
+        let warning = instance.logged("the profile is php");
+        assert!(
+            warning.contains("WARN") && warning.contains("COMPATIBILITY"),
+            "{warning}"
+        );
+        assert_eq!(instance.data("Printer/a%2Fb"), r#"{"x": 1e400}"#);
+        assert_eq!(instance.described("Printer")["id"], PRINTER);
+        assert_eq!(settled(&instance.describe("printer")).status, 404);
+        behaves_as_php(&instance);
+        let (code, said) = revert(&options, &[]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("Nothing was changed") && said.contains("instance"),
+            "{said}"
+        );
+        assert!(
+            instance.is_ready(),
+            "reverting disturbed the active instance"
+        );
+        stop(instance);
+
+        // What was recorded counts at the next start, too.
+        let instance = Instance::serving(&options);
+        instance.logged("the profile is php");
+        behaves_as_php(&instance);
+        stop(instance);
+
+        let (code, said) = revert(&options, &[]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(
+            said.contains("1 resources") && said.contains("--yes"),
+            "{said}"
+        );
+        assert_eq!(selectors(&database), ["a/b"], "a rehearsal changes nothing");
+        let (code, said) = revert(&options, &["--yes"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(selectors(&database), ["a%2Fb"]);
+        assert_eq!(tables(&database), ["resource", "resource_data"]);
+        let (code, said) = revert(&options, &["--yes"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("nothing to revert"), "{said}");
+    }
+}
+
+fn selectors(database: &Database) -> Vec<String> {
+    wait(database.texts("SELECT selector FROM resource_data"))
+}
+
+fn tables(database: &Database) -> Vec<String> {
+    wait(database.texts("SHOW TABLES"))
+}
+
+#[test]
+fn the_operator_can_choose_the_documented_profile_for_an_adopted_database() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    php_database(&database);
+    let options = database.options();
+    let instance = Instance::start_with(&options, &[("COMPATIBILITY", "default")]);
+    instance.becomes_ready();
+    let unwritten = settled(&instance.call("GET", "/resource/Printer/unwritten"));
+    assert_eq!(unwritten.status, 404, "{unwritten:?}");
+    assert!(!instance.log().join("\n").contains("the profile is php"));
+    stop(instance);
+}
+
+#[test]
+fn what_php_cannot_hold_is_named_and_nothing_is_changed() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    php_database(&database);
+    let options = database.options();
+    let instance = Instance::serving(&options);
+    assert_eq!(settled(&instance.create("printer", 0)).status, 201);
+    stop(instance);
+    let (code, said) = revert(&options, &["--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("\"printer\"") && said.contains("\"Printer\""),
+        "{said}"
+    );
+    assert_eq!(selectors(&database), ["a/b"]);
+    let instance = Instance::serving(&options);
+    assert_eq!(instance.data("Printer/a%2Fb"), r#"{"x": 1e400}"#);
+}

@@ -1,0 +1,162 @@
+//! A database server of a test's own, to be killed and started again.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use small_resource_server::store::mysql::{Options, Tls};
+use tempfile::TempDir;
+
+use crate::client::until;
+use crate::database::Database;
+
+pub struct PrivateServer {
+    folder: TempDir,
+    program: PathBuf,
+    port: u16,
+    running: Option<Child>,
+    settings: Vec<String>,
+}
+
+impl PrivateServer {
+    /// Ready to be started. `None`: skipped, with a word about why.
+    pub fn new(settings: &[&str]) -> Option<PrivateServer> {
+        if Database::is_skipped() {
+            return None;
+        }
+        let Some(program) = program("mariadbd") else {
+            eprintln!("skipped: there is no mariadbd here to be killed");
+            return None;
+        };
+        let folder = TempDir::new().unwrap();
+        let install = program_beside(&program, "mariadb-install-db");
+        let installed = Command::new(install)
+            .env("TMPDIR", folder.path())
+            .arg("--no-defaults")
+            .arg(format!(
+                "--datadir={}",
+                folder.path().join("data").display()
+            ))
+            .arg(format!("--user={}", user()))
+            .args(["--skip-test-db", "--auth-root-authentication-method=normal"])
+            .output()
+            .unwrap();
+        assert!(installed.status.success(), "{installed:?}");
+        let users = "CREATE USER IF NOT EXISTS 'test'@'%' IDENTIFIED BY 'secret'; \
+                     GRANT ALL PRIVILEGES ON *.* TO 'test'@'%';\n";
+        fs::write(folder.path().join("users.sql"), users.replace("; ", ";\n")).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        Some(PrivateServer {
+            folder,
+            program,
+            port: free.local_addr().unwrap().port(),
+            running: None,
+            settings: settings.iter().map(|s| s.to_string()).collect(),
+        })
+    }
+
+    pub fn start(&mut self) {
+        let folder = self.folder.path();
+        let log = fs::File::create(folder.join("log")).unwrap();
+        let at = |name: &str, file: &str| format!("--{name}={}", folder.join(file).display());
+        // A file that may not grow is to be an error for it, as a full disk is, and not its end.
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(&self.program)
+            .arg("--no-defaults")
+            .args([
+                at("datadir", "data"),
+                at("socket", "socket"),
+                at("pid-file", "pid"),
+            ])
+            .arg(at("init-file", "users.sql"))
+            .arg(format!("--user={}", user()))
+            .arg(format!("--port={}", self.port))
+            .args([
+                "--bind-address=127.0.0.1",
+                "--skip-name-resolve",
+                "--skip-log-bin",
+            ])
+            .args([
+                "--innodb-flush-log-at-trx-commit=1",
+                "--innodb-buffer-pool-size=32M",
+            ])
+            .args(&self.settings)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.running = Some(child);
+        let port = self.port;
+        until("the database listens", || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+    }
+
+    /// No file of it can grow past this, as on a full disk; `None`: there is room again.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let child = self.running.as_ref().unwrap();
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(Some(Pid::from_child(child)), Resource::Fsize, limit).unwrap();
+    }
+
+    /// As a crash: nothing is finished, nothing is flushed.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn options(&self) -> Options {
+        Options {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            database: "resources".into(),
+            user: "test".into(),
+            password: "secret".into(),
+            pool_size: 2,
+            tls: Tls::Off,
+            timeout: Duration::from_secs(20),
+            instance_lease: Duration::from_secs(1),
+            adopt: None,
+        }
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path
+        .split(':')
+        .chain(["/usr/sbin", "/usr/local/sbin", "/usr/libexec"]);
+    folders
+        .map(|folder| Path::new(folder).join(name))
+        .find(|file| file.exists())
+}
+
+fn program_beside(server: &Path, name: &str) -> PathBuf {
+    let beside = server.parent().unwrap().join("../bin").join(name);
+    if beside.exists() {
+        beside
+    } else {
+        PathBuf::from(name)
+    }
+}
