@@ -91,6 +91,14 @@ fn carry(shared: &Shared, mut from: TcpStream, mut to: TcpStream) {
             break;
         }
     }
+    // The end of a connection is held back as its bytes are.
+    let state = shared.state.lock().unwrap();
+    drop(
+        shared
+            .changed
+            .wait_while(state, |s| *s == State::Hung)
+            .unwrap(),
+    );
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
 }
