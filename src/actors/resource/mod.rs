@@ -4,10 +4,20 @@
 //! answers wait until the rows they rest on are stored, one timer wakes it for the core's next deadline.
 //! When it is idle it retires: it answers whatever still arrives with [`Reply::Moved`] and tells the
 //! registry, so that no message is lost between the two.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `requests` | requests in: what has to be known first, what the core is asked |
+//! | `outcome` | what the core says, carried out |
+//! | `live` | what the actor has in hand, and its timer |
+//! | `documents` | the JSON in memory |
+//! | `report` | what happened, told to log and metrics |
 
 mod documents;
 mod live;
+mod outcome;
 mod report;
+mod requests;
 
 use std::sync::Arc;
 

@@ -1,0 +1,409 @@
+//! Requests in: what has to be known first, what the core is asked, who waits.
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::documents::{Documents, Known};
+use super::live::{Kind, Open, Resource, WaiterPermit};
+use super::{ResourceActor, closed};
+use crate::actors::caller::Caller;
+use crate::actors::events::Kind as Happened;
+use crate::actors::gate::Closed;
+use crate::actors::messages::{Call, Op, Reply, Wait};
+use crate::actors::persistence::LoadData;
+use crate::lock::rows::HeadRow;
+use crate::lock::{Bearer, Command, LockState, Patience, RequestId, Seconds, Selector};
+use crate::store::{ResourceId, Snapshot, StoreError, StoredData};
+
+impl ResourceActor {
+    pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
+        let now = self.shell.clock.mono();
+        let Some(live) = self.live() else {
+            let _ = call.reply.send(Reply::Moved);
+            return;
+        };
+        live.last_active = now;
+        if let Op::Create { timeout } = call.op {
+            return self.create(call, timeout, ctx);
+        }
+        let Some(resource) = live.resource.as_ref() else {
+            return self.reply(call, Reply::NoResource, ctx);
+        };
+        let known = match needed_document(&call.op) {
+            None => Known::Absent,
+            Some((selector, json)) => match resource.documents.known(selector) {
+                Known::Unknown => return self.load_document(call, ctx),
+                Known::Evicted if json => return self.load_document(call, ctx),
+                known => known,
+            },
+        };
+        self.carry_out(call, known != Known::Absent, ctx);
+    }
+
+    /// A request whose document, if it names one, is known to exist or not.
+    pub(super) fn carry_out(&mut self, call: Call, exists: bool, ctx: &mut Context<Self>) {
+        let Some(patience) = self.patience(&call.op) else {
+            return self.reply(call, Reply::NoResource, ctx);
+        };
+        let fresh = self.shell.fresh_ticket();
+        let (request, caller) = (call.request, call.caller.clone());
+        let full = self.is_full();
+        let (kind, command) = match call.op {
+            Op::Create { .. } => return,
+            Op::Describe => return self.describe(call, ctx),
+            Op::Read {
+                ref selector,
+                bearer,
+            } => {
+                let selector = selector.clone();
+                return self.read(call, &selector, bearer, ctx);
+            }
+            Op::Acquire {
+                selector: Some(_),
+                bearer,
+                ..
+            } if !exists && !self.shell.terms().rules.get_locks_unwritten => {
+                (Kind::GetAbsent(bearer), Command::Touch { request, bearer })
+            }
+            Op::Acquire {
+                selector,
+                bearer,
+                owner,
+                ttl,
+                key,
+                ..
+            } => (
+                selector.map_or(Kind::Plain, Kind::Get),
+                Command::Acquire {
+                    request,
+                    bearer,
+                    fresh,
+                    owner,
+                    ttl,
+                    key,
+                    patience,
+                },
+            ),
+            Op::Write { .. } if !exists && full => {
+                return self.reply(call, Reply::TooManySelectors, ctx);
+            }
+            Op::Write {
+                selector,
+                json,
+                bearer,
+                release,
+            } => (
+                Kind::Write(selector, json),
+                Command::Write {
+                    request,
+                    bearer,
+                    fresh,
+                    release,
+                    patience,
+                },
+            ),
+            Op::DeleteSelector { bearer, .. } if !exists => {
+                let token = self.resource().and_then(|r| r.token_of(bearer));
+                return self.reply(call, Reply::NoSelector(token), ctx);
+            }
+            Op::DeleteSelector { selector, bearer } => (
+                Kind::DeleteSelector(selector),
+                Command::Write {
+                    request,
+                    bearer,
+                    fresh,
+                    release: false,
+                    patience: Patience::Never,
+                },
+            ),
+            Op::Delete { bearer } => (Kind::Delete, Command::Delete { request, bearer }),
+            Op::Renew { bearer, ttl } => (
+                Kind::Plain,
+                Command::Renew {
+                    request,
+                    bearer,
+                    ttl,
+                },
+            ),
+            Op::Unlock { bearer } => (Kind::Plain, Command::Unlock { request, bearer }),
+            Op::ForceUnlock { token, reason } => {
+                (Kind::Force(reason), Command::ForceUnlock { request, token })
+            }
+            Op::Touch { bearer } => (Kind::Plain, Command::Touch { request, bearer }),
+        };
+        let open = self.opened(call.reply, kind, caller);
+        self.open_and_apply(request, open, command, ctx);
+    }
+
+    pub(super) fn is_full(&mut self) -> bool {
+        let max = self.shell.settings.selectors_max;
+        self.resource()
+            .is_some_and(|resource| resource.documents.total() >= max)
+    }
+
+    /// How long a request may wait; `None` when there is no resource.
+    pub(super) fn patience(&mut self, op: &Op) -> Option<Patience> {
+        let now = self.shell.clock.mono();
+        let server_wait = self.shell.settings.wait_ms;
+        let timeout_waits = self.shell.terms().rules.timeout_is_wait;
+        let timeout: Seconds = self.resource()?.core.timeout();
+        let wait = match op {
+            Op::Acquire { wait, .. } => *wait,
+            Op::Write { .. } => Wait::Default,
+            _ => return Some(Patience::Never),
+        };
+        Some(match wait {
+            Wait::NoQueue => Patience::Never,
+            Wait::For(wait) if wait.is_zero() => Patience::Poll,
+            Wait::For(wait) => Patience::Until(now + wait.as_millis() as u64),
+            Wait::Default if timeout_waits => match timeout.limit_ms() {
+                Some(limit) => Patience::Until(now + limit),
+                None => Patience::Forever,
+            },
+            Wait::Default if server_wait == 0 => Patience::Poll,
+            Wait::Default => Patience::Until(now + server_wait),
+        })
+    }
+
+    pub(super) fn opened(&self, reply: oneshot::Sender<Reply>, kind: Kind, caller: Caller) -> Open {
+        Open {
+            reply,
+            kind,
+            caller,
+            since: self.shell.clock.mono(),
+            permit: None,
+        }
+    }
+
+    pub(super) fn open_and_apply(
+        &mut self,
+        request: RequestId,
+        open: Open,
+        command: Command,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        live.open.insert(request, open);
+        let Some(outcome) = self.apply(command) else {
+            return;
+        };
+        let answered = outcome.answers.iter().any(|(id, _)| *id == request);
+        self.settle(outcome, ctx);
+        if !answered {
+            self.park(request, ctx);
+        }
+    }
+
+    /// The request waits for the lock, unless too many do already.
+    pub(super) fn park(&mut self, request: RequestId, ctx: &mut Context<Self>) {
+        let permitted = self.shell.add_waiter();
+        let permit = permitted.then(|| WaiterPermit(self.shell.clone()));
+        let Some(live) = self.live() else {
+            return;
+        };
+        if permit.is_none() {
+            if let Some(open) = live.open.remove(&request) {
+                let _ = open.reply.send(Reply::TooManyWaiters);
+            }
+            return self.command(Command::Vanished { request }, ctx);
+        }
+        if let Some(open) = live.open.get_mut(&request) {
+            open.permit = permit;
+            if let (Kind::Get(selector), Some(resource)) = (&open.kind, &mut live.resource) {
+                resource.documents.pin(selector);
+            }
+        }
+    }
+
+    /// Answers everyone who waits for the lock that the server shuts down.
+    pub(super) fn end_waits(&mut self, ctx: &mut Context<Self>) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        let waiting = live.open.iter().filter(|(_, open)| open.permit.is_some());
+        let waiting: Vec<RequestId> = waiting.map(|(request, _)| *request).collect();
+        for request in waiting {
+            let open = self.live().and_then(|live| live.open.remove(&request));
+            if let Some(open) = open {
+                let _ = open.reply.send(Reply::Closed(Closed::Stopping));
+            }
+            self.command(Command::Vanished { request }, ctx);
+        }
+    }
+
+    pub(super) fn create(&mut self, call: Call, timeout: Seconds, ctx: &mut Context<Self>) {
+        let floor = self.shell.floor();
+        let shell = self.shell.clone();
+        let name = self.name.clone();
+        let Some(live) = self.live() else {
+            return;
+        };
+        if live.resource.is_some() {
+            return self.reply(call, Reply::Exists, ctx);
+        }
+        let id = ResourceId::random();
+        let mut snapshot = Snapshot::empty(name, id.clone());
+        snapshot.create(id.clone(), timeout);
+        if floor != Default::default() {
+            snapshot.head = Some(HeadRow {
+                token: floor,
+                holder: None,
+            });
+        }
+        live.resource = Some(Resource {
+            id: id.clone(),
+            core: LockState::new(timeout, floor),
+            documents: Documents::new(shell, 0),
+        });
+        self.report_change(Happened::Created, &call.caller, None, None);
+        self.open_call(call.request, call.reply, call.caller);
+        self.store(
+            snapshot,
+            vec![(call.request, Reply::Created { id, timeout })],
+            ctx,
+        );
+    }
+
+    pub(super) fn open_call(
+        &mut self,
+        request: RequestId,
+        reply: oneshot::Sender<Reply>,
+        caller: Caller,
+    ) {
+        let open = self.opened(reply, Kind::Plain, caller);
+        if let Some(live) = self.live() {
+            live.open.insert(request, open);
+        }
+    }
+
+    /// Answers a request that changes nothing, once what it saw is durable.
+    pub(super) fn reply(&mut self, call: Call, reply: Reply, ctx: &mut Context<Self>) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        if live.sent == live.committed {
+            let _ = call.reply.send(reply);
+            return;
+        }
+        self.open_call(call.request, call.reply, call.caller);
+        self.hold_or_deliver(vec![(call.request, reply)], ctx);
+    }
+
+    pub(super) fn describe(&mut self, call: Call, ctx: &mut Context<Self>) {
+        let (shell, name) = (self.shell.clone(), self.name.clone());
+        self.command(Command::Tick, ctx);
+        let reply = match self.resource() {
+            Some(resource) => Reply::Described(resource.describe(&name, &shell)),
+            None => Reply::NoResource,
+        };
+        self.reply(call, reply, ctx);
+    }
+
+    pub(super) fn read(
+        &mut self,
+        call: Call,
+        selector: &Selector,
+        bearer: Bearer,
+        ctx: &mut Context<Self>,
+    ) {
+        let found = self.resource().and_then(|resource| {
+            let document = resource.documents.get(selector, &resource.id)?;
+            let ticket = resource.live_ticket(bearer);
+            let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
+            Some(Reply::Read { document, ticket })
+        });
+        let reply = found.unwrap_or_else(|| {
+            let token = self.resource().and_then(|r| r.token_of(bearer));
+            Reply::NoSelector(token)
+        });
+        self.reply(call, reply, ctx);
+    }
+
+    pub(super) fn load_document(&mut self, call: Call, ctx: &mut Context<Self>) {
+        let Some((selector, _)) = needed_document(&call.op) else {
+            return;
+        };
+        let selector = selector.clone();
+        let Some(live) = self.live() else {
+            return;
+        };
+        let Some(id) = live.resource.as_ref().map(|resource| resource.id.clone()) else {
+            return;
+        };
+        let calls = live.reading.entry(selector.clone()).or_default();
+        calls.push(call);
+        if calls.len() > 1 {
+            return;
+        }
+        let load = LoadData {
+            id: id.clone(),
+            selector: selector.clone(),
+        };
+        self.persistence
+            .send(load)
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                let lost = |e: MailboxError| Err(StoreError::Unavailable(e.to_string()));
+                actor.document_loaded(&id, &selector, result.unwrap_or_else(lost), ctx);
+                actor.schedule(ctx);
+            })
+            .spawn(ctx);
+    }
+
+    pub(super) fn document_loaded(
+        &mut self,
+        id: &ResourceId,
+        selector: &Selector,
+        result: Result<Option<StoredData>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let me = ctx.address().downgrade();
+        let Some(live) = self.live() else {
+            return;
+        };
+        let calls = live.reading.remove(selector).unwrap_or_default();
+        let data = match result {
+            Ok(data) => data,
+            Err(error) => {
+                for call in calls {
+                    let _ = call.reply.send(Reply::Closed(closed(&error)));
+                }
+                return;
+            }
+        };
+        let same = live.resource.as_mut().filter(|resource| resource.id == *id);
+        let Some(resource) = same else {
+            // Deleted, and perhaps created anew, meanwhile.
+            return calls.into_iter().for_each(|call| self.call(call, ctx));
+        };
+        if let Some(data) = data {
+            resource.documents.loaded(selector, data, me);
+        }
+        for call in calls {
+            // Asked anew for each: the one before may have written or deleted it.
+            let known = self.resource().map(|r| r.documents.known(selector));
+            let exists = matches!(known, Some(Known::Present | Known::Evicted));
+            if self.resource().is_some() {
+                self.carry_out(call, exists, ctx);
+            } else {
+                self.reply(call, Reply::NoResource, ctx);
+            }
+        }
+    }
+}
+
+/// The selector whose document this request needs, and whether it needs the JSON or only has to know that
+/// it exists.
+fn needed_document(op: &Op) -> Option<(&Selector, bool)> {
+    match op {
+        Op::Read { selector, .. } => Some((selector, true)),
+        Op::Acquire {
+            selector: Some(selector),
+            ..
+        } => Some((selector, true)),
+        Op::Write { selector, .. } | Op::DeleteSelector { selector, .. } => Some((selector, false)),
+        _ => None,
+    }
+}
