@@ -135,7 +135,7 @@ impl Documents {
         if let Some(cell) = self.cells.remove(selector) {
             self.asked_back -= usize::from(cell.asked_back);
             if let Some(json) = cell.json {
-                self.shell.budget.leave(json.len());
+                self.shell.budget.leave(cell.stamp, json.len());
             }
         }
     }
@@ -187,7 +187,7 @@ impl Documents {
                 cell.asked_back = false;
                 self.asked_back -= 1;
                 if let Some(json) = cell.json.take() {
-                    self.shell.budget.leave(json.len());
+                    self.shell.budget.leave(cell.stamp, json.len());
                 }
             }
         }
@@ -196,8 +196,10 @@ impl Documents {
 
 impl Drop for Documents {
     fn drop(&mut self) {
-        for json in self.cells.values().filter_map(|cell| cell.json.as_ref()) {
-            self.shell.budget.leave(json.len());
+        for cell in self.cells.values() {
+            if let Some(json) = &cell.json {
+                self.shell.budget.leave(cell.stamp, json.len());
+            }
         }
     }
 }

@@ -45,9 +45,7 @@ impl ResourceActor {
         let Some(patience) = self.patience(&call.op) else {
             return self.reply(call, Reply::NoResource, ctx);
         };
-        let fresh = self.shell.fresh_ticket();
         let (request, caller) = (call.request, call.caller.clone());
-        let full = self.is_full();
         let (kind, command) = match call.op {
             Op::Create { .. } => return,
             Op::Describe => return self.describe(call, ctx),
@@ -77,14 +75,14 @@ impl ResourceActor {
                 Command::Acquire {
                     request,
                     bearer,
-                    fresh,
+                    fresh: self.shell.fresh_ticket(),
                     owner,
                     ttl,
                     key,
                     patience,
                 },
             ),
-            Op::Write { .. } if !exists && full => {
+            Op::Write { .. } if !exists && self.is_full() => {
                 return self.reply(call, Reply::TooManySelectors, ctx);
             }
             Op::Write {
@@ -97,7 +95,7 @@ impl ResourceActor {
                 Command::Write {
                     request,
                     bearer,
-                    fresh,
+                    fresh: self.shell.fresh_ticket(),
                     release,
                     patience,
                 },
@@ -111,7 +109,7 @@ impl ResourceActor {
                 Command::Write {
                     request,
                     bearer,
-                    fresh,
+                    fresh: self.shell.fresh_ticket(),
                     release: false,
                     patience: Patience::Never,
                 },
