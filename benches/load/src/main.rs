@@ -9,10 +9,11 @@
 //! | `commits` | what a commit costs without a lock server |
 //! | `client`, `peers` | connections to us, to etcd and to Redis |
 //! | `process` | servers as processes |
+//! | `profile` | one load on one server, with a profiler beside it |
 //! | `machine` | what it was measured on |
 //! | `report`, `svg` | the table as text, JSON and plot |
 //!
-//! scripts/bench starts it and says which variables there are.
+//! scripts/bench and scripts/profile start it and say which variables there are.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ mod handoff;
 mod machine;
 mod peers;
 mod process;
+mod profile;
 mod report;
 mod rows;
 mod scale;
@@ -111,8 +113,13 @@ fn run() -> Result<()> {
         folder: need("BENCH_FOLDER")?.into(),
         mysql: variable("TEST_MYSQL_URL").and_then(|url| Mysql::parse(&url)),
     };
-    let out = PathBuf::from(need("BENCH_OUT")?);
     clear(&bench)?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [store, load, seconds] = &words[..] {
+        profile::run(&bench, store, load, seconds)?;
+        return clear(&bench);
+    }
+    let out = PathBuf::from(need("BENCH_OUT")?);
     let report = measure(&bench, &plan()?)?;
     clear(&bench)?;
     write(&report, &out).map_err(|e| format!("{}: {e}", out.display()))?;
