@@ -28,6 +28,8 @@ use crate::store::{
 const BATCH_ROWS_MAX: usize = 4096;
 /// And below this many bytes of data, unless a single snapshot is larger.
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// How often the store tidies up what commits put off.
+const SETTLE_EVERY: Duration = Duration::from_secs(2);
 /// Pause between two attempts to open a store that is away.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 /// Pause between two looks at a store that another instance serves.
@@ -63,6 +65,7 @@ pub struct Persistence {
     /// Actors whose commit was refused: what they still send is built on state that is not stored.
     abandoned: HashSet<Addr<ResourceActor>>,
     beating: bool,
+    settling: bool,
     /// Counts attempts to open the store.
     attempt: u64,
     last_complaint: String,
@@ -84,6 +87,7 @@ impl Persistence {
             deferred: Vec::new(),
             abandoned: HashSet::new(),
             beating: false,
+            settling: false,
             attempt: 0,
             last_complaint: String::new(),
             drained: Vec::new(),
@@ -324,6 +328,29 @@ impl Persistence {
             .spawn(ctx);
     }
 
+    /// Beside the commits, which take turns with it in the store.
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        if self.settling || self.phase != Phase::Serving {
+            return;
+        }
+        self.settling = true;
+        let store = self.shell.store.clone();
+        let incarnation = self.shell.incarnation();
+        async move { store.settle().await }
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                actor.settling = false;
+                match result {
+                    Err(refused @ StoreError::Rejected(_)) => log::error!("settling: {refused}"),
+                    Err(error) if actor.shell.incarnation() == incarnation => {
+                        actor.lose_store(&error, ctx);
+                    }
+                    _ => {}
+                }
+            })
+            .spawn(ctx);
+    }
+
     fn count(&self) {
         let metrics = &self.shell.metrics.store;
         metrics.queue.set(self.waiting.len() as i64);
@@ -460,6 +487,7 @@ impl Actor for Persistence {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
+        ctx.run_interval(SETTLE_EVERY, |actor, ctx| actor.settle(ctx));
         self.open_store(ctx);
     }
 }

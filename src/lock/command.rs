@@ -1,5 +1,7 @@
 //! What can be asked of a lock, and what is answered.
 
+use serde::{Deserialize, Serialize};
+
 use super::names::{FencingToken, IdempotencyKey, Millis, Owner, Seconds, Ticket, WallMillis};
 use super::rows::Change;
 
@@ -18,7 +20,7 @@ pub enum Bearer {
 }
 
 /// Why a ticket ended. The text is the `code` of a 403 and the value of `X-Ticket-Ended`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EndReason {
     Released,
     Expired,

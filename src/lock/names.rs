@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Milliseconds on the monotonic clock of this instance. Only differences mean anything.
 pub type Millis = u64;
@@ -23,6 +23,13 @@ pub struct Now {
 /// Whole seconds, 0 to [`Seconds::MAX`]. Zero means "without limit" wherever a duration is meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Seconds(u32);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = u32::deserialize(deserializer)?;
+        Seconds::new(i64::from(value)).ok_or_else(|| de::Error::custom("too many seconds"))
+    }
+}
 
 impl Seconds {
     /// The largest value a PHP integer column of the original schema takes.
@@ -113,6 +120,13 @@ macro_rules! name_type {
             }
         }
 
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).map_err(de::Error::custom)
+            }
+        }
+
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -150,6 +164,19 @@ impl IdempotencyKey {
     }
 }
 
+impl Serialize for IdempotencyKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for IdempotencyKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("no idempotency key"))
+    }
+}
+
 impl fmt::Debug for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IdempotencyKey(..)")
@@ -160,7 +187,7 @@ impl fmt::Debug for IdempotencyKey {
 ///
 /// Written as 32 lowercase hexadecimal digits, as the PHP server's tickets. `Debug` does not show it, so
 /// that no log line can leak one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ticket(u128);
 
 impl Ticket {
@@ -208,7 +235,9 @@ impl fmt::Debug for Ticket {
 
 /// Grows with every grant of a name and is never reset, so that a store behind the lock can refuse the
 /// writes of a holder that lost its lease (Kleppmann, "How to do distributed locking", 2016).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct FencingToken(pub u64);
 
 impl FencingToken {

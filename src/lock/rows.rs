@@ -1,11 +1,16 @@
 //! What has to be stored for a lock to outlive its process. Stores write these rows; the core reads them
 //! back with [`super::LockState::restore`].
+//!
+//! They can be serialised, for stores that keep changes one after another: the order of variants and fields
+//! is part of that form.
+
+use serde::{Deserialize, Serialize};
 
 use super::command::EndReason;
 use super::names::{FencingToken, IdempotencyKey, Owner, Seconds, Ticket, WallMillis};
 
 /// One change to the stored rows of a resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     Head(HeadRow),
     /// A waiting ticket was told, or changed.
@@ -16,7 +21,7 @@ pub enum Change {
 }
 
 /// The lock itself: one row per resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HeadRow {
     /// The highest token granted so far.
     pub token: FencingToken,
@@ -24,14 +29,14 @@ pub struct HeadRow {
 }
 
 /// The lease in the head row. Its token is the head's.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HolderRow {
     pub ticket: TicketRow,
     pub acquired_at: WallMillis,
 }
 
 /// A live ticket, waiting or holding.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TicketRow {
     pub ticket: Ticket,
     /// Arrival order within the resource.
@@ -42,16 +47,16 @@ pub struct TicketRow {
 }
 
 /// The attempt that made a ticket, so that its retry finds it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyRow {
     pub key: IdempotencyKey,
     /// The `ttl` as asked then, whatever a renewal made of it since.
     pub ttl: Option<Seconds>,
 }
 
-/// Why a ticket ended. `n` counts the ended tickets of a resource; a store keeps the row in the place
-/// `n % ENDED_MAX`, so that the newest ones overwrite the oldest.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Why a ticket ended. `n` counts the ended tickets of a resource and is given out once; a store forgets those
+/// that [`EndedRow::is_outlived_by`] a later one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndedRow {
     pub n: u64,
     pub ticket: Ticket,
@@ -62,9 +67,9 @@ pub struct EndedRow {
 pub const ENDED_MAX: u64 = 64;
 
 impl EndedRow {
-    /// The place this row is kept in, 0 to `ENDED_MAX - 1`.
-    pub fn slot(&self) -> u8 {
-        (self.n % ENDED_MAX) as u8
+    /// Whether this row is none of the newest [`ENDED_MAX`] once the row with the number `n` is there.
+    pub fn is_outlived_by(&self, n: u64) -> bool {
+        n.saturating_sub(self.n) >= ENDED_MAX
     }
 }
 
@@ -89,8 +94,9 @@ impl LockRows {
             }
             Change::NotWaiting(ticket) => self.waiting.retain(|w| w.ticket != *ticket),
             Change::Ended(row) => {
-                self.ended.retain(|e| e.slot() != row.slot());
+                let newest = self.ended.iter().map(|e| e.n).fold(row.n, u64::max);
                 self.ended.push(row.clone());
+                self.ended.retain(|e| !e.is_outlived_by(newest));
             }
         }
     }

@@ -34,7 +34,7 @@ struct Resource {
     timeout: Seconds,
     token: FencingToken,
     holder: Option<Box<HolderRow>>,
-    /// One per slot, in any order.
+    /// In the order of their numbers.
     ended: Box<[EndedRow]>,
     more: Option<Box<More>>,
 }
@@ -85,13 +85,13 @@ impl Resource {
     }
 
     fn write(&mut self, snapshot: &Snapshot) {
-        if let Some(head) = &snapshot.head {
+        if let Some(head) = &snapshot.lock.head {
             self.write_head(head);
         }
-        for row in snapshot.ended.values() {
+        for row in &snapshot.lock.ended {
             self.write_ended(row);
         }
-        if !snapshot.waiting.is_empty() || !snapshot.data.is_empty() {
+        if !snapshot.lock.waiting.is_empty() || !snapshot.data.is_empty() {
             let more = self.more.get_or_insert_default();
             more.write(snapshot);
             if more.waiting.is_empty() && more.data.is_empty() {
@@ -110,21 +110,21 @@ impl Resource {
     }
 
     fn write_ended(&mut self, row: &EndedRow) {
-        match self.ended.iter_mut().find(|e| e.slot() == row.slot()) {
-            Some(old) => old.clone_from(row),
-            None => {
-                let mut rows = std::mem::take(&mut self.ended).into_vec();
-                rows.reserve_exact(1);
-                rows.push(row.clone());
-                self.ended = rows.into_boxed_slice();
-            }
+        let mut rows = std::mem::take(&mut self.ended).into_vec();
+        let newest = rows.last().map_or(row.n, |last| last.n.max(row.n));
+        rows.retain(|old| old.n != row.n && !old.is_outlived_by(newest));
+        if !row.is_outlived_by(newest) {
+            let place = rows.partition_point(|old| old.n < row.n);
+            rows.reserve_exact(1);
+            rows.insert(place, row.clone());
         }
+        self.ended = rows.into_boxed_slice();
     }
 }
 
 impl More {
     fn write(&mut self, snapshot: &Snapshot) {
-        for (ticket, row) in &snapshot.waiting {
+        for (ticket, row) in &snapshot.lock.waiting {
             match row {
                 Some(row) => self.waiting.insert(*ticket, row.clone()),
                 None => self.waiting.remove(ticket),

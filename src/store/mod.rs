@@ -7,10 +7,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `snapshot` | what a batch carries: the changed rows of one resource, and how two merge |
+//! | `journal` | lock changes on their way into the tables of the SQL stores |
+//! | `ended` | ended tickets as the SQL stores keep them |
 //! | `memory` | for tests and for state that may be lost |
 //! | `sqlite` | the embedded store |
 //! | `mysql` | the production store, shared by several instances of which one is active |
 
+mod ended;
+mod journal;
 pub mod memory;
 pub mod mysql;
 pub mod snapshot;
@@ -185,6 +189,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`Store::commit`], which rejects what is too large, at the cost of whatever else is in that commit.
     fn takes_document(&self, _json: &[u8]) -> bool {
         true
+    }
+
+    /// Tidies up what commits put off for the sake of their speed, in small transactions of its own between
+    /// them. Called every few seconds; nothing that was committed depends on it.
+    ///
+    /// Errors as of [`Store::commit`]; with [`StoreError::Rejected`] it is still to be done.
+    async fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Commits at once on the calling thread, for stores that never wait. `false`: not such a store.

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::lock::rows::{Change, EndedRow, HeadRow, TicketRow};
+use crate::lock::rows::{Change, EndedRow, HeadRow, LockRows, TicketRow};
 use crate::lock::{FencingToken, ResourceName, Seconds, Selector, Ticket};
 
 /// The `id` of a resource: up to 255 bytes, made by us or by the PHP server.
@@ -28,9 +29,95 @@ impl ResourceId {
     }
 }
 
+impl Serialize for ResourceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ResourceId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(ResourceId::new(&String::deserialize(deserializer)?))
+    }
+}
+
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// The changed rows of one lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockChanges {
+    pub head: Option<HeadRow>,
+    /// Waiting tickets added or changed (`Some`) and removed (`None`).
+    pub waiting: BTreeMap<Ticket, Option<TicketRow>>,
+    /// In the order of their numbers.
+    pub ended: Vec<EndedRow>,
+}
+
+impl LockChanges {
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0
+    }
+
+    /// How many rows it touches.
+    pub fn rows(&self) -> usize {
+        usize::from(self.head.is_some()) + self.waiting.len() + self.ended.len()
+    }
+
+    /// Adds what the lock core wants stored.
+    pub fn change(&mut self, change: Change) {
+        match change {
+            Change::Head(head) => self.head = Some(head),
+            Change::Waiting(row) => {
+                self.waiting.insert(row.ticket, Some(row));
+            }
+            Change::NotWaiting(ticket) => {
+                self.waiting.insert(ticket, None);
+            }
+            Change::Ended(row) => self.end(row),
+        }
+    }
+
+    fn end(&mut self, row: EndedRow) {
+        let place = self.ended.partition_point(|earlier| earlier.n < row.n);
+        self.ended.insert(place, row);
+        if let Some(newest) = self.ended.last().map(|row| row.n) {
+            let outlived = self.ended.partition_point(|e| e.is_outlived_by(newest));
+            self.ended.drain(..outlived);
+        }
+    }
+
+    /// Adds later changes, so that storing the result equals storing both in turn.
+    pub fn merge(&mut self, later: LockChanges) {
+        self.head = later.head.or(self.head.take());
+        self.waiting.extend(later.waiting);
+        later.ended.into_iter().for_each(|row| self.end(row));
+    }
+
+    /// What stored rows look like once these changes are stored, too. Harmless where they are already.
+    pub fn overlay(&self, rows: &mut LockRows) {
+        if let Some(head) = &self.head {
+            rows.head.clone_from(head);
+        }
+        if !self.waiting.is_empty() {
+            rows.waiting
+                .retain(|row| !self.waiting.contains_key(&row.ticket));
+            rows.waiting
+                .extend(self.waiting.values().flatten().cloned());
+        }
+        if !self.ended.is_empty() {
+            let mut ended = LockChanges::default();
+            let known = |n| self.ended.binary_search_by_key(&n, |row| row.n).is_ok();
+            let stored = std::mem::take(&mut rows.ended).into_iter();
+            let stored = stored.filter(|row| !known(row.n));
+            stored
+                .chain(self.ended.iter().cloned())
+                .for_each(|row| ended.end(row));
+            rows.ended = ended.ended;
+        }
     }
 }
 
@@ -47,11 +134,7 @@ pub struct Snapshot {
     pub floor: Option<FencingToken>,
     /// A resource to create, with this timeout.
     pub created: Option<Seconds>,
-    pub head: Option<HeadRow>,
-    /// Waiting tickets added or changed (`Some`) and removed (`None`).
-    pub waiting: BTreeMap<Ticket, Option<TicketRow>>,
-    /// By their slot; see [`EndedRow::slot`].
-    pub ended: BTreeMap<u8, EndedRow>,
+    pub lock: LockChanges,
     /// Documents written (`Some`) and deleted (`None`).
     pub data: BTreeMap<Selector, Option<DataRow>>,
 }
@@ -72,9 +155,7 @@ impl Snapshot {
             removed: Vec::new(),
             floor: None,
             created: None,
-            head: None,
-            waiting: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            lock: LockChanges::default(),
             data: BTreeMap::new(),
         }
     }
@@ -87,9 +168,7 @@ impl Snapshot {
     pub fn rows(&self) -> usize {
         self.removed.len()
             + usize::from(self.created.is_some())
-            + usize::from(self.head.is_some())
-            + self.waiting.len()
-            + self.ended.len()
+            + self.lock.rows()
             + self.data.len()
     }
 
@@ -100,18 +179,7 @@ impl Snapshot {
 
     /// Adds what the lock core wants stored.
     pub fn change(&mut self, change: Change) {
-        match change {
-            Change::Head(head) => self.head = Some(head),
-            Change::Waiting(row) => {
-                self.waiting.insert(row.ticket, Some(row));
-            }
-            Change::NotWaiting(ticket) => {
-                self.waiting.insert(ticket, None);
-            }
-            Change::Ended(row) => {
-                self.ended.insert(row.slot(), row);
-            }
-        }
+        self.lock.change(change);
     }
 
     /// From here on this is the resource `id`, created with `timeout`.
@@ -125,10 +193,12 @@ impl Snapshot {
         let id = self.id.clone();
         self.removed.push(id);
         self.floor = self.floor.max(Some(token));
+        self.forget_rows();
+    }
+
+    fn forget_rows(&mut self) {
         self.created = None;
-        self.head = None;
-        self.waiting.clear();
-        self.ended.clear();
+        self.lock = LockChanges::default();
         self.data.clear();
     }
 
@@ -137,19 +207,13 @@ impl Snapshot {
     pub fn merge(&mut self, later: Snapshot) {
         debug_assert_eq!(self.name, later.name);
         if !later.removed.is_empty() {
-            self.created = None;
-            self.head = None;
-            self.waiting.clear();
-            self.ended.clear();
-            self.data.clear();
+            self.forget_rows();
         }
         self.id = later.id;
         self.removed.extend(later.removed);
         self.floor = self.floor.max(later.floor);
         self.created = later.created.or(self.created);
-        self.head = later.head.or(self.head.take());
-        self.waiting.extend(later.waiting);
-        self.ended.extend(later.ended);
+        self.lock.merge(later.lock);
         for (selector, row) in later.data {
             self.document(selector, row);
         }

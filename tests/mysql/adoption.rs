@@ -1,7 +1,8 @@
 //! From the PHP server's tables, and back to them.
 
 use mysql_async::prelude::Queryable;
-use small_resource_server::lock::Profile;
+use small_resource_server::lock::rows::EndedRow;
+use small_resource_server::lock::{EndReason, Profile, Ticket};
 use small_resource_server::store::mysql::{MysqlStore, Options, revert_to_php};
 use small_resource_server::store::{Store, StoreError};
 
@@ -171,7 +172,8 @@ async fn an_adoption_that_was_interrupted_is_gone_on_with() {
         "ALTER TABLE resource_data DROP KEY selector_bytes, DROP COLUMN selector_bytes, \
          CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci, ADD UNIQUE (id_resource, selector)",
         "UPDATE resource_data SET selector = '100%2525'",
-        "DROP TABLE resource_lock, resource_waiting, resource_ended, resource_adopted",
+        "DROP TABLE resource_lock, resource_waiting, resource_ended_tickets, resource_journal, \
+         resource_adopted",
     ] {
         database.run(sql).await;
     }
@@ -367,4 +369,48 @@ async fn a_database_without_our_marker_has_nothing_to_revert() {
         database.texts("SHOW TABLES").await,
         ["resource", "resource_data"]
     );
+}
+
+#[tokio::test]
+async fn the_ended_tickets_of_version_1_are_taken_along() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let first = database.store();
+    first.open().await.unwrap();
+    let printer = created("printer");
+    first.commit(std::slice::from_ref(&printer)).await.unwrap();
+    first.close().await;
+    let fill = format!(
+        "INSERT INTO resource_ended VALUES ('{0}', 0, 64, REPEAT('a', 16), 1), \
+         ('{0}', 1, 65, REPEAT('b', 16), 2), ('{0}', 2, 2, REPEAT('c', 16), 3)",
+        printer.id
+    );
+    for sql in [
+        "DROP TABLE resource_journal, resource_ended_tickets",
+        "CREATE TABLE resource_ended (id_resource VARCHAR(255) NOT NULL, slot TINYINT UNSIGNED NOT NULL, \
+         n BIGINT UNSIGNED NOT NULL, ticket BINARY(16) NOT NULL, reason TINYINT UNSIGNED NOT NULL, \
+         PRIMARY KEY (id_resource, slot)) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        &fill,
+        "UPDATE resource_server SET version = 1",
+    ] {
+        database.run(sql).await;
+    }
+    let store = database.store();
+    store.open().await.unwrap();
+    let found = store.load(&printer.name).await.unwrap().unwrap();
+    let row = |n, letter: u8, reason| EndedRow {
+        n,
+        ticket: Ticket::from_bits(u128::from_be_bytes([letter; 16])),
+        reason,
+    };
+    let expected = [
+        row(2, b'c', EndReason::ForcedOff),
+        row(64, b'a', EndReason::Released),
+        row(65, b'b', EndReason::Expired),
+    ];
+    assert_eq!(found.lock.ended, expected);
+    let old = "SELECT COUNT(*) FROM information_schema.tables \
+               WHERE table_schema = DATABASE() AND table_name = 'resource_ended'";
+    assert_eq!(database.number(old).await, 0);
 }

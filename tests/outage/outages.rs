@@ -199,7 +199,7 @@ fn what_was_committed_without_an_answer_is_found_by_whoever_asks_again() {
     proxy.hold_answers(true);
     let lock = instance.lock("printer/s").idempotency_key("attempt");
     let mut granted = lock.open();
-    let sql = "SELECT COUNT(*) FROM resource_lock WHERE ticket IS NOT NULL";
+    let sql = "SELECT COUNT(*) FROM resource_journal";
     until("the grant is committed", || wait(database.number(sql)) == 1);
     let unknown = granted.answer();
     assert_eq!(unknown.status, 503, "{unknown:?}");

@@ -56,7 +56,8 @@ fn lock_change() -> impl Strategy<Value = Change> {
         any::<u64>().prop_map(free),
         ticket_row().prop_map(Change::Waiting),
         (0..6_u128).prop_map(|bits| Change::NotWaiting(Ticket::from_bits(bits))),
-        (0..200_u64, reason).prop_map(|(n, reason)| Change::Ended(ended(n, reason))),
+        // Its number is given to it when it is played.
+        reason.prop_map(|reason| Change::Ended(ended(0, reason))),
     ]
 }
 
@@ -73,7 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What is stored of a resource that exists.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Model {
     id: ResourceId,
     timeout: Seconds,
@@ -89,6 +90,8 @@ struct Player {
     model: Option<Model>,
     lives: usize,
     floor: u64,
+    /// How many tickets ended.
+    ended: u64,
     /// The id that a selector's document got in this life. A document that is deleted and written again may
     /// have its earlier id where both were merged, so the history writes it under that one.
     first_ids: BTreeMap<usize, String>,
@@ -102,6 +105,7 @@ impl Player {
             model: None,
             lives: 0,
             floor: 0,
+            ended: 0,
             first_ids: BTreeMap::new(),
         }
     }
@@ -126,8 +130,13 @@ impl Player {
                 self.model = None;
             }
             (Step::Lock(change), Some(model)) => {
-                self.snapshot.change(change.clone());
-                model.lock.apply(change);
+                let mut change = change.clone();
+                if let Change::Ended(row) = &mut change {
+                    *row = ended(self.ended, row.reason);
+                    self.ended += 1;
+                }
+                model.lock.apply(&change);
+                self.snapshot.change(change);
             }
             (Step::Put(s, json), Some(_)) => self.put(at, *s, json),
             (Step::Delete(s), Some(model)) => {
@@ -207,8 +216,11 @@ async fn stored(store: &dyn Store, text: &str) -> Option<Model> {
 async fn check(store: &dyn Store, text: &str, history: &[Step], floor: &RefCell<u64>) {
     let [single, merged, batched] =
         ["single", "merged", "batched"].map(|way| Player::play(history, &format!("{text} {way}")));
-    for snapshot in single.snapshots() {
+    for (at, snapshot) in single.snapshots().into_iter().enumerate() {
         commit(store, &[snapshot]).await;
+        if at % 3 == 2 {
+            store.settle().await.unwrap();
+        }
     }
     for snapshot in merged.merged() {
         commit(store, &[snapshot]).await;
@@ -216,18 +228,27 @@ async fn check(store: &dyn Store, text: &str, history: &[Step], floor: &RefCell<
     for batch in &batched.batches {
         commit(store, batch).await;
     }
-    for player in [single, merged, batched] {
-        let mut expected = player.model;
+    let players = [single, merged, batched];
+    for player in &players {
+        let mut highest = floor.borrow_mut();
+        *highest = player.floor.max(*highest);
+    }
+    is_as_played(store, &players).await;
+    // What is not settled yet is, from what the store wrote down.
+    let opened = store.open().await.unwrap();
+    assert_eq!(opened.floor.0, *floor.borrow());
+    is_as_played(store, &players).await;
+}
+
+async fn is_as_played(store: &dyn Store, players: &[Player]) {
+    for player in players {
+        let mut expected = player.model.clone();
         if let Some(model) = &mut expected {
             in_order(&mut model.lock);
         }
         let found = stored(store, player.snapshot.name.as_str()).await;
         assert_eq!(found, expected, "{}", player.snapshot.name);
-        let mut highest = floor.borrow_mut();
-        *highest = player.floor.max(*highest);
     }
-    let opened = store.open().await.unwrap();
-    assert_eq!(opened.floor.0, *floor.borrow());
 }
 
 fn seed() -> u64 {

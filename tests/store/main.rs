@@ -8,6 +8,7 @@
 //! | `rows` | snapshots and rows to store, and how to read them back |
 //! | `suite` | the claims about rows: each field, their order, names and documents by their bytes |
 //! | `listing` | the claims about listings |
+//! | `settling` | the claims about what commits put off |
 //! | `equivalence` | random histories, stored one at a time, merged and in batches |
 //! | `sqlite` | what holds for the embedded store alone |
 
@@ -19,6 +20,7 @@ mod database;
 mod equivalence;
 mod listing;
 mod rows;
+mod settling;
 mod sqlite;
 mod suite;
 
@@ -63,6 +65,11 @@ macro_rules! conformance {
                 listing::most_waiting_tickets_come_first_and_then_names
                 listing::longest_held_comes_first_and_then_names
                 listing::other_orders_heed_prefix_and_limit_and_ignore_after
+                settling::settling_changes_nothing_that_is_loaded
+                settling::a_load_beside_settling_sees_each_lock_whole
+                settling::a_crash_between_settling_and_the_next_loses_nothing
+                settling::what_a_removed_resource_had_is_nothing_to_its_successor
+                settling::a_listing_shows_what_was_committed_last
                 equivalence::one_at_a_time_merged_and_batched_store_the_same
             }
         }

@@ -98,6 +98,47 @@ fn a_newer_schema_is_refused_with_a_sentence() {
     });
 }
 
+/// Makes the file one of version 1, whose ended tickets had a row each.
+fn back_to_version_1(path: &Path) {
+    let raw = Connection::open(path).unwrap();
+    raw.execute_batch(
+        "DROP TABLE resource_journal;
+         DROP TABLE resource_ended_tickets;
+         CREATE TABLE resource_ended (resource INTEGER NOT NULL, slot INTEGER NOT NULL,
+             n INTEGER NOT NULL, ticket BLOB NOT NULL, reason INTEGER NOT NULL,
+             PRIMARY KEY (resource, slot)) STRICT, WITHOUT ROWID;
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    let nr: i64 = raw
+        .query_row("SELECT nr FROM resource", [], |row| row.get(0))
+        .unwrap();
+    for (n, reason) in [(64_i64, 0), (65, 1), (2, 2)] {
+        let ticket = (u128::MAX - n as u128).to_be_bytes();
+        let sql = "INSERT INTO resource_ended VALUES (?1, ?2, ?3, ?4, ?5)";
+        raw.execute(sql, rusqlite::params![nr, n % 64, n, ticket, reason])
+            .unwrap();
+    }
+}
+
+#[test]
+fn the_ended_tickets_of_version_1_are_taken_along() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        commit(bed.store(), &[created("printer")]).await;
+        bed.store().close().await;
+        back_to_version_1(&bed.path());
+        let store = SqliteStore::new(bed.path());
+        store.open().await.unwrap();
+        let expected = [
+            ended(2, EndReason::ForcedOff),
+            ended(64, EndReason::Released),
+            ended(65, EndReason::Expired),
+        ];
+        assert_eq!(lock_rows(&store, "printer").await.ended, expected);
+    });
+}
+
 #[test]
 fn what_is_no_database_or_another_programs_is_refused_with_a_sentence() {
     run(async || {

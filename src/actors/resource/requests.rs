@@ -245,7 +245,7 @@ impl ResourceActor {
         let mut snapshot = Snapshot::empty(name, id.clone());
         snapshot.create(id.clone(), timeout);
         if floor != Default::default() {
-            snapshot.head = Some(HeadRow {
+            snapshot.lock.head = Some(HeadRow {
                 token: floor,
                 holder: None,
             });

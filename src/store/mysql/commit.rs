@@ -5,10 +5,11 @@ use std::mem;
 
 use super::schema;
 use super::sql::{self, Sql};
-use crate::lock::rows::{EndedRow, HeadRow, TicketRow};
-use crate::lock::{EndReason, ResourceName};
-use crate::store::StoreError;
-use crate::store::snapshot::{DataRow, Snapshot};
+use crate::lock::ResourceName;
+use crate::lock::rows::{HeadRow, TicketRow};
+use crate::store::journal::Entry;
+use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
+use crate::store::{ResourceId, StoreError, ended};
 
 /// Packets are not made larger than this without need: a server reads a packet whole before it begins.
 const PACKET_BYTES: usize = 4 << 20;
@@ -74,7 +75,7 @@ const REMOVED: [Form; 5] = [
         ")",
     ),
     Form::remove(
-        "DELETE FROM resource_ended WHERE id_resource IN (",
+        "DELETE FROM resource_ended_tickets WHERE id_resource IN (",
         ",",
         ")",
     ),
@@ -94,10 +95,13 @@ const WAITING: Form = Form::upsert(
     " ON DUPLICATE KEY UPDATE seq = VALUES(seq), owner = VALUES(owner), ttl = VALUES(ttl), \
      attempt = VALUES(attempt), attempt_ttl = VALUES(attempt_ttl)",
 );
+/// A run may be stored again when the journal is read after a crash.
 const ENDED: Form = Form::upsert(
-    "INSERT INTO resource_ended (id_resource, slot, n, ticket, reason) VALUES ",
-    " ON DUPLICATE KEY UPDATE n = VALUES(n), ticket = VALUES(ticket), reason = VALUES(reason)",
+    "INSERT INTO resource_ended_tickets (id_resource, n, entries) VALUES ",
+    " ON DUPLICATE KEY UPDATE entries = VALUES(entries)",
 );
+const OUTLIVED: Form = Form::remove("DELETE FROM resource_ended_tickets WHERE ", " OR ", "");
+const JOURNAL: Form = Form::upsert("INSERT INTO resource_journal (n, changes) VALUES ", "");
 const NO_DATA: Form = Form::remove("DELETE FROM resource_data WHERE ", " OR ", "");
 /// A row whose id belongs to another document fails (`id` cannot be `NULL`) and does not overwrite that one.
 const DATA: Form = Form::upsert(
@@ -106,19 +110,48 @@ const DATA: Form = Form::upsert(
      AND selector_bytes = CAST(VALUES(selector) AS BINARY), id, NULL), data = VALUES(data)",
 );
 
-/// The whole transaction. [`StoreError::Rejected`]: something in it can never be sent.
+/// A batch as a whole transaction. [`StoreError::Rejected`]: something in it can never be sent.
 pub(super) fn script(
-    batch: &[Snapshot],
+    entry: &Entry<'_>,
     epoch: u64,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(epoch, packet_bytes_max);
-    for run in runs(batch) {
-        strangers(&mut script, run)?;
+    for run in runs(&entry.direct) {
+        let needs_resource = |snapshot: &&Snapshot| {
+            snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
+        };
+        let ids: Vec<_> = run.iter().filter(needs_resource).map(|s| &s.id).collect();
+        strangers(&mut script, &ids)?;
         removals(&mut script, run)?;
         creations(&mut script, run)?;
-        lock_rows(&mut script, run)?;
+        let locks: Vec<_> = run.iter().map(|s| (&s.id, &s.lock)).collect();
+        lock_rows(&mut script, &locks)?;
         data_rows(&mut script, run)?;
+    }
+    let ids: Vec<_> = entry.must_exist.iter().collect();
+    strangers(&mut script, &ids)?;
+    script.rows(&JOURNAL, entry.rows.iter(), |sql, (n, changes)| {
+        sql.push("(").number(*n);
+        sql.push(",").bytes(changes).push(")");
+    })?;
+    script.commit();
+    Ok(script)
+}
+
+/// Lock rows as a whole transaction, and rows of the journal up to this number gone with it.
+pub(super) fn settling_script(
+    locks: &[(&ResourceId, &LockChanges)],
+    delete: Option<u64>,
+    epoch: u64,
+    packet_bytes_max: usize,
+) -> Result<Script, StoreError> {
+    let mut script = Script::begin(epoch, packet_bytes_max);
+    lock_rows(&mut script, locks)?;
+    if let Some(n) = delete {
+        let mut sql = Sql::new("DELETE FROM resource_journal WHERE n <= ");
+        sql.number(n);
+        script.statement(sql)?;
     }
     script.commit();
     Ok(script)
@@ -141,12 +174,8 @@ fn runs(batch: &[Snapshot]) -> Vec<&[Snapshot]> {
     runs
 }
 
-/// Ends the transaction if it has rows for a resource that does not exist.
-fn strangers(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
-    let needs_resource = |snapshot: &&Snapshot| {
-        snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
-    };
-    let ids: Vec<_> = batch.iter().filter(needs_resource).map(|s| &s.id).collect();
+/// Ends the transaction unless all of these resources exist.
+fn strangers(script: &mut Script, ids: &[&ResourceId]) -> Result<(), StoreError> {
     for ids in ids.chunks(STATEMENT_ROWS) {
         let mut sql = Sql::default();
         schema::guard_existence(&mut sql, ids);
@@ -181,39 +210,50 @@ fn creations(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> 
     })
 }
 
-fn lock_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
-    let heads = batch
+fn lock_rows(script: &mut Script, locks: &[(&ResourceId, &LockChanges)]) -> Result<(), StoreError> {
+    let heads = locks
         .iter()
-        .filter_map(|snapshot| snapshot.head.as_ref().map(|head| (snapshot, head)));
-    script.rows(&HEADS, heads, |sql, (snapshot, head)| {
-        head_row(sql, snapshot, head);
-    })?;
-    let gone = batch.iter().flat_map(|snapshot| {
-        let gone: Vec<_> = snapshot
-            .waiting
-            .iter()
-            .filter(|(_, row)| row.is_none())
+        .filter_map(|(id, lock)| Some((id, lock.head.as_ref()?)));
+    script.rows(&HEADS, heads, |sql, (id, head)| head_row(sql, id, head))?;
+    let gone = locks.iter().flat_map(|(id, lock)| {
+        let gone = lock.waiting.iter().filter(|(_, row)| row.is_none());
+        let gone: Vec<_> = gone
             .map(|(ticket, _)| ticket.bits().to_be_bytes())
             .collect();
-        in_groups(snapshot, gone)
+        in_groups(id, gone)
     });
-    script.rows(&NOT_WAITING, gone, |sql, (snapshot, tickets)| {
-        any_of(sql, snapshot, "ticket", &tickets);
+    script.rows(&NOT_WAITING, gone, |sql, (id, tickets)| {
+        any_of(sql, id, "ticket", &tickets);
     })?;
-    let waiting = batch.iter().flat_map(|snapshot| {
-        let rows = snapshot.waiting.values().flatten();
-        rows.map(move |row| (snapshot, row))
-    });
-    script.rows(&WAITING, waiting, |sql, (snapshot, row)| {
-        sql.push("(").text(snapshot.id.as_str()).push(",");
+    let waiting = locks
+        .iter()
+        .flat_map(|(id, lock)| lock.waiting.values().flatten().map(move |row| (id, row)));
+    script.rows(&WAITING, waiting, |sql, (id, row)| {
+        sql.push("(").text(id.as_str()).push(",");
         ticket_row(sql, row);
         sql.push(")");
     })?;
-    let ended = batch
-        .iter()
-        .flat_map(|snapshot| snapshot.ended.values().map(move |row| (snapshot, row)));
-    script.rows(&ENDED, ended, |sql, (snapshot, row)| {
-        ended_row(sql, snapshot, row);
+    ended_rows(script, locks)
+}
+
+fn ended_rows(
+    script: &mut Script,
+    locks: &[(&ResourceId, &LockChanges)],
+) -> Result<(), StoreError> {
+    let runs = || {
+        locks
+            .iter()
+            .flat_map(|(id, lock)| ended::runs(&lock.ended).map(move |run| (id, run)))
+    };
+    script.rows(&ENDED, runs(), |sql, (id, run)| {
+        sql.push("(").text(id.as_str());
+        sql.push(",").number(run.n);
+        sql.push(",").bytes(&run.bytes()).push(")");
+    })?;
+    let outlived = runs().filter_map(|(id, run)| Some((id, run.outlives()?)));
+    script.rows(&OUTLIVED, outlived, |sql, (id, n)| {
+        sql.push("(id_resource=").text(id.as_str());
+        sql.push(" AND n<=").number(n).push(")");
     })
 }
 
@@ -225,10 +265,10 @@ fn data_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> 
             .filter(|(_, row)| row.is_none())
             .map(|(selector, _)| selector.as_str())
             .collect();
-        in_groups(snapshot, gone)
+        in_groups(&snapshot.id, gone)
     });
-    script.rows(&NO_DATA, gone, |sql, (snapshot, selectors)| {
-        any_of(sql, snapshot, "selector_bytes", &selectors);
+    script.rows(&NO_DATA, gone, |sql, (id, selectors)| {
+        any_of(sql, id, "selector_bytes", &selectors);
     })?;
     let mut written = Vec::new();
     for snapshot in batch {
@@ -261,16 +301,16 @@ fn json_text<'a>(snapshot: &Snapshot, row: &'a DataRow) -> Result<&'a str, Store
 const GROUP: usize = 200;
 
 fn in_groups<K: Clone>(
-    snapshot: &Snapshot,
+    id: &ResourceId,
     keys: Vec<K>,
-) -> impl Iterator<Item = (&Snapshot, Vec<K>)> {
+) -> impl Iterator<Item = (&ResourceId, Vec<K>)> {
     let groups: Vec<Vec<K>> = keys.chunks(GROUP).map(<[K]>::to_vec).collect();
-    groups.into_iter().map(move |group| (snapshot, group))
+    groups.into_iter().map(move |group| (id, group))
 }
 
 /// One range of the primary key per resource: MariaDB finds no range in an `IN` of pairs.
-fn any_of<K: AsRef<[u8]>>(sql: &mut Sql, snapshot: &Snapshot, column: &str, keys: &[K]) {
-    sql.push("(id_resource=").text(snapshot.id.as_str());
+fn any_of<K: AsRef<[u8]>>(sql: &mut Sql, id: &ResourceId, column: &str, keys: &[K]) {
+    sql.push("(id_resource=").text(id.as_str());
     sql.push(" AND ").push(column).push(" IN (");
     for (place, key) in keys.iter().enumerate() {
         sql.push(if place > 0 { "," } else { "" })
@@ -279,8 +319,8 @@ fn any_of<K: AsRef<[u8]>>(sql: &mut Sql, snapshot: &Snapshot, column: &str, keys
     sql.push("))");
 }
 
-fn head_row(sql: &mut Sql, snapshot: &Snapshot, head: &HeadRow) {
-    sql.push("(").text(snapshot.id.as_str());
+fn head_row(sql: &mut Sql, id: &ResourceId, head: &HeadRow) {
+    sql.push("(").text(id.as_str());
     sql.push(",").number(head.token.0).push(",");
     match &head.holder {
         Some(holder) => {
@@ -312,34 +352,6 @@ fn ticket_row(sql: &mut Sql, row: &TicketRow) {
     sql.or_null(attempt_ttl, |sql, ttl| {
         sql.number(ttl.get());
     });
-}
-
-fn ended_row(sql: &mut Sql, snapshot: &Snapshot, row: &EndedRow) {
-    sql.push("(").text(snapshot.id.as_str());
-    sql.push(",").number(row.slot());
-    sql.push(",").number(row.n);
-    sql.push(",").bytes(&row.ticket.bits().to_be_bytes());
-    sql.push(",").number(reason_number(row.reason)).push(")");
-}
-
-/// As `resource_ended.reason` holds it.
-fn reason_number(reason: EndReason) -> u8 {
-    match reason {
-        EndReason::Released => 1,
-        EndReason::Expired => 2,
-        EndReason::ForcedOff => 3,
-    }
-}
-
-/// The inverse of [`reason_number`].
-pub(super) fn reason(number: u8) -> Option<EndReason> {
-    let all = [
-        EndReason::Released,
-        EndReason::Expired,
-        EndReason::ForcedOff,
-    ];
-    all.into_iter()
-        .find(|reason| reason_number(*reason) == number)
 }
 
 impl Script {
@@ -423,7 +435,7 @@ mod tests {
 
     use super::*;
     use crate::lock::Selector;
-    use crate::store::ResourceId;
+    use crate::store::journal::Journal;
 
     /// The change that writes this document under the longest names there are.
     fn written(json: &[u8]) -> Snapshot {
@@ -454,7 +466,9 @@ mod tests {
                 escaped > PACKET - 2 * DOCUMENT_SPARE_BYTES,
                 "{piece}: {escaped}"
             );
-            let sent = script(&[written(longest.as_bytes())], 7, PACKET);
+            let journal = Journal::default();
+            let entry = journal.enter(&[written(longest.as_bytes())]).unwrap();
+            let sent = script(&entry, 7, PACKET);
             assert!(sent.is_ok(), "{piece}: {sent:?}");
         }
     }

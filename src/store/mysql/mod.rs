@@ -41,6 +41,8 @@ use self::instance::{Claim, OwnerId, Seen};
 use self::schema::{ServerRow, Step};
 use self::session::{Readers, Session, Sets, within};
 use self::sql::Sql;
+use super::journal::Journal;
+use super::snapshot::LockChanges;
 use super::{
     HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
     StoreError, StoredData, StoredResource,
@@ -64,6 +66,7 @@ pub struct MysqlStore {
     writer: Mutex<Writer>,
     pulse: Mutex<Option<Session>>,
     readers: Readers,
+    journal: Journal,
 }
 
 /// What opening remembers from one call to the next.
@@ -91,6 +94,8 @@ struct Taken {
 
 /// Between two tries of what someone else's lock or deadlock made fail.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Locks that are settled in one transaction when a database is opened.
+const LEFT_LOCKS: usize = 1000;
 /// A writer that is silent for longer is asked whether it is still there.
 const WRITER_IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -106,6 +111,7 @@ impl MysqlStore {
             writer: Mutex::default(),
             pulse: Mutex::default(),
             readers: Readers::new(options.pool_size),
+            journal: Journal::default(),
             options,
         }
     }
@@ -250,24 +256,93 @@ impl MysqlStore {
         }
     }
 
-    async fn commit_in(
+    /// The epoch in which the database is ours, unless an earlier transaction is in doubt.
+    fn writing_epoch(&self, writer: &Writer) -> Result<u64, StoreError> {
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        if epoch == 0 || writer.in_doubt {
+            let text = "an earlier change is in doubt, or the database is not ours";
+            return Err(StoreError::Unavailable(text.into()));
+        }
+        Ok(epoch)
+    }
+
+    /// Runs one transaction. `script` makes it for the connection and the epoch.
+    async fn transact(
+        &self,
+        writer: &mut Writer,
+        script: impl AsyncFnOnce(&mut Session, u64) -> Result<Script, Fault>,
+    ) -> Result<(), StoreError> {
+        let epoch = self.writing_epoch(writer)?;
+        writer.in_doubt = true;
+        let work = self.transact_in(writer, epoch, script);
+        let result = within(self.options.timeout, work).await;
+        let result = result.map_err(StoreError::from);
+        if matches!(result, Ok(()) | Err(StoreError::Rejected(_))) {
+            writer.in_doubt = false;
+        } else {
+            self.epoch.store(0, Ordering::SeqCst);
+            writer.session = None;
+        }
+        result
+    }
+
+    async fn transact_in(
         &self,
         writer: &mut Writer,
         epoch: u64,
-        batch: &[Snapshot],
+        script: impl AsyncFnOnce(&mut Session, u64) -> Result<Script, Fault>,
     ) -> Result<(), Fault> {
         let mut session = match writer.session.take() {
             Some(session) => session,
             None => self.new_writer(epoch).await?,
         };
-        let result = match commit::script(batch, epoch, session.packet_bytes_max) {
+        let result = match script(&mut session, epoch).await {
             Ok(script) => self.send(&mut session, &script).await,
-            Err(error) => Err(error.into()),
+            Err(fault) => Err(fault),
         };
         if result.as_ref().err().is_none_or(Fault::leaves_connection) {
             writer.session = Some(session);
         }
         result
+    }
+
+    /// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.
+    async fn settle_step(&self, row: u64) -> Result<bool, StoreError> {
+        let mut writer = self.writer.lock().await;
+        let Some(step) = self.journal.next_step(row) else {
+            return Ok(false);
+        };
+        let script = async |session: &mut Session, epoch| {
+            let locks: Vec<_> = step.locks.iter().map(|l| (&l.id, &l.changes)).collect();
+            settling_script(session, locks, step.delete, epoch).await
+        };
+        self.transact(&mut writer, script).await?;
+        self.journal.settled(step);
+        Ok(true)
+    }
+
+    /// Everything that is committed by now is in the tables afterwards.
+    async fn settle_all(&self) -> Result<(), StoreError> {
+        let row = self.journal.last();
+        while self.settle_step(row).await? {}
+        Ok(())
+    }
+
+    /// Settles what an earlier instance left in the journal. The caller owns the database in `epoch`. May be
+    /// begun again at any point: what is stored twice is the same.
+    async fn settle_left(&self, session: &mut Session, epoch: u64) -> Result<(), Fault> {
+        let left = read::journal(session.rows(read::JOURNAL).await?)?;
+        let mut steps: Vec<(Vec<_>, Option<u64>)> = left
+            .chunks(LEFT_LOCKS)
+            .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))
+            .collect();
+        steps.push((Vec::new(), Some(u64::MAX)));
+        for (locks, delete) in steps {
+            let script = settling_script(session, locks, delete, epoch).await?;
+            self.send(session, &script).await?;
+        }
+        self.journal.reset();
+        Ok(())
     }
 
     /// A connection that writes, known to whoever takes over.
@@ -334,6 +409,22 @@ impl MysqlStore {
     }
 }
 
+/// Leaves out what belongs to resources that are gone.
+async fn settling_script(
+    session: &mut Session,
+    mut locks: Vec<(&ResourceId, &LockChanges)>,
+    delete: Option<u64>,
+    epoch: u64,
+) -> Result<Script, Fault> {
+    if !locks.is_empty() {
+        let ids: Vec<_> = locks.iter().map(|(id, _)| *id).collect();
+        let existing = read::existing(session.rows(read::existing_sql(&ids).as_str()).await?)?;
+        locks.retain(|(id, _)| existing.contains(*id));
+    }
+    let script = commit::settling_script(&locks, delete, epoch, session.packet_bytes_max);
+    Ok(script?)
+}
+
 async fn send_once(session: &mut Session, script: &Script) -> Result<(), Fault> {
     for packet in &script.packets {
         session.run(packet.as_str()).await?;
@@ -360,6 +451,8 @@ impl Store for MysqlStore {
         let mut taken = self.take_over(&mut door).await?;
         revert::refuse_half_reverted(&taken.row)?;
         self.migrate(&mut taken).await?;
+        let left = self.settle_left(&mut taken.session, taken.epoch);
+        self.while_alive(taken.epoch, left).await?;
         self.readers.renew();
         self.note_packet(&taken.session);
         *writer = Writer {
@@ -376,30 +469,35 @@ impl Store for MysqlStore {
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        if epoch == 0 || writer.in_doubt {
-            let text = "an earlier change is in doubt, or the database is not ours";
-            return Err(StoreError::Unavailable(text.into()));
-        }
+        self.writing_epoch(&writer)?;
         if batch.iter().all(Snapshot::is_empty) {
             return Ok(());
         }
-        writer.in_doubt = true;
-        let work = self.commit_in(&mut writer, epoch, batch);
-        let result = within(self.options.timeout, work).await;
-        let result = result.map_err(StoreError::from);
-        if matches!(result, Ok(()) | Err(StoreError::Rejected(_))) {
-            writer.in_doubt = false;
-        } else {
-            self.epoch.store(0, Ordering::SeqCst);
-            writer.session = None;
-        }
-        result
+        let entry = self.journal.enter(batch)?;
+        let script = async |session: &mut Session, epoch| {
+            Ok(commit::script(&entry, epoch, session.packet_bytes_max)?)
+        };
+        self.transact(&mut writer, script).await?;
+        entry.committed();
+        Ok(())
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.settle_all().await
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
-        let sets = self.read(&read::load_sql(name)).await?;
-        Ok(read::loaded(sets)?)
+        loop {
+            let overlay = self.journal.overlay(name).await;
+            let sets = self.read(&read::load_sql(name)).await?;
+            let mut found = read::loaded(sets)?;
+            if self.journal.is_current(name, &overlay) {
+                if let Some(found) = &mut found {
+                    overlay.lay_over(found);
+                }
+                return Ok(found);
+            }
+        }
     }
 
     async fn load_data(
@@ -412,6 +510,8 @@ impl Store for MysqlStore {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+        // Its order and its filter are the database's to apply.
+        self.settle_all().await?;
         let mut listed = Vec::new();
         let mut query = query.clone();
         let mut parts = read::list_sql(&query).into_iter();
@@ -462,6 +562,11 @@ impl Store for MysqlStore {
     }
 
     async fn close(&self) {
+        if self.epoch.load(Ordering::SeqCst) != 0
+            && let Err(error) = self.settle_all().await
+        {
+            log::debug!("the journal is left to whoever opens the database next: {error}");
+        }
         let mut writer = self.writer.lock().await;
         *writer = Writer {
             session: None,
@@ -502,6 +607,8 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     let mut taken = take_when_silent(&store).await?;
     if taken.row.step != Step::Reverting {
         store.migrate(&mut taken).await?;
+        let left = store.settle_left(&mut taken.session, taken.epoch);
+        store.while_alive(taken.epoch, left).await?;
     }
     let work = revert::revert(&mut taken.session, &taken.row, taken.epoch, rehearse);
     let report = store.while_alive(taken.epoch, work).await;

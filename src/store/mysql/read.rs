@@ -1,8 +1,9 @@
 //! What is read while serving: a resource with its lock, a document, a page of a listing.
 
+use std::collections::HashSet;
+
 use mysql_async::Row;
 
-use super::commit::reason;
 use super::error::Fault;
 use super::session::{Columns, Sets};
 use super::sql::Sql;
@@ -10,9 +11,10 @@ use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRo
 use crate::lock::{
     FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket, WallMillis,
 };
+use crate::store::snapshot::LockChanges;
 use crate::store::{
     ListOrder, ListQuery, ListedHolder, ListedResource, ResourceId, StoreError, StoredData,
-    StoredResource,
+    StoredResource, ended, journal,
 };
 
 /// A column that holds what none of ours can: someone else wrote it.
@@ -97,8 +99,8 @@ pub(super) fn load_sql(name: &ResourceName) -> Sql {
     );
     sql.bytes(name.as_str().as_bytes());
     sql.push(
-        "; SELECT e.n, e.ticket, e.reason \
-         FROM resource r JOIN resource_ended e ON e.id_resource = r.id WHERE r.name_bytes = ",
+        "; SELECT e.n, e.entries \
+         FROM resource r JOIN resource_ended_tickets e ON e.id_resource = r.id WHERE r.name_bytes = ",
     );
     sql.bytes(name.as_str().as_bytes());
     sql.push("; COMMIT");
@@ -121,7 +123,7 @@ pub(super) fn loaded(sets: Sets) -> Result<Option<StoredResource>, Fault> {
         lock: LockRows {
             head: head(&mut columns)?,
             waiting: waiting.into_iter().map(waiter).collect::<Result<_, _>>()?,
-            ended: ended.into_iter().map(ended_row).collect::<Result<_, _>>()?,
+            ended: ended_rows(ended)?,
         },
     }))
 }
@@ -144,13 +146,37 @@ fn waiter(row: Row) -> Result<TicketRow, Fault> {
     ticket.ok_or_else(|| odd("waiting ticket"))
 }
 
-fn ended_row(row: Row) -> Result<EndedRow, Fault> {
-    let mut columns = Columns::of(row);
-    Ok(EndedRow {
-        n: columns.take()?,
-        ticket: columns.ticket()?.ok_or_else(|| odd("ended ticket"))?,
-        reason: reason(columns.take()?).ok_or_else(|| odd("reason"))?,
-    })
+fn ended_rows(runs: Vec<Row>) -> Result<Vec<EndedRow>, Fault> {
+    let mut all = Vec::new();
+    for run in runs {
+        let mut columns = Columns::of(run);
+        let (n, entries): (u64, Vec<u8>) = (columns.take()?, columns.take()?);
+        all.extend(ended::rows(n, &entries).ok_or_else(|| odd("run of ended tickets"))?);
+    }
+    Ok(ended::newest(all))
+}
+
+/// All rows of the journal, in their order.
+pub(super) const JOURNAL: &str = "SELECT changes FROM resource_journal ORDER BY n";
+
+pub(super) fn journal(rows: Vec<Row>) -> Result<Vec<(ResourceId, LockChanges)>, Fault> {
+    let changes = rows.into_iter().map(|row| Columns::of(row).take());
+    Ok(journal::read(changes.collect::<Result<Vec<_>, _>>()?)?)
+}
+
+/// Which of these resources there are.
+pub(super) fn existing_sql(ids: &[&ResourceId]) -> Sql {
+    let mut sql = Sql::new("SELECT id FROM resource WHERE id IN (");
+    for (place, id) in ids.iter().enumerate() {
+        sql.push(if place > 0 { "," } else { "" });
+        sql.text(id.as_str());
+    }
+    sql.push(")");
+    sql
+}
+
+pub(super) fn existing(rows: Vec<Row>) -> Result<HashSet<ResourceId>, Fault> {
+    rows.into_iter().map(|row| Columns::of(row).id()).collect()
 }
 
 pub(super) fn data_sql(id: &ResourceId, selector: &Selector) -> Sql {

@@ -13,7 +13,7 @@ use crate::lock::{FencingToken, Profile};
 use crate::store::{ResourceId, StoreError};
 
 /// The newest schema this program knows.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
@@ -50,7 +50,7 @@ const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// Lock state, and what reverting needs to know of selectors that do not encode to what they were.
-const OWN: [&str; 4] = [
+const OWN: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS resource_lock (
     id_resource VARCHAR(255) NOT NULL PRIMARY KEY,
     token BIGINT UNSIGNED NOT NULL,
@@ -72,13 +72,17 @@ const OWN: [&str; 4] = [
     attempt_ttl INT UNSIGNED NULL,
     PRIMARY KEY (id_resource, ticket)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    "CREATE TABLE IF NOT EXISTS resource_ended (
+    // Runs of ended tickets, each named by the number of its last one; see `store::ended`.
+    "CREATE TABLE IF NOT EXISTS resource_ended_tickets (
     id_resource VARCHAR(255) NOT NULL,
-    slot TINYINT UNSIGNED NOT NULL,
     n BIGINT UNSIGNED NOT NULL,
-    ticket BINARY(16) NOT NULL,
-    reason TINYINT UNSIGNED NOT NULL,
-    PRIMARY KEY (id_resource, slot)
+    entries VARBINARY(2048) NOT NULL,
+    PRIMARY KEY (id_resource, n)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    // See `store::journal`.
+    "CREATE TABLE IF NOT EXISTS resource_journal (
+    n BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+    changes LONGBLOB NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS resource_adopted (
     id VARCHAR(255) NOT NULL PRIMARY KEY,
@@ -86,11 +90,16 @@ const OWN: [&str; 4] = [
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
 
+/// Version 1 had a row for each ended ticket.
+const ENDED_V1: &str = "resource_ended";
+
 /// Everything that reverting removes, the marker last.
-pub(super) const OWN_TABLES: [&str; 5] = [
+pub(super) const OWN_TABLES: [&str; 7] = [
+    "resource_journal",
     "resource_lock",
     "resource_waiting",
-    "resource_ended",
+    "resource_ended_tickets",
+    ENDED_V1,
     "resource_adopted",
     "resource_server",
 ];
@@ -217,10 +226,25 @@ pub(super) async fn migrate(
     for table in [RESOURCE, RESOURCE_DATA].into_iter().chain(OWN) {
         session.run(table).await?;
     }
+    move_ended(session).await?;
     match step {
         Step::Adopting => super::adopt::finish(session, epoch).await,
         _ => set_ready(session, epoch).await,
     }
+}
+
+/// From version 1: each ended ticket becomes a run of one. May be begun again.
+async fn move_ended(session: &mut Session) -> Result<(), Fault> {
+    if columns(session, ENDED_V1).await?.is_empty() {
+        return Ok(());
+    }
+    let copy = format!(
+        "INSERT IGNORE INTO resource_ended_tickets (id_resource, n, entries) \
+         SELECT id_resource, n, CONCAT(ticket, CHAR(reason)) FROM {ENDED_V1}"
+    );
+    session.run(&copy).await?;
+    session.run(&format!("DROP TABLE {ENDED_V1}")).await?;
+    Ok(())
 }
 
 async fn set_ready(session: &mut Session, epoch: u64) -> Result<(), Fault> {

@@ -11,7 +11,8 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::FlockOperation;
 
 use super::super::StoreError;
-use super::{Options, error, read, schema};
+use super::super::journal::Journal;
+use super::{Options, error, read, schema, write};
 use crate::lock::FencingToken;
 
 /// Statements that are kept prepared per connection: all there are.
@@ -49,6 +50,7 @@ pub(super) struct DatabaseFile {
     pub(super) options: Options,
     pub(super) lock: Arc<FileLock>,
     pub(super) has_served: bool,
+    pub(super) journal: Arc<Journal>,
 }
 
 /// Connections to a file that is ready to serve.
@@ -130,6 +132,7 @@ impl DatabaseFile {
             )));
         }
         schema::migrate(&mut writer, unopened)?;
+        write::settle_left(&mut writer, &self.journal, unopened)?;
         // What an earlier process or connection left in the log was perhaps never synced. Moving it into the
         // file writes and syncs it anew, so that what is served from here on is on disk.
         empty_log(&writer).map_err(unopened)?;
@@ -235,6 +238,7 @@ mod tests {
             options: Options::default(),
             lock: Arc::default(),
             has_served: false,
+            journal: Arc::default(),
         };
         let opened = file.open().unwrap();
         (folder, opened)

@@ -29,6 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 
+use super::journal::Journal;
 use super::snapshot::{ResourceId, Snapshot};
 use super::{ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource};
 use crate::lock::{ResourceName, Selector};
@@ -68,6 +69,7 @@ pub struct SqliteStore {
     lock: Arc<FileLock>,
     /// How often it was opened with success.
     opened: AtomicU64,
+    journal: Arc<Journal>,
 }
 
 #[derive(Clone)]
@@ -97,6 +99,7 @@ impl SqliteStore {
             threads: tokio::sync::Mutex::default(),
             lock: Arc::default(),
             opened: AtomicU64::new(0),
+            journal: Arc::default(),
         }
     }
 
@@ -121,6 +124,23 @@ impl SqliteStore {
             None => return Err(closed()),
         };
         answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// One transaction. When its outcome is not known, nobody is served any more.
+    async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let opened = self.opened.load(Ordering::Relaxed);
+        let written = self.ask(|s| &s.writer, job).await;
+        if let Err(StoreError::Unavailable(_)) = written {
+            // What these connections believe is in doubt: nobody is served from them any more.
+            let mut serving = self.serving();
+            if self.opened.load(Ordering::Relaxed) == opened {
+                *serving = None;
+            }
+        }
+        written
     }
 
     /// Ends the threads of an earlier `open`, the writer last: the connection that is closed last moves the
@@ -170,6 +190,7 @@ impl Store for SqliteStore {
             options: *self.options.lock().unwrap_or_else(PoisonError::into_inner),
             lock: self.lock.clone(),
             has_served: self.opened.load(Ordering::Relaxed) > 0,
+            journal: self.journal.clone(),
         };
         let opened = worker::once("sqlite-open", move || file.open()).await?;
         let floor = opened.floor;
@@ -187,25 +208,35 @@ impl Store for SqliteStore {
         if batch.is_empty() {
             return Ok(());
         }
-        let batch = batch.to_vec();
-        let opened = self.opened.load(Ordering::Relaxed);
-        let committed = self
-            .ask(|s| &s.writer, move |c| write::commit(c, &batch))
-            .await;
-        if let Err(StoreError::Unavailable(_)) = committed {
-            // What these connections believe is in doubt: nobody is served from them any more.
-            let mut serving = self.serving();
-            if self.opened.load(Ordering::Relaxed) == opened {
-                *serving = None;
+        let (batch, journal) = (batch.to_vec(), self.journal.clone());
+        self.write(move |c| write::commit(c, &journal, &batch))
+            .await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        let row = self.journal.last();
+        loop {
+            let journal = self.journal.clone();
+            let step = self.write(move |c| write::settle_step(c, &journal, row));
+            if !step.await? {
+                return Ok(());
             }
         }
-        committed
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
-        let name = name.clone();
-        self.ask(|s| &s.loader, move |c| read::resource(c, &name))
-            .await
+        loop {
+            let overlay = self.journal.overlay(name).await;
+            let asked = name.clone();
+            let read = self.ask(|s| &s.loader, move |c| read::resource(c, &asked));
+            let mut found = read.await?;
+            if self.journal.is_current(name, &overlay) {
+                if let Some(found) = &mut found {
+                    overlay.lay_over(found);
+                }
+                return Ok(found);
+            }
+        }
     }
 
     async fn load_data(
@@ -219,12 +250,19 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+        // Its order and its filter are the database's to apply.
+        self.settle().await?;
         let query = query.clone();
         self.ask(|s| &s.lister, move |c| read::list(c, &query))
             .await
     }
 
     async fn close(&self) {
+        if self.serving().is_some()
+            && let Err(error) = self.settle().await
+        {
+            log::debug!("the journal is left to the next start: {error}");
+        }
         let mut threads = self.threads.lock().await;
         if let Err(error) = self.drain(&mut threads).await {
             // The file's own log makes up for it at the next start.

@@ -7,12 +7,11 @@ use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row};
 use super::super::snapshot::ResourceId;
 use super::super::{
     ListOrder, ListQuery, ListedHolder, ListedResource, StoreError, StoredData, StoredResource,
+    ended,
 };
 use super::error::away;
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
-use crate::lock::{
-    EndReason, FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket,
-};
+use crate::lock::{FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket};
 
 /// The highest token that any deleted resource reached.
 pub(super) fn floor(db: &Connection) -> Result<FencingToken> {
@@ -79,8 +78,8 @@ fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<Stored
     let sql = "SELECT ticket, seq, owner, ttl, attempt, attempt_ttl \
                FROM resource_ticket WHERE resource = ?1";
     let waiting = all(db, sql, [nr], ticket_row)?;
-    let sql = "SELECT ticket, n, reason FROM resource_ended WHERE resource = ?1";
-    let ended = all(db, sql, [nr], ended_row)?;
+    let sql = "SELECT n, entries FROM resource_ended_tickets WHERE resource = ?1";
+    let ended = all(db, sql, [nr], ended_run)?;
     let selectors = "SELECT count(*) FROM resource_data WHERE id_resource = ?1";
     Ok(Some(StoredResource {
         selectors: db
@@ -91,7 +90,7 @@ fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<Stored
         lock: LockRows {
             head,
             waiting,
-            ended,
+            ended: ended::newest(ended.concat()),
         },
     }))
 }
@@ -257,19 +256,18 @@ fn ticket_row(row: &Row<'_>) -> Result<TicketRow> {
     })
 }
 
-/// Columns: 0 `ticket`, 1 `n`, 2 `reason`.
-fn ended_row(row: &Row<'_>) -> Result<EndedRow> {
-    let reason = match row.get(2)? {
-        0_i64 => EndReason::Released,
-        1 => EndReason::Expired,
-        2 => EndReason::ForcedOff,
-        other => return Err(Error::IntegralValueOutOfRange(2, other)),
-    };
-    Ok(EndedRow {
-        n: unsigned(row, 1)?,
-        ticket: ticket(row)?,
-        reason,
-    })
+/// Columns: 0 `n`, 1 `entries`.
+fn ended_run(row: &Row<'_>) -> Result<Vec<EndedRow>> {
+    let odd = |error| Error::FromSqlConversionFailure(1, Type::Blob, Box::new(error));
+    let entries = row.get_ref(1)?.as_blob().map_err(odd)?;
+    let rows = ended::rows(unsigned(row, 0)?, entries);
+    rows.ok_or_else(|| odd(FromSqlError::InvalidType))
+}
+
+/// The rows of the journal, in their order.
+pub(super) fn journal(db: &Connection) -> Result<Vec<Vec<u8>>> {
+    let sql = "SELECT changes FROM resource_journal ORDER BY n";
+    all(db, sql, [], |row| row.get(0))
 }
 
 fn all<T>(

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::super::StoreError;
 
 /// What brings a database from each version to the next; never changed, only added to.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// Names and ids compare by their bytes: `BINARY` is what SQLite does unless told otherwise. 64-bit numbers
 /// without sign are kept in the same 64 bits.
@@ -71,6 +71,27 @@ CREATE TABLE resource_ended (
     reason   INTEGER NOT NULL,
     PRIMARY KEY (resource, slot)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Ended tickets in runs (see `store::ended`), and the journal (see `store::journal`).
+const V2: &str = "
+CREATE TABLE resource_ended_tickets (
+    resource INTEGER NOT NULL,
+    n        INTEGER NOT NULL,
+    entries  BLOB    NOT NULL,
+    PRIMARY KEY (resource, n)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO resource_ended_tickets (resource, n, entries)
+    SELECT resource, n, CAST(ticket || CASE reason WHEN 0 THEN x'01' WHEN 1 THEN x'02' ELSE x'03' END AS BLOB)
+    FROM resource_ended;
+
+DROP TABLE resource_ended;
+
+CREATE TABLE resource_journal (
+    n       INTEGER PRIMARY KEY,
+    changes BLOB NOT NULL
+) STRICT;
 ";
 
 /// Brings the database to the version that this program knows, in one transaction.

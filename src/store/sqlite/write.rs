@@ -3,12 +3,13 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
-use super::super::StoreError;
-use super::super::snapshot::{DataRow, ResourceId, Snapshot};
+use super::super::journal::{self, Journal};
+use super::super::snapshot::{DataRow, LockChanges, ResourceId, Snapshot};
+use super::super::{StoreError, ended};
 use super::error::{away, classify};
 use super::read;
-use crate::lock::rows::{EndedRow, HeadRow, TicketRow};
-use crate::lock::{EndReason, FencingToken, Seconds, Selector, Ticket};
+use crate::lock::rows::{HeadRow, TicketRow};
+use crate::lock::{FencingToken, Seconds, Selector, Ticket};
 
 /// The number that lock rows name a resource by.
 type Nr = i64;
@@ -16,15 +17,90 @@ type Nr = i64;
 type Written = Result<(), StoreError>;
 
 /// Stores all snapshots or none; see [`super::Store::commit`].
-pub(super) fn commit(connection: &mut Connection, batch: &[Snapshot]) -> Written {
+pub(super) fn commit(
+    connection: &mut Connection,
+    journal: &Journal,
+    batch: &[Snapshot],
+) -> Written {
+    let entry = journal.enter(batch)?;
+    transact(connection, |db| {
+        entry.direct.iter().try_for_each(|s| write(db, s))?;
+        for id in &entry.must_exist {
+            must_exist(find(db, id)?, id)?;
+        }
+        entry.rows.iter().try_for_each(|(n, changes)| {
+            let sql = "INSERT INTO resource_journal (n, changes) VALUES (?1, ?2)";
+            execute(db, sql, params![same_bits(*n), changes])
+        })
+    })?;
+    entry.committed();
+    Ok(())
+}
+
+/// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.
+pub(super) fn settle_step(
+    connection: &mut Connection,
+    journal: &Journal,
+    row: u64,
+) -> Result<bool, StoreError> {
+    let Some(step) = journal.next_step(row) else {
+        return Ok(false);
+    };
+    transact(connection, |db| {
+        let mut locks = step.locks.iter();
+        locks.try_for_each(|lock| settle(db, &lock.id, &lock.changes))?;
+        step.delete.map_or(Ok(()), |n| delete_journal(db, n))
+    })?;
+    journal.settled(step);
+    Ok(true)
+}
+
+/// Settles what an earlier process left in the journal.
+pub(super) fn settle_left(
+    connection: &mut Connection,
+    journal: &Journal,
+    unopened: impl Fn(rusqlite::Error) -> StoreError,
+) -> Written {
+    let left = read::journal(connection).map_err(unopened)?;
+    if !left.is_empty() {
+        let left = journal::read(left)?;
+        transact(connection, |db| {
+            let mut left = left.iter();
+            left.try_for_each(|(id, changes)| settle(db, id, changes))?;
+            execute(db, "DELETE FROM resource_journal", [])
+        })?;
+    }
+    journal.reset();
+    Ok(())
+}
+
+fn delete_journal(db: &Connection, n: u64) -> Written {
+    let sql = "DELETE FROM resource_journal WHERE n <= ?1";
+    execute(db, sql, [same_bits(n)])
+}
+
+/// Everything or nothing of it.
+fn transact(connection: &mut Connection, work: impl FnOnce(&Connection) -> Written) -> Written {
     let transaction = Transaction::new(connection, TransactionBehavior::Immediate).map_err(away)?;
-    match batch.iter().try_for_each(|s| write(&transaction, s)) {
+    match work(&transaction) {
         Ok(()) => transaction.commit().map_err(away),
         Err(error) => {
             transaction.finish().map_err(away)?;
             Err(error)
         }
     }
+}
+
+/// What belongs to a resource that is gone is left out.
+fn settle(db: &Connection, id: &ResourceId, changes: &LockChanges) -> Written {
+    match find(db, id)? {
+        Some(nr) => write_lock(db, nr, changes),
+        None => Ok(()),
+    }
+}
+
+fn must_exist(found: Option<Nr>, id: &ResourceId) -> Result<Nr, StoreError> {
+    found.ok_or_else(|| StoreError::Rejected(format!("the resource {id} does not exist")))
 }
 
 fn write(db: &Connection, snapshot: &Snapshot) -> Written {
@@ -37,27 +113,30 @@ fn write(db: &Connection, snapshot: &Snapshot) -> Written {
     let nr = match snapshot.created {
         Some(timeout) => create(db, snapshot, timeout)?,
         None if snapshot.rows() == snapshot.removed.len() => return Ok(()),
-        None => find(db, &snapshot.id)?.ok_or_else(|| {
-            StoreError::Rejected(format!("the resource {} does not exist", snapshot.id))
-        })?,
+        None => must_exist(find(db, &snapshot.id)?, &snapshot.id)?,
     };
-    if let Some(head) = &snapshot.head {
-        write_head(db, nr, head)?;
-    }
-    for (ticket, row) in &snapshot.waiting {
-        match row {
-            Some(row) => write_waiting(db, nr, row)?,
-            None => remove_waiting(db, nr, *ticket)?,
-        }
-    }
-    for row in snapshot.ended.values() {
-        write_ended(db, nr, row)?;
-    }
+    write_lock(db, nr, &snapshot.lock)?;
     for (selector, row) in &snapshot.data {
         match row {
             Some(row) => write_data(db, &snapshot.id, selector, row)?,
             None => remove_data(db, &snapshot.id, selector)?,
         }
+    }
+    Ok(())
+}
+
+fn write_lock(db: &Connection, nr: Nr, changes: &LockChanges) -> Written {
+    if let Some(head) = &changes.head {
+        write_head(db, nr, head)?;
+    }
+    for (ticket, row) in &changes.waiting {
+        match row {
+            Some(row) => write_waiting(db, nr, row)?,
+            None => remove_waiting(db, nr, *ticket)?,
+        }
+    }
+    for run in ended::runs(&changes.ended) {
+        write_ended(db, nr, &run)?;
     }
     Ok(())
 }
@@ -83,7 +162,8 @@ fn remove(db: &Connection, id: &ResourceId) -> Written {
     };
     let data = "DELETE FROM resource_data WHERE id_resource = ?1";
     execute(db, data, [id.as_str()])?;
-    execute(db, "DELETE FROM resource_ended WHERE resource = ?1", [nr])?;
+    let ended = "DELETE FROM resource_ended_tickets WHERE resource = ?1";
+    execute(db, ended, [nr])?;
     execute(db, "DELETE FROM resource_ticket WHERE resource = ?1", [nr])?;
     execute(db, "DELETE FROM resource_lock WHERE resource = ?1", [nr])?;
     execute(db, "DELETE FROM resource WHERE nr = ?1", [nr])
@@ -154,20 +234,14 @@ fn remove_waiting(db: &Connection, nr: Nr, ticket: Ticket) -> Written {
     execute(db, sql, params![nr, ticket.bits().to_be_bytes()])
 }
 
-fn write_ended(db: &Connection, nr: Nr, row: &EndedRow) -> Written {
-    let sql = "REPLACE INTO resource_ended (resource, slot, n, ticket, reason) \
-               VALUES (?1, ?2, ?3, ?4, ?5)";
-    let ticket = row.ticket.bits().to_be_bytes();
-    let reason: u8 = match row.reason {
-        EndReason::Released => 0,
-        EndReason::Expired => 1,
-        EndReason::ForcedOff => 2,
+fn write_ended(db: &Connection, nr: Nr, run: &ended::Run<'_>) -> Written {
+    let sql = "REPLACE INTO resource_ended_tickets (resource, n, entries) VALUES (?1, ?2, ?3)";
+    execute(db, sql, params![nr, same_bits(run.n), run.bytes()])?;
+    let Some(outlived) = run.outlives() else {
+        return Ok(());
     };
-    execute(
-        db,
-        sql,
-        params![nr, row.slot(), same_bits(row.n), ticket, reason],
-    )
+    let sql = "DELETE FROM resource_ended_tickets WHERE resource = ?1 AND n <= ?2";
+    execute(db, sql, [nr, same_bits(outlived)])
 }
 
 fn write_data(db: &Connection, id: &ResourceId, selector: &Selector, row: &DataRow) -> Written {
