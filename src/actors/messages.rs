@@ -14,7 +14,7 @@ use crate::lock::{
     Answer, Bearer, FencingToken, IdempotencyKey, Owner, RequestId, ResourceName, Seconds,
     Selector, Ticket,
 };
-use crate::store::{ResourceId, Snapshot, StoreError, StoredResource};
+use crate::store::{ResourceId, StoreError, StoredResource};
 
 /// How long a request may wait for the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,16 +177,6 @@ pub struct Committed {
 #[rtype(result = "()")]
 pub struct Abandon {
     pub reply: Reply,
-}
-
-/// To the persistence actor: store this; answer with [`Committed`] or [`Abandon`].
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Commit {
-    pub actor: Addr<ResourceActor>,
-    pub incarnation: u64,
-    pub seq: u64,
-    pub snapshot: Snapshot,
 }
 
 /// To the persistence actor: read a resource.

@@ -12,6 +12,7 @@
 //! | `registry` | finds, starts and replaces the actor of a name |
 //! | `resource` | one named resource: its queue, its data, its timer |
 //! | `persistence` | the only writer: batches snapshots, opens and reopens the store |
+//! | `commits` | what waits for the persistence actor |
 //! | `shell` | what they share: clock, gate, settings, counters |
 //! | `gate` | whether this instance may answer at all |
 //! | `events` | one log line per change of state, within limits |
@@ -24,6 +25,7 @@
 pub mod board;
 pub mod budget;
 pub mod caller;
+pub mod commits;
 pub mod events;
 pub mod gate;
 pub mod listing;

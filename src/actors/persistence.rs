@@ -1,4 +1,4 @@
-//! The only writer: collects snapshots while a commit is under way, then stores them as one transaction
+//! The only writer: takes what was handed in while a commit was under way and stores it as one transaction
 //! (group commit), and opens the store again when it was lost.
 //!
 //! Nothing is answered before [`Committed`] is sent. When the outcome of a commit is not known, no actor's
@@ -14,8 +14,9 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::commits::{Commit, CommitsWait};
 use super::gate::{Closed, boottime_ms};
-use super::messages::{Abandon, AbandonAll, Commit, Committed, Load, Reply};
+use super::messages::{Abandon, AbandonAll, Committed, Load, Reply};
 use super::registry::Registry;
 use super::resource::ResourceActor;
 use super::shell::Shell;
@@ -255,6 +256,44 @@ impl Persistence {
 
     // ---- group commit ------------------------------------------------------------------------------
 
+    /// Takes in what was handed in and stores it, until a commit is under way or there is nothing to do.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            self.take_in();
+            self.flush(ctx);
+            if !self.in_flight.is_empty() || self.shell.commits.rest() {
+                return;
+            }
+        }
+    }
+
+    /// Knows of everything that was handed in by now.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        if self.in_flight.is_empty() {
+            self.work(ctx);
+        } else {
+            self.take_in();
+        }
+    }
+
+    fn take_in(&mut self) {
+        for commit in self.shell.commits.take() {
+            // One of an earlier incarnation, or of an abandoned actor, rests on state that is not stored; its
+            // actor has been told, or is about to be.
+            let stale = commit.incarnation != self.shell.incarnation();
+            if self.phase == Phase::Finished && !stale {
+                let reply = Reply::Closed(Closed::Stopping);
+                commit.actor.do_send(Abandon { reply });
+            } else if !stale
+                && self.phase == Phase::Serving
+                && !self.abandoned.contains(&commit.actor)
+            {
+                self.add(commit);
+            }
+        }
+        self.count();
+    }
+
     fn add(&mut self, commit: Commit) {
         let name = commit.snapshot.name.clone();
         match self.waiting.get_mut(&name) {
@@ -321,7 +360,7 @@ impl Persistence {
                 if actor.shell.incarnation() == incarnation {
                     actor.stored(members, result, ctx);
                 }
-                actor.flush(ctx);
+                actor.work(ctx);
                 actor.run_deferred(ctx);
                 actor.notify_drained();
             })
@@ -505,24 +544,11 @@ impl Handler<Attach> for Persistence {
     }
 }
 
-impl Handler<Commit> for Persistence {
+impl Handler<CommitsWait> for Persistence {
     type Result = ();
 
-    fn handle(&mut self, msg: Commit, ctx: &mut Self::Context) {
-        // A commit of an earlier incarnation, or of an abandoned actor, rests on state that is not
-        // stored; its actor has been told, or is about to be.
-        let stale = msg.incarnation != self.shell.incarnation();
-        if self.phase == Phase::Finished && !stale {
-            let reply = Reply::Closed(Closed::Stopping);
-            msg.actor.do_send(Abandon { reply });
-            return;
-        }
-        if stale || self.phase != Phase::Serving || self.abandoned.contains(&msg.actor) {
-            return;
-        }
-        self.add(msg);
-        self.count();
-        self.flush(ctx);
+    fn handle(&mut self, _: CommitsWait, ctx: &mut Self::Context) {
+        self.look(ctx);
     }
 }
 
@@ -550,6 +576,8 @@ impl Handler<Load> for Persistence {
 
     fn handle(&mut self, msg: Load, ctx: &mut Self::Context) -> Self::Result {
         let (tx, rx) = oneshot::channel();
+        // An actor that died may have left a commit.
+        self.look(ctx);
         if self.is_busy(&msg.name) {
             self.deferred.push((msg.name, tx));
         } else {
@@ -603,9 +631,10 @@ pub struct Finish;
 impl Handler<Finish> for Persistence {
     type Result = ResponseActFuture<Self, ()>;
 
-    fn handle(&mut self, _: Finish, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: Finish, ctx: &mut Self::Context) -> Self::Result {
         let (tx, rx) = oneshot::channel();
         self.drained.push(tx);
+        self.look(ctx);
         self.notify_drained();
         let drained = async move {
             let _ = rx.await;

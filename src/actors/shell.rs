@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::budget::DataBudget;
+use super::commits::CommitQueue;
 use super::events::EventLog;
 use super::gate::{Closed, Gate};
 use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
@@ -66,6 +67,7 @@ pub struct Shell {
     pub gate: Gate,
     pub store: Arc<dyn Store>,
     pub budget: DataBudget,
+    pub commits: CommitQueue,
     pub metrics: Metrics,
     pub events: EventLog,
     php: AtomicBool,
@@ -84,6 +86,7 @@ impl Shell {
             budget: DataBudget::new(settings.data_cache_bytes),
             php: AtomicBool::new(settings.compatibility == Some(Profile::Php)),
             settings,
+            commits: CommitQueue::default(),
             metrics: Metrics::new(store.kind()),
             events: EventLog::default(),
             clock: Clock::default(),

@@ -41,7 +41,9 @@ pub fn run(bench: &Bench, store: &str, load: &str, seconds: &str) -> Result<()> 
         Ok(file) if !file.is_empty() => Some(record(&server, &file, seconds)?),
         _ => None,
     };
+    let before = switches(&server);
     let sample = throughput::run(&server, load, Duration::from_secs_f64(seconds))?;
+    let after = switches(&server);
     if let Some(mut perf) = perf {
         perf.wait().map_err(|e| format!("perf: {e}"))?;
     }
@@ -49,7 +51,29 @@ pub fn run(bench: &Bench, store: &str, load: &str, seconds: &str) -> Result<()> 
         "{:.0} per second, server CPU {:.1} µs each, load generator {:.2} cores",
         sample.per_second, sample.server_us, sample.generator_cores
     );
+    println!("context switches for each request, by thread:");
+    let requests = sample.per_second * seconds;
+    for (thread, count) in after {
+        let earlier = before.iter().find(|(t, _)| *t == thread);
+        let made = count - earlier.map_or(0.0, |(_, count)| *count);
+        println!("{:8.3}  {thread}", made / requests);
+    }
     Ok(())
+}
+
+/// How often each thread of the server has given up its processor, named by its id and name.
+fn switches(server: &Server) -> Vec<(String, f64)> {
+    let folder = format!("/proc/{}/task", server.pid());
+    let threads = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let read = |thread: std::fs::DirEntry| {
+        let read = |file| std::fs::read_to_string(thread.path().join(file)).ok();
+        let (name, status) = (read("comm")?, read("status")?);
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+        let counts = lines.filter_map(|line| line.rsplit('\t').next()?.parse::<f64>().ok());
+        let id = thread.file_name().to_string_lossy().into_owned();
+        Some((format!("{id} {}", name.trim()), counts.sum()))
+    };
+    threads.filter_map(read).collect()
 }
 
 fn record(server: &Server, file: &str, seconds: f64) -> Result<std::process::Child> {

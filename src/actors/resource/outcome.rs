@@ -4,8 +4,9 @@ use actix::prelude::*;
 
 use super::ResourceActor;
 use super::live::{Kind, Open};
+use crate::actors::commits::{Commit, CommitsWait};
 use crate::actors::events::Kind as Happened;
-use crate::actors::messages::{Commit, Reply};
+use crate::actors::messages::Reply;
 use crate::lock::{Answer, Bearer, Command, Outcome, RequestId, Selector};
 use crate::store::Snapshot;
 
@@ -168,12 +169,15 @@ impl ResourceActor {
         }
         self.hold_or_deliver(replies, ctx);
         if send {
-            self.persistence.do_send(Commit {
+            let rests = self.shell.commits.push(Commit {
                 actor: ctx.address(),
                 incarnation,
                 seq,
                 snapshot,
             });
+            if rests {
+                self.persistence.do_send(CommitsWait);
+            }
         }
     }
 

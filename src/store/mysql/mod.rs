@@ -13,7 +13,7 @@
 //! | `sql` | SQL text with literals made here |
 //! | `schema` | the tables, their versions, the guard of every write |
 //! | `instance` | whose the database is: epoch, heartbeat, take-over |
-//! | `commit` | a batch as one transaction |
+//! | `commit` | a batch as one transaction; what settling the journal writes |
 //! | `read` | load, load a document, list |
 //! | `adopt`, `revert`, `selectors` | from the PHP server's tables and back |
 
