@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use small_resource_server::lock::FencingToken;
+use small_resource_server::lock::rows::HeadRow;
 use small_resource_server::store::mysql::{MysqlStore, Options};
-use small_resource_server::store::{Opened, Store, StoreError};
+use small_resource_server::store::{Opened, Snapshot, Store, StoreError};
 
 use super::database::{DEADLINE, Database};
 use super::proxy::Proxy;
@@ -131,6 +133,83 @@ async fn the_guard_refuses_a_commit_on_a_living_connection() {
     assert_eq!(refused, Err(StoreError::Standby));
     let count = database.number("SELECT COUNT(*) FROM resource").await;
     assert_eq!(count, 0);
+}
+
+/// A grant of a resource that exists.
+fn granted(resource: &Snapshot, token: u64) -> Snapshot {
+    let mut snapshot = Snapshot::empty(resource.name.clone(), resource.id.clone());
+    snapshot.lock.head = Some(HeadRow {
+        token: FencingToken(token),
+        holder: None,
+    });
+    snapshot
+}
+
+async fn token(store: &MysqlStore, resource: &Snapshot) -> u64 {
+    let found = store.load(&resource.name).await.unwrap();
+    found.unwrap().lock.head.token.0
+}
+
+#[tokio::test]
+async fn the_guard_refuses_changes_of_locks_and_settling_too() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    for settling in [false, true] {
+        store.open().await.unwrap();
+        let printer = created(&format!("settling {settling}"));
+        for (token, batch) in [printer.clone(), granted(&printer, 1), granted(&printer, 2)]
+            .into_iter()
+            .enumerate()
+        {
+            store.commit(&[batch]).await.unwrap();
+            assert_eq!(self::token(&store, &printer).await, token as u64);
+        }
+        let rows = "SELECT COUNT(*) FROM resource_journal";
+        assert_eq!(database.number(rows).await, 2);
+        database
+            .run("UPDATE resource_server SET epoch = epoch + 1")
+            .await;
+        let refused = match settling {
+            true => store.settle().await,
+            false => store.commit(&[granted(&printer, 3)]).await,
+        };
+        assert_eq!(refused, Err(StoreError::Standby));
+        assert_eq!(database.number(rows).await, 2);
+        let stored = "SELECT COALESCE(MAX(token), 0) FROM resource_lock";
+        let before = if settling { 2 } else { 0 };
+        assert_eq!(
+            database.number(stored).await,
+            before,
+            "what the first round came to"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_lock_of_its_own_that_comes_late_lands_in_no_later_epoch() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let proxy = Proxy::start(&database).await;
+    let store = MysqlStore::new(proxy.between(impatient(database.options())));
+    store.open().await.unwrap();
+    let printer = created("printer");
+    store.commit(std::slice::from_ref(&printer)).await.unwrap();
+    store.commit(&[granted(&printer, 1)]).await.unwrap();
+    proxy.hold_requests(true);
+    let unknown = store.commit(&[granted(&printer, 9)]).await.unwrap_err();
+    assert!(matches!(unknown, StoreError::Unavailable(_)), "{unknown:?}");
+    proxy.let_new_connections_pass();
+    store.open().await.unwrap();
+    assert_eq!(token(&store, &printer).await, 1);
+    store.commit(&[granted(&printer, 2)]).await.unwrap();
+    proxy.hold_requests(false);
+    proxy.answer_is_unheard().await;
+    assert_eq!(token(&store, &printer).await, 2);
+    store.open().await.unwrap();
+    assert_eq!(token(&store, &printer).await, 2);
 }
 
 /// A batch that takes several packets.

@@ -429,6 +429,9 @@ async fn send_once(session: &mut Session, script: &Script) -> Result<(), Fault> 
     for packet in &script.packets {
         session.run(packet.as_str()).await?;
     }
+    if script.is_guarded_by_its_rows && session.changed_rows() == 0 {
+        return Err(StoreError::Standby.into());
+    }
     Ok(())
 }
 

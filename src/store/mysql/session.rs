@@ -74,7 +74,12 @@ impl Session {
     /// How many rows one statement changed.
     pub async fn change(&mut self, sql: &str) -> Result<u64, Fault> {
         self.run(sql).await?;
-        Ok(self.conn.affected_rows())
+        Ok(self.changed_rows())
+    }
+
+    /// How many rows the last statement changed.
+    pub fn changed_rows(&self) -> u64 {
+        self.conn.affected_rows()
     }
 
     pub async fn ping(&mut self) -> Result<(), Fault> {
