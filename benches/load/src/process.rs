@@ -259,7 +259,11 @@ fn free_port() -> Result<u16> {
 
 /// CPU seconds that a process has used, in user and kernel mode.
 pub fn cpu_seconds(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    cpu_seconds_of(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
+}
+
+/// The same from the text of a `stat` file, of a process or a thread.
+pub fn cpu_seconds_of(stat: &str) -> f64 {
     // The name in parentheses may hold anything; the fields after it are numbers.
     let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let ticks = fields.split(' ').skip(11).take(2);

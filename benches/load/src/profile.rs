@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process::{Bench, Result, Server, Store};
+use crate::process::{Bench, Result, Server, Store, cpu_seconds_of};
 use crate::throughput::{self, Load};
 
 const STORES: [(&str, Store); 3] = [
@@ -41,9 +41,9 @@ pub fn run(bench: &Bench, store: &str, load: &str, seconds: &str) -> Result<()> 
         Ok(file) if !file.is_empty() => Some(record(&server, &file, seconds)?),
         _ => None,
     };
-    let before = switches(&server);
+    let before = spent(&server);
     let sample = throughput::run(&server, load, Duration::from_secs_f64(seconds))?;
-    let after = switches(&server);
+    let after = spent(&server);
     if let Some(mut perf) = perf {
         perf.wait().map_err(|e| format!("perf: {e}"))?;
     }
@@ -51,18 +51,30 @@ pub fn run(bench: &Bench, store: &str, load: &str, seconds: &str) -> Result<()> 
         "{:.0} per second, server CPU {:.1} µs each, load generator {:.2} cores",
         sample.per_second, sample.server_us, sample.generator_cores
     );
-    println!("context switches for each request, by thread:");
+    println!("for each request, by thread: CPU in µs, context switches");
     let requests = sample.per_second * seconds;
-    for (thread, count) in after {
+    for (thread, after) in after {
         let earlier = before.iter().find(|(t, _)| *t == thread);
-        let made = count - earlier.map_or(0.0, |(_, count)| *count);
-        println!("{:8.3}  {thread}", made / requests);
+        let before = earlier.map_or(Spent::default(), |(_, before)| *before);
+        println!(
+            "{:8.2} {:8.3}  {thread}",
+            (after.cpu_seconds - before.cpu_seconds) * 1e6 / requests,
+            (after.switches - before.switches) / requests
+        );
     }
     Ok(())
 }
 
-/// How often each thread of the server has given up its processor, named by its id and name.
-fn switches(server: &Server) -> Vec<(String, f64)> {
+/// What a thread has used since it was started.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    cpu_seconds: f64,
+    /// How often it has given up its processor.
+    switches: f64,
+}
+
+/// Of each thread of the server, named by its id and name.
+fn spent(server: &Server) -> Vec<(String, Spent)> {
     let folder = format!("/proc/{}/task", server.pid());
     let threads = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let read = |thread: std::fs::DirEntry| {
@@ -70,15 +82,26 @@ fn switches(server: &Server) -> Vec<(String, f64)> {
         let (name, status) = (read("comm")?, read("status")?);
         let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
         let counts = lines.filter_map(|line| line.rsplit('\t').next()?.parse::<f64>().ok());
+        let spent = Spent {
+            cpu_seconds: cpu_seconds_of(&read("stat")?),
+            switches: counts.sum(),
+        };
         let id = thread.file_name().to_string_lossy().into_owned();
-        Some((format!("{id} {}", name.trim()), counts.sum()))
+        Some((format!("{id} {}", name.trim()), spent))
     };
     threads.filter_map(read).collect()
 }
 
 fn record(server: &Server, file: &str, seconds: f64) -> Result<std::process::Child> {
     Command::new("perf")
-        .args(["record", "--quiet", "--event", "cpu-clock", "--freq", "4999"])
+        .args([
+            "record",
+            "--quiet",
+            "--event",
+            "cpu-clock",
+            "--freq",
+            "4999",
+        ])
         .args(["--call-graph", "fp", "--output", file])
         .args(["--pid", &server.pid().to_string()])
         .args(["--", "sleep", &seconds.to_string()])

@@ -14,6 +14,7 @@
 //! | `schema` | the tables, their versions, the guard of every write |
 //! | `instance` | whose the database is: epoch, heartbeat, take-over |
 //! | `commit` | a batch as one transaction; what settling the journal writes |
+//! | `write` | the one connection that writes: transactions, settling |
 //! | `read` | load, load a document, list |
 //! | `adopt`, `revert`, `selectors` | from the PHP server's tables and back |
 
@@ -28,6 +29,7 @@ mod schema;
 mod selectors;
 mod session;
 mod sql;
+mod write;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -35,14 +37,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use self::commit::Script;
 use self::error::Fault;
 use self::instance::{Claim, OwnerId, Seen};
 use self::schema::{ServerRow, Step};
 use self::session::{Readers, Session, Sets, within};
 use self::sql::Sql;
+use self::write::Writer;
 use super::journal::Journal;
-use super::snapshot::LockChanges;
 use super::{
     HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
     StoreError, StoredData, StoredResource,
@@ -76,15 +77,6 @@ struct Door {
     seen: Option<Seen>,
 }
 
-/// The one connection that commits.
-#[derive(Default)]
-struct Writer {
-    session: Option<Session>,
-    /// A commit began and its outcome is not known: only a new epoch makes it certain. Also set while a
-    /// commit is under way, so that one that is dropped half way leaves it set.
-    in_doubt: bool,
-}
-
 /// A database that has become ours.
 struct Taken {
     session: Session,
@@ -94,11 +86,6 @@ struct Taken {
 
 /// Between two tries of what someone else's lock or deadlock made fail.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// Locks that are settled in one transaction when a database is opened.
-const LEFT_LOCKS: usize = 1000;
-/// A writer that is silent for longer is asked whether it is still there.
-const WRITER_IDLE_MAX: Duration = Duration::from_secs(30);
-
 impl MysqlStore {
     /// Connects to nothing yet.
     pub fn new(options: Options) -> MysqlStore {
@@ -240,156 +227,6 @@ impl MysqlStore {
         }
     }
 
-    /// Finds out about a writer that was cut off while it had nothing to do; the next commit makes a new
-    /// one instead of failing.
-    async fn check_writer(&self) {
-        let Ok(mut writer) = self.writer.try_lock() else {
-            return;
-        };
-        let Some(session) = writer.session.as_mut() else {
-            return;
-        };
-        if session.used_at.elapsed() > WRITER_IDLE_MAX
-            && within(self.options.timeout, session.ping()).await.is_err()
-        {
-            writer.session = None;
-        }
-    }
-
-    /// The epoch in which the database is ours, unless an earlier transaction is in doubt.
-    fn writing_epoch(&self, writer: &Writer) -> Result<u64, StoreError> {
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        if epoch == 0 || writer.in_doubt {
-            let text = "an earlier change is in doubt, or the database is not ours";
-            return Err(StoreError::Unavailable(text.into()));
-        }
-        Ok(epoch)
-    }
-
-    /// Runs one transaction. `script` makes it for the connection and the epoch.
-    async fn transact(
-        &self,
-        writer: &mut Writer,
-        script: impl AsyncFnOnce(&mut Session, u64) -> Result<Script, Fault>,
-    ) -> Result<(), StoreError> {
-        let epoch = self.writing_epoch(writer)?;
-        writer.in_doubt = true;
-        let work = self.transact_in(writer, epoch, script);
-        let result = within(self.options.timeout, work).await;
-        let result = result.map_err(StoreError::from);
-        if matches!(result, Ok(()) | Err(StoreError::Rejected(_))) {
-            writer.in_doubt = false;
-        } else {
-            self.epoch.store(0, Ordering::SeqCst);
-            writer.session = None;
-        }
-        result
-    }
-
-    async fn transact_in(
-        &self,
-        writer: &mut Writer,
-        epoch: u64,
-        script: impl AsyncFnOnce(&mut Session, u64) -> Result<Script, Fault>,
-    ) -> Result<(), Fault> {
-        let mut session = match writer.session.take() {
-            Some(session) => session,
-            None => self.new_writer(epoch).await?,
-        };
-        let result = match script(&mut session, epoch).await {
-            Ok(script) => self.send(&mut session, &script).await,
-            Err(fault) => Err(fault),
-        };
-        if result.as_ref().err().is_none_or(Fault::leaves_connection) {
-            writer.session = Some(session);
-        }
-        result
-    }
-
-    /// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.
-    async fn settle_step(&self, row: u64) -> Result<bool, StoreError> {
-        let mut writer = self.writer.lock().await;
-        let Some(step) = self.journal.next_step(row) else {
-            return Ok(false);
-        };
-        let script = async |session: &mut Session, epoch| {
-            let locks: Vec<_> = step.locks.iter().map(|l| (&l.id, &l.changes)).collect();
-            settling_script(session, locks, step.delete, epoch).await
-        };
-        self.transact(&mut writer, script).await?;
-        self.journal.settled(step);
-        Ok(true)
-    }
-
-    /// Everything that is committed by now is in the tables afterwards.
-    async fn settle_all(&self) -> Result<(), StoreError> {
-        let row = self.journal.last();
-        while self.settle_step(row).await? {}
-        Ok(())
-    }
-
-    /// Settles what an earlier instance left in the journal. The caller owns the database in `epoch`. May be
-    /// begun again at any point: what is stored twice is the same.
-    async fn settle_left(&self, session: &mut Session, epoch: u64) -> Result<(), Fault> {
-        let left = read::journal(session.rows(read::JOURNAL).await?)?;
-        let mut steps: Vec<(Vec<_>, Option<u64>)> = left
-            .chunks(LEFT_LOCKS)
-            .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))
-            .collect();
-        steps.push((Vec::new(), Some(u64::MAX)));
-        for (locks, delete) in steps {
-            let script = settling_script(session, locks, delete, epoch).await?;
-            self.send(session, &script).await?;
-        }
-        self.journal.reset();
-        Ok(())
-    }
-
-    /// A connection that writes, known to whoever takes over.
-    async fn new_writer(&self, epoch: u64) -> Result<Session, Fault> {
-        let mut session = Session::connect(&self.options, true).await?;
-        loop {
-            match instance::record_writer(&mut session, epoch, &self.me).await {
-                Ok(true) => {
-                    self.note_packet(&session);
-                    return Ok(session);
-                }
-                Ok(false) => return Err(StoreError::Standby.into()),
-                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
-                Err(fault) => return Err(fault),
-            }
-        }
-    }
-
-    fn note_packet(&self, writer: &Session) {
-        self.packet_bytes_max
-            .store(writer.packet_bytes_max, Ordering::Relaxed);
-    }
-
-    async fn send(&self, session: &mut Session, script: &Script) -> Result<(), Fault> {
-        loop {
-            let Err(fault) = send_once(session, script).await else {
-                return Ok(());
-            };
-            if !fault.leaves_connection() {
-                return Err(fault);
-            }
-            session.run("ROLLBACK").await?;
-            if schema::is_fenced(&fault) {
-                return Err(StoreError::Standby.into());
-            }
-            if schema::is_stranger(&fault) {
-                let text = "it has rows of a resource that does not exist";
-                return Err(StoreError::Rejected(text.into()).into());
-            }
-            if !fault.is_passing() {
-                return Err(fault);
-            }
-            log::debug!("a commit is tried again: {fault:?}");
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-    }
-
     async fn read(&self, sql: &Sql) -> Result<Sets, StoreError> {
         let reading = self.readers.read(&self.options, sql.as_str());
         Ok(within(self.options.timeout, reading).await?)
@@ -407,32 +244,6 @@ impl MysqlStore {
             }
         }
     }
-}
-
-/// Leaves out what belongs to resources that are gone.
-async fn settling_script(
-    session: &mut Session,
-    mut locks: Vec<(&ResourceId, &LockChanges)>,
-    delete: Option<u64>,
-    epoch: u64,
-) -> Result<Script, Fault> {
-    if !locks.is_empty() {
-        let ids: Vec<_> = locks.iter().map(|(id, _)| *id).collect();
-        let existing = read::existing(session.rows(read::existing_sql(&ids).as_str()).await?)?;
-        locks.retain(|(id, _)| existing.contains(*id));
-    }
-    let script = commit::settling_script(&locks, delete, epoch, session.packet_bytes_max);
-    Ok(script?)
-}
-
-async fn send_once(session: &mut Session, script: &Script) -> Result<(), Fault> {
-    for packet in &script.packets {
-        session.run(packet.as_str()).await?;
-    }
-    if script.is_guarded_by_its_rows && session.changed_rows() == 0 {
-        return Err(StoreError::Standby.into());
-    }
-    Ok(())
 }
 
 #[async_trait]

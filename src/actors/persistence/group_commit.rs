@@ -1,0 +1,230 @@
+//! What waits becomes one transaction (group commit), and the store settles beside it.
+
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+
+use super::{Persistence, Phase, within};
+use crate::actors::commits::Commit;
+use crate::actors::gate::Closed;
+use crate::actors::messages::{Abandon, Committed, Reply};
+use crate::actors::resource::ResourceActor;
+use crate::lock::ResourceName;
+use crate::store::{Snapshot, Store, StoreError};
+
+/// A transaction stays below this many rows, so that nobody waits long for another's.
+const BATCH_ROWS_MAX: usize = 4096;
+/// And below this many bytes of data, unless a single snapshot is larger.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// A resource with changes to store.
+pub(super) struct Member {
+    actor: Addr<ResourceActor>,
+    seq: u64,
+    snapshot: Snapshot,
+}
+
+/// How a batch went: each member stored or refused, or everything in doubt.
+type BatchResult = Result<Vec<Result<(), StoreError>>, StoreError>;
+
+impl Persistence {
+    /// Takes in what was handed in and stores it, until a commit is under way or there is nothing to do.
+    pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            self.take_in();
+            self.flush(ctx);
+            if !self.in_flight.is_empty() || self.shell.commits.rest() {
+                return;
+            }
+        }
+    }
+
+    /// Knows of everything that was handed in by now.
+    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+        if self.in_flight.is_empty() {
+            self.work(ctx);
+        } else {
+            self.take_in();
+        }
+    }
+
+    fn take_in(&mut self) {
+        for commit in self.shell.commits.take() {
+            // One of an earlier incarnation, or of an abandoned actor, rests on state that is not stored; its
+            // actor has been told, or is about to be.
+            let stale = commit.incarnation != self.shell.incarnation();
+            if self.phase == Phase::Finished && !stale {
+                let reply = Reply::Closed(Closed::Stopping);
+                commit.actor.do_send(Abandon { reply });
+            } else if !stale
+                && self.phase == Phase::Serving
+                && !self.abandoned.contains(&commit.actor)
+            {
+                self.add(commit);
+            }
+        }
+        self.count();
+    }
+
+    fn add(&mut self, commit: Commit) {
+        let name = commit.snapshot.name.clone();
+        match self.waiting.get_mut(&name) {
+            Some(member) => {
+                member.seq = commit.seq;
+                member.snapshot.merge(commit.snapshot);
+            }
+            None => {
+                let member = Member {
+                    actor: commit.actor,
+                    seq: commit.seq,
+                    snapshot: commit.snapshot,
+                };
+                self.waiting.insert(name, member);
+            }
+        }
+    }
+
+    /// Takes the next batch: everything that waits, up to the caps.
+    fn next_batch(&mut self) -> Vec<Member> {
+        let (mut rows, mut bytes) = (0, 0);
+        let mut names = Vec::new();
+        for (name, member) in &self.waiting {
+            let (r, b) = (member.snapshot.rows(), member.snapshot.bytes());
+            if !names.is_empty() && (rows + r > BATCH_ROWS_MAX || bytes + b > BATCH_BYTES_MAX) {
+                break;
+            }
+            rows += r;
+            bytes += b;
+            names.push(name.clone());
+        }
+        if names.len() == self.waiting.len() {
+            return self.waiting.drain().map(|(_, member)| member).collect();
+        }
+        let take = |name: &ResourceName| self.waiting.remove(name);
+        names.iter().filter_map(take).collect()
+    }
+
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        if !self.in_flight.is_empty() || self.waiting.is_empty() || self.phase != Phase::Serving {
+            return;
+        }
+        let batch = self.next_batch();
+        let mut snapshots = Vec::with_capacity(batch.len());
+        let mut members = Vec::with_capacity(batch.len());
+        for member in batch {
+            self.in_flight.insert(member.snapshot.name.clone());
+            members.push((member.actor, member.seq));
+            snapshots.push(member.snapshot);
+        }
+        let store = self.shell.store.clone();
+        let limit = self.store_timeout();
+        let incarnation = self.shell.incarnation();
+        let rows = snapshots.iter().map(Snapshot::rows).sum();
+        self.shell.metrics.store.batch(snapshots.len(), rows);
+        self.count();
+        let sent = Instant::now();
+        async move { store_batch(store.as_ref(), &snapshots, limit).await }
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                actor.in_flight.clear();
+                actor.shell.metrics.store.committed(sent.elapsed());
+                actor.count();
+                if actor.shell.incarnation() == incarnation {
+                    actor.stored(members, result, ctx);
+                }
+                actor.work(ctx);
+                actor.run_deferred(ctx);
+                actor.notify_drained();
+            })
+            .spawn(ctx);
+    }
+
+    /// Beside the commits, which take turns with it in the store.
+    pub(super) fn settle(&mut self, ctx: &mut Context<Self>) {
+        if self.settling || self.phase != Phase::Serving {
+            return;
+        }
+        self.settling = true;
+        let store = self.shell.store.clone();
+        let incarnation = self.shell.incarnation();
+        async move { store.settle().await }
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                actor.settling = false;
+                match result {
+                    Err(refused @ StoreError::Rejected(_)) => log::error!("settling: {refused}"),
+                    Err(error) if actor.shell.incarnation() == incarnation => {
+                        actor.lose_store(&error, ctx);
+                    }
+                    _ => {}
+                }
+            })
+            .spawn(ctx);
+    }
+
+    pub(super) fn count(&self) {
+        let metrics = &self.shell.metrics.store;
+        metrics.queue.set(self.waiting.len() as i64);
+        metrics.in_flight.set(self.in_flight.len() as i64);
+    }
+
+    pub(super) fn stored(
+        &mut self,
+        members: Vec<(Addr<ResourceActor>, u64)>,
+        result: BatchResult,
+        ctx: &mut Context<Self>,
+    ) {
+        let verdicts = match result {
+            Ok(verdicts) => verdicts,
+            Err(error) => return self.lose_store(&error, ctx),
+        };
+        for ((actor, seq), verdict) in members.into_iter().zip(verdicts) {
+            match verdict {
+                Ok(()) => actor.do_send(Committed { seq }),
+                Err(error) => self.abandon(actor, &error),
+            }
+        }
+    }
+
+    /// One actor's change was refused: it starts over from what is stored.
+    fn abandon(&mut self, actor: Addr<ResourceActor>, error: &StoreError) {
+        log::error!("{error}");
+        self.shell.metrics.store.failed(error);
+        self.waiting.retain(|_, member| member.actor != actor);
+        self.shell.restart_leases();
+        actor.do_send(Abandon {
+            reply: Reply::Refused,
+        });
+        self.abandoned.insert(actor);
+    }
+
+    pub(super) fn notify_drained(&mut self) {
+        if self.waiting.is_empty() && self.in_flight.is_empty() {
+            for drained in self.drained.drain(..) {
+                let _ = drained.send(());
+            }
+        }
+    }
+}
+
+/// Stores a batch as one transaction. When it is refused for what one member contains, each member is
+/// stored by itself, so that one does not cost the others.
+async fn store_batch(store: &dyn Store, snapshots: &[Snapshot], limit: Duration) -> BatchResult {
+    match within(limit, store.commit(snapshots)).await {
+        Ok(()) => return Ok(snapshots.iter().map(|_| Ok(())).collect()),
+        Err(refused @ StoreError::Rejected(_)) if snapshots.len() == 1 => {
+            return Ok(vec![Err(refused)]);
+        }
+        Err(StoreError::Rejected(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let mut verdicts = Vec::with_capacity(snapshots.len());
+    for snapshot in snapshots {
+        match within(limit, store.commit(std::slice::from_ref(snapshot))).await {
+            Ok(()) => verdicts.push(Ok(())),
+            Err(refused @ StoreError::Rejected(_)) => verdicts.push(Err(refused)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(verdicts)
+}

@@ -1,0 +1,121 @@
+//! Loads, documents and listings. A load of a name that has a commit under way waits for it.
+
+use std::future::Future;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::{LoadAnswer, Persistence, Phase, within};
+use crate::actors::messages::Load;
+use crate::lock::{ResourceName, Selector};
+use crate::store::{ListQuery, ListedResource, ResourceId, StoreError, StoredData, StoredResource};
+
+impl Persistence {
+    fn is_busy(&self, name: &ResourceName) -> bool {
+        self.in_flight.contains(name) || self.waiting.contains_key(name)
+    }
+
+    pub(super) fn run_deferred(&mut self, ctx: &mut Context<Self>) {
+        let (busy, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deferred)
+            .into_iter()
+            .partition(|(name, _)| self.is_busy(name));
+        self.deferred = busy;
+        for (name, load) in ready {
+            self.start_load(name, load, ctx);
+        }
+    }
+
+    fn start_load(&mut self, name: ResourceName, load: LoadAnswer, ctx: &mut Context<Self>) {
+        let store = self.shell.store.clone();
+        self.read(async move { store.load(&name).await }, load, ctx);
+    }
+
+    /// Runs one read within the time-out; a failure means that the store is lost.
+    pub(super) fn read<T: Send + 'static>(
+        &mut self,
+        read: impl Future<Output = Result<T, StoreError>> + 'static,
+        answer: oneshot::Sender<Result<T, StoreError>>,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.phase != Phase::Serving {
+            let away = StoreError::Unavailable("not open".to_owned());
+            let _ = answer.send(Err(away));
+            return;
+        }
+        let incarnation = self.shell.incarnation();
+        within(self.store_timeout(), read)
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                match &result {
+                    Err(error @ StoreError::Rejected(text)) => {
+                        log::error!("a row cannot be read: {text}");
+                        actor.shell.metrics.store.failed(error);
+                    }
+                    Err(error) if actor.shell.incarnation() == incarnation => {
+                        actor.lose_store(error, ctx);
+                    }
+                    _ => {}
+                }
+                let _ = answer.send(result);
+            })
+            .spawn(ctx);
+    }
+}
+
+/// What a read that got no answer comes to: its asker is told that the store is away.
+async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    let lost = |_| Err(StoreError::Unavailable("the read was given up".to_owned()));
+    answer.await.unwrap_or_else(lost)
+}
+
+impl Handler<Load> for Persistence {
+    type Result = ResponseFuture<Result<Option<StoredResource>, StoreError>>;
+
+    fn handle(&mut self, msg: Load, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        // An actor that died may have left a commit.
+        self.look(ctx);
+        if self.is_busy(&msg.name) {
+            self.deferred.push((msg.name, tx));
+        } else {
+            self.start_load(msg.name, tx, ctx);
+        }
+        Box::pin(answered(rx))
+    }
+}
+
+/// Read one document.
+#[derive(Message)]
+#[rtype(result = "Result<Option<StoredData>, StoreError>")]
+pub struct LoadData {
+    pub id: ResourceId,
+    pub selector: Selector,
+}
+
+impl Handler<LoadData> for Persistence {
+    type Result = ResponseFuture<Result<Option<StoredData>, StoreError>>;
+
+    fn handle(&mut self, msg: LoadData, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        let store = self.shell.store.clone();
+        let read = async move { store.load_data(&msg.id, &msg.selector).await };
+        self.read(read, tx, ctx);
+        Box::pin(answered(rx))
+    }
+}
+
+/// Read a page of committed resources.
+#[derive(Message)]
+#[rtype(result = "Result<Vec<ListedResource>, StoreError>")]
+pub struct List(pub ListQuery);
+
+impl Handler<List> for Persistence {
+    type Result = ResponseFuture<Result<Vec<ListedResource>, StoreError>>;
+
+    fn handle(&mut self, msg: List, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        let store = self.shell.store.clone();
+        self.read(async move { store.list(&msg.0).await }, tx, ctx);
+        Box::pin(answered(rx))
+    }
+}
