@@ -13,7 +13,8 @@ use super::board::Board;
 use super::gate::Closed;
 use super::listing::{Survey, survey};
 use super::messages::{
-    Abandon, AbandonAll, EndWaits, Find, Locate, Reply, Retired, Vanished, VanishedLate, Whereabouts,
+    Abandon, AbandonAll, EndWaits, Find, Locate, Reply, Retired, Vanished, VanishedLate,
+    Whereabouts,
 };
 use super::persistence::Persistence;
 use super::resource::{Origin, ResourceActor};

@@ -72,8 +72,7 @@ impl Sleepers {
     pub fn insert(&mut self, name: ResourceName, sleeper: Sleeper) {
         self.remove(&name);
         let deadline = sleeper.lease.deadline();
-        self.deadlines
-            .extend(deadline.map(|at| (at, name.clone())));
+        self.deadlines.extend(deadline.map(|at| (at, name.clone())));
         self.by_name.insert(name, sleeper);
     }
 

@@ -64,7 +64,8 @@ impl Drop for WaiterPermit {
 pub struct Live {
     /// `None`: no resource of this name exists.
     pub(super) resource: Option<Resource>,
-    pub(super) open: BTreeMap<RequestId, Open>,
+    /// Boxed, since a tree keeps its first leaf, with room for eleven, when it is empty again.
+    pub(super) open: BTreeMap<RequestId, Box<Open>>,
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
     pub(super) unsettled: VecDeque<(u64, RequestId, Reply)>,

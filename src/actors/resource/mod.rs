@@ -218,7 +218,10 @@ impl ResourceActor {
             let _ = call.reply.send(reply.clone());
         }
         let vanished = loading.vanished;
-        let sleeper = loading.sleeper.map(|sleeper| Sleeper { vanished, ..sleeper });
+        let sleeper = loading.sleeper.map(|sleeper| Sleeper {
+            vanished,
+            ..sleeper
+        });
         self.leave_registry(sleeper);
     }
 

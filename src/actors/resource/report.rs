@@ -85,7 +85,7 @@ impl Step<'_> {
         like: impl Fn(&Answer) -> bool,
     ) -> Option<(&'l Open, &Answer)> {
         let (request, answer) = self.answers.iter().find(|(_, answer)| like(answer))?;
-        Some((live.open.get(request)?, answer))
+        Some((live.open.get(request)?.as_ref(), answer))
     }
 }
 
