@@ -29,6 +29,8 @@ const SUMMARY_PAUSE: Duration = Duration::from_secs(1);
 /// milliseconds: when a million end in one second, requests must not wait behind them.
 const WAKES_MAX: usize = 256;
 const WAKE_PAUSE_MS: Millis = 25;
+/// The pause after one of them could not be read from the store, in milliseconds.
+const RETRY_PAUSE_MS: Millis = 1_000;
 
 /// One address per live name. Strong: the others hold theirs only for a moment.
 pub struct Registry {
@@ -39,8 +41,8 @@ pub struct Registry {
     generation: u64,
     /// For the first lease of a sleeper to end.
     alarm: Option<(Millis, SpawnHandle)>,
-    /// When such leases were last woken.
-    woke: Millis,
+    /// No such lease is woken before.
+    alarm_from: Millis,
 }
 
 struct Entry {
@@ -59,7 +61,7 @@ impl Registry {
             asleep: Sleepers::default(),
             generation: 0,
             alarm: None,
-            woke: 0,
+            alarm_from: 0,
         }
     }
 
@@ -114,12 +116,14 @@ impl Registry {
     fn wake_due(&mut self, ctx: &mut Context<Self>) {
         self.alarm = None;
         let now = self.shell.clock.mono();
-        self.woke = now;
-        for _ in 0..WAKES_MAX {
-            let Some(name) = self.asleep.due(now) else {
-                break;
-            };
-            self.wake(name, ctx);
+        if self.alarm_from <= now {
+            self.alarm_from = now + WAKE_PAUSE_MS;
+            for _ in 0..WAKES_MAX {
+                let Some(name) = self.asleep.due(now) else {
+                    break;
+                };
+                self.wake(name, ctx);
+            }
         }
         self.set_alarm(ctx);
     }
@@ -130,7 +134,7 @@ impl Registry {
         let Some(deadline) = self.asleep.next_deadline() else {
             return;
         };
-        let at = deadline.max(self.woke + WAKE_PAUSE_MS);
+        let at = deadline.max(self.alarm_from);
         if self.alarm.is_some_and(|(set, _)| set <= at) {
             return;
         }
@@ -146,10 +150,16 @@ impl Registry {
 
     /// An actor left its lease to go on without it.
     fn put_to_sleep(&mut self, name: ResourceName, sleeper: Sleeper, ctx: &mut Context<Self>) {
-        if sleeper.incarnation == self.shell.incarnation() {
-            self.asleep.insert(name, sleeper);
-            self.set_alarm(ctx);
+        if sleeper.incarnation != self.shell.incarnation() {
+            return;
         }
+        let now = self.shell.clock.mono();
+        if sleeper.lease.deadline().is_some_and(|at| at <= now) {
+            // It was woken for that, and could not be read from the store.
+            self.alarm_from = now + RETRY_PAUSE_MS;
+        }
+        self.asleep.insert(name, sleeper);
+        self.set_alarm(ctx);
     }
 
     fn locate(&self, name: &ResourceName) -> Whereabouts {
