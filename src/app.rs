@@ -29,8 +29,8 @@ use crate::store::mysql::{self, MysqlStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
-/// How long an actor that is idle, unlocked and unwatched stays in memory.
-const RETIRE_MS: u64 = 10_000;
+/// How long a resource stays in memory that nobody uses.
+const RETIREMENT: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// How long requests are answered that they came too late, before connections are closed.
@@ -71,6 +71,17 @@ impl App {
     /// A store that is away, or that another instance serves, does not stop the start: the server answers
     /// `/health` and waits. One that can never be used does.
     pub async fn build(settings: Settings) -> Result<App, StartError> {
+        App::build_retiring(settings, RETIREMENT).await
+    }
+
+    /// As [`App::build`]; resources that nobody uses leave memory after `retirement`.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub async fn build_retiring(
+        settings: Settings,
+        retirement: Duration,
+    ) -> Result<App, StartError> {
         let wanted = SocketAddr::new(settings.http.host, settings.http.port);
         let listen = |error| StartError::Listen {
             address: wanted,
@@ -79,7 +90,7 @@ impl App {
         let listener = bind(wanted).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let store = store(&settings);
-        let shell = Arc::new(Shell::new(shell_settings(&settings), store));
+        let shell = Arc::new(Shell::new(shell_settings(&settings, retirement), store));
 
         // Commits and the registry have a thread of their own; resources live on the workers' threads.
         let arbiter = Arbiter::new();
@@ -306,7 +317,7 @@ pub fn mysql_options(settings: &Settings, mysql: &MysqlSettings) -> mysql::Optio
     }
 }
 
-fn shell_settings(settings: &Settings) -> ShellSettings {
+fn shell_settings(settings: &Settings, retirement: Duration) -> ShellSettings {
     ShellSettings {
         compatibility: settings.lock.compatibility,
         limits: settings.lock.limits,
@@ -315,7 +326,7 @@ fn shell_settings(settings: &Settings) -> ShellSettings {
         waiters_max: settings.capacity.waiters_max,
         selectors_max: settings.capacity.selectors_max,
         data_cache_bytes: settings.capacity.data_cache_bytes as usize,
-        retire_ms: RETIRE_MS,
+        retire_ms: retirement.as_millis() as u64,
     }
 }
 

@@ -4,22 +4,23 @@
 //! that no row shows (a waiter that was not told its ticket yet, a lock that is reserved). So where the
 //! order or the filter depends on the lock, the live resources are looked through first, by their boards,
 //! then the rows are read, and at last every live resource among both is asked itself. What is not live
-//! cannot have changed since its row was written.
+//! cannot have changed since its row was written. A sleeping resource is as its row says, but for the end
+//! of its lease, which the registry knows.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::Arc;
 
 use actix::prelude::*;
 use futures_util::future::join_all;
 
-use super::board::{Board, Sight};
+use super::board::Sight;
 use super::caller::Caller;
 use super::gate::Closed;
-use super::messages::{Description, FindLive, Op, Reply};
+use super::messages::{Description, Locate, Op, Reply, Whereabouts};
 use super::persistence::List;
 use super::router::Router;
-use crate::lock::ResourceName;
+use crate::lock::command::HolderView;
+use crate::lock::{FencingToken, ResourceName, WallMillis};
 use crate::store::{ListOrder, ListQuery, ListedResource};
 
 /// A resource on a page.
@@ -45,18 +46,15 @@ pub struct Page {
 #[rtype(result = "Vec<ResourceName>")]
 pub struct Survey(pub ListQuery);
 
-/// Looks through the boards of all live resources. Takes time in proportion to their number, and memory
+/// Looks through what all live and sleeping resources show of themselves. Takes time in proportion to their number, and memory
 /// in proportion to the page.
 pub fn survey<'a>(
-    live: impl Iterator<Item = (&'a ResourceName, &'a Arc<Board>)>,
+    live: impl Iterator<Item = (&'a ResourceName, Sight)>,
     query: &ListQuery,
 ) -> Vec<ResourceName> {
     let mut best: BinaryHeap<(u64, &ResourceName)> = BinaryHeap::new();
-    for (name, board) in live {
-        let Some(sight) = board.read().filter(|sight| sight.is_wanted(query)) else {
-            continue;
-        };
-        if !query.names(name) {
+    for (name, sight) in live {
+        if !sight.is_wanted(query) || !query.names(name) {
             continue;
         }
         let place = (sight.rank(query.order), name);
@@ -164,28 +162,68 @@ impl Router {
         candidates: BTreeMap<ResourceName, Option<ListedResource>>,
     ) -> Result<Vec<Listed>, Closed> {
         let names = candidates.keys().cloned().collect();
-        let live = self.registry.send(FindLive { names }).await;
-        let live = live.map_err(|_| Closed::StoreAway)?;
+        let places = self.registry.send(Locate { names }).await;
+        let places = places.map_err(|_| Closed::StoreAway)?;
         let asked = candidates
             .into_iter()
-            .zip(live)
-            .map(|((_, row), actor)| async {
-                let reply = match actor {
-                    Some(actor) => self.ask_actor(actor, Op::Describe, Caller::NOBODY).await,
-                    None => Reply::Moved,
-                };
-                match (reply, row) {
-                    (Reply::Described(description), _) => Ok(Some(Listed::Live(description))),
-                    // Retired, or never there.
-                    (Reply::Moved, row) => Ok(row.map(Listed::Stored)),
-                    (Reply::Closed(closed), _) => Err(closed),
-                    // Deleted since it was seen.
-                    _ => Ok(None),
-                }
-            });
+            .zip(places)
+            .map(|((name, row), place)| self.describe_one(name, row, place));
         let answers: Result<Vec<Option<Listed>>, Closed> =
             join_all(asked).await.into_iter().collect();
         Ok(answers?.into_iter().flatten().collect())
+    }
+
+    /// `None`: deleted since it was seen.
+    async fn describe_one(
+        &self,
+        name: ResourceName,
+        row: Option<ListedResource>,
+        place: Whereabouts,
+    ) -> Result<Option<Listed>, Closed> {
+        let reply = match (place, row) {
+            (Whereabouts::Stored, Some(row)) => return Ok(Some(Listed::Stored(row))),
+            (Whereabouts::Asleep { token, expires_at }, Some(row)) if row.is_held_by(token) => {
+                return Ok(Some(Listed::Live(row.expiring(expires_at))));
+            }
+            (Whereabouts::Awake(actor), _) => {
+                self.ask_actor(actor, Op::Describe, Caller::NOBODY).await
+            }
+            // Without a row, or with one that was read before its lease began.
+            (Whereabouts::Asleep { .. } | Whereabouts::Stored, _) => Reply::Moved,
+        };
+        let reply = match reply {
+            Reply::Moved => self.ask(&name, Op::Describe, Caller::NOBODY).await,
+            reply => reply,
+        };
+        match reply {
+            Reply::Described(description) => Ok(Some(Listed::Live(description))),
+            Reply::Closed(closed) => Err(closed),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl ListedResource {
+    fn is_held_by(&self, token: FencingToken) -> bool {
+        self.holder.as_ref().is_some_and(|h| h.token == token)
+    }
+
+    /// With the end of its lease, which the row does not say.
+    fn expiring(self, expires_at: Option<WallMillis>) -> Description {
+        Description {
+            name: self.name,
+            id: self.id,
+            timeout: self.timeout,
+            locked: self.holder.is_some(),
+            holder: self.holder.map(|holder| HolderView {
+                owner: holder.owner,
+                acquired_at: holder.acquired_at,
+                expires_at,
+                token: holder.token,
+            }),
+            waiting: self.waiting,
+            selectors: self.selectors,
+        }
     }
 }
 
@@ -207,29 +245,20 @@ fn horizon(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
 
-    fn boards(all: &[(&str, usize, Option<u64>)]) -> HashMap<ResourceName, Arc<Board>> {
-        let board = |(name, waiting, held_since): &(&str, usize, Option<u64>)| {
-            let board = Board::default();
-            board.show(Sight {
+    fn ask(all: &[(&str, usize, Option<u64>)], query: &ListQuery) -> Vec<String> {
+        let sight = |(name, waiting, held_since): &(&str, usize, Option<u64>)| {
+            let sight = Sight {
                 waiting: *waiting,
                 locked: held_since.is_some(),
                 held_since: *held_since,
-            });
-            (ResourceName::parse(name).unwrap(), Arc::new(board))
+            };
+            (ResourceName::parse(name).unwrap(), sight)
         };
-        all.iter().map(board).collect()
-    }
-
-    fn ask(all: &[(&str, usize, Option<u64>)], query: &ListQuery) -> Vec<String> {
-        let boards = boards(all);
-        let mut names: Vec<String> = survey(boards.iter(), query)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let sights: Vec<(ResourceName, Sight)> = all.iter().map(sight).collect();
+        let seen = survey(sights.iter().map(|(name, sight)| (name, *sight)), query);
+        let mut names: Vec<String> = seen.iter().map(ToString::to_string).collect();
         names.sort();
         names
     }

@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 use super::caller::Caller;
 use super::gate::Closed;
 use super::resource::ResourceActor;
+use super::sleepers::Sleeper;
 use crate::lock::command::HolderView;
 use crate::lock::{
     Answer, Bearer, FencingToken, IdempotencyKey, Owner, RequestId, ResourceName, Seconds,
-    Selector, Ticket,
+    Selector, Ticket, WallMillis,
 };
 use crate::store::{ResourceId, StoreError, StoredResource};
 
@@ -194,19 +195,40 @@ pub struct Find {
     pub home: ArbiterHandle,
 }
 
-/// To the registry: which of these have an actor?
+/// To the registry: which of these have an actor, and which are asleep?
 #[derive(Message)]
-#[rtype(result = "Vec<Option<Addr<ResourceActor>>>")]
-pub struct FindLive {
+#[rtype(result = "Vec<Whereabouts>")]
+pub struct Locate {
     pub names: Vec<ResourceName>,
 }
 
-/// To the registry: this actor takes nothing any more.
+/// Where a resource is.
+pub enum Whereabouts {
+    Awake(Addr<ResourceActor>),
+    /// Held by the lease with this token; `None`: it does not expire.
+    Asleep {
+        token: FencingToken,
+        expires_at: Option<WallMillis>,
+    },
+    /// In the store alone, if at all.
+    Stored,
+}
+
+/// To the registry: this actor takes nothing any more. It leaves a sleeper where its lease goes on.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Retired {
     pub name: ResourceName,
     pub generation: u64,
+    pub sleeper: Option<Sleeper>,
+}
+
+/// To the registry, from an actor that has retired: its lease may be one that this client was told of.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct VanishedLate {
+    pub name: ResourceName,
+    pub request: RequestId,
 }
 
 /// To the registry: every actor is to answer what it has open with this, and retire.

@@ -11,6 +11,7 @@
 //! | `messages` | what handlers ask a resource, and what it answers |
 //! | `registry` | finds, starts and replaces the actor of a name |
 //! | `resource` | one named resource: its queue, its data, its timer |
+//! | `sleepers` | what is kept of held resources that nobody has used for a while |
 //! | `persistence` | the only writer: batches snapshots, opens and reopens the store |
 //! | `commits` | what waits for the persistence actor |
 //! | `shell` | what they share: clock, gate, settings, counters |
@@ -35,6 +36,7 @@ pub mod registry;
 pub mod resource;
 pub mod router;
 pub mod shell;
+pub mod sleepers;
 
 pub use caller::Caller;
 pub use gate::{Closed, Gate};

@@ -1,4 +1,7 @@
 //! Finds the actor of a name, starts it when there is none, replaces it when it is gone.
+//!
+//! A resource whose lease runs and that nobody uses is asleep: it has no actor, and is woken by the next
+//! request or when its lease is over. One timer stands for all of these leases.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,21 +12,37 @@ use actix::prelude::*;
 use super::board::Board;
 use super::gate::Closed;
 use super::listing::{Survey, survey};
-use super::messages::{Abandon, AbandonAll, EndWaits, Find, FindLive, Reply, Retired};
+use super::messages::{
+    Abandon, AbandonAll, EndWaits, Find, Locate, Reply, Retired, Vanished, VanishedLate,
+    Whereabouts,
+};
 use super::persistence::Persistence;
-use super::resource::ResourceActor;
+use super::resource::{Origin, ResourceActor};
 use super::shell::Shell;
-use crate::lock::ResourceName;
+use super::sleepers::{Sleeper, Sleepers};
+use crate::lock::{Millis, ResourceName};
 
 /// Between two lines that say which events were not logged one by one.
 const SUMMARY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many leases that are over are woken at once, and the pause until the next so many, in
+/// milliseconds: when a million end in one second, requests must not wait behind them.
+const WAKES_MAX: usize = 256;
+const WAKE_PAUSE_MS: Millis = 25;
+/// The pause after one of them could not be read from the store, in milliseconds.
+const RETRY_PAUSE_MS: Millis = 1_000;
 
 /// One address per live name. Strong: the others hold theirs only for a moment.
 pub struct Registry {
     shell: Arc<Shell>,
     persistence: Addr<Persistence>,
     live: HashMap<ResourceName, Entry>,
+    asleep: Sleepers,
     generation: u64,
+    /// For the first lease of a sleeper to end.
+    alarm: Option<(Millis, SpawnHandle)>,
+    /// No such lease is woken before.
+    alarm_from: Millis,
 }
 
 struct Entry {
@@ -39,23 +58,38 @@ impl Registry {
             shell,
             persistence,
             live: HashMap::new(),
+            asleep: Sleepers::default(),
             generation: 0,
+            alarm: None,
+            alarm_from: 0,
         }
     }
 
-    fn start_actor(&mut self, find: &Find, registry: Addr<Registry>) -> Addr<ResourceActor> {
+    /// `active`: when somebody last wanted it.
+    fn start_actor(
+        &mut self,
+        find: &Find,
+        active: Millis,
+        registry: Addr<Registry>,
+    ) -> Addr<ResourceActor> {
         self.generation += 1;
         let incarnation = self.shell.incarnation();
         let board = Arc::new(Board::default());
-        let actor = ResourceActor::new(
-            find.name.clone(),
-            board.clone(),
-            self.generation,
+        let sleeper = self.asleep.remove(&find.name);
+        let sleeper = sleeper.filter(|sleeper| sleeper.incarnation == incarnation);
+        if let Some(sleeper) = &sleeper {
+            board.show(sleeper.sight());
+        }
+        let origin = Origin {
+            name: find.name.clone(),
+            board: board.clone(),
+            generation: self.generation,
             incarnation,
-            self.shell.clone(),
-            registry,
-            self.persistence.clone(),
-        );
+            sleeper,
+            active,
+        };
+        let persistence = self.persistence.clone();
+        let actor = ResourceActor::new(origin, self.shell.clone(), registry, persistence);
         // On the thread that asks: most resources are used over few connections, and a message within a
         // thread costs a fraction of one between threads.
         let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
@@ -72,8 +106,79 @@ impl Registry {
         addr
     }
 
+    /// Starts the actor of a sleeping resource that nobody asks for; it falls asleep or retires again as
+    /// soon as it may.
+    fn wake(&mut self, name: ResourceName, ctx: &mut Context<Self>) -> Option<Addr<ResourceActor>> {
+        let home = self.asleep.get(&name)?.home.clone();
+        Some(self.start_actor(&Find { name, home }, 0, ctx.address()))
+    }
+
+    fn wake_due(&mut self, ctx: &mut Context<Self>) {
+        self.alarm = None;
+        let now = self.shell.clock.mono();
+        if self.alarm_from <= now {
+            self.alarm_from = now + WAKE_PAUSE_MS;
+            for _ in 0..WAKES_MAX {
+                let Some(name) = self.asleep.due(now) else {
+                    break;
+                };
+                self.wake(name, ctx);
+            }
+        }
+        self.set_alarm(ctx);
+    }
+
+    /// Sees to it that sleepers are woken when the first of their leases is over. An alarm that rings too
+    /// early does no harm, so one that is early enough is left alone.
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let Some(deadline) = self.asleep.next_deadline() else {
+            return;
+        };
+        let at = deadline.max(self.alarm_from);
+        if self.alarm.is_some_and(|(set, _)| set <= at) {
+            return;
+        }
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
+        let pause = at.saturating_sub(self.shell.clock.mono());
+        let handle = ctx.run_later(Duration::from_millis(pause), |registry, ctx| {
+            registry.wake_due(ctx)
+        });
+        self.alarm = Some((at, handle));
+    }
+
+    /// An actor left its lease to go on without it.
+    fn put_to_sleep(&mut self, name: ResourceName, sleeper: Sleeper, ctx: &mut Context<Self>) {
+        if sleeper.incarnation != self.shell.incarnation() {
+            return;
+        }
+        let now = self.shell.clock.mono();
+        if sleeper.lease.deadline().is_some_and(|at| at <= now) {
+            // It was woken for that, and could not be read from the store.
+            self.alarm_from = now + RETRY_PAUSE_MS;
+        }
+        self.asleep.insert(name, sleeper);
+        self.set_alarm(ctx);
+    }
+
+    fn locate(&self, name: &ResourceName) -> Whereabouts {
+        if let Some(entry) = self.live.get(name) {
+            return Whereabouts::Awake(entry.addr.clone());
+        }
+        match self.asleep.get(name) {
+            Some(sleeper) => Whereabouts::Asleep {
+                token: sleeper.lease.token(),
+                expires_at: sleeper.lease.expires_at(self.shell.clock.now()),
+            },
+            None => Whereabouts::Stored,
+        }
+    }
+
     fn count(&self) {
-        self.shell.metrics.actors.live.set(self.live.len() as i64);
+        let metrics = &self.shell.metrics.actors;
+        metrics.live.set(self.live.len() as i64);
+        metrics.asleep.set(self.asleep.len() as i64);
     }
 }
 
@@ -107,16 +212,16 @@ impl Handler<Find> for Registry {
                 self.shell.restart_leases();
             }
         }
-        MessageResult(self.start_actor(&msg, ctx.address()))
+        let now = self.shell.clock.mono();
+        MessageResult(self.start_actor(&msg, now, ctx.address()))
     }
 }
 
-impl Handler<FindLive> for Registry {
-    type Result = MessageResult<FindLive>;
+impl Handler<Locate> for Registry {
+    type Result = MessageResult<Locate>;
 
-    fn handle(&mut self, msg: FindLive, _: &mut Self::Context) -> Self::Result {
-        let find = |name| self.live.get(name).map(|entry| entry.addr.clone());
-        MessageResult(msg.names.iter().map(find).collect())
+    fn handle(&mut self, msg: Locate, _: &mut Self::Context) -> Self::Result {
+        MessageResult(msg.names.iter().map(|name| self.locate(name)).collect())
     }
 }
 
@@ -124,22 +229,38 @@ impl Handler<Survey> for Registry {
     type Result = MessageResult<Survey>;
 
     fn handle(&mut self, msg: Survey, _: &mut Self::Context) -> Self::Result {
-        let boards = self.live.iter().map(|(name, entry)| (name, &entry.board));
-        MessageResult(survey(boards, &msg.0))
+        let sight = |(name, entry): (_, &Entry)| Some((name, entry.board.read()?));
+        let sights = self.live.iter().filter_map(sight);
+        MessageResult(survey(sights.chain(self.asleep.sights()), &msg.0))
     }
 }
 
 impl Handler<Retired> for Registry {
     type Result = ();
 
-    fn handle(&mut self, msg: Retired, _: &mut Self::Context) {
+    fn handle(&mut self, msg: Retired, ctx: &mut Self::Context) {
         let current = self.live.get(&msg.name).map(|entry| entry.generation);
         if current == Some(msg.generation) {
             self.live.remove(&msg.name);
+            if let Some(sleeper) = msg.sleeper {
+                self.put_to_sleep(msg.name, sleeper, ctx);
+            }
             self.count();
             if self.live.capacity() > 1024 && self.live.len() < self.live.capacity() / 8 {
                 self.live.shrink_to_fit();
             }
+        }
+    }
+}
+
+impl Handler<VanishedLate> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: VanishedLate, ctx: &mut Self::Context) {
+        let live = self.live.get(&msg.name).map(|entry| entry.addr.clone());
+        if let Some(actor) = live.or_else(|| self.wake(msg.name, ctx)) {
+            let request = msg.request;
+            actor.do_send(Vanished { request });
         }
     }
 }
@@ -153,6 +274,8 @@ impl Handler<AbandonAll> for Registry {
                 reply: msg.reply.clone(),
             });
         }
+        // What they remember is of an incarnation that is over: their leases get their full TTL again.
+        self.asleep.clear();
         self.count();
     }
 }

@@ -5,8 +5,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use actix::{Addr, Arbiter, WeakAddr};
 use tokio::sync::oneshot;
@@ -24,13 +26,17 @@ use crate::lock::{RequestId, ResourceName};
 const REMEMBERED_MAX: usize = 65_536;
 /// How often a request asks for a new address before it gives up.
 const MOVES_MAX: usize = 16;
+/// Pause between two looks for addresses of actors that have retired.
+const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+
+type Remembered = RefCell<HashMap<ResourceName, WeakAddr<ResourceActor>>>;
 
 /// One per worker.
 pub struct Router {
     pub shell: Arc<Shell>,
     pub(super) registry: Addr<Registry>,
     pub(super) persistence: Addr<Persistence>,
-    remembered: RefCell<HashMap<ResourceName, WeakAddr<ResourceActor>>>,
+    remembered: Rc<Remembered>,
     in_flight: Arc<AtomicUsize>,
 }
 
@@ -54,17 +60,20 @@ impl Drop for Presence {
 }
 
 impl Router {
+    /// Must be called on the worker's thread, inside its runtime.
     pub fn new(
         shell: Arc<Shell>,
         registry: Addr<Registry>,
         persistence: Addr<Persistence>,
     ) -> Router {
+        let remembered = Rc::new(Remembered::default());
+        actix_rt::spawn(sweep(Rc::downgrade(&remembered)));
         Router {
             in_flight: shell.count_in_flight(),
             shell,
             registry,
             persistence,
-            remembered: RefCell::default(),
+            remembered,
         }
     }
 
@@ -137,5 +146,21 @@ impl Router {
         }
         remembered.insert(name.clone(), actor.downgrade());
         Some(actor)
+    }
+}
+
+/// Forgets actors that are gone, as long as the router exists: an address, even a weak one, keeps the
+/// memory of its actor's mailbox.
+async fn sweep(remembered: Weak<Remembered>) {
+    loop {
+        actix_rt::time::sleep(SWEEP_PAUSE).await;
+        let Some(remembered) = remembered.upgrade() else {
+            return;
+        };
+        let mut remembered = remembered.borrow_mut();
+        remembered.retain(|_, actor| actor.upgrade().is_some_and(|actor| actor.connected()));
+        if remembered.capacity() > 1024 && remembered.len() < remembered.capacity() / 8 {
+            remembered.shrink_to_fit();
+        }
     }
 }

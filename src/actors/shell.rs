@@ -56,7 +56,7 @@ pub struct ShellSettings {
     pub selectors_max: usize,
     /// Bytes of JSON that all actors together keep in memory.
     pub data_cache_bytes: usize,
-    /// How long an actor that is idle, unlocked and unwatched stays.
+    /// How long an actor stays that is idle and unwatched, its lock free or held by somebody who is quiet.
     pub retire_ms: Millis,
 }
 

@@ -16,6 +16,7 @@
 //! | `queue` | who waits, in which order, and who is near |
 //! | `ended` | why tickets ended |
 //! | `state` | the lock itself: what it is, how it is stored and shown |
+//! | `sleep` | a held lock that is out of memory while its lease runs |
 //! | `step` | one command applied to the lock: every transition there is |
 //! | `invariants` | the rules that must never break, as predicates |
 
@@ -25,6 +26,7 @@ pub mod invariants;
 pub mod names;
 mod queue;
 pub mod rows;
+mod sleep;
 pub mod state;
 mod step;
 pub mod terms;
@@ -34,5 +36,6 @@ pub use names::{
     FencingToken, IdempotencyKey, Millis, Now, Owner, ResourceName, Seconds, Selector, Ticket,
     WallMillis,
 };
+pub use sleep::LeaseMemory;
 pub use state::LockState;
 pub use terms::{Limits, Profile, Rules, Terms};

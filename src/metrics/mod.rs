@@ -61,13 +61,15 @@ pub struct LockMetrics {
     deleted: IntCounter,
     taken_back: IntCounter,
     waiters_dropped: IntCounter,
-    /// Leases that live actors know of.
+    /// Leases that live actors know of, and those of sleeping resources.
     pub held: IntGauge,
 }
 
 /// How many resources are in memory.
 pub struct ActorMetrics {
     pub live: IntGauge,
+    /// Held, and not in memory but for the end of their lease.
+    pub asleep: IntGauge,
     pub retired: IntCounter,
 }
 
@@ -148,6 +150,10 @@ impl Metrics {
             locks: LockMetrics::new(&make),
             actors: ActorMetrics {
                 live: make.gauge("actors_live", "Resources in memory."),
+                asleep: make.gauge(
+                    "actors_asleep",
+                    "Held resources that nobody uses: in memory is the end of their lease.",
+                ),
                 retired: make.counter(
                     "actors_retired_total",
                     "Resources that left memory because nobody used them.",

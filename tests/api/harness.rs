@@ -23,6 +23,9 @@ pub const ADMIN: &str = "key-to-force";
 /// A well-formed ticket that no server ever gave out.
 pub const STRANGE_TICKET: &str = "0123456789abcdef0123456789abcdef";
 
+/// How long resources that nobody uses stay in memory: every test sees some leave it.
+const RETIREMENT: Duration = Duration::from_millis(200);
+
 /// The stores that every test runs against.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Store {
@@ -406,7 +409,8 @@ fn launch(pairs: Vec<(String, String)>) -> (SocketAddr, Running) {
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
-            let app = App::build(settings).await.expect("the server starts");
+            let app = App::build_retiring(settings, RETIREMENT).await;
+            let app = app.expect("the server starts");
             started.send(app.address()).unwrap();
             let stopped = async {
                 let _ = stopped.await;

@@ -28,6 +28,7 @@ mod php_profile;
 mod put;
 mod renew;
 mod restart;
+mod sleep;
 mod status;
 mod tickets;
 mod unlock;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::until;
 use crate::harness::{Server, Store, check_granted};
+use crate::sleep::until_asleep;
 
 #[test]
 fn nothing_in_memory_outlives_the_process() {
@@ -61,6 +62,16 @@ durable_tests! {
         app.put("printer/s", "1").ticket(&granted.ticket()).expect(204);
         app.unlock("printer/s", &granted.ticket()).expect(200);
         assert!(!app.is_locked("printer"));
+    }
+
+    fn a_sleeping_lease_outlives_the_process_as_any_other(store) {
+        let mut app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let (ticket, token) = app.hold("printer/s");
+        until_asleep(&app, 1);
+        app.restart_with(&[]);
+        assert_eq!(app.described("printer")["holder"]["fencingToken"], token);
+        app.unlock("printer/s", &ticket).expect(200);
     }
 
     fn the_queue_is_in_its_order(store) {

@@ -8,6 +8,7 @@ mod lease;
 mod php_profile;
 mod queue;
 mod restart;
+mod sleep;
 mod tickets;
 mod time;
 mod vanished;

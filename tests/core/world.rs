@@ -222,6 +222,17 @@ impl World {
         invariants::check_rows(&self.state, &self.rows).unwrap();
     }
 
+    /// The resource leaves memory under its lease and is loaded again; says whether it could.
+    pub fn sleep_and_wake(&mut self) -> bool {
+        let Some(memory) = self.state.sleep() else {
+            return false;
+        };
+        let (timeout, rows) = (self.state.timeout(), self.rows.clone());
+        self.state = LockState::wake(timeout, rows, &self.terms, self.now, &memory);
+        invariants::check_rows(&self.state, &self.rows).unwrap();
+        true
+    }
+
     /// The process ends before the last command's changes were durable, and starts again.
     pub fn restart_without_last(&mut self) {
         self.rows = self.before_last.clone();

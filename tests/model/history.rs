@@ -95,6 +95,8 @@ enum Action {
     HangUp {
         pick: usize,
     },
+    /// The resource leaves memory under its lease, if it may, and is loaded again after this long.
+    Sleep(u64),
     /// The process ends. Of the answers under way those that `received` says arrive all the same.
     Crash {
         received: u16,
@@ -192,6 +194,7 @@ impl Run {
                 }
             }
             Action::HangUp { pick } => self.hang_up(*pick),
+            Action::Sleep(millis) => self.sleep(*millis),
             Action::Crash {
                 received,
                 leases_later,
@@ -286,6 +289,21 @@ impl Run {
     fn commit(&mut self) {
         self.durable = (self.rows.clone(), self.model.clone());
         self.under_way.append(&mut self.held_back);
+    }
+
+    /// To the model nothing happens, but that tickets which ended are remembered for longer.
+    fn sleep(&mut self, millis: u64) {
+        let durable = self.rows == self.durable.0 && self.held_back.is_empty();
+        let Some(memory) = self.core.sleep().filter(|_| durable) else {
+            return;
+        };
+        self.now.mono += millis;
+        self.now.wall += millis;
+        let rows = self.rows.clone();
+        self.core = LockState::wake(self.timeout, rows, &self.terms, self.now, &memory);
+        self.model.remember_ended_from(self.now);
+        invariants::check_rows(&self.core, &self.rows).unwrap();
+        self.apply(Command::Tick);
     }
 
     fn crash(&mut self, received: u16, leases_later: u64) {
@@ -574,6 +592,7 @@ fn actions() -> impl Strategy<Value = Action> {
         14 => (0..8usize, fates()).prop_map(|(pick, fate)| Action::Answer { pick, fate }),
         3 => Just(Action::DeliveredLate),
         3 => (0..8usize).prop_map(|pick| Action::HangUp { pick }),
+        6 => times().prop_map(Action::Sleep),
         1 => (any::<u16>(), 0..3_000u16)
             .prop_map(|(received, leases_later)| Action::Crash { received, leases_later }),
     ]

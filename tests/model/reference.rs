@@ -130,11 +130,16 @@ impl Model {
             holder.runs = Some((leases_from, until));
             self.holder = Some(holder);
         }
+        self.remember_ended_from(now);
+        self.reserved = None;
+        self.settle(now.mono);
+    }
+
+    /// The rows of ended tickets were read from the store, which does not say when they ended.
+    pub fn remember_ended_from(&mut self, now: Now) {
         for ended in &mut self.ended {
             ended.2 = now.mono;
         }
-        self.reserved = None;
-        self.settle(now.mono);
     }
 
     // ---- time -------------------------------------------------------------------------------------

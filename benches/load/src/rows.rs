@@ -403,11 +403,18 @@ pub fn held(bench: &Bench, plan: &Plan) -> Result<Vec<Row>> {
     let mb = |bytes: u64| bytes as f64 / 1e6;
     Ok(vec![
         at_most(
-            format!("memory of each of {resources} held resources"),
+            format!("memory of each of {resources} held resources at rest"),
             1200.0,
             " bytes",
             held.bytes_each,
-            format!("{} MB in all, SQLite", figure(mb(held.peak_bytes))),
+            format!(
+                "{} MB in all, SQLite, {} s after the last grant, {} resources with an actor still; at most \
+                 {} MB while they were taken",
+                figure(mb(held.rest_bytes)),
+                figure(held.rest_seconds),
+                held.live_at_rest,
+                figure(mb(held.peak_bytes))
+            ),
         ),
         at_most(
             "memory after their release and retirement".to_owned(),

@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use crate::client::{Connection, Ticket, contains, create, expect, lock, write_request};
 use crate::handoff::{percentile, queue_reaches};
-use crate::process::{Bench, Result, Server, Store, cpu_seconds, resident_bytes};
+use crate::process::{Bench, Result, Server, Store, cpu_seconds, peak_bytes_of, resident_bytes};
 
 const CONNECTIONS: usize = 128;
 /// Requests on one connection before their answers are read; no more than the server takes at once.
@@ -21,8 +21,15 @@ pub const RELEASED_BYTES_MAX: u64 = 150_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     pub resources: usize,
+    /// Of each, when all are held and at rest.
     pub bytes_each: f64,
+    /// The whole process then, and the most it was seen to have while they were taken.
+    pub rest_bytes: u64,
     pub peak_bytes: u64,
+    /// Resources that had an actor still when waiting for rest ended.
+    pub live_at_rest: usize,
+    /// From the last grant until all were at rest, or waiting ended.
+    pub rest_seconds: f64,
     pub bytes_after_release: u64,
     /// Resources that were in memory still when waiting ended.
     pub live_after_release: usize,
@@ -49,31 +56,51 @@ pub fn hold(bench: &Bench, resources: usize) -> Result<Held> {
     let server = bench.start(Store::Sqlite, "held")?;
     let before = resident_bytes(server.pid());
     let tickets = block_on(take_all(&server, resources))?;
-    let peak_bytes = resident_bytes(server.pid());
+    let peak_bytes = peak_bytes_of(server.pid());
+    let rest = settle(&server, |rest| rest.live == 0)?;
     block_on(release_all(&server, tickets))?;
-    let released = Instant::now();
-    let (mut live, mut bytes_after_release) = (resources, peak_bytes);
-    while live > 0 || bytes_after_release > RELEASED_BYTES_MAX {
-        if released.elapsed() > RETIREMENT {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(250));
-        live = block_on(live_resources(&server))?;
-        bytes_after_release = resident_bytes(server.pid());
-    }
-    let retired_seconds = released.elapsed().as_secs_f64();
+    let given_back = |rest: &Rest| rest.live == 0 && rest.bytes <= RELEASED_BYTES_MAX;
+    let released = settle(&server, given_back)?;
     server.stop()?;
     let (start_full_seconds, start_empty_seconds) = starts(bench)?;
     Ok(Held {
         resources,
-        bytes_each: peak_bytes.saturating_sub(before) as f64 / resources as f64,
+        bytes_each: rest.bytes.saturating_sub(before) as f64 / resources as f64,
+        rest_bytes: rest.bytes,
         peak_bytes,
-        bytes_after_release,
-        live_after_release: live,
-        retired_seconds,
+        live_at_rest: rest.live,
+        rest_seconds: rest.seconds,
+        bytes_after_release: released.bytes,
+        live_after_release: released.live,
+        retired_seconds: released.seconds,
         start_full_seconds,
         start_empty_seconds,
     })
+}
+
+/// A server that is left alone.
+struct Rest {
+    /// Resources that have an actor.
+    live: usize,
+    bytes: u64,
+    /// How long it was waited for.
+    seconds: f64,
+}
+
+/// Waits until the server is at rest as `enough` says, or [`RETIREMENT`] is over.
+fn settle(server: &Server, enough: impl Fn(&Rest) -> bool) -> Result<Rest> {
+    let begun = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_millis(250));
+        let rest = Rest {
+            live: block_on(live_resources(server))?,
+            bytes: resident_bytes(server.pid()),
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        if enough(&rest) || begun.elapsed() > RETIREMENT {
+            return Ok(rest);
+        }
+    }
 }
 
 /// How many resources the server has in memory, as its metrics say.

@@ -64,7 +64,8 @@ impl Drop for WaiterPermit {
 pub struct Live {
     /// `None`: no resource of this name exists.
     pub(super) resource: Option<Resource>,
-    pub(super) open: BTreeMap<RequestId, Open>,
+    /// Boxed, since a tree keeps its first leaf, with room for eleven, when it is empty again.
+    pub(super) open: BTreeMap<RequestId, Box<Open>>,
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
     pub(super) unsettled: VecDeque<(u64, RequestId, Reply)>,
@@ -139,13 +140,15 @@ impl Live {
         }
     }
 
-    /// When this actor may retire, if it is idle.
+    /// When this actor may retire, if it is idle: its lock is free, or held by somebody who is quiet.
     pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
         let busy = !self.open.is_empty() || !self.unsettled.is_empty() || !self.reading.is_empty();
         match &self.resource {
             _ if busy || self.sent != self.committed => None,
             None => Some(self.last_active + retire_ms.min(ABSENT_STAYS_MS)),
-            Some(resource) if resource.core.is_idle() => Some(self.last_active + retire_ms),
+            Some(resource) if resource.core.is_idle() || resource.core.can_sleep() => {
+                Some(self.last_active + retire_ms)
+            }
             Some(_) => None,
         }
     }
@@ -225,7 +228,7 @@ impl ResourceActor {
         let retire_ms = self.shell.settings.retire_ms;
         let retire_at = self.live().and_then(|live| live.retire_at(retire_ms));
         if retire_at.is_some_and(|at| at <= now) {
-            return self.retire(&Reply::Moved, ctx);
+            return self.leave_memory(ctx);
         }
         self.schedule(ctx);
     }

@@ -3,7 +3,8 @@
 //! It feeds the core one command at a time and carries out what follows: rows go to the persistence actor,
 //! answers wait until the rows they rest on are stored, one timer wakes it for the core's next deadline.
 //! When it is idle it retires: it answers whatever still arrives with [`Reply::Moved`] and tells the
-//! registry, so that no message is lost between the two.
+//! registry, so that no message is lost between the two. Where a lease runs meanwhile it leaves a
+//! [`Sleeper`], with which the next actor of its name goes on.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -25,22 +26,58 @@ use actix::prelude::*;
 
 use super::board::Board;
 use super::gate::Closed;
-use super::messages::{Abandon, Call, Committed, EndWaits, Evict, Load, Reply, Retired, Vanished};
+use super::messages::{
+    Abandon, Call, Committed, EndWaits, Evict, Load, Reply, Retired, Vanished, VanishedLate,
+};
 use super::persistence::{Left, Persistence};
 use super::registry::Registry;
 use super::shell::Shell;
-use crate::lock::{Command, LockState, ResourceName, Ticket};
+use super::sleepers::Sleeper;
+use crate::lock::{Command, LockState, Millis, RequestId, ResourceName, Ticket};
 use crate::store::{StoreError, StoredResource};
 use documents::Documents;
 use live::{Live, Resource};
 use report::Account;
 
 enum Stage {
-    /// Reading from the store; these wait.
-    Loading(Vec<Call>),
+    Loading(Loading),
     Live(Box<Live>),
     /// Takes nothing any more.
     Retired,
+}
+
+/// What there is to do once the rows are read from the store.
+#[derive(Default)]
+struct Loading {
+    calls: Vec<Call>,
+    /// These were told of the lease, perhaps, and are gone.
+    vanished: Vec<RequestId>,
+    /// Of the resource's lease, if it slept.
+    sleeper: Option<Sleeper>,
+    active: Millis,
+}
+
+impl Loading {
+    fn vanish(&mut self, request: RequestId) {
+        let before = self.calls.len();
+        self.calls.retain(|call| call.request != request);
+        if self.calls.len() == before {
+            self.vanished.push(request);
+        }
+    }
+}
+
+/// What the registry starts an actor with.
+pub struct Origin {
+    pub name: ResourceName,
+    pub board: Arc<Board>,
+    pub generation: u64,
+    /// Of the store.
+    pub incarnation: u64,
+    /// With which the resource's lease goes on.
+    pub sleeper: Option<Sleeper>,
+    /// When somebody last wanted the resource.
+    pub active: Millis,
 }
 
 pub struct ResourceActor {
@@ -57,23 +94,27 @@ pub struct ResourceActor {
 
 impl ResourceActor {
     pub fn new(
-        name: ResourceName,
-        board: Arc<Board>,
-        generation: u64,
-        incarnation: u64,
+        mut origin: Origin,
         shell: Arc<Shell>,
         registry: Addr<Registry>,
         persistence: Addr<Persistence>,
     ) -> ResourceActor {
+        let vanished = origin.sleeper.as_mut().map(|s| &mut s.vanished);
+        let loading = Loading {
+            calls: Vec::new(),
+            vanished: vanished.map(std::mem::take).unwrap_or_default(),
+            sleeper: origin.sleeper,
+            active: origin.active,
+        };
         ResourceActor {
-            name,
-            board,
-            generation,
-            incarnation,
+            name: origin.name,
+            board: origin.board,
+            generation: origin.generation,
+            incarnation: origin.incarnation,
             shell,
             registry,
             persistence,
-            stage: Stage::Loading(Vec::new()),
+            stage: Stage::Loading(loading),
         }
     }
 
@@ -82,28 +123,33 @@ impl ResourceActor {
         result: Result<Option<StoredResource>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
-        let Stage::Loading(calls) = std::mem::replace(&mut self.stage, Stage::Retired) else {
+        let Stage::Loading(loading) = std::mem::replace(&mut self.stage, Stage::Retired) else {
             return;
         };
         let stored = match result {
             Ok(stored) if self.incarnation == self.shell.incarnation() => stored,
-            Ok(_) => return self.refuse(calls, &Reply::Moved),
-            Err(error) => return self.refuse(calls, &Reply::Closed(closed(&error))),
+            Ok(_) => return self.refuse(loading, &Reply::Moved),
+            Err(error) => return self.refuse(loading, &Reply::Closed(closed(&error))),
         };
-        let live = match stored {
-            Some(stored) => self.restore(stored),
+        let mut live = match stored {
+            Some(stored) => self.restore(stored, loading.sleeper),
             None => Live::new(None, Account::default()),
         };
+        live.last_active = loading.active;
         self.stage = Stage::Live(Box::new(live));
         self.show();
         self.command(Command::Tick, ctx);
-        for call in calls {
+        for request in loading.vanished {
+            self.command(Command::Vanished { request }, ctx);
+        }
+        for call in loading.calls {
             self.call(call, ctx);
         }
         self.schedule(ctx);
     }
 
-    fn restore(&self, stored: StoredResource) -> Live {
+    /// The resource as it was stored. Its lease goes on as its sleeper says, if it slept.
+    fn restore(&self, stored: StoredResource, sleeper: Option<Sleeper>) -> Live {
         let terms = self.shell.terms();
         let now = self.shell.clock.now();
         let leases_from = self.shell.leases_from().min(now.mono);
@@ -113,7 +159,10 @@ impl ResourceActor {
             lock.head.token = self.shell.floor();
         }
         let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
-        let core = LockState::restore(stored.timeout, lock, &terms, now, leases_from);
+        let core = match &sleeper {
+            Some(sleeper) => LockState::wake(stored.timeout, lock, &terms, now, &sleeper.lease),
+            None => LockState::restore(stored.timeout, lock, &terms, now, leases_from),
+        };
         let holder = core.holder(&terms, now);
         let account =
             Account::restored(holder.as_ref(), waiting.into_iter(), now.mono, &self.shell);
@@ -129,29 +178,58 @@ impl ResourceActor {
     /// [`Reply::Moved`].
     fn retire(&mut self, reply: &Reply, ctx: &mut Context<Self>) {
         match std::mem::replace(&mut self.stage, Stage::Retired) {
-            Stage::Loading(calls) => self.refuse(calls, reply),
+            Stage::Loading(loading) => self.refuse(loading, reply),
             Stage::Live(mut live) => {
                 live.cancel_timer(ctx);
                 live.answer_all(reply);
                 self.board.show_absent();
                 self.shell.metrics.actors.retired.inc();
-                self.leave_registry();
+                self.leave_registry(None);
             }
             Stage::Retired => {}
         }
     }
 
-    fn refuse(&mut self, calls: Vec<Call>, reply: &Reply) {
-        for call in calls {
-            let _ = call.reply.send(reply.clone());
-        }
-        self.leave_registry();
+    /// Retires, idle, with nothing open and everything stored. A lease that runs goes on without it.
+    fn leave_memory(&mut self, ctx: &mut Context<Self>) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        let lease = live.resource.as_ref().and_then(|r| r.core.sleep());
+        let (Some(lease), Some(held)) = (lease, live.account.take_held()) else {
+            return self.retire(&Reply::Moved, ctx);
+        };
+        live.cancel_timer(ctx);
+        // The board goes on showing the lease until the registry shows the sleeper.
+        self.stage = Stage::Retired;
+        self.shell.metrics.actors.retired.inc();
+        self.leave_registry(Some(Sleeper {
+            lease,
+            held,
+            incarnation: self.incarnation,
+            home: Arbiter::current(),
+            vanished: Vec::new(),
+        }));
     }
 
-    fn leave_registry(&self) {
+    /// The store cannot be read. A lease that slept sleeps on.
+    fn refuse(&mut self, loading: Loading, reply: &Reply) {
+        for call in loading.calls {
+            let _ = call.reply.send(reply.clone());
+        }
+        let vanished = loading.vanished;
+        let sleeper = loading.sleeper.map(|sleeper| Sleeper {
+            vanished,
+            ..sleeper
+        });
+        self.leave_registry(sleeper);
+    }
+
+    fn leave_registry(&self, sleeper: Option<Sleeper>) {
         self.registry.do_send(Retired {
             name: self.name.clone(),
             generation: self.generation,
+            sleeper,
         });
     }
 
@@ -196,7 +274,7 @@ impl Handler<Call> for ResourceActor {
             return;
         }
         match &mut self.stage {
-            Stage::Loading(calls) => calls.push(call),
+            Stage::Loading(loading) => loading.calls.push(call),
             Stage::Live(_) => {
                 self.call(call, ctx);
                 self.schedule(ctx);
@@ -213,7 +291,7 @@ impl Handler<Vanished> for ResourceActor {
 
     fn handle(&mut self, msg: Vanished, ctx: &mut Self::Context) {
         match &mut self.stage {
-            Stage::Loading(calls) => calls.retain(|call| call.request != msg.request),
+            Stage::Loading(loading) => loading.vanish(msg.request),
             Stage::Live(live) => {
                 live.drop_request(msg.request);
                 self.command(
@@ -224,7 +302,10 @@ impl Handler<Vanished> for ResourceActor {
                 );
                 self.schedule(ctx);
             }
-            Stage::Retired => {}
+            Stage::Retired => self.registry.do_send(VanishedLate {
+                name: self.name.clone(),
+                request: msg.request,
+            }),
         }
     }
 }

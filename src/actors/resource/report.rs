@@ -11,10 +11,11 @@ use crate::actors::board::Sight;
 use crate::actors::caller::Caller;
 use crate::actors::events::{Detail, Event as Line, Kind};
 use crate::actors::shell::Shell;
+use crate::actors::sleepers::HeldLease;
 use crate::lock::command::{Event, HolderView};
 use crate::lock::rows::Change;
 use crate::lock::{
-    Answer, EndReason, FencingToken, Millis, Now, Outcome, RequestId, Selector, Ticket, WallMillis,
+    Answer, EndReason, FencingToken, Millis, Now, Outcome, RequestId, Selector, Ticket,
 };
 
 /// What the reports of one resource need besides the lock itself.
@@ -23,25 +24,6 @@ pub struct Account {
     held: Option<HeldLease>,
     /// Since when each stored ticket waits. `None` for most resources, where nobody does.
     waiting: Option<HashMap<Ticket, Millis>>,
-}
-
-/// Counted among the held locks while it exists.
-struct HeldLease {
-    since: WallMillis,
-    shell: Arc<Shell>,
-}
-
-impl HeldLease {
-    fn new(since: WallMillis, shell: Arc<Shell>) -> HeldLease {
-        shell.metrics.locks.held.inc();
-        HeldLease { since, shell }
-    }
-}
-
-impl Drop for HeldLease {
-    fn drop(&mut self) {
-        self.shell.metrics.locks.held.dec();
-    }
 }
 
 impl Account {
@@ -60,6 +42,11 @@ impl Account {
             account.queued(ticket, now);
         }
         account
+    }
+
+    /// The lease, which is not this account's any more.
+    pub fn take_held(&mut self) -> Option<HeldLease> {
+        self.held.take()
     }
 
     /// True when this ticket was not known to wait.
@@ -98,7 +85,7 @@ impl Step<'_> {
         like: impl Fn(&Answer) -> bool,
     ) -> Option<(&'l Open, &Answer)> {
         let (request, answer) = self.answers.iter().find(|(_, answer)| like(answer))?;
-        Some((live.open.get(request)?, answer))
+        Some((live.open.get(request)?.as_ref(), answer))
     }
 }
 

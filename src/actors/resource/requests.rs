@@ -183,7 +183,7 @@ impl ResourceActor {
         let Some(live) = self.live() else {
             return;
         };
-        live.open.insert(request, open);
+        live.open.insert(request, Box::new(open));
         let Some(outcome) = self.apply(command) else {
             return;
         };
@@ -272,7 +272,7 @@ impl ResourceActor {
     ) {
         let open = self.opened(reply, Kind::Plain, caller);
         if let Some(live) = self.live() {
-            live.open.insert(request, open);
+            live.open.insert(request, Box::new(open));
         }
     }
 

@@ -1,0 +1,114 @@
+//! What is kept of held resources that nobody has used for a while: enough for their leases to go on.
+//!
+//! Neighbours: a resource actor that retires under a lease leaves a [`Sleeper`]; the registry keeps it, and
+//! gives it to the next actor of that name, when somebody asks for it or the lease is over.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use actix::ArbiterHandle;
+
+use super::board::Sight;
+use super::shell::Shell;
+use crate::lock::{LeaseMemory, Millis, RequestId, ResourceName, WallMillis};
+
+/// Counted among the held locks while it exists.
+pub struct HeldLease {
+    pub since: WallMillis,
+    shell: Arc<Shell>,
+}
+
+impl HeldLease {
+    pub fn new(since: WallMillis, shell: Arc<Shell>) -> HeldLease {
+        shell.metrics.locks.held.inc();
+        HeldLease { since, shell }
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        self.shell.metrics.locks.held.dec();
+    }
+}
+
+/// A held resource without an actor.
+pub struct Sleeper {
+    pub lease: LeaseMemory,
+    pub held: HeldLease,
+    /// Of the store. In a later one this counts for nothing.
+    pub incarnation: u64,
+    /// The thread its actor lived on, and will live on when the lease is over.
+    pub home: ArbiterHandle,
+    /// Requests that were told of the lease and whose clients are known to be gone since it fell asleep.
+    pub vanished: Vec<RequestId>,
+}
+
+impl Sleeper {
+    pub fn sight(&self) -> Sight {
+        Sight {
+            waiting: 0,
+            locked: true,
+            held_since: Some(self.held.since),
+        }
+    }
+}
+
+/// All of them, and the order in which their leases end.
+#[derive(Default)]
+pub struct Sleepers {
+    by_name: HashMap<ResourceName, Sleeper>,
+    deadlines: BTreeSet<(Millis, ResourceName)>,
+}
+
+impl Sleepers {
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    pub fn insert(&mut self, name: ResourceName, sleeper: Sleeper) {
+        self.remove(&name);
+        let deadline = sleeper.lease.deadline();
+        self.deadlines.extend(deadline.map(|at| (at, name.clone())));
+        self.by_name.insert(name, sleeper);
+    }
+
+    pub fn get(&self, name: &ResourceName) -> Option<&Sleeper> {
+        self.by_name.get(name)
+    }
+
+    pub fn remove(&mut self, name: &ResourceName) -> Option<Sleeper> {
+        let sleeper = self.by_name.remove(name)?;
+        if let Some(at) = sleeper.lease.deadline() {
+            self.deadlines.remove(&(at, name.clone()));
+        }
+        if self.by_name.capacity() > 1024 && self.by_name.len() < self.by_name.capacity() / 8 {
+            self.by_name.shrink_to_fit();
+        }
+        Some(sleeper)
+    }
+
+    pub fn clear(&mut self) {
+        *self = Sleepers::default();
+    }
+
+    /// When the first of their leases is over.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The name of the first lease that is over at `now`.
+    pub fn due(&self, now: Millis) -> Option<ResourceName> {
+        let (at, name) = self.deadlines.first()?;
+        (*at <= now).then(|| name.clone())
+    }
+
+    pub fn sights(&self) -> impl Iterator<Item = (&ResourceName, Sight)> {
+        self.by_name
+            .iter()
+            .map(|(name, sleeper)| (name, sleeper.sight()))
+    }
+}

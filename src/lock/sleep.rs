@@ -1,0 +1,98 @@
+//! A held lock that leaves memory while its lease runs, and comes back as if it had stayed.
+//!
+//! The stored rows say who holds, but not when that ends: after a restart the TTL runs anew. While the
+//! process lives it need not, so what the rows do not say is kept, and nothing else.
+//!
+//! **Sleeping and waking change nothing that a client can see**, but that a resource remembers for longer
+//! why a ticket ended, as it does after a restart.
+
+use super::command::RequestId;
+use super::names::{FencingToken, Millis, Now, Seconds, WallMillis};
+use super::rows::LockRows;
+use super::state::{LeaseClock, Lock, LockState};
+use super::terms::Terms;
+
+/// What the stored rows do not say of a running lease. Counts only in the process and the incarnation of
+/// the store that it is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseMemory {
+    token: FencingToken,
+    told: bool,
+    since: Millis,
+    /// The last millisecond in which the lease certainly holds. `None`: does not expire.
+    expires: Option<Millis>,
+    unproven: Box<[RequestId]>,
+}
+
+impl LeaseMemory {
+    /// The lease's fencing token.
+    pub fn token(&self) -> FencingToken {
+        self.token
+    }
+
+    /// The first millisecond, on the monotonic clock, in which the lease is over.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.expires.map(|last| last + 1)
+    }
+
+    /// As [`super::command::HolderView::expires_at`].
+    pub fn expires_at(&self, now: Now) -> Option<WallMillis> {
+        self.expires
+            .map(|at| (now.wall + at).saturating_sub(now.mono))
+    }
+}
+
+impl LockState {
+    /// Whether the rows and a [`LeaseMemory`] say all there is: held by a running lease, nobody waits, and
+    /// the TTL that renewals use is the stored one.
+    pub fn can_sleep(&self) -> bool {
+        let running = |lease: &super::state::Lease| {
+            matches!(lease.clock, LeaseClock::Running { .. }) && lease.stored_ttl == lease.row.ttl
+        };
+        self.queue.is_none() && self.lease().is_some_and(running)
+    }
+
+    /// What to keep of this lock while it is out of memory, once all its changes are durable. `None`: it
+    /// must stay.
+    pub fn sleep(&self) -> Option<LeaseMemory> {
+        let lease = self.lease().filter(|_| self.can_sleep())?;
+        match &lease.clock {
+            LeaseClock::Answering(_) => None,
+            LeaseClock::Running {
+                since,
+                expires,
+                unproven,
+            } => Some(LeaseMemory {
+                token: lease.token,
+                told: lease.told,
+                since: *since,
+                expires: *expires,
+                unproven: unproven.as_slice().into(),
+            }),
+        }
+    }
+
+    /// The lock as it was stored, whose lease goes on as `memory` says. A memory of another lease than the
+    /// stored one counts for nothing: then the lease gets its full TTL from `now` on, so that it cannot end
+    /// early.
+    pub fn wake(
+        timeout: Seconds,
+        rows: LockRows,
+        terms: &Terms,
+        now: Now,
+        memory: &LeaseMemory,
+    ) -> LockState {
+        let mut state = LockState::restore(timeout, rows, terms, now, now.mono);
+        if let Lock::Held(lease) = &mut state.lock
+            && lease.token == memory.token
+        {
+            lease.told = memory.told;
+            lease.clock = LeaseClock::Running {
+                since: memory.since,
+                expires: memory.expires,
+                unproven: memory.unproven.to_vec(),
+            };
+        }
+        state
+    }
+}
