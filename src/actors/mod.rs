@@ -18,6 +18,7 @@
 //! | `caller` | who sent a request, for those lines |
 //! | `listing` | pages of resources: committed rows overlaid by what live actors know |
 //! | `board` | what a live resource shows of itself without being asked |
+//! | `window` | what a live resource shows of a document without being asked |
 //! | `budget` | how much data all resources together keep in memory |
 //! | `router` | how an HTTP worker reaches a resource: cached addresses, retries of `Moved` |
 
@@ -33,6 +34,7 @@ pub mod registry;
 pub mod resource;
 pub mod router;
 pub mod shell;
+pub mod window;
 
 pub use caller::Caller;
 pub use gate::{Closed, Gate};

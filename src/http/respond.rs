@@ -5,6 +5,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
 use super::errors::ApiError;
+use super::windows::Sight;
 use super::wire::{
     DataBody, ForcedBody, GrantedBody, QueuedBody, RenewedBody, Time, UnavailableBody, UnlockedBody,
 };
@@ -99,13 +100,13 @@ fn refused(answer: Answer) -> ApiError {
 pub fn document(
     mut response: HttpResponseBuilder,
     selector: &Selector,
-    document: Document,
+    document: &Document,
     raw: bool,
 ) -> Response {
     if raw {
         return Ok(response
             .insert_header((header::CONTENT_TYPE, "application/json"))
-            .body(document.json));
+            .body(document.json.clone()));
     }
     // Documents are checked to be UTF-8 before they are stored.
     let data = std::str::from_utf8(&document.json).map_err(|_| ApiError::Refused)?;
@@ -120,19 +121,26 @@ pub fn document(
     )
 }
 
+/// GET `lock=0`, seen through a window.
+pub fn seen(sight: &Sight, raw: bool) -> Response {
+    let selector = &sight.window.selector;
+    document(HttpResponse::Ok(), selector, &sight.document, raw)
+}
+
 /// GET `lock=0`.
 pub fn read(selector: &Selector, reply: Reply, raw: bool, selectors_max: usize) -> Response {
     match reply {
         Reply::Read {
             document: found,
             ticket,
+            window: _,
         } => {
             let mut response = HttpResponse::Ok();
             if let Some((ticket, token)) = ticket {
                 with_ticket(&mut response, ticket);
                 with_token(&mut response, token);
             }
-            document(response, selector, found, raw)
+            document(response, selector, &found, raw)
         }
         other => Err(refusal(other, selectors_max)),
     }
@@ -144,7 +152,7 @@ pub fn get_locked(selector: &Selector, reply: Reply, raw: bool, selectors_max: u
         Reply::Locked {
             answer: Answer::Granted(grant),
             document: Some(found),
-        } => document(granted_head(StatusCode::OK, &grant), selector, found, raw),
+        } => document(granted_head(StatusCode::OK, &grant), selector, &found, raw),
         Reply::Locked {
             answer: Answer::Granted(grant),
             document: None,

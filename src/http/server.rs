@@ -24,6 +24,7 @@ use super::places::{Crowded, Place, Places};
 use super::policy::SharedPolicy;
 use super::refusal::{Early, Refusal};
 use super::routes;
+use super::windows::{Sight, Windows};
 use crate::actors::{Op, Reply, Router};
 use crate::lock::ResourceName;
 use crate::metrics::Metrics;
@@ -53,6 +54,7 @@ pub struct Worker {
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
     pub wait_max: Duration,
+    pub windows: Windows,
 }
 
 impl Worker {
@@ -67,6 +69,18 @@ impl Worker {
         let reply = self.router.ask(name, op, caller).await;
         self.check_answer()?;
         Ok(reply)
+    }
+
+    /// The document at this path, if it can be seen without asking its actor. `None`: ask.
+    ///
+    /// The order of the three steps is a part of the argument in [`window`](crate::actors::window).
+    pub fn look(&self, path: &str) -> Result<Option<Sight>, ApiError> {
+        let Some(sight) = self.windows.look(path) else {
+            return Ok(None);
+        };
+        self.check_answer()?;
+        let incarnation = self.router.shell.incarnation();
+        Ok(Some(sight).filter(|sight| sight.window.is_of(incarnation)))
     }
 
     pub fn check_answer(&self) -> Result<(), ApiError> {
@@ -236,6 +250,7 @@ pub fn run(
             body_bytes_max: limits.body_bytes_max,
             body_timeout: limits.body_timeout,
             wait_max: limits.wait_max,
+            windows: Windows::default(),
         };
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);

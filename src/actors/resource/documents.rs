@@ -2,6 +2,8 @@
 //!
 //! A document loads on first use and leaves when all resources together keep more than the budget; it
 //! stays while its write is not committed or a request that will need it waits.
+//!
+//! One that was read without a ticket is shown in a [`Window`] as long as it is committed and in memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use super::ResourceActor;
 use crate::actors::messages::{Document, Evict};
 use crate::actors::shell::Shell;
+use crate::actors::window::{Shutter, Window};
 use crate::lock::Selector;
 use crate::store::snapshot::DataRow;
 use crate::store::{ResourceId, StoredData};
@@ -38,6 +41,8 @@ struct Cell {
     written_by: u64,
     /// Asked back by the budget while it was needed: leaves as soon as it may.
     asked_back: bool,
+    /// Of the window that readers look through; `None` until one asked.
+    shutter: Option<Shutter>,
 }
 
 pub struct Documents {
@@ -84,6 +89,39 @@ impl Documents {
         })
     }
 
+    /// The window on a document that is in memory and committed, open. `incarnation`: the actor's.
+    pub fn window(
+        &mut self,
+        selector: &Selector,
+        resource: &ResourceId,
+        incarnation: u64,
+        committed: u64,
+    ) -> Option<Arc<Window>> {
+        let cell = self.cells.get_mut(selector)?;
+        let json = cell
+            .json
+            .as_ref()
+            .filter(|_| cell.written_by <= committed)?;
+        let shutter = cell
+            .shutter
+            .get_or_insert_with(|| Shutter::new(selector.clone(), incarnation));
+        if !shutter.is_open() {
+            shutter.open(Document {
+                id: cell.id.clone(),
+                resource: resource.clone(),
+                json: json.clone(),
+            });
+        }
+        Some(shutter.window())
+    }
+
+    /// Whether somebody looked through a window since this was asked last.
+    pub fn take_looked(&self) -> bool {
+        let shutters = self.cells.values().filter_map(|cell| cell.shutter.as_ref());
+        // All of them are asked.
+        shutters.fold(false, |looked, shutter| shutter.take_looked() | looked)
+    }
+
     /// A document was read from the store. One that was written meanwhile is newer and stays.
     pub fn loaded(&mut self, selector: &Selector, data: StoredData, me: WeakAddr<ResourceActor>) {
         if self.known(selector) != Known::Present {
@@ -118,7 +156,8 @@ impl Documents {
         written_by: u64,
         me: WeakAddr<ResourceActor>,
     ) {
-        self.forget(selector);
+        // Whoever remembers the window will find it open again, once the document is committed and read.
+        let shutter = self.forget(selector);
         let stamp = self.shell.budget.enter(me, selector.clone(), json.len());
         let cell = Cell {
             id,
@@ -126,18 +165,20 @@ impl Documents {
             stamp,
             written_by,
             asked_back: false,
+            shutter,
         };
         self.cells.insert(selector.clone(), cell);
     }
 
-    /// Takes a cell out of memory and out of the budget.
-    fn forget(&mut self, selector: &Selector) {
-        if let Some(cell) = self.cells.remove(selector) {
-            self.asked_back -= usize::from(cell.asked_back);
-            if let Some(json) = cell.json {
-                self.shell.budget.leave(cell.stamp, json.len());
-            }
+    /// Takes a cell out of memory and out of the budget. Returns its shutter, closed.
+    fn forget(&mut self, selector: &Selector) -> Option<Shutter> {
+        let cell = self.cells.remove(selector)?;
+        cell.shutter.iter().for_each(Shutter::close);
+        self.asked_back -= usize::from(cell.asked_back);
+        if let Some(json) = cell.json {
+            self.shell.budget.leave(cell.stamp, json.len());
         }
+        cell.shutter
     }
 
     /// Deletes a document that exists; it must be [`Known::Present`] or [`Known::Evicted`].
@@ -186,6 +227,7 @@ impl Documents {
             if cell.asked_back && !needed {
                 cell.asked_back = false;
                 self.asked_back -= 1;
+                cell.shutter.iter().for_each(Shutter::close);
                 if let Some(json) = cell.json.take() {
                     self.shell.budget.leave(cell.stamp, json.len());
                 }

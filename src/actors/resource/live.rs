@@ -139,6 +139,12 @@ impl Live {
         }
     }
 
+    /// Whether somebody looked through a window on its data since this was asked last.
+    fn is_looked_at(&self) -> bool {
+        let resource = self.resource.as_ref();
+        resource.is_some_and(|resource| resource.documents.take_looked())
+    }
+
     /// When this actor may retire, if it is idle.
     pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
         let busy = !self.open.is_empty() || !self.unsettled.is_empty() || !self.reading.is_empty();
@@ -225,7 +231,10 @@ impl ResourceActor {
         let retire_ms = self.shell.settings.retire_ms;
         let retire_at = self.live().and_then(|live| live.retire_at(retire_ms));
         if retire_at.is_some_and(|at| at <= now) {
-            return self.retire(&Reply::Moved, ctx);
+            match self.live().filter(|live| live.is_looked_at()) {
+                Some(live) => live.last_active = now,
+                None => return self.retire(&Reply::Moved, ctx),
+            }
         }
         self.schedule(ctx);
     }

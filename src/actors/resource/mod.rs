@@ -135,6 +135,8 @@ impl ResourceActor {
                 live.answer_all(reply);
                 self.board.show_absent();
                 self.shell.metrics.actors.retired.inc();
+                // Its windows close before a successor can start.
+                drop(live);
                 self.leave_registry();
             }
             Stage::Retired => {}

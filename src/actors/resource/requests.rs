@@ -306,11 +306,20 @@ impl ResourceActor {
         bearer: Bearer,
         ctx: &mut Context<Self>,
     ) {
-        let found = self.resource().and_then(|resource| {
+        let incarnation = self.incarnation;
+        let found = self.live().and_then(|live| {
+            let resource = live.resource.as_mut()?;
             let document = resource.documents.get(selector, &resource.id)?;
+            let documents = &mut resource.documents;
+            let window = (bearer == Bearer::Nobody)
+                .then(|| documents.window(selector, &resource.id, incarnation, live.committed));
             let ticket = resource.live_ticket(bearer);
             let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
-            Some(Reply::Read { document, ticket })
+            Some(Reply::Read {
+                document,
+                ticket,
+                window: window.flatten(),
+            })
         });
         let reply = found.unwrap_or_else(|| {
             let token = self.resource().and_then(|r| r.token_of(bearer));
