@@ -201,7 +201,7 @@ impl ResourceActor {
     /// Sees to it that the actor wakes up for the core's next deadline, or to retire. A timer that fires
     /// too early does no harm, so one that is early enough is left alone.
     pub(super) fn schedule(&mut self, ctx: &mut Context<Self>) {
-        let now = self.shell.clock.mono();
+        let now = self.now.mono;
         let retire_ms = self.shell.settings.retire_ms;
         let Some(live) = self.live() else {
             return;
@@ -220,6 +220,7 @@ impl ResourceActor {
     }
 
     fn woken(&mut self, ctx: &mut Context<Self>) {
+        self.look_at_clocks();
         if let Some(live) = self.live() {
             live.timer = None;
         }
@@ -227,7 +228,7 @@ impl ResourceActor {
             return self.retire(&Reply::Closed(Closed::StoreAway), ctx);
         }
         self.command(Command::Tick, ctx);
-        let now = self.shell.clock.mono();
+        let now = self.now.mono;
         let retire_ms = self.shell.settings.retire_ms;
         let retire_at = self.live().and_then(|live| live.retire_at(retire_ms));
         if retire_at.is_some_and(|at| at <= now) {

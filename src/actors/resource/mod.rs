@@ -29,7 +29,7 @@ use super::messages::{Abandon, Call, Committed, EndWaits, Evict, Load, Reply, Re
 use super::persistence::{Left, Persistence};
 use super::registry::Registry;
 use super::shell::Shell;
-use crate::lock::{Command, LockState, ResourceName, Ticket};
+use crate::lock::{Command, LockState, Now, ResourceName, Ticket};
 use crate::store::{StoreError, StoredResource};
 use documents::Documents;
 use live::{Live, Resource};
@@ -49,6 +49,8 @@ pub struct ResourceActor {
     generation: u64,
     /// Of the store, when this actor was started. Memory of an earlier one must not be believed.
     incarnation: u64,
+    /// When the message in hand was taken up: one look at the clocks for everything that it sets off.
+    now: Now,
     shell: Arc<Shell>,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
@@ -70,6 +72,7 @@ impl ResourceActor {
             board,
             generation,
             incarnation,
+            now: shell.clock.now(),
             shell,
             registry,
             persistence,
@@ -82,6 +85,7 @@ impl ResourceActor {
         result: Result<Option<StoredResource>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
+        self.look_at_clocks();
         let Stage::Loading(calls) = std::mem::replace(&mut self.stage, Stage::Retired) else {
             return;
         };
@@ -105,7 +109,7 @@ impl ResourceActor {
 
     fn restore(&self, stored: StoredResource) -> Live {
         let terms = self.shell.terms();
-        let now = self.shell.clock.now();
+        let now = self.now;
         let leases_from = self.shell.leases_from().min(now.mono);
         let mut lock = stored.lock;
         if lock.head == Default::default() {
@@ -123,6 +127,11 @@ impl ResourceActor {
             documents: Documents::new(self.shell.clone(), stored.selectors),
         };
         Live::new(Some(resource), account)
+    }
+
+    /// To be called before anything that a message or the timer sets off.
+    fn look_at_clocks(&mut self) {
+        self.now = self.shell.clock.now();
     }
 
     /// Ends this actor's part: everything that is open gets `reply`, everything that comes gets
@@ -193,6 +202,7 @@ impl Handler<Call> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, call: Call, ctx: &mut Self::Context) {
+        self.look_at_clocks();
         if self.is_stale() {
             let _ = call.reply.send(Reply::Moved);
             return;
@@ -214,6 +224,7 @@ impl Handler<Vanished> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, msg: Vanished, ctx: &mut Self::Context) {
+        self.look_at_clocks();
         match &mut self.stage {
             Stage::Loading(calls) => calls.retain(|call| call.request != msg.request),
             Stage::Live(live) => {
@@ -235,6 +246,7 @@ impl Handler<Committed> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, msg: Committed, ctx: &mut Self::Context) {
+        self.look_at_clocks();
         if !self.is_stale() {
             self.committed(msg.seq, ctx);
             self.schedule(ctx);
@@ -266,6 +278,7 @@ impl Handler<EndWaits> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, _: EndWaits, ctx: &mut Self::Context) {
+        self.look_at_clocks();
         self.end_waits(ctx);
     }
 }

@@ -18,13 +18,17 @@ impl ResourceActor {
     }
 
     pub(super) fn apply(&mut self, command: Command) -> Option<Outcome> {
-        let (terms, now) = (self.shell.terms(), self.shell.clock.now());
+        let (terms, now) = (self.shell.terms(), self.now);
         let resource = self.resource()?;
         Some(resource.core.apply(&terms, now, command))
     }
 
     /// Turns the core's outcome into rows and replies.
     pub(super) fn settle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
+        if outcome.is_empty() {
+            // As after most deliveries. A reservation may have ended all the same.
+            return self.show();
+        }
         self.report(&outcome);
         let name = self.name.clone();
         let Some(id) = self.resource().map(|resource| resource.id.clone()) else {
@@ -164,7 +168,7 @@ impl ResourceActor {
         let seq = live.sent;
         if inline {
             live.committed = seq;
-            self.shell.metrics.store.inline_commits.inc();
+            self.shell.metrics.locks.stored_inline();
         }
         self.hold_or_deliver(replies, ctx);
         if send {

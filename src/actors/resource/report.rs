@@ -33,14 +33,14 @@ struct HeldLease {
 
 impl HeldLease {
     fn new(since: WallMillis, shell: Arc<Shell>) -> HeldLease {
-        shell.metrics.locks.held.inc();
+        shell.metrics.locks.holds();
         HeldLease { since, shell }
     }
 }
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        self.shell.metrics.locks.held.dec();
+        self.shell.metrics.locks.holds_no_more();
     }
 }
 
@@ -113,7 +113,7 @@ impl ResourceActor {
         }
         let step = Step {
             answers: &outcome.answers,
-            now: self.shell.clock.now(),
+            now: self.now,
         };
         let writer = Writer {
             actor_name: &self.name,
@@ -147,7 +147,7 @@ impl ResourceActor {
         let writer = Writer {
             actor_name: &self.name,
             shell: &self.shell,
-            now: self.shell.clock.mono(),
+            now: self.now.mono,
         };
         writer.write(Line {
             kind,
@@ -161,7 +161,7 @@ impl ResourceActor {
 
     /// The resource is gone, and with it whatever lease it had.
     pub(super) fn report_end_by_deletion(&mut self) {
-        let now = self.shell.clock.now();
+        let now = self.now;
         if let Stage::Live(live) = &mut self.stage {
             let account = std::mem::take(&mut live.account);
             if let Some(held) = &account.held {

@@ -17,7 +17,7 @@ use crate::store::{ResourceId, Snapshot, StoreError, StoredData};
 
 impl ResourceActor {
     pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
-        let now = self.shell.clock.mono();
+        let now = self.now.mono;
         let Some(live) = self.live() else {
             let _ = call.reply.send(Reply::Moved);
             return;
@@ -141,7 +141,7 @@ impl ResourceActor {
 
     /// How long a request may wait; `None` when there is no resource.
     pub(super) fn patience(&mut self, op: &Op) -> Option<Patience> {
-        let now = self.shell.clock.mono();
+        let now = self.now.mono;
         let server_wait = self.shell.settings.wait_ms;
         let timeout_waits = self.shell.terms().rules.timeout_is_wait;
         let timeout: Seconds = self.resource()?.core.timeout();
@@ -168,7 +168,7 @@ impl ResourceActor {
             reply,
             kind,
             caller,
-            since: self.shell.clock.mono(),
+            since: self.now.mono,
             permit: None,
         }
     }
@@ -366,6 +366,7 @@ impl ResourceActor {
         result: Result<Option<StoredData>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
+        self.look_at_clocks();
         let me = ctx.address().downgrade();
         let Some(live) = self.live() else {
             return;

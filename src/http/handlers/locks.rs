@@ -18,7 +18,7 @@ use crate::lock::{FencingToken, Owner};
 const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds}"#;
 
 /// What `?wait=` and `?queue=` say together.
-fn wait(query: &Query, worker: &Worker) -> Result<Wait, ApiError> {
+fn wait(query: &Query<'_>, worker: &Worker) -> Result<Wait, ApiError> {
     let wait = query.wait(worker.wait_max)?;
     match (query.flag("queue")?, wait) {
         (Some(false), Some(wait)) if !wait.is_zero() => Err(ApiError::Malformed(
