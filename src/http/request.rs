@@ -58,10 +58,19 @@ pub fn name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
     ResourceName::parse(&text).map_err(|error| malformed(&error.to_string()))
 }
 
+fn malformed_selector(why: &str) -> ApiError {
+    ApiError::Malformed(format!("The selector {why}."))
+}
+
 pub fn selector(req: &HttpRequest) -> Result<Selector, ApiError> {
-    let malformed = |why: &str| ApiError::Malformed(format!("The selector {why}."));
-    let text = decode_strictly(segment(req, 2)).map_err(malformed)?;
-    Selector::parse(&text).map_err(|error| malformed(&error.to_string()))
+    let text = decode_strictly(segment(req, 2)).map_err(malformed_selector)?;
+    Selector::parse(&text).map_err(|error| malformed_selector(&error.to_string()))
+}
+
+/// For routes whose path has a selector that they do not need; a malformed one is refused all the same.
+pub fn check_selector(req: &HttpRequest) -> Result<(), ApiError> {
+    let text = decode_strictly(segment(req, 2)).map_err(malformed_selector)?;
+    Selector::check(&text).map_err(|error| malformed_selector(&error.to_string()))
 }
 
 /// The ticket that the request presents. An empty header counts as none; of several the last one counts.

@@ -5,7 +5,6 @@ use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
 use super::errors::ApiError;
-use super::windows::Sight;
 use super::wire::{
     DataBody, ForcedBody, GrantedBody, QueuedBody, RenewedBody, Time, UnavailableBody, UnlockedBody,
 };
@@ -126,12 +125,6 @@ pub fn document(
         },
         data.len(),
     )
-}
-
-/// GET `lock=0`, seen through a window.
-pub fn seen(sight: &Sight, raw: bool) -> Response {
-    let selector = &sight.window.selector;
-    document(HttpResponse::Ok(), selector, &sight.document, raw)
 }
 
 /// GET `lock=0`.

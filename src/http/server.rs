@@ -23,10 +23,12 @@ use super::observe::{self, Observer, observe};
 use super::places::{Crowded, Place, Places};
 use super::policy::SharedPolicy;
 use super::refusal::{Early, Refusal};
+use super::respond::Response;
 use super::routes;
-use super::windows::{Sight, Windows};
+use super::windows::Windows;
+use crate::actors::messages::Document;
 use crate::actors::{Op, Reply, Router};
-use crate::lock::ResourceName;
+use crate::lock::{ResourceName, Selector};
 use crate::metrics::Metrics;
 
 /// How the HTTP side behaves.
@@ -71,16 +73,23 @@ impl Worker {
         Ok(reply)
     }
 
-    /// The document at this path, if it can be seen without asking its actor. `None`: ask.
+    /// What `show` makes of the document at this path, if it can be seen without asking its actor. `None`:
+    /// ask.
     ///
     /// The order of the three steps is a part of the argument in [`window`](crate::actors::window).
-    pub fn look(&self, path: &str) -> Result<Option<Sight>, ApiError> {
-        let Some(sight) = self.windows.look(path) else {
-            return Ok(None);
-        };
-        self.check_answer()?;
-        let incarnation = self.router.shell.incarnation();
-        Ok(Some(sight).filter(|sight| sight.window.is_of(incarnation)))
+    pub fn look(
+        &self,
+        path: &str,
+        show: impl FnOnce(&Selector, &Document) -> Response,
+    ) -> Option<Response> {
+        let seen = self.windows.look(path, |window, document| {
+            if let Err(error) = self.check_answer() {
+                return Some(Err(error));
+            }
+            let counts = window.is_of(self.router.shell.incarnation());
+            counts.then(|| show(&window.selector, document))
+        });
+        seen.flatten()
     }
 
     pub fn check_answer(&self) -> Result<(), ApiError> {

@@ -4,7 +4,7 @@
 //! look needs neither decoding nor a copy of it. Which window is a document's is not for this side to know:
 //! one that shows nothing is asked for again, by a message to the resource's actor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,27 +17,18 @@ const BYTES_MAX: usize = 16 << 20;
 /// nobody else keeps it any more.
 const ENTRY_BYTES: usize = 256;
 
-/// What was seen through a window.
-pub struct Sight {
-    pub window: Arc<Window>,
-    pub document: Arc<Document>,
-}
-
 #[derive(Default)]
 pub struct Windows {
     by_path: RefCell<HashMap<Box<str>, Arc<Window>>>,
-    bytes: std::cell::Cell<usize>,
+    bytes: Cell<usize>,
 }
 
 impl Windows {
-    /// What the document at this path shows, if it is known to show something.
-    pub fn look(&self, path: &str) -> Option<Sight> {
+    /// What `see` makes of the document at this path, if a window on it is known and shows something.
+    pub fn look<T>(&self, path: &str, see: impl FnOnce(&Window, &Document) -> T) -> Option<T> {
         let by_path = self.by_path.borrow();
         let window = by_path.get(path)?;
-        Some(Sight {
-            document: window.look()?,
-            window: window.clone(),
-        })
+        window.look(|document| see(window, document))
     }
 
     pub fn remember(&self, path: &str, window: Arc<Window>) {
@@ -63,6 +54,10 @@ mod tests {
     use crate::lock::Selector;
     use crate::store::ResourceId;
 
+    fn shows(windows: &Windows, path: &str) -> bool {
+        windows.look(path, |_, _| ()).is_some()
+    }
+
     fn shutter() -> Shutter {
         let shutter = Shutter::new(Selector::parse("s").unwrap(), 1);
         shutter.open(Document {
@@ -77,14 +72,14 @@ mod tests {
     fn a_later_window_takes_the_place_of_an_earlier_one() {
         let windows = Windows::default();
         let earlier = shutter();
-        assert!(windows.look("/resource/r/s").is_none());
+        assert!(!shows(&windows, "/resource/r/s"));
         windows.remember("/resource/r/s", earlier.window());
-        assert!(windows.look("/resource/r/s").is_some());
+        assert!(shows(&windows, "/resource/r/s"));
         drop(earlier);
-        assert!(windows.look("/resource/r/s").is_none());
+        assert!(!shows(&windows, "/resource/r/s"));
         let later = shutter();
         windows.remember("/resource/r/s", later.window());
-        assert!(windows.look("/resource/r/s").is_some());
+        assert!(shows(&windows, "/resource/r/s"));
     }
 
     #[test]
@@ -96,7 +91,7 @@ mod tests {
             windows.remember(&format!("{path}{number}"), shutter.window());
             assert!(windows.bytes.get() <= BYTES_MAX);
         }
-        assert!(windows.look(&format!("{path}9999")).is_some());
-        assert!(windows.look(&format!("{path}0")).is_none());
+        assert!(shows(&windows, &format!("{path}9999")));
+        assert!(!shows(&windows, &format!("{path}0")));
     }
 }

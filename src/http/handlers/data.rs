@@ -1,7 +1,7 @@
 //! Reading, writing and deleting the JSON document at a selector.
 
-use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
 
 use crate::actors::messages::Wait;
 use crate::actors::{Op, Reply};
@@ -47,9 +47,11 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
 async fn read(req: &HttpRequest, worker: &Worker, bearer: Bearer, raw: bool) -> Response {
     let path = req.uri().path();
     if bearer == Bearer::Nobody
-        && let Some(sight) = worker.look(path)?
+        && let Some(seen) = worker.look(path, |selector, document| {
+            respond::document(HttpResponse::Ok(), selector, document, raw)
+        })
     {
-        return respond::seen(&sight, raw);
+        return seen;
     }
     let (name, selector) = (name(req)?, selector(req)?);
     let op = Op::Read {
