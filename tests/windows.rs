@@ -29,6 +29,9 @@ struct Batching {
     committed: AtomicU64,
     /// How many of the next commits fail, their outcome unknown.
     failures: AtomicUsize,
+    /// How many commits were begun, and whether they are held up.
+    begun: AtomicUsize,
+    held_up: AtomicBool,
 }
 
 fn number(json: &[u8]) -> u64 {
@@ -46,8 +49,12 @@ impl Store for Batching {
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         // Room for others while the outcome is open.
         for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        while self.held_up.load(Ordering::SeqCst) {
             tokio::task::yield_now().await;
         }
         let fails = |n: usize| n.checked_sub(1);
@@ -380,5 +387,45 @@ fn a_resource_whose_document_nobody_looks_at_retires_and_shows_it_no_more() {
         }
         assert_eq!(window.look(|_| ()), None);
         assert_eq!(client.read().await, Some(1));
+    });
+}
+
+/// Neither to the read that comes while the deletion is being committed, nor to one after it.
+#[test]
+fn a_document_that_is_being_deleted_does_not_come_back_from_the_store() {
+    System::new().block_on(async {
+        let bed = Bed::new(1 << 20, 1).await;
+        let mut client = bed.client();
+        client.create().await;
+        client.write(1).await;
+        client.push_out().await;
+        // A new actor knows none of the documents.
+        while bed.shell.metrics.actors.retired.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let store = bed.store.clone();
+        let begun = store.begun.load(Ordering::SeqCst);
+        store.held_up.store(true, Ordering::SeqCst);
+        let deleter = bed.client();
+        let deleted = actix_rt::spawn(async move {
+            let delete = Op::DeleteSelector {
+                selector: selector("s"),
+                bearer: Bearer::Nobody,
+            };
+            deleter.delete(delete).await;
+        });
+        while store.begun.load(Ordering::SeqCst) == begun {
+            tokio::task::yield_now().await;
+        }
+        let mut reader = bed.client();
+        let read = actix_rt::spawn(async move { reader.read().await });
+        // Time to read the store, if it were read.
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        store.held_up.store(false, Ordering::SeqCst);
+        deleted.await.expect("deleted");
+        assert_eq!(read.await.expect("an answer"), None);
+        assert_eq!(client.read().await, None);
     });
 }

@@ -5,7 +5,7 @@
 //!
 //! One that was read without a ticket is shown in a [`Window`] as long as it is committed and in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use actix::WeakAddr;
@@ -53,6 +53,11 @@ pub struct Documents {
     /// How many waiting requests will need a selector's document.
     pins: HashMap<Selector, usize>,
     asked_back: usize,
+    /// Deleted by these commits, which the store may not have carried out yet: what it still has is not
+    /// to be read. Only where not every document is known.
+    deleted: HashMap<Selector, u64>,
+    /// Written or deleted while the store was read for them: what it returns is not to be believed.
+    overtaken: HashSet<Selector>,
 }
 
 impl Documents {
@@ -63,6 +68,8 @@ impl Documents {
             total,
             pins: HashMap::new(),
             asked_back: 0,
+            deleted: HashMap::new(),
+            overtaken: HashSet::new(),
         }
     }
 
@@ -75,6 +82,7 @@ impl Documents {
             Some(Cell { json: Some(_), .. }) => Known::Present,
             Some(_) => Known::Evicted,
             None if self.cells.len() == self.total => Known::Absent,
+            None if self.deleted.contains_key(selector) => Known::Absent,
             None => Known::Unknown,
         }
     }
@@ -144,8 +152,19 @@ impl Documents {
                 uuid::Uuid::new_v4().simple().to_string()
             }
         };
+        self.deleted.remove(selector);
         self.keep(selector, id.clone(), json.clone(), commit, me);
         DataRow { id, json }
+    }
+
+    /// This document is written or deleted while the store is being read for it.
+    pub fn overtake(&mut self, selector: &Selector) {
+        self.overtaken.insert(selector.clone());
+    }
+
+    /// The store was read for this document. Whether it changed meanwhile.
+    pub fn take_overtaken(&mut self, selector: &Selector) -> bool {
+        self.overtaken.remove(selector)
     }
 
     fn keep(
@@ -181,11 +200,15 @@ impl Documents {
         cell.shutter
     }
 
-    /// Deletes a document that exists; it must be [`Known::Present`] or [`Known::Evicted`].
-    pub fn delete(&mut self, selector: &Selector) {
+    /// Deletes a document that exists; it must be [`Known::Present`] or [`Known::Evicted`]. `commit` is the
+    /// commit that will delete it in the store.
+    pub fn delete(&mut self, selector: &Selector, commit: u64) {
         if self.cells.contains_key(selector) {
             self.forget(selector);
             self.total -= 1;
+            if self.cells.len() != self.total {
+                self.deleted.insert(selector.clone(), commit);
+            }
         }
     }
 
@@ -219,6 +242,7 @@ impl Documents {
 
     /// Lets go of what was asked back and is not needed any more.
     pub fn give_back(&mut self, committed: u64) {
+        self.deleted.retain(|_, commit| *commit > committed);
         if self.asked_back == 0 {
             return;
         }

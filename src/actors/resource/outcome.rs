@@ -91,6 +91,12 @@ impl ResourceActor {
         }
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
+        if let (Kind::Write(selector, _) | Kind::DeleteSelector(selector), Answer::Writable { .. }) =
+            (&kind, &answer)
+            && live.reading.contains_key(selector)
+        {
+            resource.documents.overtake(selector);
+        }
         Some(match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
                 let row = resource.documents.write(&selector, json, commit, me);
@@ -99,7 +105,7 @@ impl ResourceActor {
                 Reply::Written { token }
             }
             (Kind::DeleteSelector(selector), Answer::Writable { token }) => {
-                resource.documents.delete(&selector);
+                resource.documents.delete(&selector, commit);
                 snapshot.document(selector.clone(), None);
                 self.end_gets_of(&selector);
                 self.report_change(Happened::SelectorDeleted, &caller, token, Some(&selector));
@@ -168,6 +174,9 @@ impl ResourceActor {
         let seq = live.sent;
         if inline {
             live.committed = seq;
+            if let Some(resource) = &mut live.resource {
+                resource.documents.give_back(seq);
+            }
             self.shell.metrics.locks.stored_inline();
         }
         self.hold_or_deliver(replies, ctx);

@@ -372,6 +372,8 @@ impl ResourceActor {
             return;
         };
         let calls = live.reading.remove(selector).unwrap_or_default();
+        let resource = live.resource.as_mut();
+        let overtaken = resource.is_some_and(|r| r.documents.take_overtaken(selector));
         let data = match result {
             Ok(data) => data,
             Err(error) => {
@@ -381,9 +383,9 @@ impl ResourceActor {
                 return;
             }
         };
-        let same = live.resource.as_mut().filter(|resource| resource.id == *id);
-        let Some(resource) = same else {
-            // Deleted, and perhaps created anew, meanwhile.
+        let same = |resource: &&mut Resource| resource.id == *id && !overtaken;
+        let Some(resource) = live.resource.as_mut().filter(same) else {
+            // Changed, or its resource deleted and perhaps created anew, meanwhile.
             return calls.into_iter().for_each(|call| self.call(call, ctx));
         };
         if let Some(data) = data {
