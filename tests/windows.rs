@@ -382,7 +382,7 @@ fn a_resource_whose_document_nobody_looks_at_retires_and_shows_it_no_more() {
         client.write(1).await;
         client.read().await;
         let window = client.window.take().expect("a window");
-        while bed.shell.metrics.actors.retired.get() == 0 {
+        while bed.shell.metrics.actors.live.get() > 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(window.look(|_| ()), None);
@@ -400,7 +400,7 @@ fn a_document_that_is_being_deleted_does_not_come_back_from_the_store() {
         client.write(1).await;
         client.push_out().await;
         // A new actor knows none of the documents.
-        while bed.shell.metrics.actors.retired.get() == 0 {
+        while bed.shell.metrics.actors.live.get() > 0 {
             tokio::task::yield_now().await;
         }
         let store = bed.store.clone();
