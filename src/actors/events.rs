@@ -13,6 +13,7 @@ use log::Level;
 
 use super::caller::Caller;
 use crate::lock::{FencingToken, Millis, Owner, ResourceName, Selector};
+use crate::metrics::striped::Striped;
 
 /// How many lines may leave in one second.
 pub const LINES_PER_SECOND: u32 = 200;
@@ -133,7 +134,8 @@ impl fmt::Display for Event<'_> {
 pub struct EventLog {
     second: AtomicU64,
     written: AtomicU32,
-    hidden: [AtomicU64; NAMES.len()],
+    /// By thread: a busy server counts here with nearly every step.
+    hidden: Striped<[AtomicU64; NAMES.len()]>,
 }
 
 impl EventLog {
@@ -146,8 +148,12 @@ impl EventLog {
         if event.kind == Kind::ForcedOff || self.has_room(now) {
             log::log!(target: TARGET, level, "{event}");
         } else {
-            self.hidden[event.kind as usize].fetch_add(1, Ordering::Relaxed);
+            self.hide(event.kind, 1);
         }
+    }
+
+    fn hide(&self, kind: Kind, count: u64) {
+        self.hidden.mine()[kind as usize].fetch_add(count, Ordering::Relaxed);
     }
 
     fn has_room(&self, now: Millis) -> bool {
@@ -167,9 +173,16 @@ impl EventLog {
 
     /// How many events of which kind were not written since the last call, in words; `None`: all were.
     pub fn take_hidden(&self) -> Option<String> {
-        let counts = self.hidden.iter().map(|n| n.swap(0, Ordering::Relaxed));
-        let counts: Vec<String> = counts
-            .zip(NAMES)
+        let take = |at: usize| -> u64 {
+            let counts = self.hidden.all();
+            counts
+                .map(|counts| counts[at].swap(0, Ordering::Relaxed))
+                .sum()
+        };
+        let counts: Vec<String> = NAMES
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (take(at), name))
             .filter(|(n, _)| *n > 0)
             .map(|(n, name)| format!("{name}={n}"))
             .collect();
@@ -240,8 +253,8 @@ mod tests {
     #[test]
     fn what_was_not_shown_is_said_once() {
         let log = EventLog::default();
-        log.hidden[Kind::Granted as usize].store(3, Ordering::Relaxed);
-        log.hidden[Kind::Released as usize].store(2, Ordering::Relaxed);
+        log.hide(Kind::Granted, 3);
+        log.hide(Kind::Released, 2);
         assert_eq!(log.take_hidden().as_deref(), Some("granted=3 released=2"));
         assert_eq!(log.take_hidden(), None);
     }

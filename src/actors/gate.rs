@@ -1,7 +1,6 @@
 //! Whether this instance may answer requests for resources, and why not.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// Why requests for resources are refused with 503.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +16,17 @@ pub enum Closed {
     Stopping,
 }
 
+/// What an open gate has in the place of the reason.
+const OPEN: u8 = u8::MAX;
+
 impl Closed {
+    const ALL: [Closed; 4] = [
+        Closed::Starting,
+        Closed::Standby,
+        Closed::StoreAway,
+        Closed::Stopping,
+    ];
+
     /// The stable `code` of the error body.
     pub fn code(&self) -> &'static str {
         match self {
@@ -34,8 +43,11 @@ impl Closed {
 /// A store that several instances share adds a limit in time: the gate closes by itself when the last
 /// successful heartbeat was sent too long ago, on a clock that also runs while the machine is suspended,
 /// so that an instance that was paused past its lease answers nothing when it wakes up.
+///
+/// Every request looks at it twice, so that there is nothing in it to be locked.
 pub struct Gate {
-    closed: RwLock<Option<Closed>>,
+    /// A [`Closed`] by its number, or [`OPEN`].
+    closed: AtomicU8,
     draining: AtomicBool,
     stopping: AtomicBool,
     valid_until_ms: AtomicU64,
@@ -44,7 +56,7 @@ pub struct Gate {
 impl Default for Gate {
     fn default() -> Self {
         Gate {
-            closed: RwLock::new(Some(Closed::Starting)),
+            closed: AtomicU8::new(Closed::Starting as u8),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             valid_until_ms: AtomicU64::new(u64::MAX),
@@ -72,8 +84,10 @@ impl Gate {
     /// May an answer leave? Unlike [`Gate::check`] this lets the answers of a server that is shutting
     /// down through.
     pub fn check_answer(&self) -> Result<(), Closed> {
-        if let Some(closed) = &*self.closed.read().unwrap_or_else(PoisonError::into_inner) {
-            return Err(closed.clone());
+        let closed = self.closed.load(Ordering::Acquire);
+        if closed != OPEN {
+            let why = Closed::ALL.get(usize::from(closed));
+            return Err(why.cloned().unwrap_or(Closed::StoreAway));
         }
         let valid_until = self.valid_until_ms.load(Ordering::Acquire);
         if valid_until != u64::MAX && boottime_ms() >= valid_until {
@@ -83,15 +97,11 @@ impl Gate {
     }
 
     pub fn open(&self) {
-        self.set(None);
+        self.closed.store(OPEN, Ordering::Release);
     }
 
     pub fn close(&self, why: Closed) {
-        self.set(Some(why));
-    }
-
-    fn set(&self, closed: Option<Closed>) {
-        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = closed;
+        self.closed.store(why as u8, Ordering::Release);
     }
 
     /// Answers may leave until `boottime_ms` (see [`boottime_ms`]).
@@ -130,6 +140,15 @@ mod tests {
         assert_eq!(gate.check(), Err(Closed::Starting));
         gate.open();
         assert_eq!(gate.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_closed_gate_says_why() {
+        let gate = Gate::default();
+        for why in Closed::ALL {
+            gate.close(why.clone());
+            assert_eq!(gate.check_answer(), Err(why));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What handlers ask a resource, what it answers, and what the actors tell each other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, ArbiterHandle, Message};
@@ -10,6 +11,7 @@ use super::caller::Caller;
 use super::gate::Closed;
 use super::resource::ResourceActor;
 use super::sleepers::Sleeper;
+use super::window::Window;
 use crate::lock::command::HolderView;
 use crate::lock::{
     Answer, Bearer, FencingToken, IdempotencyKey, Owner, RequestId, ResourceName, Seconds,
@@ -116,6 +118,8 @@ pub enum Reply {
         document: Document,
         /// The live ticket that was presented, and its lease's token if it holds.
         ticket: Option<(Ticket, Option<FencingToken>)>,
+        /// Where to look from now on, if there is a window.
+        window: Option<Arc<Window>>,
     },
     /// What the lock said.
     Lock(Answer),

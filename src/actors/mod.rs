@@ -20,6 +20,7 @@
 //! | `caller` | who sent a request, for those lines |
 //! | `listing` | pages of resources: committed rows overlaid by what live actors know |
 //! | `board` | what a live resource shows of itself without being asked |
+//! | `window` | what a live resource shows of a document without being asked |
 //! | `budget` | how much data all resources together keep in memory |
 //! | `router` | how an HTTP worker reaches a resource: cached addresses, retries of `Moved` |
 
@@ -37,6 +38,7 @@ pub mod resource;
 pub mod router;
 pub mod shell;
 pub mod sleepers;
+pub mod window;
 
 pub use caller::Caller;
 pub use gate::{Closed, Gate};

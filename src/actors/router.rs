@@ -3,8 +3,9 @@
 //! The registry knows every address; each worker remembers some of them (weakly, so that a remembered
 //! address keeps no actor alive) to spare the registry's thread a message per request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,8 @@ use crate::lock::{RequestId, ResourceName};
 
 /// Addresses a worker remembers; past that it forgets them all.
 const REMEMBERED_MAX: usize = 65_536;
+/// Request numbers that a worker takes at once.
+const NUMBERS_AT_ONCE: u64 = 1024;
 /// How often a request asks for a new address before it gives up.
 const MOVES_MAX: usize = 16;
 /// Pause between two looks for addresses of actors that have retired.
@@ -38,6 +41,8 @@ pub struct Router {
     pub(super) persistence: Addr<Persistence>,
     remembered: Rc<Remembered>,
     in_flight: Arc<AtomicUsize>,
+    /// Numbers for requests to come, so that workers do not fight over the count of all.
+    numbers: Cell<Range<RequestId>>,
 }
 
 /// Tells the actor when the request's future is dropped before it took its reply: the client is gone.
@@ -74,7 +79,19 @@ impl Router {
             registry,
             persistence,
             remembered,
+            numbers: Cell::new(0..0),
         }
+    }
+
+    fn next_request(&self) -> RequestId {
+        let mut numbers = self.numbers.take();
+        let next = numbers.next().unwrap_or_else(|| {
+            let first = self.shell.next_requests(NUMBERS_AT_ONCE);
+            numbers = first + 1..first + NUMBERS_AT_ONCE;
+            first
+        });
+        self.numbers.set(numbers);
+        next
     }
 
     /// Sends one request and waits for its reply. Dropping the future withdraws the request.
@@ -99,7 +116,7 @@ impl Router {
         caller: Caller,
     ) -> Reply {
         let (reply, answer) = oneshot::channel();
-        let request = self.shell.next_request();
+        let request = self.next_request();
         let call = Call {
             request,
             op,

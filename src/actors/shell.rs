@@ -134,9 +134,9 @@ impl Shell {
         self.php.store(profile == Profile::Php, Ordering::Release);
     }
 
-    /// A number that no other request of this process has.
-    pub fn next_request(&self) -> RequestId {
-        self.requests.fetch_add(1, Ordering::Relaxed)
+    /// Numbers that no other request of this process has: this one and the `count - 1` after it.
+    pub fn next_requests(&self, count: u64) -> RequestId {
+        self.requests.fetch_add(count, Ordering::Relaxed)
     }
 
     /// A ticket from a cryptographic generator that the operating system seeds.

@@ -20,14 +20,14 @@ pub struct HeldLease {
 
 impl HeldLease {
     pub fn new(since: WallMillis, shell: Arc<Shell>) -> HeldLease {
-        shell.metrics.locks.held.inc();
+        shell.metrics.locks.holds();
         HeldLease { since, shell }
     }
 }
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        self.shell.metrics.locks.held.dec();
+        self.shell.metrics.locks.holds_no_more();
     }
 }
 

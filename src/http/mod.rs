@@ -18,6 +18,7 @@
 //! | `front` | around every route: rate limit, connections that are to close |
 //! | `limit` | the rate limit's counters |
 //! | `client` | the client's address behind proxies |
+//! | `windows` | documents that a worker reads without asking their actors |
 //! | `policy` | what may change while the server runs |
 //! | `tls` | TLS, and replacing its certificate |
 
@@ -38,4 +39,5 @@ pub mod respond;
 pub mod routes;
 pub mod server;
 pub mod tls;
+pub mod windows;
 pub mod wire;

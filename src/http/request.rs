@@ -1,5 +1,6 @@
 //! What clients send, parsed strictly: names, query, headers, bodies.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -32,7 +33,7 @@ pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<()
 
 /// Percent-decoding that never guesses: an invalid escape or invalid UTF-8 is an error, so that two
 /// different byte strings never become one name.
-pub fn decode_strictly(text: &str) -> Result<String, &'static str> {
+pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         let digits = rest.get(at + 1..at + 3);
@@ -43,7 +44,6 @@ pub fn decode_strictly(text: &str) -> Result<String, &'static str> {
     }
     percent_decode_str(text)
         .decode_utf8()
-        .map(|decoded| decoded.into_owned())
         .map_err(|_| "is not valid UTF-8")
 }
 
@@ -58,10 +58,19 @@ pub fn name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
     ResourceName::parse(&text).map_err(|error| malformed(&error.to_string()))
 }
 
+fn malformed_selector(why: &str) -> ApiError {
+    ApiError::Malformed(format!("The selector {why}."))
+}
+
 pub fn selector(req: &HttpRequest) -> Result<Selector, ApiError> {
-    let malformed = |why: &str| ApiError::Malformed(format!("The selector {why}."));
-    let text = decode_strictly(segment(req, 2)).map_err(malformed)?;
-    Selector::parse(&text).map_err(|error| malformed(&error.to_string()))
+    let text = decode_strictly(segment(req, 2)).map_err(malformed_selector)?;
+    Selector::parse(&text).map_err(|error| malformed_selector(&error.to_string()))
+}
+
+/// For routes whose path has a selector that they do not need; a malformed one is refused all the same.
+pub fn check_selector(req: &HttpRequest) -> Result<(), ApiError> {
+    let text = decode_strictly(segment(req, 2)).map_err(malformed_selector)?;
+    Selector::check(&text).map_err(|error| malformed_selector(&error.to_string()))
 }
 
 /// The ticket that the request presents. An empty header counts as none; of several the last one counts.
@@ -88,29 +97,35 @@ pub fn idempotency_key(req: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiE
     })
 }
 
-/// The query, decoded. Parameters that nobody asks for are ignored; of several the last one counts.
-pub struct Query(Vec<(String, String)>);
+fn decode_query(text: &str) -> Result<Cow<'_, str>, ApiError> {
+    let decoded = if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        decode_strictly(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
+    } else {
+        decode_strictly(text)
+    };
+    decoded.map_err(|why| ApiError::Malformed(format!("The query {why}.")))
+}
 
-impl Query {
-    pub fn of(req: &HttpRequest) -> Result<Query, ApiError> {
-        let decode = |text: &str| {
-            decode_strictly(&text.replace('+', " "))
-                .map_err(|why| ApiError::Malformed(format!("The query {why}.")))
-        };
+/// The query, decoded. Parameters that nobody asks for are ignored; of several the last one counts.
+pub struct Query<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
+
+impl Query<'_> {
+    pub fn of(req: &HttpRequest) -> Result<Query<'_>, ApiError> {
         let pairs = req
             .query_string()
             .split('&')
             .filter(|pair| !pair.is_empty());
         let decoded = pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
+            Ok((decode_query(name)?, decode_query(value)?))
         });
         decoded.collect::<Result<_, _>>().map(Query)
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
         let last = self.0.iter().rev().find(|(key, _)| key == name);
-        last.map(|(_, value)| value.as_str())
+        last.map(|(_, value)| &**value)
     }
 
     /// `0`, `1`, `true` or `false`.

@@ -23,9 +23,12 @@ use super::observe::{self, Observer, observe};
 use super::places::{Crowded, Place, Places};
 use super::policy::SharedPolicy;
 use super::refusal::{Early, Refusal};
+use super::respond::Response;
 use super::routes;
+use super::windows::Windows;
+use crate::actors::messages::Document;
 use crate::actors::{Op, Reply, Router};
-use crate::lock::ResourceName;
+use crate::lock::{ResourceName, Selector};
 use crate::metrics::Metrics;
 
 /// How the HTTP side behaves.
@@ -53,6 +56,7 @@ pub struct Worker {
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
     pub wait_max: Duration,
+    pub windows: Windows,
 }
 
 impl Worker {
@@ -67,6 +71,25 @@ impl Worker {
         let reply = self.router.ask(name, op, caller).await;
         self.check_answer()?;
         Ok(reply)
+    }
+
+    /// What `show` makes of the document at this path, if it can be seen without asking its actor. `None`:
+    /// ask.
+    ///
+    /// The order of the three steps is a part of the argument in [`window`](crate::actors::window).
+    pub fn look(
+        &self,
+        path: &str,
+        show: impl FnOnce(&Selector, &Document) -> Response,
+    ) -> Option<Response> {
+        let seen = self.windows.look(path, |window, document| {
+            if let Err(error) = self.check_answer() {
+                return Some(Err(error));
+            }
+            let counts = window.is_of(self.router.shell.incarnation());
+            counts.then(|| show(&window.selector, document))
+        });
+        seen.flatten()
     }
 
     pub fn check_answer(&self) -> Result<(), ApiError> {
@@ -236,6 +259,7 @@ pub fn run(
             body_bytes_max: limits.body_bytes_max,
             body_timeout: limits.body_timeout,
             wait_max: limits.wait_max,
+            windows: Windows::default(),
         };
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);

@@ -225,6 +225,13 @@ pub struct Outcome {
     pub events: Vec<Event>,
 }
 
+impl Outcome {
+    /// Nobody is answered and nothing has to be stored or told.
+    pub fn is_empty(&self) -> bool {
+        self.answers.is_empty() && self.changes.is_empty() && self.events.is_empty()
+    }
+}
+
 /// Something worth a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

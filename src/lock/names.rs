@@ -97,6 +97,11 @@ macro_rules! name_type {
                 Ok(Self(Arc::from(text)))
             }
 
+            /// Whether [`Self::parse`] would take it.
+            pub fn check(text: &str) -> Result<(), NameError> {
+                check_name(text)
+            }
+
             pub fn as_str(&self) -> &str {
                 &self.0
             }

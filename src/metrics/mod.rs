@@ -5,10 +5,14 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `mod` | locks, actors, store: one set per server |
+//! | `mod` | actors and store: one set per server |
+//! | `locks` | what became of locks, counted by each thread for itself |
 //! | `requests` | requests by route, one set per HTTP worker, so that counting them shares nothing |
+//! | `striped` | numbers of which each thread has its own |
 
+pub mod locks;
 pub mod requests;
+pub mod striped;
 
 use std::sync::Arc;
 
@@ -17,8 +21,8 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::lock::{EndReason, Millis};
 use crate::store::StoreError;
+use locks::LockMetrics;
 use requests::Requests;
 
 /// What all names start with.
@@ -26,14 +30,6 @@ const PREFIX: &str = "resource_server_";
 /// Why a metric that cannot be registered is a mistake in this file and nothing else.
 const SOUND: &str = "each metric is named once and well";
 
-/// From one millisecond (the actors' clock counts those) to what only a forgotten lock reaches.
-const WAIT_SECONDS: &[f64] = &[
-    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-];
-const HELD_SECONDS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0,
-    86400.0,
-];
 const COMMIT_SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
@@ -44,25 +40,10 @@ const BATCH_SIZES: &[f64] = &[
 /// One per server.
 pub struct Metrics {
     registry: Registry,
-    pub locks: LockMetrics,
+    pub locks: Arc<LockMetrics>,
     pub actors: ActorMetrics,
     pub store: StoreMetrics,
     now: NowMetrics,
-}
-
-/// What became of locks.
-pub struct LockMetrics {
-    grants: IntCounter,
-    wait_seconds: Histogram,
-    held_seconds: Histogram,
-    released: IntCounter,
-    expired: IntCounter,
-    forced_off: IntCounter,
-    deleted: IntCounter,
-    taken_back: IntCounter,
-    waiters_dropped: IntCounter,
-    /// Leases that live actors know of, and those of sleeping resources.
-    pub held: IntGauge,
 }
 
 /// How many resources are in memory.
@@ -78,8 +59,6 @@ pub struct StoreMetrics {
     batch_snapshots: Histogram,
     batch_rows: Histogram,
     commit_seconds: Histogram,
-    /// Commits that needed no batch, because the store never waits.
-    pub inline_commits: IntCounter,
     /// Resources whose changes wait for the next batch, and those in the batch under way.
     pub queue: IntGauge,
     pub in_flight: IntGauge,
@@ -146,8 +125,11 @@ impl Metrics {
         let registry = Registry::new();
         let make = Maker(&registry);
         build_info(&registry, store);
+        let locks = Arc::new(LockMetrics::default());
+        let collector = locks::Collected::new(locks.clone(), PREFIX);
+        registry.register(Box::new(collector)).expect(SOUND);
         Metrics {
-            locks: LockMetrics::new(&make),
+            locks,
             actors: ActorMetrics {
                 live: make.gauge("actors_live", "Resources in memory."),
                 asleep: make.gauge(
@@ -199,66 +181,6 @@ fn build_info(registry: &Registry, store: &str) {
     registry.register(Box::new(info)).expect(SOUND);
 }
 
-impl LockMetrics {
-    fn new(make: &Maker) -> LockMetrics {
-        let ends = make.counters("lock_ends_total", "Leases that ended, by reason.", "reason");
-        LockMetrics {
-            grants: make.counter("lock_grants_total", "Leases granted."),
-            wait_seconds: make.histogram(
-                "lock_wait_seconds",
-                "From the first request of a ticket to its lease; 0 where the lock was free.",
-                WAIT_SECONDS,
-            ),
-            held_seconds: make.histogram(
-                "lock_held_seconds",
-                "From a lease's grant to its end.",
-                HELD_SECONDS,
-            ),
-            released: ends.with_label_values(&["released"]),
-            expired: ends.with_label_values(&["expired"]),
-            forced_off: ends.with_label_values(&["forced_off"]),
-            deleted: ends.with_label_values(&["deleted"]),
-            taken_back: make.counter(
-                "lock_grants_taken_back_total",
-                "Grants whose client was gone before it was told.",
-            ),
-            waiters_dropped: make.counter(
-                "waiters_dropped_total",
-                "Waiting tickets that were not presented for TICKET_TTL_SECONDS.",
-            ),
-            held: make.gauge("locks_held", "Leases that resources in memory know of."),
-        }
-    }
-
-    pub fn granted(&self, waited: Millis) {
-        self.grants.inc();
-        self.wait_seconds.observe(waited as f64 / 1000.0);
-    }
-
-    pub fn ended(&self, reason: EndReason, held: Millis) {
-        match reason {
-            EndReason::Released => self.released.inc(),
-            EndReason::Expired => self.expired.inc(),
-            EndReason::ForcedOff => self.forced_off.inc(),
-        }
-        self.held_seconds.observe(held as f64 / 1000.0);
-    }
-
-    /// The resource was deleted by its holder.
-    pub fn deleted(&self, held: Millis) {
-        self.deleted.inc();
-        self.held_seconds.observe(held as f64 / 1000.0);
-    }
-
-    pub fn taken_back(&self) {
-        self.taken_back.inc();
-    }
-
-    pub fn waiter_dropped(&self) {
-        self.waiters_dropped.inc();
-    }
-}
-
 impl StoreMetrics {
     fn new(make: &Maker) -> StoreMetrics {
         let errors = make.counters(
@@ -284,10 +206,6 @@ impl StoreMetrics {
                 "commit_seconds",
                 "Time of one transaction, failed ones included.",
                 COMMIT_SECONDS,
-            ),
-            inline_commits: make.counter(
-                "commits_inline_total",
-                "Changes stored without a transaction of their own (memory store).",
             ),
             queue: make.gauge(
                 "persistence_queue_resources",
@@ -351,6 +269,7 @@ impl NowMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::EndReason;
 
     fn text(metrics: &Metrics) -> String {
         let now = Now {

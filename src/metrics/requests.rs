@@ -115,16 +115,7 @@ impl Requests {
         routes: &'static [&'static str],
         codes: &'static [&'static str],
     ) -> Requests {
-        let desc = |name: &str, help: &str, labels: &[&str]| {
-            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-            Desc::new(
-                format!("{prefix}{name}"),
-                help.to_owned(),
-                labels,
-                Default::default(),
-            )
-            .expect(super::SOUND)
-        };
+        let desc = |name, help, labels| describe(prefix, name, help, labels);
         Requests {
             routes,
             codes,
@@ -196,7 +187,8 @@ impl Requests {
             let route = self.routes[series / CLASSES.len()];
             let class = CLASSES[series % CLASSES.len()];
             let mut metric = Metric::from_label(labels(&[("route", route), ("class", class)]));
-            metric.set_histogram(histogram(counts, nanos[series]));
+            let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6);
+            metric.set_histogram(histogram(bounds, counts, nanos[series] as f64 / 1e9));
             metrics.push(metric);
         }
         family(&self.latencies, MetricType::HISTOGRAM, metrics)
@@ -240,7 +232,7 @@ fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
     pairs.iter().map(pair).collect()
 }
 
-fn counter(pairs: &[(&str, &str)], n: u64) -> Metric {
+pub(super) fn counter(pairs: &[(&str, &str)], n: u64) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(n as f64);
     let mut metric = Metric::from_label(labels(pairs));
@@ -248,24 +240,32 @@ fn counter(pairs: &[(&str, &str)], n: u64) -> Metric {
     metric
 }
 
-fn histogram(counts: &[u64], nanos: u64) -> Histogram {
+/// `counts` has one more than `bounds`, for what is above the last; `sum` in the bounds' unit.
+pub(super) fn histogram(bounds: impl Iterator<Item = f64>, counts: &[u64], sum: f64) -> Histogram {
     let mut so_far = 0;
-    let mut buckets = Vec::with_capacity(BOUNDS_US.len());
-    for (bound, n) in BOUNDS_US.iter().zip(counts) {
+    let mut buckets = Vec::with_capacity(counts.len());
+    for (bound, n) in bounds.zip(counts) {
         so_far += n;
         let mut bucket = Bucket::default();
         bucket.set_cumulative_count(so_far);
-        bucket.set_upper_bound(*bound as f64 / 1e6);
+        bucket.set_upper_bound(bound);
         buckets.push(bucket);
     }
     let mut histogram = Histogram::default();
     histogram.set_sample_count(counts.iter().sum());
-    histogram.set_sample_sum(nanos as f64 / 1e9);
+    histogram.set_sample_sum(sum);
     histogram.set_bucket(buckets);
     histogram
 }
 
-fn family(desc: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+/// A family of metrics whose name begins with `prefix`.
+pub(super) fn describe(prefix: &str, name: &str, help: &str, labels: &[&str]) -> Desc {
+    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+    let name = format!("{prefix}{name}");
+    Desc::new(name, help.to_owned(), labels, Default::default()).expect(super::SOUND)
+}
+
+pub(super) fn family(desc: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(desc.fq_name.clone());
     family.set_help(desc.help.clone());

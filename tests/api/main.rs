@@ -26,6 +26,7 @@ mod lock;
 mod names;
 mod php_profile;
 mod put;
+mod reading;
 mod renew;
 mod restart;
 mod sleep;

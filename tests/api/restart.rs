@@ -47,6 +47,18 @@ durable_tests! {
         app.read("printer/never").refused(404, "selector_unknown");
     }
 
+    /// Whether or not the worker has to ask the resource's actor: the second look of each connection needs not.
+    fn a_document_that_was_read_is_what_was_written_last(store) {
+        let mut app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        for written in ["1", "2", "3"] {
+            app.put("printer/s", written).expect(204);
+            assert_eq!([app.data("printer/s"), app.data("printer/s")], [written, written]);
+            app.restart_with(&[]);
+            assert_eq!([app.data("printer/s"), app.data("printer/s")], [written, written]);
+        }
+    }
+
     fn the_holder_still_holds(store) {
         let mut app = Server::start(store);
         app.create("printer", 0).expect(201);

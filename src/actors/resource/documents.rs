@@ -2,8 +2,10 @@
 //!
 //! A document loads on first use and leaves when all resources together keep more than the budget; it
 //! stays while its write is not committed or a request that will need it waits.
+//!
+//! One that was read without a ticket is shown in a [`Window`] as long as it is committed and in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use actix::WeakAddr;
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use super::ResourceActor;
 use crate::actors::messages::{Document, Evict};
 use crate::actors::shell::Shell;
+use crate::actors::window::{Shutter, Window};
 use crate::lock::Selector;
 use crate::store::snapshot::DataRow;
 use crate::store::{ResourceId, StoredData};
@@ -38,6 +41,8 @@ struct Cell {
     written_by: u64,
     /// Asked back by the budget while it was needed: leaves as soon as it may.
     asked_back: bool,
+    /// Of the window that readers look through; `None` until one asked.
+    shutter: Option<Shutter>,
 }
 
 pub struct Documents {
@@ -48,6 +53,11 @@ pub struct Documents {
     /// How many waiting requests will need a selector's document.
     pins: HashMap<Selector, usize>,
     asked_back: usize,
+    /// Deleted by these commits, which the store may not have carried out yet: what it still has is not
+    /// to be read. Only where not every document is known.
+    deleted: HashMap<Selector, u64>,
+    /// Written or deleted while the store was read for them: what it returns is not to be believed.
+    overtaken: HashSet<Selector>,
 }
 
 impl Documents {
@@ -58,6 +68,8 @@ impl Documents {
             total,
             pins: HashMap::new(),
             asked_back: 0,
+            deleted: HashMap::new(),
+            overtaken: HashSet::new(),
         }
     }
 
@@ -70,6 +82,7 @@ impl Documents {
             Some(Cell { json: Some(_), .. }) => Known::Present,
             Some(_) => Known::Evicted,
             None if self.cells.len() == self.total => Known::Absent,
+            None if self.deleted.contains_key(selector) => Known::Absent,
             None => Known::Unknown,
         }
     }
@@ -82,6 +95,39 @@ impl Documents {
             resource: resource.clone(),
             json: cell.json.clone()?,
         })
+    }
+
+    /// The window on a document that is in memory and committed, open. `incarnation`: the actor's.
+    pub fn window(
+        &mut self,
+        selector: &Selector,
+        resource: &ResourceId,
+        incarnation: u64,
+        committed: u64,
+    ) -> Option<Arc<Window>> {
+        let cell = self.cells.get_mut(selector)?;
+        let json = cell
+            .json
+            .as_ref()
+            .filter(|_| cell.written_by <= committed)?;
+        let shutter = cell
+            .shutter
+            .get_or_insert_with(|| Shutter::new(selector.clone(), incarnation));
+        if !shutter.is_open() {
+            shutter.open(Document {
+                id: cell.id.clone(),
+                resource: resource.clone(),
+                json: json.clone(),
+            });
+        }
+        Some(shutter.window())
+    }
+
+    /// Whether somebody looked through a window since this was asked last.
+    pub fn take_looked(&self) -> bool {
+        let shutters = self.cells.values().filter_map(|cell| cell.shutter.as_ref());
+        // All of them are asked.
+        shutters.fold(false, |looked, shutter| shutter.take_looked() | looked)
     }
 
     /// A document was read from the store. One that was written meanwhile is newer and stays.
@@ -106,8 +152,19 @@ impl Documents {
                 uuid::Uuid::new_v4().simple().to_string()
             }
         };
+        self.deleted.remove(selector);
         self.keep(selector, id.clone(), json.clone(), commit, me);
         DataRow { id, json }
+    }
+
+    /// This document is written or deleted while the store is being read for it.
+    pub fn overtake(&mut self, selector: &Selector) {
+        self.overtaken.insert(selector.clone());
+    }
+
+    /// The store was read for this document. Whether it changed meanwhile.
+    pub fn take_overtaken(&mut self, selector: &Selector) -> bool {
+        self.overtaken.remove(selector)
     }
 
     fn keep(
@@ -118,7 +175,8 @@ impl Documents {
         written_by: u64,
         me: WeakAddr<ResourceActor>,
     ) {
-        self.forget(selector);
+        // Whoever remembers the window will find it open again, once the document is committed and read.
+        let shutter = self.forget(selector);
         let stamp = self.shell.budget.enter(me, selector.clone(), json.len());
         let cell = Cell {
             id,
@@ -126,25 +184,31 @@ impl Documents {
             stamp,
             written_by,
             asked_back: false,
+            shutter,
         };
         self.cells.insert(selector.clone(), cell);
     }
 
-    /// Takes a cell out of memory and out of the budget.
-    fn forget(&mut self, selector: &Selector) {
-        if let Some(cell) = self.cells.remove(selector) {
-            self.asked_back -= usize::from(cell.asked_back);
-            if let Some(json) = cell.json {
-                self.shell.budget.leave(cell.stamp, json.len());
-            }
+    /// Takes a cell out of memory and out of the budget. Returns its shutter, closed.
+    fn forget(&mut self, selector: &Selector) -> Option<Shutter> {
+        let cell = self.cells.remove(selector)?;
+        cell.shutter.iter().for_each(Shutter::close);
+        self.asked_back -= usize::from(cell.asked_back);
+        if let Some(json) = cell.json {
+            self.shell.budget.leave(cell.stamp, json.len());
         }
+        cell.shutter
     }
 
-    /// Deletes a document that exists; it must be [`Known::Present`] or [`Known::Evicted`].
-    pub fn delete(&mut self, selector: &Selector) {
+    /// Deletes a document that exists; it must be [`Known::Present`] or [`Known::Evicted`]. `commit` is the
+    /// commit that will delete it in the store.
+    pub fn delete(&mut self, selector: &Selector, commit: u64) {
         if self.cells.contains_key(selector) {
             self.forget(selector);
             self.total -= 1;
+            if self.cells.len() != self.total {
+                self.deleted.insert(selector.clone(), commit);
+            }
         }
     }
 
@@ -178,6 +242,7 @@ impl Documents {
 
     /// Lets go of what was asked back and is not needed any more.
     pub fn give_back(&mut self, committed: u64) {
+        self.deleted.retain(|_, commit| *commit > committed);
         if self.asked_back == 0 {
             return;
         }
@@ -186,6 +251,7 @@ impl Documents {
             if cell.asked_back && !needed {
                 cell.asked_back = false;
                 self.asked_back -= 1;
+                cell.shutter.iter().for_each(Shutter::close);
                 if let Some(json) = cell.json.take() {
                     self.shell.budget.leave(cell.stamp, json.len());
                 }

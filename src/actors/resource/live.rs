@@ -140,6 +140,12 @@ impl Live {
         }
     }
 
+    /// Whether somebody looked through a window on its data since this was asked last.
+    fn is_looked_at(&self) -> bool {
+        let resource = self.resource.as_ref();
+        resource.is_some_and(|resource| resource.documents.take_looked())
+    }
+
     /// When this actor may retire, if it is idle: its lock is free, or held by somebody who is quiet.
     pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
         let busy = !self.open.is_empty() || !self.unsettled.is_empty() || !self.reading.is_empty();
@@ -198,7 +204,7 @@ impl ResourceActor {
     /// Sees to it that the actor wakes up for the core's next deadline, or to retire. A timer that fires
     /// too early does no harm, so one that is early enough is left alone.
     pub(super) fn schedule(&mut self, ctx: &mut Context<Self>) {
-        let now = self.shell.clock.mono();
+        let now = self.now.mono;
         let retire_ms = self.shell.settings.retire_ms;
         let Some(live) = self.live() else {
             return;
@@ -217,6 +223,7 @@ impl ResourceActor {
     }
 
     fn woken(&mut self, ctx: &mut Context<Self>) {
+        self.look_at_clocks();
         if let Some(live) = self.live() {
             live.timer = None;
         }
@@ -224,11 +231,14 @@ impl ResourceActor {
             return self.retire(&Reply::Closed(Closed::StoreAway), ctx);
         }
         self.command(Command::Tick, ctx);
-        let now = self.shell.clock.mono();
+        let now = self.now.mono;
         let retire_ms = self.shell.settings.retire_ms;
         let retire_at = self.live().and_then(|live| live.retire_at(retire_ms));
         if retire_at.is_some_and(|at| at <= now) {
-            return self.leave_memory(ctx);
+            match self.live().filter(|live| live.is_looked_at()) {
+                Some(live) => live.last_active = now,
+                None => return self.leave_memory(ctx),
+            }
         }
         self.schedule(ctx);
     }

@@ -33,7 +33,7 @@ use super::persistence::{Left, Persistence};
 use super::registry::Registry;
 use super::shell::Shell;
 use super::sleepers::Sleeper;
-use crate::lock::{Command, LockState, Millis, RequestId, ResourceName, Ticket};
+use crate::lock::{Command, LockState, Millis, Now, RequestId, ResourceName, Ticket};
 use crate::store::{StoreError, StoredResource};
 use documents::Documents;
 use live::{Live, Resource};
@@ -86,6 +86,8 @@ pub struct ResourceActor {
     generation: u64,
     /// Of the store, when this actor was started. Memory of an earlier one must not be believed.
     incarnation: u64,
+    /// When the message in hand was taken up: one look at the clocks for everything that it sets off.
+    now: Now,
     shell: Arc<Shell>,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
@@ -111,6 +113,7 @@ impl ResourceActor {
             board: origin.board,
             generation: origin.generation,
             incarnation: origin.incarnation,
+            now: shell.clock.now(),
             shell,
             registry,
             persistence,
@@ -123,6 +126,7 @@ impl ResourceActor {
         result: Result<Option<StoredResource>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
+        self.look_at_clocks();
         let Stage::Loading(loading) = std::mem::replace(&mut self.stage, Stage::Retired) else {
             return;
         };
@@ -151,7 +155,7 @@ impl ResourceActor {
     /// The resource as it was stored. Its lease goes on as its sleeper says, if it slept.
     fn restore(&self, stored: StoredResource, sleeper: Option<Sleeper>) -> Live {
         let terms = self.shell.terms();
-        let now = self.shell.clock.now();
+        let now = self.now;
         let leases_from = self.shell.leases_from().min(now.mono);
         let mut lock = stored.lock;
         if lock.head == Default::default() {
@@ -174,6 +178,11 @@ impl ResourceActor {
         Live::new(Some(resource), account)
     }
 
+    /// To be called before anything that a message or the timer sets off.
+    fn look_at_clocks(&mut self) {
+        self.now = self.shell.clock.now();
+    }
+
     /// Ends this actor's part: everything that is open gets `reply`, everything that comes gets
     /// [`Reply::Moved`].
     fn retire(&mut self, reply: &Reply, ctx: &mut Context<Self>) {
@@ -184,6 +193,8 @@ impl ResourceActor {
                 live.answer_all(reply);
                 self.board.show_absent();
                 self.shell.metrics.actors.retired.inc();
+                // Its windows close before a successor can start.
+                drop(live);
                 self.leave_registry(None);
             }
             Stage::Retired => {}
@@ -269,6 +280,7 @@ impl Handler<Call> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, call: Call, ctx: &mut Self::Context) {
+        self.look_at_clocks();
         if self.is_stale() {
             let _ = call.reply.send(Reply::Moved);
             return;
@@ -290,6 +302,7 @@ impl Handler<Vanished> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, msg: Vanished, ctx: &mut Self::Context) {
+        self.look_at_clocks();
         match &mut self.stage {
             Stage::Loading(loading) => loading.vanish(msg.request),
             Stage::Live(live) => {
@@ -314,6 +327,7 @@ impl Handler<Committed> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, msg: Committed, ctx: &mut Self::Context) {
+        self.look_at_clocks();
         if !self.is_stale() {
             self.committed(msg.seq, ctx);
             self.schedule(ctx);
@@ -345,6 +359,7 @@ impl Handler<EndWaits> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, _: EndWaits, ctx: &mut Self::Context) {
+        self.look_at_clocks();
         self.end_waits(ctx);
     }
 }

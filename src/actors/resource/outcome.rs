@@ -19,13 +19,17 @@ impl ResourceActor {
     }
 
     pub(super) fn apply(&mut self, command: Command) -> Option<Outcome> {
-        let (terms, now) = (self.shell.terms(), self.shell.clock.now());
+        let (terms, now) = (self.shell.terms(), self.now);
         let resource = self.resource()?;
         Some(resource.core.apply(&terms, now, command))
     }
 
     /// Turns the core's outcome into rows and replies.
     pub(super) fn settle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
+        if outcome.is_empty() {
+            // As after most deliveries. A reservation may have ended all the same.
+            return self.show();
+        }
         self.report(&outcome);
         let name = self.name.clone();
         let Some(id) = self.resource().map(|resource| resource.id.clone()) else {
@@ -88,6 +92,12 @@ impl ResourceActor {
         }
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
+        if let (Kind::Write(selector, _) | Kind::DeleteSelector(selector), Answer::Writable { .. }) =
+            (&kind, &answer)
+            && live.reading.contains_key(selector)
+        {
+            resource.documents.overtake(selector);
+        }
         Some(match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
                 let row = resource.documents.write(&selector, json, commit, me);
@@ -96,7 +106,7 @@ impl ResourceActor {
                 Reply::Written { token }
             }
             (Kind::DeleteSelector(selector), Answer::Writable { token }) => {
-                resource.documents.delete(&selector);
+                resource.documents.delete(&selector, commit);
                 snapshot.document(selector.clone(), None);
                 self.end_gets_of(&selector);
                 self.report_change(Happened::SelectorDeleted, &caller, token, Some(&selector));
@@ -165,7 +175,10 @@ impl ResourceActor {
         let seq = live.sent;
         if inline {
             live.committed = seq;
-            self.shell.metrics.store.inline_commits.inc();
+            if let Some(resource) = &mut live.resource {
+                resource.documents.give_back(seq);
+            }
+            self.shell.metrics.locks.stored_inline();
         }
         self.hold_or_deliver(replies, ctx);
         if send {

@@ -100,7 +100,7 @@ impl ResourceActor {
         }
         let step = Step {
             answers: &outcome.answers,
-            now: self.shell.clock.now(),
+            now: self.now,
         };
         let writer = Writer {
             actor_name: &self.name,
@@ -134,7 +134,7 @@ impl ResourceActor {
         let writer = Writer {
             actor_name: &self.name,
             shell: &self.shell,
-            now: self.shell.clock.mono(),
+            now: self.now.mono,
         };
         writer.write(Line {
             kind,
@@ -148,7 +148,7 @@ impl ResourceActor {
 
     /// The resource is gone, and with it whatever lease it had.
     pub(super) fn report_end_by_deletion(&mut self) {
-        let now = self.shell.clock.now();
+        let now = self.now;
         if let Stage::Live(live) = &mut self.stage {
             let account = std::mem::take(&mut live.account);
             if let Some(held) = &account.held {

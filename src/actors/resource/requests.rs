@@ -17,7 +17,7 @@ use crate::store::{ResourceId, Snapshot, StoreError, StoredData};
 
 impl ResourceActor {
     pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
-        let now = self.shell.clock.mono();
+        let now = self.now.mono;
         let Some(live) = self.live() else {
             let _ = call.reply.send(Reply::Moved);
             return;
@@ -141,7 +141,7 @@ impl ResourceActor {
 
     /// How long a request may wait; `None` when there is no resource.
     pub(super) fn patience(&mut self, op: &Op) -> Option<Patience> {
-        let now = self.shell.clock.mono();
+        let now = self.now.mono;
         let server_wait = self.shell.settings.wait_ms;
         let timeout_waits = self.shell.terms().rules.timeout_is_wait;
         let timeout: Seconds = self.resource()?.core.timeout();
@@ -168,7 +168,7 @@ impl ResourceActor {
             reply,
             kind,
             caller,
-            since: self.shell.clock.mono(),
+            since: self.now.mono,
             permit: None,
         }
     }
@@ -306,11 +306,20 @@ impl ResourceActor {
         bearer: Bearer,
         ctx: &mut Context<Self>,
     ) {
-        let found = self.resource().and_then(|resource| {
+        let incarnation = self.incarnation;
+        let found = self.live().and_then(|live| {
+            let resource = live.resource.as_mut()?;
             let document = resource.documents.get(selector, &resource.id)?;
+            let documents = &mut resource.documents;
+            let window = (bearer == Bearer::Nobody)
+                .then(|| documents.window(selector, &resource.id, incarnation, live.committed));
             let ticket = resource.live_ticket(bearer);
             let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
-            Some(Reply::Read { document, ticket })
+            Some(Reply::Read {
+                document,
+                ticket,
+                window: window.flatten(),
+            })
         });
         let reply = found.unwrap_or_else(|| {
             let token = self.resource().and_then(|r| r.token_of(bearer));
@@ -357,11 +366,14 @@ impl ResourceActor {
         result: Result<Option<StoredData>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
+        self.look_at_clocks();
         let me = ctx.address().downgrade();
         let Some(live) = self.live() else {
             return;
         };
         let calls = live.reading.remove(selector).unwrap_or_default();
+        let resource = live.resource.as_mut();
+        let overtaken = resource.is_some_and(|r| r.documents.take_overtaken(selector));
         let data = match result {
             Ok(data) => data,
             Err(error) => {
@@ -371,9 +383,9 @@ impl ResourceActor {
                 return;
             }
         };
-        let same = live.resource.as_mut().filter(|resource| resource.id == *id);
-        let Some(resource) = same else {
-            // Deleted, and perhaps created anew, meanwhile.
+        let same = |resource: &&mut Resource| resource.id == *id && !overtaken;
+        let Some(resource) = live.resource.as_mut().filter(same) else {
+            // Changed, or its resource deleted and perhaps created anew, meanwhile.
             return calls.into_iter().for_each(|call| self.call(call, ctx));
         };
         if let Some(data) = data {

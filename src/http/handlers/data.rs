@@ -1,16 +1,17 @@
 //! Reading, writing and deleting the JSON document at a selector.
 
-use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
 
-use crate::actors::Op;
 use crate::actors::messages::Wait;
+use crate::actors::{Op, Reply};
 use crate::http::auth::Right;
 use crate::http::request::{
     Query, authorize, bearer, body, idempotency_key, json_text, name, selector,
 };
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
+use crate::lock::Bearer;
 
 /// GET `/resource/{name}/{selector}`.
 pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
@@ -23,18 +24,13 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     let query = query?;
     query.flag("lock")?;
     let raw = query.flag("raw")?.unwrap_or(false);
-    let (name, selector) = (name(&req)?, selector(&req)?);
     let bearer = bearer(&req);
     // Looked at with lock=0 too: what is malformed is refused, whether or not it would be used.
     let (wait, key) = (query.wait(worker.wait_max)?, idempotency_key(&req)?);
     if reads_only {
-        let op = Op::Read {
-            selector: selector.clone(),
-            bearer,
-        };
-        let reply = worker.ask(&req, &name, op).await?;
-        return respond::read(&selector, reply, raw, worker.selectors_max());
+        return read(&req, &worker, bearer, raw).await;
     }
+    let (name, selector) = (name(&req)?, selector(&req)?);
     let op = Op::Acquire {
         selector: Some(selector.clone()),
         bearer,
@@ -45,6 +41,30 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     };
     let reply = worker.ask(&req, &name, op).await?;
     respond::get_locked(&selector, reply, raw, worker.selectors_max())
+}
+
+/// With `lock=0`: answered by this worker where it can see the document, else by the resource's actor.
+async fn read(req: &HttpRequest, worker: &Worker, bearer: Bearer, raw: bool) -> Response {
+    let path = req.uri().path();
+    if bearer == Bearer::Nobody
+        && let Some(seen) = worker.look(path, |selector, document| {
+            respond::document(HttpResponse::Ok(), selector, document, raw)
+        })
+    {
+        return seen;
+    }
+    let (name, selector) = (name(req)?, selector(req)?);
+    let op = Op::Read {
+        selector: selector.clone(),
+        bearer,
+    };
+    let mut reply = worker.ask(req, &name, op).await?;
+    if let Reply::Read { window, .. } = &mut reply
+        && let Some(window) = window.take()
+    {
+        worker.windows.remember(path, window);
+    }
+    respond::read(&selector, reply, raw, worker.selectors_max())
 }
 
 /// PUT `/resource/{name}/{selector}`.

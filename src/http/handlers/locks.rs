@@ -8,7 +8,7 @@ use crate::actors::messages::Wait;
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
-    Query, authorize, bearer, body, idempotency_key, name, parse_json, selector,
+    Query, authorize, bearer, body, check_selector, idempotency_key, name, parse_json,
 };
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
@@ -18,7 +18,7 @@ use crate::lock::{FencingToken, Owner};
 const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds}"#;
 
 /// What `?wait=` and `?queue=` say together.
-fn wait(query: &Query, worker: &Worker) -> Result<Wait, ApiError> {
+fn wait(query: &Query<'_>, worker: &Worker) -> Result<Wait, ApiError> {
     let wait = query.wait(worker.wait_max)?;
     match (query.flag("queue")?, wait) {
         (Some(false), Some(wait)) if !wait.is_zero() => Err(ApiError::Malformed(
@@ -40,7 +40,8 @@ fn owner(text: Option<String>) -> Result<Option<Owner>, ApiError> {
 /// PUT or POST `/resource/{name}/{selector}/lock`.
 pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
-    let (name, _) = (name(&req)?, selector(&req)?);
+    let name = name(&req)?;
+    check_selector(&req)?;
     let wait = wait(&Query::of(&req)?, &worker)?;
     let key = idempotency_key(&req)?;
     let body = body(&req, payload, &worker).await?;
@@ -60,7 +61,8 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
 /// POST or PUT `/resource/{name}/{selector}/unlock`.
 pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
-    let (name, _) = (name(&req)?, selector(&req)?);
+    let name = name(&req)?;
+    check_selector(&req)?;
     let bearer = bearer(&req);
     let reply = worker.ask(&req, &name, Op::Unlock { bearer }).await?;
     respond::unlock(reply, worker.selectors_max())
@@ -69,7 +71,8 @@ pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
 /// PUT or POST `/resource/{name}/{selector}/renew`.
 pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
-    let (name, _) = (name(&req)?, selector(&req)?);
+    let name = name(&req)?;
+    check_selector(&req)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"nothing, or {"ttl": seconds}"#;
     let body: RenewBody = parse_json(&body, Some(RenewBody::default()), accepts)?;

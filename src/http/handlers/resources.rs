@@ -94,7 +94,7 @@ fn stored(row: &ListedResource) -> DescriptionBody<'_> {
 }
 
 /// What `?sort=` says.
-fn order(query: &Query) -> Result<ListOrder, ApiError> {
+fn order(query: &Query<'_>) -> Result<ListOrder, ApiError> {
     match query.get("sort") {
         None | Some("name") => Ok(ListOrder::Name),
         Some("waiting") => Ok(ListOrder::Waiting),
@@ -105,7 +105,7 @@ fn order(query: &Query) -> Result<ListOrder, ApiError> {
     }
 }
 
-fn list_query(query: &Query) -> Result<ListQuery, ApiError> {
+fn list_query(query: &Query<'_>) -> Result<ListQuery, ApiError> {
     let order = order(query)?;
     let after = query.get("after").map(str::to_owned);
     if after.is_some() && order != ListOrder::Name {
