@@ -121,7 +121,7 @@ impl Actors {
         };
         let actor = self.registry.send(find).await.unwrap();
         let (reply, answer) = oneshot::channel();
-        let request = self.shell.next_request();
+        let request = self.shell.next_requests(1);
         actor.do_send(Call {
             request,
             op: Op::Acquire {
@@ -169,7 +169,7 @@ impl Actors {
     }
 
     fn held(&self) -> i64 {
-        self.shell.metrics.locks.held.get()
+        self.shell.metrics.locks.held()
     }
 }
 
@@ -180,7 +180,7 @@ fn a_grant_whose_client_turns_out_to_be_gone_is_taken_back_from_a_sleeper() {
         let (request, actor) = actors.hold().await;
         actors.until_asleep().await;
         actor.do_send(Vanished { request });
-        let free = |shell: &Shell| shell.metrics.locks.held.get() == 0;
+        let free = |shell: &Shell| shell.metrics.locks.held() == 0;
         actors.until("the lock is free", free).await;
         assert!(!actors.describe().await.locked);
     });

@@ -101,6 +101,12 @@ impl LockMetrics {
         self.0.mine().holding.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Leases that live actors know of, and those of sleeping resources.
+    pub fn held(&self) -> i64 {
+        let held = self.0.all().map(|s| s.holding.load(Ordering::Relaxed));
+        held.sum()
+    }
+
     /// A commit that needed no batch, because the store never waits.
     pub fn stored_inline(&self) {
         add(&self.0.mine().inline_commits);
@@ -192,10 +198,8 @@ impl Collected {
     }
 
     fn held(&self) -> Metric {
-        let held = self.metrics.0.all();
-        let held: i64 = held.map(|s| s.holding.load(Ordering::Relaxed)).sum();
         let mut gauge = Gauge::default();
-        gauge.set_value(held as f64);
+        gauge.set_value(self.metrics.held() as f64);
         let mut metric = Metric::default();
         metric.set_gauge(gauge);
         metric
