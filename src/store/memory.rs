@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::snapshot::{DataRow, ResourceId, Snapshot};
 use super::{
     ListOrder, ListQuery, ListedHolder, ListedResource, Opened, Store, StoreError, StoredData,
-    StoredResource,
+    StoredResource, ended,
 };
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
 use crate::lock::{FencingToken, ResourceName, Seconds, Selector, Ticket};
@@ -24,8 +24,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Rows {
     by_name: BTreeMap<ResourceName, ResourceId>,
-    /// A tree: a hash table of a million would double at once, and stand half empty afterwards.
-    resources: BTreeMap<ResourceId, Resource>,
+    /// Boxed: a table of a million doubles at once, and stands half empty afterwards.
+    resources: HashMap<ResourceId, Box<Resource>>,
     floor: FencingToken,
 }
 
@@ -34,7 +34,7 @@ struct Resource {
     timeout: Seconds,
     token: FencingToken,
     holder: Option<Box<HolderRow>>,
-    /// In the order of their numbers.
+    /// In any order, and with some that are outlived.
     ended: Box<[EndedRow]>,
     more: Option<Box<More>>,
 }
@@ -80,7 +80,7 @@ impl Resource {
                 holder: self.holder.as_deref().cloned(),
             },
             waiting: waiting.cloned().collect(),
-            ended: self.ended.to_vec(),
+            ended: ended::newest(self.ended.to_vec()),
         }
     }
 
@@ -109,16 +109,18 @@ impl Resource {
         }
     }
 
+    /// In the place of one that is outlived: a hot lock allocates nothing here.
     fn write_ended(&mut self, row: &EndedRow) {
-        let mut rows = std::mem::take(&mut self.ended).into_vec();
-        let newest = rows.last().map_or(row.n, |last| last.n.max(row.n));
-        rows.retain(|old| old.n != row.n && !old.is_outlived_by(newest));
-        if !row.is_outlived_by(newest) {
-            let place = rows.partition_point(|old| old.n < row.n);
-            rows.reserve_exact(1);
-            rows.insert(place, row.clone());
+        let replaced = |old: &&mut EndedRow| old.n == row.n || old.is_outlived_by(row.n);
+        match self.ended.iter_mut().find(replaced) {
+            Some(old) => old.clone_from(row),
+            None => {
+                let mut rows = std::mem::take(&mut self.ended).into_vec();
+                rows.reserve_exact(1);
+                rows.push(row.clone());
+                self.ended = rows.into_boxed_slice();
+            }
         }
-        self.ended = rows.into_boxed_slice();
     }
 }
 
@@ -194,7 +196,7 @@ impl Rows {
         if let Some(timeout) = snapshot.created {
             let (name, id) = (snapshot.name.clone(), snapshot.id.clone());
             self.by_name.insert(name, id.clone());
-            self.resources.insert(id, Resource::new(timeout));
+            self.resources.insert(id, Box::new(Resource::new(timeout)));
         }
         if let Some(resource) = self.resources.get_mut(&snapshot.id) {
             resource.write(snapshot);
@@ -214,7 +216,7 @@ impl Rows {
         self.by_name
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(move |(name, _)| name.as_str().starts_with(prefix))
-            .filter_map(|(name, id)| Some((name, id, self.resources.get(id)?)))
+            .filter_map(|(name, id)| Some((name, id, &**self.resources.get(id)?)))
             .filter(|(.., resource)| query.held.is_none_or(|h| h == resource.holder.is_some()))
     }
 

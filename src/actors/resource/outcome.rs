@@ -79,12 +79,9 @@ impl ResourceActor {
         snapshot: &mut Snapshot,
         ctx: &mut Context<Self>,
     ) -> Option<Reply> {
-        let me = ctx.address().downgrade();
-        let shell = self.shell.clone();
         let live = self.live()?;
         let open = live.open.get_mut(&request)?;
         let kind = std::mem::replace(&mut open.kind, Kind::Plain);
-        let caller = open.caller.clone();
         if let (Some(_), Kind::Get(selector)) = (open.permit.take(), &kind)
             && let Some(resource) = &mut live.resource
         {
@@ -100,12 +97,15 @@ impl ResourceActor {
         }
         Some(match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
+                let me = ctx.address().downgrade();
+                let caller = open.caller.clone();
                 let row = resource.documents.write(&selector, json, commit, me);
                 snapshot.document(selector.clone(), Some(row));
                 self.report_change(Happened::Written, &caller, token, Some(&selector));
                 Reply::Written { token }
             }
             (Kind::DeleteSelector(selector), Answer::Writable { token }) => {
+                let caller = open.caller.clone();
                 resource.documents.delete(&selector, commit);
                 snapshot.document(selector.clone(), None);
                 self.end_gets_of(&selector);
@@ -113,10 +113,11 @@ impl ResourceActor {
                 Reply::Deleted { token }
             }
             (Kind::Delete, Answer::Deletable) => {
+                let caller = open.caller.clone();
                 let token = resource.core.token();
-                shell.raise_floor(token);
                 snapshot.remove(token);
                 live.resource = None;
+                self.shell.raise_floor(token);
                 self.report_end_by_deletion();
                 self.report_change(Happened::Deleted, &caller, Some(token), None);
                 Reply::Deleted { token: None }
