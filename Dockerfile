@@ -3,6 +3,7 @@
 
 FROM rust:1-bookworm AS build
 WORKDIR /src
+COPY .cargo ./.cargo
 COPY Cargo.toml Cargo.lock ./
 COPY benches ./benches
 COPY src ./src
