@@ -63,8 +63,10 @@ pub fn describe(bench: &Bench, plan: &Plan) -> Result<Vec<(&'static str, String)
             "load",
             format!(
                 "{CONNECTIONS} keep-alive connections, {NAMES} names, each used by one connection; medians \
-                 of {} runs of {} s in turns",
-                plan.rounds, plan.seconds
+                 of {} runs of {} s in turns, each after {} s of warm-up",
+                plan.rounds,
+                plan.seconds,
+                crate::throughput::WARM_UP.as_secs_f64()
             ),
         ),
         ("this server", version(&bench.binary)),

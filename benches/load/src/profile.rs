@@ -36,7 +36,6 @@ pub fn run(bench: &Bench, store: &str, load: &str, seconds: &str) -> Result<()> 
     let seconds: f64 = seconds.parse().map_err(|_| "SECONDS is not a number")?;
     let server = bench.start(store, "profile")?;
     throughput::prepare(&server)?;
-    throughput::run(&server, load, Duration::from_millis(500))?;
     let perf = match std::env::var("BENCH_PERF") {
         Ok(file) if !file.is_empty() => Some(record(&server, &file, seconds)?),
         _ => None,

@@ -157,10 +157,6 @@ pub fn throughput(bench: &Bench, plan: &Plan) -> Result<(Vec<Row>, Vec<Figure>)>
     let field = Field::start(bench, plan)?;
     let mut subjects = field.subjects();
     let mut commits = Vec::new();
-    for subject in &subjects {
-        let warm_up = plan.run().min(Duration::from_millis(500));
-        throughput::run(subject.server, subject.load, warm_up)?;
-    }
     for round in 0..plan.rounds {
         for subject in &mut subjects {
             let sample = throughput::run(subject.server, subject.load, plan.run())?;

@@ -2,6 +2,7 @@
 //! nobody waits for anybody and every peer does the same work.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -111,8 +112,12 @@ pub fn document() -> Vec<u8> {
     format!("{{\"filled\":\"{}\"}}", "x".repeat(4096 - 13)).into_bytes()
 }
 
-/// One run of `duration` against one server. The first failure of any request fails it: a figure with
-/// errors in it means nothing.
+/// How long the loops run before they are counted: connections are new in each run, and a server that had
+/// nothing to do for a while has to find its resources again.
+pub const WARM_UP: Duration = Duration::from_millis(400);
+
+/// One run of `duration` against one server, after [`WARM_UP`]. The first failure of any request fails it: a
+/// figure with errors in it means nothing.
 pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.clamp(1, CONNECTIONS);
@@ -126,6 +131,7 @@ pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
         .collect();
     // Everybody is connected from here on.
     barrier.wait();
+    std::thread::sleep(WARM_UP);
     let begun = Instant::now();
     let before = (cpu_seconds(server.pid()), cpu_seconds(std::process::id()));
     let mut rounds = 0;
@@ -166,11 +172,14 @@ fn generate(
     // Whoever failed lets the others begin all the same.
     barrier.wait();
     let (runtime, clients) = opened?;
-    let until = Instant::now() + duration;
+    let from = Instant::now() + WARM_UP;
+    let counted = from..from + duration;
     runtime.block_on(LocalSet::new().run_until(async {
         let loops: Vec<_> = clients
             .into_iter()
-            .map(|(index, client)| tokio::task::spawn_local(repeat(client, load, index, until)))
+            .map(|(index, client)| {
+                tokio::task::spawn_local(repeat(client, load, index, counted.clone()))
+            })
             .collect();
         let mut rounds = 0;
         for done in loops {
@@ -180,13 +189,23 @@ fn generate(
     }))
 }
 
-async fn repeat(mut client: Client, load: Load, index: usize, until: Instant) -> io::Result<u64> {
+/// Says how many rounds began in the time that is counted.
+async fn repeat(
+    mut client: Client,
+    load: Load,
+    index: usize,
+    counted: Range<Instant>,
+) -> io::Result<u64> {
     let json = document();
     let mut rounds = 0;
     let mut name = index;
-    while Instant::now() < until {
+    loop {
+        let now = Instant::now();
+        if now >= counted.end {
+            break;
+        }
         client.round(load, name, &json).await?;
-        rounds += 1;
+        rounds += u64::from(now >= counted.start);
         name += CONNECTIONS;
         if name >= NAMES {
             name = index;
