@@ -46,8 +46,8 @@ pub struct Page {
 #[rtype(result = "Vec<ResourceName>")]
 pub struct Survey(pub ListQuery);
 
-/// Looks through what all live and sleeping resources show of themselves. Takes time in proportion to their number, and memory
-/// in proportion to the page.
+/// Looks through what all live and sleeping resources show of themselves. Takes time in proportion to their
+/// number, and memory in proportion to the page.
 pub fn survey<'a>(
     live: impl Iterator<Item = (&'a ResourceName, Sight)>,
     query: &ListQuery,

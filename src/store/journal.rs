@@ -20,6 +20,7 @@
 //!
 //! The SQL stores share this file; what is theirs is how rows are written.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -107,7 +108,7 @@ pub(super) struct Step {
 }
 
 /// What a load has to lay over the rows that it reads.
-pub(super) struct Overlay {
+struct Overlay {
     unsettled: [Option<Unsettled>; 2],
 }
 
@@ -151,8 +152,33 @@ impl Journal {
         Ok(entry)
     }
 
+    /// The resource of this name as `read` finds it in the tables, with what is not settled laid over it. Reads
+    /// again when a change of it came between.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub async fn load<F>(
+        &self,
+        name: &ResourceName,
+        read: impl Fn() -> F,
+    ) -> Result<Option<StoredResource>, StoreError>
+    where
+        F: Future<Output = Result<Option<StoredResource>, StoreError>>,
+    {
+        loop {
+            let overlay = self.overlay(name).await;
+            let mut found = read().await?;
+            if self.is_current(name, &overlay) {
+                if let Some(found) = &mut found {
+                    overlay.lay_over(found);
+                }
+                return Ok(found);
+            }
+        }
+    }
+
     /// What has to be laid over the rows of this name. Waits for the end of a commit that it is part of.
-    pub async fn overlay(&self, name: &ResourceName) -> Overlay {
+    async fn overlay(&self, name: &ResourceName) -> Overlay {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
@@ -166,9 +192,9 @@ impl Journal {
 
     /// Nothing about this name has changed since `overlay` was made, nor is about to. Then what was read in
     /// between belongs to it.
-    pub fn is_current(&self, name: &ResourceName, overlay: &Overlay) -> bool {
-        let now = self.state().overlay(name);
-        now.is_some_and(|now| now.stamps() == overlay.stamps())
+    fn is_current(&self, name: &ResourceName, overlay: &Overlay) -> bool {
+        let state = self.state();
+        !state.committing.contains(name) && state.stamps(name) == overlay.stamps()
     }
 
     /// Number of the last row that was committed: what there is to settle now.
@@ -211,6 +237,11 @@ impl State {
         (!self.committing.contains(name)).then(|| Overlay {
             unsettled: [of(&self.older), of(&self.newer)],
         })
+    }
+
+    /// As [`Overlay::stamps`] would say.
+    fn stamps(&self, name: &ResourceName) -> [u64; 2] {
+        [&self.older, &self.newer].map(|part| stamp(part.get(name)))
     }
 
     fn add(&mut self, lock: Lock) {
@@ -354,18 +385,23 @@ impl Drop for Entry<'_> {
 
 impl Overlay {
     fn stamps(&self) -> [u64; 2] {
-        let stamp = |unsettled: &Option<Unsettled>| unsettled.as_ref().map_or(0, |u| u.stamp);
-        [stamp(&self.unsettled[0]), stamp(&self.unsettled[1])]
+        let [older, newer] = &self.unsettled;
+        [stamp(older.as_ref()), stamp(newer.as_ref())]
     }
 
     /// Lays it over what was read from the tables.
-    pub fn lay_over(&self, resource: &mut StoredResource) {
+    fn lay_over(&self, resource: &mut StoredResource) {
         for unsettled in self.unsettled.iter().flatten() {
             if unsettled.id == resource.id {
                 unsettled.changes.overlay(&mut resource.lock);
             }
         }
     }
+}
+
+/// 0: nothing is unsettled.
+fn stamp(unsettled: Option<&Unsettled>) -> u64 {
+    unsettled.map_or(0, |unsettled| unsettled.stamp)
 }
 
 // ---- rows ---------------------------------------------------------------------------------------------
@@ -389,8 +425,7 @@ fn encode(locks: &[Lock]) -> Result<Vec<Vec<u8>>, StoreError> {
 }
 
 /// The same changes, few at a time.
-fn pieces(changes: &LockChanges) -> Vec<std::borrow::Cow<'_, LockChanges>> {
-    use std::borrow::Cow;
+fn pieces(changes: &LockChanges) -> Vec<Cow<'_, LockChanges>> {
     if changes.rows() <= PIECE_ROWS {
         return vec![Cow::Borrowed(changes)];
     }

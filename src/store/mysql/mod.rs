@@ -301,17 +301,11 @@ impl Store for MysqlStore {
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
-        loop {
-            let overlay = self.journal.overlay(name).await;
+        let read = || async {
             let sets = self.read(&read::load_sql(name)).await?;
-            let mut found = read::loaded(sets)?;
-            if self.journal.is_current(name, &overlay) {
-                if let Some(found) = &mut found {
-                    overlay.lay_over(found);
-                }
-                return Ok(found);
-            }
-        }
+            Ok(read::loaded(sets)?)
+        };
+        self.journal.load(name, read).await
     }
 
     async fn load_data(

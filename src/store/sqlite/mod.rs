@@ -225,18 +225,11 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
-        loop {
-            let overlay = self.journal.overlay(name).await;
-            let asked = name.clone();
-            let read = self.ask(|s| &s.loader, move |c| read::resource(c, &asked));
-            let mut found = read.await?;
-            if self.journal.is_current(name, &overlay) {
-                if let Some(found) = &mut found {
-                    overlay.lay_over(found);
-                }
-                return Ok(found);
-            }
-        }
+        let read = || {
+            let name = name.clone();
+            self.ask(|s| &s.loader, move |c| read::resource(c, &name))
+        };
+        self.journal.load(name, read).await
     }
 
     async fn load_data(
