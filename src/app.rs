@@ -59,7 +59,8 @@ pub struct App {
     server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    arbiter: Arbiter,
+    /// Of the registry, and of the persistence actor.
+    arbiters: [Arbiter; 2],
     settings: Settings,
     policy: SharedPolicy,
     certificate: Option<Arc<Certificate>>,
@@ -92,13 +93,14 @@ impl App {
         let store = store(&settings);
         let shell = Arc::new(Shell::new(shell_settings(&settings, retirement), store));
 
-        // Commits and the registry have a thread of their own; resources live on the workers' threads.
-        let arbiter = Arbiter::new();
+        // Each has a thread of its own, so that a store that hangs holds up nobody else; resources live on
+        // the workers' threads.
+        let [writing, finding] = [Arbiter::new(), Arbiter::new()];
         let (first_open, opened) = oneshot::channel();
         let writer = Persistence::new(shell.clone(), first_open);
-        let persistence = Persistence::start_in_arbiter(&arbiter.handle(), |_| writer);
+        let persistence = Persistence::start_in_arbiter(&writing.handle(), |_| writer);
         let book = Registry::new(shell.clone(), persistence.clone());
-        let registry = Registry::start_in_arbiter(&arbiter.handle(), |_| book);
+        let registry = Registry::start_in_arbiter(&finding.handle(), |_| book);
         persistence.do_send(Attach(registry.clone()));
 
         let opened = opened.await.unwrap_or(Ok(()));
@@ -132,7 +134,7 @@ impl App {
             server,
             registry,
             persistence,
-            arbiter,
+            arbiters: [finding, writing],
             settings,
             policy,
             certificate,
@@ -206,8 +208,13 @@ impl App {
         }
         let _ = serving.await;
         self.shell.events.summarise();
-        self.arbiter.stop();
-        let _ = self.arbiter.join();
+        for arbiter in self.arbiters {
+            arbiter.stop();
+            // The thread of a store that hangs would not end.
+            if finished.is_ok() {
+                let _ = arbiter.join();
+            }
+        }
         log::info!("stopped");
         Ok(())
     }

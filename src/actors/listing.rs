@@ -9,6 +9,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::future::join_all;
@@ -150,7 +151,9 @@ impl Router {
     }
 
     async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, Closed> {
-        match self.persistence.send(List(query)).await {
+        // One time for the read, and one that a store which hangs has until it is given up.
+        let limit = Duration::from_millis(2 * self.shell.settings.store_timeout_ms);
+        match self.persistence.send(List(query)).timeout(limit).await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(_)) | Err(_) => Err(Closed::StoreAway),
         }

@@ -16,7 +16,7 @@ use super::messages::{
     Abandon, AbandonAll, EndWaits, Find, Locate, Reply, Retired, Vanished, VanishedLate,
     Whereabouts,
 };
-use super::persistence::Persistence;
+use super::persistence::{GivenUp, Persistence};
 use super::resource::{Origin, ResourceActor};
 use super::shell::Shell;
 use super::sleepers::{Sleeper, Sleepers};
@@ -24,6 +24,9 @@ use crate::lock::{Millis, ResourceName};
 
 /// Between two lines that say which events were not logged one by one.
 const SUMMARY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two looks whether the store hangs.
+const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
 /// How many leases that are over are woken at once, and the pause until the next so many, in
 /// milliseconds: when a million end in one second, requests must not wait behind them.
@@ -175,6 +178,31 @@ impl Registry {
         }
     }
 
+    /// A store that works on the persistence actor's thread may hang and that actor with it: then whoever
+    /// waits for it is told here.
+    fn watch(&mut self) {
+        let limit = Duration::from_millis(self.shell.settings.store_timeout_ms);
+        let gate = &self.shell.gate;
+        if self.shell.store.blocks_for() <= limit || gate.check_answer().is_err() {
+            return;
+        }
+        log::error!("the store hangs: no answer within {} ms", limit.as_millis());
+        gate.close(Closed::StoreAway);
+        self.shell.next_incarnation();
+        self.abandon_all(&Reply::Closed(Closed::StoreAway));
+        self.persistence.do_send(GivenUp);
+    }
+
+    fn abandon_all(&mut self, reply: &Reply) {
+        for (_, entry) in self.live.drain() {
+            let reply = reply.clone();
+            entry.addr.do_send(Abandon { reply });
+        }
+        // What they remember is of an incarnation that is over: their leases get their full TTL again.
+        self.asleep.clear();
+        self.count();
+    }
+
     fn count(&self) {
         let metrics = &self.shell.metrics.actors;
         metrics.live.set(self.live.len() as i64);
@@ -190,6 +218,7 @@ impl Actor for Registry {
         ctx.run_interval(SUMMARY_PAUSE, |registry, _| {
             registry.shell.events.summarise()
         });
+        ctx.run_interval(WATCH_PAUSE, |registry, _| registry.watch());
     }
 }
 
@@ -269,14 +298,7 @@ impl Handler<AbandonAll> for Registry {
     type Result = ();
 
     fn handle(&mut self, msg: AbandonAll, _: &mut Self::Context) {
-        for (_, entry) in self.live.drain() {
-            entry.addr.do_send(Abandon {
-                reply: msg.reply.clone(),
-            });
-        }
-        // What they remember is of an incarnation that is over: their leases get their full TTL again.
-        self.asleep.clear();
-        self.count();
+        self.abandon_all(&msg.reply);
     }
 }
 

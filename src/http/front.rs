@@ -25,7 +25,7 @@ use super::connection::{Activity, UnderWay};
 use super::errors::ApiError;
 use super::limit::{Standing, Verdict};
 use super::observe;
-use super::request::{bearer, name};
+use super::request::{X_API_KEY, bearer, name};
 use super::server::Worker;
 use crate::actors::{Op, Reply};
 use crate::lock::{Answer, Bearer};
@@ -190,7 +190,7 @@ fn check(request: &HttpRequest, worker: &Worker) -> Verdict {
     // A connection whose peer is not known any more is about to end.
     let unknown = IpAddr::from([0, 0, 0, 0]);
     let client = observe::caller(request).address.unwrap_or(unknown);
-    let key = request.headers().get("x-api-key");
+    let key = request.headers().get(&X_API_KEY);
     let key = key.map(header::HeaderValue::as_bytes);
     rate.check(&policy.keys, key, client::counted_as(client))
 }

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::{Version, header};
+use actix_web::http::Version;
+use actix_web::http::header::{self, HeaderName};
 use actix_web::web;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -14,15 +15,20 @@ use tokio::time::timeout;
 
 use super::auth::Right;
 use super::errors::ApiError;
+use super::routes::Segments;
 use super::server::Worker;
 use crate::lock::{Bearer, IdempotencyKey, ResourceName, Selector, Ticket};
 
 /// JSON nested deeper than this is refused: the parsers of common clients give up there.
 pub const JSON_DEPTH_MAX: usize = 127;
 
+pub static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub static X_TICKET: HeaderName = HeaderName::from_static("x-ticket");
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// Does the request carry a key with this right, and may this instance answer at all?
 pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<(), ApiError> {
-    let presented = req.headers().get("x-api-key").ok_or(ApiError::KeyMissing)?;
+    let presented = req.headers().get(&X_API_KEY).ok_or(ApiError::KeyMissing)?;
     let right = worker.policy.load().keys.right_of(presented.as_bytes());
     match right {
         None => Err(ApiError::KeyUnknown),
@@ -35,6 +41,9 @@ pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<()
 /// different byte strings never become one name.
 pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
     let mut rest = text.as_bytes();
+    if !rest.contains(&b'%') {
+        return Ok(Cow::Borrowed(text));
+    }
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         let digits = rest.get(at + 1..at + 3);
         if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
@@ -47,14 +56,17 @@ pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
         .map_err(|_| "is not valid UTF-8")
 }
 
-/// The segment of the path at `index`, counting `resource` as 0, as it was sent.
+/// The segment of the path at `index`, counting the resource's name as 0, as it was sent.
 fn segment(req: &HttpRequest, index: usize) -> &str {
-    req.uri().path().split('/').nth(index + 1).unwrap_or("")
+    let segments = Segments::of(req.uri().path());
+    segments
+        .and_then(|segments| segments.get(index))
+        .unwrap_or("")
 }
 
 pub fn name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
     let malformed = |why: &str| ApiError::Malformed(format!("The resource name {why}."));
-    let text = decode_strictly(segment(req, 1)).map_err(malformed)?;
+    let text = decode_strictly(segment(req, 0)).map_err(malformed)?;
     ResourceName::parse(&text).map_err(|error| malformed(&error.to_string()))
 }
 
@@ -63,19 +75,19 @@ fn malformed_selector(why: &str) -> ApiError {
 }
 
 pub fn selector(req: &HttpRequest) -> Result<Selector, ApiError> {
-    let text = decode_strictly(segment(req, 2)).map_err(malformed_selector)?;
+    let text = decode_strictly(segment(req, 1)).map_err(malformed_selector)?;
     Selector::parse(&text).map_err(|error| malformed_selector(&error.to_string()))
 }
 
 /// For routes whose path has a selector that they do not need; a malformed one is refused all the same.
 pub fn check_selector(req: &HttpRequest) -> Result<(), ApiError> {
-    let text = decode_strictly(segment(req, 2)).map_err(malformed_selector)?;
+    let text = decode_strictly(segment(req, 1)).map_err(malformed_selector)?;
     Selector::check(&text).map_err(|error| malformed_selector(&error.to_string()))
 }
 
 /// The ticket that the request presents. An empty header counts as none; of several the last one counts.
 pub fn bearer(req: &HttpRequest) -> Bearer {
-    let Some(value) = req.headers().get_all("x-ticket").last() else {
+    let Some(value) = req.headers().get_all(&X_TICKET).last() else {
         return Bearer::Nobody;
     };
     match value.to_str().map(str::trim) {
@@ -86,7 +98,7 @@ pub fn bearer(req: &HttpRequest) -> Bearer {
 }
 
 pub fn idempotency_key(req: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiError> {
-    let Some(value) = req.headers().get("idempotency-key") else {
+    let Some(value) = req.headers().get(&IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     let key = value.to_str().ok().and_then(IdempotencyKey::parse);

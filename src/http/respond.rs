@@ -5,6 +5,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
 use super::errors::ApiError;
+use super::request::X_TICKET;
 use super::wire::{
     DataBody, ForcedBody, GrantedBody, QueuedBody, RenewedBody, Time, UnavailableBody, UnlockedBody,
 };
@@ -32,7 +33,7 @@ fn json(mut builder: HttpResponseBuilder, body: &impl Serialize, data_bytes: usi
 fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
     let digits = ticket.digits();
     if let Ok(value) = header::HeaderValue::from_bytes(&digits) {
-        response.insert_header((header::HeaderName::from_static("x-ticket"), value));
+        response.insert_header((X_TICKET.clone(), value));
     }
 }
 

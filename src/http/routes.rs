@@ -53,6 +53,41 @@ pub const PATTERNS: &[&str] = &[
     "unknown",
 ];
 
+/// What stands between the slashes of a path below `/resource`, as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segments<'p> {
+    parts: [&'p str; Segments::MAX],
+    count: usize,
+}
+
+impl<'p> Segments<'p> {
+    /// Name, selector, action.
+    const MAX: usize = 3;
+
+    /// `None`: it is not below `/resource`, or has more segments than any path of ours.
+    pub fn of(path: &'p str) -> Option<Segments<'p>> {
+        let mut rest = path.strip_prefix("/resource")?;
+        let mut segments = Segments {
+            parts: [""; Segments::MAX],
+            count: 0,
+        };
+        while let Some(begun) = rest.strip_prefix('/') {
+            // Paths are short: bytes one by one are faster than a search that has to be set up.
+            let end = begun.bytes().position(|byte| byte == b'/');
+            let (part, left) = begun.split_at(end.unwrap_or(begun.len()));
+            *segments.parts.get_mut(segments.count)? = part;
+            segments.count += 1;
+            rest = left;
+        }
+        rest.is_empty().then_some(segments)
+    }
+
+    /// Counted from 0, the name. `None`: the path ends before it.
+    pub fn get(&self, index: usize) -> Option<&'p str> {
+        self.parts[..self.count].get(index).copied()
+    }
+}
+
 impl Route {
     pub fn pattern(self) -> &'static str {
         PATTERNS[self as usize]
@@ -72,13 +107,9 @@ impl Route {
             "/openapi.json" => return Some(Route::Openapi),
             _ => {}
         }
-        let mut segments = path.strip_prefix("/resource")?.split('/');
-        if segments.next() != Some("") {
-            return None;
-        }
-        let named = |segment: Option<&str>| segment.is_some_and(|text| !text.is_empty());
-        let (name, selector, action) = (segments.next(), segments.next(), segments.next());
-        if segments.next().is_some() || (name.is_some() && !named(name)) {
+        let segments = Segments::of(path)?;
+        let (name, selector, action) = (segments.get(0), segments.get(1), segments.get(2));
+        if name == Some("") {
             return None;
         }
         match (name, selector, action) {

@@ -211,7 +211,10 @@ impl Ticket {
         if text.len() != 32 || !text.bytes().all(lower_hex) {
             return None;
         }
-        u128::from_str_radix(text, 16).ok().map(Ticket)
+        // In halves: a machine word is parsed several times as fast as two.
+        let (high, low) = text.split_at(16);
+        let half = |digits| u64::from_str_radix(digits, 16).ok().map(u128::from);
+        Some(Ticket(half(high)? << 64 | half(low)?))
     }
 
     /// The 32 digits, without an allocation.

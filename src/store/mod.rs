@@ -20,6 +20,8 @@ pub mod mysql;
 pub mod snapshot;
 pub mod sqlite;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -202,6 +204,12 @@ pub trait Store: Send + Sync + 'static {
     /// Commits at once on the calling thread, for stores that never wait. `false`: not such a store.
     fn commit_inline(&self, _snapshot: &Snapshot) -> bool {
         false
+    }
+
+    /// For how long a call of [`Store::commit`] or [`Store::settle`] has blocked its thread by now, where a
+    /// store works on the thread that calls it. Zero: nothing is blocked.
+    fn blocks_for(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Gives ownership back, so that the next instance need not wait. Nothing is called afterwards.

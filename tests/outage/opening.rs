@@ -1,15 +1,17 @@
 //! How the store is opened, given up and given back, with a store that takes its time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use async_trait::async_trait;
-use small_resource_server::actors::Shell;
-use small_resource_server::actors::persistence::{Finish, Persistence};
+use small_resource_server::actors::messages::Wait;
+use small_resource_server::actors::persistence::{Attach, Finish, Persistence};
+use small_resource_server::actors::registry::Registry;
 use small_resource_server::actors::shell::ShellSettings;
-use small_resource_server::lock::{Limits, ResourceName, Selector};
+use small_resource_server::actors::{Caller, Closed, Op, Reply, Router, Shell};
+use small_resource_server::lock::{Answer, Bearer, Limits, Owner, ResourceName, Seconds, Selector};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
     HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
@@ -19,11 +21,34 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::client::DEADLINE;
 
+/// A disk that does not come back: blocks the thread that commits.
+#[derive(Default)]
+struct Hangs {
+    since: Mutex<Option<Instant>>,
+    hangs: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Hangs {
+    fn set(&self, hangs: bool) {
+        *self.hangs.lock().unwrap() = hangs;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        *self.since.lock().unwrap() = Some(Instant::now());
+        let hangs = self.hangs.lock().unwrap();
+        drop(self.changed.wait_while(hangs, |hangs| *hangs).unwrap());
+        *self.since.lock().unwrap() = None;
+    }
+}
+
 /// Opens and closes when it is let.
 struct Slow {
     inner: MemoryStore,
     may_open: Semaphore,
     may_close: Semaphore,
+    hangs: Hangs,
     opens: AtomicUsize,
     closes: AtomicUsize,
     heartbeats: AtomicUsize,
@@ -35,6 +60,7 @@ impl Slow {
             inner: MemoryStore::default(),
             may_open: Semaphore::new(may_open),
             may_close: Semaphore::new(may_close),
+            hangs: Hangs::default(),
             opens: AtomicUsize::new(0),
             closes: AtomicUsize::new(0),
             heartbeats: AtomicUsize::new(0),
@@ -59,7 +85,13 @@ impl Store for Slow {
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
+        self.hangs.pass();
         self.inner.commit(batch).await
+    }
+
+    fn blocks_for(&self) -> Duration {
+        let since = *self.hangs.since.lock().unwrap();
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
@@ -103,7 +135,7 @@ impl Store for Slow {
 
 type FirstOpen = oneshot::Receiver<Result<(), StoreError>>;
 
-fn persistence(store: Arc<Slow>) -> (Arc<Shell>, Addr<Persistence>, FirstOpen) {
+fn shell(store: Arc<Slow>) -> Arc<Shell> {
     let settings = ShellSettings {
         compatibility: None,
         limits: Limits::default(),
@@ -114,7 +146,11 @@ fn persistence(store: Arc<Slow>) -> (Arc<Shell>, Addr<Persistence>, FirstOpen) {
         data_cache_bytes: 1 << 20,
         retire_ms: 1000,
     };
-    let shell = Arc::new(Shell::new(settings, store));
+    Arc::new(Shell::new(settings, store))
+}
+
+fn persistence(store: Arc<Slow>) -> (Arc<Shell>, Addr<Persistence>, FirstOpen) {
+    let shell = shell(store);
     let (sender, first) = oneshot::channel();
     let actor = Persistence::new(shell.clone(), sender).start();
     (shell, actor, first)
@@ -185,5 +221,76 @@ fn a_store_that_opens_while_the_server_stops_is_given_back_unused() {
         actor.send(Finish).await.unwrap();
         assert!(shell.gate.check().is_err());
         assert_eq!(store.opens.load(Ordering::SeqCst), 1);
+    });
+}
+
+/// The actors on threads of their own, as the server has them.
+async fn served(store: Arc<Slow>) -> (Arc<Shell>, Router) {
+    let shell = shell(store);
+    let [writing, finding] = [Arbiter::new(), Arbiter::new()];
+    let (sender, opened) = oneshot::channel();
+    let actor = Persistence::new(shell.clone(), sender);
+    let persistence = Persistence::start_in_arbiter(&writing.handle(), |_| actor);
+    let book = Registry::new(shell.clone(), persistence.clone());
+    let registry = Registry::start_in_arbiter(&finding.handle(), |_| book);
+    persistence.do_send(Attach(registry.clone()));
+    opened.await.unwrap().unwrap();
+    let router = Router::new(shell.clone(), registry, persistence);
+    (shell, router)
+}
+
+#[test]
+fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
+    System::new().block_on(async {
+        let store = Slow::new(9, 9);
+        let (shell, router) = served(store.clone()).await;
+        let ask = async |op: Op| {
+            let name = ResourceName::parse("printer").unwrap();
+            let asked = router.ask(&name, op, Caller::NOBODY);
+            tokio::time::timeout(DEADLINE, asked).await.unwrap()
+        };
+        let lock = || Op::Acquire {
+            selector: None,
+            bearer: Bearer::Nobody,
+            owner: None,
+            ttl: None,
+            key: None,
+            wait: Wait::NoQueue,
+        };
+        let timeout = Seconds::ZERO;
+        let created = ask(Op::Create { timeout }).await;
+        assert!(matches!(created, Reply::Created { .. }), "{created:?}");
+
+        store.hangs.set(true);
+        let refused = ask(lock()).await;
+        assert_eq!(refused, Reply::Closed(Closed::StoreAway));
+        assert_eq!(shell.gate.check(), Err(Closed::StoreAway));
+        let listed = router.page(ListQuery {
+            limit: 1,
+            ..ListQuery::default()
+        });
+        let listed = tokio::time::timeout(DEADLINE, listed).await.unwrap();
+        assert!(listed.is_err(), "{listed:?}");
+        assert_eq!(store.opens.load(Ordering::SeqCst), 1);
+
+        store.hangs.set(false);
+        until("it serves again", || shell.gate.check().is_ok()).await;
+        assert_eq!(store.opens.load(Ordering::SeqCst), 2);
+        let Reply::Described(description) = ask(Op::Describe).await else {
+            panic!("it is there");
+        };
+        // What was under way when it was given up happened: nobody was told so, and nobody that it did not.
+        let holder = description.holder.expect("a lease");
+        let token = Some(holder.token);
+        let reason = Owner::parse("nobody knows its ticket").unwrap();
+        let forced = ask(Op::ForceUnlock { token, reason }).await;
+        assert!(
+            matches!(forced, Reply::Lock(Answer::Forced(Some(_)))),
+            "{forced:?}"
+        );
+        let Reply::Lock(Answer::Granted(grant)) = ask(lock()).await else {
+            panic!("it is free");
+        };
+        assert!(grant.holder.token > holder.token);
     });
 }

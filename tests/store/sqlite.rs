@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -235,40 +237,51 @@ fn nothing_is_served_before_opening_and_after_closing() {
     });
 }
 
+/// A store that several threads can use.
+async fn shared(folder: &TempDir) -> Arc<SqliteStore> {
+    let store = SqliteStore::new(folder.path().join("resources.db"));
+    store.open().await.unwrap();
+    Arc::new(store)
+}
+
 #[test]
 fn a_load_sees_each_commit_whole() {
     run(async || {
-        let bed = SqliteBed::fresh().await;
+        let folder = TempDir::new().unwrap();
+        let store = shared(&folder).await;
         let printer = created("printer");
-        commit(bed.store(), std::slice::from_ref(&printer)).await;
+        commit(&*store, std::slice::from_ref(&printer)).await;
         let rounds = 300;
-        let writing = async {
-            for n in 1..=rounds {
-                let mut snapshot = changed(
-                    &printer,
-                    [
-                        free(n),
-                        Change::Waiting(plain_ticket(u128::from(n))),
-                        Change::Ended(ended(n, EndReason::Released)),
-                    ],
-                );
-                put(&mut snapshot, &format!("s{n}"), "id", "1");
-                commit(bed.store(), &[snapshot]).await;
-            }
-        };
-        let reading = async {
-            let mut seen = 0;
-            while seen < rounds {
-                let found = load(bed.store(), "printer").await.unwrap();
-                let token = found.lock.head.token.0;
-                assert!(token >= seen, "a load never goes back");
-                assert_eq!(found.lock.waiting.len() as u64, token);
-                assert_eq!(found.selectors as u64, token);
-                assert_eq!(found.lock.ended.last().map_or(0, |row| row.n), token);
-                seen = token;
-            }
-        };
-        tokio::join!(writing, reading);
+        let writer = store.clone();
+        let writing = thread::spawn(move || {
+            run(async || {
+                for n in 1..=rounds {
+                    let mut snapshot = changed(
+                        &printer,
+                        [
+                            free(n),
+                            Change::Waiting(plain_ticket(u128::from(n))),
+                            Change::Ended(ended(n, EndReason::Released)),
+                        ],
+                    );
+                    put(&mut snapshot, &format!("s{n}"), "id", "1");
+                    commit(&*writer, &[snapshot]).await;
+                }
+            })
+        });
+        let mut seen = 0;
+        while seen < rounds {
+            let is_last = writing.is_finished();
+            let found = load(&*store, "printer").await.unwrap();
+            let token = found.lock.head.token.0;
+            assert!(token >= seen, "a load never goes back");
+            assert_eq!(found.lock.waiting.len() as u64, token);
+            assert_eq!(found.selectors as u64, token);
+            assert_eq!(found.lock.ended.last().map_or(0, |row| row.n), token);
+            assert!(token == rounds || !is_last, "the writer gave up");
+            seen = token;
+        }
+        writing.join().unwrap();
     });
 }
 
@@ -344,25 +357,28 @@ fn a_file_locked_by_another_program_makes_the_store_unavailable_until_it_is_free
 }
 
 #[test]
-fn commits_that_nobody_awaits_any_more_never_land_after_opening_again() {
+fn opening_again_waits_for_the_commit_that_is_under_way() {
     run(async || {
         let folder = TempDir::new().unwrap();
-        let path = folder.path().join("resources.db");
-        let store = SqliteStore::new(&path);
-        store.open().await.unwrap();
-        let shell = Connection::open(&path).unwrap();
+        let store = shared(&folder).await;
+        let shell = Connection::open(folder.path().join("resources.db")).unwrap();
         shell.execute_batch("BEGIN IMMEDIATE").unwrap();
-        // The first is under way and waits for the shell, the second waits for the first.
-        let (first, second) = ([created("first")], [created("second")]);
-        assert!(store.commit(&first).now_or_never().is_none());
-        assert!(store.commit(&second).now_or_never().is_none());
+        assert_eq!(store.blocks_for(), Duration::ZERO);
+        let writer = store.clone();
+        let committing =
+            thread::spawn(move || run(async || commit(&*writer, &[created("first")]).await));
+        while store.blocks_for().is_zero() {
+            assert!(!committing.is_finished(), "it waits for the shell");
+            thread::yield_now();
+        }
+        let mut opening = store.open();
+        assert!(opening.as_mut().now_or_never().is_none());
         shell.execute_batch("ROLLBACK").unwrap();
-        store.open().await.unwrap();
-        assert_eq!(load(&store, "second").await, None);
-        let landed = load(&store, "first").await;
-        commit(&store, &[created("third")]).await;
-        assert_eq!(load(&store, "first").await, landed);
-        assert_eq!(load(&store, "second").await, None);
+        opening.await.unwrap();
+        committing.join().unwrap();
+        assert_eq!(store.blocks_for(), Duration::ZERO);
+        assert!(load(&*store, "first").await.is_some());
+        commit(&*store, &[created("second")]).await;
     });
 }
 

@@ -128,44 +128,43 @@ fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
+/// No answer of ours or of a peer has more headers.
+const HEADERS_MAX: usize = 24;
+
 /// The first answer in `bytes` and its length; `None` when it is not complete.
 fn parse(bytes: &[u8]) -> io::Result<Option<(Answer, usize)>> {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Response::new(&mut headers);
+    let parsed = head.parse(bytes).map_err(io::Error::other)?;
+    let httparse::Status::Complete(end) = parsed else {
         return Ok(None);
     };
-    let head =
-        std::str::from_utf8(&bytes[..end]).map_err(|_| malformed("a head that is no text"))?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.get(9..12)?.parse().ok());
     let mut answer = Answer {
-        status: status.ok_or_else(|| malformed("no status"))?,
+        status: head.code.ok_or_else(|| malformed("no status"))?,
         ticket: None,
         token: None,
-        body: end + 4..end + 4,
+        body: end..end,
     };
-    for line in lines {
-        let Some((name, value)) = line.split_once(": ") else {
-            continue;
-        };
+    for header in head.headers {
+        let (name, value) = (header.name, header.value);
         match name.len() {
             14 if name.eq_ignore_ascii_case("content-length") => {
-                let length: usize = value.parse().map_err(|_| malformed("no length"))?;
-                answer.body.end += length;
+                answer.body.end += number(value).ok_or_else(|| malformed("no length"))? as usize;
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                 return Err(malformed("an answer in chunks"));
             }
-            8 if name.eq_ignore_ascii_case("x-ticket") => {
-                answer.ticket = value.as_bytes().try_into().ok();
-            }
-            15 if name.eq_ignore_ascii_case("x-fencing-token") => {
-                answer.token = value.parse().ok();
-            }
+            8 if name.eq_ignore_ascii_case("x-ticket") => answer.ticket = value.try_into().ok(),
+            15 if name.eq_ignore_ascii_case("x-fencing-token") => answer.token = number(value),
             _ => {}
         }
     }
     let used = answer.body.end;
     Ok((bytes.len() >= used).then_some((answer, used)))
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Fails with what was answered unless it is what was expected.

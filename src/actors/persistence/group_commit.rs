@@ -105,7 +105,11 @@ impl Persistence {
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        if !self.in_flight.is_empty() || self.waiting.is_empty() || self.phase != Phase::Serving {
+        let given_up = self.incarnation != self.shell.incarnation();
+        if self.phase != Phase::Serving || given_up {
+            return;
+        }
+        if !self.in_flight.is_empty() || self.waiting.is_empty() {
             return;
         }
         let batch = self.next_batch();

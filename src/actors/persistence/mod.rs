@@ -53,6 +53,8 @@ pub struct Persistence {
     shell: Arc<Shell>,
     registry: Option<Addr<Registry>>,
     phase: Phase,
+    /// In which it serves. Another one is in force when the registry has given up a commit that hangs.
+    incarnation: u64,
     /// Told once how the first attempt to open the store went.
     first_open: Option<FirstOpen>,
     waiting: HashMap<ResourceName, Member>,
@@ -75,6 +77,7 @@ impl Persistence {
             shell,
             registry: None,
             phase: Phase::Opening,
+            incarnation: 0,
             first_open: Some(first_open),
             waiting: HashMap::new(),
             in_flight: HashSet::new(),
@@ -97,8 +100,13 @@ async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let late = |_| StoreError::Unavailable(format!("no answer within {} ms", limit.as_millis()));
-    timeout(limit, work).await.unwrap_or_else(|e| Err(late(e)))
+    timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(late(limit)))
+}
+
+fn late(limit: Duration) -> StoreError {
+    StoreError::Unavailable(format!("no answer within {} ms", limit.as_millis()))
 }
 
 impl Actor for Persistence {
@@ -129,6 +137,21 @@ impl Handler<CommitsWait> for Persistence {
 
     fn handle(&mut self, _: CommitsWait, ctx: &mut Self::Context) {
         self.look(ctx);
+    }
+}
+
+/// The registry gave up a call that blocked the store for longer than `STORE_TIMEOUT_SECONDS`.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct GivenUp;
+
+impl Handler<GivenUp> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, _: GivenUp, ctx: &mut Self::Context) {
+        if self.incarnation != self.shell.incarnation() {
+            self.lose_store(&late(self.store_timeout()), ctx);
+        }
     }
 }
 

@@ -98,6 +98,7 @@ impl Persistence {
         self.shell.raise_floor(opened.floor);
         self.shell.use_recorded_profile(opened.recorded_profile);
         self.shell.next_incarnation();
+        self.incarnation = self.shell.incarnation();
         self.phase = Phase::Serving;
         if let Some(times) = self.shell.store.heartbeat_ms() {
             self.shell.gate.valid_until(sent + times.valid_ms);

@@ -1,12 +1,14 @@
 //! The embedded store: one SQLite file that serves one process.
 //!
-//! Three threads, each with a connection of its own: one writes, one loads, one lists, so that a long
-//! listing delays no load and no load delays a commit (WAL readers see the last commit and block nobody).
+//! Three connections: one writes, one loads, one lists, so that a long listing delays no load and no load
+//! delays a commit (WAL readers see the last commit and block nobody). The readers have a thread each. The
+//! writer works on the thread that calls it, and blocks it: a commit is a matter of a tenth of a millisecond,
+//! and two threads that hand it to each other and back would take longer than that on a busy machine.
 //! A commit is on disk when it returns: `synchronous=FULL` syncs the log in every transaction.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `mod` | the store: its threads, how it is opened again and closed |
+//! | `mod` | the store: its connections, how it is opened again and closed |
 //! | `worker` | a thread that owns a connection and does jobs on it |
 //! | `file` | the file on disk: its folder, its lock, its connections |
 //! | `schema` | tables and migrations |
@@ -21,10 +23,11 @@ mod schema;
 mod worker;
 mod write;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -63,26 +66,25 @@ pub struct SqliteStore {
     path: PathBuf,
     options: Mutex<Options>,
     /// `None` before the first `open`, after `close`, and after a commit with unknown outcome.
-    serving: Mutex<Option<Serving>>,
-    /// Held while opening and closing; what is left of the threads of the last `open`.
-    threads: tokio::sync::Mutex<Threads>,
+    writer: tokio::sync::Mutex<Option<Connection>>,
+    /// There when the writer is.
+    readers: Mutex<Option<Readers>>,
+    /// Held while opening and closing; what is left of the readers' threads of the last `open`.
+    threads: tokio::sync::Mutex<Vec<Ended>>,
+    /// Since when the writer blocks the thread that called it.
+    blocks_since: Mutex<Option<Instant>>,
     lock: Arc<FileLock>,
-    /// How often it was opened with success.
-    opened: AtomicU64,
+    has_served: AtomicBool,
     journal: Arc<Journal>,
 }
 
-#[derive(Clone)]
-struct Serving {
-    writer: Jobs,
+struct Readers {
     loader: Jobs,
     lister: Jobs,
 }
 
-#[derive(Default)]
-struct Threads {
-    readers: Vec<Ended>,
-    writer: Vec<Ended>,
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SqliteStore {
@@ -95,62 +97,66 @@ impl SqliteStore {
         SqliteStore {
             path: path.into(),
             options: Mutex::new(options),
-            serving: Mutex::new(None),
+            writer: tokio::sync::Mutex::default(),
+            readers: Mutex::default(),
             threads: tokio::sync::Mutex::default(),
+            blocks_since: Mutex::default(),
             lock: Arc::default(),
-            opened: AtomicU64::new(0),
+            has_served: AtomicBool::new(false),
             journal: Arc::default(),
         }
     }
 
     /// Takes effect at the next [`Store::open`].
     pub fn set_options(&self, options: Options) {
-        *self.options.lock().unwrap_or_else(PoisonError::into_inner) = options;
+        *locked(&self.options) = options;
     }
 
-    fn serving(&self) -> MutexGuard<'_, Option<Serving>> {
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Does `job` on one of the connections. Holds no sender while it waits, so that `open` and `close` can
-    /// end the threads.
-    async fn ask<T: Send + 'static>(
+    /// Does `job` on one of the connections that read. Holds no sender while it waits, so that `open` and
+    /// `close` can end the threads.
+    async fn read<T: Send + 'static>(
         &self,
-        pick: fn(&Serving) -> &Jobs,
+        pick: fn(&Readers) -> &Jobs,
         job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let answer = match &*self.serving() {
-            Some(serving) => pick(serving).submit(job),
+        let answer = match &*locked(&self.readers) {
+            Some(readers) => pick(readers).submit(job),
             None => return Err(closed()),
         };
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// One transaction. When its outcome is not known, nobody is served any more.
-    async fn write<T: Send + 'static>(
+    /// One transaction, on this thread. When its outcome is not known, nobody is served any more.
+    async fn write<T>(
         &self,
-        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+        job: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let opened = self.opened.load(Ordering::Relaxed);
-        let written = self.ask(|s| &s.writer, job).await;
+        let mut writer = self.writer.lock().await;
+        let Some(connection) = writer.as_mut() else {
+            return Err(closed());
+        };
+        *locked(&self.blocks_since) = Some(Instant::now());
+        let written = catch_unwind(AssertUnwindSafe(|| job(connection)));
+        *locked(&self.blocks_since) = None;
+        let written = written.unwrap_or_else(|_| {
+            let text = "writing to it broke off by a mistake of this program";
+            Err(StoreError::Unavailable(text.to_owned()))
+        });
         if let Err(StoreError::Unavailable(_)) = written {
             // What these connections believe is in doubt: nobody is served from them any more.
-            let mut serving = self.serving();
-            if self.opened.load(Ordering::Relaxed) == opened {
-                *serving = None;
-            }
+            *writer = None;
+            *locked(&self.readers) = None;
         }
         written
     }
 
-    /// Ends the threads of an earlier `open`, the writer last: the connection that is closed last moves the
+    /// Closes the connections of an earlier `open`, the writer last: the one that is closed last moves the
     /// log into the file, which a reader may not.
-    async fn drain(&self, threads: &mut Threads) -> Result<(), StoreError> {
-        let writer = self.serving().take().map(|serving| serving.writer);
+    async fn drain(&self, threads: &mut Vec<Ended>) -> Result<(), StoreError> {
         let drained = async {
-            worker::all_ended(&mut threads.readers).await;
-            drop(writer);
-            worker::all_ended(&mut threads.writer).await;
+            locked(&self.readers).take();
+            worker::all_ended(threads).await;
+            *self.writer.lock().await = None;
         };
         let waited = tokio::time::timeout(DRAIN_MAX, drained).await;
         waited.map_err(|_| {
@@ -158,21 +164,20 @@ impl SqliteStore {
         })
     }
 
-    fn serve(&self, opened: file::OpenedFile) -> Result<(Serving, Threads), StoreError> {
+    async fn serve(
+        &self,
+        opened: file::OpenedFile,
+        threads: &mut Vec<Ended>,
+    ) -> Result<(), StoreError> {
         let spawn = |name: &str, connection| worker::spawn(name, connection, self.lock.clone());
-        let (writer, writer_ended) = spawn("sqlite-writer", opened.writer)?;
         let (loader, loader_ended) = spawn("sqlite-loader", opened.loader)?;
+        threads.push(loader_ended);
         let (lister, lister_ended) = spawn("sqlite-lister", opened.lister)?;
-        let serving = Serving {
-            writer,
-            loader,
-            lister,
-        };
-        let threads = Threads {
-            readers: vec![loader_ended, lister_ended],
-            writer: vec![writer_ended],
-        };
-        Ok((serving, threads))
+        threads.push(lister_ended);
+        let mut writer = self.writer.lock().await;
+        *locked(&self.readers) = Some(Readers { loader, lister });
+        *writer = Some(opened.writer);
+        Ok(())
     }
 }
 
@@ -187,17 +192,15 @@ impl Store for SqliteStore {
         self.drain(&mut threads).await?;
         let file = DatabaseFile {
             path: self.path.clone(),
-            options: *self.options.lock().unwrap_or_else(PoisonError::into_inner),
+            options: *locked(&self.options),
             lock: self.lock.clone(),
-            has_served: self.opened.load(Ordering::Relaxed) > 0,
+            has_served: self.has_served.load(Ordering::Relaxed),
             journal: self.journal.clone(),
         };
         let opened = worker::once("sqlite-open", move || file.open()).await?;
         let floor = opened.floor;
-        let (serving, started) = self.serve(opened)?;
-        *threads = started;
-        self.opened.fetch_add(1, Ordering::Relaxed);
-        *self.serving() = Some(serving);
+        self.serve(opened, &mut threads).await?;
+        self.has_served.store(true, Ordering::Relaxed);
         Ok(Opened {
             floor,
             recorded_profile: None,
@@ -208,26 +211,28 @@ impl Store for SqliteStore {
         if batch.is_empty() {
             return Ok(());
         }
-        let (batch, journal) = (batch.to_vec(), self.journal.clone());
-        self.write(move |c| write::commit(c, &journal, &batch))
-            .await
+        self.write(|c| write::commit(c, &self.journal, batch)).await
     }
 
     async fn settle(&self) -> Result<(), StoreError> {
         let row = self.journal.last();
-        loop {
-            let journal = self.journal.clone();
-            let step = self.write(move |c| write::settle_step(c, &journal, row));
-            if !step.await? {
-                return Ok(());
-            }
+        let step = |c: &mut Connection| write::settle_step(c, &self.journal, row);
+        while self.write(step).await? {
+            // Commits that wait come first.
+            tokio::task::yield_now().await;
         }
+        Ok(())
+    }
+
+    fn blocks_for(&self) -> Duration {
+        let since = *locked(&self.blocks_since);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
         let read = || {
             let name = name.clone();
-            self.ask(|s| &s.loader, move |c| read::resource(c, &name))
+            self.read(|r| &r.loader, move |c| read::resource(c, &name))
         };
         self.journal.load(name, read).await
     }
@@ -238,7 +243,7 @@ impl Store for SqliteStore {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
         let (id, selector) = (id.clone(), selector.clone());
-        self.ask(|s| &s.loader, move |c| read::data(c, &id, &selector))
+        self.read(|r| &r.loader, move |c| read::data(c, &id, &selector))
             .await
     }
 
@@ -246,14 +251,13 @@ impl Store for SqliteStore {
         // Its order and its filter are the database's to apply.
         self.settle().await?;
         let query = query.clone();
-        self.ask(|s| &s.lister, move |c| read::list(c, &query))
+        self.read(|r| &r.lister, move |c| read::list(c, &query))
             .await
     }
 
     async fn close(&self) {
-        if self.serving().is_some()
-            && let Err(error) = self.settle().await
-        {
+        let is_open = locked(&self.readers).is_some();
+        if is_open && let Err(error) = self.settle().await {
             log::debug!("the journal is left to the next start: {error}");
         }
         let mut threads = self.threads.lock().await;
