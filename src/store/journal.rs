@@ -78,18 +78,25 @@ pub(super) struct Journal {
 }
 
 /// A batch taken apart, while it is being committed.
-pub(super) struct Entry<'j> {
-    journal: &'j Journal,
-    names: Vec<ResourceName>,
+pub(super) struct Entry<'e> {
+    journal: &'e Journal,
+    batch: &'e [Snapshot],
     /// Names whose changes so far are of resources that this batch removes.
-    replaced: Vec<ResourceName>,
-    locks: Vec<Lock>,
+    replaced: Vec<&'e ResourceName>,
+    locks: Vec<NewLock<'e>>,
     /// Goes to the tables.
     pub direct: Vec<Snapshot>,
     /// Goes to the journal, with the numbers of the rows.
     pub rows: Vec<(u64, Vec<u8>)>,
     /// Resources that have to exist, as far as is not known already.
-    pub must_exist: Vec<ResourceId>,
+    pub must_exist: Vec<&'e ResourceId>,
+}
+
+/// What a batch changes of one lock.
+struct NewLock<'e> {
+    name: &'e ResourceName,
+    id: &'e ResourceId,
+    changes: Cow<'e, LockChanges>,
 }
 
 /// The changes of one lock.
@@ -127,7 +134,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StoreError::Rejected`]: it cannot be written down.
-    pub fn enter(&self, batch: &[Snapshot]) -> Result<Entry<'_>, StoreError> {
+    pub fn enter<'e>(&'e self, batch: &'e [Snapshot]) -> Result<Entry<'e>, StoreError> {
         let mut state = self.state();
         let mut parts = Parts::default();
         for snapshot in batch {
@@ -136,12 +143,12 @@ impl Journal {
         }
         batch.iter().for_each(|snapshot| parts.add(snapshot));
         let must_exist = parts.locks.iter().filter(|lock| !state.knows(lock));
-        let must_exist = must_exist.map(|lock| lock.id.clone()).collect();
+        let must_exist = must_exist.map(|lock| lock.id).collect();
         let numbers = state.last + 1..;
         drop(state);
         let mut entry = Entry {
             journal: self,
-            names: batch.iter().map(|snapshot| snapshot.name.clone()).collect(),
+            batch,
             replaced: parts.replaced,
             locks: parts.locks,
             direct: parts.direct,
@@ -224,11 +231,11 @@ impl Journal {
 
 impl State {
     /// Is this resource known to exist, because it has changes?
-    fn knows(&self, lock: &Lock) -> bool {
+    fn knows(&self, lock: &NewLock<'_>) -> bool {
         let parts = [&self.newer, &self.older];
         parts.into_iter().any(|part| {
-            let unsettled = part.get(&lock.name);
-            unsettled.is_some_and(|unsettled| unsettled.id == lock.id)
+            let unsettled = part.get(lock.name);
+            unsettled.is_some_and(|unsettled| unsettled.id == *lock.id)
         })
     }
 
@@ -244,21 +251,21 @@ impl State {
         [&self.older, &self.newer].map(|part| stamp(part.get(name)))
     }
 
-    fn add(&mut self, lock: Lock) {
+    fn add(&mut self, lock: NewLock<'_>) {
         self.stamps += 1;
         let stamp = self.stamps;
-        match self.newer.get_mut(&lock.name) {
-            Some(unsettled) if unsettled.id == lock.id => {
-                unsettled.changes.merge(lock.changes);
+        match self.newer.get_mut(lock.name) {
+            Some(unsettled) if unsettled.id == *lock.id => {
+                unsettled.changes.merge(&lock.changes);
                 unsettled.stamp = stamp;
             }
             _ => {
                 let unsettled = Unsettled {
-                    id: lock.id,
-                    changes: lock.changes,
+                    id: lock.id.clone(),
+                    changes: lock.changes.into_owned(),
                     stamp,
                 };
-                self.newer.insert(lock.name, unsettled);
+                self.newer.insert(lock.name.clone(), unsettled);
             }
         }
     }
@@ -311,21 +318,21 @@ impl State {
 
 /// A batch on the way to being an [`Entry`].
 #[derive(Default)]
-struct Parts {
+struct Parts<'e> {
     direct: Vec<Snapshot>,
-    locks: Vec<Lock>,
-    replaced: Vec<ResourceName>,
+    locks: Vec<NewLock<'e>>,
+    replaced: Vec<&'e ResourceName>,
     /// A name may come twice.
     repeat: bool,
 }
 
-impl Parts {
-    fn add(&mut self, snapshot: &Snapshot) {
+impl<'e> Parts<'e> {
+    fn add(&mut self, snapshot: &'e Snapshot) {
         if snapshot.created.is_some() || !snapshot.removed.is_empty() {
             if self.repeat {
-                self.locks.retain(|lock| lock.name != snapshot.name);
+                self.locks.retain(|lock| *lock.name != snapshot.name);
             }
-            self.replaced.push(snapshot.name.clone());
+            self.replaced.push(&snapshot.name);
         }
         let in_journal = snapshot.created.is_none() && !snapshot.lock.is_empty();
         if in_journal {
@@ -340,16 +347,14 @@ impl Parts {
         }
     }
 
-    fn add_lock(&mut self, snapshot: &Snapshot) {
-        let changes = snapshot.lock.clone();
-        let id = &snapshot.id;
+    fn add_lock(&mut self, snapshot: &'e Snapshot) {
         let mut earlier = self.locks.iter_mut().filter(|_| self.repeat);
-        match earlier.find(|lock| lock.id == *id) {
-            Some(lock) => lock.changes.merge(changes),
-            None => self.locks.push(Lock {
-                name: snapshot.name.clone(),
-                id: id.clone(),
-                changes,
+        match earlier.find(|lock| *lock.id == snapshot.id) {
+            Some(lock) => lock.changes.to_mut().merge(&snapshot.lock),
+            None => self.locks.push(NewLock {
+                name: &snapshot.name,
+                id: &snapshot.id,
+                changes: Cow::Borrowed(&snapshot.lock),
             }),
         }
     }
@@ -362,7 +367,7 @@ impl Entry<'_> {
         if let Some((last, _)) = self.rows.last() {
             state.last = *last;
         }
-        for name in &self.replaced {
+        for name in self.replaced.drain(..) {
             state.newer.remove(name);
             state.older.remove(name);
         }
@@ -375,8 +380,8 @@ impl Entry<'_> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         let mut state = self.journal.state();
-        for name in &self.names {
-            state.committing.remove(name);
+        for snapshot in self.batch {
+            state.committing.remove(&snapshot.name);
         }
         drop(state);
         self.journal.ended.notify_waiters();
@@ -406,12 +411,12 @@ fn stamp(unsettled: Option<&Unsettled>) -> u64 {
 
 // ---- rows ---------------------------------------------------------------------------------------------
 
-fn encode(locks: &[Lock]) -> Result<Vec<Vec<u8>>, StoreError> {
+fn encode(locks: &[NewLock<'_>]) -> Result<Vec<Vec<u8>>, StoreError> {
     let mut rows = Vec::new();
     let mut row = vec![FORM];
     for lock in locks {
         for piece in pieces(&lock.changes) {
-            row = postcard::to_extend(&(&lock.id, &piece), row)
+            row = postcard::to_extend(&(lock.id, &piece), row)
                 .map_err(|error| StoreError::Rejected(error.to_string()))?;
             if row.len() >= ROW_BYTES {
                 rows.push(std::mem::replace(&mut row, vec![FORM]));
@@ -461,7 +466,7 @@ pub(super) fn read(
             let ((id, changes), left) = read.map_err(|error| {
                 StoreError::Unusable(format!("its journal cannot be read: {error}"))
             })?;
-            found.entry(id).or_default().merge(changes);
+            found.entry(id).or_default().merge(&changes);
             rest = left;
         }
     }
@@ -512,7 +517,8 @@ mod tests {
     }
 
     fn commit(journal: &Journal, snapshot: Snapshot) -> Vec<Vec<u8>> {
-        let mut entry = journal.enter(&[snapshot]).unwrap();
+        let batch = [snapshot];
+        let mut entry = journal.enter(&batch).unwrap();
         let rows = std::mem::take(&mut entry.rows);
         // The numbers tell it how far it is.
         entry.rows = rows.iter().map(|(n, _)| (*n, Vec::new())).collect();
@@ -619,7 +625,8 @@ mod tests {
     async fn a_load_is_current_unless_a_commit_of_its_name_came_between() {
         let journal = Journal::default();
         let overlay = journal.overlay(&name("a")).await;
-        let entry = journal.enter(&[snapshot("1", [head(1)])]).unwrap();
+        let batch = [snapshot("1", [head(1)])];
+        let entry = journal.enter(&batch).unwrap();
         assert!(
             !journal.is_current(&name("a"), &overlay),
             "it may be about to change"

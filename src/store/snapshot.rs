@@ -82,19 +82,34 @@ impl LockChanges {
     }
 
     fn end(&mut self, row: EndedRow) {
-        let place = self.ended.partition_point(|earlier| earlier.n < row.n);
-        self.ended.insert(place, row);
-        if let Some(newest) = self.ended.last().map(|row| row.n) {
+        match self.ended.last() {
+            // Out of order only where rows were read in any order.
+            Some(last) if last.n > row.n => {
+                let place = self.ended.partition_point(|earlier| earlier.n < row.n);
+                self.ended.insert(place, row);
+            }
+            _ => self.ended.push(row),
+        }
+        if let [oldest, .., newest] = &self.ended[..]
+            && oldest.is_outlived_by(newest.n)
+        {
+            let newest = newest.n;
             let outlived = self.ended.partition_point(|e| e.is_outlived_by(newest));
             self.ended.drain(..outlived);
         }
     }
 
     /// Adds later changes, so that storing the result equals storing both in turn.
-    pub fn merge(&mut self, later: LockChanges) {
-        self.head = later.head.or(self.head.take());
-        self.waiting.extend(later.waiting);
-        later.ended.into_iter().for_each(|row| self.end(row));
+    pub fn merge(&mut self, later: &LockChanges) {
+        if later.head.is_some() {
+            self.head.clone_from(&later.head);
+        }
+        for (ticket, row) in &later.waiting {
+            self.waiting.insert(*ticket, row.clone());
+        }
+        for row in &later.ended {
+            self.end(row.clone());
+        }
     }
 
     /// What stored rows look like once these changes are stored, too. Harmless where they are already.
@@ -213,7 +228,7 @@ impl Snapshot {
         self.removed.extend(later.removed);
         self.floor = self.floor.max(later.floor);
         self.created = later.created.or(self.created);
-        self.lock.merge(later.lock);
+        self.lock.merge(&later.lock);
         for (selector, row) in later.data {
             self.document(selector, row);
         }

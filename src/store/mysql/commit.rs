@@ -141,8 +141,7 @@ pub(super) fn script(
         lock_rows(&mut script, &locks)?;
         data_rows(&mut script, run)?;
     }
-    let ids: Vec<_> = entry.must_exist.iter().collect();
-    strangers(&mut script, &ids)?;
+    strangers(&mut script, &entry.must_exist)?;
     script.rows(&JOURNAL, entry.rows.iter(), |sql, (n, changes)| {
         sql.push("(").number(*n);
         sql.push(",").bytes(changes).push(")");
@@ -496,7 +495,8 @@ mod tests {
                 "{piece}: {escaped}"
             );
             let journal = Journal::default();
-            let entry = journal.enter(&[written(longest.as_bytes())]).unwrap();
+            let batch = [written(longest.as_bytes())];
+            let entry = journal.enter(&batch).unwrap();
             let sent = script(&entry, 7, PACKET);
             assert!(sent.is_ok(), "{piece}: {sent:?}");
         }

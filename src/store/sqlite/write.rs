@@ -1,7 +1,7 @@
 //! A batch as one transaction.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::super::journal::{self, Journal};
 use super::super::snapshot::{DataRow, LockChanges, ResourceId, Snapshot};
@@ -79,15 +79,23 @@ fn delete_journal(db: &Connection, n: u64) -> Written {
     execute(db, sql, [same_bits(n)])
 }
 
-/// Everything or nothing of it.
-fn transact(connection: &mut Connection, work: impl FnOnce(&Connection) -> Written) -> Written {
-    let transaction = Transaction::new(connection, TransactionBehavior::Immediate).map_err(away)?;
-    match work(&transaction) {
-        Ok(()) => transaction.commit().map_err(away),
-        Err(error) => {
-            transaction.finish().map_err(away)?;
-            Err(error)
+/// Everything or nothing of it. After an error other than [`StoreError::Rejected`] the connection may still
+/// be in the transaction, and is of no more use.
+///
+/// In prepared statements: the library's own transactions would have these two parsed for every commit.
+fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> Written) -> Written {
+    let run = |sql| {
+        let ran = connection.prepare_cached(sql).and_then(|mut s| s.execute([]));
+        ran.map(drop).map_err(away)
+    };
+    run("BEGIN IMMEDIATE")?;
+    match work(connection) {
+        Ok(()) => run("COMMIT"),
+        Err(refused @ StoreError::Rejected(_)) => {
+            run("ROLLBACK")?;
+            Err(refused)
         }
+        Err(error) => Err(error),
     }
 }
 
