@@ -10,6 +10,7 @@
 //! | [`config`] | settings as types, where each came from, validation |
 //! | `app` | puts it together: `build`, `port`, `run_until_stopped` |
 //! | `reload` | SIGHUP: what changes without a restart |
+//! | `slack` | memory that tables keep after a burst |
 //! | `logging` | the log, whose filter can change |
 //! | [`cli`] | the command line |
 //!
@@ -28,4 +29,5 @@ pub mod lock;
 pub mod logging;
 pub mod metrics;
 pub mod reload;
+mod slack;
 pub mod store;

@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms it may import. Who is not listed as importing a room does not.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("lock", &[]),
-    ("store", &["lock"]),
+    ("slack", &[]),
+    ("store", &["lock", "slack"]),
     ("metrics", &["lock", "store"]),
-    ("actors", &["lock", "store", "metrics"]),
+    ("actors", &["lock", "store", "metrics", "slack"]),
     ("config", &["lock"]),
     ("logging", &[]),
     // Of the settings only what can change while it serves: `policy` and `tls`.

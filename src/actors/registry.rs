@@ -21,6 +21,7 @@ use super::resource::{Origin, ResourceActor};
 use super::shell::Shell;
 use super::sleepers::{Sleeper, Sleepers};
 use crate::lock::{Millis, ResourceName};
+use crate::slack;
 
 /// Between two lines that say which events were not logged one by one.
 const SUMMARY_PAUSE: Duration = Duration::from_secs(1);
@@ -275,9 +276,7 @@ impl Handler<Retired> for Registry {
                 self.put_to_sleep(msg.name, sleeper, ctx);
             }
             self.count();
-            if self.live.capacity() > 1024 && self.live.len() < self.live.capacity() / 8 {
-                self.live.shrink_to_fit();
-            }
+            slack::give_back(&mut self.live);
         }
     }
 }

@@ -22,6 +22,7 @@ use super::registry::Registry;
 use super::resource::ResourceActor;
 use super::shell::Shell;
 use crate::lock::{RequestId, ResourceName};
+use crate::slack;
 
 /// Addresses a worker remembers; past that it forgets them all.
 const REMEMBERED_MAX: usize = 65_536;
@@ -176,8 +177,6 @@ async fn sweep(remembered: Weak<Remembered>) {
         };
         let mut remembered = remembered.borrow_mut();
         remembered.retain(|_, actor| actor.upgrade().is_some_and(|actor| actor.connected()));
-        if remembered.capacity() > 1024 && remembered.len() < remembered.capacity() / 8 {
-            remembered.shrink_to_fit();
-        }
+        slack::give_back(&mut remembered);
     }
 }

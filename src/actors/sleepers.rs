@@ -11,6 +11,7 @@ use actix::ArbiterHandle;
 use super::board::Sight;
 use super::shell::Shell;
 use crate::lock::{LeaseMemory, Millis, RequestId, ResourceName, WallMillis};
+use crate::slack;
 
 /// Counted among the held locks while it exists.
 pub struct HeldLease {
@@ -85,9 +86,7 @@ impl Sleepers {
         if let Some(at) = sleeper.lease.deadline() {
             self.deadlines.remove(&(at, name.clone()));
         }
-        if self.by_name.capacity() > 1024 && self.by_name.len() < self.by_name.capacity() / 8 {
-            self.by_name.shrink_to_fit();
-        }
+        slack::give_back(&mut self.by_name);
         Some(sleeper)
     }
 

@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 use super::snapshot::{LockChanges, ResourceId, Snapshot};
 use super::{StoreError, StoredResource};
 use crate::lock::ResourceName;
+use crate::slack;
 
 /// The form of a row; its first byte.
 const FORM: u8 = 1;
@@ -309,9 +310,7 @@ impl State {
 
     fn give_memory_back(&mut self) {
         for part in [&mut self.older, &mut self.newer] {
-            if part.capacity() > 4096 && part.len() < part.capacity() / 8 {
-                part.shrink_to_fit();
-            }
+            slack::give_back(part);
         }
     }
 }

@@ -51,7 +51,8 @@ pub fn run(bench: &Bench, store: &str, load: &str, seconds: &str) -> Result<()> 
         sample.per_second, sample.server_us, sample.generator_cores
     );
     println!("for each request, by thread: CPU in µs, context switches");
-    let requests = sample.per_second * seconds;
+    // The threads worked during the warm-up, too.
+    let requests = sample.per_second * (seconds + throughput::WARM_UP.as_secs_f64());
     for (thread, after) in after {
         let earlier = before.iter().find(|(t, _)| *t == thread);
         let before = earlier.map_or(Spent::default(), |(_, before)| *before);

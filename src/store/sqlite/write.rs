@@ -85,7 +85,9 @@ fn delete_journal(db: &Connection, n: u64) -> Written {
 /// In prepared statements: the library's own transactions would have these two parsed for every commit.
 fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> Written) -> Written {
     let run = |sql| {
-        let ran = connection.prepare_cached(sql).and_then(|mut s| s.execute([]));
+        let ran = connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute([]));
         ran.map(drop).map_err(away)
     };
     run("BEGIN IMMEDIATE")?;
