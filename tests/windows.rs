@@ -228,10 +228,10 @@ impl Client {
     fn look(&self) -> Option<u64> {
         let window = self.window.as_ref()?;
         let shell = &self.bed.shell;
-        let seen = window.look(|document| {
+        let seen = window.look(|shown| {
             shell.gate.check_answer().ok()?;
             let counts = window.is_of(shell.incarnation());
-            counts.then(|| number(&document.json))
+            counts.then(|| number(&shown.document.json))
         });
         seen.flatten()
     }

@@ -27,13 +27,43 @@
 //!   ([`Window::is_of`]). Whoever takes the store back raises the incarnation before it opens the gate, so
 //!   that both together say that nobody else could have changed the document up to that moment.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 
 use super::messages::Document;
 use crate::lock::Selector;
+
+/// Answers of up to this many bytes are kept: making one of them costs more than its bytes do.
+const ANSWER_BYTES_KEPT: usize = 1024;
+
+/// A document as a window shows it.
+#[derive(Debug)]
+pub struct Shown {
+    pub document: Document,
+    answer: OnceLock<Bytes>,
+}
+
+impl Shown {
+    /// What `make` makes of the document. It must always come to the same, because a small one is kept, for as
+    /// long as the document is shown.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn answer<E>(&self, make: impl FnOnce(&Document) -> Result<Bytes, E>) -> Result<Bytes, E> {
+        if let Some(kept) = self.answer.get() {
+            return Ok(kept.clone());
+        }
+        let made = make(&self.document)?;
+        if made.len() <= ANSWER_BYTES_KEPT {
+            // Somebody else may have been faster, with the same.
+            let _ = self.answer.set(made.clone());
+        }
+        Ok(made)
+    }
+}
 
 /// Read by any thread, written through its [`Shutter`].
 #[derive(Debug)]
@@ -41,7 +71,7 @@ pub struct Window {
     pub selector: Selector,
     /// Of the store, as its actor knows it.
     incarnation: u64,
-    shown: ArcSwapOption<Document>,
+    shown: ArcSwapOption<Shown>,
     /// Somebody looked since the actor asked last. Set once and then left alone, so that readers on several
     /// threads share the cache line.
     looked: AtomicBool,
@@ -49,13 +79,13 @@ pub struct Window {
 
 impl Window {
     /// What `see` makes of the document, if one is shown.
-    pub fn look<T>(&self, see: impl FnOnce(&Document) -> T) -> Option<T> {
+    pub fn look<T>(&self, see: impl FnOnce(&Shown) -> T) -> Option<T> {
         let shown = self.shown.load();
-        let document = shown.as_ref()?;
+        let shown = shown.as_ref()?;
         if !self.looked.load(Ordering::Relaxed) {
             self.looked.store(true, Ordering::Relaxed);
         }
-        Some(see(document))
+        Some(see(shown))
     }
 
     /// Whether what was seen counts while the store is in this incarnation.
@@ -97,7 +127,10 @@ impl Shutter {
 
     /// Shows a document that is committed.
     pub fn open(&self, document: Document) {
-        self.0.shown.store(Some(Arc::new(document)));
+        self.0.shown.store(Some(Arc::new(Shown {
+            document,
+            answer: OnceLock::new(),
+        })));
     }
 
     pub fn close(&self) {
@@ -143,10 +176,38 @@ mod tests {
         let window = shutter.window();
         assert_eq!(window.look(|_| ()), None);
         shutter.open(document(Bytes::from_static(b"1")));
-        assert_eq!(window.look(|document| document.json.clone()).unwrap(), "1");
+        let json = window.look(|shown| shown.document.json.clone());
+        assert_eq!(json.unwrap(), "1");
         shutter.close();
         assert_eq!(window.look(|_| ()), None);
         assert!(window.is_of(3) && !window.is_of(4));
+    }
+
+    #[test]
+    fn a_small_answer_is_made_once_for_a_document_and_a_large_one_each_time() {
+        let shutter = shutter();
+        let window = shutter.window();
+        let ask = |bytes: usize| {
+            let mut made = false;
+            let answer = window.look(|shown| {
+                shown.answer(|document| {
+                    made = true;
+                    let byte = document.json.first().copied().ok_or("empty")?;
+                    Ok::<_, &str>(Bytes::from(vec![byte; bytes]))
+                })
+            });
+            (answer.unwrap(), made)
+        };
+        let small = || Ok(Bytes::from_static(b"11"));
+        shutter.open(document(Bytes::from_static(b"1")));
+        assert_eq!(ask(2), (small(), true));
+        assert_eq!(ask(2), (small(), false));
+        shutter.open(document(Bytes::from_static(b"2")));
+        let (large, _) = ask(ANSWER_BYTES_KEPT + 1);
+        assert_eq!(ask(ANSWER_BYTES_KEPT + 1), (large, true));
+        assert_eq!(ask(2), (Ok(Bytes::from_static(b"22")), true));
+        shutter.open(document(Bytes::new()));
+        assert_eq!(ask(2), (Err("empty"), true));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::auth::Right;
 use super::errors::ApiError;
-use super::routes::Segments;
+use super::routes::{Segments, position};
 use super::server::Worker;
 use crate::lock::{Bearer, IdempotencyKey, ResourceName, Selector, Ticket};
 
@@ -41,7 +41,7 @@ pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<()
 /// different byte strings never become one name.
 pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
     let mut rest = text.as_bytes();
-    if !rest.contains(&b'%') {
+    if position(text, b'%').is_none() {
         return Ok(Cow::Borrowed(text));
     }
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
@@ -109,8 +109,16 @@ pub fn idempotency_key(req: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiE
     })
 }
 
+/// What comes before the first of these bytes, and what after it.
+fn cut(text: &str, byte: u8) -> (&str, &str) {
+    match position(text, byte) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    }
+}
+
 fn decode_query(text: &str) -> Result<Cow<'_, str>, ApiError> {
-    let decoded = if text.contains('+') {
+    let decoded = if position(text, b'+').is_some() {
         let spaced = text.replace('+', " ");
         decode_strictly(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
     } else {
@@ -124,15 +132,17 @@ pub struct Query<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
 
 impl Query<'_> {
     pub fn of(req: &HttpRequest) -> Result<Query<'_>, ApiError> {
-        let pairs = req
-            .query_string()
-            .split('&')
-            .filter(|pair| !pair.is_empty());
-        let decoded = pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode_query(name)?, decode_query(value)?))
-        });
-        decoded.collect::<Result<_, _>>().map(Query)
+        let mut pairs = Vec::new();
+        let mut rest = req.query_string();
+        while !rest.is_empty() {
+            let (pair, left) = cut(rest, b'&');
+            rest = left;
+            if !pair.is_empty() {
+                let (name, value) = cut(pair, b'=');
+                pairs.push((decode_query(name)?, decode_query(value)?));
+            }
+        }
+        Ok(Query(pairs))
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {

@@ -1,7 +1,9 @@
 //! What a resource replied, as an HTTP answer. Each function is one table of the contract.
 
-use actix_web::http::{StatusCode, header};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::errors::ApiError;
@@ -11,6 +13,7 @@ use super::wire::{
 };
 use crate::actors::Reply;
 use crate::actors::messages::Document;
+use crate::actors::window::Shown;
 use crate::lock::command::Grant;
 use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket};
 
@@ -19,15 +22,25 @@ pub type Response = Result<HttpResponse, ApiError>;
 /// Bytes of a body besides what its strings take, with room for a name or two.
 const BODY_BYTES: usize = 256;
 
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+fn json(builder: HttpResponseBuilder, body: &impl Serialize) -> Response {
+    Ok(json_text(builder, text(body, 0)?))
+}
+
+fn json_text(mut builder: HttpResponseBuilder, text: Bytes) -> HttpResponse {
+    builder
+        .insert_header((header::CONTENT_TYPE, JSON.clone()))
+        .body(text)
+}
+
 /// `data_bytes`: of the data in the body.
-fn json(mut builder: HttpResponseBuilder, body: &impl Serialize, data_bytes: usize) -> Response {
+fn text(body: &impl Serialize, data_bytes: usize) -> Result<Bytes, ApiError> {
     // JSON as a string has most of its quotation marks escaped: about one in eight bytes.
     let mut text = Vec::with_capacity(BODY_BYTES + data_bytes + data_bytes / 8);
     // Our own bodies have only string keys: serialising them cannot fail.
     serde_json::to_writer(&mut text, body).map_err(|_| ApiError::Refused)?;
-    Ok(builder
-        .insert_header((header::CONTENT_TYPE, "application/json"))
-        .body(text))
+    Ok(text.into())
 }
 
 fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
@@ -104,28 +117,43 @@ fn refused(answer: Answer) -> ApiError {
 
 /// The document, as the bundle wants it or raw.
 pub fn document(
-    mut response: HttpResponseBuilder,
+    response: HttpResponseBuilder,
     selector: &Selector,
     document: &Document,
     raw: bool,
 ) -> Response {
+    let text = match raw {
+        true => document.json.clone(),
+        false => wrapped(selector, document)?,
+    };
+    Ok(json_text(response, text))
+}
+
+/// As [`document`], of one that is seen through a window.
+pub fn shown(
+    response: HttpResponseBuilder,
+    selector: &Selector,
+    shown: &Shown,
+    raw: bool,
+) -> Response {
     if raw {
-        return Ok(response
-            .insert_header((header::CONTENT_TYPE, "application/json"))
-            .body(document.json.clone()));
+        return document(response, selector, &shown.document, raw);
     }
+    let text = shown.answer(|document| wrapped(selector, document))?;
+    Ok(json_text(response, text))
+}
+
+/// The document as the bundle wants it.
+fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> {
     // Documents are checked to be UTF-8 before they are stored.
     let data = std::str::from_utf8(&document.json).map_err(|_| ApiError::Refused)?;
-    json(
-        response,
-        &DataBody {
-            id: &document.id,
-            id_resource: document.resource.as_str(),
-            selector: selector.as_str(),
-            data,
-        },
-        data.len(),
-    )
+    let body = DataBody {
+        id: &document.id,
+        id_resource: document.resource.as_str(),
+        selector: selector.as_str(),
+        data,
+    };
+    text(&body, data.len())
 }
 
 /// GET `lock=0`.
@@ -184,7 +212,6 @@ fn unavailable(response: HttpResponseBuilder, position: Option<usize>) -> Respon
             unavailable: true,
             position,
         },
-        0,
     )
 }
 
@@ -202,7 +229,7 @@ pub fn lock(reply: Reply, selectors_max: usize) -> Response {
                 acquired_at: Time(grant.holder.acquired_at),
                 expires_at: grant.holder.expires_at.map(Time),
             };
-            json(response, &body, 0)
+            json(response, &body)
         }
         Reply::Lock(Answer::Queued {
             ticket,
@@ -217,7 +244,7 @@ pub fn lock(reply: Reply, selectors_max: usize) -> Response {
                 ticket,
                 position,
             };
-            json(response, &body, 0)
+            json(response, &body)
         }
         other => Err(refusal(other, selectors_max)),
     }
@@ -250,7 +277,7 @@ pub fn renew(reply: Reply, selectors_max: usize) -> Response {
                 expires_at: expires_at.map(Time),
                 fencing_token: token,
             };
-            json(response, &body, 0)
+            json(response, &body)
         }
         other => Err(refusal(other, selectors_max)),
     }
@@ -264,7 +291,7 @@ pub fn unlock(reply: Reply, selectors_max: usize) -> Response {
                 unlocked: true,
                 code: dead.map(reason),
             };
-            json(HttpResponse::Ok(), &body, 0)
+            json(HttpResponse::Ok(), &body)
         }
         other => Err(refusal(other, selectors_max)),
     }
@@ -277,7 +304,7 @@ pub fn force_unlock(reply: Reply, selectors_max: usize) -> Response {
                 forced: holder.is_some(),
                 fencing_token: holder.map(|holder| holder.token),
             };
-            json(HttpResponse::Ok(), &body, 0)
+            json(HttpResponse::Ok(), &body)
         }
         other => Err(refusal(other, selectors_max)),
     }

@@ -26,7 +26,7 @@ use super::refusal::{Early, Refusal};
 use super::respond::Response;
 use super::routes;
 use super::windows::Windows;
-use crate::actors::messages::Document;
+use crate::actors::window::Shown;
 use crate::actors::{Op, Reply, Router};
 use crate::lock::{ResourceName, Selector};
 use crate::metrics::Metrics;
@@ -80,14 +80,14 @@ impl Worker {
     pub fn look(
         &self,
         path: &str,
-        show: impl FnOnce(&Selector, &Document) -> Response,
+        show: impl FnOnce(&Selector, &Shown) -> Response,
     ) -> Option<Response> {
-        let seen = self.windows.look(path, |window, document| {
+        let seen = self.windows.look(path, |window, shown| {
             if let Err(error) = self.check_answer() {
                 return Some(Err(error));
             }
             let counts = window.is_of(self.router.shell.incarnation());
-            counts.then(|| show(&window.selector, document))
+            counts.then(|| show(&window.selector, shown))
         });
         seen.flatten()
     }

@@ -8,8 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::actors::messages::Document;
-use crate::actors::window::Window;
+use crate::actors::window::{Shown, Window};
 
 /// Bytes that a worker spends on remembering; past that it forgets them all.
 const BYTES_MAX: usize = 16 << 20;
@@ -25,10 +24,10 @@ pub struct Windows {
 
 impl Windows {
     /// What `see` makes of the document at this path, if a window on it is known and shows something.
-    pub fn look<T>(&self, path: &str, see: impl FnOnce(&Window, &Document) -> T) -> Option<T> {
+    pub fn look<T>(&self, path: &str, see: impl FnOnce(&Window, &Shown) -> T) -> Option<T> {
         let by_path = self.by_path.borrow();
         let window = by_path.get(path)?;
-        window.look(|document| see(window, document))
+        window.look(|shown| see(window, shown))
     }
 
     pub fn remember(&self, path: &str, window: Arc<Window>) {
@@ -50,6 +49,7 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::messages::Document;
     use crate::actors::window::Shutter;
     use crate::lock::Selector;
     use crate::store::ResourceId;

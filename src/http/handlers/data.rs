@@ -47,8 +47,8 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
 async fn read(req: &HttpRequest, worker: &Worker, bearer: Bearer, raw: bool) -> Response {
     let path = req.uri().path();
     if bearer == Bearer::Nobody
-        && let Some(seen) = worker.look(path, |selector, document| {
-            respond::document(HttpResponse::Ok(), selector, document, raw)
+        && let Some(seen) = worker.look(path, |selector, shown| {
+            respond::shown(HttpResponse::Ok(), selector, shown, raw)
         })
     {
         return seen;
