@@ -23,11 +23,8 @@ use super::sleepers::{Sleeper, Sleepers};
 use crate::lock::{Millis, ResourceName};
 use crate::slack;
 
-/// Between two lines that say which events were not logged one by one.
-const SUMMARY_PAUSE: Duration = Duration::from_secs(1);
-
-/// Between two looks whether the store hangs.
-const WATCH_PAUSE: Duration = Duration::from_millis(250);
+/// Between two lines that say which events were not logged one by one, and two looks whether the store hangs.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many leases that are over are woken at once, and the pause until the next so many, in
 /// milliseconds: when a million end in one second, requests must not wait behind them.
@@ -216,10 +213,10 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
-        ctx.run_interval(SUMMARY_PAUSE, |registry, _| {
-            registry.shell.events.summarise()
+        ctx.run_interval(LOOK_PAUSE, |registry, _| {
+            registry.shell.events.summarise();
+            registry.watch();
         });
-        ctx.run_interval(WATCH_PAUSE, |registry, _| registry.watch());
     }
 }
 
