@@ -160,6 +160,8 @@ pub trait Store: Send + Sync + 'static {
     /// that another resource has, and rows of a resource that does not exist, which would be lost.
     /// [`StoreError::Unavailable`]: unknown whether they were; [`Store::open`] must be called before
     /// anything else.
+    ///
+    /// May block the thread that calls it (see [`Store::blocks_for`]), so nothing else should live there.
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError>;
 
     /// The resource of this name (compared byte for byte) with its lock rows.
