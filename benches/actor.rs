@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use criterion::Criterion;
 use small_resource_server::actors::messages::Wait;
-use small_resource_server::actors::persistence::{Attach, Persistence};
-use small_resource_server::actors::registry::Registry;
 use small_resource_server::actors::shell::ShellSettings;
+use small_resource_server::actors::start::start;
 use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
 use small_resource_server::lock::{
     Answer, Bearer, Limits, ResourceName, Seconds, Selector, Ticket,
 };
 use small_resource_server::store::memory::MemoryStore;
-use tokio::sync::oneshot;
 
 fn settings() -> ShellSettings {
     ShellSettings {
@@ -34,14 +32,10 @@ fn settings() -> ShellSettings {
 async fn router() -> Router {
     let shell = Arc::new(Shell::new(settings(), Arc::new(MemoryStore::default())));
     let arbiter = Arbiter::new();
-    let (first_open, opened) = oneshot::channel();
-    let writer = Persistence::new(shell.clone(), first_open);
-    let persistence = Persistence::start_in_arbiter(&arbiter.handle(), |_| writer);
-    let book = Registry::new(shell.clone(), persistence.clone());
-    let registry = Registry::start_in_arbiter(&arbiter.handle(), |_| book);
-    persistence.do_send(Attach(registry.clone()));
-    opened.await.expect("an answer").expect("an open store");
-    Router::new(shell, registry, persistence)
+    let started = start(&shell, &arbiter.handle(), &arbiter.handle());
+    let opened = started.first_open.await.expect("an answer");
+    opened.expect("an open store");
+    Router::new(shell, started.registry, started.persistence)
 }
 
 struct Bed {

@@ -11,13 +11,13 @@ use actix_web::dev::Server;
 use arc_swap::ArcSwap;
 use socket2::{Domain, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::actors::messages::EndWaits;
-use crate::actors::persistence::{Attach, Finish, Persistence};
+use crate::actors::persistence::{Finish, Persistence};
 use crate::actors::registry::Registry;
 use crate::actors::shell::ShellSettings;
+use crate::actors::start::{Started, start};
 use crate::actors::{Router, Shell};
 use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
@@ -96,14 +96,12 @@ impl App {
         // Each has a thread of its own, so that a store that hangs holds up nobody else; resources live on
         // the workers' threads.
         let [writing, finding] = [Arbiter::new(), Arbiter::new()];
-        let (first_open, opened) = oneshot::channel();
-        let writer = Persistence::new(shell.clone(), first_open);
-        let persistence = Persistence::start_in_arbiter(&writing.handle(), |_| writer);
-        let book = Registry::new(shell.clone(), persistence.clone());
-        let registry = Registry::start_in_arbiter(&finding.handle(), |_| book);
-        persistence.do_send(Attach(registry.clone()));
-
-        let opened = opened.await.unwrap_or(Ok(()));
+        let Started {
+            persistence,
+            registry,
+            first_open,
+        } = start(&shell, &writing.handle(), &finding.handle());
+        let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
             return Err(StartError::Store(error));
         }

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use small_resource_server::actors::messages::{
     AbandonAll, Call, Description, Find, Vanished, Wait,
 };
-use small_resource_server::actors::persistence::{Attach, Persistence};
 use small_resource_server::actors::registry::Registry;
 use small_resource_server::actors::shell::ShellSettings;
+use small_resource_server::actors::start::{Started, start};
 use small_resource_server::actors::{Caller, Closed, Op, Reply, Router, Shell};
 use small_resource_server::lock::{
     Answer, Bearer, Limits, RequestId, ResourceName, Seconds, Selector,
@@ -94,11 +94,12 @@ impl Actors {
         };
         let store = Arc::new(Moody::default());
         let shell = Arc::new(Shell::new(settings, store.clone()));
-        let (sender, opened) = oneshot::channel();
-        let persistence = Persistence::new(shell.clone(), sender).start();
-        let registry = Registry::new(shell.clone(), persistence.clone()).start();
-        persistence.do_send(Attach(registry.clone()));
-        opened.await.unwrap().unwrap();
+        let Started {
+            persistence,
+            registry,
+            first_open,
+        } = start(&shell, &Arbiter::current(), &Arbiter::current());
+        first_open.await.unwrap().unwrap();
         let name = ResourceName::parse("printer").unwrap();
         let router = Router::new(shell.clone(), registry.clone(), persistence);
         let timeout = Seconds::ZERO;

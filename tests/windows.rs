@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use actix::prelude::*;
 use async_trait::async_trait;
 use small_resource_server::actors::gate::Closed;
-use small_resource_server::actors::persistence::{Attach, Persistence};
+use small_resource_server::actors::persistence::Persistence;
 use small_resource_server::actors::registry::Registry;
 use small_resource_server::actors::shell::ShellSettings;
+use small_resource_server::actors::start::start;
 use small_resource_server::actors::window::Window;
 use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
 use small_resource_server::lock::{Bearer, Limits, ResourceName, Seconds, Selector};
@@ -19,7 +20,6 @@ use small_resource_server::store::{
     ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError, StoredData,
     StoredResource,
 };
-use tokio::sync::oneshot;
 
 /// A store that commits in batches, keeps count of the version that it has, and fails when it is told to.
 #[derive(Default)]
@@ -127,17 +127,13 @@ impl Bed {
             store.clone(),
         ));
         let arbiter = Arbiter::new();
-        let (first_open, opened) = oneshot::channel();
-        let writer = Persistence::new(shell.clone(), first_open);
-        let persistence = Persistence::start_in_arbiter(&arbiter.handle(), |_| writer);
-        let book = Registry::new(shell.clone(), persistence.clone());
-        let registry = Registry::start_in_arbiter(&arbiter.handle(), |_| book);
-        persistence.do_send(Attach(registry.clone()));
-        opened.await.expect("an answer").expect("an open store");
+        let started = start(&shell, &arbiter.handle(), &arbiter.handle());
+        let opened = started.first_open.await.expect("an answer");
+        opened.expect("an open store");
         Bed {
             shell,
-            registry,
-            persistence,
+            registry: started.registry,
+            persistence: started.persistence,
             store,
             answered: Arc::default(),
             seen_through_windows: Arc::default(),

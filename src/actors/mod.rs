@@ -13,6 +13,7 @@
 //! | `resource` | one named resource: its queue, its data, its timer |
 //! | `sleepers` | what is kept of held resources that nobody has used for a while |
 //! | `persistence` | the only writer: batches snapshots, opens and reopens the store |
+//! | `start` | the registry and the persistence actor, started and known to each other |
 //! | `commits` | what waits for the persistence actor |
 //! | `shell` | what they share: clock, gate, settings, counters |
 //! | `gate` | whether this instance may answer at all |
@@ -38,6 +39,7 @@ pub mod resource;
 pub mod router;
 pub mod shell;
 pub mod sleepers;
+pub mod start;
 pub mod window;
 
 pub use caller::Caller;

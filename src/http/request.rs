@@ -40,10 +40,10 @@ pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<()
 /// Percent-decoding that never guesses: an invalid escape or invalid UTF-8 is an error, so that two
 /// different byte strings never become one name.
 pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
-    let mut rest = text.as_bytes();
     if position(text, b'%').is_none() {
         return Ok(Cow::Borrowed(text));
     }
+    let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         let digits = rest.get(at + 1..at + 3);
         if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {

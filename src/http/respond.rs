@@ -28,7 +28,8 @@ fn json(builder: HttpResponseBuilder, body: &impl Serialize) -> Response {
     Ok(json_text(builder, text(body, 0)?))
 }
 
-fn json_text(mut builder: HttpResponseBuilder, text: Bytes) -> HttpResponse {
+/// An answer whose body is this JSON text.
+pub fn json_text(mut builder: HttpResponseBuilder, text: Bytes) -> HttpResponse {
     builder
         .insert_header((header::CONTENT_TYPE, JSON.clone()))
         .body(text)
@@ -45,7 +46,7 @@ fn text(body: &impl Serialize, data_bytes: usize) -> Result<Bytes, ApiError> {
 
 fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
     let digits = ticket.digits();
-    if let Ok(value) = header::HeaderValue::from_bytes(&digits) {
+    if let Ok(value) = HeaderValue::from_bytes(&digits) {
         response.insert_header((X_TICKET.clone(), value));
     }
 }
@@ -53,14 +54,14 @@ fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
 fn with_token(response: &mut HttpResponseBuilder, token: Option<FencingToken>) {
     if let Some(FencingToken(token)) = token {
         let name = header::HeaderName::from_static("x-fencing-token");
-        response.insert_header((name, header::HeaderValue::from(token)));
+        response.insert_header((name, HeaderValue::from(token)));
     }
 }
 
 fn with_ended(response: &mut HttpResponseBuilder, ended: Option<EndReason>) {
     if let Some(reason) = ended {
         let name = header::HeaderName::from_static("x-ticket-ended");
-        response.insert_header((name, header::HeaderValue::from_static(reason.code())));
+        response.insert_header((name, HeaderValue::from_static(reason.code())));
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use async_trait::async_trait;
 use small_resource_server::actors::messages::Wait;
-use small_resource_server::actors::persistence::{Attach, Finish, Persistence};
-use small_resource_server::actors::registry::Registry;
+use small_resource_server::actors::persistence::{Finish, Persistence};
 use small_resource_server::actors::shell::ShellSettings;
+use small_resource_server::actors::start::start;
 use small_resource_server::actors::{Caller, Closed, Op, Reply, Router, Shell};
 use small_resource_server::lock::{Answer, Bearer, Limits, Owner, ResourceName, Seconds, Selector};
 use small_resource_server::store::memory::MemoryStore;
@@ -228,14 +228,9 @@ fn a_store_that_opens_while_the_server_stops_is_given_back_unused() {
 async fn served(store: Arc<Slow>) -> (Arc<Shell>, Router) {
     let shell = shell(store);
     let [writing, finding] = [Arbiter::new(), Arbiter::new()];
-    let (sender, opened) = oneshot::channel();
-    let actor = Persistence::new(shell.clone(), sender);
-    let persistence = Persistence::start_in_arbiter(&writing.handle(), |_| actor);
-    let book = Registry::new(shell.clone(), persistence.clone());
-    let registry = Registry::start_in_arbiter(&finding.handle(), |_| book);
-    persistence.do_send(Attach(registry.clone()));
-    opened.await.unwrap().unwrap();
-    let router = Router::new(shell.clone(), registry, persistence);
+    let started = start(&shell, &writing.handle(), &finding.handle());
+    started.first_open.await.unwrap().unwrap();
+    let router = Router::new(shell.clone(), started.registry, started.persistence);
     (shell, router)
 }
 

@@ -106,10 +106,8 @@ impl Persistence {
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
         let given_up = self.incarnation != self.shell.incarnation();
-        if self.phase != Phase::Serving || given_up {
-            return;
-        }
-        if !self.in_flight.is_empty() || self.waiting.is_empty() {
+        let serves = self.phase == Phase::Serving && !given_up;
+        if !serves || !self.in_flight.is_empty() || self.waiting.is_empty() {
             return;
         }
         let batch = self.next_batch();

@@ -7,7 +7,7 @@ use actix_web::web::Data;
 
 use crate::http::errors::ApiError;
 use crate::http::openapi;
-use crate::http::respond::Response;
+use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::http::wire::StatusBody;
 
@@ -43,7 +43,5 @@ pub async fn openapi(worker: Data<Worker>) -> Response {
         log::error!("the OpenAPI document cannot be written: {error}");
         ApiError::Refused
     })?;
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "application/json"))
-        .body(text))
+    Ok(respond::json_text(HttpResponse::Ok(), text.into()))
 }
