@@ -103,7 +103,8 @@ impl Actors {
         let name = ResourceName::parse("printer").unwrap();
         let router = Router::new(shell.clone(), registry.clone(), persistence);
         let timeout = Seconds::ZERO;
-        let created = router.ask(&name, Op::Create { timeout }, Caller::NOBODY);
+        let create = Op::Create { timeout };
+        let created = router.ask(&name, &create, &Caller::NOBODY);
         assert!(matches!(created.await, Reply::Created { .. }));
         Actors {
             store,
@@ -158,7 +159,7 @@ impl Actors {
 
     async fn ask(&self) -> Reply {
         self.router
-            .ask(&self.name, Op::Describe, Caller::NOBODY)
+            .ask(&self.name, &Op::Describe, &Caller::NOBODY)
             .await
     }
 

@@ -169,7 +169,7 @@ impl Client {
     /// Until the store was there to say; a refusal for its sake says nothing.
     async fn ask(&self, op: Op) -> Reply {
         loop {
-            let reply = self.router.ask(&name(), op.clone(), Caller::NOBODY).await;
+            let reply = self.router.ask(&name(), &op, &Caller::NOBODY).await;
             match reply {
                 Reply::Closed(Closed::StoreAway) => tokio::task::yield_now().await,
                 reply => return reply,

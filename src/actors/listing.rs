@@ -9,6 +9,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -189,13 +190,14 @@ impl Router {
                 return Ok(Some(Listed::Live(row.expiring(expires_at))));
             }
             (Whereabouts::Awake(actor), _) => {
-                self.ask_actor(actor, Op::Describe, Caller::NOBODY).await
+                self.ask_actor(Rc::new(actor), &Op::Describe, &Caller::NOBODY)
+                    .await
             }
             // Without a row, or with one that was read before its lease began.
             (Whereabouts::Asleep { .. } | Whereabouts::Stored, _) => Reply::Moved,
         };
         let reply = match reply {
-            Reply::Moved => self.ask(&name, Op::Describe, Caller::NOBODY).await,
+            Reply::Moved => self.ask(&name, &Op::Describe, &Caller::NOBODY).await,
             reply => reply,
         };
         match reply {

@@ -1,17 +1,21 @@
 //! How an HTTP worker reaches a resource.
 //!
-//! The registry knows every address; each worker remembers some of them (weakly, so that a remembered
-//! address keeps no actor alive) to spare the registry's thread a message per request.
+//! The registry knows every address; each worker remembers those that it used lately, to spare the registry's
+//! thread a message per request. An actor that has retired answers [`Reply::Moved`]; an address that nobody
+//! uses is forgotten soon, so that it keeps no such actor in memory for long.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use actix::{Addr, Arbiter, WeakAddr};
+use actix::{Addr, Arbiter};
 use tokio::sync::oneshot;
 
 use super::caller::Caller;
@@ -30,17 +34,25 @@ const REMEMBERED_MAX: usize = 65_536;
 const NUMBERS_AT_ONCE: u64 = 1024;
 /// How often a request asks for a new address before it gives up.
 const MOVES_MAX: usize = 16;
-/// Pause between two looks for addresses of actors that have retired.
-const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// An address that was not used for so long is forgotten, at the latest after twice this time.
+const SWEEP_PAUSE: Duration = Duration::from_secs(2);
 
-type Remembered = RefCell<HashMap<ResourceName, WeakAddr<ResourceActor>>>;
+/// Addresses by name.
+type Book = RefCell<HashMap<ResourceName, Remembered>>;
+
+struct Remembered {
+    /// Counted by this thread alone: a copy of an [`Addr`] costs two allocations.
+    actor: Rc<Addr<ResourceActor>>,
+    /// Since the last sweep.
+    used: Cell<bool>,
+}
 
 /// One per worker.
 pub struct Router {
     pub shell: Arc<Shell>,
     pub(super) registry: Addr<Registry>,
     pub(super) persistence: Addr<Persistence>,
-    remembered: Rc<Remembered>,
+    book: Rc<Book>,
     in_flight: Arc<AtomicUsize>,
     /// Numbers for requests to come, so that workers do not fight over the count of all.
     numbers: Cell<Range<RequestId>>,
@@ -49,7 +61,7 @@ pub struct Router {
 /// Tells the actor when the request's future is dropped before it took its reply: the client is gone.
 struct Presence {
     request: RequestId,
-    actor: Addr<ResourceActor>,
+    actor: Rc<Addr<ResourceActor>>,
     answered: bool,
     in_flight: Arc<AtomicUsize>,
 }
@@ -65,6 +77,23 @@ impl Drop for Presence {
     }
 }
 
+/// A request that was sent, until its reply comes. Dropping it withdraws the request.
+struct Asked {
+    presence: Presence,
+    reply: oneshot::Receiver<Reply>,
+}
+
+impl Future for Asked {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let reply = ready!(Pin::new(&mut self.reply).poll(cx));
+        self.presence.answered = true;
+        // Without a reply the actor died with the request in its hands; whether it happened is not known.
+        Poll::Ready(reply.unwrap_or(Reply::Closed(Closed::StoreAway)))
+    }
+}
+
 impl Router {
     /// Must be called on the worker's thread, inside its runtime.
     pub fn new(
@@ -72,14 +101,14 @@ impl Router {
         registry: Addr<Registry>,
         persistence: Addr<Persistence>,
     ) -> Router {
-        let remembered = Rc::new(Remembered::default());
-        actix_rt::spawn(sweep(Rc::downgrade(&remembered)));
+        let book = Rc::new(Book::default());
+        actix_rt::spawn(sweep(Rc::downgrade(&book)));
         Router {
             in_flight: shell.count_in_flight(),
             shell,
             registry,
             persistence,
-            remembered,
+            book,
             numbers: Cell::new(0..0),
         }
     }
@@ -96,13 +125,17 @@ impl Router {
     }
 
     /// Sends one request and waits for its reply. Dropping the future withdraws the request.
-    pub async fn ask(&self, name: &ResourceName, op: Op, caller: Caller) -> Reply {
+    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Reply {
         for _ in 0..MOVES_MAX {
-            let Some(actor) = self.actor(name).await else {
-                return Reply::Closed(Closed::Stopping);
+            let actor = match self.remembered(name) {
+                Some(actor) => actor,
+                None => match self.find(name).await {
+                    Some(actor) => actor,
+                    None => return Reply::Closed(Closed::Stopping),
+                },
             };
-            match self.ask_actor(actor, op.clone(), caller.clone()).await {
-                Reply::Moved => self.remembered.borrow_mut().remove(name),
+            match self.ask_actor(actor, op, caller).await {
+                Reply::Moved => self.book.borrow_mut().remove(name),
                 reply => return reply,
             };
         }
@@ -110,73 +143,77 @@ impl Router {
         Reply::Closed(Closed::StoreAway)
     }
 
-    pub(super) async fn ask_actor(
+    /// Sends one request at once. An actor that is gone counts as moved.
+    pub(super) fn ask_actor(
         &self,
-        actor: Addr<ResourceActor>,
-        op: Op,
-        caller: Caller,
-    ) -> Reply {
-        let (reply, answer) = oneshot::channel();
-        let request = self.next_request();
-        let call = Call {
-            request,
-            op,
-            caller,
-            reply,
-        };
-        if !actor.connected() {
-            return Reply::Moved;
+        actor: Rc<Addr<ResourceActor>>,
+        op: &Op,
+        caller: &Caller,
+    ) -> impl Future<Output = Reply> + use<> {
+        let asked = actor.connected().then(|| self.send(actor, op, caller));
+        async move {
+            match asked {
+                Some(asked) => asked.await,
+                None => Reply::Moved,
+            }
         }
+    }
+
+    fn send(&self, actor: Rc<Addr<ResourceActor>>, op: &Op, caller: &Caller) -> Asked {
+        let (sender, reply) = oneshot::channel();
+        let request = self.next_request();
+        actor.do_send(Call {
+            request,
+            op: op.clone(),
+            caller: caller.clone(),
+            reply: sender,
+        });
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let mut presence = Presence {
+        let presence = Presence {
             request,
             actor,
             answered: false,
             in_flight: self.in_flight.clone(),
         };
-        presence.actor.do_send(call);
-        let reply = answer.await;
-        presence.answered = true;
-        match reply {
-            Ok(reply) => reply,
-            // The actor died with the request in its hands; whether it happened is not known.
-            Err(_) => Reply::Closed(Closed::StoreAway),
-        }
+        Asked { presence, reply }
     }
 
-    async fn actor(&self, name: &ResourceName) -> Option<Addr<ResourceActor>> {
-        let remembered = self
-            .remembered
-            .borrow()
-            .get(name)
-            .and_then(WeakAddr::upgrade);
-        if let Some(actor) = remembered.filter(Addr::connected) {
-            return Some(actor);
-        }
+    fn remembered(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
+        let book = self.book.borrow();
+        let remembered = book.get(name).filter(|r| r.actor.connected())?;
+        remembered.used.set(true);
+        Some(remembered.actor.clone())
+    }
+
+    /// Asks the registry, which starts an actor where there is none. `None`: the server stops.
+    async fn find(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
         let find = Find {
             name: name.clone(),
             home: Arbiter::current(),
         };
-        let actor = self.registry.send(find).await.ok()?;
-        let mut remembered = self.remembered.borrow_mut();
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
+        let actor = Rc::new(self.registry.send(find).await.ok()?);
+        let mut book = self.book.borrow_mut();
+        if book.len() >= REMEMBERED_MAX {
+            book.clear();
         }
-        remembered.insert(name.clone(), actor.downgrade());
+        let remembered = Remembered {
+            actor: actor.clone(),
+            used: Cell::new(true),
+        };
+        book.insert(name.clone(), remembered);
         Some(actor)
     }
 }
 
-/// Forgets actors that are gone, as long as the router exists: an address, even a weak one, keeps the
-/// memory of its actor's mailbox.
-async fn sweep(remembered: Weak<Remembered>) {
+/// Forgets the addresses that were not used since the last time, as long as the router exists.
+async fn sweep(book: Weak<Book>) {
     loop {
         actix_rt::time::sleep(SWEEP_PAUSE).await;
-        let Some(remembered) = remembered.upgrade() else {
+        let Some(book) = book.upgrade() else {
             return;
         };
-        let mut remembered = remembered.borrow_mut();
-        remembered.retain(|_, actor| actor.upgrade().is_some_and(|actor| actor.connected()));
-        slack::give_back(&mut remembered);
+        let mut book = book.borrow_mut();
+        book.retain(|_, remembered| remembered.used.take());
+        slack::give_back(&mut book);
     }
 }

@@ -201,7 +201,7 @@ async fn keep_alive(request: &HttpRequest, worker: &Worker) -> bool {
     let (Bearer::Ticket(_), Ok(name)) = (bearer, name(request)) else {
         return false;
     };
-    let reply = worker.ask(request, &name, Op::Touch { bearer }).await;
+    let reply = worker.ask(request, &name, &Op::Touch { bearer }).await;
     matches!(reply, Ok(Reply::Lock(Answer::Touched { live: true })))
 }
 

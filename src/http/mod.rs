@@ -11,6 +11,7 @@
 //! | `observe` | request ids, metrics and the access log, around every request |
 //! | `openapi` | the description of all this for programs |
 //! | `wire` | the JSON bodies |
+//! | `time` | the times in them |
 //! | `server` | sockets, workers, limits of a connection |
 //! | `connection` | the stream under HTTP: slow heads, the dispatcher's own answers |
 //! | `refusal` | answers that are given before a request reached a route |
@@ -38,6 +39,7 @@ pub mod request;
 pub mod respond;
 pub mod routes;
 pub mod server;
+pub mod time;
 pub mod tls;
 pub mod windows;
 pub mod wire;

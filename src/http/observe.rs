@@ -1,7 +1,8 @@
 //! What every request leaves behind: an id, a count, a line in the access log.
 //!
-//! The middleware here runs around everything else. It says who the caller is, once, for all that want to
-//! know ([`caller`]), answers `X-Request-Id`, and counts the answer under the route that gave it.
+//! The middleware here runs around everything else. It says who the caller is and which route is meant, once,
+//! for all that want to know ([`caller`], [`route`]), answers `X-Request-Id`, and counts the answer under its
+//! route.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -79,7 +80,7 @@ impl Observer {
     fn count(&self, seen: &Seen<'_>) {
         let method = seen.method.as_str();
         let status = seen.status.as_u16();
-        let route = Route::index(seen.method, seen.path);
+        let route = Route::index(seen.known.route);
         self.numbers.answered(route, method, status, seen.took);
         if let Some(code) = seen.code {
             self.numbers.refused(errors::code_index(code));
@@ -90,9 +91,17 @@ impl Observer {
     }
 }
 
+/// What is known of a request from the first.
+#[derive(Clone)]
+struct Known {
+    caller: Caller,
+    /// `None`: there is nothing at its path.
+    route: Option<Route>,
+}
+
 /// A request and how it was answered.
 struct Seen<'a> {
-    caller: &'a Caller,
+    known: &'a Known,
     method: &'a Method,
     path: &'a str,
     status: StatusCode,
@@ -109,21 +118,24 @@ impl std::fmt::Display for Seen<'_> {
             write!(f, " code={code}")?;
         }
         write!(f, " ms={:.3}", self.took.as_secs_f64() * 1000.0)?;
-        match self.caller.address {
+        match self.known.caller.address {
             Some(address) => write!(f, " client={address}")?,
             None => f.write_str(" client=-")?,
         }
-        write!(f, " request={}", self.caller.tag)
+        write!(f, " request={}", self.known.caller.tag)
     }
 }
 
 /// Who sent this request.
 pub fn caller(request: &HttpRequest) -> Caller {
     let extensions = request.extensions();
-    extensions
-        .get::<Caller>()
-        .cloned()
-        .unwrap_or(Caller::NOBODY)
+    let known = extensions.get::<Known>();
+    known.map_or(Caller::NOBODY, |known| known.caller.clone())
+}
+
+/// Where this request leads; `None`: nowhere.
+pub fn route(request: &HttpRequest) -> Option<Route> {
+    request.extensions().get::<Known>()?.route
 }
 
 fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
@@ -150,23 +162,26 @@ where
 {
     let began = Instant::now();
     let observer = observer.clone();
-    let caller = observer.caller(&request);
     let method = request.method().clone();
-    request.extensions_mut().insert(caller.clone());
+    let known = Known {
+        caller: observer.caller(&request),
+        route: Route::of(&method, request.uri().path()),
+    };
+    request.extensions_mut().insert(known.clone());
     let answer = service.call(request);
     async move {
         let mut response = answer.await?;
         let api_error = response.response().error();
         let api_error = api_error.and_then(|error| error.as_error::<ApiError>());
         observer.count(&Seen {
-            caller: &caller,
+            known: &known,
             method: &method,
             path: response.request().uri().path(),
             status: response.status(),
             code: api_error.map(ApiError::code),
             took: began.elapsed(),
         });
-        if let Some(value) = header_value(&caller.tag) {
+        if let Some(value) = header_value(&known.caller.tag) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
         Ok(response)

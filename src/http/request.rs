@@ -56,33 +56,48 @@ pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
         .map_err(|_| "is not valid UTF-8")
 }
 
-/// The segment of the path at `index`, counting the resource's name as 0, as it was sent.
-fn segment(req: &HttpRequest, index: usize) -> &str {
-    let segments = Segments::of(req.uri().path());
-    segments
-        .and_then(|segments| segments.get(index))
-        .unwrap_or("")
+/// The segments of the path, as they were sent. Empty where it has none, which no handler is called for.
+fn segments(req: &HttpRequest) -> Segments<'_> {
+    Segments::of(req.uri().path()).unwrap_or_default()
 }
 
-pub fn name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
-    let malformed = |why: &str| ApiError::Malformed(format!("The resource name {why}."));
-    let text = decode_strictly(segment(req, 0)).map_err(malformed)?;
-    ResourceName::parse(&text).map_err(|error| malformed(&error.to_string()))
+fn malformed_name(why: &str) -> ApiError {
+    ApiError::Malformed(format!("The resource name {why}."))
 }
 
 fn malformed_selector(why: &str) -> ApiError {
     ApiError::Malformed(format!("The selector {why}."))
 }
 
-pub fn selector(req: &HttpRequest) -> Result<Selector, ApiError> {
-    let text = decode_strictly(segment(req, 1)).map_err(malformed_selector)?;
-    Selector::parse(&text).map_err(|error| malformed_selector(&error.to_string()))
+fn parse_name(segments: &Segments<'_>) -> Result<ResourceName, ApiError> {
+    let text = segments.get(0).unwrap_or_default();
+    let text = decode_strictly(text).map_err(malformed_name)?;
+    ResourceName::parse(&text).map_err(|error| malformed_name(&error.to_string()))
+}
+
+fn selector_text<'r>(segments: &Segments<'r>) -> Result<Cow<'r, str>, ApiError> {
+    decode_strictly(segments.get(1).unwrap_or_default()).map_err(malformed_selector)
+}
+
+pub fn name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
+    parse_name(&segments(req))
+}
+
+pub fn name_and_selector(req: &HttpRequest) -> Result<(ResourceName, Selector), ApiError> {
+    let segments = segments(req);
+    let name = parse_name(&segments)?;
+    let selector = Selector::parse(&selector_text(&segments)?);
+    let selector = selector.map_err(|error| malformed_selector(&error.to_string()))?;
+    Ok((name, selector))
 }
 
 /// For routes whose path has a selector that they do not need; a malformed one is refused all the same.
-pub fn check_selector(req: &HttpRequest) -> Result<(), ApiError> {
-    let text = decode_strictly(segment(req, 1)).map_err(malformed_selector)?;
-    Selector::check(&text).map_err(|error| malformed_selector(&error.to_string()))
+pub fn name_before_selector(req: &HttpRequest) -> Result<ResourceName, ApiError> {
+    let segments = segments(req);
+    let name = parse_name(&segments)?;
+    Selector::check(&selector_text(&segments)?)
+        .map_err(|error| malformed_selector(&error.to_string()))?;
+    Ok(name)
 }
 
 /// The ticket that the request presents. An empty header counts as none; of several the last one counts.

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::errors::ApiError;
 use super::request::X_TICKET;
+use super::time::Time;
 use super::wire::{
-    DataBody, ForcedBody, GrantedBody, QueuedBody, RenewedBody, Time, UnavailableBody, UnlockedBody,
+    DataBody, ForcedBody, GrantedBody, QueuedBody, RenewedBody, UnavailableBody, UnlockedBody,
 };
 use crate::actors::Reply;
 use crate::actors::messages::Document;
@@ -284,8 +285,15 @@ pub fn renew(reply: Reply, selectors_max: usize) -> Response {
     }
 }
 
+/// What every unlock of a live ticket is answered: [`UnlockedBody`] without a code.
+const UNLOCKED: &str = r#"{"unlocked":true}"#;
+
 pub fn unlock(reply: Reply, selectors_max: usize) -> Response {
     match reply {
+        Reply::Lock(Answer::Unlocked { dead: None }) => {
+            let text = Bytes::from_static(UNLOCKED.as_bytes());
+            Ok(json_text(HttpResponse::Ok(), text))
+        }
         Reply::Lock(Answer::Unlocked { dead }) => {
             let reason = |death: Option<EndReason>| death.map_or("ticket_unknown", EndReason::code);
             let body = UnlockedBody {
@@ -308,5 +316,19 @@ pub fn force_unlock(reply: Reply, selectors_max: usize) -> Response {
             json(HttpResponse::Ok(), &body)
         }
         other => Err(refusal(other, selectors_max)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_that_is_kept_is_what_its_body_says() {
+        let body = UnlockedBody {
+            unlocked: true,
+            code: None,
+        };
+        assert_eq!(serde_json::to_string(&body).unwrap(), UNLOCKED);
     }
 }

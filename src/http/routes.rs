@@ -10,6 +10,7 @@ use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use super::errors::ApiError;
 use super::handlers::{data, locks, resources, status};
+use super::observe;
 use super::respond::Response;
 use super::server::Worker;
 
@@ -60,7 +61,7 @@ pub fn position(text: &str, byte: u8) -> Option<usize> {
 }
 
 /// What stands between the slashes of a path below `/resource`, as it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segments<'p> {
     parts: [&'p str; Segments::MAX],
     count: usize,
@@ -98,9 +99,9 @@ impl Route {
         PATTERNS[self as usize]
     }
 
-    /// The place of a request in [`PATTERNS`].
-    pub fn index(method: &Method, path: &str) -> usize {
-        Route::of(method, path).map_or(PATTERNS.len() - 1, |route| route as usize)
+    /// The place of a request in [`PATTERNS`]. `None`: of one that leads nowhere.
+    pub fn index(route: Option<Route>) -> usize {
+        route.map_or(PATTERNS.len() - 1, |route| route as usize)
     }
 
     /// `None`: there is nothing at this path.
@@ -144,7 +145,7 @@ impl Route {
 }
 
 async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
-    let route = Route::of(req.method(), req.uri().path()).ok_or(ApiError::NoRoute)?;
+    let route = observe::route(&req).ok_or(ApiError::NoRoute)?;
     let method = req.method().clone();
     match (route, method.as_str()) {
         (Route::Lock, "PUT" | "POST") => locks::lock(req, payload, worker).await,
@@ -220,7 +221,7 @@ mod tests {
         for route in [Route::Health, Route::Ready, Route::Metrics, Route::Openapi] {
             assert_eq!(get(route.pattern()), Some(route));
         }
-        let index = |path| PATTERNS[Route::index(&Method::GET, path)];
+        let index = |path| PATTERNS[Route::index(get(path))];
         assert_eq!(index("/resource/a/b"), "/resource/{name}/{selector}");
         assert_eq!(index("/nothing"), "unknown");
     }

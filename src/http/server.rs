@@ -65,10 +65,10 @@ impl Worker {
         &self,
         request: &HttpRequest,
         name: &ResourceName,
-        op: Op,
+        op: &Op,
     ) -> Result<Reply, ApiError> {
         let caller = observe::caller(request);
-        let reply = self.router.ask(name, op, caller).await;
+        let reply = self.router.ask(name, op, &caller).await;
         self.check_answer()?;
         Ok(reply)
     }

@@ -1,27 +1,12 @@
 //! The JSON bodies, as clients see them (contract, "Routes").
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
 use super::openapi;
+use super::time::Time;
 use crate::lock::command::HolderView;
-use crate::lock::{FencingToken, Owner, Seconds, Ticket, WallMillis};
-
-/// A time as RFC 3339 UTC with milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, ToSchema)]
-#[schema(value_type = String, format = DateTime)]
-pub struct Time(pub WallMillis);
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The formatter takes years up to 9999; a TTL can reach no further than that.
-        let last = 253_402_300_799_999;
-        let time = UNIX_EPOCH + Duration::from_millis(self.0.min(last));
-        serializer.collect_str(&humantime::format_rfc3339_millis(time))
-    }
-}
+use crate::lock::{FencingToken, Owner, Seconds, Ticket};
 
 fn ticket_text<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S::Error> {
     let digits = ticket.digits();
@@ -293,13 +278,6 @@ pub struct StatusBody<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_rfc_3339_utc_with_milliseconds() {
-        let text = serde_json::to_string(&Time(1_795_449_984_007)).unwrap();
-        assert_eq!(text, "\"2026-11-23T16:06:24.007Z\"");
-        assert!(serde_json::to_string(&Time(u64::MAX)).is_ok());
-    }
 
     #[test]
     fn seconds_are_an_integer_or_a_numeric_string() {

@@ -195,6 +195,21 @@ impl fmt::Debug for IdempotencyKey {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ticket(u128);
 
+const NO_DIGIT: u8 = u8::MAX;
+
+/// What a byte means as a lowercase hexadecimal digit.
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[HEX[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 impl Ticket {
     /// A ticket from 128 random bits.
     pub fn from_bits(bits: u128) -> Ticket {
@@ -207,19 +222,22 @@ impl Ticket {
 
     /// `None` unless the text is 32 lowercase hexadecimal digits.
     pub fn parse(text: &str) -> Option<Ticket> {
-        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() != 32 || !text.bytes().all(lower_hex) {
-            return None;
-        }
-        // In halves: a machine word is parsed several times as fast as two.
-        let (high, low) = text.split_at(16);
-        let half = |digits| u64::from_str_radix(digits, 16).ok().map(u128::from);
-        Some(Ticket(half(high)? << 64 | half(low)?))
+        let digits: &[u8; 32] = text.as_bytes().try_into().ok()?;
+        // In halves: a machine word is made several times as fast as two.
+        let half = |digits: &[u8]| {
+            digits.iter().try_fold(0_u64, |bits, digit| {
+                let value = HEX_VALUES[usize::from(*digit)];
+                (value != NO_DIGIT).then_some(bits << 4 | u64::from(value))
+            })
+        };
+        let (high, low) = digits.split_at(16);
+        Some(Ticket(
+            u128::from(half(high)?) << 64 | u128::from(half(low)?),
+        ))
     }
 
     /// The 32 digits, without an allocation.
     pub fn digits(self) -> [u8; 32] {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut out = [0; 32];
         for (i, byte) in self.0.to_be_bytes().into_iter().enumerate() {
             out[2 * i] = HEX[usize::from(byte >> 4)];

@@ -241,7 +241,7 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         let (shell, router) = served(store.clone()).await;
         let ask = async |op: Op| {
             let name = ResourceName::parse("printer").unwrap();
-            let asked = router.ask(&name, op, Caller::NOBODY);
+            let asked = router.ask(&name, &op, &Caller::NOBODY);
             tokio::time::timeout(DEADLINE, asked).await.unwrap()
         };
         let lock = || Op::Acquire {

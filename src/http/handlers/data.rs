@@ -7,7 +7,7 @@ use crate::actors::messages::Wait;
 use crate::actors::{Op, Reply};
 use crate::http::auth::Right;
 use crate::http::request::{
-    Query, authorize, bearer, body, idempotency_key, json_text, name, selector,
+    Query, authorize, bearer, body, idempotency_key, json_text, name_and_selector,
 };
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
@@ -30,7 +30,7 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     if reads_only {
         return read(&req, &worker, bearer, raw).await;
     }
-    let (name, selector) = (name(&req)?, selector(&req)?);
+    let (name, selector) = name_and_selector(&req)?;
     let op = Op::Acquire {
         selector: Some(selector.clone()),
         bearer,
@@ -39,7 +39,7 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
         key,
         wait: wait.map_or(Wait::Default, Wait::For),
     };
-    let reply = worker.ask(&req, &name, op).await?;
+    let reply = worker.ask(&req, &name, &op).await?;
     respond::get_locked(&selector, reply, raw, worker.selectors_max())
 }
 
@@ -53,12 +53,12 @@ async fn read(req: &HttpRequest, worker: &Worker, bearer: Bearer, raw: bool) -> 
     {
         return seen;
     }
-    let (name, selector) = (name(req)?, selector(req)?);
+    let (name, selector) = name_and_selector(req)?;
     let op = Op::Read {
         selector: selector.clone(),
         bearer,
     };
-    let mut reply = worker.ask(req, &name, op).await?;
+    let mut reply = worker.ask(req, &name, &op).await?;
     if let Reply::Read { window, .. } = &mut reply
         && let Some(window) = window.take()
     {
@@ -70,7 +70,7 @@ async fn read(req: &HttpRequest, worker: &Worker, bearer: Bearer, raw: bool) -> 
 /// PUT `/resource/{name}/{selector}`.
 pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
-    let (name, selector) = (name(&req)?, selector(&req)?);
+    let (name, selector) = name_and_selector(&req)?;
     let release = Query::of(&req)?.flag("unlock")?.unwrap_or(false);
     let json = json_text(body(&req, payload, &worker).await?)?;
     worker.check_document(&json)?;
@@ -80,18 +80,18 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
         bearer: bearer(&req),
         release,
     };
-    let reply = worker.ask(&req, &name, op).await?;
+    let reply = worker.ask(&req, &name, &op).await?;
     respond::changed(reply, worker.selectors_max())
 }
 
 /// DELETE `/resource/{name}/{selector}`.
 pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
-    let (name, selector) = (name(&req)?, selector(&req)?);
+    let (name, selector) = name_and_selector(&req)?;
     let op = Op::DeleteSelector {
         selector,
         bearer: bearer(&req),
     };
-    let reply = worker.ask(&req, &name, op).await?;
+    let reply = worker.ask(&req, &name, &op).await?;
     respond::changed(reply, worker.selectors_max())
 }

@@ -8,7 +8,7 @@ use crate::actors::messages::Wait;
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
-    Query, authorize, bearer, body, check_selector, idempotency_key, name, parse_json,
+    Query, authorize, bearer, body, idempotency_key, name, name_before_selector, parse_json,
 };
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
@@ -40,8 +40,7 @@ fn owner(text: Option<String>) -> Result<Option<Owner>, ApiError> {
 /// PUT or POST `/resource/{name}/{selector}/lock`.
 pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
-    let name = name(&req)?;
-    check_selector(&req)?;
+    let name = name_before_selector(&req)?;
     let wait = wait(&Query::of(&req)?, &worker)?;
     let key = idempotency_key(&req)?;
     let body = body(&req, payload, &worker).await?;
@@ -54,25 +53,23 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         key,
         wait,
     };
-    let reply = worker.ask(&req, &name, op).await?;
+    let reply = worker.ask(&req, &name, &op).await?;
     respond::lock(reply, worker.selectors_max())
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.
 pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
-    let name = name(&req)?;
-    check_selector(&req)?;
+    let name = name_before_selector(&req)?;
     let bearer = bearer(&req);
-    let reply = worker.ask(&req, &name, Op::Unlock { bearer }).await?;
+    let reply = worker.ask(&req, &name, &Op::Unlock { bearer }).await?;
     respond::unlock(reply, worker.selectors_max())
 }
 
 /// PUT or POST `/resource/{name}/{selector}/renew`.
 pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
-    let name = name(&req)?;
-    check_selector(&req)?;
+    let name = name_before_selector(&req)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"nothing, or {"ttl": seconds}"#;
     let body: RenewBody = parse_json(&body, Some(RenewBody::default()), accepts)?;
@@ -80,7 +77,7 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
         bearer: bearer(&req),
         ttl: body.ttl,
     };
-    let reply = worker.ask(&req, &name, op).await?;
+    let reply = worker.ask(&req, &name, &op).await?;
     respond::renew(reply, worker.selectors_max())
 }
 
@@ -97,6 +94,6 @@ pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worke
         token: body.fencing_token.map(FencingToken),
         reason,
     };
-    let reply = worker.ask(&req, &name, op).await?;
+    let reply = worker.ask(&req, &name, &op).await?;
     respond::force_unlock(reply, worker.selectors_max())
 }

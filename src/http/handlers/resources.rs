@@ -13,7 +13,8 @@ use crate::http::errors::ApiError;
 use crate::http::request::{Query, authorize, bearer, body, name, parse_json};
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
-use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HolderBody, ListBody, Time};
+use crate::http::time::Time;
+use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HolderBody, ListBody};
 use crate::lock::{ResourceName, Seconds};
 use crate::store::{ListOrder, ListQuery, ListedResource};
 
@@ -37,7 +38,7 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
     let name = ResourceName::parse(&body.name)
         .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
     let timeout = body.timeout.unwrap_or(Seconds::ZERO);
-    match worker.ask(&req, &name, Op::Create { timeout }).await? {
+    match worker.ask(&req, &name, &Op::Create { timeout }).await? {
         Reply::Created { id, timeout } => {
             let path = utf8_percent_encode(name.as_str(), UNRESERVED);
             Ok(HttpResponse::Created()
@@ -56,7 +57,7 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
 pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
     let name = name(&req)?;
-    match worker.ask(&req, &name, Op::Describe).await? {
+    match worker.ask(&req, &name, &Op::Describe).await? {
         Reply::Described(description) => Ok(HttpResponse::Ok().json(described(&description))),
         other => Err(respond::refusal(other, worker.selectors_max())),
     }
@@ -145,6 +146,6 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
     let name = name(&req)?;
     let bearer = bearer(&req);
-    let reply = worker.ask(&req, &name, Op::Delete { bearer }).await?;
+    let reply = worker.ask(&req, &name, &Op::Delete { bearer }).await?;
     respond::changed(reply, worker.selectors_max())
 }

@@ -1,0 +1,92 @@
+//! Times as answers tell them.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+use crate::lock::WallMillis;
+
+/// A time as RFC 3339 UTC with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
+pub struct Time(pub WallMillis);
+
+/// The formatter takes years up to 9999; a TTL can reach no further than that. In milliseconds.
+const LAST: WallMillis = 253_402_300_799_999;
+
+/// `2026-01-31T23:59:59`.
+type Date = [u8; 19];
+
+/// Grants of one second tell the same two seconds over and over: when it was, and when the TTL is over.
+const KEPT: usize = 64;
+
+thread_local! {
+    /// Seconds since 1970 that this thread wrote out last, each in the place of its remainder.
+    static DATES: [Cell<(u64, Date)>; KEPT] = std::array::from_fn(|_| Cell::new((u64::MAX, Date::default())));
+}
+
+fn date(second: u64) -> Date {
+    let make = || {
+        let time = UNIX_EPOCH + Duration::from_secs(second);
+        let mut date = Date::default();
+        // The `Z` that ends it does not fit, and is not wanted.
+        let _ = write!(&mut date[..], "{}", humantime::format_rfc3339_seconds(time));
+        date
+    };
+    DATES.with(|dates| {
+        let kept = &dates[second as usize % KEPT];
+        let (of, date) = kept.get();
+        if of == second {
+            return date;
+        }
+        let date = make();
+        kept.set((second, date));
+        date
+    })
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let millis = self.0.min(LAST);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let (second, fraction) = text.split_at_mut(size_of::<Date>());
+        second.copy_from_slice(&date(millis / 1000));
+        for (place, unit) in [100, 10, 1].into_iter().enumerate() {
+            fraction[1 + place] = b'0' + (millis % 1000 / unit % 10) as u8;
+        }
+        serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(millis: WallMillis) -> String {
+        serde_json::to_string(&Time(millis)).unwrap()
+    }
+
+    #[test]
+    fn a_time_is_rfc_3339_with_milliseconds() {
+        assert_eq!(text(0), "\"1970-01-01T00:00:00.000Z\"");
+        assert_eq!(text(951_827_696_789), "\"2000-02-29T12:34:56.789Z\"");
+        assert_eq!(text(LAST), "\"9999-12-31T23:59:59.999Z\"");
+        assert_eq!(text(u64::MAX), text(LAST));
+    }
+
+    #[test]
+    fn every_time_is_as_the_formatter_writes_it_whatever_was_written_before() {
+        let start = 1_767_225_599_990;
+        // Two in turns that have the same place, and each second several times.
+        for millis in (0..5_000).map(|step| start + step * 7) {
+            for millis in [millis, millis + KEPT as u64 * 1000, millis + 300_000] {
+                let time = UNIX_EPOCH + Duration::from_millis(millis);
+                let expected = humantime::format_rfc3339_millis(time).to_string();
+                assert_eq!(text(millis), format!("\"{expected}\""));
+            }
+        }
+    }
+}
