@@ -190,8 +190,10 @@ impl Router {
                 return Ok(Some(Listed::Live(row.expiring(expires_at))));
             }
             (Whereabouts::Awake(actor), _) => {
-                self.ask_actor(Rc::new(actor), &Op::Describe, &Caller::NOBODY)
-                    .await
+                match self.send(Rc::new(actor), &Op::Describe, &Caller::NOBODY) {
+                    Some(asked) => asked.await,
+                    None => Reply::Moved,
+                }
             }
             // Without a row, or with one that was read before its lease began.
             (Whereabouts::Asleep { .. } | Whereabouts::Stored, _) => Reply::Moved,

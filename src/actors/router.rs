@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix::{Addr, Arbiter};
@@ -78,7 +78,7 @@ impl Drop for Presence {
 }
 
 /// A request that was sent, until its reply comes. Dropping it withdraws the request.
-struct Asked {
+pub(super) struct Asked {
     presence: Presence,
     reply: oneshot::Receiver<Reply>,
 }
@@ -87,10 +87,16 @@ impl Future for Asked {
     type Output = Reply;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        let reply = ready!(Pin::new(&mut self.reply).poll(cx));
+        let reply = match Pin::new(&mut self.reply).poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(reply) => reply,
+        };
         self.presence.answered = true;
-        // Without a reply the actor died with the request in its hands; whether it happened is not known.
-        Poll::Ready(reply.unwrap_or(Reply::Closed(Closed::StoreAway)))
+        Poll::Ready(match reply {
+            Ok(reply) => reply,
+            // The actor died with the request in its hands; whether it happened is not known.
+            Err(_) => Reply::Closed(Closed::StoreAway),
+        })
     }
 }
 
@@ -134,7 +140,10 @@ impl Router {
                     None => return Reply::Closed(Closed::Stopping),
                 },
             };
-            match self.ask_actor(actor, op, caller).await {
+            let Some(asked) = self.send(actor, op, caller) else {
+                continue;
+            };
+            match asked.await {
                 Reply::Moved => self.book.borrow_mut().remove(name),
                 reply => return reply,
             };
@@ -143,23 +152,16 @@ impl Router {
         Reply::Closed(Closed::StoreAway)
     }
 
-    /// Sends one request at once. An actor that is gone counts as moved.
-    pub(super) fn ask_actor(
+    /// Sends one request. `None`: the actor is gone.
+    pub(super) fn send(
         &self,
         actor: Rc<Addr<ResourceActor>>,
         op: &Op,
         caller: &Caller,
-    ) -> impl Future<Output = Reply> + use<> {
-        let asked = actor.connected().then(|| self.send(actor, op, caller));
-        async move {
-            match asked {
-                Some(asked) => asked.await,
-                None => Reply::Moved,
-            }
+    ) -> Option<Asked> {
+        if !actor.connected() {
+            return None;
         }
-    }
-
-    fn send(&self, actor: Rc<Addr<ResourceActor>>, op: &Op, caller: &Caller) -> Asked {
         let (sender, reply) = oneshot::channel();
         let request = self.next_request();
         actor.do_send(Call {
@@ -175,12 +177,12 @@ impl Router {
             answered: false,
             in_flight: self.in_flight.clone(),
         };
-        Asked { presence, reply }
+        Some(Asked { presence, reply })
     }
 
     fn remembered(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
         let book = self.book.borrow();
-        let remembered = book.get(name).filter(|r| r.actor.connected())?;
+        let remembered = book.get(name).filter(|known| known.actor.connected())?;
         remembered.used.set(true);
         Some(remembered.actor.clone())
     }

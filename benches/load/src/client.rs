@@ -3,7 +3,6 @@
 //! It looks at an answer's status, its ticket, its fencing token and where it ends, and allocates nothing
 //! per request, so that most of the machine is left to the server under test.
 
-use std::fmt;
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -48,7 +47,7 @@ impl Connection {
     pub async fn send(
         &mut self,
         method: &str,
-        path: fmt::Arguments<'_>,
+        path: &str,
         ticket: Option<&Ticket>,
         body: &[u8],
     ) -> io::Result<Answer> {
@@ -103,21 +102,28 @@ impl Connection {
 pub fn write_request(
     out: &mut Vec<u8>,
     method: &str,
-    path: fmt::Arguments<'_>,
+    path: &str,
     ticket: Option<&Ticket>,
     body: &[u8],
 ) {
-    // Writing to memory cannot fail.
-    let _ = write!(
-        out,
-        "{method} {path} HTTP/1.1\r\nHost: bench\r\nx-api-key: {KEY}\r\n"
-    );
+    let words = [
+        method,
+        " ",
+        path,
+        " HTTP/1.1\r\nHost: bench\r\nx-api-key: ",
+        KEY,
+        "\r\n",
+    ];
+    for word in words {
+        out.extend_from_slice(word.as_bytes());
+    }
     if let Some(ticket) = ticket {
         out.extend_from_slice(b"X-Ticket: ");
         out.extend_from_slice(ticket);
         out.extend_from_slice(b"\r\n");
     }
     if !body.is_empty() {
+        // Writing to memory cannot fail.
         let _ = write!(out, "Content-Length: {}\r\n", body.len());
     }
     out.extend_from_slice(b"\r\n");
@@ -183,13 +189,33 @@ pub fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// Takes the lock of a name that nobody else wants, or waits for it as long as the query says.
-pub async fn lock(
-    c: &mut Connection,
-    name: fmt::Arguments<'_>,
-    query: &str,
-) -> io::Result<(Ticket, u64)> {
-    let path = format_args!("/resource/{name}/q/lock{query}");
+/// The paths of one resource, made once: formatting them for each request would be a part of its cost.
+pub struct Paths {
+    pub lock: String,
+    /// Waits as long as the server lets a client wait.
+    pub lock_waiting: String,
+    pub unlock: String,
+    pub read: String,
+    pub write: String,
+    pub write_and_release: String,
+}
+
+impl Paths {
+    pub fn of(name: &str) -> Paths {
+        let path = |rest| format!("/resource/{name}{rest}");
+        Paths {
+            lock: path("/q/lock"),
+            lock_waiting: path("/q/lock?wait=300"),
+            unlock: path("/q/unlock"),
+            read: path("/q?lock=0"),
+            write: path("/q"),
+            write_and_release: path("/q?unlock=1"),
+        }
+    }
+}
+
+/// Takes the lock of a name that nobody else wants, or waits for it as long as the path says.
+pub async fn lock(c: &mut Connection, path: &str) -> io::Result<(Ticket, u64)> {
     let answer = c.send("PUT", path, None, b"").await?;
     let locked = answer.status == 200 && contains(c.body(&answer), b"\"locked\":true");
     expect(c, &answer, "lock", locked)?;
@@ -199,19 +225,13 @@ pub async fn lock(
     }
 }
 
-pub async fn unlock(
-    c: &mut Connection,
-    name: fmt::Arguments<'_>,
-    ticket: &Ticket,
-) -> io::Result<()> {
-    let path = format_args!("/resource/{name}/q/unlock");
+pub async fn unlock(c: &mut Connection, path: &str, ticket: &Ticket) -> io::Result<()> {
     let answer = c.send("PUT", path, Some(ticket), b"").await?;
     expect(c, &answer, "unlock", answer.status == 200)
 }
 
-pub async fn create(c: &mut Connection, name: fmt::Arguments<'_>) -> io::Result<()> {
+pub async fn create(c: &mut Connection, name: &str) -> io::Result<()> {
     let body = format!("{{\"name\":\"{name}\",\"timeout\":300}}");
-    let path = format_args!("/resource");
-    let answer = c.send("POST", path, None, body.as_bytes()).await?;
+    let answer = c.send("POST", "/resource", None, body.as_bytes()).await?;
     expect(c, &answer, "create", answer.status == 201)
 }

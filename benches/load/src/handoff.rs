@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
 
-use crate::client::{Connection, create, expect, lock, unlock};
+use crate::client::{Connection, Paths, create, expect, lock, unlock};
 use crate::process::{Result, Server, cpu_seconds};
 
-/// Seconds a waiter is ready to wait: longer than any run, at most what the server allows.
-const WAIT: &str = "?wait=300";
 /// How long the places in the queue may take to be taken, or given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Hand-offs at the start of a chain that are not counted.
@@ -61,8 +59,9 @@ async fn run_chain(
     duration: Duration,
 ) -> io::Result<Chain> {
     let mut first = Connection::open(&server.address).await?;
-    create(&mut first, format_args!("{name}")).await?;
-    let (ticket, _) = lock(&mut first, format_args!("{name}"), "").await?;
+    let paths = Rc::new(Paths::of(name));
+    create(&mut first, name).await?;
+    let (ticket, _) = lock(&mut first, &paths.lock).await?;
     let links = Rc::new(RefCell::new(Vec::new()));
     let mut clients = Vec::with_capacity(waiters);
     while clients.len() < waiters {
@@ -71,14 +70,14 @@ async fn run_chain(
             let links = links.clone();
             clients.push(tokio::task::spawn_local(link(
                 connection,
-                name.to_owned(),
+                paths.clone(),
                 links,
             )));
         }
     }
     queue_reaches(&mut first, name, waiters).await?;
     let cpu_before = cpu_seconds(server.pid());
-    unlock(&mut first, format_args!("{name}"), &ticket).await?;
+    unlock(&mut first, &paths.unlock, &ticket).await?;
     tokio::time::sleep(duration).await;
     let cpu = cpu_seconds(server.pid()) - cpu_before;
     let done = links.take();
@@ -97,14 +96,14 @@ async fn run_chain(
 }
 
 /// Waits, is granted, releases, and waits again, until it fails or is aborted.
-async fn link(mut c: Connection, name: String, links: Rc<RefCell<Vec<Link>>>) -> io::Error {
+async fn link(mut c: Connection, paths: Rc<Paths>, links: Rc<RefCell<Vec<Link>>>) -> io::Error {
     loop {
-        let (ticket, token) = match lock(&mut c, format_args!("{name}"), WAIT).await {
+        let (ticket, token) = match lock(&mut c, &paths.lock_waiting).await {
             Ok(granted) => granted,
             Err(error) => return error,
         };
         let granted = Instant::now();
-        if let Err(error) = unlock(&mut c, format_args!("{name}"), &ticket).await {
+        if let Err(error) = unlock(&mut c, &paths.unlock, &ticket).await {
             return error;
         }
         links.borrow_mut().push(Link {
@@ -118,9 +117,9 @@ async fn link(mut c: Connection, name: String, links: Rc<RefCell<Vec<Link>>>) ->
 /// Waits until so many tickets wait for the name.
 pub async fn queue_reaches(c: &mut Connection, name: &str, waiters: usize) -> io::Result<()> {
     let until = Instant::now() + PATIENCE;
+    let path = format!("/resource/{name}");
     loop {
-        let path = format_args!("/resource/{name}");
-        let answer = c.send("GET", path, None, b"").await?;
+        let answer = c.send("GET", &path, None, b"").await?;
         expect(c, &answer, "describe", answer.status == 200)?;
         let described: serde_json::Value = serde_json::from_slice(c.body(&answer))?;
         if described["waiting"] == waiters {

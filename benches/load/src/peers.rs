@@ -18,8 +18,9 @@ impl Etcd {
     pub async fn open(address: &str) -> io::Result<Etcd> {
         let mut connection = Connection::open(address).await?;
         let body = br#"{"TTL":"3600","ID":"0"}"#;
-        let path = format_args!("/v3/lease/grant");
-        let answer = connection.send("POST", path, None, body).await?;
+        let answer = connection
+            .send("POST", "/v3/lease/grant", None, body)
+            .await?;
         expect(&connection, &answer, "lease", answer.status == 200)?;
         let lease = field(connection.body(&answer), "ID")?;
         Ok(Etcd { connection, lease })
@@ -30,18 +31,13 @@ impl Etcd {
         let name = base64(format!("b{name}").as_bytes());
         let body = format!("{{\"name\":\"{name}\",\"lease\":\"{}\"}}", self.lease);
         let answer = c
-            .send("POST", format_args!("/v3/lock/lock"), None, body.as_bytes())
+            .send("POST", "/v3/lock/lock", None, body.as_bytes())
             .await?;
         expect(c, &answer, "etcd lock", answer.status == 200)?;
         let key = field(c.body(&answer), "key")?;
         let body = format!("{{\"key\":\"{key}\"}}");
         let answer = c
-            .send(
-                "POST",
-                format_args!("/v3/lock/unlock"),
-                None,
-                body.as_bytes(),
-            )
+            .send("POST", "/v3/lock/unlock", None, body.as_bytes())
             .await?;
         expect(c, &answer, "etcd unlock", answer.status == 200)
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
 
-use crate::client::{Connection, Ticket, contains, create, expect, lock, write_request};
+use crate::client::{Connection, Paths, Ticket, contains, create, expect, lock, write_request};
 use crate::handoff::{percentile, queue_reaches};
 use crate::process::{Bench, Result, Server, Store, cpu_seconds, peak_bytes_of, resident_bytes};
 
@@ -106,7 +106,7 @@ fn settle(server: &Server, enough: impl Fn(&Rest) -> bool) -> Result<Rest> {
 /// How many resources the server has in memory, as its metrics say.
 async fn live_resources(server: &Server) -> io::Result<usize> {
     let mut c = Connection::open(&server.address).await?;
-    let answer = c.send("GET", format_args!("/metrics"), None, b"").await?;
+    let answer = c.send("GET", "/metrics", None, b"").await?;
     expect(&c, &answer, "metrics", answer.status == 200)?;
     let text = String::from_utf8_lossy(c.body(&answer));
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -156,10 +156,9 @@ async fn take_some(address: String, index: usize, resources: usize) -> io::Resul
         requests.clear();
         for name in some {
             let body = format!("{{\"name\":\"held{name}\",\"timeout\":0}}");
-            let path = format_args!("/resource");
-            write_request(&mut requests, "POST", path, None, body.as_bytes());
-            let path = format_args!("/resource/held{name}/q/lock");
-            write_request(&mut requests, "PUT", path, None, b"");
+            write_request(&mut requests, "POST", "/resource", None, body.as_bytes());
+            let path = format!("/resource/held{name}/q/lock");
+            write_request(&mut requests, "PUT", &path, None, b"");
         }
         c.write(&requests).await?;
         for _ in some {
@@ -196,8 +195,8 @@ async fn release_some(address: String, index: usize, tickets: Vec<Ticket>) -> io
     for some in tickets.chunks(PIPELINED) {
         requests.clear();
         for ticket in some {
-            let path = format_args!("/resource/held{name}/q/unlock");
-            write_request(&mut requests, "PUT", path, Some(ticket), b"");
+            let path = format!("/resource/held{name}/q/unlock");
+            write_request(&mut requests, "PUT", &path, Some(ticket), b"");
             name += CONNECTIONS;
         }
         c.write(&requests).await?;
@@ -244,8 +243,10 @@ async fn idle(server: &Server, count: usize, duration: Duration) -> io::Result<f
 
 /// Holds a lease and waits for it behind itself, which for the server is another client.
 async fn hold_and_wait(mut c: Connection, name: usize) -> io::Result<()> {
-    create(&mut c, format_args!("idle{name}")).await?;
-    lock(&mut c, format_args!("idle{name}"), "").await?;
-    lock(&mut c, format_args!("idle{name}"), "?wait=300").await?;
+    let name = format!("idle{name}");
+    let paths = Paths::of(&name);
+    create(&mut c, &name).await?;
+    lock(&mut c, &paths.lock).await?;
+    lock(&mut c, &paths.lock_waiting).await?;
     Ok(())
 }

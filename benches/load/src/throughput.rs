@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
 
-use crate::client::{Connection, create, expect, lock, unlock};
+use crate::client::{Connection, Paths, create, expect, lock, unlock};
 use crate::peers::{Etcd, Redis};
 use crate::process::{Result, Server, cpu_seconds};
 
@@ -66,45 +66,60 @@ impl Client {
         })
     }
 
-    async fn round(&mut self, load: Load, name: usize, json: &[u8]) -> io::Result<()> {
+    async fn round(&mut self, load: Load, name: &Name, json: &[u8]) -> io::Result<()> {
+        let Name { number, paths } = name;
         match self {
-            Client::Http(connection) => http_round(connection, load, name, json).await,
-            Client::Etcd(etcd) => etcd.lock_and_unlock(name).await,
+            Client::Http(connection) => http_round(connection, load, paths, json).await,
+            Client::Etcd(etcd) => etcd.lock_and_unlock(*number).await,
             // As long as a ticket of ours.
             Client::Redis(redis) => {
                 let owner = "0123456789abcdef0123456789abcdef";
-                redis.lock_and_unlock(name, owner).await
+                redis.lock_and_unlock(*number, owner).await
             }
         }
     }
 }
 
-async fn http_round(c: &mut Connection, load: Load, name: usize, json: &[u8]) -> io::Result<()> {
-    if load == Load::Health || load == Load::Read {
-        let answer = match load {
-            Load::Health => c.send("GET", format_args!("/health"), None, b"").await?,
-            _ => {
-                let path = format_args!("/resource/b{name}/q?lock=0");
-                c.send("GET", path, None, b"").await?
-            }
-        };
+async fn http_round(c: &mut Connection, load: Load, paths: &Paths, json: &[u8]) -> io::Result<()> {
+    let read = match load {
+        Load::Health => Some("/health"),
+        Load::Read => Some(paths.read.as_str()),
+        _ => None,
+    };
+    if let Some(path) = read {
+        let answer = c.send("GET", path, None, b"").await?;
         return expect(c, &answer, "read", answer.status == 200);
     }
-    let (ticket, _) = lock(c, format_args!("b{name}"), "").await?;
-    if load == Load::Cycle || load == Load::ShortCycle {
-        let query = if load == Load::ShortCycle {
-            "?unlock=1"
-        } else {
-            ""
-        };
-        let path = format_args!("/resource/b{name}/q{query}");
+    let (ticket, _) = lock(c, &paths.lock).await?;
+    let written = match load {
+        Load::Cycle => Some(&paths.write),
+        Load::ShortCycle => Some(&paths.write_and_release),
+        _ => None,
+    };
+    if let Some(path) = written {
         let answer = c.send("PUT", path, Some(&ticket), json).await?;
         expect(c, &answer, "write", answer.status == 204)?;
     }
     if load != Load::ShortCycle {
-        unlock(c, format_args!("b{name}"), &ticket).await?;
+        unlock(c, &paths.unlock, &ticket).await?;
     }
     Ok(())
+}
+
+/// One of the names that the loops use.
+struct Name {
+    number: usize,
+    paths: Paths,
+}
+
+/// Those that this connection uses, and nobody else.
+fn names_of(connection: usize) -> Vec<Name> {
+    let numbers = (connection..NAMES).step_by(CONNECTIONS);
+    let name = |number| Name {
+        number,
+        paths: Paths::of(&format!("b{number}")),
+    };
+    numbers.map(name).collect()
 }
 
 /// A JSON text of 4 KiB.
@@ -197,19 +212,15 @@ async fn repeat(
     counted: Range<Instant>,
 ) -> io::Result<u64> {
     let json = document();
+    let names = names_of(index);
     let mut rounds = 0;
-    let mut name = index;
-    loop {
+    for name in names.iter().cycle() {
         let now = Instant::now();
         if now >= counted.end {
             break;
         }
         client.round(load, name, &json).await?;
         rounds += u64::from(now >= counted.start);
-        name += CONNECTIONS;
-        if name >= NAMES {
-            name = index;
-        }
     }
     Ok(rounds)
 }
@@ -236,10 +247,9 @@ pub fn prepare(server: &Server) -> Result<()> {
 async fn prepare_some(address: String, index: usize) -> io::Result<()> {
     let mut connection = Connection::open(&address).await?;
     let c = &mut connection;
-    for name in (index..NAMES).step_by(CONNECTIONS) {
-        create(c, format_args!("b{name}")).await?;
-        let path = format_args!("/resource/b{name}/q");
-        let answer = c.send("PUT", path, None, b"{\"a\":1}").await?;
+    for Name { number, paths } in names_of(index) {
+        create(c, &format!("b{number}")).await?;
+        let answer = c.send("PUT", &paths.write, None, b"{\"a\":1}").await?;
         expect(c, &answer, "write", answer.status == 204)?;
     }
     Ok(())
