@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix::{Addr, Arbiter};
@@ -87,16 +87,10 @@ impl Future for Asked {
     type Output = Reply;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        let reply = match Pin::new(&mut self.reply).poll(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(reply) => reply,
-        };
+        let reply = ready!(Pin::new(&mut self.reply).poll(cx));
         self.presence.answered = true;
-        Poll::Ready(match reply {
-            Ok(reply) => reply,
-            // The actor died with the request in its hands; whether it happened is not known.
-            Err(_) => Reply::Closed(Closed::StoreAway),
-        })
+        // Without a reply the actor died with the request in its hands; whether it happened is not known.
+        Poll::Ready(reply.unwrap_or(Reply::Closed(Closed::StoreAway)))
     }
 }
 
@@ -164,12 +158,7 @@ impl Router {
         }
         let (sender, reply) = oneshot::channel();
         let request = self.next_request();
-        actor.do_send(Call {
-            request,
-            op: op.clone(),
-            caller: caller.clone(),
-            reply: sender,
-        });
+        // Counted before it is sent: whoever waits for the last answer must not miss it.
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let presence = Presence {
             request,
@@ -177,6 +166,12 @@ impl Router {
             answered: false,
             in_flight: self.in_flight.clone(),
         };
+        presence.actor.do_send(Call {
+            request,
+            op: op.clone(),
+            caller: caller.clone(),
+            reply: sender,
+        });
         Some(Asked { presence, reply })
     }
 

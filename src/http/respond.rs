@@ -294,11 +294,10 @@ pub fn unlock(reply: Reply, selectors_max: usize) -> Response {
             let text = Bytes::from_static(UNLOCKED.as_bytes());
             Ok(json_text(HttpResponse::Ok(), text))
         }
-        Reply::Lock(Answer::Unlocked { dead }) => {
-            let reason = |death: Option<EndReason>| death.map_or("ticket_unknown", EndReason::code);
+        Reply::Lock(Answer::Unlocked { dead: Some(death) }) => {
             let body = UnlockedBody {
                 unlocked: true,
-                code: dead.map(reason),
+                code: Some(death.map_or("ticket_unknown", EndReason::code)),
             };
             json(HttpResponse::Ok(), &body)
         }

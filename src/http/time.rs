@@ -24,28 +24,26 @@ type Date = [u8; 19];
 const KEPT: usize = 64;
 
 thread_local! {
-    /// Seconds since 1970 that this thread wrote out last, each in the place of its remainder.
+    /// The seconds since 1970 that this thread wrote out last, each in the place of its remainder.
     static DATES: [Cell<(u64, Date)>; KEPT] = std::array::from_fn(|_| Cell::new((u64::MAX, Date::default())));
 }
 
 fn date(second: u64) -> Date {
-    let make = || {
-        let time = UNIX_EPOCH + Duration::from_secs(second);
-        let mut date = Date::default();
-        // The `Z` that ends it does not fit, and is not wanted.
-        let _ = write!(&mut date[..], "{}", humantime::format_rfc3339_seconds(time));
-        date
-    };
     DATES.with(|dates| {
         let kept = &dates[second as usize % KEPT];
-        let (of, date) = kept.get();
-        if of == second {
-            return date;
+        if kept.get().0 != second {
+            kept.set((second, write_out(second)));
         }
-        let date = make();
-        kept.set((second, date));
-        date
+        kept.get().1
     })
+}
+
+fn write_out(second: u64) -> Date {
+    let time = UNIX_EPOCH + Duration::from_secs(second);
+    let mut date = Date::default();
+    // The `Z` that ends it does not fit, and is not wanted.
+    let _ = write!(&mut date[..], "{}", humantime::format_rfc3339_seconds(time));
+    date
 }
 
 impl Serialize for Time {
@@ -72,6 +70,7 @@ mod tests {
     #[test]
     fn a_time_is_rfc_3339_with_milliseconds() {
         assert_eq!(text(0), "\"1970-01-01T00:00:00.000Z\"");
+        assert_eq!(text(1_795_449_984_007), "\"2026-11-23T16:06:24.007Z\"");
         assert_eq!(text(951_827_696_789), "\"2000-02-29T12:34:56.789Z\"");
         assert_eq!(text(LAST), "\"9999-12-31T23:59:59.999Z\"");
         assert_eq!(text(u64::MAX), text(LAST));
