@@ -76,7 +76,7 @@ impl Bed {
     }
 
     async fn ask(&self, op: Op) -> Reply {
-        self.router.ask(&self.name, &op, &Caller::NOBODY).await
+        *self.router.ask(&self.name, &op, &Caller::NOBODY).await
     }
 
     async fn lock(&self) -> Ticket {

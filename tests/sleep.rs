@@ -105,7 +105,7 @@ impl Actors {
         let timeout = Seconds::ZERO;
         let create = Op::Create { timeout };
         let created = router.ask(&name, &create, &Caller::NOBODY);
-        assert!(matches!(created.await, Reply::Created { .. }));
+        assert!(matches!(*created.await, Reply::Created { .. }));
         Actors {
             store,
             shell,
@@ -138,7 +138,7 @@ impl Actors {
             reply,
         });
         let answer = answer.await.unwrap();
-        assert!(matches!(answer, Reply::Lock(Answer::Granted(_))));
+        assert!(matches!(*answer, Reply::Lock(Answer::Granted(_))));
         (request, actor.recipient())
     }
 
@@ -158,9 +158,8 @@ impl Actors {
     }
 
     async fn ask(&self) -> Reply {
-        self.router
-            .ask(&self.name, &Op::Describe, &Caller::NOBODY)
-            .await
+        let asked = self.router.ask(&self.name, &Op::Describe, &Caller::NOBODY);
+        *asked.await
     }
 
     async fn describe(&self) -> Description {

@@ -33,8 +33,8 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
 /// The files of `http` that may import `config`.
 const HTTP_FILES_WITH_SETTINGS: [&str; 2] = ["policy.rs", "tls.rs"];
 
-/// What the lock core may name besides its own modules.
-const CORE_CRATES: [&str; 4] = ["std", "core", "serde", "thiserror"];
+/// What the lock core may name besides its own modules: values, and nothing that acts.
+const CORE_CRATES: [&str; 5] = ["std", "core", "serde", "smol_str", "thiserror"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

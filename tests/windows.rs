@@ -170,7 +170,7 @@ impl Client {
     async fn ask(&self, op: Op) -> Reply {
         loop {
             let reply = self.router.ask(&name(), &op, &Caller::NOBODY).await;
-            match reply {
+            match *reply {
                 Reply::Closed(Closed::StoreAway) => tokio::task::yield_now().await,
                 reply => return reply,
             }

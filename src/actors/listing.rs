@@ -192,17 +192,17 @@ impl Router {
             (Whereabouts::Awake(actor), _) => {
                 match self.send(Rc::new(actor), &Op::Describe, &Caller::NOBODY) {
                     Some(asked) => asked.await,
-                    None => Reply::Moved,
+                    None => Box::new(Reply::Moved),
                 }
             }
             // Without a row, or with one that was read before its lease began.
-            (Whereabouts::Asleep { .. } | Whereabouts::Stored, _) => Reply::Moved,
+            (Whereabouts::Asleep { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
-        let reply = match reply {
+        let reply = match *reply {
             Reply::Moved => self.ask(&name, &Op::Describe, &Caller::NOBODY).await,
-            reply => reply,
+            _ => reply,
         };
-        match reply {
+        match *reply {
             Reply::Described(description) => Ok(Some(Listed::Live(description))),
             Reply::Closed(closed) => Err(closed),
             _ => Ok(None),

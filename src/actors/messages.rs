@@ -151,7 +151,8 @@ pub struct Call {
     pub request: RequestId,
     pub op: Op,
     pub caller: Caller,
-    pub reply: oneshot::Sender<Reply>,
+    /// Boxed: a reply changes hands a dozen times on its way.
+    pub reply: oneshot::Sender<Box<Reply>>,
 }
 
 /// The client of this request is gone, or its reply was not taken.

@@ -80,17 +80,17 @@ impl Drop for Presence {
 /// A request that was sent, until its reply comes. Dropping it withdraws the request.
 pub(super) struct Asked {
     presence: Presence,
-    reply: oneshot::Receiver<Reply>,
+    reply: oneshot::Receiver<Box<Reply>>,
 }
 
 impl Future for Asked {
-    type Output = Reply;
+    type Output = Box<Reply>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Box<Reply>> {
         let reply = ready!(Pin::new(&mut self.reply).poll(cx));
         self.presence.answered = true;
         // Without a reply the actor died with the request in its hands; whether it happened is not known.
-        Poll::Ready(reply.unwrap_or(Reply::Closed(Closed::StoreAway)))
+        Poll::Ready(reply.unwrap_or_else(|_| Box::new(Reply::Closed(Closed::StoreAway))))
     }
 }
 
@@ -125,25 +125,26 @@ impl Router {
     }
 
     /// Sends one request and waits for its reply. Dropping the future withdraws the request.
-    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Reply {
+    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Box<Reply> {
         for _ in 0..MOVES_MAX {
             let actor = match self.remembered(name) {
                 Some(actor) => actor,
                 None => match self.find(name).await {
                     Some(actor) => actor,
-                    None => return Reply::Closed(Closed::Stopping),
+                    None => return Box::new(Reply::Closed(Closed::Stopping)),
                 },
             };
             let Some(asked) = self.send(actor, op, caller) else {
                 continue;
             };
-            match asked.await {
-                Reply::Moved => self.book.borrow_mut().remove(name),
-                reply => return reply,
-            };
+            let reply = asked.await;
+            if !matches!(*reply, Reply::Moved) {
+                return reply;
+            }
+            self.book.borrow_mut().remove(name);
         }
         log::error!("resource {name} moved {MOVES_MAX} times during one request");
-        Reply::Closed(Closed::StoreAway)
+        Box::new(Reply::Closed(Closed::StoreAway))
     }
 
     /// Sends one request. `None`: the actor is gone.

@@ -70,7 +70,7 @@ impl Worker {
         let caller = observe::caller(request);
         let reply = self.router.ask(name, op, &caller).await;
         self.check_answer()?;
-        Ok(reply)
+        Ok(*reply)
     }
 
     /// What `show` makes of the document at this path, if it can be seen without asking its actor. `None`:

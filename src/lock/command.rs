@@ -159,7 +159,7 @@ pub struct Grant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The lock is this ticket's.
-    Granted(Grant),
+    Granted(Box<Grant>),
     /// Not yet: retry with this ticket. `position` 1 is next in line.
     Queued {
         ticket: Ticket,

@@ -25,7 +25,8 @@ pub enum Change {
 pub struct HeadRow {
     /// The highest token granted so far.
     pub token: FencingToken,
-    pub holder: Option<HolderRow>,
+    /// Boxed: a change is handed on several times, and most are smaller.
+    pub holder: Option<Box<HolderRow>>,
 }
 
 /// The lease in the head row. Its token is the head's.

@@ -289,12 +289,14 @@ impl LockState {
     pub(super) fn head(&self) -> HeadRow {
         HeadRow {
             token: self.token,
-            holder: self.lease().map(|lease| HolderRow {
-                ticket: TicketRow {
-                    ttl: lease.stored_ttl,
-                    ..lease.row.clone()
-                },
-                acquired_at: lease.acquired_at,
+            holder: self.lease().map(|lease| {
+                Box::new(HolderRow {
+                    ticket: TicketRow {
+                        ttl: lease.stored_ttl,
+                        ..lease.row.clone()
+                    },
+                    acquired_at: lease.acquired_at,
+                })
             }),
         }
     }

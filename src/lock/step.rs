@@ -386,7 +386,7 @@ impl<'a> Step<'a> {
             new,
             ended,
         };
-        self.answer(request, Answer::Granted(grant));
+        self.answer(request, Answer::Granted(Box::new(grant)));
     }
 
     /// The holder asked again.

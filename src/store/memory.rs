@@ -12,7 +12,7 @@ use super::{
     ListOrder, ListQuery, ListedHolder, ListedResource, Opened, Store, StoreError, StoredData,
     StoredResource, ended,
 };
-use crate::lock::rows::{EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
+use crate::lock::rows::{ENDED_MAX, EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
 use crate::lock::{FencingToken, ResourceName, Seconds, Selector, Ticket};
 
 /// Rows in maps, gone with the process.
@@ -34,7 +34,8 @@ struct Resource {
     timeout: Seconds,
     token: FencingToken,
     holder: Option<Box<HolderRow>>,
-    /// In any order, and with some that are outlived.
+    /// Row `n` at `n % ENDED_MAX` where that place exists; in any order otherwise, and with some that are
+    /// outlived.
     ended: Box<[EndedRow]>,
     more: Option<Box<More>>,
 }
@@ -77,7 +78,7 @@ impl Resource {
         LockRows {
             head: HeadRow {
                 token: self.token,
-                holder: self.holder.as_deref().cloned(),
+                holder: self.holder.clone(),
             },
             waiting: waiting.cloned().collect(),
             ended: ended::newest(self.ended.to_vec()),
@@ -100,20 +101,22 @@ impl Resource {
         }
     }
 
-    /// In place where there was a holder before: a hot lock allocates nothing here.
+    /// In place where there was a holder before.
     fn write_head(&mut self, head: &HeadRow) {
         self.token = head.token;
-        match (&mut self.holder, &head.holder) {
-            (Some(old), Some(new)) => old.as_mut().clone_from(new),
-            (old, new) => *old = new.clone().map(Box::new),
-        }
+        self.holder.clone_from(&head.holder);
     }
 
-    /// In the place of one that is outlived: a hot lock allocates nothing here.
+    /// In the place of one that is outlived: a hot lock allocates nothing here, and looks at one row.
     fn write_ended(&mut self, row: &EndedRow) {
-        let replaced = |old: &&mut EndedRow| old.n == row.n || old.is_outlived_by(row.n);
-        match self.ended.iter_mut().find(replaced) {
-            Some(old) => old.clone_from(row),
+        let replaced = |old: &EndedRow| old.n == row.n || old.is_outlived_by(row.n);
+        let usual = (row.n % ENDED_MAX) as usize;
+        let place = match self.ended.get(usual).is_some_and(replaced) {
+            true => Some(usual),
+            false => self.ended.iter().position(replaced),
+        };
+        match place {
+            Some(place) => self.ended[place].clone_from(row),
             None => {
                 let mut rows = std::mem::take(&mut self.ended).into_vec();
                 rows.reserve_exact(1);

@@ -255,7 +255,7 @@ impl World {
 
     pub fn granted(&self, request: RequestId) -> Grant {
         match self.answer(request) {
-            Some(Answer::Granted(grant)) => grant.clone(),
+            Some(Answer::Granted(grant)) => Grant::clone(grant),
             other => panic!("not granted: {other:?}"),
         }
     }

@@ -332,7 +332,7 @@ impl Model {
             new,
             ended,
         };
-        self.answer(request, Answer::Granted(grant));
+        self.answer(request, Answer::Granted(Box::new(grant)));
     }
 
     /// The place at `index` becomes a lease; `asking` asked for it just now.

@@ -211,13 +211,13 @@ impl Fault for EveryoneGranted {
             if let (Answer::Queued { ticket, .. }, Some(holder)) =
                 (&answer, core.holder(&Terms::default(), now))
             {
-                *answer = Answer::Granted(small_resource_server::lock::command::Grant {
+                *answer = Answer::Granted(Box::new(small_resource_server::lock::command::Grant {
                     ticket: *ticket,
                     holder,
                     ttl: Seconds::ZERO,
                     new: false,
                     ended: None,
-                });
+                }));
             }
         }
         answers

@@ -254,11 +254,11 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         };
         let timeout = Seconds::ZERO;
         let created = ask(Op::Create { timeout }).await;
-        assert!(matches!(created, Reply::Created { .. }), "{created:?}");
+        assert!(matches!(*created, Reply::Created { .. }), "{created:?}");
 
         store.hangs.set(true);
         let refused = ask(lock()).await;
-        assert_eq!(refused, Reply::Closed(Closed::StoreAway));
+        assert_eq!(*refused, Reply::Closed(Closed::StoreAway));
         assert_eq!(shell.gate.check(), Err(Closed::StoreAway));
         let listed = router.page(ListQuery {
             limit: 1,
@@ -271,7 +271,7 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         store.hangs.set(false);
         until("it serves again", || shell.gate.check().is_ok()).await;
         assert_eq!(store.opens.load(Ordering::SeqCst), 2);
-        let Reply::Described(description) = ask(Op::Describe).await else {
+        let Reply::Described(description) = *ask(Op::Describe).await else {
             panic!("it is there");
         };
         // What was under way when it was given up happened: nobody was told so, and nobody that it did not.
@@ -280,10 +280,10 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         let reason = Owner::parse("nobody knows its ticket").unwrap();
         let forced = ask(Op::ForceUnlock { token, reason }).await;
         assert!(
-            matches!(forced, Reply::Lock(Answer::Forced(Some(_)))),
+            matches!(*forced, Reply::Lock(Answer::Forced(Some(_)))),
             "{forced:?}"
         );
-        let Reply::Lock(Answer::Granted(grant)) = ask(lock()).await else {
+        let Reply::Lock(Answer::Granted(grant)) = *ask(lock()).await else {
             panic!("it is free");
         };
         assert!(grant.holder.token > holder.token);

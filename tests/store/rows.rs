@@ -73,10 +73,10 @@ pub fn full_ticket(bits: u128) -> TicketRow {
 pub fn held(token: u64, ticket: TicketRow, acquired_at: u64) -> Change {
     Change::Head(HeadRow {
         token: FencingToken(token),
-        holder: Some(HolderRow {
+        holder: Some(Box::new(HolderRow {
             ticket,
             acquired_at,
-        }),
+        })),
     })
 }
 

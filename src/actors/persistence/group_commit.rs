@@ -4,25 +4,12 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
+use super::batch::{Batch, Member};
 use super::{Persistence, Phase, within};
-use crate::actors::commits::Commit;
 use crate::actors::gate::Closed;
 use crate::actors::messages::{Abandon, Committed, Reply};
 use crate::actors::resource::ResourceActor;
-use crate::lock::ResourceName;
 use crate::store::{Snapshot, Store, StoreError};
-
-/// A transaction stays below this many rows, so that nobody waits long for another's.
-const BATCH_ROWS_MAX: usize = 4096;
-/// And below this many bytes of data, unless a single snapshot is larger.
-const BATCH_BYTES_MAX: usize = 8 << 20;
-
-/// A resource with changes to store.
-pub(super) struct Member {
-    actor: Addr<ResourceActor>,
-    seq: u64,
-    snapshot: Snapshot,
-}
 
 /// How a batch went: each member stored or refused, or everything in doubt.
 type BatchResult = Result<Vec<Result<(), StoreError>>, StoreError>;
@@ -60,68 +47,33 @@ impl Persistence {
                 && self.phase == Phase::Serving
                 && !self.abandoned.contains(&commit.actor)
             {
-                self.add(commit);
+                let (actor, seq) = (commit.actor, commit.seq);
+                self.waiting.add(Member { actor, seq }, commit.snapshot);
             }
         }
         self.count();
     }
 
-    fn add(&mut self, commit: Commit) {
-        let name = commit.snapshot.name.clone();
-        match self.waiting.get_mut(&name) {
-            Some(member) => {
-                member.seq = commit.seq;
-                member.snapshot.merge(commit.snapshot);
-            }
-            None => {
-                let member = Member {
-                    actor: commit.actor,
-                    seq: commit.seq,
-                    snapshot: commit.snapshot,
-                };
-                self.waiting.insert(name, member);
-            }
-        }
-    }
-
-    /// Takes the next batch: everything that waits, up to the caps.
-    fn next_batch(&mut self) -> Vec<Member> {
-        let (mut rows, mut bytes) = (0, 0);
-        let mut names = Vec::new();
-        for (name, member) in &self.waiting {
-            let (r, b) = (member.snapshot.rows(), member.snapshot.bytes());
-            if !names.is_empty() && (rows + r > BATCH_ROWS_MAX || bytes + b > BATCH_BYTES_MAX) {
-                break;
-            }
-            rows += r;
-            bytes += b;
-            names.push(name.clone());
-        }
-        if names.len() == self.waiting.len() {
-            return self.waiting.drain().map(|(_, member)| member).collect();
-        }
-        let take = |name: &ResourceName| self.waiting.remove(name);
-        names.iter().filter_map(take).collect()
-    }
-
     fn flush(&mut self, ctx: &mut Context<Self>) {
         let given_up = self.incarnation != self.shell.incarnation();
         let serves = self.phase == Phase::Serving && !given_up;
-        if !serves || !self.in_flight.is_empty() || self.waiting.is_empty() {
+        if !serves || !self.in_flight.is_empty() {
             return;
         }
-        let batch = self.next_batch();
-        let mut snapshots = Vec::with_capacity(batch.len());
-        let mut members = Vec::with_capacity(batch.len());
-        for member in batch {
-            self.in_flight.insert(member.snapshot.name.clone());
-            members.push((member.actor, member.seq));
-            snapshots.push(member.snapshot);
-        }
+        let Some(batch) = self.waiting.take() else {
+            return;
+        };
+        let rows = batch.rows();
+        let Batch {
+            members,
+            snapshots,
+            places,
+            ..
+        } = batch;
+        self.in_flight = places;
         let store = self.shell.store.clone();
         let limit = self.store_timeout();
         let incarnation = self.shell.incarnation();
-        let rows = snapshots.iter().map(Snapshot::rows).sum();
         self.shell.metrics.store.batch(snapshots.len(), rows);
         self.count();
         let sent = Instant::now();
@@ -172,7 +124,7 @@ impl Persistence {
 
     pub(super) fn stored(
         &mut self,
-        members: Vec<(Addr<ResourceActor>, u64)>,
+        members: Vec<Member>,
         result: BatchResult,
         ctx: &mut Context<Self>,
     ) {
@@ -180,7 +132,7 @@ impl Persistence {
             Ok(verdicts) => verdicts,
             Err(error) => return self.lose_store(&error, ctx),
         };
-        for ((actor, seq), verdict) in members.into_iter().zip(verdicts) {
+        for (Member { actor, seq }, verdict) in members.into_iter().zip(verdicts) {
             match verdict {
                 Ok(()) => actor.do_send(Committed { seq }),
                 Err(error) => self.abandon(actor, &error),
@@ -192,7 +144,7 @@ impl Persistence {
     fn abandon(&mut self, actor: Addr<ResourceActor>, error: &StoreError) {
         log::error!("{error}");
         self.shell.metrics.store.failed(error);
-        self.waiting.retain(|_, member| member.actor != actor);
+        self.waiting.forget(&actor);
         self.shell.restart_leases();
         actor.do_send(Abandon {
             reply: Reply::Refused,

@@ -9,9 +9,11 @@
 //! |---|---|
 //! | `mod` | the actor: what it has in hand, how it ends |
 //! | `opening` | the store is opened, watched, lost and opened again |
+//! | `batch` | what waits, one transaction after another |
 //! | `group_commit` | what waits becomes one transaction; settling beside it |
 //! | `reading` | loads, documents and listings |
 
+mod batch;
 mod group_commit;
 mod opening;
 mod reading;
@@ -32,7 +34,7 @@ use super::resource::ResourceActor;
 use super::shell::Shell;
 use crate::lock::ResourceName;
 use crate::store::{StoreError, StoredResource};
-use group_commit::Member;
+use batch::Waiting;
 pub use reading::{List, LoadData};
 
 /// How often the store tidies up what commits put off.
@@ -57,8 +59,9 @@ pub struct Persistence {
     incarnation: u64,
     /// Told once how the first attempt to open the store went.
     first_open: Option<FirstOpen>,
-    waiting: HashMap<ResourceName, Member>,
-    in_flight: HashSet<ResourceName>,
+    waiting: Waiting,
+    /// Names in the transaction that is under way, with their places in it.
+    in_flight: HashMap<ResourceName, usize>,
     /// Loads of names that have a commit waiting or in flight.
     deferred: Vec<(ResourceName, LoadAnswer)>,
     /// Actors whose commit was refused: what they still send is built on state that is not stored.
@@ -79,8 +82,8 @@ impl Persistence {
             phase: Phase::Opening,
             incarnation: 0,
             first_open: Some(first_open),
-            waiting: HashMap::new(),
-            in_flight: HashSet::new(),
+            waiting: Waiting::default(),
+            in_flight: HashMap::new(),
             deferred: Vec::new(),
             abandoned: HashSet::new(),
             beating: false,

@@ -12,7 +12,7 @@ use crate::store::{ListQuery, ListedResource, ResourceId, StoreError, StoredData
 
 impl Persistence {
     fn is_busy(&self, name: &ResourceName) -> bool {
-        self.in_flight.contains(name) || self.waiting.contains_key(name)
+        self.in_flight.contains_key(name) || self.waiting.contains(name)
     }
 
     pub(super) fn run_deferred(&mut self, ctx: &mut Context<Self>) {

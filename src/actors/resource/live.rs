@@ -2,24 +2,20 @@
 //!
 //! Neighbours: `requests` takes requests in, `outcome` carries out what the core says.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use actix::WeakAddr;
 use actix::prelude::*;
-use bytes::Bytes;
-use tokio::sync::oneshot;
 
 use super::documents::Documents;
+use super::open::{Kind, Open, OpenRequests};
 use super::report::Account;
 use super::{ResourceActor, Stage};
-use crate::actors::caller::Caller;
 use crate::actors::gate::Closed;
 use crate::actors::messages::{Call, Description, Evict, Reply};
 use crate::actors::shell::Shell;
-use crate::lock::{
-    Bearer, Command, FencingToken, LockState, Millis, Owner, RequestId, Selector, Ticket,
-};
+use crate::lock::{Bearer, Command, FencingToken, LockState, Millis, RequestId, Selector, Ticket};
 use crate::store::ResourceId;
 
 /// A resource that exists.
@@ -29,46 +25,47 @@ pub struct Resource {
     pub documents: Documents,
 }
 
-/// What an open request is about, as far as its answer needs it.
-pub(super) enum Kind {
-    Plain,
-    Get(Selector),
-    /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
-    GetAbsent(Bearer),
-    Write(Selector, Bytes),
-    DeleteSelector(Selector),
-    Delete,
-    /// Why.
-    Force(Owner),
+/// Wakes its actor at this time, unless it is dropped before.
+///
+/// A task of its own: what an actor's context runs for it is looked at with every message.
+pub(super) struct Timer {
+    at: Millis,
+    task: actix_rt::task::JoinHandle<()>,
 }
 
-pub(super) struct Open {
-    pub(super) reply: oneshot::Sender<Reply>,
-    pub(super) kind: Kind,
-    pub(super) caller: Caller,
-    /// When it arrived.
-    pub(super) since: Millis,
-    /// While it waits for the lock.
-    pub(super) permit: Option<WaiterPermit>,
-}
-
-/// One of the `MAX_WAITERS` places; given back when dropped.
-pub(super) struct WaiterPermit(pub(super) Arc<Shell>);
-
-impl Drop for WaiterPermit {
-    fn drop(&mut self) {
-        self.0.remove_waiter();
+impl Timer {
+    fn new(at: Millis, now: Millis, actor: WeakAddr<ResourceActor>) -> Timer {
+        let pause = Duration::from_millis(at.saturating_sub(now));
+        let task = actix_rt::spawn(async move {
+            actix_rt::time::sleep(pause).await;
+            if let Some(actor) = actor.upgrade() {
+                actor.do_send(Woken { at });
+            }
+        });
+        Timer { at, task }
     }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The timer that was set to this time is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Woken {
+    at: Millis,
 }
 
 pub struct Live {
     /// `None`: no resource of this name exists.
     pub(super) resource: Option<Resource>,
-    /// Boxed, since a tree keeps its first leaf, with room for eleven, when it is empty again.
-    pub(super) open: BTreeMap<RequestId, Box<Open>>,
+    pub(super) open: OpenRequests,
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
-    pub(super) unsettled: VecDeque<(u64, RequestId, Reply)>,
+    pub(super) unsettled: VecDeque<(u64, RequestId, Box<Reply>)>,
     /// Requests that wait for a document to be loaded.
     pub(super) reading: HashMap<Selector, Vec<Call>>,
     /// Requests that waited to read a document which has just been deleted.
@@ -76,7 +73,7 @@ pub struct Live {
     /// Number of the last commit sent, and of the last one known to be durable.
     pub(super) sent: u64,
     pub(super) committed: u64,
-    pub(super) timer: Option<(Millis, SpawnHandle)>,
+    pub(super) timer: Option<Timer>,
     pub(super) last_active: Millis,
 }
 
@@ -88,7 +85,7 @@ impl Live {
         Live {
             resource,
             account,
-            open: BTreeMap::new(),
+            open: OpenRequests::default(),
             unsettled: VecDeque::new(),
             reading: HashMap::new(),
             orphans: Vec::new(),
@@ -101,7 +98,7 @@ impl Live {
 
     /// The client is gone: nobody is to be answered.
     pub fn drop_request(&mut self, request: RequestId) {
-        if let Some(open) = self.open.remove(&request) {
+        if let Some(open) = self.open.remove(request) {
             self.unpark(&open);
         }
         for calls in self.reading.values_mut() {
@@ -118,19 +115,13 @@ impl Live {
     }
 
     pub fn answer_all(&mut self, reply: &Reply) {
-        for (_, open) in std::mem::take(&mut self.open) {
-            let _ = open.reply.send(reply.clone());
+        for open in self.open.take_all() {
+            let _ = open.reply.send(Box::new(reply.clone()));
         }
         for call in self.reading.drain().flat_map(|(_, calls)| calls) {
-            let _ = call.reply.send(reply.clone());
+            let _ = call.reply.send(Box::new(reply.clone()));
         }
         self.unsettled.clear();
-    }
-
-    pub fn cancel_timer(&mut self, ctx: &mut Context<ResourceActor>) {
-        if let Some((_, handle)) = self.timer.take() {
-            ctx.cancel_future(handle);
-        }
     }
 
     pub fn evict(&mut self, evict: &Evict, shell: &Shell) {
@@ -213,22 +204,20 @@ impl ResourceActor {
         let Some(at) = deadline.into_iter().chain(live.retire_at(retire_ms)).min() else {
             return;
         };
-        if live.timer.is_some_and(|(set, _)| set <= at) {
-            return;
+        if live.timer.as_ref().is_none_or(|timer| timer.at > at) {
+            live.timer = Some(Timer::new(at, now, ctx.address().downgrade()));
         }
-        live.cancel_timer(ctx);
-        let pause = Duration::from_millis(at.saturating_sub(now));
-        let handle = ctx.run_later(pause, |actor, ctx| actor.woken(ctx));
-        live.timer = Some((at, handle));
     }
 
-    fn woken(&mut self, ctx: &mut Context<Self>) {
+    /// `at`: when this was to happen.
+    fn woken(&mut self, at: Millis, ctx: &mut Context<Self>) {
         self.look_at_clocks();
         if let Some(live) = self.live() {
-            live.timer = None;
+            // One that was replaced may have sent this before.
+            live.timer.take_if(|timer| timer.at == at);
         }
         if self.is_stale() {
-            return self.retire(&Reply::Closed(Closed::StoreAway), ctx);
+            return self.retire(&Reply::Closed(Closed::StoreAway));
         }
         self.command(Command::Tick, ctx);
         let now = self.now.mono;
@@ -237,9 +226,17 @@ impl ResourceActor {
         if retire_at.is_some_and(|at| at <= now) {
             match self.live().filter(|live| live.is_looked_at()) {
                 Some(live) => live.last_active = now,
-                None => return self.leave_memory(ctx),
+                None => return self.leave_memory(),
             }
         }
         self.schedule(ctx);
+    }
+}
+
+impl Handler<Woken> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Woken, ctx: &mut Self::Context) {
+        self.woken(msg.at, ctx);
     }
 }

@@ -11,11 +11,13 @@
 //! | `requests` | requests in: what has to be known first, what the core is asked |
 //! | `outcome` | what the core says, carried out |
 //! | `live` | what the actor has in hand, and its timer |
+//! | `open` | requests that are not answered yet |
 //! | `documents` | the JSON in memory |
 //! | `report` | what happened, told to log and metrics |
 
 mod documents;
 mod live;
+mod open;
 mod outcome;
 mod report;
 mod requests;
@@ -185,11 +187,10 @@ impl ResourceActor {
 
     /// Ends this actor's part: everything that is open gets `reply`, everything that comes gets
     /// [`Reply::Moved`].
-    fn retire(&mut self, reply: &Reply, ctx: &mut Context<Self>) {
+    fn retire(&mut self, reply: &Reply) {
         match std::mem::replace(&mut self.stage, Stage::Retired) {
             Stage::Loading(loading) => self.refuse(loading, reply),
             Stage::Live(mut live) => {
-                live.cancel_timer(ctx);
                 live.answer_all(reply);
                 self.board.show_absent();
                 self.shell.metrics.actors.retired.inc();
@@ -202,15 +203,14 @@ impl ResourceActor {
     }
 
     /// Retires, idle, with nothing open and everything stored. A lease that runs goes on without it.
-    fn leave_memory(&mut self, ctx: &mut Context<Self>) {
+    fn leave_memory(&mut self) {
         let Some(live) = self.live() else {
             return;
         };
         let lease = live.resource.as_ref().and_then(|r| r.core.sleep());
         let (Some(lease), Some(held)) = (lease, live.account.take_held()) else {
-            return self.retire(&Reply::Moved, ctx);
+            return self.retire(&Reply::Moved);
         };
-        live.cancel_timer(ctx);
         // The board goes on showing the lease until the registry shows the sleeper.
         self.stage = Stage::Retired;
         self.shell.metrics.actors.retired.inc();
@@ -226,7 +226,7 @@ impl ResourceActor {
     /// The store cannot be read. A lease that slept sleeps on.
     fn refuse(&mut self, loading: Loading, reply: &Reply) {
         for call in loading.calls {
-            let _ = call.reply.send(reply.clone());
+            let _ = call.reply.send(Box::new(reply.clone()));
         }
         let vanished = loading.vanished;
         let sleeper = loading.sleeper.map(|sleeper| Sleeper {
@@ -282,7 +282,7 @@ impl Handler<Call> for ResourceActor {
     fn handle(&mut self, call: Call, ctx: &mut Self::Context) {
         self.look_at_clocks();
         if self.is_stale() {
-            let _ = call.reply.send(Reply::Moved);
+            let _ = call.reply.send(Box::new(Reply::Moved));
             return;
         }
         match &mut self.stage {
@@ -292,7 +292,7 @@ impl Handler<Call> for ResourceActor {
                 self.schedule(ctx);
             }
             Stage::Retired => {
-                let _ = call.reply.send(Reply::Moved);
+                let _ = call.reply.send(Box::new(Reply::Moved));
             }
         }
     }
@@ -350,7 +350,7 @@ impl Handler<Abandon> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, msg: Abandon, ctx: &mut Self::Context) {
-        self.retire(&msg.reply, ctx);
+        self.retire(&msg.reply);
         self.persistence.do_send(Left(ctx.address()));
     }
 }

@@ -3,7 +3,7 @@
 use actix::prelude::*;
 
 use super::ResourceActor;
-use super::live::{Kind, Open};
+use super::open::{Kind, Open};
 use crate::actors::commits::{Commit, CommitsWait};
 use crate::actors::events::Kind as Happened;
 use crate::actors::messages::Reply;
@@ -42,11 +42,11 @@ impl ResourceActor {
         let mut replies = Vec::with_capacity(outcome.answers.len());
         for (request, answer) in outcome.answers {
             if let Some(reply) = self.reply_to(request, answer, &mut snapshot, ctx) {
-                replies.push((request, reply));
+                replies.push((request, Box::new(reply)));
             }
         }
         let orphans = self.take_orphans();
-        let gone = |request: &RequestId| (*request, Reply::NoSelector(None));
+        let gone = |request: &RequestId| (*request, Box::new(Reply::NoSelector(None)));
         replies.extend(orphans.iter().map(gone));
         self.store(snapshot, replies, ctx);
         for request in orphans {
@@ -61,7 +61,7 @@ impl ResourceActor {
         };
         let orphans = std::mem::take(&mut live.orphans);
         for request in &orphans {
-            if let Some(mut open) = live.open.remove(request) {
+            if let Some(mut open) = live.open.remove(*request) {
                 live.unpark(&open);
                 open.permit = None;
                 open.kind = Kind::GetAbsent(Bearer::Nobody);
@@ -80,7 +80,7 @@ impl ResourceActor {
         ctx: &mut Context<Self>,
     ) -> Option<Reply> {
         let live = self.live()?;
-        let open = live.open.get_mut(&request)?;
+        let open = live.open.get_mut(request)?;
         let kind = std::mem::replace(&mut open.kind, Kind::Plain);
         if let (Some(_), Kind::Get(selector)) = (open.permit.take(), &kind)
             && let Some(resource) = &mut live.resource
@@ -151,7 +151,7 @@ impl ResourceActor {
             .open
             .iter()
             .filter(|(_, open)| waits(open) && matches!(&open.kind, Kind::Get(s) if s == selector));
-        live.orphans = orphans.map(|(request, _)| *request).collect();
+        live.orphans = orphans.map(|(request, _)| request).collect();
     }
 
     /// Sends rows to the store and holds the replies back until they are durable, together with
@@ -159,7 +159,7 @@ impl ResourceActor {
     pub(super) fn store(
         &mut self,
         snapshot: Snapshot,
-        replies: Vec<(RequestId, Reply)>,
+        replies: Vec<(RequestId, Box<Reply>)>,
         ctx: &mut Context<Self>,
     ) {
         let changes = !snapshot.is_empty();
@@ -198,7 +198,7 @@ impl ResourceActor {
     /// Replies leave when everything that was sent to the store is durable.
     pub(super) fn hold_or_deliver(
         &mut self,
-        replies: Vec<(RequestId, Reply)>,
+        replies: Vec<(RequestId, Box<Reply>)>,
         ctx: &mut Context<Self>,
     ) {
         let Some(live) = self.live() else {
@@ -234,13 +234,18 @@ impl ResourceActor {
     }
 
     /// Hands a reply to whoever waits for it, and tells the core that it went out.
-    pub(super) fn deliver(&mut self, request: RequestId, reply: Reply, ctx: &mut Context<Self>) {
-        let tracked = match &reply {
+    pub(super) fn deliver(
+        &mut self,
+        request: RequestId,
+        reply: Box<Reply>,
+        ctx: &mut Context<Self>,
+    ) {
+        let tracked = match &*reply {
             Reply::Lock(answer) | Reply::Locked { answer, .. } => answer.is_tracked(),
             Reply::Written { .. } | Reply::Deleted { .. } => true,
             _ => false,
         };
-        let Some(open) = self.live().and_then(|live| live.open.remove(&request)) else {
+        let Some(open) = self.live().and_then(|live| live.open.remove(request)) else {
             return;
         };
         // Where nobody takes it, `Vanished` is already on its way.

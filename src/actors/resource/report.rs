@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::live::{Kind as Asked, Live, Open};
+use super::live::Live;
+use super::open::{Kind as Asked, Open};
 use super::{ResourceActor, Stage};
 use crate::actors::board::Sight;
 use crate::actors::caller::Caller;
@@ -85,7 +86,7 @@ impl Step<'_> {
         like: impl Fn(&Answer) -> bool,
     ) -> Option<(&'l Open, &Answer)> {
         let (request, answer) = self.answers.iter().find(|(_, answer)| like(answer))?;
-        Some((live.open.get(request)?.as_ref(), answer))
+        Some((live.open.get(*request)?, answer))
     }
 }
 

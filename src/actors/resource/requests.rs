@@ -4,7 +4,8 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use super::documents::{Documents, Known};
-use super::live::{Kind, Open, Resource, WaiterPermit};
+use super::live::Resource;
+use super::open::{Kind, Open, WaiterPermit};
 use super::{ResourceActor, closed};
 use crate::actors::caller::Caller;
 use crate::actors::events::Kind as Happened;
@@ -19,7 +20,7 @@ impl ResourceActor {
     pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
         let now = self.now.mono;
         let Some(live) = self.live() else {
-            let _ = call.reply.send(Reply::Moved);
+            let _ = call.reply.send(Box::new(Reply::Moved));
             return;
         };
         live.last_active = now;
@@ -163,7 +164,12 @@ impl ResourceActor {
         })
     }
 
-    pub(super) fn opened(&self, reply: oneshot::Sender<Reply>, kind: Kind, caller: Caller) -> Open {
+    pub(super) fn opened(
+        &self,
+        reply: oneshot::Sender<Box<Reply>>,
+        kind: Kind,
+        caller: Caller,
+    ) -> Open {
         Open {
             reply,
             kind,
@@ -202,12 +208,12 @@ impl ResourceActor {
             return;
         };
         if permit.is_none() {
-            if let Some(open) = live.open.remove(&request) {
-                let _ = open.reply.send(Reply::TooManyWaiters);
+            if let Some(open) = live.open.remove(request) {
+                let _ = open.reply.send(Box::new(Reply::TooManyWaiters));
             }
             return self.command(Command::Vanished { request }, ctx);
         }
-        if let Some(open) = live.open.get_mut(&request) {
+        if let Some(open) = live.open.get_mut(request) {
             open.permit = permit;
             if let (Kind::Get(selector), Some(resource)) = (&open.kind, &mut live.resource) {
                 resource.documents.pin(selector);
@@ -221,11 +227,11 @@ impl ResourceActor {
             return;
         };
         let waiting = live.open.iter().filter(|(_, open)| open.permit.is_some());
-        let waiting: Vec<RequestId> = waiting.map(|(request, _)| *request).collect();
+        let waiting: Vec<RequestId> = waiting.map(|(request, _)| request).collect();
         for request in waiting {
-            let open = self.live().and_then(|live| live.open.remove(&request));
+            let open = self.live().and_then(|live| live.open.remove(request));
             if let Some(open) = open {
-                let _ = open.reply.send(Reply::Closed(Closed::Stopping));
+                let _ = open.reply.send(Box::new(Reply::Closed(Closed::Stopping)));
             }
             self.command(Command::Vanished { request }, ctx);
         }
@@ -259,7 +265,7 @@ impl ResourceActor {
         self.open_call(call.request, call.reply, call.caller);
         self.store(
             snapshot,
-            vec![(call.request, Reply::Created { id, timeout })],
+            vec![(call.request, Box::new(Reply::Created { id, timeout }))],
             ctx,
         );
     }
@@ -267,7 +273,7 @@ impl ResourceActor {
     pub(super) fn open_call(
         &mut self,
         request: RequestId,
-        reply: oneshot::Sender<Reply>,
+        reply: oneshot::Sender<Box<Reply>>,
         caller: Caller,
     ) {
         let open = self.opened(reply, Kind::Plain, caller);
@@ -282,11 +288,11 @@ impl ResourceActor {
             return;
         };
         if live.sent == live.committed {
-            let _ = call.reply.send(reply);
+            let _ = call.reply.send(Box::new(reply));
             return;
         }
         self.open_call(call.request, call.reply, call.caller);
-        self.hold_or_deliver(vec![(call.request, reply)], ctx);
+        self.hold_or_deliver(vec![(call.request, Box::new(reply))], ctx);
     }
 
     pub(super) fn describe(&mut self, call: Call, ctx: &mut Context<Self>) {
@@ -378,7 +384,7 @@ impl ResourceActor {
             Ok(data) => data,
             Err(error) => {
                 for call in calls {
-                    let _ = call.reply.send(Reply::Closed(closed(&error)));
+                    let _ = call.reply.send(Box::new(Reply::Closed(closed(&error))));
                 }
                 return;
             }

@@ -134,9 +134,11 @@ fn head(columns: &mut Columns) -> Result<HeadRow, Fault> {
     let acquired_at: Option<WallMillis> = columns.take()?;
     Ok(HeadRow {
         token: FencingToken(token.unwrap_or_default()),
-        holder: ticket.map(|ticket| HolderRow {
-            ticket,
-            acquired_at: acquired_at.unwrap_or_default(),
+        holder: ticket.map(|ticket| {
+            Box::new(HolderRow {
+                ticket,
+                acquired_at: acquired_at.unwrap_or_default(),
+            })
         }),
     })
 }

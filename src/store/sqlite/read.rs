@@ -229,10 +229,10 @@ fn head(row: &Row<'_>) -> Result<HeadRow> {
     let held = row.get_ref(0)?.data_type() != Type::Null;
     let holder = match held {
         false => None,
-        true => Some(HolderRow {
+        true => Some(Box::new(HolderRow {
             ticket: ticket_row(row)?,
             acquired_at: unsigned(row, 6)?,
-        }),
+        })),
     };
     Ok(HeadRow {
         token: FencingToken(unsigned(row, 7)?),

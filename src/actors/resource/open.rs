@@ -1,0 +1,103 @@
+//! The requests of one resource that are not answered yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::actors::caller::Caller;
+use crate::actors::messages::Reply;
+use crate::actors::shell::Shell;
+use crate::lock::{Bearer, Millis, Owner, RequestId, Selector};
+
+/// What an open request is about, as far as its answer needs it.
+pub(super) enum Kind {
+    Plain,
+    Get(Selector),
+    /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
+    GetAbsent(Bearer),
+    Write(Selector, Bytes),
+    DeleteSelector(Selector),
+    Delete,
+    /// Why.
+    Force(Owner),
+}
+
+pub(super) struct Open {
+    pub(super) reply: oneshot::Sender<Box<Reply>>,
+    pub(super) kind: Kind,
+    pub(super) caller: Caller,
+    /// When it arrived.
+    pub(super) since: Millis,
+    /// While it waits for the lock.
+    pub(super) permit: Option<WaiterPermit>,
+}
+
+/// One of the `MAX_WAITERS` places; given back when dropped.
+pub(super) struct WaiterPermit(pub(super) Arc<Shell>);
+
+impl Drop for WaiterPermit {
+    fn drop(&mut self) {
+        self.0.remove_waiter();
+    }
+}
+
+/// Open requests by their numbers. Most resources have one at a time, which needs no tree.
+#[derive(Default)]
+pub(super) struct OpenRequests {
+    /// As long as there is only one it is here; then in any order with those in `more`.
+    one: Option<(RequestId, Box<Open>)>,
+    /// Boxed, since a tree keeps its first leaf, with room for eleven, when it is empty again.
+    more: BTreeMap<RequestId, Box<Open>>,
+}
+
+impl OpenRequests {
+    pub fn is_empty(&self) -> bool {
+        self.one.is_none() && self.more.is_empty()
+    }
+
+    /// A number is used once, so there is nothing to replace.
+    pub fn insert(&mut self, request: RequestId, open: Box<Open>) {
+        if self.is_empty() {
+            self.one = Some((request, open));
+        } else {
+            self.more.insert(request, open);
+        }
+    }
+
+    pub fn get(&self, request: RequestId) -> Option<&Open> {
+        match &self.one {
+            Some((one, open)) if *one == request => Some(open),
+            _ => self.more.get(&request).map(Box::as_ref),
+        }
+    }
+
+    pub fn get_mut(&mut self, request: RequestId) -> Option<&mut Open> {
+        match &mut self.one {
+            Some((one, open)) if *one == request => Some(open),
+            _ => self.more.get_mut(&request).map(Box::as_mut),
+        }
+    }
+
+    pub fn remove(&mut self, request: RequestId) -> Option<Box<Open>> {
+        match self.one.take_if(|(one, _)| *one == request) {
+            Some((_, open)) => Some(open),
+            None => self.more.remove(&request),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (RequestId, &Open)> {
+        let more = self.more.iter().map(|(request, open)| (*request, &**open));
+        let one = self.one.iter().map(|(request, open)| (*request, &**open));
+        one.chain(more)
+    }
+
+    /// Empties it.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Box<Open>> + use<> {
+        let OpenRequests { one, more } = std::mem::take(self);
+        one.map(|(_, open)| open)
+            .into_iter()
+            .chain(more.into_values())
+    }
+}
