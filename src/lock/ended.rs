@@ -11,6 +11,9 @@ use super::rows::{ENDED_MAX, EndedRow};
 pub struct Ended {
     next: u64,
     entries: VecDeque<Entry>,
+    /// There is nothing to forget before this time; 0 where there is nothing. Known without a look at the
+    /// entries, which are seldom at hand.
+    all_until: Millis,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +30,7 @@ impl Ended {
         rows.sort_by_key(|row| row.n);
         Ended {
             next: rows.last().map_or(0, |row| row.n + 1),
+            all_until: if rows.is_empty() { 0 } else { forget_at },
             entries: rows
                 .into_iter()
                 .map(|row| Entry {
@@ -41,6 +45,9 @@ impl Ended {
     pub fn remember(&mut self, ticket: Ticket, reason: EndReason, forget_at: Millis) -> EndedRow {
         let n = self.next;
         self.next += 1;
+        if self.entries.is_empty() {
+            self.all_until = forget_at;
+        }
         if self.entries.len() as u64 == ENDED_MAX {
             self.entries.pop_front();
         }
@@ -68,8 +75,12 @@ impl Ended {
 
     /// Lets go of what nobody may ask for any more.
     pub fn forget(&mut self, now: Millis) {
+        if self.all_until >= now {
+            return;
+        }
         while self.entries.front().is_some_and(|e| e.forget_at < now) {
             self.entries.pop_front();
         }
+        self.all_until = self.entries.front().map_or(0, |e| e.forget_at);
     }
 }

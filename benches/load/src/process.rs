@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::KEY;
+use crate::commits::query;
 
 /// How long a server may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -24,6 +25,8 @@ pub struct Server {
     child: Child,
     log: PathBuf,
     pub address: String,
+    /// The process of the database that it stores in, where that is on this machine.
+    pub database: Option<u32>,
 }
 
 impl Drop for Server {
@@ -47,6 +50,7 @@ impl Server {
             child,
             log,
             address: String::new(),
+            database: None,
         })
     }
 
@@ -164,6 +168,9 @@ impl Bench {
             }
         };
         let mut server = Server::spawn(command, self.folder.join(format!("{place}.log")))?;
+        if let (Store::Mysql, Some(mysql)) = (store, &self.mysql) {
+            server.database = process_of(mysql);
+        }
         let ready = wait_for(|| {
             if server.address.is_empty() {
                 let log = fs::read_to_string(&server.log).unwrap_or_default();
@@ -255,6 +262,12 @@ fn free_port() -> Result<u16> {
     bound
         .map(|address| address.port())
         .map_err(|e| e.to_string())
+}
+
+/// Of a database server on this machine that says where its process id is.
+fn process_of(mysql: &Mysql) -> Option<u32> {
+    let file = query(mysql, "SELECT @@pid_file").ok()?;
+    fs::read_to_string(file.trim()).ok()?.trim().parse().ok()
 }
 
 /// CPU seconds that a process has used, in user and kernel mode.

@@ -229,10 +229,30 @@ fn peer_rows(find: &Find<'_, '_>) -> Vec<Row> {
     let mysql = find("lock + unlock, MySQL").ok_or(NO_MYSQL);
     let etcd = find("lock + unlock, etcd").ok_or(NO_ETCD);
     let redis = find("`SET NX PX` + `DEL`, Redis").ok_or(NO_REDIS);
+    let mut of_redis = ratio_row("lock + unlock, MySQL, of Redis", mysql, redis, 1.0);
+    let memory = find("lock + unlock, memory");
+    if let (Ok(mysql), Ok(redis), Some(memory)) = (mysql, redis, memory) {
+        of_redis
+            .detail
+            .push_str(&redis_budget(mysql, redis, memory));
+    }
     vec![
         ratio_row("lock + unlock, MySQL, of etcd", mysql, etcd, 3.0),
-        ratio_row("lock + unlock, MySQL, of Redis", mysql, redis, 1.0),
+        of_redis,
     ]
+}
+
+/// What there would be to spend at the rate of Redis, and what two parts of a lock in MySQL take of it.
+fn redis_budget(mysql: &Subject<'_>, redis: &Subject<'_>, memory: &Subject<'_>) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let generator = |s: &Sample| s.generator_cores * 1e6 / s.per_second;
+    format!(
+        "; {cores} cores have {} µs for each of Redis' requests: of that a lock without a store takes {} µs with \
+         the load generator, and MySQL itself {} µs",
+        figure(cores as f64 * 1e6 / redis.median(|s| s.per_second)),
+        figure(memory.median(|s| s.server_us + generator(s))),
+        figure(mysql.median(|s| s.database_us)),
+    )
 }
 
 fn cycle_row(find: &Find<'_, '_>, commit_seconds: f64) -> Row {

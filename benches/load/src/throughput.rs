@@ -47,6 +47,8 @@ pub struct Sample {
     pub per_second: f64,
     /// CPU microseconds of the server's process for each request (or cycle).
     pub server_us: f64,
+    /// The same of the server's database, as far as it is known.
+    pub database_us: f64,
     /// How many cores the load generator used.
     pub generator_cores: f64,
 }
@@ -148,7 +150,9 @@ pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
     barrier.wait();
     std::thread::sleep(WARM_UP);
     let begun = Instant::now();
+    let of_database = || server.database.map_or(0.0, cpu_seconds);
     let before = (cpu_seconds(server.pid()), cpu_seconds(std::process::id()));
+    let database_before = of_database();
     let mut rounds = 0;
     for handle in handles {
         let done = handle.join().map_err(|_| "a load thread panicked")?;
@@ -159,6 +163,7 @@ pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
     Ok(Sample {
         per_second: counted / elapsed,
         server_us: (cpu_seconds(server.pid()) - before.0) * 1e6 / counted.max(1.0),
+        database_us: (of_database() - database_before) * 1e6 / counted.max(1.0),
         generator_cores: (cpu_seconds(std::process::id()) - before.1) / elapsed,
     })
 }

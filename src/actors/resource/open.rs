@@ -101,3 +101,46 @@ impl OpenRequests {
             .chain(more.into_values())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(since: Millis) -> Box<Open> {
+        Box::new(Open {
+            reply: oneshot::channel().0,
+            kind: Kind::Plain,
+            caller: Caller::NOBODY,
+            since,
+            permit: None,
+        })
+    }
+
+    fn numbers(requests: &OpenRequests) -> Vec<RequestId> {
+        let mut numbers: Vec<_> = requests.iter().map(|(request, _)| request).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    #[test]
+    fn each_request_is_found_wherever_it_is_kept() {
+        let mut requests = OpenRequests::default();
+        assert!(requests.is_empty());
+        // The one that is kept aside is neither the lowest nor the highest.
+        for request in [7, 3, 9] {
+            requests.insert(request, open(request));
+        }
+        assert_eq!(numbers(&requests), [3, 7, 9]);
+        for request in [3, 7, 9] {
+            assert_eq!(requests.get(request).unwrap().since, request);
+            requests.get_mut(request).unwrap().since += 10;
+        }
+        assert_eq!(requests.remove(7).unwrap().since, 17);
+        assert!(requests.remove(7).is_none() && requests.get(7).is_none());
+        requests.insert(5, open(5));
+        assert_eq!(numbers(&requests), [3, 5, 9]);
+        assert_eq!(requests.remove(3).unwrap().since, 13);
+        assert_eq!(requests.take_all().count(), 2);
+        assert!(requests.is_empty() && requests.get_mut(9).is_none());
+    }
+}
