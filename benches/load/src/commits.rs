@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use crate::process::{Mysql, Result};
@@ -56,7 +55,7 @@ DELIMITER ;
 /// Seconds for one commit of one row, by a client that is alone.
 pub fn mysql_commit_seconds(mysql: &Mysql) -> Result<f64> {
     let sql = format!("{PROCEDURE} CALL commits({COMMITS});");
-    let micros = query(mysql, &sql)?;
+    let micros = mysql.query(&sql)?;
     let micros: f64 = micros.trim().parse().map_err(|_| micros.clone())?;
     Ok(micros / 1e6 / COMMITS as f64)
 }
@@ -64,29 +63,7 @@ pub fn mysql_commit_seconds(mysql: &Mysql) -> Result<f64> {
 /// Removes the databases that a run makes, as an earlier run may have left them.
 pub fn drop_databases(mysql: &Mysql) -> Result<()> {
     for name in ["commits", "mysql", "queue_mysql", "profile"] {
-        query(mysql, &format!("DROP DATABASE IF EXISTS bench_{name}"))?;
+        mysql.query(&format!("DROP DATABASE IF EXISTS bench_{name}"))?;
     }
     Ok(())
-}
-
-/// What the command-line client prints for these statements.
-pub fn query(mysql: &Mysql, sql: &str) -> Result<String> {
-    let mut tried = String::new();
-    for client in ["mariadb", "mysql"] {
-        let output = Command::new(client)
-            .args(["--no-defaults", "--batch", "--skip-column-names"])
-            .args(["--host", &mysql.host, "--port", &mysql.port])
-            .args(["--protocol", "TCP", "--user", &mysql.user])
-            .args(["--execute", sql])
-            .env("MYSQL_PWD", &mysql.password)
-            .output();
-        match output {
-            Ok(output) if output.status.success() => {
-                return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-            }
-            Ok(output) => return Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-            Err(error) => tried = format!("{client}: {error}"),
-        }
-    }
-    Err(tried)
 }

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::commits::query;
 use crate::process::{Bench, Result};
 use crate::rows::Plan;
 use crate::throughput::{CONNECTIONS, NAMES};
@@ -77,7 +76,7 @@ pub fn describe(bench: &Bench, plan: &Plan) -> Result<Vec<(&'static str, String)
     ];
     if let Some(mysql) = &bench.mysql {
         let sql = "SELECT VERSION(), @@innodb_flush_log_at_trx_commit, @@log_bin";
-        let values = query(mysql, sql)?;
+        let values = mysql.query(sql)?;
         let mut values = values.trim().split('\t');
         let mut next = || values.next().unwrap_or("?").to_owned();
         let text = format!(

@@ -10,7 +10,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::KEY;
-use crate::commits::query;
 
 /// How long a server may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -138,6 +137,34 @@ impl Mysql {
             password: password.to_owned(),
         })
     }
+
+    /// What the command-line client prints for these statements.
+    pub fn query(&self, sql: &str) -> Result<String> {
+        let mut tried = String::new();
+        for client in ["mariadb", "mysql"] {
+            let output = Command::new(client)
+                .args(["--no-defaults", "--batch", "--skip-column-names"])
+                .args(["--host", &self.host, "--port", &self.port])
+                .args(["--protocol", "TCP", "--user", &self.user])
+                .args(["--execute", sql])
+                .env("MYSQL_PWD", &self.password)
+                .output();
+            match output {
+                Ok(output) if output.status.success() => {
+                    return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+                }
+                Ok(output) => return Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+                Err(error) => tried = format!("{client}: {error}"),
+            }
+        }
+        Err(tried)
+    }
+
+    /// Its process, where it runs on this machine.
+    fn process(&self) -> Option<u32> {
+        let file = self.query("SELECT @@pid_file").ok()?;
+        fs::read_to_string(file.trim()).ok()?.trim().parse().ok()
+    }
 }
 
 impl Bench {
@@ -169,7 +196,7 @@ impl Bench {
         };
         let mut server = Server::spawn(command, self.folder.join(format!("{place}.log")))?;
         if let (Store::Mysql, Some(mysql)) = (store, &self.mysql) {
-            server.database = process_of(mysql);
+            server.database = mysql.process();
         }
         let ready = wait_for(|| {
             if server.address.is_empty() {
@@ -262,12 +289,6 @@ fn free_port() -> Result<u16> {
     bound
         .map(|address| address.port())
         .map_err(|e| e.to_string())
-}
-
-/// Of a database server on this machine that says where its process id is.
-fn process_of(mysql: &Mysql) -> Option<u32> {
-    let file = query(mysql, "SELECT @@pid_file").ok()?;
-    fs::read_to_string(file.trim()).ok()?.trim().parse().ok()
 }
 
 /// CPU seconds that a process has used, in user and kernel mode.

@@ -150,21 +150,26 @@ pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
     barrier.wait();
     std::thread::sleep(WARM_UP);
     let begun = Instant::now();
-    let of_database = || server.database.map_or(0.0, cpu_seconds);
-    let before = (cpu_seconds(server.pid()), cpu_seconds(std::process::id()));
-    let database_before = of_database();
+    let processes = [
+        Some(server.pid()),
+        server.database,
+        Some(std::process::id()),
+    ];
+    let spent = || processes.map(|process| process.map_or(0.0, cpu_seconds));
+    let before = spent();
     let mut rounds = 0;
     for handle in handles {
         let done = handle.join().map_err(|_| "a load thread panicked")?;
         rounds += done.map_err(|e| format!("{load:?}: {e}"))?;
     }
     let elapsed = begun.elapsed().as_secs_f64();
+    let after = spent();
     let counted = (rounds * load.counts()) as f64;
     Ok(Sample {
         per_second: counted / elapsed,
-        server_us: (cpu_seconds(server.pid()) - before.0) * 1e6 / counted.max(1.0),
-        database_us: (of_database() - database_before) * 1e6 / counted.max(1.0),
-        generator_cores: (cpu_seconds(std::process::id()) - before.1) / elapsed,
+        server_us: (after[0] - before[0]) * 1e6 / counted.max(1.0),
+        database_us: (after[1] - before[1]) * 1e6 / counted.max(1.0),
+        generator_cores: (after[2] - before[2]) / elapsed,
     })
 }
 

@@ -14,7 +14,7 @@ const ROWS_MAX: usize = 4096;
 const BYTES_MAX: usize = 8 << 20;
 
 /// Who is told that a snapshot is stored, and up to which of its commits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Member {
     pub actor: Addr<ResourceActor>,
     pub seq: u64,
@@ -33,7 +33,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn with_room_for(names: usize) -> Batch {
+    fn sized_for(names: usize) -> Batch {
         Batch {
             members: Vec::with_capacity(names),
             snapshots: Vec::with_capacity(names),
@@ -46,8 +46,8 @@ impl Batch {
         self.rows
     }
 
-    fn takes(&self, rows: usize, bytes: usize) -> bool {
-        self.members.is_empty() || (self.rows + rows <= ROWS_MAX && self.bytes + bytes <= BYTES_MAX)
+    fn has_room_for(&self, snapshot: &Snapshot) -> bool {
+        self.rows + snapshot.rows() <= ROWS_MAX && self.bytes + snapshot.bytes() <= BYTES_MAX
     }
 
     /// A later snapshot of a name is merged into the one that is there.
@@ -99,12 +99,11 @@ impl Waiting {
     }
 
     pub fn add(&mut self, member: Member, snapshot: Snapshot) {
-        let (rows, bytes) = (snapshot.rows(), snapshot.bytes());
         match self.batches.back_mut() {
-            Some(last) if last.takes(rows, bytes) => last.add(member, snapshot),
+            Some(last) if last.has_room_for(&snapshot) => last.add(member, snapshot),
             _ => {
-                let mut batch = Batch::with_room_for(self.usual);
-                batch.add(member, snapshot);
+                let mut batch = Batch::sized_for(self.usual);
+                batch.push(member, snapshot);
                 self.batches.push_back(batch);
             }
         }
