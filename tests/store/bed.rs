@@ -77,6 +77,11 @@ impl SqliteBed {
         self.folder.path().join("resources.db")
     }
 
+    /// SQLite's write-ahead log.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("resources.db-wal")
+    }
+
     async fn in_folder(folder: TempDir) -> Self {
         let store = SqliteStore::new(folder.path().join("resources.db"));
         store.open().await.unwrap();

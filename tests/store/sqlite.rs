@@ -141,6 +141,50 @@ fn the_ended_tickets_of_version_1_are_taken_along() {
     });
 }
 
+fn stored_journal(raw: &Connection) -> Vec<(i64, Vec<u8>)> {
+    let mut rows = raw
+        .prepare("SELECT n, changes FROM resource_journal")
+        .unwrap();
+    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn the_journal_of_version_2_is_settled() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        let printer = created("printer");
+        commit(bed.store(), std::slice::from_ref(&printer)).await;
+        for token in 1..=3 {
+            commit(bed.store(), &[changed(&printer, [free(token)])]).await;
+        }
+        let saved = fs::read(bed.path()).unwrap();
+        let log = fs::read(bed.log()).unwrap();
+        bed.store().close().await;
+        // As after a crash, with a journal that nobody has settled; there, rows were as long as what they say.
+        fs::write(bed.path(), saved).unwrap();
+        fs::write(bed.log(), log).unwrap();
+        let raw = Connection::open(bed.path()).unwrap();
+        let rows = stored_journal(&raw);
+        raw.execute_batch(
+            "DROP TABLE resource_journal;
+             CREATE TABLE resource_journal (n INTEGER PRIMARY KEY, changes BLOB NOT NULL) STRICT;
+             PRAGMA user_version = 2;",
+        )
+        .unwrap();
+        for (n, stored) in rows {
+            let (length, row) = stored.split_first_chunk().unwrap();
+            let row = &row[..u32::from_be_bytes(*length) as usize];
+            let sql = "INSERT INTO resource_journal VALUES (?1, ?2)";
+            raw.execute(sql, rusqlite::params![n, row]).unwrap();
+        }
+        drop(raw);
+        let store = SqliteStore::new(bed.path());
+        store.open().await.unwrap();
+        assert_eq!(lock_rows(&store, "printer").await.head.token.0, 3);
+    });
+}
+
 #[test]
 fn what_is_no_database_or_another_programs_is_refused_with_a_sentence() {
     run(async || {
@@ -214,6 +258,20 @@ fn a_damaged_page_is_an_error_and_no_panic() {
         assert!(store.load(&name("n1")).await.is_err_and(away));
         assert!(store.list(&all).await.is_err_and(away));
         assert!(store.commit(&[created("new")]).await.is_err_and(away));
+    });
+}
+
+#[test]
+fn a_row_that_cannot_be_is_refused_for_itself_alone() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        commit(bed.store(), &[created("printer"), created("scanner")]).await;
+        let raw = Connection::open(bed.path()).unwrap();
+        let sql = "UPDATE resource SET timeout = -1 WHERE name = 'printer'";
+        assert_eq!(raw.execute(sql, []).unwrap(), 1);
+        let result = bed.store().load(&name("printer")).await;
+        assert!(matches!(result, Err(StoreError::Rejected(_))), "{result:?}");
+        assert!(load(bed.store(), "scanner").await.is_some());
     });
 }
 
@@ -383,18 +441,41 @@ fn opening_again_waits_for_the_commit_that_is_under_way() {
 }
 
 #[test]
+fn a_commit_of_a_lock_writes_one_page() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        let printer = created("printer");
+        commit(bed.store(), std::slice::from_ref(&printer)).await;
+        // Far from the size at which the log is begun anew.
+        let pages = || fs::metadata(bed.log()).unwrap().size() / (24 + 4096);
+        let commits = 300;
+        let many = async |after: u64| {
+            let before = pages();
+            for token in after + 1..=after + commits {
+                commit(bed.store(), &[changed(&printer, [free(token)])]).await;
+            }
+            pages() - before
+        };
+        let rows = commits / 50;
+        // A row that is new takes a page from the file.
+        assert!((commits..commits + 4 * rows).contains(&many(0).await));
+        bed.store().settle().await.unwrap();
+        assert_eq!(many(commits).await, commits);
+    });
+}
+
+#[test]
 fn the_log_stays_bounded_under_many_commits() {
     run(async || {
         let bed = SqliteBed::fresh().await;
         let printer = created("printer");
         commit(bed.store(), std::slice::from_ref(&printer)).await;
-        let log = bed.path().with_file_name("resources.db-wal");
         // 64 times a mebibyte: four times the size from which commits move the log into the file.
         for i in 0..64 {
             let mut snapshot = next(&printer);
             put(&mut snapshot, "big", "id", format!("{i}").repeat(1 << 19));
             commit(bed.store(), &[snapshot]).await;
-            assert!(fs::metadata(&log).unwrap().size() < 24 << 20);
+            assert!(fs::metadata(bed.log()).unwrap().size() < 24 << 20);
         }
     });
 }

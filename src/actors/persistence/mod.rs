@@ -38,7 +38,7 @@ use batch::Waiting;
 pub use reading::{List, LoadData};
 
 /// How often the store tidies up what commits put off.
-const SETTLE_EVERY: Duration = Duration::from_secs(2);
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {

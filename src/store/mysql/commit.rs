@@ -7,7 +7,7 @@ use super::schema;
 use super::sql::{self, Sql};
 use crate::lock::ResourceName;
 use crate::lock::rows::{HeadRow, TicketRow};
-use crate::store::journal::Entry;
+use crate::store::journal::{Entry, Layout};
 use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
 use crate::store::{ResourceId, StoreError, ended};
 
@@ -18,6 +18,14 @@ const STATEMENT_BYTES: usize = 256 << 10;
 const STATEMENT_ROWS: usize = 1000;
 /// Left free in a packet for the command byte and what ends a transaction.
 const SPARE_BYTES: usize = 64;
+
+/// A row for each commit: InnoDB logs what is inserted once, and what is overwritten twice. Few are deleted at
+/// once, because commits wait meanwhile.
+pub(super) const LAYOUT: Layout = Layout {
+    row_bytes: 64 << 10,
+    fills_rows: false,
+    taken_out_at_once: 512,
+};
 
 /// The packets to send one after another. The first begins the transaction, the last commits it.
 #[derive(Debug)]
@@ -153,13 +161,13 @@ pub(super) fn script(
 /// Lock rows as a whole transaction, and rows of the journal up to this number gone with it.
 pub(super) fn settling_script(
     locks: &[(&ResourceId, &LockChanges)],
-    delete: Option<u64>,
+    done: Option<u64>,
     epoch: u64,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(epoch, packet_bytes_max);
     lock_rows(&mut script, locks)?;
-    if let Some(n) = delete {
+    if let Some(n) = done {
         let mut sql = Sql::new("DELETE FROM resource_journal WHERE n <= ");
         sql.number(n);
         script.statement(sql)?;
@@ -494,7 +502,7 @@ mod tests {
                 escaped > PACKET - 2 * DOCUMENT_SPARE_BYTES,
                 "{piece}: {escaped}"
             );
-            let journal = Journal::default();
+            let journal = Journal::new(LAYOUT);
             let batch = [written(longest.as_bytes())];
             let entry = journal.enter(&batch).unwrap();
             let sent = script(&entry, 7, PACKET);

@@ -98,7 +98,7 @@ impl MysqlStore {
             writer: Mutex::default(),
             pulse: Mutex::default(),
             readers: Readers::new(options.pool_size),
-            journal: Journal::default(),
+            journal: Journal::new(commit::LAYOUT),
             options,
         }
     }

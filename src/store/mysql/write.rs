@@ -11,7 +11,7 @@ use super::schema;
 use super::session::{Session, within};
 use super::{MysqlStore, RETRY_PAUSE};
 use crate::store::snapshot::LockChanges;
-use crate::store::{ResourceId, StoreError};
+use crate::store::{ResourceId, StoreError, journal};
 
 /// The one connection that commits.
 #[derive(Default)]
@@ -22,8 +22,9 @@ pub(super) struct Writer {
     pub in_doubt: bool,
 }
 
-/// Locks that are settled in one transaction when a database is opened.
-const LEFT_LOCKS: usize = 1000;
+/// Rows that are settled in one transaction when a database is opened, or those of one lock: it holds up the
+/// heartbeat.
+const LEFT_ROWS: usize = 4096;
 /// A writer that is silent for longer is asked whether it is still there.
 const WRITER_IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -102,7 +103,7 @@ impl MysqlStore {
         };
         let script = async |session: &mut Session, epoch| {
             let locks: Vec<_> = step.locks.iter().map(|l| (&l.id, &l.changes)).collect();
-            settling_script(session, locks, step.delete, epoch).await
+            settling_script(session, locks, step.done, epoch).await
         };
         self.transact(&mut writer, script).await?;
         self.journal.settled(step);
@@ -120,8 +121,7 @@ impl MysqlStore {
     /// begun again at any point: what is stored twice is the same.
     pub(super) async fn settle_left(&self, session: &mut Session, epoch: u64) -> Result<(), Fault> {
         let left = read::journal(session.rows(read::JOURNAL).await?)?;
-        let mut steps: Vec<(Vec<_>, Option<u64>)> = left
-            .chunks(LEFT_LOCKS)
+        let mut steps: Vec<(Vec<_>, Option<u64>)> = journal::portions(&left, LEFT_ROWS)
             .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))
             .collect();
         steps.push((Vec::new(), Some(u64::MAX)));

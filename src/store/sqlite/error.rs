@@ -18,6 +18,16 @@ pub(super) fn classify(error: Error) -> StoreError {
     }
 }
 
+/// A failure to read what is stored: a row that no type can hold concerns whoever asks for it alone.
+pub(super) fn unread(error: Error) -> StoreError {
+    match error {
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..) => StoreError::Rejected(error.to_string()),
+        _ => away(error),
+    }
+}
+
 /// A failure that leaves in doubt what happened.
 pub(super) fn away(error: Error) -> StoreError {
     StoreError::Unavailable(error.to_string())

@@ -12,7 +12,8 @@ use rustix::fs::FlockOperation;
 
 use super::super::StoreError;
 use super::super::journal::Journal;
-use super::{Options, error, read, schema, write};
+use super::write::Writer;
+use super::{Options, error, read, schema};
 use crate::lock::FencingToken;
 
 /// Statements that are kept prepared per connection: all there are.
@@ -55,7 +56,7 @@ pub(super) struct DatabaseFile {
 
 /// Connections to a file that is ready to serve.
 pub(super) struct OpenedFile {
-    pub(super) writer: Connection,
+    pub(super) writer: Writer,
     pub(super) loader: Connection,
     pub(super) lister: Connection,
     pub(super) floor: FencingToken,
@@ -132,12 +133,12 @@ impl DatabaseFile {
             )));
         }
         schema::migrate(&mut writer, unopened)?;
-        write::settle_left(&mut writer, &self.journal, unopened)?;
+        let writer = Writer::new(writer, &self.journal, unopened)?;
         // What an earlier process or connection left in the log was perhaps never synced. Moving it into the
         // file writes and syncs it anew, so that what is served from here on is on disk.
-        empty_log(&writer).map_err(unopened)?;
+        empty_log(writer.connection()).map_err(unopened)?;
         Ok(OpenedFile {
-            floor: read::floor(&writer).map_err(unopened)?,
+            floor: read::floor(writer.connection()).map_err(unopened)?,
             loader: self.reader(path).map_err(unopened)?,
             lister: self.reader(path).map_err(unopened)?,
             writer,
@@ -229,6 +230,7 @@ fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::write::LAYOUT;
     use super::*;
 
     fn opened() -> (tempfile::TempDir, OpenedFile) {
@@ -238,7 +240,7 @@ mod tests {
             options: Options::default(),
             lock: Arc::default(),
             has_served: false,
-            journal: Arc::default(),
+            journal: Arc::new(Journal::new(LAYOUT)),
         };
         let opened = file.open().unwrap();
         (folder, opened)
@@ -253,11 +255,17 @@ mod tests {
     #[test]
     fn commits_are_synced_to_a_write_ahead_log() {
         let (_folder, opened) = opened();
-        assert_eq!(pragma::<String>(&opened.writer, "journal_mode"), "wal");
+        assert_eq!(
+            pragma::<String>(opened.writer.connection(), "journal_mode"),
+            "wal"
+        );
         const FULL: i64 = 2;
-        assert_eq!(pragma::<i64>(&opened.writer, "synchronous"), FULL);
-        assert!(pragma::<bool>(&opened.writer, "foreign_keys"));
-        let pages: u32 = pragma(&opened.writer, "wal_autocheckpoint");
+        assert_eq!(
+            pragma::<i64>(opened.writer.connection(), "synchronous"),
+            FULL
+        );
+        assert!(pragma::<bool>(opened.writer.connection(), "foreign_keys"));
+        let pages: u32 = pragma(opened.writer.connection(), "wal_autocheckpoint");
         assert_eq!(pages, CHECKPOINT_PAGES);
     }
 

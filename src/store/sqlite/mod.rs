@@ -12,13 +12,15 @@
 //! | `worker` | a thread that owns a connection and does jobs on it |
 //! | `file` | the file on disk: its folder, its lock, its connections |
 //! | `schema` | tables and migrations |
-//! | `write` | a batch as one transaction |
+//! | `write` | a batch as one transaction, and settling the journal |
+//! | `ring` | where the rows of the journal are |
 //! | `read` | rows back into types |
 //! | `error` | what a failure of SQLite means to the caller |
 
 mod error;
 mod file;
 mod read;
+mod ring;
 mod schema;
 mod worker;
 mod write;
@@ -38,6 +40,7 @@ use super::{ListQuery, ListedResource, Opened, Store, StoreError, StoredData, St
 use crate::lock::{ResourceName, Selector};
 use file::{DatabaseFile, FileLock};
 use worker::{Ended, Jobs, closed};
+use write::Writer;
 
 /// How long [`Store::open`] and [`Store::close`] wait for a statement of an earlier connection to end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -66,7 +69,7 @@ pub struct SqliteStore {
     path: PathBuf,
     options: Mutex<Options>,
     /// `None` before the first `open`, after `close`, and after a commit with unknown outcome.
-    writer: tokio::sync::Mutex<Option<Connection>>,
+    writer: tokio::sync::Mutex<Option<Writer>>,
     /// There when the writer is.
     readers: Mutex<Option<Readers>>,
     /// Held while opening and closing; what is left of the readers' threads of the last `open`.
@@ -103,7 +106,7 @@ impl SqliteStore {
             blocks_since: Mutex::default(),
             lock: Arc::default(),
             has_served: AtomicBool::new(false),
-            journal: Arc::default(),
+            journal: Arc::new(Journal::new(write::LAYOUT)),
         }
     }
 
@@ -129,14 +132,14 @@ impl SqliteStore {
     /// One transaction, on this thread. When its outcome is not known, nobody is served any more.
     async fn write<T>(
         &self,
-        job: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+        job: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock().await;
-        let Some(connection) = writer.as_mut() else {
+        let Some(open) = writer.as_mut() else {
             return Err(closed());
         };
         *locked(&self.blocks_since) = Some(Instant::now());
-        let written = catch_unwind(AssertUnwindSafe(|| job(connection)));
+        let written = catch_unwind(AssertUnwindSafe(|| job(open)));
         *locked(&self.blocks_since) = None;
         let written = written.unwrap_or_else(|_| {
             let text = "writing to it broke off by a mistake of this program";
@@ -211,12 +214,13 @@ impl Store for SqliteStore {
         if batch.is_empty() {
             return Ok(());
         }
-        self.write(|c| write::commit(c, &self.journal, batch)).await
+        self.write(|writer| writer.commit(&self.journal, batch))
+            .await
     }
 
     async fn settle(&self) -> Result<(), StoreError> {
         let row = self.journal.last();
-        let step = |c: &mut Connection| write::settle_step(c, &self.journal, row);
+        let step = |writer: &mut Writer| writer.settle_step(&self.journal, row);
         while self.write(step).await? {
             // Commits that wait come first.
             tokio::task::yield_now().await;

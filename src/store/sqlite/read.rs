@@ -9,16 +9,21 @@ use super::super::{
     ListOrder, ListQuery, ListedHolder, ListedResource, StoreError, StoredData, StoredResource,
     ended,
 };
-use super::error::away;
+use super::error::unread;
+use super::ring;
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
 use crate::lock::{FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket};
 
 /// The highest token that any deleted resource reached.
 pub(super) fn floor(db: &Connection) -> Result<FencingToken> {
-    let sql = "SELECT value FROM server_meta WHERE key = 'floor'";
-    let mut statement = db.prepare_cached(sql)?;
-    let floor = statement.query_row([], |row| parsed(row, 0, |text| text.parse().ok()));
-    Ok(FencingToken(floor.optional()?.unwrap_or_default()))
+    Ok(FencingToken(meta(db, "floor")?.unwrap_or_default()))
+}
+
+/// A number that the server keeps about itself.
+fn meta(db: &Connection, key: &str) -> Result<Option<u64>> {
+    let mut statement = db.prepare_cached("SELECT value FROM server_meta WHERE key = ?1")?;
+    let value = statement.query_row([key], |row| parsed(row, 0, |text| text.parse().ok()));
+    value.optional()
 }
 
 /// See [`super::Store::load`].
@@ -61,7 +66,7 @@ fn in_one_view<T>(
         transaction.commit()?;
         Ok(value)
     };
-    read().map_err(away)
+    read().map_err(unread)
 }
 
 fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<StoredResource>> {
@@ -264,10 +269,22 @@ fn ended_run(row: &Row<'_>) -> Result<Vec<EndedRow>> {
     rows.ok_or_else(|| odd(FromSqlError::InvalidType))
 }
 
-/// The rows of the journal, in their order.
+/// The rows of the journal that have something to say, in their order.
 pub(super) fn journal(db: &Connection) -> Result<Vec<Vec<u8>>> {
-    let sql = "SELECT changes FROM resource_journal ORDER BY n";
-    all(db, sql, [], |row| row.get(0))
+    let done = meta(db, "journal_done")?.unwrap_or_default();
+    let sql = "SELECT changes FROM resource_journal WHERE n > ?1 ORDER BY n";
+    all(db, sql, [done.cast_signed()], |row| {
+        let odd = |error| Error::FromSqlConversionFailure(0, Type::Blob, Box::new(error));
+        let stored = row.get_ref(0)?.as_blob().map_err(odd)?;
+        let changes = ring::unfilled(stored).ok_or_else(|| odd(FromSqlError::InvalidType))?;
+        Ok(changes.to_vec())
+    })
+}
+
+/// Whether the journal has any rows, with something to say or not.
+pub(super) fn has_journal(db: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM resource_journal)";
+    db.query_row(sql, [], |row| row.get(0))
 }
 
 fn all<T>(
@@ -322,6 +339,7 @@ fn optional<T>(row: &Row<'_>, column: usize, parse: fn(&str) -> Option<T>) -> Re
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::away;
     use super::super::schema;
     use super::*;
 

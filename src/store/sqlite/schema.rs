@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::super::StoreError;
 
 /// What brings a database from each version to the next; never changed, only added to.
-const MIGRATIONS: [&str; 2] = [V1, V2];
+const MIGRATIONS: [&str; 3] = [V1, V2, V3];
 
 /// Names and ids compare by their bytes: `BINARY` is what SQLite does unless told otherwise. 64-bit numbers
 /// without sign are kept in the same 64 bits.
@@ -92,6 +92,23 @@ CREATE TABLE resource_journal (
     n       INTEGER PRIMARY KEY,
     changes BLOB NOT NULL
 ) STRICT;
+";
+
+/// The rows of the journal are overwritten in their places (see `ring`) and not deleted any more: `n` says
+/// which are newer than those that are done with, up to `journal_done` in `server_meta`.
+const V3: &str = "
+ALTER TABLE resource_journal RENAME TO resource_journal_2;
+
+CREATE TABLE resource_journal (
+    place   INTEGER PRIMARY KEY,
+    n       INTEGER NOT NULL,
+    changes BLOB    NOT NULL
+) STRICT;
+
+INSERT INTO resource_journal (place, n, changes)
+    SELECT n, n, CAST(unhex(printf('%08x', length(changes))) || changes AS BLOB) FROM resource_journal_2;
+
+DROP TABLE resource_journal_2;
 ";
 
 /// Brings the database to the version that this program knows, in one transaction.

@@ -3,11 +3,12 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use super::super::journal::{self, Journal};
+use super::super::journal::{self, Journal, Layout};
 use super::super::snapshot::{DataRow, LockChanges, ResourceId, Snapshot};
 use super::super::{StoreError, ended};
 use super::error::{away, classify};
 use super::read;
+use super::ring::{self, Ring};
 use crate::lock::rows::{HeadRow, TicketRow};
 use crate::lock::{FencingToken, Seconds, Selector, Ticket};
 
@@ -16,67 +17,85 @@ type Nr = i64;
 
 type Written = Result<(), StoreError>;
 
-/// Stores all snapshots or none; see [`super::Store::commit`].
-pub(super) fn commit(
-    connection: &mut Connection,
-    journal: &Journal,
-    batch: &[Snapshot],
-) -> Written {
-    let entry = journal.enter(batch)?;
-    transact(connection, |db| {
-        entry.direct.iter().try_for_each(|s| write(db, s))?;
-        for id in &entry.must_exist {
-            must_exist(find(db, id)?, id)?;
+/// A commit changes one page of the journal, as a rule. Being done with rows costs nothing.
+pub(super) const LAYOUT: Layout = Layout {
+    row_bytes: ring::ROW_BYTES,
+    fills_rows: true,
+    taken_out_at_once: u64::MAX,
+};
+
+/// The connection that writes, to a file whose journal is settled.
+pub(super) struct Writer {
+    connection: Connection,
+    ring: Ring,
+}
+
+impl Writer {
+    /// Settles what an earlier process left in the journal.
+    pub fn new(
+        connection: Connection,
+        journal: &Journal,
+        unopened: impl Fn(rusqlite::Error) -> StoreError,
+    ) -> Result<Writer, StoreError> {
+        let left = journal::read(read::journal(&connection).map_err(&unopened)?)?;
+        if read::has_journal(&connection).map_err(&unopened)? {
+            transact(&connection, |db| {
+                let mut left = left.iter();
+                left.try_for_each(|(id, changes)| settle(db, id, changes))?;
+                execute(db, "DELETE FROM resource_journal", [])?;
+                set_meta(db, "journal_done", 0)
+            })?;
         }
-        entry.rows.iter().try_for_each(|(n, changes)| {
-            let sql = "INSERT INTO resource_journal (n, changes) VALUES (?1, ?2)";
-            execute(db, sql, params![same_bits(*n), changes])
+        journal.reset();
+        Ok(Writer {
+            connection,
+            ring: Ring::default(),
         })
-    })?;
-    entry.committed();
-    Ok(())
-}
-
-/// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.
-pub(super) fn settle_step(
-    connection: &mut Connection,
-    journal: &Journal,
-    row: u64,
-) -> Result<bool, StoreError> {
-    let Some(step) = journal.next_step(row) else {
-        return Ok(false);
-    };
-    transact(connection, |db| {
-        let mut locks = step.locks.iter();
-        locks.try_for_each(|lock| settle(db, &lock.id, &lock.changes))?;
-        step.delete.map_or(Ok(()), |n| delete_journal(db, n))
-    })?;
-    journal.settled(step);
-    Ok(true)
-}
-
-/// Settles what an earlier process left in the journal.
-pub(super) fn settle_left(
-    connection: &mut Connection,
-    journal: &Journal,
-    unopened: impl Fn(rusqlite::Error) -> StoreError,
-) -> Written {
-    let left = read::journal(connection).map_err(unopened)?;
-    if !left.is_empty() {
-        let left = journal::read(left)?;
-        transact(connection, |db| {
-            let mut left = left.iter();
-            left.try_for_each(|(id, changes)| settle(db, id, changes))?;
-            execute(db, "DELETE FROM resource_journal", [])
-        })?;
     }
-    journal.reset();
-    Ok(())
+
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Stores all snapshots or none; see [`super::Store::commit`].
+    pub fn commit(&mut self, journal: &Journal, batch: &[Snapshot]) -> Written {
+        let entry = journal.enter(batch)?;
+        let ring = &mut self.ring;
+        transact(&self.connection, |db| {
+            entry.direct.iter().try_for_each(|s| write(db, s))?;
+            for id in &entry.must_exist {
+                must_exist(find(db, id)?, id)?;
+            }
+            let mut rows = entry.rows.iter();
+            rows.try_for_each(|(n, changes)| write_journal(db, ring.place(*n), *n, changes))
+        })?;
+        entry.committed();
+        Ok(())
+    }
+
+    /// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.
+    pub fn settle_step(&mut self, journal: &Journal, row: u64) -> Result<bool, StoreError> {
+        let Some(step) = journal.next_step(row) else {
+            return Ok(false);
+        };
+        transact(&self.connection, |db| {
+            let mut locks = step.locks.iter();
+            locks.try_for_each(|lock| settle(db, &lock.id, &lock.changes))?;
+            step.done
+                .map_or(Ok(()), |n| set_meta(db, "journal_done", n))
+        })?;
+        if let Some(n) = step.done {
+            self.ring.free(n);
+        }
+        journal.settled(step);
+        Ok(true)
+    }
 }
 
-fn delete_journal(db: &Connection, n: u64) -> Written {
-    let sql = "DELETE FROM resource_journal WHERE n <= ?1";
-    execute(db, sql, [same_bits(n)])
+/// Without looking what is there: SQLite overwrites it in its place.
+fn write_journal(db: &Connection, place: i64, n: u64, changes: &[u8]) -> Written {
+    let sql = "REPLACE INTO resource_journal (place, n, changes) VALUES (?1, ?2, ?3)";
+    execute(db, sql, params![place, same_bits(n), ring::filled(changes)])
 }
 
 /// Everything or nothing of it. After an error other than [`StoreError::Rejected`] the connection may still
@@ -183,8 +202,12 @@ fn raise_floor(db: &Connection, floor: FencingToken) -> Written {
     if floor <= read::floor(db).map_err(classify)? {
         return Ok(());
     }
-    let sql = "REPLACE INTO server_meta (key, value) VALUES ('floor', ?1)";
-    execute(db, sql, [floor.to_string()])
+    set_meta(db, "floor", floor.0)
+}
+
+fn set_meta(db: &Connection, key: &str, value: u64) -> Written {
+    let sql = "REPLACE INTO server_meta (key, value) VALUES (?1, ?2)";
+    execute(db, sql, params![key, value.to_string()])
 }
 
 fn create(db: &Connection, snapshot: &Snapshot, timeout: Seconds) -> Result<Nr, StoreError> {

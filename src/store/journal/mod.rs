@@ -18,7 +18,9 @@
 //! - Documents go to their table: they are large, and the PHP server's.
 //! - [`Journal`] keeps in memory what is not settled yet, so a load reads the tables and lays that over them.
 //!
-//! The SQL stores share this file; what is theirs is how rows are written.
+//! The SQL stores share this folder; what is theirs is how rows get into their tables.
+
+mod rows;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -30,18 +32,22 @@ use super::snapshot::{LockChanges, ResourceId, Snapshot};
 use super::{StoreError, StoredResource};
 use crate::lock::ResourceName;
 use crate::slack;
-
-/// The form of a row; its first byte.
-const FORM: u8 = 1;
-/// A row of the journal is closed when it has this many bytes.
-const ROW_BYTES: usize = 64 << 10;
-/// And changes of one lock are taken apart, so that a row does not get much larger.
-const PIECE_ROWS: usize = 64;
+pub(super) use rows::{portions, read};
 
 /// How many rows of tables one transaction of settling writes: few, because commits wait meanwhile.
 const STEP_ROWS: usize = 256;
-/// How many rows of the journal one transaction of settling deletes.
-const STEP_DELETED: u64 = 512;
+
+/// How a store wants the rows of its journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    /// The most that a row has, in bytes, unless one piece of changes is larger.
+    pub row_bytes: usize,
+    /// A commit goes into the row of the one before it if there is room: for a store that writes whole pages.
+    /// Otherwise its rows are its own.
+    pub fills_rows: bool,
+    /// How many rows one transaction of settling takes out.
+    pub taken_out_at_once: u64,
+}
 
 /// The changes of one lock that a database has in its journal only.
 #[derive(Clone, Debug)]
@@ -62,17 +68,19 @@ struct State {
     /// The changes up to this row are in the tables, and those of `older` are in rows up to `mark`.
     settled: u64,
     mark: u64,
-    /// Rows up to this one are deleted.
-    deleted: u64,
+    /// Rows up to this one are out of the journal.
+    taken_out: u64,
     newer: Part,
     older: Part,
     /// Names with a commit under way, of which nobody knows yet whether it happened.
     committing: HashSet<ResourceName>,
+    /// The last row as far as it is written, when the next commit may go on with it.
+    open: Vec<u8>,
 }
 
 /// What a database has in its journal only. One per store; empty as long as the store is not open.
-#[derive(Default)]
 pub(super) struct Journal {
+    layout: Layout,
     state: Mutex<State>,
     /// A commit ended.
     ended: Notify,
@@ -87,7 +95,7 @@ pub(super) struct Entry<'e> {
     locks: Vec<NewLock<'e>>,
     /// Goes to the tables.
     pub direct: Vec<Snapshot>,
-    /// Goes to the journal, with the numbers of the rows.
+    /// Goes to the journal, with the numbers of the rows. One that is there has more in it now.
     pub rows: Vec<(u64, Vec<u8>)>,
     /// Resources that have to exist, as far as is not known already.
     pub must_exist: Vec<&'e ResourceId>,
@@ -111,8 +119,8 @@ pub(super) struct Lock {
 pub(super) struct Step {
     /// To be written to the tables, where the resource exists.
     pub locks: Vec<Lock>,
-    /// Rows of the journal to delete: all up to this number.
-    pub delete: Option<u64>,
+    /// Rows of the journal up to this number have nothing to say any more.
+    pub done: Option<u64>,
 }
 
 /// What a load has to lay over the rows that it reads.
@@ -121,6 +129,14 @@ struct Overlay {
 }
 
 impl Journal {
+    pub fn new(layout: Layout) -> Journal {
+        Journal {
+            layout,
+            state: Mutex::default(),
+            ended: Notify::new(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,7 +161,7 @@ impl Journal {
         batch.iter().for_each(|snapshot| parts.add(snapshot));
         let must_exist = parts.locks.iter().filter(|lock| !state.knows(lock));
         let must_exist = must_exist.map(|lock| lock.id).collect();
-        let numbers = state.last + 1..;
+        let (last, open) = (state.last, state.open.clone());
         drop(state);
         let mut entry = Entry {
             journal: self,
@@ -156,7 +172,17 @@ impl Journal {
             rows: Vec::new(),
             must_exist,
         };
-        entry.rows = numbers.zip(encode(&entry.locks)?).collect();
+        let row_bytes = self.layout.row_bytes;
+        let locks = entry.locks.iter().map(|lock| (lock.id, &*lock.changes));
+        let rows = rows::write(locks, row_bytes)?;
+        let joined = match &rows[..] {
+            [row] => rows::join(&open, row, row_bytes),
+            _ => None,
+        };
+        entry.rows = match joined {
+            Some(row) => vec![(last, row)],
+            None => (last + 1..).zip(rows).collect(),
+        };
         Ok(entry)
     }
 
@@ -214,7 +240,7 @@ impl Journal {
     /// `None`: that is so. To be followed by [`Journal::settled`] once it is committed; no other commit may
     /// be under way meanwhile.
     pub fn next_step(&self, row: u64) -> Option<Step> {
-        self.state().next_step(row)
+        self.state().next_step(row, self.layout.taken_out_at_once)
     }
 
     pub fn settled(&self, step: Step) {
@@ -225,7 +251,7 @@ impl Journal {
         if state.older.is_empty() {
             state.settled = state.mark;
         }
-        state.deleted = step.delete.unwrap_or(state.deleted);
+        state.taken_out = step.done.unwrap_or(state.taken_out);
         state.give_memory_back();
     }
 }
@@ -271,19 +297,22 @@ impl State {
         }
     }
 
-    fn next_step(&mut self, row: u64) -> Option<Step> {
+    fn next_step(&mut self, row: u64, taken_out_at_once: u64) -> Option<Step> {
         let row = row.min(self.last);
         if self.older.is_empty() && self.settled < row {
             self.mark = self.last;
+            // What comes from here on is newer, and so has a row of its own.
+            self.open = Vec::new();
             self.older = std::mem::take(&mut self.newer);
             if self.older.is_empty() {
                 self.settled = self.mark;
             }
         }
-        if self.deleted < self.settled {
+        if self.taken_out < self.settled {
+            let done = self.taken_out.saturating_add(taken_out_at_once);
             return Some(Step {
                 locks: Vec::new(),
-                delete: Some(self.settled.min(self.deleted + STEP_DELETED)),
+                done: Some(self.settled.min(done)),
             });
         }
         if self.settled >= row {
@@ -302,10 +331,7 @@ impl State {
                 break;
             }
         }
-        Some(Step {
-            locks,
-            delete: None,
-        })
+        Some(Step { locks, done: None })
     }
 
     fn give_memory_back(&mut self) {
@@ -363,8 +389,11 @@ impl Entry<'_> {
     /// The transaction with all this is committed.
     pub fn committed(mut self) {
         let mut state = self.journal.state();
-        if let Some((last, _)) = self.rows.last() {
-            state.last = *last;
+        if let Some((last, row)) = self.rows.pop() {
+            state.last = last;
+            if self.journal.layout.fills_rows {
+                state.open = row;
+            }
         }
         for name in self.replaced.drain(..) {
             state.newer.remove(name);
@@ -408,88 +437,35 @@ fn stamp(unsettled: Option<&Unsettled>) -> u64 {
     unsettled.map_or(0, |unsettled| unsettled.stamp)
 }
 
-// ---- rows ---------------------------------------------------------------------------------------------
-
-fn encode(locks: &[NewLock<'_>]) -> Result<Vec<Vec<u8>>, StoreError> {
-    let mut rows = Vec::new();
-    let mut row = vec![FORM];
-    for lock in locks {
-        for piece in pieces(&lock.changes) {
-            row = postcard::to_extend(&(lock.id, &piece), row)
-                .map_err(|error| StoreError::Rejected(error.to_string()))?;
-            if row.len() >= ROW_BYTES {
-                rows.push(std::mem::replace(&mut row, vec![FORM]));
-            }
-        }
-    }
-    if row.len() > 1 {
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
-/// The same changes, few at a time.
-fn pieces(changes: &LockChanges) -> Vec<Cow<'_, LockChanges>> {
-    if changes.rows() <= PIECE_ROWS {
-        return vec![Cow::Borrowed(changes)];
-    }
-    let first = LockChanges {
-        head: changes.head.clone(),
-        ended: changes.ended.clone(),
-        ..LockChanges::default()
-    };
-    let waiting: Vec<_> = changes.waiting.iter().collect();
-    let rest = waiting.chunks(PIECE_ROWS).map(|some| LockChanges {
-        waiting: some.iter().map(|(k, v)| (**k, (*v).clone())).collect(),
-        ..LockChanges::default()
-    });
-    [first].into_iter().chain(rest).map(Cow::Owned).collect()
-}
-
-/// What rows of a journal say in their order, for each resource.
-///
-/// # Errors
-/// [`StoreError::Unusable`]: a newer program wrote it, or it is damaged.
-pub(super) fn read(
-    rows: impl IntoIterator<Item = Vec<u8>>,
-) -> Result<Vec<(ResourceId, LockChanges)>, StoreError> {
-    let mut found: HashMap<ResourceId, LockChanges> = HashMap::new();
-    for row in rows {
-        let Some((&FORM, mut rest)) = row.split_first() else {
-            let text =
-                "its journal has a form that this program does not know; a newer one wrote it";
-            return Err(StoreError::Unusable(text.to_owned()));
-        };
-        while !rest.is_empty() {
-            let read = postcard::take_from_bytes::<(ResourceId, LockChanges)>(rest);
-            let ((id, changes), left) = read.map_err(|error| {
-                StoreError::Unusable(format!("its journal cannot be read: {error}"))
-            })?;
-            found.entry(id).or_default().merge(&changes);
-            rest = left;
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lock::rows::{Change, EndedRow, HeadRow, TicketRow};
     use crate::lock::{EndReason, FencingToken, Ticket};
 
+    const OWN_ROWS: Layout = Layout {
+        row_bytes: 64 << 10,
+        fills_rows: false,
+        taken_out_at_once: 2,
+    };
+    const FILLED_ROWS: Layout = Layout {
+        row_bytes: 100,
+        fills_rows: true,
+        taken_out_at_once: u64::MAX,
+    };
+
     fn name(text: &str) -> ResourceName {
         ResourceName::parse(text).unwrap()
     }
 
-    fn head(token: u64) -> Change {
+    pub(super) fn head(token: u64) -> Change {
         Change::Head(HeadRow {
             token: FencingToken(token),
             holder: None,
         })
     }
 
-    fn waiting(bits: u128) -> Change {
+    pub(super) fn waiting(bits: u128) -> Change {
         Change::Waiting(TicketRow {
             ticket: Ticket::from_bits(bits),
             seq: bits as u64,
@@ -499,7 +475,7 @@ mod tests {
         })
     }
 
-    fn ended(n: u64) -> Change {
+    pub(super) fn ended(n: u64) -> Change {
         Change::Ended(EndedRow {
             n,
             ticket: Ticket::from_bits(u128::from(n)),
@@ -507,7 +483,7 @@ mod tests {
         })
     }
 
-    fn snapshot(id: &str, changes: impl IntoIterator<Item = Change>) -> Snapshot {
+    pub(super) fn snapshot(id: &str, changes: impl IntoIterator<Item = Change>) -> Snapshot {
         let mut snapshot = Snapshot::empty(name("a"), ResourceId::new(id));
         changes
             .into_iter()
@@ -515,79 +491,35 @@ mod tests {
         snapshot
     }
 
-    fn commit(journal: &Journal, snapshot: Snapshot) -> Vec<Vec<u8>> {
+    fn commit(journal: &Journal, snapshot: Snapshot) -> Vec<(u64, Vec<u8>)> {
         let batch = [snapshot];
-        let mut entry = journal.enter(&batch).unwrap();
-        let rows = std::mem::take(&mut entry.rows);
-        // The numbers tell it how far it is.
-        entry.rows = rows.iter().map(|(n, _)| (*n, Vec::new())).collect();
+        let entry = journal.enter(&batch).unwrap();
+        let rows = entry.rows.clone();
         entry.committed();
-        rows.into_iter().map(|(_, row)| row).collect()
-    }
-
-    #[test]
-    fn what_was_written_is_read_whole_and_in_order() {
-        let journal = Journal::default();
-        let mut rows = commit(&journal, snapshot("1", [head(1), waiting(7), ended(0)]));
-        rows.extend(commit(
-            &journal,
-            snapshot("1", [head(2), Change::NotWaiting(Ticket::from_bits(7))]),
-        ));
-        let many = (0..5_000).map(|bits| waiting(u128::MAX - bits));
-        let many = commit(&journal, snapshot("1", many.chain((1..80).map(ended))));
-        assert!(many.len() > 1, "a row has a size");
-        assert!(many.iter().all(|row| row.len() < 2 * ROW_BYTES));
-        rows.extend(many);
-        let found = read(rows).unwrap();
-        let [(id, changes)] = &found[..] else {
-            panic!("{} resources", found.len());
-        };
-        assert_eq!(id.as_str(), "1");
-        assert_eq!(changes.head.as_ref().unwrap().token, FencingToken(2));
-        assert_eq!(changes.waiting.len(), 5_001);
-        assert_eq!(changes.waiting[&Ticket::from_bits(7)], None);
-        let numbers: Vec<u64> = changes.ended.iter().map(|row| row.n).collect();
-        assert_eq!(numbers, (16..80).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn what_is_of_an_unknown_form_or_cut_off_is_refused() {
-        let journal = Journal::default();
-        let rows = commit(&journal, snapshot("1", [head(1)]));
-        let mut newer = rows.clone();
-        newer[0][0] = FORM + 1;
-        let mut short = rows.clone();
-        short[0].pop();
-        for bad in [newer, short, vec![Vec::new()]] {
-            assert!(matches!(read(bad), Err(StoreError::Unusable(_))));
-        }
+        rows
     }
 
     fn drain(journal: &Journal, row: u64) -> (usize, u64) {
-        let (mut locks, mut deleted) = (0, 0);
+        let (mut locks, mut done) = (0, 0);
         while let Some(step) = journal.next_step(row) {
-            assert!(step.delete.is_none_or(|up_to| up_to > deleted));
-            assert_eq!(
-                step.locks.is_empty(),
-                step.delete.is_some(),
-                "one at a time"
-            );
+            assert!(step.done.is_none_or(|up_to| up_to > done));
+            assert_eq!(step.locks.is_empty(), step.done.is_some(), "one at a time");
             locks += step.locks.len();
-            deleted = step.delete.unwrap_or(deleted);
+            done = step.done.unwrap_or(done);
             journal.settled(step);
         }
-        (locks, deleted)
+        (locks, done)
     }
 
     #[test]
-    fn rows_are_deleted_after_what_they_say_is_in_the_tables_and_not_beyond() {
-        let journal = Journal::default();
+    fn rows_are_taken_out_after_what_they_say_is_in_the_tables_and_not_beyond() {
+        let journal = Journal::new(OWN_ROWS);
         assert_eq!(drain(&journal, journal.last()), (0, 0));
         commit(&journal, snapshot("1", [head(1)]));
         commit(&journal, snapshot("1", [head(2)]));
         let before = journal.last();
         let first = journal.next_step(before).unwrap();
-        assert_eq!((first.locks.len(), first.delete), (1, None));
+        assert_eq!((first.locks.len(), first.done), (1, None));
         // Comes while the older changes are being moved, and stays in the journal.
         commit(&journal, snapshot("1", [head(3)]));
         journal.settled(first);
@@ -596,8 +528,44 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_goes_on_with_the_last_row_until_it_is_full_or_being_settled() {
+        let journal = Journal::new(FILLED_ROWS);
+        let numbers = |token| -> Vec<u64> {
+            let rows = commit(&journal, snapshot("1", [head(token)]));
+            rows.into_iter().map(|(n, _)| n).collect()
+        };
+        assert_eq!(numbers(1), [1]);
+        assert_eq!(numbers(2), [1], "there is room");
+        let step = journal.next_step(1).unwrap();
+        journal.settled(step);
+        assert_eq!(numbers(3), [2], "what is taken out with row 1 is settled");
+        assert_eq!(drain(&journal, 1), (0, 1));
+        let full = (4..1_000).map(numbers).find(|numbers| *numbers != [2]);
+        assert_eq!(full.unwrap(), [3]);
+        assert_eq!(drain(&journal, journal.last()), (1, 3));
+        // Nothing but documents: no row at all.
+        assert!(commit(&journal, snapshot("1", [])).is_empty());
+        assert_eq!(numbers(1_000), [4]);
+    }
+
+    #[test]
+    fn a_commit_that_failed_leaves_the_last_row_as_it_was() {
+        let journal = Journal::new(FILLED_ROWS);
+        commit(&journal, snapshot("1", [head(1)]));
+        let failed = [snapshot("1", [head(2)])];
+        drop(journal.enter(&failed).unwrap());
+        let written = commit(&journal, snapshot("1", [head(3)]));
+        let [(1, row)] = &written[..] else {
+            panic!("{written:?}");
+        };
+        let expected = [snapshot("1", [head(1)]), snapshot("1", [head(3)])];
+        let locks = expected.iter().map(|s| (&s.id, &s.lock));
+        assert_eq!(std::slice::from_ref(row), rows::write(locks, 100).unwrap());
+    }
+
+    #[test]
     fn changes_of_a_resource_that_is_removed_are_settled_by_being_forgotten() {
-        let journal = Journal::default();
+        let journal = Journal::new(OWN_ROWS);
         commit(&journal, snapshot("1", [head(1)]));
         let mut removed = snapshot("1", []);
         removed.remove(FencingToken(1));
@@ -607,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_resource_has_to_exist_until_it_is_known_to() {
-        let journal = Journal::default();
+        let journal = Journal::new(OWN_ROWS);
         let unknown = |id: &str| {
             journal
                 .enter(&[snapshot(id, [head(1)])])
@@ -622,7 +590,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_load_is_current_unless_a_commit_of_its_name_came_between() {
-        let journal = Journal::default();
+        let journal = Journal::new(OWN_ROWS);
         let overlay = journal.overlay(&name("a")).await;
         let batch = [snapshot("1", [head(1)])];
         let entry = journal.enter(&batch).unwrap();

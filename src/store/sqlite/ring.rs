@@ -1,0 +1,99 @@
+//! Where the rows of the journal are in their table: each in a page of its own that is written again and again.
+//!
+//! A row that is inserted takes a page from somewhere and one that is deleted gives it back, and both change
+//! further pages, which a commit then has to write and sync. A row that is overwritten by one of the same size
+//! changes its own page alone.
+
+use std::collections::VecDeque;
+
+/// What fills a page of 4096 bytes, the size that SQLite gives a new file: 4061 are the most that a row may
+/// have there, of which SQLite's own, the number and our length take up to 17.
+const FILLED_BYTES: usize = 4044;
+const LENGTH_BYTES: usize = size_of::<u32>();
+/// What such a row says at most, in bytes.
+pub(super) const ROW_BYTES: usize = FILLED_BYTES - LENGTH_BYTES;
+
+/// The places of rows. A place that is free is used again, the one first that is free for longest.
+#[derive(Default)]
+pub(super) struct Ring {
+    /// Numbers of rows, growing, and their places.
+    used: VecDeque<(u64, i64)>,
+    free: VecDeque<i64>,
+    places: i64,
+}
+
+impl Ring {
+    /// Where the row of this number is, or is to be. Numbers that are new come in their order.
+    pub fn place(&mut self, n: u64) -> i64 {
+        // A commit that failed has places already.
+        let mut latest = self.used.iter().rev().take_while(|(used, _)| *used >= n);
+        if let Some((_, place)) = latest.find(|(used, _)| *used == n) {
+            return *place;
+        }
+        let place = self.free.pop_front().unwrap_or_else(|| {
+            self.places += 1;
+            self.places
+        });
+        self.used.push_back((n, place));
+        place
+    }
+
+    /// The rows up to this number are not needed any more.
+    pub fn free(&mut self, up_to: u64) {
+        while let Some((n, place)) = self.used.front().copied()
+            && n <= up_to
+        {
+            self.used.pop_front();
+            self.free.push_back(place);
+        }
+    }
+}
+
+/// The row as it is stored: its length, the row, and zeros up to the size of a page.
+pub(super) fn filled(row: &[u8]) -> Vec<u8> {
+    // Rows are far shorter; one that were not would be refused when it is read.
+    let length = u32::try_from(row.len()).unwrap_or(u32::MAX);
+    let mut filled = Vec::with_capacity(FILLED_BYTES.max(LENGTH_BYTES + row.len()));
+    filled.extend_from_slice(&length.to_be_bytes());
+    filled.extend_from_slice(row);
+    filled.resize(filled.capacity(), 0);
+    filled
+}
+
+/// What [`filled`] was made from; `None` if that is not so.
+pub(super) fn unfilled(filled: &[u8]) -> Option<&[u8]> {
+    let (length, row) = filled.split_first_chunk()?;
+    row.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_used_again_after_its_row_is_done_the_oldest_first() {
+        let mut ring = Ring::default();
+        assert_eq!([1, 2, 3].map(|n| ring.place(n)), [1, 2, 3]);
+        assert_eq!(ring.place(3), 3, "it is there");
+        assert_eq!(ring.place(2), 2, "so is this");
+        ring.free(2);
+        assert_eq!([4, 5, 6].map(|n| ring.place(n)), [1, 2, 4]);
+        ring.free(6);
+        assert_eq!([7, 8, 9, 10].map(|n| ring.place(n)), [3, 1, 2, 4]);
+    }
+
+    #[test]
+    fn a_row_is_stored_in_one_size_and_read_as_it_was() {
+        for length in [1, 17, ROW_BYTES] {
+            let row = vec![7; length];
+            let stored = filled(&row);
+            assert_eq!(stored.len(), FILLED_BYTES);
+            assert_eq!(unfilled(&stored), Some(&row[..]));
+        }
+        let long = vec![7; 3 * ROW_BYTES];
+        assert_eq!(unfilled(&filled(&long)), Some(&long[..]));
+        for damaged in [&[][..], &[0, 0, 0], &[0, 0, 0, 9, 1, 2]] {
+            assert_eq!(unfilled(damaged), None);
+        }
+    }
+}
