@@ -4,8 +4,9 @@
 //! that no row shows (a waiter that was not told its ticket yet, a lock that is reserved). So where the
 //! order or the filter depends on the lock, the live resources are looked through first, by their boards,
 //! then the rows are read, and at last every live resource among both is asked itself. What is not live
-//! cannot have changed since its row was written. A sleeping resource is as its row says, but for the end
-//! of its lease, which the registry knows.
+//! cannot have changed since its row was written, except that a lease which was held when the server was
+//! started may have ended: it is asked, too, and becomes live with that. A sleeping resource is as its row
+//! says, but for the end of its lease, which the registry knows.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -25,19 +26,10 @@ use crate::lock::command::HolderView;
 use crate::lock::{FencingToken, ResourceName, WallMillis};
 use crate::store::{ListOrder, ListQuery, ListedResource};
 
-/// A resource on a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listed {
-    /// As its actor describes it.
-    Live(Description),
-    /// As it is stored; no actor keeps it.
-    Stored(ListedResource),
-}
-
 /// One page of resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    pub resources: Vec<Listed>,
+    pub resources: Vec<Description>,
     /// What to ask for `after`; `None`: that is all, or the order knows no next page.
     pub next: Option<ResourceName>,
 }
@@ -82,34 +74,20 @@ impl ListQuery {
     }
 }
 
-impl Listed {
-    pub fn name(&self) -> &ResourceName {
-        match self {
-            Listed::Live(description) => &description.name,
-            Listed::Stored(row) => &row.name,
-        }
-    }
-
+impl Description {
     fn sight(&self) -> Sight {
-        match self {
-            Listed::Live(description) => Sight {
-                waiting: description.waiting,
-                locked: description.locked,
-                held_since: description.holder.as_ref().map(|h| h.acquired_at),
-            },
-            Listed::Stored(row) => Sight {
-                waiting: row.waiting,
-                locked: row.holder.is_some(),
-                held_since: row.holder.as_ref().map(|h| h.acquired_at),
-            },
+        Sight {
+            waiting: self.waiting,
+            locked: self.locked,
+            held_since: self.holder.as_ref().map(|h| h.acquired_at),
         }
     }
 
-    fn compare(&self, other: &Listed, order: ListOrder) -> Ordering {
-        let rank = |listed: &Listed| listed.sight().rank(order);
+    fn compare(&self, other: &Description, order: ListOrder) -> Ordering {
+        let rank = |listed: &Description| listed.sight().rank(order);
         rank(self)
             .cmp(&rank(other))
-            .then_with(|| self.name().cmp(other.name()))
+            .then_with(|| self.name.cmp(&other.name))
     }
 }
 
@@ -137,7 +115,7 @@ impl Router {
         resources.sort_by(|a, b| a.compare(b, query.order));
         let next = match query.order {
             ListOrder::Name if resources.len() > limit => {
-                resources.get(limit - 1).map(|last| last.name().clone())
+                resources.get(limit - 1).map(|last| last.name.clone())
             }
             ListOrder::Name => horizon,
             ListOrder::Waiting | ListOrder::Held => None,
@@ -160,11 +138,11 @@ impl Router {
         }
     }
 
-    /// Asks every live one of these; a row stands for one that is not.
+    /// Asks every live one of these, and every one that is stored as held; a row stands for the others.
     async fn describe_all(
         &self,
         candidates: BTreeMap<ResourceName, Option<ListedResource>>,
-    ) -> Result<Vec<Listed>, Closed> {
+    ) -> Result<Vec<Description>, Closed> {
         let names = candidates.keys().cloned().collect();
         let places = self.registry.send(Locate { names }).await;
         let places = places.map_err(|_| Closed::StoreAway)?;
@@ -172,7 +150,7 @@ impl Router {
             .into_iter()
             .zip(places)
             .map(|((name, row), place)| self.describe_one(name, row, place));
-        let answers: Result<Vec<Option<Listed>>, Closed> =
+        let answers: Result<Vec<Option<Description>>, Closed> =
             join_all(asked).await.into_iter().collect();
         Ok(answers?.into_iter().flatten().collect())
     }
@@ -183,11 +161,13 @@ impl Router {
         name: ResourceName,
         row: Option<ListedResource>,
         place: Whereabouts,
-    ) -> Result<Option<Listed>, Closed> {
+    ) -> Result<Option<Description>, Closed> {
         let reply = match (place, row) {
-            (Whereabouts::Stored, Some(row)) => return Ok(Some(Listed::Stored(row))),
+            (Whereabouts::Stored, Some(row)) if row.holder.is_none() => {
+                return Ok(Some(row.expiring(None)));
+            }
             (Whereabouts::Asleep { token, expires_at }, Some(row)) if row.is_held_by(token) => {
-                return Ok(Some(Listed::Live(row.expiring(expires_at))));
+                return Ok(Some(row.expiring(expires_at)));
             }
             (Whereabouts::Awake(actor), _) => {
                 match self.send(Rc::new(actor), &Op::Describe, &Caller::NOBODY) {
@@ -195,7 +175,8 @@ impl Router {
                     None => Box::new(Reply::Moved),
                 }
             }
-            // Without a row, or with one that was read before its lease began.
+            // Without a row, or with one that was read before its lease began; or held when the server was
+            // started: then only its actor knows whether the lease has ended since.
             (Whereabouts::Asleep { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
@@ -203,7 +184,7 @@ impl Router {
             _ => reply,
         };
         match *reply {
-            Reply::Described(description) => Ok(Some(Listed::Live(description))),
+            Reply::Described(description) => Ok(Some(description)),
             Reply::Closed(closed) => Err(closed),
             _ => Ok(None),
         }
@@ -215,7 +196,7 @@ impl ListedResource {
         self.holder.as_ref().is_some_and(|h| h.token == token)
     }
 
-    /// With the end of its lease, which the row does not say.
+    /// With the end of its lease, if it is held, which the row does not say.
     fn expiring(self, expires_at: Option<WallMillis>) -> Description {
         Description {
             name: self.name,

@@ -19,7 +19,7 @@ use actix::{Addr, Arbiter};
 use tokio::sync::oneshot;
 
 use super::caller::Caller;
-use super::gate::Closed;
+use super::gate::{Closed, Gate};
 use super::messages::{Call, Find, Op, Reply, Vanished};
 use super::persistence::Persistence;
 use super::registry::Registry;
@@ -78,16 +78,21 @@ impl Drop for Presence {
 }
 
 /// A request that was sent, until its reply comes. Dropping it withdraws the request.
-pub(super) struct Asked {
+pub(super) struct Asked<'r> {
+    gate: &'r Gate,
     presence: Presence,
     reply: oneshot::Receiver<Box<Reply>>,
 }
 
-impl Future for Asked {
+impl Future for Asked<'_> {
     type Output = Box<Reply>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Box<Reply>> {
         let reply = ready!(Pin::new(&mut self.reply).poll(cx));
+        // No reply leaves when the store may no longer be ours, and nobody was told of a lease then.
+        if let Err(closed) = self.gate.check_answer() {
+            return Poll::Ready(Box::new(Reply::Closed(closed)));
+        }
         self.presence.answered = true;
         // Without a reply the actor died with the request in its hands; whether it happened is not known.
         Poll::Ready(reply.unwrap_or_else(|_| Box::new(Reply::Closed(Closed::StoreAway))))
@@ -124,7 +129,8 @@ impl Router {
         next
     }
 
-    /// Sends one request and waits for its reply. Dropping the future withdraws the request.
+    /// Sends one request and waits for its reply. Dropping the future withdraws the request, and so does a gate
+    /// that is closed when the reply comes: then that is the reply.
     pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Box<Reply> {
         for _ in 0..MOVES_MAX {
             let actor = match self.remembered(name) {
@@ -153,7 +159,7 @@ impl Router {
         actor: Rc<Addr<ResourceActor>>,
         op: &Op,
         caller: &Caller,
-    ) -> Option<Asked> {
+    ) -> Option<Asked<'_>> {
         if !actor.connected() {
             return None;
         }
@@ -173,7 +179,11 @@ impl Router {
             caller: caller.clone(),
             reply: sender,
         });
-        Some(Asked { presence, reply })
+        Some(Asked {
+            gate: &self.shell.gate,
+            presence,
+            reply,
+        })
     }
 
     fn remembered(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {

@@ -68,9 +68,10 @@ impl Worker {
         op: &Op,
     ) -> Result<Reply, ApiError> {
         let caller = observe::caller(request);
-        let reply = self.router.ask(name, op, &caller).await;
-        self.check_answer()?;
-        Ok(*reply)
+        match *self.router.ask(name, op, &caller).await {
+            Reply::Closed(closed) => Err(ApiError::Closed(closed)),
+            reply => Ok(reply),
+        }
     }
 
     /// What `show` makes of the document at this path, if it can be seen without asking its actor. `None`:
@@ -116,8 +117,6 @@ impl Worker {
 /// keep-alive probes start after half of it, and data it does not acknowledge counts as well.
 const DEAD_PEER: Duration = Duration::from_secs(20);
 
-/// The workers that the server beneath can have.
-const WORKERS_MAX: usize = 512;
 /// Connections beyond those served that a worker may have in its hands: being refused, or in a handshake.
 const BEYOND_PER_WORKER: usize = 1024;
 /// How long a connection that ends may take to take its last answer.
@@ -233,10 +232,9 @@ pub fn run(
 ) -> std::io::Result<Server> {
     let requests = metrics.requests(routes::PATTERNS, &CODE_LABELS);
     allow_open_files(limits.connections_max);
-    let workers = limits.workers.min(WORKERS_MAX);
     let places = Places::new(limits.connections_max, limits.connections_per_address_max);
     let builder = Server::build()
-        .workers(workers)
+        .workers(limits.workers)
         .max_concurrent_connections(limits.connections_max.saturating_add(BEYOND_PER_WORKER))
         .shutdown_timeout(limits.shutdown_timeout.as_secs().max(1))
         .disable_signals();

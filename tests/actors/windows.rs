@@ -6,122 +6,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use actix::prelude::*;
-use async_trait::async_trait;
 use small_resource_server::actors::gate::Closed;
 use small_resource_server::actors::persistence::Persistence;
 use small_resource_server::actors::registry::Registry;
-use small_resource_server::actors::shell::ShellSettings;
 use small_resource_server::actors::start::start;
 use small_resource_server::actors::window::Window;
 use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
-use small_resource_server::lock::{Bearer, Limits, ResourceName, Seconds, Selector};
-use small_resource_server::store::memory::MemoryStore;
-use small_resource_server::store::{
-    ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError, StoredData,
-    StoredResource,
-};
+use small_resource_server::lock::{Bearer, Millis, Seconds};
 
-/// A store that commits in batches, keeps count of the version that it has, and fails when it is told to.
-#[derive(Default)]
-struct Batching {
-    inner: MemoryStore,
-    /// The number in the document that was committed last; 0: none.
-    committed: AtomicU64,
-    /// How many of the next commits fail, their outcome unknown.
-    failures: AtomicUsize,
-    /// How many commits were begun, and whether they are held up.
-    begun: AtomicUsize,
-    held_up: AtomicBool,
-}
+use crate::bed::{name, read, selector, settings};
+use crate::store::{Scripted, number};
 
-fn number(json: &[u8]) -> u64 {
-    std::str::from_utf8(json).unwrap().parse().unwrap()
-}
-
-#[async_trait]
-impl Store for Batching {
-    fn kind(&self) -> &'static str {
-        "batching"
-    }
-
-    async fn open(&self) -> Result<Opened, StoreError> {
-        self.inner.open().await
-    }
-
-    async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-        // Room for others while the outcome is open.
-        for _ in 0..3 {
-            tokio::task::yield_now().await;
-        }
-        while self.held_up.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
-        let fails = |n: usize| n.checked_sub(1);
-        if self
-            .failures
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails)
-            .is_ok()
-        {
-            return Err(StoreError::Unavailable("the test says so".to_owned()));
-        }
-        self.inner.commit(batch).await?;
-        let documents = batch.iter().flat_map(|snapshot| &snapshot.data);
-        for (_, row) in documents.filter(|(selector, _)| selector.as_str() == "s") {
-            if let Some(row) = row {
-                self.committed.store(number(&row.json), Ordering::SeqCst);
-            }
-        }
-        Ok(())
-    }
-
-    async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
-        self.inner.load(name).await
-    }
-
-    async fn load_data(
-        &self,
-        id: &ResourceId,
-        selector: &Selector,
-    ) -> Result<Option<StoredData>, StoreError> {
-        self.inner.load_data(id, selector).await
-    }
-
-    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
-        self.inner.list(query).await
-    }
-
-    async fn close(&self) {}
-}
-
-fn settings(data_cache_bytes: usize, retire_ms: u64) -> ShellSettings {
-    ShellSettings {
-        compatibility: None,
-        limits: Limits::default(),
-        wait_ms: 0,
-        store_timeout_ms: 60_000,
-        waiters_max: 1_000,
-        selectors_max: 10,
-        data_cache_bytes,
-        retire_ms,
-    }
-}
+const PRINTER: &str = "printer";
 
 /// What every thread needs to make a router of its own.
 #[derive(Clone)]
-struct Bed {
+struct Threads {
     shell: Arc<Shell>,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    store: Arc<Batching>,
+    store: Arc<Scripted>,
     /// The highest version that was answered to anybody.
     answered: Arc<AtomicU64>,
     seen_through_windows: Arc<AtomicUsize>,
 }
 
-impl Bed {
-    async fn new(data_cache_bytes: usize, retire_ms: u64) -> Bed {
-        let store = Arc::new(Batching::default());
+impl Threads {
+    async fn new(data_cache_bytes: usize, retire_ms: Millis) -> Threads {
+        let store = Arc::new(Scripted::default());
         let shell = Arc::new(Shell::new(
             settings(data_cache_bytes, retire_ms),
             store.clone(),
@@ -130,7 +42,7 @@ impl Bed {
         let started = start(&shell, &arbiter.handle(), &arbiter.handle());
         let opened = started.first_open.await.expect("an answer");
         opened.expect("an open store");
-        Bed {
+        Threads {
             shell,
             registry: started.registry,
             persistence: started.persistence,
@@ -150,18 +62,10 @@ impl Bed {
     }
 }
 
-fn name() -> ResourceName {
-    ResourceName::parse("printer").expect("a name")
-}
-
-fn selector(text: &str) -> Selector {
-    Selector::parse(text).expect("a selector")
-}
-
 /// What a worker does for the requests of one connection.
 struct Client {
     router: Router,
-    bed: Bed,
+    bed: Threads,
     window: Option<Arc<Window>>,
 }
 
@@ -169,7 +73,7 @@ impl Client {
     /// Until the store was there to say; a refusal for its sake says nothing.
     async fn ask(&self, op: Op) -> Reply {
         loop {
-            let reply = self.router.ask(&name(), &op, &Caller::NOBODY).await;
+            let reply = self.router.ask(&name(PRINTER), &op, &Caller::NOBODY).await;
             match *reply {
                 Reply::Closed(Closed::StoreAway) => tokio::task::yield_now().await,
                 reply => return reply,
@@ -239,11 +143,7 @@ impl Client {
                 .fetch_add(1, Ordering::Relaxed);
             return Some(seen);
         }
-        let read = Op::Read {
-            selector: selector("s"),
-            bearer: Bearer::Nobody,
-        };
-        match self.ask(read).await {
+        match self.ask(read("s")).await {
             Reply::Read {
                 document, window, ..
             } => {
@@ -273,7 +173,7 @@ impl Client {
 /// Lets `readers` threads read while `write` does what it does. Actors retire as soon as they are idle.
 fn hammer(data_cache_bytes: usize, readers: usize, write: impl AsyncFnOnce(Client)) {
     System::new().block_on(async {
-        let bed = Bed::new(data_cache_bytes, 1).await;
+        let bed = Threads::new(data_cache_bytes, 1).await;
         bed.client().create().await;
         bed.client().write(1).await;
         let over = Arc::new(AtomicBool::new(false));
@@ -355,7 +255,7 @@ fn a_look_is_never_older_than_an_answer_while_the_store_is_lost_and_found() {
 #[test]
 fn a_document_that_leaves_memory_is_not_shown_any_more() {
     System::new().block_on(async {
-        let mut client = Bed::new(100, 60_000).await.client();
+        let mut client = Threads::new(100, 60_000).await.client();
         client.create().await;
         client.write(1).await;
         client.read().await;
@@ -372,7 +272,7 @@ fn a_document_that_leaves_memory_is_not_shown_any_more() {
 #[test]
 fn a_resource_whose_document_nobody_looks_at_retires_and_shows_it_no_more() {
     System::new().block_on(async {
-        let bed = Bed::new(1 << 20, 1).await;
+        let bed = Threads::new(1 << 20, 1).await;
         let mut client = bed.client();
         client.create().await;
         client.write(1).await;
@@ -390,7 +290,7 @@ fn a_resource_whose_document_nobody_looks_at_retires_and_shows_it_no_more() {
 #[test]
 fn a_document_that_is_being_deleted_does_not_come_back_from_the_store() {
     System::new().block_on(async {
-        let bed = Bed::new(1 << 20, 1).await;
+        let bed = Threads::new(1 << 20, 1).await;
         let mut client = bed.client();
         client.create().await;
         client.write(1).await;
@@ -400,8 +300,8 @@ fn a_document_that_is_being_deleted_does_not_come_back_from_the_store() {
             tokio::task::yield_now().await;
         }
         let store = bed.store.clone();
-        let begun = store.begun.load(Ordering::SeqCst);
-        store.held_up.store(true, Ordering::SeqCst);
+        let begun = store.commits.load(Ordering::SeqCst);
+        *store.held_up.lock().unwrap() = Some(name(PRINTER));
         let deleter = bed.client();
         let deleted = actix_rt::spawn(async move {
             let delete = Op::DeleteSelector {
@@ -410,7 +310,7 @@ fn a_document_that_is_being_deleted_does_not_come_back_from_the_store() {
             };
             deleter.delete(delete).await;
         });
-        while store.begun.load(Ordering::SeqCst) == begun {
+        while store.commits.load(Ordering::SeqCst) == begun {
             tokio::task::yield_now().await;
         }
         let mut reader = bed.client();
@@ -419,7 +319,7 @@ fn a_document_that_is_being_deleted_does_not_come_back_from_the_store() {
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
         }
-        store.held_up.store(false, Ordering::SeqCst);
+        *store.held_up.lock().unwrap() = None;
         deleted.await.expect("deleted");
         assert_eq!(read.await.expect("an answer"), None);
         assert_eq!(client.read().await, None);

@@ -59,6 +59,20 @@ durable_tests! {
         }
     }
 
+    fn a_listing_knows_which_leases_have_ended_since(store) {
+        let mut app = Server::start(store);
+        for name in ["short", "long"] {
+            app.create(name, u32::from(name == "short")).expect(201);
+            app.lock(&format!("{name}/s")).expect(200);
+        }
+        app.restart_with(&[]);
+        let held = || app.call("GET", "/resource").query("locked=1").expect(200).json()["resources"].clone();
+        until("the short lease is over", || held().as_array().map(Vec::len) == Some(1));
+        assert_eq!(held()[0]["name"], "long");
+        assert_eq!(held()[0]["locked"], true);
+        assert_eq!(app.call("GET", "/resource").expect(200).json()["resources"][1]["locked"], false);
+    }
+
     fn the_holder_still_holds(store) {
         let mut app = Server::start(store);
         app.create("printer", 0).expect(201);

@@ -166,7 +166,9 @@ pub struct Left(pub Addr<ResourceActor>);
 impl Handler<Left> for Persistence {
     type Result = ();
 
-    fn handle(&mut self, msg: Left, _: &mut Self::Context) {
+    fn handle(&mut self, msg: Left, ctx: &mut Self::Context) {
+        // What it handed in before it knew must not be taken for a successor's.
+        self.look(ctx);
         self.abandoned.remove(&msg.0);
     }
 }

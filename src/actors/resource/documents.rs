@@ -130,9 +130,9 @@ impl Documents {
         shutters.fold(false, |looked, shutter| shutter.take_looked() | looked)
     }
 
-    /// A document was read from the store. One that was written meanwhile is newer and stays.
+    /// A document was read from the store. One that was written or deleted meanwhile is newer and stays so.
     pub fn loaded(&mut self, selector: &Selector, data: StoredData, me: WeakAddr<ResourceActor>) {
-        if self.known(selector) != Known::Present {
+        if matches!(self.known(selector), Known::Evicted | Known::Unknown) {
             self.keep(selector, data.id, data.json, 0, me);
         }
     }

@@ -66,7 +66,7 @@ pub struct Live {
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
     pub(super) unsettled: VecDeque<(u64, RequestId, Box<Reply>)>,
-    /// Requests that wait for a document to be loaded.
+    /// Documents that are being loaded, each once, and the requests that wait for them.
     pub(super) reading: HashMap<Selector, Vec<Call>>,
     /// Requests that waited to read a document which has just been deleted.
     pub(super) orphans: Vec<RequestId>,
@@ -107,9 +107,14 @@ impl Live {
     }
 
     pub(super) fn unpark(&mut self, open: &Open) {
-        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind)
-            && let Some(resource) = &mut self.resource
-        {
+        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind) {
+            self.unpin(selector);
+        }
+    }
+
+    /// A request that waits needs this document no more.
+    pub(super) fn unpin(&mut self, selector: &Selector) {
+        if let Some(resource) = &mut self.resource {
             resource.documents.unpin(selector, self.committed);
         }
     }

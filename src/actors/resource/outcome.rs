@@ -82,11 +82,10 @@ impl ResourceActor {
         let live = self.live()?;
         let open = live.open.get_mut(request)?;
         let kind = std::mem::replace(&mut open.kind, Kind::Plain);
-        if let (Some(_), Kind::Get(selector)) = (open.permit.take(), &kind)
-            && let Some(resource) = &mut live.resource
-        {
-            resource.documents.unpin(selector, live.committed);
-        }
+        let pinned = match (open.permit.take(), &kind) {
+            (Some(_), Kind::Get(selector)) => Some(selector.clone()),
+            _ => None,
+        };
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
         if let (Kind::Write(selector, _) | Kind::DeleteSelector(selector), Answer::Writable { .. }) =
@@ -95,7 +94,7 @@ impl ResourceActor {
         {
             resource.documents.overtake(selector);
         }
-        Some(match (kind, answer) {
+        let reply = match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
                 let me = ctx.address().downgrade();
                 let caller = open.caller.clone();
@@ -134,7 +133,12 @@ impl ResourceActor {
                 document: None,
             },
             (_, answer) => Reply::Lock(answer),
-        })
+        };
+        // Only now: it may leave memory with that.
+        if let (Some(selector), Some(live)) = (pinned, self.live()) {
+            live.unpin(&selector);
+        }
+        Some(reply)
     }
 
     /// Requests that wait to read a document that was deleted: there is nothing to wait for any more.

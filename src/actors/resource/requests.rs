@@ -1,5 +1,7 @@
 //! Requests in: what has to be known first, what the core is asked, who waits.
 
+use std::collections::hash_map::Entry;
+
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
@@ -200,21 +202,23 @@ impl ResourceActor {
         }
     }
 
-    /// The request waits for the lock, unless too many do already.
+    /// The request waits for the lock, unless too many do already or nobody may any more.
     pub(super) fn park(&mut self, request: RequestId, ctx: &mut Context<Self>) {
-        let permitted = self.shell.add_waiter();
-        let permit = permitted.then(|| WaiterPermit(self.shell.clone()));
+        let permit = match self.shell.gate.check() {
+            // Those that wait were ended, or are about to be.
+            Err(why @ Closed::Stopping) => Err(Reply::Closed(why)),
+            _ if self.shell.add_waiter() => Ok(WaiterPermit(self.shell.clone())),
+            _ => Err(Reply::TooManyWaiters),
+        };
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(reply) => return self.turn_away(request, reply, ctx),
+        };
         let Some(live) = self.live() else {
             return;
         };
-        if permit.is_none() {
-            if let Some(open) = live.open.remove(request) {
-                let _ = open.reply.send(Box::new(Reply::TooManyWaiters));
-            }
-            return self.command(Command::Vanished { request }, ctx);
-        }
         if let Some(open) = live.open.get_mut(request) {
-            open.permit = permit;
+            open.permit = Some(permit);
             if let (Kind::Get(selector), Some(resource)) = (&open.kind, &mut live.resource) {
                 resource.documents.pin(selector);
             }
@@ -229,12 +233,17 @@ impl ResourceActor {
         let waiting = live.open.iter().filter(|(_, open)| open.permit.is_some());
         let waiting: Vec<RequestId> = waiting.map(|(request, _)| request).collect();
         for request in waiting {
-            let open = self.live().and_then(|live| live.open.remove(request));
-            if let Some(open) = open {
-                let _ = open.reply.send(Box::new(Reply::Closed(Closed::Stopping)));
-            }
-            self.command(Command::Vanished { request }, ctx);
+            self.turn_away(request, Reply::Closed(Closed::Stopping), ctx);
         }
+    }
+
+    /// Answers a request that would wait, and lets the core know that it does not.
+    fn turn_away(&mut self, request: RequestId, reply: Reply, ctx: &mut Context<Self>) {
+        let open = self.live().and_then(|live| live.open.remove(request));
+        if let Some(open) = open {
+            let _ = open.reply.send(Box::new(reply));
+        }
+        self.command(Command::Vanished { request }, ctx);
     }
 
     pub(super) fn create(&mut self, call: Call, timeout: Seconds, ctx: &mut Context<Self>) {
@@ -345,11 +354,11 @@ impl ResourceActor {
         let Some(id) = live.resource.as_ref().map(|resource| resource.id.clone()) else {
             return;
         };
-        let calls = live.reading.entry(selector.clone()).or_default();
-        calls.push(call);
-        if calls.len() > 1 {
-            return;
-        }
+        match live.reading.entry(selector.clone()) {
+            // Under way, even when everybody who waited for it has left.
+            Entry::Occupied(mut calls) => return calls.get_mut().push(call),
+            Entry::Vacant(none) => none.insert(vec![call]),
+        };
         let load = LoadData {
             id: id.clone(),
             selector: selector.clone(),

@@ -5,7 +5,6 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::actors::listing::Listed;
 use crate::actors::messages::Description;
 use crate::actors::{Op, Reply};
 use crate::http::auth::Right;
@@ -13,10 +12,9 @@ use crate::http::errors::ApiError;
 use crate::http::request::{Query, authorize, bearer, body, name, parse_json};
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
-use crate::http::time::Time;
-use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HolderBody, ListBody};
+use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, ListBody};
 use crate::lock::{ResourceName, Seconds};
-use crate::store::{ListOrder, ListQuery, ListedResource};
+use crate::store::{ListOrder, ListQuery};
 
 /// All but the unreserved characters of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -75,25 +73,6 @@ fn described(description: &Description) -> DescriptionBody<'_> {
     }
 }
 
-/// A resource that no actor keeps: what is stored. Its lease, if any, starts anew when somebody asks for
-/// it, so that no expiry is known.
-fn stored(row: &ListedResource) -> DescriptionBody<'_> {
-    DescriptionBody {
-        id: row.id.as_str(),
-        name: row.name.as_str(),
-        timeout: row.timeout,
-        locked: row.holder.is_some(),
-        holder: row.holder.as_ref().map(|holder| HolderBody {
-            owner: holder.owner.clone(),
-            acquired_at: Time(holder.acquired_at),
-            expires_at: None,
-            fencing_token: holder.token,
-        }),
-        waiting: row.waiting,
-        selectors: row.selectors,
-    }
-}
-
 /// What `?sort=` says.
 fn order(query: &Query<'_>) -> Result<ListOrder, ApiError> {
     match query.get("sort") {
@@ -131,12 +110,8 @@ pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
     let query = list_query(&Query::of(&req)?)?;
     let page = worker.router.page(query).await.map_err(ApiError::Closed)?;
     worker.check_answer()?;
-    let resources = page.resources.iter().map(|listed| match listed {
-        Listed::Live(description) => described(description),
-        Listed::Stored(row) => stored(row),
-    });
     Ok(HttpResponse::Ok().json(ListBody {
-        resources: resources.collect(),
+        resources: page.resources.iter().map(described).collect(),
         next: page.next.as_ref().map(ResourceName::as_str),
     }))
 }

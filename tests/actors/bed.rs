@@ -1,0 +1,176 @@
+//! All actors on the thread of the test, and what a handler would ask them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::prelude::*;
+use small_resource_server::actors::messages::{Description, Find, Vanished, Wait};
+use small_resource_server::actors::registry::Registry;
+use small_resource_server::actors::resource::ResourceActor;
+use small_resource_server::actors::shell::ShellSettings;
+use small_resource_server::actors::start::{Started, start};
+use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
+use small_resource_server::lock::{
+    Answer, Bearer, Limits, Millis, RequestId, ResourceName, Seconds, Selector, Ticket,
+};
+use tokio::task::JoinHandle;
+
+use crate::store::Scripted;
+
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// So long does nothing retire in these tests.
+pub const NEVER: Millis = 600_000;
+
+pub fn settings(data_cache_bytes: usize, retire_ms: Millis) -> ShellSettings {
+    ShellSettings {
+        compatibility: None,
+        limits: Limits::default(),
+        wait_ms: 0,
+        store_timeout_ms: 60_000,
+        waiters_max: 1_000,
+        selectors_max: 10,
+        data_cache_bytes,
+        retire_ms,
+    }
+}
+
+pub fn name(text: &str) -> ResourceName {
+    ResourceName::parse(text).expect("a name")
+}
+
+pub fn selector(text: &str) -> Selector {
+    Selector::parse(text).expect("a selector")
+}
+
+pub fn acquire(selector: Option<Selector>, wait: Wait) -> Op {
+    Op::Acquire {
+        selector,
+        bearer: Bearer::Nobody,
+        owner: None,
+        ttl: Seconds::new(600),
+        key: None,
+        wait,
+    }
+}
+
+pub fn write(at: &str, json: &'static str) -> Op {
+    Op::Write {
+        selector: selector(at),
+        json: json.into(),
+        bearer: Bearer::Nobody,
+        release: false,
+    }
+}
+
+pub fn read(at: &str) -> Op {
+    Op::Read {
+        selector: selector(at),
+        bearer: Bearer::Nobody,
+    }
+}
+
+pub struct Bed {
+    pub store: Arc<Scripted>,
+    pub shell: Arc<Shell>,
+    pub registry: Addr<Registry>,
+    pub router: Rc<Router>,
+}
+
+impl Bed {
+    pub async fn start(data_cache_bytes: usize, retire_ms: Millis) -> Bed {
+        let store = Arc::new(Scripted::default());
+        let settings = settings(data_cache_bytes, retire_ms);
+        let shell = Arc::new(Shell::new(settings, store.clone()));
+        let Started {
+            persistence,
+            registry,
+            first_open,
+        } = start(&shell, &Arbiter::current(), &Arbiter::current());
+        first_open.await.unwrap().unwrap();
+        let router = Rc::new(Router::new(shell.clone(), registry.clone(), persistence));
+        Bed {
+            store,
+            shell,
+            registry,
+            router,
+        }
+    }
+
+    pub async fn ask(&self, to: &str, op: Op) -> Reply {
+        let asked = async { *self.router.ask(&name(to), &op, &Caller::NOBODY).await };
+        let answered = tokio::time::timeout(DEADLINE, asked).await;
+        answered.unwrap_or_else(|_| panic!("no answer to {op:?}"))
+    }
+
+    /// Asks without waiting for the answer.
+    pub fn send(&self, to: &str, op: Op) -> JoinHandle<Reply> {
+        let (router, name) = (self.router.clone(), name(to));
+        actix_rt::spawn(async move { *router.ask(&name, &op, &Caller::NOBODY).await })
+    }
+
+    pub async fn actor(&self, of: &str) -> Addr<ResourceActor> {
+        let find = Find {
+            name: name(of),
+            home: Arbiter::current(),
+        };
+        self.registry.send(find).await.unwrap()
+    }
+
+    /// Asks without waiting for the answer; the actor has the request in hand when this is over.
+    pub async fn begin(&self, to: &str, op: Op) -> JoinHandle<Reply> {
+        let asked = self.send(to, op);
+        let actor = self.actor(to).await;
+        // It takes messages in their order. This one is about no request that there is.
+        let request = RequestId::MAX;
+        actor.send(Vanished { request }).await.unwrap();
+        asked
+    }
+
+    pub async fn create(&self, text: &str) {
+        let timeout = Seconds::ZERO;
+        let reply = self.ask(text, Op::Create { timeout }).await;
+        assert!(matches!(reply, Reply::Created { .. }), "{reply:?}");
+    }
+
+    pub async fn put(&self, to: &str, at: &str, json: &'static str) {
+        let reply = self.ask(to, write(at, json)).await;
+        assert!(matches!(reply, Reply::Written { .. }), "{reply:?}");
+    }
+
+    /// Takes the lock.
+    pub async fn hold(&self, to: &str) -> Ticket {
+        match self.ask(to, acquire(None, Wait::NoQueue)).await {
+            Reply::Lock(Answer::Granted(grant)) => grant.ticket,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn describe(&self, to: &str) -> Description {
+        match self.ask(to, Op::Describe).await {
+            Reply::Described(description) => description,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn until(&self, what: &str, condition: impl Fn(&Shell) -> bool) {
+        let held = async {
+            while !condition(&self.shell) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, held).await;
+        assert!(waited.is_ok(), "never happened: {what}");
+    }
+
+    /// Whoever comes next knows only what is stored.
+    pub async fn until_nobody_is_live(&self) {
+        let nobody = |shell: &Shell| shell.metrics.actors.live.get() == 0;
+        self.until("nobody is live", nobody).await;
+    }
+
+    pub fn loads(&self) -> usize {
+        self.store.loads.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,90 @@
+//! Documents that leave memory, and documents that are loaded while the world changes.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::System;
+use small_resource_server::actors::messages::Wait;
+use small_resource_server::actors::{Op, Reply, Shell};
+use small_resource_server::lock::{Answer, Bearer};
+
+use crate::bed::{Bed, NEVER, acquire, read, selector, write};
+
+#[test]
+fn a_waiter_gets_its_document_however_small_the_cache_is() {
+    System::new().block_on(async {
+        let bed = Bed::start(0, NEVER).await;
+        bed.create("printer").await;
+        bed.put("printer", "s", "7").await;
+        let ticket = bed.hold("printer").await;
+        let wait = Wait::For(Duration::from_secs(60));
+        let waiter = bed
+            .begin("printer", acquire(Some(selector("s")), wait))
+            .await;
+        assert_eq!(bed.describe("printer").await.waiting, 1);
+        let bearer = Bearer::Ticket(ticket);
+        bed.ask("printer", Op::Unlock { bearer }).await;
+        let Reply::Locked { answer, document } = waiter.await.unwrap() else {
+            panic!("it is granted");
+        };
+        assert!(matches!(answer, Answer::Granted(_)), "{answer:?}");
+        assert_eq!(&*document.expect("its document").json, b"7");
+        let nothing = |shell: &Shell| shell.budget.used() == 0;
+        bed.until("it leaves memory then", nothing).await;
+    });
+}
+
+/// A resource whose documents are in the store only.
+async fn stored() -> Bed {
+    let bed = Bed::start(1 << 20, 1).await;
+    bed.create("printer").await;
+    bed.put("printer", "s", "7").await;
+    bed.put("printer", "t", "8").await;
+    bed.until_nobody_is_live().await;
+    bed.store.loads_held_up.store(true, Ordering::SeqCst);
+    bed
+}
+
+#[test]
+fn a_document_is_loaded_once_though_its_reader_left() {
+    System::new().block_on(async {
+        let bed = stored().await;
+        let before = bed.loads();
+        let reader = bed.begin("printer", read("s")).await;
+        bed.until("it is read", |_| bed.loads() == before + 1).await;
+        reader.abort();
+        assert!(reader.await.unwrap_err().is_cancelled());
+        let delete = Op::DeleteSelector {
+            selector: selector("s"),
+            bearer: Bearer::Nobody,
+        };
+        let deleter = bed.begin("printer", delete).await;
+        assert_eq!(bed.loads(), before + 1, "it is under way");
+        bed.store.loads_held_up.store(false, Ordering::SeqCst);
+        let deleted = deleter.await.unwrap();
+        assert!(matches!(deleted, Reply::Deleted { .. }), "{deleted:?}");
+        assert_eq!(bed.ask("printer", read("s")).await, Reply::NoSelector(None));
+        assert_eq!(bed.describe("printer").await.selectors, 1);
+        bed.put("printer", "s", "9").await;
+    });
+}
+
+/// Both wait for the document: it has to be known whether it exists. The write is in the store when the load,
+/// which had looked before, comes to its end.
+#[test]
+fn a_document_that_was_loaded_before_it_was_written_does_not_count() {
+    System::new().block_on(async {
+        let bed = stored().await;
+        let writer = bed.begin("printer", write("s", "9")).await;
+        let reader = bed.begin("printer", read("s")).await;
+        bed.store.loads_held_up.store(false, Ordering::SeqCst);
+        let written = writer.await.unwrap();
+        assert!(matches!(written, Reply::Written { .. }), "{written:?}");
+        for reply in [reader.await.unwrap(), bed.ask("printer", read("s")).await] {
+            let Reply::Read { document, .. } = reply else {
+                panic!("{reply:?}");
+            };
+            assert_eq!(&*document.json, b"9");
+        }
+    });
+}

@@ -1,0 +1,10 @@
+//! The actors from inside, without HTTP, on a store that does what a test says: what they do when messages
+//! overtake each other, when commits are refused or held up, and when the store is in doubt.
+
+mod bed;
+mod closed;
+mod documents;
+mod refused;
+mod sleep;
+mod store;
+mod windows;

@@ -1,0 +1,114 @@
+//! A store in memory that does what a test says.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use small_resource_server::lock::{ResourceName, Selector};
+use small_resource_server::store::memory::MemoryStore;
+use small_resource_server::store::{
+    ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError, StoredData,
+    StoredResource,
+};
+
+#[derive(Default)]
+pub struct Scripted {
+    inner: MemoryStore,
+    /// Resources cannot be read, and the store is not lost for that.
+    pub unreadable: AtomicBool,
+    /// How many of the next commits fail, their outcome unknown.
+    pub failures: AtomicUsize,
+    /// Commits of this name are refused.
+    pub refused: Mutex<Option<ResourceName>>,
+    /// Commits of this name are held up.
+    pub held_up: Mutex<Option<ResourceName>>,
+    /// How many commits were begun.
+    pub commits: AtomicUsize,
+    /// Documents that are read are held up.
+    pub loads_held_up: AtomicBool,
+    /// How many times a document was read.
+    pub loads: AtomicUsize,
+    /// The number in the document `s` that was committed last; 0: none.
+    pub committed: AtomicU64,
+}
+
+pub fn number(json: &[u8]) -> u64 {
+    std::str::from_utf8(json).unwrap().parse().unwrap()
+}
+
+impl Scripted {
+    fn is_in(name: &Mutex<Option<ResourceName>>, batch: &[Snapshot]) -> bool {
+        let name = name.lock().unwrap();
+        name.as_ref()
+            .is_some_and(|name| batch.iter().any(|snapshot| snapshot.name == *name))
+    }
+}
+
+#[async_trait]
+impl Store for Scripted {
+    fn kind(&self) -> &'static str {
+        "scripted"
+    }
+
+    async fn open(&self) -> Result<Opened, StoreError> {
+        self.inner.open().await
+    }
+
+    async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        // Room for others while the outcome is open.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        while Scripted::is_in(&self.held_up, batch) {
+            tokio::task::yield_now().await;
+        }
+        let fails = |n: usize| n.checked_sub(1);
+        if self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails)
+            .is_ok()
+        {
+            return Err(StoreError::Unavailable("the test says so".to_owned()));
+        }
+        if Scripted::is_in(&self.refused, batch) {
+            return Err(StoreError::Rejected("the test says so".to_owned()));
+        }
+        self.inner.commit(batch).await?;
+        let documents = batch.iter().flat_map(|snapshot| &snapshot.data);
+        for (_, row) in documents.filter(|(selector, _)| selector.as_str() == "s") {
+            if let Some(row) = row {
+                self.committed.store(number(&row.json), Ordering::SeqCst);
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(StoreError::Rejected("not now".into()));
+        }
+        self.inner.load(name).await
+    }
+
+    async fn load_data(
+        &self,
+        id: &ResourceId,
+        selector: &Selector,
+    ) -> Result<Option<StoredData>, StoreError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        let data = self.inner.load_data(id, selector).await;
+        while self.loads_held_up.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        data
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+        self.inner.list(query).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
