@@ -27,7 +27,7 @@ impl Right {
 pub struct KeyId(usize);
 
 /// The keys in force, current ones and those they replace.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Keys(Vec<(Vec<u8>, Right)>);
 
 impl Keys {

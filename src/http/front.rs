@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use actix_service::{Service, Transform};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::PayloadError;
 use actix_web::http::{ConnectionType, header};
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, HttpRequest};
@@ -23,6 +24,7 @@ use super::auth::Right;
 use super::client;
 use super::connection::{Activity, UnderWay};
 use super::errors::ApiError;
+use super::http2::Watch;
 use super::limit::{Standing, Verdict};
 use super::observe;
 use super::request::{X_API_KEY, bearer, name};
@@ -68,6 +70,7 @@ where
         if let Some(activity) = activity {
             watch_body(&mut request, activity);
         }
+        let watch = Watch::over(&mut request);
         let worker = request.app_data::<Data<Worker>>().cloned();
         let limits = worker
             .as_ref()
@@ -82,6 +85,7 @@ where
         };
         Answering {
             answer,
+            watch,
             worker,
             under_way,
         }
@@ -93,6 +97,7 @@ pin_project! {
     pub struct Answering<F> {
         #[pin]
         answer: Way<F>,
+        watch: Option<Watch>,
         worker: Option<Data<Worker>>,
         under_way: Option<UnderWay>,
     }
@@ -111,10 +116,16 @@ impl<F: Future<Output = Result<ServiceResponse, Error>>> Future for Answering<F>
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(match this.answer.project() {
+        let answer = match this.answer.project() {
             WayProjection::Straight { answer } => answer.poll(cx),
             WayProjection::Counted { answer } => answer.as_mut().poll(cx),
-        })?;
+        };
+        if let (Poll::Pending, Some(watch)) = (&answer, this.watch) {
+            ready!(watch.poll_gone(cx));
+            // To nobody: this ends the request.
+            return Poll::Ready(Err(PayloadError::Incomplete(None).into()));
+        }
+        let mut response = ready!(answer)?;
         *this.under_way = None;
         let worker = this.worker.as_ref();
         if worker.is_some_and(|worker| worker.router.shell.gate.is_draining()) {

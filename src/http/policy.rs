@@ -22,16 +22,18 @@ pub struct Policy {
 pub type SharedPolicy = Arc<ArcSwap<Policy>>;
 
 impl Policy {
-    /// Keeps what `before` has counted where the limit is the same.
+    /// Keeps what `before` has counted where limit and keys are the same: it is counted by key.
     pub fn new(settings: &Settings, before: Option<&Policy>) -> Policy {
         let per_second = settings.http.rate_limit_per_second;
-        let counted = before.and_then(|policy| policy.rate.clone());
+        let keys = keys(settings);
+        let counted = before.filter(|policy| policy.keys == keys);
+        let counted = counted.and_then(|policy| policy.rate.clone());
         let rate = match counted {
             Some(rate) if rate.per_second() == per_second => Some(rate),
             _ => RateLimit::new(per_second).map(Arc::new),
         };
         Policy {
-            keys: keys(settings),
+            keys,
             trusted_proxies: settings.http.trusted_proxies.clone(),
             rate,
         }

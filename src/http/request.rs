@@ -19,8 +19,10 @@ use super::routes::{Segments, position};
 use super::server::Worker;
 use crate::lock::{Bearer, IdempotencyKey, ResourceName, Selector, Ticket};
 
-/// JSON nested deeper than this is refused: the parsers of common clients give up there.
-pub const JSON_DEPTH_MAX: usize = 127;
+/// Documents nested deeper than this are refused: PHP's parser gives up there.
+pub const JSON_DEPTH_MAX: usize = 512;
+/// Other bodies are flat. Where our parser gives up.
+const BODY_DEPTH_MAX: usize = 127;
 
 pub static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub static X_TICKET: HeaderName = HeaderName::from_static("x-ticket");
@@ -274,7 +276,7 @@ pub fn parse_json<T: DeserializeOwned>(
             "The body is not accepted ({why}): send {accepted}."
         ))
     };
-    let text = json_utf8(body).map_err(malformed)?;
+    let text = json_utf8(body, BODY_DEPTH_MAX).map_err(malformed)?;
     // The parser would take an array for the fields in their order.
     if !text
         .trim_start_matches([' ', '\t', '\r', '\n'])
@@ -285,11 +287,11 @@ pub fn parse_json<T: DeserializeOwned>(
     serde_json::from_str(text).map_err(|error| malformed(error.to_string()))
 }
 
-/// The body as text, if it can be JSON that clients are able to read.
-fn json_utf8(body: &Bytes) -> Result<&str, String> {
+/// The body as text, if it can be JSON that is nested no deeper than that.
+fn json_utf8(body: &Bytes, depth_max: usize) -> Result<&str, String> {
     let text = std::str::from_utf8(body).map_err(|_| "invalid UTF-8".to_owned())?;
-    if depth(text) > JSON_DEPTH_MAX {
-        return Err(format!("nested deeper than {JSON_DEPTH_MAX} levels"));
+    if depth(text) > depth_max {
+        return Err(format!("nested deeper than {depth_max} levels"));
     }
     Ok(text)
 }
@@ -301,7 +303,7 @@ pub fn json_text(body: Bytes) -> Result<Bytes, ApiError> {
     }
     let malformed =
         |why: String| ApiError::Malformed(format!("The body is not accepted ({why}): send JSON."));
-    let text = json_utf8(&body).map_err(malformed)?;
+    let text = json_utf8(&body, JSON_DEPTH_MAX).map_err(malformed)?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| malformed(error.to_string()))?;
     Ok(body)
 }
@@ -375,10 +377,10 @@ mod tests {
     }
 
     #[test]
-    fn json_may_be_nested_127_levels_deep() {
+    fn json_may_be_nested_512_levels_deep() {
         let nested = |n: usize| Bytes::from(format!("{}{}", "[".repeat(n), "]".repeat(n)));
-        assert!(json_text(nested(127)).is_ok());
-        assert!(json_text(nested(128)).is_err());
+        assert!(json_text(nested(512)).is_ok());
+        assert!(json_text(nested(513)).is_err());
         assert!(json_text(nested(100_000)).is_err());
         let quoted = format!("\"{}\\\"\"", "[".repeat(500));
         assert!(json_text(Bytes::from(quoted)).is_ok());

@@ -163,18 +163,18 @@ api_tests! {
         app.put("printer/s", &format!("{largest} ")).refused(413, "body_too_large");
     }
 
-    fn json_nested_127_deep_is_stored_and_128_deep_is_400(store) {
+    fn json_nested_512_deep_is_stored_and_513_deep_is_400(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);
         let nested = |open: &str, close: &str, depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            app.put("printer/s", &nested(open, close, 127)).expect(204);
-            for depth in [128, 200, 20_000] {
+            app.put("printer/s", &nested(open, close, 512)).expect(204);
+            for depth in [513, 600, 20_000] {
                 app.put("printer/s", &nested(open, close, depth)).refused(400, "malformed");
                 app.lock("printer/s").body(nested(open, close, depth)).refused(400, "malformed");
                 app.call("POST", "/resource").body(nested(open, close, depth)).refused(400, "malformed");
             }
-            assert_eq!(app.data("printer/s"), nested(open, close, 127));
+            assert_eq!(app.data("printer/s"), nested(open, close, 512));
         }
     }
 

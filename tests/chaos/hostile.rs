@@ -246,7 +246,7 @@ fn framed(random: &mut Random) -> Vec<u8> {
     let mut bytes = head(random);
     let mut body = random.pick(BODIES).as_bytes().to_vec();
     if random.percent(3) {
-        body = vec![b'['; random.pick(&[127, 128, 5000])];
+        body = vec![b'['; random.pick(&[512, 513, 5000])];
     }
     if random.percent(5) {
         body.push(random.next() as u8);

@@ -185,6 +185,32 @@ fn wrong_keys_are_throttled_and_right_ones_from_the_same_address_are_not() {
     until(401, guess);
 }
 
+/// Its key was not used from there since the start, and somebody else at its address guesses keys.
+#[test]
+fn a_holder_is_not_locked_out_by_wrong_keys_from_its_address() {
+    let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "10").start();
+    server.create("a");
+    let mut elsewhere = connect_from(&server, 9);
+    let locked = elsewhere.ask("PUT", "/resource/a/b/lock", &[("x-api-key", LOCK)], "");
+    let ticket = locked.header("X-Ticket").unwrap().to_owned();
+    let mut client = connect_from(&server, 10);
+    let mut ask = |key: &str, path: &str| {
+        let headers = [("x-api-key", key), ("X-Ticket", ticket.as_str())];
+        client.ask("PUT", path, &headers, "")
+    };
+    until(429, || ask("wrong", "/resource/a/b/renew"));
+    until(429, || {
+        ask("wrong", "/resource/a/b/renew");
+        ask(LOCK, "/resource/a/b/lock")
+    });
+    for _ in 0..20 {
+        ask("wrong", "/resource/a/b/renew");
+        assert_eq!(ask(LOCK, "/resource/a/b/renew").status, 200);
+    }
+    ask("wrong", "/resource/a/b/unlock");
+    assert_eq!(ask(LOCK, "/resource/a/b/unlock").status, 200);
+}
+
 #[test]
 fn clients_behind_a_trusted_proxy_have_limits_of_their_own() {
     let server = Setup::new()

@@ -158,8 +158,10 @@ fn a_waiter_over_tls_that_vanishes_leaves_the_queue() {
     crate::server::eventually("it is gone", || (waiting() == Some(0)).then_some(()));
 }
 
-/// One HTTP/2 request.
-async fn ask_http2(server: &Server, method: &str, path: &str, key: &str) -> (u16, String) {
+type Http2 = h2::client::SendRequest<bytes::Bytes>;
+
+/// A connection that is open until the handle is aborted.
+async fn connect_http2(server: &Server) -> (Http2, actix_rt::task::JoinHandle<()>) {
     let stream = tokio::net::TcpStream::connect(server.address())
         .await
         .unwrap();
@@ -168,14 +170,27 @@ async fn ask_http2(server: &Server, method: &str, path: &str, key: &str) -> (u16
     let name = ServerName::try_from("localhost").unwrap();
     let stream = connector.connect(name, stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
-    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
-    actix_rt::spawn(connection);
-    let request = http::Request::builder()
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = actix_rt::spawn(async move {
+        // How it ends is for those to judge who ask over it.
+        let _ = connection.await;
+    });
+    (send, connection)
+}
+
+fn http2_request(method: &str, path: &str, key: &str) -> http::Request<()> {
+    http::Request::builder()
         .method(method)
         .uri(format!("https://localhost{path}"))
         .header("x-api-key", key)
         .body(())
-        .unwrap();
+        .unwrap()
+}
+
+/// One HTTP/2 request.
+async fn ask_http2(server: &Server, method: &str, path: &str, key: &str) -> (u16, String) {
+    let (mut send, _connection) = connect_http2(server).await;
+    let request = http2_request(method, path, key);
     let (answer, _) = send.send_request(request, true).unwrap();
     let answer = answer.await.unwrap();
     let status = answer.status().as_u16();
@@ -201,4 +216,53 @@ async fn http_2_is_spoken_where_the_client_wants_it() {
     let (status, body) = ask_http2(&server, "PUT", "/resource/a/b/lock", "wrong").await;
     assert_eq!(status, 401, "{body}");
     assert!(body.contains("\"code\":\"key_unknown\""), "{body}");
+}
+
+/// How many wait for the lock, as its holder is told.
+fn waiting(holder: &mut TlsClient) -> Option<u64> {
+    let key = [("x-api-key", WRITE)];
+    holder.ask("GET", "/resource/a", &key, "").json()["waiting"].as_u64()
+}
+
+async fn until_waiting(holder: &mut TlsClient, count: u64) {
+    let end = std::time::Instant::now() + crate::server::PATIENCE;
+    while waiting(holder) != Some(count) {
+        assert!(std::time::Instant::now() < end, "never {count}");
+        // The connections of the waiters live on this thread.
+        actix_rt::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[actix_rt::test]
+async fn a_waiter_over_http_2_that_vanishes_leaves_the_queue() {
+    let server = Setup::new().tls().start();
+    let mut holder = connect_tls(&server, &[&rustls::version::TLS13]);
+    let key = [("x-api-key", WRITE)];
+    holder.ask("POST", "/resource", &key, "{\"name\":\"a\"}");
+    let locked = holder.ask("PUT", "/resource/a/b/lock", &key, "");
+    let ticket = locked.header("X-Ticket").unwrap().to_owned();
+    let request = || http2_request("PUT", "/resource/a/b/lock?wait=100", LOCK);
+
+    // It takes its request back, and the connection stays.
+    let (mut send, _open) = connect_http2(&server).await;
+    let (_answer, mut stream) = send.send_request(request(), true).unwrap();
+    until_waiting(&mut holder, 1).await;
+    stream.send_reset(h2::Reason::CANCEL);
+    until_waiting(&mut holder, 0).await;
+
+    // Its connection ends.
+    let (mut send, connection) = connect_http2(&server).await;
+    let (_answer, _stream) = send.send_request(request(), true).unwrap();
+    until_waiting(&mut holder, 1).await;
+    connection.abort();
+    until_waiting(&mut holder, 0).await;
+
+    // It stays, longer than it takes to notice that one is gone, and gets the lock.
+    let (mut send, _open) = connect_http2(&server).await;
+    let (answer, _stream) = send.send_request(request(), true).unwrap();
+    until_waiting(&mut holder, 1).await;
+    actix_rt::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    let mine = [("x-api-key", WRITE), ("X-Ticket", ticket.as_str())];
+    holder.ask("PUT", "/resource/a/b/unlock", &mine, "");
+    assert_eq!(answer.await.unwrap().status(), 200);
 }
