@@ -14,9 +14,10 @@ RUN cargo build --release --locked --bin small-resource-server \
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /src/target/release/small-resource-server /usr/local/bin/small-resource-server
-# The embedded store's place, for when nothing else is configured: mount a volume to keep it.
+# The embedded store's place, for when nothing else is configured: mount a volume to keep it. The default of
+# SQLITE_PATH, data/resources.db, leads there from /; as a variable it would win over a mounted conf file.
 COPY --from=build --chown=nonroot:nonroot /empty/data /data
-ENV SQLITE_PATH=/data/resources.db
+WORKDIR /
 VOLUME ["/data"]
 EXPOSE 9501
 USER nonroot

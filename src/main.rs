@@ -44,6 +44,10 @@ fn serve(settings: Settings, load: Load) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");
+            if !log::log_enabled!(log::Level::Error) {
+                // Nobody should have to guess why it does not run.
+                eprintln!("{error}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -1,10 +1,12 @@
-//! The README is right: its session runs as it stands, and its table names every setting.
+//! The README is right: its session and its examples run as they stand, and its table names every setting.
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use small_resource_server::config::variables::VARIABLES;
 
 const README: &str = include_str!("../README.md");
@@ -13,6 +15,14 @@ const README: &str = include_str!("../README.md");
 fn section(name: &str) -> &'static str {
     let (_, rest) = README.split_once(&format!("<!-- {name} -->")).unwrap();
     rest.split_once(&format!("<!-- /{name} -->")).unwrap().0
+}
+
+/// What the section has for the shell, as one script.
+fn script(name: &str) -> String {
+    let blocks = section(name).split("```sh\n").skip(1);
+    blocks
+        .map(|rest| rest.split_once("```").unwrap().0)
+        .collect()
 }
 
 struct Server(Child);
@@ -25,7 +35,7 @@ impl Drop for Server {
 }
 
 /// The binary with the development configuration, as `make run` starts it, on a free port.
-fn start(folder: &std::path::Path) -> (Server, u16) {
+fn start(folder: &Path) -> (Server, u16) {
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -48,17 +58,9 @@ fn start(folder: &std::path::Path) -> (Server, u16) {
     (server, port)
 }
 
-#[test]
-fn the_first_session_runs_as_it_stands() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_server, port) = start(folder.path());
-    let block = section("session");
-    let script = block
-        .split_once("```sh\n")
-        .and_then(|(_, rest)| rest.split_once("```"))
-        .unwrap()
-        .0
-        .replace("/tmp/", &format!("{}/", folder.path().display()));
+/// What the script prints.
+fn run(script: &str, folder: &Path, port: u16) -> String {
+    let script = script.replace("/tmp/", &format!("{}/", folder.display()));
     let mut bash = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &script])
         .env("SERVER", format!("http://127.0.0.1:{port}"))
@@ -72,6 +74,29 @@ fn the_first_session_runs_as_it_stands() {
         .read_to_string(&mut output)
         .unwrap();
     assert!(bash.wait().unwrap().success(), "{output}");
+    output
+}
+
+/// Is the answer as it is shown? `…` stands for any text.
+fn is_as_shown(answer: &Value, shown: &Value) -> bool {
+    match (answer, shown) {
+        (Value::String(_), Value::String(shown)) if shown == "…" => true,
+        (Value::Object(answer), Value::Object(shown)) => {
+            answer.len() == shown.len()
+                && answer.iter().all(|(key, value)| {
+                    let shown = shown.get(key);
+                    shown.is_some_and(|shown| is_as_shown(value, shown))
+                })
+        }
+        _ => answer == shown,
+    }
+}
+
+#[test]
+fn the_first_session_runs_as_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, port) = start(folder.path());
+    let output = run(&script("session"), folder.path(), port);
     for expected in [
         r#""name":"shop:42:inventory","timeout":30}"#,
         r#""locked":true"#,
@@ -94,6 +119,37 @@ fn the_first_session_runs_as_it_stands() {
         rest.split(',').next().unwrap().parse::<u64>().unwrap()
     };
     assert!(token("someone else") > token("me"));
+}
+
+#[test]
+fn the_examples_go_on_from_the_session_and_are_answered_as_they_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, port) = start(folder.path());
+    let examples = script("api");
+    // From here on each answer is one line, and its status the next.
+    let telling = r#"
+        echo "--- examples ---"
+        curl() { command curl -sS -w '\n%{http_code}\n' "$@"; }
+    "#;
+    let all = format!("{}{telling}{examples}", script("session"));
+    let output = run(&all, folder.path(), port);
+    let (_, answers) = output.split_once("--- examples ---\n").unwrap();
+    let mut answers = answers.lines();
+    let json = |text: &str| match text {
+        "" => Value::Null,
+        _ => serde_json::from_str(text).unwrap(),
+    };
+    // # 200 {"locked": true, …
+    let comments = examples.lines().filter_map(|line| line.strip_prefix("# "));
+    let shown = comments.filter(|comment| comment.starts_with(|c: char| c.is_ascii_digit()));
+    for shown in shown {
+        let (status, body) = shown.split_once(' ').unwrap_or((shown, ""));
+        let answer = answers.next().unwrap();
+        assert_eq!(answers.next(), Some(status), "{answer} is not {shown}");
+        let as_shown = is_as_shown(&json(answer), &json(body));
+        assert!(as_shown, "{answer} is not {shown}");
+    }
+    assert_eq!(answers.next(), None, "an answer that is not shown");
 }
 
 #[test]

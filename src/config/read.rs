@@ -23,6 +23,8 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const COUNT_MAX: usize = 1_000_000_000;
+/// What the HTTP server beneath can have.
+const WORKERS_MAX: usize = 512;
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -234,7 +236,7 @@ fn http(reader: &mut Reader<'_>) -> HttpSettings {
     HttpSettings {
         host: http_host(reader),
         port: reader.port("HTTP_PORT", 9501, 0),
-        workers: reader.integer("HTTP_WORKERS", cores.clamp(1, 1024), 1..=1024),
+        workers: reader.integer("HTTP_WORKERS", cores.clamp(1, WORKERS_MAX), 1..=WORKERS_MAX),
         keep_alive: reader.seconds("KEEP_ALIVE_SECONDS", seconds(75), ZERO..=DAY),
         tls: tls_files(reader),
         connections_max,
@@ -414,10 +416,13 @@ fn is_log_filter(text: &str) -> bool {
     let directives = text
         .split_once('/')
         .map_or(text, |(directives, _)| directives);
-    directives.split(',').all(|directive| {
-        let mut parts = directive.split('=').map(str::trim);
-        let level = parts.nth(1).unwrap_or("");
-        let understood = level.is_empty() || log::LevelFilter::from_str(level).is_ok();
-        understood && parts.next().is_none()
+    let is_level = |text: &str| text.is_empty() || log::LevelFilter::from_str(text).is_ok();
+    directives.split(',').map(str::trim).all(|directive| {
+        // Without a level it would be taken for a module, and everything else be silent.
+        directive
+            .split_once('=')
+            .map_or(is_level(directive), |(module, level)| {
+                !module.trim().is_empty() && is_level(level.trim())
+            })
     })
 }

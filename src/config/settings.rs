@@ -34,7 +34,7 @@ pub struct HttpSettings {
     pub host: IpAddr,
     /// `HTTP_PORT`: 0 means any free port.
     pub port: u16,
-    /// `HTTP_WORKERS`: threads that take requests, 1 to 1024.
+    /// `HTTP_WORKERS`: threads that take requests, 1 to 512.
     pub workers: usize,
     /// `KEEP_ALIVE_SECONDS`: how long an idle connection is kept; zero closes after each answer.
     pub keep_alive: Duration,

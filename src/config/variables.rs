@@ -138,7 +138,7 @@ pub const VARIABLES: &[Variable] = &[
     plain(
         "LOCK_WAIT_SECONDS",
         "0",
-        "how long a request without ?wait= waits for a lock",
+        "how long a request without ?wait= waits for a lock (php profile: the resource's timeout instead)",
     ),
     plain("MAX_WAIT_SECONDS", "300", "largest ?wait="),
     plain(
@@ -156,7 +156,7 @@ pub const VARIABLES: &[Variable] = &[
         "0",
         "longest life of any lease; 0: no limit",
     ),
-    plain("MAX_WAITERS", "100000", "waiting tickets in all"),
+    plain("MAX_WAITERS", "100000", "open requests that wait, in all"),
     plain(
         "MAX_WAITERS_PER_RESOURCE",
         "20000",

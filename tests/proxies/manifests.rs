@@ -2,11 +2,11 @@
 //! understands them is for `scripts/check-manifests` to say, which has its schemas.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_yaml_ng::Value;
-use small_resource_server::config::variables::VARIABLES;
+use small_resource_server::config::variables::{VARIABLES, find};
 use small_resource_server::config::{Settings, StoreKind};
 
 use crate::proxy::{read, root};
@@ -56,6 +56,8 @@ fn the_server_accepts_the_settings_and_every_name_is_one_of_its() {
             "{name}"
         );
     }
+    // For a Service called mysql, Kubernetes would set MYSQL_PORT to tcp://….
+    assert_eq!(pod(&manifests)["enableServiceLinks"], false);
 }
 
 #[test]
@@ -85,15 +87,15 @@ fn the_probes_ask_what_the_server_answers() {
     let server = Server::start();
     let container = &pod(&manifests)["containers"][0];
     let ports = container["ports"].as_sequence().unwrap();
-    for (probe, expected) in [("readinessProbe", "/ready"), ("livenessProbe", "/health")] {
-        let get = &container[probe]["httpGet"];
-        let path = get["path"].as_str().unwrap();
-        assert_eq!(path, expected);
-        assert_eq!(server.ask("GET", path, &[], "").status, 200);
-        assert!(
-            ports.iter().any(|port| port["name"] == get["port"]),
-            "{probe}"
-        );
+    let ready = &container["readinessProbe"]["httpGet"];
+    let path = ready["path"].as_str().unwrap();
+    assert_eq!(path, "/ready");
+    assert_eq!(server.ask("GET", path, &[], "").status, 200);
+    // With MAX_CONNECTIONS open, /health is answered 503: it may not decide who is killed.
+    let alive = &container["livenessProbe"];
+    assert!(alive["httpGet"].is_null());
+    for asked in [ready, &alive["tcpSocket"]] {
+        assert!(ports.iter().any(|port| port["name"] == asked["port"]));
     }
     let scrape = &manifests["Deployment"]["spec"]["template"]["metadata"]["annotations"];
     let path = scrape["prometheus.io/path"].as_str().unwrap();
@@ -151,12 +153,59 @@ fn containers_run_without_rights_they_do_not_need() {
 }
 
 #[test]
+fn the_image_leaves_every_setting_to_a_conf_file_that_is_mounted() {
+    let text = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
+    // The environment wins over the file.
+    assert!(!text.lines().any(|line| line.starts_with("ENV ")));
+    let mut folders = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("WORKDIR "));
+    let path = find("SQLITE_PATH").unwrap().default;
+    let path = Path::new(folders.next_back().unwrap()).join(path);
+    assert!(text.contains("VOLUME [\"/data\"]"));
+    assert!(path.starts_with("/data"), "{}", path.display());
+}
+
+#[test]
 fn memory_that_the_settings_allow_fits_the_limit() {
     let manifests = manifests();
     let limit = &pod(&manifests)["containers"][0]["resources"]["limits"]["memory"];
     let limit = limit.as_str().unwrap().strip_suffix("Gi").unwrap();
     let limit: u64 = limit.parse::<u64>().unwrap() << 30;
     assert!(settings(&manifests).capacity.data_cache_bytes * 2 < limit);
+}
+
+#[test]
+fn nginx_passes_every_request_on_that_a_stand_by_refused() {
+    let text = read("nginx.conf");
+    let lines = text.lines().map(str::trim);
+    let rules: Vec<&str> = lines
+        .filter(|line| line.starts_with("proxy_next_upstream "))
+        .collect();
+    assert_eq!(rules.len(), text.matches("proxy_pass ").count());
+    for rule in rules {
+        // POST counts as not idempotent.
+        assert!(rule.contains(" http_503 non_idempotent"), "{rule}");
+    }
+}
+
+#[test]
+fn traefik_leaves_names_in_paths_as_they_were_sent() {
+    let parts = documents(&read("traefik.yaml"));
+    let http = &parts[0]["entryPoints"]["web"]["http"];
+    assert_eq!(http["sanitizePath"], false);
+    let allowed = &http["encodedCharacters"];
+    for character in [
+        "Slash",
+        "BackSlash",
+        "Semicolon",
+        "Percent",
+        "QuestionMark",
+        "Hash",
+    ] {
+        let option = format!("allowEncoded{character}");
+        assert_eq!(allowed[option.as_str()], true, "{option}");
+    }
 }
 
 #[test]
