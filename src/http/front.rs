@@ -70,7 +70,7 @@ where
         if let Some(activity) = activity {
             watch_body(&mut request, activity);
         }
-        let watch = Watch::over(&mut request);
+        let watch = Watch::over(&mut request).map(Box::new);
         let worker = request.app_data::<Data<Worker>>().cloned();
         let limits = worker
             .as_ref()
@@ -97,7 +97,7 @@ pin_project! {
     pub struct Answering<F> {
         #[pin]
         answer: Way<F>,
-        watch: Option<Watch>,
+        watch: Option<Box<Watch>>,
         worker: Option<Data<Worker>>,
         under_way: Option<UnderWay>,
     }
