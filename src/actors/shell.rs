@@ -175,6 +175,7 @@ impl Shell {
             waiters_max: self.settings.waiters_max,
             data_cache_bytes: self.budget.used(),
             data_cache_bytes_max: self.settings.data_cache_bytes,
+            unsettled: self.store.unsettled(),
             ready: ready.is_ok(),
             standby: ready == Err(Closed::Standby),
             incarnation: self.incarnation(),

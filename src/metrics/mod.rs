@@ -71,6 +71,7 @@ struct NowMetrics {
     waiters_max: IntGauge,
     data_cache_bytes: IntGauge,
     data_cache_bytes_max: IntGauge,
+    unsettled: IntGauge,
     ready: IntGauge,
     standby: IntGauge,
     incarnation: IntGauge,
@@ -82,6 +83,8 @@ pub struct Now {
     pub waiters_max: usize,
     pub data_cache_bytes: usize,
     pub data_cache_bytes_max: usize,
+    /// Resources whose lock has changes in the journal alone.
+    pub unsettled: usize,
     pub ready: bool,
     pub standby: bool,
     /// How often the store was opened.
@@ -248,6 +251,10 @@ impl NowMetrics {
             waiters_max: make.gauge("waiters_max", "MAX_WAITERS."),
             data_cache_bytes: make.gauge("data_cache_bytes", "JSON kept in memory."),
             data_cache_bytes_max: make.gauge("data_cache_bytes_max", "DATA_CACHE_BYTES."),
+            unsettled: make.gauge(
+                "store_unsettled_resources",
+                "Resources whose lock has changes in the journal alone.",
+            ),
             ready: make.gauge("ready", "1 while /ready answers 200."),
             standby: make.gauge("standby", "1 while another instance is active."),
             incarnation: make.gauge("store_opened_count", "How often the store was opened."),
@@ -260,6 +267,7 @@ impl NowMetrics {
         self.data_cache_bytes.set(now.data_cache_bytes as i64);
         self.data_cache_bytes_max
             .set(now.data_cache_bytes_max as i64);
+        self.unsettled.set(now.unsettled as i64);
         self.ready.set(now.ready.into());
         self.standby.set(now.standby.into());
         self.incarnation.set(now.incarnation as i64);
@@ -277,6 +285,7 @@ mod tests {
             waiters_max: 10,
             data_cache_bytes: 7,
             data_cache_bytes_max: 100,
+            unsettled: 5,
             ready: true,
             standby: false,
             incarnation: 1,
@@ -312,6 +321,7 @@ mod tests {
         for line in [
             "resource_server_waiters 3",
             "resource_server_data_cache_bytes 7",
+            "resource_server_store_unsettled_resources 5",
             "resource_server_ready 1",
             "resource_server_standby 0",
         ] {

@@ -203,6 +203,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
+    /// How many locks have changes that are put off for [`Store::settle`].
+    fn unsettled(&self) -> usize {
+        0
+    }
+
     /// Commits at once on the calling thread, for stores that never wait. `false`: not such a store.
     fn commit_inline(&self, _snapshot: &Snapshot) -> bool {
         false

@@ -459,7 +459,9 @@ fn a_commit_of_a_lock_writes_one_page() {
         let rows = commits / 50;
         // A row that is new takes a page from the file.
         assert!((commits..commits + 4 * rows).contains(&many(0).await));
+        assert_eq!(bed.store().unsettled(), 1);
         bed.store().settle().await.unwrap();
+        assert_eq!(bed.store().unsettled(), 0);
         assert_eq!(many(commits).await, commits);
     });
 }

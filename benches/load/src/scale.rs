@@ -105,15 +105,22 @@ fn settle(server: &Server, enough: impl Fn(&Rest) -> bool) -> Result<Rest> {
 
 /// How many resources the server has in memory, as its metrics say.
 async fn live_resources(server: &Server) -> io::Result<usize> {
+    metric(server, "actors_live").await
+}
+
+/// What the server's metrics say under this name.
+async fn metric(server: &Server, name: &str) -> io::Result<usize> {
     let mut c = Connection::open(&server.address).await?;
     let answer = c.send("GET", "/metrics", None, b"").await?;
     expect(&c, &answer, "metrics", answer.status == 200)?;
     let text = String::from_utf8_lossy(c.body(&answer));
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let mut values = lines.filter_map(|line| line.split_once("actors_live ")?.1.parse().ok());
+    let series = format!("resource_server_{name} ");
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(&series)?.parse().ok());
     values
         .next()
-        .ok_or_else(|| io::Error::other("no actors_live"))
+        .ok_or_else(|| io::Error::other(format!("no {name}")))
 }
 
 /// Medians of starts with what `hold` left in the store, and with an empty store, in turns.
@@ -228,6 +235,10 @@ async fn idle(server: &Server, count: usize, duration: Duration) -> io::Result<f
     let mut looking = Connection::open(&server.address).await?;
     for name in 0..count {
         queue_reaches(&mut looking, &format!("idle{name}"), 1).await?;
+    }
+    // The store has its own to do after so many grants.
+    while metric(server, "store_unsettled_resources").await? > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let before = cpu_seconds(server.pid());
     let begun = Instant::now();

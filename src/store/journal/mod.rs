@@ -231,6 +231,12 @@ impl Journal {
         !state.committing.contains(name) && state.stamps(name) == overlay.stamps()
     }
 
+    /// How many locks have changes that are not in the tables.
+    pub fn len(&self) -> usize {
+        let state = self.state();
+        state.newer.len() + state.older.len()
+    }
+
     /// Number of the last row that was committed: what there is to settle now.
     pub fn last(&self) -> u64 {
         self.state().last

@@ -300,6 +300,10 @@ impl Store for MysqlStore {
         self.settle_all().await
     }
 
+    fn unsettled(&self) -> usize {
+        self.journal.len()
+    }
+
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
         let read = || async {
             let sets = self.read(&read::load_sql(name)).await?;

@@ -228,6 +228,10 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn unsettled(&self) -> usize {
+        self.journal.len()
+    }
+
     fn blocks_for(&self) -> Duration {
         let since = *locked(&self.blocks_since);
         since.map_or(Duration::ZERO, |since| since.elapsed())
