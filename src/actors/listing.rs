@@ -26,6 +26,9 @@ use crate::lock::command::HolderView;
 use crate::lock::{FencingToken, ResourceName, WallMillis};
 use crate::store::{ListOrder, ListQuery, ListedResource};
 
+/// How many times a page is read, at most.
+const READ_AGAIN_MAX: usize = 16;
+
 /// One page of resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
@@ -93,7 +96,19 @@ impl Description {
 
 impl Router {
     /// The page that the query asks for.
-    pub async fn page(&self, mut query: ListQuery) -> Result<Page, Closed> {
+    pub async fn page(&self, query: ListQuery) -> Result<Page, Closed> {
+        // After a start the store takes leases for held that have ended since: a page on which some of them
+        // were is read again, now that they have been asked.
+        for _ in 1..READ_AGAIN_MAX {
+            if let (page, false) = self.page_as_stored(query.clone()).await? {
+                return Ok(page);
+            }
+        }
+        Ok(self.page_as_stored(query).await?.0)
+    }
+
+    /// And whether it lacks others because of those that the store wrongly took for held.
+    async fn page_as_stored(&self, mut query: ListQuery) -> Result<(Page, bool), Closed> {
         let limit = query.limit;
         // One more than asked for shows whether there is a next page.
         query.limit += 1;
@@ -103,6 +118,7 @@ impl Router {
             false => Vec::new(),
         };
         let rows = self.rows(query.clone()).await?;
+        let is_cut_off = rows.len() == query.limit;
         let horizon = horizon(&query, &seen, &rows);
         let mut candidates: BTreeMap<ResourceName, Option<ListedResource>> =
             seen.into_iter().map(|name| (name, None)).collect();
@@ -111,7 +127,9 @@ impl Router {
             candidates.retain(|name, _| name <= horizon);
         }
         let mut resources = self.describe_all(candidates).await?;
+        let described = resources.len();
         resources.retain(|listed| listed.sight().is_wanted(&query));
+        let lacks = by_lock && is_cut_off && resources.len() < described;
         resources.sort_by(|a, b| a.compare(b, query.order));
         let next = match query.order {
             ListOrder::Name if resources.len() > limit => {
@@ -121,7 +139,8 @@ impl Router {
             ListOrder::Waiting | ListOrder::Held => None,
         };
         resources.truncate(limit);
-        Ok(Page { resources, next })
+        let lacks = lacks && resources.len() < limit && next.is_none();
+        Ok((Page { resources, next }, lacks))
     }
 
     async fn survey(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
@@ -162,7 +181,7 @@ impl Router {
         row: Option<ListedResource>,
         place: Whereabouts,
     ) -> Result<Option<Description>, Closed> {
-        let reply = match (place, row) {
+        let reply = match (place, &row) {
             (Whereabouts::Stored, Some(row)) if row.holder.is_none() => {
                 return Ok(Some(row.expiring(None)));
             }
@@ -185,6 +204,10 @@ impl Router {
         };
         match *reply {
             Reply::Described(description) => Ok(Some(description)),
+            // It alone cannot be read: that must not cost the others their place.
+            Reply::Closed(_) if self.shell.gate.check_answer().is_ok() => {
+                Ok(row.map(|row| row.expiring(None)))
+            }
             Reply::Closed(closed) => Err(closed),
             _ => Ok(None),
         }
@@ -197,14 +220,14 @@ impl ListedResource {
     }
 
     /// With the end of its lease, if it is held, which the row does not say.
-    fn expiring(self, expires_at: Option<WallMillis>) -> Description {
+    fn expiring(&self, expires_at: Option<WallMillis>) -> Description {
         Description {
-            name: self.name,
-            id: self.id,
+            name: self.name.clone(),
+            id: self.id.clone(),
             timeout: self.timeout,
             locked: self.holder.is_some(),
-            holder: self.holder.map(|holder| HolderView {
-                owner: holder.owner,
+            holder: self.holder.as_ref().map(|holder| HolderView {
+                owner: holder.owner.clone(),
                 acquired_at: holder.acquired_at,
                 expires_at,
                 token: holder.token,

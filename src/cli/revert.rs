@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::app::mysql_options;
 use crate::config::{Settings, StoreKind};
+use crate::store::StoreError;
 use crate::store::mysql::{self, RevertReport};
 
 /// Says what would be done, or does it when `yes`. Exit code 1 when the PHP server cannot hold everything,
@@ -17,8 +18,12 @@ pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
     let result = actix_rt::System::new().block_on(mysql::revert_to_php(options, !yes));
     match result {
         Ok(report) => print(&report, yes),
-        Err(error) => {
+        Err(error @ (StoreError::Standby | StoreError::Unusable(_))) => {
             eprintln!("Nothing was changed: {error}.");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("It is not done: {error}. What was begun goes on when this is called again.");
             ExitCode::FAILURE
         }
     }

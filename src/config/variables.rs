@@ -91,7 +91,7 @@ pub const VARIABLES: &[Variable] = &[
     plain(
         "INSTANCE_LEASE_SECONDS",
         "4",
-        "silence after which a stand-by takes over",
+        "silence after which a stand-by takes over; the same for all instances",
     ),
     plain("HTTP_HOST", "0.0.0.0", "address to listen on"),
     plain("HTTP_PORT", "9501", "port to listen on; 0: any free one"),

@@ -314,7 +314,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
             Stage::Ended => Poll::Ready(Ok(output.len())),
             Stage::Serving => {
                 let written = Pin::new(&mut this.wire).poll_write(cx, ours);
+                let was_blocked = this.blocked;
                 this.blocked = !matches!(written, Poll::Ready(Ok(n)) if n == output.len());
+                if was_blocked && written.is_ready() {
+                    // A peer that takes a long answer slowly is not idle.
+                    this.activity.quiet_since.set(Instant::now());
+                }
                 if this.activity.body_open.get() {
                     // The dispatcher waits for the end of the body, for however long: see that it is
                     // woken.

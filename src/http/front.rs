@@ -116,16 +116,15 @@ impl<F: Future<Output = Result<ServiceResponse, Error>>> Future for Answering<F>
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = match this.answer.project() {
-            WayProjection::Straight { answer } => answer.poll(cx),
-            WayProjection::Counted { answer } => answer.as_mut().poll(cx),
-        };
-        if let (Poll::Pending, Some(watch)) = (&answer, this.watch) {
-            ready!(watch.poll_gone(cx));
+        let gone = this.watch.as_mut().map(|watch| watch.poll_gone(cx));
+        if gone.is_some_and(|gone| gone.is_ready()) {
             // To nobody: this ends the request.
             return Poll::Ready(Err(PayloadError::Incomplete(None).into()));
         }
-        let mut response = ready!(answer)?;
+        let mut response = ready!(match this.answer.project() {
+            WayProjection::Straight { answer } => answer.poll(cx),
+            WayProjection::Counted { answer } => answer.as_mut().poll(cx),
+        })?;
         *this.under_way = None;
         let worker = this.worker.as_ref();
         if worker.is_some_and(|worker| worker.router.shell.gate.is_draining()) {

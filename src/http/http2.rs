@@ -88,13 +88,18 @@ impl Watch {
         Some(Watch { body, looks })
     }
 
-    /// Ready when the client is gone. To be polled by the task that answers the request.
+    /// Ready when the client is gone. To be polled by the task that answers the request, each time before the
+    /// answer: what is granted to a client that is gone by then must not count as delivered.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let nobody_reads = Rc::strong_count(&self.body) == 1;
+        let mut body = self.body.borrow_mut();
+        body.ahead.take_if(|_| nobody_reads);
         loop {
-            ready!(self.looks.poll_tick(cx));
-            if self.body.borrow_mut().is_broken(cx) {
+            if body.is_broken(cx) {
                 return Poll::Ready(());
             }
+            // Wakes this task to look again.
+            ready!(self.looks.poll_tick(cx));
         }
     }
 }

@@ -108,8 +108,11 @@ pub fn dispatchers_own(output: &[u8]) -> Option<(usize, Early)> {
         return None;
     }
     let tail = output.len().saturating_sub(OWN_HEAD_BYTES_MAX);
-    let start = tail + rfind(&output[tail..], b"HTTP/1.1 ")?;
+    let start = tail + rfind(&output[tail..], b"HTTP/1.")?;
     let (line, headers) = split_at_line_end(&output[start..])?;
+    if !matches!(line.get(7..9)?, b"0 " | b"1 ") {
+        return None;
+    }
     let status = std::str::from_utf8(line.get(9..12)?).ok()?.parse().ok()?;
     let empty = headers.starts_with(b"content-length: 0\r\n");
     (empty && status >= 400).then(|| (start, Early::of_status(status)))

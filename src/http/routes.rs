@@ -151,7 +151,11 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         (Route::Lock, "PUT" | "POST") => locks::lock(req, payload, worker).await,
         (Route::Unlock, "PUT" | "POST") => locks::unlock(req, worker).await,
         (Route::Renew, "PUT" | "POST") => locks::renew(req, payload, worker).await,
-        (Route::Data, "GET") => data::get(req, worker).await,
+        (Route::Data, "GET") => {
+            // It may wait for long. A body that nobody takes would keep the end of the connection unread.
+            drop(payload);
+            data::get(req, worker).await
+        }
         (Route::Data, "PUT") => data::put(req, payload, worker).await,
         (Route::Data, "DELETE") => data::delete(req, worker).await,
         (Route::Resource, "GET") => resources::describe(req, worker).await,

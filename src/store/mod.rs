@@ -174,7 +174,8 @@ pub trait Store: Send + Sync + 'static {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError>;
 
-    /// A page of resources.
+    /// A page of resources, as of the last [`Store::settle`]: their order and which of them are held is the
+    /// database's to say.
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError>;
 
     /// Whether the store still belongs to this instance and answers. Called about once a second by stores

@@ -1,10 +1,13 @@
 //! A gate that closes while requests are under way.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::System;
 use small_resource_server::actors::messages::Wait;
-use small_resource_server::actors::{Closed, Reply, Shell};
+use small_resource_server::actors::{Closed, Op, Reply, Shell};
+use small_resource_server::lock::Bearer;
+use small_resource_server::store::ListQuery;
 
 use crate::bed::{Bed, NEVER, acquire, name};
 
@@ -23,6 +26,55 @@ fn a_lease_that_nobody_may_be_told_of_is_taken_back() {
         let free = |shell: &Shell| shell.metrics.locks.held() == 0;
         bed.until("it is taken back", free).await;
         assert!(!bed.describe("printer").await.locked);
+    });
+}
+
+#[test]
+fn a_listing_that_fails_costs_nobody_else_anything() {
+    System::new().block_on(async {
+        let bed = Bed::start(1 << 20, NEVER).await;
+        bed.create("printer").await;
+        let ticket = bed.hold("printer").await;
+        bed.store.unlistable.store(true, Ordering::SeqCst);
+        let all = || ListQuery {
+            limit: 10,
+            ..ListQuery::default()
+        };
+        assert_eq!(bed.router.page(all()).await, Err(Closed::StoreAway));
+        assert_eq!(bed.shell.incarnation(), 1);
+        let bearer = Bearer::Ticket(ticket);
+        let unlocked = bed.ask("printer", Op::Unlock { bearer }).await;
+        assert!(matches!(unlocked, Reply::Lock(_)), "{unlocked:?}");
+        bed.store.unlistable.store(false, Ordering::SeqCst);
+        let page = bed.router.page(all()).await.unwrap();
+        assert_eq!(page.resources.len(), 1);
+    });
+}
+
+/// After a start, as it is when it sleeps no more.
+#[test]
+fn a_resource_that_cannot_be_read_is_listed_as_it_is_stored() {
+    System::new().block_on(async {
+        let bed = Bed::start(1 << 20, 1).await;
+        for name in ["printer", "scanner"] {
+            bed.create(name).await;
+        }
+        bed.hold("printer").await;
+        bed.until_nobody_is_live().await;
+        bed.shell.next_incarnation();
+        bed.store.unreadable.store(true, Ordering::SeqCst);
+        let page = bed.router.page(ListQuery {
+            limit: 10,
+            ..ListQuery::default()
+        });
+        let locked: Vec<bool> = page
+            .await
+            .unwrap()
+            .resources
+            .iter()
+            .map(|r| r.locked)
+            .collect();
+        assert_eq!(locked, [true, false]);
     });
 }
 

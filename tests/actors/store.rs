@@ -26,6 +26,8 @@ pub struct Scripted {
     pub commits: AtomicUsize,
     /// Documents that are read are held up.
     pub loads_held_up: AtomicBool,
+    /// Listings fail.
+    pub unlistable: AtomicBool,
     /// How many times a document was read.
     pub loads: AtomicUsize,
     /// The number in the document `s` that was committed last; 0: none.
@@ -105,6 +107,9 @@ impl Store for Scripted {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+        if self.unlistable.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("not in time".into()));
+        }
         self.inner.list(query).await
     }
 

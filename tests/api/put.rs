@@ -182,6 +182,18 @@ api_tests! {
         assert_eq!(app.data("printer/c"), "3");
     }
 
+    fn a_write_for_which_there_is_no_room_renews_the_lease(store) {
+        let app = Server::start_with(store, &[("MAX_SELECTORS", "1")]);
+        app.create("printer", 60).expect(201);
+        app.put("printer/s", "1").expect(204);
+        let (ticket, _) = app.hold("printer/s");
+        let before = app.expires_at("printer");
+        until("the lease is renewed", || {
+            app.put("printer/t", "1").ticket(&ticket).refused(409, "too_many_selectors");
+            app.expires_at("printer") > before + CLEARLY
+        });
+    }
+
     fn a_write_renews_the_lease(store) {
         let app = Server::start(store);
         app.create("printer", 60).expect(201);

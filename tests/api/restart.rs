@@ -73,6 +73,23 @@ durable_tests! {
         assert_eq!(app.call("GET", "/resource").expect(200).json()["resources"][1]["locked"], false);
     }
 
+    fn what_is_stuck_is_found_behind_many_leases_that_have_ended(store) {
+        let mut app = Server::start(store);
+        for n in 0..12 {
+            let name = format!("short{n}");
+            app.create(&name, 1).expect(201);
+            app.lock(&format!("{name}/s")).expect(200);
+        }
+        app.prepare("long");
+        app.lock("long/s").expect(200);
+        app.restart_with(&[]);
+        until("the short leases are over", || !app.is_locked("short11"));
+        let stuck = app.call("GET", "/resource").query("sort=held").query("locked=1").query("limit=5");
+        let names: Vec<_> = stuck.expect(200).json()["resources"].as_array().unwrap()
+            .iter().map(|resource| resource["name"].clone()).collect();
+        assert_eq!(names, ["long"]);
+    }
+
     fn the_holder_still_holds(store) {
         let mut app = Server::start(store);
         app.create("printer", 0).expect(201);

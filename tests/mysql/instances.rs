@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use small_resource_server::lock::FencingToken;
-use small_resource_server::lock::rows::HeadRow;
+use mysql_async::prelude::Queryable;
+use small_resource_server::lock::rows::{EndedRow, HeadRow};
+use small_resource_server::lock::{EndReason, FencingToken, Ticket};
 use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Opened, Snapshot, Store, StoreError};
 
@@ -210,6 +211,73 @@ async fn a_lock_of_its_own_that_comes_late_lands_in_no_later_epoch() {
     assert_eq!(token(&store, &printer).await, 2);
     store.open().await.unwrap();
     assert_eq!(token(&store, &printer).await, 2);
+}
+
+/// Waits until somebody waits for a row lock.
+async fn until_somebody_waits(database: &Database) {
+    let waiting =
+        "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+    let began = Instant::now();
+    while database.number(waiting).await == 0 {
+        assert!(began.elapsed() < DEADLINE);
+        // The table is made anew only for whoever asks less often than ten times a second.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+/// The commit of an earlier epoch that was on its way when the database was taken counts.
+#[tokio::test]
+async fn what_was_committed_while_the_database_was_being_taken_is_seen() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    store.close().await;
+    let mut late = database.admin().await;
+    let begun = "BEGIN; UPDATE resource_server SET floor = 9";
+    late.query_drop(begun).await.unwrap();
+    let opening = tokio::spawn(async move { store.open().await });
+    until_somebody_waits(&database).await;
+    late.query_drop("COMMIT").await.unwrap();
+    let opened = opening.await.unwrap().unwrap();
+    assert_eq!(opened.floor, FencingToken(9));
+}
+
+fn ended(resource: &Snapshot, n: u64) -> Snapshot {
+    let mut snapshot = granted(resource, n);
+    snapshot.lock.ended.push(EndedRow {
+        n,
+        ticket: Ticket::from_bits(u128::from(n)),
+        reason: EndReason::Expired,
+    });
+    snapshot
+}
+
+/// As when the process dies after a part of the journal was deleted.
+#[tokio::test]
+async fn settling_the_rest_of_a_journal_again_forgets_no_ended_ticket() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    let printer = created("printer");
+    store.commit(std::slice::from_ref(&printer)).await.unwrap();
+    for n in 0..20 {
+        store.commit(&[ended(&printer, n)]).await.unwrap();
+    }
+    database
+        .run("CREATE TABLE rest AS SELECT * FROM resource_journal WHERE n > 10")
+        .await;
+    store.settle().await.unwrap();
+    let before = store.load(&printer.name).await.unwrap();
+    assert_eq!(before.as_ref().unwrap().lock.ended.len(), 20);
+    database
+        .run("INSERT INTO resource_journal SELECT * FROM rest")
+        .await;
+    store.open().await.unwrap();
+    assert_eq!(store.load(&printer.name).await.unwrap(), before);
 }
 
 /// A batch that takes several packets.

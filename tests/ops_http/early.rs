@@ -1,8 +1,8 @@
 //! Requests that are refused before they reach a route are refused like all others: a sentence and a code
 //! in JSON, header names in title case.
 
-use std::io::Write;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 use crate::server::{Server, Setup, WRITE, find, request};
 
@@ -209,6 +209,45 @@ fn large_documents_pass_unchanged_to_a_client_that_reads_slowly() {
     client.answer().unwrap().assert_error(400, "malformed");
     client.assert_closed();
     assert_eq!(find(text.as_bytes(), b"\r\n\r\n"), Some(text.len() - 4));
+}
+
+#[test]
+fn a_client_that_takes_a_large_document_slowly_is_not_taken_for_idle() {
+    let server = Setup::new()
+        .with("KEEP_ALIVE_SECONDS", "1")
+        .with("MAX_BODY_BYTES", "33554432")
+        .start();
+    server.create("big");
+    let text = format!("\"{}\"", "x".repeat(30 << 20));
+    let key = [("x-api-key", WRITE)];
+    let put = server.ask("PUT", "/resource/big/main", &key, &text);
+    assert_eq!(put.status, 204, "{put:?}");
+    let mut client = server.connect();
+    let get = request("GET", "/resource/big/main?lock=0&raw=1", &key, "");
+    client.send(get);
+    let began = Instant::now();
+    let mut taken = 0;
+    let mut some = vec![0; 256 << 10];
+    // Longer than an idle connection lives, and the document is larger than what lies in buffers.
+    while taken < text.len() {
+        let count = client.stream.read(&mut some).unwrap();
+        assert!(count > 0, "cut off after {taken} bytes");
+        taken += count;
+        if began.elapsed() < Duration::from_secs(3) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+#[test]
+fn a_malformed_head_after_a_request_of_http_1_0_is_refused_as_everywhere() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.send("GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(client.answer().unwrap().status, 200);
+    client.send("GARBAGE\r\n\r\n");
+    client.answer().unwrap().assert_error(400, "malformed");
+    client.assert_closed();
 }
 
 #[test]

@@ -165,6 +165,8 @@ async fn connect_http2(server: &Server) -> (Http2, actix_rt::task::JoinHandle<()
     let stream = tokio::net::TcpStream::connect(server.address())
         .await
         .unwrap();
+    // What it sends is on its way at once.
+    stream.set_nodelay(true).unwrap();
     let connector =
         tokio_rustls::TlsConnector::from(client_config(&[&rustls::version::TLS13], b"h2"));
     let name = ServerName::try_from("localhost").unwrap();
@@ -265,4 +267,32 @@ async fn a_waiter_over_http_2_that_vanishes_leaves_the_queue() {
     let mine = [("x-api-key", WRITE), ("X-Ticket", ticket.as_str())];
     holder.ask("PUT", "/resource/a/b/unlock", &mine, "");
     assert_eq!(answer.await.unwrap().status(), 200);
+}
+
+/// A lock that is granted to a client that has just left goes on to whoever comes next.
+#[actix_rt::test]
+async fn a_lock_is_not_lost_to_an_http_2_client_that_has_just_left() {
+    let server = Setup::new().tls().start();
+    let mut holder = connect_tls(&server, &[&rustls::version::TLS13]);
+    let key = [("x-api-key", WRITE)];
+    holder.ask("POST", "/resource", &key, "{\"name\":\"a\"}");
+    for round in 0..10 {
+        let locked = holder.ask("PUT", "/resource/a/b/lock", &key, "");
+        let ticket = locked.header("X-Ticket").unwrap().to_owned();
+        let (mut send, connection) = connect_http2(&server).await;
+        let request = http2_request("PUT", "/resource/a/b/lock?wait=100", LOCK);
+        let (_answer, mut stream) = send.send_request(request, true).unwrap();
+        until_waiting(&mut holder, 1).await;
+        if round % 2 == 0 {
+            stream.send_reset(h2::Reason::CANCEL);
+        } else {
+            connection.abort();
+        }
+        // Until it is on its way.
+        actix_rt::time::sleep(std::time::Duration::from_millis(30)).await;
+        let mine = [("x-api-key", WRITE), ("X-Ticket", ticket.as_str())];
+        holder.ask("PUT", "/resource/a/b/unlock", &mine, "");
+        let mut locked = || holder.ask("GET", "/resource/a", &key, "").json()["locked"].as_bool();
+        crate::server::eventually("it is free", || (locked() == Some(false)).then_some(()));
+    }
 }

@@ -17,7 +17,7 @@ fn all() -> ListQuery {
 }
 
 async fn names(store: &dyn Store, query: &ListQuery) -> Vec<String> {
-    let found = store.list(query).await.unwrap();
+    let found = list(store, query).await;
     found.iter().map(|found| found.name.to_string()).collect()
 }
 
@@ -64,8 +64,8 @@ pub async fn a_listing_shows_what_is_stored<B: Bed>() {
         },
     ];
     for order in [ListOrder::Name, ListOrder::Waiting, ListOrder::Held] {
-        let found = bed.store().list(&ListQuery { order, ..all() }).await;
-        assert_eq!(found.as_deref(), Ok(&expected[..]), "{order:?}");
+        let found = list(bed.store(), &ListQuery { order, ..all() }).await;
+        assert_eq!(found, expected, "{order:?}");
     }
 }
 

@@ -69,7 +69,7 @@ macro_rules! conformance {
                 settling::a_load_beside_settling_sees_each_lock_whole
                 settling::a_crash_between_settling_and_the_next_loses_nothing
                 settling::what_a_removed_resource_had_is_nothing_to_its_successor
-                settling::a_listing_shows_what_was_committed_last
+                settling::a_listing_shows_what_was_settled_last
                 equivalence::one_at_a_time_merged_and_batched_store_the_same
             }
         }

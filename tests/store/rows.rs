@@ -9,7 +9,7 @@ use small_resource_server::lock::{
 };
 use small_resource_server::store::snapshot::DataRow;
 use small_resource_server::store::{
-    ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
+    ListQuery, ListedResource, ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
 };
 
 pub fn name(text: &str) -> ResourceName {
@@ -109,6 +109,12 @@ pub async fn commit(store: &dyn Store, batch: &[Snapshot]) {
 }
 
 /// The resource as loaded, its rows in one order.
+/// A page as of now.
+pub async fn list(store: &dyn Store, query: &ListQuery) -> Vec<ListedResource> {
+    store.settle().await.unwrap();
+    store.list(query).await.unwrap()
+}
+
 pub async fn load(store: &dyn Store, text: &str) -> Option<StoredResource> {
     let mut found = store.load(&name(text)).await.unwrap();
     if let Some(resource) = &mut found {

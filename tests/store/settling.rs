@@ -109,7 +109,7 @@ pub async fn what_a_removed_resource_had_is_nothing_to_its_successor<B: Bed>() {
     assert_eq!((found.lock.waiting, found.lock.ended), (vec![], vec![]));
 }
 
-pub async fn a_listing_shows_what_was_committed_last<B: Bed>() {
+pub async fn a_listing_shows_what_was_settled_last<B: Bed>() {
     let bed = B::fresh().await;
     let all = half_settled(&bed).await;
     let query = |held, order| ListQuery {
@@ -118,12 +118,12 @@ pub async fn a_listing_shows_what_was_committed_last<B: Bed>() {
         order,
         ..ListQuery::default()
     };
-    let held = bed.store().list(&query(Some(true), ListOrder::Name)).await;
-    assert_eq!(held.unwrap().len(), all.len());
+    let held = list(bed.store(), &query(Some(true), ListOrder::Name)).await;
+    assert_eq!(held.len(), all.len());
     let give_back: Vec<_> = all.iter().map(|r| changed(r, [free(80)])).collect();
     commit(bed.store(), &give_back).await;
-    let held = bed.store().list(&query(Some(true), ListOrder::Name)).await;
-    assert_eq!(held.unwrap(), vec![]);
-    let waiting = bed.store().list(&query(None, ListOrder::Waiting)).await;
-    assert_eq!(waiting.unwrap()[0].waiting, 3);
+    let held = list(bed.store(), &query(Some(true), ListOrder::Name)).await;
+    assert_eq!(held, vec![]);
+    let waiting = list(bed.store(), &query(None, ListOrder::Waiting)).await;
+    assert_eq!(waiting[0].waiting, 3);
 }

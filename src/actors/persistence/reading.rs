@@ -113,9 +113,26 @@ impl Handler<List> for Persistence {
     type Result = ResponseFuture<Result<Vec<ListedResource>, StoreError>>;
 
     fn handle(&mut self, msg: List, ctx: &mut Self::Context) -> Self::Result {
+        if self.phase != Phase::Serving {
+            return Box::pin(answered(oneshot::channel().1));
+        }
         let (tx, rx) = oneshot::channel();
         let store = self.shell.store.clone();
-        self.read(async move { store.list(&msg.0).await }, tx, ctx);
+        let limit = self.store_timeout();
+        // Settling is not cut short. And a listing that takes too long is no sign that the store is lost:
+        // heartbeats, loads and commits would tell.
+        let listing = async move {
+            store.settle().await?;
+            within(limit, store.list(&msg.0)).await
+        };
+        let answer = |listed: Result<_, StoreError>, actor: &mut Persistence, _: &mut _| {
+            if let Err(error) = &listed {
+                log::warn!("a listing failed: {error}");
+                actor.shell.metrics.store.failed(error);
+            }
+            let _ = tx.send(listed);
+        };
+        listing.into_actor(self).map(answer).spawn(ctx);
         Box::pin(answered(rx))
     }
 }

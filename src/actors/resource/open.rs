@@ -18,6 +18,8 @@ pub(super) enum Kind {
     /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
     GetAbsent(Bearer),
     Write(Selector, Bytes),
+    /// A write of a selector for which there is no room: refused whatever the lock says.
+    WriteBeyond,
     DeleteSelector(Selector),
     Delete,
     /// Why.

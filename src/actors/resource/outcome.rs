@@ -122,6 +122,7 @@ impl ResourceActor {
                 Reply::Deleted { token: None }
             }
             (Kind::GetAbsent(bearer), _) => Reply::NoSelector(resource.token_of(bearer)),
+            (Kind::WriteBeyond, _) => Reply::TooManySelectors,
             (_, Answer::Gone) => Reply::NoResource,
             (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
             (Kind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {

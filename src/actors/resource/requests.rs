@@ -85,8 +85,8 @@ impl ResourceActor {
                     patience,
                 },
             ),
-            Op::Write { .. } if !exists && self.is_full() => {
-                return self.reply(call, Reply::TooManySelectors, ctx);
+            Op::Write { bearer, .. } if !exists && self.is_full() => {
+                (Kind::WriteBeyond, Command::Touch { request, bearer })
             }
             Op::Write {
                 selector,

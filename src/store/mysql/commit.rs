@@ -105,10 +105,11 @@ const WAITING: Form = Form::upsert(
     " ON DUPLICATE KEY UPDATE seq = VALUES(seq), owner = VALUES(owner), ttl = VALUES(ttl), \
      attempt = VALUES(attempt), attempt_ttl = VALUES(attempt_ttl)",
 );
-/// A run may be stored again when the journal is read after a crash.
+/// A run may be stored again when the journal is read after a crash, and shorter if a part of the journal was
+/// deleted by then: runs that end with the same number end alike.
 const ENDED: Form = Form::upsert(
     "INSERT INTO resource_ended_tickets (id_resource, n, entries) VALUES ",
-    " ON DUPLICATE KEY UPDATE entries = VALUES(entries)",
+    " ON DUPLICATE KEY UPDATE entries = IF(LENGTH(VALUES(entries)) > LENGTH(entries), VALUES(entries), entries)",
 );
 const OUTLIVED: Form = Form::remove("DELETE FROM resource_ended_tickets WHERE ", " OR ", "");
 const JOURNAL: Form = Form::upsert("INSERT INTO resource_journal (n, changes) VALUES ", "");

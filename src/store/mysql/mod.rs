@@ -127,11 +127,15 @@ impl MysqlStore {
             match instance::take(&mut session, &row, &self.me).await {
                 Ok(Some(epoch)) => {
                     door.seen = None;
-                    return Ok(Some(Taken {
-                        session,
-                        row,
-                        epoch,
-                    }));
+                    // Read anew: what the old epoch still committed is in it, and nothing of it comes after.
+                    let row = schema::read_server_row(&mut session).await?;
+                    if let Some(row) = row.filter(|row| row.epoch == epoch) {
+                        return Ok(Some(Taken {
+                            session,
+                            row,
+                            epoch,
+                        }));
+                    }
                 }
                 // The row changed meanwhile: judge it anew.
                 Ok(None) => {}
@@ -322,8 +326,6 @@ impl Store for MysqlStore {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
-        // Its order and its filter are the database's to apply.
-        self.settle_all().await?;
         let mut listed = Vec::new();
         let mut query = query.clone();
         let mut parts = read::list_sql(&query).into_iter();

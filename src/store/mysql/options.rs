@@ -116,6 +116,7 @@ impl Options {
              sql_safe_updates = 0, innodb_lock_wait_timeout = 1, lock_wait_timeout = {seconds}, \
              wait_timeout = {WAIT_TIMEOUT_SECONDS}; \
              SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+             SHOW SESSION VARIABLES LIKE 'innodb_snapshot_isolation'; \
              SELECT @@max_allowed_packet"
         )
     }

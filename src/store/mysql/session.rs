@@ -47,6 +47,13 @@ impl Session {
         };
         let mut sets = session.run(&options.session()).await?;
         session.packet_bytes_max = value(sets.pop().unwrap_or_default())?;
+        if sets.pop().is_some_and(|known| !known.is_empty()) {
+            // MariaDB alone has it: a transaction would fail that reads, and then changes a row that a
+            // heartbeat has changed since.
+            session
+                .run("SET SESSION innodb_snapshot_isolation = OFF")
+                .await?;
+        }
         Ok(session)
     }
 

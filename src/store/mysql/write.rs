@@ -38,8 +38,10 @@ impl MysqlStore {
         let Some(session) = writer.session.as_mut() else {
             return;
         };
+        // No heartbeat is sent meanwhile: it must not take as long as one is good for.
+        let limit = self.options.timeout.min(self.options.instance_lease / 8);
         if session.used_at.elapsed() > WRITER_IDLE_MAX
-            && within(self.options.timeout, session.ping()).await.is_err()
+            && within(limit, session.ping()).await.is_err()
         {
             writer.session = None;
         }

@@ -256,8 +256,6 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
-        // Its order and its filter are the database's to apply.
-        self.settle().await?;
         let query = query.clone();
         self.read(|r| &r.lister, move |c| read::list(c, &query))
             .await
