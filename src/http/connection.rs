@@ -11,11 +11,11 @@
 //!
 //! [`Activity`] is what the outermost middleware tells this side: whether a request is under way.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use actix_web::rt::net::TcpStream;
@@ -86,7 +86,18 @@ pub struct Activity {
     taken: Cell<bool>,
     /// The chunked body of the latest request was not read to its end.
     body_open: Cell<bool>,
+    /// Bytes that came in all, and how many may before the request under way is answered.
+    read: Cell<u64>,
+    read_max: Cell<u64>,
+    /// To be woken when more may be read.
+    reader: RefCell<Option<Waker>>,
 }
+
+/// What may be read ahead of a request that is under way, besides its body, in bytes; and what is read at once
+/// before requests are taken out of it. The dispatcher must not fill its own buffer, which has 128 KiB: it would
+/// look at it again and again until it has room.
+const AHEAD_MAX: u64 = 32 << 10;
+const AT_ONCE_MAX: usize = 64 << 10;
 
 impl Default for Activity {
     fn default() -> Activity {
@@ -96,27 +107,61 @@ impl Default for Activity {
             head_since: Cell::new(None),
             taken: Cell::new(false),
             body_open: Cell::new(false),
+            read: Cell::new(0),
+            read_max: Cell::new(0),
+            reader: RefCell::new(None),
         }
     }
 }
 
 impl Activity {
-    /// A request was taken; it is under way until the guard is dropped.
-    pub fn begin(self: &Rc<Self>) -> UnderWay {
+    /// A request was taken; it is under way until the guard is dropped. `body`: its length in bytes, as far as
+    /// it was told.
+    pub fn begin(self: &Rc<Self>, body: u64) -> UnderWay {
         self.under_way.set(self.under_way.get() + 1);
         self.head_since.set(None);
         self.taken.set(true);
         self.body_open.set(false);
+        self.allow(body);
         UnderWay(self.clone())
+    }
+
+    /// So much more may be read.
+    fn allow(&self, bytes: u64) {
+        let read_max = self.read.get().saturating_add(bytes);
+        self.read_max.set(read_max.saturating_add(AHEAD_MAX));
+        self.wake_reader();
+    }
+
+    fn wake_reader(&self) {
+        let reader = self.reader.borrow_mut().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Enough was read ahead: not before the request under way is answered.
+    fn is_far_ahead(&self, cx: &Context<'_>) -> bool {
+        let far = self.under_way.get() > 0
+            && !self.body_open.get()
+            && self.read.get() >= self.read_max.get();
+        if far {
+            *self.reader.borrow_mut() = Some(cx.waker().clone());
+        }
+        far
     }
 
     /// Whether the dispatcher may have to wait for the end of the latest request's body after it was
     /// answered.
     pub fn set_body_open(&self, open: bool) {
         self.body_open.set(open);
+        if !open {
+            self.allow(0);
+        }
     }
 
-    fn read_some(&self) {
+    fn read_some(&self, bytes: usize) {
+        self.read.set(self.read.get() + bytes as u64);
         if self.under_way.get() == 0 && self.head_since.get().is_none() {
             self.head_since.set(Some(Instant::now()));
         }
@@ -132,6 +177,7 @@ impl Drop for UnderWay {
         self.0.under_way.set(left);
         if left == 0 {
             self.0.quiet_since.set(Instant::now());
+            self.0.wake_reader();
         }
     }
 }
@@ -165,6 +211,8 @@ pub struct Connection<S = Wire> {
     blocked: bool,
     /// The peer was seen to have ended its direction.
     ended: bool,
+    /// Bytes that were read since nothing was read last.
+    at_once: usize,
     timer: Option<Pin<Box<Sleep>>>,
     _place: Option<Place>,
 }
@@ -179,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stage: Stage::Serving,
             blocked: false,
             ended: false,
+            at_once: 0,
             timer: None,
             _place: place,
         }
@@ -267,16 +316,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
         let this = self.get_mut();
         if let Stage::Serving = this.stage {
             let before = buf.filled().len();
+            if this.watched {
+                if this.activity.is_far_ahead(cx) {
+                    return Poll::Pending;
+                }
+                if this.at_once >= AT_ONCE_MAX {
+                    this.at_once = 0;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
             if let Poll::Ready(read) = Pin::new(&mut this.wire).poll_read(cx, buf) {
                 if !this.watched {
                     return Poll::Ready(read);
                 }
-                if read.is_ok() && buf.filled().len() > before {
-                    this.activity.read_some();
+                let bytes = buf.filled().len() - before;
+                if read.is_ok() && bytes > 0 {
+                    this.at_once += bytes;
+                    this.activity.read_some(bytes);
                     return Poll::Ready(read);
                 }
                 return this.poll_end(cx, read.is_err());
             }
+            this.at_once = 0;
             let told = ready!(this.poll_overdue(cx));
             let refusal = if told && !this.blocked {
                 Refusal::new(Early::HeadTooSlow)
@@ -503,10 +565,10 @@ mod tests {
         assert!(matches!(end, Poll::Ready(Ok(()))), "{end:?}");
 
         let mut busy = connection(&[]);
-        busy.activity.read_some();
+        busy.activity.read_some(1);
         let end = poll_fn(|cx| read(&mut busy, cx)).await;
         assert!(end.is_pending(), "{end:?}");
-        let _under_way = busy.activity.begin();
+        let _under_way = busy.activity.begin(0);
         let end = poll_fn(|cx| read(&mut busy, cx)).await;
         assert!(matches!(end, Poll::Ready(Err(_))), "{end:?}");
     }

@@ -66,7 +66,11 @@ where
 
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
         let activity = request.conn_data::<Rc<Activity>>().cloned();
-        let under_way = activity.as_ref().map(Activity::begin);
+        let body = request.headers().get(header::CONTENT_LENGTH);
+        let body = body.and_then(|length| length.to_str().ok()?.parse().ok());
+        let under_way = activity
+            .as_ref()
+            .map(|activity| activity.begin(body.unwrap_or(0)));
         if let Some(activity) = activity {
             watch_body(&mut request, activity);
         }

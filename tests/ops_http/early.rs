@@ -250,6 +250,36 @@ fn a_malformed_head_after_a_request_of_http_1_0_is_refused_as_everywhere() {
     client.assert_closed();
 }
 
+/// More than the server takes in at a time, behind a request that waits.
+#[test]
+fn requests_that_pile_up_behind_a_waiter_cost_nothing_and_are_all_answered() {
+    const MANY: usize = 6_000;
+    let server = Server::start();
+    server.create("a");
+    let ticket = server.lock("a");
+    let key = ("x-api-key", WRITE);
+    let mut waiter = server.connect();
+    let wait = request("PUT", "/resource/a/main/lock?wait=100", &[key], "");
+    let other = request("GET", "/health", &[], "");
+    let mut sender = waiter.stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        sender.write_all(&wait).unwrap();
+        sender.write_all(&other.repeat(MANY)).unwrap();
+    });
+    let waiting = || server.ask("GET", "/resource/a", &[key], "").json()["waiting"].as_u64();
+    crate::server::eventually("it waits", || (waiting() == Some(1)).then_some(()));
+    let before = server.cpu_seconds();
+    std::thread::sleep(Duration::from_secs(1));
+    let used = server.cpu_seconds() - before;
+    assert!(used < 0.5, "{used} s of CPU in a second");
+    let headers = [key, ("X-Ticket", ticket.as_str())];
+    server.ask("PUT", "/resource/a/main/unlock", &headers, "");
+    for _ in 0..=MANY {
+        assert_eq!(waiter.answer().unwrap().status, 200);
+    }
+    sending.join().unwrap();
+}
+
 #[test]
 fn a_waiter_that_closes_its_side_is_gone_at_once() {
     let server = Server::start();

@@ -200,6 +200,16 @@ impl Server {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// What its process has used since it was started.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // After the name, which may have anything in it, the 12th and 13th are user and system time.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks = fields.split(' ').skip(11).take(2);
+        let ticks: f64 = ticks.map(|field| field.parse::<f64>().unwrap()).sum();
+        ticks / rustix::param::clock_ticks_per_second() as f64
+    }
+
     pub fn connect(&self) -> Client<TcpStream> {
         Client::new(connect(self.address()).unwrap())
     }

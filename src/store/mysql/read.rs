@@ -161,6 +161,9 @@ fn ended_rows(runs: Vec<Row>) -> Result<Vec<EndedRow>, Fault> {
 /// All rows of the journal, in their order.
 pub(super) const JOURNAL: &str = "SELECT changes FROM resource_journal ORDER BY n";
 
+/// The number of the last one; 0: there is none.
+pub(super) const JOURNAL_END: &str = "SELECT COALESCE(MAX(n), 0) FROM resource_journal";
+
 pub(super) fn journal(rows: Vec<Row>) -> Result<Vec<(ResourceId, LockChanges)>, Fault> {
     let changes = rows.into_iter().map(|row| Columns::of(row).take());
     Ok(journal::read(changes.collect::<Result<Vec<_>, _>>()?)?)

@@ -8,7 +8,7 @@ use super::error::Fault;
 use super::instance;
 use super::read;
 use super::schema;
-use super::session::{Session, within};
+use super::session::{self, Session, within};
 use super::{MysqlStore, RETRY_PAUSE};
 use crate::store::snapshot::LockChanges;
 use crate::store::{ResourceId, StoreError, journal};
@@ -126,7 +126,10 @@ impl MysqlStore {
         let mut steps: Vec<(Vec<_>, Option<u64>)> = journal::portions(&left, LEFT_ROWS)
             .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))
             .collect();
-        steps.push((Vec::new(), Some(u64::MAX)));
+        let at_once = commit::LAYOUT.taken_out_at_once;
+        let last: u64 = session::value(session.rows(read::JOURNAL_END).await?)?;
+        let ends = (0..last.div_ceil(at_once)).map(|n| last.min((n + 1) * at_once));
+        steps.extend(ends.map(|end| (Vec::new(), Some(end))));
         for (locks, delete) in steps {
             let script = settling_script(session, locks, delete, epoch).await?;
             self.send(session, &script).await?;
