@@ -129,7 +129,6 @@ impl Router {
         let mut resources = self.describe_all(candidates).await?;
         let described = resources.len();
         resources.retain(|listed| listed.sight().is_wanted(&query));
-        let lacks = by_lock && is_cut_off && resources.len() < described;
         resources.sort_by(|a, b| a.compare(b, query.order));
         let next = match query.order {
             ListOrder::Name if resources.len() > limit => {
@@ -138,8 +137,8 @@ impl Router {
             ListOrder::Name => horizon,
             ListOrder::Waiting | ListOrder::Held => None,
         };
+        let lacks = is_cut_off && next.is_none() && resources.len() < described.min(limit);
         resources.truncate(limit);
-        let lacks = lacks && resources.len() < limit && next.is_none();
         Ok((Page { resources, next }, lacks))
     }
 

@@ -216,7 +216,7 @@ async fn keep_alive(request: &HttpRequest, worker: &Worker) -> bool {
         return false;
     };
     let reply = worker.ask(request, &name, &Op::Touch { bearer }).await;
-    matches!(reply, Ok(Reply::Lock(Answer::Touched { live: true })))
+    matches!(reply, Reply::Lock(Answer::Touched { live: true }))
 }
 
 /// `/resource/{name}/{selector}/renew` or `/unlock`.

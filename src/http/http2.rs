@@ -91,9 +91,11 @@ impl Watch {
     /// Ready when the client is gone. To be polled by the task that answers the request, each time before the
     /// answer: what is granted to a client that is gone by then must not count as delivered.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let nobody_reads = Rc::strong_count(&self.body) == 1;
         let mut body = self.body.borrow_mut();
-        body.ahead.take_if(|_| nobody_reads);
+        if Rc::strong_count(&self.body) == 1 {
+            // Nobody reads it any more.
+            body.ahead = None;
+        }
         loop {
             if body.is_broken(cx) {
                 return Poll::Ready(());

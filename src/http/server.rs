@@ -61,17 +61,9 @@ pub struct Worker {
 
 impl Worker {
     /// One message, one reply; and no reply leaves when the store may no longer be ours.
-    pub async fn ask(
-        &self,
-        request: &HttpRequest,
-        name: &ResourceName,
-        op: &Op,
-    ) -> Result<Reply, ApiError> {
+    pub async fn ask(&self, request: &HttpRequest, name: &ResourceName, op: &Op) -> Reply {
         let caller = observe::caller(request);
-        match *self.router.ask(name, op, &caller).await {
-            Reply::Closed(closed) => Err(ApiError::Closed(closed)),
-            reply => Ok(reply),
-        }
+        *self.router.ask(name, op, &caller).await
     }
 
     /// What `show` makes of the document at this path, if it can be seen without asking its actor. `None`:

@@ -105,15 +105,23 @@ impl Persistence {
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 actor.settling = false;
-                match result {
-                    Err(refused @ StoreError::Rejected(_)) => log::error!("settling: {refused}"),
-                    Err(error) if actor.shell.incarnation() == incarnation => {
-                        actor.lose_store(&error, ctx);
-                    }
-                    _ => {}
-                }
+                actor.settled(&result, incarnation, ctx);
             })
             .spawn(ctx);
+    }
+
+    /// `incarnation`: of the store when settling began.
+    pub(super) fn settled(
+        &mut self,
+        result: &Result<(), StoreError>,
+        incarnation: u64,
+        ctx: &mut Context<Self>,
+    ) {
+        match result {
+            Err(refused @ StoreError::Rejected(_)) => log::error!("settling: {refused}"),
+            Err(error) if self.shell.incarnation() == incarnation => self.lose_store(error, ctx),
+            _ => {}
+        }
     }
 
     pub(super) fn count(&self) {

@@ -119,20 +119,29 @@ impl Handler<List> for Persistence {
         let (tx, rx) = oneshot::channel();
         let store = self.shell.store.clone();
         let limit = self.store_timeout();
-        // Settling is not cut short. And a listing that takes too long is no sign that the store is lost:
-        // heartbeats, loads and commits would tell.
+        let incarnation = self.shell.incarnation();
+        // Settling is not cut short.
         let listing = async move {
-            store.settle().await?;
-            within(limit, store.list(&msg.0)).await
+            let settled = store.settle().await;
+            let listed = match &settled {
+                Ok(()) => within(limit, store.list(&msg.0)).await,
+                Err(error) => Err(error.clone()),
+            };
+            (settled, listed)
         };
-        let answer = |listed: Result<_, StoreError>, actor: &mut Persistence, _: &mut _| {
-            if let Err(error) = &listed {
-                log::warn!("a listing failed: {error}");
-                actor.shell.metrics.store.failed(error);
-            }
-            let _ = tx.send(listed);
-        };
-        listing.into_actor(self).map(answer).spawn(ctx);
+        listing
+            .into_actor(self)
+            .map(move |(settled, listed), actor, ctx| {
+                actor.settled(&settled, incarnation, ctx);
+                // One that takes too long is no sign that the store is lost: heartbeats, loads and commits
+                // would tell.
+                if let (Ok(()), Err(error)) = (settled, &listed) {
+                    log::warn!("a listing failed: {error}");
+                    actor.shell.metrics.store.failed(error);
+                }
+                let _ = tx.send(listed);
+            })
+            .spawn(ctx);
         Box::pin(answered(rx))
     }
 }

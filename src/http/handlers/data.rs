@@ -39,7 +39,7 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
         key,
         wait: wait.map_or(Wait::Default, Wait::For),
     };
-    let reply = worker.ask(&req, &name, &op).await?;
+    let reply = worker.ask(&req, &name, &op).await;
     respond::get_locked(&selector, reply, raw, worker.selectors_max())
 }
 
@@ -58,7 +58,7 @@ async fn read(req: &HttpRequest, worker: &Worker, bearer: Bearer, raw: bool) -> 
         selector: selector.clone(),
         bearer,
     };
-    let mut reply = worker.ask(req, &name, &op).await?;
+    let mut reply = worker.ask(req, &name, &op).await;
     if let Reply::Read { window, .. } = &mut reply
         && let Some(window) = window.take()
     {
@@ -80,7 +80,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
         bearer: bearer(&req),
         release,
     };
-    let reply = worker.ask(&req, &name, &op).await?;
+    let reply = worker.ask(&req, &name, &op).await;
     respond::changed(reply, worker.selectors_max())
 }
 
@@ -92,6 +92,6 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
         selector,
         bearer: bearer(&req),
     };
-    let reply = worker.ask(&req, &name, &op).await?;
+    let reply = worker.ask(&req, &name, &op).await;
     respond::changed(reply, worker.selectors_max())
 }

@@ -53,7 +53,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         key,
         wait,
     };
-    let reply = worker.ask(&req, &name, &op).await?;
+    let reply = worker.ask(&req, &name, &op).await;
     respond::lock(reply, worker.selectors_max())
 }
 
@@ -62,7 +62,7 @@ pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
     let bearer = bearer(&req);
-    let reply = worker.ask(&req, &name, &Op::Unlock { bearer }).await?;
+    let reply = worker.ask(&req, &name, &Op::Unlock { bearer }).await;
     respond::unlock(reply, worker.selectors_max())
 }
 
@@ -77,7 +77,7 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
         bearer: bearer(&req),
         ttl: body.ttl,
     };
-    let reply = worker.ask(&req, &name, &op).await?;
+    let reply = worker.ask(&req, &name, &op).await;
     respond::renew(reply, worker.selectors_max())
 }
 
@@ -94,6 +94,6 @@ pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worke
         token: body.fencing_token.map(FencingToken),
         reason,
     };
-    let reply = worker.ask(&req, &name, &op).await?;
+    let reply = worker.ask(&req, &name, &op).await;
     respond::force_unlock(reply, worker.selectors_max())
 }

@@ -36,7 +36,7 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
     let name = ResourceName::parse(&body.name)
         .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
     let timeout = body.timeout.unwrap_or(Seconds::ZERO);
-    match worker.ask(&req, &name, &Op::Create { timeout }).await? {
+    match worker.ask(&req, &name, &Op::Create { timeout }).await {
         Reply::Created { id, timeout } => {
             let path = utf8_percent_encode(name.as_str(), UNRESERVED);
             Ok(HttpResponse::Created()
@@ -55,7 +55,7 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
 pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
     let name = name(&req)?;
-    match worker.ask(&req, &name, &Op::Describe).await? {
+    match worker.ask(&req, &name, &Op::Describe).await {
         Reply::Described(description) => Ok(HttpResponse::Ok().json(described(&description))),
         other => Err(respond::refusal(other, worker.selectors_max())),
     }
@@ -121,6 +121,6 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
     let name = name(&req)?;
     let bearer = bearer(&req);
-    let reply = worker.ask(&req, &name, &Op::Delete { bearer }).await?;
+    let reply = worker.ask(&req, &name, &Op::Delete { bearer }).await;
     respond::changed(reply, worker.selectors_max())
 }

@@ -130,8 +130,8 @@ impl MysqlStore {
         let last: u64 = session::value(session.rows(read::JOURNAL_END).await?)?;
         let ends = (0..last.div_ceil(at_once)).map(|n| last.min((n + 1) * at_once));
         steps.extend(ends.map(|end| (Vec::new(), Some(end))));
-        for (locks, delete) in steps {
-            let script = settling_script(session, locks, delete, epoch).await?;
+        for (locks, done) in steps {
+            let script = settling_script(session, locks, done, epoch).await?;
             self.send(session, &script).await?;
         }
         self.journal.reset();

@@ -53,10 +53,11 @@ impl Ring {
 pub(super) fn filled(row: &[u8]) -> Vec<u8> {
     // Rows are far shorter; one that were not would be refused when it is read.
     let length = u32::try_from(row.len()).unwrap_or(u32::MAX);
-    let mut filled = Vec::with_capacity(FILLED_BYTES.max(LENGTH_BYTES + row.len()));
+    let size = FILLED_BYTES.max(LENGTH_BYTES + row.len());
+    let mut filled = Vec::with_capacity(size);
     filled.extend_from_slice(&length.to_be_bytes());
     filled.extend_from_slice(row);
-    filled.resize(filled.capacity(), 0);
+    filled.resize(size, 0);
     filled
 }
 
