@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use criterion::Criterion;
-use small_resource_server::actors::messages::Wait;
-use small_resource_server::actors::shell::ShellSettings;
-use small_resource_server::actors::start::start;
-use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
+use small_resource_server::app::start_actors;
 use small_resource_server::lock::{
     Answer, Bearer, Limits, ResourceName, Seconds, Selector, Ticket,
 };
+use small_resource_server::registry::client::Router;
+use small_resource_server::resource::messages::Wait;
+use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::shared::caller::Caller;
+use small_resource_server::shared::server_state::Shell;
+use small_resource_server::shared::server_state::ShellSettings;
 use small_resource_server::store::memory::MemoryStore;
 
 fn settings() -> ShellSettings {
@@ -32,7 +35,7 @@ fn settings() -> ShellSettings {
 async fn router() -> Router {
     let shell = Arc::new(Shell::new(settings(), Arc::new(MemoryStore::default())));
     let arbiter = Arbiter::new();
-    let started = start(&shell, &arbiter.handle(), &arbiter.handle());
+    let started = start_actors(&shell, &arbiter.handle(), &arbiter.handle());
     let opened = started.first_open.await.expect("an answer");
     opened.expect("an open store");
     Router::new(shell, started.registry, started.persistence)

@@ -11,19 +11,21 @@ use actix_web::dev::Server;
 use arc_swap::ArcSwap;
 use socket2::{Domain, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::actors::messages::EndWaits;
-use crate::actors::persistence::{Finish, Persistence};
-use crate::actors::registry::Registry;
-use crate::actors::shell::ShellSettings;
-use crate::actors::start::{Started, start};
-use crate::actors::{Router, Shell};
 use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::server::{self, HttpLimits};
 use crate::http::tls::{self, Certificate};
+use crate::persistence::actor::Persistence;
+use crate::persistence::messages::{Attach, Finish};
+use crate::registry::actor::Registry;
+use crate::registry::client::Router;
 use crate::reload::{Load, Reloader};
+use crate::resource::messages::EndWaits;
+use crate::shared::server_state::Shell;
+use crate::shared::server_state::ShellSettings;
 use crate::store::memory::MemoryStore;
 use crate::store::mysql::{self, MysqlStore};
 use crate::store::sqlite::SqliteStore;
@@ -50,6 +52,33 @@ pub enum StartError {
     Tls(String),
     #[error("cannot start the HTTP workers: {0}")]
     Workers(std::io::Error),
+}
+
+/// The two actors of which there is one each, started and known to each other.
+pub struct Started {
+    pub persistence: Addr<Persistence>,
+    pub registry: Addr<Registry>,
+    /// Says once how the first attempt to open the store went.
+    pub first_open: oneshot::Receiver<Result<(), StoreError>>,
+}
+
+/// Starts the persistence actor in `writing`, whose thread a store may block, and the registry in `finding`.
+pub fn start_actors(
+    shell: &Arc<Shell>,
+    writing: &ArbiterHandle,
+    finding: &ArbiterHandle,
+) -> Started {
+    let (told, first_open) = oneshot::channel();
+    let writer = Persistence::new(shell.clone(), told);
+    let persistence = Persistence::start_in_arbiter(writing, |_| writer);
+    let registry = Registry::new(shell.clone(), persistence.clone());
+    let registry = Registry::start_in_arbiter(finding, |_| registry);
+    persistence.do_send(Attach(registry.clone()));
+    Started {
+        persistence,
+        registry,
+        first_open,
+    }
 }
 
 /// A server that is bound and serving.
@@ -100,7 +129,7 @@ impl App {
             persistence,
             registry,
             first_open,
-        } = start(&shell, &writing.handle(), &finding.handle());
+        } = start_actors(&shell, &writing.handle(), &finding.handle());
         let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
             return Err(StartError::Store(error));

@@ -4,23 +4,25 @@
 //! |---|---|
 //! | [`lock`] | the lock core: who holds, who waits, what ends a lease. Pure |
 //! | [`store`] | rows that outlive the process: memory, SQLite, MySQL |
-//! | `actors` | the shell around the core: registry, one actor per resource, persistence |
+//! | `resource` | one named resource: an actor around the core, its data and its timer |
+//! | `registry` | finds, starts and retires resource actors; the handlers' door to them |
+//! | `persistence` | the only writer: group commit, opening and reopening the store |
+//! | `shared` | what all of them use: clock, gate, limits, cache budget, audit log |
 //! | `http` | routes, handlers, wire types, errors |
-//! | `metrics` | numbers for the people who run it; a leaf that actors and `http` write to |
+//! | `metrics` | numbers for the people who run it; a leaf that the others write to |
 //! | [`config`] | settings as types, where each came from, validation |
 //! | `app` | puts it together: `build`, `port`, `run_until_stopped` |
 //! | `reload` | SIGHUP: what changes without a restart |
-//! | `slack` | memory that tables keep after a burst |
 //! | `logging` | the log, whose filter can change |
 //! | [`cli`] | the command line |
 //!
-//! Dependencies point one way: `http -> actors -> lock`, and `actors -> store -> lock`'s plain types.
+//! Dependencies point one way: `http -> registry -> resource -> lock`, and `resource -> persistence -> store -> lock`'s
+//! plain types.
 //! Nothing in `lock` imports anything but std, serde and thiserror's derive. `tests/structure.rs` keeps
 //! the rule.
 
 #![forbid(unsafe_code)]
 
-pub mod actors;
 pub mod app;
 pub mod cli;
 pub mod config;
@@ -28,6 +30,9 @@ pub mod http;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
+pub mod persistence;
+pub mod registry;
 pub mod reload;
-mod slack;
+pub mod resource;
+pub mod shared;
 pub mod store;

@@ -4,7 +4,7 @@
 //! server; the environment wins. Everything is read, checked and reported once, at the start: past this
 //! module a setting is a value that cannot be wrong. Nothing here changes the environment.
 //!
-//! Neighbours: `cli` chooses the file and prints the summary; `app`, `http`, `actors` and `store` take
+//! Neighbours: `cli` chooses the file and prints the summary; `app`, `http` and `store` take
 //! their part of [`Settings`].
 //!
 //! | file | what it holds |

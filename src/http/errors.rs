@@ -9,8 +9,8 @@ use actix_web::{HttpResponse, ResponseError};
 
 use super::auth::Right;
 use super::wire::{ErrorBody, HolderBody};
-use crate::actors::Closed;
 use crate::lock::{EndReason, FencingToken};
+use crate::shared::gate::Closed;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ApiError {

@@ -29,8 +29,8 @@ use super::limit::{Standing, Verdict};
 use super::observe;
 use super::request::{X_API_KEY, bearer, name};
 use super::server::Worker;
-use crate::actors::{Op, Reply};
 use crate::lock::{Answer, Bearer};
+use crate::resource::messages::{Op, Reply};
 
 /// The middleware; see the module.
 pub struct Front;

@@ -20,9 +20,9 @@ use super::client;
 use super::errors::{self, ApiError};
 use super::policy::SharedPolicy;
 use super::routes::Route;
-use crate::actors::Caller;
-use crate::actors::caller::RequestTag;
 use crate::metrics::requests::WorkerRequests;
+use crate::shared::caller::Caller;
+use crate::shared::caller::RequestTag;
 
 /// What `RUST_LOG` names the lines of the access log by.
 pub const TARGET: &str = "access";

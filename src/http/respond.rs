@@ -12,11 +12,11 @@ use super::time::Time;
 use super::wire::{
     DataBody, ForcedBody, GrantedBody, QueuedBody, RenewedBody, UnavailableBody, UnlockedBody,
 };
-use crate::actors::Reply;
-use crate::actors::messages::Document;
-use crate::actors::window::Shown;
 use crate::lock::command::Grant;
 use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket};
+use crate::resource::messages::Document;
+use crate::resource::messages::Reply;
+use crate::resource::window::Shown;
 
 pub type Response = Result<HttpResponse, ApiError>;
 

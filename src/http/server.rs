@@ -26,10 +26,11 @@ use super::refusal::{Early, Refusal};
 use super::respond::Response;
 use super::routes;
 use super::windows::Windows;
-use crate::actors::window::Shown;
-use crate::actors::{Op, Reply, Router};
 use crate::lock::{ResourceName, Selector};
 use crate::metrics::Metrics;
+use crate::registry::client::Router;
+use crate::resource::messages::{Op, Reply};
+use crate::resource::window::Shown;
 
 /// How the HTTP side behaves.
 #[derive(Clone)]
@@ -69,7 +70,7 @@ impl Worker {
     /// What `show` makes of the document at this path, if it can be seen without asking its actor. `None`:
     /// ask.
     ///
-    /// The order of the three steps is a part of the argument in [`window`](crate::actors::window).
+    /// The order of the three steps is a part of the argument in [`window`](crate::resource::window).
     pub fn look(
         &self,
         path: &str,

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::actors::window::{Shown, Window};
+use crate::resource::window::{Shown, Window};
 
 /// Bytes that a worker spends on remembering; past that it forgets them all.
 const BYTES_MAX: usize = 16 << 20;
@@ -49,9 +49,9 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::messages::Document;
-    use crate::actors::window::Shutter;
     use crate::lock::Selector;
+    use crate::resource::messages::Document;
+    use crate::resource::window::Shutter;
     use crate::store::ResourceId;
 
     fn shows(windows: &Windows, path: &str) -> bool {

@@ -5,7 +5,7 @@
 //! clock, a socket or a database, which is why the same code runs under the actors, under the property
 //! tests and under the model checker.
 //!
-//! Neighbours: `actors::resource` feeds commands and carries out the outcome; `store` keeps the rows.
+//! Neighbours: `resource` feeds commands and carries out the outcome; `store` keeps the rows.
 //!
 //! | file | what it holds |
 //! |---|---|

@@ -1,6 +1,6 @@
 //! Where resources outlive the process: one trait, three ways.
 //!
-//! A store keeps rows and knows nothing of actors or HTTP. It is driven by `actors::persistence`, which is
+//! A store keeps rows and knows nothing of actors or HTTP. It is driven by `persistence`, which is
 //! its only writer: one batch at a time, so no store has to order writes itself. Every store passes the
 //! same conformance suite (`tests/store`).
 //!
@@ -17,6 +17,7 @@ mod ended;
 mod journal;
 pub mod memory;
 pub mod mysql;
+pub mod shrink;
 pub mod snapshot;
 pub mod sqlite;
 

@@ -6,15 +6,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::prelude::*;
-use small_resource_server::actors::messages::{Description, Find, Vanished, Wait};
-use small_resource_server::actors::registry::Registry;
-use small_resource_server::actors::resource::ResourceActor;
-use small_resource_server::actors::shell::ShellSettings;
-use small_resource_server::actors::start::{Started, start};
-use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
+use small_resource_server::app::{Started, start_actors};
 use small_resource_server::lock::{
     Answer, Bearer, Limits, Millis, RequestId, ResourceName, Seconds, Selector, Ticket,
 };
+use small_resource_server::registry::actor::Registry;
+use small_resource_server::registry::client::Router;
+use small_resource_server::registry::messages::Find;
+use small_resource_server::resource::actor::ResourceActor;
+use small_resource_server::resource::messages::{Description, Vanished, Wait};
+use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::shared::caller::Caller;
+use small_resource_server::shared::server_state::Shell;
+use small_resource_server::shared::server_state::ShellSettings;
 use tokio::task::JoinHandle;
 
 use crate::store::Scripted;
@@ -87,7 +91,7 @@ impl Bed {
             persistence,
             registry,
             first_open,
-        } = start(&shell, &Arbiter::current(), &Arbiter::current());
+        } = start_actors(&shell, &Arbiter::current(), &Arbiter::current());
         first_open.await.unwrap().unwrap();
         let router = Rc::new(Router::new(shell.clone(), registry.clone(), persistence));
         Bed {

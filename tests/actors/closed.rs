@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::System;
-use small_resource_server::actors::messages::Wait;
-use small_resource_server::actors::{Closed, Op, Reply, Shell};
 use small_resource_server::lock::Bearer;
+use small_resource_server::resource::messages::Wait;
+use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::shared::gate::Closed;
+use small_resource_server::shared::server_state::Shell;
 use small_resource_server::store::ListQuery;
 
 use crate::bed::{Bed, NEVER, acquire, name};

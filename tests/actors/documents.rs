@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::System;
-use small_resource_server::actors::messages::Wait;
-use small_resource_server::actors::{Op, Reply, Shell};
 use small_resource_server::lock::{Answer, Bearer};
+use small_resource_server::resource::messages::Wait;
+use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::shared::server_state::Shell;
 
 use crate::bed::{Bed, NEVER, acquire, read, selector, write};
 

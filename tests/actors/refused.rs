@@ -1,8 +1,9 @@
 //! Commits that the store refuses for what they contain.
 
 use actix::System;
-use small_resource_server::actors::messages::Call;
-use small_resource_server::actors::{Caller, Reply};
+use small_resource_server::resource::messages::Call;
+use small_resource_server::resource::messages::Reply;
+use small_resource_server::shared::caller::Caller;
 use tokio::sync::oneshot;
 
 use crate::bed::{Bed, NEVER, name, read, write};

@@ -4,9 +4,13 @@
 use std::sync::atomic::Ordering;
 
 use actix::prelude::*;
-use small_resource_server::actors::messages::{AbandonAll, Call, Vanished, Wait};
-use small_resource_server::actors::{Caller, Closed, Op, Reply, Shell};
 use small_resource_server::lock::{Answer, RequestId};
+use small_resource_server::persistence::messages::AbandonAll;
+use small_resource_server::resource::messages::{Call, Vanished, Wait};
+use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::shared::caller::Caller;
+use small_resource_server::shared::gate::Closed;
+use small_resource_server::shared::server_state::Shell;
 use tokio::sync::oneshot;
 
 use crate::bed::{Bed, acquire};

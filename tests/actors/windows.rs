@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use actix::prelude::*;
-use small_resource_server::actors::gate::Closed;
-use small_resource_server::actors::persistence::Persistence;
-use small_resource_server::actors::registry::Registry;
-use small_resource_server::actors::start::start;
-use small_resource_server::actors::window::Window;
-use small_resource_server::actors::{Caller, Op, Reply, Router, Shell};
+use small_resource_server::app::start_actors;
 use small_resource_server::lock::{Bearer, Millis, Seconds};
+use small_resource_server::persistence::actor::Persistence;
+use small_resource_server::registry::actor::Registry;
+use small_resource_server::registry::client::Router;
+use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::resource::window::Window;
+use small_resource_server::shared::caller::Caller;
+use small_resource_server::shared::gate::Closed;
+use small_resource_server::shared::server_state::Shell;
 
 use crate::bed::{name, read, selector, settings};
 use crate::store::{Scripted, number};
@@ -39,7 +42,7 @@ impl Threads {
             store.clone(),
         ));
         let arbiter = Arbiter::new();
-        let started = start(&shell, &arbiter.handle(), &arbiter.handle());
+        let started = start_actors(&shell, &arbiter.handle(), &arbiter.handle());
         let opened = started.first_open.await.expect("an answer");
         opened.expect("an open store");
         Threads {

@@ -6,12 +6,17 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use async_trait::async_trait;
-use small_resource_server::actors::messages::Wait;
-use small_resource_server::actors::persistence::{Finish, Persistence};
-use small_resource_server::actors::shell::ShellSettings;
-use small_resource_server::actors::start::start;
-use small_resource_server::actors::{Caller, Closed, Op, Reply, Router, Shell};
+use small_resource_server::app::start_actors;
 use small_resource_server::lock::{Answer, Bearer, Limits, Owner, ResourceName, Seconds, Selector};
+use small_resource_server::persistence::actor::Persistence;
+use small_resource_server::persistence::messages::Finish;
+use small_resource_server::registry::client::Router;
+use small_resource_server::resource::messages::Wait;
+use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::shared::caller::Caller;
+use small_resource_server::shared::gate::Closed;
+use small_resource_server::shared::server_state::Shell;
+use small_resource_server::shared::server_state::ShellSettings;
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
     HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
@@ -228,7 +233,7 @@ fn a_store_that_opens_while_the_server_stops_is_given_back_unused() {
 async fn served(store: Arc<Slow>) -> (Arc<Shell>, Router) {
     let shell = shell(store);
     let [writing, finding] = [Arbiter::new(), Arbiter::new()];
-    let started = start(&shell, &writing.handle(), &finding.handle());
+    let started = start_actors(&shell, &writing.handle(), &finding.handle());
     started.first_open.await.unwrap().unwrap();
     let router = Router::new(shell.clone(), started.registry, started.persistence);
     (shell, router)

@@ -3,8 +3,6 @@
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
-use crate::actors::messages::Wait;
-use crate::actors::{Op, Reply};
 use crate::http::auth::Right;
 use crate::http::request::{
     Query, authorize, bearer, body, idempotency_key, json_text, name_and_selector,
@@ -12,6 +10,8 @@ use crate::http::request::{
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::lock::Bearer;
+use crate::resource::messages::Wait;
+use crate::resource::messages::{Op, Reply};
 
 /// GET `/resource/{name}/{selector}`.
 pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {

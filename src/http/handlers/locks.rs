@@ -3,8 +3,6 @@
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
 
-use crate::actors::Op;
-use crate::actors::messages::Wait;
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
@@ -14,6 +12,8 @@ use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
 use crate::lock::{FencingToken, Owner};
+use crate::resource::messages::Op;
+use crate::resource::messages::Wait;
 
 const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds}"#;
 

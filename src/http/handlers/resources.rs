@@ -5,8 +5,6 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::actors::messages::Description;
-use crate::actors::{Op, Reply};
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{Query, authorize, bearer, body, name, parse_json};
@@ -14,6 +12,8 @@ use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, ListBody};
 use crate::lock::{ResourceName, Seconds};
+use crate::resource::messages::Description;
+use crate::resource::messages::{Op, Reply};
 use crate::store::{ListOrder, ListQuery};
 
 /// All but the unreserved characters of RFC 3986.

@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use super::snapshot::{LockChanges, ResourceId, Snapshot};
 use super::{StoreError, StoredResource};
 use crate::lock::ResourceName;
-use crate::slack;
+use crate::store::shrink::shrink_if_sparse;
 pub(super) use rows::{portions, read};
 
 /// How many rows of tables one transaction of settling writes: few, because commits wait meanwhile.
@@ -342,7 +342,7 @@ impl State {
 
     fn give_memory_back(&mut self) {
         for part in [&mut self.older, &mut self.newer] {
-            slack::give_back(part);
+            shrink_if_sparse(part);
         }
     }
 }

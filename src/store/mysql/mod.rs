@@ -1,6 +1,6 @@
 //! The production store: MySQL 8 or MariaDB, shared by several instances of which one is active.
 //!
-//! Driven by `actors::persistence` like every store. One connection writes, one sends heartbeats, a few
+//! Driven by `persistence` like every store. One connection writes, one sends heartbeats, a few
 //! read; opening has one of its own, which becomes the writer when the database is ours. Nothing waits
 //! longer than [`Options::timeout`] for the server, migrations excepted, which are given up as soon as a
 //! heartbeat beside them fails.
@@ -16,17 +16,15 @@
 //! | `commit` | a batch as one transaction; what settling the journal writes |
 //! | `write` | the one connection that writes: transactions, settling |
 //! | `read` | load, load a document, list |
-//! | `adopt`, `revert`, `selectors` | from the PHP server's tables and back |
+//! | `php` | from the PHP server's tables and back |
 
-mod adopt;
 mod commit;
 mod error;
 mod instance;
 mod options;
+mod php;
 mod read;
-mod revert;
 mod schema;
-mod selectors;
 mod session;
 mod sql;
 mod write;
@@ -51,7 +49,7 @@ use super::{
 use crate::lock::{ResourceName, Selector};
 
 pub use options::{Options, Tls};
-pub use revert::RevertReport;
+pub use php::revert::RevertReport;
 
 /// Rows in a MySQL or MariaDB database.
 pub struct MysqlStore {
@@ -267,7 +265,7 @@ impl Store for MysqlStore {
             in_doubt: true,
         };
         let mut taken = self.take_over(&mut door).await?;
-        revert::refuse_half_reverted(&taken.row)?;
+        php::revert::refuse_half_reverted(&taken.row)?;
         self.migrate(&mut taken).await?;
         let left = self.settle_left(&mut taken.session, taken.epoch);
         self.while_alive(taken.epoch, left).await?;
@@ -424,7 +422,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
         let left = store.settle_left(&mut taken.session, taken.epoch);
         store.while_alive(taken.epoch, left).await?;
     }
-    let work = revert::revert(&mut taken.session, &taken.row, taken.epoch, rehearse);
+    let work = php::revert::revert(&mut taken.session, &taken.row, taken.epoch, rehearse);
     let report = store.while_alive(taken.epoch, work).await;
     match &report {
         // The row that would be freed is gone with its table.

@@ -218,17 +218,17 @@ pub(super) async fn migrate(
 ) -> Result<(), Fault> {
     let mut step = row.step;
     if step == Step::New {
-        step = super::adopt::begin(session, epoch, explicit).await?;
+        step = super::php::adopt::begin(session, epoch, explicit).await?;
     }
     if step == Step::Adopting {
-        super::adopt::reshape(session).await?;
+        super::php::adopt::reshape(session).await?;
     }
     for table in [RESOURCE, RESOURCE_DATA].into_iter().chain(OWN) {
         session.run(table).await?;
     }
     move_ended(session).await?;
     match step {
-        Step::Adopting => super::adopt::finish(session, epoch).await,
+        Step::Adopting => super::php::adopt::finish(session, epoch).await,
         _ => set_ready(session, epoch).await,
     }
 }

@@ -1,0 +1,168 @@
+//! The only writer: takes what was handed in while a commit was under way and stores it as one transaction
+//! (group commit), and opens the store again when it was lost.
+//!
+//! Nothing is answered before [`Committed`] is sent. When the outcome of a commit is not known, no actor's
+//! memory can be trusted: the incarnation grows, every actor answers what it has open with 503 and
+//! retires, and new ones read from the store once it is open again.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::lock::ResourceName;
+use crate::persistence::batch::Waiting;
+use crate::persistence::messages::{Attach, CommitsWait, Finish, GivenUp, Left};
+use crate::registry::actor::Registry;
+use crate::resource::actor::ResourceActor;
+use crate::shared::gate::Closed;
+use crate::shared::server_state::Shell;
+use crate::store::{StoreError, StoredResource};
+
+/// How often the store tidies up what commits put off.
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Opening,
+    Serving,
+    /// The store is given back, and must not be taken again.
+    Finished,
+}
+
+pub(super) type LoadAnswer = oneshot::Sender<Result<Option<StoredResource>, StoreError>>;
+pub(super) type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
+
+pub struct Persistence {
+    pub(super) shell: Arc<Shell>,
+    pub(super) registry: Option<Addr<Registry>>,
+    pub(super) phase: Phase,
+    /// In which it serves. Another one is in force when the registry has given up a commit that hangs.
+    pub(super) incarnation: u64,
+    /// Told once how the first attempt to open the store went.
+    pub(super) first_open: Option<FirstOpen>,
+    pub(super) waiting: Waiting,
+    /// Names in the transaction that is under way, with their places in it.
+    pub(super) in_flight: HashMap<ResourceName, usize>,
+    /// Loads of names that have a commit waiting or in flight.
+    pub(super) deferred: Vec<(ResourceName, LoadAnswer)>,
+    /// Actors whose commit was refused: what they still send is built on state that is not stored.
+    pub(super) abandoned: HashSet<Addr<ResourceActor>>,
+    pub(super) beating: bool,
+    pub(super) settling: bool,
+    /// Counts attempts to open the store.
+    pub(super) attempt: u64,
+    pub(super) last_complaint: String,
+    pub(super) drained: Vec<oneshot::Sender<()>>,
+}
+
+impl Persistence {
+    pub fn new(shell: Arc<Shell>, first_open: FirstOpen) -> Persistence {
+        Persistence {
+            shell,
+            registry: None,
+            phase: Phase::Opening,
+            incarnation: 0,
+            first_open: Some(first_open),
+            waiting: Waiting::default(),
+            in_flight: HashMap::new(),
+            deferred: Vec::new(),
+            abandoned: HashSet::new(),
+            beating: false,
+            settling: false,
+            attempt: 0,
+            last_complaint: String::new(),
+            drained: Vec::new(),
+        }
+    }
+
+    pub(super) fn store_timeout(&self) -> Duration {
+        Duration::from_millis(self.shell.settings.store_timeout_ms)
+    }
+}
+
+pub(super) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(late(limit)))
+}
+
+pub(super) fn late(limit: Duration) -> StoreError {
+    StoreError::Unavailable(format!("no answer within {} ms", limit.as_millis()))
+}
+
+impl Actor for Persistence {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1024);
+        ctx.run_interval(SETTLE_EVERY, |actor, ctx| actor.settle(ctx));
+        self.open_store(ctx);
+    }
+}
+
+impl Handler<Attach> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, msg: Attach, _: &mut Self::Context) {
+        self.registry = Some(msg.0);
+    }
+}
+
+impl Handler<CommitsWait> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, _: CommitsWait, ctx: &mut Self::Context) {
+        self.look(ctx);
+    }
+}
+
+impl Handler<GivenUp> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, _: GivenUp, ctx: &mut Self::Context) {
+        if self.incarnation != self.shell.incarnation() {
+            self.lose_store(&late(self.store_timeout()), ctx);
+        }
+    }
+}
+
+impl Handler<Left> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, msg: Left, ctx: &mut Self::Context) {
+        // What it handed in before it knew must not be taken for a successor's.
+        self.look(ctx);
+        self.abandoned.remove(&msg.0);
+    }
+}
+
+impl Handler<Finish> for Persistence {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Finish, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        self.drained.push(tx);
+        self.look(ctx);
+        self.notify_drained();
+        let drained = async move {
+            let _ = rx.await;
+        };
+        // From here on nothing may open the store again: not a heartbeat that finds it closed, nor the
+        // next look of a stand-by.
+        let finish = drained.into_actor(self).then(|(), actor, _| {
+            actor.phase = Phase::Finished;
+            actor.shell.gate.close(Closed::Stopping);
+            let store = actor.shell.store.clone();
+            async move { store.close().await }.into_actor(actor)
+        });
+        Box::pin(finish)
+    }
+}

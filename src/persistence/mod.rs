@@ -1,0 +1,20 @@
+//! The only writer: takes what was handed in while a commit was under way and stores it as one transaction
+//! (group commit), and opens the store again when it was lost.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `messages` | what it is asked, and what it tells |
+//! | `queue` | what waits for it |
+//! | `batch` | what waits, one transaction after another |
+//! | `actor` | what it has in hand, how it ends |
+//! | `commit` | what waits becomes one transaction; settling beside it |
+//! | `opening` | the store is opened, watched, lost and opened again |
+//! | `reads` | loads, documents and listings |
+
+pub mod actor;
+mod batch;
+mod commit;
+pub mod messages;
+mod opening;
+pub mod queue;
+mod reads;

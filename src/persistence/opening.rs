@@ -1,0 +1,177 @@
+//! The store is opened, watched, lost and opened again.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use crate::persistence::actor::{Persistence, Phase, within};
+use crate::persistence::messages::AbandonAll;
+use crate::resource::messages::Reply;
+use crate::shared::gate::{Closed, boottime_ms};
+use crate::store::{Opened, StoreError};
+
+/// Pause between two attempts to open a store that is away.
+const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+/// Pause between two looks at a store that another instance serves.
+const STANDBY_PAUSE: Duration = Duration::from_millis(100);
+
+impl Persistence {
+    /// An attempt is never cut short: a store that is being migrated would begin again each time. What it
+    /// asks of a database it bounds itself.
+    pub(super) fn open_store(&mut self, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Finished {
+            return;
+        }
+        self.attempt += 1;
+        let attempt = self.attempt;
+        let patience = self.store_timeout().mul_f32(1.5);
+        let late = ctx.run_later(patience, move |actor, _| {
+            actor.still_opening(attempt, patience)
+        });
+        let store = self.shell.store.clone();
+        let sent = boottime_ms();
+        async move { store.open().await }
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                ctx.cancel_future(late);
+                actor.opened(result, sent, ctx);
+            })
+            .spawn(ctx);
+    }
+
+    fn still_opening(&mut self, attempt: u64, after: Duration) {
+        if self.phase != Phase::Opening || self.attempt != attempt {
+            return;
+        }
+        let text = format!("opening it takes longer than {} ms", after.as_millis());
+        self.shell.gate.close(Closed::StoreAway);
+        self.complain(&format!("waiting for the store: {text}"));
+        if let Some(first) = self.first_open.take() {
+            let _ = first.send(Err(StoreError::Unavailable(text)));
+        }
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        result: Result<Opened, StoreError>,
+        sent: u64,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.phase == Phase::Finished {
+            return;
+        }
+        let first = self.first_open.take();
+        let told = result.clone().map(|_| ());
+        self.act_on(result, sent, ctx);
+        // Only now: whoever is told finds the gate as the result left it.
+        if let Some(first) = first {
+            let _ = first.send(told);
+        }
+    }
+
+    fn act_on(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
+        let pause = match result {
+            Ok(opened) => return self.serve(opened, sent, ctx),
+            Err(StoreError::Standby) => {
+                self.shell.gate.close(Closed::Standby);
+                self.complain("stand-by: another instance is active");
+                STANDBY_PAUSE
+            }
+            Err(error) => {
+                self.shell.gate.close(Closed::StoreAway);
+                self.shell.metrics.store.failed(&error);
+                self.complain(&format!("waiting for the store: {error}"));
+                REOPEN_PAUSE
+            }
+        };
+        ctx.run_later(pause, |actor, ctx| actor.open_store(ctx));
+    }
+
+    /// Logs a state once, not at every attempt.
+    fn complain(&mut self, text: &str) {
+        if self.last_complaint != text {
+            log::warn!("{text}");
+            self.last_complaint = text.to_owned();
+        }
+    }
+
+    fn serve(&mut self, opened: Opened, sent: u64, ctx: &mut Context<Self>) {
+        self.shell.raise_floor(opened.floor);
+        self.shell.use_recorded_profile(opened.recorded_profile);
+        self.shell.next_incarnation();
+        self.incarnation = self.shell.incarnation();
+        self.phase = Phase::Serving;
+        if let Some(times) = self.shell.store.heartbeat_ms() {
+            self.shell.gate.valid_until(sent + times.valid_ms);
+            if !self.beating {
+                self.beating = true;
+                self.beat_later(ctx);
+            }
+        }
+        self.shell.gate.open();
+        if !self.last_complaint.is_empty() {
+            log::warn!("the store is open: serving");
+            self.last_complaint.clear();
+        }
+    }
+
+    /// From now on nothing that is in memory counts. `why` is what open requests are told.
+    pub(super) fn lose_store(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.phase = Phase::Opening;
+        let why = match error {
+            StoreError::Standby => Closed::Standby,
+            _ => Closed::StoreAway,
+        };
+        log::error!("the store was lost: {error}");
+        self.shell.metrics.store.failed(error);
+        self.shell.gate.close(why.clone());
+        self.shell.next_incarnation();
+        self.waiting.clear();
+        self.abandoned.clear();
+        self.count();
+        for (_, load) in self.deferred.drain(..) {
+            let _ = load.send(Err(error.clone()));
+        }
+        if let Some(registry) = &self.registry {
+            registry.do_send(AbandonAll {
+                reply: Reply::Closed(why),
+            });
+        }
+        self.notify_drained();
+        self.open_store(ctx);
+    }
+
+    fn beat_later(&mut self, ctx: &mut Context<Self>) {
+        let Some(times) = self.shell.store.heartbeat_ms() else {
+            return;
+        };
+        let every = Duration::from_millis(times.every_ms);
+        ctx.run_later(every, |actor, ctx| actor.beat(ctx));
+    }
+
+    fn beat(&mut self, ctx: &mut Context<Self>) {
+        if self.phase != Phase::Serving {
+            return self.beat_later(ctx);
+        }
+        let store = self.shell.store.clone();
+        let sent = boottime_ms();
+        let incarnation = self.shell.incarnation();
+        within(self.store_timeout(), async move { store.heartbeat().await })
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                let current = actor.shell.incarnation() == incarnation;
+                match (result, actor.shell.store.heartbeat_ms()) {
+                    (Ok(()), Some(times)) if current => {
+                        actor.shell.gate.valid_until(sent + times.valid_ms);
+                    }
+                    (Err(error), _) if current => actor.lose_store(&error, ctx),
+                    _ => {}
+                }
+                actor.beat_later(ctx);
+            })
+            .spawn(ctx);
+    }
+}

@@ -1,0 +1,134 @@
+//! Loads, documents and listings. A load of a name that has a commit under way waits for it.
+
+use std::future::Future;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use crate::lock::ResourceName;
+use crate::persistence::actor::{LoadAnswer, Persistence, Phase, within};
+use crate::persistence::messages::{List, Load, LoadData};
+use crate::store::{ListedResource, StoreError, StoredData, StoredResource};
+
+impl Persistence {
+    fn is_busy(&self, name: &ResourceName) -> bool {
+        self.in_flight.contains_key(name) || self.waiting.contains(name)
+    }
+
+    pub(super) fn run_deferred(&mut self, ctx: &mut Context<Self>) {
+        let (busy, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deferred)
+            .into_iter()
+            .partition(|(name, _)| self.is_busy(name));
+        self.deferred = busy;
+        for (name, load) in ready {
+            self.start_load(name, load, ctx);
+        }
+    }
+
+    fn start_load(&mut self, name: ResourceName, load: LoadAnswer, ctx: &mut Context<Self>) {
+        let store = self.shell.store.clone();
+        self.read(async move { store.load(&name).await }, load, ctx);
+    }
+
+    /// Runs one read within the time-out; a failure means that the store is lost.
+    pub(super) fn read<T: Send + 'static>(
+        &mut self,
+        read: impl Future<Output = Result<T, StoreError>> + 'static,
+        answer: oneshot::Sender<Result<T, StoreError>>,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.phase != Phase::Serving {
+            let away = StoreError::Unavailable("not open".to_owned());
+            let _ = answer.send(Err(away));
+            return;
+        }
+        let incarnation = self.shell.incarnation();
+        within(self.store_timeout(), read)
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                match &result {
+                    Err(error @ StoreError::Rejected(text)) => {
+                        log::error!("a row cannot be read: {text}");
+                        actor.shell.metrics.store.failed(error);
+                    }
+                    Err(error) if actor.shell.incarnation() == incarnation => {
+                        actor.lose_store(error, ctx);
+                    }
+                    _ => {}
+                }
+                let _ = answer.send(result);
+            })
+            .spawn(ctx);
+    }
+}
+
+/// What a read that got no answer comes to: its asker is told that the store is away.
+async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    let lost = |_| Err(StoreError::Unavailable("the read was given up".to_owned()));
+    answer.await.unwrap_or_else(lost)
+}
+
+impl Handler<Load> for Persistence {
+    type Result = ResponseFuture<Result<Option<StoredResource>, StoreError>>;
+
+    fn handle(&mut self, msg: Load, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        // An actor that died may have left a commit.
+        self.look(ctx);
+        if self.is_busy(&msg.name) {
+            self.deferred.push((msg.name, tx));
+        } else {
+            self.start_load(msg.name, tx, ctx);
+        }
+        Box::pin(answered(rx))
+    }
+}
+
+impl Handler<LoadData> for Persistence {
+    type Result = ResponseFuture<Result<Option<StoredData>, StoreError>>;
+
+    fn handle(&mut self, msg: LoadData, ctx: &mut Self::Context) -> Self::Result {
+        let (tx, rx) = oneshot::channel();
+        let store = self.shell.store.clone();
+        let read = async move { store.load_data(&msg.id, &msg.selector).await };
+        self.read(read, tx, ctx);
+        Box::pin(answered(rx))
+    }
+}
+
+impl Handler<List> for Persistence {
+    type Result = ResponseFuture<Result<Vec<ListedResource>, StoreError>>;
+
+    fn handle(&mut self, msg: List, ctx: &mut Self::Context) -> Self::Result {
+        if self.phase != Phase::Serving {
+            return Box::pin(answered(oneshot::channel().1));
+        }
+        let (tx, rx) = oneshot::channel();
+        let store = self.shell.store.clone();
+        let limit = self.store_timeout();
+        let incarnation = self.shell.incarnation();
+        // Settling is not cut short.
+        let listing = async move {
+            let settled = store.settle().await;
+            let listed = match &settled {
+                Ok(()) => within(limit, store.list(&msg.0)).await,
+                Err(error) => Err(error.clone()),
+            };
+            (settled, listed)
+        };
+        listing
+            .into_actor(self)
+            .map(move |(settled, listed), actor, ctx| {
+                actor.settled(&settled, incarnation, ctx);
+                // One that takes too long is no sign that the store is lost: heartbeats, loads and commits
+                // would tell.
+                if let (Ok(()), Err(error)) = (settled, &listed) {
+                    log::warn!("a listing failed: {error}");
+                    actor.shell.metrics.store.failed(error);
+                }
+                let _ = tx.send(listed);
+            })
+            .spawn(ctx);
+        Box::pin(answered(rx))
+    }
+}

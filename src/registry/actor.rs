@@ -1,0 +1,311 @@
+//! Finds the actor of a name, starts it when there is none, replaces it when it is gone.
+//!
+//! A resource whose lease runs and that nobody uses is asleep: it has no actor, and is woken by the next
+//! request or when its lease is over. One timer stands for all of these leases.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use crate::lock::{Millis, ResourceName};
+use crate::persistence::actor::Persistence;
+use crate::persistence::messages::GivenUp;
+use crate::persistence::messages::{Abandon, AbandonAll};
+use crate::registry::dormant::Sleepers;
+use crate::registry::listing::survey;
+use crate::registry::messages::Survey;
+use crate::registry::messages::{Find, Locate, Whereabouts};
+use crate::resource::actor::{Origin, ResourceActor};
+use crate::resource::dormant::Sleeper;
+use crate::resource::messages::{EndWaits, Reply, Retired, Vanished, VanishedLate};
+use crate::resource::status::Board;
+use crate::shared::gate::Closed;
+use crate::shared::server_state::Shell;
+use crate::store::shrink::shrink_if_sparse;
+
+/// Between two lines that say which events were not logged one by one, and two looks whether the store hangs.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many leases that are over are woken at once, and the pause until the next so many, in
+/// milliseconds: when a million end in one second, requests must not wait behind them.
+const WAKES_MAX: usize = 256;
+const WAKE_PAUSE_MS: Millis = 25;
+/// The pause after one of them could not be read from the store, in milliseconds.
+const RETRY_PAUSE_MS: Millis = 1_000;
+
+/// One address per live name. Strong: the others hold theirs only for a moment.
+pub struct Registry {
+    shell: Arc<Shell>,
+    persistence: Addr<Persistence>,
+    live: HashMap<ResourceName, Entry>,
+    asleep: Sleepers,
+    generation: u64,
+    /// For the first lease of a sleeper to end.
+    alarm: Option<(Millis, SpawnHandle)>,
+    /// No such lease is woken before.
+    alarm_from: Millis,
+}
+
+struct Entry {
+    addr: Addr<ResourceActor>,
+    board: Arc<Board>,
+    generation: u64,
+    incarnation: u64,
+}
+
+impl Registry {
+    pub fn new(shell: Arc<Shell>, persistence: Addr<Persistence>) -> Registry {
+        Registry {
+            shell,
+            persistence,
+            live: HashMap::new(),
+            asleep: Sleepers::default(),
+            generation: 0,
+            alarm: None,
+            alarm_from: 0,
+        }
+    }
+
+    /// `active`: when somebody last wanted it.
+    fn start_actor(
+        &mut self,
+        find: &Find,
+        active: Millis,
+        registry: Addr<Registry>,
+    ) -> Addr<ResourceActor> {
+        self.generation += 1;
+        let incarnation = self.shell.incarnation();
+        let board = Arc::new(Board::default());
+        let sleeper = self.asleep.remove(&find.name);
+        let sleeper = sleeper.filter(|sleeper| sleeper.incarnation == incarnation);
+        if let Some(sleeper) = &sleeper {
+            board.show(sleeper.sight());
+        }
+        let origin = Origin {
+            name: find.name.clone(),
+            board: board.clone(),
+            generation: self.generation,
+            incarnation,
+            sleeper,
+            active,
+        };
+        let persistence = self.persistence.clone();
+        let actor = ResourceActor::new(origin, self.shell.clone(), registry, persistence);
+        // On the thread that asks: most resources are used over few connections, and a message within a
+        // thread costs a fraction of one between threads.
+        let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
+        self.live.insert(
+            find.name.clone(),
+            Entry {
+                addr: addr.clone(),
+                board,
+                generation: self.generation,
+                incarnation,
+            },
+        );
+        self.count();
+        addr
+    }
+
+    /// Starts the actor of a sleeping resource that nobody asks for; it falls asleep or retires again as
+    /// soon as it may.
+    fn wake(&mut self, name: ResourceName, ctx: &mut Context<Self>) -> Option<Addr<ResourceActor>> {
+        let home = self.asleep.get(&name)?.home.clone();
+        Some(self.start_actor(&Find { name, home }, 0, ctx.address()))
+    }
+
+    fn wake_due(&mut self, ctx: &mut Context<Self>) {
+        self.alarm = None;
+        let now = self.shell.clock.mono();
+        if self.alarm_from <= now {
+            self.alarm_from = now + WAKE_PAUSE_MS;
+            for _ in 0..WAKES_MAX {
+                let Some(name) = self.asleep.due(now) else {
+                    break;
+                };
+                self.wake(name, ctx);
+            }
+        }
+        self.set_alarm(ctx);
+    }
+
+    /// Sees to it that sleepers are woken when the first of their leases is over. An alarm that rings too
+    /// early does no harm, so one that is early enough is left alone.
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let Some(deadline) = self.asleep.next_deadline() else {
+            return;
+        };
+        let at = deadline.max(self.alarm_from);
+        if self.alarm.is_some_and(|(set, _)| set <= at) {
+            return;
+        }
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
+        let pause = at.saturating_sub(self.shell.clock.mono());
+        let handle = ctx.run_later(Duration::from_millis(pause), |registry, ctx| {
+            registry.wake_due(ctx)
+        });
+        self.alarm = Some((at, handle));
+    }
+
+    /// An actor left its lease to go on without it.
+    fn put_to_sleep(&mut self, name: ResourceName, sleeper: Sleeper, ctx: &mut Context<Self>) {
+        if sleeper.incarnation != self.shell.incarnation() {
+            return;
+        }
+        let now = self.shell.clock.mono();
+        if sleeper.lease.deadline().is_some_and(|at| at <= now) {
+            // It was woken for that, and could not be read from the store.
+            self.alarm_from = now + RETRY_PAUSE_MS;
+        }
+        self.asleep.insert(name, sleeper);
+        self.set_alarm(ctx);
+    }
+
+    fn locate(&self, name: &ResourceName) -> Whereabouts {
+        if let Some(entry) = self.live.get(name) {
+            return Whereabouts::Awake(entry.addr.clone());
+        }
+        match self.asleep.get(name) {
+            Some(sleeper) => Whereabouts::Asleep {
+                token: sleeper.lease.token(),
+                expires_at: sleeper.lease.expires_at(self.shell.clock.now()),
+            },
+            None => Whereabouts::Stored,
+        }
+    }
+
+    /// A store that works on the persistence actor's thread may hang and that actor with it: then whoever
+    /// waits for it is told here.
+    fn watch(&mut self) {
+        let limit = Duration::from_millis(self.shell.settings.store_timeout_ms);
+        let gate = &self.shell.gate;
+        if self.shell.store.blocks_for() <= limit || gate.check_answer().is_err() {
+            return;
+        }
+        log::error!("the store hangs: no answer within {} ms", limit.as_millis());
+        gate.close(Closed::StoreAway);
+        self.shell.next_incarnation();
+        self.abandon_all(&Reply::Closed(Closed::StoreAway));
+        self.persistence.do_send(GivenUp);
+    }
+
+    fn abandon_all(&mut self, reply: &Reply) {
+        for (_, entry) in self.live.drain() {
+            let reply = reply.clone();
+            entry.addr.do_send(Abandon { reply });
+        }
+        // What they remember is of an incarnation that is over: their leases get their full TTL again.
+        self.asleep.clear();
+        self.count();
+    }
+
+    fn count(&self) {
+        let metrics = &self.shell.metrics.actors;
+        metrics.live.set(self.live.len() as i64);
+        metrics.asleep.set(self.asleep.len() as i64);
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1024);
+        ctx.run_interval(LOOK_PAUSE, |registry, _| {
+            registry.shell.events.summarise();
+            registry.watch();
+        });
+    }
+}
+
+impl Handler<Find> for Registry {
+    type Result = MessageResult<Find>;
+
+    fn handle(&mut self, msg: Find, ctx: &mut Self::Context) -> Self::Result {
+        if let Some(entry) = self.live.get(&msg.name) {
+            if entry.addr.connected() && entry.incarnation == self.shell.incarnation() {
+                return MessageResult(entry.addr.clone());
+            }
+            if entry.addr.connected() {
+                // Its memory is of an earlier incarnation: whoever still waits there is told so.
+                entry.addr.do_send(Abandon {
+                    reply: Reply::Closed(Closed::StoreAway),
+                });
+            } else {
+                // It died in the middle of something. What its lease had left to run is not known.
+                log::error!("the actor of resource {} is gone; replaced", msg.name);
+                self.shell.restart_leases();
+            }
+        }
+        let now = self.shell.clock.mono();
+        MessageResult(self.start_actor(&msg, now, ctx.address()))
+    }
+}
+
+impl Handler<Locate> for Registry {
+    type Result = MessageResult<Locate>;
+
+    fn handle(&mut self, msg: Locate, _: &mut Self::Context) -> Self::Result {
+        MessageResult(msg.names.iter().map(|name| self.locate(name)).collect())
+    }
+}
+
+impl Handler<Survey> for Registry {
+    type Result = MessageResult<Survey>;
+
+    fn handle(&mut self, msg: Survey, _: &mut Self::Context) -> Self::Result {
+        let sight = |(name, entry): (_, &Entry)| Some((name, entry.board.read()?));
+        let sights = self.live.iter().filter_map(sight);
+        MessageResult(survey(sights.chain(self.asleep.sights()), &msg.0))
+    }
+}
+
+impl Handler<Retired> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: Retired, ctx: &mut Self::Context) {
+        let current = self.live.get(&msg.name).map(|entry| entry.generation);
+        if current == Some(msg.generation) {
+            self.live.remove(&msg.name);
+            if let Some(sleeper) = msg.sleeper {
+                self.put_to_sleep(msg.name, sleeper, ctx);
+            }
+            self.count();
+            shrink_if_sparse(&mut self.live);
+        }
+    }
+}
+
+impl Handler<VanishedLate> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: VanishedLate, ctx: &mut Self::Context) {
+        let live = self.live.get(&msg.name).map(|entry| entry.addr.clone());
+        if let Some(actor) = live.or_else(|| self.wake(msg.name, ctx)) {
+            let request = msg.request;
+            actor.do_send(Vanished { request });
+        }
+    }
+}
+
+impl Handler<AbandonAll> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: AbandonAll, _: &mut Self::Context) {
+        self.abandon_all(&msg.reply);
+    }
+}
+
+impl Handler<EndWaits> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, msg: EndWaits, _: &mut Self::Context) {
+        for entry in self.live.values() {
+            entry.addr.do_send(msg);
+        }
+    }
+}

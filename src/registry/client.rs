@@ -1,0 +1,228 @@
+//! How an HTTP worker reaches a resource.
+//!
+//! The registry knows every address; each worker remembers those that it used lately, to spare the registry's
+//! thread a message per request. An actor that has retired answers [`Reply::Moved`]; an address that nobody
+//! uses is forgotten soon, so that it keeps no such actor in memory for long.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix::{Addr, Arbiter};
+use tokio::sync::oneshot;
+
+use crate::lock::{RequestId, ResourceName};
+use crate::persistence::actor::Persistence;
+use crate::registry::actor::Registry;
+use crate::registry::messages::Find;
+use crate::resource::actor::ResourceActor;
+use crate::resource::messages::{Call, Op, Reply, Vanished};
+use crate::shared::caller::Caller;
+use crate::shared::gate::{Closed, Gate};
+use crate::shared::server_state::Shell;
+use crate::store::shrink::shrink_if_sparse;
+
+/// Addresses a worker remembers; past that it forgets them all.
+const REMEMBERED_MAX: usize = 65_536;
+/// Request numbers that a worker takes at once.
+const NUMBERS_AT_ONCE: u64 = 1024;
+/// How often a request asks for a new address before it gives up.
+const MOVES_MAX: usize = 16;
+/// An address that was not used for so long is forgotten, at the latest after twice this time.
+const SWEEP_PAUSE: Duration = Duration::from_secs(2);
+
+/// Addresses by name.
+type Book = RefCell<HashMap<ResourceName, Remembered>>;
+
+struct Remembered {
+    /// Counted by this thread alone: a copy of an [`Addr`] costs two allocations.
+    actor: Rc<Addr<ResourceActor>>,
+    /// Since the last sweep.
+    used: Cell<bool>,
+}
+
+/// One per worker.
+pub struct Router {
+    pub shell: Arc<Shell>,
+    pub(super) registry: Addr<Registry>,
+    pub(super) persistence: Addr<Persistence>,
+    book: Rc<Book>,
+    in_flight: Arc<AtomicUsize>,
+    /// Numbers for requests to come, so that workers do not fight over the count of all.
+    numbers: Cell<Range<RequestId>>,
+}
+
+/// Tells the actor when the request's future is dropped before it took its reply: the client is gone.
+struct Presence {
+    request: RequestId,
+    actor: Rc<Addr<ResourceActor>>,
+    answered: bool,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(1, Ordering::Release);
+        if !self.answered {
+            self.actor.do_send(Vanished {
+                request: self.request,
+            });
+        }
+    }
+}
+
+/// A request that was sent, until its reply comes. Dropping it withdraws the request.
+pub(super) struct Asked<'r> {
+    gate: &'r Gate,
+    presence: Presence,
+    reply: oneshot::Receiver<Box<Reply>>,
+}
+
+impl Future for Asked<'_> {
+    type Output = Box<Reply>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Box<Reply>> {
+        let reply = ready!(Pin::new(&mut self.reply).poll(cx));
+        // No reply leaves when the store may no longer be ours, and nobody was told of a lease then.
+        if let Err(closed) = self.gate.check_answer() {
+            return Poll::Ready(Box::new(Reply::Closed(closed)));
+        }
+        self.presence.answered = true;
+        // Without a reply the actor died with the request in its hands; whether it happened is not known.
+        Poll::Ready(reply.unwrap_or_else(|_| Box::new(Reply::Closed(Closed::StoreAway))))
+    }
+}
+
+impl Router {
+    /// Must be called on the worker's thread, inside its runtime.
+    pub fn new(
+        shell: Arc<Shell>,
+        registry: Addr<Registry>,
+        persistence: Addr<Persistence>,
+    ) -> Router {
+        let book = Rc::new(Book::default());
+        actix_rt::spawn(sweep(Rc::downgrade(&book)));
+        Router {
+            in_flight: shell.count_in_flight(),
+            shell,
+            registry,
+            persistence,
+            book,
+            numbers: Cell::new(0..0),
+        }
+    }
+
+    fn next_request(&self) -> RequestId {
+        let mut numbers = self.numbers.take();
+        let next = numbers.next().unwrap_or_else(|| {
+            let first = self.shell.next_requests(NUMBERS_AT_ONCE);
+            numbers = first + 1..first + NUMBERS_AT_ONCE;
+            first
+        });
+        self.numbers.set(numbers);
+        next
+    }
+
+    /// Sends one request and waits for its reply. Dropping the future withdraws the request, and so does a gate
+    /// that is closed when the reply comes: then that is the reply.
+    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Box<Reply> {
+        for _ in 0..MOVES_MAX {
+            let actor = match self.remembered(name) {
+                Some(actor) => actor,
+                None => match self.find(name).await {
+                    Some(actor) => actor,
+                    None => return Box::new(Reply::Closed(Closed::Stopping)),
+                },
+            };
+            let Some(asked) = self.send(actor, op, caller) else {
+                continue;
+            };
+            let reply = asked.await;
+            if !matches!(*reply, Reply::Moved) {
+                return reply;
+            }
+            self.book.borrow_mut().remove(name);
+        }
+        log::error!("resource {name} moved {MOVES_MAX} times during one request");
+        Box::new(Reply::Closed(Closed::StoreAway))
+    }
+
+    /// Sends one request. `None`: the actor is gone.
+    pub(super) fn send(
+        &self,
+        actor: Rc<Addr<ResourceActor>>,
+        op: &Op,
+        caller: &Caller,
+    ) -> Option<Asked<'_>> {
+        if !actor.connected() {
+            return None;
+        }
+        let (sender, reply) = oneshot::channel();
+        let request = self.next_request();
+        // Counted before it is sent: whoever waits for the last answer must not miss it.
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let presence = Presence {
+            request,
+            actor,
+            answered: false,
+            in_flight: self.in_flight.clone(),
+        };
+        presence.actor.do_send(Call {
+            request,
+            op: op.clone(),
+            caller: caller.clone(),
+            reply: sender,
+        });
+        Some(Asked {
+            gate: &self.shell.gate,
+            presence,
+            reply,
+        })
+    }
+
+    fn remembered(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
+        let book = self.book.borrow();
+        let remembered = book.get(name).filter(|known| known.actor.connected())?;
+        remembered.used.set(true);
+        Some(remembered.actor.clone())
+    }
+
+    /// Asks the registry, which starts an actor where there is none. `None`: the server stops.
+    async fn find(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
+        let find = Find {
+            name: name.clone(),
+            home: Arbiter::current(),
+        };
+        let actor = Rc::new(self.registry.send(find).await.ok()?);
+        let mut book = self.book.borrow_mut();
+        if book.len() >= REMEMBERED_MAX {
+            book.clear();
+        }
+        let remembered = Remembered {
+            actor: actor.clone(),
+            used: Cell::new(true),
+        };
+        book.insert(name.clone(), remembered);
+        Some(actor)
+    }
+}
+
+/// Forgets the addresses that were not used since the last time, as long as the router exists.
+async fn sweep(book: Weak<Book>) {
+    loop {
+        actix_rt::time::sleep(SWEEP_PAUSE).await;
+        let Some(book) = book.upgrade() else {
+            return;
+        };
+        let mut book = book.borrow_mut();
+        book.retain(|_, remembered| remembered.used.take());
+        shrink_if_sparse(&mut book);
+    }
+}

@@ -1,0 +1,317 @@
+//! Listing resources: the committed rows, and for each resource that is live what its actor knows.
+//!
+//! A row can be older than what an actor knows in two ways: its change is being committed, or it is one
+//! that no row shows (a waiter that was not told its ticket yet, a lock that is reserved). So where the
+//! order or the filter depends on the lock, the live resources are looked through first, by their boards,
+//! then the rows are read, and at last every live resource among both is asked itself. What is not live
+//! cannot have changed since its row was written, except that a lease which was held when the server was
+//! started may have ended: it is asked, too, and becomes live with that. A sleeping resource is as its row
+//! says, but for the end of its lease, which the registry knows.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::lock::command::HolderView;
+use crate::lock::{FencingToken, ResourceName, WallMillis};
+use crate::persistence::messages::List;
+use crate::registry::client::Router;
+use crate::registry::messages::{Locate, Survey, Whereabouts};
+use crate::resource::messages::{Description, Op, Reply};
+use crate::resource::status::Sight;
+use crate::shared::caller::Caller;
+use crate::shared::gate::Closed;
+use crate::store::{ListOrder, ListQuery, ListedResource};
+
+/// How many times a page is read, at most.
+const READ_AGAIN_MAX: usize = 16;
+
+/// One page of resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub resources: Vec<Description>,
+    /// What to ask for `after`; `None`: that is all, or the order knows no next page.
+    pub next: Option<ResourceName>,
+}
+
+/// Looks through what all live and sleeping resources show of themselves. Takes time in proportion to their
+/// number, and memory in proportion to the page.
+pub fn survey<'a>(
+    live: impl Iterator<Item = (&'a ResourceName, Sight)>,
+    query: &ListQuery,
+) -> Vec<ResourceName> {
+    let mut best: BinaryHeap<(u64, &ResourceName)> = BinaryHeap::new();
+    for (name, sight) in live {
+        if !sight.is_wanted(query) || !query.names(name) {
+            continue;
+        }
+        let place = (sight.rank(query.order), name);
+        if best.len() < query.limit {
+            best.push(place);
+        } else if best.peek().is_some_and(|worst| place < *worst) {
+            best.pop();
+            best.push(place);
+        }
+    }
+    best.into_iter().map(|(_, name)| name.clone()).collect()
+}
+
+impl ListQuery {
+    /// Is a resource of this name asked for, as far as its name tells?
+    fn names(&self, name: &ResourceName) -> bool {
+        let past = self.order != ListOrder::Name
+            || self
+                .after
+                .as_deref()
+                .is_none_or(|after| name.as_str() > after);
+        past && name.as_str().starts_with(&self.prefix)
+    }
+}
+
+impl Description {
+    fn sight(&self) -> Sight {
+        Sight {
+            waiting: self.waiting,
+            locked: self.locked,
+            held_since: self.holder.as_ref().map(|h| h.acquired_at),
+        }
+    }
+
+    fn compare(&self, other: &Description, order: ListOrder) -> Ordering {
+        let rank = |listed: &Description| listed.sight().rank(order);
+        rank(self)
+            .cmp(&rank(other))
+            .then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl Router {
+    /// The page that the query asks for.
+    pub async fn page(&self, query: ListQuery) -> Result<Page, Closed> {
+        // After a start the store takes leases for held that have ended since: a page on which some of them
+        // were is read again, now that they have been asked.
+        for _ in 1..READ_AGAIN_MAX {
+            if let (page, false) = self.page_as_stored(query.clone()).await? {
+                return Ok(page);
+            }
+        }
+        Ok(self.page_as_stored(query).await?.0)
+    }
+
+    /// And whether it lacks others because of those that the store wrongly took for held.
+    async fn page_as_stored(&self, mut query: ListQuery) -> Result<(Page, bool), Closed> {
+        let limit = query.limit;
+        // One more than asked for shows whether there is a next page.
+        query.limit += 1;
+        let by_lock = query.held.is_some() || query.order != ListOrder::Name;
+        let seen = match by_lock {
+            true => self.survey(query.clone()).await?,
+            false => Vec::new(),
+        };
+        let rows = self.rows(query.clone()).await?;
+        let is_cut_off = rows.len() == query.limit;
+        let horizon = horizon(&query, &seen, &rows);
+        let mut candidates: BTreeMap<ResourceName, Option<ListedResource>> =
+            seen.into_iter().map(|name| (name, None)).collect();
+        candidates.extend(rows.into_iter().map(|row| (row.name.clone(), Some(row))));
+        if let Some(horizon) = &horizon {
+            candidates.retain(|name, _| name <= horizon);
+        }
+        let mut resources = self.describe_all(candidates).await?;
+        let described = resources.len();
+        resources.retain(|listed| listed.sight().is_wanted(&query));
+        resources.sort_by(|a, b| a.compare(b, query.order));
+        let next = match query.order {
+            ListOrder::Name if resources.len() > limit => {
+                resources.get(limit - 1).map(|last| last.name.clone())
+            }
+            ListOrder::Name => horizon,
+            ListOrder::Waiting | ListOrder::Held => None,
+        };
+        let lacks = is_cut_off && next.is_none() && resources.len() < described.min(limit);
+        resources.truncate(limit);
+        Ok((Page { resources, next }, lacks))
+    }
+
+    async fn survey(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
+        let seen = self.registry.send(Survey(query)).await;
+        seen.map_err(|_| Closed::StoreAway)
+    }
+
+    async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, Closed> {
+        // One time for the read, and one that a store which hangs has until it is given up.
+        let limit = Duration::from_millis(2 * self.shell.settings.store_timeout_ms);
+        match self.persistence.send(List(query)).timeout(limit).await {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(_)) | Err(_) => Err(Closed::StoreAway),
+        }
+    }
+
+    /// Asks every live one of these, and every one that is stored as held; a row stands for the others.
+    async fn describe_all(
+        &self,
+        candidates: BTreeMap<ResourceName, Option<ListedResource>>,
+    ) -> Result<Vec<Description>, Closed> {
+        let names = candidates.keys().cloned().collect();
+        let places = self.registry.send(Locate { names }).await;
+        let places = places.map_err(|_| Closed::StoreAway)?;
+        let asked = candidates
+            .into_iter()
+            .zip(places)
+            .map(|((name, row), place)| self.describe_one(name, row, place));
+        let answers: Result<Vec<Option<Description>>, Closed> =
+            join_all(asked).await.into_iter().collect();
+        Ok(answers?.into_iter().flatten().collect())
+    }
+
+    /// `None`: deleted since it was seen.
+    async fn describe_one(
+        &self,
+        name: ResourceName,
+        row: Option<ListedResource>,
+        place: Whereabouts,
+    ) -> Result<Option<Description>, Closed> {
+        let reply = match (place, &row) {
+            (Whereabouts::Stored, Some(row)) if row.holder.is_none() => {
+                return Ok(Some(row.expiring(None)));
+            }
+            (Whereabouts::Asleep { token, expires_at }, Some(row)) if row.is_held_by(token) => {
+                return Ok(Some(row.expiring(expires_at)));
+            }
+            (Whereabouts::Awake(actor), _) => {
+                match self.send(Rc::new(actor), &Op::Describe, &Caller::NOBODY) {
+                    Some(asked) => asked.await,
+                    None => Box::new(Reply::Moved),
+                }
+            }
+            // Without a row, or with one that was read before its lease began; or held when the server was
+            // started: then only its actor knows whether the lease has ended since.
+            (Whereabouts::Asleep { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
+        };
+        let reply = match *reply {
+            Reply::Moved => self.ask(&name, &Op::Describe, &Caller::NOBODY).await,
+            _ => reply,
+        };
+        match *reply {
+            Reply::Described(description) => Ok(Some(description)),
+            // It alone cannot be read: that must not cost the others their place.
+            Reply::Closed(_) if self.shell.gate.check_answer().is_ok() => {
+                Ok(row.map(|row| row.expiring(None)))
+            }
+            Reply::Closed(closed) => Err(closed),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl ListedResource {
+    fn is_held_by(&self, token: FencingToken) -> bool {
+        self.holder.as_ref().is_some_and(|h| h.token == token)
+    }
+
+    /// With the end of its lease, if it is held, which the row does not say.
+    fn expiring(&self, expires_at: Option<WallMillis>) -> Description {
+        Description {
+            name: self.name.clone(),
+            id: self.id.clone(),
+            timeout: self.timeout,
+            locked: self.holder.is_some(),
+            holder: self.holder.as_ref().map(|holder| HolderView {
+                owner: holder.owner.clone(),
+                acquired_at: holder.acquired_at,
+                expires_at,
+                token: holder.token,
+            }),
+            waiting: self.waiting,
+            selectors: self.selectors,
+        }
+    }
+}
+
+/// By name, only names up to here are known to be all there are: past the end of a list that was cut off
+/// there may be others.
+fn horizon(
+    query: &ListQuery,
+    seen: &[ResourceName],
+    rows: &[ListedResource],
+) -> Option<ResourceName> {
+    if query.order != ListOrder::Name {
+        return None;
+    }
+    let last_seen = (seen.len() == query.limit).then(|| seen.iter().max());
+    let last_row = (rows.len() == query.limit).then(|| rows.last().map(|row| &row.name));
+    let ends = [last_seen.flatten(), last_row.flatten()];
+    ends.into_iter().flatten().min().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(all: &[(&str, usize, Option<u64>)], query: &ListQuery) -> Vec<String> {
+        let sight = |(name, waiting, held_since): &(&str, usize, Option<u64>)| {
+            let sight = Sight {
+                waiting: *waiting,
+                locked: held_since.is_some(),
+                held_since: *held_since,
+            };
+            (ResourceName::parse(name).unwrap(), sight)
+        };
+        let sights: Vec<(ResourceName, Sight)> = all.iter().map(sight).collect();
+        let seen = survey(sights.iter().map(|(name, sight)| (name, *sight)), query);
+        let mut names: Vec<String> = seen.iter().map(ToString::to_string).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_survey_keeps_the_best_of_many() {
+        let all: Vec<(String, usize, Option<u64>)> = (0..500)
+            .map(|n| (format!("r{n:03}"), n, Some(10_000 - n as u64)))
+            .collect();
+        let all: Vec<(&str, usize, Option<u64>)> =
+            all.iter().map(|(n, w, h)| (n.as_str(), *w, *h)).collect();
+        let query = |order| ListQuery {
+            limit: 2,
+            order,
+            ..ListQuery::default()
+        };
+        assert_eq!(ask(&all, &query(ListOrder::Waiting)), ["r498", "r499"]);
+        assert_eq!(ask(&all, &query(ListOrder::Held)), ["r498", "r499"]);
+        assert_eq!(ask(&all, &query(ListOrder::Name)), ["r000", "r001"]);
+    }
+
+    #[test]
+    fn a_survey_goes_by_prefix_by_the_lock_and_past_a_name() {
+        let all = [
+            ("a", 0, None),
+            ("b1", 3, Some(50)),
+            ("b2", 0, None),
+            ("b3", 0, Some(40)),
+        ];
+        let query = ListQuery {
+            prefix: "b".to_owned(),
+            limit: 10,
+            ..ListQuery::default()
+        };
+        assert_eq!(ask(&all, &query), ["b1", "b2", "b3"]);
+        let held = ListQuery {
+            held: Some(true),
+            ..query.clone()
+        };
+        assert_eq!(ask(&all, &held), ["b1", "b3"]);
+        let after = ListQuery {
+            after: Some("b1".to_owned()),
+            ..held
+        };
+        assert_eq!(ask(&all, &after), ["b3"]);
+        let free = ListQuery {
+            held: Some(false),
+            ..query
+        };
+        assert_eq!(ask(&all, &free), ["b2"]);
+    }
+}

@@ -1,0 +1,40 @@
+//! What the registry is asked.
+
+use actix::{Addr, ArbiterHandle, Message};
+
+use crate::lock::{FencingToken, ResourceName, WallMillis};
+use crate::resource::actor::ResourceActor;
+use crate::store::ListQuery;
+
+/// To the registry: where is this resource's actor? Starts one, on the asker's thread, if there is none.
+#[derive(Message)]
+#[rtype(result = "Addr<ResourceActor>")]
+pub struct Find {
+    pub name: ResourceName,
+    pub home: ArbiterHandle,
+}
+
+/// To the registry: which of these have an actor, and which are asleep?
+#[derive(Message)]
+#[rtype(result = "Vec<Whereabouts>")]
+pub struct Locate {
+    pub names: Vec<ResourceName>,
+}
+
+/// Where a resource is.
+pub enum Whereabouts {
+    Awake(Addr<ResourceActor>),
+    /// Held by the lease with this token; `None`: it does not expire.
+    Asleep {
+        token: FencingToken,
+        expires_at: Option<WallMillis>,
+    },
+    /// In the store alone, if at all.
+    Stored,
+}
+
+/// To the registry: the names of live resources that come first in the order of the query and are wanted
+/// by its filter, at most as many as it asks for.
+#[derive(Message)]
+#[rtype(result = "Vec<ResourceName>")]
+pub struct Survey(pub ListQuery);

@@ -1,0 +1,15 @@
+//! Names: where the actor of a resource is, and how a handler reaches it.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `messages` | what the registry is asked |
+//! | `actor` | finds, starts and replaces the actor of a name |
+//! | `dormant` | held resources that nobody has used for a while |
+//! | `client` | the handlers' door: cached addresses, retries of `Moved` |
+//! | `listing` | pages of resources: committed rows overlaid by what live actors know |
+
+pub mod actor;
+pub mod client;
+mod dormant;
+pub mod listing;
+pub mod messages;

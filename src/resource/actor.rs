@@ -1,0 +1,350 @@
+//! One named resource: an actor that owns its lock queue, its data and its timer.
+//!
+//! It feeds the core one command at a time and carries out what follows: rows go to the persistence actor,
+//! answers wait until the rows they rest on are stored, one timer wakes it for the core's next deadline.
+//! When it is idle it retires: it answers whatever still arrives with [`Reply::Moved`] and tells the
+//! registry, so that no message is lost between the two. Where a lease runs meanwhile it leaves a
+//! [`Sleeper`], with which the next actor of its name goes on.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use crate::lock::{Command, LockState, Millis, Now, RequestId, ResourceName, Ticket};
+use crate::persistence::actor::Persistence;
+use crate::persistence::messages::Left;
+use crate::persistence::messages::{Abandon, Committed, Load};
+use crate::registry::actor::Registry;
+use crate::resource::audit::Account;
+use crate::resource::documents::Documents;
+use crate::resource::dormant::Sleeper;
+use crate::resource::live::{Live, Resource};
+use crate::resource::messages::{Call, EndWaits, Reply, Retired, Vanished, VanishedLate};
+use crate::resource::status::Board;
+use crate::shared::cache_budget::Evict;
+use crate::shared::gate::Closed;
+use crate::shared::server_state::Shell;
+use crate::store::{StoreError, StoredResource};
+
+pub(super) enum Stage {
+    Loading(Loading),
+    Live(Box<Live>),
+    /// Takes nothing any more.
+    Retired,
+}
+
+/// What there is to do once the rows are read from the store.
+#[derive(Default)]
+pub(super) struct Loading {
+    calls: Vec<Call>,
+    /// These were told of the lease, perhaps, and are gone.
+    vanished: Vec<RequestId>,
+    /// Of the resource's lease, if it slept.
+    sleeper: Option<Sleeper>,
+    active: Millis,
+}
+
+impl Loading {
+    pub(super) fn vanish(&mut self, request: RequestId) {
+        let before = self.calls.len();
+        self.calls.retain(|call| call.request != request);
+        if self.calls.len() == before {
+            self.vanished.push(request);
+        }
+    }
+}
+
+/// What the registry starts an actor with.
+pub struct Origin {
+    pub name: ResourceName,
+    pub board: Arc<Board>,
+    pub generation: u64,
+    /// Of the store.
+    pub incarnation: u64,
+    /// With which the resource's lease goes on.
+    pub sleeper: Option<Sleeper>,
+    /// When somebody last wanted the resource.
+    pub active: Millis,
+}
+
+pub struct ResourceActor {
+    pub(super) name: ResourceName,
+    pub(super) board: Arc<Board>,
+    pub(super) generation: u64,
+    /// Of the store, when this actor was started. Memory of an earlier one must not be believed.
+    pub(super) incarnation: u64,
+    /// When the message in hand was taken up: one look at the clocks for everything that it sets off.
+    pub(super) now: Now,
+    pub(super) shell: Arc<Shell>,
+    pub(super) registry: Addr<Registry>,
+    pub(super) persistence: Addr<Persistence>,
+    pub(super) stage: Stage,
+}
+
+impl ResourceActor {
+    pub fn new(
+        mut origin: Origin,
+        shell: Arc<Shell>,
+        registry: Addr<Registry>,
+        persistence: Addr<Persistence>,
+    ) -> ResourceActor {
+        let vanished = origin.sleeper.as_mut().map(|s| &mut s.vanished);
+        let loading = Loading {
+            calls: Vec::new(),
+            vanished: vanished.map(std::mem::take).unwrap_or_default(),
+            sleeper: origin.sleeper,
+            active: origin.active,
+        };
+        ResourceActor {
+            name: origin.name,
+            board: origin.board,
+            generation: origin.generation,
+            incarnation: origin.incarnation,
+            now: shell.clock.now(),
+            shell,
+            registry,
+            persistence,
+            stage: Stage::Loading(loading),
+        }
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        result: Result<Option<StoredResource>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.look_at_clocks();
+        let Stage::Loading(loading) = std::mem::replace(&mut self.stage, Stage::Retired) else {
+            return;
+        };
+        let stored = match result {
+            Ok(stored) if self.incarnation == self.shell.incarnation() => stored,
+            Ok(_) => return self.refuse(loading, &Reply::Moved),
+            Err(error) => return self.refuse(loading, &Reply::Closed(closed(&error))),
+        };
+        let mut live = match stored {
+            Some(stored) => self.restore(stored, loading.sleeper),
+            None => Live::new(None, Account::default()),
+        };
+        live.last_active = loading.active;
+        self.stage = Stage::Live(Box::new(live));
+        self.show();
+        self.command(Command::Tick, ctx);
+        for request in loading.vanished {
+            self.command(Command::Vanished { request }, ctx);
+        }
+        for call in loading.calls {
+            self.call(call, ctx);
+        }
+        self.schedule(ctx);
+    }
+
+    /// The resource as it was stored. Its lease goes on as its sleeper says, if it slept.
+    pub(super) fn restore(&self, stored: StoredResource, sleeper: Option<Sleeper>) -> Live {
+        let terms = self.shell.terms();
+        let now = self.now;
+        let leases_from = self.shell.leases_from().min(now.mono);
+        let mut lock = stored.lock;
+        if lock.head == Default::default() {
+            // Never granted: it starts above whatever a deleted resource of its name reached.
+            lock.head.token = self.shell.floor();
+        }
+        let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
+        let core = match &sleeper {
+            Some(sleeper) => LockState::wake(stored.timeout, lock, &terms, now, &sleeper.lease),
+            None => LockState::restore(stored.timeout, lock, &terms, now, leases_from),
+        };
+        let holder = core.holder(&terms, now);
+        let account =
+            Account::restored(holder.as_ref(), waiting.into_iter(), now.mono, &self.shell);
+        let resource = Resource {
+            id: stored.id,
+            core,
+            documents: Documents::new(self.shell.clone(), stored.selectors),
+        };
+        Live::new(Some(resource), account)
+    }
+
+    /// To be called before anything that a message or the timer sets off.
+    pub(super) fn look_at_clocks(&mut self) {
+        self.now = self.shell.clock.now();
+    }
+
+    /// Ends this actor's part: everything that is open gets `reply`, everything that comes gets
+    /// [`Reply::Moved`].
+    pub(super) fn retire(&mut self, reply: &Reply) {
+        match std::mem::replace(&mut self.stage, Stage::Retired) {
+            Stage::Loading(loading) => self.refuse(loading, reply),
+            Stage::Live(mut live) => {
+                live.answer_all(reply);
+                self.board.show_absent();
+                self.shell.metrics.actors.retired.inc();
+                // Its windows close before a successor can start.
+                drop(live);
+                self.leave_registry(None);
+            }
+            Stage::Retired => {}
+        }
+    }
+
+    /// Retires, idle, with nothing open and everything stored. A lease that runs goes on without it.
+    pub(super) fn leave_memory(&mut self) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        let lease = live.resource.as_ref().and_then(|r| r.core.sleep());
+        let (Some(lease), Some(held)) = (lease, live.account.take_held()) else {
+            return self.retire(&Reply::Moved);
+        };
+        // The board goes on showing the lease until the registry shows the sleeper.
+        self.stage = Stage::Retired;
+        self.shell.metrics.actors.retired.inc();
+        self.leave_registry(Some(Sleeper {
+            lease,
+            held,
+            incarnation: self.incarnation,
+            home: Arbiter::current(),
+            vanished: Vec::new(),
+        }));
+    }
+
+    /// The store cannot be read. A lease that slept sleeps on.
+    pub(super) fn refuse(&mut self, loading: Loading, reply: &Reply) {
+        for call in loading.calls {
+            let _ = call.reply.send(Box::new(reply.clone()));
+        }
+        let vanished = loading.vanished;
+        let sleeper = loading.sleeper.map(|sleeper| Sleeper {
+            vanished,
+            ..sleeper
+        });
+        self.leave_registry(sleeper);
+    }
+
+    pub(super) fn leave_registry(&self, sleeper: Option<Sleeper>) {
+        self.registry.do_send(Retired {
+            name: self.name.clone(),
+            generation: self.generation,
+            sleeper,
+        });
+    }
+
+    /// What this actor remembers may be older than what another instance stored.
+    pub(super) fn is_stale(&self) -> bool {
+        self.incarnation != self.shell.incarnation()
+    }
+}
+
+/// What clients are told when the store cannot be read.
+pub(super) fn closed(error: &StoreError) -> Closed {
+    match error {
+        StoreError::Standby => Closed::Standby,
+        _ => Closed::StoreAway,
+    }
+}
+
+impl Actor for ResourceActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let load = Load {
+            name: self.name.clone(),
+        };
+        self.persistence
+            .send(load)
+            .into_actor(self)
+            .map(|result, actor, ctx| {
+                let lost = |e: MailboxError| Err(StoreError::Unavailable(e.to_string()));
+                actor.loaded(result.unwrap_or_else(lost), ctx);
+            })
+            .spawn(ctx);
+    }
+}
+
+impl Handler<Call> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, call: Call, ctx: &mut Self::Context) {
+        self.look_at_clocks();
+        if self.is_stale() {
+            let _ = call.reply.send(Box::new(Reply::Moved));
+            return;
+        }
+        match &mut self.stage {
+            Stage::Loading(loading) => loading.calls.push(call),
+            Stage::Live(_) => {
+                self.call(call, ctx);
+                self.schedule(ctx);
+            }
+            Stage::Retired => {
+                let _ = call.reply.send(Box::new(Reply::Moved));
+            }
+        }
+    }
+}
+
+impl Handler<Vanished> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Vanished, ctx: &mut Self::Context) {
+        self.look_at_clocks();
+        match &mut self.stage {
+            Stage::Loading(loading) => loading.vanish(msg.request),
+            Stage::Live(live) => {
+                live.drop_request(msg.request);
+                self.command(
+                    Command::Vanished {
+                        request: msg.request,
+                    },
+                    ctx,
+                );
+                self.schedule(ctx);
+            }
+            Stage::Retired => self.registry.do_send(VanishedLate {
+                name: self.name.clone(),
+                request: msg.request,
+            }),
+        }
+    }
+}
+
+impl Handler<Committed> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Committed, ctx: &mut Self::Context) {
+        self.look_at_clocks();
+        if !self.is_stale() {
+            self.committed(msg.seq, ctx);
+            self.schedule(ctx);
+        }
+    }
+}
+
+impl Handler<Evict> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Evict, _: &mut Self::Context) {
+        match &mut self.stage {
+            Stage::Live(live) => live.evict(&msg, &self.shell),
+            Stage::Loading(_) | Stage::Retired => self.shell.budget.answered(msg.bytes),
+        }
+    }
+}
+
+impl Handler<Abandon> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Abandon, ctx: &mut Self::Context) {
+        self.retire(&msg.reply);
+        self.persistence.do_send(Left(ctx.address()));
+    }
+}
+
+impl Handler<EndWaits> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: EndWaits, ctx: &mut Self::Context) {
+        self.look_at_clocks();
+        self.end_waits(ctx);
+    }
+}

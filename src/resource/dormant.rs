@@ -1,0 +1,50 @@
+//! What a resource actor leaves behind that retires under a lease.
+
+use std::sync::Arc;
+
+use actix::ArbiterHandle;
+
+use crate::lock::{LeaseMemory, RequestId, WallMillis};
+use crate::resource::status::Sight;
+use crate::shared::server_state::Shell;
+
+/// Counted among the held locks while it exists.
+pub struct HeldLease {
+    pub since: WallMillis,
+    shell: Arc<Shell>,
+}
+
+impl HeldLease {
+    pub fn new(since: WallMillis, shell: Arc<Shell>) -> HeldLease {
+        shell.metrics.locks.holds();
+        HeldLease { since, shell }
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        self.shell.metrics.locks.holds_no_more();
+    }
+}
+
+/// A held resource without an actor.
+pub struct Sleeper {
+    pub lease: LeaseMemory,
+    pub held: HeldLease,
+    /// Of the store. In a later one this counts for nothing.
+    pub incarnation: u64,
+    /// The thread its actor lived on, and will live on when the lease is over.
+    pub home: ArbiterHandle,
+    /// Requests that were told of the lease and whose clients are known to be gone since it fell asleep.
+    pub vanished: Vec<RequestId>,
+}
+
+impl Sleeper {
+    pub fn sight(&self) -> Sight {
+        Sight {
+            waiting: 0,
+            locked: true,
+            held_since: Some(self.held.since),
+        }
+    }
+}

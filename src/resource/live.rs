@@ -1,0 +1,248 @@
+//! What a resource actor has in hand while it works, and the timer that wakes it.
+//!
+//! Neighbours: `requests` takes requests in, `outcome` carries out what the core says.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use actix::WeakAddr;
+use actix::prelude::*;
+
+use crate::lock::{Bearer, Command, FencingToken, LockState, Millis, RequestId, Selector, Ticket};
+use crate::resource::actor::{ResourceActor, Stage};
+use crate::resource::audit::Account;
+use crate::resource::documents::Documents;
+use crate::resource::messages::{Call, Description, Reply};
+use crate::resource::open_requests::{Kind, Open, OpenRequests};
+use crate::shared::cache_budget::Evict;
+use crate::shared::gate::Closed;
+use crate::shared::server_state::Shell;
+use crate::store::ResourceId;
+
+/// A resource that exists.
+pub struct Resource {
+    pub id: ResourceId,
+    pub core: LockState,
+    pub documents: Documents,
+}
+
+/// Wakes its actor at this time, unless it is dropped before.
+///
+/// A task of its own: what an actor's context runs for it is looked at with every message.
+pub(super) struct Timer {
+    at: Millis,
+    task: actix_rt::task::JoinHandle<()>,
+}
+
+impl Timer {
+    fn new(at: Millis, now: Millis, actor: WeakAddr<ResourceActor>) -> Timer {
+        let pause = Duration::from_millis(at.saturating_sub(now));
+        let task = actix_rt::spawn(async move {
+            actix_rt::time::sleep(pause).await;
+            if let Some(actor) = actor.upgrade() {
+                actor.do_send(Woken { at });
+            }
+        });
+        Timer { at, task }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The timer that was set to this time is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Woken {
+    at: Millis,
+}
+
+pub struct Live {
+    /// `None`: no resource of this name exists.
+    pub(super) resource: Option<Resource>,
+    pub(super) open: OpenRequests,
+    pub(super) account: Account,
+    /// Replies that wait for a commit, oldest first.
+    pub(super) unsettled: VecDeque<(u64, RequestId, Box<Reply>)>,
+    /// Documents that are being loaded, each once, and the requests that wait for them.
+    pub(super) reading: HashMap<Selector, Vec<Call>>,
+    /// Requests that waited to read a document which has just been deleted.
+    pub(super) orphans: Vec<RequestId>,
+    /// Number of the last commit sent, and of the last one known to be durable.
+    pub(super) sent: u64,
+    pub(super) committed: u64,
+    pub(super) timer: Option<Timer>,
+    pub(super) last_active: Millis,
+}
+
+/// How long an actor stays whose name turned out not to exist.
+const ABSENT_STAYS_MS: Millis = 1_000;
+
+impl Live {
+    pub fn new(resource: Option<Resource>, account: Account) -> Live {
+        Live {
+            resource,
+            account,
+            open: OpenRequests::default(),
+            unsettled: VecDeque::new(),
+            reading: HashMap::new(),
+            orphans: Vec::new(),
+            sent: 0,
+            committed: 0,
+            timer: None,
+            last_active: 0,
+        }
+    }
+
+    /// The client is gone: nobody is to be answered.
+    pub fn drop_request(&mut self, request: RequestId) {
+        if let Some(open) = self.open.remove(request) {
+            self.unpark(&open);
+        }
+        for calls in self.reading.values_mut() {
+            calls.retain(|call| call.request != request);
+        }
+    }
+
+    pub(super) fn unpark(&mut self, open: &Open) {
+        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind) {
+            self.unpin(selector);
+        }
+    }
+
+    /// A request that waits needs this document no more.
+    pub(super) fn unpin(&mut self, selector: &Selector) {
+        if let Some(resource) = &mut self.resource {
+            resource.documents.unpin(selector, self.committed);
+        }
+    }
+
+    pub fn answer_all(&mut self, reply: &Reply) {
+        for open in self.open.take_all() {
+            let _ = open.reply.send(Box::new(reply.clone()));
+        }
+        for call in self.reading.drain().flat_map(|(_, calls)| calls) {
+            let _ = call.reply.send(Box::new(reply.clone()));
+        }
+        self.unsettled.clear();
+    }
+
+    pub fn evict(&mut self, evict: &Evict, shell: &Shell) {
+        match &mut self.resource {
+            Some(resource) => resource.documents.evict(evict, self.committed),
+            None => shell.budget.answered(evict.bytes),
+        }
+    }
+
+    /// Whether somebody looked through a window on its data since this was asked last.
+    fn is_looked_at(&self) -> bool {
+        let resource = self.resource.as_ref();
+        resource.is_some_and(|resource| resource.documents.take_looked())
+    }
+
+    /// When this actor may retire, if it is idle: its lock is free, or held by somebody who is quiet.
+    pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
+        let busy = !self.open.is_empty() || !self.unsettled.is_empty() || !self.reading.is_empty();
+        match &self.resource {
+            _ if busy || self.sent != self.committed => None,
+            None => Some(self.last_active + retire_ms.min(ABSENT_STAYS_MS)),
+            Some(resource) if resource.core.is_idle() || resource.core.can_sleep() => {
+                Some(self.last_active + retire_ms)
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+impl Resource {
+    pub(super) fn describe(&self, name: &crate::lock::ResourceName, shell: &Shell) -> Description {
+        Description {
+            name: name.clone(),
+            id: self.id.clone(),
+            timeout: self.core.timeout(),
+            locked: self.core.is_locked(),
+            holder: self.core.holder(&shell.terms(), shell.clock.now()),
+            waiting: self.core.waiting(),
+            selectors: self.documents.total(),
+        }
+    }
+
+    /// The fencing token of the lease, if this is its holder.
+    pub(super) fn token_of(&self, bearer: Bearer) -> Option<FencingToken> {
+        match bearer {
+            Bearer::Ticket(ticket) => self.core.token_of(ticket),
+            Bearer::Nobody | Bearer::Stranger => None,
+        }
+    }
+
+    pub(super) fn live_ticket(&self, bearer: Bearer) -> Option<Ticket> {
+        match bearer {
+            Bearer::Ticket(ticket) if self.core.is_live(ticket) => Some(ticket),
+            _ => None,
+        }
+    }
+}
+
+impl ResourceActor {
+    pub(super) fn live(&mut self) -> Option<&mut Live> {
+        match &mut self.stage {
+            Stage::Live(live) => Some(live),
+            Stage::Loading(_) | Stage::Retired => None,
+        }
+    }
+
+    pub(super) fn resource(&mut self) -> Option<&mut Resource> {
+        self.live()?.resource.as_mut()
+    }
+
+    /// Sees to it that the actor wakes up for the core's next deadline, or to retire. A timer that fires
+    /// too early does no harm, so one that is early enough is left alone.
+    pub(super) fn schedule(&mut self, ctx: &mut Context<Self>) {
+        let now = self.now.mono;
+        let retire_ms = self.shell.settings.retire_ms;
+        let Some(live) = self.live() else {
+            return;
+        };
+        let deadline = live.resource.as_ref().and_then(|r| r.core.deadline());
+        let Some(at) = deadline.into_iter().chain(live.retire_at(retire_ms)).min() else {
+            return;
+        };
+        if live.timer.as_ref().is_none_or(|timer| timer.at > at) {
+            live.timer = Some(Timer::new(at, now, ctx.address().downgrade()));
+        }
+    }
+
+    /// `at`: when this was to happen.
+    fn woken(&mut self, at: Millis, ctx: &mut Context<Self>) {
+        self.look_at_clocks();
+        if let Some(live) = self.live() {
+            // One that was replaced may have sent this before.
+            live.timer.take_if(|timer| timer.at == at);
+        }
+        if self.is_stale() {
+            return self.retire(&Reply::Closed(Closed::StoreAway));
+        }
+        self.command(Command::Tick, ctx);
+        let now = self.now.mono;
+        let retire_ms = self.shell.settings.retire_ms;
+        let retire_at = self.live().and_then(|live| live.retire_at(retire_ms));
+        if retire_at.is_some_and(|at| at <= now) {
+            match self.live().filter(|live| live.is_looked_at()) {
+                Some(live) => live.last_active = now,
+                None => return self.leave_memory(),
+            }
+        }
+        self.schedule(ctx);
+    }
+}
+
+impl Handler<Woken> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, msg: Woken, ctx: &mut Self::Context) {
+        self.woken(msg.at, ctx);
+    }
+}

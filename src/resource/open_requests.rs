@@ -1,0 +1,148 @@
+//! The requests of one resource that are not answered yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::lock::{Bearer, Millis, Owner, RequestId, Selector};
+use crate::resource::messages::Reply;
+use crate::shared::caller::Caller;
+use crate::shared::server_state::Shell;
+
+/// What an open request is about, as far as its answer needs it.
+pub(super) enum Kind {
+    Plain,
+    Get(Selector),
+    /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
+    GetAbsent(Bearer),
+    Write(Selector, Bytes),
+    /// A write of a selector for which there is no room: refused whatever the lock says.
+    WriteBeyond,
+    DeleteSelector(Selector),
+    Delete,
+    /// Why.
+    Force(Owner),
+}
+
+pub(super) struct Open {
+    pub(super) reply: oneshot::Sender<Box<Reply>>,
+    pub(super) kind: Kind,
+    pub(super) caller: Caller,
+    /// When it arrived.
+    pub(super) since: Millis,
+    /// While it waits for the lock.
+    pub(super) permit: Option<WaiterPermit>,
+}
+
+/// One of the `MAX_WAITERS` places; given back when dropped.
+pub(super) struct WaiterPermit(pub(super) Arc<Shell>);
+
+impl Drop for WaiterPermit {
+    fn drop(&mut self) {
+        self.0.remove_waiter();
+    }
+}
+
+/// Open requests by their numbers. Most resources have one at a time, which needs no tree.
+#[derive(Default)]
+pub(super) struct OpenRequests {
+    /// As long as there is only one it is here; then in any order with those in `more`.
+    one: Option<(RequestId, Box<Open>)>,
+    /// Boxed, since a tree keeps its first leaf, with room for eleven, when it is empty again.
+    more: BTreeMap<RequestId, Box<Open>>,
+}
+
+impl OpenRequests {
+    pub fn is_empty(&self) -> bool {
+        self.one.is_none() && self.more.is_empty()
+    }
+
+    /// A number is used once, so there is nothing to replace.
+    pub fn insert(&mut self, request: RequestId, open: Box<Open>) {
+        if self.is_empty() {
+            self.one = Some((request, open));
+        } else {
+            self.more.insert(request, open);
+        }
+    }
+
+    pub fn get(&self, request: RequestId) -> Option<&Open> {
+        match &self.one {
+            Some((one, open)) if *one == request => Some(open),
+            _ => self.more.get(&request).map(Box::as_ref),
+        }
+    }
+
+    pub fn get_mut(&mut self, request: RequestId) -> Option<&mut Open> {
+        match &mut self.one {
+            Some((one, open)) if *one == request => Some(open),
+            _ => self.more.get_mut(&request).map(Box::as_mut),
+        }
+    }
+
+    pub fn remove(&mut self, request: RequestId) -> Option<Box<Open>> {
+        match self.one.take_if(|(one, _)| *one == request) {
+            Some((_, open)) => Some(open),
+            None => self.more.remove(&request),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (RequestId, &Open)> {
+        let more = self.more.iter().map(|(request, open)| (*request, &**open));
+        let one = self.one.iter().map(|(request, open)| (*request, &**open));
+        one.chain(more)
+    }
+
+    /// Empties it.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Box<Open>> + use<> {
+        let OpenRequests { one, more } = std::mem::take(self);
+        one.map(|(_, open)| open)
+            .into_iter()
+            .chain(more.into_values())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(since: Millis) -> Box<Open> {
+        Box::new(Open {
+            reply: oneshot::channel().0,
+            kind: Kind::Plain,
+            caller: Caller::NOBODY,
+            since,
+            permit: None,
+        })
+    }
+
+    fn numbers(requests: &OpenRequests) -> Vec<RequestId> {
+        let mut numbers: Vec<_> = requests.iter().map(|(request, _)| request).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    #[test]
+    fn each_request_is_found_wherever_it_is_kept() {
+        let mut requests = OpenRequests::default();
+        assert!(requests.is_empty());
+        // The one that is kept aside is neither the lowest nor the highest.
+        for request in [7, 3, 9] {
+            requests.insert(request, open(request));
+        }
+        assert_eq!(numbers(&requests), [3, 7, 9]);
+        for request in [3, 7, 9] {
+            assert_eq!(requests.get(request).unwrap().since, request);
+            requests.get_mut(request).unwrap().since += 10;
+        }
+        assert_eq!(requests.remove(7).unwrap().since, 17);
+        assert!(requests.remove(7).is_none() && requests.get(7).is_none());
+        requests.insert(5, open(5));
+        assert_eq!(numbers(&requests), [3, 5, 9]);
+        assert_eq!(requests.remove(3).unwrap().since, 13);
+        assert_eq!(requests.take_all().count(), 2);
+        assert!(requests.is_empty() && requests.get_mut(9).is_none());
+    }
+}

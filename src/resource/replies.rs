@@ -1,0 +1,262 @@
+//! The core's outcome carried out: rows to the store, replies once everything they rest on is durable.
+
+use actix::prelude::*;
+
+use crate::lock::{Answer, Bearer, Command, Outcome, RequestId, Selector};
+use crate::persistence::messages::CommitsWait;
+use crate::persistence::queue::Commit;
+use crate::resource::actor::ResourceActor;
+use crate::resource::messages::Reply;
+use crate::resource::open_requests::{Kind, Open};
+use crate::shared::audit_log::Kind as Happened;
+use crate::store::Snapshot;
+
+impl ResourceActor {
+    /// Applies a command that nobody in particular is answered for.
+    pub(super) fn command(&mut self, command: Command, ctx: &mut Context<Self>) {
+        if let Some(outcome) = self.apply(command) {
+            self.settle(outcome, ctx);
+        }
+    }
+
+    pub(super) fn apply(&mut self, command: Command) -> Option<Outcome> {
+        let (terms, now) = (self.shell.terms(), self.now);
+        let resource = self.resource()?;
+        Some(resource.core.apply(&terms, now, command))
+    }
+
+    /// Turns the core's outcome into rows and replies.
+    pub(super) fn settle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
+        if outcome.is_empty() {
+            // As after most deliveries. A reservation may have ended all the same.
+            return self.show();
+        }
+        self.report(&outcome);
+        let name = self.name.clone();
+        let Some(id) = self.resource().map(|resource| resource.id.clone()) else {
+            return;
+        };
+        let mut snapshot = Snapshot::empty(name, id);
+        for change in outcome.changes {
+            snapshot.change(change);
+        }
+        let mut replies = Vec::with_capacity(outcome.answers.len());
+        for (request, answer) in outcome.answers {
+            if let Some(reply) = self.reply_to(request, answer, &mut snapshot, ctx) {
+                replies.push((request, Box::new(reply)));
+            }
+        }
+        let orphans = self.take_orphans();
+        let gone = |request: &RequestId| (*request, Box::new(Reply::NoSelector(None)));
+        replies.extend(orphans.iter().map(gone));
+        self.store(snapshot, replies, ctx);
+        for request in orphans {
+            self.command(Command::Vanished { request }, ctx);
+        }
+    }
+
+    /// Requests whose document was deleted while they waited; they wait no more.
+    pub(super) fn take_orphans(&mut self) -> Vec<RequestId> {
+        let Some(live) = self.live() else {
+            return Vec::new();
+        };
+        let orphans = std::mem::take(&mut live.orphans);
+        for request in &orphans {
+            if let Some(mut open) = live.open.remove(*request) {
+                live.unpark(&open);
+                open.permit = None;
+                open.kind = Kind::GetAbsent(Bearer::Nobody);
+                live.open.insert(*request, open);
+            }
+        }
+        orphans
+    }
+
+    /// The reply to one request, with the changes to data that it allows.
+    pub(super) fn reply_to(
+        &mut self,
+        request: RequestId,
+        answer: Answer,
+        snapshot: &mut Snapshot,
+        ctx: &mut Context<Self>,
+    ) -> Option<Reply> {
+        let live = self.live()?;
+        let open = live.open.get_mut(request)?;
+        let kind = std::mem::replace(&mut open.kind, Kind::Plain);
+        let pinned = match (open.permit.take(), &kind) {
+            (Some(_), Kind::Get(selector)) => Some(selector.clone()),
+            _ => None,
+        };
+        let commit = live.sent + 1;
+        let resource = live.resource.as_mut()?;
+        if let (Kind::Write(selector, _) | Kind::DeleteSelector(selector), Answer::Writable { .. }) =
+            (&kind, &answer)
+            && live.reading.contains_key(selector)
+        {
+            resource.documents.overtake(selector);
+        }
+        let reply = match (kind, answer) {
+            (Kind::Write(selector, json), Answer::Writable { token }) => {
+                let me = ctx.address().downgrade();
+                let caller = open.caller.clone();
+                let row = resource.documents.write(&selector, json, commit, me);
+                snapshot.document(selector.clone(), Some(row));
+                self.report_change(Happened::Written, &caller, token, Some(&selector));
+                Reply::Written { token }
+            }
+            (Kind::DeleteSelector(selector), Answer::Writable { token }) => {
+                let caller = open.caller.clone();
+                resource.documents.delete(&selector, commit);
+                snapshot.document(selector.clone(), None);
+                self.end_gets_of(&selector);
+                self.report_change(Happened::SelectorDeleted, &caller, token, Some(&selector));
+                Reply::Deleted { token }
+            }
+            (Kind::Delete, Answer::Deletable) => {
+                let caller = open.caller.clone();
+                let token = resource.core.token();
+                snapshot.remove(token);
+                live.resource = None;
+                self.shell.raise_floor(token);
+                self.report_end_by_deletion();
+                self.report_change(Happened::Deleted, &caller, Some(token), None);
+                Reply::Deleted { token: None }
+            }
+            (Kind::GetAbsent(bearer), _) => Reply::NoSelector(resource.token_of(bearer)),
+            (Kind::WriteBeyond, _) => Reply::TooManySelectors,
+            (_, Answer::Gone) => Reply::NoResource,
+            (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
+            (Kind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
+                answer,
+                document: resource.documents.get(&selector, &resource.id),
+            },
+            (Kind::Get(_), answer @ Answer::Queued { .. }) => Reply::Locked {
+                answer,
+                document: None,
+            },
+            (_, answer) => Reply::Lock(answer),
+        };
+        // Only now: it may leave memory with that.
+        if let (Some(selector), Some(live)) = (pinned, self.live()) {
+            live.unpin(&selector);
+        }
+        Some(reply)
+    }
+
+    /// Requests that wait to read a document that was deleted: there is nothing to wait for any more.
+    pub(super) fn end_gets_of(&mut self, selector: &Selector) {
+        let waits_unwritten = self.shell.terms().rules.get_locks_unwritten;
+        let Some(live) = self.live() else {
+            return;
+        };
+        if waits_unwritten {
+            return;
+        }
+        let waits = |open: &Open| open.permit.is_some();
+        let orphans = live
+            .open
+            .iter()
+            .filter(|(_, open)| waits(open) && matches!(&open.kind, Kind::Get(s) if s == selector));
+        live.orphans = orphans.map(|(request, _)| request).collect();
+    }
+
+    /// Sends rows to the store and holds the replies back until they are durable, together with
+    /// everything they rest on.
+    pub(super) fn store(
+        &mut self,
+        snapshot: Snapshot,
+        replies: Vec<(RequestId, Box<Reply>)>,
+        ctx: &mut Context<Self>,
+    ) {
+        let changes = !snapshot.is_empty();
+        let inline = changes && self.shell.store.commit_inline(&snapshot);
+        self.show();
+        let incarnation = self.incarnation;
+        let Some(live) = self.live() else {
+            return;
+        };
+        let send = changes && !inline;
+        if changes {
+            live.sent += 1;
+        }
+        let seq = live.sent;
+        if inline {
+            live.committed = seq;
+            if let Some(resource) = &mut live.resource {
+                resource.documents.give_back(seq);
+            }
+            self.shell.metrics.locks.stored_inline();
+        }
+        self.hold_or_deliver(replies, ctx);
+        if send {
+            let rests = self.shell.commits.push(Commit {
+                actor: ctx.address(),
+                incarnation,
+                seq,
+                snapshot,
+            });
+            if rests {
+                self.persistence.do_send(CommitsWait);
+            }
+        }
+    }
+
+    /// Replies leave when everything that was sent to the store is durable.
+    pub(super) fn hold_or_deliver(
+        &mut self,
+        replies: Vec<(RequestId, Box<Reply>)>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        let seq = live.sent;
+        if live.committed < seq {
+            let waiting = replies.into_iter().map(|(id, reply)| (seq, id, reply));
+            live.unsettled.extend(waiting);
+            return;
+        }
+        for (request, reply) in replies {
+            self.deliver(request, reply, ctx);
+        }
+    }
+
+    pub(super) fn committed(&mut self, seq: u64, ctx: &mut Context<Self>) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        live.committed = live.committed.max(seq);
+        if let Some(resource) = &mut live.resource {
+            resource.documents.give_back(live.committed);
+        }
+        while let Some(live) = self.live() {
+            let ready = live.unsettled.front().is_some_and(|(at, ..)| *at <= seq);
+            let Some((_, request, reply)) = ready.then(|| live.unsettled.pop_front()).flatten()
+            else {
+                break;
+            };
+            self.deliver(request, reply, ctx);
+        }
+    }
+
+    /// Hands a reply to whoever waits for it, and tells the core that it went out.
+    pub(super) fn deliver(
+        &mut self,
+        request: RequestId,
+        reply: Box<Reply>,
+        ctx: &mut Context<Self>,
+    ) {
+        let tracked = match &*reply {
+            Reply::Lock(answer) | Reply::Locked { answer, .. } => answer.is_tracked(),
+            Reply::Written { .. } | Reply::Deleted { .. } => true,
+            _ => false,
+        };
+        let Some(open) = self.live().and_then(|live| live.open.remove(request)) else {
+            return;
+        };
+        // Where nobody takes it, `Vanished` is already on its way.
+        if open.reply.send(reply).is_ok() && tracked {
+            self.command(Command::Delivered { request }, ctx);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! One log line for each change of state: which resource, whose, by whom. The only place that writes them.
+//!
+//! A line is written when the change is decided; its client is answered once the change is durable, so a
+//! store that fails in between is logged after it. Never a ticket, never a key: an [`Event`] has no room
+//! for one. So that a busy server does not drown in its own log, at most [`LINES_PER_SECOND`] lines leave
+//! per second; the rest is counted, and said once a second. A force-unlock is always written.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use log::Level;
+
+use crate::lock::{FencingToken, Millis, Owner, ResourceName, Selector};
+use crate::metrics::striped::Striped;
+use crate::shared::caller::Caller;
+
+/// How many lines may leave in one second.
+pub const LINES_PER_SECOND: u32 = 200;
+/// What `RUST_LOG` names these lines by, as in `RUST_LOG=info,events=off`.
+pub const TARGET: &str = "events";
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Created,
+    Deleted,
+    Queued,
+    Granted,
+    Released,
+    Expired,
+    ForcedOff,
+    TakenBack,
+    WaiterDropped,
+    Written,
+    SelectorDeleted,
+}
+
+/// In the order of the variants.
+const NAMES: [&str; 11] = [
+    "created",
+    "deleted",
+    "queued",
+    "granted",
+    "released",
+    "expired",
+    "forced_off",
+    "taken_back",
+    "waiter_dropped",
+    "written",
+    "selector_deleted",
+];
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+
+    fn level(self) -> Level {
+        match self {
+            Kind::ForcedOff => Level::Warn,
+            _ => Level::Info,
+        }
+    }
+}
+
+/// What else there is to say.
+#[derive(Clone, Copy, Debug)]
+pub enum Detail<'a> {
+    Nothing,
+    /// Place in the queue, 1 is next.
+    Position(usize),
+    /// How long the ticket waited for its lease.
+    Waited(Millis),
+    /// How long the lease lasted.
+    Held(Millis),
+    Selector(&'a Selector),
+    /// How long the lease had lasted, and why it was ended.
+    Forced(Millis, Option<&'a Owner>),
+}
+
+/// One change of one resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    pub kind: Kind,
+    pub resource: &'a ResourceName,
+    pub owner: Option<&'a Owner>,
+    pub token: Option<FencingToken>,
+    /// Whose request did it; `None`: time did, or the client is gone.
+    pub caller: Option<&'a Caller>,
+    pub detail: Detail<'a>,
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Names are quoted and escaped as Rust strings, so that one cannot forge the rest of a line.
+        write!(f, "{} resource={:?}", self.kind.name(), self.resource)?;
+        match self.owner {
+            Some(owner) => write!(f, " owner={owner:?}")?,
+            None => f.write_str(" owner=-")?,
+        }
+        match self.token {
+            Some(token) => write!(f, " token={token}")?,
+            None => f.write_str(" token=-")?,
+        }
+        match self.caller.and_then(|caller| caller.address) {
+            Some(address) => write!(f, " client={address}")?,
+            None => f.write_str(" client=-")?,
+        }
+        match self.caller {
+            Some(caller) => write!(f, " request={}", caller.tag)?,
+            None => f.write_str(" request=-")?,
+        }
+        let time = |ms: Millis| humantime::format_duration(Duration::from_millis(ms));
+        match self.detail {
+            Detail::Nothing => Ok(()),
+            Detail::Position(position) => write!(f, " position={position}"),
+            Detail::Waited(ms) => write!(f, " waited_ms={ms}"),
+            Detail::Held(ms) => write!(f, " held_ms={ms}"),
+            Detail::Selector(selector) => write!(f, " selector={selector:?}"),
+            Detail::Forced(ms, reason) => {
+                write!(f, " held_ms={ms} held=\"{}\"", time(ms))?;
+                match reason {
+                    Some(reason) => write!(f, " reason={reason:?}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Writes events, and counts those there was no room for.
+#[derive(Default)]
+pub struct EventLog {
+    second: AtomicU64,
+    written: AtomicU32,
+    /// By thread: a busy server counts here with nearly every step.
+    hidden: Striped<[AtomicU64; NAMES.len()]>,
+}
+
+impl EventLog {
+    /// Writes the event, or counts it. `now`: on the monotonic clock.
+    pub fn write(&self, now: Millis, event: &Event<'_>) {
+        let level = event.kind.level();
+        if !log::log_enabled!(target: TARGET, level) {
+            return;
+        }
+        if event.kind == Kind::ForcedOff || self.has_room(now) {
+            log::log!(target: TARGET, level, "{event}");
+        } else {
+            self.hide(event.kind, 1);
+        }
+    }
+
+    fn hide(&self, kind: Kind, count: u64) {
+        self.hidden.mine()[kind as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn has_room(&self, now: Millis) -> bool {
+        let second = now / 1000;
+        let seen = self.second.load(Ordering::Relaxed);
+        let turned = seen != second
+            && self
+                .second
+                .compare_exchange(seen, second, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if turned {
+            self.written.store(0, Ordering::Relaxed);
+        }
+        self.written.load(Ordering::Relaxed) < LINES_PER_SECOND
+            && self.written.fetch_add(1, Ordering::Relaxed) < LINES_PER_SECOND
+    }
+
+    /// How many events of which kind were not written since the last call, in words; `None`: all were.
+    pub fn take_hidden(&self) -> Option<String> {
+        let take = |at: usize| -> u64 {
+            let counts = self.hidden.all();
+            counts
+                .map(|counts| counts[at].swap(0, Ordering::Relaxed))
+                .sum()
+        };
+        let counts: Vec<String> = NAMES
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (take(at), name))
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, name)| format!("{name}={n}"))
+            .collect();
+        (!counts.is_empty()).then(|| counts.join(" "))
+    }
+
+    /// To be called about once a second, and at the end.
+    pub fn summarise(&self) {
+        if let Some(counts) = self.take_hidden() {
+            log::info!(target: TARGET, "not_shown {counts}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::caller::RequestTag;
+
+    #[test]
+    fn a_line_says_what_whose_and_by_whom_and_cannot_be_forged() {
+        let resource = ResourceName::parse("a\" token=9").unwrap();
+        let owner = Owner::parse("sync worker").unwrap();
+        let caller = Caller {
+            address: Some("10.0.0.7".parse().unwrap()),
+            tag: RequestTag::parse(b"r-1").unwrap(),
+        };
+        let event = Event {
+            kind: Kind::Granted,
+            resource: &resource,
+            owner: Some(&owner),
+            token: Some(FencingToken(3)),
+            caller: Some(&caller),
+            detail: Detail::Waited(12),
+        };
+        assert_eq!(
+            event.to_string(),
+            r#"granted resource="a\" token=9" owner="sync worker" token=3 client=10.0.0.7 request=r-1 waited_ms=12"#
+        );
+        let forced = Event {
+            kind: Kind::ForcedOff,
+            caller: None,
+            detail: Detail::Forced(61_000, Some(&owner)),
+            ..event
+        };
+        assert_eq!(
+            forced.to_string(),
+            r#"forced_off resource="a\" token=9" owner="sync worker" token=3 client=- request=- held_ms=61000 held="1m 1s" reason="sync worker""#
+        );
+    }
+
+    #[test]
+    fn each_kind_has_the_name_of_its_place() {
+        assert_eq!(Kind::Created.name(), "created");
+        assert_eq!(Kind::ForcedOff.name(), "forced_off");
+        assert_eq!(Kind::SelectorDeleted.name(), "selector_deleted");
+    }
+
+    #[test]
+    fn a_second_has_room_for_so_many_lines_and_the_next_one_again() {
+        let log = EventLog::default();
+        let room = |at| (0..1000).filter(|_| log.has_room(at)).count();
+        assert_eq!(room(5_000), LINES_PER_SECOND as usize);
+        assert_eq!(room(5_999), 0);
+        assert_eq!(room(6_000), LINES_PER_SECOND as usize);
+    }
+
+    #[test]
+    fn what_was_not_shown_is_said_once() {
+        let log = EventLog::default();
+        log.hide(Kind::Granted, 3);
+        log.hide(Kind::Released, 2);
+        assert_eq!(log.take_hidden().as_deref(), Some("granted=3 released=2"));
+        assert_eq!(log.take_hidden(), None);
+    }
+}

@@ -1,0 +1,15 @@
+//! What handlers and actors share, whichever resource they work for.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `server_state` | settings, clock, counters: one for each server |
+//! | `gate` | whether this instance may answer at all |
+//! | `cache_budget` | how much data all resources together keep in memory |
+//! | `audit_log` | one log line per change of state, within limits |
+//! | `caller` | who sent a request, for those lines |
+
+pub mod audit_log;
+pub mod cache_budget;
+pub mod caller;
+pub mod gate;
+pub mod server_state;

@@ -1,0 +1,237 @@
+//! What the actors and the HTTP workers share: settings, clock, gate, counters.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
+use crate::metrics::{self, Metrics};
+use crate::persistence::queue::CommitQueue;
+use crate::shared::audit_log::EventLog;
+use crate::shared::cache_budget::DataBudget;
+use crate::shared::gate::{Closed, Gate};
+use crate::store::Store;
+
+/// Reads the two clocks. The monotonic one starts near zero with the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock {
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Clock {
+    pub fn mono(&self) -> Millis {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    pub fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        Now {
+            mono: self.mono(),
+            wall: wall.map_or(0, |since| since.as_millis() as u64),
+        }
+    }
+}
+
+/// How the shell behaves, besides the core's [`Terms`].
+#[derive(Clone, Debug)]
+pub struct ShellSettings {
+    /// `None`: what the store has recorded, else the default.
+    pub compatibility: Option<Profile>,
+    pub limits: Limits,
+    /// How long GET `lock=1` and lock wait when the request does not say.
+    pub wait_ms: Millis,
+    /// Bounds a commit, a load, and each attempt to open the store.
+    pub store_timeout_ms: Millis,
+    /// Open requests that wait for a lock, in all.
+    pub waiters_max: usize,
+    /// Documents per resource.
+    pub selectors_max: usize,
+    /// Bytes of JSON that all actors together keep in memory.
+    pub data_cache_bytes: usize,
+    /// How long an actor stays that is idle and unwatched, its lock free or held by somebody who is quiet.
+    pub retire_ms: Millis,
+}
+
+/// One per server; every actor and worker has an `Arc` of it.
+pub struct Shell {
+    pub settings: ShellSettings,
+    pub clock: Clock,
+    pub gate: Gate,
+    pub store: Arc<dyn Store>,
+    pub budget: DataBudget,
+    pub commits: CommitQueue,
+    pub metrics: Metrics,
+    pub events: EventLog,
+    php: AtomicBool,
+    requests: AtomicU64,
+    waiters: AtomicUsize,
+    /// One count per worker, so that workers do not fight over a cache line.
+    in_flight: Mutex<Vec<Arc<AtomicUsize>>>,
+    floor: AtomicU64,
+    leases_from: AtomicU64,
+    incarnation: AtomicU64,
+}
+
+impl Shell {
+    pub fn new(settings: ShellSettings, store: Arc<dyn Store>) -> Shell {
+        Shell {
+            budget: DataBudget::new(settings.data_cache_bytes),
+            php: AtomicBool::new(settings.compatibility == Some(Profile::Php)),
+            settings,
+            commits: CommitQueue::default(),
+            metrics: Metrics::new(store.kind()),
+            events: EventLog::default(),
+            clock: Clock::default(),
+            gate: Gate::default(),
+            store,
+            requests: AtomicU64::new(1),
+            waiters: AtomicUsize::new(0),
+            in_flight: Mutex::default(),
+            floor: AtomicU64::new(0),
+            leases_from: AtomicU64::new(0),
+            incarnation: AtomicU64::new(0),
+        }
+    }
+
+    /// The profile in force. It can change only while the gate is closed.
+    pub fn profile(&self) -> Profile {
+        if self.php.load(Ordering::Acquire) {
+            Profile::Php
+        } else {
+            Profile::Default
+        }
+    }
+
+    /// What the core is given besides time and command.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            rules: self.profile().rules(),
+            limits: self.settings.limits,
+        }
+    }
+
+    /// The store was opened and had this profile recorded; it counts unless the settings say otherwise.
+    pub fn use_recorded_profile(&self, recorded: Option<Profile>) {
+        if self.settings.compatibility.is_some() {
+            return;
+        }
+        let profile = recorded.unwrap_or_default();
+        if profile == Profile::Php && self.profile() != Profile::Php {
+            log::warn!(
+                "COMPATIBILITY is not set and the database was written by the PHP server: the profile \
+                 is php. Resource timeouts are waits and leases do not expire unless a ttl is given; set \
+                 COMPATIBILITY=default when no client leans on that any more"
+            );
+        }
+        self.php.store(profile == Profile::Php, Ordering::Release);
+    }
+
+    /// Numbers that no other request of this process has: this one and the `count - 1` after it.
+    pub fn next_requests(&self, count: u64) -> RequestId {
+        self.requests.fetch_add(count, Ordering::Relaxed)
+    }
+
+    /// A ticket from a cryptographic generator that the operating system seeds.
+    pub fn fresh_ticket(&self) -> Ticket {
+        Ticket::from_bits(rand::random())
+    }
+
+    /// Counts one more waiting request, or refuses because there are `waiters_max` already.
+    pub fn add_waiter(&self) -> bool {
+        let max = self.settings.waiters_max;
+        let added = self
+            .waiters
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < max).then_some(n + 1)
+            });
+        added.is_ok()
+    }
+
+    pub fn remove_waiter(&self) {
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Open requests that wait for a lock.
+    pub fn waiters(&self) -> usize {
+        self.waiters.load(Ordering::Relaxed)
+    }
+
+    /// Everything there is to say in numbers, in Prometheus' text form.
+    ///
+    /// # Errors
+    /// As [`Metrics::render`].
+    pub fn render_metrics(&self) -> Result<String, prometheus::Error> {
+        let ready = self.gate.check_ready();
+        self.metrics.render(&metrics::Now {
+            waiters: self.waiters(),
+            waiters_max: self.settings.waiters_max,
+            data_cache_bytes: self.budget.used(),
+            data_cache_bytes_max: self.settings.data_cache_bytes,
+            unsettled: self.store.unsettled(),
+            ready: ready.is_ok(),
+            standby: ready == Err(Closed::Standby),
+            incarnation: self.incarnation(),
+        })
+    }
+
+    /// A new worker's count of requests that wait for a reply.
+    pub fn count_in_flight(&self) -> Arc<AtomicUsize> {
+        let count = Arc::new(AtomicUsize::new(0));
+        let mut counts = self
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        counts.push(count.clone());
+        count
+    }
+
+    /// Requests of all workers that wait for a reply.
+    pub fn in_flight(&self) -> usize {
+        let counts = self
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        counts
+            .iter()
+            .map(|count| count.load(Ordering::Acquire))
+            .sum()
+    }
+
+    /// The highest fencing token that any deleted resource reached.
+    pub fn floor(&self) -> FencingToken {
+        FencingToken(self.floor.load(Ordering::Acquire))
+    }
+
+    pub fn raise_floor(&self, token: FencingToken) {
+        self.floor.fetch_max(token.0, Ordering::AcqRel);
+    }
+
+    /// From when on a lease that is read from the store gets its TTL anew: the last instant at which an
+    /// actor, and with it the true expiry of its lease, may have been lost.
+    pub fn leases_from(&self) -> Millis {
+        self.leases_from.load(Ordering::Acquire)
+    }
+
+    pub fn restart_leases(&self) {
+        self.leases_from
+            .fetch_max(self.clock.mono(), Ordering::AcqRel);
+    }
+
+    /// Grows whenever the store was in doubt: actors of an earlier incarnation must not be believed.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Acquire)
+    }
+
+    pub fn next_incarnation(&self) {
+        self.incarnation.fetch_add(1, Ordering::AcqRel);
+        self.restart_leases();
+    }
+}

@@ -1,0 +1,231 @@
+//! Making the tables the PHP server's again, so that it can take over and a later adoption starts afresh.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::adopt::{self, Statements};
+use super::selectors;
+use crate::store::StoreError;
+use crate::store::mysql::error::Fault;
+use crate::store::mysql::schema::{self, OWN_TABLES, ServerRow, Step};
+use crate::store::mysql::session::{Columns, Session, value};
+use crate::store::mysql::sql::Sql;
+
+/// What [`crate::store::mysql::revert_to_php`] did, or why it did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevertReport {
+    /// Resources that the PHP server now finds.
+    pub resources: u64,
+    /// Documents that the PHP server now finds.
+    pub documents: u64,
+    /// Leases that were given up: the PHP server knows no locks of ours.
+    pub leases: u64,
+    /// What the PHP server cannot hold, a sentence each. Unless empty, nothing was changed.
+    pub obstacles: Vec<String>,
+}
+
+/// The caller owns the database in `epoch`. `rehearse`: only find out what would happen.
+pub(in crate::store::mysql) async fn revert(
+    session: &mut Session,
+    row: &ServerRow,
+    epoch: u64,
+    rehearse: bool,
+) -> Result<RevertReport, Fault> {
+    let collation = match &row.php_collation {
+        Some(collation) if collation.starts_with("utf8mb4_") => collation.clone(),
+        _ => default_collation(session).await?,
+    };
+    let mut report = count(session).await?;
+    if row.step != Step::Reverting {
+        report.obstacles = encode(session, epoch, &collation, rehearse).await?;
+    }
+    if rehearse || !report.obstacles.is_empty() {
+        return Ok(report);
+    }
+    let unique = "name";
+    restore(session, "resource", "name", unique, &collation).await?;
+    let unique = "id_resource, selector";
+    restore(session, "resource_data", "selector", unique, &collation).await?;
+    for table in OWN_TABLES {
+        let mut sql = Sql::new("DROP TABLE IF EXISTS ");
+        session.run(sql.identifier(table).as_str()).await?;
+    }
+    Ok(report)
+}
+
+async fn default_collation(session: &mut Session) -> Result<String, Fault> {
+    let sql = "SELECT default_collate_name FROM information_schema.character_sets \
+               WHERE character_set_name = 'utf8mb4'";
+    value(session.rows(sql).await?)
+}
+
+async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
+    let mut count = async |sql: &str| -> Result<u64, Fault> {
+        match session.rows(sql).await {
+            Ok(rows) => value(rows),
+            // Dropped by an earlier attempt.
+            Err(fault) if fault.is(crate::store::mysql::error::code::NO_SUCH_TABLE) => Ok(0),
+            Err(fault) => Err(fault),
+        }
+    };
+    Ok(RevertReport {
+        resources: count("SELECT COUNT(*) FROM resource").await?,
+        documents: count("SELECT COUNT(*) FROM resource_data").await?,
+        leases: count("SELECT COUNT(*) FROM resource_lock WHERE ticket IS NOT NULL").await?,
+        obstacles: Vec::new(),
+    })
+}
+
+/// Encodes the selectors and marks that it happened, in one transaction; or changes nothing and tells why.
+/// As when adopting, the row of the heartbeats is locked last.
+async fn encode(
+    session: &mut Session,
+    epoch: u64,
+    collation: &str,
+    rehearse: bool,
+) -> Result<Vec<String>, Fault> {
+    session.run("BEGIN").await?;
+    let mut obstacles = same_names(session, collation).await?;
+    let encoding = plan(session).await?;
+    if encoding.obstacles.is_empty() {
+        encoding.script.run(session).await?;
+        obstacles.extend(same_selectors(session, collation).await?);
+    }
+    obstacles.extend(encoding.obstacles);
+    let mut end = Sql::default();
+    if obstacles.is_empty() && !rehearse {
+        schema::guard(&mut end, epoch);
+        end.push("; UPDATE resource_server SET step = 'reverting' WHERE id = 1; COMMIT");
+    } else {
+        end.push("ROLLBACK");
+    }
+    session.run(end.as_str()).await?;
+    Ok(obstacles)
+}
+
+/// The longest text the PHP server's columns hold, in characters.
+const COLUMN_CHARACTERS: usize = 255;
+
+struct Encoding {
+    script: Statements,
+    obstacles: Vec<String>,
+}
+
+/// Every selector gets the escapes that it had, or that a PHP client gives it.
+async fn plan(session: &mut Session) -> Result<Encoding, Fault> {
+    let mut adopted: BTreeMap<String, String> = BTreeMap::new();
+    let sql = "SELECT id, selector FROM resource_adopted";
+    for row in session.rows(sql).await? {
+        let mut row = Columns::of(row);
+        adopted.insert(row.take()?, row.take()?);
+    }
+    let mut obstacles = Vec::new();
+    let mut renamed = Vec::new();
+    for (id_resource, rows) in adopt::escaped_selectors(session).await? {
+        let mut targets = BTreeSet::new();
+        for row in rows {
+            let target = adopted.remove(&row.id);
+            let target = target.unwrap_or_else(|| selectors::encode(&row.selector));
+            let told = format!("selector {:?} of the resource {id_resource}", row.selector);
+            if target.chars().count() > COLUMN_CHARACTERS {
+                obstacles.push(format!(
+                    "{told} is longer than {COLUMN_CHARACTERS} characters when it is percent-encoded"
+                ));
+            } else if !targets.insert(target.clone()) {
+                obstacles.push(format!(
+                    "{told} is {target:?} when it is percent-encoded, as another one already is"
+                ));
+            } else if target != row.selector {
+                renamed.push((row, target));
+            }
+        }
+    }
+    // Encoding makes text longer, so a name that is in use belongs to a longer row: that one goes first.
+    renamed.sort_by_key(|(row, _)| Reverse(row.selector.len()));
+    let mut script = Statements::default();
+    for (row, target) in &renamed {
+        script.rename(&row.id, target);
+    }
+    Ok(Encoding { script, obstacles })
+}
+
+/// Names that are one name to the PHP server.
+async fn same_names(session: &mut Session, collation: &str) -> Result<Vec<String>, Fault> {
+    let mut sql = Sql::new("SELECT r.name FROM resource r JOIN (SELECT MIN(name COLLATE ");
+    sql.push(collation)
+        .push(") AS name FROM resource GROUP BY name COLLATE ");
+    sql.push(collation)
+        .push(" HAVING COUNT(*) > 1) same ON r.name COLLATE ");
+    sql.push(collation)
+        .push(" = same.name ORDER BY same.name, r.name_bytes");
+    let rows = session.rows(sql.as_str()).await?;
+    rows.into_iter()
+        .map(|row| {
+            let name: String = Columns::of(row).take()?;
+            Ok(format!(
+                "resource {name:?} has the same name as another one when letters are compared as the \
+                 PHP server's tables do ({collation})"
+            ))
+        })
+        .collect()
+}
+
+/// Selectors of one resource that are one selector to the PHP server, as they are stored now.
+async fn same_selectors(session: &mut Session, collation: &str) -> Result<Vec<String>, Fault> {
+    let mut sql = Sql::new("SELECT r.name, d.selector FROM resource_data d JOIN (");
+    sql.push("SELECT id_resource, MIN(selector COLLATE ")
+        .push(collation);
+    sql.push(") AS selector FROM resource_data GROUP BY id_resource, selector COLLATE ");
+    sql.push(collation)
+        .push(" HAVING COUNT(*) > 1) same ON d.id_resource = same.id_resource");
+    sql.push(" AND d.selector COLLATE ")
+        .push(collation)
+        .push(" = same.selector");
+    sql.push(
+        " LEFT JOIN resource r ON r.id = d.id_resource ORDER BY r.name_bytes, d.selector_bytes",
+    );
+    let rows = session.rows(sql.as_str()).await?;
+    rows.into_iter()
+        .map(|row| {
+            let mut row = Columns::of(row);
+            let name: Option<String> = row.take()?;
+            let selector: String = row.take()?;
+            Ok(format!(
+                "selector {selector:?} (encoded) of resource {:?} is the same as another one when \
+                 letters are compared as the PHP server's tables do ({collation})",
+                name.unwrap_or_default()
+            ))
+        })
+        .collect()
+}
+
+async fn restore(
+    session: &mut Session,
+    table: &str,
+    column: &str,
+    unique: &str,
+    collation: &str,
+) -> Result<(), Fault> {
+    let bytes = format!("{column}_bytes");
+    let columns = schema::columns(session, table).await?;
+    if !columns.iter().any(|c| c.eq_ignore_ascii_case(&bytes)) {
+        return Ok(());
+    }
+    let first = unique.split(',').next().unwrap_or(unique);
+    let sql = format!(
+        "ALTER TABLE {table} DROP INDEX {bytes}, DROP COLUMN {bytes}, \
+         CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation}, ADD UNIQUE KEY {first} ({unique})"
+    );
+    session.run(&sql).await?;
+    Ok(())
+}
+
+/// A revert that was begun has to be finished before anything else.
+pub(in crate::store::mysql) fn refuse_half_reverted(row: &ServerRow) -> Result<(), StoreError> {
+    if row.step == Step::Reverting {
+        let text =
+            "its tables are half way back to the PHP server's; run `revert-to-php` once more";
+        return Err(StoreError::Unusable(text.into()));
+    }
+    Ok(())
+}
