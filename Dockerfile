@@ -6,6 +6,7 @@ WORKDIR /src
 COPY .cargo ./.cargo
 COPY Cargo.toml Cargo.lock ./
 COPY benches ./benches
+COPY clients/rust ./clients/rust
 COPY src ./src
 COPY tests ./tests
 RUN cargo build --release --locked --bin small-resource-server \

@@ -16,13 +16,13 @@ build: ## the release binary, in target/release
 	$(CARGO) build --release --locked
 
 test: ## all tests, with a real MariaDB, nginx and HAProxy that are found or installed and started for them
-	scripts/with-proxies scripts/with-mariadb $(CARGO) test --locked --no-fail-fast
+	scripts/with-proxies scripts/with-mariadb $(CARGO) test --locked --all-features --no-fail-fast
 	scripts/check-manifests
 	scripts/schemathesis
 
 check: ## format, lints, licences: what CI asks for before the tests
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-features --all-targets -- -D warnings
 	$(CARGO) fmt --check --manifest-path $(LOAD)
 	$(CARGO) clippy --locked --all-targets --manifest-path $(LOAD) --target-dir target/load -- -D warnings
 	$(CARGO) test --locked --test structure --test licences

@@ -1,0 +1,3 @@
+//! A client of the small-resource-server.
+
+#![forbid(unsafe_code)]
