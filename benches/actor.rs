@@ -8,7 +8,7 @@ use actix::prelude::*;
 use criterion::Criterion;
 use small_resource_server::app::start_actors;
 use small_resource_server::lock::{
-    Answer, Bearer, Limits, ResourceName, Seconds, Selector, Ticket,
+    Answer, Limits, PresentedTicket, ResourceName, Seconds, Selector, Ticket,
 };
 use small_resource_server::registry::client::Router;
 use small_resource_server::resource::messages::Wait;
@@ -71,7 +71,7 @@ impl Bed {
         let write = Op::Write {
             selector: self.selector.clone(),
             json: "{\"a\":1}".into(),
-            bearer: Bearer::Nobody,
+            presented: PresentedTicket::Absent,
             release: false,
         };
         let written = self.ask(write).await;
@@ -85,7 +85,7 @@ impl Bed {
     async fn lock(&self) -> Ticket {
         let acquire = Op::Acquire {
             selector: None,
-            bearer: Bearer::Nobody,
+            presented: PresentedTicket::Absent,
             owner: None,
             ttl: None,
             key: None,
@@ -98,15 +98,15 @@ impl Bed {
     }
 
     async fn lock_and_unlock(&self) {
-        let bearer = Bearer::Ticket(self.lock().await);
-        let unlocked = self.ask(Op::Unlock { bearer }).await;
+        let presented = PresentedTicket::Ticket(self.lock().await);
+        let unlocked = self.ask(Op::Unlock { presented }).await;
         assert!(matches!(unlocked, Reply::Lock(Answer::Unlocked { .. })));
     }
 
     async fn read(&self) {
         let read = Op::Read {
             selector: self.selector.clone(),
-            bearer: Bearer::Nobody,
+            presented: PresentedTicket::Absent,
         };
         let reply = self.ask(read).await;
         assert!(matches!(reply, Reply::Read { .. }));

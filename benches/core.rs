@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use criterion::Criterion;
 use small_resource_server::lock::{
-    Answer, Bearer, Command, FencingToken, LockState, Now, Outcome, Patience, RequestId, Seconds,
-    Terms, Ticket,
+    Answer, Command, FencingToken, LockState, Now, Outcome, Patience, PresentedTicket, RequestId,
+    Seconds, Terms, Ticket,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -44,7 +44,7 @@ impl World {
     fn with_waiters(waiters: usize) -> World {
         let mut world = World::new();
         for _ in 0..=waiters {
-            world.acquire(Bearer::Nobody, Patience::Forever);
+            world.acquire(PresentedTicket::Absent, Patience::Forever);
         }
         world
     }
@@ -53,7 +53,7 @@ impl World {
     fn with_polling(waiters: usize) -> World {
         let mut world = World::new();
         for _ in 0..=waiters {
-            world.acquire(Bearer::Nobody, Patience::Poll);
+            world.acquire(PresentedTicket::Absent, Patience::Poll);
         }
         world
     }
@@ -86,11 +86,11 @@ impl World {
         self.next
     }
 
-    fn acquire(&mut self, bearer: Bearer, patience: Patience) {
+    fn acquire(&mut self, presented: PresentedTicket, patience: Patience) {
         let request = self.request();
         self.apply(Command::Acquire {
             request,
-            bearer,
+            presented,
             fresh: Ticket::from_bits(u128::from(request)),
             owner: None,
             ttl: None,
@@ -104,14 +104,14 @@ impl World {
         let request = self.request();
         self.apply(Command::Unlock {
             request,
-            bearer: Bearer::Ticket(ticket),
+            presented: PresentedTicket::Ticket(ticket),
         });
     }
 
     // ---- the operations ---------------------------------------------------------------------------
 
     fn lock_and_unlock(&mut self) {
-        self.acquire(Bearer::Nobody, Patience::Poll);
+        self.acquire(PresentedTicket::Absent, Patience::Poll);
         self.unlock();
     }
 
@@ -119,13 +119,13 @@ impl World {
     fn hand_off(&mut self) {
         self.unlock();
         assert!(self.holder.is_some(), "nobody was granted");
-        self.acquire(Bearer::Nobody, Patience::Forever);
+        self.acquire(PresentedTicket::Absent, Patience::Forever);
     }
 
     /// Somebody in the middle of the queue asks again.
     fn poll(&mut self) {
         let ticket = self.polling[self.polling.len() / 2];
-        self.acquire(Bearer::Ticket(ticket), Patience::Poll);
+        self.acquire(PresentedTicket::Ticket(ticket), Patience::Poll);
         self.polling.truncate(POLLING);
     }
 }

@@ -27,9 +27,9 @@ use super::errors::ApiError;
 use super::http2::Watch;
 use super::limit::{Standing, Verdict};
 use super::observe;
-use super::request::{X_API_KEY, bearer, name};
+use super::request::{X_API_KEY, name, presented};
 use super::server::Worker;
-use crate::lock::{Answer, Bearer};
+use crate::lock::{Answer, PresentedTicket};
 use crate::resource::messages::{Op, Reply};
 
 /// The middleware; see the module.
@@ -211,11 +211,11 @@ fn check(request: &HttpRequest, worker: &Worker) -> Verdict {
 
 /// Presents the ticket of a request, if it has one, in its stead. Says whether it is live.
 async fn keep_alive(request: &HttpRequest, worker: &Worker) -> bool {
-    let bearer = bearer(request);
-    let (Bearer::Ticket(_), Ok(name)) = (bearer, name(request)) else {
+    let presented = presented(request);
+    let (PresentedTicket::Ticket(_), Ok(name)) = (presented, name(request)) else {
         return false;
     };
-    let reply = worker.ask(request, &name, &Op::Touch { bearer }).await;
+    let reply = worker.ask(request, &name, &Op::Touch { presented }).await;
     matches!(reply, Reply::Lock(Answer::Touched { live: true }))
 }
 

@@ -17,7 +17,7 @@ use super::auth::Right;
 use super::errors::ApiError;
 use super::routes::{Segments, position};
 use super::server::Worker;
-use crate::lock::{Bearer, IdempotencyKey, ResourceName, Selector, Ticket};
+use crate::lock::{IdempotencyKey, PresentedTicket, ResourceName, Selector, Ticket};
 
 /// Documents nested deeper than this are refused: PHP's parser gives up there.
 pub const JSON_DEPTH_MAX: usize = 512;
@@ -103,14 +103,14 @@ pub fn name_before_selector(req: &HttpRequest) -> Result<ResourceName, ApiError>
 }
 
 /// The ticket that the request presents. An empty header counts as none; of several the last one counts.
-pub fn bearer(req: &HttpRequest) -> Bearer {
+pub fn presented(req: &HttpRequest) -> PresentedTicket {
     let Some(value) = req.headers().get_all(&X_TICKET).last() else {
-        return Bearer::Nobody;
+        return PresentedTicket::Absent;
     };
     match value.to_str().map(str::trim) {
-        Ok("") => Bearer::Nobody,
-        Ok(text) => Ticket::parse(text).map_or(Bearer::Stranger, Bearer::Ticket),
-        Err(_) => Bearer::Stranger,
+        Ok("") => PresentedTicket::Absent,
+        Ok(text) => Ticket::parse(text).map_or(PresentedTicket::Malformed, PresentedTicket::Ticket),
+        Err(_) => PresentedTicket::Malformed,
     }
 }
 

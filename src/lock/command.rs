@@ -5,18 +5,18 @@ use serde::{Deserialize, Serialize};
 use super::names::{FencingToken, IdempotencyKey, Millis, Owner, Seconds, Ticket, WallMillis};
 use super::rows::Change;
 
-/// Names one open request of a resource; given out by the shell, never used twice in one incarnation.
+/// Id of an open request, unique in this process.
 pub type RequestId = u64;
 
 /// Which ticket a request presents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bearer {
+pub enum PresentedTicket {
     /// None.
-    Nobody,
+    Absent,
     /// One that looks like ours.
     Ticket(Ticket),
     /// Some text that can never have been ours.
-    Stranger,
+    Malformed,
 }
 
 /// Why a ticket ended. The text is the `code` of a 403 and the value of `X-Ticket-Ended`.
@@ -59,7 +59,7 @@ pub enum Command {
     /// GET `lock=1` and `lock`: keep, take or queue for the lock.
     Acquire {
         request: RequestId,
-        bearer: Bearer,
+        presented: PresentedTicket,
         /// The id of the ticket to make if one has to be made.
         fresh: Ticket,
         owner: Option<Owner>,
@@ -72,13 +72,13 @@ pub enum Command {
     /// for load.)
     Touch {
         request: RequestId,
-        bearer: Bearer,
+        presented: PresentedTicket,
     },
     /// May this caller change data now? In a profile whose refused writes wait, `patience` says how long
-    /// and `fresh` is the id of the unseen ticket that holds the place meanwhile.
+    /// and `fresh` is the id of the ticket, told to nobody, that holds the place meanwhile.
     Write {
         request: RequestId,
-        bearer: Bearer,
+        presented: PresentedTicket,
         fresh: Ticket,
         /// `?unlock=1`: release in the same step.
         release: bool,
@@ -86,12 +86,12 @@ pub enum Command {
     },
     Renew {
         request: RequestId,
-        bearer: Bearer,
+        presented: PresentedTicket,
         ttl: Option<Seconds>,
     },
     Unlock {
         request: RequestId,
-        bearer: Bearer,
+        presented: PresentedTicket,
     },
     /// End whatever lease there is, or only the one with this token.
     ForceUnlock {
@@ -101,30 +101,26 @@ pub enum Command {
     /// May this caller delete the resource now? If so every waiter is answered [`Answer::Gone`].
     Delete {
         request: RequestId,
-        bearer: Bearer,
+        presented: PresentedTicket,
     },
     /// The client of this request is gone: before it was answered, or before the answer reached it.
-    Vanished {
-        request: RequestId,
-    },
+    Vanished { request: RequestId },
     /// The answer of this request went out to a connection that was still there.
-    Delivered {
-        request: RequestId,
-    },
+    Delivered { request: RequestId },
     /// Time passed; nothing else happened.
     Tick,
 }
 
 impl Command {
     /// The ticket that comes with it, where one may come.
-    pub fn bearer(&self) -> Option<Bearer> {
+    pub fn presented(&self) -> Option<PresentedTicket> {
         match self {
-            Command::Acquire { bearer, .. }
-            | Command::Touch { bearer, .. }
-            | Command::Write { bearer, .. }
-            | Command::Renew { bearer, .. }
-            | Command::Unlock { bearer, .. }
-            | Command::Delete { bearer, .. } => Some(*bearer),
+            Command::Acquire { presented, .. }
+            | Command::Touch { presented, .. }
+            | Command::Write { presented, .. }
+            | Command::Renew { presented, .. }
+            | Command::Unlock { presented, .. }
+            | Command::Delete { presented, .. } => Some(*presented),
             Command::ForceUnlock { .. }
             | Command::Vanished { .. }
             | Command::Delivered { .. }

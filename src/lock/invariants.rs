@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::command::{Answer, Bearer, Command, EndReason, Event, Outcome};
+use super::command::{Answer, Command, EndReason, Event, Outcome, PresentedTicket};
 use super::names::{FencingToken, IdempotencyKey, Millis, Now, Ticket};
-use super::queue::{Queue, Seq, Told, Waiter};
+use super::queue::{Queue, Seq, TicketDelivery, Waiter};
 use super::rows::{Change, LockRows, TicketRow};
 use super::state::{Lease, LeaseClock, Lock, LockState};
 use super::step::later;
@@ -103,10 +103,10 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
     let mut expected = BTreeMap::new();
     for (_, waiter) in state.queue_ref().into_iter().flat_map(Queue::iter) {
         // "a ticket is durable once told"
-        let untold = waiter.told == Told::No;
+        let untold = waiter.delivery == TicketDelivery::NotSent;
         rule(waiter.stored || untold, "a told ticket is not stored")?;
         rule(
-            !(waiter.stored && waiter.unseen),
+            !(waiter.stored && waiter.ticketless_write),
             "the place of a write that waits is stored",
         )?;
         if waiter.stored {
@@ -127,7 +127,7 @@ pub struct Before {
     holder: Option<Holder>,
     reserved: Option<Seq>,
     /// What the command presents.
-    bearer: Option<Bearer>,
+    presented: Option<PresentedTicket>,
     key: Option<IdempotencyKey>,
     cause: Cause,
 }
@@ -141,8 +141,8 @@ struct Holder {
 /// What a command can do to a lease.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// Its bearer may write, and release its own lease.
-    Bearer,
+    /// Whoever presents the ticket may write, and release its own lease.
+    Presented,
     Force,
     Vanish,
     Delete,
@@ -162,13 +162,13 @@ impl Before {
                 Lock::Reserved(seq) => Some(seq),
                 _ => None,
             },
-            bearer: command.bearer(),
+            presented: command.presented(),
             key: match command {
                 Command::Acquire { key, .. } => key.clone(),
                 _ => None,
             },
             cause: match command {
-                Command::Unlock { .. } | Command::Write { .. } => Cause::Bearer,
+                Command::Unlock { .. } | Command::Write { .. } => Cause::Presented,
                 Command::ForceUnlock { .. } => Cause::Force,
                 Command::Vanished { .. } => Cause::Vanish,
                 Command::Delete { .. } => Cause::Delete,
@@ -249,7 +249,8 @@ impl Before {
             // "a timer of an earlier lease never ends a later one"
             (EndReason::Expired, None) => false,
             (EndReason::Released, Some(holder)) => {
-                self.cause == Cause::Bearer && self.bearer == Some(Bearer::Ticket(holder.ticket))
+                self.cause == Cause::Presented
+                    && self.presented == Some(PresentedTicket::Ticket(holder.ticket))
             }
             // A write that waited was granted, done and over, all in this step.
             (EndReason::Released, None) => true,
@@ -270,7 +271,7 @@ impl Before {
 
     fn asks(&self, waiter: &Waiter) -> bool {
         let key = waiter.row.key.as_ref().map(|key| &key.key);
-        self.bearer == Some(Bearer::Ticket(waiter.row.ticket))
+        self.presented == Some(PresentedTicket::Ticket(waiter.row.ticket))
             || (key.is_some() && key == self.key.as_ref())
     }
 
@@ -300,9 +301,12 @@ impl Before {
             let before = self.holder.as_ref().map(|holder| holder.token);
             match token {
                 Some(token) if Some(*token) == before => {
-                    let ticket = self.holder.as_ref().map(|h| Bearer::Ticket(h.ticket));
+                    let ticket = self
+                        .holder
+                        .as_ref()
+                        .map(|h| PresentedTicket::Ticket(h.ticket));
                     rule(
-                        self.cause == Cause::Bearer && self.bearer == ticket,
+                        self.cause == Cause::Presented && self.presented == ticket,
                         "a write was allowed to somebody else than the holder",
                     )?;
                 }

@@ -16,7 +16,7 @@
 //! | `queue` | who waits, in which order, and who is near |
 //! | `ended` | why tickets ended |
 //! | `state` | the lock itself: what it is, how it is stored and shown |
-//! | `sleep` | a held lock that is out of memory while its lease runs |
+//! | `suspend` | a held lock that is out of memory while its lease runs |
 //! | `step` | one command applied to the lock: every transition there is |
 //! | `invariants` | the rules that must never break, as predicates |
 
@@ -26,16 +26,16 @@ pub mod invariants;
 pub mod names;
 mod queue;
 pub mod rows;
-mod sleep;
 pub mod state;
 mod step;
+mod suspend;
 pub mod terms;
 
-pub use command::{Answer, Bearer, Command, EndReason, Outcome, Patience, RequestId};
+pub use command::{Answer, Command, EndReason, Outcome, Patience, PresentedTicket, RequestId};
 pub use names::{
     FencingToken, IdempotencyKey, Millis, Now, Owner, ResourceName, Seconds, Selector, Ticket,
     WallMillis,
 };
-pub use sleep::LeaseMemory;
 pub use state::LockState;
+pub use suspend::SuspendedLease;
 pub use terms::{Limits, Profile, Rules, Terms};

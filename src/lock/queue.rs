@@ -14,13 +14,13 @@ pub type Seq = u64;
 
 /// How sure it is that the client knows its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Told {
+pub enum TicketDelivery {
     /// No answer with the ticket has left yet.
-    No,
+    NotSent,
     /// One answer left, to this request; it may still turn out that nobody took it.
-    By(RequestId),
+    SentIn(RequestId),
     /// The client has presented it, or can find it again by its idempotency key.
-    Yes,
+    Confirmed,
 }
 
 /// What an open request waits for.
@@ -62,9 +62,9 @@ enum Presence {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Waiter {
     pub row: TicketRow,
-    pub told: Told,
-    /// The unseen place of a write that waits: never told, never stored, gone with its request.
-    pub unseen: bool,
+    pub delivery: TicketDelivery,
+    /// The place of a write without a ticket that waits: never told, never stored, gone with its request.
+    pub ticketless_write: bool,
     /// The store has, or is about to have, its row.
     pub stored: bool,
     open: Vec<Open>,
@@ -73,16 +73,16 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    pub fn new(row: TicketRow, unseen: bool) -> Waiter {
-        let told = if row.key.is_some() {
-            Told::Yes
+    pub fn new(row: TicketRow, ticketless_write: bool) -> Waiter {
+        let delivery = if row.key.is_some() {
+            TicketDelivery::Confirmed
         } else {
-            Told::No
+            TicketDelivery::NotSent
         };
         Waiter {
             row,
-            told,
-            unseen,
+            delivery,
+            ticketless_write,
             stored: false,
             open: Vec::new(),
             presence: Presence::Near(0),
@@ -93,7 +93,7 @@ impl Waiter {
     /// A waiter as loaded, or one whose grant was taken back: its client knows the ticket.
     pub fn known(row: TicketRow) -> Waiter {
         Waiter {
-            told: Told::Yes,
+            delivery: TicketDelivery::Confirmed,
             stored: true,
             ..Waiter::new(row, false)
         }
@@ -113,7 +113,7 @@ impl Waiter {
 
 /// How long tickets last without a request, in milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Patiences {
+pub struct WaiterTimeouts {
     pub claim_ms: Millis,
     pub ticket_ttl_ms: Millis,
 }
@@ -200,7 +200,7 @@ impl Queue {
     }
 
     /// Adds a waiter in its place, near as of `now`.
-    pub fn insert(&mut self, waiter: Waiter, now: Millis, patience: Patiences) {
+    pub fn insert(&mut self, waiter: Waiter, now: Millis, patience: WaiterTimeouts) {
         let seq = waiter.row.seq;
         let index = self.order.partition_point(|s| *s < seq);
         self.order.insert(index, seq);
@@ -226,7 +226,7 @@ impl Queue {
             self.by_request.remove(&open.request);
             self.unschedule_wait(open);
         }
-        if let Told::By(request) = waiter.told {
+        if let TicketDelivery::SentIn(request) = waiter.delivery {
             self.by_request.remove(&request);
         }
         self.near.remove(&seq);
@@ -245,15 +245,15 @@ impl Queue {
     /// The ticket was presented: its client knows it.
     pub fn confirm(&mut self, seq: Seq) {
         if let Some(waiter) = self.waiters.get_mut(&seq) {
-            if let Told::By(request) = waiter.told {
+            if let TicketDelivery::SentIn(request) = waiter.delivery {
                 self.by_request.remove(&request);
             }
-            waiter.told = Told::Yes;
+            waiter.delivery = TicketDelivery::Confirmed;
         }
     }
 
     /// A sign of life at `now`.
-    pub fn touch(&mut self, seq: Seq, now: Millis, patience: Patiences) {
+    pub fn touch(&mut self, seq: Seq, now: Millis, patience: WaiterTimeouts) {
         if let Some(waiter) = self.waiters.get_mut(&seq) {
             waiter.last_seen = now;
             let presence = if waiter.open.is_empty() {
@@ -292,15 +292,21 @@ impl Queue {
 
     /// Detaches a request. `delivered` says that its answer left. A waiter whose last request closed is
     /// near from `now` on.
-    pub fn close(&mut self, request: RequestId, delivered: bool, now: Millis, patience: Patiences) {
+    pub fn close(
+        &mut self,
+        request: RequestId,
+        delivered: bool,
+        now: Millis,
+        patience: WaiterTimeouts,
+    ) {
         let Some(seq) = self.by_request.remove(&request) else {
             return;
         };
         let Some(waiter) = self.waiters.get_mut(&seq) else {
             return;
         };
-        if delivered && waiter.told == Told::No {
-            waiter.told = Told::By(request);
+        if delivered && waiter.delivery == TicketDelivery::NotSent {
+            waiter.delivery = TicketDelivery::SentIn(request);
             self.by_request.insert(request, seq);
         }
         if let Some(index) = waiter.open.iter().position(|o| o.request == request) {
@@ -346,7 +352,7 @@ impl Queue {
     /// The next thing that was due at `now`; carries out changes of presence, the rest is the caller's. At
     /// the same instant presence comes first: a reservation that ends then is granted to a request whose
     /// wait ends then.
-    pub fn pop_due(&mut self, now: Millis, patience: Patiences) -> Option<Due> {
+    pub fn pop_due(&mut self, now: Millis, patience: WaiterTimeouts) -> Option<Due> {
         let at = self.deadline().filter(|at| *at <= now)?;
         let Some((_, seq)) = self.due.first().copied().filter(|(t, _)| *t == at) else {
             return self
@@ -401,7 +407,7 @@ impl Queue {
             let until = open.parked.and_then(|parked| parked.until);
             self.waits.extend(until.map(|at| (at, open.request)));
         }
-        if let Told::By(request) = waiter.told {
+        if let TicketDelivery::SentIn(request) = waiter.delivery {
             self.by_request.insert(request, seq);
         }
         match waiter.presence {

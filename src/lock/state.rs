@@ -5,7 +5,7 @@ use super::ended::Ended;
 #[cfg(debug_assertions)]
 use super::invariants;
 use super::names::{FencingToken, Millis, Now, Seconds, Ticket, WallMillis};
-use super::queue::{Patiences, Queue, Seq, Waiter};
+use super::queue::{Queue, Seq, Waiter, WaiterTimeouts};
 use super::rows::{HeadRow, HolderRow, LockRows, TicketRow};
 use super::step::Step;
 use super::terms::Terms;
@@ -37,7 +37,7 @@ pub enum LeaseClock {
         expires: Option<Millis>,
         /// The requests that were told of the grant, as long as nothing else shows that the client knows
         /// of it: when all of them turn out undelivered, the grant is taken back.
-        unproven: Vec<RequestId>,
+        unconfirmed: Vec<RequestId>,
     },
 }
 
@@ -94,7 +94,7 @@ impl LockState {
         for row in rows.waiting {
             state
                 .queue_mut()
-                .insert(Waiter::known(row), now.mono, patiences(terms));
+                .insert(Waiter::known(row), now.mono, waiter_timeouts(terms));
         }
         match rows.head.holder {
             Some(holder) => {
@@ -109,7 +109,7 @@ impl LockState {
                     clock: LeaseClock::Running {
                         since: leases_from,
                         expires,
-                        unproven: Vec::new(),
+                        unconfirmed: Vec::new(),
                     },
                 });
             }
@@ -302,8 +302,8 @@ impl LockState {
     }
 }
 
-pub(super) fn patiences(terms: &Terms) -> Patiences {
-    Patiences {
+pub(super) fn waiter_timeouts(terms: &Terms) -> WaiterTimeouts {
+    WaiterTimeouts {
         claim_ms: terms.limits.claim_ms,
         ticket_ttl_ms: terms.limits.ticket_ttl_ms,
     }

@@ -1,12 +1,12 @@
 //! One command applied to a lock. Every transition a lock can make is in this file.
 
 use super::command::{
-    Answer, Bearer, Command, Death, EndReason, Event, Grant, Outcome, Patience, RequestId,
+    Answer, Command, Death, EndReason, Event, Grant, Outcome, Patience, PresentedTicket, RequestId,
 };
 use super::names::{FencingToken, IdempotencyKey, Millis, Now, Owner, Seconds, Ticket};
-use super::queue::{Due, Parked, Purpose, Seq, Told, Waiter, fresh_row};
+use super::queue::{Due, Parked, Purpose, Seq, TicketDelivery, Waiter, fresh_row};
 use super::rows::{Change, TicketRow};
-use super::state::{Lease, LeaseClock, Lock, LockState, patiences};
+use super::state::{Lease, LeaseClock, Lock, LockState, waiter_timeouts};
 use super::terms::Terms;
 
 /// What a presented ticket is to this lock.
@@ -18,7 +18,7 @@ enum Standing {
 }
 
 /// A request for the lock, taken apart.
-struct Asked {
+struct LockRequest {
     request: RequestId,
     fresh: Ticket,
     owner: Option<Owner>,
@@ -49,15 +49,15 @@ impl<'a> Step<'a> {
         match command {
             Command::Acquire {
                 request,
-                bearer,
+                presented,
                 fresh,
                 owner,
                 ttl,
                 key,
                 patience,
             } => self.acquire(
-                bearer,
-                Asked {
+                presented,
+                LockRequest {
                     request,
                     fresh,
                     owner,
@@ -66,22 +66,22 @@ impl<'a> Step<'a> {
                     patience,
                 },
             ),
-            Command::Touch { request, bearer } => self.touch(request, bearer),
+            Command::Touch { request, presented } => self.touch(request, presented),
             Command::Write {
                 request,
-                bearer,
+                presented,
                 fresh,
                 release,
                 patience,
-            } => self.write(request, bearer, fresh, release, patience),
+            } => self.write(request, presented, fresh, release, patience),
             Command::Renew {
                 request,
-                bearer,
+                presented,
                 ttl,
-            } => self.renew(request, bearer, ttl),
-            Command::Unlock { request, bearer } => self.unlock(request, bearer),
+            } => self.renew(request, presented, ttl),
+            Command::Unlock { request, presented } => self.unlock(request, presented),
             Command::ForceUnlock { request, token } => self.force_unlock(request, token),
-            Command::Delete { request, bearer } => self.delete(request, bearer),
+            Command::Delete { request, presented } => self.delete(request, presented),
             Command::Vanished { request } => self.vanished(request),
             Command::Delivered { request } => self.delivered(request),
             Command::Tick => {}
@@ -109,7 +109,11 @@ impl<'a> Step<'a> {
                 self.hand_off();
                 continue;
             }
-            match self.state.queue_mut().pop_due(now, patiences(self.terms)) {
+            match self
+                .state
+                .queue_mut()
+                .pop_due(now, waiter_timeouts(self.terms))
+            {
                 Some(Due::WaitOver(request)) => self.wait_over(request),
                 Some(Due::WentFar(seq)) => self.pass_over(seq),
                 Some(Due::Dropped(seq)) => {
@@ -135,8 +139,8 @@ impl<'a> Step<'a> {
         match parked.purpose {
             Purpose::Lock => self.answer_queued(request, seq, parked.ended),
             Purpose::Write { .. } => {
-                let unseen = self.waiter(seq).is_some_and(|w| w.unseen);
-                if unseen {
+                let ticketless_write = self.waiter(seq).is_some_and(|w| w.ticketless_write);
+                if ticketless_write {
                     self.state.queue_mut().remove(seq);
                 } else {
                     self.close(request, true);
@@ -152,11 +156,11 @@ impl<'a> Step<'a> {
         self.state.queue_ref().and_then(|queue| queue.get(seq))
     }
 
-    fn standing(&self, bearer: Bearer) -> Standing {
-        let ticket = match bearer {
-            Bearer::Nobody => return Standing::Nobody,
-            Bearer::Stranger => return Standing::Dead(None),
-            Bearer::Ticket(ticket) => ticket,
+    fn standing(&self, presented: PresentedTicket) -> Standing {
+        let ticket = match presented {
+            PresentedTicket::Absent => return Standing::Nobody,
+            PresentedTicket::Malformed => return Standing::Dead(None),
+            PresentedTicket::Ticket(ticket) => ticket,
         };
         if self.state.token_of(ticket).is_some() {
             return Standing::Holder;
@@ -168,7 +172,7 @@ impl<'a> Step<'a> {
     }
 
     /// The live ticket that this key made, and whether the same was asked then.
-    fn by_key(&self, asked: &Asked) -> Option<(Standing, bool)> {
+    fn by_key(&self, asked: &LockRequest) -> Option<(Standing, bool)> {
         let key = asked.key.as_ref()?;
         let same = |row: &TicketRow| {
             row.owner == asked.owner && row.key.as_ref().is_some_and(|k| k.ttl == asked.ttl)
@@ -192,8 +196,8 @@ impl<'a> Step<'a> {
 
     // ---- asking for the lock ----------------------------------------------------------------------
 
-    fn acquire(&mut self, bearer: Bearer, asked: Asked) {
-        match self.standing(bearer) {
+    fn acquire(&mut self, presented: PresentedTicket, asked: LockRequest) {
+        match self.standing(presented) {
             Standing::Holder => self.keep(asked.request, asked.ttl, None),
             Standing::Waiting(seq) => self.ask_again(seq, asked, None),
             Standing::Nobody => self.ask_anew(asked, None),
@@ -202,13 +206,13 @@ impl<'a> Step<'a> {
     }
 
     /// Without a live ticket: the idempotency key may know one, else a new one is made.
-    fn ask_anew(&mut self, asked: Asked, ended: Death) {
+    fn ask_anew(&mut self, asked: LockRequest, ended: Death) {
         match self.by_key(&asked) {
             Some((_, false)) => return self.answer(asked.request, Answer::KeyReused),
             Some((Standing::Holder, true)) => return self.keep(asked.request, None, ended),
             Some((Standing::Waiting(seq), true)) => {
                 // A retry repeats what was asked then; it must not undo a `ttl` given since.
-                let asked = Asked { ttl: None, ..asked };
+                let asked = LockRequest { ttl: None, ..asked };
                 return self.ask_again(seq, asked, ended);
             }
             Some(_) | None => {}
@@ -227,7 +231,10 @@ impl<'a> Step<'a> {
         } else if asked.patience == Patience::Never {
             self.answer_locked(asked.request);
         } else if let Some(seq) = self.enqueue(asked.request, waiter) {
-            if self.waiter(seq).is_some_and(|w| w.told == Told::Yes) {
+            if self
+                .waiter(seq)
+                .is_some_and(|w| w.delivery == TicketDelivery::Confirmed)
+            {
                 self.store_waiter(seq);
             }
             self.queue_up(seq, asked.request, asked.patience, ended);
@@ -235,7 +242,7 @@ impl<'a> Step<'a> {
     }
 
     /// With a waiting ticket.
-    fn ask_again(&mut self, seq: Seq, asked: Asked, ended: Death) {
+    fn ask_again(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
         self.present_waiter(seq, asked.ttl);
         if self.may_take(seq) {
             if let Some(waiter) = self.state.queue_mut().remove(seq) {
@@ -256,8 +263,8 @@ impl<'a> Step<'a> {
         }
         let seq = waiter.row.seq;
         self.state.next_seq = seq + 1;
-        let (now, patiences) = (self.now.mono, patiences(self.terms));
-        self.state.queue_mut().insert(waiter, now, patiences);
+        let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
+        self.state.queue_mut().insert(waiter, now, waiter_timeouts);
         Some(seq)
     }
 
@@ -303,7 +310,7 @@ impl<'a> Step<'a> {
     fn store_waiter(&mut self, seq: Seq) {
         if let Some(waiter) = self.state.queue_mut().get_mut(seq)
             && !waiter.stored
-            && !waiter.unseen
+            && !waiter.ticketless_write
         {
             waiter.stored = true;
             let row = waiter.row.clone();
@@ -313,10 +320,10 @@ impl<'a> Step<'a> {
 
     /// A waiting ticket was presented: its client is alive and knows it.
     fn present_waiter(&mut self, seq: Seq, ttl: Option<Seconds>) {
-        let (now, patiences) = (self.now.mono, patiences(self.terms));
+        let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
         let queue = self.state.queue_mut();
         queue.confirm(seq);
-        queue.touch(seq, now, patiences);
+        queue.touch(seq, now, waiter_timeouts);
         if let Some(waiter) = queue.get_mut(seq)
             && ttl.is_some()
             && waiter.row.ttl != ttl
@@ -356,7 +363,7 @@ impl<'a> Step<'a> {
             .chain(writes.iter().map(|(request, _)| *request))
             .collect();
         self.state.lock = Lock::Held(Lease {
-            told: waiter.told == Told::Yes,
+            told: waiter.delivery == TicketDelivery::Confirmed,
             stored_ttl: waiter.row.ttl,
             row: waiter.row,
             token: self.state.token,
@@ -427,7 +434,7 @@ impl<'a> Step<'a> {
             _ => LeaseClock::Running {
                 since,
                 expires,
-                unproven: Vec::new(),
+                unconfirmed: Vec::new(),
             },
         };
         let stale = lease.stored_ttl != lease.row.ttl && expires == renewed;
@@ -476,7 +483,7 @@ impl<'a> Step<'a> {
             let Some(waiter) = self.state.queue_mut().remove(seq) else {
                 return;
             };
-            if waiter.unseen {
+            if waiter.ticketless_write {
                 for (request, _) in waiter.parked() {
                     self.answer(request, Answer::Writable { token: None });
                 }
@@ -488,8 +495,8 @@ impl<'a> Step<'a> {
 
     // ---- what holders do --------------------------------------------------------------------------
 
-    fn touch(&mut self, request: RequestId, bearer: Bearer) {
-        let live = match self.standing(bearer) {
+    fn touch(&mut self, request: RequestId, presented: PresentedTicket) {
+        let live = match self.standing(presented) {
             Standing::Holder => {
                 self.touch_holder();
                 true
@@ -526,7 +533,7 @@ impl<'a> Step<'a> {
     fn write(
         &mut self,
         request: RequestId,
-        bearer: Bearer,
+        presented: PresentedTicket,
         fresh: Ticket,
         release: bool,
         patience: Patience,
@@ -536,7 +543,7 @@ impl<'a> Step<'a> {
         } else {
             Patience::Never
         };
-        match self.standing(bearer) {
+        match self.standing(presented) {
             Standing::Holder => {
                 self.present_holder(None, Some(request));
                 self.allow_write(request, release);
@@ -546,7 +553,9 @@ impl<'a> Step<'a> {
             Standing::Dead(death) if !self.writes_as_nobody(death) => {
                 self.answer(request, Answer::Dead(death));
             }
-            Standing::Nobody | Standing::Dead(_) => self.write_unseen(request, fresh, patience),
+            Standing::Nobody | Standing::Dead(_) => {
+                self.write_without_ticket(request, fresh, patience)
+            }
         }
     }
 
@@ -590,7 +599,7 @@ impl<'a> Step<'a> {
     }
 
     /// A write without a ticket: only while the lock is free; it leaves no lock.
-    fn write_unseen(&mut self, request: RequestId, fresh: Ticket, patience: Patience) {
+    fn write_without_ticket(&mut self, request: RequestId, fresh: Ticket, patience: Patience) {
         if self.state.lock == Lock::Free {
             return self.answer(request, Answer::Writable { token: None });
         }
@@ -608,8 +617,8 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn renew(&mut self, request: RequestId, bearer: Bearer, ttl: Option<Seconds>) {
-        match self.standing(bearer) {
+    fn renew(&mut self, request: RequestId, presented: PresentedTicket, ttl: Option<Seconds>) {
+        match self.standing(presented) {
             Standing::Holder => {
                 self.present_holder(ttl, None);
                 if let Some(lease) = self.state.lease() {
@@ -632,8 +641,8 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn unlock(&mut self, request: RequestId, bearer: Bearer) {
-        let answer = match self.standing(bearer) {
+    fn unlock(&mut self, request: RequestId, presented: PresentedTicket) {
+        let answer = match self.standing(presented) {
             Standing::Holder => {
                 self.end_lease(EndReason::Released);
                 Answer::Unlocked { dead: None }
@@ -668,8 +677,8 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn delete(&mut self, request: RequestId, bearer: Bearer) {
-        let allowed = match self.standing(bearer) {
+    fn delete(&mut self, request: RequestId, presented: PresentedTicket) {
+        let allowed = match self.standing(presented) {
             Standing::Holder => true,
             Standing::Waiting(seq) => {
                 self.present_waiter(seq, None);
@@ -713,12 +722,12 @@ impl<'a> Step<'a> {
         let Lock::Held(mut lease) = std::mem::replace(&mut self.state.lock, Lock::Free) else {
             return;
         };
-        if let LeaseClock::Answering(unproven) = lease.clock {
+        if let LeaseClock::Answering(unconfirmed) = lease.clock {
             let expires = self.state.expiry(self.terms, lease.stored_ttl, now, now);
             lease.clock = LeaseClock::Running {
                 since: now,
                 expires,
-                unproven,
+                unconfirmed,
             };
         }
         self.state.lock = Lock::Held(lease);
@@ -726,17 +735,19 @@ impl<'a> Step<'a> {
 
     fn close(&mut self, request: RequestId, delivered: bool) {
         if self.state.queue.is_some() {
-            let (now, patiences) = (self.now.mono, patiences(self.terms));
+            let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
             self.state
                 .queue_mut()
-                .close(request, delivered, now, patiences);
+                .close(request, delivered, now, waiter_timeouts);
         }
     }
 
     fn vanished(&mut self, request: RequestId) {
         if let Lock::Held(lease) = &mut self.state.lock {
-            let (LeaseClock::Answering(told) | LeaseClock::Running { unproven: told, .. }) =
-                &mut lease.clock;
+            let (LeaseClock::Answering(told)
+            | LeaseClock::Running {
+                unconfirmed: told, ..
+            }) = &mut lease.clock;
             if let Some(index) = told.iter().position(|id| *id == request) {
                 told.remove(index);
                 if told.is_empty() {
@@ -750,8 +761,9 @@ impl<'a> Step<'a> {
         };
         self.close(request, false);
         let gone = self.waiter(seq).is_some_and(|waiter| {
-            let untold = waiter.told == Told::No || waiter.told == Told::By(request);
-            (untold || waiter.unseen) && !waiter.has_open_requests()
+            let untold = waiter.delivery == TicketDelivery::NotSent
+                || waiter.delivery == TicketDelivery::SentIn(request);
+            (untold || waiter.ticketless_write) && !waiter.has_open_requests()
         });
         if gone {
             self.leave(seq);
@@ -792,10 +804,10 @@ impl<'a> Step<'a> {
         if lease.told {
             let row = lease.row;
             self.out.changes.push(Change::Waiting(row.clone()));
-            let patiences = patiences(self.terms);
+            let waiter_timeouts = waiter_timeouts(self.terms);
             self.state
                 .queue_mut()
-                .insert(Waiter::known(row), now, patiences);
+                .insert(Waiter::known(row), now, waiter_timeouts);
         }
         self.hand_off();
     }

@@ -151,7 +151,7 @@ impl ResourceActor {
         }
         let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
         let core = match &sleeper {
-            Some(sleeper) => LockState::wake(stored.timeout, lock, &terms, now, &sleeper.lease),
+            Some(sleeper) => LockState::resume(stored.timeout, lock, &terms, now, &sleeper.lease),
             None => LockState::restore(stored.timeout, lock, &terms, now, leases_from),
         };
         let holder = core.holder(&terms, now);
@@ -192,7 +192,7 @@ impl ResourceActor {
         let Some(live) = self.live() else {
             return;
         };
-        let lease = live.resource.as_ref().and_then(|r| r.core.sleep());
+        let lease = live.resource.as_ref().and_then(|r| r.core.suspend());
         let (Some(lease), Some(held)) = (lease, live.account.take_held()) else {
             return self.retire(&Reply::Moved);
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::ArbiterHandle;
 
-use crate::lock::{LeaseMemory, RequestId, WallMillis};
+use crate::lock::{RequestId, SuspendedLease, WallMillis};
 use crate::resource::status::Sight;
 use crate::shared::server_state::Shell;
 
@@ -29,7 +29,7 @@ impl Drop for HeldLease {
 
 /// A held resource without an actor.
 pub struct Sleeper {
-    pub lease: LeaseMemory,
+    pub lease: SuspendedLease,
     pub held: HeldLease,
     /// Of the store. In a later one this counts for nothing.
     pub incarnation: u64,

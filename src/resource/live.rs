@@ -8,7 +8,9 @@ use std::time::Duration;
 use actix::WeakAddr;
 use actix::prelude::*;
 
-use crate::lock::{Bearer, Command, FencingToken, LockState, Millis, RequestId, Selector, Ticket};
+use crate::lock::{
+    Command, FencingToken, LockState, Millis, PresentedTicket, RequestId, Selector, Ticket,
+};
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
@@ -149,7 +151,7 @@ impl Live {
         match &self.resource {
             _ if busy || self.sent != self.committed => None,
             None => Some(self.last_active + retire_ms.min(ABSENT_STAYS_MS)),
-            Some(resource) if resource.core.is_idle() || resource.core.can_sleep() => {
+            Some(resource) if resource.core.is_idle() || resource.core.can_suspend() => {
                 Some(self.last_active + retire_ms)
             }
             Some(_) => None,
@@ -171,16 +173,16 @@ impl Resource {
     }
 
     /// The fencing token of the lease, if this is its holder.
-    pub(super) fn token_of(&self, bearer: Bearer) -> Option<FencingToken> {
-        match bearer {
-            Bearer::Ticket(ticket) => self.core.token_of(ticket),
-            Bearer::Nobody | Bearer::Stranger => None,
+    pub(super) fn token_of(&self, presented: PresentedTicket) -> Option<FencingToken> {
+        match presented {
+            PresentedTicket::Ticket(ticket) => self.core.token_of(ticket),
+            PresentedTicket::Absent | PresentedTicket::Malformed => None,
         }
     }
 
-    pub(super) fn live_ticket(&self, bearer: Bearer) -> Option<Ticket> {
-        match bearer {
-            Bearer::Ticket(ticket) if self.core.is_live(ticket) => Some(ticket),
+    pub(super) fn live_ticket(&self, presented: PresentedTicket) -> Option<Ticket> {
+        match presented {
+            PresentedTicket::Ticket(ticket) if self.core.is_live(ticket) => Some(ticket),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::lock::command::HolderView;
 use crate::lock::{
-    Answer, Bearer, FencingToken, IdempotencyKey, Owner, RequestId, ResourceName, Seconds,
+    Answer, FencingToken, IdempotencyKey, Owner, PresentedTicket, RequestId, ResourceName, Seconds,
     Selector, Ticket,
 };
 use crate::resource::dormant::Sleeper;
@@ -39,12 +39,12 @@ pub enum Op {
     /// GET `lock=0`.
     Read {
         selector: Selector,
-        bearer: Bearer,
+        presented: PresentedTicket,
     },
     /// GET `lock=1` (with a selector) and lock (without).
     Acquire {
         selector: Option<Selector>,
-        bearer: Bearer,
+        presented: PresentedTicket,
         owner: Option<Owner>,
         ttl: Option<Seconds>,
         key: Option<IdempotencyKey>,
@@ -53,22 +53,22 @@ pub enum Op {
     Write {
         selector: Selector,
         json: Bytes,
-        bearer: Bearer,
+        presented: PresentedTicket,
         release: bool,
     },
     DeleteSelector {
         selector: Selector,
-        bearer: Bearer,
+        presented: PresentedTicket,
     },
     Delete {
-        bearer: Bearer,
+        presented: PresentedTicket,
     },
     Renew {
-        bearer: Bearer,
+        presented: PresentedTicket,
         ttl: Option<Seconds>,
     },
     Unlock {
-        bearer: Bearer,
+        presented: PresentedTicket,
     },
     ForceUnlock {
         token: Option<FencingToken>,
@@ -77,7 +77,7 @@ pub enum Op {
     },
     /// Keep a live ticket alive, for a request that is refused for load.
     Touch {
-        bearer: Bearer,
+        presented: PresentedTicket,
     },
 }
 

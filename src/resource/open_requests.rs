@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::lock::{Bearer, Millis, Owner, RequestId, Selector};
+use crate::lock::{Millis, Owner, PresentedTicket, RequestId, Selector};
 use crate::resource::messages::Reply;
 use crate::shared::caller::Caller;
 use crate::shared::server_state::Shell;
@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Plain,
     Get(Selector),
     /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
-    GetAbsent(Bearer),
+    GetAbsent(PresentedTicket),
     Write(Selector, Bytes),
     /// A write of a selector for which there is no room: refused whatever the lock says.
     WriteBeyond,

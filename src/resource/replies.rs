@@ -2,7 +2,7 @@
 
 use actix::prelude::*;
 
-use crate::lock::{Answer, Bearer, Command, Outcome, RequestId, Selector};
+use crate::lock::{Answer, Command, Outcome, PresentedTicket, RequestId, Selector};
 use crate::persistence::messages::CommitsWait;
 use crate::persistence::queue::Commit;
 use crate::resource::actor::ResourceActor;
@@ -65,7 +65,7 @@ impl ResourceActor {
             if let Some(mut open) = live.open.remove(*request) {
                 live.unpark(&open);
                 open.permit = None;
-                open.kind = Kind::GetAbsent(Bearer::Nobody);
+                open.kind = Kind::GetAbsent(PresentedTicket::Absent);
                 live.open.insert(*request, open);
             }
         }
@@ -122,7 +122,7 @@ impl ResourceActor {
                 self.report_change(Happened::Deleted, &caller, Some(token), None);
                 Reply::Deleted { token: None }
             }
-            (Kind::GetAbsent(bearer), _) => Reply::NoSelector(resource.token_of(bearer)),
+            (Kind::GetAbsent(presented), _) => Reply::NoSelector(resource.token_of(presented)),
             (Kind::WriteBeyond, _) => Reply::TooManySelectors,
             (_, Answer::Gone) => Reply::NoResource,
             (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,

@@ -6,7 +6,7 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::lock::rows::HeadRow;
-use crate::lock::{Bearer, Command, LockState, Patience, RequestId, Seconds, Selector};
+use crate::lock::{Command, LockState, Patience, PresentedTicket, RequestId, Seconds, Selector};
 use crate::persistence::messages::LoadData;
 use crate::resource::actor::{ResourceActor, closed};
 use crate::resource::documents::{Documents, Known};
@@ -54,21 +54,22 @@ impl ResourceActor {
             Op::Describe => return self.describe(call, ctx),
             Op::Read {
                 ref selector,
-                bearer,
+                presented,
             } => {
                 let selector = selector.clone();
-                return self.read(call, &selector, bearer, ctx);
+                return self.read(call, &selector, presented, ctx);
             }
             Op::Acquire {
                 selector: Some(_),
-                bearer,
+                presented,
                 ..
-            } if !exists && !self.shell.terms().rules.get_locks_unwritten => {
-                (Kind::GetAbsent(bearer), Command::Touch { request, bearer })
-            }
+            } if !exists && !self.shell.terms().rules.get_locks_unwritten => (
+                Kind::GetAbsent(presented),
+                Command::Touch { request, presented },
+            ),
             Op::Acquire {
                 selector,
-                bearer,
+                presented,
                 owner,
                 ttl,
                 key,
@@ -77,7 +78,7 @@ impl ResourceActor {
                 selector.map_or(Kind::Plain, Kind::Get),
                 Command::Acquire {
                     request,
-                    bearer,
+                    presented,
                     fresh: self.shell.fresh_ticket(),
                     owner,
                     ttl,
@@ -85,52 +86,55 @@ impl ResourceActor {
                     patience,
                 },
             ),
-            Op::Write { bearer, .. } if !exists && self.is_full() => {
-                (Kind::WriteBeyond, Command::Touch { request, bearer })
+            Op::Write { presented, .. } if !exists && self.is_full() => {
+                (Kind::WriteBeyond, Command::Touch { request, presented })
             }
             Op::Write {
                 selector,
                 json,
-                bearer,
+                presented,
                 release,
             } => (
                 Kind::Write(selector, json),
                 Command::Write {
                     request,
-                    bearer,
+                    presented,
                     fresh: self.shell.fresh_ticket(),
                     release,
                     patience,
                 },
             ),
-            Op::DeleteSelector { bearer, .. } if !exists => {
-                let token = self.resource().and_then(|r| r.token_of(bearer));
+            Op::DeleteSelector { presented, .. } if !exists => {
+                let token = self.resource().and_then(|r| r.token_of(presented));
                 return self.reply(call, Reply::NoSelector(token), ctx);
             }
-            Op::DeleteSelector { selector, bearer } => (
+            Op::DeleteSelector {
+                selector,
+                presented,
+            } => (
                 Kind::DeleteSelector(selector),
                 Command::Write {
                     request,
-                    bearer,
+                    presented,
                     fresh: self.shell.fresh_ticket(),
                     release: false,
                     patience: Patience::Never,
                 },
             ),
-            Op::Delete { bearer } => (Kind::Delete, Command::Delete { request, bearer }),
-            Op::Renew { bearer, ttl } => (
+            Op::Delete { presented } => (Kind::Delete, Command::Delete { request, presented }),
+            Op::Renew { presented, ttl } => (
                 Kind::Plain,
                 Command::Renew {
                     request,
-                    bearer,
+                    presented,
                     ttl,
                 },
             ),
-            Op::Unlock { bearer } => (Kind::Plain, Command::Unlock { request, bearer }),
+            Op::Unlock { presented } => (Kind::Plain, Command::Unlock { request, presented }),
             Op::ForceUnlock { token, reason } => {
                 (Kind::Force(reason), Command::ForceUnlock { request, token })
             }
-            Op::Touch { bearer } => (Kind::Plain, Command::Touch { request, bearer }),
+            Op::Touch { presented } => (Kind::Plain, Command::Touch { request, presented }),
         };
         let open = self.opened(call.reply, kind, caller);
         self.open_and_apply(request, open, command, ctx);
@@ -318,7 +322,7 @@ impl ResourceActor {
         &mut self,
         call: Call,
         selector: &Selector,
-        bearer: Bearer,
+        presented: PresentedTicket,
         ctx: &mut Context<Self>,
     ) {
         let incarnation = self.incarnation;
@@ -326,9 +330,9 @@ impl ResourceActor {
             let resource = live.resource.as_mut()?;
             let document = resource.documents.get(selector, &resource.id)?;
             let documents = &mut resource.documents;
-            let window = (bearer == Bearer::Nobody)
+            let window = (presented == PresentedTicket::Absent)
                 .then(|| documents.window(selector, &resource.id, incarnation, live.committed));
-            let ticket = resource.live_ticket(bearer);
+            let ticket = resource.live_ticket(presented);
             let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
             Some(Reply::Read {
                 document,
@@ -337,7 +341,7 @@ impl ResourceActor {
             })
         });
         let reply = found.unwrap_or_else(|| {
-            let token = self.resource().and_then(|r| r.token_of(bearer));
+            let token = self.resource().and_then(|r| r.token_of(presented));
             Reply::NoSelector(token)
         });
         self.reply(call, reply, ctx);

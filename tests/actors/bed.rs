@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use small_resource_server::app::{Started, start_actors};
 use small_resource_server::lock::{
-    Answer, Bearer, Limits, Millis, RequestId, ResourceName, Seconds, Selector, Ticket,
+    Answer, Limits, Millis, PresentedTicket, RequestId, ResourceName, Seconds, Selector, Ticket,
 };
 use small_resource_server::registry::actor::Registry;
 use small_resource_server::registry::client::Router;
@@ -51,7 +51,7 @@ pub fn selector(text: &str) -> Selector {
 pub fn acquire(selector: Option<Selector>, wait: Wait) -> Op {
     Op::Acquire {
         selector,
-        bearer: Bearer::Nobody,
+        presented: PresentedTicket::Absent,
         owner: None,
         ttl: Seconds::new(600),
         key: None,
@@ -63,7 +63,7 @@ pub fn write(at: &str, json: &'static str) -> Op {
     Op::Write {
         selector: selector(at),
         json: json.into(),
-        bearer: Bearer::Nobody,
+        presented: PresentedTicket::Absent,
         release: false,
     }
 }
@@ -71,7 +71,7 @@ pub fn write(at: &str, json: &'static str) -> Op {
 pub fn read(at: &str) -> Op {
     Op::Read {
         selector: selector(at),
-        bearer: Bearer::Nobody,
+        presented: PresentedTicket::Absent,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::System;
-use small_resource_server::lock::Bearer;
+use small_resource_server::lock::PresentedTicket;
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::gate::Closed;
@@ -44,8 +44,8 @@ fn a_listing_that_fails_costs_nobody_else_anything() {
         };
         assert_eq!(bed.router.page(all()).await, Err(Closed::StoreAway));
         assert_eq!(bed.shell.incarnation(), 1);
-        let bearer = Bearer::Ticket(ticket);
-        let unlocked = bed.ask("printer", Op::Unlock { bearer }).await;
+        let presented = PresentedTicket::Ticket(ticket);
+        let unlocked = bed.ask("printer", Op::Unlock { presented }).await;
         assert!(matches!(unlocked, Reply::Lock(_)), "{unlocked:?}");
         bed.store.unlistable.store(false, Ordering::SeqCst);
         let page = bed.router.page(all()).await.unwrap();

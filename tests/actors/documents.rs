@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::System;
-use small_resource_server::lock::{Answer, Bearer};
+use small_resource_server::lock::{Answer, PresentedTicket};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::server_state::Shell;
@@ -23,8 +23,8 @@ fn a_waiter_gets_its_document_however_small_the_cache_is() {
             .begin("printer", acquire(Some(selector("s")), wait))
             .await;
         assert_eq!(bed.describe("printer").await.waiting, 1);
-        let bearer = Bearer::Ticket(ticket);
-        bed.ask("printer", Op::Unlock { bearer }).await;
+        let presented = PresentedTicket::Ticket(ticket);
+        bed.ask("printer", Op::Unlock { presented }).await;
         let Reply::Locked { answer, document } = waiter.await.unwrap() else {
             panic!("it is granted");
         };
@@ -57,7 +57,7 @@ fn a_document_is_loaded_once_though_its_reader_left() {
         assert!(reader.await.unwrap_err().is_cancelled());
         let delete = Op::DeleteSelector {
             selector: selector("s"),
-            bearer: Bearer::Nobody,
+            presented: PresentedTicket::Absent,
         };
         let deleter = bed.begin("printer", delete).await;
         assert_eq!(bed.loads(), before + 1, "it is under way");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use actix::prelude::*;
 use small_resource_server::app::start_actors;
-use small_resource_server::lock::{Bearer, Millis, Seconds};
+use small_resource_server::lock::{Millis, PresentedTicket, Seconds};
 use small_resource_server::persistence::actor::Persistence;
 use small_resource_server::registry::actor::Registry;
 use small_resource_server::registry::client::Router;
@@ -97,7 +97,7 @@ impl Client {
         let write = Op::Write {
             selector: selector("s"),
             json: version.to_string().into(),
-            bearer: Bearer::Nobody,
+            presented: PresentedTicket::Absent,
             release: false,
         };
         let reply = self.ask(write).await;
@@ -111,7 +111,7 @@ impl Client {
             let write = Op::Write {
                 selector: selector(text),
                 json: "0".repeat(60).replacen('0', "1", 1).into(),
-                bearer: Bearer::Nobody,
+                presented: PresentedTicket::Absent,
                 release: false,
             };
             self.ask(write).await;
@@ -225,14 +225,14 @@ fn a_look_is_never_older_than_an_answer_while_document_and_resource_come_and_go(
         for version in 2..1_000 {
             match version % 16 {
                 0 => {
-                    let bearer = Bearer::Nobody;
-                    writer.delete(Op::Delete { bearer }).await;
+                    let presented = PresentedTicket::Absent;
+                    writer.delete(Op::Delete { presented }).await;
                     writer.create().await;
                 }
                 5 => {
                     let delete = Op::DeleteSelector {
                         selector: selector("s"),
-                        bearer: Bearer::Nobody,
+                        presented: PresentedTicket::Absent,
                     };
                     writer.delete(delete).await;
                 }
@@ -309,7 +309,7 @@ fn a_document_that_is_being_deleted_does_not_come_back_from_the_store() {
         let deleted = actix_rt::spawn(async move {
             let delete = Op::DeleteSelector {
                 selector: selector("s"),
-                bearer: Bearer::Nobody,
+                presented: PresentedTicket::Absent,
             };
             deleter.delete(delete).await;
         });

@@ -1,8 +1,8 @@
 //! `DELETE /resource/{name}`: the lock rules of a write, and the end of holder and queue.
 
-use small_resource_server::lock::{Answer, Bearer, EndReason, LockState, Ticket};
+use small_resource_server::lock::{Answer, EndReason, LockState, PresentedTicket, Ticket};
 
-use crate::world::{World, bearer};
+use crate::world::{World, presented};
 
 #[test]
 fn the_holder_deletes_and_open_waiters_learn_that_the_resource_is_gone() {
@@ -10,7 +10,7 @@ fn the_holder_deletes_and_open_waiters_learn_that_the_resource_is_gone() {
     let holder = world.hold();
     let first = world.ask().wait(10).send();
     let second = world.ask().wait(10).send();
-    assert_eq!(world.delete(bearer(holder.ticket)), Answer::Deletable);
+    assert_eq!(world.delete(presented(holder.ticket)), Answer::Deletable);
     assert_eq!(world.take(first), Answer::Gone);
     assert_eq!(world.take(second), Answer::Gone);
     assert!(world.state.is_idle());
@@ -19,7 +19,7 @@ fn the_holder_deletes_and_open_waiters_learn_that_the_resource_is_gone() {
 #[test]
 fn a_free_lock_may_be_deleted_without_a_ticket() {
     let mut world = World::new();
-    assert_eq!(world.delete(Bearer::Nobody), Answer::Deletable);
+    assert_eq!(world.delete(PresentedTicket::Absent), Answer::Deletable);
 }
 
 #[test]
@@ -27,15 +27,18 @@ fn whoever_does_not_hold_may_not_delete_a_locked_resource() {
     let mut world = World::new();
     let holder = world.hold();
     let waiting = world.queue();
-    assert_eq!(world.delete(Bearer::Nobody), Answer::Locked(world.holder()));
     assert_eq!(
-        world.delete(bearer(waiting)),
+        world.delete(PresentedTicket::Absent),
+        Answer::Locked(world.holder())
+    );
+    assert_eq!(
+        world.delete(presented(waiting)),
         Answer::Locked(world.holder())
     );
     world.unlock(holder.ticket);
-    assert_eq!(world.delete(Bearer::Nobody), Answer::Locked(None));
+    assert_eq!(world.delete(PresentedTicket::Absent), Answer::Locked(None));
     assert_eq!(
-        world.delete(bearer(waiting)),
+        world.delete(presented(waiting)),
         Answer::Deletable,
         "reserved for it"
     );
@@ -47,8 +50,11 @@ fn a_dead_ticket_may_not_delete() {
     let holder = world.hold();
     world.unlock(holder.ticket);
     let released = Some(EndReason::Released);
-    assert_eq!(world.delete(bearer(holder.ticket)), Answer::Dead(released));
-    assert_eq!(world.delete(Bearer::Stranger), Answer::Dead(None));
+    assert_eq!(
+        world.delete(presented(holder.ticket)),
+        Answer::Dead(released)
+    );
+    assert_eq!(world.delete(PresentedTicket::Malformed), Answer::Dead(None));
 }
 
 #[test]
@@ -56,7 +62,7 @@ fn tickets_of_a_deleted_resource_are_unknown_to_the_one_created_anew_and_tokens_
     let mut world = World::new();
     let holder = world.hold();
     let waiting = world.queue();
-    world.delete(bearer(holder.ticket));
+    world.delete(presented(holder.ticket));
     world.state = LockState::new(world.state.timeout(), world.state.token());
     world.rows.head.token = world.state.token();
     for old in [holder.ticket, waiting, Ticket::from_bits(0xbad)] {
@@ -72,7 +78,7 @@ fn what_becomes_of_answers_after_a_delete_changes_nothing() {
     let granted = world.ask().send();
     let queued = world.ask().send();
     let ticket = world.granted(granted).ticket;
-    world.delete(bearer(ticket));
+    world.delete(presented(ticket));
     world.vanish(granted);
     world.deliver(queued);
     assert!(world.state.is_idle());

@@ -2,7 +2,7 @@
 
 use small_resource_server::lock::{Answer, EndReason, FencingToken};
 
-use crate::world::{World, bearer};
+use crate::world::{World, presented};
 
 #[test]
 fn forcing_ends_the_lease_and_grants_to_the_next() {
@@ -14,7 +14,7 @@ fn forcing_ends_the_lease_and_grants_to_the_next() {
     assert!(world.granted(next).holder.token > stuck.holder.token);
     let forced = Answer::Dead(Some(EndReason::ForcedOff));
     assert_eq!(world.unlock(stuck.ticket), forced);
-    assert_eq!(world.write(bearer(stuck.ticket)), forced);
+    assert_eq!(world.write(presented(stuck.ticket)), forced);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use small_resource_server::lock::{
     Answer, Command, EndReason, FencingToken, Limits, Seconds, Terms,
 };
 
-use crate::world::{START, World, bearer, seconds};
+use crate::world::{START, World, presented, seconds};
 
 fn capped(seconds_max: i64) -> World {
     let limits = Limits {
@@ -139,10 +139,10 @@ fn every_request_with_lock_intent_renews_the_lease() {
             world.renew(ticket, None);
         }),
         ("write", |world, ticket| {
-            world.write(bearer(ticket));
+            world.write(presented(ticket));
         }),
         ("a GET that finds no data", |world, ticket| {
-            world.touch(bearer(ticket));
+            world.touch(presented(ticket));
         }),
     ];
     for (name, renew) in renewing {
@@ -335,7 +335,7 @@ fn a_refused_renewal_changes_nothing() {
     let request = world.request();
     world.apply(Command::Renew {
         request,
-        bearer: small_resource_server::lock::Bearer::Nobody,
+        presented: small_resource_server::lock::PresentedTicket::Absent,
         ttl: None,
     });
     assert_eq!(world.take(request), Answer::TicketMissing);
@@ -350,7 +350,7 @@ fn a_renewal_that_keeps_its_ttl_stores_nothing() {
     let request = world.request();
     let outcome = world.apply(Command::Renew {
         request,
-        bearer: bearer(grant.ticket),
+        presented: presented(grant.ticket),
         ttl: None,
     });
     assert_eq!(outcome.changes, []);

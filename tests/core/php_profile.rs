@@ -1,8 +1,8 @@
 //! The right-hand column of the table of the two profiles.
 
-use small_resource_server::lock::{Answer, Bearer, EndReason, Patience, Ticket};
+use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Ticket};
 
-use crate::world::{World, bearer};
+use crate::world::{World, presented};
 
 fn until(world: &World, seconds: u64) -> Patience {
     Patience::Until(world.now.mono + seconds * 1_000)
@@ -28,7 +28,7 @@ fn a_write_by_the_holder_releases_the_lock() {
     let next = world.ask().wait(10).send();
     let token = Some(grant.holder.token);
     assert_eq!(
-        world.write(bearer(grant.ticket)),
+        world.write(presented(grant.ticket)),
         Answer::Writable { token }
     );
     assert!(world.granted(next).new);
@@ -56,11 +56,19 @@ fn a_released_or_unknown_ticket_writes_as_nobody() {
     let released = world.hold().ticket;
     world.unlock(released);
     let unknown = Ticket::from_bits(0xbad);
-    for spent in [bearer(released), bearer(unknown), Bearer::Stranger] {
+    for spent in [
+        presented(released),
+        presented(unknown),
+        PresentedTicket::Malformed,
+    ] {
         assert_eq!(world.write(spent), Answer::Writable { token: None });
     }
     let holder = world.hold();
-    for spent in [bearer(released), bearer(unknown), Bearer::Stranger] {
+    for spent in [
+        presented(released),
+        presented(unknown),
+        PresentedTicket::Malformed,
+    ] {
         assert_eq!(world.write(spent), Answer::Locked(world.holder()));
     }
     assert!(world.holds(holder.ticket));
@@ -74,11 +82,11 @@ fn an_expired_or_forced_off_ticket_does_not_write() {
     let forced = world.hold().ticket;
     world.force(None);
     assert_eq!(
-        world.write(bearer(expired)),
+        world.write(presented(expired)),
         Answer::Dead(Some(EndReason::Expired))
     );
     assert_eq!(
-        world.write(bearer(forced)),
+        world.write(presented(forced)),
         Answer::Dead(Some(EndReason::ForcedOff))
     );
 }
@@ -88,7 +96,7 @@ fn a_write_without_a_ticket_waits_its_turn_and_leaves_no_lock() {
     let mut world = World::php();
     let holder = world.hold();
     let patience = until(&world, 10);
-    let write = world.write_with(Bearer::Nobody, false, patience);
+    let write = world.write_with(PresentedTicket::Absent, false, patience);
     assert!(world.waits(write));
     world.unlock(holder.ticket);
     assert_eq!(world.take(write), Answer::Writable { token: None });
@@ -101,10 +109,10 @@ fn writes_that_wait_take_their_turn_among_those_who_wait_for_the_lock() {
     let mut world = World::php();
     let holder = world.hold();
     let patience = until(&world, 10);
-    let first = world.write_with(Bearer::Nobody, false, patience);
-    let second = world.write_with(Bearer::Nobody, false, patience);
+    let first = world.write_with(PresentedTicket::Absent, false, patience);
+    let second = world.write_with(PresentedTicket::Absent, false, patience);
     let lock = world.ask().wait(10).send();
-    let third = world.write_with(Bearer::Nobody, false, patience);
+    let third = world.write_with(PresentedTicket::Absent, false, patience);
     world.unlock(holder.ticket);
     assert_eq!(world.take(first), Answer::Writable { token: None });
     assert_eq!(world.take(second), Answer::Writable { token: None });
@@ -120,7 +128,7 @@ fn a_write_that_waited_in_vain_is_refused_and_leaves_nothing() {
     world.hold();
     let rows = world.rows.clone();
     let patience = until(&world, 2);
-    let write = world.write_with(Bearer::Nobody, false, patience);
+    let write = world.write_with(PresentedTicket::Absent, false, patience);
     assert_eq!(world.rows, rows, "its place is never stored");
     world.pass(2_000);
     assert_eq!(world.take(write), Answer::Locked(world.holder()));
@@ -132,7 +140,7 @@ fn a_write_that_waited_in_vain_is_refused_and_leaves_nothing() {
 fn a_write_that_waits_and_whose_client_vanishes_never_happens() {
     let mut world = World::php();
     let holder = world.hold();
-    let write = world.write_with(Bearer::Nobody, false, Patience::Forever);
+    let write = world.write_with(PresentedTicket::Absent, false, Patience::Forever);
     world.vanish(write);
     assert_eq!(world.state.waiting(), 0);
     world.unlock(holder.ticket);
@@ -146,7 +154,7 @@ fn a_waiting_ticket_that_writes_waits_in_its_place_and_releases_when_done() {
     let ticket = world.queue();
     let behind = world.ask().wait(60).send();
     let patience = until(&world, 10);
-    let write = world.write_with(bearer(ticket), false, patience);
+    let write = world.write_with(presented(ticket), false, patience);
     world.unlock(holder.ticket);
     assert!(matches!(
         world.take(write),
@@ -162,7 +170,7 @@ fn a_waiting_ticket_whose_write_waited_in_vain_keeps_its_place() {
     world.hold();
     let ticket = world.queue();
     let patience = until(&world, 2);
-    let write = world.write_with(bearer(ticket), false, patience);
+    let write = world.write_with(presented(ticket), false, patience);
     world.pass(2_000);
     assert_eq!(world.take(write), Answer::Locked(world.holder()));
     assert_eq!(world.ask().ticket(ticket).place(), (ticket, 1));
@@ -172,7 +180,7 @@ fn a_waiting_ticket_whose_write_waited_in_vain_keeps_its_place() {
 fn a_wait_without_limit_is_answered_by_the_release_alone() {
     let mut world = World::php();
     let holder = world.hold();
-    let write = world.write_with(Bearer::Nobody, false, Patience::Forever);
+    let write = world.write_with(PresentedTicket::Absent, false, Patience::Forever);
     world.pass(100_000_000);
     assert!(world.waits(write));
     world.unlock(holder.ticket);
@@ -184,8 +192,8 @@ fn two_writes_that_wait_with_one_ticket_both_happen_in_its_turn() {
     let mut world = World::php();
     let holder = world.hold();
     let ticket = world.queue();
-    let one = world.write_with(bearer(ticket), false, Patience::Forever);
-    let two = world.write_with(bearer(ticket), false, Patience::Forever);
+    let one = world.write_with(presented(ticket), false, Patience::Forever);
+    let two = world.write_with(presented(ticket), false, Patience::Forever);
     world.unlock(holder.ticket);
     assert!(matches!(
         world.take(one),

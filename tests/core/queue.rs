@@ -3,7 +3,7 @@
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::{Answer, Command, Limits, Terms};
 
-use crate::world::{World, bearer};
+use crate::world::{World, presented};
 
 #[test]
 fn the_first_asker_of_a_free_lock_gets_it_and_the_second_gets_a_place() {
@@ -150,10 +150,10 @@ fn a_far_ticket_that_shows_itself_finds_a_free_lock_kept_for_it() {
     let far = world.queue();
     world.pass(6_000);
     world.unlock(holder.ticket);
-    assert_eq!(world.touch(bearer(far)), Answer::Touched { live: true });
+    assert_eq!(world.touch(presented(far)), Answer::Touched { live: true });
     assert!(world.is_reserved());
     assert_eq!(
-        world.write(bearer(far)),
+        world.write(presented(far)),
         Answer::Writable {
             token: Some(world.state.token())
         }
@@ -169,7 +169,7 @@ fn showing_a_reserved_ticket_keeps_the_reservation() {
     world.unlock(holder.ticket);
     for _ in 0..4 {
         world.pass(4_000);
-        world.touch(bearer(first));
+        world.touch(presented(first));
     }
     assert!(world.waits(behind));
     assert!(world.ask().ticket(first).grant().new);

@@ -2,7 +2,7 @@
 
 use small_resource_server::lock::{Answer, FencingToken, LockState};
 
-use crate::world::{World, bearer, seconds};
+use crate::world::{World, presented, seconds};
 
 #[test]
 fn the_holder_is_still_the_holder_and_the_queue_still_the_queue() {
@@ -188,6 +188,6 @@ fn a_told_ticket_whose_grant_was_lost_has_its_place_after_a_restart() {
     world.vanish(open);
     world.restart();
     world.delivers = true;
-    assert!(world.touch(bearer(ticket)) == Answer::Touched { live: true });
+    assert!(world.touch(presented(ticket)) == Answer::Touched { live: true });
     assert!(world.ask().ticket(ticket).grant().new);
 }

@@ -23,12 +23,12 @@ fn a_lease_goes_on_with_its_own_clock() {
 fn a_lease_that_ended_in_its_sleep_is_over_when_it_wakes() {
     let mut world = World::new();
     let grant = world.ask().ttl(1).grant();
-    let memory = world.state.sleep().unwrap();
+    let memory = world.state.suspend().unwrap();
     assert_eq!(memory.deadline(), Some(world.now.mono + 1_001));
     world.now.mono += 1_001;
     world.now.wall += 1_001;
     let rows = world.rows.clone();
-    world.state = LockState::wake(seconds(0), rows, &world.terms, world.now, &memory);
+    world.state = LockState::resume(seconds(0), rows, &world.terms, world.now, &memory);
     let dead = Answer::Dead(Some(EndReason::Expired));
     assert_eq!(world.renew(grant.ticket, None), dead);
     assert!(!world.state.is_locked());
@@ -94,12 +94,12 @@ fn what_is_not_all_in_the_rows_stays_awake() {
 fn a_memory_of_another_lease_counts_for_nothing_and_ends_none_early() {
     let mut world = World::new();
     let first = world.ask().ttl(10).grant();
-    let memory = world.state.sleep().unwrap();
+    let memory = world.state.suspend().unwrap();
     world.unlock(first.ticket);
     world.pass(9_000);
     let second = world.ask().ttl(10).grant();
     let rows = world.rows.clone();
-    world.state = LockState::wake(seconds(0), rows, &world.terms, world.now, &memory);
+    world.state = LockState::resume(seconds(0), rows, &world.terms, world.now, &memory);
     world.pass(10_000);
     assert!(world.holds(second.ticket));
     world.pass(1);

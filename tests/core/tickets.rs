@@ -1,9 +1,9 @@
 //! "Ticket" and "Ended tickets": capabilities, why they ended, and how long that is remembered.
 
 use small_resource_server::lock::rows::Change;
-use small_resource_server::lock::{Answer, Bearer, EndReason, Ticket};
+use small_resource_server::lock::{Answer, EndReason, PresentedTicket, Ticket};
 
-use crate::world::{World, bearer};
+use crate::world::{World, presented};
 
 #[test]
 fn a_ticket_of_the_clients_own_making_is_never_adopted() {
@@ -14,7 +14,10 @@ fn a_ticket_of_the_clients_own_making_is_never_adopted() {
     assert_eq!(grant.ended, None);
     let queued = world.ask().ticket(made_up).place();
     assert_ne!(queued.0, made_up);
-    assert_ne!(world.ask().bearer(Bearer::Stranger).place().0, made_up);
+    assert_ne!(
+        world.ask().presented(PresentedTicket::Malformed).place().0,
+        made_up
+    );
 }
 
 #[test]
@@ -56,8 +59,11 @@ fn a_released_ticket_is_dead_and_says_so() {
     assert_eq!(world.unlock(grant.ticket), Answer::Unlocked { dead: None });
     let released = Some(EndReason::Released);
     assert_eq!(world.renew(grant.ticket, None), Answer::Dead(released));
-    assert_eq!(world.write(bearer(grant.ticket)), Answer::Dead(released));
-    assert_eq!(world.delete(bearer(grant.ticket)), Answer::Dead(released));
+    assert_eq!(world.write(presented(grant.ticket)), Answer::Dead(released));
+    assert_eq!(
+        world.delete(presented(grant.ticket)),
+        Answer::Dead(released)
+    );
 }
 
 #[test]
@@ -83,12 +89,12 @@ fn unlocking_without_a_ticket_or_with_an_unknown_one_is_refused() {
     let mut world = World::new();
     let grant = world.hold();
     assert_eq!(world.unlock(Ticket::from_bits(0xbad)), Answer::Dead(None));
-    for (bearer, expected) in [
-        (Bearer::Nobody, Answer::TicketMissing),
-        (Bearer::Stranger, Answer::Dead(None)),
+    for (presented, expected) in [
+        (PresentedTicket::Absent, Answer::TicketMissing),
+        (PresentedTicket::Malformed, Answer::Dead(None)),
     ] {
         let request = world.request();
-        world.apply(small_resource_server::lock::Command::Unlock { request, bearer });
+        world.apply(small_resource_server::lock::Command::Unlock { request, presented });
         assert_eq!(world.take(request), expected);
     }
     assert!(world.holds(grant.ticket));
@@ -203,12 +209,12 @@ fn after_a_restart_new_reasons_do_not_overwrite_the_newest_stored_ones() {
 #[test]
 fn touching_changes_nothing_for_a_caller_that_has_no_live_ticket() {
     let mut world = World::new();
-    for bearer in [
-        Bearer::Nobody,
-        Bearer::Stranger,
-        bearer(Ticket::from_bits(0xbad)),
+    for presented in [
+        PresentedTicket::Absent,
+        PresentedTicket::Malformed,
+        presented(Ticket::from_bits(0xbad)),
     ] {
-        assert_eq!(world.touch(bearer), Answer::Touched { live: false });
+        assert_eq!(world.touch(presented), Answer::Touched { live: false });
     }
     assert!(!world.state.is_locked());
     assert_eq!(world.state.waiting(), 0);
@@ -221,7 +227,10 @@ fn touching_keeps_a_waiting_ticket_alive() {
     let ticket = world.queue();
     for _ in 0..3 {
         world.pass(50_000);
-        assert_eq!(world.touch(bearer(ticket)), Answer::Touched { live: true });
+        assert_eq!(
+            world.touch(presented(ticket)),
+            Answer::Touched { live: true }
+        );
     }
     assert_eq!(world.ask().ticket(ticket).place(), (ticket, 1));
 }
@@ -234,7 +243,7 @@ fn one_change_of_the_lock_is_one_head_row() {
     let request = world.request();
     let outcome = world.apply(small_resource_server::lock::Command::Unlock {
         request,
-        bearer: bearer(grant.ticket),
+        presented: presented(grant.ticket),
     });
     let last_head = outcome
         .changes

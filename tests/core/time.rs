@@ -2,7 +2,7 @@
 
 use small_resource_server::lock::{Answer, EndReason, Now};
 
-use crate::world::{START, World, bearer};
+use crate::world::{START, World, presented};
 
 #[test]
 fn after_a_long_pause_everything_happens_in_the_order_in_which_it_was_due() {
@@ -36,7 +36,7 @@ fn a_command_after_a_pause_finds_what_time_has_done() {
     let holder = world.ask().ttl(2).grant();
     world.now.mono += 2_001;
     assert_eq!(
-        world.write(bearer(holder.ticket)),
+        world.write(presented(holder.ticket)),
         Answer::Dead(Some(EndReason::Expired))
     );
 }

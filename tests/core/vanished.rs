@@ -3,7 +3,7 @@
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::{Answer, Patience};
 
-use crate::world::{World, bearer};
+use crate::world::{World, presented};
 
 #[test]
 fn a_waiter_that_was_never_told_its_ticket_leaves_at_once() {
@@ -145,7 +145,7 @@ fn a_client_that_vanishes_after_it_used_its_lease_keeps_it() {
     let mut world = World::new();
     let request = world.ask().send();
     let ticket = world.granted(request).ticket;
-    world.write(bearer(ticket));
+    world.write(presented(ticket));
     world.vanish(request);
     assert!(world.holds(ticket));
 }
@@ -202,7 +202,7 @@ fn asking_while_the_grant_is_on_its_way_does_not_pin_a_lock_that_nobody_learns_o
     world.delivers = false;
     world.unlock(holder.ticket);
     let poll = world.ask().ticket(ticket).send();
-    world.touch(bearer(ticket));
+    world.touch(presented(ticket));
     world.vanish(open);
     assert!(world.holds(ticket), "the poll may still tell it");
     world.vanish(poll);
@@ -218,7 +218,7 @@ fn a_write_by_the_reserved_ticket_whose_answer_is_lost_does_not_pin_the_lock() {
     let behind = world.ask().wait(60).send();
     world.unlock(holder.ticket);
     world.delivers = false;
-    let write = world.write_with(bearer(ticket), false, Patience::Never);
+    let write = world.write_with(presented(ticket), false, Patience::Never);
     world.vanish(write);
     world.pass(5_000);
     assert!(world.granted(behind).new);

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use small_resource_server::lock::command::{Grant, HolderView};
 use small_resource_server::lock::rows::LockRows;
 use small_resource_server::lock::{
-    Answer, Bearer, Command, FencingToken, IdempotencyKey, LockState, Now, Outcome, Owner,
-    Patience, Profile, RequestId, Seconds, Terms, Ticket, invariants,
+    Answer, Command, FencingToken, IdempotencyKey, LockState, Now, Outcome, Owner, Patience,
+    PresentedTicket, Profile, RequestId, Seconds, Terms, Ticket, invariants,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -102,7 +102,7 @@ impl World {
     pub fn ask(&mut self) -> Ask<'_> {
         Ask {
             world: self,
-            bearer: Bearer::Nobody,
+            presented: PresentedTicket::Absent,
             owner: None,
             ttl: None,
             key: None,
@@ -126,7 +126,7 @@ impl World {
         let request = self.request();
         self.apply(Command::Unlock {
             request,
-            bearer: Bearer::Ticket(ticket),
+            presented: PresentedTicket::Ticket(ticket),
         });
         self.take(request)
     }
@@ -135,36 +135,41 @@ impl World {
         let request = self.request();
         self.apply(Command::Renew {
             request,
-            bearer: Bearer::Ticket(ticket),
+            presented: PresentedTicket::Ticket(ticket),
             ttl: ttl.map(seconds),
         });
         self.take(request)
     }
 
-    pub fn touch(&mut self, bearer: Bearer) -> Answer {
+    pub fn touch(&mut self, presented: PresentedTicket) -> Answer {
         let request = self.request();
-        self.apply(Command::Touch { request, bearer });
+        self.apply(Command::Touch { request, presented });
         self.take(request)
     }
 
     /// A write that does not wait.
-    pub fn write(&mut self, bearer: Bearer) -> Answer {
-        let request = self.write_with(bearer, false, Patience::Never);
+    pub fn write(&mut self, presented: PresentedTicket) -> Answer {
+        let request = self.write_with(presented, false, Patience::Never);
         self.take(request)
     }
 
     /// `?unlock=1`.
     pub fn write_and_release(&mut self, ticket: Ticket) -> Answer {
-        let request = self.write_with(Bearer::Ticket(ticket), true, Patience::Never);
+        let request = self.write_with(PresentedTicket::Ticket(ticket), true, Patience::Never);
         self.take(request)
     }
 
-    pub fn write_with(&mut self, bearer: Bearer, release: bool, patience: Patience) -> RequestId {
+    pub fn write_with(
+        &mut self,
+        presented: PresentedTicket,
+        release: bool,
+        patience: Patience,
+    ) -> RequestId {
         let request = self.request();
         let fresh = self.fresh();
         self.apply(Command::Write {
             request,
-            bearer,
+            presented,
             fresh,
             release,
             patience,
@@ -172,9 +177,9 @@ impl World {
         request
     }
 
-    pub fn delete(&mut self, bearer: Bearer) -> Answer {
+    pub fn delete(&mut self, presented: PresentedTicket) -> Answer {
         let request = self.request();
-        self.apply(Command::Delete { request, bearer });
+        self.apply(Command::Delete { request, presented });
         self.take(request)
     }
 
@@ -224,11 +229,11 @@ impl World {
 
     /// The resource leaves memory under its lease and is loaded again; says whether it could.
     pub fn sleep_and_wake(&mut self) -> bool {
-        let Some(memory) = self.state.sleep() else {
+        let Some(memory) = self.state.suspend() else {
             return false;
         };
         let (timeout, rows) = (self.state.timeout(), self.rows.clone());
-        self.state = LockState::wake(timeout, rows, &self.terms, self.now, &memory);
+        self.state = LockState::resume(timeout, rows, &self.terms, self.now, &memory);
         invariants::check_rows(&self.state, &self.rows).unwrap();
         true
     }
@@ -291,7 +296,7 @@ impl World {
 /// A request for the lock.
 pub struct Ask<'a> {
     world: &'a mut World,
-    bearer: Bearer,
+    presented: PresentedTicket,
     owner: Option<Owner>,
     ttl: Option<Seconds>,
     key: Option<IdempotencyKey>,
@@ -300,11 +305,11 @@ pub struct Ask<'a> {
 
 impl Ask<'_> {
     pub fn ticket(self, ticket: Ticket) -> Self {
-        self.bearer(Bearer::Ticket(ticket))
+        self.presented(PresentedTicket::Ticket(ticket))
     }
 
-    pub fn bearer(self, bearer: Bearer) -> Self {
-        Ask { bearer, ..self }
+    pub fn presented(self, presented: PresentedTicket) -> Self {
+        Ask { presented, ..self }
     }
 
     pub fn owner(self, name: &str) -> Self {
@@ -366,7 +371,7 @@ impl<'a> Ask<'a> {
         let fresh = world.fresh();
         world.apply(Command::Acquire {
             request,
-            bearer: self.bearer,
+            presented: self.presented,
             fresh,
             owner: self.owner,
             ttl: self.ttl,
@@ -381,6 +386,6 @@ pub fn seconds(value: i64) -> Seconds {
     Seconds::new(value).unwrap()
 }
 
-pub fn bearer(ticket: Ticket) -> Bearer {
-    Bearer::Ticket(ticket)
+pub fn presented(ticket: Ticket) -> PresentedTicket {
+    PresentedTicket::Ticket(ticket)
 }

@@ -1,8 +1,8 @@
 //! The table of the PUT route, in the default profile.
 
-use small_resource_server::lock::{Answer, Bearer, EndReason, Patience, Ticket};
+use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Ticket};
 
-use crate::world::{World, bearer};
+use crate::world::{World, presented};
 
 #[test]
 fn the_holder_writes_and_the_lock_stays_held() {
@@ -10,7 +10,7 @@ fn the_holder_writes_and_the_lock_stays_held() {
     let grant = world.hold();
     let token = Some(grant.holder.token);
     assert_eq!(
-        world.write(bearer(grant.ticket)),
+        world.write(presented(grant.ticket)),
         Answer::Writable { token }
     );
     assert!(world.holds(grant.ticket));
@@ -40,7 +40,7 @@ fn the_ticket_that_the_lock_is_reserved_for_writes_and_holds_from_then_on() {
     let holder = world.hold();
     let ticket = world.queue();
     world.unlock(holder.ticket);
-    let Answer::Writable { token: Some(token) } = world.write(bearer(ticket)) else {
+    let Answer::Writable { token: Some(token) } = world.write(presented(ticket)) else {
         panic!("refused");
     };
     assert!(token > holder.holder.token);
@@ -67,7 +67,10 @@ fn a_waiting_ticket_is_refused_while_someone_else_holds() {
     let mut world = World::new();
     world.ask().owner("ann").grant();
     let ticket = world.queue();
-    assert_eq!(world.write(bearer(ticket)), Answer::Locked(world.holder()));
+    assert_eq!(
+        world.write(presented(ticket)),
+        Answer::Locked(world.holder())
+    );
     assert_eq!(world.ask().ticket(ticket).place(), (ticket, 1));
 }
 
@@ -78,17 +81,20 @@ fn a_waiting_ticket_is_refused_while_the_lock_is_reserved_for_another() {
     world.queue();
     let second = world.queue();
     world.unlock(holder.ticket);
-    assert_eq!(world.write(bearer(second)), Answer::Locked(None));
+    assert_eq!(world.write(presented(second)), Answer::Locked(None));
 }
 
 #[test]
 fn a_write_without_a_ticket_is_refused_while_someone_holds_or_it_is_reserved() {
     let mut world = World::new();
     let holder = world.hold();
-    assert_eq!(world.write(Bearer::Nobody), Answer::Locked(world.holder()));
+    assert_eq!(
+        world.write(PresentedTicket::Absent),
+        Answer::Locked(world.holder())
+    );
     world.queue();
     world.unlock(holder.ticket);
-    assert_eq!(world.write(Bearer::Nobody), Answer::Locked(None));
+    assert_eq!(world.write(PresentedTicket::Absent), Answer::Locked(None));
     assert_eq!(world.state.waiting(), 1, "and leaves no place");
 }
 
@@ -96,7 +102,7 @@ fn a_write_without_a_ticket_is_refused_while_someone_holds_or_it_is_reserved() {
 fn a_refused_write_is_refused_at_once_whatever_patience_it_names() {
     let mut world = World::new();
     world.hold();
-    let request = world.write_with(Bearer::Nobody, false, Patience::Forever);
+    let request = world.write_with(PresentedTicket::Absent, false, Patience::Forever);
     assert_eq!(world.take(request), Answer::Locked(world.holder()));
 }
 
@@ -105,7 +111,7 @@ fn a_write_without_a_ticket_happens_while_the_lock_is_free_and_leaves_no_lock() 
     let mut world = World::new();
     let rows = world.rows.clone();
     assert_eq!(
-        world.write(Bearer::Nobody),
+        world.write(PresentedTicket::Absent),
         Answer::Writable { token: None }
     );
     assert!(!world.state.is_locked());
@@ -121,15 +127,15 @@ fn a_dead_or_unknown_ticket_never_writes_even_while_the_lock_is_free() {
     world.force(None);
     let released = world.hold().ticket;
     world.unlock(released);
-    let unknown = bearer(Ticket::from_bits(0xbad));
-    for (bearer, death) in [
-        (bearer(expired), Some(EndReason::Expired)),
-        (bearer(forced), Some(EndReason::ForcedOff)),
-        (bearer(released), Some(EndReason::Released)),
+    let unknown = presented(Ticket::from_bits(0xbad));
+    for (presented, death) in [
+        (presented(expired), Some(EndReason::Expired)),
+        (presented(forced), Some(EndReason::ForcedOff)),
+        (presented(released), Some(EndReason::Released)),
         (unknown, None),
-        (Bearer::Stranger, None),
+        (PresentedTicket::Malformed, None),
     ] {
-        assert_eq!(world.write(bearer), Answer::Dead(death));
+        assert_eq!(world.write(presented), Answer::Dead(death));
     }
     assert!(!world.state.is_locked());
 }
@@ -142,7 +148,7 @@ fn a_far_ticket_that_writes_on_a_free_lock_takes_it() {
     world.pass(6_000);
     world.unlock(holder.ticket);
     assert!(matches!(
-        world.write(bearer(far)),
+        world.write(presented(far)),
         Answer::Writable { token: Some(_) }
     ));
     assert!(world.holds(far));

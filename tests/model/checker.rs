@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::{
-    Answer, Bearer, Command, EndReason, FencingToken, IdempotencyKey, Limits, Millis, Now,
-    Patience, RequestId, Seconds, Terms, Ticket,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, Limits, Millis, Now, Patience,
+    PresentedTicket, RequestId, Seconds, Terms, Ticket,
 };
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use stateright::{Model, Property};
@@ -298,7 +298,9 @@ impl<F: Fault> World<F> {
             self.arrivals += 1;
             client.arrived = Some(self.arrivals);
         }
-        let bearer = call.shown.map_or(Bearer::Nobody, Bearer::Ticket);
+        let presented = call
+            .shown
+            .map_or(PresentedTicket::Absent, PresentedTicket::Ticket);
         let request = call.request;
         let fresh = Ticket::from_bits(request.into());
         let key = IdempotencyKey::parse("k").filter(|_| setting.keyed && index == 0);
@@ -311,7 +313,7 @@ impl<F: Fault> World<F> {
             }
             Op::Poll | Op::Wait => Command::Acquire {
                 request,
-                bearer,
+                presented,
                 fresh,
                 owner: None,
                 ttl,
@@ -323,17 +325,17 @@ impl<F: Fault> World<F> {
             },
             Op::Renew => Command::Renew {
                 request,
-                bearer,
+                presented,
                 ttl,
             },
             Op::Write | Op::WriteAndRelease => Command::Write {
                 request,
-                bearer,
+                presented,
                 fresh,
                 release: call.op == Op::WriteAndRelease,
                 patience: Patience::Never,
             },
-            Op::Unlock => Command::Unlock { request, bearer },
+            Op::Unlock => Command::Unlock { request, presented },
         };
         self.serve(command);
     }

@@ -12,8 +12,8 @@ use proptest::test_runner::FileFailurePersistence;
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Bearer, Command, EndReason, FencingToken, IdempotencyKey, Limits, LockState, Now,
-    Owner, Patience, Profile, RequestId, Seconds, Terms, Ticket, invariants,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, Limits, LockState, Now, Owner,
+    Patience, PresentedTicket, Profile, RequestId, Seconds, Terms, Ticket, invariants,
 };
 
 use crate::beliefs::{self, Belief};
@@ -294,13 +294,13 @@ impl Run {
     /// To the model nothing happens, but that tickets which ended are remembered for longer.
     fn sleep(&mut self, millis: u64) {
         let durable = self.rows == self.durable.0 && self.held_back.is_empty();
-        let Some(memory) = self.core.sleep().filter(|_| durable) else {
+        let Some(memory) = self.core.suspend().filter(|_| durable) else {
             return;
         };
         self.now.mono += millis;
         self.now.wall += millis;
         let rows = self.rows.clone();
-        self.core = LockState::wake(self.timeout, rows, &self.terms, self.now, &memory);
+        self.core = LockState::resume(self.timeout, rows, &self.terms, self.now, &memory);
         self.model.remember_ended_from(self.now);
         invariants::check_rows(&self.core, &self.rows).unwrap();
         self.apply(Command::Tick);
@@ -329,15 +329,21 @@ impl Run {
 
     fn send(&mut self, index: usize, show: Show, wants: Wants, waits: Waits) {
         let client = &mut self.clients[index];
-        let bearer = match show {
-            Show::Nothing => Bearer::Nobody,
-            Show::Stranger => Bearer::Stranger,
-            Show::Current => client.ticket.map_or(Bearer::Nobody, Bearer::Ticket),
-            Show::Old(n) if client.past.is_empty() => Bearer::Ticket(Ticket::from_bits(n.into())),
-            Show::Old(n) => Bearer::Ticket(client.past[usize::from(n) % client.past.len()]),
+        let presented = match show {
+            Show::Nothing => PresentedTicket::Absent,
+            Show::Stranger => PresentedTicket::Malformed,
+            Show::Current => client
+                .ticket
+                .map_or(PresentedTicket::Absent, PresentedTicket::Ticket),
+            Show::Old(n) if client.past.is_empty() => {
+                PresentedTicket::Ticket(Ticket::from_bits(n.into()))
+            }
+            Show::Old(n) => {
+                PresentedTicket::Ticket(client.past[usize::from(n) % client.past.len()])
+            }
         };
-        let shown = match bearer {
-            Bearer::Ticket(ticket) => Some(ticket),
+        let shown = match presented {
+            PresentedTicket::Ticket(ticket) => Some(ticket),
             _ => None,
         };
         let gives_up = match wants {
@@ -360,7 +366,7 @@ impl Run {
             answered: false,
         };
         self.calls.insert(request, call);
-        let command = self.command(request, index, bearer, wants, waits);
+        let command = self.command(request, index, presented, wants, waits);
         self.apply(command);
     }
 
@@ -368,7 +374,7 @@ impl Run {
         &mut self,
         request: RequestId,
         client: usize,
-        bearer: Bearer,
+        presented: PresentedTicket,
         wants: Wants,
         waits: Waits,
     ) -> Command {
@@ -382,7 +388,7 @@ impl Run {
         match wants {
             Wants::Lock { key, ttl, owner } => Command::Acquire {
                 request,
-                bearer,
+                presented,
                 fresh,
                 owner: owner.then(|| Owner::parse("ann").unwrap()),
                 ttl: ttl_of(ttl),
@@ -390,25 +396,25 @@ impl Run {
                 key: key.and_then(|k| IdempotencyKey::parse(&format!("{client}-{k}"))),
                 patience,
             },
-            Wants::Touch => Command::Touch { request, bearer },
+            Wants::Touch => Command::Touch { request, presented },
             Wants::Write { release } => Command::Write {
                 request,
-                bearer,
+                presented,
                 fresh,
                 release,
                 patience,
             },
             Wants::Renew { ttl } => Command::Renew {
                 request,
-                bearer,
+                presented,
                 ttl: ttl_of(ttl),
             },
-            Wants::Unlock => Command::Unlock { request, bearer },
+            Wants::Unlock => Command::Unlock { request, presented },
             Wants::Force { by_token } => Command::ForceUnlock {
                 request,
                 token: by_token.then(|| self.core.token()),
             },
-            Wants::Delete => Command::Delete { request, bearer },
+            Wants::Delete => Command::Delete { request, presented },
         }
     }
 

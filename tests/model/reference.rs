@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use small_resource_server::lock::command::{Death, Grant, HolderView};
 use small_resource_server::lock::{
-    Answer, Bearer, Command, EndReason, FencingToken, IdempotencyKey, Millis, Now, Owner, Patience,
-    RequestId, Seconds, Terms, Ticket, WallMillis,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, Millis, Now, Owner, Patience,
+    PresentedTicket, RequestId, Seconds, Terms, Ticket, WallMillis,
 };
 
 pub type Answers = BTreeMap<RequestId, Answer>;
@@ -25,7 +25,7 @@ struct Place {
     /// An answer with it was given, or it is known.
     durable: bool,
     /// Of a write that waits.
-    unseen: bool,
+    ticketless_write: bool,
     open: Vec<(RequestId, Option<Wait>)>,
     seen: Millis,
 }
@@ -202,8 +202,8 @@ impl Model {
         }
         place.open.retain(|o| o.0 != request);
         place.seen = self.now.mono;
-        let (ticket, unseen) = (place.ticket, place.unseen);
-        if unseen {
+        let (ticket, ticketless_write) = (place.ticket, place.ticketless_write);
+        if ticketless_write {
             self.remove(ticket);
         }
         self.answer_locked(request);
@@ -219,7 +219,7 @@ impl Model {
             let place = &self.queue[index].1;
             if place.open.iter().all(|(_, wait)| wait.is_none()) {
                 self.reserved = Some(place.ticket);
-            } else if place.unseen {
+            } else if place.ticketless_write {
                 let (_, place) = self.queue.remove(index);
                 for (request, _) in place.open {
                     self.answer(request, Answer::Writable { token: None });
@@ -441,8 +441,8 @@ impl Model {
     fn command(&mut self, command: &Command) {
         match command {
             Command::Acquire { .. } => self.acquire(command),
-            Command::Touch { request, bearer } => {
-                let live = match self.who(*bearer) {
+            Command::Touch { request, presented } => {
+                let live = match self.who(*presented) {
                     Who::Holder if self.holder.as_ref().unwrap().runs.is_none() => {
                         self.holder.as_mut().unwrap().place.known = true;
                         true
@@ -462,10 +462,10 @@ impl Model {
             Command::Write { .. } => self.write(command),
             Command::Renew {
                 request,
-                bearer,
+                presented,
                 ttl,
             } => {
-                let answer = match self.who(*bearer) {
+                let answer = match self.who(*presented) {
                     Who::Holder => {
                         self.show_holder(*ttl, None);
                         let view = self.view().unwrap();
@@ -484,7 +484,7 @@ impl Model {
                 };
                 self.answer(*request, answer);
             }
-            Command::Unlock { request, bearer } => self.unlock(*request, *bearer),
+            Command::Unlock { request, presented } => self.unlock(*request, *presented),
             Command::ForceUnlock { request, token } => {
                 let view = self.view();
                 if token.is_some() && view.as_ref().map(|v| v.token) != *token {
@@ -493,18 +493,18 @@ impl Model {
                 self.end_lease(EndReason::ForcedOff);
                 self.answer(*request, Answer::Forced(view));
             }
-            Command::Delete { request, bearer } => self.delete(*request, *bearer),
+            Command::Delete { request, presented } => self.delete(*request, *presented),
             Command::Vanished { request } => self.vanished(*request),
             Command::Delivered { request } => self.delivered(*request),
             Command::Tick => {}
         }
     }
 
-    fn who(&self, bearer: Bearer) -> Who {
-        let ticket = match bearer {
-            Bearer::Nobody => return Who::Nobody,
-            Bearer::Stranger => return Who::Dead(None),
-            Bearer::Ticket(ticket) => ticket,
+    fn who(&self, presented: PresentedTicket) -> Who {
+        let ticket = match presented {
+            PresentedTicket::Absent => return Who::Nobody,
+            PresentedTicket::Malformed => return Who::Dead(None),
+            PresentedTicket::Ticket(ticket) => ticket,
         };
         if self
             .holder
@@ -525,7 +525,7 @@ impl Model {
     fn acquire(&mut self, command: &Command) {
         let Command::Acquire {
             request,
-            bearer,
+            presented,
             fresh,
             owner,
             ttl,
@@ -535,7 +535,7 @@ impl Model {
         else {
             unreachable!()
         };
-        let ended = match self.who(*bearer) {
+        let ended = match self.who(*presented) {
             Who::Holder => {
                 self.show_holder(*ttl, Some(*request));
                 return self.tell_grant(*request, false, None);
@@ -575,7 +575,7 @@ impl Model {
         self.queue_up(index, *request, *patience, ended);
     }
 
-    fn arrive(&mut self, ticket: Ticket, unseen: bool) -> usize {
+    fn arrive(&mut self, ticket: Ticket, ticketless_write: bool) -> usize {
         self.arrivals += 1;
         let place = Place {
             ticket,
@@ -585,7 +585,7 @@ impl Model {
             known: false,
             told_by: None,
             durable: false,
-            unseen,
+            ticketless_write,
             open: Vec::new(),
             seen: self.now.mono,
         };
@@ -636,7 +636,7 @@ impl Model {
     fn write(&mut self, command: &Command) {
         let Command::Write {
             request,
-            bearer,
+            presented,
             fresh,
             release,
             patience,
@@ -656,7 +656,7 @@ impl Model {
             write: Some(release),
             ended: None,
         };
-        match self.who(*bearer) {
+        match self.who(*presented) {
             Who::Holder => {
                 self.show_holder(None, Some(*request));
                 self.let_write(*request, *release);
@@ -699,8 +699,8 @@ impl Model {
             && (death.is_none() || death == Some(EndReason::Released))
     }
 
-    fn unlock(&mut self, request: RequestId, bearer: Bearer) {
-        let answer = match self.who(bearer) {
+    fn unlock(&mut self, request: RequestId, presented: PresentedTicket) {
+        let answer = match self.who(presented) {
             Who::Holder => {
                 self.end_lease(EndReason::Released);
                 Answer::Unlocked { dead: None }
@@ -724,8 +724,8 @@ impl Model {
         self.answer(request, answer);
     }
 
-    fn delete(&mut self, request: RequestId, bearer: Bearer) {
-        let allowed = match self.who(bearer) {
+    fn delete(&mut self, request: RequestId, presented: PresentedTicket) {
+        let allowed = match self.who(presented) {
             Who::Holder => true,
             Who::Waiting(index) => {
                 self.show_place(index, None);

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use async_trait::async_trait;
 use small_resource_server::app::start_actors;
-use small_resource_server::lock::{Answer, Bearer, Limits, Owner, ResourceName, Seconds, Selector};
+use small_resource_server::lock::{
+    Answer, Limits, Owner, PresentedTicket, ResourceName, Seconds, Selector,
+};
 use small_resource_server::persistence::actor::Persistence;
 use small_resource_server::persistence::messages::Finish;
 use small_resource_server::registry::client::Router;
@@ -251,7 +253,7 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         };
         let lock = || Op::Acquire {
             selector: None,
-            bearer: Bearer::Nobody,
+            presented: PresentedTicket::Absent,
             owner: None,
             ttl: None,
             key: None,

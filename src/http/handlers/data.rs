@@ -5,11 +5,11 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use crate::http::auth::Right;
 use crate::http::request::{
-    Query, authorize, bearer, body, idempotency_key, json_text, name_and_selector,
+    Query, authorize, body, idempotency_key, json_text, name_and_selector, presented,
 };
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
-use crate::lock::Bearer;
+use crate::lock::PresentedTicket;
 use crate::resource::messages::Wait;
 use crate::resource::messages::{Op, Reply};
 
@@ -24,16 +24,16 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     let query = query?;
     query.flag("lock")?;
     let raw = query.flag("raw")?.unwrap_or(false);
-    let bearer = bearer(&req);
+    let presented = presented(&req);
     // Looked at with lock=0 too: what is malformed is refused, whether or not it would be used.
     let (wait, key) = (query.wait(worker.wait_max)?, idempotency_key(&req)?);
     if reads_only {
-        return read(&req, &worker, bearer, raw).await;
+        return read(&req, &worker, presented, raw).await;
     }
     let (name, selector) = name_and_selector(&req)?;
     let op = Op::Acquire {
         selector: Some(selector.clone()),
-        bearer,
+        presented,
         owner: None,
         ttl: None,
         key,
@@ -44,9 +44,14 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
 }
 
 /// With `lock=0`: answered by this worker where it can see the document, else by the resource's actor.
-async fn read(req: &HttpRequest, worker: &Worker, bearer: Bearer, raw: bool) -> Response {
+async fn read(
+    req: &HttpRequest,
+    worker: &Worker,
+    presented: PresentedTicket,
+    raw: bool,
+) -> Response {
     let path = req.uri().path();
-    if bearer == Bearer::Nobody
+    if presented == PresentedTicket::Absent
         && let Some(seen) = worker.look(path, |selector, shown| {
             respond::shown(HttpResponse::Ok(), selector, shown, raw)
         })
@@ -56,7 +61,7 @@ async fn read(req: &HttpRequest, worker: &Worker, bearer: Bearer, raw: bool) -> 
     let (name, selector) = name_and_selector(req)?;
     let op = Op::Read {
         selector: selector.clone(),
-        bearer,
+        presented,
     };
     let mut reply = worker.ask(req, &name, &op).await;
     if let Reply::Read { window, .. } = &mut reply
@@ -77,7 +82,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
     let op = Op::Write {
         selector,
         json,
-        bearer: bearer(&req),
+        presented: presented(&req),
         release,
     };
     let reply = worker.ask(&req, &name, &op).await;
@@ -90,7 +95,7 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
     let (name, selector) = name_and_selector(&req)?;
     let op = Op::DeleteSelector {
         selector,
-        bearer: bearer(&req),
+        presented: presented(&req),
     };
     let reply = worker.ask(&req, &name, &op).await;
     respond::changed(reply, worker.selectors_max())

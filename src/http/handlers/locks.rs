@@ -6,7 +6,7 @@ use actix_web::web::{Data, Payload};
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
-    Query, authorize, bearer, body, idempotency_key, name, name_before_selector, parse_json,
+    Query, authorize, body, idempotency_key, name, name_before_selector, parse_json, presented,
 };
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
@@ -47,7 +47,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
     let body: LockBody = parse_json(&body, Some(LockBody::default()), LOCK_ACCEPTS)?;
     let op = Op::Acquire {
         selector: None,
-        bearer: bearer(&req),
+        presented: presented(&req),
         owner: owner(body.owner)?,
         ttl: body.ttl,
         key,
@@ -61,8 +61,8 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
 pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
-    let bearer = bearer(&req);
-    let reply = worker.ask(&req, &name, &Op::Unlock { bearer }).await;
+    let presented = presented(&req);
+    let reply = worker.ask(&req, &name, &Op::Unlock { presented }).await;
     respond::unlock(reply, worker.selectors_max())
 }
 
@@ -74,7 +74,7 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
     let accepts = r#"nothing, or {"ttl": seconds}"#;
     let body: RenewBody = parse_json(&body, Some(RenewBody::default()), accepts)?;
     let op = Op::Renew {
-        bearer: bearer(&req),
+        presented: presented(&req),
         ttl: body.ttl,
     };
     let reply = worker.ask(&req, &name, &op).await;

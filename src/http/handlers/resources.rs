@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
-use crate::http::request::{Query, authorize, bearer, body, name, parse_json};
+use crate::http::request::{Query, authorize, body, name, parse_json, presented};
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, ListBody};
@@ -120,7 +120,7 @@ pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
 pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
     let name = name(&req)?;
-    let bearer = bearer(&req);
-    let reply = worker.ask(&req, &name, &Op::Delete { bearer }).await;
+    let presented = presented(&req);
+    let reply = worker.ask(&req, &name, &Op::Delete { presented }).await;
     respond::changed(reply, worker.selectors_max())
 }

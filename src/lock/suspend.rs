@@ -15,16 +15,16 @@ use super::terms::Terms;
 /// What the stored rows do not say of a running lease. Counts only in the process and the incarnation of
 /// the store that it is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LeaseMemory {
+pub struct SuspendedLease {
     token: FencingToken,
     told: bool,
     since: Millis,
     /// The last millisecond in which the lease certainly holds. `None`: does not expire.
     expires: Option<Millis>,
-    unproven: Box<[RequestId]>,
+    unconfirmed: Box<[RequestId]>,
 }
 
-impl LeaseMemory {
+impl SuspendedLease {
     /// The lease's fencing token.
     pub fn token(&self) -> FencingToken {
         self.token
@@ -43,9 +43,9 @@ impl LeaseMemory {
 }
 
 impl LockState {
-    /// Whether the rows and a [`LeaseMemory`] say all there is: held by a running lease, nobody waits, and
+    /// Whether the rows and a [`SuspendedLease`] say all there is: held by a running lease, nobody waits, and
     /// the TTL that renewals use is the stored one.
-    pub fn can_sleep(&self) -> bool {
+    pub fn can_suspend(&self) -> bool {
         let running = |lease: &super::state::Lease| {
             matches!(lease.clock, LeaseClock::Running { .. }) && lease.stored_ttl == lease.row.ttl
         };
@@ -54,20 +54,20 @@ impl LockState {
 
     /// What to keep of this lock while it is out of memory, once all its changes are durable. `None`: it
     /// must stay.
-    pub fn sleep(&self) -> Option<LeaseMemory> {
-        let lease = self.lease().filter(|_| self.can_sleep())?;
+    pub fn suspend(&self) -> Option<SuspendedLease> {
+        let lease = self.lease().filter(|_| self.can_suspend())?;
         match &lease.clock {
             LeaseClock::Answering(_) => None,
             LeaseClock::Running {
                 since,
                 expires,
-                unproven,
-            } => Some(LeaseMemory {
+                unconfirmed,
+            } => Some(SuspendedLease {
                 token: lease.token,
                 told: lease.told,
                 since: *since,
                 expires: *expires,
-                unproven: unproven.as_slice().into(),
+                unconfirmed: unconfirmed.as_slice().into(),
             }),
         }
     }
@@ -75,12 +75,12 @@ impl LockState {
     /// The lock as it was stored, whose lease goes on as `memory` says. A memory of another lease than the
     /// stored one counts for nothing: then the lease gets its full TTL from `now` on, so that it cannot end
     /// early.
-    pub fn wake(
+    pub fn resume(
         timeout: Seconds,
         rows: LockRows,
         terms: &Terms,
         now: Now,
-        memory: &LeaseMemory,
+        memory: &SuspendedLease,
     ) -> LockState {
         let mut state = LockState::restore(timeout, rows, terms, now, now.mono);
         if let Lock::Held(lease) = &mut state.lock
@@ -90,7 +90,7 @@ impl LockState {
             lease.clock = LeaseClock::Running {
                 since: memory.since,
                 expires: memory.expires,
-                unproven: memory.unproven.to_vec(),
+                unconfirmed: memory.unconfirmed.to_vec(),
             };
         }
         state
