@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::StartError;
 use crate::config::variables::VARIABLES;
 use crate::config::{ConfigError, EXIT_CONFIG, Settings};
 use crate::http::openapi;
@@ -85,6 +86,14 @@ pub fn refuse(error: &ConfigError) -> ExitCode {
     ExitCode::from(EXIT_CONFIG as u8)
 }
 
+/// The exit code of a server that did not start. A store that can never be used is a matter of settings.
+pub fn start_failed(error: &StartError) -> ExitCode {
+    match error {
+        StartError::Store(_) => ExitCode::from(EXIT_CONFIG as u8),
+        _ => ExitCode::FAILURE,
+    }
+}
+
 /// `check-config`: prints the summary of settings that are in order.
 pub fn check_config(settings: &Settings) -> ExitCode {
     match write!(std::io::stdout(), "{}", settings.summary()) {
@@ -118,7 +127,7 @@ fn environment_and_exit_codes() -> String {
   0   ended as asked; healthcheck: the server serves
   1   failed; healthcheck: the server does not serve
   2   the command line was not understood
-  78  the settings were not accepted; standard error says why",
+  78  the settings were not accepted, or the store can never be used; standard error says why",
     );
     text
 }

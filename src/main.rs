@@ -33,22 +33,23 @@ fn main() -> ExitCode {
 
 fn serve(settings: Settings, load: Load) -> ExitCode {
     logging::start(&settings.log_filter);
+    let failed = |error: std::io::Error| (error.to_string(), ExitCode::FAILURE);
     let result = actix_rt::System::new().block_on(async move {
-        let signals = Signals::listen().map_err(|e| e.to_string())?;
-        let app = App::build(settings).await.map_err(|e| e.to_string())?;
-        app.run_until_stopped(signals, load)
+        let signals = Signals::listen().map_err(failed)?;
+        let app = App::build(settings)
             .await
-            .map_err(|e| e.to_string())
+            .map_err(|error| (error.to_string(), cli::start_failed(&error)))?;
+        app.run_until_stopped(signals, load).await.map_err(failed)
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err((error, code)) => {
             log::error!("{error}");
             if !log::log_enabled!(log::Level::Error) {
                 // Nobody should have to guess why it does not run.
                 eprintln!("{error}");
             }
-            ExitCode::FAILURE
+            code
         }
     }
 }

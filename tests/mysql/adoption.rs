@@ -2,9 +2,9 @@
 
 use mysql_async::prelude::Queryable;
 use small_resource_server::lock::rows::EndedRow;
-use small_resource_server::lock::{EndReason, Profile, Ticket};
+use small_resource_server::lock::{EndReason, FencingToken, Profile, Ticket};
 use small_resource_server::store::mysql::{MysqlStore, Options, revert_to_php};
-use small_resource_server::store::{Store, StoreError};
+use small_resource_server::store::{Snapshot, Store, StoreError};
 
 use super::database::Database;
 use super::{created, exists, name, read, selector, write};
@@ -14,22 +14,14 @@ const CAFE: &str = "01HQZX3V5K8M2N4P6R7S9T0WXZ";
 
 /// A database as the PHP server leaves it. `charset`: of its tables.
 async fn php_database(database: &Database, charset: &str) {
-    let mut admin = database.admin().await;
-    let statements = [
-        format!("CREATE DATABASE {} CHARACTER SET {charset}", database.name),
-        format!("USE {}", database.name),
-        "CREATE TABLE resource (id VARCHAR(255) PRIMARY KEY, name VARCHAR(255) NOT NULL UNIQUE, \
-         timeout INT NOT NULL)"
-            .into(),
-        "CREATE TABLE resource_data (id VARCHAR(255) PRIMARY KEY, id_resource VARCHAR(255) NOT NULL, \
-         selector VARCHAR(255) NOT NULL, locked TINYINT(1) NOT NULL, data LONGTEXT, \
-         UNIQUE (id_resource, selector))"
-            .into(),
-        format!("INSERT INTO resource VALUES ('{PRINTER}', 'Printer', 1), ('{CAFE}', 'Café ', -3)"),
-    ];
-    for sql in statements {
-        admin.query_drop(sql).await.unwrap();
-    }
+    php_database_like(database, |schema| schema.replace("utf8mb4", charset)).await;
+}
+
+async fn php_database_like(database: &Database, edit: impl Fn(&str) -> String) {
+    database.make_php(edit).await;
+    let rows =
+        format!("INSERT INTO resource VALUES ('{PRINTER}', 'Printer', 1), ('{CAFE}', 'Café ', -3)");
+    database.run(&rows).await;
 }
 
 /// A document of PHP's; its id is made of its selector.
@@ -44,14 +36,6 @@ async fn selectors(database: &Database) -> Vec<String> {
     database
         .texts("SELECT selector FROM resource_data ORDER BY CAST(selector AS BINARY)")
         .await
-}
-
-/// The columns, keys and collations of a table, in words of the server.
-async fn shape(database: &Database, table: &str) -> String {
-    let mut admin = database.admin().await;
-    let sql = format!("SHOW CREATE TABLE {table}");
-    let row: Option<(String, String)> = admin.query_first(sql).await.unwrap();
-    row.unwrap().1
 }
 
 #[tokio::test]
@@ -143,6 +127,191 @@ async fn selectors_that_would_collide_keep_their_escapes() {
     );
 }
 
+const TABLES: [&str; 2] = ["resource", "resource_data"];
+
+async fn shapes(database: &Database) -> [String; 2] {
+    [
+        database.shape(TABLES[0]).await,
+        database.shape(TABLES[1]).await,
+    ]
+}
+
+/// Adopted, used, and made the PHP server's again: as it was, in every byte of `SHOW CREATE TABLE`.
+async fn goes_back_and_forth(database: &Database) {
+    let before = shapes(database).await;
+    let store = database.store();
+    store.open().await.unwrap();
+    assert_eq!(read(&store, "Printer", "a/b").await.unwrap(), b"[1]");
+    let mut snapshot = created("new");
+    write(&mut snapshot, "s", b"2");
+    store.commit(&[snapshot]).await.unwrap();
+    // With its documents, which PHP's foreign key would not allow.
+    let cafe = store.load(&name("Café ")).await.unwrap().unwrap();
+    let mut gone = Snapshot::empty(name("Café "), cafe.id.clone());
+    gone.remove(FencingToken(0));
+    store.commit(&[gone]).await.unwrap();
+    assert!(!exists(&store, "Café ").await);
+    store.close().await;
+    let engines = "SELECT DISTINCT CONCAT(engine, ' ', row_format) FROM information_schema.tables \
+                   WHERE table_schema = DATABASE()";
+    assert_eq!(database.texts(engines).await, ["InnoDB Dynamic"]);
+    let report = revert_to_php(database.options(), false).await.unwrap();
+    assert_eq!(report.obstacles, [""; 0]);
+    assert_eq!(shapes(database).await, before);
+    assert_eq!(database.texts("SHOW TABLES").await, TABLES);
+}
+
+#[tokio::test]
+async fn whatever_the_php_server_could_have_left_goes_back_and_forth() {
+    type Edit = fn(&str) -> String;
+    let variants: [Edit; 9] = [
+        str::to_owned,
+        |schema| schema.replace("utf8mb4;", "utf8mb4 COLLATE=utf8mb4_bin;"),
+        |schema| schema.replace("utf8mb4;", "utf8mb4 COLLATE=utf8mb4_unicode_ci;"),
+        |schema| schema.replace("utf8mb4", "latin1"),
+        |schema| schema.replace("utf8mb4;", "utf8 ROW_FORMAT=COMPACT;"),
+        |schema| schema.replace("utf8mb4;", "latin1 ROW_FORMAT=REDUNDANT COMMENT='PHP''s';"),
+        |schema| {
+            schema
+                .replace("=InnoDB", "=MyISAM")
+                .replace("utf8mb4", "utf8")
+        },
+        |schema| {
+            schema
+                .replace("=InnoDB", "=Aria")
+                .replace("utf8mb4", "utf8")
+        },
+        |schema| {
+            schema
+                .replace("INT NOT NULL DEFAULT 0", "INT NULL")
+                .replace("LONGTEXT NOT NULL", "LONGTEXT NULL")
+        },
+    ];
+    for (number, edit) in variants.into_iter().enumerate() {
+        let Some(database) = Database::new() else {
+            return;
+        };
+        eprintln!("variant {number}");
+        php_database_like(&database, edit).await;
+        php_data(&database, PRINTER, "a%2Fb", "[1]").await;
+        php_data(&database, CAFE, "s", "\"é\"").await;
+        goes_back_and_forth(&database).await;
+    }
+}
+
+#[tokio::test]
+async fn nulls_that_the_php_server_could_have_left_are_served() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    php_database_like(&database, |schema| {
+        schema
+            .replace("INT NOT NULL DEFAULT 0", "INT NULL")
+            .replace("LONGTEXT NOT NULL", "LONGTEXT NULL")
+    })
+    .await;
+    php_data(&database, PRINTER, "s", "[1]").await;
+    database.run("UPDATE resource SET timeout = NULL").await;
+    database.run("UPDATE resource_data SET data = NULL").await;
+    let store = database.store();
+    store.open().await.unwrap();
+    let printer = store.load(&name("Printer")).await.unwrap().unwrap();
+    assert_eq!(printer.timeout.get(), 0);
+    assert_eq!(read(&store, "Printer", "s").await, None);
+}
+
+#[tokio::test]
+async fn what_cannot_be_adopted_is_refused_with_a_sentence_and_left_as_it_was() {
+    type Edit = fn(&str) -> String;
+    let variants: [(Edit, &str, &str); 5] = [
+        (
+            |schema| schema.replace("`name` VARCHAR(255) NOT NULL", "`name` VARCHAR(255) NULL"),
+            "INSERT INTO resource VALUES ('x', NULL, 0)",
+            "1 rows of its table `resource` have no `name`",
+        ),
+        (
+            str::to_owned,
+            "CREATE TABLE other (id VARCHAR(255) NOT NULL, CONSTRAINT points FOREIGN KEY (id) \
+             REFERENCES resource (id)) DEFAULT CHARSET=utf8mb4",
+            "the foreign key `points`",
+        ),
+        (
+            str::to_owned,
+            "RENAME TABLE resource_data TO old; CREATE VIEW resource_data AS SELECT * FROM old",
+            "is of the kind VIEW",
+        ),
+        (
+            str::to_owned,
+            "ALTER TABLE resource_data DROP FOREIGN KEY fk_resource_data_resource, \
+             DROP INDEX ux_resource_data_name_selector, DROP COLUMN selector",
+            "no column `selector`",
+        ),
+        (
+            str::to_owned,
+            "ALTER TABLE resource_data DROP FOREIGN KEY fk_resource_data_resource, \
+             DROP INDEX ux_resource_data_name_selector; \
+             ALTER TABLE resource_data PARTITION BY KEY (id) PARTITIONS 2",
+            "REMOVE PARTITIONING",
+        ),
+    ];
+    for (edit, sql, told) in variants {
+        let Some(database) = Database::new() else {
+            return;
+        };
+        php_database_like(&database, edit).await;
+        for sql in sql.split("; ") {
+            database.run(sql).await;
+        }
+        let before = shapes(&database).await;
+        let refused = database.store().open().await;
+        let Err(StoreError::Unusable(text)) = refused else {
+            panic!("{told}: {refused:?}");
+        };
+        assert!(text.contains(told), "{text}");
+        assert_eq!(shapes(&database).await, before);
+    }
+}
+
+#[tokio::test]
+async fn text_that_php_s_character_set_does_not_have_stops_the_way_back() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    php_database(&database, "latin1").await;
+    let store = database.store();
+    store.open().await.unwrap();
+    let mut snapshot = created("plain");
+    write(&mut snapshot, "s", "\"😀\"".as_bytes());
+    store.commit(&[snapshot]).await.unwrap();
+    store.close().await;
+    let report = revert_to_php(database.options(), false).await.unwrap();
+    let [obstacle] = &report.obstacles[..] else {
+        panic!("{report:?}");
+    };
+    assert!(obstacle.contains("latin1"), "{obstacle}");
+}
+
+#[tokio::test]
+async fn tables_of_an_engine_without_transactions_are_not_served() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    store.close().await;
+    database
+        .run("ALTER TABLE resource_lock ENGINE = Aria")
+        .await;
+    let refused = database.store().open().await;
+    let Err(StoreError::Unusable(text)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(
+        text.contains("`resource_lock` has the engine Aria"),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn a_profile_that_the_operator_set_is_not_overruled() {
     let Some(database) = Database::new() else {
@@ -170,7 +339,8 @@ async fn an_adoption_that_was_interrupted_is_gone_on_with() {
     for sql in [
         "UPDATE resource_server SET version = 0, step = 'adopting'",
         "ALTER TABLE resource_data DROP KEY selector_bytes, DROP COLUMN selector_bytes, \
-         CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci, ADD UNIQUE (id_resource, selector)",
+         CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci, \
+         ADD UNIQUE ux_resource_data_name_selector (id_resource, selector)",
         "UPDATE resource_data SET selector = '100%2525'",
         "DROP TABLE resource_lock, resource_waiting, resource_ended_tickets, resource_journal, \
          resource_adopted",
@@ -197,13 +367,13 @@ async fn a_table_of_someone_else_is_left_alone() {
     database
         .run("CREATE TABLE resource (id INT PRIMARY KEY, url TEXT)")
         .await;
-    let before = shape(&database, "resource").await;
+    let before = database.shape("resource").await;
     let refused = database.store().open().await;
     assert!(
         matches!(refused, Err(StoreError::Unusable(_))),
         "{refused:?}"
     );
-    assert_eq!(shape(&database, "resource").await, before);
+    assert_eq!(database.shape("resource").await, before);
 }
 
 #[tokio::test]
@@ -227,8 +397,8 @@ async fn a_reverted_database_is_what_the_php_server_left_and_can_be_adopted_agai
     php_data(&database, CAFE, "%7Eplain", "1").await;
     let tables = ["resource", "resource_data"];
     let before = [
-        shape(&database, tables[0]).await,
-        shape(&database, tables[1]).await,
+        database.shape(tables[0]).await,
+        database.shape(tables[1]).await,
     ];
     let selectors_before = selectors(&database).await;
     let store = database.store();
@@ -242,7 +412,7 @@ async fn a_reverted_database_is_what_the_php_server_left_and_can_be_adopted_agai
     assert_eq!(report.obstacles, [""; 0]);
     assert_eq!((report.resources, report.documents), (3, 9));
     for (table, before) in tables.iter().zip(&before) {
-        assert_eq!(&shape(&database, table).await, before);
+        assert_eq!(&database.shape(table).await, before);
     }
     let mut expected = selectors_before.clone();
     expected.push("x%20y%2Fz".into());
@@ -273,13 +443,13 @@ async fn what_the_php_server_cannot_hold_is_named_and_nothing_is_changed() {
     let batch = [a, b, created("printer")];
     store.commit(&batch).await.unwrap();
     store.close().await;
-    let before = shape(&database, "resource_data").await;
+    let before = database.shape("resource_data").await;
 
     let report = revert_to_php(database.options(), false).await.unwrap();
     let named = |what: &str| report.obstacles.iter().any(|text| text.contains(what));
     assert!(named("\"Printer\"") && named("\"printer\""), "{report:?}");
     assert!(named("longer than 255"), "{report:?}");
-    assert_eq!(shape(&database, "resource_data").await, before);
+    assert_eq!(database.shape("resource_data").await, before);
     let store = database.store();
     store.open().await.unwrap();
     assert_eq!(
@@ -287,7 +457,7 @@ async fn what_the_php_server_cannot_hold_is_named_and_nothing_is_changed() {
         b"3"
     );
 
-    let mut shorter = small_resource_server::store::Snapshot::empty(
+    let mut shorter = Snapshot::empty(
         name("long"),
         store.load(&name("long")).await.unwrap().unwrap().id,
     );
@@ -413,4 +583,40 @@ async fn the_ended_tickets_of_version_1_are_taken_along() {
     let old = "SELECT COUNT(*) FROM information_schema.tables \
                WHERE table_schema = DATABASE() AND table_name = 'resource_ended'";
     assert_eq!(database.number(old).await, 0);
+}
+
+#[tokio::test]
+async fn a_foreign_key_that_version_2_0_0_left_goes_and_comes_back() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    // It adopted tables that were utf8mb4_bin already, and left the key where it was.
+    database.make_2_0_0().await;
+    for sql in [
+        "ALTER TABLE resource_data ADD CONSTRAINT fk_resource_data_resource FOREIGN KEY (id_resource) \
+         REFERENCES resource (id)",
+        "INSERT INTO resource (id, name, timeout) VALUES ('r', 'Printer', 1)",
+        "INSERT INTO resource_data (id, id_resource, selector, data) VALUES ('d', 'r', 's', '1')",
+        "UPDATE resource_server SET php_collation = 'utf8mb4_bin'",
+    ] {
+        database.run(sql).await;
+    }
+    let store = database.store();
+    assert_eq!(store.open().await.unwrap().floor, FencingToken(17));
+    let printer = store.load(&name("Printer")).await.unwrap().unwrap();
+    let mut gone = Snapshot::empty(name("Printer"), printer.id.clone());
+    gone.remove(FencingToken(0));
+    store.commit(&[gone]).await.unwrap();
+    store.close().await;
+    let report = revert_to_php(database.options(), false).await.unwrap();
+    assert_eq!(report.obstacles, [""; 0]);
+    let reverted = shapes(&database).await;
+
+    let Some(original) = Database::new() else {
+        return;
+    };
+    original
+        .make_php(|schema| schema.replace("utf8mb4;", "utf8mb4 COLLATE=utf8mb4_bin;"))
+        .await;
+    assert_eq!(reverted, shapes(&original).await);
 }

@@ -67,6 +67,39 @@ impl Database {
         conn
     }
 
+    /// Made by the PHP server: its own schema, changed by `edit`, and no rows yet.
+    pub async fn make_php(&self, edit: impl Fn(&str) -> String) {
+        self.make(&edit(include_str!("../data/php-schema.sql")))
+            .await;
+    }
+
+    /// Made by version 2.0.0 of this program.
+    pub async fn make_2_0_0(&self) {
+        self.make(include_str!("../data/schema-2.0.0.sql")).await;
+    }
+
+    async fn make(&self, schema: &str) {
+        let mut admin = self.admin().await;
+        let lines = schema.lines().filter(|line| !line.starts_with("--"));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let begin = [
+            format!("CREATE DATABASE {} CHARACTER SET utf8mb4", self.name),
+            format!("USE {}", self.name),
+        ];
+        let tables = text.split(';').map(str::trim).filter(|sql| !sql.is_empty());
+        for sql in begin.into_iter().chain(tables.map(str::to_owned)) {
+            admin.query_drop(sql).await.unwrap();
+        }
+    }
+
+    /// A table in words of the server.
+    pub async fn shape(&self, table: &str) -> String {
+        let mut admin = self.admin().await;
+        let sql = format!("SHOW CREATE TABLE {table}");
+        let row: Row = admin.query_first(sql).await.unwrap().expect("a row");
+        row.get(1).expect("a definition")
+    }
+
     pub async fn run(&self, sql: &str) {
         self.admin().await.query_drop(sql).await.unwrap();
     }

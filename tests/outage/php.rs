@@ -1,6 +1,5 @@
 //! A database that the PHP server wrote, served as it is, and given back.
 
-use mysql_async::prelude::Queryable;
 use small_resource_server::store::mysql::Options;
 
 use crate::database::Database;
@@ -11,23 +10,16 @@ const PRINTER: &str = "01HQZX3V5K8M2N4P6R7S9T0WXY";
 
 /// A database as the PHP server leaves it.
 fn php_database(database: &Database) {
-    let statements = [
-        format!("CREATE DATABASE {} CHARACTER SET utf8mb4", database.name),
-        format!("USE {}", database.name),
-        "CREATE TABLE resource (id VARCHAR(255) PRIMARY KEY, name VARCHAR(255) NOT NULL UNIQUE, \
-         timeout INT NOT NULL)"
-            .into(),
-        "CREATE TABLE resource_data (id VARCHAR(255) PRIMARY KEY, id_resource VARCHAR(255) NOT NULL, \
-         selector VARCHAR(255) NOT NULL, locked TINYINT(1) NOT NULL, data LONGTEXT, \
-         UNIQUE (id_resource, selector))"
-            .into(),
+    let rows = [
         format!("INSERT INTO resource VALUES ('{PRINTER}', 'Printer', 1)"),
-        format!("INSERT INTO resource_data VALUES ('d1', '{PRINTER}', 'a%2Fb', 1, '{{\"x\": 1e400}}')"),
+        format!(
+            "INSERT INTO resource_data VALUES ('d1', '{PRINTER}', 'a%2Fb', 1, '{{\"x\": 1e400}}')"
+        ),
     ];
     wait(async {
-        let mut admin = database.admin().await;
-        for sql in statements {
-            admin.query_drop(sql).await.unwrap();
+        database.make_php(str::to_owned).await;
+        for sql in rows {
+            database.run(&sql).await;
         }
     });
 }
@@ -125,6 +117,20 @@ fn selectors(database: &Database) -> Vec<String> {
 
 fn tables(database: &Database) -> Vec<String> {
     wait(database.texts("SHOW TABLES"))
+}
+
+#[test]
+fn a_database_that_can_never_be_served_stops_the_start_with_exit_code_78() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    php_database(&database);
+    wait(database.run("RENAME TABLE resource TO other"));
+    wait(database.run("CREATE VIEW resource AS SELECT * FROM other"));
+    let output = run(&database.options(), &[]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("`resource` is of the kind VIEW"), "{said}");
 }
 
 #[test]

@@ -161,7 +161,11 @@ impl MysqlStore {
             taken.epoch,
             self.options.adopt,
         );
-        self.while_alive(taken.epoch, migration).await?;
+        let migrated = self.while_alive(taken.epoch, migration).await;
+        migrated.map_err(|fault| match schema::is_fenced(&fault) {
+            true => StoreError::Standby.into(),
+            false => fault.stops_migration(),
+        })?;
         let row = schema::read_server_row(&mut taken.session).await?;
         taken.row = row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))?;
         Ok(())
@@ -267,6 +271,8 @@ impl Store for MysqlStore {
         let mut taken = self.take_over(&mut door).await?;
         php::revert::refuse_half_reverted(&taken.row)?;
         self.migrate(&mut taken).await?;
+        let engines = schema::refuse_foreign_engines(&mut taken.session);
+        within(self.options.timeout, engines).await?;
         let left = self.settle_left(&mut taken.session, taken.epoch);
         self.while_alive(taken.epoch, left).await?;
         self.readers.renew();

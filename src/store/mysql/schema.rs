@@ -13,7 +13,7 @@ use crate::lock::{FencingToken, Profile};
 use crate::store::{ResourceId, StoreError};
 
 /// The newest schema this program knows.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
@@ -26,7 +26,7 @@ const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     heartbeat BIGINT UNSIGNED NOT NULL,
     owner BINARY(16) NULL,
     connection BIGINT UNSIGNED NULL
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
     (id, version, step, floor, epoch, heartbeat) VALUES (1, 0, 'new', 0, 0, 0)";
@@ -37,7 +37,7 @@ const RESOURCE: &str = "CREATE TABLE IF NOT EXISTS resource (
     timeout INT NOT NULL,
     name_bytes VARBINARY(1020) GENERATED ALWAYS AS (CAST(name AS BINARY)) STORED,
     UNIQUE KEY name_bytes (name_bytes)
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
     id VARCHAR(255) NOT NULL PRIMARY KEY,
@@ -47,7 +47,7 @@ const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
     data LONGTEXT NULL,
     selector_bytes VARBINARY(1020) GENERATED ALWAYS AS (CAST(selector AS BINARY)) STORED,
     UNIQUE KEY selector_bytes (id_resource, selector_bytes)
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// Lock state, and what reverting needs to know of selectors that do not encode to what they were.
 const OWN: [&str; 5] = [
@@ -61,7 +61,7 @@ const OWN: [&str; 5] = [
     attempt VARBINARY(255) NULL,
     attempt_ttl INT UNSIGNED NULL,
     acquired_at BIGINT UNSIGNED NULL
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS resource_waiting (
     id_resource VARCHAR(255) NOT NULL,
     ticket BINARY(16) NOT NULL,
@@ -71,36 +71,37 @@ const OWN: [&str; 5] = [
     attempt VARBINARY(255) NULL,
     attempt_ttl INT UNSIGNED NULL,
     PRIMARY KEY (id_resource, ticket)
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     // Runs of ended tickets, each named by the number of its last one; see `store::ended`.
     "CREATE TABLE IF NOT EXISTS resource_ended_tickets (
     id_resource VARCHAR(255) NOT NULL,
     n BIGINT UNSIGNED NOT NULL,
     entries VARBINARY(2048) NOT NULL,
     PRIMARY KEY (id_resource, n)
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     // See `store::journal`.
     "CREATE TABLE IF NOT EXISTS resource_journal (
     n BIGINT UNSIGNED NOT NULL PRIMARY KEY,
     changes LONGBLOB NOT NULL
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS resource_adopted (
     id VARCHAR(255) NOT NULL PRIMARY KEY,
     selector VARCHAR(255) NOT NULL
-) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
 
 /// Version 1 had a row for each ended ticket.
 const ENDED_V1: &str = "resource_ended";
 
 /// Everything that reverting removes, the marker last.
-pub(super) const OWN_TABLES: [&str; 7] = [
+pub(super) const OWN_TABLES: [&str; 8] = [
     "resource_journal",
     "resource_lock",
     "resource_waiting",
     "resource_ended_tickets",
     ENDED_V1,
     "resource_adopted",
+    "resource_php_table",
     "resource_server",
 ];
 
@@ -226,6 +227,10 @@ pub(super) async fn migrate(
     for table in [RESOURCE, RESOURCE_DATA].into_iter().chain(OWN) {
         session.run(table).await?;
     }
+    session.run(super::php::definition::TAKEN_DOWN).await?;
+    // Of a database that version 2.0.0 adopted.
+    super::php::adopt::drop_foreign_keys(session).await?;
+    convert_engines(session).await?;
     move_ended(session).await?;
     match step {
         Step::Adopting => super::php::adopt::finish(session, epoch).await,
@@ -308,27 +313,56 @@ pub(super) async fn columns(session: &mut Session, table: &str) -> Result<Vec<St
         .collect()
 }
 
-/// The names of a table's unique indexes that are made of exactly these columns.
-pub(super) async fn unique_indexes(
-    session: &mut Session,
-    table: &str,
-    wanted: &str,
-) -> Result<Vec<String>, Fault> {
+/// The names of a table's indexes, without its primary key.
+pub(super) async fn indexes(session: &mut Session, table: &str) -> Result<Vec<String>, Fault> {
     let mut sql = Sql::new(
-        "SELECT index_name, GROUP_CONCAT(column_name ORDER BY seq_in_index) \
-         FROM information_schema.statistics \
-         WHERE table_schema = DATABASE() AND non_unique = 0 AND index_name <> 'PRIMARY' \
-         AND table_name = ",
+        "SELECT DISTINCT index_name FROM information_schema.statistics \
+         WHERE table_schema = DATABASE() AND index_name <> 'PRIMARY' AND table_name = ",
     );
-    sql.text(table).push(" GROUP BY index_name");
-    let mut names = Vec::new();
-    for row in session.rows(sql.as_str()).await? {
-        let mut row = Columns::of(row);
-        let name: String = row.take()?;
-        let columns: String = row.take()?;
-        if columns.eq_ignore_ascii_case(wanted) {
-            names.push(name);
-        }
+    let rows = session.rows(sql.text(table).as_str()).await?;
+    rows.into_iter()
+        .map(|row| Columns::of(row).take())
+        .collect()
+}
+
+/// Tables of ours, or the PHP server's, that another engine than InnoDB has, and which that is.
+async fn foreign_engines(session: &mut Session) -> Result<Vec<(String, String)>, Fault> {
+    let mut sql = Sql::new(
+        "SELECT table_name, COALESCE(engine, table_type) FROM information_schema.tables \
+         WHERE table_schema = DATABASE() AND table_name IN ('resource', 'resource_data'",
+    );
+    for table in OWN_TABLES {
+        sql.push(", ").text(table);
     }
-    Ok(names)
+    sql.push(") AND NOT engine <=> 'InnoDB'");
+    let rows = session.rows(sql.as_str()).await?;
+    let pairs = rows.into_iter().map(|row| {
+        let mut row = Columns::of(row);
+        Ok((row.take()?, row.take()?))
+    });
+    pairs.collect()
+}
+
+/// Without transactions nothing that is promised holds.
+pub(super) async fn refuse_foreign_engines(session: &mut Session) -> Result<(), Fault> {
+    let Some((table, engine)) = foreign_engines(session).await?.pop() else {
+        return Ok(());
+    };
+    let text = format!(
+        "its table `{table}` has the engine {engine}; run ALTER TABLE {table} ENGINE = InnoDB, \
+         ROW_FORMAT = DYNAMIC"
+    );
+    Err(StoreError::Unusable(text).into())
+}
+
+/// Version 2.0.0 took over tables of engines that have no transactions as they were.
+async fn convert_engines(session: &mut Session) -> Result<(), Fault> {
+    for (table, engine) in foreign_engines(session).await? {
+        log::warn!("the table {table} has the engine {engine}; it becomes InnoDB's");
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.identifier(&table);
+        sql.push(" ENGINE = InnoDB, ROW_FORMAT = DYNAMIC");
+        session.run(sql.as_str()).await?;
+    }
+    Ok(())
 }

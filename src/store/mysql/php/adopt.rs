@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use super::definition;
 use super::selectors::{self, Stored};
 use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
 use crate::store::mysql::schema::{self, Step, VERSION};
-use crate::store::mysql::session::{Columns, Session};
+use crate::store::mysql::session::{Columns, Session, value};
 use crate::store::mysql::sql::Sql;
 
 /// Looks at what the database holds and records what is to be done with it.
@@ -30,43 +31,170 @@ pub(in crate::store::mysql) async fn begin(
             "it has a table `resource` that is not the PHP server's; choose another database";
         return Err(StoreError::Unusable(text.into()).into());
     }
-    let mut sql = Sql::new("UPDATE resource_server SET step = 'adopting', php_collation = (");
+    refuse_what_cannot_be_adopted(session).await?;
+    session.run(definition::TAKEN_DOWN).await?;
+    let mut sql = Sql::new("BEGIN; ");
+    schema::guard(&mut sql, epoch);
+    sql.push("; ");
+    sql.push(definition::take_down(session).await?.as_str());
     sql.push(
-        "SELECT table_collation FROM information_schema.tables \
+        "; UPDATE resource_server SET step = 'adopting', php_collation = (\
+         SELECT table_collation FROM information_schema.tables \
          WHERE table_schema = DATABASE() AND table_name = 'resource'), profile = ",
     );
     let profile = explicit.is_none().then_some(Profile::Php);
     sql.or_null(profile, |sql, profile| {
         sql.text(profile.name());
     });
-    sql.push(" WHERE id = 1 AND epoch = ").number(epoch);
-    if session.change(sql.as_str()).await? == 0 {
-        return Err(StoreError::Standby.into());
-    }
+    sql.push(" WHERE id = 1; COMMIT");
+    session.run(sql.as_str()).await?;
     log::warn!("the database was written by the PHP server; its tables are being taken over");
     Ok(Step::Adopting)
+}
+
+/// Engines whose tables can be made InnoDB's without a loss.
+const CONVERTED_ENGINES: [&str; 4] = ["InnoDB", "MyISAM", "Aria", "MEMORY"];
+
+/// Names of columns in which the PHP server has text, and rows without it could not be found again.
+const TEXT_COLUMNS: [(&str, &[&str]); 2] = [
+    ("resource", &["id", "name"]),
+    ("resource_data", &["id", "id_resource", "selector"]),
+];
+
+/// Says in a sentence what would otherwise fail half way, or be lost.
+async fn refuse_what_cannot_be_adopted(session: &mut Session) -> Result<(), Fault> {
+    for (table, columns) in TEXT_COLUMNS {
+        refuse_kind(session, table).await?;
+        for column in columns {
+            refuse_column(session, table, column).await?;
+        }
+    }
+    let sql = "SELECT constraint_name, table_schema, table_name FROM information_schema.key_column_usage \
+               WHERE referenced_table_schema = DATABASE() \
+               AND referenced_table_name IN ('resource', 'resource_data') \
+               AND NOT (table_schema = DATABASE() AND table_name IN ('resource', 'resource_data'))";
+    if let Some(row) = session.rows(sql).await?.pop() {
+        let mut row = Columns::of(row);
+        let (key, schema, table): (String, String, String) =
+            (row.take()?, row.take()?, row.take()?);
+        return Err(unusable(format!(
+            "the foreign key `{key}` of `{schema}`.`{table}` refers to the PHP server's tables, which \
+             therefore cannot be taken over; drop it"
+        )));
+    }
+    Ok(())
+}
+
+fn unusable(text: String) -> Fault {
+    StoreError::Unusable(text).into()
+}
+
+async fn refuse_kind(session: &mut Session, table: &str) -> Result<(), Fault> {
+    let mut sql = Sql::new(
+        "SELECT table_type, engine, create_options FROM information_schema.tables \
+         WHERE table_schema = DATABASE() AND table_name = ",
+    );
+    let Some(row) = session.rows(sql.text(table).as_str()).await?.pop() else {
+        return Ok(());
+    };
+    let mut row = Columns::of(row);
+    let kind: String = row.take()?;
+    let engine: Option<String> = row.take()?;
+    let options: Option<String> = row.take()?;
+    let engine = engine.unwrap_or_default();
+    if kind != "BASE TABLE" {
+        return Err(unusable(format!(
+            "`{table}` is of the kind {kind}, and only a plain table can be taken over from the PHP server"
+        )));
+    }
+    if !CONVERTED_ENGINES
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(&engine))
+    {
+        return Err(unusable(format!(
+            "its table `{table}` has the engine {engine}, and can be taken over from the PHP server from \
+             {} only",
+            CONVERTED_ENGINES.join(", ")
+        )));
+    }
+    if options.unwrap_or_default().contains("partitioned") {
+        return Err(unusable(format!(
+            "its table `{table}` is partitioned; run ALTER TABLE {table} REMOVE PARTITIONING"
+        )));
+    }
+    Ok(())
+}
+
+async fn refuse_column(session: &mut Session, table: &str, column: &str) -> Result<(), Fault> {
+    let mut sql = Sql::new(
+        "SELECT data_type FROM information_schema.columns WHERE table_schema = DATABASE() \
+         AND table_name = ",
+    );
+    sql.text(table).push(" AND column_name = ").text(column);
+    let Some(row) = session.rows(sql.as_str()).await?.pop() else {
+        return match table {
+            // There may be none: it is created then.
+            "resource_data" if schema::columns(session, table).await?.is_empty() => Ok(()),
+            _ => Err(unusable(format!(
+                "its table `{table}` has no column `{column}`, so it is not the PHP server's"
+            ))),
+        };
+    };
+    let kind: String = Columns::of(row).take()?;
+    if !kind.to_ascii_lowercase().ends_with("char") {
+        return Err(unusable(format!(
+            "the column `{column}` of its table `{table}` is of the type {kind}, so it is not the PHP \
+             server's"
+        )));
+    }
+    let sql = format!("SELECT COUNT(*) FROM {table} WHERE {column} IS NULL");
+    let missing: u64 = value(session.rows(&sql).await?)?;
+    if missing > 0 {
+        return Err(unusable(format!(
+            "{missing} rows of its table `{table}` have no `{column}` (NULL), so nobody could reach them; \
+             delete them, or give them one"
+        )));
+    }
+    Ok(())
+}
+
+/// Foreign keys stop a change of character set, and the removal of a resource that has documents. What they
+/// see to is ours to see to; reverting brings back those that were taken down.
+pub(in crate::store::mysql) async fn drop_foreign_keys(session: &mut Session) -> Result<(), Fault> {
+    let sql = "SELECT table_name, constraint_name FROM information_schema.table_constraints \
+               WHERE table_schema = DATABASE() AND constraint_type = 'FOREIGN KEY' \
+               AND table_name IN ('resource', 'resource_data')";
+    for row in session.rows(sql).await? {
+        let mut row = Columns::of(row);
+        let (table, key): (String, String) = (row.take()?, row.take()?);
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.identifier(&table)
+            .push(" DROP FOREIGN KEY ")
+            .identifier(&key);
+        session.run(sql.as_str()).await?;
+    }
+    Ok(())
 }
 
 /// Names compare by their bytes from here on. Converting to a binary collation keeps what is unique
 /// unique, and converts text of another character set.
 pub(in crate::store::mysql) async fn reshape(session: &mut Session) -> Result<(), Fault> {
-    reshape_table(session, "resource", "name", "name", "name_bytes").await?;
-    reshape_table(
-        session,
-        "resource_data",
-        "selector",
-        "id_resource,selector",
-        "id_resource, selector_bytes",
-    )
-    .await
+    drop_foreign_keys(session).await?;
+    for ((table, text), (column, unique)) in TEXT_COLUMNS.into_iter().zip([
+        ("name", "name_bytes"),
+        ("selector", "id_resource, selector_bytes"),
+    ]) {
+        reshape_table(session, table, text, column, unique).await?;
+    }
+    Ok(())
 }
 
 async fn reshape_table(
     session: &mut Session,
     table: &str,
+    text: &[&str],
     column: &str,
     unique: &str,
-    unique_bytes: &str,
 ) -> Result<(), Fault> {
     let bytes = format!("{column}_bytes");
     let columns = schema::columns(session, table).await?;
@@ -75,13 +203,19 @@ async fn reshape_table(
     }
     let mut sql = Sql::new("ALTER TABLE ");
     sql.identifier(table);
-    sql.push(" CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
-    for index in schema::unique_indexes(session, table, unique).await? {
+    sql.push(
+        " ENGINE = InnoDB, ROW_FORMAT = DYNAMIC, CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    );
+    for index in schema::indexes(session, table).await? {
         sql.push(", DROP INDEX ").identifier(&index);
+    }
+    for text in text {
+        sql.push(", MODIFY COLUMN ").identifier(text);
+        sql.push(" VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL");
     }
     sql.push(&format!(
         ", ADD COLUMN {bytes} VARBINARY(1020) GENERATED ALWAYS AS (CAST({column} AS BINARY)) STORED, \
-         ADD UNIQUE KEY {bytes} ({unique_bytes})"
+         ADD UNIQUE KEY {bytes} ({unique})"
     ));
     session.run(sql.as_str()).await?;
     Ok(())

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::adopt::{self, Statements};
+use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
@@ -35,17 +36,19 @@ pub(in crate::store::mysql) async fn revert(
         Some(collation) if collation.starts_with("utf8mb4_") => collation.clone(),
         _ => default_collation(session).await?,
     };
+    let [resource, data] = PHP_TABLES;
+    let resource = definition::of(session, resource, &collation).await?;
+    let data = definition::of(session, data, &collation).await?;
     let mut report = count(session).await?;
     if row.step != Step::Reverting {
-        report.obstacles = encode(session, epoch, &collation, rehearse).await?;
+        report.obstacles = encode(session, epoch, &resource, &data, rehearse).await?;
     }
     if rehearse || !report.obstacles.is_empty() {
         return Ok(report);
     }
-    let unique = "name";
-    restore(session, "resource", "name", unique, &collation).await?;
-    let unique = "id_resource, selector";
-    restore(session, "resource_data", "selector", unique, &collation).await?;
+    let [parent, child] = PHP_TABLES;
+    restore(session, parent, "name_bytes", &resource).await?;
+    restore(session, child, "selector_bytes", &data).await?;
     for table in OWN_TABLES {
         let mut sql = Sql::new("DROP TABLE IF EXISTS ");
         session.run(sql.identifier(table).as_str()).await?;
@@ -81,15 +84,18 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
 async fn encode(
     session: &mut Session,
     epoch: u64,
-    collation: &str,
+    resource: &Definition,
+    data: &Definition,
     rehearse: bool,
 ) -> Result<Vec<String>, Fault> {
     session.run("BEGIN").await?;
-    let mut obstacles = same_names(session, collation).await?;
+    let mut obstacles = same_names(session, resource).await?;
     let encoding = plan(session).await?;
     if encoding.obstacles.is_empty() {
         encoding.script.run(session).await?;
-        obstacles.extend(same_selectors(session, collation).await?);
+        obstacles.extend(same_selectors(session, data).await?);
+        obstacles.extend(lost_text(session, resource, data).await?);
+        obstacles.extend(orphans(session, data).await?);
     }
     obstacles.extend(encoding.obstacles);
     let mut end = Sql::default();
@@ -149,16 +155,31 @@ async fn plan(session: &mut Session) -> Result<Encoding, Fault> {
     Ok(Encoding { script, obstacles })
 }
 
+/// The column as the PHP server compares it, and the collation that it does so with.
+fn compared(definition: &Definition, column: &str, of: &str) -> (String, String) {
+    let collation = definition.collation(column).unwrap_or("utf8mb4_bin");
+    let text = format!(
+        "CONVERT({of} USING {}) COLLATE {collation}",
+        charset(collation)
+    );
+    (text, collation.to_owned())
+}
+
+/// A collation is called after its character set.
+fn charset(collation: &str) -> &str {
+    collation.split('_').next().unwrap_or(collation)
+}
+
 /// Names that are one name to the PHP server.
-async fn same_names(session: &mut Session, collation: &str) -> Result<Vec<String>, Fault> {
-    let mut sql = Sql::new("SELECT r.name FROM resource r JOIN (SELECT MIN(name COLLATE ");
-    sql.push(collation)
-        .push(") AS name FROM resource GROUP BY name COLLATE ");
-    sql.push(collation)
-        .push(" HAVING COUNT(*) > 1) same ON r.name COLLATE ");
-    sql.push(collation)
-        .push(" = same.name ORDER BY same.name, r.name_bytes");
-    let rows = session.rows(sql.as_str()).await?;
+async fn same_names(session: &mut Session, resource: &Definition) -> Result<Vec<String>, Fault> {
+    let (name, collation) = compared(resource, "name", "name");
+    let (outer, _) = compared(resource, "name", "r.name");
+    let sql = format!(
+        "SELECT r.name FROM resource r JOIN (SELECT MIN({name}) AS name FROM resource \
+         GROUP BY {name} HAVING COUNT(*) > 1) same ON {outer} = same.name \
+         ORDER BY same.name, r.name_bytes"
+    );
+    let rows = session.rows(&sql).await?;
     rows.into_iter()
         .map(|row| {
             let name: String = Columns::of(row).take()?;
@@ -171,20 +192,16 @@ async fn same_names(session: &mut Session, collation: &str) -> Result<Vec<String
 }
 
 /// Selectors of one resource that are one selector to the PHP server, as they are stored now.
-async fn same_selectors(session: &mut Session, collation: &str) -> Result<Vec<String>, Fault> {
-    let mut sql = Sql::new("SELECT r.name, d.selector FROM resource_data d JOIN (");
-    sql.push("SELECT id_resource, MIN(selector COLLATE ")
-        .push(collation);
-    sql.push(") AS selector FROM resource_data GROUP BY id_resource, selector COLLATE ");
-    sql.push(collation)
-        .push(" HAVING COUNT(*) > 1) same ON d.id_resource = same.id_resource");
-    sql.push(" AND d.selector COLLATE ")
-        .push(collation)
-        .push(" = same.selector");
-    sql.push(
-        " LEFT JOIN resource r ON r.id = d.id_resource ORDER BY r.name_bytes, d.selector_bytes",
+async fn same_selectors(session: &mut Session, data: &Definition) -> Result<Vec<String>, Fault> {
+    let (selector, collation) = compared(data, "selector", "selector");
+    let (outer, _) = compared(data, "selector", "d.selector");
+    let sql = format!(
+        "SELECT r.name, d.selector FROM resource_data d JOIN (SELECT id_resource, MIN({selector}) AS \
+         selector FROM resource_data GROUP BY id_resource, {selector} HAVING COUNT(*) > 1) same \
+         ON d.id_resource = same.id_resource AND {outer} = same.selector \
+         LEFT JOIN resource r ON r.id = d.id_resource ORDER BY r.name_bytes, d.selector_bytes"
     );
-    let rows = session.rows(sql.as_str()).await?;
+    let rows = session.rows(&sql).await?;
     rows.into_iter()
         .map(|row| {
             let mut row = Columns::of(row);
@@ -199,24 +216,67 @@ async fn same_selectors(session: &mut Session, collation: &str) -> Result<Vec<St
         .collect()
 }
 
+/// Text that the character sets of the PHP server's tables cannot hold.
+async fn lost_text(
+    session: &mut Session,
+    resource: &Definition,
+    data: &Definition,
+) -> Result<Vec<String>, Fault> {
+    let mut obstacles = Vec::new();
+    for (table, definition, columns) in [
+        ("resource", resource, &["id", "name"][..]),
+        (
+            "resource_data",
+            data,
+            &["id", "id_resource", "selector", "data"],
+        ),
+    ] {
+        for column in columns {
+            let charset = charset(definition.collation(column).unwrap_or("utf8mb4_bin"));
+            if charset == "utf8mb4" {
+                continue;
+            }
+            let sql = format!(
+                "SELECT id FROM {table} WHERE CAST(CONVERT(CONVERT({column} USING {charset}) USING utf8mb4) \
+                 AS BINARY) <> CAST({column} AS BINARY) LIMIT 20"
+            );
+            for row in session.rows(&sql).await? {
+                let id: String = Columns::of(row).take()?;
+                obstacles.push(format!(
+                    "`{column}` of the row {id} of `{table}` has characters that {charset}, the \
+                     character set of the PHP server's table, does not have"
+                ));
+            }
+        }
+    }
+    Ok(obstacles)
+}
+
+/// Documents that the foreign key of the PHP server's tables would not let be.
+async fn orphans(session: &mut Session, data: &Definition) -> Result<Vec<String>, Fault> {
+    if !data.has_foreign_key() {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT COUNT(*) FROM resource_data d LEFT JOIN resource r ON r.id = d.id_resource \
+               WHERE r.id IS NULL";
+    let count: u64 = value(session.rows(sql).await?)?;
+    let told = format!("{count} documents are of resources that do not exist; delete them");
+    Ok((count > 0).then_some(told).into_iter().collect())
+}
+
 async fn restore(
     session: &mut Session,
     table: &str,
-    column: &str,
-    unique: &str,
-    collation: &str,
+    added: &str,
+    definition: &Definition,
 ) -> Result<(), Fault> {
-    let bytes = format!("{column}_bytes");
     let columns = schema::columns(session, table).await?;
-    if !columns.iter().any(|c| c.eq_ignore_ascii_case(&bytes)) {
+    if !columns.iter().any(|c| c.eq_ignore_ascii_case(added)) {
         return Ok(());
     }
-    let first = unique.split(',').next().unwrap_or(unique);
-    let sql = format!(
-        "ALTER TABLE {table} DROP INDEX {bytes}, DROP COLUMN {bytes}, \
-         CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation}, ADD UNIQUE KEY {first} ({unique})"
-    );
-    session.run(&sql).await?;
+    let indexes = schema::indexes(session, table).await?;
+    let sql = definition.restore(table, added, &indexes);
+    session.run(sql.as_str()).await?;
     Ok(())
 }
 

@@ -1,0 +1,236 @@
+//! A table as the PHP server made it, in words of the server: taken down when it is adopted, and what
+//! reverting makes of it again, key and index names included.
+
+use crate::store::StoreError;
+use crate::store::mysql::error::{Fault, code};
+use crate::store::mysql::session::{Columns, Session};
+use crate::store::mysql::sql::Sql;
+
+/// The PHP server's tables, parents first.
+pub(super) const PHP_TABLES: [&str; 2] = ["resource", "resource_data"];
+
+/// What the PHP server 1.1.0 creates, as `SHOW CREATE TABLE` prints it without the table's options. For
+/// databases that it did not make itself, and those that version 2.0.0 adopted.
+const PHP_MADE: [&str; 2] = [
+    "CREATE TABLE `resource` (
+  `id` varchar(255) NOT NULL,
+  `name` varchar(255) NOT NULL,
+  `timeout` int NOT NULL DEFAULT 0,
+  PRIMARY KEY (`id`),
+  UNIQUE KEY `name` (`name`),
+  KEY `idx_resource_name` (`name`)
+",
+    "CREATE TABLE `resource_data` (
+  `id` varchar(255) NOT NULL,
+  `id_resource` varchar(255) NOT NULL,
+  `selector` varchar(255) NOT NULL,
+  `locked` tinyint(1) NOT NULL DEFAULT 0,
+  `data` longtext NOT NULL,
+  PRIMARY KEY (`id`),
+  UNIQUE KEY `ux_resource_data_name_selector` (`id_resource`,`selector`),
+  CONSTRAINT `fk_resource_data_resource` FOREIGN KEY (`id_resource`) REFERENCES `resource` (`id`)
+",
+];
+
+/// Where what was taken down is kept until it is needed.
+pub(in crate::store::mysql) const TAKEN_DOWN: &str =
+    "CREATE TABLE IF NOT EXISTS resource_php_table (
+    name VARCHAR(64) NOT NULL PRIMARY KEY,
+    definition LONGTEXT NOT NULL,
+    collations TEXT NOT NULL
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+/// The output of `SHOW CREATE TABLE`, taken apart; without the primary key, which nobody changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Definition {
+    columns: Vec<String>,
+    keys: Vec<String>,
+    constraints: Vec<String>,
+    options: String,
+    /// Column and collation of each column of text.
+    collations: Vec<(String, String)>,
+}
+
+impl Definition {
+    /// `None`: not the definition of a table.
+    fn parse(text: &str, collations: Vec<(String, String)>) -> Option<Definition> {
+        let mut definition = Definition {
+            columns: Vec::new(),
+            keys: Vec::new(),
+            constraints: Vec::new(),
+            options: String::new(),
+            collations,
+        };
+        let mut lines = text.lines();
+        lines.next().filter(|line| line.starts_with("CREATE "))?;
+        for line in lines.by_ref() {
+            if let Some(options) = line.strip_prefix(")") {
+                definition.options = options.trim().to_owned();
+                break;
+            }
+            let line = line.trim().trim_end_matches(',').to_owned();
+            if line.starts_with('`') {
+                definition.columns.push(line);
+            } else if line.starts_with("CONSTRAINT ") {
+                definition.constraints.push(line);
+            } else if !line.starts_with("PRIMARY KEY ") {
+                definition.keys.push(line);
+            }
+        }
+        (!definition.columns.is_empty() && !definition.options.is_empty()).then_some(definition)
+    }
+
+    /// As PHP makes it, with this collation of `utf8mb4`.
+    fn made_by_php(table: &str, collation: &str) -> Option<Definition> {
+        let place = PHP_TABLES.iter().position(|name| *name == table)?;
+        let text = format!(
+            "{}) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={collation}",
+            PHP_MADE[place]
+        );
+        let columns = ["id", "name", "id_resource", "selector", "data"];
+        let collations = columns.map(|column| (column.to_owned(), collation.to_owned()));
+        Definition::parse(&text, collations.into())
+    }
+
+    /// The collation that the column gets; `None`: it is no text.
+    pub fn collation(&self, column: &str) -> Option<&str> {
+        let mut collations = self.collations.iter();
+        let found = collations.find(|(name, _)| name.eq_ignore_ascii_case(column));
+        found.map(|(_, collation)| collation.as_str())
+    }
+
+    pub fn has_foreign_key(&self) -> bool {
+        let mut constraints = self.constraints.iter();
+        constraints.any(|line| line.contains(" FOREIGN KEY "))
+    }
+
+    /// One statement that makes `table` this again. `added`: the column that was added to it; `indexes`: what
+    /// it has besides its primary key.
+    pub fn restore(&self, table: &str, added: &str, indexes: &[String]) -> Sql {
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.identifier(table)
+            .push(" DROP COLUMN ")
+            .identifier(added);
+        for index in indexes {
+            sql.push(", DROP INDEX ").identifier(index);
+        }
+        for column in &self.columns {
+            sql.push(", MODIFY COLUMN ").push(column);
+        }
+        for key in self.keys.iter().chain(&self.constraints) {
+            sql.push(", ADD ").push(key);
+        }
+        sql.push(", ").push(&self.options);
+        if !self.options.contains("ROW_FORMAT=") {
+            sql.push(" ROW_FORMAT=DEFAULT");
+        }
+        sql
+    }
+}
+
+/// Statements that keep what both tables are now; to be run in the transaction that says so.
+pub(super) async fn take_down(session: &mut Session) -> Result<Sql, Fault> {
+    let mut kept = Sql::new("DELETE FROM resource_php_table");
+    for table in PHP_TABLES {
+        let mut show = Sql::new("SHOW CREATE TABLE ");
+        let rows = session.rows(show.identifier(table).as_str()).await;
+        let rows = match rows {
+            Err(fault) if fault.is(code::NO_SUCH_TABLE) => continue,
+            rows => rows?,
+        };
+        let Some(row) = rows.into_iter().next() else {
+            continue;
+        };
+        let mut row = Columns::of(row);
+        let _name: String = row.take()?;
+        let text: String = row.take()?;
+        if Definition::parse(&text, Vec::new()).is_none() {
+            let text = format!("the definition of its table `{table}` is not understood");
+            return Err(StoreError::Unusable(text).into());
+        }
+        let collations = collations(session, table).await?;
+        kept.push("; INSERT INTO resource_php_table (name, definition, collations) VALUES (");
+        kept.text(table).push(", ").text(&text).push(", ");
+        kept.text(&collations).push(")");
+    }
+    Ok(kept)
+}
+
+/// A line for each column of text: its name, a blank, its collation.
+async fn collations(session: &mut Session, table: &str) -> Result<String, Fault> {
+    let mut sql = Sql::new(
+        "SELECT column_name, collation_name FROM information_schema.columns \
+         WHERE table_schema = DATABASE() AND collation_name IS NOT NULL AND table_name = ",
+    );
+    sql.text(table);
+    let mut lines = String::new();
+    for row in session.rows(sql.as_str()).await? {
+        let mut row = Columns::of(row);
+        let (column, collation): (String, String) = (row.take()?, row.take()?);
+        lines.push_str(&format!("{column} {collation}\n"));
+    }
+    Ok(lines)
+}
+
+/// What the table was when it was taken down, else what PHP makes with `collation`.
+pub(super) async fn of(
+    session: &mut Session,
+    table: &str,
+    collation: &str,
+) -> Result<Definition, Fault> {
+    let mut sql = Sql::new("SELECT definition, collations FROM resource_php_table WHERE name = ");
+    sql.text(table);
+    let rows = match session.rows(sql.as_str()).await {
+        // Dropped by an earlier attempt to revert.
+        Err(fault) if fault.is(code::NO_SUCH_TABLE) => Vec::new(),
+        rows => rows?,
+    };
+    let found = match rows.into_iter().next() {
+        None => Definition::made_by_php(table, collation),
+        Some(row) => {
+            let mut row = Columns::of(row);
+            let (text, lines): (String, String) = (row.take()?, row.take()?);
+            let pairs = lines.lines().filter_map(|line| line.split_once(' '));
+            let pairs = pairs.map(|(column, collation)| (column.to_owned(), collation.to_owned()));
+            Definition::parse(&text, pairs.collect())
+        }
+    };
+    found.ok_or_else(|| {
+        let text = format!("what was taken down of the PHP server's `{table}` is not understood");
+        StoreError::Unusable(text).into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_is_taken_apart_and_restored() {
+        let data = Definition::made_by_php("resource_data", "utf8mb4_general_ci").unwrap();
+        assert_eq!(data.columns.len(), 5);
+        assert_eq!(data.collation("SELECTOR"), Some("utf8mb4_general_ci"));
+        assert_eq!(data.collation("locked"), None);
+        assert!(data.has_foreign_key());
+        let sql = data.restore(
+            "resource_data",
+            "selector_bytes",
+            &["selector_bytes".into()],
+        );
+        for part in [
+            "ALTER TABLE `resource_data` DROP COLUMN `selector_bytes`, DROP INDEX `selector_bytes`",
+            ", MODIFY COLUMN `data` longtext NOT NULL",
+            ", ADD UNIQUE KEY `ux_resource_data_name_selector` (`id_resource`,`selector`)",
+            ", ADD CONSTRAINT `fk_resource_data_resource` FOREIGN KEY (`id_resource`)",
+            ", ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci ROW_FORMAT=DEFAULT",
+        ] {
+            assert!(sql.as_str().contains(part), "{part} is not in {sql:?}");
+        }
+        let resource = Definition::made_by_php("resource", "utf8mb4_bin").unwrap();
+        assert!(!resource.has_foreign_key());
+        assert_eq!(
+            Definition::parse("CREATE VIEW `resource` AS select 1", Vec::new()),
+            None
+        );
+    }
+}
