@@ -20,7 +20,6 @@
 //! | `http2` | clients that are gone, where the connection does not tell |
 //! | `limit` | the rate limit's counters |
 //! | `client` | the client's address behind proxies |
-//! | `windows` | documents that a worker reads without asking their actors |
 //! | `policy` | what may change while the server runs |
 //! | `tls` | TLS, and replacing its certificate |
 
@@ -43,5 +42,4 @@ pub mod routes;
 pub mod server;
 pub mod time;
 pub mod tls;
-pub mod windows;
 pub mod wire;

@@ -16,7 +16,6 @@ use crate::lock::command::Grant;
 use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket};
 use crate::resource::messages::Document;
 use crate::resource::messages::Reply;
-use crate::resource::window::Shown;
 
 pub type Response = Result<HttpResponse, ApiError>;
 
@@ -131,20 +130,6 @@ pub fn document(
     Ok(json_text(response, text))
 }
 
-/// As [`document`], of one that is seen through a window.
-pub fn shown(
-    response: HttpResponseBuilder,
-    selector: &Selector,
-    shown: &Shown,
-    raw: bool,
-) -> Response {
-    if raw {
-        return document(response, selector, &shown.document, raw);
-    }
-    let text = shown.answer(|document| wrapped(selector, document))?;
-    Ok(json_text(response, text))
-}
-
 /// The document as the bundle wants it.
 fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> {
     // Documents are checked to be UTF-8 before they are stored.
@@ -164,7 +149,6 @@ pub fn read(selector: &Selector, reply: Reply, raw: bool, selectors_max: usize) 
         Reply::Read {
             document: found,
             ticket,
-            window: _,
         } => {
             let mut response = HttpResponse::Ok();
             if let Some((ticket, token)) = ticket {

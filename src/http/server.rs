@@ -23,14 +23,11 @@ use super::observe::{self, Observer, observe};
 use super::places::{Crowded, Place, Places};
 use super::policy::SharedPolicy;
 use super::refusal::{Early, Refusal};
-use super::respond::Response;
 use super::routes;
-use super::windows::Windows;
-use crate::lock::{ResourceName, Selector};
+use crate::lock::ResourceName;
 use crate::metrics::Metrics;
 use crate::registry::client::Router;
 use crate::resource::messages::{Op, Reply};
-use crate::resource::window::Shown;
 
 /// How the HTTP side behaves.
 #[derive(Clone)]
@@ -57,7 +54,6 @@ pub struct Worker {
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
     pub wait_max: Duration,
-    pub windows: Windows,
 }
 
 impl Worker {
@@ -65,25 +61,6 @@ impl Worker {
     pub async fn ask(&self, request: &HttpRequest, name: &ResourceName, op: &Op) -> Reply {
         let caller = observe::caller(request);
         *self.router.ask(name, op, &caller).await
-    }
-
-    /// What `show` makes of the document at this path, if it can be seen without asking its actor. `None`:
-    /// ask.
-    ///
-    /// The order of the three steps is a part of the argument in [`window`](crate::resource::window).
-    pub fn look(
-        &self,
-        path: &str,
-        show: impl FnOnce(&Selector, &Shown) -> Response,
-    ) -> Option<Response> {
-        let seen = self.windows.look(path, |window, shown| {
-            if let Err(error) = self.check_answer() {
-                return Some(Err(error));
-            }
-            let counts = window.is_of(self.router.shell.incarnation());
-            counts.then(|| show(&window.selector, shown))
-        });
-        seen.flatten()
     }
 
     pub fn check_answer(&self) -> Result<(), ApiError> {
@@ -250,7 +227,6 @@ pub fn run(
             body_bytes_max: limits.body_bytes_max,
             body_timeout: limits.body_timeout,
             wait_max: limits.wait_max,
-            windows: Windows::default(),
         };
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);

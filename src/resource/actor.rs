@@ -123,7 +123,7 @@ impl ResourceActor {
             Err(error) => return self.refuse(loading, &Reply::Closed(closed(&error))),
         };
         let mut live = match stored {
-            Some(stored) => self.restore(stored, loading.sleeper),
+            Some(stored) => self.restore(stored, loading.sleeper, ctx),
             None => Live::new(None, Account::default()),
         };
         live.last_active = loading.active;
@@ -140,7 +140,12 @@ impl ResourceActor {
     }
 
     /// The resource as it was stored. Its lease goes on as its sleeper says, if it slept.
-    pub(super) fn restore(&self, stored: StoredResource, sleeper: Option<Sleeper>) -> Live {
+    pub(super) fn restore(
+        &self,
+        stored: StoredResource,
+        sleeper: Option<Sleeper>,
+        ctx: &Context<Self>,
+    ) -> Live {
         let terms = self.shell.terms();
         let now = self.now;
         let leases_from = self.shell.leases_from().min(now.mono);
@@ -160,7 +165,11 @@ impl ResourceActor {
         let resource = Resource {
             id: stored.id,
             core,
-            documents: Documents::new(self.shell.clone(), stored.selectors),
+            documents: Documents::new(
+                self.shell.clone(),
+                ctx.address().downgrade().recipient(),
+                stored.selectors,
+            ),
         };
         Live::new(Some(resource), account)
     }
@@ -179,8 +188,6 @@ impl ResourceActor {
                 live.answer_all(reply);
                 self.board.show_absent();
                 self.shell.metrics.actors.retired.inc();
-                // Its windows close before a successor can start.
-                drop(live);
                 self.leave_registry(None);
             }
             Stage::Retired => {}

@@ -62,6 +62,15 @@ pub(super) struct Woken {
     at: Millis,
 }
 
+/// One document on its way from the store.
+pub(super) struct DocumentRead {
+    /// Requests that wait for it.
+    pub(super) calls: Vec<Call>,
+    /// It was written or deleted meanwhile: what the store returns must not be believed.
+    pub(super) overtaken: bool,
+}
+
+/// What the actor has in hand. In memory only, but for the resource itself, of which the store holds rows.
 pub struct Live {
     /// `None`: no resource of this name exists.
     pub(super) resource: Option<Resource>,
@@ -69,8 +78,8 @@ pub struct Live {
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
     pub(super) unsettled: VecDeque<(u64, RequestId, Box<Reply>)>,
-    /// Documents that are being loaded, each once, and the requests that wait for them.
-    pub(super) reading: HashMap<Selector, Vec<Call>>,
+    /// Documents that are being loaded, each once.
+    pub(super) reading: HashMap<Selector, DocumentRead>,
     /// Requests that waited to read a document which has just been deleted.
     pub(super) orphans: Vec<RequestId>,
     /// Number of the last commit sent, and of the last one known to be durable.
@@ -104,8 +113,8 @@ impl Live {
         if let Some(open) = self.open.remove(request) {
             self.unpark(&open);
         }
-        for calls in self.reading.values_mut() {
-            calls.retain(|call| call.request != request);
+        for read in self.reading.values_mut() {
+            read.calls.retain(|call| call.request != request);
         }
     }
 
@@ -126,7 +135,7 @@ impl Live {
         for open in self.open.take_all() {
             let _ = open.reply.send(Box::new(reply.clone()));
         }
-        for call in self.reading.drain().flat_map(|(_, calls)| calls) {
+        for call in self.reading.drain().flat_map(|(_, read)| read.calls) {
             let _ = call.reply.send(Box::new(reply.clone()));
         }
         self.unsettled.clear();
@@ -137,12 +146,6 @@ impl Live {
             Some(resource) => resource.documents.evict(evict, self.committed),
             None => shell.budget.answered(evict.bytes),
         }
-    }
-
-    /// Whether somebody looked through a window on its data since this was asked last.
-    fn is_looked_at(&self) -> bool {
-        let resource = self.resource.as_ref();
-        resource.is_some_and(|resource| resource.documents.take_looked())
     }
 
     /// When this actor may retire, if it is idle: its lock is free, or held by somebody who is quiet.
@@ -232,10 +235,7 @@ impl ResourceActor {
         let retire_ms = self.shell.settings.retire_ms;
         let retire_at = self.live().and_then(|live| live.retire_at(retire_ms));
         if retire_at.is_some_and(|at| at <= now) {
-            match self.live().filter(|live| live.is_looked_at()) {
-                Some(live) => live.last_active = now,
-                None => return self.leave_memory(),
-            }
+            return self.leave_memory();
         }
         self.schedule(ctx);
     }

@@ -1,6 +1,5 @@
 //! What handlers ask a resource, what it answers, and what the actors tell each other.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
@@ -13,7 +12,6 @@ use crate::lock::{
     Selector, Ticket,
 };
 use crate::resource::dormant::Sleeper;
-use crate::resource::window::Window;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::ResourceId;
@@ -117,8 +115,6 @@ pub enum Reply {
         document: Document,
         /// The live ticket that was presented, and its lease's token if it holds.
         ticket: Option<(Ticket, Option<FencingToken>)>,
-        /// Where to look from now on, if there is a window.
-        window: Option<Arc<Window>>,
     },
     /// What the lock said.
     Lock(Answer),

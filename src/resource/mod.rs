@@ -12,7 +12,6 @@
 //! | `audit` | what happened, told to log and metrics |
 //! | `status` | what listings see without asking |
 //! | `dormant` | what it leaves behind when it retires under a lease |
-//! | `window` | what it shows of a document without being asked |
 
 pub mod actor;
 mod audit;
@@ -24,4 +23,3 @@ mod open_requests;
 mod replies;
 mod requests;
 pub mod status;
-pub mod window;

@@ -42,7 +42,7 @@ impl ResourceActor {
         }
         let mut replies = Vec::with_capacity(outcome.answers.len());
         for (request, answer) in outcome.answers {
-            if let Some(reply) = self.reply_to(request, answer, &mut snapshot, ctx) {
+            if let Some(reply) = self.reply_to(request, answer, &mut snapshot) {
                 replies.push((request, Box::new(reply)));
             }
         }
@@ -78,7 +78,6 @@ impl ResourceActor {
         request: RequestId,
         answer: Answer,
         snapshot: &mut Snapshot,
-        ctx: &mut Context<Self>,
     ) -> Option<Reply> {
         let live = self.live()?;
         let open = live.open.get_mut(request)?;
@@ -91,15 +90,14 @@ impl ResourceActor {
         let resource = live.resource.as_mut()?;
         if let (Kind::Write(selector, _) | Kind::DeleteSelector(selector), Answer::Writable { .. }) =
             (&kind, &answer)
-            && live.reading.contains_key(selector)
+            && let Some(read) = live.reading.get_mut(selector)
         {
-            resource.documents.overtake(selector);
+            read.overtaken = true;
         }
         let reply = match (kind, answer) {
             (Kind::Write(selector, json), Answer::Writable { token }) => {
-                let me = ctx.address().downgrade();
                 let caller = open.caller.clone();
-                let row = resource.documents.write(&selector, json, commit, me);
+                let row = resource.documents.write(&selector, json, commit);
                 snapshot.document(selector.clone(), Some(row));
                 self.report_change(Happened::Written, &caller, token, Some(&selector));
                 Reply::Written { token }

@@ -10,7 +10,7 @@ use crate::lock::{Command, LockState, Patience, PresentedTicket, RequestId, Seco
 use crate::persistence::messages::LoadData;
 use crate::resource::actor::{ResourceActor, closed};
 use crate::resource::documents::{Documents, Known};
-use crate::resource::live::Resource;
+use crate::resource::live::{DocumentRead, Resource};
 use crate::resource::messages::{Call, Op, Reply, Wait};
 use crate::resource::open_requests::{Kind, Open, WaiterPermit};
 use crate::shared::audit_log::Kind as Happened;
@@ -254,6 +254,7 @@ impl ResourceActor {
         let floor = self.shell.floor();
         let shell = self.shell.clone();
         let name = self.name.clone();
+        let owner = ctx.address().downgrade().recipient();
         let Some(live) = self.live() else {
             return;
         };
@@ -272,7 +273,7 @@ impl ResourceActor {
         live.resource = Some(Resource {
             id: id.clone(),
             core: LockState::new(timeout, floor),
-            documents: Documents::new(shell, 0),
+            documents: Documents::new(shell, owner, 0),
         });
         self.report_change(Happened::Created, &call.caller, None, None);
         self.open_call(call.request, call.reply, call.caller);
@@ -325,20 +326,12 @@ impl ResourceActor {
         presented: PresentedTicket,
         ctx: &mut Context<Self>,
     ) {
-        let incarnation = self.incarnation;
         let found = self.live().and_then(|live| {
             let resource = live.resource.as_mut()?;
             let document = resource.documents.get(selector, &resource.id)?;
-            let documents = &mut resource.documents;
-            let window = (presented == PresentedTicket::Absent)
-                .then(|| documents.window(selector, &resource.id, incarnation, live.committed));
             let ticket = resource.live_ticket(presented);
             let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
-            Some(Reply::Read {
-                document,
-                ticket,
-                window: window.flatten(),
-            })
+            Some(Reply::Read { document, ticket })
         });
         let reply = found.unwrap_or_else(|| {
             let token = self.resource().and_then(|r| r.token_of(presented));
@@ -360,8 +353,11 @@ impl ResourceActor {
         };
         match live.reading.entry(selector.clone()) {
             // Under way, even when everybody who waited for it has left.
-            Entry::Occupied(mut calls) => return calls.get_mut().push(call),
-            Entry::Vacant(none) => none.insert(vec![call]),
+            Entry::Occupied(mut read) => return read.get_mut().calls.push(call),
+            Entry::Vacant(none) => none.insert(DocumentRead {
+                calls: vec![call],
+                overtaken: false,
+            }),
         };
         let load = LoadData {
             id: id.clone(),
@@ -386,13 +382,12 @@ impl ResourceActor {
         ctx: &mut Context<Self>,
     ) {
         self.look_at_clocks();
-        let me = ctx.address().downgrade();
         let Some(live) = self.live() else {
             return;
         };
-        let calls = live.reading.remove(selector).unwrap_or_default();
-        let resource = live.resource.as_mut();
-        let overtaken = resource.is_some_and(|r| r.documents.take_overtaken(selector));
+        let Some(DocumentRead { calls, overtaken }) = live.reading.remove(selector) else {
+            return;
+        };
         let data = match result {
             Ok(data) => data,
             Err(error) => {
@@ -408,7 +403,7 @@ impl ResourceActor {
             return calls.into_iter().for_each(|call| self.call(call, ctx));
         };
         if let Some(data) = data {
-            resource.documents.loaded(selector, data, me);
+            resource.documents.loaded(selector, data);
         }
         for call in calls {
             // Asked anew for each: the one before may have written or deleted it.

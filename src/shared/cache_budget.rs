@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use actix::{Message, WeakAddr};
+use actix::{Message, WeakRecipient};
 
 use crate::lock::Selector;
-use crate::resource::actor::ResourceActor;
 
 /// Give this document's memory back if it can be spared.
 #[derive(Message)]
@@ -22,7 +21,7 @@ pub struct Evict {
 }
 
 struct Entry {
-    actor: WeakAddr<ResourceActor>,
+    actor: WeakRecipient<Evict>,
     selector: Selector,
     bytes: usize,
 }
@@ -58,7 +57,7 @@ impl DataBudget {
     }
 
     /// A document came into memory. Returns the stamp that [`Evict`] will name.
-    pub fn enter(&self, actor: WeakAddr<ResourceActor>, selector: Selector, bytes: usize) -> u64 {
+    pub fn enter(&self, actor: WeakRecipient<Evict>, selector: Selector, bytes: usize) -> u64 {
         let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.stamp += 1;
@@ -101,14 +100,26 @@ impl DataBudget {
 
 #[cfg(test)]
 mod tests {
-    use actix::{AsyncContext, Context};
+    use actix::{Actor, AsyncContext, Context, Handler};
 
     use super::*;
+
+    struct Owner;
+
+    impl Actor for Owner {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Evict> for Owner {
+        type Result = ();
+
+        fn handle(&mut self, _: Evict, _: &mut Self::Context) {}
+    }
 
     #[test]
     fn a_document_that_is_written_again_and_again_is_entered_once() {
         let budget = DataBudget::new(1 << 20);
-        let actor = Context::<ResourceActor>::new().address().downgrade();
+        let actor = Context::<Owner>::new().address().downgrade().recipient();
         let selector = Selector::parse("s").unwrap();
         let mut stamp = budget.enter(actor.clone(), selector.clone(), 10);
         for _ in 0..1000 {

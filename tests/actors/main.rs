@@ -7,4 +7,3 @@ mod documents;
 mod refused;
 mod sleep;
 mod store;
-mod windows;

@@ -1,7 +1,7 @@
 //! Reading, writing and deleting the JSON document at a selector.
 
+use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
 
 use crate::http::auth::Right;
 use crate::http::request::{
@@ -10,8 +10,7 @@ use crate::http::request::{
 use crate::http::respond::{self, Response};
 use crate::http::server::Worker;
 use crate::lock::PresentedTicket;
-use crate::resource::messages::Wait;
-use crate::resource::messages::{Op, Reply};
+use crate::resource::messages::{Op, Wait};
 
 /// GET `/resource/{name}/{selector}`.
 pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
@@ -43,32 +42,19 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     respond::get_locked(&selector, reply, raw, worker.selectors_max())
 }
 
-/// With `lock=0`: answered by this worker where it can see the document, else by the resource's actor.
+/// With `lock=0`.
 async fn read(
     req: &HttpRequest,
     worker: &Worker,
     presented: PresentedTicket,
     raw: bool,
 ) -> Response {
-    let path = req.uri().path();
-    if presented == PresentedTicket::Absent
-        && let Some(seen) = worker.look(path, |selector, shown| {
-            respond::shown(HttpResponse::Ok(), selector, shown, raw)
-        })
-    {
-        return seen;
-    }
     let (name, selector) = name_and_selector(req)?;
     let op = Op::Read {
         selector: selector.clone(),
         presented,
     };
-    let mut reply = worker.ask(req, &name, &op).await;
-    if let Reply::Read { window, .. } = &mut reply
-        && let Some(window) = window.take()
-    {
-        worker.windows.remember(path, window);
-    }
+    let reply = worker.ask(req, &name, &op).await;
     respond::read(&selector, reply, raw, worker.selectors_max())
 }
 
