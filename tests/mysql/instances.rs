@@ -397,3 +397,29 @@ async fn a_restarted_instance_waits_for_its_own_previous_life() {
     let restarted = MysqlStore::new(options);
     assert_eq!(restarted.open().await, Err(StoreError::Standby));
 }
+
+#[tokio::test]
+async fn rows_of_the_journal_that_nobody_read_are_not_taken_out() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    let resource = created("a");
+    store.commit(std::slice::from_ref(&resource)).await.unwrap();
+    store.commit(&[granted(&resource, 1)]).await.unwrap();
+    store.commit(&[granted(&resource, 2)]).await.unwrap();
+    database
+        .run("UPDATE resource_journal SET n = 0 WHERE n = 1")
+        .await;
+    database
+        .run("INSERT INTO resource_journal SELECT 1, changes FROM resource_journal WHERE n = 2")
+        .await;
+    let refused = store.settle().await;
+    assert!(
+        matches!(&refused, Err(StoreError::Unavailable(text)) if text.contains("journal")),
+        "{refused:?}"
+    );
+    let rows = database.number("SELECT COUNT(*) FROM resource_journal");
+    assert_eq!(rows.await, 3);
+}

@@ -299,9 +299,14 @@ impl Instance {
     // ---- what tests do all the time ----------------------------------------------------------------------
 
     pub fn prepare(&self, name: &str) {
+        self.prepare_encoded(name, name);
+    }
+
+    /// `encoded`: the name as it stands in a path.
+    pub fn prepare_encoded(&self, name: &str, encoded: &str) {
         settled(&self.create(name, 0));
         assert_eq!(
-            settled(&self.put(&format!("{name}/s"), r#"{"v":1}"#)).status,
+            settled(&self.put(&format!("{encoded}/s"), r#"{"v":1}"#)).status,
             204
         );
     }

@@ -19,6 +19,7 @@ mod private;
 #[allow(dead_code, reason = "shared with tests/mysql, which uses all of it")]
 #[path = "../mysql/proxy.rs"]
 mod proxy;
+mod settings;
 mod takeover;
 
 use std::future::Future;

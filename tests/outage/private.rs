@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use small_resource_server::store::mysql::{Options, Tls};
 use tempfile::TempDir;
@@ -113,6 +115,24 @@ impl PrivateServer {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// As an administrator; a connection that it ends itself is no failure.
+    pub async fn run(&self, sql: &str) {
+        let options = self.options();
+        let opts = OptsBuilder::default()
+            .ip_or_hostname(options.host)
+            .tcp_port(options.port)
+            .user(Some(options.user))
+            .pass(Some(options.password))
+            .prefer_socket(false);
+        let mut conn = Conn::new(opts).await.unwrap();
+        // Whatever is set for all sessions.
+        conn.query_drop("SET autocommit = 1, tx_read_only = 0, max_statement_time = 0")
+            .await
+            .unwrap();
+        let ran = conn.query_drop(sql).await;
+        assert!(ran.is_ok() || sql.starts_with("KILL"), "{sql}: {ran:?}");
     }
 
     pub fn options(&self) -> Options {

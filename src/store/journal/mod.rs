@@ -121,6 +121,8 @@ pub(super) struct Step {
     pub locks: Vec<Lock>,
     /// Rows of the journal up to this number have nothing to say any more.
     pub done: Option<u64>,
+    /// How many rows of the journal `done` takes out, where each commit has rows of its own.
+    pub rows: u64,
 }
 
 /// What a load has to lay over the rows that it reads.
@@ -316,9 +318,11 @@ impl State {
         }
         if self.taken_out < self.settled {
             let done = self.taken_out.saturating_add(taken_out_at_once);
+            let done = self.settled.min(done);
             return Some(Step {
                 locks: Vec::new(),
-                done: Some(self.settled.min(done)),
+                done: Some(done),
+                rows: done - self.taken_out,
             });
         }
         if self.settled >= row {
@@ -337,7 +341,11 @@ impl State {
                 break;
             }
         }
-        Some(Step { locks, done: None })
+        Some(Step {
+            locks,
+            done: None,
+            rows: 0,
+        })
     }
 
     fn give_memory_back(&mut self) {

@@ -159,18 +159,31 @@ pub(super) fn script(
     Ok(script)
 }
 
-/// Lock rows as a whole transaction, and rows of the journal up to this number gone with it.
+/// Rows of the journal that have nothing to say any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakenOut {
+    /// All up to this number.
+    pub up_to: u64,
+    /// How many these are. The transaction fails when the table has more or fewer: some would go that nobody
+    /// has read.
+    pub rows: u64,
+}
+
+/// Lock rows as a whole transaction, and rows of the journal gone with it.
 pub(super) fn settling_script(
     locks: &[(&ResourceId, &LockChanges)],
-    done: Option<u64>,
+    taken_out: Option<TakenOut>,
     epoch: u64,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(epoch, packet_bytes_max);
     lock_rows(&mut script, locks)?;
-    if let Some(n) = done {
+    if let Some(taken_out) = taken_out {
+        let mut sql = Sql::default();
+        schema::guard_journal(&mut sql, taken_out.up_to, taken_out.rows);
+        script.statement(sql)?;
         let mut sql = Sql::new("DELETE FROM resource_journal WHERE n <= ");
-        sql.number(n);
+        sql.number(taken_out.up_to);
         script.statement(sql)?;
     }
     script.commit();

@@ -7,8 +7,9 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `options` | how to reach the server, how a session is set up |
+//! | `options` | how to reach the server |
 //! | `session` | one connection; the connections that read |
+//! | `settings` | what each session sets, whatever is set globally |
 //! | `error` | what a failure means for a store |
 //! | `sql` | SQL text with literals made here |
 //! | `schema` | the tables, their versions, the guard of every write |
@@ -26,6 +27,7 @@ mod php;
 mod read;
 mod schema;
 mod session;
+mod settings;
 mod sql;
 mod write;
 
@@ -66,6 +68,8 @@ pub struct MysqlStore {
     pulse: Mutex<Option<Session>>,
     readers: Readers,
     journal: Journal,
+    /// What was said about the database's own settings.
+    warned: Mutex<Vec<String>>,
 }
 
 /// What opening remembers from one call to the next.
@@ -97,6 +101,7 @@ impl MysqlStore {
             pulse: Mutex::default(),
             readers: Readers::new(options.pool_size),
             journal: Journal::new(commit::LAYOUT),
+            warned: Mutex::default(),
             options,
         }
     }
@@ -148,6 +153,20 @@ impl MysqlStore {
             Some(taken) => Ok(taken),
             None => Err(StoreError::Standby),
         }
+    }
+
+    /// Says what a session cannot set right about the database; each sentence once.
+    async fn warn(&self, session: &mut Session) -> Result<(), Fault> {
+        let mut warnings = std::mem::take(&mut session.refused);
+        warnings.extend(settings::warnings(session).await?);
+        let mut said = self.warned.lock().await;
+        for warning in warnings {
+            if !said.contains(&warning) {
+                log::warn!("{warning}");
+                said.push(warning);
+            }
+        }
+        Ok(())
     }
 
     /// Brings the schema up to date, and stays the owner meanwhile.
@@ -209,7 +228,7 @@ impl MysqlStore {
             }
         }
         within(patience, async {
-            let session = Session::connect(&self.options, true).await?;
+            let session = Session::connect(&self.options).await?;
             self.beat_on(&mut pulse, session, epoch).await
         })
         .await
@@ -239,7 +258,7 @@ impl MysqlStore {
     }
 
     async fn free(&self) -> Result<(), Fault> {
-        let mut session = Session::connect(&self.options, true).await?;
+        let mut session = Session::connect(&self.options).await?;
         loop {
             match instance::release(&mut session, &self.me).await {
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
@@ -273,6 +292,7 @@ impl Store for MysqlStore {
         self.migrate(&mut taken).await?;
         let engines = schema::refuse_foreign_engines(&mut taken.session);
         within(self.options.timeout, engines).await?;
+        within(self.options.timeout, self.warn(&mut taken.session)).await?;
         let left = self.settle_left(&mut taken.session, taken.epoch);
         self.while_alive(taken.epoch, left).await?;
         self.readers.renew();
@@ -412,7 +432,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     let store = MysqlStore::new(options);
     let options = &store.options;
     within(options.timeout, async {
-        let mut session = Session::connect(options, true).await?;
+        let mut session = Session::connect(options).await?;
         match schema::read_server_row(&mut session).await {
             Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => {
                 let text = "it has no table `resource_server`, so there is nothing to revert";

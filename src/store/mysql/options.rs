@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mysql_async::{Opts, OptsBuilder, SslOpts};
 
+use super::settings::WAIT_TIMEOUT_SECONDS;
 use crate::lock::Profile;
 use crate::store::HeartbeatTimes;
 
@@ -65,9 +66,6 @@ impl fmt::Debug for Options {
 
 /// The driver only has to let every packet through: what the server takes is asked of the server.
 const PACKET_BYTES_MAX: usize = 1 << 30;
-/// Kept by the server after the last sign of life; idle connections are used or renewed far sooner.
-pub(super) const WAIT_TIMEOUT_SECONDS: usize = 600;
-
 impl Options {
     /// For the driver. `database`: whether to enter it; it may not exist yet.
     pub(super) fn driver(&self, database: bool) -> Opts {
@@ -103,22 +101,6 @@ impl Options {
             .stmt_cache_size(0)
             .ssl_opts(ssl)
             .into()
-    }
-
-    /// What every session starts with: nothing is left to the defaults of the server.
-    pub(super) fn session(&self) -> String {
-        let seconds = self.timeout.as_secs().max(1);
-        format!(
-            "SET NAMES utf8mb4; \
-             SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,\
-             NO_ENGINE_SUBSTITUTION', \
-             autocommit = 1, completion_type = 'NO_CHAIN', foreign_key_checks = 1, unique_checks = 1, \
-             sql_safe_updates = 0, innodb_lock_wait_timeout = 1, lock_wait_timeout = {seconds}, \
-             wait_timeout = {WAIT_TIMEOUT_SECONDS}; \
-             SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
-             SHOW SESSION VARIABLES LIKE 'innodb_snapshot_isolation'; \
-             SELECT @@max_allowed_packet"
-        )
     }
 
     /// A heartbeat may fail several times within the time that one is good for.

@@ -159,14 +159,25 @@ fn ended_rows(runs: Vec<Row>) -> Result<Vec<EndedRow>, Fault> {
 }
 
 /// All rows of the journal, in their order.
-pub(super) const JOURNAL: &str = "SELECT changes FROM resource_journal ORDER BY n";
+pub(super) const JOURNAL: &str = "SELECT n, changes FROM resource_journal ORDER BY n";
 
-/// The number of the last one; 0: there is none.
-pub(super) const JOURNAL_END: &str = "SELECT COALESCE(MAX(n), 0) FROM resource_journal";
+/// The rows of the journal: their numbers, and what they say.
+pub(super) struct StoredJournal {
+    pub numbers: Vec<u64>,
+    pub changes: Vec<(ResourceId, LockChanges)>,
+}
 
-pub(super) fn journal(rows: Vec<Row>) -> Result<Vec<(ResourceId, LockChanges)>, Fault> {
-    let changes = rows.into_iter().map(|row| Columns::of(row).take());
-    Ok(journal::read(changes.collect::<Result<Vec<_>, _>>()?)?)
+pub(super) fn journal(rows: Vec<Row>) -> Result<StoredJournal, Fault> {
+    let (mut numbers, mut changes) = (Vec::new(), Vec::new());
+    for row in rows {
+        let mut row = Columns::of(row);
+        numbers.push(row.take()?);
+        changes.push(row.take()?);
+    }
+    Ok(StoredJournal {
+        numbers,
+        changes: journal::read(changes)?,
+    })
 }
 
 /// Which of these resources there are.

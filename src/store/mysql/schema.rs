@@ -290,6 +290,20 @@ pub(super) fn guard_existence(sql: &mut Sql, ids: &[&ResourceId]) {
     sql.push(", version, NULL) WHERE id = 1");
 }
 
+/// Fails unless the journal has this many rows up to this number; in the same way as [`guard`].
+pub(super) fn guard_journal(sql: &mut Sql, up_to: u64, rows: u64) {
+    sql.push(
+        "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_journal WHERE n <= ",
+    );
+    sql.number(up_to).push(") = ").number(rows);
+    sql.push(", floor, NULL) WHERE id = 1");
+}
+
+/// Whether [`guard_journal`] refused.
+pub(super) fn is_miscounted(fault: &Fault) -> bool {
+    refused_null(fault, "'floor'")
+}
+
 /// Whether [`guard_existence`] refused.
 pub(super) fn is_stranger(fault: &Fault) -> bool {
     refused_null(fault, "'version'")

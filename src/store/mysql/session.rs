@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::error::{Fault, code};
 use super::options::Options;
+use super::settings;
 use super::sql::Sql;
 
 /// Rows of each statement of a text, in order.
@@ -20,40 +21,56 @@ pub(super) struct Session {
     /// The server's `max_allowed_packet`, bytes.
     pub packet_bytes_max: usize,
     pub used_at: Instant,
+    /// What it could not set, a sentence each.
+    pub refused: Vec<String>,
 }
 
 impl Session {
     /// In the database, which is created when absent.
     pub async fn connect_creating(options: &Options) -> Result<Session, Fault> {
-        match Session::connect(options, true).await {
+        match Session::connect(options).await {
             Err(fault) if fault.is(code::UNKNOWN_DATABASE) => {
-                let mut session = Session::connect(options, false).await?;
+                let mut session = Session::set_up(options, false, None).await?;
                 let mut create = Sql::new("CREATE DATABASE IF NOT EXISTS ");
                 create.identifier(&options.database);
                 create.push(" CHARACTER SET utf8mb4");
                 session.run(create.as_str()).await?;
-                Session::connect(options, true).await
+                Session::connect(options).await
             }
             result => result,
         }
     }
 
-    /// `database`: enter it.
-    pub async fn connect(options: &Options, database: bool) -> Result<Session, Fault> {
+    /// In the database.
+    pub async fn connect(options: &Options) -> Result<Session, Fault> {
+        Session::set_up(options, true, None).await
+    }
+
+    /// In the database, for reads, which the server itself ends when nobody waits for them any more.
+    pub async fn connect_reading(options: &Options) -> Result<Session, Fault> {
+        let limit = options.timeout.as_millis();
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        Session::set_up(options, true, Some(limit)).await
+    }
+
+    async fn set_up(
+        options: &Options,
+        database: bool,
+        read_limit_ms: Option<u64>,
+    ) -> Result<Session, Fault> {
         let mut session = Session {
             conn: Conn::new(options.driver(database)).await?,
             packet_bytes_max: 0,
             used_at: Instant::now(),
+            refused: Vec::new(),
         };
-        let mut sets = session.run(&options.session()).await?;
-        session.packet_bytes_max = value(sets.pop().unwrap_or_default())?;
-        if sets.pop().is_some_and(|known| !known.is_empty()) {
-            // MariaDB alone has it: a transaction would fail that reads, and then changes a row that a
-            // heartbeat has changed since.
-            session
-                .run("SET SESSION innodb_snapshot_isolation = OFF")
-                .await?;
-        }
+        let has = settings::variables(session.rows(settings::ask().as_str()).await?)?;
+        let packet = has.get("max_allowed_packet").and_then(|v| v.parse().ok());
+        session.packet_bytes_max = packet
+            .ok_or_else(|| Fault::Away("the server does not tell max_allowed_packet".into()))?;
+        let seconds = options.timeout.as_secs().max(1);
+        let changes = settings::changes(&has, seconds, read_limit_ms);
+        session.refused = settings::apply(&mut session, &changes).await?;
         Ok(session)
     }
 
@@ -202,7 +219,7 @@ impl Readers {
             let fresh = kept.is_none();
             let mut session = match kept {
                 Some(session) => session,
-                None => Session::connect(options, true).await?,
+                None => Session::connect_reading(options).await?,
             };
             match session.run(sql).await {
                 Ok(sets) => {

@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::commit::{self, Script};
+use super::commit::{self, Script, TakenOut};
 use super::error::Fault;
 use super::instance;
 use super::read;
 use super::schema;
-use super::session::{self, Session, within};
+use super::session::{Session, within};
 use super::{MysqlStore, RETRY_PAUSE};
 use crate::store::snapshot::LockChanges;
 use crate::store::{ResourceId, StoreError, journal};
@@ -105,7 +105,11 @@ impl MysqlStore {
         };
         let script = async |session: &mut Session, epoch| {
             let locks: Vec<_> = step.locks.iter().map(|l| (&l.id, &l.changes)).collect();
-            settling_script(session, locks, step.done, epoch).await
+            let taken_out = step.done.map(|up_to| TakenOut {
+                up_to,
+                rows: step.rows,
+            });
+            settling_script(session, locks, taken_out, epoch).await
         };
         self.transact(&mut writer, script).await?;
         self.journal.settled(step);
@@ -123,15 +127,20 @@ impl MysqlStore {
     /// begun again at any point: what is stored twice is the same.
     pub(super) async fn settle_left(&self, session: &mut Session, epoch: u64) -> Result<(), Fault> {
         let left = read::journal(session.rows(read::JOURNAL).await?)?;
-        let mut steps: Vec<(Vec<_>, Option<u64>)> = journal::portions(&left, LEFT_ROWS)
-            .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))
-            .collect();
-        let at_once = commit::LAYOUT.taken_out_at_once;
-        let last: u64 = session::value(session.rows(read::JOURNAL_END).await?)?;
-        let ends = (0..last.div_ceil(at_once)).map(|n| last.min((n + 1) * at_once));
-        steps.extend(ends.map(|end| (Vec::new(), Some(end))));
-        for (locks, done) in steps {
-            let script = settling_script(session, locks, done, epoch).await?;
+        let mut steps: Vec<(Vec<_>, Option<TakenOut>)> =
+            journal::portions(&left.changes, LEFT_ROWS)
+                .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))
+                .collect();
+        let at_once = commit::LAYOUT.taken_out_at_once as usize;
+        steps.extend(left.numbers.chunks(at_once).map(|numbers| {
+            let taken_out = numbers.last().map(|last| TakenOut {
+                up_to: *last,
+                rows: numbers.len() as u64,
+            });
+            (Vec::new(), taken_out)
+        }));
+        for (locks, taken_out) in steps {
+            let script = settling_script(session, locks, taken_out, epoch).await?;
             self.send(session, &script).await?;
         }
         self.journal.reset();
@@ -140,7 +149,7 @@ impl MysqlStore {
 
     /// A connection that writes, known to whoever takes over.
     async fn new_writer(&self, epoch: u64) -> Result<Session, Fault> {
-        let mut session = Session::connect(&self.options, true).await?;
+        let mut session = Session::connect(&self.options).await?;
         loop {
             match instance::record_writer(&mut session, epoch, &self.me).await {
                 Ok(true) => {
@@ -175,6 +184,11 @@ impl MysqlStore {
                 let text = "it has rows of a resource that does not exist";
                 return Err(StoreError::Rejected(text.into()).into());
             }
+            if schema::is_miscounted(&fault) {
+                let text =
+                    "its journal has other rows than were written and read; none is taken out";
+                return Err(StoreError::Unavailable(text.into()).into());
+            }
             if !fault.is_passing() {
                 return Err(fault);
             }
@@ -188,7 +202,7 @@ impl MysqlStore {
 async fn settling_script(
     session: &mut Session,
     mut locks: Vec<(&ResourceId, &LockChanges)>,
-    delete: Option<u64>,
+    taken_out: Option<TakenOut>,
     epoch: u64,
 ) -> Result<Script, Fault> {
     if !locks.is_empty() {
@@ -196,7 +210,7 @@ async fn settling_script(
         let existing = read::existing(session.rows(read::existing_sql(&ids).as_str()).await?)?;
         locks.retain(|(id, _)| existing.contains(*id));
     }
-    let script = commit::settling_script(&locks, delete, epoch, session.packet_bytes_max);
+    let script = commit::settling_script(&locks, taken_out, epoch, session.packet_bytes_max);
     Ok(script?)
 }
 

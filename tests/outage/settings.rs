@@ -1,0 +1,103 @@
+//! What a database administrator may have set for all sessions.
+
+use crate::client::until;
+use crate::instance::{Instance, settled};
+use crate::private::PrivateServer;
+use crate::{turn, wait};
+
+/// Each cuts, stops, refuses or changes something in a session that leaves it as it is.
+const GLOBAL: &[&str] = &[
+    "sql_select_limit = 10",
+    "sql_safe_updates = ON",
+    "sql_big_selects = OFF",
+    "max_join_size = 1",
+    "sql_mode = 'ANSI,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH'",
+    "autocommit = OFF",
+    "completion_type = CHAIN",
+    "tx_isolation = 'SERIALIZABLE'",
+    "tx_read_only = ON",
+    "innodb_snapshot_isolation = ON",
+    "innodb_lock_wait_timeout = 100000",
+    "lock_wait_timeout = 1",
+    "max_statement_time = 0.02",
+    "wait_timeout = 1",
+    "idle_transaction_timeout = 1",
+    "idle_write_transaction_timeout = 1",
+    "foreign_key_checks = OFF",
+    "max_sort_length = 8",
+    "alter_algorithm = INSTANT",
+    "character_set_server = 'latin1'",
+    "collation_server = 'latin1_general_cs'",
+    "time_zone = '+05:00'",
+    "innodb_default_row_format = 'compact'",
+    "default_storage_engine = 'MyISAM'",
+];
+
+#[test]
+fn what_is_set_for_all_sessions_changes_nothing_for_ours() {
+    let Some(mut server) = PrivateServer::new(&[]) else {
+        return;
+    };
+    let _turn = turn();
+    server.start();
+    for setting in GLOBAL {
+        wait(server.run(&format!("SET GLOBAL {setting}")));
+    }
+    let instance = Instance::serving(&server.options());
+    let names: Vec<String> = (0..30).map(|n| format!("{n}: it's a \\name")).collect();
+    let path = |name: &str| name.replace(' ', "%20");
+    let mut held = Vec::new();
+    for name in &names {
+        instance.prepare_encoded(name, &path(name));
+        held.push(instance.hold(&format!("{}/s", path(name)), r#"{"ttl":3000}"#));
+    }
+    let waiters: Vec<_> = (0..15)
+        .map(|_| instance.queue(&format!("{}/s", path(&names[0]))))
+        .collect();
+    let listed = settled(&instance.call("GET", "/resource?limit=1000"));
+    assert_eq!(listed.json()["resources"].as_array().unwrap().len(), 30);
+    instance.kill();
+
+    let instance = Instance::serving(&server.options());
+    for (name, (ticket, token)) in names.iter().zip(&held) {
+        let kept = settled(&instance.renew(&format!("{}/s", path(name)), ticket));
+        assert_eq!((kept.status, kept.token()), (200, *token), "{kept:?}");
+    }
+    for (place, ticket) in waiters.iter().enumerate() {
+        let first = format!("{}/s", path(&names[0]));
+        let answer = settled(&instance.lock(&first).ticket(ticket));
+        assert_eq!(answer.json()["position"], place + 1);
+    }
+    let (ticket, token) = &held[1];
+    let second = format!("{}/s", path(&names[1]));
+    assert_eq!(settled(&instance.unlock(&second, ticket)).status, 200);
+    assert!(instance.hold(&second, "{}").1 > *token);
+}
+
+#[test]
+fn settings_that_can_lose_what_was_acknowledged_are_said_at_the_start() {
+    let settings = ["--innodb-flush-log-at-trx-commit=2", "--sync-binlog=0"];
+    let Some(mut server) = PrivateServer::new(&settings) else {
+        return;
+    };
+    server.start();
+    let instance = Instance::serving(&server.options());
+    let said = instance.logged("innodb_flush_log_at_trx_commit of the database is 2");
+    assert!(said.contains("WARN"), "{said}");
+    let log = instance.log().join("\n");
+    assert!(
+        !log.contains("sync_binlog"),
+        "there is no binary log: {log}"
+    );
+    // Once, however often the store is opened.
+    wait(server.run("KILL USER test"));
+    until("the store was opened again", || {
+        let log = instance.log().join("\n");
+        log.matches("this instance owns the database").count() > 1 || {
+            settled(&instance.create("again", 0));
+            false
+        }
+    });
+    let log = instance.log().join("\n");
+    assert_eq!(log.matches("innodb_flush_log_at_trx_commit").count(), 1);
+}
