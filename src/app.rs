@@ -372,7 +372,6 @@ fn http_limits(settings: &Settings, tls: Option<Arc<rustls::ServerConfig>>) -> H
         body_timeout: settings.http.body_timeout,
         request_head_timeout: settings.http.request_head_timeout,
         connections_max: settings.http.connections_max,
-        connections_per_address_max: settings.http.connections_per_address_max,
         wait_max: settings.lock.wait_max,
         shutdown_timeout: settings.shutdown.timeout,
         access_log: settings.access_log,

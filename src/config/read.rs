@@ -232,19 +232,13 @@ fn mysql_tls(reader: &mut Reader<'_>) -> MysqlTls {
 
 fn http(reader: &mut Reader<'_>) -> HttpSettings {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let connections_max = reader.integer("MAX_CONNECTIONS", 25_000, 1..=COUNT_MAX);
     HttpSettings {
         host: http_host(reader),
         port: reader.port("HTTP_PORT", 9501, 0),
         workers: reader.integer("HTTP_WORKERS", cores.clamp(1, WORKERS_MAX), 1..=WORKERS_MAX),
         keep_alive: reader.seconds("KEEP_ALIVE_SECONDS", seconds(75), ZERO..=DAY),
         tls: tls_files(reader),
-        connections_max,
-        connections_per_address_max: reader.integer(
-            "MAX_CONNECTIONS_PER_ADDRESS",
-            connections_max.div_ceil(2),
-            1..=COUNT_MAX,
-        ),
+        connections_max: reader.integer("MAX_CONNECTIONS", 25_000, 1..=COUNT_MAX),
         request_head_timeout: reader.seconds(
             "REQUEST_TIMEOUT_SECONDS",
             seconds(10),

@@ -44,8 +44,6 @@ pub struct HttpSettings {
     pub body_bytes_max: usize,
     /// `MAX_CONNECTIONS`: open connections over all workers.
     pub connections_max: usize,
-    /// `MAX_CONNECTIONS_PER_ADDRESS`: open connections of one address; not for `trusted_proxies`.
-    pub connections_per_address_max: usize,
     /// `REQUEST_TIMEOUT_SECONDS`: the time a client has to send a request head.
     pub request_head_timeout: Duration,
     /// `BODY_TIMEOUT_SECONDS`: the time a client has to send a request body.

@@ -105,11 +105,6 @@ pub const VARIABLES: &[Variable] = &[
     plain("TLS_KEY_FILE", "", "PEM private key"),
     plain("MAX_CONNECTIONS", "25000", "open connections at most"),
     plain(
-        "MAX_CONNECTIONS_PER_ADDRESS",
-        "half of MAX_CONNECTIONS",
-        "open connections of one client address, trusted proxies excepted",
-    ),
-    plain(
         "REQUEST_TIMEOUT_SECONDS",
         "10",
         "time a client has to send a request head",

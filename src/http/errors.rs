@@ -39,6 +39,7 @@ pub enum ApiError {
     TooLargeToStore,
     SlowBody,
     TooManyWaiters,
+    TooManyConnections,
     /// Too many requests; when to come back is in the headers.
     RateLimited,
     /// The store would not take it.
@@ -147,6 +148,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
     ),
     (
         503,
+        "too_many_connections",
+        "MAX_CONNECTIONS are open; only /health, /ready and /metrics are answered",
+    ),
+    (
+        503,
         "store_refused",
         "the store refused the change for what it contains",
     ),
@@ -200,6 +206,9 @@ impl ApiError {
             ApiError::TooLargeToStore => (StatusCode::PAYLOAD_TOO_LARGE, "document_too_large"),
             ApiError::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             ApiError::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
+            ApiError::TooManyConnections => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections")
+            }
             ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             ApiError::Refused => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
             ApiError::Closed(closed) => (StatusCode::SERVICE_UNAVAILABLE, closed.code()),
@@ -264,6 +273,9 @@ impl fmt::Display for ApiError {
             }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
             ApiError::TooManyWaiters => f.write_str("Too many requests wait for a lock."),
+            ApiError::TooManyConnections => {
+                f.write_str("Too many connections are open; try again later.")
+            }
             ApiError::RateLimited => {
                 f.write_str("Too many requests; wait as long as Retry-After says.")
             }
@@ -334,6 +346,7 @@ mod tests {
             ApiError::TooLargeToStore,
             ApiError::SlowBody,
             ApiError::TooManyWaiters,
+            ApiError::TooManyConnections,
             ApiError::RateLimited,
             ApiError::Refused,
             ApiError::Closed(Closed::Starting),
@@ -353,7 +366,7 @@ mod tests {
             ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
             ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
             ApiError::TooLargeToStore => {}
-            ApiError::TooManyWaiters | ApiError::RateLimited => {}
+            ApiError::TooManyWaiters | ApiError::TooManyConnections | ApiError::RateLimited => {}
             ApiError::Refused | ApiError::Closed(_) => {}
         }
     }

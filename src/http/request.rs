@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::Version;
 use actix_web::http::header::{self, HeaderName};
 use actix_web::web;
 use bytes::{Bytes, BytesMut};
@@ -16,7 +15,7 @@ use tokio::time::timeout;
 use super::auth::Right;
 use super::errors::ApiError;
 use super::routes::{Segments, position};
-use super::server::Worker;
+use super::worker::Worker;
 use crate::lock::{IdempotencyKey, PresentedTicket, ResourceName, Selector, Ticket};
 
 /// Documents nested deeper than this are refused: PHP's parser gives up there.
@@ -222,8 +221,8 @@ pub async fn body(
         || headers
             .get(header::CONTENT_LENGTH)
             .is_some_and(|length| length != "0");
-    // HTTP/2 needs neither header. Where there is no body, no clock has to be set.
-    if !comes && req.version() <= Version::HTTP_11 {
+    // Where there is no body, no clock has to be set.
+    if !comes {
         return Ok(Bytes::new());
     }
     let read = timeout(

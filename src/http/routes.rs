@@ -10,9 +10,9 @@ use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use super::errors::ApiError;
 use super::handlers::{data, locks, resources, status};
-use super::observe;
+use super::middleware::observe;
 use super::respond::Response;
-use super::server::Worker;
+use super::worker::Worker;
 
 /// Every path there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +129,12 @@ impl Route {
             (_, _, Some("renew")) => Some(Route::Renew),
             (_, _, Some(_)) => None,
         }
+    }
+
+    /// Watched by balancers and monitoring: no key is needed, no limit counts.
+    pub fn is_about_the_server(self) -> bool {
+        use Route::{Health, Metrics, Openapi, Ready};
+        matches!(self, Health | Ready | Metrics | Openapi)
     }
 
     /// The methods it takes, as `Allow` names them.

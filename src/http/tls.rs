@@ -1,5 +1,4 @@
-//! TLS: 1.2 and up, HTTP/2 or HTTP/1.1 as the client prefers, and a certificate that can be replaced while
-//! the server runs.
+//! TLS: 1.2 and up, HTTP/1.1 over it, and a certificate that can be replaced while the server runs.
 
 use std::sync::Arc;
 
@@ -48,6 +47,6 @@ pub fn server_config(certificate: Arc<Certificate>) -> Result<Arc<ServerConfig>,
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -43,7 +43,16 @@ pub struct Metrics {
     pub locks: Arc<LockMetrics>,
     pub actors: ActorMetrics,
     pub store: StoreMetrics,
+    pub connections: ConnectionMetrics,
     now: NowMetrics,
+}
+
+/// Connections, and what became of those that brought no request.
+#[derive(Clone)]
+pub struct ConnectionMetrics {
+    pub open: IntGauge,
+    /// By reason.
+    pub refused: IntCounterVec,
 }
 
 /// How many resources are in memory.
@@ -145,6 +154,14 @@ impl Metrics {
                 ),
             },
             store: StoreMetrics::new(&make),
+            connections: ConnectionMetrics {
+                open: make.gauge("connections", "Open connections of clients."),
+                refused: make.counters(
+                    "connections_refused_total",
+                    "Connections that ended before a request was understood, by reason.",
+                    "reason",
+                ),
+            },
             now: NowMetrics::new(&make),
             registry,
         }

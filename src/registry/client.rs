@@ -18,7 +18,7 @@ use std::time::Duration;
 use actix::{Addr, Arbiter};
 use tokio::sync::oneshot;
 
-use crate::lock::{RequestId, ResourceName};
+use crate::lock::{PresentedTicket, RequestId, ResourceName};
 use crate::persistence::actor::Persistence;
 use crate::registry::actor::Registry;
 use crate::registry::messages::Find;
@@ -185,6 +185,17 @@ impl Router {
             presence,
             reply,
         })
+    }
+
+    /// Counts as a sign of life of this ticket, if this worker knows the actor's address; nothing is started or
+    /// loaded for it, and nobody waits for the reply.
+    pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Caller) {
+        let sent = self
+            .remembered(name)
+            .and_then(|actor| self.send(actor, &Op::Touch { presented }, caller));
+        if let Some(mut asked) = sent {
+            asked.presence.answered = true;
+        }
     }
 
     fn remembered(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {

@@ -1,15 +1,33 @@
-//! Requests that are refused before they reach a route are refused like all others: a sentence and a code
-//! in JSON, header names in title case.
+//! What never becomes a request: heads that are malformed, too large or too slow, and what is sent ahead. The
+//! framework answers it, or nobody; it costs little, ends soon, and is counted.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::server::{Server, Setup, WRITE, find, request};
+use crate::server::{LOCK, Server, Setup, WRITE, eventually, request};
+
+/// Connections that were refused for this reason.
+fn refused(server: &Server, reason: &str) -> u64 {
+    let text = server.ask("GET", "/metrics", &[], "").body;
+    let text = String::from_utf8(text).unwrap();
+    let name = format!("resource_server_connections_refused_total{{reason=\"{reason}\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .parse()
+        .unwrap()
+}
+
+#[track_caller]
+fn eventually_refused(server: &Server, reason: &str, times: u64) {
+    eventually("it is counted", || {
+        (refused(server, reason) == times).then_some(())
+    });
+}
 
 #[test]
-fn malformed_heads_are_answered_400() {
+fn malformed_heads_are_answered_400_closed_and_counted() {
     let server = Server::start();
-    for head in [
+    let heads = [
         "GARBAGE\r\n\r\n",
         "GET /health\r\n\r\n",
         "GET /health HTTP/9.9\r\n\r\n",
@@ -19,72 +37,91 @@ fn malformed_heads_are_answered_400() {
         "GET /health HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         "GET /he\0lth HTTP/1.1\r\n\r\n",
         "POST /resource HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
-    ] {
+    ];
+    for head in heads {
         let mut client = server.connect();
         client.send(head);
-        let answer = client.answer().unwrap();
-        answer.assert_error(400, "malformed");
-        assert_eq!(answer.header("Connection"), Some("close"), "{head:?}");
+        assert_eq!(client.answer().unwrap().status, 400, "{head:?}");
         client.assert_closed();
     }
-    assert_eq!(server.ask("GET", "/health", &[], "").status, 200);
+    eventually_refused(&server, "malformed", heads.len() as u64);
 }
 
 #[test]
-fn a_malformed_head_behind_good_ones_does_not_spoil_their_answers() {
-    let server = Server::start();
-    server.create("a");
-    let mut client = server.connect();
-    let good = request("GET", "/resource/a", &[("x-api-key", WRITE)], "");
-    let missing = request("GET", "/resource/b", &[("x-api-key", WRITE)], "");
-    client.send([&good[..], &missing, b"GARBAGE\r\n\r\n"].concat());
-    assert_eq!(client.answer().unwrap().json()["name"], "a");
-    client
-        .answer()
-        .unwrap()
-        .assert_error(404, "resource_unknown");
-    client.answer().unwrap().assert_error(400, "malformed");
-    client.assert_closed();
-}
-
-#[test]
-fn a_head_that_is_too_large_is_answered_431() {
+fn a_head_that_is_too_large_ends_its_connection() {
     let server = Server::start();
     let mut client = server.connect();
+    let head = format!("GET /health HTTP/1.1\r\nX-Filler: {}", "x".repeat(50_000));
     // The server stops reading at some point, so that writing may fail.
-    let head = format!("GET /health HTTP/1.1\r\nX-Filler: {}", "x".repeat(300_000));
     let _ = client.stream.write_all(head.as_bytes());
-    client.answer().unwrap().assert_error(431, "head_too_large");
-    client.assert_closed();
+    assert!(client.answer().is_err());
+    eventually_refused(&server, "head_too_large", 1);
+    // One of a size that proxies pass is taken.
+    let filler = "x".repeat(8_000);
+    let headers = [("X-Filler", filler.as_str())];
+    assert_eq!(server.ask("GET", "/health", &headers, "").status, 200);
+}
+
+/// Resident memory of the server's process in bytes.
+fn resident(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kilobytes << 10
+}
+
+#[test]
+fn unfinished_heads_take_little_memory() {
+    const CLIENTS: usize = 400;
+    let server = Setup::new().with("REQUEST_TIMEOUT_SECONDS", "600").start();
+    let before = resident(&server);
+    let head = format!("GET /health HTTP/1.1\r\nX-Filler: {}", "x".repeat(120_000));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = server.connect();
+            let _ = client
+                .stream
+                .set_write_timeout(Some(Duration::from_millis(50)));
+            let _ = client.stream.write_all(head.as_bytes());
+            client
+        })
+        .collect();
+    eventually_refused(&server, "head_too_large", CLIENTS as u64);
+    let grown = resident(&server).saturating_sub(before);
+    assert!(grown < (CLIENTS as u64) * (64 << 10), "{grown} bytes");
+    drop(clients);
 }
 
 #[test]
 fn a_client_that_is_slow_with_its_first_head_is_answered_408() {
-    let server = Setup::new().with("REQUEST_TIMEOUT_SECONDS", "0.2").start();
+    let server = Setup::new().with("REQUEST_TIMEOUT_SECONDS", "1.5").start();
+    let before = refused(&server, "too_slow");
     for start in ["", "GET /hea"] {
         let mut client = server.connect();
         client.send(start);
-        client.answer().unwrap().assert_error(408, "head_timeout");
+        assert_eq!(client.answer().unwrap().status, 408);
         client.assert_closed();
     }
+    eventually_refused(&server, "too_slow", before + 2);
 }
 
 #[test]
-fn a_client_that_is_slow_with_a_later_head_is_answered_408() {
-    let server = Setup::new().with("REQUEST_TIMEOUT_SECONDS", "0.2").start();
-    let mut client = server.connect();
-    assert_eq!(client.ask("GET", "/health", &[], "").status, 200);
-    client.send("GET /health HT");
-    client.answer().unwrap().assert_error(408, "head_timeout");
-    client.assert_closed();
-}
+fn a_later_head_that_stalls_or_drips_does_not_keep_its_connection() {
+    let server = Setup::new()
+        .with("REQUEST_TIMEOUT_SECONDS", "0.2")
+        .with("KEEP_ALIVE_SECONDS", "0.3")
+        .start();
+    let mut stalls = server.connect();
+    assert_eq!(stalls.ask("GET", "/health", &[], "").status, 200);
+    stalls.send("GET /health HT");
+    assert_eq!(stalls.rest().unwrap_or_default(), b"");
 
-#[test]
-fn a_head_that_drips_has_no_more_time_than_one_that_stalls() {
-    let server = Setup::new().with("REQUEST_TIMEOUT_SECONDS", "0.3").start();
-    let mut client = server.connect();
-    assert_eq!(client.ask("GET", "/health", &[], "").status, 200);
-    let mut writer = client.stream.try_clone().unwrap();
+    let mut drips = server.connect();
+    assert_eq!(drips.ask("GET", "/health", &[], "").status, 200);
+    let mut writer = drips.stream.try_clone().unwrap();
     let dripping = std::thread::spawn(move || {
         let endless = std::iter::repeat(b"X-A: b\r\n".as_slice());
         let mut sent = 0;
@@ -98,9 +135,106 @@ fn a_head_that_drips_has_no_more_time_than_one_that_stalls() {
         }
         sent
     });
-    client.answer().unwrap().assert_error(408, "head_timeout");
-    drop(client);
+    assert_eq!(drips.rest().unwrap_or_default(), b"");
+    drop(drips);
     assert!(dripping.join().unwrap() < 10_000);
+}
+
+#[test]
+fn a_malformed_chunked_body_is_answered_once() {
+    let server = Server::start();
+    for (path, status, code) in [
+        ("/resource", 400, "malformed"),
+        ("/nowhere", 404, "route_unknown"),
+    ] {
+        let mut client = server.connect();
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\nzz\r\n"
+        ));
+        client.answer().unwrap().assert_error(status, code);
+        client.rest().unwrap();
+    }
+}
+
+#[test]
+fn a_chunked_body_is_read_and_what_follows_is_a_request_of_its_own() {
+    let server = Server::start();
+    let head = format!(
+        "POST /resource HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let mut client = server.connect();
+    client.send(format!(
+        "{head}5\r\n{{\"nam\r\n7\r\ne\":\"a\"}}\r\n0\r\n\r\n"
+    ));
+    client.send(request("GET", "/nowhere", &[], ""));
+    assert_eq!(client.answer().unwrap().status, 201);
+    client.answer().unwrap().assert_error(404, "route_unknown");
+    // Nobody reads this one's.
+    let unread = head.replace("/resource", "/nowhere");
+    client.send(format!("{unread}2\r\n{{}}\r\n0\r\n\r\n"));
+    client.send(request("GET", "/health", &[], ""));
+    client.answer().unwrap().assert_error(404, "route_unknown");
+    assert_eq!(client.answer().unwrap().status, 200);
+}
+
+#[test]
+fn requests_that_come_all_at_once_are_answered_in_their_order() {
+    let server = Server::start();
+    server.create("a");
+    let key = [("x-api-key", WRITE)];
+    let found = request("GET", "/resource/a", &key, "");
+    let missing = request("GET", "/resource/b", &key, "");
+    let mut client = server.connect();
+    let all = [&found[..], &missing].concat().repeat(300);
+    let mut sender = client.stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || sender.write_all(&all).unwrap());
+    for _ in 0..300 {
+        assert_eq!(client.answer().unwrap().json()["name"], "a");
+        client
+            .answer()
+            .unwrap()
+            .assert_error(404, "resource_unknown");
+    }
+    sending.join().unwrap();
+}
+
+/// More than the server takes in, behind a request that waits.
+#[test]
+fn requests_that_pile_up_behind_a_waiter_cost_nothing_and_end_the_connection() {
+    let server = Server::start();
+    server.create("a");
+    server.lock("a");
+    let key = ("x-api-key", LOCK);
+    let mut waiter = server.connect();
+    waiter.send(request("PUT", "/resource/a/main/lock?wait=100", &[key], ""));
+    let waiting = || server.ask("GET", "/resource/a", &[key], "").json()["waiting"].as_u64();
+    eventually("it waits", || (waiting() == Some(1)).then_some(()));
+    let other = request("GET", "/health", &[], "");
+    // Some may come ahead.
+    waiter.send(other.repeat(100));
+    let before = server.cpu_seconds();
+    std::thread::sleep(Duration::from_secs(1));
+    let used = server.cpu_seconds() - before;
+    assert!(used < 0.5, "{used} s of CPU in a second");
+    assert_eq!(waiting(), Some(1));
+    let _ = waiter.stream.write_all(&other.repeat(6_000));
+    eventually("it is gone", || (waiting() == Some(0)).then_some(()));
+}
+
+/// Java's client asks so with its first request of every connection.
+#[test]
+fn a_request_to_upgrade_is_answered_and_told_that_the_connection_closes() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let headers = [
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Upgrade", "h2c"),
+        ("HTTP2-Settings", "AAMAAABkAAQBAAAAAAIAAAAA"),
+    ];
+    let answer = client.ask("GET", "/health", &headers, "");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("Connection"), Some("close"), "{answer:?}");
+    client.assert_closed();
 }
 
 #[test]
@@ -118,49 +252,6 @@ fn an_idle_connection_is_kept_as_long_as_the_setting_says_and_closed_without_a_w
 }
 
 #[test]
-fn a_malformed_chunked_body_is_answered_once() {
-    let server = Server::start();
-    for (path, status, code) in [
-        ("/resource", 400, "malformed"),
-        ("/nowhere", 404, "route_unknown"),
-    ] {
-        let mut client = server.connect();
-        client.send(format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\nzz\r\n"
-        ));
-        client.answer().unwrap().assert_error(status, code);
-        client.assert_closed();
-    }
-}
-
-#[test]
-fn a_request_behind_a_chunked_body_that_nobody_read_is_seen_as_what_it_is() {
-    let server = Server::start();
-    let mut client = server.connect();
-    client.send(
-        "POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\nGARBAGE\r\n\r\n",
-    );
-    client.answer().unwrap().assert_error(404, "route_unknown");
-    client.answer().unwrap().assert_error(400, "malformed");
-    client.assert_closed();
-}
-
-#[test]
-fn a_chunked_body_is_read_and_what_follows_is_a_request_of_its_own() {
-    let server = Server::start();
-    let mut client = server.connect();
-    let head = format!(
-        "POST /resource HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    );
-    client.send(format!(
-        "{head}5\r\n{{\"nam\r\n7\r\ne\":\"a\"}}\r\n0\r\n\r\nGARBAGE\r\n\r\n"
-    ));
-    assert_eq!(client.answer().unwrap().status, 201);
-    client.answer().unwrap().assert_error(400, "malformed");
-    client.assert_closed();
-}
-
-#[test]
 fn a_chunked_body_that_nobody_reads_and_that_never_ends_does_not_keep_its_connection() {
     let server = Setup::new()
         .with("REQUEST_TIMEOUT_SECONDS", "0.2")
@@ -172,43 +263,6 @@ fn a_chunked_body_that_nobody_reads_and_that_never_ends_does_not_keep_its_connec
     ));
     client.answer().unwrap().assert_error(404, "route_unknown");
     client.assert_closed();
-}
-
-#[test]
-fn answers_to_head_requests_keep_their_place() {
-    let server = Server::start();
-    let mut client = server.connect();
-    let head = request("HEAD", "/health", &[], "");
-    client.send([&head[..], &head, b"GARBAGE\r\n\r\n"].concat());
-    for _ in 0..2 {
-        assert_eq!(client.answer_to(true).unwrap().status, 200);
-    }
-    client.answer().unwrap().assert_error(400, "malformed");
-    client.assert_closed();
-}
-
-#[test]
-fn large_documents_pass_unchanged_to_a_client_that_reads_slowly() {
-    let server = Server::start();
-    server.create("big");
-    // Looks like an answer of the dispatcher's as far as JSON can.
-    let line = r"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
-    let text = format!("[\"{}\"]\r\n\r\n", line.repeat(20_000));
-    let key = [("x-api-key", WRITE)];
-    let put = server.ask("PUT", "/resource/big/main", &key, &text);
-    assert_eq!(put.status, 204, "{put:?}");
-    let mut client = server.connect();
-    let get = request("GET", "/resource/big/main?lock=0&raw=1", &key, "");
-    client.send([&get[..], &get, &get, b"GARBAGE\r\n\r\n"].concat());
-    std::thread::sleep(Duration::from_millis(100));
-    for _ in 0..3 {
-        let answer = client.answer().unwrap();
-        assert_eq!(answer.status, 200);
-        assert!(answer.body == text.as_bytes());
-    }
-    client.answer().unwrap().assert_error(400, "malformed");
-    client.assert_closed();
-    assert_eq!(find(text.as_bytes(), b"\r\n\r\n"), Some(text.len() - 4));
 }
 
 #[test]
@@ -239,47 +293,7 @@ fn a_client_that_takes_a_large_document_slowly_is_not_taken_for_idle() {
     }
 }
 
-#[test]
-fn a_malformed_head_after_a_request_of_http_1_0_is_refused_as_everywhere() {
-    let server = Server::start();
-    let mut client = server.connect();
-    client.send("GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-    assert_eq!(client.answer().unwrap().status, 200);
-    client.send("GARBAGE\r\n\r\n");
-    client.answer().unwrap().assert_error(400, "malformed");
-    client.assert_closed();
-}
-
 /// More than the server takes in at a time, behind a request that waits.
-#[test]
-fn requests_that_pile_up_behind_a_waiter_cost_nothing_and_are_all_answered() {
-    const MANY: usize = 6_000;
-    let server = Server::start();
-    server.create("a");
-    let ticket = server.lock("a");
-    let key = ("x-api-key", WRITE);
-    let mut waiter = server.connect();
-    let wait = request("PUT", "/resource/a/main/lock?wait=100", &[key], "");
-    let other = request("GET", "/health", &[], "");
-    let mut sender = waiter.stream.try_clone().unwrap();
-    let sending = std::thread::spawn(move || {
-        sender.write_all(&wait).unwrap();
-        sender.write_all(&other.repeat(MANY)).unwrap();
-    });
-    let waiting = || server.ask("GET", "/resource/a", &[key], "").json()["waiting"].as_u64();
-    crate::server::eventually("it waits", || (waiting() == Some(1)).then_some(()));
-    let before = server.cpu_seconds();
-    std::thread::sleep(Duration::from_secs(1));
-    let used = server.cpu_seconds() - before;
-    assert!(used < 0.5, "{used} s of CPU in a second");
-    let headers = [key, ("X-Ticket", ticket.as_str())];
-    server.ask("PUT", "/resource/a/main/unlock", &headers, "");
-    for _ in 0..=MANY {
-        assert_eq!(waiter.answer().unwrap().status, 200);
-    }
-    sending.join().unwrap();
-}
-
 #[test]
 fn a_waiter_that_closes_its_side_is_gone_at_once() {
     let server = Server::start();
@@ -289,9 +303,9 @@ fn a_waiter_that_closes_its_side_is_gone_at_once() {
     let mut waiter = server.connect();
     waiter.send(request("PUT", "/resource/a/main/lock?wait=100", &[key], ""));
     let waiting = || server.ask("GET", "/resource/a", &[key], "").json()["waiting"].as_u64();
-    crate::server::eventually("it waits", || (waiting() == Some(1)).then_some(()));
+    eventually("it waits", || (waiting() == Some(1)).then_some(()));
     waiter.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    crate::server::eventually("it is gone", || (waiting() == Some(0)).then_some(()));
+    eventually("it is gone", || (waiting() == Some(0)).then_some(()));
     let headers = [key, ("X-Ticket", ticket.as_str())];
     assert_eq!(
         server

@@ -196,6 +196,10 @@ impl Server {
         eventually("the server ends", || self.child.try_wait().unwrap())
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -8,7 +8,7 @@ use crate::http::request::{
     Query, authorize, body, idempotency_key, json_text, name_and_selector, presented,
 };
 use crate::http::respond::{self, Response};
-use crate::http::server::Worker;
+use crate::http::worker::Worker;
 use crate::lock::PresentedTicket;
 use crate::resource::messages::{Op, Wait};
 

@@ -9,8 +9,8 @@ use crate::http::request::{
     Query, authorize, body, idempotency_key, name, name_before_selector, parse_json, presented,
 };
 use crate::http::respond::{self, Response};
-use crate::http::server::Worker;
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
+use crate::http::worker::Worker;
 use crate::lock::{FencingToken, Owner};
 use crate::resource::messages::Op;
 use crate::resource::messages::Wait;

@@ -8,8 +8,8 @@ use actix_web::web::Data;
 use crate::http::errors::ApiError;
 use crate::http::openapi;
 use crate::http::respond::{self, Response};
-use crate::http::server::Worker;
 use crate::http::wire::StatusBody;
+use crate::http::worker::Worker;
 
 /// GET `/health`: 200 while the process serves.
 pub async fn health() -> HttpResponse {

@@ -16,10 +16,10 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{Error, HttpMessage, HttpRequest};
 
-use super::client;
-use super::errors::{self, ApiError};
-use super::policy::SharedPolicy;
-use super::routes::Route;
+use crate::http::client;
+use crate::http::errors::{self, ApiError};
+use crate::http::policy::SharedPolicy;
+use crate::http::routes::Route;
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::Caller;
 use crate::shared::caller::RequestTag;

@@ -1,0 +1,147 @@
+//! How many connections may be open.
+//!
+//! Beyond `MAX_CONNECTIONS` a few more are taken, on which only the routes are answered that watch the server:
+//! an operator must be able to see that it is full.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::metrics::ConnectionMetrics;
+
+/// Connections beyond the limit, for `/health`, `/ready` and `/metrics`.
+pub const RESERVED: usize = 64;
+/// Files that are open besides connections: the store, logs, timers, the listener.
+const OTHER_FILES: usize = 256;
+
+/// Why a connection was not served, or ended before its request was understood: the values of the label
+/// `reason`.
+pub const REASONS: [&str; 5] = [TOO_MANY, HANDSHAKE, MALFORMED, TOO_LARGE, TOO_SLOW];
+pub const TOO_MANY: &str = "too_many_connections";
+pub const HANDSHAKE: &str = "tls_handshake";
+pub const MALFORMED: &str = "malformed";
+pub const TOO_LARGE: &str = "head_too_large";
+pub const TOO_SLOW: &str = "too_slow";
+
+/// Counts the connections of all workers.
+pub struct ConnectionLimit {
+    max: usize,
+    open: AtomicUsize,
+    metrics: ConnectionMetrics,
+}
+
+/// One open connection; given back when dropped.
+pub struct Permit {
+    limit: Arc<ConnectionLimit>,
+    /// Beyond the limit.
+    pub reserved: bool,
+}
+
+impl ConnectionLimit {
+    pub fn new(max: usize, metrics: ConnectionMetrics) -> Arc<ConnectionLimit> {
+        for reason in REASONS {
+            metrics.refused.with_label_values(&[reason]);
+        }
+        Arc::new(ConnectionLimit {
+            max,
+            open: AtomicUsize::new(0),
+            metrics,
+        })
+    }
+
+    /// `None`: there are too many, and the reserve is used up as well.
+    pub fn take(self: &Arc<Self>) -> Option<Permit> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        self.metrics.open.inc();
+        let permit = Permit {
+            limit: self.clone(),
+            reserved: before >= self.max,
+        };
+        (before < self.max + RESERVED).then_some(permit)
+    }
+
+    pub fn count_refusal(&self, reason: &str) {
+        self.metrics.refused.with_label_values(&[reason]).inc();
+    }
+}
+
+impl Permit {
+    /// `reason`: one of [`REASONS`].
+    pub fn count_refusal(&self, reason: &str) {
+        self.limit.count_refusal(reason);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.limit.open.fetch_sub(1, Ordering::Relaxed);
+        self.limit.metrics.open.dec();
+    }
+}
+
+/// Raises the limit on open files as far as this process may, since many systems start processes with one
+/// that is meant for other programs. Gives back how many of `wanted` connections fit into it: past that, the
+/// store could not open its own files.
+pub fn within_open_files(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("the limit on open files cannot be raised: {error}");
+    }
+    let Some(files) = getrlimit(Resource::Nofile).current else {
+        return wanted;
+    };
+    let fit = fitting(wanted, files as usize);
+    if fit < wanted {
+        log::warn!(
+            "MAX_CONNECTIONS is {wanted}, but the limit on open files is {files}: {fit} connections are served at once; raise the limit (ulimit -n, LimitNOFILE=) or lower MAX_CONNECTIONS"
+        );
+    }
+    fit
+}
+
+fn fitting(wanted: usize, files: usize) -> usize {
+    let spare = files.saturating_sub(OTHER_FILES + RESERVED);
+    // A limit below the reserve leaves no right answer; half of it is for clients.
+    wanted.min(spare.max(files / 2).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn limit(max: usize) -> Arc<ConnectionLimit> {
+        ConnectionLimit::new(max, Metrics::new("memory").connections)
+    }
+
+    #[test]
+    fn connections_beyond_the_limit_are_reserved_and_those_beyond_the_reserve_refused() {
+        let limit = limit(2);
+        let permits: Vec<_> = (0..2 + RESERVED).map_while(|_| limit.take()).collect();
+        assert_eq!(permits.len(), 2 + RESERVED);
+        assert!(
+            permits
+                .iter()
+                .enumerate()
+                .all(|(n, p)| p.reserved == (n >= 2))
+        );
+        assert!(limit.take().is_none());
+        assert_eq!(limit.metrics.open.get(), 2 + RESERVED as i64);
+        drop(permits);
+        assert!(limit.take().is_some_and(|permit| !permit.reserved));
+        assert_eq!(limit.metrics.open.get(), 0);
+    }
+
+    #[test]
+    fn connections_leave_files_for_the_store() {
+        assert_eq!(fitting(25_000, 1_000_000), 25_000);
+        assert_eq!(fitting(25_000, 1024), 1024 - OTHER_FILES - RESERVED);
+        assert_eq!(fitting(25_000, 100), 50);
+        assert_eq!(fitting(25_000, 0), 1);
+    }
+}

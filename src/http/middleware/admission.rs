@@ -1,0 +1,149 @@
+//! Whether a request is answered at all: the rate limit, and connections beyond `MAX_CONNECTIONS`. And what is
+//! to be said about its connection.
+
+use std::future::{Future, ready};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_service::Service;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::{ConnectionType, header};
+use actix_web::web::Data;
+use actix_web::{Error, HttpRequest};
+use futures_util::future::Either;
+
+use super::observe;
+use crate::http::auth::Right;
+use crate::http::client;
+use crate::http::connection::ConnectionState;
+use crate::http::errors::ApiError;
+use crate::http::limit::{Allowance, Verdict};
+use crate::http::request::{X_API_KEY, name, presented};
+use crate::http::routes::Route;
+use crate::http::worker::Worker;
+use crate::lock::PresentedTicket;
+
+/// The middleware.
+pub fn admit<S>(
+    worker: &Data<Worker>,
+    request: ServiceRequest,
+    service: &S,
+) -> impl Future<Output = Result<ServiceResponse, Error>> + use<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
+{
+    let connection = request.conn_data::<Rc<ConnectionState>>().cloned();
+    if let Some(connection) = &connection {
+        connection.begin_request(body_length(&request));
+    }
+    let reserved = connection.as_ref().is_some_and(|state| state.reserved);
+    // The framework answers a request to upgrade and then closes, which it does not say.
+    let upgrade = request.head().connection_type() == ConnectionType::Upgrade;
+    let (verdict, allowance) = check(&request, worker, reserved);
+    let answer = match verdict {
+        Ok(()) => Either::Left(service.call(request)),
+        Err(error) => Either::Right(ready(Ok(request.error_response(error)))),
+    };
+    let worker = worker.clone();
+    async move {
+        let answered = answer.await;
+        if connection.is_some_and(|connection| connection.end_request()) {
+            std::future::poll_fn(wake).await;
+        }
+        let mut response = answered?;
+        if let Some(allowance) = allowance {
+            announce(&mut response, allowance);
+        }
+        // While the server stops, the next request should go to another instance.
+        if reserved || upgrade || worker.router.shell.gate.is_draining() {
+            let head = response.response_mut().head_mut();
+            head.set_connection_type(ConnectionType::Close);
+        }
+        Ok(response)
+    }
+}
+
+/// The framework drives a connection and its requests in one task: woken, it looks at the connection again.
+fn wake(cx: &mut Context<'_>) -> Poll<()> {
+    cx.waker().wake_by_ref();
+    Poll::Ready(())
+}
+
+/// `None`: it is chunked.
+fn body_length(request: &ServiceRequest) -> Option<usize> {
+    let Some(length) = request.headers().get(header::CONTENT_LENGTH) else {
+        let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        return (!chunked).then_some(0);
+    };
+    Some(length.to_str().ok()?.parse().unwrap_or(0))
+}
+
+/// May it be answered, and what is its key and address still allowed?
+fn check(
+    request: &ServiceRequest,
+    worker: &Data<Worker>,
+    reserved: bool,
+) -> (Result<(), ApiError>, Option<Allowance>) {
+    let route = observe::route(request.request());
+    if route.is_some_and(Route::is_about_the_server) {
+        return (Ok(()), None);
+    }
+    if reserved {
+        return (Err(ApiError::TooManyConnections), None);
+    }
+    match limit(request.request(), worker, route) {
+        Verdict::Pass(allowance) => (Ok(()), allowance),
+        Verdict::Limited(allowance, right) => {
+            if right >= Some(Right::Lock) {
+                show_sign_of_life(request.request(), worker);
+            }
+            (Err(ApiError::RateLimited), Some(allowance))
+        }
+    }
+}
+
+fn limit(request: &HttpRequest, worker: &Worker, route: Option<Route>) -> Verdict {
+    let policy = worker.policy.load();
+    let Some(rate) = &policy.rate else {
+        return Verdict::Pass(None);
+    };
+    // A connection whose peer is not known any more is about to end.
+    let unknown = IpAddr::from([0, 0, 0, 0]);
+    let address = observe::caller(request).address.unwrap_or(unknown);
+    let key = request.headers().get(&X_API_KEY);
+    let known = key.and_then(|key| policy.keys.identify(key.as_bytes()));
+    // A limit must cost nobody a lock.
+    let exempt = matches!(route, Some(Route::Renew | Route::Unlock));
+    match known {
+        Some((_, right)) if exempt && right >= Right::Lock => Verdict::Pass(None),
+        _ => rate.check(known, client::counted_as(address)),
+    }
+}
+
+/// The ticket of a request that is refused for its rate counts as seen, as if it had been answered. Nothing is
+/// loaded for that.
+fn show_sign_of_life(request: &HttpRequest, worker: &Worker) {
+    let presented = presented(request);
+    if let (PresentedTicket::Ticket(_), Ok(name)) = (presented, name(request)) {
+        worker
+            .router
+            .touch(&name, presented, &observe::caller(request));
+    }
+}
+
+/// The headers of the IETF's draft on rate limits, and when to come back.
+fn announce(response: &mut ServiceResponse, allowance: Allowance) {
+    let headers = response.headers_mut();
+    let mut set = |name, value: u64| {
+        let name = header::HeaderName::from_static(name);
+        headers.insert(name, header::HeaderValue::from(value));
+    };
+    set("ratelimit-limit", u64::from(allowance.limit));
+    set("ratelimit-remaining", u64::from(allowance.remaining));
+    set("ratelimit-reset", allowance.reset_seconds);
+    if let Some(wait) = allowance.retry_after {
+        // Whole seconds, and never so few that the client comes too early.
+        set("retry-after", wait.as_secs() + 1);
+    }
+}

@@ -1,0 +1,53 @@
+//! What every handler of one worker thread shares, and the way from a handler to a resource.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+
+use super::connection::ConnectionState;
+use super::errors::ApiError;
+use super::middleware::observe;
+use super::policy::SharedPolicy;
+use crate::lock::ResourceName;
+use crate::registry::client::Router;
+use crate::resource::messages::{Op, Reply};
+
+/// What every handler of one worker thread shares.
+pub struct Worker {
+    pub router: Router,
+    pub policy: SharedPolicy,
+    pub body_bytes_max: usize,
+    pub body_timeout: Duration,
+    pub wait_max: Duration,
+}
+
+impl Worker {
+    /// One message, one reply; and no reply leaves when the store may no longer be ours.
+    pub async fn ask(&self, request: &HttpRequest, name: &ResourceName, op: &Op) -> Reply {
+        if let Some(connection) = request.conn_data::<Rc<ConnectionState>>() {
+            connection.begin_wait();
+        }
+        let caller = observe::caller(request);
+        *self.router.ask(name, op, &caller).await
+    }
+
+    pub fn check_answer(&self) -> Result<(), ApiError> {
+        let gate = &self.router.shell.gate;
+        gate.check_answer().map_err(ApiError::Closed)
+    }
+
+    /// Refused before anything else of it happens: what the store cannot hold must not end what others
+    /// have under way with the resource.
+    pub fn check_document(&self, json: &[u8]) -> Result<(), ApiError> {
+        if self.router.shell.store.takes_document(json) {
+            Ok(())
+        } else {
+            Err(ApiError::TooLargeToStore)
+        }
+    }
+
+    pub fn selectors_max(&self) -> usize {
+        self.router.shell.settings.selectors_max
+    }
+}
