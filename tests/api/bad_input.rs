@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::Answer;
-use crate::harness::{READ, Server, WRITE};
+use crate::support::{Answer, READ, Server, WRITE};
 
 /// What the server says to bytes that may be no request at all. `None`: it hung up without a word.
 fn say(app: &Server, bytes: &[u8]) -> Option<Answer> {

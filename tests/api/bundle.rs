@@ -11,8 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::client::{Answer, Connection, until};
-use crate::harness::{Server, Store, WRITE};
+use crate::support::{Answer, Connection, Server, Store, WRITE, until};
 
 const EXCHANGES: &str = include_str!("../data/bundle-exchanges.jsonl");
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::Server;
+use crate::support::Server;
 
 api_tests! {
     fn a_new_resource_is_answered_201_with_its_location_and_what_it_is(store) {

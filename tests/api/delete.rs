@@ -1,7 +1,6 @@
 //! DELETE `/resource/{name}/{selector}` and DELETE `/resource/{name}`.
 
-use crate::client::until;
-use crate::harness::{STRANGE_TICKET, Server};
+use crate::support::{STRANGE_TICKET, Server, until};
 
 api_tests! {
     fn a_selector_is_gone_and_the_others_stay(store) {

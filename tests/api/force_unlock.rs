@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{ADMIN, LOCK, READ, Server, WRITE};
+use crate::support::{ADMIN, LOCK, READ, Server, WRITE};
 
 api_tests! {
     fn it_ends_the_lease_and_says_which(store) {

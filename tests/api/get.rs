@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::client::until;
-use crate::harness::{CLEARLY, LOCK, READ, STRANGE_TICKET, Server};
+use crate::stores::CLEARLY;
+use crate::support::{LOCK, READ, STRANGE_TICKET, Server, until};
 
 api_tests! {
     fn lock_0_reads_the_data_and_touches_no_lock(store) {

@@ -1,8 +1,7 @@
 //! What the head of an answer looks like, on every path that an answer can come from. That names are in
 //! title case, bodies JSON and tickets never empty is checked on every answer of these tests, see `client`.
 
-use crate::client::Call;
-use crate::harness::{READ, Server};
+use crate::support::{Call, READ, Server};
 
 fn names(call: Call) -> Vec<String> {
     let headers = call.send().headers;

@@ -1,7 +1,7 @@
 //! `Idempotency-Key` on GET `lock=1` and lock.
 
-use crate::client::until;
-use crate::harness::{Server, check_granted};
+use crate::stores::check_granted;
+use crate::support::{Server, until};
 
 api_tests! {
     fn the_same_key_gets_the_same_ticket_while_it_holds(store) {

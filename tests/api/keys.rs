@@ -2,8 +2,7 @@
 
 use small_resource_server::config::Settings;
 
-use crate::client::Call;
-use crate::harness::{ADMIN, LOCK, READ, STRANGE_TICKET, Server, WRITE};
+use crate::support::{ADMIN, Call, LOCK, READ, STRANGE_TICKET, Server, WRITE};
 
 /// Every route with the least key it takes. None of them succeeds: they name what does not exist.
 fn routes(app: &Server) -> Vec<(Call, &'static str)> {

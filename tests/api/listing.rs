@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{READ, Server};
+use crate::support::{READ, Server};
 
 fn names(page: &Value) -> Vec<&str> {
     let resources = page["resources"].as_array().unwrap();

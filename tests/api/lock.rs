@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::client::is_ticket;
-use crate::harness::{STRANGE_TICKET, Server, check_granted};
+use crate::stores::check_granted;
+use crate::support::{STRANGE_TICKET, Server, is_ticket};
 
 fn is_time(value: &Value) -> bool {
     let Some(text) = value.as_str() else {

@@ -1,16 +1,13 @@
 //! The HTTP contract, sentence by sentence, against a real server on a port and a store of its own per
-//! test. `harness` starts servers, `client` speaks bytes to them; the other files are one theme each.
+//! test. `stores` makes one test of each function for every store; the other files are one theme each.
 //!
 //! Every test runs against every store: `cargo test --test api sqlite::` picks one. Those against MySQL
-//! need a server, see `database`.
+//! need a server: `scripts/with-mariadb cargo test --test api`.
 
 #[macro_use]
-mod harness;
-mod client;
-// Shared with the tests of that store, which use more of it.
-#[allow(dead_code)]
-#[path = "../mysql/database.rs"]
-mod database;
+mod stores;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod bad_input;
 mod bundle;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::Server;
+use crate::support::Server;
 
 /// As it is sent, and the name it is.
 const ROUND_TRIPS: [(&str, &str); 24] = [

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::client::until;
-use crate::harness::{STRANGE_TICKET, Server, check_granted};
+use crate::stores::check_granted;
+use crate::support::{STRANGE_TICKET, Server, until};
 
 const PHP: (&str, &str) = ("COMPATIBILITY", "php");
 
-fn start(store: crate::harness::Store) -> Server {
+fn start(store: crate::support::Store) -> Server {
     Server::start_with(store, &[PHP])
 }
 
@@ -242,8 +242,8 @@ api_tests! {
     fn a_read_key_locks_nothing_here_either(store) {
         let app = start(store);
         app.create("printer", 1).expect(201);
-        app.get("printer/s").key(crate::harness::READ).refused(401, "key_insufficient");
-        app.lock("printer/s").key(crate::harness::READ).refused(401, "key_insufficient");
+        app.get("printer/s").key(crate::support::READ).refused(401, "key_insufficient");
+        app.lock("printer/s").key(crate::support::READ).refused(401, "key_insufficient");
         assert!(!app.is_locked("printer"));
     }
 }

@@ -1,7 +1,7 @@
 //! PUT `/resource/{name}/{selector}`, row by row.
 
-use crate::client::until;
-use crate::harness::{CLEARLY, STRANGE_TICKET, Server};
+use crate::stores::CLEARLY;
+use crate::support::{STRANGE_TICKET, Server, until};
 
 api_tests! {
     fn the_holder_writes_and_keeps_its_lock(store) {

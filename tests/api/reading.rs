@@ -4,14 +4,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use crate::client::Connection;
-use crate::harness::{READ, Server};
+use crate::support::{Connection, READ, Server};
 
 /// More connections than workers, so that each worker has several.
 const READERS: usize = 4;
 
 /// Two threads serve, so that half of the reads come from another one than the actor's.
-fn start(store: crate::harness::Store, given: &[(&str, &str)]) -> Server {
+fn start(store: crate::support::Store, given: &[(&str, &str)]) -> Server {
     Server::start_with(store, &[&[("HTTP_WORKERS", "2")], given].concat())
 }
 

@@ -1,7 +1,7 @@
 //! PUT or POST `/resource/{name}/{selector}/renew`.
 
-use crate::client::until;
-use crate::harness::{CLEARLY, STRANGE_TICKET, Server, time};
+use crate::stores::{CLEARLY, time};
+use crate::support::{STRANGE_TICKET, Server, until};
 
 api_tests! {
     fn put_and_post_both_renew(store) {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::until;
-use crate::harness::{Server, Store, check_granted};
 use crate::sleep::until_asleep;
+use crate::stores::check_granted;
+use crate::support::{Server, Store, until};
 
 #[test]
 fn nothing_in_memory_outlives_the_process() {
@@ -289,7 +289,7 @@ durable_tests! {
         // An instance that was killed is waited for this long.
         let given: &[(&str, &str)] = &[("INSTANCE_LEASE_SECONDS", "3")];
         let mut app = Server::start(store);
-        let program = app.restart_as_program(given);
+        let mut program = app.restart_as_program(given);
         app.create("printer", 0).expect(201);
         let (holder, token) = app.hold("printer/s");
         let queue: Vec<String> = (0..3).map(|_| app.queue("printer/s")).collect();
@@ -297,7 +297,7 @@ durable_tests! {
         app.put("printer/s", text).ticket(&holder).expect(204);
         program.kill();
 
-        let program = app.restart_as_program(given);
+        let mut program = app.restart_as_program(given);
         assert_eq!(app.data("printer/s"), text);
         app.lock("printer/s").query("queue=0").refused(409, "locked");
         let kept = app.lock("printer/s").ticket(&holder).expect(200);

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::client::until;
-use crate::harness::{ADMIN, CLEARLY, Server, check_granted, time};
+use crate::stores::{CLEARLY, check_granted, time};
+use crate::support::{ADMIN, Server, until};
 
 /// A number that the server shows in its metrics.
 fn metric(app: &Server, name: &str) -> u64 {

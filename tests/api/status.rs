@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::database::Database;
-use crate::harness::{Server, Store};
+use crate::support::{Database, Server, Store};
 
 api_tests! {
     fn health_is_200_without_a_key(store) {
@@ -38,7 +37,7 @@ api_tests! {
         let (ticket, _) = app.hold("very-secret-name/s");
         for target in ["/health", "/ready"] {
             let answer = app.call("GET", target).expect(200);
-            for secret in ["very-secret-name", ticket.as_str(), crate::harness::WRITE] {
+            for secret in ["very-secret-name", ticket.as_str(), crate::support::WRITE] {
                 assert!(!answer.text().contains(secret), "{answer:?}");
             }
         }
@@ -49,7 +48,7 @@ api_tests! {
         app.create("printer", 0).expect(201);
         let start = Instant::now();
         let thread = app.begin_stop().unwrap();
-        crate::client::until("balancers are told", || {
+        crate::support::until("balancers are told", || {
             let answer = app.call("GET", "/ready").send();
             if answer.status == 503 {
                 assert_eq!(answer.code(), "shutting_down");
@@ -92,7 +91,7 @@ fn a_stand_by_says_so_and_serves_no_resource_until_the_active_one_is_gone() {
         .call("GET", "/nothing")
         .refused(404, "route_unknown");
     active.stop();
-    stand_by.until_it_serves();
+    stand_by.until_ready();
     let kept = stand_by.lock("printer/s").ticket(&ticket).expect(200);
     assert_eq!((kept.ticket(), kept.token()), (ticket, token));
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::client::{is_ticket, until};
-use crate::harness::{STRANGE_TICKET, Server, check_granted};
+use crate::stores::check_granted;
+use crate::support::{STRANGE_TICKET, Server, is_ticket, until};
 
 api_tests! {
     fn tickets_are_32_lowercase_hex_digits_and_never_the_same_twice(store) {

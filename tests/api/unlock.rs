@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use crate::client::until;
-use crate::harness::{STRANGE_TICKET, Server};
+use crate::support::{STRANGE_TICKET, Server, until};
 
 api_tests! {
     fn post_and_put_both_unlock(store) {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::client::until;
-use crate::harness::{Server, check_granted};
+use crate::stores::check_granted;
+use crate::support::{Server, until};
 
 /// Longer than any `CLAIM_SECONDS` that these tests set. Passing this much time is no condition that
 /// could be polled: nearness shows only when a lock is released.

@@ -8,9 +8,6 @@ mod broken;
 mod checker;
 mod client;
 mod clocks;
-#[allow(dead_code)] // shared with the tests of the store, which use all of it
-#[path = "../mysql/database.rs"]
-mod database;
 mod faults;
 mod history;
 mod hostile;
@@ -18,6 +15,8 @@ mod link;
 mod plan;
 mod run;
 mod server;
+#[path = "../support/mod.rs"]
+mod support;
 mod wire;
 
 use faults::Cluster;
@@ -51,7 +50,7 @@ fn histories_of_a_server_with_sqlite_under_faults_break_no_rule() {
 /// Two instances on a database, each with a link of its own to it.
 fn pair(
     folder: &std::path::Path,
-    database: &database::Database,
+    database: &support::Database,
     times: &[(&'static str, String)],
 ) -> (Vec<Instance>, Vec<Link>) {
     let options = database.options();
@@ -75,7 +74,7 @@ fn pair(
 
 #[test]
 fn an_instance_whose_database_is_silent_answers_nothing_once_another_one_serves() {
-    let Some(database) = database::Database::new() else {
+    let Some(database) = support::Database::new() else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -118,7 +117,7 @@ fn histories_of_two_instances_on_one_database_under_faults_break_no_rule() {
     if !plan.is_wanted("mysql") {
         return;
     }
-    let Some(database) = database::Database::new() else {
+    let Some(database) = support::Database::new() else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use small_resource_server::lock::{EndReason, FencingToken, Profile, Ticket};
 use small_resource_server::store::mysql::{MysqlStore, Options, revert_to_php};
 use small_resource_server::store::{Snapshot, Store, StoreError};
 
-use super::database::Database;
+use super::support::Database;
 use super::{created, exists, name, read, selector, write};
 
 const PRINTER: &str = "01HQZX3V5K8M2N4P6R7S9T0WXY";

@@ -9,8 +9,8 @@ use small_resource_server::lock::{EndReason, FencingToken, Ticket};
 use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Opened, Snapshot, Store, StoreError};
 
-use super::database::{DEADLINE, Database};
-use super::proxy::Proxy;
+use super::support::Proxy;
+use super::support::{DEADLINE, Database};
 use super::{created, exists, write};
 
 /// Asks again while another instance seems to be alive.
@@ -193,7 +193,7 @@ async fn a_lock_of_its_own_that_comes_late_lands_in_no_later_epoch() {
     let Some(database) = Database::new() else {
         return;
     };
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::to(&database.options());
     let store = MysqlStore::new(proxy.between(impatient(database.options())));
     store.open().await.unwrap();
     let printer = created("printer");
@@ -295,7 +295,7 @@ async fn an_instance_stopped_in_mid_transaction_is_taken_over_and_commits_nothin
     let Some(database) = Database::new() else {
         return;
     };
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::to(&database.options());
     let old = MysqlStore::new(proxy.between(database.options()));
     old.open().await.unwrap();
     // The first packet arrives: the transaction is open and has the row lock. The next ones do not.
@@ -326,7 +326,7 @@ async fn a_commit_of_its_own_that_comes_late_lands_in_no_later_epoch() {
     let Some(database) = Database::new() else {
         return;
     };
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::to(&database.options());
     let store = MysqlStore::new(proxy.between(impatient(database.options())));
     store.open().await.unwrap();
     proxy.hold_requests(true);
@@ -349,7 +349,7 @@ async fn a_commit_whose_answer_was_lost_is_found_after_opening_again() {
     let Some(database) = Database::new() else {
         return;
     };
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::to(&database.options());
     let store = MysqlStore::new(proxy.between(impatient(database.options())));
     store.open().await.unwrap();
     let epoch = "SELECT epoch FROM resource_server";

@@ -4,10 +4,10 @@
 //! `tests/store`.
 
 mod adoption;
-mod database;
 mod instances;
 mod outages;
-mod proxy;
+#[path = "../support/mod.rs"]
+mod support;
 
 use bytes::Bytes;
 use small_resource_server::lock::{ResourceName, Seconds, Selector};

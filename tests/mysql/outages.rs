@@ -8,8 +8,8 @@ use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
 use small_resource_server::store::{ListQuery, Store, StoreError};
 use tokio::sync::Mutex;
 
-use super::database::{DEADLINE, Database};
-use super::proxy::Proxy;
+use super::support::Proxy;
+use super::support::{DEADLINE, Database};
 use super::{created, exists, name, read, write};
 
 fn is_away<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> bool {
@@ -42,7 +42,7 @@ async fn a_hung_server_hangs_nobody_and_is_used_again_when_it_answers() {
     let Some(database) = Database::new() else {
         return;
     };
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::to(&database.options());
     let store = MysqlStore::new(proxy.between(Options {
         timeout: Duration::from_millis(500),
         ..database.options()

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::metrics::samples;
-use crate::server::Server;
+use crate::session::session;
+use crate::support::Program;
 
 /// What Prometheus' query language brings itself.
 const WORDS: [&str; 16] = [
@@ -87,8 +88,8 @@ fn shown(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn each_panel_names_only_metrics_and_labels_that_a_server_shows() {
-    let server = Server::start(&[]);
-    server.session();
+    let server = Program::new();
+    session(&server);
     let text = server.metrics();
     let shown = shown(&text);
     let queries = queries(&dashboard());

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::client::until;
-use crate::server::Server;
+use crate::session::{hold, wait};
+use crate::support::{Connection, Program, Setup, until};
 
 fn names(listing: &Value) -> Vec<&str> {
     let resources = listing["resources"].as_array().unwrap();
@@ -13,35 +13,35 @@ fn names(listing: &Value) -> Vec<&str> {
         .collect()
 }
 
-fn list(server: &Server, query: &str) -> Value {
+fn list(server: &Program, query: &str) -> Value {
     let path = format!("/resource?{query}");
     server.call("GET", &path).expect(200).json()
 }
 
 /// `b` is held first, with one waiter; `d` after it, with two; `a` and `c` are free.
 struct Scene {
-    server: Server,
-    _waiters: Vec<crate::client::Connection>,
+    server: Program,
+    _waiters: Vec<Connection>,
 }
 
 fn scene() -> Scene {
-    let server = Server::start(&[]);
+    let server = Program::new();
     for name in ["a", "b", "c", "d"] {
-        server.prepare(name);
+        server.create(name, 0).expect(201);
     }
-    server.hold("b", "early");
+    hold(&server, "b", "early");
     let since = |name: &str| server.described(name)["holder"]["acquiredAt"].clone();
     // Times are told in milliseconds; the later one must be later.
     until("a later time", || {
-        let ticket = server.hold("d", "late");
+        let ticket = hold(&server, "d", "late");
         let later = since("d").as_str() > since("b").as_str();
         if !later {
-            server.unlock("d", &ticket);
+            server.unlock("d/s", &ticket).expect(200);
         }
         later
     });
     let waiters = [("b", "w1"), ("d", "w2"), ("d", "w3")];
-    let waiters = waiters.map(|(name, owner)| server.wait(name, owner));
+    let waiters = waiters.map(|(name, owner)| wait(&server, name, owner));
     Scene {
         server,
         _waiters: waiters.into(),
@@ -89,11 +89,11 @@ fn locked_and_free_resources_are_listed_by_themselves_page_by_page() {
 
 #[test]
 fn a_lock_that_is_reserved_for_a_waiter_counts_as_locked() {
-    let server = Server::start(&[("CLAIM_SECONDS", "60")]);
-    server.prepare("a");
-    let ticket = server.hold("a", "x");
-    server.lock("a", "y").expect(200);
-    server.unlock("a", &ticket);
+    let server = Setup::new().with_all(&[("CLAIM_SECONDS", "60")]).start();
+    server.create("a", 0).expect(201);
+    let ticket = hold(&server, "a", "x");
+    server.lock("a/s").owner("y").expect(200);
+    server.unlock("a/s", &ticket).expect(200);
     let listing = list(&server, "locked=true");
     assert_eq!(names(&listing), ["a"]);
     assert_eq!(listing["resources"][0]["holder"], Value::Null);
@@ -103,50 +103,40 @@ fn a_lock_that_is_reserved_for_a_waiter_counts_as_locked() {
 
 #[test]
 fn a_lock_shows_up_and_disappears_as_it_is_taken_and_released() {
-    let server = Server::start(&[]);
-    server.prepare("a");
+    let server = Program::new();
+    server.create("a", 0).expect(201);
     for _ in 0..20 {
         assert_eq!(names(&list(&server, "locked=1")), Vec::<&str>::new());
-        let ticket = server.hold("a", "x");
+        let ticket = hold(&server, "a", "x");
         assert_eq!(names(&list(&server, "locked=1")), ["a"]);
-        server.unlock("a", &ticket);
+        server.unlock("a/s", &ticket).expect(200);
     }
 }
 
 #[test]
 fn locks_that_nobody_asked_for_since_the_start_are_listed_from_the_store() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let path = folder.path().join("resources.db");
-    let variables = [("STORE", "sqlite"), ("SQLITE_PATH", path.to_str().unwrap())];
-    let ready = |server: &Server| {
-        until("it is ready", || {
-            server.call("GET", "/ready").send().status == 200
-        });
-    };
-    let mut before = Server::start(&variables);
-    ready(&before);
+    let mut server = Setup::new().sqlite().start();
     for name in ["a", "b", "c"] {
-        before.prepare(name);
+        server.create(name, 0).expect(201);
     }
-    before.hold("b", "from before");
-    before.lock("b", "waits").expect(200);
-    before.stop();
-    let after = Server::start(&variables);
-    ready(&after);
+    hold(&server, "b", "from before");
+    server.lock("b/s").owner("waits").queued();
+    server.stop();
+    server.start_again();
     for query in ["locked=1", "sort=waiting&limit=1", "sort=held&limit=1"] {
-        let listing = list(&after, query);
+        let listing = list(&server, query);
         assert_eq!(names(&listing), ["b"], "{query}");
         assert_eq!(listing["resources"][0]["holder"]["owner"], "from before");
         assert_eq!(listing["resources"][0]["waiting"], 1);
     }
-    after.hold("c", "new");
-    assert_eq!(names(&list(&after, "locked=1")), ["b", "c"]);
-    assert_eq!(names(&list(&after, "sort=held&limit=2")), ["b", "c"]);
+    hold(&server, "c", "new");
+    assert_eq!(names(&list(&server, "locked=1")), ["b", "c"]);
+    assert_eq!(names(&list(&server, "sort=held&limit=2")), ["b", "c"]);
 }
 
 #[test]
 fn an_order_that_changes_all_the_time_has_no_next_page() {
-    let server = Server::start(&[]);
+    let server = Program::new();
     for query in ["sort=waiting&after=a", "sort=held&after="] {
         let call = server.call("GET", &format!("/resource?{query}"));
         call.refused(400, "malformed");

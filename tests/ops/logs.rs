@@ -1,10 +1,10 @@
 //! The log: one line for each change of state, and never a secret.
 
-use crate::client::until;
-use crate::server::{ADMIN, KEYS, LOCK, Server, WRITE};
+use crate::session::{hold, session};
+use crate::support::{ADMIN, KEYS, LOCK, Program, Setup, WRITE, until};
 
 /// With these parts, and none of them twice.
-fn count(server: &Server, parts: &[&str]) -> usize {
+fn count(server: &Program, parts: &[&str]) -> usize {
     let log = server.log();
     let is_wanted = |line: &&str| parts.iter().all(|part| line.contains(part));
     log.lines().filter(is_wanted).count()
@@ -12,8 +12,8 @@ fn count(server: &Server, parts: &[&str]) -> usize {
 
 #[test]
 fn each_change_of_state_leaves_one_line() {
-    let server = Server::start(&[]);
-    server.session();
+    let server = Program::new();
+    session(&server);
     for (parts, times) in [
         (&["created resource=\"printer\"", "client=127.0.0.1"][..], 1),
         (
@@ -65,9 +65,9 @@ fn each_change_of_state_leaves_one_line() {
 fn a_forced_unlock_is_a_warning_with_holder_age_reason_and_client() {
     // `app` says where the server listens.
     let filter = "warn,small_resource_server::app=info";
-    let server = Server::start(&[("RUST_LOG", filter)]);
-    server.prepare("a");
-    server.hold("a", "stuck worker");
+    let server = Setup::new().with_all(&[("RUST_LOG", filter)]).start();
+    server.create("a", 0).expect(201);
+    hold(&server, "a", "stuck worker");
     server
         .call("POST", "/resource/a/force-unlock")
         .key(ADMIN)
@@ -91,9 +91,11 @@ fn a_forced_unlock_is_a_warning_with_holder_age_reason_and_client() {
 
 #[test]
 fn a_line_names_the_request_that_did_it_and_the_client_behind_a_trusted_proxy() {
-    let server = Server::start(&[("TRUSTED_PROXIES", "127.0.0.1")]);
-    server.prepare("a");
-    let call = server.lock("a", "x").header("X-Request-Id", "r-42");
+    let server = Setup::new()
+        .with_all(&[("TRUSTED_PROXIES", "127.0.0.1")])
+        .start();
+    server.create("a", 0).expect(201);
+    let call = server.lock("a/s").owner("x").header("X-Request-Id", "r-42");
     call.header("X-Forwarded-For", "6.6.6.6, 192.0.2.9")
         .expect(200);
     let line = server.logged(&["granted"]);
@@ -102,9 +104,9 @@ fn a_line_names_the_request_that_did_it_and_the_client_behind_a_trusted_proxy() 
 
 #[test]
 fn a_forwarded_address_from_anyone_else_is_not_believed() {
-    let server = Server::start(&[]);
-    server.prepare("a");
-    let call = server.lock("a", "x");
+    let server = Program::new();
+    server.create("a", 0).expect(201);
+    let call = server.lock("a/s").owner("x");
     call.header("X-Forwarded-For", "192.0.2.9").expect(200);
     let line = server.logged(&["granted"]);
     assert!(line.contains("client=127.0.0.1"), "{line}");
@@ -112,10 +114,13 @@ fn a_forwarded_address_from_anyone_else_is_not_believed() {
 
 #[test]
 fn the_line_of_a_grant_after_a_wait_names_the_waiter_not_the_one_who_released() {
-    let server = Server::start(&[]);
-    server.prepare("a");
-    let ticket = server.hold("a", "x");
-    let waiter = server.lock("a", "y").header("X-Request-Id", "waiter-1");
+    let server = Program::new();
+    server.create("a", 0).expect(201);
+    let ticket = hold(&server, "a", "x");
+    let waiter = server
+        .lock("a/s")
+        .owner("y")
+        .header("X-Request-Id", "waiter-1");
     let mut waiter = waiter.query("wait=60").open();
     until("it queues", || server.described("a")["waiting"] == 1);
     let unlock = server.call("POST", "/resource/a/s/unlock").ticket(&ticket);
@@ -127,8 +132,10 @@ fn the_line_of_a_grant_after_a_wait_names_the_waiter_not_the_one_who_released() 
 
 #[test]
 fn no_ticket_and_no_key_is_ever_logged() {
-    let server = Server::start(&[("RUST_LOG", "trace"), ("ACCESS_LOG", "true")]);
-    let mut secrets = server.session();
+    let server = Setup::new()
+        .with_all(&[("RUST_LOG", "trace"), ("ACCESS_LOG", "true")])
+        .start();
+    let mut secrets = session(&server);
     secrets.extend(KEYS.map(str::to_owned));
     // Refusals and misuse, too.
     let stranger = "0123456789abcdef0123456789abcdef";
@@ -141,7 +148,7 @@ fn no_ticket_and_no_key_is_ever_logged() {
         .expect(401);
     let write = server.call("PUT", "/resource/brief/s").body("1");
     write.ticket(stranger).refused(403, "ticket_unknown");
-    let idempotent = server.lock("brief", "x").key(LOCK);
+    let idempotent = server.lock("brief/s").owner("x").key(LOCK);
     let kept = idempotent.idempotency_key("an-idempotency-key").expect(200);
     secrets.push(kept.ticket());
     let last = server
@@ -159,13 +166,13 @@ fn no_ticket_and_no_key_is_ever_logged() {
 
 #[test]
 fn the_access_log_has_one_line_per_request_and_is_off_unless_asked_for() {
-    let quiet = Server::start(&[]);
+    let quiet = Program::new();
     quiet.call("GET", "/health").expect(200);
-    quiet.prepare("a");
+    quiet.create("a", 0).expect(201);
     quiet.logged(&["created"]);
     assert_eq!(count(&quiet, &["GET /health"]), 0);
 
-    let server = Server::start(&[("ACCESS_LOG", "true")]);
+    let server = Setup::new().with_all(&[("ACCESS_LOG", "true")]).start();
     let call = server.call("GET", "/resource/a%20b?limit=1");
     call.header("X-Request-Id", "r-1")
         .refused(404, "resource_unknown");
@@ -182,8 +189,8 @@ fn the_access_log_has_one_line_per_request_and_is_off_unless_asked_for() {
 
 #[test]
 fn a_busy_second_is_summed_up() {
-    let server = Server::start(&[]);
-    server.prepare("a");
+    let server = Program::new();
+    server.create("a", 0).expect(201);
     let mut connection = server.call("GET", "/health").open();
     connection.answer();
     // As many changes as it takes: how many fit into a second is the machine's business.

@@ -1,10 +1,9 @@
 //! What people who run the server see of it: metrics, log lines, listings that show what is stuck, the
 //! OpenAPI document. Each test runs the built program in a process of its own, since that has the log.
 
-#[allow(dead_code)] // other tests use the rest
-#[path = "../api/client.rs"]
-mod client;
-mod server;
+mod session;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod dashboard;
 mod holders;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::until;
-use crate::server::Server;
+use crate::session::{hold, session, wait};
+use crate::support::{KEYS, Program, Setup, until};
 
 /// The samples of a scrape by series, as `name{label="value",…}` with the labels in the order sent.
 pub fn samples(text: &str) -> BTreeMap<String, f64> {
@@ -26,8 +26,8 @@ fn value(samples: &BTreeMap<String, f64>, series: &str) -> f64 {
 
 #[test]
 fn a_session_is_counted() {
-    let server = Server::start(&[]);
-    server.session();
+    let server = Program::new();
+    session(&server);
     let text = server.metrics();
     let samples = samples(&text);
     for (series, expected) in [
@@ -81,10 +81,10 @@ fn a_session_is_counted() {
 
 #[test]
 fn what_is_held_and_who_waits_shows_as_it_is_now() {
-    let server = Server::start(&[]);
-    server.prepare("a");
-    let ticket = server.hold("a", "x");
-    let waiter = server.wait("a", "y");
+    let server = Program::new();
+    server.create("a", 0).expect(201);
+    let ticket = hold(&server, "a", "x");
+    let waiter = wait(&server, "a", "y");
     let now = samples(&server.metrics());
     assert_eq!(value(&now, "locks_held"), 1.0);
     assert_eq!(value(&now, "waiters"), 1.0);
@@ -93,17 +93,14 @@ fn what_is_held_and_who_waits_shows_as_it_is_now() {
     until("the waiter is gone", || {
         value(&samples(&server.metrics()), "waiters") == 0.0
     });
-    server.unlock("a", &ticket);
+    server.unlock("a/s", &ticket).expect(200);
     assert_eq!(value(&samples(&server.metrics()), "locks_held"), 0.0);
 }
 
 #[test]
 fn a_store_that_writes_in_batches_shows_them() {
-    let server = Server::start(&[("STORE", "sqlite"), ("SQLITE_PATH", "resources.db")]);
-    until("it is ready", || {
-        server.call("GET", "/ready").send().status == 200
-    });
-    server.session();
+    let server = Setup::new().sqlite().start();
+    session(&server);
     let samples = samples(&server.metrics());
     let batches = value(&samples, "commit_batch_resources_count");
     assert!(batches >= 8.0, "{samples:#?}");
@@ -117,8 +114,8 @@ fn a_store_that_writes_in_batches_shows_them() {
 
 #[test]
 fn no_label_carries_a_name_an_owner_a_ticket_or_a_key() {
-    let server = Server::start(&[]);
-    let tickets = server.session();
+    let server = Program::new();
+    let tickets = session(&server);
     let shown = samples(&server.metrics());
     // Between quotes stand the values of labels, and nothing else.
     let values = |series: &String| -> Vec<String> {
@@ -130,7 +127,7 @@ fn no_label_carries_a_name_an_owner_a_ticket_or_a_key() {
     assert!(text.contains("forced_off"), "{text}");
     let names = ["printer", "brief", "first", "second", "third", "went home"];
     let tickets = tickets.iter().map(String::as_str);
-    for secret in tickets.chain(names).chain(crate::server::KEYS) {
+    for secret in tickets.chain(names).chain(KEYS) {
         assert!(!text.contains(secret), "{secret} is in\n{text}");
     }
     // The number of series hangs on nothing that a client chooses.
@@ -150,7 +147,7 @@ fn no_label_carries_a_name_an_owner_a_ticket_or_a_key() {
 
 #[test]
 fn what_leads_nowhere_is_one_route() {
-    let server = Server::start(&[]);
+    let server = Program::new();
     for path in ["/a", "/b", "/resource/a/b/c/d"] {
         server.call("GET", path).refused(404, "route_unknown");
     }

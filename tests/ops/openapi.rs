@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::server::{ADMIN, Server};
+use crate::support::{ADMIN, Program, Setup};
 
 fn generated() -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_small-resource-server"))
@@ -29,7 +29,7 @@ fn the_committed_copy_is_what_the_program_prints() {
 
 #[test]
 fn a_server_shows_it_with_its_own_longest_wait() {
-    let server = Server::start(&[("MAX_WAIT_SECONDS", "7")]);
+    let server = Setup::new().with_all(&[("MAX_WAIT_SECONDS", "7")]).start();
     let answer = server.call("GET", "/openapi.json").no_key().expect(200);
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
     let shown = answer.json();
@@ -58,7 +58,7 @@ fn target(pattern: &str) -> String {
 #[test]
 fn every_operation_is_served_and_every_other_method_is_refused() {
     let document: Value = serde_json::from_str(&generated()).unwrap();
-    let server = Server::start(&[]);
+    let server = Program::new();
     for (pattern, item) in document["paths"].as_object().unwrap() {
         let mut allowed: Vec<String> = Vec::new();
         for method in ["get", "put", "post", "delete", "patch", "options", "trace"] {

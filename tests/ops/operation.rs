@@ -5,7 +5,8 @@ use std::path::Path;
 use small_resource_server::http::errors::CODES;
 
 use crate::metrics::samples;
-use crate::server::Server;
+use crate::session::session;
+use crate::support::Program;
 
 fn text() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operation.md");
@@ -26,8 +27,8 @@ fn it_explains_every_code() {
 
 #[test]
 fn it_explains_every_metric() {
-    let server = Server::start(&[]);
-    server.session();
+    let server = Program::new();
+    session(&server);
     let text = text();
     for series in samples(&server.metrics()).keys() {
         let name = series.split('{').next().unwrap();

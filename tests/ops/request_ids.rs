@@ -1,7 +1,6 @@
 //! `X-Request-Id`: taken or made, and answered back on every answer.
 
-use crate::client::Answer;
-use crate::server::Server;
+use crate::support::{Answer, Program, Setup};
 
 fn id(answer: &Answer) -> &str {
     answer.header("X-Request-Id").expect("a request id")
@@ -9,7 +8,7 @@ fn id(answer: &Answer) -> &str {
 
 #[test]
 fn an_id_of_visible_ascii_is_answered_back_as_it_came() {
-    let server = Server::start(&[]);
+    let server = Program::new();
     let longest = "x".repeat(128);
     for given in ["7", "0af7651916cd43dd8448eb211c80319c", "a\"b=c", &longest] {
         let call = server.call("GET", "/health").header("X-Request-Id", given);
@@ -19,7 +18,7 @@ fn an_id_of_visible_ascii_is_answered_back_as_it_came() {
 
 #[test]
 fn any_other_gets_one_that_was_made() {
-    let server = Server::start(&[]);
+    let server = Program::new();
     let too_long = "x".repeat(129);
     for given in ["", "two words", "caf\u{e9}", &too_long] {
         let call = server.call("GET", "/health").header("X-Request-Id", given);
@@ -31,7 +30,7 @@ fn any_other_gets_one_that_was_made() {
 
 #[test]
 fn every_answer_carries_one_of_its_own() {
-    let server = Server::start(&[("MAX_BODY_BYTES", "1000")]);
+    let server = Setup::new().with_all(&[("MAX_BODY_BYTES", "1000")]).start();
     let answers = [
         server.call("GET", "/health").send(),
         server.call("GET", "/metrics").send(),

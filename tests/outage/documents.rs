@@ -1,8 +1,8 @@
 //! Documents that are accepted as bodies and that the database cannot take.
 
-use crate::client::until;
 use crate::instance::{Instance, settled};
 use crate::private::PrivateServer;
+use crate::support::until;
 
 #[test]
 fn a_document_larger_than_a_packet_is_413_and_costs_nobody_anything() {

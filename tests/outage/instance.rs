@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use small_resource_server::store::mysql::Options;
 
-use crate::client::{Answer, Call, DEADLINE, until};
+use crate::support::{Answer, Call, DEADLINE, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_small-resource-server");
 pub const WRITE: &str = "key-to-write";

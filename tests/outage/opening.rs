@@ -26,7 +26,7 @@ use small_resource_server::store::{
 };
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::client::DEADLINE;
+use crate::support::DEADLINE;
 
 /// A disk that does not come back: blocks the thread that commits.
 #[derive(Default)]

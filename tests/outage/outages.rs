@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use small_resource_server::store::mysql::Options;
 
-use crate::client::{Answer, until};
-use crate::database::Database;
 use crate::instance::{BOUND, Instance, LEASE, settled, stays_calm};
 use crate::private::PrivateServer;
-use crate::proxy::Proxy;
+use crate::support::Database;
+use crate::support::Proxy;
+use crate::support::{Answer, until};
 use crate::{turn, wait};
 
 const AWAY: &[&str] = &["store_unavailable", "starting"];
@@ -40,7 +40,7 @@ fn a_database_that_hangs_at_the_start_is_waited_for() {
     let Some(database) = Database::new() else {
         return;
     };
-    let proxy = wait(Proxy::start(&database));
+    let proxy = Proxy::to(&database.options());
     proxy.hold_answers(true);
     let instance = Instance::start(&proxy.between(database.options()));
     instance.logged("waiting for the store");
@@ -61,7 +61,7 @@ struct Told {
 }
 
 impl Told {
-    fn send(&self, call: &crate::client::Call) -> Answer {
+    fn send(&self, call: &crate::support::Call) -> Answer {
         let start = Instant::now();
         let answer = call.send();
         if answer.status == 503 {
@@ -193,7 +193,7 @@ fn what_was_committed_without_an_answer_is_found_by_whoever_asks_again() {
     let Some(database) = Database::new() else {
         return;
     };
-    let proxy = wait(Proxy::start(&database));
+    let proxy = Proxy::to(&database.options());
     let instance = Instance::serving(&proxy.between(database.options()));
     instance.prepare("printer");
     proxy.hold_answers(true);
@@ -224,7 +224,7 @@ fn a_hung_database_hangs_nobody() {
         return;
     };
     let _turn = turn();
-    let proxy = wait(Proxy::start(&database));
+    let proxy = Proxy::to(&database.options());
     let instance = Instance::serving(&proxy.between(database.options()));
     instance.prepare("printer");
     let (ticket, token) = instance.hold("printer/s", "{}");

@@ -2,8 +2,8 @@
 
 use small_resource_server::store::mysql::Options;
 
-use crate::database::Database;
 use crate::instance::{Instance, run, settled};
+use crate::support::Database;
 use crate::wait;
 
 const PRINTER: &str = "01HQZX3V5K8M2N4P6R7S9T0WXY";

@@ -12,8 +12,8 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use small_resource_server::store::mysql::{Options, Tls};
 use tempfile::TempDir;
 
-use crate::client::until;
-use crate::database::Database;
+use crate::support::Database;
+use crate::support::until;
 
 pub struct PrivateServer {
     folder: TempDir,

@@ -1,8 +1,8 @@
 //! What a database administrator may have set for all sessions.
 
-use crate::client::until;
 use crate::instance::{Instance, settled};
 use crate::private::PrivateServer;
+use crate::support::until;
 use crate::{turn, wait};
 
 /// Each cuts, stops, refuses or changes something in a session that leaves it as it is.

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::client::{Connection, until};
-use crate::database::Database;
 use crate::instance::{BOUND, Instance, LEASE, settled};
 use crate::private::PrivateServer;
-use crate::proxy::Proxy;
+use crate::support::Database;
+use crate::support::Proxy;
+use crate::support::{Connection, until};
 use crate::{turn, wait};
 
 /// Far more than taking over takes, on any machine.
@@ -248,7 +248,7 @@ fn an_instance_that_was_paused_in_mid_transaction_commits_nothing() {
         return;
     };
     let _turn = turn();
-    let proxy = wait(Proxy::start(&database));
+    let proxy = Proxy::to(&database.options());
     let active = Instance::serving(&proxy.between(database.options()));
     let standby = Instance::start(&database.options());
     standby.becomes_standby();

@@ -12,7 +12,7 @@ use small_resource_server::store::sqlite::SqliteStore;
 use small_resource_server::store::{Opened, Store, StoreError};
 use tempfile::TempDir;
 
-use crate::database::{DEADLINE, Database};
+use crate::support::{DEADLINE, Database};
 
 /// One store on data of its own.
 #[async_trait(?Send)]

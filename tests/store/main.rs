@@ -13,16 +13,14 @@
 //! | `sqlite` | what holds for the embedded store alone |
 
 mod bed;
-// Shared with the tests of that store alone, which use more of it.
-#[allow(dead_code)]
-#[path = "../mysql/database.rs"]
-mod database;
 mod equivalence;
 mod listing;
 mod rows;
 mod settling;
 mod sqlite;
 mod suite;
+#[path = "../support/mod.rs"]
+mod support;
 
 /// Runs the whole suite against one kind of store.
 macro_rules! conformance {

@@ -1,8 +1,10 @@
-//! A proxy that holds bytes back, as a network or a hung server does.
+//! What lies between a server and its database: it holds bytes back, cuts connections and takes its time,
+//! as a network or a hung server does.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use small_resource_server::store::mysql::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +12,19 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::database::{DEADLINE, Database};
+use super::{DEADLINE, runtime};
+
+/// What happens to every connection, old and new.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum State {
+    Up,
+    /// Bytes and ends of connections stay where they are; connections stay open.
+    Hung,
+    /// Connections are cut, and new ones too.
+    Down,
+    /// Each piece takes this long.
+    Slow(Duration),
+}
 
 /// Stands between a store and its server, and holds bytes back when told to. What is held is forwarded
 /// later, even when the client has given up: as a network may.
@@ -20,6 +34,7 @@ pub struct Proxy {
 }
 
 struct Control {
+    state: watch::Sender<State>,
     requests_held: watch::Sender<bool>,
     answers_held: watch::Sender<bool>,
     /// New connections are not held, whatever the switches say.
@@ -34,10 +49,14 @@ struct Control {
 }
 
 impl Proxy {
-    pub async fn start(database: &Database) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// Before the server of these options; it runs until the test binary ends.
+    pub fn to(options: &Options) -> Proxy {
+        let local = (Ipv4Addr::LOCALHOST, 0);
+        let listener = std::net::TcpListener::bind(local).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let control = Arc::new(Control {
+            state: watch::Sender::new(State::Up),
             requests_held: watch::Sender::new(false),
             answers_held: watch::Sender::new(false),
             new_ones_pass: AtomicBool::new(false),
@@ -45,21 +64,8 @@ impl Proxy {
             held: watch::Sender::new(0),
             unheard: watch::Sender::new(0),
         });
-        let options = database.options();
-        let upstream = (options.host, options.port);
-        let shared = control.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(&upstream).await else {
-                    continue;
-                };
-                let passes = shared.new_ones_pass.load(Ordering::SeqCst);
-                let (client_in, client_out) = client.into_split();
-                let (server_in, server_out) = server.into_split();
-                tokio::spawn(requests(shared.clone(), passes, client_in, server_out));
-                tokio::spawn(answers(shared.clone(), passes, server_in, client_out));
-            }
-        });
+        let upstream = (options.host.clone(), options.port);
+        runtime().spawn(accept(listener, upstream, control.clone()));
         Proxy { address, control }
     }
 
@@ -70,6 +76,10 @@ impl Proxy {
             port: self.address.port(),
             ..options
         }
+    }
+
+    pub fn set(&self, state: State) {
+        self.control.state.send_replace(state);
     }
 
     pub fn hold_requests(&self, hold: bool) {
@@ -101,6 +111,7 @@ impl Proxy {
     }
 }
 
+/// With a time-out that runs in whichever runtime the test has.
 async fn until(mut count: watch::Receiver<usize>) {
     let reached = count.wait_for(|bytes| *bytes > 0);
     let waited = tokio::time::timeout(DEADLINE, reached).await;
@@ -112,14 +123,58 @@ async fn released(held: &watch::Sender<bool>) {
     let _sender_lives = held.wait_for(|held| !held).await;
 }
 
+async fn accept(listener: std::net::TcpListener, upstream: (String, u16), control: Arc<Control>) {
+    let listener = TcpListener::from_std(listener).unwrap();
+    while let Ok((client, _)) = listener.accept().await {
+        if *control.state.borrow() == State::Down {
+            continue;
+        }
+        let Ok(server) = TcpStream::connect(&upstream).await else {
+            continue;
+        };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        tokio::spawn(connection(control.clone(), client, server));
+    }
+}
+
+async fn connection(control: Arc<Control>, client: TcpStream, server: TcpStream) {
+    let passes = control.new_ones_pass.load(Ordering::SeqCst);
+    let mut state = control.state.subscribe();
+    let (client_in, client_out) = client.into_split();
+    let (server_in, server_out) = server.into_split();
+    let carried = async {
+        tokio::join!(
+            requests(&control, passes, client_in, server_out),
+            answers(&control, passes, server_in, client_out),
+        )
+    };
+    tokio::select! {
+        _ = carried => {}
+        _ = state.wait_for(|state| *state == State::Down) => {}
+    }
+}
+
+impl Control {
+    /// As long as the state of the network keeps a piece, or the end of a connection, on its way.
+    async fn travel(&self) {
+        let mut state = self.state.subscribe();
+        let moves = state.wait_for(|state| *state != State::Hung).await;
+        let moves = moves.map_or(State::Up, |state| *state);
+        if let State::Slow(delay) = moves {
+            tokio::time::sleep(delay).await;
+        }
+    }
+}
+
 async fn requests(
-    control: Arc<Control>,
+    control: &Control,
     passes: bool,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        control.travel().await;
         if *control.requests_held.borrow() && !passes {
             let spend = |left: usize| left.checked_sub(count);
             let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
@@ -134,16 +189,13 @@ async fn requests(
             return;
         }
     }
+    control.travel().await;
 }
 
-async fn answers(
-    control: Arc<Control>,
-    passes: bool,
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-) {
+async fn answers(control: &Control, passes: bool, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        control.travel().await;
         if *control.answers_held.borrow() && !passes {
             control.unheard.send_modify(|bytes| *bytes += count);
             released(&control.answers_held).await;
@@ -152,5 +204,6 @@ async fn answers(
             control.unheard.send_modify(|bytes| *bytes += count);
         }
     }
+    control.travel().await;
     control.unheard.send_modify(|bytes| *bytes += 1);
 }

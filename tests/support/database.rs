@@ -1,13 +1,10 @@
-//! A real server for the tests, and a database for each.
+//! A real database server for the tests, and a database for each.
 
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
 use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
-
-/// Long enough for any machine; only what never comes is waited for so long.
-pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A database of its own on the server that `TEST_MYSQL_URL` leads to; dropped with this.
 pub struct Database {
@@ -20,7 +17,7 @@ impl Database {
     pub fn is_skipped() -> bool {
         let skipped = std::env::var_os("TEST_MYSQL_SKIP").is_some();
         if skipped {
-            eprintln!("skipped: TEST_MYSQL_SKIP is set");
+            super::skip("TEST_MYSQL_SKIP is set");
         }
         skipped
     }
