@@ -16,9 +16,7 @@ build: ## the release binary, in target/release
 	$(CARGO) build --release --locked
 
 test: ## all tests, with a real MariaDB, nginx and HAProxy that are found or installed and started for them
-	scripts/with-proxies scripts/with-mariadb $(CARGO) test --locked --all-features --no-fail-fast
-	scripts/check-manifests
-	scripts/schemathesis
+	CARGO="$(CARGO)" scripts/test
 
 check: ## format, lints, licences: what CI asks for before the tests
 	$(CARGO) fmt --check
