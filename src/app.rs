@@ -19,7 +19,9 @@ use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::server::{self, HttpLimits};
 use crate::http::tls::{self, Certificate};
 use crate::persistence::actor::Persistence;
+use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{Attach, Finish};
+use crate::persistence::queue::CommitQueue;
 use crate::registry::actor::Registry;
 use crate::registry::client::Router;
 use crate::reload::{Load, Reloader};
@@ -69,11 +71,13 @@ pub fn start_actors(
     finding: &ArbiterHandle,
 ) -> Started {
     let (told, first_open) = oneshot::channel();
-    let writer = Persistence::new(shell.clone(), told);
+    let commits = Arc::new(CommitQueue::default());
+    let writer = Persistence::new(shell.clone(), commits.clone(), told);
     let persistence = Persistence::start_in_arbiter(writing, |_| writer);
-    let registry = Registry::new(shell.clone(), persistence.clone());
+    let handle = PersistenceHandle::new(persistence.clone(), commits);
+    let registry = Registry::new(shell.clone(), persistence.clone().recipient(), handle);
     let registry = Registry::start_in_arbiter(finding, |_| registry);
-    persistence.do_send(Attach(registry.clone()));
+    persistence.do_send(Attach(registry.clone().recipient()));
     Started {
         persistence,
         registry,

@@ -1,11 +1,11 @@
 //! The only writer: takes what was handed in while a commit was under way and stores it as one transaction
 //! (group commit), and opens the store again when it was lost.
 //!
-//! Nothing is answered before [`Committed`] is sent. When the outcome of a commit is not known, no actor's
+//! Nothing is answered before [`CommitResult::Committed`] is sent. When the outcome of a commit is not known, no actor's
 //! memory can be trusted: the incarnation grows, every actor answers what it has open with 503 and
 //! retires, and new ones read from the store once it is open again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::lock::ResourceName;
-use crate::persistence::batch::Waiting;
-use crate::persistence::messages::{Attach, CommitsWait, Finish, GivenUp, Left};
-use crate::registry::actor::Registry;
-use crate::resource::actor::ResourceActor;
+use crate::persistence::messages::{
+    ActorStopped, Attach, CommitTimedOut, CommitsWait, DiscardAll, Finish,
+};
+use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
 use crate::store::{StoreError, StoredResource};
@@ -39,19 +39,17 @@ pub(super) type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
 
 pub struct Persistence {
     pub(super) shell: Arc<Shell>,
-    pub(super) registry: Option<Addr<Registry>>,
+    pub(super) registry: Option<Recipient<DiscardAll>>,
     pub(super) phase: Phase,
     /// In which it serves. Another one is in force when the registry has given up a commit that hangs.
     pub(super) incarnation: u64,
     /// Told once how the first attempt to open the store went.
     pub(super) first_open: Option<FirstOpen>,
-    pub(super) waiting: Waiting,
+    pub(super) commits: Arc<CommitQueue>,
     /// Names in the transaction that is under way, with their places in it.
     pub(super) in_flight: HashMap<ResourceName, usize>,
     /// Loads of names that have a commit waiting or in flight.
     pub(super) deferred: Vec<(ResourceName, LoadAnswer)>,
-    /// Actors whose commit was refused: what they still send is built on state that is not stored.
-    pub(super) abandoned: HashSet<Addr<ResourceActor>>,
     pub(super) beating: bool,
     pub(super) settling: bool,
     /// Counts attempts to open the store.
@@ -61,17 +59,16 @@ pub struct Persistence {
 }
 
 impl Persistence {
-    pub fn new(shell: Arc<Shell>, first_open: FirstOpen) -> Persistence {
+    pub fn new(shell: Arc<Shell>, commits: Arc<CommitQueue>, first_open: FirstOpen) -> Persistence {
         Persistence {
             shell,
             registry: None,
             phase: Phase::Opening,
             incarnation: 0,
             first_open: Some(first_open),
-            waiting: Waiting::default(),
+            commits,
             in_flight: HashMap::new(),
             deferred: Vec::new(),
-            abandoned: HashSet::new(),
             beating: false,
             settling: false,
             attempt: 0,
@@ -120,27 +117,25 @@ impl Handler<CommitsWait> for Persistence {
     type Result = ();
 
     fn handle(&mut self, _: CommitsWait, ctx: &mut Self::Context) {
-        self.look(ctx);
+        self.work(ctx);
     }
 }
 
-impl Handler<GivenUp> for Persistence {
+impl Handler<CommitTimedOut> for Persistence {
     type Result = ();
 
-    fn handle(&mut self, _: GivenUp, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: CommitTimedOut, ctx: &mut Self::Context) {
         if self.incarnation != self.shell.incarnation() {
             self.lose_store(&late(self.store_timeout()), ctx);
         }
     }
 }
 
-impl Handler<Left> for Persistence {
+impl Handler<ActorStopped> for Persistence {
     type Result = ();
 
-    fn handle(&mut self, msg: Left, ctx: &mut Self::Context) {
-        // What it handed in before it knew must not be taken for a successor's.
-        self.look(ctx);
-        self.abandoned.remove(&msg.0);
+    fn handle(&mut self, msg: ActorStopped, _: &mut Self::Context) {
+        self.commits.forget(&msg.0);
     }
 }
 
@@ -150,7 +145,7 @@ impl Handler<Finish> for Persistence {
     fn handle(&mut self, _: Finish, ctx: &mut Self::Context) -> Self::Result {
         let (tx, rx) = oneshot::channel();
         self.drained.push(tx);
-        self.look(ctx);
+        self.work(ctx);
         self.notify_drained();
         let drained = async move {
             let _ = rx.await;
@@ -159,6 +154,7 @@ impl Handler<Finish> for Persistence {
         // next look of a stand-by.
         let finish = drained.into_actor(self).then(|(), actor, _| {
             actor.phase = Phase::Finished;
+            actor.commits.finish();
             actor.shell.gate.close(Closed::Stopping);
             let store = actor.shell.store.clone();
             async move { store.close().await }.into_actor(actor)

@@ -5,65 +5,28 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use crate::persistence::actor::{Persistence, Phase, within};
-use crate::persistence::batch::{Batch, Member};
-use crate::persistence::messages::{Abandon, Committed};
-use crate::resource::actor::ResourceActor;
-use crate::resource::messages::Reply;
-use crate::shared::gate::Closed;
+use crate::persistence::messages::{CommitResult, DiscardReason};
+use crate::persistence::queue::{Batch, Member};
 use crate::store::{Snapshot, Store, StoreError};
 
 /// How a batch went: each member stored or refused, or everything in doubt.
 type BatchResult = Result<Vec<Result<(), StoreError>>, StoreError>;
 
 impl Persistence {
-    /// Takes in what was handed in and stores it, until a commit is under way or there is nothing to do.
+    /// Stores what was handed in, unless a commit is under way or the store is not to be trusted.
     pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
-        loop {
-            self.take_in();
-            self.flush(ctx);
-            if !self.in_flight.is_empty() || self.shell.commits.rest() {
-                return;
-            }
-        }
-    }
-
-    /// Knows of everything that was handed in by now.
-    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
-        if self.in_flight.is_empty() {
-            self.work(ctx);
-        } else {
-            self.take_in();
-        }
-    }
-
-    fn take_in(&mut self) {
-        for commit in self.shell.commits.take() {
-            // One of an earlier incarnation, or of an abandoned actor, rests on state that is not stored; its
-            // actor has been told, or is about to be.
-            let stale = commit.incarnation != self.shell.incarnation();
-            if self.phase == Phase::Finished && !stale {
-                let reply = Reply::Closed(Closed::Stopping);
-                commit.actor.do_send(Abandon { reply });
-            } else if !stale
-                && self.phase == Phase::Serving
-                && !self.abandoned.contains(&commit.actor)
-            {
-                let (actor, seq) = (commit.actor, commit.seq);
-                self.waiting.add(Member { actor, seq }, commit.snapshot);
-            }
+        // Another incarnation: the registry gave up a commit that hangs, and has yet to be heard.
+        let serves = self.phase == Phase::Serving && self.incarnation == self.shell.incarnation();
+        if serves
+            && self.in_flight.is_empty()
+            && let Some(batch) = self.commits.take()
+        {
+            self.commit(batch, ctx);
         }
         self.count();
     }
 
-    fn flush(&mut self, ctx: &mut Context<Self>) {
-        let given_up = self.incarnation != self.shell.incarnation();
-        let serves = self.phase == Phase::Serving && !given_up;
-        if !serves || !self.in_flight.is_empty() {
-            return;
-        }
-        let Some(batch) = self.waiting.take() else {
-            return;
-        };
+    fn commit(&mut self, batch: Batch, ctx: &mut Context<Self>) {
         let rows = batch.rows();
         let Batch {
             members,
@@ -76,14 +39,12 @@ impl Persistence {
         let limit = self.store_timeout();
         let incarnation = self.shell.incarnation();
         self.shell.metrics.store.batch(snapshots.len(), rows);
-        self.count();
         let sent = Instant::now();
         async move { store_batch(store.as_ref(), &snapshots, limit).await }
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 actor.in_flight.clear();
                 actor.shell.metrics.store.committed(sent.elapsed());
-                actor.count();
                 if actor.shell.incarnation() == incarnation {
                     actor.stored(members, result, ctx);
                 }
@@ -127,7 +88,7 @@ impl Persistence {
 
     pub(super) fn count(&self) {
         let metrics = &self.shell.metrics.store;
-        metrics.queue.set(self.waiting.len() as i64);
+        metrics.queue.set(self.commits.len() as i64);
         metrics.in_flight.set(self.in_flight.len() as i64);
     }
 
@@ -143,26 +104,23 @@ impl Persistence {
         };
         for (Member { actor, seq }, verdict) in members.into_iter().zip(verdicts) {
             match verdict {
-                Ok(()) => actor.do_send(Committed { seq }),
-                Err(error) => self.abandon(actor, &error),
+                Ok(()) => actor.do_send(CommitResult::Committed { seq }),
+                Err(error) => self.discard(&actor, &error),
             }
         }
     }
 
     /// One actor's change was refused: it starts over from what is stored.
-    fn abandon(&mut self, actor: Addr<ResourceActor>, error: &StoreError) {
+    fn discard(&mut self, actor: &Recipient<CommitResult>, error: &StoreError) {
         log::error!("{error}");
         self.shell.metrics.store.failed(error);
-        self.waiting.forget(&actor);
+        self.commits.discard(actor);
         self.shell.restart_leases();
-        actor.do_send(Abandon {
-            reply: Reply::Refused,
-        });
-        self.abandoned.insert(actor);
+        actor.do_send(CommitResult::Discard(DiscardReason::StoreRefused));
     }
 
     pub(super) fn notify_drained(&mut self) {
-        if self.waiting.is_empty() && self.in_flight.is_empty() {
+        if self.commits.is_empty() && self.in_flight.is_empty() {
             for drained in self.drained.drain(..) {
                 let _ = drained.send(());
             }

@@ -1,11 +1,9 @@
 //! What the persistence actor is asked, and what it tells.
 
-use actix::{Addr, Message};
+use actix::{Message, Recipient};
 
 use crate::lock::{ResourceName, Selector};
-use crate::registry::actor::Registry;
-use crate::resource::actor::ResourceActor;
-use crate::resource::messages::Reply;
+use crate::shared::gate::Closed;
 use crate::store::{ListQuery, ListedResource, ResourceId, StoreError, StoredData, StoredResource};
 
 /// To the persistence actor: read a resource.
@@ -15,26 +13,29 @@ pub struct Load {
     pub name: ResourceName,
 }
 
-/// Everything up to this commit of the actor's is durable.
-#[derive(Message)]
+/// To an actor, about what it handed in.
+#[derive(Message, Clone, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
-pub struct Committed {
-    pub seq: u64,
+pub enum CommitResult {
+    /// Everything up to this commit of the actor's is durable.
+    Committed { seq: u64 },
+    /// Nothing that is in the actor's memory counts any more: answer what is open, and retire.
+    Discard(DiscardReason),
 }
 
-/// The store is in doubt, or refused a commit of this actor's: answer what is open and retire.
-#[derive(Message, Clone)]
-#[rtype(result = "()")]
-pub struct Abandon {
-    pub reply: Reply,
+/// What the open requests of a discarded actor are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiscardReason {
+    /// The store would not take a commit of this actor's, for what it contains.
+    StoreRefused,
+    /// The store is in doubt, or another's, or given back.
+    Closed(Closed),
 }
 
-/// To the registry: every actor is to answer what it has open with this, and retire.
+/// To the registry: discard every actor.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct AbandonAll {
-    pub reply: Reply,
-}
+pub struct DiscardAll(pub DiscardReason);
 
 /// To the persistence actor: there are commits again.
 #[derive(Message)]
@@ -44,17 +45,17 @@ pub struct CommitsWait;
 /// The registry, which is started after the persistence actor.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Attach(pub Addr<Registry>);
+pub struct Attach(pub Recipient<DiscardAll>);
 
 /// The registry gave up a call that blocked the store for longer than `STORE_TIMEOUT_SECONDS`.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct GivenUp;
+pub struct CommitTimedOut;
 
-/// An abandoned actor has read that it is; nothing more comes from it.
+/// A discarded actor has read that it is; nothing more comes from it.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Left(pub Addr<ResourceActor>);
+pub struct ActorStopped(pub Recipient<CommitResult>);
 
 /// Store what waits, give the store back, and be done.
 #[derive(Message)]

@@ -4,16 +4,16 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `messages` | what it is asked, and what it tells |
-//! | `queue` | what waits for it |
-//! | `batch` | what waits, one transaction after another |
+//! | `queue` | commits merged per name into batches, one transaction after another |
+//! | `handle` | how a resource actor reaches it |
 //! | `actor` | what it has in hand, how it ends |
 //! | `commit` | what waits becomes one transaction; settling beside it |
 //! | `opening` | the store is opened, watched, lost and opened again |
 //! | `reads` | loads, documents and listings |
 
 pub mod actor;
-mod batch;
 mod commit;
+pub mod handle;
 pub mod messages;
 mod opening;
 pub mod queue;

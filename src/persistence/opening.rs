@@ -5,8 +5,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use crate::persistence::actor::{Persistence, Phase, within};
-use crate::persistence::messages::AbandonAll;
-use crate::resource::messages::Reply;
+use crate::persistence::messages::{DiscardAll, DiscardReason};
 use crate::shared::gate::{Closed, boottime_ms};
 use crate::store::{Opened, StoreError};
 
@@ -101,6 +100,7 @@ impl Persistence {
         self.shell.next_incarnation();
         self.incarnation = self.shell.incarnation();
         self.phase = Phase::Serving;
+        self.commits.open(self.incarnation);
         if let Some(times) = self.shell.store.heartbeat_ms() {
             self.shell.gate.valid_until(sent + times.valid_ms);
             if !self.beating {
@@ -129,16 +129,13 @@ impl Persistence {
         self.shell.metrics.store.failed(error);
         self.shell.gate.close(why.clone());
         self.shell.next_incarnation();
-        self.waiting.clear();
-        self.abandoned.clear();
+        self.commits.close();
         self.count();
         for (_, load) in self.deferred.drain(..) {
             let _ = load.send(Err(error.clone()));
         }
         if let Some(registry) = &self.registry {
-            registry.do_send(AbandonAll {
-                reply: Reply::Closed(why),
-            });
+            registry.do_send(DiscardAll(DiscardReason::Closed(why)));
         }
         self.notify_drained();
         self.open_store(ctx);

@@ -1,95 +1,369 @@
-//! The commits that wait for the persistence actor.
+//! Commits on their way into transactions: merged per name into batches, one transaction after another.
 //!
-//! Not messages of their own: each would wake its thread, under load many times in the course of one
-//! transaction, only to be put aside. So they wait here, and the actor is woken by [`CommitsWait`] only when it
-//! has nothing under way; otherwise it looks here when that is done.
+//! Resource actors put them here themselves. As messages each would wake the persistence actor's thread, under
+//! load many times in the course of one transaction, only to be put aside. So the actor is woken by
+//! [`CommitsWait`] only when it has nothing under way; otherwise it looks here when that is done.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use actix::Addr;
+use actix::Recipient;
 
-use crate::resource::actor::ResourceActor;
+use crate::lock::ResourceName;
+use crate::persistence::messages::CommitResult;
 use crate::store::Snapshot;
 
-/// Store this; answered with [`Committed`](super::messages::Committed) or
-/// [`Abandon`](super::messages::Abandon).
+/// A transaction stays below this many rows, so that nobody waits long for another's.
+const ROWS_MAX: usize = 4096;
+/// And below this many bytes of data, unless a single snapshot is larger.
+const BYTES_MAX: usize = 8 << 20;
+
+/// Store this; `actor` is sent a [`CommitResult`].
 pub struct Commit {
-    pub actor: Addr<ResourceActor>,
+    pub actor: Recipient<CommitResult>,
     pub incarnation: u64,
     pub seq: u64,
     pub snapshot: Snapshot,
 }
 
-/// Commits in the order in which they were handed in. No more than there are requests and deadlines.
+/// Who is told that a snapshot is stored, and up to which of its commits.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub actor: Recipient<CommitResult>,
+    pub seq: u64,
+}
+
+/// What one transaction stores: each name once, with everything that changed of it.
 #[derive(Default)]
-pub struct CommitQueue(Mutex<Queue>);
+pub(super) struct Batch {
+    /// As many as there are snapshots, in their order.
+    pub members: Vec<Member>,
+    pub snapshots: Vec<Snapshot>,
+    /// Where the snapshot of a name is.
+    pub places: HashMap<ResourceName, usize>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    fn sized_for(names: usize) -> Batch {
+        Batch {
+            members: Vec::with_capacity(names),
+            snapshots: Vec::with_capacity(names),
+            places: HashMap::with_capacity(names),
+            ..Batch::default()
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn has_room_for(&self, snapshot: &Snapshot) -> bool {
+        self.rows + snapshot.rows() <= ROWS_MAX && self.bytes + snapshot.bytes() <= BYTES_MAX
+    }
+
+    /// A later snapshot of a name is merged into the one that is there.
+    fn add(&mut self, member: Member, snapshot: Snapshot) {
+        let Some(&place) = self.places.get(&snapshot.name) else {
+            return self.push(member, snapshot);
+        };
+        let there = &mut self.snapshots[place];
+        self.rows -= there.rows();
+        self.bytes -= there.bytes();
+        there.merge(snapshot);
+        self.rows += there.rows();
+        self.bytes += there.bytes();
+        self.members[place].seq = member.seq;
+    }
+
+    fn push(&mut self, member: Member, snapshot: Snapshot) {
+        self.rows += snapshot.rows();
+        self.bytes += snapshot.bytes();
+        self.places
+            .insert(snapshot.name.clone(), self.members.len());
+        self.members.push(member);
+        self.snapshots.push(snapshot);
+    }
+}
+
+/// What becomes of a commit that is handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// The persistence actor rests and has to be sent [`CommitsWait`].
+    Wake,
+    /// It is stored in its turn, or its actor is told, or about to be told, that it is not.
+    Taken,
+    /// The store was given back: nothing is stored any more.
+    Finished,
+}
+
+/// Whose commits are taken.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Intake {
+    /// Nobody's: the store is not open.
+    #[default]
+    Closed,
+    /// Those of actors of this incarnation. Earlier ones rest on state that is not stored.
+    Open {
+        incarnation: u64,
+    },
+    Finished,
+}
+
+/// The one queue before the store. No more in it than there are requests and deadlines.
+#[derive(Default)]
+pub struct CommitQueue(Mutex<PendingCommits>);
 
 #[derive(Default)]
-struct Queue {
-    commits: Vec<Commit>,
+struct PendingCommits {
+    intake: Intake,
+    /// The next transaction's, and those after it when there is too much for one.
+    batches: VecDeque<Batch>,
+    /// Actors whose commit was refused: what they still send is built on state that is not stored.
+    discarded: HashSet<Recipient<CommitResult>>,
     /// The persistence actor looks here before it rests.
     awake: bool,
+    /// Names in the last batch that was taken.
+    usual: usize,
+}
+
+impl PendingCommits {
+    fn add(&mut self, member: Member, snapshot: Snapshot) {
+        match self.batches.back_mut() {
+            Some(last) if last.has_room_for(&snapshot) => last.add(member, snapshot),
+            _ => {
+                let mut batch = Batch::sized_for(self.usual);
+                batch.push(member, snapshot);
+                self.batches.push_back(batch);
+            }
+        }
+    }
 }
 
 impl CommitQueue {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn pending(&self) -> MutexGuard<'_, PendingCommits> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `true`: the persistence actor rests and has to be sent [`CommitsWait`].
     #[must_use]
-    pub fn push(&self, commit: Commit) -> bool {
-        let mut queue = self.queue();
-        queue.commits.push(commit);
-        !std::mem::replace(&mut queue.awake, true)
+    pub fn push(&self, commit: Commit) -> Accepted {
+        let mut pending = self.pending();
+        let current = Intake::Open {
+            incarnation: commit.incarnation,
+        };
+        if pending.intake == Intake::Finished {
+            return Accepted::Finished;
+        }
+        if pending.intake != current || pending.discarded.contains(&commit.actor) {
+            return Accepted::Taken;
+        }
+        let (actor, seq) = (commit.actor, commit.seq);
+        pending.add(Member { actor, seq }, commit.snapshot);
+        match std::mem::replace(&mut pending.awake, true) {
+            true => Accepted::Taken,
+            false => Accepted::Wake,
+        }
     }
 
-    /// For the persistence actor alone: everything that waits. It is awake from here on.
-    pub fn take(&self) -> Vec<Commit> {
-        let mut queue = self.queue();
-        queue.awake = true;
-        let room = queue.commits.len();
-        std::mem::replace(&mut queue.commits, Vec::with_capacity(room))
+    /// From here on the commits of this incarnation are taken.
+    pub(super) fn open(&self, incarnation: u64) {
+        self.pending().intake = Intake::Open { incarnation };
     }
 
-    /// For the persistence actor alone: it rests from here on, unless something waits.
-    #[must_use]
-    pub fn rest(&self) -> bool {
-        let mut queue = self.queue();
-        queue.awake = !queue.commits.is_empty();
-        !queue.awake
+    /// The store is lost: what waits rests on state that may not be stored. Its actors have to be told.
+    pub(super) fn close(&self) {
+        let usual = self.pending().usual;
+        *self.pending() = PendingCommits {
+            usual,
+            ..PendingCommits::default()
+        };
+    }
+
+    /// The store is given back.
+    pub(super) fn finish(&self) {
+        self.pending().intake = Intake::Finished;
+    }
+
+    /// The next transaction's. `None`: nothing waits, and the persistence actor rests from here on.
+    pub(super) fn take(&self) -> Option<Batch> {
+        let mut pending = self.pending();
+        let batch = pending.batches.pop_front();
+        pending.awake = batch.is_some();
+        pending.usual = batch.as_ref().map_or(pending.usual, |b| b.members.len());
+        batch
+    }
+
+    /// Names that wait, once for each transaction they are in.
+    pub(super) fn len(&self) -> usize {
+        let pending = self.pending();
+        pending.batches.iter().map(|b| b.members.len()).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending().batches.is_empty()
+    }
+
+    pub(super) fn contains(&self, name: &ResourceName) -> bool {
+        let pending = self.pending();
+        let mut batches = pending.batches.iter();
+        batches.any(|batch| batch.places.contains_key(name))
+    }
+
+    /// A commit of this actor's was refused: drops what waits of it and what it still hands in, until
+    /// [`CommitQueue::forget`].
+    pub(super) fn discard(&self, actor: &Recipient<CommitResult>) {
+        let mut pending = self.pending();
+        for batch in std::mem::take(&mut pending.batches) {
+            let all = batch.members.into_iter().zip(batch.snapshots);
+            for (member, snapshot) in all.filter(|(member, _)| member.actor != *actor) {
+                pending.add(member, snapshot);
+            }
+        }
+        pending.discarded.insert(actor.clone());
+    }
+
+    /// This actor hands in nothing any more.
+    pub(super) fn forget(&self, actor: &Recipient<CommitResult>) {
+        self.pending().discarded.remove(actor);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use actix::{AsyncContext, Context};
+    use actix::{Actor, AsyncContext, Context, Handler};
+    use bytes::Bytes;
 
     use super::*;
-    use crate::lock::ResourceName;
+    use crate::lock::Selector;
     use crate::store::ResourceId;
+    use crate::store::snapshot::DataRow;
 
-    fn commit(seq: u64) -> Commit {
-        let name = ResourceName::parse("a").unwrap();
+    struct Committer;
+
+    impl Actor for Committer {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<CommitResult> for Committer {
+        type Result = ();
+
+        fn handle(&mut self, _: CommitResult, _: &mut Self::Context) {}
+    }
+
+    fn actor() -> Recipient<CommitResult> {
+        Context::<Committer>::new().address().recipient()
+    }
+
+    fn open_queue() -> CommitQueue {
+        let queue = CommitQueue::default();
+        queue.open(1);
+        queue
+    }
+
+    /// Writes one document of this resource.
+    fn writes(
+        actor: &Recipient<CommitResult>,
+        seq: u64,
+        name: &str,
+        selector: &str,
+        bytes: usize,
+    ) -> Commit {
+        let name = ResourceName::parse(name).unwrap();
+        let mut snapshot = Snapshot::empty(name, ResourceId::new("1"));
+        let row = DataRow {
+            id: "d".into(),
+            json: Bytes::from(vec![b'1'; bytes]),
+        };
+        snapshot.document(Selector::parse(selector).unwrap(), Some(row));
         Commit {
-            actor: Context::<ResourceActor>::new().address(),
+            actor: actor.clone(),
             incarnation: 1,
             seq,
-            snapshot: Snapshot::empty(name, ResourceId::new("1")),
+            snapshot,
         }
     }
 
+    fn seqs(batch: &Batch) -> Vec<u64> {
+        batch.members.iter().map(|member| member.seq).collect()
+    }
+
     #[test]
-    fn whoever_rests_is_woken_once_and_misses_nothing() {
-        let queue = CommitQueue::default();
-        assert!(queue.push(commit(1)), "it rests at first");
-        assert!(!queue.push(commit(2)), "it is on its way");
-        let taken = queue.take();
-        assert_eq!(taken.iter().map(|c| c.seq).collect::<Vec<_>>(), [1, 2]);
-        assert!(!queue.push(commit(3)), "it looks again before it rests");
-        assert!(!queue.rest());
-        assert_eq!(queue.take().len(), 1);
-        assert!(queue.rest());
-        assert!(queue.push(commit(4)));
+    fn a_resting_actor_is_woken_once_and_misses_no_commit() {
+        let (queue, a) = (open_queue(), actor());
+        let push = |seq: u64| queue.push(writes(&a, seq, &seq.to_string(), "x", 1));
+        assert_eq!(push(1), Accepted::Wake);
+        assert_eq!(push(2), Accepted::Taken);
+        assert_eq!(seqs(&queue.take().unwrap()), [1, 2]);
+        assert_eq!(push(3), Accepted::Taken, "it looks again before it rests");
+        assert_eq!(seqs(&queue.take().unwrap()), [3]);
+        assert!(queue.take().is_none());
+        assert_eq!(push(4), Accepted::Wake);
+    }
+
+    #[test]
+    fn commits_of_another_incarnation_and_of_a_closed_store_are_dropped() {
+        let (queue, a) = (CommitQueue::default(), actor());
+        assert_eq!(queue.push(writes(&a, 1, "a", "x", 1)), Accepted::Taken);
+        queue.open(2);
+        assert_eq!(queue.push(writes(&a, 1, "a", "x", 1)), Accepted::Taken);
+        assert!(queue.is_empty());
+        queue.open(1);
+        assert_eq!(queue.push(writes(&a, 1, "a", "x", 1)), Accepted::Wake);
+        queue.close();
+        assert!(queue.is_empty());
+        queue.finish();
+        assert_eq!(queue.push(writes(&a, 1, "a", "x", 1)), Accepted::Finished);
+    }
+
+    #[test]
+    fn a_name_is_in_a_transaction_once_and_told_of_its_last_commit() {
+        let (queue, a, b) = (open_queue(), actor(), actor());
+        let _ = queue.push(writes(&a, 1, "a", "x", 1));
+        let _ = queue.push(writes(&b, 1, "b", "x", 1));
+        let _ = queue.push(writes(&a, 2, "a", "y", 1));
+        assert_eq!(queue.len(), 2);
+        assert!(queue.contains(&ResourceName::parse("a").unwrap()));
+        let batch = queue.take().unwrap();
+        assert_eq!(seqs(&batch), [2, 1]);
+        assert!(batch.members[0].actor == a && batch.members[1].actor == b);
+        assert_eq!(batch.snapshots[0].data.len(), 2);
+        assert_eq!((batch.rows(), batch.bytes), (3, 3));
+        assert!(queue.is_empty() && queue.take().is_none());
+    }
+
+    #[test]
+    fn what_is_too_much_for_a_transaction_waits_for_the_next_one_in_order() {
+        let (queue, a) = (open_queue(), actor());
+        for seq in 0..=ROWS_MAX as u64 {
+            let _ = queue.push(writes(&a, seq, &seq.to_string(), "x", 1));
+        }
+        assert_eq!(queue.len(), ROWS_MAX + 1);
+        // Its first change waits with those that came before; this one must not overtake anything.
+        let _ = queue.push(writes(&a, 9_999, "0", "y", 1));
+        assert_eq!(queue.take().unwrap().members.len(), ROWS_MAX);
+        assert_eq!(seqs(&queue.take().unwrap()), [ROWS_MAX as u64, 9_999]);
+
+        for (name, bytes) in [("a", BYTES_MAX + 1), ("b", BYTES_MAX), ("c", 1)] {
+            let _ = queue.push(writes(&a, 1, name, "x", bytes));
+        }
+        let sizes = std::iter::from_fn(|| queue.take()).map(|batch| batch.members.len());
+        assert_eq!(sizes.collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn what_a_refused_actor_handed_in_is_dropped_and_the_rest_is_not() {
+        let (queue, a, b) = (open_queue(), actor(), actor());
+        let _ = queue.push(writes(&a, 1, "a", "x", 1));
+        let _ = queue.push(writes(&b, 4, "b", "x", 1));
+        queue.discard(&a);
+        let _ = queue.push(writes(&a, 2, "a", "y", 1));
+        assert!(!queue.contains(&ResourceName::parse("a").unwrap()));
+        let batch = queue.take().unwrap();
+        assert_eq!(seqs(&batch), [4]);
+        assert_eq!((batch.rows(), batch.bytes), (1, 1));
+        queue.forget(&a);
+        let _ = queue.push(writes(&a, 3, "a", "x", 1));
+        assert_eq!(seqs(&queue.take().unwrap()), [3]);
     }
 }

@@ -12,7 +12,7 @@ use crate::store::{ListedResource, StoreError, StoredData, StoredResource};
 
 impl Persistence {
     fn is_busy(&self, name: &ResourceName) -> bool {
-        self.in_flight.contains_key(name) || self.waiting.contains(name)
+        self.in_flight.contains_key(name) || self.commits.contains(name)
     }
 
     pub(super) fn run_deferred(&mut self, ctx: &mut Context<Self>) {
@@ -74,7 +74,6 @@ impl Handler<Load> for Persistence {
     fn handle(&mut self, msg: Load, ctx: &mut Self::Context) -> Self::Result {
         let (tx, rx) = oneshot::channel();
         // An actor that died may have left a commit.
-        self.look(ctx);
         if self.is_busy(&msg.name) {
             self.deferred.push((msg.name, tx));
         } else {

@@ -10,16 +10,14 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use crate::lock::{Millis, ResourceName};
-use crate::persistence::actor::Persistence;
-use crate::persistence::messages::GivenUp;
-use crate::persistence::messages::{Abandon, AbandonAll};
+use crate::persistence::handle::PersistenceHandle;
+use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll, DiscardReason};
 use crate::registry::dormant::Sleepers;
-use crate::registry::listing::survey;
-use crate::registry::messages::Survey;
 use crate::registry::messages::{Find, Locate, Whereabouts};
+use crate::registry::survey::{Survey, survey};
 use crate::resource::actor::{Origin, ResourceActor};
 use crate::resource::dormant::Sleeper;
-use crate::resource::messages::{EndWaits, Reply, Retired, Vanished, VanishedLate};
+use crate::resource::messages::{EndWaits, RegistryLink, Retired, Vanished, VanishedLate};
 use crate::resource::status::Board;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
@@ -38,7 +36,8 @@ const RETRY_PAUSE_MS: Millis = 1_000;
 /// One address per live name. Strong: the others hold theirs only for a moment.
 pub struct Registry {
     shell: Arc<Shell>,
-    persistence: Addr<Persistence>,
+    timed_out: Recipient<CommitTimedOut>,
+    persistence: PersistenceHandle,
     live: HashMap<ResourceName, Entry>,
     asleep: Sleepers,
     generation: u64,
@@ -56,9 +55,14 @@ struct Entry {
 }
 
 impl Registry {
-    pub fn new(shell: Arc<Shell>, persistence: Addr<Persistence>) -> Registry {
+    pub fn new(
+        shell: Arc<Shell>,
+        timed_out: Recipient<CommitTimedOut>,
+        persistence: PersistenceHandle,
+    ) -> Registry {
         Registry {
             shell,
+            timed_out,
             persistence,
             live: HashMap::new(),
             asleep: Sleepers::default(),
@@ -92,7 +96,11 @@ impl Registry {
             active,
         };
         let persistence = self.persistence.clone();
-        let actor = ResourceActor::new(origin, self.shell.clone(), registry, persistence);
+        let link = RegistryLink {
+            retired: registry.clone().recipient(),
+            vanished: registry.recipient(),
+        };
+        let actor = ResourceActor::new(origin, self.shell.clone(), link, persistence);
         // On the thread that asks: most resources are used over few connections, and a message within a
         // thread costs a fraction of one between threads.
         let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
@@ -189,14 +197,13 @@ impl Registry {
         log::error!("the store hangs: no answer within {} ms", limit.as_millis());
         gate.close(Closed::StoreAway);
         self.shell.next_incarnation();
-        self.abandon_all(&Reply::Closed(Closed::StoreAway));
-        self.persistence.do_send(GivenUp);
+        self.discard_all(&DiscardReason::Closed(Closed::StoreAway));
+        self.timed_out.do_send(CommitTimedOut);
     }
 
-    fn abandon_all(&mut self, reply: &Reply) {
+    fn discard_all(&mut self, reason: &DiscardReason) {
         for (_, entry) in self.live.drain() {
-            let reply = reply.clone();
-            entry.addr.do_send(Abandon { reply });
+            entry.addr.do_send(CommitResult::Discard(reason.clone()));
         }
         // What they remember is of an incarnation that is over: their leases get their full TTL again.
         self.asleep.clear();
@@ -232,9 +239,8 @@ impl Handler<Find> for Registry {
             }
             if entry.addr.connected() {
                 // Its memory is of an earlier incarnation: whoever still waits there is told so.
-                entry.addr.do_send(Abandon {
-                    reply: Reply::Closed(Closed::StoreAway),
-                });
+                let reason = DiscardReason::Closed(Closed::StoreAway);
+                entry.addr.do_send(CommitResult::Discard(reason));
             } else {
                 // It died in the middle of something. What its lease had left to run is not known.
                 log::error!("the actor of resource {} is gone; replaced", msg.name);
@@ -292,11 +298,11 @@ impl Handler<VanishedLate> for Registry {
     }
 }
 
-impl Handler<AbandonAll> for Registry {
+impl Handler<DiscardAll> for Registry {
     type Result = ();
 
-    fn handle(&mut self, msg: AbandonAll, _: &mut Self::Context) {
-        self.abandon_all(&msg.reply);
+    fn handle(&mut self, msg: DiscardAll, _: &mut Self::Context) {
+        self.discard_all(&msg.0);
     }
 }
 

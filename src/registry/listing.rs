@@ -9,7 +9,7 @@
 //! says, but for the end of its lease, which the registry knows.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use crate::lock::command::HolderView;
 use crate::lock::{FencingToken, ResourceName, WallMillis};
 use crate::persistence::messages::List;
 use crate::registry::client::Router;
-use crate::registry::messages::{Locate, Survey, Whereabouts};
+use crate::registry::messages::{Locate, Whereabouts};
+use crate::registry::survey::Survey;
 use crate::resource::messages::{Description, Op, Reply};
 use crate::resource::status::Sight;
 use crate::shared::caller::Caller;
@@ -35,40 +36,6 @@ pub struct Page {
     pub resources: Vec<Description>,
     /// What to ask for `after`; `None`: that is all, or the order knows no next page.
     pub next: Option<ResourceName>,
-}
-
-/// Looks through what all live and sleeping resources show of themselves. Takes time in proportion to their
-/// number, and memory in proportion to the page.
-pub fn survey<'a>(
-    live: impl Iterator<Item = (&'a ResourceName, Sight)>,
-    query: &ListQuery,
-) -> Vec<ResourceName> {
-    let mut best: BinaryHeap<(u64, &ResourceName)> = BinaryHeap::new();
-    for (name, sight) in live {
-        if !sight.is_wanted(query) || !query.names(name) {
-            continue;
-        }
-        let place = (sight.rank(query.order), name);
-        if best.len() < query.limit {
-            best.push(place);
-        } else if best.peek().is_some_and(|worst| place < *worst) {
-            best.pop();
-            best.push(place);
-        }
-    }
-    best.into_iter().map(|(_, name)| name.clone()).collect()
-}
-
-impl ListQuery {
-    /// Is a resource of this name asked for, as far as its name tells?
-    fn names(&self, name: &ResourceName) -> bool {
-        let past = self.order != ListOrder::Name
-            || self
-                .after
-                .as_deref()
-                .is_none_or(|after| name.as_str() > after);
-        past && name.as_str().starts_with(&self.prefix)
-    }
 }
 
 impl Description {
@@ -245,73 +212,4 @@ fn horizon(
     let last_row = (rows.len() == query.limit).then(|| rows.last().map(|row| &row.name));
     let ends = [last_seen.flatten(), last_row.flatten()];
     ends.into_iter().flatten().min().cloned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ask(all: &[(&str, usize, Option<u64>)], query: &ListQuery) -> Vec<String> {
-        let sight = |(name, waiting, held_since): &(&str, usize, Option<u64>)| {
-            let sight = Sight {
-                waiting: *waiting,
-                locked: held_since.is_some(),
-                held_since: *held_since,
-            };
-            (ResourceName::parse(name).unwrap(), sight)
-        };
-        let sights: Vec<(ResourceName, Sight)> = all.iter().map(sight).collect();
-        let seen = survey(sights.iter().map(|(name, sight)| (name, *sight)), query);
-        let mut names: Vec<String> = seen.iter().map(ToString::to_string).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_survey_keeps_the_best_of_many() {
-        let all: Vec<(String, usize, Option<u64>)> = (0..500)
-            .map(|n| (format!("r{n:03}"), n, Some(10_000 - n as u64)))
-            .collect();
-        let all: Vec<(&str, usize, Option<u64>)> =
-            all.iter().map(|(n, w, h)| (n.as_str(), *w, *h)).collect();
-        let query = |order| ListQuery {
-            limit: 2,
-            order,
-            ..ListQuery::default()
-        };
-        assert_eq!(ask(&all, &query(ListOrder::Waiting)), ["r498", "r499"]);
-        assert_eq!(ask(&all, &query(ListOrder::Held)), ["r498", "r499"]);
-        assert_eq!(ask(&all, &query(ListOrder::Name)), ["r000", "r001"]);
-    }
-
-    #[test]
-    fn a_survey_goes_by_prefix_by_the_lock_and_past_a_name() {
-        let all = [
-            ("a", 0, None),
-            ("b1", 3, Some(50)),
-            ("b2", 0, None),
-            ("b3", 0, Some(40)),
-        ];
-        let query = ListQuery {
-            prefix: "b".to_owned(),
-            limit: 10,
-            ..ListQuery::default()
-        };
-        assert_eq!(ask(&all, &query), ["b1", "b2", "b3"]);
-        let held = ListQuery {
-            held: Some(true),
-            ..query.clone()
-        };
-        assert_eq!(ask(&all, &held), ["b1", "b3"]);
-        let after = ListQuery {
-            after: Some("b1".to_owned()),
-            ..held
-        };
-        assert_eq!(ask(&all, &after), ["b3"]);
-        let free = ListQuery {
-            held: Some(false),
-            ..query
-        };
-        assert_eq!(ask(&all, &free), ["b2"]);
-    }
 }

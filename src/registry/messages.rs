@@ -4,7 +4,6 @@ use actix::{Addr, ArbiterHandle, Message};
 
 use crate::lock::{FencingToken, ResourceName, WallMillis};
 use crate::resource::actor::ResourceActor;
-use crate::store::ListQuery;
 
 /// To the registry: where is this resource's actor? Starts one, on the asker's thread, if there is none.
 #[derive(Message)]
@@ -32,9 +31,3 @@ pub enum Whereabouts {
     /// In the store alone, if at all.
     Stored,
 }
-
-/// To the registry: the names of live resources that come first in the order of the query and are wanted
-/// by its filter, at most as many as it asks for.
-#[derive(Message)]
-#[rtype(result = "Vec<ResourceName>")]
-pub struct Survey(pub ListQuery);

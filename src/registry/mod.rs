@@ -6,6 +6,7 @@
 //! | `actor` | finds, starts and replaces the actor of a name |
 //! | `dormant` | held resources that nobody has used for a while |
 //! | `client` | the handlers' door: cached addresses, retries of `Moved` |
+//! | `survey` | which live and dormant resources a listing asks for |
 //! | `listing` | pages of resources: committed rows overlaid by what live actors know |
 
 pub mod actor;
@@ -13,3 +14,4 @@ pub mod client;
 mod dormant;
 pub mod listing;
 pub mod messages;
+pub mod survey;

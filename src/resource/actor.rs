@@ -11,15 +11,15 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use crate::lock::{Command, LockState, Millis, Now, RequestId, ResourceName, Ticket};
-use crate::persistence::actor::Persistence;
-use crate::persistence::messages::Left;
-use crate::persistence::messages::{Abandon, Committed, Load};
-use crate::registry::actor::Registry;
+use crate::persistence::handle::PersistenceHandle;
+use crate::persistence::messages::{CommitResult, DiscardReason};
 use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
 use crate::resource::dormant::Sleeper;
 use crate::resource::live::{Live, Resource};
-use crate::resource::messages::{Call, EndWaits, Reply, Retired, Vanished, VanishedLate};
+use crate::resource::messages::{
+    Call, EndWaits, RegistryLink, Reply, Retired, Vanished, VanishedLate,
+};
 use crate::resource::status::Board;
 use crate::shared::cache_budget::Evict;
 use crate::shared::gate::Closed;
@@ -76,8 +76,8 @@ pub struct ResourceActor {
     /// When the message in hand was taken up: one look at the clocks for everything that it sets off.
     pub(super) now: Now,
     pub(super) shell: Arc<Shell>,
-    pub(super) registry: Addr<Registry>,
-    pub(super) persistence: Addr<Persistence>,
+    pub(super) registry: RegistryLink,
+    pub(super) persistence: PersistenceHandle,
     pub(super) stage: Stage,
 }
 
@@ -85,8 +85,8 @@ impl ResourceActor {
     pub fn new(
         mut origin: Origin,
         shell: Arc<Shell>,
-        registry: Addr<Registry>,
-        persistence: Addr<Persistence>,
+        registry: RegistryLink,
+        persistence: PersistenceHandle,
     ) -> ResourceActor {
         let vanished = origin.sleeper.as_mut().map(|s| &mut s.vanished);
         let loading = Loading {
@@ -229,7 +229,7 @@ impl ResourceActor {
     }
 
     pub(super) fn leave_registry(&self, sleeper: Option<Sleeper>) {
-        self.registry.do_send(Retired {
+        self.registry.retired.do_send(Retired {
             name: self.name.clone(),
             generation: self.generation,
             sleeper,
@@ -254,16 +254,10 @@ impl Actor for ResourceActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let load = Load {
-            name: self.name.clone(),
-        };
-        self.persistence
-            .send(load)
+        let (persistence, name) = (self.persistence.clone(), self.name.clone());
+        async move { persistence.load(name).await }
             .into_actor(self)
-            .map(|result, actor, ctx| {
-                let lost = |e: MailboxError| Err(StoreError::Unavailable(e.to_string()));
-                actor.loaded(result.unwrap_or_else(lost), ctx);
-            })
+            .map(|result, actor, ctx| actor.loaded(result, ctx))
             .spawn(ctx);
     }
 }
@@ -307,7 +301,7 @@ impl Handler<Vanished> for ResourceActor {
                 );
                 self.schedule(ctx);
             }
-            Stage::Retired => self.registry.do_send(VanishedLate {
+            Stage::Retired => self.registry.vanished.do_send(VanishedLate {
                 name: self.name.clone(),
                 request: msg.request,
             }),
@@ -315,14 +309,31 @@ impl Handler<Vanished> for ResourceActor {
     }
 }
 
-impl Handler<Committed> for ResourceActor {
+impl Handler<CommitResult> for ResourceActor {
     type Result = ();
 
-    fn handle(&mut self, msg: Committed, ctx: &mut Self::Context) {
+    fn handle(&mut self, msg: CommitResult, ctx: &mut Self::Context) {
         self.look_at_clocks();
-        if !self.is_stale() {
-            self.committed(msg.seq, ctx);
-            self.schedule(ctx);
+        match msg {
+            CommitResult::Committed { seq } if !self.is_stale() => {
+                self.committed(seq, ctx);
+                self.schedule(ctx);
+            }
+            // What it rests on is in doubt: a discard follows.
+            CommitResult::Committed { .. } => {}
+            CommitResult::Discard(reason) => {
+                self.retire(&reason.into());
+                self.persistence.stopped(ctx.address().recipient());
+            }
+        }
+    }
+}
+
+impl From<DiscardReason> for Reply {
+    fn from(reason: DiscardReason) -> Reply {
+        match reason {
+            DiscardReason::StoreRefused => Reply::Refused,
+            DiscardReason::Closed(closed) => Reply::Closed(closed),
         }
     }
 }
@@ -335,15 +346,6 @@ impl Handler<Evict> for ResourceActor {
             Stage::Live(live) => live.evict(&msg, &self.shell),
             Stage::Loading(_) | Stage::Retired => self.shell.budget.answered(msg.bytes),
         }
-    }
-}
-
-impl Handler<Abandon> for ResourceActor {
-    type Result = ();
-
-    fn handle(&mut self, msg: Abandon, ctx: &mut Self::Context) {
-        self.retire(&msg.reply);
-        self.persistence.do_send(Left(ctx.address()));
     }
 }
 

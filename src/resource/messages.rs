@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix::Message;
+use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -155,6 +155,12 @@ pub struct Call {
 #[rtype(result = "()")]
 pub struct Vanished {
     pub request: RequestId,
+}
+
+/// How an actor reaches the registry.
+pub struct RegistryLink {
+    pub retired: Recipient<Retired>,
+    pub vanished: Recipient<VanishedLate>,
 }
 
 /// To the registry: this actor takes nothing any more. It leaves a sleeper where its lease goes on.

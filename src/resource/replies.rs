@@ -3,12 +3,12 @@
 use actix::prelude::*;
 
 use crate::lock::{Answer, Command, Outcome, PresentedTicket, RequestId, Selector};
-use crate::persistence::messages::CommitsWait;
 use crate::persistence::queue::Commit;
 use crate::resource::actor::ResourceActor;
 use crate::resource::messages::Reply;
 use crate::resource::open_requests::{Kind, Open};
 use crate::shared::audit_log::Kind as Happened;
+use crate::shared::gate::Closed;
 use crate::store::Snapshot;
 
 impl ResourceActor {
@@ -187,14 +187,14 @@ impl ResourceActor {
         }
         self.hold_or_deliver(replies, ctx);
         if send {
-            let rests = self.shell.commits.push(Commit {
-                actor: ctx.address(),
+            let taken = self.persistence.commit(Commit {
+                actor: ctx.address().recipient(),
                 incarnation,
                 seq,
                 snapshot,
             });
-            if rests {
-                self.persistence.do_send(CommitsWait);
+            if taken.is_err() {
+                self.retire(&Reply::Closed(Closed::Stopping));
             }
         }
     }

@@ -7,7 +7,6 @@ use tokio::sync::oneshot;
 
 use crate::lock::rows::HeadRow;
 use crate::lock::{Command, LockState, Patience, PresentedTicket, RequestId, Seconds, Selector};
-use crate::persistence::messages::LoadData;
 use crate::resource::actor::{ResourceActor, closed};
 use crate::resource::documents::{Documents, Known};
 use crate::resource::live::{DocumentRead, Resource};
@@ -359,16 +358,12 @@ impl ResourceActor {
                 overtaken: false,
             }),
         };
-        let load = LoadData {
-            id: id.clone(),
-            selector: selector.clone(),
-        };
-        self.persistence
-            .send(load)
+        let persistence = self.persistence.clone();
+        let read = (id.clone(), selector.clone());
+        async move { persistence.load_data(read.0, read.1).await }
             .into_actor(self)
             .map(move |result, actor, ctx| {
-                let lost = |e: MailboxError| Err(StoreError::Unavailable(e.to_string()));
-                actor.document_loaded(&id, &selector, result.unwrap_or_else(lost), ctx);
+                actor.document_loaded(&id, &selector, result, ctx);
                 actor.schedule(ctx);
             })
             .spawn(ctx);

@@ -6,7 +6,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
 use crate::metrics::{self, Metrics};
-use crate::persistence::queue::CommitQueue;
 use crate::shared::audit_log::EventLog;
 use crate::shared::cache_budget::DataBudget;
 use crate::shared::gate::{Closed, Gate};
@@ -67,7 +66,6 @@ pub struct Shell {
     pub gate: Gate,
     pub store: Arc<dyn Store>,
     pub budget: DataBudget,
-    pub commits: CommitQueue,
     pub metrics: Metrics,
     pub events: EventLog,
     php: AtomicBool,
@@ -86,7 +84,6 @@ impl Shell {
             budget: DataBudget::new(settings.data_cache_bytes),
             php: AtomicBool::new(settings.compatibility == Some(Profile::Php)),
             settings,
-            commits: CommitQueue::default(),
             metrics: Metrics::new(store.kind()),
             events: EventLog::default(),
             clock: Clock::default(),

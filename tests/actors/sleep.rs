@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use actix::prelude::*;
 use small_resource_server::lock::{Answer, RequestId};
-use small_resource_server::persistence::messages::AbandonAll;
+use small_resource_server::persistence::messages::{DiscardAll, DiscardReason};
 use small_resource_server::resource::messages::{Call, Vanished, Wait};
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
@@ -109,9 +109,8 @@ fn nothing_that_slept_is_believed_when_the_store_was_in_doubt() {
         let before = bed.describe(PRINTER).await.holder.unwrap();
         until_asleep(&bed).await;
         bed.shell.next_incarnation();
-        bed.registry.do_send(AbandonAll {
-            reply: Reply::Closed(Closed::StoreAway),
-        });
+        bed.registry
+            .do_send(DiscardAll(DiscardReason::Closed(Closed::StoreAway)));
         let none = |shell: &Shell| shell.metrics.actors.asleep.get() == 0;
         bed.until("none sleeps", none).await;
         assert_eq!(held(&bed), 0);

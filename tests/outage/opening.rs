@@ -159,7 +159,7 @@ fn shell(store: Arc<Slow>) -> Arc<Shell> {
 fn persistence(store: Arc<Slow>) -> (Arc<Shell>, Addr<Persistence>, FirstOpen) {
     let shell = shell(store);
     let (sender, first) = oneshot::channel();
-    let actor = Persistence::new(shell.clone(), sender).start();
+    let actor = Persistence::new(shell.clone(), Arc::default(), sender).start();
     (shell, actor, first)
 }
 

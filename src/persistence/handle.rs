@@ -1,0 +1,67 @@
+//! How a resource actor reaches the persistence actor.
+
+use std::sync::Arc;
+
+use actix::{Addr, Recipient};
+
+use crate::lock::{ResourceName, Selector};
+use crate::persistence::actor::Persistence;
+use crate::persistence::messages::{ActorStopped, CommitResult, CommitsWait, Load, LoadData};
+use crate::persistence::queue::{Accepted, Commit, CommitQueue};
+use crate::store::{ResourceId, StoreError, StoredData, StoredResource};
+
+#[derive(Clone)]
+pub struct PersistenceHandle {
+    actor: Addr<Persistence>,
+    commits: Arc<CommitQueue>,
+}
+
+/// The store was given back: a commit was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreFinished;
+
+impl PersistenceHandle {
+    pub fn new(actor: Addr<Persistence>, commits: Arc<CommitQueue>) -> PersistenceHandle {
+        PersistenceHandle { actor, commits }
+    }
+
+    /// Hands in a commit. Its actor hears of it by [`CommitResult`].
+    ///
+    /// # Errors
+    /// When nothing is stored any more.
+    pub fn commit(&self, commit: Commit) -> Result<(), StoreFinished> {
+        match self.commits.push(commit) {
+            Accepted::Wake => self.actor.do_send(CommitsWait),
+            Accepted::Taken => {}
+            Accepted::Finished => return Err(StoreFinished),
+        }
+        Ok(())
+    }
+
+    /// As [`Load`].
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn load(&self, name: ResourceName) -> Result<Option<StoredResource>, StoreError> {
+        let loaded = self.actor.send(Load { name }).await;
+        loaded.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))
+    }
+
+    /// As [`LoadData`].
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn load_data(
+        &self,
+        id: ResourceId,
+        selector: Selector,
+    ) -> Result<Option<StoredData>, StoreError> {
+        let loaded = self.actor.send(LoadData { id, selector }).await;
+        loaded.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))
+    }
+
+    /// This actor hands in nothing any more.
+    pub fn stopped(&self, actor: Recipient<CommitResult>) {
+        self.actor.do_send(ActorStopped(actor));
+    }
+}
