@@ -4,12 +4,11 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::server::{LOCK, Server, Setup, WRITE, eventually, request};
+use crate::support::{LOCK, Program, Setup, WRITE, request, until};
 
 /// Connections that were refused for this reason.
-fn refused(server: &Server, reason: &str) -> u64 {
-    let text = server.ask("GET", "/metrics", &[], "").body;
-    let text = String::from_utf8(text).unwrap();
+fn refused(server: &Program, reason: &str) -> u64 {
+    let text = server.metrics();
     let name = format!("resource_server_connections_refused_total{{reason=\"{reason}\"}} ");
     let line = text.lines().find_map(|line| line.strip_prefix(&name));
     line.unwrap_or_else(|| panic!("no {name} in {text}"))
@@ -18,15 +17,13 @@ fn refused(server: &Server, reason: &str) -> u64 {
 }
 
 #[track_caller]
-fn eventually_refused(server: &Server, reason: &str, times: u64) {
-    eventually("it is counted", || {
-        (refused(server, reason) == times).then_some(())
-    });
+fn eventually_refused(server: &Program, reason: &str, times: u64) {
+    until("it is counted", || refused(server, reason) == times);
 }
 
 #[test]
 fn malformed_heads_are_answered_400_closed_and_counted() {
-    let server = Server::start();
+    let server = Program::new();
     let heads = [
         "GARBAGE\r\n\r\n",
         "GET /health\r\n\r\n",
@@ -40,8 +37,9 @@ fn malformed_heads_are_answered_400_closed_and_counted() {
     ];
     for head in heads {
         let mut client = server.connect();
-        client.send(head);
-        assert_eq!(client.answer().unwrap().status, 400, "{head:?}");
+        client.write(head);
+        let answer = client.unchecked_answer().expect("an answer");
+        assert_eq!(answer.status, 400, "{head:?}");
         client.assert_closed();
     }
     eventually_refused(&server, "malformed", heads.len() as u64);
@@ -49,48 +47,39 @@ fn malformed_heads_are_answered_400_closed_and_counted() {
 
 #[test]
 fn a_head_that_is_too_large_ends_its_connection() {
-    let server = Server::start();
+    let server = Program::new();
     let mut client = server.connect();
     let head = format!("GET /health HTTP/1.1\r\nX-Filler: {}", "x".repeat(50_000));
     // The server stops reading at some point, so that writing may fail.
-    let _ = client.stream.write_all(head.as_bytes());
-    assert!(client.answer().is_err());
+    client.try_write(&head);
+    assert!(client.unchecked_answer().is_none());
     eventually_refused(&server, "head_too_large", 1);
     // One of a size that proxies pass is taken.
     let filler = "x".repeat(8_000);
     let headers = [("X-Filler", filler.as_str())];
-    assert_eq!(server.ask("GET", "/health", &headers, "").status, 200);
-}
-
-/// Resident memory of the server's process in bytes.
-fn resident(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kilobytes << 10
+    assert_eq!(
+        server.connect().ask("GET", "/health", &headers, "").status,
+        200
+    );
 }
 
 #[test]
 fn unfinished_heads_take_little_memory() {
     const CLIENTS: usize = 400;
     let server = Setup::new().with("REQUEST_TIMEOUT_SECONDS", "600").start();
-    let before = resident(&server);
+    let before = server.memory();
     let head = format!("GET /health HTTP/1.1\r\nX-Filler: {}", "x".repeat(120_000));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let mut client = server.connect();
-            let _ = client
-                .stream
-                .set_write_timeout(Some(Duration::from_millis(50)));
-            let _ = client.stream.write_all(head.as_bytes());
+            let no_longer = Some(Duration::from_millis(50));
+            client.stream.set_write_timeout(no_longer).unwrap();
+            client.try_write(&head);
             client
         })
         .collect();
     eventually_refused(&server, "head_too_large", CLIENTS as u64);
-    let grown = resident(&server).saturating_sub(before);
+    let grown = server.memory().saturating_sub(before);
     assert!(grown < (CLIENTS as u64) * (64 << 10), "{grown} bytes");
     drop(clients);
 }
@@ -101,8 +90,9 @@ fn a_client_that_is_slow_with_its_first_head_is_answered_408() {
     let before = refused(&server, "too_slow");
     for start in ["", "GET /hea"] {
         let mut client = server.connect();
-        client.send(start);
-        assert_eq!(client.answer().unwrap().status, 408);
+        client.write(start);
+        let answer = client.unchecked_answer().expect("an answer");
+        assert_eq!(answer.status, 408);
         client.assert_closed();
     }
     eventually_refused(&server, "too_slow", before + 2);
@@ -116,7 +106,7 @@ fn a_later_head_that_stalls_or_drips_does_not_keep_its_connection() {
         .start();
     let mut stalls = server.connect();
     assert_eq!(stalls.ask("GET", "/health", &[], "").status, 200);
-    stalls.send("GET /health HT");
+    stalls.write("GET /health HT");
     assert_eq!(stalls.rest().unwrap_or_default(), b"");
 
     let mut drips = server.connect();
@@ -142,45 +132,45 @@ fn a_later_head_that_stalls_or_drips_does_not_keep_its_connection() {
 
 #[test]
 fn a_malformed_chunked_body_is_answered_once() {
-    let server = Server::start();
+    let server = Program::new();
     for (path, status, code) in [
         ("/resource", 400, "malformed"),
         ("/nowhere", 404, "route_unknown"),
     ] {
         let mut client = server.connect();
-        client.send(format!(
+        client.write(&format!(
             "POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\nzz\r\n"
         ));
-        client.answer().unwrap().assert_error(status, code);
+        client.answer().assert_refused(status, code);
         client.rest().unwrap();
     }
 }
 
 #[test]
 fn a_chunked_body_is_read_and_what_follows_is_a_request_of_its_own() {
-    let server = Server::start();
+    let server = Program::new();
     let head = format!(
         "POST /resource HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     let mut client = server.connect();
-    client.send(format!(
+    client.write(&format!(
         "{head}5\r\n{{\"nam\r\n7\r\ne\":\"a\"}}\r\n0\r\n\r\n"
     ));
-    client.send(request("GET", "/nowhere", &[], ""));
-    assert_eq!(client.answer().unwrap().status, 201);
-    client.answer().unwrap().assert_error(404, "route_unknown");
+    client.write(&request("GET", "/nowhere", &[], ""));
+    assert_eq!(client.answer().status, 201);
+    client.answer().assert_refused(404, "route_unknown");
     // Nobody reads this one's.
     let unread = head.replace("/resource", "/nowhere");
-    client.send(format!("{unread}2\r\n{{}}\r\n0\r\n\r\n"));
-    client.send(request("GET", "/health", &[], ""));
-    client.answer().unwrap().assert_error(404, "route_unknown");
-    assert_eq!(client.answer().unwrap().status, 200);
+    client.write(&format!("{unread}2\r\n{{}}\r\n0\r\n\r\n"));
+    client.write(&request("GET", "/health", &[], ""));
+    client.answer().assert_refused(404, "route_unknown");
+    assert_eq!(client.answer().status, 200);
 }
 
 #[test]
 fn requests_that_come_all_at_once_are_answered_in_their_order() {
-    let server = Server::start();
-    server.create("a");
+    let server = Program::new();
+    server.create("a", 0).expect(201);
     let key = [("x-api-key", WRITE)];
     let found = request("GET", "/resource/a", &key, "");
     let missing = request("GET", "/resource/b", &key, "");
@@ -189,11 +179,8 @@ fn requests_that_come_all_at_once_are_answered_in_their_order() {
     let mut sender = client.stream.try_clone().unwrap();
     let sending = std::thread::spawn(move || sender.write_all(&all).unwrap());
     for _ in 0..300 {
-        assert_eq!(client.answer().unwrap().json()["name"], "a");
-        client
-            .answer()
-            .unwrap()
-            .assert_error(404, "resource_unknown");
+        assert_eq!(client.answer().json()["name"], "a");
+        client.answer().assert_refused(404, "resource_unknown");
     }
     sending.join().unwrap();
 }
@@ -201,30 +188,37 @@ fn requests_that_come_all_at_once_are_answered_in_their_order() {
 /// More than the server takes in, behind a request that waits.
 #[test]
 fn requests_that_pile_up_behind_a_waiter_cost_nothing_and_end_the_connection() {
-    let server = Server::start();
-    server.create("a");
-    server.lock("a");
+    let server = Program::new();
+    server.create("a", 0).expect(201);
+    server.hold("a/main");
     let key = ("x-api-key", LOCK);
     let mut waiter = server.connect();
-    waiter.send(request("PUT", "/resource/a/main/lock?wait=100", &[key], ""));
-    let waiting = || server.ask("GET", "/resource/a", &[key], "").json()["waiting"].as_u64();
-    eventually("it waits", || (waiting() == Some(1)).then_some(()));
+    waiter.write(&request(
+        "PUT",
+        "/resource/a/main/lock?wait=100",
+        &[key],
+        "",
+    ));
+    until("it waits", || server.waiting("a") == 1);
     let other = request("GET", "/health", &[], "");
     // Some may come ahead.
-    waiter.send(other.repeat(100));
-    let before = server.cpu_seconds();
+    waiter.write(&other.repeat(100));
+    let before = server.processor_time();
     std::thread::sleep(Duration::from_secs(1));
-    let used = server.cpu_seconds() - before;
-    assert!(used < 0.5, "{used} s of CPU in a second");
-    assert_eq!(waiting(), Some(1));
-    let _ = waiter.stream.write_all(&other.repeat(6_000));
-    eventually("it is gone", || (waiting() == Some(0)).then_some(()));
+    let used = server.processor_time() - before;
+    assert!(
+        used < Duration::from_millis(500),
+        "{used:?} of processor time in a second"
+    );
+    assert_eq!(server.waiting("a"), 1);
+    waiter.try_write(&other.repeat(6_000));
+    until("it is gone", || server.waiting("a") == 0);
 }
 
 /// Java's client asks so with its first request of every connection.
 #[test]
 fn a_request_to_upgrade_is_answered_and_told_that_the_connection_closes() {
-    let server = Server::start();
+    let server = Program::new();
     let mut client = server.connect();
     let headers = [
         ("Connection", "Upgrade, HTTP2-Settings"),
@@ -258,10 +252,10 @@ fn a_chunked_body_that_nobody_reads_and_that_never_ends_does_not_keep_its_connec
         .with("KEEP_ALIVE_SECONDS", "0.5")
         .start();
     let mut client = server.connect();
-    client.send(format!(
+    client.write(&format!(
         "POST /nowhere HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"
     ));
-    client.answer().unwrap().assert_error(404, "route_unknown");
+    client.answer().assert_refused(404, "route_unknown");
     client.assert_closed();
 }
 
@@ -271,14 +265,13 @@ fn a_client_that_takes_a_large_document_slowly_is_not_taken_for_idle() {
         .with("KEEP_ALIVE_SECONDS", "1")
         .with("MAX_BODY_BYTES", "33554432")
         .start();
-    server.create("big");
+    server.create("big", 0).expect(201);
     let text = format!("\"{}\"", "x".repeat(30 << 20));
     let key = [("x-api-key", WRITE)];
-    let put = server.ask("PUT", "/resource/big/main", &key, &text);
-    assert_eq!(put.status, 204, "{put:?}");
+    server.put("big/main", &text).expect(204);
     let mut client = server.connect();
     let get = request("GET", "/resource/big/main?lock=0&raw=1", &key, "");
-    client.send(get);
+    client.write(&get);
     let began = Instant::now();
     let mut taken = 0;
     let mut some = vec![0; 256 << 10];
@@ -296,21 +289,19 @@ fn a_client_that_takes_a_large_document_slowly_is_not_taken_for_idle() {
 /// More than the server takes in at a time, behind a request that waits.
 #[test]
 fn a_waiter_that_closes_its_side_is_gone_at_once() {
-    let server = Server::start();
-    server.create("a");
-    let ticket = server.lock("a");
+    let server = Program::new();
+    server.create("a", 0).expect(201);
+    let ticket = server.hold("a/main").0;
     let key = ("x-api-key", WRITE);
     let mut waiter = server.connect();
-    waiter.send(request("PUT", "/resource/a/main/lock?wait=100", &[key], ""));
-    let waiting = || server.ask("GET", "/resource/a", &[key], "").json()["waiting"].as_u64();
-    eventually("it waits", || (waiting() == Some(1)).then_some(()));
-    waiter.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    eventually("it is gone", || (waiting() == Some(0)).then_some(()));
-    let headers = [key, ("X-Ticket", ticket.as_str())];
-    assert_eq!(
-        server
-            .ask("PUT", "/resource/a/main/unlock", &headers, "")
-            .status,
-        200
-    );
+    waiter.write(&request(
+        "PUT",
+        "/resource/a/main/lock?wait=100",
+        &[key],
+        "",
+    ));
+    until("it waits", || server.waiting("a") == 1);
+    waiter.end_sending();
+    until("it is gone", || server.waiting("a") == 0);
+    server.unlock("a/main", &ticket).expect(200);
 }

@@ -1,26 +1,12 @@
 //! Every cap answers with a clear status, and a client at its caps is in nobody's way.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
-
-use crate::server::{
-    Answer, Client, LOCK, PATIENCE, READ, Server, Setup, StopWhenDropped, WRITE, eventually,
-    request,
+use crate::support::{
+    Answer, Connection, LOCK, Program, READ, Setup, StopWhenDropped, WRITE, eventually, request,
+    until,
 };
-
-/// A connection from another address of this machine.
-fn connect_from(server: &Server, last: u8) -> Client<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
-    socket.bind(&own.into()).unwrap();
-    socket.connect(&server.address().into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    Client::new(stream)
-}
 
 fn number(answer: &Answer, header: &str) -> u64 {
     let text = answer.header(header);
@@ -30,15 +16,10 @@ fn number(answer: &Answer, header: &str) -> u64 {
 
 /// Asks until the answer has this status.
 #[track_caller]
-fn until(status: u16, mut ask: impl FnMut() -> Answer) -> Answer {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let answer = ask();
-        if answer.status == status {
-            return answer;
-        }
-        assert!(Instant::now() < end, "still {answer:?}");
-    }
+fn until_status(status: u16, mut ask: impl FnMut() -> Answer) -> Answer {
+    eventually("an answer of this status", || {
+        Some(ask()).filter(|answer| answer.status == status)
+    })
 }
 
 #[test]
@@ -51,12 +32,12 @@ fn a_client_beyond_its_rate_is_answered_429_and_told_when_to_come_back() {
     assert_eq!(number(&first, "Ratelimit-Limit"), 5);
     assert_eq!(number(&first, "Ratelimit-Remaining"), 4);
     assert_eq!(number(&first, "Ratelimit-Reset"), 1);
-    let limited = until(429, &mut ask);
-    limited.assert_error(429, "rate_limited");
+    let limited = until_status(429, &mut ask);
+    limited.assert_refused(429, "rate_limited");
     assert_eq!(number(&limited, "Ratelimit-Remaining"), 0);
     assert_eq!(number(&limited, "Retry-After"), 1);
     // The connection is kept, and the client is served again.
-    until(200, ask);
+    until_status(200, ask);
 }
 
 #[test]
@@ -78,26 +59,13 @@ fn a_limit_costs_neither_a_lease_nor_a_place() {
         .with("TICKET_TTL_SECONDS", "3")
         .with("CLAIM_SECONDS", "3")
         .start();
-    until(201, || {
-        server.ask(
-            "POST",
-            "/resource",
-            &[("x-api-key", WRITE)],
-            "{\"name\":\"a\"}",
-        )
-    });
+    until_status(201, || server.create("a", 0).send());
     let lock = |key: &str| {
-        until(200, || {
-            server.ask(
-                "PUT",
-                "/resource/a/b/lock",
-                &[("x-api-key", key)],
-                "{\"ttl\":3}",
-            )
-        })
+        let lock = server.lock("a/b").key(key).body(r#"{"ttl":3}"#);
+        until_status(200, || lock.send())
     };
-    let held = lock(WRITE).header("X-Ticket").unwrap().to_owned();
-    let waiting = lock(LOCK).header("X-Ticket").unwrap().to_owned();
+    let held = lock(WRITE).ticket();
+    let waiting = lock(LOCK).ticket();
     let (mut holder, mut waiter) = (server.connect(), server.connect());
     let mut limited = 0;
     let start = Instant::now();
@@ -122,7 +90,7 @@ fn a_limit_costs_neither_a_lease_nor_a_place() {
         200
     );
     let mine = [("x-api-key", LOCK), ("X-Ticket", waiting.as_str())];
-    let granted = until(200, || waiter.ask("PUT", "/resource/a/b/lock", &mine, ""));
+    let granted = until_status(200, || waiter.ask("PUT", "/resource/a/b/lock", &mine, ""));
     assert_eq!(granted.json()["locked"], true, "{granted:?}");
     assert_eq!(granted.header("X-Ticket"), Some(waiting.as_str()));
 }
@@ -153,12 +121,12 @@ fn clients_behind_a_trusted_proxy_have_limits_of_their_own() {
 #[test]
 fn a_client_that_hammers_does_not_keep_another_from_its_answers() {
     let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "200").start();
-    server.create("a");
+    server.create("a", 0).expect(201);
     let ended = AtomicBool::new(false);
     let refused = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut hammering = connect_from(&server, 9);
+            let mut hammering = server.connect_from(9);
             while !ended.load(Ordering::Relaxed) {
                 let answer = hammering.ask("GET", "/resource/a", &[("x-api-key", READ)], "");
                 refused.fetch_add(usize::from(answer.status == 429), Ordering::Relaxed);
@@ -180,25 +148,17 @@ fn a_client_that_hammers_does_not_keep_another_from_its_answers() {
 #[test]
 fn renew_and_unlock_with_a_right_key_are_never_limited() {
     let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "1").start();
-    until(201, || {
-        server.ask(
-            "POST",
-            "/resource",
-            &[("x-api-key", WRITE)],
-            "{\"name\":\"a\"}",
-        )
-    });
-    let granted = until(200, || {
-        server.ask("PUT", "/resource/a/b/lock", &[("x-api-key", LOCK)], "")
-    });
-    let ticket = granted.header("X-Ticket").unwrap();
+    until_status(201, || server.create("a", 0).send());
+    let granted = until_status(200, || server.lock("a/b").key(LOCK).send());
+    let ticket = granted.ticket();
     let mut client = server.connect();
-    let headers = [("x-api-key", LOCK), ("X-Ticket", ticket)];
+    let ticket = ("X-Ticket", ticket.as_str());
+    let headers = [("x-api-key", LOCK), ticket];
     for _ in 0..50 {
         let renewed = client.ask("PUT", "/resource/a/b/renew", &headers, "");
         assert_eq!(renewed.status, 200, "{renewed:?}");
     }
-    until(429, || client.ask("GET", "/resource/a", &headers, ""));
+    until_status(429, || client.ask("GET", "/resource/a", &headers, ""));
     assert_eq!(
         client
             .ask("PUT", "/resource/a/b/unlock", &headers, "")
@@ -206,8 +166,8 @@ fn renew_and_unlock_with_a_right_key_are_never_limited() {
         200
     );
     for wrong in [("x-api-key", "wrong"), ("x-api-key", READ)] {
-        let headers = [wrong, ("X-Ticket", ticket)];
-        until(429, || {
+        let headers = [wrong, ticket];
+        until_status(429, || {
             client.ask("PUT", "/resource/a/b/renew", &headers, "")
         });
     }
@@ -218,20 +178,21 @@ fn wrong_keys_are_limited_and_right_ones_from_the_same_address_are_not() {
     let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "20").start();
     let mut guesser = server.connect();
     let mut guess = || guesser.ask("GET", "/resource", &[("x-api-key", "wrong")], "");
-    guess().assert_error(401, "key_unknown");
-    let limited = until(429, &mut guess);
-    limited.assert_error(429, "rate_limited");
+    guess().assert_refused(401, "key_unknown");
+    let limited = until_status(429, &mut guess);
+    limited.assert_refused(429, "rate_limited");
     assert!(number(&limited, "Retry-After") >= 1);
     for _ in 0..10 {
-        let answer = server.ask("GET", "/resource", &[("x-api-key", READ)], "");
+        let answer = server
+            .connect()
+            .ask("GET", "/resource", &[("x-api-key", READ)], "");
         assert_eq!(answer.status, 200);
     }
-    until(401, guess);
+    until_status(401, guess);
 }
 
-fn metric(server: &Server, name: &str) -> u64 {
-    let text = server.ask("GET", "/metrics", &[], "").body;
-    let text = String::from_utf8(text).unwrap();
+fn metric(server: &Program, name: &str) -> u64 {
+    let text = server.metrics();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap().trim().parse().unwrap()
 }
@@ -239,8 +200,7 @@ fn metric(server: &Server, name: &str) -> u64 {
 #[test]
 fn connections_beyond_the_limit_are_answered_503_and_can_still_watch_the_server() {
     let server = Setup::new().with("MAX_CONNECTIONS", "2").start();
-    let ask =
-        |client: &mut Client<TcpStream>| client.ask("GET", "/resource", &[("x-api-key", READ)], "");
+    let ask = |client: &mut Connection| client.ask("GET", "/resource", &[("x-api-key", READ)], "");
     // The probe of the start has its place until its end was seen.
     let mut hoard = Vec::new();
     let refused = eventually("one is refused", || {
@@ -253,7 +213,7 @@ fn connections_beyond_the_limit_are_answered_503_and_can_still_watch_the_server(
         hoard.push(client);
         None
     });
-    refused.assert_error(503, "too_many_connections");
+    refused.assert_refused(503, "too_many_connections");
     assert_eq!(refused.header("Retry-After"), Some("1"));
     assert_eq!(refused.header("Connection"), Some("close"));
     assert_eq!(hoard.len(), 2);
@@ -267,8 +227,8 @@ fn connections_beyond_the_limit_are_answered_503_and_can_still_watch_the_server(
     assert!(metric(&server, "resource_server_connections") >= 3);
     // A place that is given back is taken again.
     hoard.pop();
-    eventually("there is a place again", || {
-        (ask(&mut server.connect()).status == 200).then_some(())
+    until("there is a place again", || {
+        ask(&mut server.connect()).status == 200
     });
 }
 
@@ -276,7 +236,7 @@ fn connections_beyond_the_limit_are_answered_503_and_can_still_watch_the_server(
 fn connections_beyond_the_reserve_are_closed_and_counted() {
     let server = Setup::new().with("MAX_CONNECTIONS", "1").start();
     let mut hoard: Vec<_> = (0..100).map(|_| server.connect()).collect();
-    let closed = |client: &mut Client<TcpStream>| {
+    let closed = |client: &mut Connection| {
         let _ = client
             .stream
             .set_read_timeout(Some(Duration::from_millis(1)));
@@ -301,7 +261,6 @@ fn a_body_that_stalls_is_answered_408_and_others_are_served_meanwhile() {
         .with("REQUEST_TIMEOUT_SECONDS", "1")
         .with("HTTP_WORKERS", "1")
         .start();
-    let key = [("x-api-key", WRITE)];
     let stalled: Vec<_> = (0..20)
         .map(|n| {
             let mut client = server.connect();
@@ -310,16 +269,16 @@ fn a_body_that_stalls_is_answered_408_and_others_are_served_meanwhile() {
             } else {
                 "Transfer-Encoding: chunked\r\n\r\n5\r\n{"
             };
-            client.send(format!(
+            client.write(&format!(
                 "POST /resource HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\n{framing}"
             ));
             client
         })
         .collect();
-    server.create("a");
-    assert_eq!(server.ask("GET", "/resource/a", &key, "").status, 200);
+    server.create("a", 0).expect(201);
+    server.describe("a").expect(200);
     for mut client in stalled {
-        client.answer().unwrap().assert_error(408, "body_timeout");
+        client.answer().assert_refused(408, "body_timeout");
         client.assert_closed();
     }
 }
@@ -327,20 +286,17 @@ fn a_body_that_stalls_is_answered_408_and_others_are_served_meanwhile() {
 #[test]
 fn a_body_that_is_too_large_is_answered_413_however_it_is_framed() {
     let server = Setup::new().with("MAX_BODY_BYTES", "1000").start();
-    server.create("a");
+    server.create("a", 0).expect(201);
     let fits = format!("\"{}\"", "x".repeat(998));
-    let key = [("x-api-key", WRITE)];
-    assert_eq!(server.ask("PUT", "/resource/a/b", &key, &fits).status, 204);
+    server.put("a/b", &fits).expect(204);
     let larger = format!("{fits} ");
-    server
-        .ask("PUT", "/resource/a/b", &key, &larger)
-        .assert_error(413, "body_too_large");
+    server.put("a/b", &larger).refused(413, "body_too_large");
     let chunked = [("x-api-key", WRITE), ("Transfer-Encoding", "chunked")];
     let body = format!("{:x}\r\n{larger}\r\n0\r\n\r\n", larger.len());
     let mut client = server.connect();
-    client.send(request("PUT", "/resource/a/b", &chunked, ""));
-    client.send(body);
-    client.answer().unwrap().assert_error(413, "body_too_large");
+    client.write(&request("PUT", "/resource/a/b", &chunked, ""));
+    client.write(&body);
+    client.answer().assert_refused(413, "body_too_large");
 }
 
 #[test]
@@ -348,50 +304,35 @@ fn waiters_beyond_the_limit_are_answered_503_and_other_resources_are_not_concern
     for (setting, others_wait) in [("MAX_WAITERS_PER_RESOURCE", true), ("MAX_WAITERS", false)] {
         let server = Setup::new().with(setting, "2").start();
         for name in ["a", "b"] {
-            server.create(name);
-            server.lock(name);
+            server.create(name, 0).expect(201);
+            server.hold(&format!("{name}/main"));
         }
-        let key = [("x-api-key", LOCK)];
-        let wait = |name: &str| {
-            let mut client = server.connect();
-            client.send(request(
-                "PUT",
-                &format!("/resource/{name}/x/lock?wait=100"),
-                &key,
-                "",
-            ));
-            client
-        };
-        let waiting = |name: &str| {
-            let answer = server.ask("GET", &format!("/resource/{name}"), &key, "");
-            answer.json()["waiting"].as_u64().unwrap()
-        };
+        let wait = |name: &str| server.lock(&format!("{name}/x")).query("wait=100").open();
         let _open = [wait("a"), wait("a")];
-        eventually("two wait", || (waiting("a") == 2).then_some(()));
-        let refused = wait("a").answer().unwrap();
-        refused.assert_error(503, "too_many_waiters");
+        until("two wait", || server.waiting("a") == 2);
+        let refused = wait("a").answer();
+        refused.assert_refused(503, "too_many_waiters");
         assert_eq!(refused.header("Retry-After"), Some("1"));
         if others_wait {
             let _other = wait("b");
-            eventually("one waits for the other", || {
-                (waiting("b") == 1).then_some(())
-            });
+            until("one waits for the other", || server.waiting("b") == 1);
         }
         // Whoever does not wait is served.
-        server.create("c");
-        server.lock("c");
+        server.create("c", 0).expect(201);
+        server.hold("c/main");
     }
 }
 
 #[test]
 fn selectors_beyond_the_limit_are_answered_409_and_known_ones_are_written() {
     let server = Setup::new().with("MAX_SELECTORS", "2").start();
-    server.create("a");
-    server.create("b");
-    let put = |path: &str| server.ask("PUT", path, &[("x-api-key", WRITE)], "1");
-    assert_eq!(put("/resource/a/one").status, 204);
-    assert_eq!(put("/resource/a/two").status, 204);
-    put("/resource/a/three").assert_error(409, "too_many_selectors");
-    assert_eq!(put("/resource/a/one").status, 204);
-    assert_eq!(put("/resource/b/three").status, 204);
+    server.create("a", 0).expect(201);
+    server.create("b", 0).expect(201);
+    server.put("a/one", "1").expect(204);
+    server.put("a/two", "1").expect(204);
+    server
+        .put("a/three", "1")
+        .refused(409, "too_many_selectors");
+    server.put("a/one", "1").expect(204);
+    server.put("b/three", "1").expect(204);
 }

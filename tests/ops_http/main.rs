@@ -4,6 +4,7 @@
 mod early;
 mod limits;
 mod reload;
-mod server;
 mod shutdown;
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;

@@ -4,34 +4,37 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::server::{LOCK, READ, Server, Setup, WRITE, data, eventually, replace_file};
+use crate::support::{LOCK, Program, READ, Setup, WRITE, certificate_file, replace_file, until};
 use crate::tls::certificate_shown;
 
 fn conf(read: &str, more: &str) -> String {
     format!("RESOURCE_READ={read}\nRESOURCE_READ_LOCK={LOCK}\nRESOURCE_WRITE={WRITE}\n{more}")
 }
 
-fn rewrite(server: &Server, text: &str) {
-    replace_file(&server.folder.path().join("server.conf"), text);
+/// With its keys in a settings file.
+fn start() -> Program {
+    Setup::new().conf(&conf(READ, "")).start()
 }
 
-fn reload(server: &Server) {
+fn rewrite(server: &Program, text: &str) {
+    replace_file(&server.setup().conf_path(), text);
+}
+
+fn reload(server: &Program) {
     let before = server.log().matches("reloaded").count();
     server.signal(Signal::HUP);
-    eventually("the reload is in the log", || {
-        (server.log().matches("reloaded").count() > before).then_some(())
+    until("the reload is in the log", || {
+        server.log().matches("reloaded").count() > before
     });
 }
 
-fn status_with(server: &Server, key: &str) -> u16 {
-    server
-        .ask("GET", "/resource", &[("x-api-key", key)], "")
-        .status
+fn status_with(server: &Program, key: &str) -> u16 {
+    server.list("limit=1").key(key).send().status
 }
 
 #[test]
 fn keys_rotate_without_an_outage() {
-    let server = Server::start();
+    let server = start();
     assert_eq!(status_with(&server, READ), 200);
     rewrite(
         &server,
@@ -50,7 +53,7 @@ fn keys_rotate_without_an_outage() {
 
 #[test]
 fn open_connections_see_the_new_keys() {
-    let server = Server::start();
+    let server = start();
     let mut client = server.connect();
     let mut status = |key| {
         client
@@ -65,7 +68,7 @@ fn open_connections_see_the_new_keys() {
 
 #[test]
 fn settings_that_are_not_in_order_change_nothing_and_the_log_says_why() {
-    let mut server = Server::start();
+    let mut server = start();
     for (text, said) in [
         (conf("", ""), "RESOURCE_READ is missing or empty"),
         (
@@ -80,11 +83,11 @@ fn settings_that_are_not_in_order_change_nothing_and_the_log_says_why() {
     ] {
         rewrite(&server, &text);
         reload(&server);
-        server.wait_for_log(said);
+        server.logged(&[said]);
         assert_eq!(status_with(&server, READ), 200, "{text}");
         assert_eq!(status_with(&server, "x"), 401, "{text}");
     }
-    fs::remove_file(server.folder.path().join("server.conf")).unwrap();
+    fs::remove_file(server.setup().conf_path()).unwrap();
     reload(&server);
     assert_eq!(status_with(&server, READ), 200);
     assert!(!server.log().contains("settings reloaded"));
@@ -93,25 +96,23 @@ fn settings_that_are_not_in_order_change_nothing_and_the_log_says_why() {
 
 #[test]
 fn what_needs_a_restart_is_named_and_only_that() {
-    let server = Server::start();
+    let server = start();
     let more = "MAX_BODY_BYTES=10\nKEEP_ALIVE_SECONDS=1\nRUST_LOG=debug\nRATE_LIMIT_PER_SECOND=5\n";
     rewrite(&server, &conf(READ, more));
     reload(&server);
-    server.wait_for_log("MAX_BODY_BYTES was changed, which needs a restart");
-    server.wait_for_log("KEEP_ALIVE_SECONDS was changed, which needs a restart");
+    server.logged(&["MAX_BODY_BYTES was changed, which needs a restart"]);
+    server.logged(&["KEEP_ALIVE_SECONDS was changed, which needs a restart"]);
     assert_eq!(server.log().matches("needs a restart").count(), 2);
     // And indeed it has no effect.
-    let key = [("x-api-key", WRITE)];
-    let created = server.ask("POST", "/resource", &key, "{\"name\":\"a-long-name\"}");
-    assert_eq!(created.status, 201, "{created:?}");
+    server.create("a-long-name", 0).expect(201);
 }
 
 #[test]
 fn the_rate_limit_and_trusted_proxies_change() {
-    let server = Server::start();
+    let server = start();
     let limit = |forwarded: &str| {
         let headers = [("x-api-key", READ), ("X-Forwarded-For", forwarded)];
-        let answer = server.ask("GET", "/resource", &headers, "");
+        let answer = server.connect().ask("GET", "/resource", &headers, "");
         answer
             .header("Ratelimit-Remaining")
             .map(|left| left.parse::<u32>().unwrap())
@@ -134,26 +135,26 @@ fn the_rate_limit_and_trusted_proxies_change() {
 
 #[test]
 fn the_log_level_changes() {
-    let server = Server::start();
-    server.create("seen");
-    server.wait_for_log("seen");
+    let server = start();
+    server.create("seen", 0).expect(201);
+    server.logged(&["seen"]);
     rewrite(&server, &conf(READ, "RUST_LOG=info,events=off\n"));
     reload(&server);
-    server.create("unseen");
+    server.create("unseen", 0).expect(201);
     rewrite(&server, &conf(READ, ""));
     reload(&server);
-    server.create("seen-again");
-    server.wait_for_log("seen-again");
+    server.create("seen-again", 0).expect(201);
+    server.logged(&["seen-again"]);
     assert!(!server.log().contains("unseen"));
 }
 
 #[test]
 fn a_certificate_is_replaced_and_a_broken_one_is_not_taken() {
-    let setup = Setup::new();
-    let folder = setup.conf_path().parent().unwrap().to_owned();
+    let setup = Setup::new().conf(&conf(READ, ""));
+    let folder = setup.folder().to_owned();
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    fs::copy(data("cert.pem"), &cert).unwrap();
-    fs::copy(data("key.pem"), &key).unwrap();
+    fs::copy(certificate_file("cert.pem"), &cert).unwrap();
+    fs::copy(certificate_file("key.pem"), &key).unwrap();
     let server = setup
         .with("TLS_CERT_FILE", cert.to_str().unwrap())
         .with("TLS_KEY_FILE", key.to_str().unwrap())
@@ -161,13 +162,13 @@ fn a_certificate_is_replaced_and_a_broken_one_is_not_taken() {
     let first = certificate_shown(&server);
 
     // The certificate without its key: what a reload in the middle of a renewal finds.
-    replace_file(&cert, fs::read(data("other-cert.pem")).unwrap());
+    replace_file(&cert, fs::read(certificate_file("other-cert.pem")).unwrap());
     reload(&server);
-    server.wait_for_log("is not the key of the certificate");
+    server.logged(&["is not the key of the certificate"]);
     assert_eq!(certificate_shown(&server), first);
 
-    replace_file(&key, fs::read(data("other-key.pem")).unwrap());
+    replace_file(&key, fs::read(certificate_file("other-key.pem")).unwrap());
     reload(&server);
-    server.wait_for_log("settings reloaded");
+    server.logged(&["settings reloaded"]);
     assert_ne!(certificate_shown(&server), first);
 }

@@ -3,64 +3,55 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::server::{
-    Answer, Client, LOCK, Server, Setup, StopWhenDropped, WRITE, connect, eventually, request,
+use crate::support::{
+    Answer, Connection, DEADLINE, LOCK, Program, Setup, StopWhenDropped, WRITE, eventually,
+    request, until,
 };
 
 #[test]
 fn balancers_are_told_first_while_requests_are_still_served() {
     let mut server = Setup::new().with("SHUTDOWN_DELAY_SECONDS", "3").start();
-    server.create("a");
+    server.create("a", 0).expect(201);
     let mut kept = server.connect();
     assert_eq!(kept.ask("GET", "/ready", &[], "").status, 200);
     server.signal(Signal::TERM);
-    server.wait_for_log("SIGTERM");
+    server.logged(&["SIGTERM"]);
     let ready = eventually("it is not ready", || {
-        let answer = server.ask("GET", "/ready", &[], "");
+        let answer = server.ready().send();
         (answer.status == 503).then_some(answer)
     });
-    ready.assert_error(503, "shutting_down");
-    assert_eq!(server.ask("GET", "/health", &[], "").status, 200);
+    ready.assert_refused(503, "shutting_down");
+    server.health().expect(200);
     // Served as ever, and told to connect anew for the next request: elsewhere, by then.
     let answer = kept.ask("PUT", "/resource/a/b/lock", &[("x-api-key", LOCK)], "");
     assert_eq!(answer.json()["locked"], true);
     assert_eq!(answer.header("Connection"), Some("close"));
     kept.assert_closed();
-    assert!(server.wait_for_end().success());
+    assert!(server.end().success());
 }
 
 #[test]
 fn waiters_are_answered_503_and_told_to_come_back() {
-    let mut server = Server::start();
-    server.create("a");
-    server.lock("a");
-    let key = [("x-api-key", LOCK)];
-    let mut waiters: Vec<_> = (0..20)
-        .map(|_| {
-            let mut waiter = server.connect();
-            waiter.send(request("PUT", "/resource/a/b/lock?wait=100", &key, ""));
-            waiter
-        })
-        .collect();
-    eventually("they wait", || {
-        let waiting = server.ask("GET", "/resource/a", &key, "").json()["waiting"].as_u64();
-        (waiting == Some(20)).then_some(())
-    });
+    let mut server = Program::new();
+    server.create("a", 0).expect(201);
+    server.hold("a/main");
+    let wait = server.lock("a/b").query("wait=100");
+    let mut waiters: Vec<_> = (0..20).map(|_| wait.open()).collect();
+    until("they wait", || server.waiting("a") == 20);
     server.signal(Signal::TERM);
     for waiter in &mut waiters {
-        let answer = waiter.answer().unwrap();
-        answer.assert_error(503, "shutting_down");
+        let answer = waiter.answer();
+        answer.assert_refused(503, "shutting_down");
         assert!(answer.header("Retry-After").is_some(), "{answer:?}");
         waiter.assert_closed();
     }
-    assert!(server.wait_for_end().success());
+    assert!(server.end().success());
 }
 
 #[test]
@@ -70,13 +61,13 @@ fn a_request_whose_body_is_still_coming_is_finished() {
     let head = request("POST", "/resource", &[("x-api-key", WRITE)], body);
     let (first, rest) = head.split_at(head.len() - 3);
     let mut client = server.connect();
-    client.send(first);
+    client.write(first);
     server.signal(Signal::TERM);
-    server.wait_for_log("SIGTERM");
-    client.send(rest);
-    let answer = client.answer().unwrap();
+    server.logged(&["SIGTERM"]);
+    client.write(rest);
+    let answer = client.answer();
     assert_eq!(answer.status, 201, "{answer:?}");
-    assert!(server.wait_for_end().success());
+    assert!(server.end().success());
 }
 
 #[test]
@@ -87,7 +78,7 @@ fn neither_a_body_that_never_ends_nor_idle_connections_keep_it_from_ending() {
         .with("KEEP_ALIVE_SECONDS", "3600")
         .start();
     let mut slow = server.connect();
-    slow.send(format!(
+    slow.write(&format!(
         "POST /resource HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nContent-Length: 100\r\n\r\n{{"
     ));
     let mut idle = server.connect();
@@ -95,7 +86,7 @@ fn neither_a_body_that_never_ends_nor_idle_connections_keep_it_from_ending() {
     let _silent = server.connect();
     server.signal(Signal::TERM);
     // Far less than the body's hour; how much less is not measured here.
-    assert!(server.wait_for_end().success());
+    assert!(server.end().success());
     idle.assert_closed();
 }
 
@@ -103,11 +94,11 @@ fn neither_a_body_that_never_ends_nor_idle_connections_keep_it_from_ending() {
 fn a_signal_while_it_shuts_down_does_not_hurry_it() {
     let mut server = Setup::new().with("SHUTDOWN_DELAY_SECONDS", "1").start();
     server.signal(Signal::TERM);
-    server.wait_for_log("SIGTERM");
+    server.logged(&["SIGTERM"]);
     server.signal(Signal::TERM);
     server.signal(Signal::HUP);
     assert!(server.is_running());
-    assert!(server.wait_for_end().success());
+    assert!(server.end().success());
     assert!(server.log().contains("stopped"), "{}", server.log());
 }
 
@@ -124,7 +115,7 @@ struct Seen {
 struct Incrementing<'a> {
     address: std::net::SocketAddr,
     name: String,
-    client: Option<Client<TcpStream>>,
+    client: Option<Connection>,
     seen: &'a Seen,
     stop: &'a AtomicBool,
 }
@@ -139,7 +130,7 @@ impl Incrementing<'_> {
         body: &str,
     ) -> Option<Answer> {
         let path = format!("/resource/{}/count{action}", self.name);
-        let end = Instant::now() + crate::server::PATIENCE;
+        let end = Instant::now() + DEADLINE;
         while Instant::now() < end {
             match self.try_once(method, &path, headers, body) {
                 Ok(answer) if answer.status != 503 => return Some(answer),
@@ -165,7 +156,7 @@ impl Incrementing<'_> {
         body: &str,
     ) -> io::Result<Answer> {
         if self.client.is_none() {
-            self.client = Some(Client::new(connect(self.address)?));
+            self.client = Some(Connection::try_to(self.address)?);
         }
         let Some(client) = &mut self.client else {
             unreachable!();
@@ -174,7 +165,10 @@ impl Incrementing<'_> {
         client
             .stream
             .write_all(&request(method, path, headers, body))?;
-        let answer = client.answer();
+        let answer = client.try_answer(false);
+        if let Ok(answer) = &answer {
+            answer.check();
+        }
         match &answer {
             Ok(answer) if answer.header("Connection") == Some("close") => self.client = None,
             Ok(_) => {}
@@ -197,7 +191,7 @@ impl Incrementing<'_> {
         let granted = self.ask("POST", "/lock?wait=5", &again, "")?;
         assert_eq!(granted.status, 200, "{granted:?}");
         assert_eq!(granted.json()["locked"], true, "{granted:?}");
-        let ticket = granted.header("X-Ticket").unwrap().to_owned();
+        let ticket = granted.ticket();
         let with_ticket = [key, ("X-Ticket", ticket.as_str())];
         let written = self.ask("PUT", "", &with_ticket, &number.to_string())?;
         assert_eq!(written.status, 204, "{written:?}");
@@ -214,7 +208,7 @@ fn restarts_under_load_lose_nothing_acknowledged_and_cut_no_answer_off() {
     const RESTARTS: usize = 3;
     let mut server = Setup::new().sqlite().start();
     for client in 0..CLIENTS {
-        server.create(&format!("r{client}"));
+        server.create(&format!("r{client}"), 0).expect(201);
     }
     let (address, seen, stop) = (server.address(), Seen::default(), AtomicBool::new(false));
     let acknowledged = Mutex::new(HashMap::new());
@@ -245,33 +239,24 @@ fn restarts_under_load_lose_nothing_acknowledged_and_cut_no_answer_off() {
         }
         for _ in 0..RESTARTS {
             let before = seen.cycles.load(Ordering::Relaxed);
-            eventually("the clients get on", || {
-                (seen.cycles.load(Ordering::Relaxed) > before + 60).then_some(())
+            until("the clients get on", || {
+                seen.cycles.load(Ordering::Relaxed) > before + 60
             });
             server.signal(Signal::TERM);
-            assert!(server.wait_for_end().success());
-            let port = server.port.to_string();
-            server = Setup::beside(&server)
-                .sqlite()
-                .with("HTTP_PORT", &port)
-                .start();
+            assert!(server.end().success());
+            let port = server.address().port().to_string();
+            server = server.setup().clone().with("HTTP_PORT", &port).start();
         }
         let before = seen.cycles.load(Ordering::Relaxed);
-        eventually("the clients get on", || {
-            (seen.cycles.load(Ordering::Relaxed) > before + 60).then_some(())
+        until("the clients get on", || {
+            seen.cycles.load(Ordering::Relaxed) > before + 60
         });
     });
     assert_eq!(*seen.cut_off.lock().unwrap(), Vec::<String>::new());
     let acknowledged = acknowledged.into_inner().unwrap();
     assert_eq!(acknowledged.len(), CLIENTS);
     for (name, number) in acknowledged {
-        let read = server.ask(
-            "GET",
-            &format!("/resource/{name}/count?lock=0&raw=1"),
-            &[("x-api-key", WRITE)],
-            "",
-        );
-        let stored: u64 = read.json().as_u64().unwrap();
+        let stored: u64 = server.data(&format!("{name}/count")).parse().unwrap();
         // The last one may have been written without the answer having been waited for.
         assert!(
             stored == number || stored == number + 1,

@@ -11,7 +11,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use crate::server::{Client, Server, Setup, WRITE, connect, request};
+use crate::support::{Connection, Program, Setup, WRITE, request, until};
 
 /// Believes every certificate, but checks that the server has its key. The certificates of these tests are
 /// self-signed.
@@ -78,20 +78,17 @@ pub fn client_config(
     Arc::new(config)
 }
 
-type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
+type TlsClient = Connection<StreamOwned<ClientConnection, TcpStream>>;
 
-pub fn connect_tls(server: &Server, versions: &[&'static SupportedProtocolVersion]) -> TlsClient {
+pub fn connect_tls(server: &Program, versions: &[&'static SupportedProtocolVersion]) -> TlsClient {
     let name = ServerName::try_from("localhost").unwrap();
     let config = client_config(versions, b"http/1.1");
     let session = ClientConnection::new(config, name).unwrap();
-    Client::new(StreamOwned::new(
-        session,
-        connect(server.address()).unwrap(),
-    ))
+    Connection::over(StreamOwned::new(session, server.connect().stream))
 }
 
 /// The certificate that the server shows.
-pub fn certificate_shown(server: &Server) -> Vec<u8> {
+pub fn certificate_shown(server: &Program) -> Vec<u8> {
     let mut client = connect_tls(server, &[&rustls::version::TLS13]);
     assert_eq!(client.ask("GET", "/health", &[], "").status, 200);
     let shown = client.stream.conn.peer_certificates().unwrap();
@@ -117,8 +114,9 @@ fn a_lock_is_taken_over_tls_1_2_and_1_3_with_title_case_names() {
 fn a_malformed_head_over_tls_is_refused_as_everywhere() {
     let server = Setup::new().tls().start();
     let mut client = connect_tls(&server, &[&rustls::version::TLS13]);
-    client.send("GARBAGE\r\n\r\n");
-    assert_eq!(client.answer().unwrap().status, 400);
+    client.write("GARBAGE\r\n\r\n");
+    let answer = client.unchecked_answer().expect("an answer");
+    assert_eq!(answer.status, 400);
     // The framework does not say goodbye in TLS then.
     let _ = client.rest();
 }
@@ -127,7 +125,7 @@ fn a_malformed_head_over_tls_is_refused_as_everywhere() {
 fn plain_http_at_a_tls_port_gets_no_answer_and_does_no_harm() {
     let server = Setup::new().tls().start();
     let mut client = server.connect();
-    client.send(request("GET", "/health", &[], ""));
+    client.write(&request("GET", "/health", &[], ""));
     let rest = client.rest().unwrap();
     assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
     let mut proper = connect_tls(&server, &[&rustls::version::TLS13]);
@@ -152,11 +150,11 @@ fn a_waiter_over_tls_that_vanishes_leaves_the_queue() {
     holder.ask("POST", "/resource", &key, "{\"name\":\"a\"}");
     holder.ask("PUT", "/resource/a/b/lock", &key, "");
     let mut waiter = connect_tls(&server, &[&rustls::version::TLS13]);
-    waiter.send(request("PUT", "/resource/a/b/lock?wait=100", &key, ""));
+    waiter.write(&request("PUT", "/resource/a/b/lock?wait=100", &key, ""));
     let mut waiting = || holder.ask("GET", "/resource/a", &key, "").json()["waiting"].as_u64();
-    crate::server::eventually("it waits", || (waiting() == Some(1)).then_some(()));
+    until("it waits", || waiting() == Some(1));
     drop(waiter);
-    crate::server::eventually("it is gone", || (waiting() == Some(0)).then_some(()));
+    until("it is gone", || waiting() == Some(0));
 }
 
 #[test]
@@ -166,8 +164,7 @@ fn http_1_1_is_spoken_whatever_else_the_client_offers() {
     let mut config = (*client_config(&[&rustls::version::TLS13], b"h2")).clone();
     config.alpn_protocols.push(b"http/1.1".to_vec());
     let session = ClientConnection::new(Arc::new(config), name).unwrap();
-    let stream = StreamOwned::new(session, connect(server.address()).unwrap());
-    let mut client = Client::new(stream);
+    let mut client = Connection::over(StreamOwned::new(session, server.connect().stream));
     assert_eq!(client.ask("GET", "/health", &[], "").status, 200);
     let spoken = client.stream.conn.alpn_protocol();
     assert_eq!(spoken, Some(b"http/1.1".as_slice()));

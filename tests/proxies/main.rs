@@ -3,25 +3,19 @@
 
 mod manifests;
 mod proxy;
-#[path = "../ops_http/server.rs"]
-#[allow(dead_code, reason = "shared with the tests without proxies")]
-mod server;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 
-use proxy::{BOTH, Kind, Proxy, read};
+use proxy::{AskThrough, BOTH, Kind, ReverseProxy, read};
 use rustix::process::Signal;
-use server::{LOCK, Server, Setup, WRITE, eventually, request};
+use support::{Setup, WRITE, eventually, request, until};
 
 const KEY: [(&str, &str); 1] = [("x-api-key", WRITE)];
 
 fn setup() -> Setup {
     Setup::new().with("TRUSTED_PROXIES", "127.0.0.1")
-}
-
-fn waiting(server: &Server, name: &str) -> u64 {
-    let answer = server.ask("GET", &format!("/resource/{name}"), &KEY, "");
-    answer.json()["waiting"].as_u64().unwrap()
 }
 
 /// What the original's PHP client does, byte for byte where it matters: it reads `X-Ticket` in this case
@@ -30,9 +24,9 @@ fn waiting(server: &Server, name: &str) -> u64 {
 fn a_php_client_lives_its_life() {
     for kind in BOTH {
         let server = setup().start();
-        let proxy = Proxy::start(kind, &server);
+        let proxy = ReverseProxy::start(kind, &server);
         let mut client = proxy.connect();
-        let created = client.ask(
+        let created = client.ask_through(
             "POST",
             "/resource",
             &KEY,
@@ -44,7 +38,7 @@ fn a_php_client_lives_its_life() {
             Some("/resource/printer"),
             "{kind:?}"
         );
-        let lock = client.ask("PUT", "/resource/printer/paper/lock", &KEY, "");
+        let lock = client.ask_through("PUT", "/resource/printer/paper/lock", &KEY, "");
         assert_eq!(lock.json()["locked"], true, "{kind:?} {lock:?}");
         let ticket = lock
             .header("X-Ticket")
@@ -54,23 +48,24 @@ fn a_php_client_lives_its_life() {
             "{kind:?} {lock:?}"
         );
         let mine = [("x-api-key", WRITE), ("X-Ticket", ticket)];
-        let written = client.ask("PUT", "/resource/printer/paper", &mine, "{\"sheets\": 500}");
+        let written =
+            client.ask_through("PUT", "/resource/printer/paper", &mine, "{\"sheets\": 500}");
         assert_eq!(written.status, 204, "{kind:?} {written:?}");
-        let other = client.ask("GET", "/resource/printer/paper", &KEY, "");
+        let other = client.ask_through("GET", "/resource/printer/paper", &KEY, "");
         assert_eq!(other.status, 202, "{kind:?} {other:?}");
         assert!(other.header("X-Ticket").is_some(), "{kind:?} {other:?}");
         assert_eq!(other.header("Retry-After"), Some("1"), "{kind:?}");
-        let read = client.ask("GET", "/resource/printer/paper", &mine, "");
+        let read = client.ask_through("GET", "/resource/printer/paper", &mine, "");
         assert_eq!(read.json()["data"], "{\"sheets\": 500}", "{kind:?}");
         assert_eq!(read.header("X-Ticket"), Some(ticket), "{kind:?} {read:?}");
-        let unlocked = client.ask("PUT", "/resource/printer/paper/unlock", &mine, "");
+        let unlocked = client.ask_through("PUT", "/resource/printer/paper/unlock", &mine, "");
         assert_eq!(unlocked.status, 200, "{kind:?} {unlocked:?}");
         assert_eq!(
             unlocked.header("Content-Type"),
             Some("application/json"),
             "{kind:?}"
         );
-        let unknown = client.ask("GET", "/resource/nobody", &KEY, "");
+        let unknown = client.ask_through("GET", "/resource/nobody", &KEY, "");
         assert_eq!(
             (unknown.status, unknown.code().as_str()),
             (404, "resource_unknown")
@@ -82,7 +77,7 @@ fn a_php_client_lives_its_life() {
 fn names_arrive_as_they_were_sent() {
     for kind in BOTH {
         let server = setup().start();
-        let proxy = Proxy::start(kind, &server);
+        let proxy = ReverseProxy::start(kind, &server);
         let mut client = proxy.connect();
         for (name, path) in [
             ("a/b", "a%2Fb"),
@@ -94,20 +89,20 @@ fn names_arrive_as_they_were_sent() {
             ("c+d", "c+d"),
         ] {
             let body = format!("{{\"name\":\"{name}\"}}");
-            let created = client.ask("POST", "/resource", &KEY, &body);
+            let created = client.ask_through("POST", "/resource", &KEY, &body);
             assert_eq!(created.status, 201, "{kind:?} {name} {created:?}");
-            let described = client.ask("GET", &format!("/resource/{path}"), &KEY, "");
+            let described = client.ask_through("GET", &format!("/resource/{path}"), &KEY, "");
             assert_eq!(described.json()["name"], name, "{kind:?}");
         }
         // The PHP client leaves dots as they are.
         for selector in [".", ".."] {
             let path = format!("/resource/shop:42/{selector}");
             assert_eq!(
-                client.ask("PUT", &path, &KEY, "1").status,
+                client.ask_through("PUT", &path, &KEY, "1").status,
                 204,
                 "{kind:?} {selector}"
             );
-            let read = client.ask("GET", &format!("{path}?lock=0"), &KEY, "");
+            let read = client.ask_through("GET", &format!("{path}?lock=0"), &KEY, "");
             assert_eq!(read.json()["selector"], selector, "{kind:?} {read:?}");
         }
     }
@@ -117,30 +112,27 @@ fn names_arrive_as_they_were_sent() {
 fn a_wait_is_not_cut_off_and_ends_with_the_release() {
     for kind in BOTH {
         let server = setup().start();
-        let proxy = Proxy::start(kind, &server);
-        server.create("a");
-        let ticket = server.lock("a");
+        let proxy = ReverseProxy::start(kind, &server);
+        server.create("a", 0).expect(201);
+        let ticket = server.hold("a/main").0;
         let wait = || {
             let mut waiter = proxy.connect();
-            waiter.send(request("PUT", "/resource/a/b/lock?wait=250", &KEY, ""));
+            waiter.write(&request("PUT", "/resource/a/b/lock?wait=250", &KEY, ""));
             waiter
         };
         let mut first = wait();
-        eventually("the first waits", || {
-            (waiting(&server, "a") == 1).then_some(())
-        });
+        until("the first waits", || server.waiting("a") == 1);
         let _others: Vec<_> = (0..49).map(|_| wait()).collect();
-        eventually("they wait", || (waiting(&server, "a") == 50).then_some(()));
+        until("they wait", || server.waiting("a") == 50);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(3) {
-            assert_eq!(waiting(&server, "a"), 50, "{kind:?}");
+            assert_eq!(server.waiting("a"), 50, "{kind:?}");
             std::thread::sleep(Duration::from_millis(200));
         }
-        let mine = [("x-api-key", LOCK), ("X-Ticket", ticket.as_str())];
-        server.ask("PUT", "/resource/a/b/unlock", &mine, "");
-        let granted = first.answer().unwrap();
+        server.unlock("a/b", &ticket).expect(200);
+        let granted = first.unchecked_answer().expect("an answer");
         assert_eq!(granted.json()["locked"], true, "{kind:?} {granted:?}");
-        assert_eq!(waiting(&server, "a"), 49, "{kind:?}");
+        assert_eq!(server.waiting("a"), 49, "{kind:?}");
     }
 }
 
@@ -176,18 +168,16 @@ fn waits_of_any_length_that_the_server_takes_fit_the_time_outs() {
 fn a_client_that_vanishes_while_it_waits_is_noticed() {
     for kind in BOTH {
         let server = setup().start();
-        let proxy = Proxy::start(kind, &server);
-        server.create("a");
-        server.lock("a");
+        let proxy = ReverseProxy::start(kind, &server);
+        server.create("a", 0).expect(201);
+        server.hold("a/main");
         let mut stays = proxy.connect();
-        stays.send(request("PUT", "/resource/a/b/lock?wait=250", &KEY, ""));
+        stays.write(&request("PUT", "/resource/a/b/lock?wait=250", &KEY, ""));
         let mut leaves = proxy.connect();
-        leaves.send(request("PUT", "/resource/a/b/lock?wait=250", &KEY, ""));
-        eventually("both wait", || (waiting(&server, "a") == 2).then_some(()));
+        leaves.write(&request("PUT", "/resource/a/b/lock?wait=250", &KEY, ""));
+        until("both wait", || server.waiting("a") == 2);
         drop(leaves);
-        eventually("one has left", || {
-            (waiting(&server, "a") == 1).then_some(())
-        });
+        until("one has left", || server.waiting("a") == 1);
     }
 }
 
@@ -195,13 +185,11 @@ fn a_client_that_vanishes_while_it_waits_is_noticed() {
 fn the_clients_address_arrives_whatever_the_client_claims() {
     for kind in BOTH {
         let server = setup().with("ACCESS_LOG", "true").start();
-        let proxy = Proxy::start(kind, &server);
+        let proxy = ReverseProxy::start(kind, &server);
         let claims = [("x-api-key", WRITE), ("X-Forwarded-For", "203.0.113.7")];
         let mut client = proxy.connect_from(5);
-        client.ask("GET", "/resource/who-am-i", &claims, "");
-        server.wait_for_log("/resource/who-am-i 404");
-        let log = server.log();
-        let line = log.lines().find(|line| line.contains("who-am-i")).unwrap();
+        client.ask_through("GET", "/resource/who-am-i", &claims, "");
+        let line = server.logged(&["/resource/who-am-i 404"]);
         assert!(line.contains("client=127.0.0.5 "), "{kind:?}: {line}");
     }
 }
@@ -210,10 +198,10 @@ fn the_clients_address_arrives_whatever_the_client_claims() {
 fn clients_behind_a_proxy_are_limited_one_by_one() {
     for kind in BOTH {
         let server = setup().with("RATE_LIMIT_PER_SECOND", "1").start();
-        let proxy = Proxy::start(kind, &server);
+        let proxy = ReverseProxy::start(kind, &server);
         let mut greedy = proxy.connect_from(6);
         let limited = eventually("it is limited", || {
-            let answer = greedy.ask("GET", "/resource", &KEY, "");
+            let answer = greedy.ask_through("GET", "/resource", &KEY, "");
             (answer.status == 429).then_some(answer)
         });
         assert!(
@@ -222,7 +210,7 @@ fn clients_behind_a_proxy_are_limited_one_by_one() {
         );
         let mut modest = proxy.connect_from(7);
         assert_eq!(
-            modest.ask("GET", "/resource", &KEY, "").status,
+            modest.ask_through("GET", "/resource", &KEY, "").status,
             200,
             "{kind:?}"
         );
@@ -233,21 +221,23 @@ fn clients_behind_a_proxy_are_limited_one_by_one() {
 fn large_bodies_pass_and_too_large_ones_have_the_servers_answer() {
     for kind in BOTH {
         let server = setup().start();
-        let proxy = Proxy::start(kind, &server);
-        server.create("a");
+        let proxy = ReverseProxy::start(kind, &server);
+        server.create("a", 0).expect(201);
         let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
         let mut client = proxy.connect();
         let large = text(2_000_000);
         assert_eq!(
-            client.ask("PUT", "/resource/a/b", &KEY, &large).status,
+            client
+                .ask_through("PUT", "/resource/a/b", &KEY, &large)
+                .status,
             204,
             "{kind:?}"
         );
-        let read = client.ask("GET", "/resource/a/b?lock=0&raw=1", &KEY, "");
+        let read = client.ask_through("GET", "/resource/a/b?lock=0&raw=1", &KEY, "");
         assert!(read.body == large.as_bytes(), "{kind:?}");
         let refused = proxy
             .connect()
-            .ask("PUT", "/resource/a/b", &KEY, &text(2_100_000));
+            .ask_through("PUT", "/resource/a/b", &KEY, &text(2_100_000));
         assert_eq!(
             (refused.status, refused.code().as_str()),
             (413, "body_too_large")
@@ -267,13 +257,13 @@ fn connections_to(port: u16) -> usize {
 fn connections_to_the_server_are_kept() {
     for kind in BOTH {
         let server = setup().start();
-        let proxy = Proxy::start(kind, &server);
-        let before = connections_to(server.port);
+        let proxy = ReverseProxy::start(kind, &server);
+        let before = connections_to(server.address().port());
         let mut client = proxy.connect();
         for _ in 0..100 {
-            assert_eq!(client.ask("GET", "/health", &[], "").status, 200);
+            assert_eq!(client.ask_through("GET", "/health", &[], "").status, 200);
         }
-        let opened = connections_to(server.port).saturating_sub(before);
+        let opened = connections_to(server.address().port()).saturating_sub(before);
         // Health checks open some, too.
         assert!(opened < 50, "{kind:?}: {opened}");
     }
@@ -284,18 +274,17 @@ fn connections_to_the_server_are_kept() {
 fn a_restart_behind_a_proxy_is_over_when_the_server_is_back() {
     for kind in BOTH {
         let mut server = setup().sqlite().start();
-        let proxy = Proxy::start(kind, &server);
-        server.create("a");
+        let proxy = ReverseProxy::start(kind, &server);
+        server.create("a", 0).expect(201);
         let mut client = proxy.connect();
         server.signal(Signal::TERM);
-        assert!(server.wait_for_end().success());
-        let answer = client.ask("GET", "/resource/a", &KEY, "");
+        assert!(server.end().success());
+        let answer = client.ask_through("GET", "/resource/a", &KEY, "");
         assert!([502, 503].contains(&answer.status), "{kind:?} {answer:?}");
-        let port = server.port.to_string();
-        let again = Setup::beside(&server).sqlite().with("HTTP_PORT", &port);
-        let _server = again.start();
+        let port = server.address().port().to_string();
+        let _server = server.setup().clone().with("HTTP_PORT", &port).start();
         eventually("it is served again", || {
-            let answer = proxy.connect().ask("GET", "/resource/a", &KEY, "");
+            let answer = proxy.connect().ask_through("GET", "/resource/a", &KEY, "");
             if answer.status == 200 {
                 return Some(());
             }

@@ -10,7 +10,7 @@ use small_resource_server::config::variables::{VARIABLES, find};
 use small_resource_server::config::{Settings, StoreKind};
 
 use crate::proxy::{read, root};
-use crate::server::Server;
+use crate::support::Program;
 
 fn documents(text: &str) -> Vec<Value> {
     serde_yaml_ng::Deserializer::from_str(text)
@@ -84,13 +84,13 @@ fn the_service_has_noticed_before_requests_are_refused() {
 #[test]
 fn the_probes_ask_what_the_server_answers() {
     let manifests = manifests();
-    let server = Server::start();
+    let server = Program::new();
     let container = &pod(&manifests)["containers"][0];
     let ports = container["ports"].as_sequence().unwrap();
     let ready = &container["readinessProbe"]["httpGet"];
     let path = ready["path"].as_str().unwrap();
     assert_eq!(path, "/ready");
-    assert_eq!(server.ask("GET", path, &[], "").status, 200);
+    assert_eq!(server.connect().ask("GET", path, &[], "").status, 200);
     // A process that was stopped still accepts connections: it has to be asked.
     let alive = &container["livenessProbe"]["httpGet"];
     assert_eq!(alive["path"], "/health");
@@ -99,7 +99,7 @@ fn the_probes_ask_what_the_server_answers() {
     }
     let scrape = &manifests["Deployment"]["spec"]["template"]["metadata"]["annotations"];
     let path = scrape["prometheus.io/path"].as_str().unwrap();
-    assert_eq!(server.ask("GET", path, &[], "").status, 200);
+    assert_eq!(server.connect().ask("GET", path, &[], "").status, 200);
 }
 
 #[test]

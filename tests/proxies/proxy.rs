@@ -4,10 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::server::{Client, PATIENCE, Server, eventually};
+use crate::support::{Answer, Client, Connection, Program, eventually, request, until};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -18,23 +17,23 @@ pub enum Kind {
 pub const BOTH: [Kind; 2] = [Kind::Nginx, Kind::Haproxy];
 
 /// A running proxy; killed when dropped.
-pub struct Proxy {
+pub struct ReverseProxy {
     pub kind: Kind,
     pub port: u16,
     child: Child,
     folder: TempDir,
 }
 
-impl Proxy {
-    pub fn start(kind: Kind, server: &Server) -> Proxy {
+impl ReverseProxy {
+    pub fn start(kind: Kind, server: &Program) -> ReverseProxy {
         // Another process may take the port before the proxy has it: then another one is tried.
-        eventually("a proxy runs", || Proxy::try_start(kind, server))
+        eventually("a proxy runs", || ReverseProxy::try_start(kind, server))
     }
 
-    fn try_start(kind: Kind, server: &Server) -> Option<Proxy> {
+    fn try_start(kind: Kind, server: &Program) -> Option<ReverseProxy> {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
-        let config = configuration(kind, port, server.port);
+        let config = configuration(kind, port, server.address().port());
         let path = folder.path().join("proxy.conf");
         std::fs::write(&path, config).unwrap();
         let mut command = command(kind, folder.path(), &path);
@@ -45,7 +44,7 @@ impl Proxy {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut proxy = Proxy {
+        let mut proxy = ReverseProxy {
             kind,
             port,
             child,
@@ -68,9 +67,9 @@ impl Proxy {
 
     /// Until its health checks have found the server.
     fn wait_for_backend(&self) {
-        eventually("the proxy finds the server", || {
-            let answer = self.connect().ask("GET", "/health", &[], "");
-            (answer.status == 200).then_some(())
+        until("the proxy finds the server", || {
+            let answer = self.connect().ask_through("GET", "/health", &[], "");
+            answer.status == 200
         });
     }
 
@@ -78,23 +77,43 @@ impl Proxy {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    pub fn connect(&self) -> Client<TcpStream> {
-        self.connect_from(1)
+    pub fn connect(&self) -> Connection {
+        Connection::to(self.address())
     }
 
-    /// From an address of its own.
-    pub fn connect_from(&self, last: u8) -> Client<TcpStream> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
-        socket.bind(&own.into()).unwrap();
-        socket.connect(&self.address().into()).unwrap();
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client::new(stream)
+    /// From an address of its own, 127.0.0.`last`.
+    pub fn connect_from(&self, last: u8) -> Connection {
+        Client::at(self.address()).connect_from(last)
     }
 }
 
-impl Drop for Proxy {
+/// Nothing is promised of every answer here: HAProxy writes names of headers in its own way unless it is told
+/// about them, and what is said while the server is away is the proxy's.
+pub trait AskThrough {
+    fn ask_through(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer;
+}
+
+impl AskThrough for Connection {
+    #[track_caller]
+    fn ask_through(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        self.write(&request(method, target, headers, body));
+        self.unchecked_answer().expect("an answer")
+    }
+}
+
+impl Drop for ReverseProxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -27,6 +27,7 @@ mod setup;
 use std::future::Future;
 use std::io::Write;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -36,7 +37,7 @@ pub use database::Database;
 pub use program::Program;
 pub use proxy::{Proxy, State};
 pub use server::Server;
-pub use setup::{ADMIN, KEYS, LOCK, READ, Setup, Store, WRITE};
+pub use setup::{ADMIN, KEYS, LOCK, READ, Setup, Store, WRITE, certificate_file, replace_file};
 
 /// Nothing in these tests takes this long unless it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -60,6 +61,15 @@ pub fn eventually<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
         }
         assert!(start.elapsed() < DEADLINE, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Ends the other threads of a test, also when an assertion fails in this one.
+pub struct StopWhenDropped<'a>(pub &'a AtomicBool);
+
+impl Drop for StopWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -174,3 +174,10 @@ pub fn certificate_file(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls");
     folder.join(name)
 }
+
+/// Writes a file in one step, as a tool that renews certificates or keys does.
+pub fn replace_file(path: &Path, text: impl AsRef<[u8]>) {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(&beside, path).unwrap();
+}
