@@ -12,6 +12,16 @@ pub enum Right {
 }
 
 impl Right {
+    /// What the key with this right and no more is called: after its variable.
+    pub fn key_name(self) -> &'static str {
+        match self {
+            Right::Read => "read",
+            Right::Lock => "read_lock",
+            Right::Write => "write",
+            Right::Admin => "admin",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Right::Read => "READ",

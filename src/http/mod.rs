@@ -17,6 +17,7 @@
 //! | `acceptor` | an accepted connection before HTTP |
 //! | `connection` | the stream under HTTP: slow heads, what is read ahead |
 //! | `connection_limit` | how many connections may be open |
+//! | `page` | the operator's page |
 //! | `limit` | the rate limit's counters |
 //! | `client` | the client's address behind proxies |
 //! | `policy` | what may change while the server runs |
@@ -32,6 +33,7 @@ pub mod handlers;
 pub mod limit;
 pub mod middleware;
 pub mod openapi;
+pub mod page;
 pub mod policy;
 pub mod request;
 pub mod respond;

@@ -28,13 +28,18 @@ pub static X_TICKET: HeaderName = HeaderName::from_static("x-ticket");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Does the request carry a key with this right, and may this instance answer at all?
-pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<(), ApiError> {
+/// Returns the highest right that the key carries.
+pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<Right, ApiError> {
     let presented = req.headers().get(&X_API_KEY).ok_or(ApiError::KeyMissing)?;
     let right = worker.policy.load().keys.right_of(presented.as_bytes());
     match right {
         None => Err(ApiError::KeyUnknown),
         Some(right) if right < needed => Err(ApiError::KeyInsufficient(needed)),
-        Some(_) => worker.router.shell.gate.check().map_err(ApiError::Closed),
+        Some(right) => {
+            let gate = &worker.router.shell.gate;
+            gate.check().map_err(ApiError::Closed)?;
+            Ok(right)
+        }
     }
 }
 

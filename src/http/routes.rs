@@ -11,6 +11,7 @@ use actix_web::{HttpRequest, HttpResponse, Resource};
 use super::errors::ApiError;
 use super::handlers::{data, locks, resources, status};
 use super::middleware::observe;
+use super::page;
 use super::respond::Response;
 use super::worker::Worker;
 
@@ -31,6 +32,11 @@ pub enum Route {
     Unlock,
     /// `/resource/{name}/{selector}/renew`
     Renew,
+    /// `/`: the operator's page.
+    Page,
+    /// `/page/{file}`
+    PageFile,
+    Status,
     Health,
     Ready,
     Metrics,
@@ -47,6 +53,9 @@ pub const PATTERNS: &[&str] = &[
     "/resource/{name}/{selector}/lock",
     "/resource/{name}/{selector}/unlock",
     "/resource/{name}/{selector}/renew",
+    "/",
+    "/page/{file}",
+    "/status",
     "/health",
     "/ready",
     "/metrics",
@@ -107,11 +116,16 @@ impl Route {
     /// `None`: there is nothing at this path.
     pub fn of(method: &Method, path: &str) -> Option<Route> {
         match path {
+            "/" => return Some(Route::Page),
+            "/status" => return Some(Route::Status),
             "/health" => return Some(Route::Health),
             "/ready" => return Some(Route::Ready),
             "/metrics" => return Some(Route::Metrics),
             "/openapi.json" => return Some(Route::Openapi),
             _ => {}
+        }
+        if path.starts_with("/page/") {
+            return Some(Route::PageFile);
         }
         let segments = Segments::of(path)?;
         let (name, selector, action) = (segments.get(0), segments.get(1), segments.get(2));
@@ -131,10 +145,10 @@ impl Route {
         }
     }
 
-    /// Watched by balancers and monitoring: no key is needed, no limit counts.
+    /// Watched by balancers, monitoring and, as the page, by people: no key is needed, no limit counts.
     pub fn is_about_the_server(self) -> bool {
-        use Route::{Health, Metrics, Openapi, Ready};
-        matches!(self, Health | Ready | Metrics | Openapi)
+        use Route::{Health, Metrics, Openapi, Page, PageFile, Ready};
+        matches!(self, Health | Ready | Metrics | Openapi | Page | PageFile)
     }
 
     /// The methods it takes, as `Allow` names them.
@@ -145,7 +159,13 @@ impl Route {
             Route::Data => "GET, PUT, DELETE",
             Route::ForceUnlock => "POST",
             Route::Lock | Route::Unlock | Route::Renew => "PUT, POST",
-            Route::Health | Route::Ready | Route::Metrics | Route::Openapi => "GET, HEAD",
+            Route::Status => "GET",
+            Route::Page
+            | Route::PageFile
+            | Route::Health
+            | Route::Ready
+            | Route::Metrics
+            | Route::Openapi => "GET, HEAD",
         }
     }
 }
@@ -168,6 +188,8 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         (Route::Resource, "DELETE") => resources::delete(req, worker).await,
         (Route::Resources, "GET") => resources::list(req, worker).await,
         (Route::Resources, "POST") => resources::create(req, payload, worker).await,
+        (Route::Status, "GET") => status::status(req, worker).await,
+        (Route::Page | Route::PageFile, "GET" | "HEAD") => page::file(&req),
         (Route::ForceUnlock, "POST") => locks::force_unlock(req, payload, worker).await,
         // The same path is force-unlock with POST.
         (Route::Data, _) if req.uri().path().ends_with("/force-unlock") => {
@@ -228,7 +250,15 @@ mod tests {
         assert_eq!(Route::Resources.pattern(), "/resource");
         assert_eq!(Route::Renew.pattern(), "/resource/{name}/{selector}/renew");
         assert_eq!(Route::Openapi as usize, PATTERNS.len() - 2);
-        for route in [Route::Health, Route::Ready, Route::Metrics, Route::Openapi] {
+        for route in [
+            Route::Page,
+            Route::PageFile,
+            Route::Status,
+            Route::Health,
+            Route::Ready,
+            Route::Metrics,
+            Route::Openapi,
+        ] {
             assert_eq!(get(route.pattern()), Some(route));
         }
         let index = |path| PATTERNS[Route::index(get(path))];
@@ -239,7 +269,7 @@ mod tests {
     #[test]
     fn everything_else_leads_nowhere() {
         for path in [
-            "/",
+            "/page",
             "/resources",
             "/resource/",
             "/resource//x",

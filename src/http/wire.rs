@@ -275,6 +275,45 @@ pub struct StatusBody<'a> {
     pub status: &'a str,
 }
 
+/// Body of GET `/status`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServerStatus)]
+pub struct ServerStatusBody<'a> {
+    pub version: &'a str,
+    /// `memory`, `sqlite` or `mysql`.
+    pub store: &'a str,
+    /// `default` or `php`.
+    pub profile: &'a str,
+    /// By the server's clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub now: Time,
+    pub key: KeyBody<'a>,
+    pub locks: LockCountsBody,
+}
+
+/// The key that asked.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Key)]
+pub struct KeyBody<'a> {
+    pub name: &'a str,
+    /// `read`, `read_lock`, `write` or `admin`; each includes those before it.
+    pub rights: &'a str,
+}
+
+/// How much is held and waited for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LockCounts)]
+pub struct LockCountsBody {
+    /// Resources that are held.
+    pub held: usize,
+    /// Resources that are reserved for a waiter.
+    pub reserved: usize,
+    /// Tickets that wait.
+    pub waiting: usize,
+    /// Leases granted since the server started.
+    pub grants: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

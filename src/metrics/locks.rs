@@ -66,6 +66,11 @@ impl LockMetrics {
         self.0.mine().waits.observe(&WAIT_MS, waited);
     }
 
+    /// Leases granted since the start.
+    pub fn grants(&self) -> u64 {
+        self.buckets(|stripe| &stripe.waits).iter().sum()
+    }
+
     pub fn ended(&self, reason: EndReason, held: Millis) {
         let mine = self.0.mine();
         add(match reason {

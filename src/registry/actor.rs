@@ -15,10 +15,11 @@ use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll, Dis
 use crate::registry::dormant::Sleepers;
 use crate::registry::messages::{Find, Locate, Whereabouts};
 use crate::registry::survey::{Survey, survey};
+use crate::registry::tally::{Count, tally};
 use crate::resource::actor::{Origin, ResourceActor};
 use crate::resource::dormant::Sleeper;
 use crate::resource::messages::{EndWaits, RegistryLink, Retired, Vanished, VanishedLate};
-use crate::resource::status::Board;
+use crate::resource::status::{Board, Sight};
 use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
 use crate::store::shrink::shrink_if_sparse;
@@ -55,6 +56,13 @@ struct Entry {
 }
 
 impl Registry {
+    /// What live and dormant resources show of themselves.
+    fn sights(&self) -> impl Iterator<Item = (&ResourceName, Sight)> {
+        let sight = |(name, entry): (_, &Entry)| Some((name, entry.board.read()?));
+        let live = self.live.iter().filter_map(sight);
+        live.chain(self.asleep.sights())
+    }
+
     pub fn new(
         shell: Arc<Shell>,
         timed_out: Recipient<CommitTimedOut>,
@@ -264,9 +272,15 @@ impl Handler<Survey> for Registry {
     type Result = MessageResult<Survey>;
 
     fn handle(&mut self, msg: Survey, _: &mut Self::Context) -> Self::Result {
-        let sight = |(name, entry): (_, &Entry)| Some((name, entry.board.read()?));
-        let sights = self.live.iter().filter_map(sight);
-        MessageResult(survey(sights.chain(self.asleep.sights()), &msg.0))
+        MessageResult(survey(self.sights(), &msg.0))
+    }
+}
+
+impl Handler<Count> for Registry {
+    type Result = MessageResult<Count>;
+
+    fn handle(&mut self, msg: Count, _: &mut Self::Context) -> Self::Result {
+        MessageResult(tally(self.sights(), &msg))
     }
 }
 

@@ -15,3 +15,4 @@ mod dormant;
 pub mod listing;
 pub mod messages;
 pub mod survey;
+pub mod tally;

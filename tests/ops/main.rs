@@ -11,4 +11,5 @@ mod logs;
 mod metrics;
 mod openapi;
 mod operation;
+mod page;
 mod request_ids;

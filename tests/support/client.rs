@@ -484,7 +484,8 @@ impl<S: Read + Write> Connection<S> {
             self.read_more()?;
         };
         let mut answer = Answer::parse_head(&self.unread[..head_end]);
-        let length = match is_bodiless || answer.status == 204 || answer.status < 200 {
+        let length = match is_bodiless || matches!(answer.status, 204 | 304) || answer.status < 200
+        {
             true => 0,
             false => answer.content_length(),
         };
@@ -682,8 +683,9 @@ impl Answer {
         if let Some(token) = self.header("X-Fencing-Token") {
             assert!(token.parse::<u64>().is_ok_and(|t| t > 0), "{self:?}");
         }
-        if self.status != 204 {
-            // All but the metrics is JSON.
+        let is_page = self.header("Content-Security-Policy").is_some();
+        if !matches!(self.status, 204 | 304) && !is_page {
+            // All but the metrics and the operator's page is JSON.
             let kind = match self.body.starts_with(b"# HELP ") {
                 true => "text/plain; version=0.0.4; charset=utf-8",
                 false => "application/json",

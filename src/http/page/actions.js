@@ -1,0 +1,155 @@
+// What ends somebody else's lease or wait. Both name exactly what was shown, so that whoever came meanwhile is spared.
+
+import { describe, forceOff, path, removeWaiter, url } from "./api.js";
+import { Ago, commandLine, curl, Dialog, Elsewhere, html, Left, tell, Text, useEffect, useRef, useState } from "./parts.js";
+import { count } from "./text.js";
+
+const REASON_MAX = 255;
+
+/** Who gets the lock when this lease ends, as far as it can be told now. */
+function Next({ lock, isLast }) {
+  if (!isLast) return html`<p>The other holders keep theirs.</p>`;
+  const delay = lock.lockDelay > 0 ? html` after its lock-delay of ${lock.lockDelay} s` : "";
+  const near = lock.queue.find((waiter) => waiter.near);
+  if (near) {
+    return html`<p>Next is <strong><${Text} of=${near.owner} none="an unnamed client" /></strong>
+      ${near.reason && html` (<${Text} of=${near.reason} />)`}, place ${near.position}, waiting for <${Ago} at=${near.waitingSince} />:
+      the lock goes there${delay || " at once"}.</p>`;
+  }
+  if (lock.waiting > 0) {
+    return html`<p>${count(lock.waiting, "client")} ${lock.waiting === 1 ? "waits" : "wait"}${
+      lock.queue.length ? ", but none of the first was heard of lately" : ""
+    }: the first that asks again gets the lock${delay}.</p>`;
+  }
+  return html`<p>Nobody waits: the lock is free${delay}.</p>`;
+}
+
+function Reason({ input }) {
+  useEffect(() => input.current.focus(), []);
+  return html`<label class="field"><span>Why (required)</span>
+    <input ref=${input} type="text" required maxlength=${REASON_MAX} autocomplete="off" aria-describedby="reason-hint" /></label>
+    <p class="hint" id="reason-hint">Told to the client that loses it, and logged.</p>`;
+}
+
+function Holder({ of }) {
+  return html`<dl class="facts">
+    <div><dt>Holder</dt><dd><${Text} of=${of.owner} none="unnamed" /></dd></div>
+    ${of.reason && html`<div><dt>Holds it for</dt><dd><${Text} of=${of.reason} /></dd></div>`}
+    <div><dt>Since</dt><dd><${Ago} at=${of.acquiredAt} /></dd></div>
+    <div><dt>Ends in</dt><dd><${Left} lease=${of} /></dd></div>
+    <div><dt>Fencing token</dt><dd><code>${of.fencingToken}</code></dd></div>
+  </dl>`;
+}
+
+/** The lock as it is when the dialog opens; what is shown then is what is ended. */
+function useLock(name) {
+  const [lock, set] = useState(null);
+  const [error, fail] = useState(null);
+  const look = () => {
+    fail(null);
+    describe(name, 20).then(set, fail);
+  };
+  useEffect(look, [name]);
+  return { lock, error, look };
+}
+
+function now(lock) {
+  const [holder] = lock.holders;
+  if (!holder) return lock.state === "reserved" ? "it is reserved for the next in line" : "it is free";
+  const owner = holder.owner ? `“${holder.owner}”` : "an unnamed client";
+  return `it is held by ${owner} with fencing token ${holder.fencingToken}`;
+}
+
+/** Sends it; says what became of it. */
+function useSending(name, onDone) {
+  const [state, set] = useState({ busy: false, sentence: "" });
+  const act = async (work, done) => {
+    set({ busy: true, sentence: "" });
+    try {
+      await work();
+      tell(done);
+      onDone();
+    } catch (error) {
+      let sentence = error.message;
+      if (error.status === 409) {
+        const lock = await describe(name, 1).catch(() => null);
+        sentence = `It changed meanwhile: ${lock ? now(lock) : error.message} Nothing was ended.`.replace(/([^.]) Nothing/, "$1. Nothing");
+      } else if (error.status === 0 || error.status >= 500) {
+        sentence = `${error.message} It may have happened all the same: look again before you repeat it.`;
+      }
+      set({ busy: false, sentence });
+    }
+  };
+  return { ...state, act };
+}
+
+/** `token`: of the lease that was pointed at; without one, of the only one there is. */
+export function ForceOff({ name, token, onClose }) {
+  const { lock, error, look } = useLock(name);
+  const reason = useRef();
+  const { busy, sentence, act } = useSending(name, onClose);
+  const [text, setText] = useState("");
+  const title = html`Force off <bdi>${name}</bdi>`;
+  if (!lock) {
+    return html`<${Dialog} title=${title} onClose=${onClose}><p>${error ? error.message : "Looking at the lock…"}</p><//>`;
+  }
+  const holder = lock.holders.find((lease) => token === undefined || lease.fencingToken === token);
+  if (!holder) {
+    return html`<${Dialog} title=${title} onClose=${onClose}><p>${token === undefined ? "Nobody holds it" : "That lease is over"}: ${now(lock)}.</p><//>`;
+  }
+  const submit = (e) => {
+    e.preventDefault();
+    const why = reason.current.value.trim();
+    if (!why) return reason.current.focus();
+    const who = holder.owner ? `“${holder.owner}”` : "The holder";
+    act(() => forceOff(name, why, holder.fencingToken), `${who} was forced off “${name}”.`);
+  };
+  const why = text || "why";
+  return html`<${Dialog} title=${title} onClose=${onClose}>
+    <form onSubmit=${submit} onInput=${(e) => setText(e.target.value)}>
+      <${Holder} of=${holder} />
+      <${Next} lock=${lock} isLast=${lock.holders.length === 1} />
+      <${Reason} input=${reason} />
+      ${sentence && html`<p class="trouble" role="alert">${sentence} <button type="button" class="link" onClick=${look}>Look again</button></p>`}
+      <div class="buttons">
+        <button type="submit" class="danger" disabled=${busy}>Force off token ${holder.fencingToken}</button>
+        <button type="button" onClick=${onClose}>Keep it</button>
+      </div>
+    </form>
+    <${Elsewhere} curl=${curl("POST", url(path("resource", name, "force-unlock")), { reason: why, fencingToken: holder.fencingToken })}
+      command=${commandLine("force-unlock", name, "--reason", why, "--fencing-token", String(holder.fencingToken))} />
+  <//>`;
+}
+
+/** Takes one waiting client out of the queue. */
+export function RemoveWaiter({ name, waiter, onClose }) {
+  const reason = useRef();
+  const { busy, sentence, act } = useSending(name, onClose);
+  const [text, setText] = useState("");
+  const submit = (e) => {
+    e.preventDefault();
+    const why = reason.current.value.trim();
+    if (!why) return reason.current.focus();
+    const who = waiter.owner ? `“${waiter.owner}”` : "The client";
+    act(() => removeWaiter(name, why, waiter.id), `${who} was removed from the queue of “${name}”.`);
+  };
+  const body = { reason: text || "why", waiter: waiter.id };
+  return html`<${Dialog} title=${html`Remove a waiter of <bdi>${name}</bdi>`} onClose=${onClose}>
+    <form onSubmit=${submit} onInput=${(e) => setText(e.target.value)}>
+      <dl class="facts">
+        <div><dt>Waits</dt><dd><${Text} of=${waiter.owner} none="unnamed" /></dd></div>
+        ${waiter.reason && html`<div><dt>For</dt><dd><${Text} of=${waiter.reason} /></dd></div>`}
+        <div><dt>Place</dt><dd>${waiter.position}</dd></div>
+        <div><dt>Waiting for</dt><dd><${Ago} at=${waiter.waitingSince} /></dd></div>
+      </dl>
+      <p>It loses its place and is told why. If it asks again, it stands at the end.</p>
+      <${Reason} input=${reason} />
+      ${sentence && html`<p class="trouble" role="alert">${sentence}</p>`}
+      <div class="buttons">
+        <button type="submit" class="danger" disabled=${busy}>Remove it</button>
+        <button type="button" onClick=${onClose}>Keep it</button>
+      </div>
+    </form>
+    <${Elsewhere} curl=${curl("POST", url(path("resource", name, "force-unlock")), body)} />
+  <//>`;
+}

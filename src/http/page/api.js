@@ -1,0 +1,194 @@
+// The server's public API, and the key that is used for it. Nothing here that `curl` could not ask.
+
+const BASE = new URL(".", document.baseURI);
+const KEY = "key";
+// A read that takes longer is given up and tried again; a change is waited for.
+const READ_MS = 15_000;
+const CHANGE_MS = 30_000;
+
+export const address = BASE.href.replace(/\/$/, "");
+
+/** An answer that is not the wanted one. `status` 0: there was no answer. */
+export class Refusal extends Error {
+  constructor(status, code, sentence, body = {}, retryAfter = 0) {
+    super(sentence);
+    this.status = status;
+    this.code = code;
+    this.body = body;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** The key of this tab, and who is told when it changes. */
+export const session = {
+  key: sessionStorage.getItem(KEY) ?? "",
+  /** Why the server did not take the last key. */
+  refused: "",
+  listeners: new Set(),
+  use(key) {
+    this.key = key;
+    this.refused = "";
+    if (key) sessionStorage.setItem(KEY, key);
+    else sessionStorage.removeItem(KEY);
+    this.tell();
+  },
+  refuse(key, sentence) {
+    if (key !== this.key) return;
+    this.use("");
+    this.refused = sentence;
+    this.tell();
+  },
+  tell() {
+    for (const listener of this.listeners) listener();
+  },
+};
+
+/** What the server's clock says is ahead of ours by so many milliseconds. */
+let ahead = 0;
+export const serverNow = () => Date.now() + ahead;
+
+export function path(...segments) {
+  return segments.map(segment).join("/");
+}
+
+/** One segment of a path; a browser would take `.` and `..` for steps, however they are written. */
+function segment(text) {
+  return encodeURIComponent(text).replace(/[!'()*]/g, (c) => "%" + c.charCodeAt(0).toString(16).toUpperCase());
+}
+
+/** Can a browser ask for this name at all? URLs drop such segments, however they are written. */
+export const isReachable = (name) => name !== "." && name !== "..";
+
+export function url(route, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const text = given.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+  return new URL(route + (text ? `?${text}` : ""), BASE).href;
+}
+
+/** The response, whatever it says; a {@link Refusal} where there is none. */
+export async function send(method, target, { headers = {}, body, signal } = {}) {
+  const limit = AbortSignal.timeout(method === "GET" ? READ_MS : CHANGE_MS);
+  try {
+    return await fetch(target, {
+      method,
+      headers: { "x-api-key": session.key, ...headers },
+      body,
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+      cache: "no-store",
+      credentials: "omit",
+      redirect: "error",
+    });
+  } catch (error) {
+    if (signal?.aborted) throw new Refusal(0, "given_up", "Given up.");
+    const late = error.name === "TimeoutError";
+    throw new Refusal(
+      0,
+      late ? "late" : "unreachable",
+      late ? "The server did not answer in time." : "The server cannot be reached.",
+    );
+  }
+}
+
+/** What a refusal says. A key that is not taken ends the session. */
+export async function refusal(response, key) {
+  const body = await response.json().catch(() => ({}));
+  const sentence = body.error ?? `The server answered ${response.status}.`;
+  const refused = new Refusal(
+    response.status,
+    body.code ?? `status_${response.status}`,
+    sentence,
+    body,
+    Number(response.headers.get("retry-after")) || 0,
+  );
+  if (response.status === 401 && refused.code !== "key_insufficient" && !(await isStillKnown(refused, key))) {
+    session.refuse(key, sentence);
+  }
+  return refused;
+}
+
+/** A name outside a key's prefixes is refused as an unknown key is: only the key's own route tells them apart. */
+async function isStillKnown(refused, key) {
+  if (refused.code === "key_missing") return false;
+  try {
+    const response = await fetch(url("status"), {
+      headers: { "x-api-key": key },
+      cache: "no-store",
+      credentials: "omit",
+    });
+    return response.status !== 401;
+  } catch {
+    return true;
+  }
+}
+
+async function json(method, target, options) {
+  const key = session.key;
+  const response = await send(method, target, options);
+  if (!response.ok) throw await refusal(response, key);
+  return response.status === 204 ? null : response.json();
+}
+
+const change = (method, route, body) =>
+  json(method, url(route), { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+
+/** When a lease ends, on the clock that no one can set; `null`: it does not. */
+function deadline(lease, now) {
+  if (typeof lease.expiresInMs === "number") return now + lease.expiresInMs;
+  return lease.expiresAt ? now + Date.parse(lease.expiresAt) - serverNow() : null;
+}
+
+function described(resource) {
+  const now = performance.now();
+  const holders = resource.holders ?? (resource.holder ? [resource.holder] : []);
+  return {
+    ...resource,
+    holders: holders.map((lease) => ({ mode: "exclusive", ...lease, deadline: deadline(lease, now) })),
+    queue: resource.queue ?? [],
+    state: holders.length ? "held" : resource.locked ? "reserved" : "free",
+  };
+}
+
+export async function status() {
+  const told = await json("GET", url("status"));
+  if (told.now) ahead = Date.parse(told.now) - Date.now();
+  return told;
+}
+
+export async function list(query, signal) {
+  const page = await json("GET", url("resource", query), { signal });
+  return { ...page, resources: page.resources.map(described) };
+}
+
+export const describe = async (name, queue, signal) =>
+  described(await json("GET", url(path("resource", name), { queue }), { signal }));
+
+export const history = (name, signal) => json("GET", url(path("history", name)), { signal });
+
+export const documents = (name, signal) =>
+  json("GET", url(path("resource", name), { selectors: 1000, queue: 0 }), { signal });
+
+/** The document's text, and the tag that a change of it has to name. */
+export async function read(name, selector) {
+  const key = session.key;
+  const response = await send("GET", url(path("resource", name, selector), { lock: 0, raw: 1 }));
+  if (!response.ok) throw await refusal(response, key);
+  return { text: await response.text(), tag: response.headers.get("etag") };
+}
+
+/** Writes a document that is still the one with this tag. Returns its new tag. */
+export async function write(name, selector, text, tag) {
+  const key = session.key;
+  const response = await send("PUT", url(path("resource", name, selector)), {
+    body: text,
+    headers: { "content-type": "application/json", "if-match": tag },
+  });
+  if (!response.ok) throw await refusal(response, key);
+  return response.headers.get("etag");
+}
+
+/** Ends the lease with this token, or every lease where there is none. */
+export const forceOff = (name, reason, fencingToken) =>
+  change("POST", path("resource", name, "force-unlock"), { reason, fencingToken });
+
+export const removeWaiter = (name, reason, waiter) =>
+  change("POST", path("resource", name, "force-unlock"), { reason, waiter });

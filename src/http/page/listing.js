@@ -1,0 +1,139 @@
+// The locks that a view shows: asked page by page, kept up to date where they are seen.
+
+import { list } from "./api.js";
+import { useEffect, useRedraw, useRef, Refresher } from "./parts.js";
+import { compareNames } from "./text.js";
+import { live, watch } from "./live.js";
+
+const PAGE = 100;
+const MAX = 1000;
+const GAP_MS = 250;
+// Times that no event tells of (renewals, who is near) may be so old.
+const ANYWAY_MS = 10_000;
+
+/** What `show` in the address stands for. */
+export const SHOWN = {
+  locked: { locked: 1 },
+  all: {},
+};
+
+/** One listing of the server's. By name it is as long as one scrolls; the other orders have a first page only. */
+class Listing {
+  constructor({ q, sort, show }, changed) {
+    this.query = { prefix: q, ...SHOWN[show], queue: 1 };
+    this.sort = sort;
+    this.changed = changed;
+    this.items = [];
+    /** There may be more. */
+    this.more = true;
+    this.error = null;
+    /** When the last answer came; 0: none yet. */
+    this.at = 0;
+    this.seen = [0, PAGE];
+    /** How often it became longer because somebody scrolled. */
+    this.grown = 0;
+    this.end = new AbortController();
+    this.refresher = new Refresher(() => this.refresh(), GAP_MS);
+  }
+
+  get isByName() {
+    return this.sort === "name";
+  }
+
+  async ask(work) {
+    try {
+      await work();
+      this.error = null;
+      this.at = performance.now();
+    } catch (error) {
+      if (this.end.signal.aborted) return;
+      this.error = error;
+    }
+    if (!this.end.signal.aborted) this.changed();
+  }
+
+  async refresh() {
+    await this.ask(() => (this.isByName ? this.refreshSeen() : this.refreshFirst()));
+  }
+
+  async refreshFirst() {
+    const limit = Math.min(MAX, Math.max(PAGE, this.items.length));
+    const page = await list({ ...this.query, sort: this.sort, limit }, this.end.signal);
+    this.items = page.resources;
+    this.more = page.resources.length === limit && limit < MAX;
+    this.isCut = page.resources.length === MAX;
+  }
+
+  /** Asks anew for the names that are seen, and puts what exists now in their place. */
+  async refreshSeen() {
+    const [first, last] = this.seen;
+    const after = first > 0 ? this.items[Math.min(first, this.items.length) - 1]?.name : undefined;
+    const limit = Math.min(MAX, Math.max(PAGE, last - first));
+    await this.replace(after, limit);
+  }
+
+  async replace(after, limit) {
+    const page = await list({ ...this.query, after, limit }, this.end.signal);
+    const begin = after === undefined ? 0 : this.items.findLastIndex((item) => compareNames(item.name, after) <= 0) + 1;
+    const past = (item) => page.next !== null && compareNames(item.name, page.next) > 0;
+    const end = this.items.findIndex((item, index) => index >= begin && past(item));
+    const rest = end < 0 ? [] : this.items.slice(end);
+    this.items = [...this.items.slice(0, begin), ...page.resources, ...rest];
+    if (!rest.length) this.more = page.next !== null;
+  }
+
+  /** One scrolled to the end. */
+  async grow() {
+    if (!this.more || this.growing || !this.at) return;
+    this.growing = true;
+    await this.ask(async () => {
+      if (this.isByName) return this.replace(this.items.at(-1)?.name, PAGE);
+      const limit = Math.min(MAX, this.items.length + PAGE);
+      const page = await list({ ...this.query, sort: this.sort, limit }, this.end.signal);
+      this.items = page.resources;
+      this.more = page.resources.length === limit && limit < MAX;
+      this.isCut = page.resources.length === MAX;
+    });
+    this.growing = false;
+    this.grown += 1;
+  }
+
+  /** As many as were there before the page was loaded anew. */
+  async growTo(count) {
+    while (this.more && this.items.length < count && !this.error && !this.end.signal.aborted) await this.grow();
+  }
+
+  stop() {
+    this.end.abort();
+    this.refresher.stop();
+  }
+}
+
+/** The listing of this query, which redraws its view. */
+export function useListing({ q, sort, show }) {
+  const redraw = useRedraw();
+  const ref = useRef(null);
+  const key = JSON.stringify([q, sort, show]);
+  if (ref.current?.key !== key) {
+    const before = ref.current?.listing;
+    before?.stop();
+    const listing = new Listing({ q, sort, show }, redraw);
+    // While one types, what was found so far stays until there is more to say.
+    listing.before = before?.at ? before.items : null;
+    ref.current = { key, listing };
+  }
+  const { listing } = ref.current;
+  useEffect(() => {
+    const ask = () => listing.refresher.want();
+    watch(q);
+    live.listeners.add(ask);
+    const timer = setInterval(ask, ANYWAY_MS);
+    ask();
+    return () => {
+      live.listeners.delete(ask);
+      clearInterval(timer);
+      listing.stop();
+    };
+  }, [key]);
+  return listing;
+}

@@ -1,0 +1,266 @@
+// What several views are made of.
+
+import htm from "./htm.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "./hooks.js";
+import { createElement, Fragment } from "./preact.js";
+import { address, serverNow, session } from "./api.js";
+import { absolute, shellWord, span } from "./text.js";
+
+export const html = htm.bind(createElement);
+export { Fragment, useEffect, useLayoutEffect, useRef, useState };
+
+/** Redraws on demand. */
+export function useRedraw() {
+  const [, set] = useState(0);
+  return () => set((n) => n + 1);
+}
+
+const tickers = new Set();
+setInterval(() => {
+  for (const tick of tickers) tick();
+}, 1000);
+
+function useSeconds() {
+  const redraw = useRedraw();
+  useEffect(() => {
+    tickers.add(redraw);
+    return () => tickers.delete(redraw);
+  }, []);
+}
+
+/** How long ago this was, by the server's clock; the moment itself when pointed at. */
+export function Ago({ at }) {
+  useSeconds();
+  if (!at) return html`<span class="none">–</span>`;
+  return html`<time datetime=${at} title=${absolute(at)}>${span(Math.max(0, serverNow() - Date.parse(at)))}</time>`;
+}
+
+/** How long a lease has left. */
+export function Left({ lease }) {
+  useSeconds();
+  if (!lease) return html`<span class="none">–</span>`;
+  if (lease.deadline === null) return html`<span class="none" title="does not expire">no end</span>`;
+  const left = lease.deadline - performance.now();
+  const title = lease.expiresAt ? absolute(lease.expiresAt) : "";
+  return html`<time datetime=${lease.expiresAt} title=${title} class=${left < 5000 ? "soon" : ""}>${left > 0 ? span(left) : "now"}</time>`;
+}
+
+const STATES = {
+  held: "held",
+  reserved: "reserved",
+  free: "free",
+};
+
+export const State = ({ of }) => html`<span class=${`state ${of}`}>${STATES[of] ?? of}</span>`;
+
+/** Text from elsewhere, kept apart from the direction of what stands around it. */
+export const Text = ({ of, none = "–" }) => (of ? html`<bdi title=${of}>${of}</bdi>` : html`<span class="none">${none}</span>`);
+
+export const lockHref = (name) => `#/lock/${encodeURIComponent(name)}`;
+
+/** Why the last answer is missing or old. */
+export function Trouble({ error, at }) {
+  useSeconds();
+  if (!error) return null;
+  const since = at ? ` What stands here is ${span(performance.now() - at)} old.` : "";
+  const words = {
+    unreachable: "The server cannot be reached. Trying again.",
+    late: "The server did not answer in time. Trying again.",
+  };
+  const away = error.status === 503 ? " Trying again." : "";
+  return html`<p class="trouble" role="status">${words[error.code] ?? error.message + away}${since}</p>`;
+}
+
+// ---- doing the same elsewhere -------------------------------------------------------------------------
+
+export function curl(method, target, body) {
+  const words = ["curl", "--path-as-is"];
+  if (method !== "GET") words.push("-X", method);
+  words.push('-H "x-api-key: $LOCK_KEY"');
+  if (body !== undefined) words.push("-d", shellWord(JSON.stringify(body)));
+  words.push(shellWord(target));
+  return words.join(" ");
+}
+
+export const commandLine = (...words) =>
+  `LOCK_SERVER=${shellWord(address)} small-resource-server ${words.map(shellWord).join(" ")}`;
+
+async function copy(text, element) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Without TLS there is no clipboard: what is selected can still be copied.
+    getSelection().selectAllChildren(element);
+    return document.execCommand("copy");
+  }
+}
+
+function Copyable({ label, text }) {
+  const [done, set] = useState("");
+  const ref = useRef();
+  const click = async () => {
+    set((await copy(text, ref.current)) ? "Copied" : "Selected");
+    setTimeout(() => set(""), 2000);
+  };
+  return html`<div class="copyable">
+    <span class="label">${label}</span>
+    <code ref=${ref} tabindex="0">${text}</code>
+    <button type="button" class="small" onClick=${click} aria-label=${`Copy the ${label} command`}>${done || "Copy"}</button>
+  </div>`;
+}
+
+/** How to do this without the page. The key is not in it. */
+export const Elsewhere = ({ curl: line, command, what = "Do this" }) => html`<details class="elsewhere">
+  <summary>${what} with curl${command ? " or the command line" : ""}</summary>
+  <${Copyable} label="curl" text=${line} />
+  ${command && html`<${Copyable} label="command line" text=${command} />`}
+  <p class="hint">Both read the key from the variable <code>LOCK_KEY</code>.</p>
+</details>`;
+
+// ---- dialogs ------------------------------------------------------------------------------------------
+
+export function Dialog({ title, onClose, children, wide }) {
+  const ref = useRef();
+  useLayoutEffect(() => {
+    const before = document.activeElement;
+    ref.current.showModal();
+    return () => before?.isConnected && before.focus();
+  }, []);
+  return html`<dialog ref=${ref} class=${wide ? "wide" : ""} aria-labelledby="dialog-title"
+    onClose=${onClose} onClick=${(e) => e.target === ref.current && onClose()}>
+    <div class="dialog">
+      <header><h2 id="dialog-title">${title}</h2>
+        <button type="button" class="plain" aria-label="Close" onClick=${onClose}>✕</button></header>
+      ${children}
+    </div>
+  </dialog>`;
+}
+
+// ---- news for those who act, also for screen readers ---------------------------------------------------
+
+const news = { text: "", bad: false, watchers: new Set(), timer: 0 };
+
+export function tell(text, bad = false) {
+  news.text = text;
+  news.bad = bad;
+  clearTimeout(news.timer);
+  news.timer = setTimeout(() => {
+    news.text = "";
+    for (const watcher of news.watchers) watcher();
+  }, 8000);
+  for (const watcher of news.watchers) watcher();
+}
+
+export function News() {
+  const redraw = useRedraw();
+  useEffect(() => {
+    news.watchers.add(redraw);
+    return () => news.watchers.delete(redraw);
+  }, []);
+  return html`<div class=${`news ${news.bad ? "bad" : ""} ${news.text ? "" : "empty"}`} role="status">${news.text}</div>`;
+}
+
+/** Asks again and again what a view shows, never twice at once, and more seldom where answers take long. */
+export class Refresher {
+  constructor(ask, gapMs) {
+    this.ask = ask;
+    this.gapMs = gapMs;
+    this.ended = -Infinity;
+    this.took = 0;
+    this.timer = 0;
+    this.running = false;
+    this.wanted = false;
+    this.stopped = false;
+  }
+
+  /** Soon, or at once where nothing was asked for a while. */
+  want() {
+    if (this.stopped || this.timer) return;
+    if (this.running) {
+      this.wanted = true;
+      return;
+    }
+    const gap = Math.max(this.gapMs, 4 * this.took);
+    this.timer = setTimeout(() => this.run(), Math.max(0, this.ended + gap - performance.now()));
+  }
+
+  async run() {
+    this.timer = 0;
+    this.running = true;
+    const began = performance.now();
+    try {
+      await this.ask();
+    } finally {
+      this.ended = performance.now();
+      this.took = this.ended - began;
+      this.running = false;
+      if (this.wanted) {
+        this.wanted = false;
+        this.want();
+      }
+    }
+  }
+
+  stop() {
+    this.stopped = true;
+    clearTimeout(this.timer);
+  }
+}
+
+// ---- tables of any length ------------------------------------------------------------------------------
+
+// Rows that are drawn above and below what can be seen.
+const BEYOND = 12;
+
+/** Which of `count` rows of the table in `ref` can be seen, where the window scrolls. */
+export function useVisibleRows(ref, count, rowHeight) {
+  const [range, set] = useState([0, 40]);
+  useLayoutEffect(() => {
+    let frame = 0;
+    const measure = () => {
+      frame = 0;
+      const body = ref.current?.tBodies[0];
+      if (!body) return;
+      const above = -body.getBoundingClientRect().top;
+      const first = Math.max(0, Math.floor(above / rowHeight) - BEYOND);
+      const last = Math.min(count, Math.ceil((above + innerHeight) / rowHeight) + BEYOND);
+      set((old) => (old[0] === first && old[1] === last ? old : [first, Math.max(first, last)]));
+    };
+    const later = () => (frame ||= requestAnimationFrame(measure));
+    measure();
+    addEventListener("scroll", later, { passive: true });
+    addEventListener("resize", later);
+    return () => {
+      cancelAnimationFrame(frame);
+      removeEventListener("scroll", later);
+      removeEventListener("resize", later);
+    };
+  }, [count, rowHeight]);
+  return [Math.min(range[0], count), Math.min(range[1], count)];
+}
+
+/** Takes the room of rows that are not drawn. */
+export const Gap = ({ rows, rowHeight, columns }) =>
+  rows > 0 && html`<tr class="gap" aria-hidden="true"><td colspan=${columns} style=${{ height: `${rows * rowHeight}px` }}></td></tr>`;
+
+const phone = matchMedia("(max-width: 720px)");
+
+/** Is there room for lines of two rows only? */
+export function usePhone() {
+  const redraw = useRedraw();
+  useEffect(() => {
+    phone.addEventListener("change", redraw);
+    return () => phone.removeEventListener("change", redraw);
+  }, []);
+  return phone.matches;
+}
+
+export function useSession() {
+  const redraw = useRedraw();
+  useEffect(() => {
+    session.listeners.add(redraw);
+    return () => session.listeners.delete(redraw);
+  }, []);
+  return session;
+}
