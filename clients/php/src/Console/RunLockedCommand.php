@@ -1,0 +1,105 @@
+<?php
+
+declare(strict_types=1);
+
+namespace SmallResource\Client\Console;
+
+use SmallResource\Client\Exception\LockLost;
+use SmallResource\Client\Renewal\Guard;
+use SmallResource\Client\ResourceFactory;
+use SmallResource\Client\ResourceLock;
+use Symfony\Component\Console\Attribute\AsCommand;
+use Symfony\Component\Console\Command\Command;
+use Symfony\Component\Console\Input\InputArgument;
+use Symfony\Component\Console\Input\InputInterface;
+use Symfony\Component\Console\Input\InputOption;
+use Symfony\Component\Console\Output\ConsoleOutputInterface;
+use Symfony\Component\Console\Output\OutputInterface;
+
+/**
+ * Runs a command under a lock: `bin/console small-resource:run nightly -- php job.php`. The command is ended before
+ * anybody else can hold the lock.
+ */
+#[AsCommand(name: 'small-resource:run', description: 'Runs a command while a lock is held')]
+final class RunLockedCommand extends Command
+{
+    /** As sysexits.h has them: try again later, and what was promised could not be kept. */
+    public const NOT_OBTAINED = 75;
+    public const LOST = 76;
+
+    private const LOOK_EVERY = 50_000;
+
+    public function __construct(private readonly ResourceFactory $resources)
+    {
+        parent::__construct('small-resource:run');
+    }
+
+    protected function configure(): void
+    {
+        $this->addArgument('name', InputArgument::REQUIRED, 'of the lock')
+            ->addArgument('cmd', InputArgument::REQUIRED | InputArgument::IS_ARRAY, 'the command and its arguments, after --')
+            ->addOption('ttl', 't', InputOption::VALUE_REQUIRED, 'seconds that the lock is held after this process died', '30')
+            ->addOption('wait', 'w', InputOption::VALUE_REQUIRED, 'seconds to wait for the lock', '0')
+            ->addOption('owner', null, InputOption::VALUE_REQUIRED, 'who is shown to hold it', gethostname().':'.getmypid())
+            ->addOption('reason', null, InputOption::VALUE_REQUIRED, 'why, for people')
+            ->setHelp(sprintf('Exits as the command does; %d: the lock is busy, %d: it was lost and the command ended for that.', self::NOT_OBTAINED, self::LOST));
+    }
+
+    protected function execute(InputInterface $input, OutputInterface $output): int
+    {
+        $errors = $output instanceof ConsoleOutputInterface ? $output->getErrorOutput() : $output;
+        $ttl = (float) $input->getOption('ttl');
+        if ($ttl < 3) {
+            $errors->writeln('<error>The ttl is at least 3 seconds, so that there is time to end the command when the lock is lost.</error>');
+
+            return self::INVALID;
+        }
+        $lock = $this->resources->getResource($input->getArgument('name'));
+        if (!$lock->acquire($input->getOption('owner'), $ttl, (float) $input->getOption('wait'), $input->getOption('reason'))) {
+            $errors->writeln(sprintf('<error>The lock "%s" is busy.</error>', $lock->name));
+
+            return self::NOT_OBTAINED;
+        }
+        $guard = $lock->autoRenew($ttl / 3, $ttl);
+        try {
+            return $this->runUnder($lock, $guard, $input->getArgument('cmd'), $ttl);
+        } catch (LockLost $lost) {
+            $errors->writeln('<error>'.$lost->getMessage().'</error>');
+
+            return self::LOST;
+        } finally {
+            $guard->stop();
+            $lock->release();
+        }
+    }
+
+    private function runUnder(ResourceLock $lock, Guard $guard, array $command, float $ttl): int
+    {
+        $environment = ['LOCK_NAME' => $lock->name, 'LOCK_FENCING_TOKEN' => (string) $lock->fencingToken()] + getenv();
+        // Its standard streams are ours.
+        $process = proc_open($command, [\STDIN, \STDOUT, \STDERR], $pipes, null, $environment);
+        if (false === $process) {
+            return 126;
+        }
+        // Time for the command to end by itself; what is left after that ends it.
+        $grace = min(5.0, $ttl / 3);
+        $told = false;
+        while (($status = proc_get_status($process))['running']) {
+            try {
+                $guard->check();
+            } catch (LockLost $lost) {
+                proc_terminate($process, 9);
+                proc_close($process);
+
+                throw $lost;
+            }
+            if (!$told && ($lock->remaining() ?? \INF) < $grace) {
+                $told = proc_terminate($process, 15);
+            }
+            usleep(self::LOOK_EVERY);
+        }
+        proc_close($process);
+
+        return $status['signaled'] ? 128 + $status['termsig'] : $status['exitcode'];
+    }
+}

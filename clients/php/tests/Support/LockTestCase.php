@@ -1,0 +1,54 @@
+<?php
+
+declare(strict_types=1);
+
+namespace SmallResource\Client\Tests\Support;
+
+use PHPUnit\Framework\TestCase;
+use SmallResource\Client\Client;
+use SmallResource\Client\Renewal\GuardFactory;
+use SmallResource\Client\ResourceFactory;
+use SmallResource\Client\Retry;
+
+abstract class LockTestCase extends TestCase
+{
+    protected Server $server;
+
+    protected function setUp(): void
+    {
+        $this->server = Server::shared();
+    }
+
+    protected function client(?string $uri = null, string $key = Server::LOCK, float $timeout = 10.0): Client
+    {
+        return new Client($uri ?? $this->server->uri(), $key, null, $timeout, new Retry(delay: 0.02, maxDelay: 0.3));
+    }
+
+    protected function resources(string $kind = GuardFactory::AUTO, string $key = Server::WRITE, ?string $uri = null): ResourceFactory
+    {
+        return new ResourceFactory($this->client($uri, $key), new GuardFactory($kind));
+    }
+
+    /** The name of a resource that exists, and that no other test uses. */
+    protected function name(): string
+    {
+        $this->server->create($name = $this->unknownName());
+
+        return $name;
+    }
+
+    /** A name that does not exist. */
+    protected function unknownName(): string
+    {
+        $name = 'php:'.$this->getName(false).':'.bin2hex(random_bytes(4));
+        getenv('PRECREATE') && $this->server->create($name);
+
+        return $name;
+    }
+
+    /** Runs PHP code in a process of its own, with the client and the variables loaded. */
+    protected function script(string $code, array $variables = [], array $environment = []): Script
+    {
+        return new Script($code, $variables + ['uri' => $this->server->uri(), 'key' => Server::WRITE], $environment);
+    }
+}
