@@ -43,7 +43,7 @@ impl Persistence {
             return;
         }
         let text = format!("opening it takes longer than {} ms", after.as_millis());
-        self.shell.gate.close(Closed::StoreAway);
+        self.shell.gate.lose_store(&text);
         self.complain(&format!("waiting for the store: {text}"));
         if let Some(first) = self.first_open.take() {
             let _ = first.send(Err(StoreError::Unavailable(text)));
@@ -77,7 +77,7 @@ impl Persistence {
                 STANDBY_PAUSE
             }
             Err(error) => {
-                self.shell.gate.close(Closed::StoreAway);
+                self.shell.gate.lose_store(error.detail());
                 self.shell.metrics.store.failed(&error);
                 self.complain(&format!("waiting for the store: {error}"));
                 REOPEN_PAUSE
@@ -127,7 +127,10 @@ impl Persistence {
         };
         log::error!("the store was lost: {error}");
         self.shell.metrics.store.failed(error);
-        self.shell.gate.close(why.clone());
+        match &why {
+            Closed::StoreAway => self.shell.gate.lose_store(error.detail()),
+            _ => self.shell.gate.close(why.clone()),
+        }
         self.shell.next_incarnation();
         self.commits.close();
         self.count();

@@ -1,6 +1,7 @@
 //! Whether this instance may answer requests for resources, and why not.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Why requests for resources are refused with 503.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,8 @@ pub struct Gate {
     draining: AtomicBool,
     stopping: AtomicBool,
     valid_until_ms: AtomicU64,
+    /// Why the store is away, in words of the store; never with a secret. For `/ready` alone.
+    reason: Mutex<String>,
 }
 
 impl Default for Gate {
@@ -60,6 +63,7 @@ impl Default for Gate {
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             valid_until_ms: AtomicU64::new(u64::MAX),
+            reason: Mutex::default(),
         }
     }
 }
@@ -98,6 +102,20 @@ impl Gate {
 
     pub fn open(&self) {
         self.closed.store(OPEN, Ordering::Release);
+    }
+
+    /// As [`Gate::close`], because the store is away; `reason` in words of the store.
+    pub fn lose_store(&self, reason: &str) {
+        let mut known = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        reason.clone_into(&mut known);
+        drop(known);
+        self.close(Closed::StoreAway);
+    }
+
+    /// Why the store is away; empty when nobody said so.
+    pub fn reason(&self) -> String {
+        let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        reason.clone()
     }
 
     pub fn close(&self, why: Closed) {

@@ -144,6 +144,18 @@ pub enum StoreError {
     Unusable(String),
 }
 
+impl StoreError {
+    /// What happened, without what that means.
+    pub fn detail(&self) -> &str {
+        match self {
+            StoreError::Standby => "another instance is active",
+            StoreError::Unavailable(text)
+            | StoreError::Rejected(text)
+            | StoreError::Unusable(text) => text,
+        }
+    }
+}
+
 /// Durable rows. All methods may be called from any thread of the runtime that opened the store.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
 use small_resource_server::store::{ListQuery, Store, StoreError};
-use tokio::sync::Mutex;
 
 use super::support::Proxy;
 use super::support::{DEADLINE, Database};
@@ -74,7 +73,6 @@ async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
         return;
     };
     // Whom the server lets in encrypted only.
-    let _alone = PLAIN_USERS.lock().await;
     let options = plain_user(&database).await;
     let sql = format!("ALTER USER '{}'@'%' REQUIRE SSL", options.user);
     database.run(&sql).await;
@@ -136,9 +134,6 @@ async fn no_server_at_all_is_an_outage() {
     assert!(is_away(&store.open().await));
 }
 
-/// `read_only` holds for the whole server and for every plain user: one test with such users at a time.
-static PLAIN_USERS: Mutex<()> = Mutex::const_new(());
-
 /// A user who is allowed nothing but this database.
 async fn plain_user(database: &Database) -> Options {
     let user = database.name.replace("test_", "u");
@@ -165,33 +160,10 @@ async fn drop_user(database: &Database, options: &Options) {
 }
 
 #[tokio::test]
-async fn a_read_only_server_refuses_changes_until_it_is_not() {
-    let Some(database) = Database::new() else {
-        return;
-    };
-    let _alone = PLAIN_USERS.lock().await;
-    let options = plain_user(&database).await;
-    let store = MysqlStore::new(options.clone());
-    store.open().await.unwrap();
-    // Administrators, and so all other tests, are exempt.
-    database.run("SET GLOBAL read_only = 1").await;
-    let refused = store.commit(&[created("a")]).await;
-    let reopened = store.open().await;
-    database.run("SET GLOBAL read_only = 0").await;
-    assert!(is_away(&refused), "{refused:?}");
-    assert!(is_away(&reopened), "{reopened:?}");
-    store.open().await.unwrap();
-    store.commit(&[created("a")]).await.unwrap();
-    assert!(exists(&store, "a").await);
-    drop_user(&database, &options).await;
-}
-
-#[tokio::test]
 async fn a_user_who_is_not_let_in_any_more_finds_the_database_away() {
     let Some(database) = Database::new() else {
         return;
     };
-    let _alone = PLAIN_USERS.lock().await;
     let options = plain_user(&database).await;
     let store = MysqlStore::new(options.clone());
     store.open().await.unwrap();

@@ -5,6 +5,7 @@
 //! `tests/mysql`.
 
 mod documents;
+mod failover;
 mod instance;
 mod opening;
 mod outages;

@@ -376,18 +376,6 @@ fn refuses_changes_until(database: &Database, options: &Options, begin: &str, en
 }
 
 #[test]
-fn a_read_only_database_is_an_outage_until_it_is_not() {
-    let Some(database) = Database::new() else {
-        return;
-    };
-    let _turn = turn();
-    let options = plain_user(&database);
-    // Administrators, and so all other tests, are exempt.
-    let (begin, end) = ("SET GLOBAL read_only = 1", "SET GLOBAL read_only = 0");
-    refuses_changes_until(&database, &options, begin, end);
-}
-
-#[test]
 fn revoked_credentials_are_an_outage_until_they_are_back() {
     let Some(database) = Database::new() else {
         return;

@@ -48,7 +48,9 @@ impl PrivateServer {
             .unwrap();
         assert!(installed.status.success(), "{installed:?}");
         let users = "CREATE USER IF NOT EXISTS 'test'@'%' IDENTIFIED BY 'secret'; \
-                     GRANT ALL PRIVILEGES ON *.* TO 'test'@'%';\n";
+                     GRANT ALL PRIVILEGES ON *.* TO 'test'@'%'; \
+                     CREATE USER IF NOT EXISTS 'app'@'%' IDENTIFIED BY 'secret'; \
+                     GRANT ALL PRIVILEGES ON resources.* TO 'app'@'%';\n";
         fs::write(folder.path().join("users.sql"), users.replace("; ", ";\n")).unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         Some(PrivateServer {
@@ -119,6 +121,17 @@ impl PrivateServer {
 
     /// As an administrator; a connection that it ends itself is no failure.
     pub async fn run(&self, sql: &str) {
+        let ran = self.admin().await.query_drop(sql).await;
+        assert!(ran.is_ok() || sql.starts_with("KILL"), "{sql}: {ran:?}");
+    }
+
+    /// The only column of the only row.
+    pub async fn text(&self, sql: &str) -> String {
+        let text: Option<String> = self.admin().await.query_first(sql).await.unwrap();
+        text.expect("a row")
+    }
+
+    async fn admin(&self) -> Conn {
         let options = self.options();
         let opts = OptsBuilder::default()
             .ip_or_hostname(options.host)
@@ -131,8 +144,37 @@ impl PrivateServer {
         conn.query_drop("SET autocommit = 1, tx_read_only = 0, max_statement_time = 0")
             .await
             .unwrap();
-        let ran = conn.query_drop(sql).await;
-        assert!(ran.is_ok() || sql.starts_with("KILL"), "{sql}: {ran:?}");
+        conn
+    }
+
+    /// With an account that may do nothing outside its database, as in production.
+    pub fn app_options(&self) -> Options {
+        Options {
+            user: "app".into(),
+            ..self.options()
+        }
+    }
+
+    /// Follows `primary`, and takes writes of nobody else.
+    pub async fn replicate(&self, primary: &PrivateServer) {
+        let port = primary.port;
+        self.run(&format!(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'test', \
+             MASTER_PASSWORD = 'secret', MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1"
+        ))
+        .await;
+        self.run("START SLAVE").await;
+        self.run("SET GLOBAL read_only = ON").await;
+    }
+
+    /// Becomes the primary in the place of `old`, which stays up and becomes read-only; nothing is lost.
+    pub async fn take_the_place_of(&self, old: &PrivateServer) {
+        old.run("SET GLOBAL read_only = ON").await;
+        let position = old.text("SELECT @@gtid_current_pos").await;
+        let wait = format!("SELECT CAST(MASTER_GTID_WAIT('{position}', 30) AS CHAR)");
+        assert_eq!(self.text(&wait).await, "0", "the replica lags");
+        self.run("STOP SLAVE").await;
+        self.run("SET GLOBAL read_only = OFF").await;
     }
 
     pub fn options(&self) -> Options {

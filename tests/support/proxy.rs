@@ -2,8 +2,8 @@
 //! as a network or a hung server does.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use small_resource_server::store::mysql::Options;
@@ -34,6 +34,8 @@ pub struct Proxy {
 }
 
 struct Control {
+    /// Host and port that new connections lead to.
+    upstream: Mutex<(String, u16)>,
     state: watch::Sender<State>,
     requests_held: watch::Sender<bool>,
     answers_held: watch::Sender<bool>,
@@ -56,6 +58,7 @@ impl Proxy {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let control = Arc::new(Control {
+            upstream: Mutex::new((options.host.clone(), options.port)),
             state: watch::Sender::new(State::Up),
             requests_held: watch::Sender::new(false),
             answers_held: watch::Sender::new(false),
@@ -64,8 +67,7 @@ impl Proxy {
             held: watch::Sender::new(0),
             unheard: watch::Sender::new(0),
         });
-        let upstream = (options.host.clone(), options.port);
-        runtime().spawn(accept(listener, upstream, control.clone()));
+        runtime().spawn(accept(listener, control.clone()));
         Proxy { address, control }
     }
 
@@ -80,6 +82,11 @@ impl Proxy {
 
     pub fn set(&self, state: State) {
         self.control.state.send_replace(state);
+    }
+
+    /// New connections lead there; those that are open stay where they are.
+    pub fn lead_to(&self, options: &Options) {
+        *self.control.upstream.lock().unwrap() = (options.host.clone(), options.port);
     }
 
     pub fn hold_requests(&self, hold: bool) {
@@ -123,13 +130,14 @@ async fn released(held: &watch::Sender<bool>) {
     let _sender_lives = held.wait_for(|held| !held).await;
 }
 
-async fn accept(listener: std::net::TcpListener, upstream: (String, u16), control: Arc<Control>) {
+async fn accept(listener: std::net::TcpListener, control: Arc<Control>) {
     let listener = TcpListener::from_std(listener).unwrap();
     while let Ok((client, _)) = listener.accept().await {
         if *control.state.borrow() == State::Down {
             continue;
         }
-        let Ok(server) = TcpStream::connect(&upstream).await else {
+        let upstream = control.upstream.lock().unwrap().clone();
+        let Ok(server) = TcpStream::connect(upstream).await else {
             continue;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));

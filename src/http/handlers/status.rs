@@ -11,8 +11,9 @@ use crate::http::openapi;
 use crate::http::request::authorize;
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
-use crate::http::wire::{KeyBody, LockCountsBody, ServerStatusBody, StatusBody};
+use crate::http::wire::{ErrorBody, KeyBody, LockCountsBody, ServerStatusBody, StatusBody};
 use crate::http::worker::Worker;
+use crate::shared::gate::Closed;
 
 /// GET `/health`: 200 while the process serves.
 pub async fn health() -> HttpResponse {
@@ -22,8 +23,32 @@ pub async fn health() -> HttpResponse {
 /// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
 pub async fn ready(worker: Data<Worker>) -> Response {
     let gate = &worker.router.shell.gate;
-    gate.check_ready().map_err(ApiError::Closed)?;
+    match gate.check_ready() {
+        Ok(()) => {}
+        Err(Closed::StoreAway) => return Ok(store_away(&gate.reason())),
+        Err(closed) => return Err(ApiError::Closed(closed)),
+    }
     Ok(HttpResponse::Ok().json(StatusBody { status: "ready" }))
+}
+
+/// As everywhere else, and why.
+fn store_away(reason: &str) -> HttpResponse {
+    let error = ApiError::Closed(Closed::StoreAway);
+    let mut sentence = error.to_string();
+    if !reason.is_empty() {
+        sentence = format!(
+            "{}: {}.",
+            sentence.trim_end_matches('.'),
+            reason.trim_end_matches('.')
+        );
+    }
+    HttpResponse::ServiceUnavailable()
+        .insert_header((header::RETRY_AFTER, "1"))
+        .json(ErrorBody {
+            error: sentence,
+            code: error.code(),
+            holder: None,
+        })
 }
 
 /// GET `/status` (READ): what the key allows, how much is held and waited for.

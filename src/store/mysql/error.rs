@@ -22,6 +22,8 @@ pub(super) enum Fault {
 /// Error numbers of MySQL and MariaDB, named as in their manuals.
 pub(super) mod code {
     pub const NULL_IN_NOT_NULL: u16 = 1048;
+    /// A Galera node that has left its cluster, or is not in it yet.
+    pub const NO_MEMBER: u16 = 1047;
     pub const UNKNOWN_DATABASE: u16 = 1049;
     pub const PACKET_TOO_LARGE: u16 = 1153;
     pub const NO_SUCH_THREAD: u16 = 1094;
@@ -71,7 +73,9 @@ impl Fault {
 
     /// The connection can be used further.
     pub fn leaves_connection(&self) -> bool {
-        !matches!(self, Fault::Away(_)) && !self.is(code::PACKET_TOO_LARGE)
+        !matches!(self, Fault::Away(_))
+            && !self.is(code::PACKET_TOO_LARGE)
+            && !self.is(code::NO_MEMBER)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Fault, code};
 use super::schema::ServerRow;
-use super::session::Session;
+use super::session::{Columns, Session};
 use super::sql::Sql;
 
 /// Names one `MysqlStore`; a restarted process is another one.
@@ -114,10 +114,24 @@ async fn kill(session: &mut Session, connection: u64) -> Result<(), Fault> {
 }
 
 /// One sign of life. `false`: the row is not ours any more.
+///
+/// # Errors
+/// Among others: the server has become read-only, so another one is the primary, or soon will be. (An
+/// account with the right to write all the same would go on writing to what nobody reads.)
 pub(super) async fn beat(session: &mut Session, epoch: u64, me: &OwnerId) -> Result<bool, Fault> {
     let mut sql = Sql::new("UPDATE resource_server SET heartbeat = heartbeat + 1");
     mine(&mut sql, epoch, me);
-    Ok(session.change(sql.as_str()).await? > 0)
+    sql.push("; SELECT ROW_COUNT(), CAST(@@global.read_only AS CHAR)");
+    let Some(row) = session.rows(sql.as_str()).await?.pop() else {
+        return Err(Fault::Away("a heartbeat has no answer".into()));
+    };
+    let mut row = Columns::of(row);
+    let (changed, read_only): (i64, String) = (row.take()?, row.take()?);
+    if !matches!(read_only.as_str(), "0" | "OFF") {
+        let id = &session.server.id;
+        return Err(Fault::Away(format!("the server {id} has become read-only")));
+    }
+    Ok(changed > 0)
 }
 
 /// Records the connection that writes from now on.

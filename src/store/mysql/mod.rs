@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `options` | how to reach the server |
 //! | `session` | one connection; the connections that read |
+//! | `server` | which server a connection leads to |
 //! | `settings` | what each session sets, whatever is set globally |
 //! | `error` | what a failure means for a store |
 //! | `sql` | SQL text with literals made here |
@@ -26,11 +27,13 @@ mod options;
 mod php;
 mod read;
 mod schema;
+mod server;
 mod session;
 mod settings;
 mod sql;
 mod write;
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -40,6 +43,7 @@ use tokio::sync::Mutex;
 use self::error::Fault;
 use self::instance::{Claim, OwnerId, Seen};
 use self::schema::{ServerRow, Step};
+use self::server::Server;
 use self::session::{Readers, Session, Sets, within};
 use self::sql::Sql;
 use self::write::Writer;
@@ -67,6 +71,8 @@ pub struct MysqlStore {
     writer: Mutex<Writer>,
     pulse: Mutex<Option<Session>>,
     readers: Readers,
+    /// The server on which the database became ours.
+    home: std::sync::Mutex<Option<Server>>,
     journal: Journal,
     /// What was said about the database's own settings.
     warned: Mutex<Vec<String>>,
@@ -100,10 +106,21 @@ impl MysqlStore {
             writer: Mutex::default(),
             pulse: Mutex::default(),
             readers: Readers::new(options.pool_size),
+            home: std::sync::Mutex::default(),
             journal: Journal::new(commit::LAYOUT),
             warned: Mutex::default(),
             options,
         }
+    }
+
+    fn home(&self) -> Option<Server> {
+        let home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        home.clone()
+    }
+
+    fn set_home(&self, server: Option<Server>) {
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        *home = server;
     }
 
     /// Tries to make the database ours. `None`: another instance is alive, as far as one can tell.
@@ -150,7 +167,10 @@ impl MysqlStore {
 
     async fn take_over(&self, door: &mut Door) -> Result<Taken, StoreError> {
         match within(self.options.timeout, self.claim(door)).await? {
-            Some(taken) => Ok(taken),
+            Some(taken) => {
+                self.set_home(Some(taken.session.server.clone()));
+                Ok(taken)
+            }
             None => Err(StoreError::Standby),
         }
     }
@@ -228,7 +248,7 @@ impl MysqlStore {
             }
         }
         within(patience, async {
-            let session = Session::connect(&self.options).await?;
+            let session = Session::connect(&self.options, self.home().as_ref()).await?;
             self.beat_on(&mut pulse, session, epoch).await
         })
         .await
@@ -253,12 +273,15 @@ impl MysqlStore {
     }
 
     async fn read(&self, sql: &Sql) -> Result<Sets, StoreError> {
-        let reading = self.readers.read(&self.options, sql.as_str());
+        let home = self.home();
+        let reading = self
+            .readers
+            .read(&self.options, home.as_ref(), sql.as_str());
         Ok(within(self.options.timeout, reading).await?)
     }
 
     async fn free(&self) -> Result<(), Fault> {
-        let mut session = Session::connect(&self.options).await?;
+        let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
             match instance::release(&mut session, &self.me).await {
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
@@ -287,6 +310,11 @@ impl Store for MysqlStore {
             session: None,
             in_doubt: true,
         };
+        // Every connection: the name may lead to another server by now, and those that are open still lead to
+        // the old one.
+        *self.pulse.lock().await = None;
+        self.readers.renew();
+        self.set_home(None);
         let mut taken = self.take_over(&mut door).await?;
         php::revert::refuse_half_reverted(&taken.row)?;
         self.migrate(&mut taken).await?;
@@ -295,7 +323,6 @@ impl Store for MysqlStore {
         within(self.options.timeout, self.warn(&mut taken.session)).await?;
         let left = self.settle_left(&mut taken.session, taken.epoch);
         self.while_alive(taken.epoch, left).await?;
-        self.readers.renew();
         self.note_packet(&taken.session);
         *writer = Writer {
             session: Some(taken.session),
@@ -432,7 +459,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     let store = MysqlStore::new(options);
     let options = &store.options;
     within(options.timeout, async {
-        let mut session = Session::connect(options).await?;
+        let mut session = Session::connect(options, None).await?;
         match schema::read_server_row(&mut session).await {
             Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => {
                 let text = "it has no table `resource_server`, so there is nothing to revert";

@@ -1,11 +1,15 @@
 //! How to reach the server, and how each connection is set up.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use mysql_async::{Opts, OptsBuilder, SslOpts};
 
+use tokio::net::lookup_host;
+
+use super::error::Fault;
 use super::settings::WAIT_TIMEOUT_SECONDS;
 use crate::lock::Profile;
 use crate::store::HeartbeatTimes;
@@ -67,8 +71,23 @@ impl fmt::Debug for Options {
 /// The driver only has to let every packet through: what the server takes is asked of the server.
 const PACKET_BYTES_MAX: usize = 1 << 30;
 impl Options {
+    /// Where the server may be: whatever the host's name leads to now.
+    pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, Fault> {
+        let host = &self.host;
+        let found = lookup_host((host.as_str(), self.port)).await;
+        let found =
+            found.map_err(|e| Fault::Away(format!("the host {host:?} is not found: {e}")))?;
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in found {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        Ok(addresses)
+    }
+
     /// For the driver. `database`: whether to enter it; it may not exist yet.
-    pub(super) fn driver(&self, database: bool) -> Opts {
+    pub(super) fn driver(&self, address: SocketAddr, database: bool) -> Opts {
         let ssl = match &self.tls {
             Tls::Off => None,
             Tls::Required => Some(
@@ -82,13 +101,14 @@ impl Options {
                     SslOpts::default()
                         .with_root_certs(roots)
                         .with_disable_built_in_roots(ca_file.is_some())
+                        .with_danger_tls_hostname_override(Some(self.host.clone()))
                         .with_danger_skip_domain_validation(!host),
                 )
             }
         };
         OptsBuilder::default()
-            .ip_or_hostname(&self.host)
-            .tcp_port(self.port)
+            .ip_or_hostname(address.ip().to_string())
+            .tcp_port(address.port())
             .user(Some(&self.user))
             .pass(Some(&self.password))
             .db_name(database.then_some(&self.database))

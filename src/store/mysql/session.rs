@@ -1,6 +1,7 @@
 //! One connection to the server, set up our way; and the connections that read.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::error::{Fault, code};
 use super::options::Options;
+use super::server::Server;
 use super::settings;
 use super::sql::Sql;
 
@@ -21,71 +23,123 @@ pub(super) struct Session {
     /// The server's `max_allowed_packet`, bytes.
     pub packet_bytes_max: usize,
     pub used_at: Instant,
+    /// Where it leads.
+    pub server: Server,
     /// What it could not set, a sentence each.
     pub refused: Vec<String>,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy)]
+struct Purpose {
+    in_database: bool,
+    /// How long a statement may run, for a session that only reads.
+    read_limit_ms: Option<u64>,
 }
 
 impl Session {
     /// In the database, which is created when absent.
     pub async fn connect_creating(options: &Options) -> Result<Session, Fault> {
-        match Session::connect(options).await {
+        match Session::connect(options, None).await {
             Err(fault) if fault.is(code::UNKNOWN_DATABASE) => {
-                let mut session = Session::set_up(options, false, None).await?;
+                let outside = Purpose {
+                    in_database: false,
+                    read_limit_ms: None,
+                };
+                let mut session = Session::reach(options, None, outside).await?;
                 let mut create = Sql::new("CREATE DATABASE IF NOT EXISTS ");
                 create.identifier(&options.database);
                 create.push(" CHARACTER SET utf8mb4");
                 session.run(create.as_str()).await?;
-                Session::connect(options).await
+                Session::connect(options, None).await
             }
             result => result,
         }
     }
 
-    /// In the database.
-    pub async fn connect(options: &Options) -> Result<Session, Fault> {
-        Session::set_up(options, true, None).await
+    /// In the database, on a server that agrees with `home`.
+    pub async fn connect(options: &Options, home: Option<&Server>) -> Result<Session, Fault> {
+        let purpose = Purpose {
+            in_database: true,
+            read_limit_ms: None,
+        };
+        Session::reach(options, home, purpose).await
     }
 
-    /// In the database, for reads, which the server itself ends when nobody waits for them any more.
-    pub async fn connect_reading(options: &Options) -> Result<Session, Fault> {
+    /// As [`Session::connect`], for reads, which the server itself ends when nobody waits for them any more.
+    pub async fn connect_reading(
+        options: &Options,
+        home: Option<&Server>,
+    ) -> Result<Session, Fault> {
         let limit = options.timeout.as_millis();
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        Session::set_up(options, true, Some(limit)).await
+        let purpose = Purpose {
+            in_database: true,
+            read_limit_ms: Some(u64::try_from(limit).unwrap_or(u64::MAX)),
+        };
+        Session::reach(options, home, purpose).await
+    }
+
+    /// Tries the addresses of the host one after another, that of `home` first.
+    async fn reach(
+        options: &Options,
+        home: Option<&Server>,
+        purpose: Purpose,
+    ) -> Result<Session, Fault> {
+        let mut addresses = options.addresses().await?;
+        addresses.sort_by_key(|address| home.is_none_or(|home| home.address != *address));
+        // A balancer may lead to the right one of its servers the next time.
+        addresses.extend_from_within(..);
+        Session::reach_one_of(options, &addresses, home, purpose).await
+    }
+
+    async fn reach_one_of(
+        options: &Options,
+        addresses: &[SocketAddr],
+        home: Option<&Server>,
+        purpose: Purpose,
+    ) -> Result<Session, Fault> {
+        // One that is silent leaves time for the others.
+        let share = options.timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        let mut objection = Fault::Away(format!("the host {:?} has no address", options.host));
+        for address in addresses {
+            match within(share, Session::set_up(options, *address, purpose)).await {
+                Ok(session) => match session.server.objection(home) {
+                    None => return Ok(session),
+                    Some(text) => objection = Fault::Away(text),
+                },
+                Err(fault) if fault.is(code::UNKNOWN_DATABASE) => return Err(fault),
+                Err(fault) => objection = fault,
+            }
+        }
+        Err(objection)
     }
 
     async fn set_up(
         options: &Options,
-        database: bool,
-        read_limit_ms: Option<u64>,
+        address: SocketAddr,
+        purpose: Purpose,
     ) -> Result<Session, Fault> {
+        let mut conn = Conn::new(options.driver(address, purpose.in_database)).await?;
+        let sets = run(&mut conn, settings::ask().as_str()).await?;
+        let has = settings::variables(sets.into_iter().next_back().unwrap_or_default())?;
+        let packet = has.get("max_allowed_packet").and_then(|v| v.parse().ok());
         let mut session = Session {
-            conn: Conn::new(options.driver(database)).await?,
-            packet_bytes_max: 0,
+            conn,
+            packet_bytes_max: packet
+                .ok_or_else(|| Fault::Away("the server does not tell max_allowed_packet".into()))?,
             used_at: Instant::now(),
+            server: Server::of(address, &has),
             refused: Vec::new(),
         };
-        let has = settings::variables(session.rows(settings::ask().as_str()).await?)?;
-        let packet = has.get("max_allowed_packet").and_then(|v| v.parse().ok());
-        session.packet_bytes_max = packet
-            .ok_or_else(|| Fault::Away("the server does not tell max_allowed_packet".into()))?;
         let seconds = options.timeout.as_secs().max(1);
-        let changes = settings::changes(&has, seconds, read_limit_ms);
+        let changes = settings::changes(&has, seconds, purpose.read_limit_ms);
         session.refused = settings::apply(&mut session, &changes).await?;
         Ok(session)
     }
 
     /// Runs one or more statements. The first that fails ends it; those before it have happened.
     pub async fn run(&mut self, sql: &str) -> Result<Sets, Fault> {
-        let mut sets = Vec::new();
-        let mut result = self.conn.query_iter(sql).await?;
-        loop {
-            sets.push(result.collect::<Row>().await?);
-            if result.is_empty() {
-                break;
-            }
-        }
-        // An error in a later statement counts as the end of the results until it is asked for.
-        result.drop_result().await?;
+        let sets = run(&mut self.conn, sql).await?;
         self.used_at = Instant::now();
         Ok(sets)
     }
@@ -118,6 +172,20 @@ impl Session {
             log::debug!("while closing a connection to the database: {error}");
         }
     }
+}
+
+async fn run(conn: &mut Conn, sql: &str) -> Result<Sets, Fault> {
+    let mut sets = Vec::new();
+    let mut result = conn.query_iter(sql).await?;
+    loop {
+        sets.push(result.collect::<Row>().await?);
+        if result.is_empty() {
+            break;
+        }
+    }
+    // An error in a later statement counts as the end of the results until it is asked for.
+    result.drop_result().await?;
+    Ok(sets)
 }
 
 /// Takes the columns of a row one after another.
@@ -212,14 +280,19 @@ impl Readers {
     }
 
     /// Runs statements that only read. A kept connection that turns out to be dead costs a second try.
-    pub async fn read(&self, options: &Options, sql: &str) -> Result<Sets, Fault> {
+    pub async fn read(
+        &self,
+        options: &Options,
+        home: Option<&Server>,
+        sql: &str,
+    ) -> Result<Sets, Fault> {
         let _place = self.places.acquire().await;
         loop {
             let (kept, generation) = self.take();
             let fresh = kept.is_none();
             let mut session = match kept {
                 Some(session) => session,
-                None => Session::connect_reading(options).await?,
+                None => Session::connect_reading(options, home).await?,
             };
             match session.run(sql).await {
                 Ok(sets) => {
@@ -232,5 +305,41 @@ impl Readers {
                 Err(fault) => return Err(fault),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::mysql::options::Tls;
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_leaves_time_for_the_next() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [silent.local_addr().unwrap(), closed.local_addr().unwrap()];
+        drop(closed);
+        let options = Options {
+            host: "db".into(),
+            port: 3306,
+            database: "d".into(),
+            user: "u".into(),
+            password: String::new(),
+            pool_size: 1,
+            tls: Tls::Off,
+            timeout: Duration::from_secs(2),
+            instance_lease: Duration::from_secs(4),
+            adopt: None,
+        };
+        let purpose = Purpose {
+            in_database: false,
+            read_limit_ms: None,
+        };
+        let reached = Session::reach_one_of(&options, &addresses, None, purpose).await;
+        let Err(Fault::Away(text)) = reached else {
+            panic!("there is no server");
+        };
+        // Of the second address: the first would not have answered at all.
+        assert!(text.contains("refused"), "{text}");
     }
 }

@@ -68,7 +68,9 @@ pub(super) fn ask() -> Sql {
     sql.push(", max_join_size = ").push(NO_LIMIT);
     sql.push(
         ", sql_big_selects = 1; SET NAMES utf8mb4 COLLATE utf8mb4_bin; \
-         SHOW SESSION VARIABLES WHERE variable_name IN ('lock_wait_timeout', 'max_allowed_packet'",
+         SHOW SESSION VARIABLES WHERE variable_name IN ('lock_wait_timeout', 'max_allowed_packet', \
+         'server_uuid', 'hostname', 'port', 'read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on', \
+         'group_replication_group_name'",
     );
     for (name, _) in WANTED {
         sql.push(", ").text(name);
@@ -126,6 +128,8 @@ fn set(changes: &[(String, String)]) -> Sql {
             sql.text(value);
         }
     }
+    // A Galera node that is no member of its cluster lets us set anything, and do nothing else.
+    sql.push("; DO 0");
     sql
 }
 
@@ -139,7 +143,7 @@ pub(super) async fn apply(
     }
     match session.run(set(changes).as_str()).await {
         Ok(_) => return Ok(Vec::new()),
-        Err(Fault::Server { .. }) => {}
+        Err(fault @ Fault::Server { .. }) if fault.leaves_connection() => {}
         Err(fault) => return Err(fault),
     }
     let mut refused = Vec::new();
@@ -210,7 +214,10 @@ mod tests {
         let there = has(&[("autocommit", "off"), ("foreign_key_checks", "ON")]);
         let changes = changes(&there, 5, None);
         assert_eq!(changes, [("autocommit".into(), "ON".into())]);
-        assert_eq!(set(&changes).as_str(), "SET SESSION autocommit = 'ON'");
+        assert_eq!(
+            set(&changes).as_str(),
+            "SET SESSION autocommit = 'ON'; DO 0"
+        );
     }
 
     #[test]
@@ -220,10 +227,10 @@ mod tests {
             ("max_execution_time", "9"),
         ]);
         let limited = changes(&there, 5, Some(5_250));
-        let expected = "SET SESSION max_statement_time = 5.250, max_execution_time = 5250";
+        let expected = "SET SESSION max_statement_time = 5.250, max_execution_time = 5250; DO 0";
         assert_eq!(set(&limited).as_str(), expected);
         let unlimited = changes(&there, 5, None);
-        let expected = "SET SESSION max_statement_time = 0.000000, max_execution_time = 0";
+        let expected = "SET SESSION max_statement_time = 0.000000, max_execution_time = 0; DO 0";
         assert_eq!(set(&unlimited).as_str(), expected);
     }
 }

@@ -149,7 +149,7 @@ impl MysqlStore {
 
     /// A connection that writes, known to whoever takes over.
     async fn new_writer(&self, epoch: u64) -> Result<Session, Fault> {
-        let mut session = Session::connect(&self.options).await?;
+        let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
             match instance::record_writer(&mut session, epoch, &self.me).await {
                 Ok(true) => {
