@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::history::{Micros, Op, Outcome, Reason, Record, SECOND, Ticket};
 use crate::plan::Random;
-use crate::server::{ADMIN, KEY};
-use crate::wire::{self, Answer, Cut, Failure, Wire};
+use crate::support::{self, ADMIN, Answer, WRITE};
+use crate::wire::{Cut, Failure, Wire};
 
 /// The longest lease that a client asks for which may vanish.
 pub const TTL_MAX_SECONDS: u64 = 2;
@@ -385,7 +385,7 @@ fn request(name: &str, op: &Op) -> Vec<u8> {
     let key = if matches!(op, Op::Force { .. }) {
         ADMIN
     } else {
-        KEY
+        WRITE
     };
     let mut headers = vec![("x-api-key", key.to_owned())];
     let ticket = match op {
@@ -425,11 +425,18 @@ fn request(name: &str, op: &Op) -> Vec<u8> {
         }
         Op::Describe => ("GET", String::new(), String::new()),
     };
-    wire::request(method, &format!("/resource/{name}{rest}"), &headers, &body)
+    let headers: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    support::request(method, &format!("/resource/{name}{rest}"), &headers, &body)
 }
 
 fn outcome(op: &Op, answer: &Answer) -> Outcome {
-    let body = answer.json();
+    let body = match answer.status {
+        204 => Value::Null,
+        _ => answer.json(),
+    };
     match answer.status {
         503 => Outcome::Unavailable,
         403 => Outcome::Dead(reason(body["code"].as_str().unwrap_or(""))),

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::client::Stage;
 use crate::history::{Micros, Outage};
-use crate::link::{Link, State};
 use crate::plan::Random;
-use crate::server::{Instance, until};
+use crate::support::{Program, Proxy, State, until};
+use crate::wire::Wire;
 
-/// The servers of a run. With a database, one link for each instance.
+/// The servers of a run. With a database, one proxy for each instance before it.
 pub struct Cluster {
-    pub instances: Vec<Instance>,
-    pub links: Vec<Link>,
+    pub instances: Vec<Program>,
+    pub proxies: Vec<Proxy>,
     /// When no instance was left.
     pub deaths: Vec<Micros>,
 }
@@ -66,27 +66,28 @@ impl Fault {
 }
 
 impl Cluster {
-    pub fn new(instances: Vec<Instance>, links: Vec<Link>) -> Cluster {
+    pub fn new(instances: Vec<Program>, proxies: Vec<Proxy>) -> Cluster {
         let deaths = Vec::new();
         Cluster {
             instances,
-            links,
+            proxies,
             deaths,
         }
     }
 
-    pub fn start(&mut self, stage: &Stage) {
-        for instance in &mut self.instances {
-            instance.start();
-        }
+    /// Until clients can begin.
+    pub fn open(&mut self, stage: &Stage) {
         self.publish(stage);
         self.until_ready();
     }
 
     /// Tells the clients where the instances listen.
-    fn publish(&self, stage: &Stage) {
-        let addresses = self.instances.iter().filter_map(Instance::address);
-        *stage.instances.write().unwrap() = addresses.collect();
+    fn publish(&mut self, stage: &Stage) {
+        let running = self.instances.iter_mut().filter_map(|instance| {
+            let is_running = instance.is_running();
+            is_running.then_some(instance.address())
+        });
+        *stage.instances.write().unwrap() = running.collect();
     }
 
     /// Ends every instance with SIGKILL and starts them again.
@@ -95,17 +96,18 @@ impl Cluster {
             instance.kill();
         }
         self.deaths.push(stage.now());
-        self.start(stage);
+        self.instances.iter_mut().for_each(Program::launch_again);
+        self.open(stage);
     }
 
-    pub fn until_ready(&self) {
+    fn until_ready(&mut self) {
         until("an instance is ready", || {
-            self.instances.iter().any(Instance::is_ready)
+            self.instances.iter_mut().any(is_ready)
         });
     }
 
-    fn active(&self) -> usize {
-        let ready = self.instances.iter().position(Instance::is_ready);
+    fn active(&mut self) -> usize {
+        let ready = self.instances.iter_mut().position(is_ready);
         ready.unwrap_or(0)
     }
 
@@ -114,7 +116,7 @@ impl Cluster {
     pub fn suffer(&mut self, stage: &Stage, random: &mut Random, time: Duration) -> Vec<Outage> {
         let mut outages = Vec::new();
         let mut kinds = OF_PROCESSES.to_vec();
-        if !self.links.is_empty() {
+        if !self.proxies.is_empty() {
             kinds.extend_from_slice(OF_DATABASES);
         }
         loop {
@@ -153,7 +155,7 @@ impl Cluster {
                     self.publish(stage);
                     self.until_ready();
                 }
-                self.instances[active].start();
+                self.instances[active].launch_again();
                 self.publish(stage);
             }
             Fault::Pause => {
@@ -161,27 +163,44 @@ impl Cluster {
                 std::thread::sleep(while_away);
                 self.instances[active].resume();
             }
-            Fault::CutOff => self.link(active..active + 1, State::Down, while_away),
-            Fault::HoldBack => self.link(active..active + 1, State::Hung, while_away),
-            Fault::DatabaseDown => self.link(0..self.links.len(), State::Down, while_away),
-            Fault::DatabaseHung => self.link(0..self.links.len(), State::Hung, while_away),
+            Fault::CutOff => self.set(active..active + 1, State::Down, while_away),
+            Fault::HoldBack => self.set(active..active + 1, State::Hung, while_away),
+            Fault::DatabaseDown => self.set(0..self.proxies.len(), State::Down, while_away),
+            Fault::DatabaseHung => self.set(0..self.proxies.len(), State::Hung, while_away),
             Fault::DatabaseRestarted => {
-                self.link(0..self.links.len(), State::Down, Duration::from_millis(1));
+                self.set(0..self.proxies.len(), State::Down, Duration::from_millis(1));
             }
             Fault::DatabaseSlow => {
                 let slow = State::Slow(random.millis(5, 60));
-                self.link(0..self.links.len(), slow, while_away);
+                self.set(0..self.proxies.len(), slow, while_away);
             }
         }
     }
 
-    fn link(&self, which: std::ops::Range<usize>, state: State, time: Duration) {
-        for link in &self.links[which.clone()] {
-            link.set(state);
+    fn set(&self, which: std::ops::Range<usize>, state: State, time: Duration) {
+        for proxy in &self.proxies[which.clone()] {
+            proxy.set(state);
         }
         std::thread::sleep(time);
-        for link in &self.links[which] {
-            link.set(State::Up);
+        for proxy in &self.proxies[which] {
+            proxy.set(State::Up);
         }
     }
+}
+
+/// Within a moment: it may be paused, or gone.
+fn is_ready(instance: &mut Program) -> bool {
+    if !instance.is_running() {
+        return false;
+    }
+    let (ask, limit) = (instance.ready().bytes(), Duration::from_secs(1));
+    let answer = Wire::default().exchange(instance.address(), &ask, limit, None);
+    answer.is_ok_and(|answer| answer.status == 200)
+}
+
+/// Lines of its log that should never be there.
+pub fn complaints(instance: &Program) -> Vec<String> {
+    let mut lines = instance.lines();
+    lines.retain(|line| line.contains("panicked") || line.contains("invariant"));
+    lines
 }

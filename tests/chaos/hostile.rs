@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use crate::faults::complaints;
 use crate::plan::{Plan, Random};
-use crate::server::{Instance, KEY, until};
-use crate::wire::{self, Wire};
+use crate::support::{Program, READ, Setup, request, until};
 
 const THREADS: u64 = 4;
 /// Documents `a/0`, `a/1`, … that say which they are.
@@ -21,7 +21,7 @@ const DOCUMENTS: u64 = 40;
 /// comes.
 const END: &[u8] = b"{\"the\":\"end\"}";
 /// What memory may differ by: caches and allocator slack, not what thousands of requests would leave.
-const MEMORY_SLACK_KIB: u64 = 48 << 10;
+const MEMORY_SLACK: u64 = 48 << 20;
 
 /// A message, and what is known about its answer.
 enum Message {
@@ -37,13 +37,8 @@ impl Message {
     fn bytes(&self) -> Vec<u8> {
         match self {
             Message::Marker(number) => {
-                let key = [("x-api-key", "key-to-read".to_owned())];
-                wire::request(
-                    "GET",
-                    &format!("/resource/a/{number}?lock=0&raw=1"),
-                    &key,
-                    "",
-                )
+                let target = format!("/resource/a/{number}?lock=0&raw=1");
+                request("GET", &target, &[("x-api-key", READ)], "")
             }
             Message::Framed(bytes) | Message::Unframed(bytes) => bytes.clone(),
         }
@@ -151,7 +146,7 @@ const BODIES: &[&str] = &[
     "{\"reason\":\"r\",\"fencingToken\":-1}",
 ];
 const KEYS: &[&str] = &[
-    "key-to-read",
+    READ,
     "key-to-lock",
     "key-to-write",
     "key-to-force",
@@ -478,16 +473,9 @@ fn attack(to: SocketAddr, mut random: Random, until: Instant, sent: &AtomicU64) 
     while Instant::now() < until {
         let messages = messages(&mut random);
         let mut bytes: Vec<u8> = messages.iter().flat_map(Message::bytes).collect();
-        let key = [
-            ("x-api-key", "key-to-read".to_owned()),
-            ("Connection", "close".to_owned()),
-        ];
-        bytes.extend(wire::request(
-            "GET",
-            "/resource/a/end?lock=0&raw=1",
-            &key,
-            "",
-        ));
+        let last = [("x-api-key", READ), ("Connection", "close")];
+        let end = request("GET", "/resource/a/end?lock=0&raw=1", &last, "");
+        bytes.extend(end);
         let read = exchange(to, &bytes, &mut random);
         sent.fetch_add(messages.len() as u64, Ordering::Relaxed);
         check(&messages, &replies(&read));
@@ -496,50 +484,20 @@ fn attack(to: SocketAddr, mut random: Random, until: Instant, sent: &AtomicU64) 
 
 // ---- the test -------------------------------------------------------------------------------------------
 
-fn prepare(server: &Instance) -> SocketAddr {
-    let to = server.address().unwrap();
-    let key = [("x-api-key", KEY.to_owned())];
-    let mut wire = Wire::default();
-    let mut put = |method: &str, target: String, body: String| {
-        let bytes = wire::request(method, &target, &key, &body);
-        let answer = wire
-            .exchange(to, &bytes, Duration::from_secs(20), None)
-            .expect("an answer");
-        assert!(
-            matches!(answer.status, 201 | 204),
-            "{target}: {}",
-            answer.status
-        );
-    };
+fn prepare(server: &Program) {
     for name in ["a", "b"] {
-        put(
-            "POST",
-            "/resource".into(),
-            format!("{{\"name\":\"{name}\",\"timeout\":1}}"),
-        );
+        server.create(name, 1).expect(201);
     }
     for number in 0..DOCUMENTS {
-        put("PUT", format!("/resource/a/{number}"), document(number));
+        let put = server.put(&format!("a/{number}"), &document(number));
+        put.expect(204);
     }
-    put(
-        "PUT",
-        "/resource/a/end".into(),
-        String::from_utf8_lossy(END).into(),
-    );
-    to
+    let end = std::str::from_utf8(END).unwrap();
+    server.put("a/end", end).expect(204);
 }
 
 fn open_files(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
-}
-
-fn memory_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// All threads for so long; how many requests were sent.
@@ -564,37 +522,31 @@ fn storm(to: SocketAddr, seed: u64, time: Duration) -> u64 {
 fn hostile_bytes_get_a_refusal_and_leave_nothing_behind() {
     let plan = Plan::from_env();
     println!("hostile input: CHAOS_SEED={}", plan.seed);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("hostile.db").display().to_string();
-    let settings = [
-        ("STORE", "sqlite".to_owned()),
-        ("SQLITE_PATH", path),
-        ("MAX_WAIT_SECONDS", "1".to_owned()),
-        ("CLAIM_SECONDS", "0.05".to_owned()),
-        ("TICKET_TTL_SECONDS", "1".to_owned()),
-        ("REQUEST_TIMEOUT_SECONDS", "1".to_owned()),
-        ("BODY_TIMEOUT_SECONDS", "1".to_owned()),
-        ("KEEP_ALIVE_SECONDS", "1".to_owned()),
-    ];
-    let mut server = Instance::new(folder.path(), &settings);
-    server.start();
-    until("the server is ready", || server.is_ready());
-    let to = prepare(&server);
-    let pid = server.pid();
+    let setup = Setup::new().sqlite().with_all(&[
+        ("MAX_WAIT_SECONDS", "1"),
+        ("CLAIM_SECONDS", "0.05"),
+        ("TICKET_TTL_SECONDS", "1"),
+        ("REQUEST_TIMEOUT_SECONDS", "1"),
+        ("BODY_TIMEOUT_SECONDS", "1"),
+        ("KEEP_ALIVE_SECONDS", "1"),
+    ]);
+    let mut server = setup.start();
+    prepare(&server);
+    let (to, pid) = (server.address(), server.pid());
     // What is allocated once is allocated now.
     let time = plan.time / 4;
     let mut sent = storm(to, plan.seed, time);
     until("the first connections are closed", || open_files(pid) < 40);
-    let (files, memory) = (open_files(pid), memory_kib(pid));
+    let (files, memory) = (open_files(pid), server.memory());
     sent += storm(to, plan.seed.wrapping_add(1), time);
     until("every file is closed", || open_files(pid) <= files);
-    let grown = memory_kib(pid).saturating_sub(memory);
+    let grown = server.memory().saturating_sub(memory);
     println!(
-        "hostile input: {sent} requests, memory {memory} KiB and {grown} KiB more, {files} open files"
+        "hostile input: {sent} requests, memory {memory} bytes and {grown} more, {files} open files"
     );
-    assert!(grown < MEMORY_SLACK_KIB, "{grown} KiB more than before");
+    assert!(grown < MEMORY_SLACK, "{grown} bytes more than before");
     assert!(sent > 100, "hardly anything was sent");
-    let complaints = server.complaints();
+    let complaints = complaints(&server);
     assert!(
         complaints.is_empty(),
         "in the server's log: {complaints:#?}"

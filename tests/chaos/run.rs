@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::checker::{self, Violation};
 use crate::client::{Client, Stage, TTL_MAX_SECONDS};
-use crate::faults::Cluster;
+use crate::faults::{Cluster, complaints};
 use crate::history::{History, Op, Outcome, Record, SECOND, Terms, Ticket};
 use crate::plan::{Plan, Random};
-use crate::server::{DEADLINE, KEY};
-use crate::wire::{self, Wire};
+use crate::support::{self, DEADLINE};
 
 /// `CLAIM_SECONDS` of the servers, in milliseconds.
 pub const CLAIM_MILLIS: u64 = 500;
@@ -25,7 +24,7 @@ pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
     );
     let names: Vec<String> = (0..NAMES).map(|n| format!("chaos-{n}")).collect();
     let stage = Stage::new(names);
-    cluster.start(&stage);
+    cluster.open(&stage);
     create_resources(&stage);
     let clients: Vec<_> = (0..plan.clients)
         .map(|id| {
@@ -53,11 +52,7 @@ pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
     };
     let violations = checker::check(&history, &terms());
     print_figures(store, &history, &violations);
-    let complaints: Vec<String> = cluster
-        .instances
-        .iter()
-        .flat_map(|i| i.complaints())
-        .collect();
+    let complaints: Vec<String> = cluster.instances.iter().flat_map(complaints).collect();
     assert!(
         complaints.is_empty(),
         "in the server's log: {complaints:#?}"
@@ -82,15 +77,11 @@ fn terms() -> Terms {
 }
 
 fn create_resources(stage: &Stage) {
-    let address = stage.instances.read().unwrap().clone();
+    let addresses = stage.instances.read().unwrap().clone();
     for name in &stage.names {
-        let body = format!("{{\"name\":\"{name}\",\"timeout\":1}}");
-        let headers = [("x-api-key", KEY.to_owned())];
-        let bytes = wire::request("POST", "/resource", &headers, &body);
-        let limit = Duration::from_secs(10);
-        let made = address.iter().any(|address| {
-            let answer = Wire::default().exchange(*address, &bytes, limit, None);
-            answer.is_ok_and(|answer| answer.status == 201)
+        let made = addresses.iter().any(|address| {
+            let create = support::Client::at(*address).create(name, 1);
+            create.send().status == 201
         });
         assert!(made, "{name} could not be created");
     }

@@ -37,6 +37,8 @@ struct Control {
     /// Host and port that new connections lead to.
     upstream: Mutex<(String, u16)>,
     state: watch::Sender<State>,
+    /// How often it went down: who sleeps through a short time of it is cut off all the same.
+    cuts: watch::Sender<usize>,
     requests_held: watch::Sender<bool>,
     answers_held: watch::Sender<bool>,
     /// New connections are not held, whatever the switches say.
@@ -60,6 +62,7 @@ impl Proxy {
         let control = Arc::new(Control {
             upstream: Mutex::new((options.host.clone(), options.port)),
             state: watch::Sender::new(State::Up),
+            cuts: watch::Sender::new(0),
             requests_held: watch::Sender::new(false),
             answers_held: watch::Sender::new(false),
             new_ones_pass: AtomicBool::new(false),
@@ -82,6 +85,9 @@ impl Proxy {
 
     pub fn set(&self, state: State) {
         self.control.state.send_replace(state);
+        if state == State::Down {
+            self.control.cuts.send_modify(|cuts| *cuts += 1);
+        }
     }
 
     /// New connections lead there; those that are open stay where they are.
@@ -133,6 +139,7 @@ async fn released(held: &watch::Sender<bool>) {
 async fn accept(listener: std::net::TcpListener, control: Arc<Control>) {
     let listener = TcpListener::from_std(listener).unwrap();
     while let Ok((client, _)) = listener.accept().await {
+        let cuts = control.cuts.subscribe();
         if *control.state.borrow() == State::Down {
             continue;
         }
@@ -141,13 +148,17 @@ async fn accept(listener: std::net::TcpListener, control: Arc<Control>) {
             continue;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        tokio::spawn(connection(control.clone(), client, server));
+        tokio::spawn(connection(control.clone(), cuts, client, server));
     }
 }
 
-async fn connection(control: Arc<Control>, client: TcpStream, server: TcpStream) {
+async fn connection(
+    control: Arc<Control>,
+    mut cuts: watch::Receiver<usize>,
+    client: TcpStream,
+    server: TcpStream,
+) {
     let passes = control.new_ones_pass.load(Ordering::SeqCst);
-    let mut state = control.state.subscribe();
     let (client_in, client_out) = client.into_split();
     let (server_in, server_out) = server.into_split();
     let carried = async {
@@ -158,7 +169,7 @@ async fn connection(control: Arc<Control>, client: TcpStream, server: TcpStream)
     };
     tokio::select! {
         _ = carried => {}
-        _ = state.wait_for(|state| *state == State::Down) => {}
+        _ = cuts.changed() => {}
     }
 }
 

@@ -70,6 +70,14 @@ impl Setup {
             .fold(setup, |setup, (name, key)| setup.with(name, key))
     }
 
+    /// A settings file as it stands, but for the port, which is any free one.
+    pub fn of_file(path: &Path) -> Setup {
+        let mut setup = Setup::new();
+        setup.settings.clear();
+        let path = path.to_str().expect("a path in UTF-8");
+        setup.with("CONFIG_FILE", path).with("HTTP_PORT", "0")
+    }
+
     /// A store of its own, and times so long that a machine that stalls for seconds changes nothing.
     pub fn on(store: Store) -> Setup {
         let setup = Setup::new().with_all(&[
@@ -130,6 +138,16 @@ impl Setup {
             .with("TLS_KEY_FILE", &file("key.pem"))
     }
 
+    /// Under a clock that libfaketime makes of these variables. `None`: skipped, there is none here.
+    pub fn faketime(self, variables: &[(&str, &str)]) -> Option<Setup> {
+        let Some(library) = faketime() else {
+            super::skip("libfaketime (Debian's package faketime) is not installed");
+            return None;
+        };
+        let library = library.to_str().expect("a path in UTF-8");
+        Some(self.with("LD_PRELOAD", library).with_all(variables))
+    }
+
     /// A settings file with this text in the place of the keys in the environment.
     pub fn conf(mut self, text: &str) -> Setup {
         self.settings
@@ -167,6 +185,16 @@ impl Setup {
     pub fn output(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().unwrap()
     }
+}
+
+/// The library beneath the command `faketime`, which itself leaves its child behind when it is killed.
+fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    let folders = folders.map(|entry| entry.path());
+    folders
+        .chain([PathBuf::from("/usr/lib")])
+        .map(|folder| folder.join("faketime/libfaketimeMT.so.1"))
+        .find(|file| file.exists())
 }
 
 /// A file of `tests/data/tls`.
