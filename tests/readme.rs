@@ -1,13 +1,14 @@
 //! The README is right: its session and its examples run as they stand, and its table names every setting.
 
+mod support;
+
 use std::io::Read;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use small_resource_server::config::variables::VARIABLES;
+use support::{Program, Setup};
 
 const README: &str = include_str!("../README.md");
 
@@ -25,45 +26,19 @@ fn script(name: &str) -> String {
         .collect()
 }
 
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The binary with the development configuration, as `make run` starts it, on a free port.
-fn start(folder: &Path) -> (Server, u16) {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let root = env!("CARGO_MANIFEST_DIR");
-    let child = Command::new(env!("CARGO_BIN_EXE_small-resource-server"))
-        .env("CONFIG_FILE", format!("{root}/config/development.conf"))
-        .env("HTTP_PORT", port.to_string())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    let server = Server(child);
-    let until = Instant::now() + Duration::from_secs(60);
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < until, "the server did not start");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (server, port)
+fn start() -> Program {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Setup::of_file(&root.join("config/development.conf")).start()
 }
 
 /// What the script prints.
-fn run(script: &str, folder: &Path, port: u16) -> String {
-    let script = script.replace("/tmp/", &format!("{}/", folder.display()));
+fn run(script: &str, server: &Program) -> String {
+    let folder = server.setup().folder().display();
+    let script = script.replace("/tmp/", &format!("{folder}/"));
     let mut bash = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &script])
-        .env("SERVER", format!("http://127.0.0.1:{port}"))
+        .env("SERVER", format!("http://{}", server.address()))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -94,9 +69,8 @@ fn is_as_shown(answer: &Value, shown: &Value) -> bool {
 
 #[test]
 fn the_first_session_runs_as_it_stands() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_server, port) = start(folder.path());
-    let output = run(&script("session"), folder.path(), port);
+    let server = start();
+    let output = run(&script("session"), &server);
     for expected in [
         r#""name":"shop:42:inventory","timeout":30}"#,
         r#""locked":true"#,
@@ -123,8 +97,7 @@ fn the_first_session_runs_as_it_stands() {
 
 #[test]
 fn the_examples_go_on_from_the_session_and_are_answered_as_they_show() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_server, port) = start(folder.path());
+    let server = start();
     let examples = script("api");
     // From here on each answer is one line, and its status the next.
     let telling = r#"
@@ -132,7 +105,7 @@ fn the_examples_go_on_from_the_session_and_are_answered_as_they_show() {
         curl() { command curl -sS -w '\n%{http_code}\n' "$@"; }
     "#;
     let all = format!("{}{telling}{examples}", script("session"));
-    let output = run(&all, folder.path(), port);
+    let output = run(&all, &server);
     let (_, answers) = output.split_once("--- examples ---\n").unwrap();
     let mut answers = answers.lines();
     let json = |text: &str| match text {

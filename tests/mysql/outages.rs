@@ -7,8 +7,7 @@ use mysql_async::prelude::Queryable;
 use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
 use small_resource_server::store::{ListQuery, Store, StoreError};
 
-use super::support::Proxy;
-use super::support::{DEADLINE, Database};
+use super::support::{DEADLINE, Database, Proxy, skip};
 use super::{created, exists, name, read, write};
 
 fn is_away<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> bool {
@@ -69,7 +68,7 @@ async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
         return;
     };
     let Some(ca_file) = std::env::var_os("TEST_MYSQL_CA") else {
-        eprintln!("skipped: TEST_MYSQL_CA, the authority of the server's certificate, is not set");
+        skip("TEST_MYSQL_CA, the authority of the server's certificate, is not set");
         return;
     };
     // Whom the server lets in encrypted only.
