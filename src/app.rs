@@ -24,7 +24,7 @@ use crate::persistence::messages::{Attach, Finish};
 use crate::persistence::queue::CommitQueue;
 use crate::registry::actor::Registry;
 use crate::registry::client::Router;
-use crate::reload::{Load, Reloader};
+use crate::reload::{FileWatch, Load, Reloader};
 use crate::resource::messages::EndWaits;
 use crate::shared::server_state::Shell;
 use crate::shared::server_state::ShellSettings;
@@ -37,6 +37,8 @@ use crate::store::{Store, StoreError};
 const RETIREMENT: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// How often files of settings are looked at.
+const WATCH_PAUSE: Duration = Duration::from_secs(2);
 /// How long requests are answered that they came too late, before connections are closed.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
@@ -195,10 +197,23 @@ impl App {
             load,
         };
         let reloading = actix_rt::spawn(async move {
-            while hangup.recv().await.is_some() {
-                reloader.reload();
+            let mut files = FileWatch::new(&reloader.started_with.origins.watched);
+            let mut look = tokio::time::interval(WATCH_PAUSE);
+            loop {
+                tokio::select! {
+                    Some(()) = hangup.recv() => reloader.reload(),
+                    _ = look.tick() => if files.changed() {
+                        log::info!("a file of settings, keys or certificates has changed");
+                        reloader.reload();
+                    }
+                }
             }
         });
+        let stop = async move {
+            let why = stop.await;
+            actix_rt::spawn(end_at_second_interrupt());
+            why
+        };
         let ended = self.run_until(stop).await;
         reloading.abort();
         ended
@@ -217,7 +232,11 @@ impl App {
         };
         log::info!("{why}: shutting down");
         self.shell.gate.drain();
-        tokio::time::sleep(self.settings.shutdown.delay).await;
+        // Another instance may wait for a database: then it is given back first, and the delay is for whoever
+        // still comes here to be sent on with 503. Nobody waits for a store of our own.
+        let shared = matches!(self.settings.store.kind, StoreKind::Mysql(_));
+        let delay = self.settings.shutdown.delay;
+        tokio::time::sleep(if shared { Duration::ZERO } else { delay }).await;
         self.shell.gate.stop();
         self.registry.do_send(EndWaits);
         let deadline = Instant::now() + self.settings.shutdown.timeout;
@@ -229,6 +248,12 @@ impl App {
         if finished.is_err() {
             log::error!("the store did not close in time");
         }
+        let deadline = if shared {
+            tokio::time::sleep(delay).await;
+            Instant::now() + self.settings.shutdown.timeout
+        } else {
+            deadline
+        };
         // A connection in use is told that it closes by the answer to its next request; one that is closed
         // under a request that is just being sent would be reset.
         tokio::time::sleep_until(deadline.min(Instant::now() + LAST_ANSWERS)).await;
@@ -264,6 +289,16 @@ async fn finish_requests(shell: &Shell, deadline: Instant) {
     }
 }
 
+/// Whoever asks twice does not want to wait.
+async fn end_at_second_interrupt() {
+    if let Ok(mut interrupt) = signal(SignalKind::interrupt()) {
+        interrupt.recv().await;
+        log::warn!("SIGINT again: ends at once; what was acknowledged is stored");
+        crate::logging::finish(Duration::from_millis(100));
+        std::process::exit(130);
+    }
+}
+
 /// Says where the server listens and on which terms.
 fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
     let scheme = if settings.http.tls.is_some() {
@@ -273,10 +308,15 @@ fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
     };
     let version = env!("CARGO_PKG_VERSION");
     log::info!("small-resource-server {version} listens on {scheme}://{address}");
-    log::info!("profile: {}", shell.profile().name());
     let summary = settings.summary();
+    log::info!(
+        "{}; profile: {}; {}",
+        summary.store,
+        shell.profile().name(),
+        summary.file
+    );
     for line in &summary.lines {
-        log::info!("{line}");
+        log::debug!("{line}");
     }
     for warning in &summary.warnings {
         log::warn!("{warning}");

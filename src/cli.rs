@@ -7,7 +7,7 @@ mod healthcheck;
 mod revert;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app::StartError;
 use crate::config::variables::VARIABLES;
-use crate::config::{ConfigError, EXIT_CONFIG, Settings};
+use crate::config::{ConfigError, EXIT_CONFIG, Settings, key_hash};
 use crate::http::openapi;
 
 pub use healthcheck::healthcheck;
@@ -50,6 +50,8 @@ pub enum Command {
     CheckConfig,
     /// Print the OpenAPI document
     Openapi,
+    /// Read a key from standard input, print what stands for it in KEYS_FILE
+    HashKey,
     /// Make the database ready for the PHP server again
     RevertToPhp {
         /// Do it; without this, only say what would be done
@@ -102,12 +104,28 @@ pub fn check_config(settings: &Settings) -> ExitCode {
     }
 }
 
-/// `openapi`: prints the document as a server with default settings shows it.
+/// `hash-key`: the key is one line of standard input, so that it stands in no history and no list of processes.
+pub fn hash_key() -> ExitCode {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    let key = line.trim_end_matches(['\n', '\r']);
+    if read.is_err() || key.is_empty() || key.trim() != key {
+        let sentence =
+            "Send the key as one line of standard input, without white space at either end.";
+        let _ = writeln!(std::io::stderr(), "{sentence}");
+        return ExitCode::FAILURE;
+    }
+    match writeln!(std::io::stdout(), "{}", key_hash(key)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// `openapi`: prints the document that a server shows.
 pub fn openapi() -> ExitCode {
-    let text = openapi::text(openapi::WAIT_MAX_DEFAULT);
-    match text.map(|text| std::io::stdout().write_all(text.as_bytes())) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(_)) | Err(_) => ExitCode::FAILURE,
+    match writeln!(std::io::stdout(), "{}", openapi::text()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

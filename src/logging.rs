@@ -1,47 +1,148 @@
 //! The log of the process, whose filter can be replaced while it runs.
+//!
+//! Lines go through a bounded queue to a thread of their own that writes them to standard error: whoever reads the
+//! log and stops reading must not hold up anything that serves. Lines for which there is no room are dropped,
+//! counted, and said once there is room again.
 
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use env_logger::Target;
 use log::{Log, Metadata, Record};
 
-struct Replaceable(ArcSwap<env_logger::Logger>);
+/// Lines that may wait to be written.
+const QUEUE_LINES: usize = 4096;
 
+/// Lines that were dropped since the start.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 static LOGGER: OnceLock<Replaceable> = OnceLock::new();
+
+struct Replaceable {
+    logger: ArcSwap<env_logger::Logger>,
+    queue: SyncSender<Entry>,
+}
+
+/// What the writing thread is given.
+enum Entry {
+    Line(Vec<u8>),
+    /// To be answered once everything before it is written.
+    Flush(Sender<()>),
+}
 
 impl Log for Replaceable {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.load().enabled(metadata)
+        self.logger.load().enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.0.load().log(record);
+        self.logger.load().log(record);
     }
 
     fn flush(&self) {
-        self.0.load().flush();
+        self.logger.load().flush();
+    }
+}
+
+/// Takes one whole line with each write, and never waits.
+struct Queue(SyncSender<Entry>);
+
+impl Write for Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Err(TrySendError::Full(_)) = self.0.try_send(Entry::Line(line.to_vec())) {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// Starts logging to standard error; `filter` is what `RUST_LOG` takes. Where something else logs already,
-/// that stays.
-pub fn start(filter: &str) {
-    let logger = LOGGER.get_or_init(|| Replaceable(ArcSwap::new(build(filter))));
+/// that stays. A panic becomes a line of the log as well.
+///
+/// # Errors
+/// The system gives no thread for it.
+pub fn start(filter: &str) -> io::Result<()> {
+    let (queue, lines) = sync_channel(QUEUE_LINES);
+    thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || write_lines(&lines))?;
+    let logger = LOGGER.get_or_init(|| Replaceable {
+        logger: ArcSwap::new(build(filter, &queue)),
+        queue,
+    });
     if log::set_logger(logger).is_ok() {
         set_filter(filter);
+        std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     }
+    Ok(())
 }
 
 /// From now on this is logged. Does nothing in a process whose log was not started here.
 pub fn set_filter(filter: &str) {
     if let Some(logger) = LOGGER.get() {
-        let new = build(filter);
+        let new = build(filter, &logger.queue);
         log::set_max_level(new.filter());
-        logger.0.store(new);
+        logger.logger.store(new);
     }
 }
 
-fn build(filter: &str) -> Arc<env_logger::Logger> {
-    let logger = env_logger::Builder::new().parse_filters(filter).build();
+/// Lines that were dropped since the start because the queue was full.
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// Waits until what was logged is written, but no longer than that.
+pub fn finish(patience: Duration) {
+    let Some(logger) = LOGGER.get() else {
+        return;
+    };
+    let (written, is_written) = channel();
+    // A full queue has a reader that stalls: it would not be written in time.
+    if logger.queue.try_send(Entry::Flush(written)).is_ok() {
+        let _ = is_written.recv_timeout(patience);
+    }
+}
+
+fn write_lines(entries: &Receiver<Entry>) {
+    let mut said = 0;
+    let mut errors = io::stderr();
+    for entry in entries {
+        match entry {
+            Entry::Line(line) => {
+                // Nobody is left to be told when standard error is closed.
+                let _ = errors.write_all(&line);
+            }
+            Entry::Flush(written) => {
+                let _ = written.send(());
+            }
+        }
+        let dropped = dropped_lines();
+        if dropped > said {
+            let count = dropped - said;
+            let _ = writeln!(
+                errors,
+                "{count} log lines were dropped here: nobody read them"
+            );
+            said = dropped;
+        }
+    }
+}
+
+fn build(filter: &str, queue: &SyncSender<Entry>) -> Arc<env_logger::Logger> {
+    let logger = env_logger::Builder::new()
+        // What the framework says of itself and of malformed requests is said and counted here.
+        .filter_module("actix_server", log::LevelFilter::Warn)
+        .filter_module("actix_http", log::LevelFilter::Off)
+        .parse_filters(filter)
+        .target(Target::Pipe(Box::new(Queue(queue.clone()))))
+        .build();
     Arc::new(logger)
 }

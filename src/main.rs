@@ -1,6 +1,7 @@
 //! The binary: settings, log, then what the command line asks for.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use small_resource_server::app::{App, Signals};
 use small_resource_server::cli::{self, Command};
@@ -11,12 +12,17 @@ use small_resource_server::reload::Load;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// How long a log reader may take for the last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let line = cli::parse();
     let command = line.chosen_command();
-    if command == Command::Openapi {
-        // It describes the program, not an installation: no settings are needed.
-        return cli::openapi();
+    // These need no settings.
+    match command {
+        Command::Openapi => return cli::openapi(),
+        Command::HashKey => return cli::hash_key(),
+        _ => {}
     }
     let settings = match line.settings() {
         Ok(settings) => settings,
@@ -28,11 +34,15 @@ fn main() -> ExitCode {
         Command::CheckConfig => cli::check_config(&settings),
         Command::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
         Command::Openapi => cli::openapi(),
+        Command::HashKey => cli::hash_key(),
     }
 }
 
 fn serve(settings: Settings, load: Load) -> ExitCode {
-    logging::start(&settings.log_filter);
+    if let Err(error) = logging::start(&settings.log_filter) {
+        eprintln!("cannot start the log: {error}");
+        return ExitCode::FAILURE;
+    }
     let failed = |error: std::io::Error| (error.to_string(), ExitCode::FAILURE);
     let result = actix_rt::System::new().block_on(async move {
         let signals = Signals::listen().map_err(failed)?;
@@ -41,7 +51,7 @@ fn serve(settings: Settings, load: Load) -> ExitCode {
             .map_err(|error| (error.to_string(), cli::start_failed(&error)))?;
         app.run_until_stopped(signals, load).await.map_err(failed)
     });
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((error, code)) => {
             log::error!("{error}");
@@ -51,5 +61,7 @@ fn serve(settings: Settings, load: Load) -> ExitCode {
             }
             code
         }
-    }
+    };
+    logging::finish(LAST_LINES);
+    code
 }

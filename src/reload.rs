@@ -1,10 +1,13 @@
-//! SIGHUP: the settings are read again, and what may change while the server runs takes effect: keys, rate
+//! SIGHUP, or a change of a file: the settings are read again, and what may change while the server runs takes effect: keys, rate
 //! limit, trusted proxies, log level, certificate.
 //!
 //! All or nothing: when anything in the settings is not accepted, everything in force stays.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::config::{ConfigError, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
@@ -15,7 +18,9 @@ use crate::logging;
 pub type Load = Box<dyn Fn() -> Result<Settings, ConfigError>>;
 
 /// Variables that take effect without a restart.
-const RELOADED: [&str; 13] = [
+const RELOADED: [&str; 15] = [
+    "API_KEY",
+    "KEYS_FILE",
     "RESOURCE_READ",
     "RESOURCE_READ_LOCK",
     "RESOURCE_WRITE",
@@ -30,6 +35,50 @@ const RELOADED: [&str; 13] = [
     "TLS_CERT_FILE",
     "TLS_KEY_FILE",
 ];
+
+/// Files that are looked at now and then: who deploys keys and certificates as files cannot always send a signal.
+pub struct FileWatch(Vec<(PathBuf, Option<FileState>)>);
+
+/// What tells two versions of a file apart, whether it was written or replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileState {
+    modified: Option<SystemTime>,
+    bytes: u64,
+    inode: u64,
+}
+
+fn state(path: &Path) -> Option<FileState> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(FileState {
+        modified: metadata.modified().ok(),
+        bytes: metadata.len(),
+        inode: metadata.ino(),
+    })
+}
+
+impl FileWatch {
+    pub fn new(paths: &[PathBuf]) -> FileWatch {
+        FileWatch(
+            paths
+                .iter()
+                .map(|path| (path.clone(), state(path)))
+                .collect(),
+        )
+    }
+
+    /// Since the last look. A file that is missing is about to be replaced.
+    pub fn changed(&mut self) -> bool {
+        let mut changed = false;
+        for (path, known) in &mut self.0 {
+            let now = state(path);
+            if now.is_some() && now != *known {
+                *known = now;
+                changed = true;
+            }
+        }
+        changed
+    }
+}
 
 /// What a reload replaces.
 pub struct Reloader {

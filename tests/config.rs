@@ -82,7 +82,8 @@ fn some_value(name: &str) -> String {
         "ACCESS_LOG" => "true".into(),
         "MAX_WAIT_SECONDS" | "TICKET_TTL_SECONDS" => "77".into(),
         secret if secret.starts_with("RESOURCE_") => "topsecret".into(),
-        "MYSQL_PASSWORD" => "topsecret".into(),
+        "MYSQL_PASSWORD" | "API_KEY" => "topsecret".into(),
+        "KEYS_FILE" => pem("tests/data/keys.toml"),
         _ => "3".into(),
     }
 }
@@ -91,7 +92,7 @@ fn every_variable_set() -> Vec<(String, String)> {
     let names = VARIABLES
         .iter()
         .map(|v| v.name)
-        .filter(|name| *name != CONFIG_FILE);
+        .filter(|name| ![CONFIG_FILE, "API_KEY"].contains(name));
     names
         .map(|name| (name.to_owned(), some_value(name)))
         .collect()
@@ -171,6 +172,12 @@ fn every_variable_has_an_effect() {
         // What they need beside them to be accepted, or to matter.
         "MYSQL_TLS_CA_FILE" => vec![host, ("MYSQL_TLS", "verify-ca")],
         "RESOURCE_ADMIN_PREVIOUS" => vec![host, ("RESOURCE_ADMIN", "a")],
+        "API_KEY" => vec![
+            host,
+            ("RESOURCE_READ", ""),
+            ("RESOURCE_READ_LOCK", ""),
+            ("RESOURCE_WRITE", ""),
+        ],
         "SQLITE_PATH" => vec![],
         _ => vec![host],
     };
@@ -181,7 +188,12 @@ fn every_variable_has_an_effect() {
         }
         let value = some_value(variable.name);
         let mut pairs = base(variable.name);
-        let before = with(&pairs);
+        let without = match variable.name {
+            // It stands for the three that are unset beside it.
+            "API_KEY" => &pairs[..1],
+            _ => &pairs[..],
+        };
+        let before = with(without);
         pairs.push((variable.name, &value));
         let after = with(&pairs);
         assert_ne!(
@@ -592,7 +604,8 @@ fn the_ends_of_a_range_are_accepted() {
 
 #[test]
 fn all_problems_are_told_at_once_a_line_each() {
-    let text = "RESOURCE_READ=r\nRESOURCE_READ_LOCK=\nnonsense\nHTTP_PORT=x\nSTORE=mysql\nSHUTDOWN_SECONDS=-1\n";
+    let text =
+        "RESOURCE_READ=r\nRESOURCE_READ_LOCK=\nHTTP_PORT=x\nSTORE=mysql\nSHUTDOWN_SECONDS=-1\n";
     let error = from_file(text).unwrap_err();
     let shown = error.to_string();
     assert_eq!(shown.lines().count(), error.problems().len());
@@ -605,12 +618,46 @@ fn all_problems_are_told_at_once_a_line_each() {
     ] {
         assert!(error.concerns(name), "{name}: {shown}");
     }
-    assert!(shown.contains("Line 3 of test.conf"), "{shown}");
     assert!(
         shown.contains("HTTP_PORT is \"x\" in test.conf;"),
         "{shown}"
     );
-    assert_eq!(error.problems().len(), 6, "{shown}");
+    assert_eq!(error.problems().len(), 5, "{shown}");
+}
+
+#[test]
+fn a_line_that_cannot_be_read_stops_the_start_with_its_number_and_never_its_text() {
+    let text = "RESOURCE_READ=r\n# x\nMYSQL_PASSWORD=hunter2 and more\nHTTP_PORT=x\n";
+    let shown = from_file(text).unwrap_err().to_string();
+    assert!(
+        shown.starts_with("Line 3 of test.conf cannot be read"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("single") || shown.contains("NAME='value'"),
+        "{shown}"
+    );
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(
+        shown.lines().count(),
+        1,
+        "what follows was not read: {shown}"
+    );
+}
+
+#[test]
+fn keys_of_the_example_files_and_a_password_with_a_line_end_are_warned_about() {
+    for (name, value, part) in [
+        ("RESOURCE_ADMIN", "change-me-admin", "example files"),
+        ("MYSQL_PASSWORD", "secret\n", "line end"),
+    ] {
+        let warnings = with(&[(name, value)]).summary().warnings;
+        assert!(
+            warnings.iter().any(|w| w.contains(part)),
+            "{name}: {warnings:?}"
+        );
+    }
+    assert_eq!(with(&[]).summary().warnings, Vec::<String>::new());
 }
 
 #[test]
@@ -695,7 +742,7 @@ MYSQL_HOST=database
 MYSQL_PORT=3306
 MYSQL_DATABASE=small_swoole_resource
 MYSQL_USER=root
-MYSQL_PASSWORD=\"p$HOME#x\"
+MYSQL_PASSWORD='p$HOME#x'
 
 ###> symfony/framework-bundle ###
 APP_ENV=prod
@@ -919,7 +966,9 @@ fn the_development_file_is_ready_to_run() {
     );
     assert_eq!(exposed(&settings.keys.admin), ["development-admin"]);
     assert!(settings.http.host.is_loopback());
-    assert!(settings.summary().warnings.is_empty());
+    let warnings = settings.summary().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("everybody knows"));
 }
 
 // --- The process

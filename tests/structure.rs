@@ -10,7 +10,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("lock", &[]),
     ("store", &["lock"]),
     ("metrics", &["lock", "store"]),
-    ("shared", &["lock", "store", "metrics"]),
+    ("shared", &["lock", "store", "metrics", "logging"]),
     ("persistence", &["lock", "store", "shared"]),
     ("resource", &["lock", "store", "shared", "persistence"]),
     (

@@ -1,12 +1,13 @@
 //! Unknown names that look like known ones. A setting with a slip in its name is silently its default,
 //! which nobody notices until it matters.
 
-use super::variables::VARIABLES;
+use super::variables::{VARIABLES, Variable};
 
 /// The variable that an unknown name was probably meant to be. `None` for known names and for names
 /// that are just somebody else's.
 pub(super) fn meant(name: &str) -> Option<&'static str> {
-    if VARIABLES.iter().any(|v| v.name == name) {
+    let of_secret = |v: &&Variable| v.secret && name.strip_suffix("_FILE") == Some(v.name);
+    if VARIABLES.iter().any(|v| v.name == name || of_secret(&v)) {
         return None;
     }
     let upper = name.to_ascii_uppercase();

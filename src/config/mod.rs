@@ -12,6 +12,7 @@
 //! | `settings` | the types the rest of the program sees |
 //! | `variables` | every variable there is: name, default, meaning |
 //! | `dotenv` | the text of a configuration file to names and values |
+//! | `keys_file` | the keys in `KEYS_FILE` |
 //! | `sources` | which file is read; environment over file |
 //! | `parse` | one variable to one typed value, or a problem |
 //! | `tls` | the certificate and key that the settings name |
@@ -22,6 +23,7 @@
 
 mod dotenv;
 mod error;
+mod keys_file;
 mod misspelt;
 mod parse;
 mod read;
@@ -33,10 +35,11 @@ mod tls;
 pub mod variables;
 
 pub use error::{ConfigError, EXIT_CONFIG, Problem};
+pub use keys_file::key_hash;
 pub use secret::Secret;
 pub use settings::{
-    CapacitySettings, HttpSettings, KeySettings, LockSettings, MysqlSettings, MysqlTls, Settings,
-    ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
+    CapacitySettings, HttpSettings, KeyRight, KeySettings, LockSettings, MysqlSettings, MysqlTls,
+    ScopedKey, Settings, ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
 };
 pub use sources::{Origin, Origins, SetVariable};
 pub use summary::Summary;

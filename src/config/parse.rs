@@ -1,12 +1,14 @@
 //! One variable to one typed value. A value that is not accepted becomes a [`Problem`] and the default
 //! takes its place, so that one look at the settings finds all that is wrong with them.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::shown;
-use super::sources::{Origin, SetVariable, Sources};
+use super::sources::{self, Origin, SetVariable, Sources};
 use super::variables::{self, Variable};
 use super::{Problem, Secret};
 
@@ -15,6 +17,9 @@ pub(super) struct Reader<'a> {
     sources: &'a Sources,
     pub set: Vec<SetVariable>,
     pub problems: Vec<Problem>,
+    pub warnings: Vec<String>,
+    /// See [`Origins::watched`](super::Origins::watched).
+    pub watched: Vec<PathBuf>,
 }
 
 impl<'a> Reader<'a> {
@@ -23,6 +28,8 @@ impl<'a> Reader<'a> {
             sources,
             set: Vec::new(),
             problems: sources.problems.clone(),
+            warnings: sources.warnings(),
+            watched: sources.file.iter().cloned().collect(),
         }
     }
 
@@ -35,11 +42,26 @@ impl<'a> Reader<'a> {
 
     /// The value as it stands, without white space around it unless it is a secret; `None` when it is
     /// absent or empty.
-    fn raw(&mut self, name: &'static str) -> Option<(&'a Variable, Origin, &'a str)> {
+    fn raw(&mut self, name: &'static str) -> Option<(&'a Variable, Origin, Cow<'a, str>)> {
         let variable = variables::find(name).expect("only listed variables are read");
         let sources: &'a Sources = self.sources;
-        let (origin, value) = sources.get(name)?;
-        let value = if variable.secret { value } else { value.trim() };
+        let own = sources.get(name).filter(|(_, value)| !value.is_empty());
+        let (origin, value) = match own {
+            Some((origin, value)) if variable.secret => {
+                if sources
+                    .get(&format!("{name}_FILE"))
+                    .is_some_and(|(_, path)| !path.is_empty())
+                {
+                    let sentence =
+                        format!("{name} and {name}_FILE are both set; accepted is one of them.");
+                    self.problem(name, sentence);
+                }
+                (origin, Cow::Borrowed(value))
+            }
+            Some((origin, value)) => (origin, Cow::Borrowed(value.trim())),
+            None if variable.secret => (Origin::SecretFile, Cow::Owned(self.own_file(name)?)),
+            None => return None,
+        };
         if value.is_empty() {
             return None;
         }
@@ -47,12 +69,33 @@ impl<'a> Reader<'a> {
             name,
             origin,
             shown: if variable.secret {
-                Secret::new(value).to_string()
+                Secret::new(&*value).to_string()
             } else {
-                shown(value)
+                shown(&value)
             },
         });
         Some((variable, origin, value))
+    }
+
+    /// What stands in the file that `NAME_FILE` names.
+    fn own_file(&mut self, name: &'static str) -> Option<String> {
+        let (_, path) = self.sources.get(&format!("{name}_FILE"))?;
+        let path = path.trim();
+        if path.is_empty() {
+            return None;
+        }
+        self.watched.push(PathBuf::from(path));
+        match sources::secret_in(Path::new(path)) {
+            Ok(text) => Some(text),
+            Err(why) => {
+                let sentence = format!(
+                    "{name}_FILE names {}, which cannot be read ({why}); accepted is a file that holds the secret and nothing else.",
+                    shown(path)
+                );
+                self.problem(name, sentence);
+                None
+            }
+        }
     }
 
     /// Any value for which `parse` gives something; `accepted` completes "accepted is …".
@@ -63,13 +106,13 @@ impl<'a> Reader<'a> {
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
         let (variable, origin, value) = self.raw(name)?;
-        let parsed = parse(value);
+        let parsed = parse(&value);
         if parsed.is_none() {
             let place = self.sources.place(origin);
             let what = if variable.secret {
                 format!("{name} from {place} has a value that cannot be used")
             } else {
-                format!("{name} is {} in {place}", shown(value))
+                format!("{name} is {} in {place}", shown(&value))
             };
             self.problem(name, format!("{what}; accepted is {accepted}."));
         }
@@ -84,8 +127,16 @@ impl<'a> Reader<'a> {
 
     /// A password: whatever it is.
     pub fn password(&mut self, name: &'static str) -> Secret {
-        let value = self.raw(name).map_or("", |(_, _, value)| value);
-        Secret::new(value)
+        let value = self.raw(name).map(|(_, _, value)| value.into_owned());
+        if value
+            .as_ref()
+            .is_some_and(|value| value.ends_with(['\n', '\r']))
+        {
+            let warning =
+                format!("{name} ends with a line end, which is a part of it; is it meant to be?");
+            self.warnings.push(warning);
+        }
+        Secret::new(value.unwrap_or_default())
     }
 
     /// A key, in a form in which a request header can carry it.

@@ -9,12 +9,14 @@ use ipnet::IpNet;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::keys_file;
 use super::parse::Reader;
 use super::sources::Sources;
 use super::tls::certificates;
 use super::{
     CapacitySettings, ConfigError, HttpSettings, KeySettings, LockSettings, MysqlSettings,
-    MysqlTls, Origins, Secret, Settings, ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
+    MysqlTls, Origins, ScopedKey, Secret, Settings, ShutdownSettings, StoreKind, StoreSettings,
+    TlsFiles,
 };
 use crate::lock::{Limits, Profile, Seconds};
 
@@ -62,8 +64,13 @@ impl Settings {
     }
 
     fn from_sources(sources: &Sources) -> Result<Settings, ConfigError> {
+        // What could not be read leaves gaps that would be reported as well.
+        if !sources.problems.is_empty() {
+            return Err(ConfigError::from_problems(sources.problems.clone()));
+        }
         let mut reader = Reader::new(sources);
         let keys = keys(&mut reader);
+        warn_of_known_keys(&mut reader, &keys);
         let store = store(&mut reader);
         let http = http(&mut reader);
         let lock = lock(&mut reader);
@@ -86,19 +93,83 @@ impl Settings {
             origins: Origins {
                 file: sources.file.clone(),
                 set: reader.set,
-                warnings: sources.warnings(),
+                warnings: reader.warnings,
+                watched: reader.watched,
             },
         })
     }
 }
 
+/// Keys that stand in files which everybody can read.
+fn warn_of_known_keys(reader: &mut Reader<'_>, keys: &KeySettings) {
+    let plain = [&keys.read, &keys.read_lock, &keys.write, &keys.admin];
+    let all = plain.into_iter().flatten().chain(&keys.api);
+    let known = |key: &Secret| {
+        let key = key.expose();
+        key.contains("change-me") || key.starts_with("development-")
+    };
+    if all.into_iter().any(known) {
+        let warning = "A key is one of those in the example files, which everybody knows; make others with `openssl rand -hex 32`.";
+        reader.warnings.push(warning.to_owned());
+    }
+}
+
 fn keys(reader: &mut Reader<'_>) -> KeySettings {
+    let scoped = scoped_keys(reader);
+    if let Some(api) = reader.key("API_KEY") {
+        // Read for what is set, whatever it is.
+        let beside = PLAIN_KEYS
+            .iter()
+            .find(|name| reader.password(name).expose() != "");
+        if let Some(beside) = beside {
+            let sentence = format!(
+                "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or keys for each right without it."
+            );
+            reader.problem("API_KEY", sentence);
+        }
+        return KeySettings {
+            api: Some(api),
+            scoped,
+            read: Vec::new(),
+            read_lock: Vec::new(),
+            write: Vec::new(),
+            admin: Vec::new(),
+        };
+    }
     KeySettings {
+        api: None,
+        scoped,
         read: required_key(reader, "RESOURCE_READ", "RESOURCE_READ_PREVIOUS"),
         read_lock: required_key(reader, "RESOURCE_READ_LOCK", "RESOURCE_READ_LOCK_PREVIOUS"),
         write: required_key(reader, "RESOURCE_WRITE", "RESOURCE_WRITE_PREVIOUS"),
         admin: admin_key(reader),
     }
+}
+
+const PLAIN_KEYS: [&str; 8] = [
+    "RESOURCE_READ",
+    "RESOURCE_READ_LOCK",
+    "RESOURCE_WRITE",
+    "RESOURCE_ADMIN",
+    "RESOURCE_READ_PREVIOUS",
+    "RESOURCE_READ_LOCK_PREVIOUS",
+    "RESOURCE_WRITE_PREVIOUS",
+    "RESOURCE_ADMIN_PREVIOUS",
+];
+
+fn scoped_keys(reader: &mut Reader<'_>) -> Vec<ScopedKey> {
+    let Some(path) = reader.text("KEYS_FILE").map(PathBuf::from) else {
+        return Vec::new();
+    };
+    let keys = keys_file::read(&path);
+    reader.watched.push(path);
+    keys.unwrap_or_else(|why| {
+        reader.problem(
+            "KEYS_FILE",
+            format!("KEYS_FILE is not accepted ({why}); accepted is a TOML file of [[key]] entries with name, sha256, rights, prefixes and, if wanted, expires."),
+        );
+        Vec::new()
+    })
 }
 
 fn required_key(
@@ -110,7 +181,7 @@ fn required_key(
     let current = reader.key(name);
     if current.is_none() && reader.problems.len() == problems_before {
         let sentence = format!(
-            "{name} is missing or empty; accepted is the key that clients send in x-api-key, such as `openssl rand -hex 32` makes."
+            "{name} is missing or empty; accepted is the key that clients send in x-api-key, such as `openssl rand -hex 32` makes (or API_KEY, one key in the place of all)."
         );
         reader.problem(name, sentence);
     }
@@ -275,6 +346,7 @@ fn tls_files(reader: &mut Reader<'_>) -> Option<TlsFiles> {
     );
     match (cert, key) {
         (Some(cert), Some(key)) => {
+            reader.watched.extend([cert.clone(), key.clone()]);
             let files = TlsFiles { cert, key };
             if let Err(sentence) = files.certified_key() {
                 reader.problem(

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
+use serde::Deserialize;
 
 use super::{Origins, Secret};
 use crate::lock::{Limits, Profile};
@@ -63,13 +64,41 @@ pub struct TlsFiles {
 }
 
 /// The keys accepted for each right: the current one first, then its `*_PREVIOUS` while keys rotate.
-/// None of them is empty; `read`, `read_lock` and `write` hold at least one each, `admin` may be empty.
+/// None of them is empty. Without `api`, `read`, `read_lock` and `write` hold at least one each, `admin` may be empty.
 #[derive(Clone, Debug)]
 pub struct KeySettings {
+    /// `API_KEY`: reads, locks and writes. With it, the four below are empty.
+    pub api: Option<Secret>,
+    /// `KEYS_FILE`.
+    pub scoped: Vec<ScopedKey>,
     pub read: Vec<Secret>,
     pub read_lock: Vec<Secret>,
     pub write: Vec<Secret>,
     pub admin: Vec<Secret>,
+}
+
+/// What a key of `KEYS_FILE` allows; each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyRight {
+    Read,
+    ReadLock,
+    Write,
+    Admin,
+}
+
+/// One entry of `KEYS_FILE`. Entries of the same key add up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopedKey {
+    /// For log lines and events.
+    pub name: String,
+    /// Of the key.
+    pub sha256: [u8; 32],
+    pub right: KeyRight,
+    /// Names that begin with one of them, byte for byte; an empty one: all.
+    pub prefixes: Vec<String>,
+    /// From this moment on it is unknown.
+    pub expires: Option<SystemTime>,
 }
 
 /// Where state is kept.

@@ -21,6 +21,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub enum Origin {
     Environment,
     File,
+    /// The file that `NAME_FILE` names.
+    SecretFile,
     Default,
 }
 
@@ -29,6 +31,7 @@ impl fmt::Display for Origin {
         f.write_str(match self {
             Origin::Environment => "environment",
             Origin::File => "file",
+            Origin::SecretFile => "file of its own",
             Origin::Default => "default",
         })
     }
@@ -53,6 +56,8 @@ pub struct Origins {
     pub set: Vec<SetVariable>,
     /// What is odd but no error, one sentence each.
     pub warnings: Vec<String>,
+    /// Files that settings were read from, and files that they name: a change of one is a reason to read again.
+    pub watched: Vec<PathBuf>,
 }
 
 impl Origins {
@@ -85,21 +90,16 @@ impl Sources {
             ..Sources::default()
         };
         if let Some((path, text)) = file {
-            let parsed = dotenv::parse(&text);
-            sources.in_file = parsed.pairs.into_iter().collect();
-            sources.problems = parsed
-                .problems
-                .iter()
-                .map(|problem| Problem {
+            match dotenv::parse(&text) {
+                Ok(pairs) => sources.in_file = pairs.into_iter().collect(),
+                Err(dotenv::Unreadable { line }) => sources.problems.push(Problem {
                     variable: None,
                     sentence: format!(
-                        "Line {} of {} was not understood: {}.",
-                        problem.line,
+                        "Line {line} of {} cannot be read; accepted are NAME=value, NAME='value' where the value has spaces, quotes, $ or #, a comment that begins with #, or a blank line.",
                         path.display(),
-                        problem.sentence
                     ),
-                })
-                .collect();
+                }),
+            }
             sources.file = Some(path);
         }
         sources
@@ -133,6 +133,7 @@ impl Sources {
     pub fn place(&self, origin: Origin) -> String {
         match (origin, &self.file) {
             (Origin::File, Some(path)) => path.display().to_string(),
+            (Origin::SecretFile, _) => "the file of its own".to_owned(),
             (Origin::Environment | Origin::File, _) => "the environment".to_owned(),
             (Origin::Default, _) => "the default".to_owned(),
         }
@@ -159,6 +160,16 @@ impl Sources {
         }
         warnings
     }
+}
+
+/// The text of a file that holds one secret, without the line end that editors leave behind.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(super) fn secret_in(path: &Path) -> Result<String, String> {
+    let text = read_text(path).map_err(|error| error.to_string())?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
 /// Splits off what is not UTF-8. Where it is a variable of ours, that is a problem; others are none of
@@ -217,7 +228,7 @@ fn find_and_read(
     }
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?
         .take(FILE_BYTES_MAX + 1)

@@ -7,7 +7,11 @@ use super::{Settings, StoreKind};
 /// What was set, where it came from and what is odd about it. Never a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Which file was read, what follows from the settings, then each variable that was set.
+    /// Which file was read.
+    pub file: String,
+    /// Where state is kept.
+    pub store: String,
+    /// These two, what follows from the settings, then each variable that was set.
     pub lines: Vec<String>,
     /// Worth a warning each.
     pub warnings: Vec<String>,
@@ -27,12 +31,14 @@ impl fmt::Display for Summary {
 
 impl Settings {
     pub fn summary(&self) -> Summary {
+        let file = match &self.origins.file {
+            Some(path) => format!("settings file: {}", path.display()),
+            None => "settings file: none".to_owned(),
+        };
+        let store = format!("store: {}", self.store_in_words());
         let mut lines = vec![
-            match &self.origins.file {
-                Some(path) => format!("settings file: {}", path.display()),
-                None => "settings file: none".to_owned(),
-            },
-            format!("store: {}", self.store_in_words()),
+            file.clone(),
+            store.clone(),
             format!("listen: {}", self.listen_in_words()),
             match self.lock.compatibility {
                 Some(profile) => format!("compatibility: {}", profile.name()),
@@ -46,6 +52,8 @@ impl Settings {
                 .map(|set| format!("{}={} ({})", set.name, set.shown, set.origin)),
         );
         Summary {
+            file,
+            store,
             lines,
             warnings: self.origins.warnings.clone(),
         }

@@ -33,9 +33,19 @@ const fn secret(name: &'static str, about: &'static str) -> Variable {
 
 /// In the order in which people read about them.
 pub const VARIABLES: &[Variable] = &[
-    secret("RESOURCE_READ", "key to read; required"),
-    secret("RESOURCE_READ_LOCK", "key to read and lock; required"),
-    secret("RESOURCE_WRITE", "key to read, lock and write; required"),
+    secret(
+        "API_KEY",
+        "one key to read, lock and write, in the place of the three below",
+    ),
+    secret("RESOURCE_READ", "key to read; required without API_KEY"),
+    secret(
+        "RESOURCE_READ_LOCK",
+        "key to read and lock; required without API_KEY",
+    ),
+    secret(
+        "RESOURCE_WRITE",
+        "key to read, lock and write; required without API_KEY",
+    ),
     secret("RESOURCE_ADMIN", "key for all that and force-unlock"),
     secret(
         "RESOURCE_READ_PREVIOUS",
@@ -52,6 +62,11 @@ pub const VARIABLES: &[Variable] = &[
     secret(
         "RESOURCE_ADMIN_PREVIOUS",
         "accepted beside RESOURCE_ADMIN while keys rotate",
+    ),
+    plain(
+        "KEYS_FILE",
+        "",
+        "TOML file with keys for some names only (see docs/tls-and-proxies.md)",
     ),
     plain(
         "STORE",
@@ -212,8 +227,8 @@ mod tests {
     #[test]
     fn keys_and_the_password_are_secret_and_nothing_else_is() {
         for variable in VARIABLES {
-            let confidential =
-                variable.name.starts_with("RESOURCE_") || variable.name == "MYSQL_PASSWORD";
+            let confidential = variable.name.starts_with("RESOURCE_")
+                || ["API_KEY", "MYSQL_PASSWORD"].contains(&variable.name);
             assert_eq!(variable.secret, confidential, "{}", variable.name);
         }
     }

@@ -48,6 +48,8 @@ pub struct ConnectionState {
     exhausted: Cell<bool>,
     /// The latest request was answered, and the rest of its body may still come.
     rest_open: Cell<bool>,
+    /// The latest request has a chunked body whose end was not seen.
+    chunked: Cell<bool>,
     /// A first request was taken.
     begun: Cell<bool>,
     /// Only the routes that watch the server are answered on it.
@@ -66,7 +68,13 @@ impl ConnectionState {
         self.quiet_since.set(None);
         self.begun.set(true);
         self.rest_open.set(false);
+        self.chunked.set(body.is_none());
         self.allow(body.unwrap_or(usize::MAX), AHEAD_BYTES_MAX);
+    }
+
+    /// The body was read to its end.
+    pub fn end_body(&self) {
+        self.chunked.set(false);
     }
 
     /// The body was read, if it was wanted at all; now the answer may take its time.
@@ -78,8 +86,8 @@ impl ConnectionState {
     /// anew.
     pub fn end_request(&self) -> bool {
         self.quiet_since.set(Some(Instant::now()));
+        let chunked = self.chunked.get();
         // Nobody counted the bytes of a chunked body.
-        let chunked = self.body_left.get() > usize::MAX / 2;
         let rest = if chunked {
             CHUNKED_REST_BYTES_MAX
         } else {
@@ -130,6 +138,7 @@ impl Connection {
                 allowance: Cell::new(HEAD_BYTES_MAX),
                 exhausted: Cell::new(false),
                 rest_open: Cell::new(false),
+                chunked: Cell::new(false),
                 begun: Cell::new(false),
                 reserved: permit.reserved,
             }),

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use actix_web::http::{StatusCode, header};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName};
 use actix_web::{HttpResponse, ResponseError};
 
 use super::auth::Right;
@@ -16,6 +17,8 @@ use crate::shared::gate::Closed;
 pub enum ApiError {
     /// 400: the sentence says what is wrong and what is accepted.
     Malformed(String),
+    /// A conditional header that the route does not understand.
+    ConditionNotOffered(HeaderName),
     TicketMissing,
     KeyMissing,
     KeyUnknown,
@@ -59,6 +62,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         400,
         "ticket_missing",
         "unlock and renew need an X-Ticket header",
+    ),
+    (
+        400,
+        "condition_not_offered",
+        "the route does not understand a conditional header that was sent",
     ),
     (401, "key_missing", "no x-api-key header"),
     (401, "key_unknown", "the key is none of those configured"),
@@ -186,6 +194,7 @@ impl ApiError {
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             ApiError::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            ApiError::ConditionNotOffered(_) => (StatusCode::BAD_REQUEST, "condition_not_offered"),
             ApiError::TicketMissing => (StatusCode::BAD_REQUEST, "ticket_missing"),
             ApiError::KeyMissing => (StatusCode::UNAUTHORIZED, "key_missing"),
             ApiError::KeyUnknown => (StatusCode::UNAUTHORIZED, "key_unknown"),
@@ -231,6 +240,9 @@ impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ApiError::Malformed(sentence) => f.write_str(sentence),
+            ApiError::ConditionNotOffered(name) => {
+                write!(f, "This route does not understand {name}; send the request without it.")
+            }
             ApiError::TicketMissing => f.write_str(
                 "No ticket was presented: send the X-Ticket header that the lock was answered with.",
             ),
@@ -324,6 +336,7 @@ mod tests {
     fn all() -> Vec<ApiError> {
         let every = vec![
             ApiError::Malformed(String::new()),
+            ApiError::ConditionNotOffered(header::IF_MATCH),
             ApiError::TicketMissing,
             ApiError::KeyMissing,
             ApiError::KeyUnknown,
@@ -360,6 +373,7 @@ mod tests {
     fn in_the_list_above(error: &ApiError) {
         match error {
             ApiError::Malformed(_) | ApiError::TicketMissing | ApiError::KeyMissing => {}
+            ApiError::ConditionNotOffered(_) => {}
             ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::DeadTicket(_) => {}
             ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector(_) => {}
             ApiError::Method(_) | ApiError::Exists | ApiError::Locked(_) => {}

@@ -111,9 +111,10 @@ mod tests {
     /// `None`: a wrong key.
     fn key(key: &str) -> Option<(KeyId, Right)> {
         let mut keys = Keys::default();
-        keys.add("read", Right::Read);
-        keys.add("write", Right::Write);
+        keys.add("read", Right::Read, false);
+        keys.add("write", Right::Write, false);
         keys.identify(key.as_bytes())
+            .map(|known| (known.id, known.right))
     }
 
     fn client(last: u8) -> IpAddr {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use smol_str::SmolStr;
 
-use super::auth::{Keys, Right};
+use super::auth::{Keys, Right, ScopedGrants};
 use super::limit::RateLimit;
-use crate::config::Settings;
+use crate::config::{KeyRight, Settings};
 
 /// As the settings were last read.
 #[derive(Default)]
@@ -42,6 +43,9 @@ impl Policy {
 
 fn keys(settings: &Settings) -> Keys {
     let mut keys = Keys::default();
+    if let Some(api) = &settings.keys.api {
+        keys.add(api.expose(), Right::Write, false);
+    }
     let by_right = [
         (&settings.keys.read, Right::Read),
         (&settings.keys.read_lock, Right::Lock),
@@ -49,9 +53,23 @@ fn keys(settings: &Settings) -> Keys {
         (&settings.keys.admin, Right::Admin),
     ];
     for (secrets, right) in by_right {
-        for secret in secrets {
-            keys.add(secret.expose(), right);
+        for (n, secret) in secrets.iter().enumerate() {
+            keys.add(secret.expose(), right, n > 0);
         }
+    }
+    for key in &settings.keys.scoped {
+        keys.add_scoped(ScopedGrants {
+            name: SmolStr::new(&key.name),
+            sha256: key.sha256,
+            right: match key.right {
+                KeyRight::Read => Right::Read,
+                KeyRight::ReadLock => Right::Lock,
+                KeyRight::Write => Right::Write,
+                KeyRight::Admin => Right::Admin,
+            },
+            prefixes: key.prefixes.clone(),
+            expires: key.expires,
+        });
     }
     keys
 }

@@ -1,6 +1,7 @@
 //! What clients send, parsed strictly: names, query, headers, bodies.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -10,16 +11,19 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
-use super::auth::Right;
+use super::auth::{KnownKey, Right};
+use super::connection::ConnectionState;
 use super::errors::ApiError;
+use super::middleware::observe;
 use super::routes::{Segments, position};
 use super::worker::Worker;
 use crate::lock::{IdempotencyKey, PresentedTicket, ResourceName, Selector, Ticket};
 
 /// Documents nested deeper than this are refused: PHP's parser gives up there.
-pub const JSON_DEPTH_MAX: usize = 512;
+pub const JSON_DEPTH_MAX: usize = 511;
 /// Other bodies are flat. Where our parser gives up.
 const BODY_DEPTH_MAX: usize = 127;
 
@@ -28,18 +32,65 @@ pub static X_TICKET: HeaderName = HeaderName::from_static("x-ticket");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Does the request carry a key with this right, and may this instance answer at all?
-/// Returns the highest right that the key carries.
+/// Returns the highest right that the key carries, to the name in the path if there is one.
 pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<Right, ApiError> {
-    let presented = req.headers().get(&X_API_KEY).ok_or(ApiError::KeyMissing)?;
-    let right = worker.policy.load().keys.right_of(presented.as_bytes());
+    let key = authenticate(req)?;
+    let named = segments(req).get(0).is_some();
+    // A name that is malformed is not within anybody's prefixes.
+    let right = match name(req) {
+        Ok(name) => key.right_to(name.as_str()),
+        Err(_) if named => key.right_to("\0"),
+        Err(_) => Some(key.right),
+    };
+    let right = check_right(right, needed)?;
+    check_conditions(req)?;
+    worker.router.shell.gate.check().map_err(ApiError::Closed)?;
+    Ok(right)
+}
+
+/// A condition that is not understood must not be ignored: the client would believe that it was met.
+fn check_conditions(req: &HttpRequest) -> Result<(), ApiError> {
+    let offered = observe::route(req).map_or(&[][..], |route| route.conditions(req.method()));
+    let conditions = [
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_UNMODIFIED_SINCE,
+    ];
+    let refused = conditions
+        .iter()
+        .filter(|name| req.headers().contains_key(*name))
+        .find(|name| !offered.contains(name));
+    match refused {
+        None => Ok(()),
+        Some(name) => Err(ApiError::ConditionNotOffered(name.clone())),
+    }
+}
+
+/// For a name that does not stand in the path.
+pub fn authorize_name(
+    req: &HttpRequest,
+    name: &ResourceName,
+    needed: Right,
+) -> Result<(), ApiError> {
+    check_right(authenticate(req)?.right_to(name.as_str()), needed).map(|_| ())
+}
+
+/// The key that the request carries.
+pub fn authenticate(req: &HttpRequest) -> Result<Rc<KnownKey>, ApiError> {
+    observe::key(req).ok_or_else(|| {
+        if req.headers().contains_key(&X_API_KEY) {
+            ApiError::KeyUnknown
+        } else {
+            ApiError::KeyMissing
+        }
+    })
+}
+
+fn check_right(right: Option<Right>, needed: Right) -> Result<Right, ApiError> {
     match right {
         None => Err(ApiError::KeyUnknown),
         Some(right) if right < needed => Err(ApiError::KeyInsufficient(needed)),
-        Some(right) => {
-            let gate = &worker.router.shell.gate;
-            gate.check().map_err(ApiError::Closed)?;
-            Ok(right)
-        }
+        Some(right) => Ok(right),
     }
 }
 
@@ -230,12 +281,20 @@ pub async fn body(
     if !comes {
         return Ok(Bytes::new());
     }
+    let told = headers.get(header::CONTENT_LENGTH);
+    let told = told.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if told.is_some_and(|length| length > worker.body_bytes_max) {
+        return Err(ApiError::TooLarge(worker.body_bytes_max));
+    }
     let read = timeout(
         worker.body_timeout,
         read_body(payload, worker.body_bytes_max),
     )
     .await
     .unwrap_or(Err(ApiError::SlowBody))?;
+    if let Some(connection) = req.conn_data::<Rc<ConnectionState>>() {
+        connection.end_body();
+    }
     // It may have been long in coming.
     worker.router.shell.gate.check().map_err(ApiError::Closed)?;
     Ok(read)
@@ -266,15 +325,8 @@ async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, ApiEr
     })
 }
 
-/// A body that has to be JSON of a certain form; an empty one counts as `empty` where that is accepted.
-pub fn parse_json<T: DeserializeOwned>(
-    body: &Bytes,
-    empty: Option<T>,
-    accepted: &str,
-) -> Result<T, ApiError> {
-    if let (true, Some(empty)) = (body.is_empty(), empty) {
-        return Ok(empty);
-    }
+/// A body that has to be JSON of a certain form.
+pub fn parse_json<T: DeserializeOwned>(body: &Bytes, accepted: &str) -> Result<T, ApiError> {
     let malformed = |why: String| {
         ApiError::Malformed(format!(
             "The body is not accepted ({why}): send {accepted}."
@@ -309,7 +361,58 @@ pub fn json_text(body: Bytes) -> Result<Bytes, ApiError> {
         |why: String| ApiError::Malformed(format!("The body is not accepted ({why}): send JSON."));
     let text = json_utf8(&body, JSON_DEPTH_MAX).map_err(malformed)?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| malformed(error.to_string()))?;
+    if !surrogates_are_paired(text) {
+        return Err(malformed("half of a surrogate pair".to_owned()));
+    }
     Ok(body)
+}
+
+/// Whether each `\uD800` to `\uDFFF` in a JSON text is one half of a pair, in order. Others are no characters,
+/// which PHP's parser refuses.
+fn surrogates_are_paired(text: &str) -> bool {
+    let unit = |escape: &str| {
+        let digits = escape.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        rest = &rest[at..];
+        match unit(rest) {
+            None => rest = rest.get(2..).unwrap_or_default(),
+            Some(0xd800..=0xdbff) => {
+                let low = rest.get(6..).and_then(unit);
+                if !low.is_some_and(|low| (0xdc00..=0xdfff).contains(&low)) {
+                    return false;
+                }
+                rest = &rest[12..];
+            }
+            Some(0xdc00..=0xdfff) => return false,
+            Some(_) => rest = &rest[6..],
+        }
+    }
+    true
+}
+
+/// A body that may be left out. PHP writes an empty array for one, others `null`. What is no JSON object at all
+/// counts as none as well where `lenient`.
+pub fn parse_optional<T: DeserializeOwned + Default>(
+    body: &Bytes,
+    accepted: &str,
+    lenient: bool,
+) -> Result<T, ApiError> {
+    let text = body.trim_ascii();
+    let none = text.is_empty() || text == b"null";
+    let list = text
+        .strip_prefix(b"[")
+        .and_then(|rest| rest.strip_suffix(b"]"));
+    if none || list.is_some_and(|inside| inside.trim_ascii().is_empty()) {
+        return Ok(T::default());
+    }
+    let parsed = parse_json(body, accepted);
+    if lenient && serde_json::from_slice::<Map<String, Value>>(body).is_err() {
+        return Ok(T::default());
+    }
+    parsed
 }
 
 /// How deep arrays and objects are nested in what should be a JSON text.
@@ -361,6 +464,7 @@ mod tests {
             "1e999",
             " [1, 2]\n",
             "\"\\ud83d\\ude00\"",
+            r#""\\ud800 is no escape, \uD83D\uDE00\u00e9 are""#,
             "123456789012345678901234567890",
         ] {
             assert_eq!(json_text(Bytes::from(text)).unwrap(), text);
@@ -374,6 +478,10 @@ mod tests {
             "nul",
             "[1,]",
             "\"\u{1}\"",
+            r#""\ud800""#,
+            r#""\ud800x""#,
+            r#"["\udc00\ud800"]"#,
+            r#"{"\ud83d\\ude00":1}"#,
         ] {
             assert!(json_text(Bytes::from(bad)).is_err(), "{bad}");
         }
@@ -381,10 +489,10 @@ mod tests {
     }
 
     #[test]
-    fn json_may_be_nested_512_levels_deep() {
+    fn json_may_be_nested_511_levels_deep() {
         let nested = |n: usize| Bytes::from(format!("{}{}", "[".repeat(n), "]".repeat(n)));
-        assert!(json_text(nested(512)).is_ok());
-        assert!(json_text(nested(513)).is_err());
+        assert!(json_text(nested(511)).is_ok());
+        assert!(json_text(nested(512)).is_err());
         assert!(json_text(nested(100_000)).is_err());
         let quoted = format!("\"{}\\\"\"", "[".repeat(500));
         assert!(json_text(Bytes::from(quoted)).is_ok());

@@ -5,6 +5,7 @@
 
 use actix_web::guard::{self, Guard};
 use actix_web::http::Method;
+use actix_web::http::header::HeaderName;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
@@ -149,6 +150,11 @@ impl Route {
     pub fn is_about_the_server(self) -> bool {
         use Route::{Health, Metrics, Openapi, Page, PageFile, Ready};
         matches!(self, Health | Ready | Metrics | Openapi | Page | PageFile)
+    }
+
+    /// The conditional headers that it understands; others are refused.
+    pub fn conditions(self, _method: &Method) -> &'static [HeaderName] {
+        &[]
     }
 
     /// The methods it takes, as `Allow` names them.

@@ -5,13 +5,11 @@ use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
 
 use crate::lock::WallMillis;
 
 /// A time as RFC 3339 UTC with milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, ToSchema)]
-#[schema(value_type = String, format = DateTime)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Time(pub WallMillis);
 
 /// The formatter takes years up to 9999; a TTL can reach no further than that. In milliseconds.

@@ -1,9 +1,7 @@
 //! The JSON bodies, as clients see them (contract, "Routes").
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use utoipa::ToSchema;
 
-use super::openapi;
 use super::time::Time;
 use crate::lock::command::HolderView;
 use crate::lock::{FencingToken, Owner, Seconds, Ticket};
@@ -14,8 +12,7 @@ fn ticket_text<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S
 }
 
 /// Why a request was refused.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Error)]
+#[derive(Debug, Serialize)]
 pub struct ErrorBody<'a> {
     /// A sentence.
     pub error: String,
@@ -23,25 +20,19 @@ pub struct ErrorBody<'a> {
     pub code: &'a str,
     /// With code `locked` only; `null` while the lock is reserved for a waiter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<HolderBody>)]
     pub holder: Option<Option<&'a HolderBody>>,
 }
 
 /// A lease as others see it.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Holder)]
 pub struct HolderBody {
     /// Who the client says it is.
-    #[schema(value_type = Option<String>, required)]
     pub owner: Option<Owner>,
-    #[schema(value_type = String, format = DateTime)]
     pub acquired_at: Time,
     /// `null`: does not expire, or is not known.
-    #[schema(value_type = Option<String>, format = DateTime, required)]
     pub expires_at: Option<Time>,
     /// Grows with every grant of this name.
-    #[schema(value_type = u64)]
     pub fencing_token: FencingToken,
 }
 
@@ -57,51 +48,40 @@ impl From<HolderView> for HolderBody {
 }
 
 /// Body of POST `/resource`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = Create)]
+#[derive(Debug, Deserialize)]
 pub struct CreateBody {
-    #[schema(schema_with = openapi::name_schema)]
     pub name: String,
     /// TTL of leases that bring none (`default` profile), or how long requests wait (`php` profile).
     #[serde(default, deserialize_with = "seconds")]
-    #[schema(schema_with = openapi::seconds_schema)]
     pub timeout: Option<Seconds>,
 }
 
 /// Body of lock.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[schema(as = LockRequest)]
+#[derive(Debug, Default, Deserialize)]
 pub struct LockBody {
     /// Shown to others, never trusted.
     #[serde(default)]
-    #[schema(schema_with = openapi::optional_name_schema)]
     pub owner: Option<String>,
     /// The lease's own TTL.
     #[serde(default, deserialize_with = "seconds")]
-    #[schema(schema_with = openapi::seconds_schema)]
     pub ttl: Option<Seconds>,
 }
 
 /// Body of renew.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[schema(as = RenewRequest)]
+#[derive(Debug, Default, Deserialize)]
 pub struct RenewBody {
     #[serde(default, deserialize_with = "seconds")]
-    #[schema(schema_with = openapi::seconds_schema)]
     pub ttl: Option<Seconds>,
 }
 
 /// Body of force-unlock.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = ForceUnlockRequest)]
 pub struct ForceBody {
     /// For the log.
-    #[schema(schema_with = openapi::name_schema)]
     pub reason: String,
     /// Ends this very lease or none.
     #[serde(default, deserialize_with = "token")]
-    #[schema(schema_with = openapi::optional_token_schema)]
     pub fencing_token: Option<u64>,
 }
 
@@ -153,18 +133,15 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>
     })
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Created)]
+#[derive(Debug, Serialize)]
 pub struct CreatedBody<'a> {
     pub id: &'a str,
     pub name: &'a str,
-    #[schema(value_type = u32)]
     pub timeout: Seconds,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Document)]
 pub struct DataBody<'a> {
     pub id: &'a str,
     pub id_resource: &'a str,
@@ -173,8 +150,7 @@ pub struct DataBody<'a> {
     pub data: &'a str,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Unavailable)]
+#[derive(Debug, Serialize)]
 pub struct UnavailableBody {
     pub unavailable: bool,
     /// Place in the queue; 1 is next.
@@ -182,52 +158,38 @@ pub struct UnavailableBody {
     pub position: Option<usize>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Granted)]
 pub struct GrantedBody {
     pub locked: bool,
     #[serde(serialize_with = "ticket_text")]
-    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$")]
     pub ticket: Ticket,
-    #[schema(value_type = u64)]
     pub fencing_token: FencingToken,
-    #[schema(value_type = Option<String>, required)]
     pub owner: Option<Owner>,
     /// Seconds; 0: does not expire.
-    #[schema(value_type = u32)]
     pub ttl: Seconds,
-    #[schema(value_type = String, format = DateTime)]
     pub acquired_at: Time,
-    #[schema(value_type = Option<String>, format = DateTime, required)]
     pub expires_at: Option<Time>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Queued)]
+#[derive(Debug, Serialize)]
 pub struct QueuedBody {
     pub locked: bool,
     #[serde(serialize_with = "ticket_text")]
-    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$")]
     pub ticket: Ticket,
     pub position: usize,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Renewed)]
 pub struct RenewedBody {
     pub renewed: bool,
-    #[schema(value_type = u32)]
     pub ttl: Seconds,
-    #[schema(value_type = Option<String>, format = DateTime, required)]
     pub expires_at: Option<Time>,
-    #[schema(value_type = u64)]
     pub fencing_token: FencingToken,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Unlocked)]
+#[derive(Debug, Serialize)]
 pub struct UnlockedBody {
     pub unlocked: bool,
     /// Why the ticket was dead already (`php` profile).
@@ -235,49 +197,40 @@ pub struct UnlockedBody {
     pub code: Option<&'static str>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Forced)]
 pub struct ForcedBody {
     /// False: the lock was free.
     pub forced: bool,
-    #[schema(value_type = Option<u64>, required)]
     pub fencing_token: Option<FencingToken>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Resource)]
+#[derive(Debug, Serialize)]
 pub struct DescriptionBody<'a> {
     pub id: &'a str,
     pub name: &'a str,
-    #[schema(value_type = u32)]
     pub timeout: Seconds,
     /// Held, or reserved for a waiter.
     pub locked: bool,
-    #[schema(required)]
     pub holder: Option<HolderBody>,
     pub waiting: usize,
     pub selectors: usize,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Resources)]
+#[derive(Debug, Serialize)]
 pub struct ListBody<'a> {
     pub resources: Vec<DescriptionBody<'a>>,
     /// What to send as `after` for the next page.
-    #[schema(required)]
     pub next: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Status)]
+#[derive(Debug, Serialize)]
 pub struct StatusBody<'a> {
     pub status: &'a str,
 }
 
 /// Body of GET `/status`.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ServerStatus)]
+#[derive(Debug, Serialize)]
 pub struct ServerStatusBody<'a> {
     pub version: &'a str,
     /// `memory`, `sqlite` or `mysql`.
@@ -285,15 +238,13 @@ pub struct ServerStatusBody<'a> {
     /// `default` or `php`.
     pub profile: &'a str,
     /// By the server's clock.
-    #[schema(value_type = String, format = DateTime)]
     pub now: Time,
     pub key: KeyBody<'a>,
     pub locks: LockCountsBody,
 }
 
 /// The key that asked.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Key)]
+#[derive(Debug, Serialize)]
 pub struct KeyBody<'a> {
     pub name: &'a str,
     /// `read`, `read_lock`, `write` or `admin`; each includes those before it.
@@ -301,8 +252,7 @@ pub struct KeyBody<'a> {
 }
 
 /// How much is held and waited for.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = LockCounts)]
+#[derive(Debug, Serialize)]
 pub struct LockCountsBody {
     /// Resources that are held.
     pub held: usize,

@@ -9,7 +9,7 @@ use super::connection::ConnectionState;
 use super::errors::ApiError;
 use super::middleware::observe;
 use super::policy::SharedPolicy;
-use crate::lock::ResourceName;
+use crate::lock::{Profile, ResourceName};
 use crate::registry::client::Router;
 use crate::resource::messages::{Op, Reply};
 
@@ -45,6 +45,11 @@ impl Worker {
         } else {
             Err(ApiError::TooLargeToStore)
         }
+    }
+
+    /// Clients of the PHP server may send whatever body they like where none is needed.
+    pub fn is_lenient(&self) -> bool {
+        self.router.shell.profile() == Profile::Php
     }
 
     pub fn selectors_max(&self) -> usize {

@@ -44,6 +44,9 @@ pub struct Metrics {
     pub actors: ActorMetrics,
     pub store: StoreMetrics,
     pub connections: ConnectionMetrics,
+    /// Requests with a `*_PREVIOUS` key, by its right.
+    pub previous_keys: IntCounterVec,
+    log_lines_dropped: IntCounter,
     now: NowMetrics,
 }
 
@@ -98,6 +101,7 @@ pub struct Now {
     pub standby: bool,
     /// How often the store was opened.
     pub incarnation: u64,
+    pub log_lines_dropped: u64,
 }
 
 /// Makes metrics and enters them in a registry.
@@ -162,6 +166,15 @@ impl Metrics {
                     "reason",
                 ),
             },
+            previous_keys: make.counters(
+                "previous_key_requests_total",
+                "Requests with a key that is about to be replaced, by its right.",
+                "right",
+            ),
+            log_lines_dropped: make.counter(
+                "log_lines_dropped_total",
+                "Log lines that were left out because nobody took them fast enough.",
+            ),
             now: NowMetrics::new(&make),
             registry,
         }
@@ -186,6 +199,9 @@ impl Metrics {
     /// When the encoder refuses a family, which would be a mistake in this module.
     pub fn render(&self, now: &Now) -> Result<String, prometheus::Error> {
         self.now.set(now);
+        let dropped = now.log_lines_dropped;
+        self.log_lines_dropped
+            .inc_by(dropped.saturating_sub(self.log_lines_dropped.get()));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -306,6 +322,7 @@ mod tests {
             ready: true,
             standby: false,
             incarnation: 1,
+            log_lines_dropped: 2,
         };
         metrics.render(&now).unwrap()
     }
@@ -341,6 +358,7 @@ mod tests {
             "resource_server_store_unsettled_resources 5",
             "resource_server_ready 1",
             "resource_server_standby 0",
+            "resource_server_log_lines_dropped_total 2",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

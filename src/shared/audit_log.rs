@@ -111,6 +111,10 @@ impl fmt::Display for Event<'_> {
             Some(caller) => write!(f, " request={}", caller.tag)?,
             None => f.write_str(" request=-")?,
         }
+        match self.caller.and_then(|caller| caller.key.as_ref()) {
+            Some(key) => write!(f, " key={key}")?,
+            None => f.write_str(" key=-")?,
+        }
         let time = |ms: Millis| humantime::format_duration(Duration::from_millis(ms));
         match self.detail {
             Detail::Nothing => Ok(()),
@@ -209,6 +213,7 @@ mod tests {
         let caller = Caller {
             address: Some("10.0.0.7".parse().unwrap()),
             tag: RequestTag::parse(b"r-1").unwrap(),
+            key: Some("billing".into()),
         };
         let event = Event {
             kind: Kind::Granted,
@@ -220,7 +225,7 @@ mod tests {
         };
         assert_eq!(
             event.to_string(),
-            r#"granted resource="a\" token=9" owner="sync worker" token=3 client=10.0.0.7 request=r-1 waited_ms=12"#
+            r#"granted resource="a\" token=9" owner="sync worker" token=3 client=10.0.0.7 request=r-1 key=billing waited_ms=12"#
         );
         let forced = Event {
             kind: Kind::ForcedOff,
@@ -230,7 +235,7 @@ mod tests {
         };
         assert_eq!(
             forced.to_string(),
-            r#"forced_off resource="a\" token=9" owner="sync worker" token=3 client=- request=- held_ms=61000 held="1m 1s" reason="sync worker""#
+            r#"forced_off resource="a\" token=9" owner="sync worker" token=3 client=- request=- key=- held_ms=61000 held="1m 1s" reason="sync worker""#
         );
     }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 /// What `X-Request-Id` says. Visible ASCII, so that it cannot be mistaken for more than one word of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestTag {
@@ -42,6 +44,8 @@ pub struct Caller {
     /// The peer, or whom a trusted proxy names. `None`: not known.
     pub address: Option<IpAddr>,
     pub tag: RequestTag,
+    /// The name of the key that was presented; never the key. `None`: none that is known.
+    pub key: Option<SmolStr>,
 }
 
 impl Caller {
@@ -52,6 +56,7 @@ impl Caller {
             worker: 0,
             number: 0,
         },
+        key: None,
     };
 }
 

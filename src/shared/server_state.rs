@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
+use crate::logging;
 use crate::metrics::{self, Metrics};
 use crate::shared::audit_log::EventLog;
 use crate::shared::cache_budget::DataBudget;
@@ -176,6 +177,7 @@ impl Shell {
             ready: ready.is_ok(),
             standby: ready == Err(Closed::Standby),
             incarnation: self.incarnation(),
+            log_lines_dropped: logging::dropped_lines(),
         })
     }
 

@@ -162,18 +162,18 @@ api_tests! {
         app.put("printer/s", &format!("{largest} ")).refused(413, "body_too_large");
     }
 
-    fn json_nested_512_deep_is_stored_and_513_deep_is_400(store) {
+    fn json_nested_511_deep_is_stored_and_512_deep_is_400(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);
         let nested = |open: &str, close: &str, depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            app.put("printer/s", &nested(open, close, 512)).expect(204);
-            for depth in [513, 600, 20_000] {
+            app.put("printer/s", &nested(open, close, 511)).expect(204);
+            for depth in [512, 600, 20_000] {
                 app.put("printer/s", &nested(open, close, depth)).refused(400, "malformed");
                 app.lock("printer/s").body(nested(open, close, depth)).refused(400, "malformed");
                 app.call("POST", "/resource").body(nested(open, close, depth)).refused(400, "malformed");
             }
-            assert_eq!(app.data("printer/s"), nested(open, close, 512));
+            assert_eq!(app.data("printer/s"), nested(open, close, 511));
         }
     }
 
@@ -243,7 +243,7 @@ api_tests! {
 
     /// Its answer does not wait for the rest, and neither does the connection.
     fn a_chunked_body_that_never_ends_does_not_hold_a_refused_connection(store) {
-        let app = Server::start_with(store, &[("BODY_TIMEOUT_SECONDS", "0.2"), ("MAX_BODY_BYTES", "20")]);
+        let app = Server::start_with(store, &[("BODY_TIMEOUT_SECONDS", "0.2"), ("REQUEST_TIMEOUT_SECONDS", "2"), ("MAX_BODY_BYTES", "20")]);
         let endless = |line: &str, headers: &str, body: &str| {
             let headers = format!("Transfer-Encoding: chunked\r\n{headers}");
             let mut connection = app.connect();

@@ -23,7 +23,7 @@ api_tests! {
             (app.unlock("printer/s", "f"), 403),
             (app.get("nothing/s"), 404),
             (app.call("GET", "/nothing"), 404),
-            (app.call("GET", "/"), 404),
+            (app.call("GET", "/"), 200),
             (app.call("GET", "/resource/a/b/c/d"), 404),
             (app.call("PATCH", "/resource/printer/s"), 405),
             (app.create("printer", 1), 409),
@@ -42,7 +42,7 @@ api_tests! {
     fn an_unknown_route_is_404(store) {
         let app = Server::start(store);
         for target in [
-            "/", "/nothing", "/resources", "/Resource", "/resource/a/b/c", "/resource/a/b/lock/d", "/resource/a/b/Lock",
+            "/nothing", "/resources", "/Resource", "/resource/a/b/c", "/resource/a/b/lock/d", "/resource/a/b/Lock",
             "/health/x", "//resource", "/resource/a/b/force-unlock",
         ] {
             for method in ["GET", "POST", "PUT", "DELETE"] {

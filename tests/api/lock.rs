@@ -152,7 +152,7 @@ api_tests! {
         app.create("printer", 0).expect(201);
         let long_owner = format!(r#"{{"owner":"{}"}}"#, "o".repeat(256));
         let bodies = [
-            "{", "[]", "null", "7", r#"{"ttl":-1}"#, r#"{"ttl":1.5}"#, r#"{"ttl":"x"}"#, r#"{"ttl":2147483648}"#,
+            "{", "[1]", "nul", "7", r#"{"ttl":-1}"#, r#"{"ttl":1.5}"#, r#"{"ttl":"x"}"#, r#"{"ttl":2147483648}"#,
             r#"{"ttl":true}"#, r#"{"owner":7}"#, r#"{"owner":""}"#, r#"{"owner":"a\u0000"}"#, long_owner.as_str(),
         ];
         for body in bodies {

@@ -11,6 +11,7 @@ mod support;
 
 mod bad_input;
 mod bundle;
+mod conditions;
 mod create;
 mod delete;
 mod force_unlock;

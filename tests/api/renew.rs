@@ -123,7 +123,7 @@ api_tests! {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);
         let (ticket, _) = app.hold("printer/s");
-        for body in ["{", "[]", r#"{"ttl":-1}"#, r#"{"ttl":"x"}"#, r#"{"ttl":1.5}"#, "30"] {
+        for body in ["{", "[1]", r#"{"ttl":-1}"#, r#"{"ttl":"x"}"#, r#"{"ttl":1.5}"#, "30"] {
             app.renew("printer/s", &ticket).body(body).refused(400, "malformed");
         }
         app.renew("printer/s", &ticket).body("{}").expect(200);

@@ -5,6 +5,8 @@ mod early;
 mod limits;
 mod reload;
 mod shutdown;
+mod stalled_log;
 #[path = "../support/mod.rs"]
 mod support;
+mod team_keys;
 mod tls;

@@ -79,7 +79,7 @@ fn settings_that_are_not_in_order_change_nothing_and_the_log_says_why() {
             conf("x", "TLS_CERT_FILE=/nowhere\nTLS_KEY_FILE=/nowhere\n"),
             "TLS_CERT_FILE",
         ),
-        (conf("x", "what is this\n"), "was not understood"),
+        (conf("x", "what is this\n"), "cannot be read"),
     ] {
         rewrite(&server, &text);
         reload(&server);

@@ -6,7 +6,8 @@ use actix_web::web::{Data, Payload};
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
-    Query, authorize, body, idempotency_key, name, name_before_selector, parse_json, presented,
+    Query, authorize, body, idempotency_key, name, name_before_selector, parse_json,
+    parse_optional, presented,
 };
 use crate::http::respond::{self, Response};
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
@@ -44,7 +45,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
     let wait = wait(&Query::of(&req)?, &worker)?;
     let key = idempotency_key(&req)?;
     let body = body(&req, payload, &worker).await?;
-    let body: LockBody = parse_json(&body, Some(LockBody::default()), LOCK_ACCEPTS)?;
+    let body: LockBody = parse_optional(&body, LOCK_ACCEPTS, worker.is_lenient())?;
     let op = Op::Acquire {
         selector: None,
         presented: presented(&req),
@@ -72,7 +73,7 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
     let name = name_before_selector(&req)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"nothing, or {"ttl": seconds}"#;
-    let body: RenewBody = parse_json(&body, Some(RenewBody::default()), accepts)?;
+    let body: RenewBody = parse_optional(&body, accepts, worker.is_lenient())?;
     let op = Op::Renew {
         presented: presented(&req),
         ttl: body.ttl,
@@ -87,7 +88,7 @@ pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worke
     let name = name(&req)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"reason": "why", "fencingToken": the lease's, or leave it out}"#;
-    let body: ForceBody = parse_json(&body, None, accepts)?;
+    let body: ForceBody = parse_json(&body, accepts)?;
     let reason = Owner::parse(&body.reason)
         .map_err(|error| ApiError::Malformed(format!("The reason {error}.")))?;
     let op = Op::ForceUnlock {

@@ -1,5 +1,7 @@
 //! Creating, describing, listing and deleting resources.
 
+use std::cmp::Reverse;
+
 use actix_web::http::header;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -7,11 +9,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
-use crate::http::request::{Query, authorize, body, name, parse_json, presented};
+use crate::http::request::{
+    Query, authenticate, authorize, authorize_name, body, name, parse_json, presented,
+};
 use crate::http::respond::{self, Response};
 use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, ListBody};
 use crate::http::worker::Worker;
 use crate::lock::{ResourceName, Seconds};
+use crate::registry::listing::Page;
 use crate::resource::messages::Description;
 use crate::resource::messages::{Op, Reply};
 use crate::store::{ListOrder, ListQuery};
@@ -32,9 +37,10 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
     authorize(&req, &worker, Right::Write)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds}"#;
-    let body: CreateBody = parse_json(&body, None, accepts)?;
+    let body: CreateBody = parse_json(&body, accepts)?;
     let name = ResourceName::parse(&body.name)
         .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
+    authorize_name(&req, &name, Right::Write)?;
     let timeout = body.timeout.unwrap_or(Seconds::ZERO);
     match worker.ask(&req, &name, &Op::Create { timeout }).await {
         Reply::Created { id, timeout } => {
@@ -104,11 +110,56 @@ fn list_query(query: &Query<'_>) -> Result<ListQuery, ApiError> {
     })
 }
 
+/// As if nothing else existed than what these prefixes cover.
+async fn page_within(
+    worker: &Worker,
+    query: ListQuery,
+    prefixes: &[&str],
+) -> Result<Page, ApiError> {
+    let asked = query.prefix.clone();
+    let covers = prefixes.iter().any(|prefix| asked.starts_with(prefix));
+    let narrower = prefixes.iter().filter(|prefix| prefix.starts_with(&asked));
+    let parts: Vec<String> = match covers {
+        true => vec![asked.clone()],
+        false => narrower.map(|prefix| (*prefix).to_owned()).collect(),
+    };
+    let mut whole = Page {
+        resources: Vec::new(),
+        next: None,
+    };
+    let mut more = false;
+    for prefix in parts {
+        let part = ListQuery {
+            prefix,
+            ..query.clone()
+        };
+        let page = worker.router.page(part).await.map_err(ApiError::Closed)?;
+        more |= page.next.is_some();
+        whole.resources.extend(page.resources);
+    }
+    match query.order {
+        ListOrder::Name => whole.resources.sort_by(|a, b| a.name.cmp(&b.name)),
+        ListOrder::Waiting => whole.resources.sort_by_key(|one| Reverse(one.waiting)),
+        ListOrder::Held => whole
+            .resources
+            .sort_by_key(|one| one.holder.as_ref().map(|holder| holder.acquired_at)),
+    }
+    more |= whole.resources.len() > query.limit;
+    whole.resources.truncate(query.limit);
+    if more && query.order == ListOrder::Name {
+        whole.next = whole.resources.last().map(|last| last.name.clone());
+    }
+    Ok(whole)
+}
+
 /// GET `/resource`.
 pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
     let query = list_query(&Query::of(&req)?)?;
-    let page = worker.router.page(query).await.map_err(ApiError::Closed)?;
+    let page = match authenticate(&req)?.prefixes(Right::Read) {
+        None => worker.router.page(query).await.map_err(ApiError::Closed)?,
+        Some(prefixes) => page_within(&worker, query, &prefixes).await?,
+    };
     worker.check_answer()?;
     Ok(HttpResponse::Ok().json(ListBody {
         resources: page.resources.iter().map(described).collect(),

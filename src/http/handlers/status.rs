@@ -4,15 +4,17 @@
 use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::openapi;
-use crate::http::request::authorize;
+use crate::http::request::{authenticate, authorize};
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
 use crate::http::wire::{ErrorBody, KeyBody, LockCountsBody, ServerStatusBody, StatusBody};
 use crate::http::worker::Worker;
+use crate::registry::tally::Tally;
 use crate::shared::gate::Closed;
 
 /// GET `/health`: 200 while the process serves.
@@ -54,19 +56,25 @@ fn store_away(reason: &str) -> HttpResponse {
 /// GET `/status` (READ): what the key allows, how much is held and waited for.
 pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
     let right = authorize(&req, &worker, Right::Read)?;
-    let tally = worker.router.tally(String::new()).await;
-    let tally = tally.map_err(ApiError::Closed)?;
+    let presented = authenticate(&req)?;
+    let mut tally = Tally::default();
+    for prefix in presented.prefixes(Right::Read).unwrap_or(vec![""]) {
+        let part = worker.router.tally(prefix.to_owned()).await;
+        let part = part.map_err(ApiError::Closed)?;
+        tally.held += part.held;
+        tally.reserved += part.reserved;
+        tally.waiting += part.waiting;
+    }
     worker.check_answer()?;
     let shell = &worker.router.shell;
-    let key = right.key_name();
     Ok(HttpResponse::Ok().json(ServerStatusBody {
         version: env!("CARGO_PKG_VERSION"),
         store: shell.store.kind(),
         profile: shell.profile().name(),
         now: Time(shell.clock.now().wall),
         key: KeyBody {
-            name: key,
-            rights: key,
+            name: &presented.name,
+            rights: right.key_name(),
         },
         locks: LockCountsBody {
             held: tally.held,
@@ -92,10 +100,7 @@ pub async fn metrics(worker: Data<Worker>) -> Response {
 }
 
 /// GET `/openapi.json`.
-pub async fn openapi(worker: Data<Worker>) -> Response {
-    let text = openapi::text(worker.wait_max).map_err(|error| {
-        log::error!("the OpenAPI document cannot be written: {error}");
-        ApiError::Refused
-    })?;
-    Ok(respond::json_text(HttpResponse::Ok(), text.into()))
+pub async fn openapi() -> HttpResponse {
+    let text = Bytes::from_static(openapi::text().as_bytes());
+    respond::json_text(HttpResponse::Ok(), text)
 }

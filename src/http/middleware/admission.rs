@@ -4,6 +4,7 @@
 use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use actix_service::Service;
@@ -19,10 +20,11 @@ use crate::http::client;
 use crate::http::connection::ConnectionState;
 use crate::http::errors::ApiError;
 use crate::http::limit::{Allowance, Verdict};
-use crate::http::request::{X_API_KEY, name, presented};
+use crate::http::request::{name, presented};
 use crate::http::routes::Route;
 use crate::http::worker::Worker;
 use crate::lock::PresentedTicket;
+use crate::shared::gate::boottime_ms;
 
 /// The middleware.
 pub fn admit<S>(
@@ -92,6 +94,7 @@ fn check(
     if reserved {
         return (Err(ApiError::TooManyConnections), None);
     }
+    note_previous_key(request.request(), worker);
     match limit(request.request(), worker, route) {
         Verdict::Pass(allowance) => (Ok(()), allowance),
         Verdict::Limited(allowance, right) => {
@@ -111,13 +114,32 @@ fn limit(request: &HttpRequest, worker: &Worker, route: Option<Route>) -> Verdic
     // A connection whose peer is not known any more is about to end.
     let unknown = IpAddr::from([0, 0, 0, 0]);
     let address = observe::caller(request).address.unwrap_or(unknown);
-    let key = request.headers().get(&X_API_KEY);
-    let known = key.and_then(|key| policy.keys.identify(key.as_bytes()));
+    let known = observe::key(request).map(|key| (key.id, key.right));
     // A limit must cost nobody a lock.
     let exempt = matches!(route, Some(Route::Renew | Route::Unlock));
     match known {
         Some((_, right)) if exempt && right >= Right::Lock => Verdict::Pass(None),
         _ => rate.check(known, client::counted_as(address)),
+    }
+}
+
+/// Counts the use of a key that is about to be replaced, and says so at most once a minute.
+fn note_previous_key(request: &HttpRequest, worker: &Worker) {
+    static SAID: AtomicU64 = AtomicU64::new(0);
+    let Some(key) = observe::key(request).filter(|key| key.previous) else {
+        return;
+    };
+    let metrics = &worker.router.shell.metrics;
+    metrics.previous_keys.with_label_values(&[&*key.name]).inc();
+    // Minutes of a clock that never goes back; 0 was never.
+    let minute = boottime_ms() / 60_000 + 1;
+    if SAID.swap(minute, Ordering::Relaxed) < minute {
+        let address = observe::caller(request).address;
+        let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+        log::warn!(
+            "the previous {} key is still used: client={address}",
+            key.name
+        );
     }
 }
 

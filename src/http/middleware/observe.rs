@@ -16,9 +16,11 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{Error, HttpMessage, HttpRequest};
 
+use crate::http::auth::KnownKey;
 use crate::http::client;
 use crate::http::errors::{self, ApiError};
 use crate::http::policy::SharedPolicy;
+use crate::http::request::X_API_KEY;
 use crate::http::routes::Route;
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::Caller;
@@ -66,7 +68,13 @@ impl Observer {
         })
     }
 
-    fn caller(&self, request: &ServiceRequest) -> Caller {
+    fn key(&self, request: &ServiceRequest) -> Option<Rc<KnownKey>> {
+        let presented = request.headers().get(&X_API_KEY)?;
+        let key = self.policy.load().keys.identify(presented.as_bytes());
+        key.map(Rc::new)
+    }
+
+    fn caller(&self, request: &ServiceRequest, key: Option<&KnownKey>) -> Caller {
         let peer = request.peer_addr().map(|peer| peer.ip());
         Caller {
             address: peer.map(|peer| {
@@ -74,6 +82,7 @@ impl Observer {
                 client::address(peer, request.headers(), trusted)
             }),
             tag: self.tag(request),
+            key: key.map(|key| key.name.clone()),
         }
     }
 
@@ -97,6 +106,8 @@ struct Known {
     caller: Caller,
     /// `None`: there is nothing at its path.
     route: Option<Route>,
+    /// `None`: it presents no key, or one that is unknown.
+    key: Option<Rc<KnownKey>>,
 }
 
 /// A request and how it was answered.
@@ -122,7 +133,11 @@ impl std::fmt::Display for Seen<'_> {
             Some(address) => write!(f, " client={address}")?,
             None => f.write_str(" client=-")?,
         }
-        write!(f, " request={}", self.known.caller.tag)
+        write!(f, " request={}", self.known.caller.tag)?;
+        match &self.known.caller.key {
+            Some(key) => write!(f, " key={key}"),
+            None => f.write_str(" key=-"),
+        }
     }
 }
 
@@ -131,6 +146,11 @@ pub fn caller(request: &HttpRequest) -> Caller {
     let extensions = request.extensions();
     let known = extensions.get::<Known>();
     known.map_or(Caller::NOBODY, |known| known.caller.clone())
+}
+
+/// The key that this request presents, if it is one of those in force.
+pub fn key(request: &HttpRequest) -> Option<Rc<KnownKey>> {
+    request.extensions().get::<Known>()?.key.clone()
 }
 
 /// Where this request leads; `None`: nowhere.
@@ -163,8 +183,10 @@ where
     let began = Instant::now();
     let observer = observer.clone();
     let method = request.method().clone();
+    let key = observer.key(&request);
     let known = Known {
-        caller: observer.caller(&request),
+        caller: observer.caller(&request, key.as_deref()),
+        key,
         route: Route::of(&method, request.uri().path()),
     };
     request.extensions_mut().insert(known.clone());
