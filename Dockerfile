@@ -7,6 +7,7 @@ COPY .cargo ./.cargo
 COPY Cargo.toml Cargo.lock ./
 COPY benches ./benches
 COPY clients/rust ./clients/rust
+COPY docs/openapi.yaml ./docs/openapi.yaml
 COPY src ./src
 COPY tests ./tests
 RUN cargo build --release --locked --bin small-resource-server \

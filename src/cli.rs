@@ -98,7 +98,7 @@ pub fn start_failed(error: &StartError) -> ExitCode {
 
 /// `check-config`: prints the summary of settings that are in order.
 pub fn check_config(settings: &Settings) -> ExitCode {
-    match write!(std::io::stdout(), "{}", settings.summary()) {
+    match write!(std::io::stdout(), "{}", settings.summary().with_defaults()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

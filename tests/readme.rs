@@ -93,6 +93,10 @@ fn the_first_session_runs_as_it_stands() {
         rest.split(',').next().unwrap().parse::<u64>().unwrap()
     };
     assert!(token("someone else") > token("me"));
+    // Again, on what the first left behind.
+    let again = run(&script("session"), &server);
+    assert_eq!(again.matches(r#"{"unlocked":true}"#).count(), 2, "{again}");
+    assert!(again.contains(r#""locked":true"#), "{again}");
 }
 
 #[test]

@@ -18,12 +18,14 @@
 //! | `tls` | the certificate and key that the settings name |
 //! | `read` | all variables to [`Settings`], and the checks across them |
 //! | `summary` | the lines for the start-up log |
+//! | `memory` | what a container may have |
 //! | `misspelt` | unknown names that look like known ones |
 //! | `error` | problems, all at once, as sentences |
 
 mod dotenv;
 mod error;
 mod keys_file;
+mod memory;
 mod misspelt;
 mod parse;
 mod read;

@@ -1,23 +1,21 @@
 //! All variables to [`Settings`], and the checks that concern more than one of them.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 
-use super::keys_file;
 use super::parse::Reader;
 use super::sources::Sources;
-use super::tls::certificates;
+use super::tls::{certificates, private_key};
 use super::{
     CapacitySettings, ConfigError, HttpSettings, KeySettings, LockSettings, MysqlSettings,
     MysqlTls, Origins, ScopedKey, Secret, Settings, ShutdownSettings, StoreKind, StoreSettings,
     TlsFiles,
 };
+use super::{keys_file, memory};
 use crate::lock::{Limits, Profile, Seconds};
 
 const ZERO: Duration = Duration::ZERO;
@@ -309,7 +307,7 @@ fn http(reader: &mut Reader<'_>) -> HttpSettings {
         workers: reader.integer("HTTP_WORKERS", cores.clamp(1, WORKERS_MAX), 1..=WORKERS_MAX),
         keep_alive: reader.seconds("KEEP_ALIVE_SECONDS", seconds(75), ZERO..=DAY),
         tls: tls_files(reader),
-        connections_max: reader.integer("MAX_CONNECTIONS", 25_000, 1..=COUNT_MAX),
+        connections_max: reader.integer("MAX_CONNECTIONS", connections_max(), 1..=COUNT_MAX),
         request_head_timeout: reader.seconds(
             "REQUEST_TIMEOUT_SECONDS",
             seconds(10),
@@ -320,6 +318,13 @@ fn http(reader: &mut Reader<'_>) -> HttpSettings {
         rate_limit_per_second: reader.integer("RATE_LIMIT_PER_SECOND", 0, 0..=1_000_000_000),
         trusted_proxies: trusted_proxies(reader),
     }
+}
+
+/// In a small container as many as a quarter of its memory is enough for, were each to send an unfinished head.
+fn connections_max() -> usize {
+    const HEAD_BYTES: u64 = 24 << 10;
+    let most = 25_000 * HEAD_BYTES;
+    (memory::share(most, 4, memory::limit()) / HEAD_BYTES).max(64) as usize
 }
 
 fn http_host(reader: &mut Reader<'_>) -> IpAddr {
@@ -335,14 +340,11 @@ fn http_host(reader: &mut Reader<'_>) -> IpAddr {
 fn tls_files(reader: &mut Reader<'_>) -> Option<TlsFiles> {
     let problems_before = reader.problems.len();
     let cert = certificate_file(reader, "TLS_CERT_FILE");
-    let key = reader.parsed(
+    let key = pem_file(
+        reader,
         "TLS_KEY_FILE",
         "a readable file with a private key in PEM",
-        |value| {
-            let path = PathBuf::from(value);
-            PrivateKeyDer::from_pem_file(&path).ok()?;
-            Some(path)
-        },
+        |path| private_key(path).map(drop),
     );
     match (cert, key) {
         (Some(cert), Some(key)) => {
@@ -374,10 +376,30 @@ fn tls_files(reader: &mut Reader<'_>) -> Option<TlsFiles> {
 }
 
 fn certificate_file(reader: &mut Reader<'_>, name: &'static str) -> Option<PathBuf> {
-    reader.parsed(name, "a readable file with certificates in PEM", |value| {
-        let path = PathBuf::from(value);
-        certificates(&path).map(|_| path)
-    })
+    let accepted = "a readable file with certificates in PEM";
+    pem_file(reader, name, accepted, |path| certificates(path).map(drop))
+}
+
+/// A file for which `check` has no objection.
+fn pem_file(
+    reader: &mut Reader<'_>,
+    name: &'static str,
+    accepted: &str,
+    check: impl FnOnce(&Path) -> Result<(), String>,
+) -> Option<PathBuf> {
+    let mut why = String::new();
+    let path = reader.parsed(name, accepted, |value| match check(Path::new(value)) {
+        Ok(()) => Some(PathBuf::from(value)),
+        Err(reason) => {
+            why = reason;
+            None
+        }
+    });
+    if let (false, Some(problem)) = (why.is_empty(), reader.problems.last_mut()) {
+        let sentence = problem.sentence.trim_end_matches('.');
+        problem.sentence = format!("{sentence}: {why}.");
+    }
+    path
 }
 
 fn trusted_proxies(reader: &mut Reader<'_>) -> Vec<IpNet> {
@@ -456,7 +478,11 @@ fn capacity(reader: &mut Reader<'_>) -> CapacitySettings {
     CapacitySettings {
         waiters_max: reader.integer("MAX_WAITERS", 100_000, 1..=COUNT_MAX),
         selectors_max: reader.integer("MAX_SELECTORS", 10_000, 1..=COUNT_MAX),
-        data_cache_bytes: reader.integer("DATA_CACHE_BYTES", 268_435_456, 0..=1 << 50),
+        data_cache_bytes: reader.integer(
+            "DATA_CACHE_BYTES",
+            memory::share(268_435_456, 4, memory::limit()),
+            0..=1 << 50,
+        ),
     }
 }
 

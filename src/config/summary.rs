@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::variables::VARIABLES;
 use super::{Settings, StoreKind};
 
 /// What was set, where it came from and what is odd about it. Never a secret.
@@ -26,6 +27,28 @@ impl fmt::Display for Summary {
             writeln!(f, "warning: {warning}")?;
         }
         Ok(())
+    }
+}
+
+impl Summary {
+    /// Everything, what was not set with its default.
+    pub fn with_defaults(&self) -> String {
+        let is_set = |name: &str| {
+            let begin = format!("{name}=");
+            self.lines.iter().any(|line| line.starts_with(&begin))
+        };
+        let unset = VARIABLES.iter().filter(|variable| !is_set(variable.name));
+        let defaults = unset.map(|variable| match variable.default {
+            "" => format!("{} is not set\n", variable.name),
+            default => format!("{}: {default} (default)\n", variable.name),
+        });
+        let defaults: String = defaults.collect();
+        let warnings = self
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {warning}\n"));
+        let lines: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
+        lines + &defaults + &warnings.collect::<String>()
     }
 }
 

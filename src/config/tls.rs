@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
@@ -16,19 +16,39 @@ impl TlsFiles {
     /// certificate's.
     pub fn certified_key(&self) -> Result<CertifiedKey, String> {
         let (cert, key) = (self.cert.display(), self.key.display());
-        let chain = certificates(&self.cert).ok_or_else(|| {
-            format!("{cert} cannot be read or does not hold certificates in PEM.")
-        })?;
-        let private = PrivateKeyDer::from_pem_file(&self.key)
-            .map_err(|_| format!("{key} cannot be read or does not hold a private key in PEM."))?;
+        let chain = certificates(&self.cert)
+            .map_err(|why| format!("{cert} gives no certificate ({why})."))?;
+        let private =
+            private_key(&self.key).map_err(|why| format!("{key} gives no private key ({why})."))?;
         CertifiedKey::from_der(chain, private, &rustls::crypto::ring::default_provider()).map_err(
             |error| format!("{key} is not the key of the certificate in {cert} ({error})."),
         )
     }
 }
 
-/// `None` when there is none, or when one of them is broken.
-pub(super) fn certificates(path: &Path) -> Option<Vec<CertificateDer<'static>>> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).ok()?.collect();
-    found.ok().filter(|found| !found.is_empty())
+/// # Errors
+/// Why there is none: what the system says, or what is wrong with the PEM.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = CertificateDer::pem_file_iter(path).map_err(in_words)?;
+    let found: Result<Vec<_>, _> = found.collect();
+    let found = found.map_err(in_words)?;
+    if found.is_empty() {
+        return Err("it holds no CERTIFICATE in PEM".to_owned());
+    }
+    Ok(found)
+}
+
+/// # Errors
+/// As [`certificates`].
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(in_words)
+}
+
+/// Never a part of the file.
+fn in_words(error: pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => "it holds nothing of the kind in PEM".to_owned(),
+        _ => "its PEM is broken".to_owned(),
+    }
 }

@@ -118,7 +118,11 @@ pub const VARIABLES: &[Variable] = &[
     ),
     plain("TLS_CERT_FILE", "", "PEM certificate chain; turns TLS on"),
     plain("TLS_KEY_FILE", "", "PEM private key"),
-    plain("MAX_CONNECTIONS", "25000", "open connections at most"),
+    plain(
+        "MAX_CONNECTIONS",
+        "25000",
+        "open connections at most; fewer by default in a container with less than 2.4 GB of memory",
+    ),
     plain(
         "REQUEST_TIMEOUT_SECONDS",
         "10",
@@ -176,7 +180,7 @@ pub const VARIABLES: &[Variable] = &[
     plain(
         "DATA_CACHE_BYTES",
         "268435456",
-        "selector data kept in memory",
+        "selector data kept in memory; by default no more than a quarter of a container's memory",
     ),
     plain(
         "SHUTDOWN_DELAY_SECONDS",

@@ -10,7 +10,9 @@ use crate::session::session;
 use crate::support::Program;
 
 /// What Prometheus' query language brings itself.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 18] = [
+    "job",
+    "instance",
     "sum",
     "rate",
     "by",
