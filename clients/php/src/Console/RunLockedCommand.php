@@ -27,7 +27,11 @@ final class RunLockedCommand extends Command
     public const NOT_OBTAINED = 75;
     public const LOST = 76;
 
+    /** Microseconds. */
     private const LOOK_EVERY = 50_000;
+
+    /** Seconds before the lease can end by which the command is dead, however busy the machine is. */
+    private const MARGIN = 0.5;
 
     public function __construct(private readonly ResourceFactory $resources)
     {
@@ -81,19 +85,19 @@ final class RunLockedCommand extends Command
         if (false === $process) {
             return 126;
         }
-        // Time for the command to end by itself; what is left after that ends it.
-        $grace = min(5.0, $ttl / 3);
+        // Time for the command to end by itself.
+        $grace = self::MARGIN + min(5.0, $ttl / 3);
         $told = false;
         while (($status = proc_get_status($process))['running']) {
-            try {
-                $guard->check();
-            } catch (LockLost $lost) {
+            $left = $this->remaining($lock, $guard);
+            if ($left <= self::MARGIN) {
                 proc_terminate($process, 9);
                 proc_close($process);
+                $guard->check();
 
-                throw $lost;
+                throw LockLost::deadlinePassed($lock->name);
             }
-            if (!$told && ($lock->remaining() ?? \INF) < $grace) {
+            if (!$told && $left < $grace) {
                 $told = proc_terminate($process, 15);
             }
             usleep(self::LOOK_EVERY);
@@ -101,5 +105,17 @@ final class RunLockedCommand extends Command
         proc_close($process);
 
         return $status['signaled'] ? 128 + $status['termsig'] : $status['exitcode'];
+    }
+
+    /** Seconds for which the lock is certainly held; 0.0 when it is lost. */
+    private function remaining(ResourceLock $lock, Guard $guard): float
+    {
+        try {
+            $guard->check();
+        } catch (LockLost) {
+            return 0.0;
+        }
+
+        return $lock->remaining() ?? \INF;
     }
 }
