@@ -187,7 +187,7 @@ final class ResourceLock
     public function holder(): ?Holder
     {
         try {
-            return Holder::fromAnswer($this->client->describe($this->name)['holder'] ?? null);
+            return Holder::fromAnswer($this->client->describe($this->name)['holders'][0] ?? null);
         } catch (NotFound) {
             return null;
         }

@@ -27,6 +27,7 @@ final class ResourceLockTest extends LockTestCase
         self::assertTrue($mine->isHeld());
         self::assertFalse($theirs->isHeld());
         self::assertSame('me', $theirs->holder()->owner);
+        self::assertSame('exclusive', $theirs->holder()->mode);
 
         self::assertTrue($mine->release());
         self::assertFalse($mine->isHeld());

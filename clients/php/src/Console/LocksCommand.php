@@ -32,7 +32,7 @@ final class LocksCommand extends Command
     {
         $rows = [];
         foreach ($this->client->list($input->getArgument('prefix')) as $resource) {
-            $holders = array_map(Holder::fromAnswer(...), $resource['holders'] ?? [$resource['holder']]);
+            $holders = array_map(Holder::fromAnswer(...), $resource['holders']);
             foreach (array_filter($holders) ?: ($input->getOption('all') ? [null] : []) as $holder) {
                 $rows[] = [$resource['name'], $holder?->owner, $holder?->reason, $holder?->acquiredAt, $holder?->expiresAt, $holder?->fencingToken, $resource['waiting']];
             }

@@ -17,13 +17,13 @@ final class StoreFactory
 {
     private const NUMBERS = ['ttl', 'max_wait', 'timeout'];
 
-    public static function createStore(#[\SensitiveParameter] string|object $connection): PersistingStoreInterface
+    public static function createStore(#[\SensitiveParameter] string|object $connection, mixed ...$more): PersistingStoreInterface
     {
         if ($connection instanceof Client) {
             return new ResourceServerStore($connection);
         }
         if (!\is_string($connection) || !preg_match('~^small-resource(s?)://~', $connection, $scheme)) {
-            return SymfonyStoreFactory::createStore($connection);
+            return SymfonyStoreFactory::createStore($connection, ...$more);
         }
         // The message names no part of the DSN, which holds the key.
         $dsn = parse_url(preg_replace('~^[^:]+~', 'http', $connection));

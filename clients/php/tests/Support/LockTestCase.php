@@ -40,10 +40,7 @@ abstract class LockTestCase extends TestCase
     /** A name that does not exist. */
     protected function unknownName(): string
     {
-        $name = 'php:'.$this->getName(false).':'.bin2hex(random_bytes(4));
-        getenv('PRECREATE') && $this->server->create($name);
-
-        return $name;
+        return 'php:'.$this->getName(false).':'.bin2hex(random_bytes(4));
     }
 
     /** Runs PHP code in a process of its own, with the client and the variables loaded. */
