@@ -57,10 +57,13 @@ final class Acquisition
      */
     public function waitUntil(?Deadline $deadline, float $turn = \INF, ?\Closure $between = null): ?Lease
     {
-        return $this->orLeave(function () use ($deadline, $turn, $between) {
+        // How it ended may be asked for after the wait.
+        $until = null === $deadline ? null : Deadline::in($deadline->remaining() + $this->client->timeout);
+
+        return $this->orLeave(function () use ($deadline, $until, $turn, $between) {
             while (true) {
                 $wait = \INF === $turn ? $deadline : Deadline::earlier(Deadline::in($turn), $deadline);
-                $lease = $this->ask([], $wait ?? true, $deadline);
+                $lease = $this->ask([], $wait ?? true, $until);
                 if (null !== $lease || $deadline?->passed()) {
                     return $lease;
                 }

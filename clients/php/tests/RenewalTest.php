@@ -12,13 +12,13 @@ use SmallResource\Client\Tests\Support\Until;
 
 final class RenewalTest extends LockTestCase
 {
-    /** Begins a script: `$lock` is held for two seconds at a time, and renewed by `$guard`. */
+    /** Begins a script: `$lock` is held for three seconds at a time, and renewed by `$guard`. */
     private const HELD = '
         use SmallResource\Client\{Client, ResourceFactory};
         $resources = new ResourceFactory(new Client($uri, $key));
         $lock = $resources->create($name);
-        $lock->acquire("parent", 2) or exit(9);
-        $guard = $lock->autoRenew(every: 0.6, ttl: 2);
+        $lock->acquire("parent", 3) or exit(9);
+        $guard = $lock->autoRenew(every: 0.6, ttl: 3);
         echo "held\n";
     ';
 
@@ -47,7 +47,7 @@ final class RenewalTest extends LockTestCase
                 self::assertStringStartsWith('Waited', $e->getMessage());
             }
         }
-        self::assertGreaterThan(2.9, (float) $took, 'the call blocks for longer than the lease lasts, and is not cut short');
+        self::assertGreaterThan(3.9, (float) $took, 'the call blocks for longer than the lease lasts, and is not cut short');
         self::assertSame('true', $blocked->says('then '));
         $blocked->tell('go on');
         self::assertSame('true', $blocked->says('released '));
@@ -57,17 +57,17 @@ final class RenewalTest extends LockTestCase
     public static function waysToBlock(): array
     {
         return [
-            'sleep' => ['sleep(3);'],
-            'usleep' => ['usleep(3_000_000);'],
-            'a computation' => ['$end = hrtime(true) + 3e9; while (hrtime(true) < $end) { hash("sha256", "x"); }'],
-            'one long call of a C function' => ['hash_pbkdf2("sha512", "x", "y", (int) (3.3 * 300000 / (function () { $t = hrtime(true); hash_pbkdf2("sha512", "x", "y", 300000); return (hrtime(true) - $t) / 1e9; })())); usleep(600000);'],
-            'a query of a database' => ['$db = new SQLite3(":memory:"); $db->createFunction("wait", function () { usleep(100_000); return 1; }); $db->querySingle("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + wait() FROM n WHERE i < 31) SELECT count(*) FROM n");'],
-            'shell_exec' => ['shell_exec("sleep 3");'],
-            'a child that is waited for' => ['$pid = pcntl_fork(); if (!$pid) { sleep(3); posix_kill(getmypid(), 9); } pcntl_waitpid($pid, $status);'],
-            'curl' => ['$curl = curl_init("http://127.0.0.1:$port/"); curl_setopt($curl, CURLOPT_TIMEOUT, 3); @curl_exec($curl);'],
-            'a stream over HTTP' => ['@file_get_contents("http://127.0.0.1:$port/", false, stream_context_create(["http" => ["timeout" => 3]]));'],
-            'stream_select' => ['$pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0); $read = [$pair[0]]; $none = null; stream_select($read, $none, $none, 3);'],
-            'flock' => ['shell_exec("exec 8>\"$fifo.lock\"; flock 8; sleep 3 <&8 >/dev/null 2>&1 &"); flock(fopen("$fifo.lock", "c"), LOCK_EX);'],
+            'sleep' => ['sleep(4);'],
+            'usleep' => ['usleep(4_000_000);'],
+            'a computation' => ['$end = hrtime(true) + 4e9; while (hrtime(true) < $end) { hash("sha256", "x"); }'],
+            'one long call of a C function' => ['hash_pbkdf2("sha512", "x", "y", (int) (7 * 300000 / (function () { $t = hrtime(true); hash_pbkdf2("sha512", "x", "y", 300000); return (hrtime(true) - $t) / 1e9; })()));'],
+            'a query of a database' => ['$db = new SQLite3(":memory:"); $db->createFunction("wait", function () { usleep(100_000); return 1; }); $db->querySingle("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + wait() FROM n WHERE i < 41) SELECT count(*) FROM n");'],
+            'shell_exec' => ['shell_exec("sleep 4");'],
+            'a child that is waited for' => ['$pid = pcntl_fork(); if (!$pid) { sleep(4); posix_kill(getmypid(), 9); } pcntl_waitpid($pid, $status);'],
+            'curl' => ['$curl = curl_init("http://127.0.0.1:$port/"); curl_setopt($curl, CURLOPT_TIMEOUT, 4); @curl_exec($curl);'],
+            'a stream over HTTP' => ['@file_get_contents("http://127.0.0.1:$port/", false, stream_context_create(["http" => ["timeout" => 4]]));'],
+            'stream_select' => ['$pair = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0); $read = [$pair[0]]; $none = null; stream_select($read, $none, $none, 4);'],
+            'flock' => ['shell_exec("exec 8>\"$fifo.lock\"; flock 8; sleep 4 <&8 >/dev/null 2>&1 &"); flock(fopen("$fifo.lock", "c"), LOCK_EX);'],
         ];
     }
 
@@ -87,7 +87,7 @@ final class RenewalTest extends LockTestCase
         // A parent that was not waited for stays as a zombie: nobody waits for it before the end of this test.
         Until::is(fn () => !$this->server->isTaken($name), 20, 'the lock to be free');
         // The last renewal may have left just before the death.
-        self::assertLessThan(2 + 3, microtime(true) - $died);
+        self::assertLessThan(3 + 4, microtime(true) - $died);
         Until::is(fn () => !self::renewers($parent->pid()), 20, 'the renewer to end');
     }
 
@@ -155,15 +155,16 @@ final class RenewalTest extends LockTestCase
     {
         $name = $this->name();
         $lock = $this->resources()->create($name);
-        $lock->acquire('me', 2);
-        $guard = $lock->autoRenew(every: 0.002, ttl: 2);
+        $lock->acquire('me', 3);
+        $guard = $lock->autoRenew(every: 0.002, ttl: 3);
         // More reports than the socket holds, and none of them is read.
         for ($i = 0; $i < 40; ++$i) {
             usleep(100_000);
             self::assertTrue($this->server->isTaken($name));
         }
         self::assertTrue($lock->isHeld());
-        self::assertGreaterThan(0.5, $lock->remaining());
+        // The newest report comes once the old ones have made room.
+        Until::is(fn () => $lock->remaining() > 1.5, 20, 'the newest report');
         $guard->stop();
         self::assertTrue($lock->release());
     }
@@ -188,7 +189,7 @@ final class RenewalTest extends LockTestCase
             self::assertSame('lease_forced_off', $lost->serverCode);
             self::assertStringContainsString('needed for the audit', $lost->getMessage());
         }
-        self::assertLessThan(200, $done);
+        self::assertLessThan(900, $done);
         self::assertFalse($lock->isHeld());
         self::assertTrue($lock->acquire('me again', 30), 'another lease');
         try {
@@ -207,10 +208,10 @@ final class RenewalTest extends LockTestCase
     public function testALoopThatIsQuickEnoughKeepsTheLock(): void
     {
         $lock = $this->resources(GuardFactory::LOOP)->create($name = $this->name());
-        $lock->acquire('me', 1);
+        $lock->acquire('me', 3);
         $token = $lock->fencingToken();
-        $guard = $lock->autoRenew(every: 0.3, ttl: 1);
-        foreach ($guard->each(range(1, 20)) as $item) {
+        $guard = $lock->autoRenew(every: 0.3, ttl: 3);
+        foreach ($guard->each(range(1, 40)) as $item) {
             usleep(100_000);
         }
         self::assertSame($token, $lock->fencingToken());
@@ -222,8 +223,8 @@ final class RenewalTest extends LockTestCase
         $server = Server::with([]);
         $server->create($name = 'away');
         $lock = $this->resources(uri: $server->uri())->create($name);
-        $lock->acquire('me', 3);
-        $guard = $lock->autoRenew(every: 0.5, ttl: 3);
+        $lock->acquire('me', 6);
+        $guard = $lock->autoRenew(every: 0.5, ttl: 6);
         $server->signal(19);
         $stopped = microtime(true);
         try {
@@ -234,8 +235,8 @@ final class RenewalTest extends LockTestCase
         } catch (LockLost $lost) {
             self::assertSame('deadline_passed', $lost->serverCode);
         }
-        self::assertGreaterThan(2.3, microtime(true) - $stopped);
-        self::assertLessThan(3.2, microtime(true) - $stopped);
+        self::assertGreaterThan(3.0, microtime(true) - $stopped);
+        self::assertLessThan(7.5, microtime(true) - $stopped);
         $server->signal(18);
         // The server was stopped, not its clock: the lease has ended there, too.
         Until::is(fn () => !$server->isTaken($name), 20, 'the lease to end');
@@ -265,8 +266,8 @@ final class RenewalTest extends LockTestCase
     {
         $name = $this->name();
         $lock = $this->resources()->create($name);
-        $lock->acquire('me', 2);
-        $guard = $lock->autoRenew(every: 0.5, ttl: 2);
+        $lock->acquire('me', 3);
+        $guard = $lock->autoRenew(every: 0.5, ttl: 3);
         [$pid] = Until::is(fn () => self::renewers(getmypid()), 20, 'the renewer');
         posix_kill($pid, 9);
         foreach ($guard->each(range(1, 40)) as $item) {
@@ -279,7 +280,7 @@ final class RenewalTest extends LockTestCase
     public function testRenewalEndsAfterItsMaximalLifetime(): void
     {
         $name = $this->name();
-        $hangs = $this->script(str_replace('ttl: 2)', 'ttl: 2, maxLifetime: 1.5)', self::HELD).' sleep(4); echo "isHeld ", var_export($lock->isHeld()), "\n"; $guard->check();', ['name' => $name]);
+        $hangs = $this->script(str_replace('ttl: 3)', 'ttl: 3, maxLifetime: 1.5)', self::HELD).' sleep(6); echo "isHeld ", var_export($lock->isHeld()), "\n"; $guard->check();', ['name' => $name]);
         $hangs->says('held');
 
         Until::is(fn () => !$this->server->isTaken($name), 20, 'the lock of a process that hangs to be free');

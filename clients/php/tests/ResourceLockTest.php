@@ -75,9 +75,10 @@ final class ResourceLockTest extends LockTestCase
         $holder->acquire('first', 1.5);
         $lock = $this->resources()->create($name);
 
-        self::assertTrue($lock->acquire('second', 1, wait: 30));
+        self::assertTrue($lock->acquire('second', 5, wait: 30));
         self::assertGreaterThan(0.2, $lock->waited());
-        self::assertLessThanOrEqual(1.0, $lock->remaining());
+        self::assertLessThanOrEqual(5.0, $lock->remaining());
+        self::assertGreaterThan(3.0, $lock->remaining());
         self::assertFalse($holder->isHeld());
         self::assertSame('second', $this->server->owner($name));
     }
@@ -273,10 +274,10 @@ final class ResourceLockTest extends LockTestCase
     {
         $name = $this->name();
         $one = $this->resources()->create("$name:b");
-        $one->acquire('them', 3);
+        $one->acquire('them', 5);
         $both = $this->resources()->createAll("$name:a", "$name:b");
 
-        self::assertTrue($both->acquire('me', 1.2, wait: 30));
+        self::assertTrue($both->acquire('me', 2.5, wait: 30));
         self::assertSame('me', $this->server->owner("$name:a"));
         self::assertTrue($both->isHeld());
     }

@@ -113,11 +113,11 @@ final class StoreTest extends LockTestCase
         $store = $this->store();
         $key = new Key($name = $this->unknownName());
         $store->save($key);
-        $store->putOffExpiration($key, 0.4);
+        $store->putOffExpiration($key, 1.5);
         self::assertTrue($store->exists($key));
         self::assertTrue($this->server->isTaken($name));
 
-        Until::is(fn () => !$this->server->isTaken($name), 20, 'the lock to expire, which was set from 60 s to 0.4 s');
+        Until::is(fn () => !$this->server->isTaken($name), 20, 'the lock to expire, which was set from 60 s to 1.5 s');
         self::assertFalse($store->exists($key));
     }
 
@@ -126,9 +126,9 @@ final class StoreTest extends LockTestCase
         $store = $this->store();
         $key = new Key($name = $this->unknownName());
         $store->save($key);
-        $store->putOffExpiration($key, 0.3);
+        $store->putOffExpiration($key, 1);
         $store->putOffExpiration($key, 30);
-        usleep(600_000);
+        usleep(1_500_000);
         self::assertTrue($store->exists($key));
         self::assertTrue($this->server->isTaken($name));
         $store->delete($key);
@@ -312,7 +312,7 @@ final class StoreTest extends LockTestCase
     {
         $writer = new Key($name = $this->unknownName());
         $this->store()->save($writer);
-        $this->store()->putOffExpiration($writer, 0.5);
+        $this->store()->putOffExpiration($writer, 1);
         $reader = new Key($name);
         $this->store()->waitAndSaveRead($reader);
 

@@ -33,6 +33,8 @@ final class ProcessGuard extends Guard
         "$@" <&3 3<&- &
         SH;
 
+    private const ENVIRONMENT = ['PATH', 'LD_LIBRARY_PATH', 'SSL_CERT_FILE', 'SSL_CERT_DIR'];
+
     /** Seconds that the newest report may take to arrive, before the lock counts as lost without it. */
     private const PATIENCE = 0.5;
 
@@ -100,8 +102,8 @@ final class ProcessGuard extends Guard
             [$theirs, $theirs, ['file', '/dev/null', 'w']],
             $pipes,
             '/',
-            // So that ps shows whose it is.
-            ['LOCK_RENEWER_OF' => (string) getmypid()] + getenv(),
+            // So that ps shows whose it is. Of the rest, what may hold secrets is not passed on.
+            ['LOCK_RENEWER_OF' => (string) getmypid()] + array_intersect_key(getenv(), array_flip(self::ENVIRONMENT)),
         );
         fclose($theirs);
         // -1: a handler of SIGCHLD was quicker to wait for it.
@@ -146,6 +148,9 @@ final class ProcessGuard extends Guard
         if (feof($this->socket)) {
             $this->hangUp();
             $this->alone = true;
+            if (null === $this->lease->lost()) {
+                $this->client->logger()->warning('The process that renews the lock "{name}" has ended; check() renews it from now on.', ['name' => $this->lease->name]);
+            }
         }
 
         return [] !== $reports;
