@@ -24,7 +24,7 @@ use crate::persistence::messages::{Attach, Finish};
 use crate::persistence::queue::CommitQueue;
 use crate::registry::actor::Registry;
 use crate::registry::client::Router;
-use crate::reload::{FileWatch, Load, Reloader};
+use crate::reload::{FileWatch, ReadSettings, Reloader};
 use crate::resource::messages::EndWaits;
 use crate::shared::server_state::Shell;
 use crate::shared::server_state::ShellSettings;
@@ -188,7 +188,11 @@ impl App {
 
     /// Serves until SIGTERM or SIGINT, then shuts down in order. On SIGHUP the settings are read again with
     /// `load`.
-    pub async fn run_until_stopped(self, signals: Signals, load: Load) -> std::io::Result<()> {
+    pub async fn run_until_stopped(
+        self,
+        signals: Signals,
+        load: ReadSettings,
+    ) -> std::io::Result<()> {
         let Signals { stop, mut hangup } = signals;
         let reloader = Reloader {
             started_with: self.settings.clone(),

@@ -1,6 +1,6 @@
 //! The command line: what can be asked of the program, and the answers that need no running server.
 //!
-//! Neighbours: `main` calls [`parse`] and acts on the [`Command`]; `config` reads the settings and knows
+//! Neighbours: `main` calls [`parse`] and acts on the [`CliCommand`]; `config` reads the settings and knows
 //! every variable that the help lists; `app` serves.
 
 mod healthcheck;
@@ -36,11 +36,11 @@ pub struct Cli {
     pub config: Option<PathBuf>,
 
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Run the server (this is what happens without a command)
     #[default]
     Serve,
@@ -61,8 +61,8 @@ pub enum Command {
 }
 
 impl Cli {
-    /// What was asked for; [`Command::Serve`] when nothing was.
-    pub fn chosen_command(&self) -> Command {
+    /// What was asked for; [`CliCommand::Serve`] when nothing was.
+    pub fn chosen_command(&self) -> CliCommand {
         self.command.clone().unwrap_or_default()
     }
 
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    fn command_of(arguments: &[&str]) -> Command {
+    fn command_of(arguments: &[&str]) -> CliCommand {
         let all = std::iter::once(&"small-resource-server").chain(arguments);
         Cli::try_parse_from(all).unwrap().chosen_command()
     }
@@ -168,12 +168,12 @@ mod tests {
 
     #[test]
     fn each_command_is_understood_and_serve_is_the_default() {
-        assert_eq!(command_of(&[]), Command::Serve);
-        assert_eq!(command_of(&["serve"]), Command::Serve);
-        assert_eq!(command_of(&["healthcheck"]), Command::Healthcheck);
-        assert_eq!(command_of(&["check-config"]), Command::CheckConfig);
-        assert_eq!(command_of(&["openapi"]), Command::Openapi);
-        let revert = |yes| Command::RevertToPhp { yes };
+        assert_eq!(command_of(&[]), CliCommand::Serve);
+        assert_eq!(command_of(&["serve"]), CliCommand::Serve);
+        assert_eq!(command_of(&["healthcheck"]), CliCommand::Healthcheck);
+        assert_eq!(command_of(&["check-config"]), CliCommand::CheckConfig);
+        assert_eq!(command_of(&["openapi"]), CliCommand::Openapi);
+        let revert = |yes| CliCommand::RevertToPhp { yes };
         assert_eq!(command_of(&["revert-to-php"]), revert(false));
         assert_eq!(command_of(&["revert-to-php", "--yes"]), revert(true));
     }
@@ -186,7 +186,7 @@ mod tests {
         ] {
             let cli = Cli::try_parse_from(arguments).unwrap();
             assert_eq!(cli.config, Some(PathBuf::from("a.conf")));
-            assert_eq!(cli.chosen_command(), Command::CheckConfig);
+            assert_eq!(cli.chosen_command(), CliCommand::CheckConfig);
         }
     }
 

@@ -24,11 +24,11 @@ static LOGGER: OnceLock<Replaceable> = OnceLock::new();
 
 struct Replaceable {
     logger: ArcSwap<env_logger::Logger>,
-    queue: SyncSender<Entry>,
+    queue: SyncSender<LogEntry>,
 }
 
 /// What the writing thread is given.
-enum Entry {
+enum LogEntry {
     Line(Vec<u8>),
     /// To be answered once everything before it is written.
     Flush(Sender<()>),
@@ -49,11 +49,11 @@ impl Log for Replaceable {
 }
 
 /// Takes one whole line with each write, and never waits.
-struct Queue(SyncSender<Entry>);
+struct LogQueue(SyncSender<LogEntry>);
 
-impl Write for Queue {
+impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.0.try_send(Entry::Line(line.to_vec())) {
+        if let Err(TrySendError::Full(_)) = self.0.try_send(LogEntry::Line(line.to_vec())) {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -106,21 +106,21 @@ pub fn finish(patience: Duration) {
     };
     let (written, is_written) = channel();
     // A full queue has a reader that stalls: it would not be written in time.
-    if logger.queue.try_send(Entry::Flush(written)).is_ok() {
+    if logger.queue.try_send(LogEntry::Flush(written)).is_ok() {
         let _ = is_written.recv_timeout(patience);
     }
 }
 
-fn write_lines(entries: &Receiver<Entry>) {
+fn write_lines(entries: &Receiver<LogEntry>) {
     let mut said = 0;
     let mut errors = io::stderr();
     for entry in entries {
         match entry {
-            Entry::Line(line) => {
+            LogEntry::Line(line) => {
                 // Nobody is left to be told when standard error is closed.
                 let _ = errors.write_all(&line);
             }
-            Entry::Flush(written) => {
+            LogEntry::Flush(written) => {
                 let _ = written.send(());
             }
         }
@@ -136,13 +136,13 @@ fn write_lines(entries: &Receiver<Entry>) {
     }
 }
 
-fn build(filter: &str, queue: &SyncSender<Entry>) -> Arc<env_logger::Logger> {
+fn build(filter: &str, queue: &SyncSender<LogEntry>) -> Arc<env_logger::Logger> {
     let logger = env_logger::Builder::new()
         // What the framework says of itself and of malformed requests is said and counted here.
         .filter_module("actix_server", log::LevelFilter::Warn)
         .filter_module("actix_http", log::LevelFilter::Off)
         .parse_filters(filter)
-        .target(Target::Pipe(Box::new(Queue(queue.clone()))))
+        .target(Target::Pipe(Box::new(LogQueue(queue.clone()))))
         .build();
     Arc::new(logger)
 }

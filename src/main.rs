@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use small_resource_server::app::{App, Signals};
-use small_resource_server::cli::{self, Command};
+use small_resource_server::cli::{self, CliCommand};
 use small_resource_server::config::Settings;
 use small_resource_server::logging;
-use small_resource_server::reload::Load;
+use small_resource_server::reload::ReadSettings;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -20,8 +20,8 @@ fn main() -> ExitCode {
     let command = line.chosen_command();
     // These need no settings.
     match command {
-        Command::Openapi => return cli::openapi(),
-        Command::HashKey => return cli::hash_key(),
+        CliCommand::Openapi => return cli::openapi(),
+        CliCommand::HashKey => return cli::hash_key(),
         _ => {}
     }
     let settings = match line.settings() {
@@ -29,16 +29,16 @@ fn main() -> ExitCode {
         Err(error) => return cli::refuse(&error),
     };
     match command {
-        Command::Serve => serve(settings, Box::new(move || line.settings())),
-        Command::Healthcheck => cli::healthcheck(&settings),
-        Command::CheckConfig => cli::check_config(&settings),
-        Command::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
-        Command::Openapi => cli::openapi(),
-        Command::HashKey => cli::hash_key(),
+        CliCommand::Serve => serve(settings, Box::new(move || line.settings())),
+        CliCommand::Healthcheck => cli::healthcheck(&settings),
+        CliCommand::CheckConfig => cli::check_config(&settings),
+        CliCommand::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
+        CliCommand::Openapi => cli::openapi(),
+        CliCommand::HashKey => cli::hash_key(),
     }
 }
 
-fn serve(settings: Settings, load: Load) -> ExitCode {
+fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
     if let Err(error) = logging::start(&settings.log_filter) {
         eprintln!("cannot start the log: {error}");
         return ExitCode::FAILURE;

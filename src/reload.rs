@@ -15,7 +15,7 @@ use crate::http::tls::Certificate;
 use crate::logging;
 
 /// Reads the settings again, from where they came.
-pub type Load = Box<dyn Fn() -> Result<Settings, ConfigError>>;
+pub type ReadSettings = Box<dyn Fn() -> Result<Settings, ConfigError>>;
 
 /// Variables that take effect without a restart.
 const RELOADED: [&str; 15] = [
@@ -87,7 +87,7 @@ pub struct Reloader {
     pub policy: SharedPolicy,
     /// `None`: plain HTTP.
     pub certificate: Option<Arc<Certificate>>,
-    pub load: Load,
+    pub load: ReadSettings,
 }
 
 impl Reloader {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use small_resource_server::config::variables::{CONFIG_FILE, VARIABLES};
 use small_resource_server::config::{
-    ConfigError, EXIT_CONFIG, MysqlSettings, MysqlTls, Origin, Secret, Settings, StoreKind,
+    ConfigError, EXIT_CONFIG, MysqlSettings, MysqlTls, Secret, SettingOrigin, Settings, StoreKind,
 };
 use small_resource_server::lock::{Limits, Profile, Seconds};
 
@@ -202,7 +202,7 @@ fn every_variable_has_an_effect() {
             "{}",
             variable.name
         );
-        assert_eq!(after.origins.of(variable.name), Origin::Environment);
+        assert_eq!(after.origins.of(variable.name), SettingOrigin::Environment);
     }
 }
 
@@ -788,12 +788,12 @@ fn the_environment_wins_over_the_file_and_both_are_known() {
         "emptied by the environment"
     );
     let origins = &settings.origins;
-    assert_eq!(origins.of("RESOURCE_READ"), Origin::File);
-    assert_eq!(origins.of("RESOURCE_WRITE"), Origin::Environment);
-    assert_eq!(origins.of("HTTP_PORT"), Origin::Environment);
-    assert_eq!(origins.of("HTTP_WORKERS"), Origin::File);
-    assert_eq!(origins.of("SHUTDOWN_SECONDS"), Origin::Default);
-    assert_eq!(origins.of("STORE"), Origin::Default);
+    assert_eq!(origins.of("RESOURCE_READ"), SettingOrigin::File);
+    assert_eq!(origins.of("RESOURCE_WRITE"), SettingOrigin::Environment);
+    assert_eq!(origins.of("HTTP_PORT"), SettingOrigin::Environment);
+    assert_eq!(origins.of("HTTP_WORKERS"), SettingOrigin::File);
+    assert_eq!(origins.of("SHUTDOWN_SECONDS"), SettingOrigin::Default);
+    assert_eq!(origins.of("STORE"), SettingOrigin::Default);
 }
 
 #[test]

@@ -43,5 +43,5 @@ pub use settings::{
     CapacitySettings, HttpSettings, KeyRight, KeySettings, LockSettings, MysqlSettings, MysqlTls,
     ScopedKey, Settings, ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
 };
-pub use sources::{Origin, Origins, SetVariable};
+pub use sources::{Origins, SetVariable, SettingOrigin};
 pub use summary::Summary;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::shown;
-use super::sources::{self, Origin, SetVariable, Sources};
+use super::sources::{self, SetVariable, SettingOrigin, Sources};
 use super::variables::{self, Variable};
 use super::{Problem, Secret};
 
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
 
     /// The value as it stands, without white space around it unless it is a secret; `None` when it is
     /// absent or empty.
-    fn raw(&mut self, name: &'static str) -> Option<(&'a Variable, Origin, Cow<'a, str>)> {
+    fn raw(&mut self, name: &'static str) -> Option<(&'a Variable, SettingOrigin, Cow<'a, str>)> {
         let variable = variables::find(name).expect("only listed variables are read");
         let sources: &'a Sources = self.sources;
         let own = sources.get(name).filter(|(_, value)| !value.is_empty());
@@ -59,7 +59,9 @@ impl<'a> Reader<'a> {
                 (origin, Cow::Borrowed(value))
             }
             Some((origin, value)) => (origin, Cow::Borrowed(value.trim())),
-            None if variable.secret => (Origin::SecretFile, Cow::Owned(self.own_file(name)?)),
+            None if variable.secret => {
+                (SettingOrigin::SecretFile, Cow::Owned(self.own_file(name)?))
+            }
             None => return None,
         };
         if value.is_empty() {

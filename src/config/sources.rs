@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a setting came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     Environment,
     File,
     /// The file that `NAME_FILE` names.
@@ -26,13 +26,13 @@ pub enum Origin {
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Origin::Environment => "environment",
-            Origin::File => "file",
-            Origin::SecretFile => "file of its own",
-            Origin::Default => "default",
+            SettingOrigin::Environment => "environment",
+            SettingOrigin::File => "file",
+            SettingOrigin::SecretFile => "file of its own",
+            SettingOrigin::Default => "default",
         })
     }
 }
@@ -41,8 +41,8 @@ impl fmt::Display for Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetVariable {
     pub name: &'static str,
-    /// Never [`Origin::Default`].
-    pub origin: Origin,
+    /// Never [`SettingOrigin::Default`].
+    pub origin: SettingOrigin,
     /// The value in quotes, or `(hidden)` for a secret.
     pub shown: String,
 }
@@ -61,11 +61,11 @@ pub struct Origins {
 }
 
 impl Origins {
-    pub fn of(&self, variable: &str) -> Origin {
+    pub fn of(&self, variable: &str) -> SettingOrigin {
         self.set
             .iter()
             .find(|set| set.name == variable)
-            .map_or(Origin::Default, |set| set.origin)
+            .map_or(SettingOrigin::Default, |set| set.origin)
     }
 }
 
@@ -120,22 +120,22 @@ impl Sources {
 
     /// The value and where it is from. The environment wins, also with an empty value: that unsets
     /// what the file says.
-    pub fn get(&self, name: &str) -> Option<(Origin, &str)> {
+    pub fn get(&self, name: &str) -> Option<(SettingOrigin, &str)> {
         if let Some(value) = self.environment.get(name) {
-            return Some((Origin::Environment, value));
+            return Some((SettingOrigin::Environment, value));
         }
         self.in_file
             .get(name)
-            .map(|value| (Origin::File, value.as_str()))
+            .map(|value| (SettingOrigin::File, value.as_str()))
     }
 
     /// Where a value is from, in words.
-    pub fn place(&self, origin: Origin) -> String {
+    pub fn place(&self, origin: SettingOrigin) -> String {
         match (origin, &self.file) {
-            (Origin::File, Some(path)) => path.display().to_string(),
-            (Origin::SecretFile, _) => "the file of its own".to_owned(),
-            (Origin::Environment | Origin::File, _) => "the environment".to_owned(),
-            (Origin::Default, _) => "the default".to_owned(),
+            (SettingOrigin::File, Some(path)) => path.display().to_string(),
+            (SettingOrigin::SecretFile, _) => "the file of its own".to_owned(),
+            (SettingOrigin::Environment | SettingOrigin::File, _) => "the environment".to_owned(),
+            (SettingOrigin::Default, _) => "the default".to_owned(),
         }
     }
 
@@ -143,8 +143,8 @@ impl Sources {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (origin, map) in [
-            (Origin::Environment, &self.environment),
-            (Origin::File, &self.in_file),
+            (SettingOrigin::Environment, &self.environment),
+            (SettingOrigin::File, &self.in_file),
         ] {
             for name in map.keys() {
                 if let Some(meant) = misspelt::meant(name) {
@@ -332,9 +332,9 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let file = (PathBuf::from("x.conf"), "A=file\nB=file\nC=file".to_owned());
         let sources = Sources::new([pair("A", "env"), pair("B", "")], Some(file));
-        assert_eq!(sources.get("A"), Some((Origin::Environment, "env")));
-        assert_eq!(sources.get("B"), Some((Origin::Environment, "")));
-        assert_eq!(sources.get("C"), Some((Origin::File, "file")));
+        assert_eq!(sources.get("A"), Some((SettingOrigin::Environment, "env")));
+        assert_eq!(sources.get("B"), Some((SettingOrigin::Environment, "")));
+        assert_eq!(sources.get("C"), Some((SettingOrigin::File, "file")));
         assert_eq!(sources.get("D"), None);
     }
 }

@@ -11,7 +11,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
-use super::connection::{Connection, Patience, Wire};
+use super::connection::{Connection, ConnectionTimeouts, Wire};
 use super::connection_limit::{
     ConnectionLimit, HANDSHAKE, MALFORMED, TOO_LARGE, TOO_MANY, TOO_SLOW,
 };
@@ -23,7 +23,7 @@ const DEAD_PEER: Duration = Duration::from_secs(20);
 /// One per worker.
 pub struct Acceptor {
     pub limit: Arc<ConnectionLimit>,
-    pub patience: Patience,
+    pub patience: ConnectionTimeouts,
     pub tls: Option<TlsAcceptor>,
 }
 

@@ -51,7 +51,7 @@ struct PlainKey {
 
 /// A right to names that begin with a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct KeyGrant {
     pub right: Right,
     /// Empty: all names.
     pub prefix: String,
@@ -86,7 +86,7 @@ pub struct KnownKey {
     /// It is a `*_PREVIOUS` one.
     pub previous: bool,
     /// `None`: its right is to all names.
-    grants: Option<Vec<Grant>>,
+    grants: Option<Vec<KeyGrant>>,
 }
 
 impl KnownKey {
@@ -171,7 +171,7 @@ impl Keys {
                 grants: Some(Vec::new()),
             });
             known.right = known.right.max(entry.right);
-            let grants = entry.prefixes.iter().map(|prefix| Grant {
+            let grants = entry.prefixes.iter().map(|prefix| KeyGrant {
                 right: entry.right,
                 prefix: prefix.clone(),
             });

@@ -109,7 +109,7 @@ impl ConnectionState {
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ConnectionTimeouts {
     /// For its TLS handshake, and then for its first head.
     pub head: Duration,
     /// Between two requests, and for the head of the next.
@@ -121,14 +121,14 @@ pub struct Connection {
     wire: Wire,
     state: Rc<ConnectionState>,
     opened: Instant,
-    patience: Patience,
+    patience: ConnectionTimeouts,
     /// Runs to a moment that may be past the deadline: it is set again when it fires, not with every request.
     timer: Pin<Box<Sleep>>,
     permit: Permit,
 }
 
 impl Connection {
-    pub fn new(wire: Wire, permit: Permit, patience: Patience) -> Connection {
+    pub fn new(wire: Wire, permit: Permit, patience: ConnectionTimeouts) -> Connection {
         let now = Instant::now();
         Connection {
             wire,

@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
 use super::acceptor::{Acceptor, Refused};
-use super::connection::{Connection, Patience};
+use super::connection::{Connection, ConnectionTimeouts};
 use super::connection_limit::{self, ConnectionLimit};
 use super::errors::CODE_LABELS;
 use super::middleware::admission::admit;
@@ -69,7 +69,7 @@ pub fn run(
     let server = builder.listen("http", listener, move || {
         let acceptor = Rc::new(Acceptor {
             limit: connections.clone(),
-            patience: Patience {
+            patience: ConnectionTimeouts {
                 head: limits.request_head_timeout,
                 quiet: limits.keep_alive + limits.request_head_timeout,
             },

@@ -3,7 +3,7 @@
 //! The stored rows say who holds, but not when that ends: after a restart the TTL runs anew. While the
 //! process lives it need not, so what the rows do not say is kept, and nothing else.
 //!
-//! **Sleeping and waking change nothing that a client can see**, but that a resource remembers for longer
+//! **Suspending and resuming change nothing that a client can see**, but that a resource remembers for longer
 //! why a ticket ended, as it does after a restart.
 
 use super::command::RequestId;

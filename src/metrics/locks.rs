@@ -131,7 +131,7 @@ impl LockMetrics {
 }
 
 /// How [`LockMetrics`] are entered in a registry.
-pub(super) struct Collected {
+pub(super) struct LockCollector {
     metrics: Arc<LockMetrics>,
     descs: Vec<Desc>,
 }
@@ -172,10 +172,10 @@ const FAMILIES: [(&str, &str, &[&str]); 8] = [
     ),
 ];
 
-impl Collected {
-    pub fn new(metrics: Arc<LockMetrics>, prefix: &str) -> Collected {
+impl LockCollector {
+    pub fn new(metrics: Arc<LockMetrics>, prefix: &str) -> LockCollector {
         let describe = |(name, help, labels)| describe(prefix, name, help, labels);
-        Collected {
+        LockCollector {
             metrics,
             descs: FAMILIES.into_iter().map(describe).collect(),
         }
@@ -211,7 +211,7 @@ impl Collected {
     }
 }
 
-impl Collector for Collected {
+impl Collector for LockCollector {
     fn desc(&self) -> Vec<&Desc> {
         self.descs.iter().collect()
     }

@@ -90,7 +90,7 @@ struct NowMetrics {
 }
 
 /// The state of the server at the moment of a scrape.
-pub struct Now {
+pub struct Gauges {
     pub waiters: usize,
     pub waiters_max: usize,
     pub data_cache_bytes: usize,
@@ -142,7 +142,7 @@ impl Metrics {
         let make = Maker(&registry);
         build_info(&registry, store);
         let locks = Arc::new(LockMetrics::default());
-        let collector = locks::Collected::new(locks.clone(), PREFIX);
+        let collector = locks::LockCollector::new(locks.clone(), PREFIX);
         registry.register(Box::new(collector)).expect(SOUND);
         Metrics {
             locks,
@@ -188,7 +188,7 @@ impl Metrics {
         codes: &'static [&'static str],
     ) -> Arc<Requests> {
         let requests = Arc::new(Requests::new(PREFIX, routes, codes));
-        let collector = requests::Collected::new(requests.clone());
+        let collector = requests::RequestCollector::new(requests.clone());
         self.registry.register(Box::new(collector)).expect(SOUND);
         requests
     }
@@ -197,7 +197,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When the encoder refuses a family, which would be a mistake in this module.
-    pub fn render(&self, now: &Now) -> Result<String, prometheus::Error> {
+    pub fn render(&self, now: &Gauges) -> Result<String, prometheus::Error> {
         self.now.set(now);
         let dropped = now.log_lines_dropped;
         self.log_lines_dropped
@@ -294,7 +294,7 @@ impl NowMetrics {
         }
     }
 
-    fn set(&self, now: &Now) {
+    fn set(&self, now: &Gauges) {
         self.waiters.set(now.waiters as i64);
         self.waiters_max.set(now.waiters_max as i64);
         self.data_cache_bytes.set(now.data_cache_bytes as i64);
@@ -313,7 +313,7 @@ mod tests {
     use crate::lock::EndReason;
 
     fn text(metrics: &Metrics) -> String {
-        let now = Now {
+        let now = Gauges {
             waiters: 3,
             waiters_max: 10,
             data_cache_bytes: 7,

@@ -204,15 +204,15 @@ impl Requests {
 }
 
 /// How [`Requests`] is entered in a registry.
-pub(super) struct Collected(Arc<Requests>);
+pub(super) struct RequestCollector(Arc<Requests>);
 
-impl Collected {
-    pub fn new(requests: Arc<Requests>) -> Collected {
-        Collected(requests)
+impl RequestCollector {
+    pub fn new(requests: Arc<Requests>) -> RequestCollector {
+        RequestCollector(requests)
     }
 }
 
-impl Collector for Collected {
+impl Collector for RequestCollector {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.0.requests, &self.0.latencies, &self.0.refusals]
     }
@@ -285,7 +285,7 @@ mod tests {
         let requests = Arc::new(Requests::new("t_", &["/a", "/b"], &["gone", "other"]));
         let registry = Registry::new();
         registry
-            .register(Box::new(Collected::new(requests.clone())))
+            .register(Box::new(RequestCollector::new(requests.clone())))
             .unwrap();
         let (first, second) = (requests.worker(), requests.worker());
         first.answered(1, "GET", 200, Duration::from_micros(60));

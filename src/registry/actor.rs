@@ -1,6 +1,6 @@
 //! Finds the actor of a name, starts it when there is none, replaces it when it is gone.
 //!
-//! A resource whose lease runs and that nobody uses is asleep: it has no actor, and is woken by the next
+//! A resource whose lease runs and that nobody uses is dormant: it has no actor, and is resumed by the next
 //! request or when its lease is over. One timer stands for all of these leases.
 
 use std::collections::HashMap;
@@ -12,14 +12,14 @@ use actix::prelude::*;
 use crate::lock::{Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll, DiscardReason};
-use crate::registry::dormant::Sleepers;
+use crate::registry::dormant::DormantLeases;
 use crate::registry::messages::{Find, Locate, Whereabouts};
 use crate::registry::survey::{Survey, survey};
-use crate::registry::tally::{Count, tally};
+use crate::registry::tally::{CountLocks, tally};
 use crate::resource::actor::{Origin, ResourceActor};
-use crate::resource::dormant::Sleeper;
+use crate::resource::dormant::DormantLease;
 use crate::resource::messages::{EndWaits, RegistryLink, Retired, Vanished, VanishedLate};
-use crate::resource::status::{Board, Sight};
+use crate::resource::status::{ResourceStatus, StatusCell};
 use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
 use crate::store::shrink::shrink_if_sparse;
@@ -29,8 +29,8 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many leases that are over are woken at once, and the pause until the next so many, in
 /// milliseconds: when a million end in one second, requests must not wait behind them.
-const WAKES_MAX: usize = 256;
-const WAKE_PAUSE_MS: Millis = 25;
+const RESUMES_MAX: usize = 256;
+const RESUME_PAUSE_MS: Millis = 25;
 /// The pause after one of them could not be read from the store, in milliseconds.
 const RETRY_PAUSE_MS: Millis = 1_000;
 
@@ -39,28 +39,28 @@ pub struct Registry {
     shell: Arc<Shell>,
     timed_out: Recipient<CommitTimedOut>,
     persistence: PersistenceHandle,
-    live: HashMap<ResourceName, Entry>,
-    asleep: Sleepers,
+    live: HashMap<ResourceName, LiveActor>,
+    dormant: DormantLeases,
     generation: u64,
-    /// For the first lease of a sleeper to end.
+    /// For the first dormant lease to end.
     alarm: Option<(Millis, SpawnHandle)>,
     /// No such lease is woken before.
     alarm_from: Millis,
 }
 
-struct Entry {
+struct LiveActor {
     addr: Addr<ResourceActor>,
-    board: Arc<Board>,
+    status: Arc<StatusCell>,
     generation: u64,
     incarnation: u64,
 }
 
 impl Registry {
     /// What live and dormant resources show of themselves.
-    fn sights(&self) -> impl Iterator<Item = (&ResourceName, Sight)> {
-        let sight = |(name, entry): (_, &Entry)| Some((name, entry.board.read()?));
-        let live = self.live.iter().filter_map(sight);
-        live.chain(self.asleep.sights())
+    fn statuses(&self) -> impl Iterator<Item = (&ResourceName, ResourceStatus)> {
+        let status = |(name, entry): (_, &LiveActor)| Some((name, entry.status.read()?));
+        let live = self.live.iter().filter_map(status);
+        live.chain(self.dormant.statuses())
     }
 
     pub fn new(
@@ -73,7 +73,7 @@ impl Registry {
             timed_out,
             persistence,
             live: HashMap::new(),
-            asleep: Sleepers::default(),
+            dormant: DormantLeases::default(),
             generation: 0,
             alarm: None,
             alarm_from: 0,
@@ -89,18 +89,18 @@ impl Registry {
     ) -> Addr<ResourceActor> {
         self.generation += 1;
         let incarnation = self.shell.incarnation();
-        let board = Arc::new(Board::default());
-        let sleeper = self.asleep.remove(&find.name);
-        let sleeper = sleeper.filter(|sleeper| sleeper.incarnation == incarnation);
-        if let Some(sleeper) = &sleeper {
-            board.show(sleeper.sight());
+        let status = Arc::new(StatusCell::default());
+        let dormant = self.dormant.remove(&find.name);
+        let dormant = dormant.filter(|dormant| dormant.incarnation == incarnation);
+        if let Some(dormant) = &dormant {
+            status.show(dormant.status());
         }
         let origin = Origin {
             name: find.name.clone(),
-            board: board.clone(),
+            status: status.clone(),
             generation: self.generation,
             incarnation,
-            sleeper,
+            dormant,
             active,
         };
         let persistence = self.persistence.clone();
@@ -114,9 +114,9 @@ impl Registry {
         let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
         self.live.insert(
             find.name.clone(),
-            Entry {
+            LiveActor {
                 addr: addr.clone(),
-                board,
+                status,
                 generation: self.generation,
                 incarnation,
             },
@@ -125,32 +125,36 @@ impl Registry {
         addr
     }
 
-    /// Starts the actor of a sleeping resource that nobody asks for; it falls asleep or retires again as
+    /// Starts the actor of a dormant resource that nobody asks for; it is suspended or retires again as
     /// soon as it may.
-    fn wake(&mut self, name: ResourceName, ctx: &mut Context<Self>) -> Option<Addr<ResourceActor>> {
-        let home = self.asleep.get(&name)?.home.clone();
+    fn resume(
+        &mut self,
+        name: ResourceName,
+        ctx: &mut Context<Self>,
+    ) -> Option<Addr<ResourceActor>> {
+        let home = self.dormant.get(&name)?.home.clone();
         Some(self.start_actor(&Find { name, home }, 0, ctx.address()))
     }
 
-    fn wake_due(&mut self, ctx: &mut Context<Self>) {
+    fn resume_due(&mut self, ctx: &mut Context<Self>) {
         self.alarm = None;
         let now = self.shell.clock.mono();
         if self.alarm_from <= now {
-            self.alarm_from = now + WAKE_PAUSE_MS;
-            for _ in 0..WAKES_MAX {
-                let Some(name) = self.asleep.due(now) else {
+            self.alarm_from = now + RESUME_PAUSE_MS;
+            for _ in 0..RESUMES_MAX {
+                let Some(name) = self.dormant.due(now) else {
                     break;
                 };
-                self.wake(name, ctx);
+                self.resume(name, ctx);
             }
         }
         self.set_alarm(ctx);
     }
 
-    /// Sees to it that sleepers are woken when the first of their leases is over. An alarm that rings too
+    /// Sets the timer for the first dormant lease to end. An alarm that rings too
     /// early does no harm, so one that is early enough is left alone.
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
-        let Some(deadline) = self.asleep.next_deadline() else {
+        let Some(deadline) = self.dormant.next_deadline() else {
             return;
         };
         let at = deadline.max(self.alarm_from);
@@ -162,33 +166,33 @@ impl Registry {
         }
         let pause = at.saturating_sub(self.shell.clock.mono());
         let handle = ctx.run_later(Duration::from_millis(pause), |registry, ctx| {
-            registry.wake_due(ctx)
+            registry.resume_due(ctx)
         });
         self.alarm = Some((at, handle));
     }
 
     /// An actor left its lease to go on without it.
-    fn put_to_sleep(&mut self, name: ResourceName, sleeper: Sleeper, ctx: &mut Context<Self>) {
-        if sleeper.incarnation != self.shell.incarnation() {
+    fn suspend(&mut self, name: ResourceName, dormant: DormantLease, ctx: &mut Context<Self>) {
+        if dormant.incarnation != self.shell.incarnation() {
             return;
         }
         let now = self.shell.clock.mono();
-        if sleeper.lease.deadline().is_some_and(|at| at <= now) {
+        if dormant.lease.deadline().is_some_and(|at| at <= now) {
             // It was woken for that, and could not be read from the store.
             self.alarm_from = now + RETRY_PAUSE_MS;
         }
-        self.asleep.insert(name, sleeper);
+        self.dormant.insert(name, dormant);
         self.set_alarm(ctx);
     }
 
     fn locate(&self, name: &ResourceName) -> Whereabouts {
         if let Some(entry) = self.live.get(name) {
-            return Whereabouts::Awake(entry.addr.clone());
+            return Whereabouts::Live(entry.addr.clone());
         }
-        match self.asleep.get(name) {
-            Some(sleeper) => Whereabouts::Asleep {
-                token: sleeper.lease.token(),
-                expires_at: sleeper.lease.expires_at(self.shell.clock.now()),
+        match self.dormant.get(name) {
+            Some(dormant) => Whereabouts::Dormant {
+                token: dormant.lease.token(),
+                expires_at: dormant.lease.expires_at(self.shell.clock.now()),
             },
             None => Whereabouts::Stored,
         }
@@ -214,14 +218,14 @@ impl Registry {
             entry.addr.do_send(CommitResult::Discard(reason.clone()));
         }
         // What they remember is of an incarnation that is over: their leases get their full TTL again.
-        self.asleep.clear();
+        self.dormant.clear();
         self.count();
     }
 
     fn count(&self) {
         let metrics = &self.shell.metrics.actors;
         metrics.live.set(self.live.len() as i64);
-        metrics.asleep.set(self.asleep.len() as i64);
+        metrics.asleep.set(self.dormant.len() as i64);
     }
 }
 
@@ -272,15 +276,15 @@ impl Handler<Survey> for Registry {
     type Result = MessageResult<Survey>;
 
     fn handle(&mut self, msg: Survey, _: &mut Self::Context) -> Self::Result {
-        MessageResult(survey(self.sights(), &msg.0))
+        MessageResult(survey(self.statuses(), &msg.0))
     }
 }
 
-impl Handler<Count> for Registry {
-    type Result = MessageResult<Count>;
+impl Handler<CountLocks> for Registry {
+    type Result = MessageResult<CountLocks>;
 
-    fn handle(&mut self, msg: Count, _: &mut Self::Context) -> Self::Result {
-        MessageResult(tally(self.sights(), &msg))
+    fn handle(&mut self, msg: CountLocks, _: &mut Self::Context) -> Self::Result {
+        MessageResult(tally(self.statuses(), &msg))
     }
 }
 
@@ -291,8 +295,8 @@ impl Handler<Retired> for Registry {
         let current = self.live.get(&msg.name).map(|entry| entry.generation);
         if current == Some(msg.generation) {
             self.live.remove(&msg.name);
-            if let Some(sleeper) = msg.sleeper {
-                self.put_to_sleep(msg.name, sleeper, ctx);
+            if let Some(dormant) = msg.dormant {
+                self.suspend(msg.name, dormant, ctx);
             }
             self.count();
             shrink_if_sparse(&mut self.live);
@@ -305,7 +309,7 @@ impl Handler<VanishedLate> for Registry {
 
     fn handle(&mut self, msg: VanishedLate, ctx: &mut Self::Context) {
         let live = self.live.get(&msg.name).map(|entry| entry.addr.clone());
-        if let Some(actor) = live.or_else(|| self.wake(msg.name, ctx)) {
+        if let Some(actor) = live.or_else(|| self.resume(msg.name, ctx)) {
             let request = msg.request;
             actor.do_send(Vanished { request });
         }

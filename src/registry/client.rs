@@ -60,14 +60,14 @@ pub struct Router {
 }
 
 /// Tells the actor when the request's future is dropped before it took its reply: the client is gone.
-struct Presence {
+struct OpenCall {
     request: RequestId,
     actor: Rc<Addr<ResourceActor>>,
     answered: bool,
     in_flight: Arc<AtomicUsize>,
 }
 
-impl Drop for Presence {
+impl Drop for OpenCall {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(1, Ordering::Release);
         if !self.answered {
@@ -79,13 +79,13 @@ impl Drop for Presence {
 }
 
 /// A request that was sent, until its reply comes. Dropping it withdraws the request.
-pub(super) struct Asked<'r> {
+pub(super) struct PendingReply<'r> {
     gate: &'r Gate,
-    presence: Presence,
+    presence: OpenCall,
     reply: oneshot::Receiver<Box<Reply>>,
 }
 
-impl Future for Asked<'_> {
+impl Future for PendingReply<'_> {
     type Output = Box<Reply>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Box<Reply>> {
@@ -160,7 +160,7 @@ impl Router {
         actor: Rc<Addr<ResourceActor>>,
         op: &Op,
         caller: &Caller,
-    ) -> Option<Asked<'_>> {
+    ) -> Option<PendingReply<'_>> {
         if !actor.connected() {
             return None;
         }
@@ -168,7 +168,7 @@ impl Router {
         let request = self.next_request();
         // Counted before it is sent: whoever waits for the last answer must not miss it.
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let presence = Presence {
+        let presence = OpenCall {
             request,
             actor,
             answered: false,
@@ -180,7 +180,7 @@ impl Router {
             caller: caller.clone(),
             reply: sender,
         });
-        Some(Asked {
+        Some(PendingReply {
             gate: &self.shell.gate,
             presence,
             reply,

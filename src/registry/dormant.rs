@@ -1,49 +1,49 @@
 //! What is kept of held resources that nobody has used for a while: enough for their leases to go on.
 //!
-//! Neighbours: a resource actor that retires under a lease leaves a [`Sleeper`]; the registry keeps it, and
+//! Neighbours: a resource actor that retires under a lease leaves a [`DormantLease`]; the registry keeps it, and
 //! gives it to the next actor of that name, when somebody asks for it or the lease is over.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::lock::{Millis, ResourceName};
-use crate::resource::dormant::Sleeper;
-use crate::resource::status::Sight;
+use crate::resource::dormant::DormantLease;
+use crate::resource::status::ResourceStatus;
 use crate::store::shrink::shrink_if_sparse;
 
 /// All of them, and the order in which their leases end.
 #[derive(Default)]
-pub struct Sleepers {
-    by_name: HashMap<ResourceName, Sleeper>,
+pub struct DormantLeases {
+    by_name: HashMap<ResourceName, DormantLease>,
     deadlines: BTreeSet<(Millis, ResourceName)>,
 }
 
-impl Sleepers {
+impl DormantLeases {
     pub fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    pub fn insert(&mut self, name: ResourceName, sleeper: Sleeper) {
+    pub fn insert(&mut self, name: ResourceName, dormant: DormantLease) {
         self.remove(&name);
-        let deadline = sleeper.lease.deadline();
+        let deadline = dormant.lease.deadline();
         self.deadlines.extend(deadline.map(|at| (at, name.clone())));
-        self.by_name.insert(name, sleeper);
+        self.by_name.insert(name, dormant);
     }
 
-    pub fn get(&self, name: &ResourceName) -> Option<&Sleeper> {
+    pub fn get(&self, name: &ResourceName) -> Option<&DormantLease> {
         self.by_name.get(name)
     }
 
-    pub fn remove(&mut self, name: &ResourceName) -> Option<Sleeper> {
-        let sleeper = self.by_name.remove(name)?;
-        if let Some(at) = sleeper.lease.deadline() {
+    pub fn remove(&mut self, name: &ResourceName) -> Option<DormantLease> {
+        let dormant = self.by_name.remove(name)?;
+        if let Some(at) = dormant.lease.deadline() {
             self.deadlines.remove(&(at, name.clone()));
         }
         shrink_if_sparse(&mut self.by_name);
-        Some(sleeper)
+        Some(dormant)
     }
 
     pub fn clear(&mut self) {
-        *self = Sleepers::default();
+        *self = DormantLeases::default();
     }
 
     /// When the first of their leases is over.
@@ -57,9 +57,9 @@ impl Sleepers {
         (*at <= now).then(|| name.clone())
     }
 
-    pub fn sights(&self) -> impl Iterator<Item = (&ResourceName, Sight)> {
+    pub fn statuses(&self) -> impl Iterator<Item = (&ResourceName, ResourceStatus)> {
         self.by_name
             .iter()
-            .map(|(name, sleeper)| (name, sleeper.sight()))
+            .map(|(name, dormant)| (name, dormant.status()))
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! A row can be older than what an actor knows in two ways: its change is being committed, or it is one
 //! that no row shows (a waiter that was not told its ticket yet, a lock that is reserved). So where the
-//! order or the filter depends on the lock, the live resources are looked through first, by their boards,
+//! order or the filter depends on the lock, the live resources are looked through first, by their status,
 //! then the rows are read, and at last every live resource among both is asked itself. What is not live
 //! cannot have changed since its row was written, except that a lease which was held when the server was
-//! started may have ended: it is asked, too, and becomes live with that. A sleeping resource is as its row
+//! started may have ended: it is asked, too, and becomes live with that. A dormant resource is as its row
 //! says, but for the end of its lease, which the registry knows.
 
 use std::cmp::Ordering;
@@ -21,8 +21,9 @@ use crate::persistence::messages::List;
 use crate::registry::client::Router;
 use crate::registry::messages::{Locate, Whereabouts};
 use crate::registry::survey::Survey;
+use crate::registry::tally::{CountLocks, Tally};
 use crate::resource::messages::{Description, Op, Reply};
-use crate::resource::status::Sight;
+use crate::resource::status::ResourceStatus;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::{ListOrder, ListQuery, ListedResource};
@@ -39,8 +40,8 @@ pub struct Page {
 }
 
 impl Description {
-    fn sight(&self) -> Sight {
-        Sight {
+    fn status(&self) -> ResourceStatus {
+        ResourceStatus {
             waiting: self.waiting,
             locked: self.locked,
             held_since: self.holder.as_ref().map(|h| h.acquired_at),
@@ -48,7 +49,7 @@ impl Description {
     }
 
     fn compare(&self, other: &Description, order: ListOrder) -> Ordering {
-        let rank = |listed: &Description| listed.sight().rank(order);
+        let rank = |listed: &Description| listed.status().rank(order);
         rank(self)
             .cmp(&rank(other))
             .then_with(|| self.name.cmp(&other.name))
@@ -89,7 +90,7 @@ impl Router {
         }
         let mut resources = self.describe_all(candidates).await?;
         let described = resources.len();
-        resources.retain(|listed| listed.sight().is_wanted(&query));
+        resources.retain(|listed| listed.status().is_wanted(&query));
         resources.sort_by(|a, b| a.compare(b, query.order));
         let next = match query.order {
             ListOrder::Name if resources.len() > limit => {
@@ -101,6 +102,12 @@ impl Router {
         let lacks = is_cut_off && next.is_none() && resources.len() < described.min(limit);
         resources.truncate(limit);
         Ok((Page { resources, next }, lacks))
+    }
+
+    /// Of the names with this prefix.
+    pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
+        let counted = self.registry.send(CountLocks { prefix }).await;
+        counted.map_err(|_| Closed::StoreAway)
     }
 
     async fn survey(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
@@ -145,10 +152,10 @@ impl Router {
             (Whereabouts::Stored, Some(row)) if row.holder.is_none() => {
                 return Ok(Some(row.expiring(None)));
             }
-            (Whereabouts::Asleep { token, expires_at }, Some(row)) if row.is_held_by(token) => {
+            (Whereabouts::Dormant { token, expires_at }, Some(row)) if row.is_held_by(token) => {
                 return Ok(Some(row.expiring(expires_at)));
             }
-            (Whereabouts::Awake(actor), _) => {
+            (Whereabouts::Live(actor), _) => {
                 match self.send(Rc::new(actor), &Op::Describe, &Caller::NOBODY) {
                     Some(asked) => asked.await,
                     None => Box::new(Reply::Moved),
@@ -156,7 +163,7 @@ impl Router {
             }
             // Without a row, or with one that was read before its lease began; or held when the server was
             // started: then only its actor knows whether the lease has ended since.
-            (Whereabouts::Asleep { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
+            (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
             Reply::Moved => self.ask(&name, &Op::Describe, &Caller::NOBODY).await,

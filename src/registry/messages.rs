@@ -13,7 +13,7 @@ pub struct Find {
     pub home: ArbiterHandle,
 }
 
-/// To the registry: which of these have an actor, and which are asleep?
+/// To the registry: which of these have an actor, and which are dormant?
 #[derive(Message)]
 #[rtype(result = "Vec<Whereabouts>")]
 pub struct Locate {
@@ -22,9 +22,9 @@ pub struct Locate {
 
 /// Where a resource is.
 pub enum Whereabouts {
-    Awake(Addr<ResourceActor>),
+    Live(Addr<ResourceActor>),
     /// Held by the lease with this token; `None`: it does not expire.
-    Asleep {
+    Dormant {
         token: FencingToken,
         expires_at: Option<WallMillis>,
     },

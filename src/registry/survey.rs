@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use actix::Message;
 
 use crate::lock::ResourceName;
-use crate::resource::status::Sight;
+use crate::resource::status::ResourceStatus;
 use crate::store::{ListOrder, ListQuery};
 
 /// To the registry: the names of live resources that come first in the order of the query and are wanted
@@ -14,18 +14,18 @@ use crate::store::{ListOrder, ListQuery};
 #[rtype(result = "Vec<ResourceName>")]
 pub struct Survey(pub ListQuery);
 
-/// Looks through what all live and sleeping resources show of themselves. Takes time in proportion to their
+/// Looks through the status of all live and dormant resources. Takes time in proportion to their
 /// number, and memory in proportion to the page.
 pub fn survey<'a>(
-    live: impl Iterator<Item = (&'a ResourceName, Sight)>,
+    live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
     query: &ListQuery,
 ) -> Vec<ResourceName> {
     let mut best: BinaryHeap<(u64, &ResourceName)> = BinaryHeap::new();
-    for (name, sight) in live {
-        if !sight.is_wanted(query) || !query.names(name) {
+    for (name, status) in live {
+        if !status.is_wanted(query) || !query.names(name) {
             continue;
         }
-        let place = (sight.rank(query.order), name);
+        let place = (status.rank(query.order), name);
         if best.len() < query.limit {
             best.push(place);
         } else if best.peek().is_some_and(|worst| place < *worst) {
@@ -53,16 +53,16 @@ mod tests {
     use super::*;
 
     fn ask(all: &[(&str, usize, Option<u64>)], query: &ListQuery) -> Vec<String> {
-        let sight = |(name, waiting, held_since): &(&str, usize, Option<u64>)| {
-            let sight = Sight {
+        let status = |(name, waiting, held_since): &(&str, usize, Option<u64>)| {
+            let status = ResourceStatus {
                 waiting: *waiting,
                 locked: held_since.is_some(),
                 held_since: *held_since,
             };
-            (ResourceName::parse(name).unwrap(), sight)
+            (ResourceName::parse(name).unwrap(), status)
         };
-        let sights: Vec<(ResourceName, Sight)> = all.iter().map(sight).collect();
-        let seen = survey(sights.iter().map(|(name, sight)| (name, *sight)), query);
+        let statuses: Vec<(ResourceName, ResourceStatus)> = all.iter().map(status).collect();
+        let seen = survey(statuses.iter().map(|(name, status)| (name, *status)), query);
         let mut names: Vec<String> = seen.iter().map(ToString::to_string).collect();
         names.sort();
         names

@@ -3,14 +3,12 @@
 use actix::Message;
 
 use crate::lock::ResourceName;
-use crate::registry::client::Router;
-use crate::resource::status::Sight;
-use crate::shared::gate::Closed;
+use crate::resource::status::ResourceStatus;
 
 /// To the registry: count what live and dormant resources show of themselves, of the names with this prefix.
 #[derive(Message)]
 #[rtype(result = "Tally")]
-pub struct Count {
+pub struct CountLocks {
     pub prefix: String,
 }
 
@@ -26,20 +24,15 @@ pub struct Tally {
 }
 
 /// Takes time in proportion to their number.
-pub fn tally<'a>(live: impl Iterator<Item = (&'a ResourceName, Sight)>, asked: &Count) -> Tally {
+pub fn tally<'a>(
+    live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
+    asked: &CountLocks,
+) -> Tally {
     let mut tally = Tally::default();
-    for (_, sight) in live.filter(|(name, _)| name.as_str().starts_with(&asked.prefix)) {
-        tally.held += usize::from(sight.held_since.is_some());
-        tally.reserved += usize::from(sight.locked && sight.held_since.is_none());
-        tally.waiting += sight.waiting;
+    for (_, status) in live.filter(|(name, _)| name.as_str().starts_with(&asked.prefix)) {
+        tally.held += usize::from(status.held_since.is_some());
+        tally.reserved += usize::from(status.locked && status.held_since.is_none());
+        tally.waiting += status.waiting;
     }
     tally
-}
-
-impl Router {
-    /// Of the names with this prefix.
-    pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
-        let counted = self.registry.send(Count { prefix }).await;
-        counted.map_err(|_| Closed::StoreAway)
-    }
 }

@@ -4,7 +4,7 @@
 //! answers wait until the rows they rest on are stored, one timer wakes it for the core's next deadline.
 //! When it is idle it retires: it answers whatever still arrives with [`Reply::Moved`] and tells the
 //! registry, so that no message is lost between the two. Where a lease runs meanwhile it leaves a
-//! [`Sleeper`], with which the next actor of its name goes on.
+//! [`DormantLease`], with which the next actor of its name goes on.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{CommitResult, DiscardReason};
 use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
-use crate::resource::dormant::Sleeper;
+use crate::resource::dormant::DormantLease;
 use crate::resource::live::{Live, Resource};
 use crate::resource::messages::{
     Call, EndWaits, RegistryLink, Reply, Retired, Vanished, VanishedLate,
 };
-use crate::resource::status::Board;
+use crate::resource::status::StatusCell;
 use crate::shared::cache_budget::Evict;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
@@ -39,8 +39,8 @@ pub(super) struct Loading {
     calls: Vec<Call>,
     /// These were told of the lease, perhaps, and are gone.
     vanished: Vec<RequestId>,
-    /// Of the resource's lease, if it slept.
-    sleeper: Option<Sleeper>,
+    /// The resource's lease, if it was suspended.
+    dormant: Option<DormantLease>,
     active: Millis,
 }
 
@@ -57,19 +57,19 @@ impl Loading {
 /// What the registry starts an actor with.
 pub struct Origin {
     pub name: ResourceName,
-    pub board: Arc<Board>,
+    pub status: Arc<StatusCell>,
     pub generation: u64,
     /// Of the store.
     pub incarnation: u64,
     /// With which the resource's lease goes on.
-    pub sleeper: Option<Sleeper>,
+    pub dormant: Option<DormantLease>,
     /// When somebody last wanted the resource.
     pub active: Millis,
 }
 
 pub struct ResourceActor {
     pub(super) name: ResourceName,
-    pub(super) board: Arc<Board>,
+    pub(super) status: Arc<StatusCell>,
     pub(super) generation: u64,
     /// Of the store, when this actor was started. Memory of an earlier one must not be believed.
     pub(super) incarnation: u64,
@@ -88,16 +88,16 @@ impl ResourceActor {
         registry: RegistryLink,
         persistence: PersistenceHandle,
     ) -> ResourceActor {
-        let vanished = origin.sleeper.as_mut().map(|s| &mut s.vanished);
+        let vanished = origin.dormant.as_mut().map(|s| &mut s.vanished);
         let loading = Loading {
             calls: Vec::new(),
             vanished: vanished.map(std::mem::take).unwrap_or_default(),
-            sleeper: origin.sleeper,
+            dormant: origin.dormant,
             active: origin.active,
         };
         ResourceActor {
             name: origin.name,
-            board: origin.board,
+            status: origin.status,
             generation: origin.generation,
             incarnation: origin.incarnation,
             now: shell.clock.now(),
@@ -123,7 +123,7 @@ impl ResourceActor {
             Err(error) => return self.refuse(loading, &Reply::Closed(closed(&error))),
         };
         let mut live = match stored {
-            Some(stored) => self.restore(stored, loading.sleeper, ctx),
+            Some(stored) => self.restore(stored, loading.dormant, ctx),
             None => Live::new(None, Account::default()),
         };
         live.last_active = loading.active;
@@ -139,11 +139,11 @@ impl ResourceActor {
         self.schedule(ctx);
     }
 
-    /// The resource as it was stored. Its lease goes on as its sleeper says, if it slept.
+    /// The resource as it was stored. Its lease goes on as `dormant` says, if it was suspended.
     pub(super) fn restore(
         &self,
         stored: StoredResource,
-        sleeper: Option<Sleeper>,
+        dormant: Option<DormantLease>,
         ctx: &Context<Self>,
     ) -> Live {
         let terms = self.shell.terms();
@@ -155,8 +155,8 @@ impl ResourceActor {
             lock.head.token = self.shell.floor();
         }
         let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
-        let core = match &sleeper {
-            Some(sleeper) => LockState::resume(stored.timeout, lock, &terms, now, &sleeper.lease),
+        let core = match &dormant {
+            Some(dormant) => LockState::resume(stored.timeout, lock, &terms, now, &dormant.lease),
             None => LockState::restore(stored.timeout, lock, &terms, now, leases_from),
         };
         let holder = core.holder(&terms, now);
@@ -186,7 +186,7 @@ impl ResourceActor {
             Stage::Loading(loading) => self.refuse(loading, reply),
             Stage::Live(mut live) => {
                 live.answer_all(reply);
-                self.board.show_absent();
+                self.status.show_absent();
                 self.shell.metrics.actors.retired.inc();
                 self.leave_registry(None);
             }
@@ -203,10 +203,10 @@ impl ResourceActor {
         let (Some(lease), Some(held)) = (lease, live.account.take_held()) else {
             return self.retire(&Reply::Moved);
         };
-        // The board goes on showing the lease until the registry shows the sleeper.
+        // The status goes on showing the lease until the registry shows it as dormant.
         self.stage = Stage::Retired;
         self.shell.metrics.actors.retired.inc();
-        self.leave_registry(Some(Sleeper {
+        self.leave_registry(Some(DormantLease {
             lease,
             held,
             incarnation: self.incarnation,
@@ -215,24 +215,24 @@ impl ResourceActor {
         }));
     }
 
-    /// The store cannot be read. A lease that slept sleeps on.
+    /// The store cannot be read. A suspended lease stays suspended.
     pub(super) fn refuse(&mut self, loading: Loading, reply: &Reply) {
         for call in loading.calls {
             let _ = call.reply.send(Box::new(reply.clone()));
         }
         let vanished = loading.vanished;
-        let sleeper = loading.sleeper.map(|sleeper| Sleeper {
+        let dormant = loading.dormant.map(|dormant| DormantLease {
             vanished,
-            ..sleeper
+            ..dormant
         });
-        self.leave_registry(sleeper);
+        self.leave_registry(dormant);
     }
 
-    pub(super) fn leave_registry(&self, sleeper: Option<Sleeper>) {
+    pub(super) fn leave_registry(&self, dormant: Option<DormantLease>) {
         self.registry.retired.do_send(Retired {
             name: self.name.clone(),
             generation: self.generation,
-            sleeper,
+            dormant,
         });
     }
 

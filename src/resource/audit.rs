@@ -1,4 +1,4 @@
-//! What happened to a lock, told to the log, to the metrics and to the board.
+//! What happened to a lock, written to the log, the metrics and the published status.
 //!
 //! The core says what happened; who asked for it is found by the answer that tells of it.
 
@@ -13,9 +13,9 @@ use crate::lock::{
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::dormant::HeldLease;
 use crate::resource::live::Live;
-use crate::resource::open_requests::{Kind as Asked, Open};
-use crate::resource::status::Sight;
-use crate::shared::audit_log::{Detail, Event as Line, Kind};
+use crate::resource::open_requests::{OpenRequest, RequestKind};
+use crate::resource::status::ResourceStatus;
+use crate::shared::audit_log::{AuditEvent, AuditKind, Detail};
 use crate::shared::caller::Caller;
 use crate::shared::server_state::Shell;
 
@@ -73,18 +73,18 @@ impl Account {
 }
 
 /// What a step is reported with.
-struct Step<'a> {
+struct ReportedStep<'a> {
     answers: &'a [(RequestId, Answer)],
     now: Now,
 }
 
-impl Step<'_> {
+impl ReportedStep<'_> {
     /// The open request whose answer is like this, with the answer.
     fn asker<'l>(
         &self,
         live: &'l Live,
         like: impl Fn(&Answer) -> bool,
-    ) -> Option<(&'l Open, &Answer)> {
+    ) -> Option<(&'l OpenRequest, &Answer)> {
         let (request, answer) = self.answers.iter().find(|(_, answer)| like(answer))?;
         Some((live.open.get(*request)?, answer))
     }
@@ -99,11 +99,11 @@ impl ResourceActor {
         if outcome.events.is_empty() && outcome.changes.is_empty() {
             return;
         }
-        let step = Step {
+        let step = ReportedStep {
             answers: &outcome.answers,
             now: self.now,
         };
-        let writer = Writer {
+        let writer = AuditWriter {
             actor_name: &self.name,
             shell: &self.shell,
             now: step.now.mono,
@@ -127,17 +127,17 @@ impl ResourceActor {
 
     pub(super) fn report_change(
         &self,
-        kind: Kind,
+        kind: AuditKind,
         caller: &Caller,
         token: Option<FencingToken>,
         selector: Option<&Selector>,
     ) {
-        let writer = Writer {
+        let writer = AuditWriter {
             actor_name: &self.name,
             shell: &self.shell,
             now: self.now.mono,
         };
-        writer.write(Line {
+        writer.write(AuditEvent {
             kind,
             resource: &self.name,
             owner: None,
@@ -159,14 +159,14 @@ impl ResourceActor {
         }
     }
 
-    /// Shows on the board how the resource stands.
+    /// Publishes the status for listings.
     pub(super) fn show(&self) {
         let Stage::Live(live) = &self.stage else {
-            return self.board.show_absent();
+            return self.status.show_absent();
         };
         match &live.resource {
-            None => self.board.show_absent(),
-            Some(resource) => self.board.show(Sight {
+            None => self.status.show_absent(),
+            Some(resource) => self.status.show(ResourceStatus {
                 waiting: resource.core.waiting(),
                 locked: resource.core.is_locked(),
                 held_since: live.account.held.as_ref().map(|held| held.since),
@@ -175,23 +175,23 @@ impl ResourceActor {
     }
 }
 
-struct Writer<'a> {
+struct AuditWriter<'a> {
     actor_name: &'a crate::lock::ResourceName,
     shell: &'a Arc<Shell>,
     now: Millis,
 }
 
-impl Writer<'_> {
-    fn write(&self, line: Line<'_>) {
+impl AuditWriter<'_> {
+    fn write(&self, line: AuditEvent<'_>) {
         self.shell.events.write(self.now, &line);
     }
 
-    fn queued(&self, live: &Live, step: &Step<'_>, ticket: Ticket) {
+    fn queued(&self, live: &Live, step: &ReportedStep<'_>, ticket: Ticket) {
         let told =
             |answer: &Answer| matches!(answer, Answer::Queued { ticket: t, .. } if *t == ticket);
         if let Some((open, Answer::Queued { position, .. })) = step.asker(live, told) {
-            self.write(Line {
-                kind: Kind::Queued,
+            self.write(AuditEvent {
+                kind: AuditKind::Queued,
                 resource: self.actor_name,
                 owner: None,
                 token: None,
@@ -201,15 +201,15 @@ impl Writer<'_> {
         }
     }
 
-    fn event(&self, live: &mut Live, step: &Step<'_>, event: &Event) {
+    fn event(&self, live: &mut Live, step: &ReportedStep<'_>, event: &Event) {
         match event {
             Event::Granted(holder) => self.granted(live, step, holder),
             Event::Ended { reason, holder } => self.ended(live, step, *reason, holder),
             Event::TakenBack(token) => {
                 live.account.held = None;
                 self.shell.metrics.locks.taken_back();
-                self.write(Line {
-                    kind: Kind::TakenBack,
+                self.write(AuditEvent {
+                    kind: AuditKind::TakenBack,
                     resource: self.actor_name,
                     owner: None,
                     token: Some(*token),
@@ -219,8 +219,8 @@ impl Writer<'_> {
             }
             Event::WaiterDropped => {
                 self.shell.metrics.locks.waiter_dropped();
-                self.write(Line {
-                    kind: Kind::WaiterDropped,
+                self.write(AuditEvent {
+                    kind: AuditKind::WaiterDropped,
                     resource: self.actor_name,
                     owner: None,
                     token: None,
@@ -231,7 +231,7 @@ impl Writer<'_> {
         }
     }
 
-    fn granted(&self, live: &mut Live, step: &Step<'_>, holder: &HolderView) {
+    fn granted(&self, live: &mut Live, step: &ReportedStep<'_>, holder: &HolderView) {
         live.account.held = Some(HeldLease::new(holder.acquired_at, self.shell.clone()));
         let told = |answer: &Answer| match answer {
             Answer::Granted(grant) => grant.new && grant.holder.token == holder.token,
@@ -247,8 +247,8 @@ impl Writer<'_> {
         let since = queued.into_iter().chain(asked).min();
         let waited = since.map_or(0, |since| step.now.mono.saturating_sub(since));
         self.shell.metrics.locks.granted(waited);
-        self.write(Line {
-            kind: Kind::Granted,
+        self.write(AuditEvent {
+            kind: AuditKind::Granted,
             resource: self.actor_name,
             owner: holder.owner.as_ref(),
             token: Some(holder.token),
@@ -257,7 +257,13 @@ impl Writer<'_> {
         });
     }
 
-    fn ended(&self, live: &mut Live, step: &Step<'_>, reason: EndReason, holder: &HolderView) {
+    fn ended(
+        &self,
+        live: &mut Live,
+        step: &ReportedStep<'_>,
+        reason: EndReason,
+        holder: &HolderView,
+    ) {
         live.account.held = None;
         // By the wall clock, which also tells it of a lease that an earlier process granted.
         let held = step.now.wall.saturating_sub(holder.acquired_at);
@@ -270,15 +276,15 @@ impl Writer<'_> {
         };
         let asker = step.asker(live, asked).map(|(open, _)| open);
         let why = asker.and_then(|open| match &open.kind {
-            Asked::Force(why) => Some(why),
+            RequestKind::Force(why) => Some(why),
             _ => None,
         });
         let (kind, detail) = match reason {
-            EndReason::Released => (Kind::Released, Detail::Held(held)),
-            EndReason::Expired => (Kind::Expired, Detail::Held(held)),
-            EndReason::ForcedOff => (Kind::ForcedOff, Detail::Forced(held, why)),
+            EndReason::Released => (AuditKind::Released, Detail::Held(held)),
+            EndReason::Expired => (AuditKind::Expired, Detail::Held(held)),
+            EndReason::ForcedOff => (AuditKind::ForcedOff, Detail::Forced(held, why)),
         };
-        self.write(Line {
+        self.write(AuditEvent {
             kind,
             resource: self.actor_name,
             owner: holder.owner.as_ref(),

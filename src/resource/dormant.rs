@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::ArbiterHandle;
 
 use crate::lock::{RequestId, SuspendedLease, WallMillis};
-use crate::resource::status::Sight;
+use crate::resource::status::ResourceStatus;
 use crate::shared::server_state::Shell;
 
 /// Counted among the held locks while it exists.
@@ -28,20 +28,20 @@ impl Drop for HeldLease {
 }
 
 /// A held resource without an actor.
-pub struct Sleeper {
+pub struct DormantLease {
     pub lease: SuspendedLease,
     pub held: HeldLease,
     /// Of the store. In a later one this counts for nothing.
     pub incarnation: u64,
     /// The thread its actor lived on, and will live on when the lease is over.
     pub home: ArbiterHandle,
-    /// Requests that were told of the lease and whose clients are known to be gone since it fell asleep.
+    /// Requests that were told of the lease and whose clients vanished since it was suspended.
     pub vanished: Vec<RequestId>,
 }
 
-impl Sleeper {
-    pub fn sight(&self) -> Sight {
-        Sight {
+impl DormantLease {
+    pub fn status(&self) -> ResourceStatus {
+        ResourceStatus {
             waiting: 0,
             locked: true,
             held_since: Some(self.held.since),

@@ -15,7 +15,7 @@ use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
 use crate::resource::messages::{Call, Description, Reply};
-use crate::resource::open_requests::{Kind, Open, OpenRequests};
+use crate::resource::open_requests::{OpenRequest, OpenRequests, RequestKind};
 use crate::shared::cache_budget::Evict;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
@@ -118,8 +118,8 @@ impl Live {
         }
     }
 
-    pub(super) fn unpark(&mut self, open: &Open) {
-        if let (Some(_), Kind::Get(selector)) = (&open.permit, &open.kind) {
+    pub(super) fn unpark(&mut self, open: &OpenRequest) {
+        if let (Some(_), RequestKind::Get(selector)) = (&open.permit, &open.kind) {
             self.unpin(selector);
         }
     }

@@ -11,7 +11,7 @@ use crate::lock::{
     Answer, FencingToken, IdempotencyKey, Owner, PresentedTicket, RequestId, ResourceName, Seconds,
     Selector, Ticket,
 };
-use crate::resource::dormant::Sleeper;
+use crate::resource::dormant::DormantLease;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::ResourceId;
@@ -163,13 +163,13 @@ pub struct RegistryLink {
     pub vanished: Recipient<VanishedLate>,
 }
 
-/// To the registry: this actor takes nothing any more. It leaves a sleeper where its lease goes on.
+/// To the registry: this actor takes nothing any more. It leaves a lease that goes on without it.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Retired {
     pub name: ResourceName,
     pub generation: u64,
-    pub sleeper: Option<Sleeper>,
+    pub dormant: Option<DormantLease>,
 }
 
 /// To the registry, from an actor that has retired: its lease may be one that this client was told of.

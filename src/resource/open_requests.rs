@@ -12,7 +12,7 @@ use crate::shared::caller::Caller;
 use crate::shared::server_state::Shell;
 
 /// What an open request is about, as far as its answer needs it.
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     Plain,
     Get(Selector),
     /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
@@ -26,9 +26,9 @@ pub(super) enum Kind {
     Force(Owner),
 }
 
-pub(super) struct Open {
+pub(super) struct OpenRequest {
     pub(super) reply: oneshot::Sender<Box<Reply>>,
-    pub(super) kind: Kind,
+    pub(super) kind: RequestKind,
     pub(super) caller: Caller,
     /// When it arrived.
     pub(super) since: Millis,
@@ -49,9 +49,9 @@ impl Drop for WaiterPermit {
 #[derive(Default)]
 pub(super) struct OpenRequests {
     /// As long as there is only one it is here; then in any order with those in `more`.
-    one: Option<(RequestId, Box<Open>)>,
+    one: Option<(RequestId, Box<OpenRequest>)>,
     /// Boxed, since a tree keeps its first leaf, with room for eleven, when it is empty again.
-    more: BTreeMap<RequestId, Box<Open>>,
+    more: BTreeMap<RequestId, Box<OpenRequest>>,
 }
 
 impl OpenRequests {
@@ -60,7 +60,7 @@ impl OpenRequests {
     }
 
     /// A number is used once, so there is nothing to replace.
-    pub fn insert(&mut self, request: RequestId, open: Box<Open>) {
+    pub fn insert(&mut self, request: RequestId, open: Box<OpenRequest>) {
         if self.is_empty() {
             self.one = Some((request, open));
         } else {
@@ -68,35 +68,35 @@ impl OpenRequests {
         }
     }
 
-    pub fn get(&self, request: RequestId) -> Option<&Open> {
+    pub fn get(&self, request: RequestId) -> Option<&OpenRequest> {
         match &self.one {
             Some((one, open)) if *one == request => Some(open),
             _ => self.more.get(&request).map(Box::as_ref),
         }
     }
 
-    pub fn get_mut(&mut self, request: RequestId) -> Option<&mut Open> {
+    pub fn get_mut(&mut self, request: RequestId) -> Option<&mut OpenRequest> {
         match &mut self.one {
             Some((one, open)) if *one == request => Some(open),
             _ => self.more.get_mut(&request).map(Box::as_mut),
         }
     }
 
-    pub fn remove(&mut self, request: RequestId) -> Option<Box<Open>> {
+    pub fn remove(&mut self, request: RequestId) -> Option<Box<OpenRequest>> {
         match self.one.take_if(|(one, _)| *one == request) {
             Some((_, open)) => Some(open),
             None => self.more.remove(&request),
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (RequestId, &Open)> {
+    pub fn iter(&self) -> impl Iterator<Item = (RequestId, &OpenRequest)> {
         let more = self.more.iter().map(|(request, open)| (*request, &**open));
         let one = self.one.iter().map(|(request, open)| (*request, &**open));
         one.chain(more)
     }
 
     /// Empties it.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Box<Open>> + use<> {
+    pub fn take_all(&mut self) -> impl Iterator<Item = Box<OpenRequest>> + use<> {
         let OpenRequests { one, more } = std::mem::take(self);
         one.map(|(_, open)| open)
             .into_iter()
@@ -108,10 +108,10 @@ impl OpenRequests {
 mod tests {
     use super::*;
 
-    fn open(since: Millis) -> Box<Open> {
-        Box::new(Open {
+    fn open(since: Millis) -> Box<OpenRequest> {
+        Box::new(OpenRequest {
             reply: oneshot::channel().0,
-            kind: Kind::Plain,
+            kind: RequestKind::Plain,
             caller: Caller::NOBODY,
             since,
             permit: None,

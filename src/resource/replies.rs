@@ -6,8 +6,8 @@ use crate::lock::{Answer, Command, Outcome, PresentedTicket, RequestId, Selector
 use crate::persistence::queue::Commit;
 use crate::resource::actor::ResourceActor;
 use crate::resource::messages::Reply;
-use crate::resource::open_requests::{Kind, Open};
-use crate::shared::audit_log::Kind as Happened;
+use crate::resource::open_requests::{OpenRequest, RequestKind};
+use crate::shared::audit_log::AuditKind;
 use crate::shared::gate::Closed;
 use crate::store::Snapshot;
 
@@ -65,7 +65,7 @@ impl ResourceActor {
             if let Some(mut open) = live.open.remove(*request) {
                 live.unpark(&open);
                 open.permit = None;
-                open.kind = Kind::GetAbsent(PresentedTicket::Absent);
+                open.kind = RequestKind::GetAbsent(PresentedTicket::Absent);
                 live.open.insert(*request, open);
             }
         }
@@ -81,54 +81,58 @@ impl ResourceActor {
     ) -> Option<Reply> {
         let live = self.live()?;
         let open = live.open.get_mut(request)?;
-        let kind = std::mem::replace(&mut open.kind, Kind::Plain);
+        let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
         let pinned = match (open.permit.take(), &kind) {
-            (Some(_), Kind::Get(selector)) => Some(selector.clone()),
+            (Some(_), RequestKind::Get(selector)) => Some(selector.clone()),
             _ => None,
         };
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
-        if let (Kind::Write(selector, _) | Kind::DeleteSelector(selector), Answer::Writable { .. }) =
-            (&kind, &answer)
+        if let (
+            RequestKind::Write(selector, _) | RequestKind::DeleteSelector(selector),
+            Answer::Writable { .. },
+        ) = (&kind, &answer)
             && let Some(read) = live.reading.get_mut(selector)
         {
             read.overtaken = true;
         }
         let reply = match (kind, answer) {
-            (Kind::Write(selector, json), Answer::Writable { token }) => {
+            (RequestKind::Write(selector, json), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
                 let row = resource.documents.write(&selector, json, commit);
                 snapshot.document(selector.clone(), Some(row));
-                self.report_change(Happened::Written, &caller, token, Some(&selector));
+                self.report_change(AuditKind::Written, &caller, token, Some(&selector));
                 Reply::Written { token }
             }
-            (Kind::DeleteSelector(selector), Answer::Writable { token }) => {
+            (RequestKind::DeleteSelector(selector), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
                 resource.documents.delete(&selector, commit);
                 snapshot.document(selector.clone(), None);
                 self.end_gets_of(&selector);
-                self.report_change(Happened::SelectorDeleted, &caller, token, Some(&selector));
+                self.report_change(AuditKind::SelectorDeleted, &caller, token, Some(&selector));
                 Reply::Deleted { token }
             }
-            (Kind::Delete, Answer::Deletable) => {
+            (RequestKind::Delete, Answer::Deletable) => {
                 let caller = open.caller.clone();
                 let token = resource.core.token();
                 snapshot.remove(token);
                 live.resource = None;
                 self.shell.raise_floor(token);
                 self.report_end_by_deletion();
-                self.report_change(Happened::Deleted, &caller, Some(token), None);
+                self.report_change(AuditKind::Deleted, &caller, Some(token), None);
                 Reply::Deleted { token: None }
             }
-            (Kind::GetAbsent(presented), _) => Reply::NoSelector(resource.token_of(presented)),
-            (Kind::WriteBeyond, _) => Reply::TooManySelectors,
+            (RequestKind::GetAbsent(presented), _) => {
+                Reply::NoSelector(resource.token_of(presented))
+            }
+            (RequestKind::WriteBeyond, _) => Reply::TooManySelectors,
             (_, Answer::Gone) => Reply::NoResource,
             (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
-            (Kind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
+            (RequestKind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
                 answer,
                 document: resource.documents.get(&selector, &resource.id),
             },
-            (Kind::Get(_), answer @ Answer::Queued { .. }) => Reply::Locked {
+            (RequestKind::Get(_), answer @ Answer::Queued { .. }) => Reply::Locked {
                 answer,
                 document: None,
             },
@@ -150,11 +154,10 @@ impl ResourceActor {
         if waits_unwritten {
             return;
         }
-        let waits = |open: &Open| open.permit.is_some();
-        let orphans = live
-            .open
-            .iter()
-            .filter(|(_, open)| waits(open) && matches!(&open.kind, Kind::Get(s) if s == selector));
+        let waits = |open: &OpenRequest| open.permit.is_some();
+        let orphans = live.open.iter().filter(|(_, open)| {
+            waits(open) && matches!(&open.kind, RequestKind::Get(s) if s == selector)
+        });
         live.orphans = orphans.map(|(request, _)| request).collect();
     }
 

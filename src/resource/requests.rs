@@ -11,8 +11,8 @@ use crate::resource::actor::{ResourceActor, closed};
 use crate::resource::documents::{Documents, Known};
 use crate::resource::live::{DocumentRead, Resource};
 use crate::resource::messages::{Call, Op, Reply, Wait};
-use crate::resource::open_requests::{Kind, Open, WaiterPermit};
-use crate::shared::audit_log::Kind as Happened;
+use crate::resource::open_requests::{OpenRequest, RequestKind, WaiterPermit};
+use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::{ResourceId, Snapshot, StoreError, StoredData};
@@ -63,7 +63,7 @@ impl ResourceActor {
                 presented,
                 ..
             } if !exists && !self.shell.terms().rules.get_locks_unwritten => (
-                Kind::GetAbsent(presented),
+                RequestKind::GetAbsent(presented),
                 Command::Touch { request, presented },
             ),
             Op::Acquire {
@@ -74,7 +74,7 @@ impl ResourceActor {
                 key,
                 ..
             } => (
-                selector.map_or(Kind::Plain, Kind::Get),
+                selector.map_or(RequestKind::Plain, RequestKind::Get),
                 Command::Acquire {
                     request,
                     presented,
@@ -85,16 +85,17 @@ impl ResourceActor {
                     patience,
                 },
             ),
-            Op::Write { presented, .. } if !exists && self.is_full() => {
-                (Kind::WriteBeyond, Command::Touch { request, presented })
-            }
+            Op::Write { presented, .. } if !exists && self.is_full() => (
+                RequestKind::WriteBeyond,
+                Command::Touch { request, presented },
+            ),
             Op::Write {
                 selector,
                 json,
                 presented,
                 release,
             } => (
-                Kind::Write(selector, json),
+                RequestKind::Write(selector, json),
                 Command::Write {
                     request,
                     presented,
@@ -111,7 +112,7 @@ impl ResourceActor {
                 selector,
                 presented,
             } => (
-                Kind::DeleteSelector(selector),
+                RequestKind::DeleteSelector(selector),
                 Command::Write {
                     request,
                     presented,
@@ -120,20 +121,25 @@ impl ResourceActor {
                     patience: Patience::Never,
                 },
             ),
-            Op::Delete { presented } => (Kind::Delete, Command::Delete { request, presented }),
+            Op::Delete { presented } => {
+                (RequestKind::Delete, Command::Delete { request, presented })
+            }
             Op::Renew { presented, ttl } => (
-                Kind::Plain,
+                RequestKind::Plain,
                 Command::Renew {
                     request,
                     presented,
                     ttl,
                 },
             ),
-            Op::Unlock { presented } => (Kind::Plain, Command::Unlock { request, presented }),
-            Op::ForceUnlock { token, reason } => {
-                (Kind::Force(reason), Command::ForceUnlock { request, token })
+            Op::Unlock { presented } => {
+                (RequestKind::Plain, Command::Unlock { request, presented })
             }
-            Op::Touch { presented } => (Kind::Plain, Command::Touch { request, presented }),
+            Op::ForceUnlock { token, reason } => (
+                RequestKind::Force(reason),
+                Command::ForceUnlock { request, token },
+            ),
+            Op::Touch { presented } => (RequestKind::Plain, Command::Touch { request, presented }),
         };
         let open = self.opened(call.reply, kind, caller);
         self.open_and_apply(request, open, command, ctx);
@@ -172,10 +178,10 @@ impl ResourceActor {
     pub(super) fn opened(
         &self,
         reply: oneshot::Sender<Box<Reply>>,
-        kind: Kind,
+        kind: RequestKind,
         caller: Caller,
-    ) -> Open {
-        Open {
+    ) -> OpenRequest {
+        OpenRequest {
             reply,
             kind,
             caller,
@@ -187,7 +193,7 @@ impl ResourceActor {
     pub(super) fn open_and_apply(
         &mut self,
         request: RequestId,
-        open: Open,
+        open: OpenRequest,
         command: Command,
         ctx: &mut Context<Self>,
     ) {
@@ -222,7 +228,7 @@ impl ResourceActor {
         };
         if let Some(open) = live.open.get_mut(request) {
             open.permit = Some(permit);
-            if let (Kind::Get(selector), Some(resource)) = (&open.kind, &mut live.resource) {
+            if let (RequestKind::Get(selector), Some(resource)) = (&open.kind, &mut live.resource) {
                 resource.documents.pin(selector);
             }
         }
@@ -274,7 +280,7 @@ impl ResourceActor {
             core: LockState::new(timeout, floor),
             documents: Documents::new(shell, owner, 0),
         });
-        self.report_change(Happened::Created, &call.caller, None, None);
+        self.report_change(AuditKind::Created, &call.caller, None, None);
         self.open_call(call.request, call.reply, call.caller);
         self.store(
             snapshot,
@@ -289,7 +295,7 @@ impl ResourceActor {
         reply: oneshot::Sender<Box<Reply>>,
         caller: Caller,
     ) {
-        let open = self.opened(reply, Kind::Plain, caller);
+        let open = self.opened(reply, RequestKind::Plain, caller);
         if let Some(live) = self.live() {
             live.open.insert(request, Box::new(open));
         }

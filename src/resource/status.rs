@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::lock::WallMillis;
 use crate::store::{ListOrder, ListQuery};
 
-/// Written by one actor, read by the registry.
+/// A [`ResourceStatus`] that one actor writes and the registry reads.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct StatusCell {
     waiting: AtomicUsize,
     lock: AtomicU64,
 }
@@ -19,34 +19,34 @@ const ABSENT: u64 = 0;
 const FREE: u64 = 1;
 const RESERVED: u64 = 2;
 
-/// What a board says.
+/// What listings see of a live resource without asking its actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct ResourceStatus {
     pub waiting: usize,
     /// Held, or reserved for a waiter.
     pub locked: bool,
     pub held_since: Option<WallMillis>,
 }
 
-impl Board {
+impl StatusCell {
     /// Nothing of this name exists.
     pub fn show_absent(&self) {
         self.lock.store(ABSENT, Ordering::Relaxed);
     }
 
-    pub fn show(&self, sight: Sight) {
-        let lock = match sight.held_since {
+    pub fn show(&self, status: ResourceStatus) {
+        let lock = match status.held_since {
             Some(since) => since.max(RESERVED + 1),
-            None if sight.locked => RESERVED,
+            None if status.locked => RESERVED,
             None => FREE,
         };
-        self.waiting.store(sight.waiting, Ordering::Relaxed);
+        self.waiting.store(status.waiting, Ordering::Relaxed);
         self.lock.store(lock, Ordering::Relaxed);
     }
 
-    pub fn read(&self) -> Option<Sight> {
+    pub fn read(&self) -> Option<ResourceStatus> {
         let lock = self.lock.load(Ordering::Relaxed);
-        (lock != ABSENT).then(|| Sight {
+        (lock != ABSENT).then(|| ResourceStatus {
             waiting: self.waiting.load(Ordering::Relaxed),
             locked: lock != FREE,
             held_since: (lock > RESERVED).then_some(lock),
@@ -54,7 +54,7 @@ impl Board {
     }
 }
 
-impl Sight {
+impl ResourceStatus {
     pub fn is_wanted(&self, query: &ListQuery) -> bool {
         query.held.is_none_or(|held| held == self.locked)
     }
@@ -74,46 +74,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_board_says_what_it_was_told() {
-        let board = Board::default();
-        assert_eq!(board.read(), None);
-        let free = Sight {
+    fn a_status_reads_as_it_was_shown() {
+        let cell = StatusCell::default();
+        assert_eq!(cell.read(), None);
+        let free = ResourceStatus {
             waiting: 0,
             locked: false,
             held_since: None,
         };
-        let reserved = Sight {
+        let reserved = ResourceStatus {
             waiting: 2,
             locked: true,
             held_since: None,
         };
-        let held = Sight {
+        let held = ResourceStatus {
             waiting: 1,
             locked: true,
             held_since: Some(1_700_000_000_000),
         };
-        for sight in [free, reserved, held] {
-            board.show(sight);
-            assert_eq!(board.read(), Some(sight));
+        for status in [free, reserved, held] {
+            cell.show(status);
+            assert_eq!(cell.read(), Some(status));
         }
-        board.show_absent();
-        assert_eq!(board.read(), None);
+        cell.show_absent();
+        assert_eq!(cell.read(), None);
     }
 
     #[test]
     fn the_longest_held_and_the_most_waited_for_come_first() {
-        let sight = |waiting, held_since| Sight {
+        let status = |waiting, held_since| ResourceStatus {
             waiting,
             locked: true,
             held_since,
         };
-        let rank = |sight: Sight, order| sight.rank(order);
+        let rank = |status: ResourceStatus, order| status.rank(order);
         assert!(
-            rank(sight(0, Some(5)), ListOrder::Held) < rank(sight(0, Some(6)), ListOrder::Held)
+            rank(status(0, Some(5)), ListOrder::Held) < rank(status(0, Some(6)), ListOrder::Held)
         );
-        assert!(rank(sight(0, Some(6)), ListOrder::Held) < rank(sight(9, None), ListOrder::Held));
+        assert!(rank(status(0, Some(6)), ListOrder::Held) < rank(status(9, None), ListOrder::Held));
         assert!(
-            rank(sight(9, None), ListOrder::Waiting) < rank(sight(8, None), ListOrder::Waiting)
+            rank(status(9, None), ListOrder::Waiting) < rank(status(8, None), ListOrder::Waiting)
         );
     }
 }

@@ -1,7 +1,7 @@
 //! One log line for each change of state: which resource, whose, by whom. The only place that writes them.
 //!
 //! A line is written when the change is decided; its client is answered once the change is durable, so a
-//! store that fails in between is logged after it. Never a ticket, never a key: an [`Event`] has no room
+//! store that fails in between is logged after it. Never a ticket, never a key: an [`AuditEvent`] has no room
 //! for one. So that a busy server does not drown in its own log, at most [`LINES_PER_SECOND`] lines leave
 //! per second; the rest is counted, and said once a second. A force-unlock is always written.
 
@@ -22,7 +22,7 @@ pub const TARGET: &str = "events";
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AuditKind {
     Created,
     Deleted,
     Queued,
@@ -51,14 +51,14 @@ const NAMES: [&str; 11] = [
     "selector_deleted",
 ];
 
-impl Kind {
+impl AuditKind {
     pub fn name(self) -> &'static str {
         NAMES[self as usize]
     }
 
     fn level(self) -> Level {
         match self {
-            Kind::ForcedOff => Level::Warn,
+            AuditKind::ForcedOff => Level::Warn,
             _ => Level::Info,
         }
     }
@@ -81,8 +81,8 @@ pub enum Detail<'a> {
 
 /// One change of one resource.
 #[derive(Clone, Copy, Debug)]
-pub struct Event<'a> {
-    pub kind: Kind,
+pub struct AuditEvent<'a> {
+    pub kind: AuditKind,
     pub resource: &'a ResourceName,
     pub owner: Option<&'a Owner>,
     pub token: Option<FencingToken>,
@@ -91,7 +91,7 @@ pub struct Event<'a> {
     pub detail: Detail<'a>,
 }
 
-impl fmt::Display for Event<'_> {
+impl fmt::Display for AuditEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Names are quoted and escaped as Rust strings, so that one cannot forge the rest of a line.
         write!(f, "{} resource={:?}", self.kind.name(), self.resource)?;
@@ -144,19 +144,19 @@ pub struct EventLog {
 
 impl EventLog {
     /// Writes the event, or counts it. `now`: on the monotonic clock.
-    pub fn write(&self, now: Millis, event: &Event<'_>) {
+    pub fn write(&self, now: Millis, event: &AuditEvent<'_>) {
         let level = event.kind.level();
         if !log::log_enabled!(target: TARGET, level) {
             return;
         }
-        if event.kind == Kind::ForcedOff || self.has_room(now) {
+        if event.kind == AuditKind::ForcedOff || self.has_room(now) {
             log::log!(target: TARGET, level, "{event}");
         } else {
             self.hide(event.kind, 1);
         }
     }
 
-    fn hide(&self, kind: Kind, count: u64) {
+    fn hide(&self, kind: AuditKind, count: u64) {
         self.hidden.mine()[kind as usize].fetch_add(count, Ordering::Relaxed);
     }
 
@@ -215,8 +215,8 @@ mod tests {
             tag: RequestTag::parse(b"r-1").unwrap(),
             key: Some("billing".into()),
         };
-        let event = Event {
-            kind: Kind::Granted,
+        let event = AuditEvent {
+            kind: AuditKind::Granted,
             resource: &resource,
             owner: Some(&owner),
             token: Some(FencingToken(3)),
@@ -227,8 +227,8 @@ mod tests {
             event.to_string(),
             r#"granted resource="a\" token=9" owner="sync worker" token=3 client=10.0.0.7 request=r-1 key=billing waited_ms=12"#
         );
-        let forced = Event {
-            kind: Kind::ForcedOff,
+        let forced = AuditEvent {
+            kind: AuditKind::ForcedOff,
             caller: None,
             detail: Detail::Forced(61_000, Some(&owner)),
             ..event
@@ -241,9 +241,9 @@ mod tests {
 
     #[test]
     fn each_kind_has_the_name_of_its_place() {
-        assert_eq!(Kind::Created.name(), "created");
-        assert_eq!(Kind::ForcedOff.name(), "forced_off");
-        assert_eq!(Kind::SelectorDeleted.name(), "selector_deleted");
+        assert_eq!(AuditKind::Created.name(), "created");
+        assert_eq!(AuditKind::ForcedOff.name(), "forced_off");
+        assert_eq!(AuditKind::SelectorDeleted.name(), "selector_deleted");
     }
 
     #[test]
@@ -258,8 +258,8 @@ mod tests {
     #[test]
     fn what_was_not_shown_is_said_once() {
         let log = EventLog::default();
-        log.hide(Kind::Granted, 3);
-        log.hide(Kind::Released, 2);
+        log.hide(AuditKind::Granted, 3);
+        log.hide(AuditKind::Released, 2);
         assert_eq!(log.take_hidden().as_deref(), Some("granted=3 released=2"));
         assert_eq!(log.take_hidden(), None);
     }

@@ -20,17 +20,17 @@ pub struct Evict {
     pub bytes: usize,
 }
 
-struct Entry {
+struct CachedDocument {
     actor: WeakRecipient<Evict>,
     selector: Selector,
     bytes: usize,
 }
 
 #[derive(Default)]
-struct Entries {
+struct CachedDocuments {
     /// Oldest first. A document that leaves memory takes its entry along, so that there are never more
     /// entries than documents, however often one is written.
-    by_stamp: BTreeMap<u64, Entry>,
+    by_stamp: BTreeMap<u64, CachedDocument>,
     stamp: u64,
     /// Bytes that were asked back and not answered for yet.
     asked_back: usize,
@@ -40,7 +40,7 @@ struct Entries {
 pub struct DataBudget {
     max: usize,
     used: AtomicUsize,
-    entries: Mutex<Entries>,
+    entries: Mutex<CachedDocuments>,
 }
 
 impl DataBudget {
@@ -62,7 +62,7 @@ impl DataBudget {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.stamp += 1;
         let stamp = entries.stamp;
-        let entry = Entry {
+        let entry = CachedDocument {
             actor,
             selector,
             bytes,

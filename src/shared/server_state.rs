@@ -168,7 +168,7 @@ impl Shell {
     /// As [`Metrics::render`].
     pub fn render_metrics(&self) -> Result<String, prometheus::Error> {
         let ready = self.gate.check_ready();
-        self.metrics.render(&metrics::Now {
+        self.metrics.render(&metrics::Gauges {
             waiters: self.waiters(),
             waiters_max: self.settings.waiters_max,
             data_cache_bytes: self.budget.used(),

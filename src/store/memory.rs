@@ -25,12 +25,12 @@ pub struct MemoryStore {
 struct Rows {
     by_name: BTreeMap<ResourceName, ResourceId>,
     /// Boxed: a table of a million doubles at once, and stands half empty afterwards.
-    resources: HashMap<ResourceId, Box<Resource>>,
+    resources: HashMap<ResourceId, Box<StoredState>>,
     floor: FencingToken,
 }
 
 /// There may be a million of these and most are idle, so what an idle one has none of costs a pointer.
-struct Resource {
+struct StoredState {
     timeout: Seconds,
     token: FencingToken,
     holder: Option<Box<HolderRow>>,
@@ -54,9 +54,9 @@ impl MemoryStore {
     }
 }
 
-impl Resource {
-    fn new(timeout: Seconds) -> Resource {
-        Resource {
+impl StoredState {
+    fn new(timeout: Seconds) -> StoredState {
+        StoredState {
             timeout,
             token: FencingToken::default(),
             holder: None,
@@ -199,7 +199,8 @@ impl Rows {
         if let Some(timeout) = snapshot.created {
             let (name, id) = (snapshot.name.clone(), snapshot.id.clone());
             self.by_name.insert(name, id.clone());
-            self.resources.insert(id, Box::new(Resource::new(timeout)));
+            self.resources
+                .insert(id, Box::new(StoredState::new(timeout)));
         }
         if let Some(resource) = self.resources.get_mut(&snapshot.id) {
             resource.write(snapshot);
@@ -210,7 +211,7 @@ impl Rows {
     fn matching<'a>(
         &'a self,
         query: &'a ListQuery,
-    ) -> impl Iterator<Item = (&'a ResourceName, &'a ResourceId, &'a Resource)> {
+    ) -> impl Iterator<Item = (&'a ResourceName, &'a ResourceId, &'a StoredState)> {
         let prefix = query.prefix.as_str();
         let from = match query.name_after().filter(|after| *after >= prefix) {
             Some(after) => Bound::Excluded(after),
@@ -227,7 +228,7 @@ impl Rows {
     fn listed_by<K: Ord>(
         &self,
         query: &ListQuery,
-        key: impl Fn(&Resource) -> K,
+        key: impl Fn(&StoredState) -> K,
     ) -> Vec<ListedResource> {
         let mut found: Vec<_> = self.matching(query).collect();
         found.sort_by_key(|(.., resource)| key(resource));
@@ -236,7 +237,7 @@ impl Rows {
     }
 }
 
-fn listed((name, id, resource): (&ResourceName, &ResourceId, &Resource)) -> ListedResource {
+fn listed((name, id, resource): (&ResourceName, &ResourceId, &StoredState)) -> ListedResource {
     let holder = resource.holder.as_deref();
     ListedResource {
         name: name.clone(),

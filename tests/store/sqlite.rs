@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use rusqlite::Connection;
 use small_resource_server::lock::EndReason;
 use small_resource_server::lock::rows::Change;
-use small_resource_server::store::sqlite::{Options, SqliteStore};
+use small_resource_server::store::sqlite::{SqliteOptions, SqliteStore};
 use small_resource_server::store::{ListQuery, Snapshot, Store, StoreError};
 use tempfile::TempDir;
 
@@ -343,10 +343,10 @@ fn a_load_sees_each_commit_whole() {
     });
 }
 
-fn with_pages(pages_max: Option<u32>) -> Options {
-    Options {
+fn with_pages(pages_max: Option<u32>) -> SqliteOptions {
+    SqliteOptions {
         pages_max,
-        ..Options::default()
+        ..SqliteOptions::default()
     }
 }
 
@@ -388,9 +388,9 @@ fn a_full_disk_makes_the_store_unavailable_until_there_is_room_again() {
 
 /// A store that does not wait long for a file that some other program has locked.
 fn hasty(path: &Path) -> SqliteStore {
-    let options = Options {
+    let options = SqliteOptions {
         busy_timeout: Duration::from_millis(50),
-        ..Options::default()
+        ..SqliteOptions::default()
     };
     SqliteStore::with_options(path, options)
 }

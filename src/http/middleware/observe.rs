@@ -86,7 +86,7 @@ impl Observer {
         }
     }
 
-    fn count(&self, seen: &Seen<'_>) {
+    fn count(&self, seen: &ObservedRequest<'_>) {
         let method = seen.method.as_str();
         let status = seen.status.as_u16();
         let route = Route::index(seen.known.route);
@@ -102,7 +102,7 @@ impl Observer {
 
 /// What is known of a request from the first.
 #[derive(Clone)]
-struct Known {
+struct RouteAndCaller {
     caller: Caller,
     /// `None`: there is nothing at its path.
     route: Option<Route>,
@@ -111,8 +111,8 @@ struct Known {
 }
 
 /// A request and how it was answered.
-struct Seen<'a> {
-    known: &'a Known,
+struct ObservedRequest<'a> {
+    known: &'a RouteAndCaller,
     method: &'a Method,
     path: &'a str,
     status: StatusCode,
@@ -120,7 +120,7 @@ struct Seen<'a> {
     took: Duration,
 }
 
-impl std::fmt::Display for Seen<'_> {
+impl std::fmt::Display for ObservedRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (method, path, status) = (self.method, self.path, self.status.as_u16());
         // The path as it was sent, percent-encoded; the query is left out.
@@ -144,18 +144,18 @@ impl std::fmt::Display for Seen<'_> {
 /// Who sent this request.
 pub fn caller(request: &HttpRequest) -> Caller {
     let extensions = request.extensions();
-    let known = extensions.get::<Known>();
+    let known = extensions.get::<RouteAndCaller>();
     known.map_or(Caller::NOBODY, |known| known.caller.clone())
 }
 
 /// The key that this request presents, if it is one of those in force.
 pub fn key(request: &HttpRequest) -> Option<Rc<KnownKey>> {
-    request.extensions().get::<Known>()?.key.clone()
+    request.extensions().get::<RouteAndCaller>()?.key.clone()
 }
 
 /// Where this request leads; `None`: nowhere.
 pub fn route(request: &HttpRequest) -> Option<Route> {
-    request.extensions().get::<Known>()?.route
+    request.extensions().get::<RouteAndCaller>()?.route
 }
 
 fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
@@ -184,7 +184,7 @@ where
     let observer = observer.clone();
     let method = request.method().clone();
     let key = observer.key(&request);
-    let known = Known {
+    let known = RouteAndCaller {
         caller: observer.caller(&request, key.as_deref()),
         key,
         route: Route::of(&method, request.uri().path()),
@@ -195,7 +195,7 @@ where
         let mut response = answer.await?;
         let api_error = response.response().error();
         let api_error = api_error.and_then(|error| error.as_error::<ApiError>());
-        observer.count(&Seen {
+        observer.count(&ObservedRequest {
             known: &known,
             method: &method,
             path: response.request().uri().path(),

@@ -87,7 +87,7 @@ pub(super) struct Journal {
 }
 
 /// A batch taken apart, while it is being committed.
-pub(super) struct Entry<'e> {
+pub(super) struct JournalEntry<'e> {
     journal: &'e Journal,
     batch: &'e [Snapshot],
     /// Names whose changes so far are of resources that this batch removes.
@@ -109,16 +109,16 @@ struct NewLock<'e> {
 }
 
 /// The changes of one lock.
-pub(super) struct Lock {
+pub(super) struct PendingLock {
     name: ResourceName,
     pub id: ResourceId,
     pub changes: LockChanges,
 }
 
 /// One transaction of settling.
-pub(super) struct Step {
+pub(super) struct CheckpointStep {
     /// To be written to the tables, where the resource exists.
-    pub locks: Vec<Lock>,
+    pub locks: Vec<PendingLock>,
     /// Rows of the journal up to this number have nothing to say any more.
     pub done: Option<u64>,
     /// How many rows of the journal `done` takes out, where each commit has rows of its own.
@@ -149,11 +149,11 @@ impl Journal {
         self.ended.notify_waiters();
     }
 
-    /// Takes a batch apart. To be followed by [`Entry::committed`] once it is.
+    /// Takes a batch apart. To be followed by [`JournalEntry::committed`] once it is.
     ///
     /// # Errors
     /// [`StoreError::Rejected`]: it cannot be written down.
-    pub fn enter<'e>(&'e self, batch: &'e [Snapshot]) -> Result<Entry<'e>, StoreError> {
+    pub fn enter<'e>(&'e self, batch: &'e [Snapshot]) -> Result<JournalEntry<'e>, StoreError> {
         let mut state = self.state();
         let mut parts = Parts::default();
         for snapshot in batch {
@@ -165,7 +165,7 @@ impl Journal {
         let must_exist = must_exist.map(|lock| lock.id).collect();
         let (last, open) = (state.last, state.open.clone());
         drop(state);
-        let mut entry = Entry {
+        let mut entry = JournalEntry {
             journal: self,
             batch,
             replaced: parts.replaced,
@@ -247,11 +247,11 @@ impl Journal {
     /// The next transaction towards having everything up to `row` in the tables and out of the journal;
     /// `None`: that is so. To be followed by [`Journal::settled`] once it is committed; no other commit may
     /// be under way meanwhile.
-    pub fn next_step(&self, row: u64) -> Option<Step> {
+    pub fn next_step(&self, row: u64) -> Option<CheckpointStep> {
         self.state().next_step(row, self.layout.taken_out_at_once)
     }
 
-    pub fn settled(&self, step: Step) {
+    pub fn settled(&self, step: CheckpointStep) {
         let mut state = self.state();
         for lock in &step.locks {
             state.older.remove(&lock.name);
@@ -305,7 +305,7 @@ impl State {
         }
     }
 
-    fn next_step(&mut self, row: u64, taken_out_at_once: u64) -> Option<Step> {
+    fn next_step(&mut self, row: u64, taken_out_at_once: u64) -> Option<CheckpointStep> {
         let row = row.min(self.last);
         if self.older.is_empty() && self.settled < row {
             self.mark = self.last;
@@ -319,7 +319,7 @@ impl State {
         if self.taken_out < self.settled {
             let done = self.taken_out.saturating_add(taken_out_at_once);
             let done = self.settled.min(done);
-            return Some(Step {
+            return Some(CheckpointStep {
                 locks: Vec::new(),
                 done: Some(done),
                 rows: done - self.taken_out,
@@ -332,7 +332,7 @@ impl State {
         let mut rows = 0;
         for (name, unsettled) in &self.older {
             rows += unsettled.changes.rows();
-            locks.push(Lock {
+            locks.push(PendingLock {
                 name: name.clone(),
                 id: unsettled.id.clone(),
                 changes: unsettled.changes.clone(),
@@ -341,7 +341,7 @@ impl State {
                 break;
             }
         }
-        Some(Step {
+        Some(CheckpointStep {
             locks,
             done: None,
             rows: 0,
@@ -355,7 +355,7 @@ impl State {
     }
 }
 
-/// A batch on the way to being an [`Entry`].
+/// A batch on the way to being an [`JournalEntry`].
 #[derive(Default)]
 struct Parts<'e> {
     direct: Vec<Snapshot>,
@@ -399,7 +399,7 @@ impl<'e> Parts<'e> {
     }
 }
 
-impl Entry<'_> {
+impl JournalEntry<'_> {
     /// The transaction with all this is committed.
     pub fn committed(mut self) {
         let mut state = self.journal.state();
@@ -419,7 +419,7 @@ impl Entry<'_> {
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for JournalEntry<'_> {
     fn drop(&mut self) {
         let mut state = self.journal.state();
         for snapshot in self.batch {

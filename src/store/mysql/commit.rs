@@ -7,7 +7,7 @@ use super::schema;
 use super::sql::{self, Sql};
 use crate::lock::ResourceName;
 use crate::lock::rows::{HeadRow, TicketRow};
-use crate::store::journal::{Entry, Layout};
+use crate::store::journal::{JournalEntry, Layout};
 use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
 use crate::store::{ResourceId, StoreError, ended};
 
@@ -123,7 +123,7 @@ const DATA: Form = Form::upsert(
 
 /// A batch as a whole transaction. [`StoreError::Rejected`]: something in it can never be sent.
 pub(super) fn script(
-    entry: &Entry<'_>,
+    entry: &JournalEntry<'_>,
     epoch: u64,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {

@@ -16,7 +16,7 @@ pub(super) type OwnerId = [u8; 16];
 
 /// A sign of life of another instance, and when it was first seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct SeenOwner {
     epoch: u64,
     heartbeat: u64,
     at: Instant,
@@ -30,7 +30,7 @@ pub(super) enum Claim {
     /// Its owner was silent for a whole lease.
     Silent,
     /// Its owner lives, as far as one can tell.
-    Wait(Seen),
+    Wait(SeenOwner),
 }
 
 /// `asked_at`: when the row was asked for; `answered_at`: when the answer was there. What was seen is
@@ -38,7 +38,7 @@ pub(super) enum Claim {
 pub(super) fn judge(
     row: &ServerRow,
     me: &OwnerId,
-    seen: Option<&Seen>,
+    seen: Option<&SeenOwner>,
     lease: Duration,
     asked_at: Instant,
     answered_at: Instant,
@@ -56,7 +56,7 @@ pub(super) fn judge(
                 Claim::Wait(seen.clone())
             }
         }
-        _ => Claim::Wait(Seen {
+        _ => Claim::Wait(SeenOwner {
             epoch: row.epoch,
             heartbeat: row.heartbeat,
             at: answered_at,
@@ -165,7 +165,7 @@ fn mine(sql: &mut Sql, epoch: u64, me: &OwnerId) {
 mod tests {
     use super::*;
     use crate::lock::FencingToken;
-    use crate::store::mysql::schema::Step;
+    use crate::store::mysql::schema::MigrationStep;
 
     const ME: OwnerId = [1; 16];
     const LEASE: Duration = Duration::from_secs(4);
@@ -173,7 +173,7 @@ mod tests {
     fn row(owner: Option<u8>, heartbeat: u64) -> ServerRow {
         ServerRow {
             version: 1,
-            step: Step::Ready,
+            step: MigrationStep::Ready,
             profile: None,
             php_collation: None,
             floor: FencingToken(0),
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    fn judged(row: &ServerRow, seen: Option<&Seen>, asked_at: Instant) -> Claim {
+    fn judged(row: &ServerRow, seen: Option<&SeenOwner>, asked_at: Instant) -> Claim {
         judge(
             row,
             &ME,

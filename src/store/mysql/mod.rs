@@ -41,8 +41,8 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use self::error::Fault;
-use self::instance::{Claim, OwnerId, Seen};
-use self::schema::{ServerRow, Step};
+use self::instance::{Claim, OwnerId, SeenOwner};
+use self::schema::{MigrationStep, ServerRow};
 use self::server::Server;
 use self::session::{Readers, Session, Sets, within};
 use self::sql::Sql;
@@ -82,7 +82,7 @@ pub struct MysqlStore {
 #[derive(Default)]
 struct Door {
     session: Option<Session>,
-    seen: Option<Seen>,
+    seen: Option<SeenOwner>,
 }
 
 /// A database that has become ours.
@@ -191,7 +191,7 @@ impl MysqlStore {
 
     /// Brings the schema up to date, and stays the owner meanwhile.
     async fn migrate(&self, taken: &mut Taken) -> Result<(), Fault> {
-        if taken.row.version == schema::VERSION && taken.row.step == Step::Ready {
+        if taken.row.version == schema::VERSION && taken.row.step == MigrationStep::Ready {
             return Ok(());
         }
         let migration = schema::migrate(
@@ -470,7 +470,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     })
     .await?;
     let mut taken = take_when_silent(&store).await?;
-    if taken.row.step != Step::Reverting {
+    if taken.row.step != MigrationStep::Reverting {
         store.migrate(&mut taken).await?;
         let left = store.settle_left(&mut taken.session, taken.epoch);
         store.while_alive(taken.epoch, left).await?;

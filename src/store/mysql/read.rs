@@ -274,7 +274,7 @@ fn list_part(query: &ListQuery, join: &str, condition: &str, order: &str) -> Sql
 
 /// The rows of one statement of [`list_sql`].
 #[derive(Default)]
-pub(super) struct Page {
+pub(super) struct ListedPage {
     /// Without names that no request can spell (the PHP server took the empty one).
     pub listed: Vec<ListedResource>,
     pub rows: usize,
@@ -282,8 +282,8 @@ pub(super) struct Page {
     pub last: String,
 }
 
-pub(super) fn page(mut sets: Sets) -> Result<Page, Fault> {
-    let mut page = Page::default();
+pub(super) fn page(mut sets: Sets) -> Result<ListedPage, Fault> {
+    let mut page = ListedPage::default();
     for row in sets.pop().unwrap_or_default() {
         let mut columns = Columns::of(row);
         page.rows += 1;

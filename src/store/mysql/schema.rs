@@ -107,7 +107,7 @@ pub(super) const OWN_TABLES: [&str; 8] = [
 
 /// How far the schema is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum MigrationStep {
     /// Nothing is decided yet.
     New,
     /// The PHP server's tables are being taken over.
@@ -117,18 +117,23 @@ pub(super) enum Step {
     Reverting,
 }
 
-impl Step {
+impl MigrationStep {
     pub fn name(self) -> &'static str {
         match self {
-            Step::New => "new",
-            Step::Adopting => "adopting",
-            Step::Ready => "ready",
-            Step::Reverting => "reverting",
+            MigrationStep::New => "new",
+            MigrationStep::Adopting => "adopting",
+            MigrationStep::Ready => "ready",
+            MigrationStep::Reverting => "reverting",
         }
     }
 
-    fn parse(text: &str) -> Option<Step> {
-        let all = [Step::New, Step::Adopting, Step::Ready, Step::Reverting];
+    fn parse(text: &str) -> Option<MigrationStep> {
+        let all = [
+            MigrationStep::New,
+            MigrationStep::Adopting,
+            MigrationStep::Ready,
+            MigrationStep::Reverting,
+        ];
         all.into_iter().find(|step| step.name() == text)
     }
 }
@@ -137,7 +142,7 @@ impl Step {
 #[derive(Clone, Debug)]
 pub(super) struct ServerRow {
     pub version: u32,
-    pub step: Step,
+    pub step: MigrationStep,
     pub profile: Option<Profile>,
     pub php_collation: Option<String>,
     pub floor: FencingToken,
@@ -195,7 +200,7 @@ fn parse(row: Row) -> Result<ServerRow, Fault> {
     };
     Ok(ServerRow {
         version,
-        step: Step::parse(&step).ok_or_else(|| unknown("step", &step))?,
+        step: MigrationStep::parse(&step).ok_or_else(|| unknown("step", &step))?,
         profile: match profile {
             Some(text) => Some(Profile::parse(&text).ok_or_else(|| unknown("profile", &text))?),
             None => None,
@@ -218,10 +223,10 @@ pub(super) async fn migrate(
     explicit: Option<Profile>,
 ) -> Result<(), Fault> {
     let mut step = row.step;
-    if step == Step::New {
+    if step == MigrationStep::New {
         step = super::php::adopt::begin(session, epoch, explicit).await?;
     }
-    if step == Step::Adopting {
+    if step == MigrationStep::Adopting {
         super::php::adopt::reshape(session).await?;
     }
     for table in [RESOURCE, RESOURCE_DATA].into_iter().chain(OWN) {
@@ -233,7 +238,7 @@ pub(super) async fn migrate(
     convert_engines(session).await?;
     move_ended(session).await?;
     match step {
-        Step::Adopting => super::php::adopt::finish(session, epoch).await,
+        MigrationStep::Adopting => super::php::adopt::finish(session, epoch).await,
         _ => set_ready(session, epoch).await,
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Session {
 
 /// What a session is for.
 #[derive(Clone, Copy)]
-struct Purpose {
+struct SessionPurpose {
     in_database: bool,
     /// How long a statement may run, for a session that only reads.
     read_limit_ms: Option<u64>,
@@ -42,7 +42,7 @@ impl Session {
     pub async fn connect_creating(options: &Options) -> Result<Session, Fault> {
         match Session::connect(options, None).await {
             Err(fault) if fault.is(code::UNKNOWN_DATABASE) => {
-                let outside = Purpose {
+                let outside = SessionPurpose {
                     in_database: false,
                     read_limit_ms: None,
                 };
@@ -59,7 +59,7 @@ impl Session {
 
     /// In the database, on a server that agrees with `home`.
     pub async fn connect(options: &Options, home: Option<&Server>) -> Result<Session, Fault> {
-        let purpose = Purpose {
+        let purpose = SessionPurpose {
             in_database: true,
             read_limit_ms: None,
         };
@@ -72,7 +72,7 @@ impl Session {
         home: Option<&Server>,
     ) -> Result<Session, Fault> {
         let limit = options.timeout.as_millis();
-        let purpose = Purpose {
+        let purpose = SessionPurpose {
             in_database: true,
             read_limit_ms: Some(u64::try_from(limit).unwrap_or(u64::MAX)),
         };
@@ -83,7 +83,7 @@ impl Session {
     async fn reach(
         options: &Options,
         home: Option<&Server>,
-        purpose: Purpose,
+        purpose: SessionPurpose,
     ) -> Result<Session, Fault> {
         let mut addresses = options.addresses().await?;
         addresses.sort_by_key(|address| home.is_none_or(|home| home.address != *address));
@@ -96,7 +96,7 @@ impl Session {
         options: &Options,
         addresses: &[SocketAddr],
         home: Option<&Server>,
-        purpose: Purpose,
+        purpose: SessionPurpose,
     ) -> Result<Session, Fault> {
         // One that is silent leaves time for the others.
         let share = options.timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
@@ -117,7 +117,7 @@ impl Session {
     async fn set_up(
         options: &Options,
         address: SocketAddr,
-        purpose: Purpose,
+        purpose: SessionPurpose,
     ) -> Result<Session, Fault> {
         let mut conn = Conn::new(options.driver(address, purpose.in_database)).await?;
         let sets = run(&mut conn, settings::ask().as_str()).await?;
@@ -331,7 +331,7 @@ mod tests {
             instance_lease: Duration::from_secs(4),
             adopt: None,
         };
-        let purpose = Purpose {
+        let purpose = SessionPurpose {
             in_database: false,
             read_limit_ms: None,
         };

@@ -12,8 +12,8 @@ use rustix::fs::FlockOperation;
 
 use super::super::StoreError;
 use super::super::journal::Journal;
-use super::write::Writer;
-use super::{Options, error, read, schema};
+use super::write::SqliteWriter;
+use super::{SqliteOptions, error, read, schema};
 use crate::lock::FencingToken;
 
 /// Statements that are kept prepared per connection: all there are.
@@ -48,7 +48,7 @@ impl FileLock {
 /// What opening needs to know.
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
-    pub(super) options: Options,
+    pub(super) options: SqliteOptions,
     pub(super) lock: Arc<FileLock>,
     pub(super) has_served: bool,
     pub(super) journal: Arc<Journal>,
@@ -56,7 +56,7 @@ pub(super) struct DatabaseFile {
 
 /// Connections to a file that is ready to serve.
 pub(super) struct OpenedFile {
-    pub(super) writer: Writer,
+    pub(super) writer: SqliteWriter,
     pub(super) loader: Connection,
     pub(super) lister: Connection,
     pub(super) floor: FencingToken,
@@ -133,7 +133,7 @@ impl DatabaseFile {
             )));
         }
         schema::migrate(&mut writer, unopened)?;
-        let writer = Writer::new(writer, &self.journal, unopened)?;
+        let writer = SqliteWriter::new(writer, &self.journal, unopened)?;
         // What an earlier process or connection left in the log was perhaps never synced. Moving it into the
         // file writes and syncs it anew, so that what is served from here on is on disk.
         empty_log(writer.connection()).map_err(unopened)?;
@@ -237,7 +237,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = DatabaseFile {
             path: folder.path().join("resources.db"),
-            options: Options::default(),
+            options: SqliteOptions::default(),
             lock: Arc::default(),
             has_served: false,
             journal: Arc::new(Journal::new(LAYOUT)),

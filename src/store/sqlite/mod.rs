@@ -39,15 +39,15 @@ use super::snapshot::{ResourceId, Snapshot};
 use super::{ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource};
 use crate::lock::{ResourceName, Selector};
 use file::{DatabaseFile, FileLock};
-use worker::{Ended, Jobs, closed};
-use write::Writer;
+use worker::{Jobs, WorkerEnded, closed};
+use write::SqliteWriter;
 
 /// How long [`Store::open`] and [`Store::close`] wait for a statement of an earlier connection to end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// What can be chosen about the file.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct SqliteOptions {
     /// How long a statement waits for a lock that some other program (a shell, a backup) has on the file.
     pub busy_timeout: Duration,
     /// Keeps the file at or under this many pages of 4096 bytes; a commit that needs more fails as on a full
@@ -55,9 +55,9 @@ pub struct Options {
     pub pages_max: Option<u32>,
 }
 
-impl Default for Options {
+impl Default for SqliteOptions {
     fn default() -> Self {
-        Options {
+        SqliteOptions {
             busy_timeout: Duration::from_secs(2),
             pages_max: None,
         }
@@ -67,13 +67,13 @@ impl Default for Options {
 /// Rows in one SQLite file.
 pub struct SqliteStore {
     path: PathBuf,
-    options: Mutex<Options>,
+    options: Mutex<SqliteOptions>,
     /// `None` before the first `open`, after `close`, and after a commit with unknown outcome.
-    writer: tokio::sync::Mutex<Option<Writer>>,
+    writer: tokio::sync::Mutex<Option<SqliteWriter>>,
     /// There when the writer is.
-    readers: Mutex<Option<Readers>>,
+    readers: Mutex<Option<ReadThreads>>,
     /// Held while opening and closing; what is left of the readers' threads of the last `open`.
-    threads: tokio::sync::Mutex<Vec<Ended>>,
+    threads: tokio::sync::Mutex<Vec<WorkerEnded>>,
     /// Since when the writer blocks the thread that called it.
     blocks_since: Mutex<Option<Instant>>,
     lock: Arc<FileLock>,
@@ -81,7 +81,7 @@ pub struct SqliteStore {
     journal: Arc<Journal>,
 }
 
-struct Readers {
+struct ReadThreads {
     loader: Jobs,
     lister: Jobs,
 }
@@ -93,10 +93,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl SqliteStore {
     /// A store in this file. Nothing is touched before [`Store::open`].
     pub fn new(path: impl Into<PathBuf>) -> SqliteStore {
-        SqliteStore::with_options(path, Options::default())
+        SqliteStore::with_options(path, SqliteOptions::default())
     }
 
-    pub fn with_options(path: impl Into<PathBuf>, options: Options) -> SqliteStore {
+    pub fn with_options(path: impl Into<PathBuf>, options: SqliteOptions) -> SqliteStore {
         SqliteStore {
             path: path.into(),
             options: Mutex::new(options),
@@ -111,7 +111,7 @@ impl SqliteStore {
     }
 
     /// Takes effect at the next [`Store::open`].
-    pub fn set_options(&self, options: Options) {
+    pub fn set_options(&self, options: SqliteOptions) {
         *locked(&self.options) = options;
     }
 
@@ -119,7 +119,7 @@ impl SqliteStore {
     /// `close` can end the threads.
     async fn read<T: Send + 'static>(
         &self,
-        pick: fn(&Readers) -> &Jobs,
+        pick: fn(&ReadThreads) -> &Jobs,
         job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let answer = match &*locked(&self.readers) {
@@ -132,7 +132,7 @@ impl SqliteStore {
     /// One transaction, on this thread. When its outcome is not known, nobody is served any more.
     async fn write<T>(
         &self,
-        job: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
+        job: impl FnOnce(&mut SqliteWriter) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock().await;
         let Some(open) = writer.as_mut() else {
@@ -155,7 +155,7 @@ impl SqliteStore {
 
     /// Closes the connections of an earlier `open`, the writer last: the one that is closed last moves the
     /// log into the file, which a reader may not.
-    async fn drain(&self, threads: &mut Vec<Ended>) -> Result<(), StoreError> {
+    async fn drain(&self, threads: &mut Vec<WorkerEnded>) -> Result<(), StoreError> {
         let drained = async {
             locked(&self.readers).take();
             worker::all_ended(threads).await;
@@ -170,7 +170,7 @@ impl SqliteStore {
     async fn serve(
         &self,
         opened: file::OpenedFile,
-        threads: &mut Vec<Ended>,
+        threads: &mut Vec<WorkerEnded>,
     ) -> Result<(), StoreError> {
         let spawn = |name: &str, connection| worker::spawn(name, connection, self.lock.clone());
         let (loader, loader_ended) = spawn("sqlite-loader", opened.loader)?;
@@ -178,7 +178,7 @@ impl SqliteStore {
         let (lister, lister_ended) = spawn("sqlite-lister", opened.lister)?;
         threads.push(lister_ended);
         let mut writer = self.writer.lock().await;
-        *locked(&self.readers) = Some(Readers { loader, lister });
+        *locked(&self.readers) = Some(ReadThreads { loader, lister });
         *writer = Some(opened.writer);
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Store for SqliteStore {
 
     async fn settle(&self) -> Result<(), StoreError> {
         let row = self.journal.last();
-        let step = |writer: &mut Writer| writer.settle_step(&self.journal, row);
+        let step = |writer: &mut SqliteWriter| writer.settle_step(&self.journal, row);
         while self.write(step).await? {
             // Commits that wait come first.
             tokio::task::yield_now().await;

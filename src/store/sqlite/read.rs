@@ -49,9 +49,9 @@ pub(super) fn list(
     query: &ListQuery,
 ) -> std::result::Result<Vec<ListedResource>, StoreError> {
     in_one_view(connection, |db| match query.order {
-        ListOrder::Name => listed(db, query, Part::All, query.limit),
-        ListOrder::Waiting => two_parts(db, query, Part::Waited, Part::Unwaited),
-        ListOrder::Held => two_parts(db, query, Part::Held, Part::Free),
+        ListOrder::Name => listed(db, query, ListPart::All, query.limit),
+        ListOrder::Waiting => two_parts(db, query, ListPart::Waited, ListPart::Unwaited),
+        ListOrder::Held => two_parts(db, query, ListPart::Held, ListPart::Free),
     })
 }
 
@@ -118,7 +118,7 @@ fn stored_data(
 
 /// Which resources a statement lists, and in which order.
 #[derive(Clone, Copy)]
-enum Part {
+enum ListPart {
     /// By name.
     All,
     /// Those with waiting tickets, most of them first.
@@ -136,8 +136,8 @@ enum Part {
 fn two_parts(
     db: &Connection,
     query: &ListQuery,
-    first: Part,
-    rest: Part,
+    first: ListPart,
+    rest: ListPart,
 ) -> Result<Vec<ListedResource>> {
     let mut found = listed(db, query, first, query.limit)?;
     let room = query.limit.saturating_sub(found.len());
@@ -150,7 +150,7 @@ fn two_parts(
 fn listed(
     db: &Connection,
     query: &ListQuery,
-    part: Part,
+    part: ListPart,
     limit: usize,
 ) -> Result<Vec<ListedResource>> {
     let sql = list_sql(query, part);
@@ -163,13 +163,13 @@ fn listed(
 }
 
 /// `CROSS JOIN` keeps SQLite from choosing another order of the tables than the one written.
-fn list_sql(query: &ListQuery, part: Part) -> String {
+fn list_sql(query: &ListQuery, part: ListPart) -> String {
     let from = match part {
-        Part::All | Part::Unwaited | Part::Free => {
+        ListPart::All | ListPart::Unwaited | ListPart::Free => {
             "resource r CROSS JOIN resource_lock l ON l.resource = r.nr"
         }
-        Part::Held => "resource_lock l CROSS JOIN resource r ON r.nr = l.resource",
-        Part::Waited => {
+        ListPart::Held => "resource_lock l CROSS JOIN resource r ON r.nr = l.resource",
+        ListPart::Waited => {
             "(SELECT resource, count(*) AS waiting FROM resource_ticket GROUP BY resource) w \
              CROSS JOIN resource r ON r.nr = w.resource \
              CROSS JOIN resource_lock l ON l.resource = w.resource"
@@ -189,15 +189,17 @@ fn list_sql(query: &ListQuery, part: Part) -> String {
         None => "TRUE",
     };
     let within = match part {
-        Part::All | Part::Waited => "TRUE",
-        Part::Unwaited => "NOT EXISTS (SELECT 1 FROM resource_ticket t WHERE t.resource = r.nr)",
-        Part::Held => "l.ticket IS NOT NULL",
-        Part::Free => "l.ticket IS NULL",
+        ListPart::All | ListPart::Waited => "TRUE",
+        ListPart::Unwaited => {
+            "NOT EXISTS (SELECT 1 FROM resource_ticket t WHERE t.resource = r.nr)"
+        }
+        ListPart::Held => "l.ticket IS NOT NULL",
+        ListPart::Free => "l.ticket IS NULL",
     };
     let order = match part {
-        Part::All | Part::Unwaited | Part::Free => "r.name",
-        Part::Waited => "w.waiting DESC, r.name",
-        Part::Held => "l.acquired_at, r.name",
+        ListPart::All | ListPart::Unwaited | ListPart::Free => "r.name",
+        ListPart::Waited => "w.waiting DESC, r.name",
+        ListPart::Held => "l.acquired_at, r.name",
     };
     format!(
         "SELECT r.name, r.id, r.timeout, l.ticket IS NOT NULL, l.owner, l.acquired_at, l.token, \
@@ -343,7 +345,7 @@ mod tests {
     use super::super::schema;
     use super::*;
 
-    fn plan(query: &ListQuery, part: Part) -> String {
+    fn plan(query: &ListQuery, part: ListPart) -> String {
         let mut db = Connection::open_in_memory().unwrap();
         schema::migrate(&mut db, away).unwrap();
         let sql = format!("EXPLAIN QUERY PLAN {}", list_sql(query, part));
@@ -369,7 +371,7 @@ mod tests {
                 after: after.map(str::to_owned),
                 ..ListQuery::default()
             };
-            for part in [Part::All, Part::Unwaited, Part::Free] {
+            for part in [ListPart::All, ListPart::Unwaited, ListPart::Free] {
                 let plan = plan(&query, part);
                 let search = "SEARCH r USING INDEX sqlite_autoindex_resource_2";
                 assert!(plan.starts_with(&format!("{search} {range}")), "{plan}");

@@ -1,6 +1,6 @@
 //! A thread that owns a connection and does jobs on it, one after the other.
 //!
-//! It ends when every [`Jobs`] is dropped or a job panicked, and it closes its connection before [`Ended`]
+//! It ends when every [`Jobs`] is dropped or a job panicked, and it closes its connection before [`WorkerEnded`]
 //! tells so.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub(super) struct Jobs(mpsc::Sender<Job>);
 
 /// Resolves when the thread's connection is closed.
-pub(super) type Ended = oneshot::Receiver<()>;
+pub(super) type WorkerEnded = oneshot::Receiver<()>;
 
 impl Jobs {
     /// Queues a job. One whose answer nobody awaits any more when its turn comes is not done. Without an
@@ -51,7 +51,7 @@ pub(super) fn spawn(
     name: &str,
     connection: Connection,
     lock: Arc<FileLock>,
-) -> Result<(Jobs, Ended), StoreError> {
+) -> Result<(Jobs, WorkerEnded), StoreError> {
     let (jobs, todo) = mpsc::channel::<Job>();
     let (ending, ended) = oneshot::channel::<()>();
     let body = move || {
@@ -87,7 +87,7 @@ fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StoreEr
 }
 
 /// Waits for all of them and forgets them one by one, so that a wait that is given up can be taken up again.
-pub(super) async fn all_ended(threads: &mut Vec<Ended>) {
+pub(super) async fn all_ended(threads: &mut Vec<WorkerEnded>) {
     while let Some(ended) = threads.last_mut() {
         let _ = ended.await;
         threads.pop();

@@ -15,7 +15,7 @@ use crate::lock::{FencingToken, Seconds, Selector, Ticket};
 /// The number that lock rows name a resource by.
 type Nr = i64;
 
-type Written = Result<(), StoreError>;
+type WriteResult = Result<(), StoreError>;
 
 /// A commit changes one page of the journal, as a rule. Being done with rows costs nothing.
 pub(super) const LAYOUT: Layout = Layout {
@@ -25,18 +25,18 @@ pub(super) const LAYOUT: Layout = Layout {
 };
 
 /// The connection that writes, to a file whose journal is settled.
-pub(super) struct Writer {
+pub(super) struct SqliteWriter {
     connection: Connection,
     ring: Ring,
 }
 
-impl Writer {
+impl SqliteWriter {
     /// Settles what an earlier process left in the journal.
     pub fn new(
         connection: Connection,
         journal: &Journal,
         unopened: impl Fn(rusqlite::Error) -> StoreError,
-    ) -> Result<Writer, StoreError> {
+    ) -> Result<SqliteWriter, StoreError> {
         let left = journal::read(read::journal(&connection).map_err(&unopened)?)?;
         if read::has_journal(&connection).map_err(&unopened)? {
             transact(&connection, |db| {
@@ -47,7 +47,7 @@ impl Writer {
             })?;
         }
         journal.reset();
-        Ok(Writer {
+        Ok(SqliteWriter {
             connection,
             ring: Ring::default(),
         })
@@ -58,7 +58,7 @@ impl Writer {
     }
 
     /// Stores all snapshots or none; see [`super::Store::commit`].
-    pub fn commit(&mut self, journal: &Journal, batch: &[Snapshot]) -> Written {
+    pub fn commit(&mut self, journal: &Journal, batch: &[Snapshot]) -> WriteResult {
         let entry = journal.enter(batch)?;
         let ring = &mut self.ring;
         transact(&self.connection, |db| {
@@ -93,7 +93,7 @@ impl Writer {
 }
 
 /// Without looking what is there: SQLite overwrites it in its place.
-fn write_journal(db: &Connection, place: i64, n: u64, changes: &[u8]) -> Written {
+fn write_journal(db: &Connection, place: i64, n: u64, changes: &[u8]) -> WriteResult {
     let sql = "REPLACE INTO resource_journal (place, n, changes) VALUES (?1, ?2, ?3)";
     execute(db, sql, params![place, same_bits(n), ring::filled(changes)])
 }
@@ -102,7 +102,7 @@ fn write_journal(db: &Connection, place: i64, n: u64, changes: &[u8]) -> Written
 /// be in the transaction, and is of no more use.
 ///
 /// In prepared statements: the library's own transactions would have these two parsed for every commit.
-fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> Written) -> Written {
+fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> WriteResult) -> WriteResult {
     let run = |sql| {
         let ran = connection
             .prepare_cached(sql)
@@ -121,7 +121,7 @@ fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> Written) 
 }
 
 /// What belongs to a resource that is gone is left out.
-fn settle(db: &Connection, id: &ResourceId, changes: &LockChanges) -> Written {
+fn settle(db: &Connection, id: &ResourceId, changes: &LockChanges) -> WriteResult {
     match find(db, id)? {
         Some(nr) => write_lock(db, nr, changes),
         None => Ok(()),
@@ -132,7 +132,7 @@ fn must_exist(found: Option<Nr>, id: &ResourceId) -> Result<Nr, StoreError> {
     found.ok_or_else(|| StoreError::Rejected(format!("the resource {id} does not exist")))
 }
 
-fn write(db: &Connection, snapshot: &Snapshot) -> Written {
+fn write(db: &Connection, snapshot: &Snapshot) -> WriteResult {
     for id in &snapshot.removed {
         remove(db, id)?;
     }
@@ -154,7 +154,7 @@ fn write(db: &Connection, snapshot: &Snapshot) -> Written {
     Ok(())
 }
 
-fn write_lock(db: &Connection, nr: Nr, changes: &LockChanges) -> Written {
+fn write_lock(db: &Connection, nr: Nr, changes: &LockChanges) -> WriteResult {
     if let Some(head) = &changes.head {
         write_head(db, nr, head)?;
     }
@@ -170,7 +170,7 @@ fn write_lock(db: &Connection, nr: Nr, changes: &LockChanges) -> Written {
     Ok(())
 }
 
-fn execute(db: &Connection, sql: &str, values: impl rusqlite::Params) -> Written {
+fn execute(db: &Connection, sql: &str, values: impl rusqlite::Params) -> WriteResult {
     let executed = db
         .prepare_cached(sql)
         .and_then(|mut statement| statement.execute(values));
@@ -185,7 +185,7 @@ fn find(db: &Connection, id: &ResourceId) -> Result<Option<Nr>, StoreError> {
 
 /// Removes a resource with all its rows. One that was created and removed before it was ever stored is
 /// nothing to remove.
-fn remove(db: &Connection, id: &ResourceId) -> Written {
+fn remove(db: &Connection, id: &ResourceId) -> WriteResult {
     let Some(nr) = find(db, id)? else {
         return Ok(());
     };
@@ -198,14 +198,14 @@ fn remove(db: &Connection, id: &ResourceId) -> Written {
     execute(db, "DELETE FROM resource WHERE nr = ?1", [nr])
 }
 
-fn raise_floor(db: &Connection, floor: FencingToken) -> Written {
+fn raise_floor(db: &Connection, floor: FencingToken) -> WriteResult {
     if floor <= read::floor(db).map_err(classify)? {
         return Ok(());
     }
     set_meta(db, "floor", floor.0)
 }
 
-fn set_meta(db: &Connection, key: &str, value: u64) -> Written {
+fn set_meta(db: &Connection, key: &str, value: u64) -> WriteResult {
     let sql = "REPLACE INTO server_meta (key, value) VALUES (?1, ?2)";
     execute(db, sql, params![key, value.to_string()])
 }
@@ -220,7 +220,7 @@ fn create(db: &Connection, snapshot: &Snapshot, timeout: Seconds) -> Result<Nr, 
     Ok(nr)
 }
 
-fn write_head(db: &Connection, nr: Nr, head: &HeadRow) -> Written {
+fn write_head(db: &Connection, nr: Nr, head: &HeadRow) -> WriteResult {
     let token = same_bits(head.token.0);
     let Some(holder) = &head.holder else {
         let sql = "UPDATE resource_lock SET token = ?2, acquired_at = NULL, ticket = NULL, \
@@ -246,7 +246,7 @@ fn write_head(db: &Connection, nr: Nr, head: &HeadRow) -> Written {
     execute(db, sql, values)
 }
 
-fn write_waiting(db: &Connection, nr: Nr, row: &TicketRow) -> Written {
+fn write_waiting(db: &Connection, nr: Nr, row: &TicketRow) -> WriteResult {
     let sql = "REPLACE INTO resource_ticket (resource, ticket, seq, owner, ttl, attempt, \
                attempt_ttl) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let row = TicketColumns::of(row);
@@ -262,12 +262,12 @@ fn write_waiting(db: &Connection, nr: Nr, row: &TicketRow) -> Written {
     execute(db, sql, values)
 }
 
-fn remove_waiting(db: &Connection, nr: Nr, ticket: Ticket) -> Written {
+fn remove_waiting(db: &Connection, nr: Nr, ticket: Ticket) -> WriteResult {
     let sql = "DELETE FROM resource_ticket WHERE resource = ?1 AND ticket = ?2";
     execute(db, sql, params![nr, ticket.bits().to_be_bytes()])
 }
 
-fn write_ended(db: &Connection, nr: Nr, run: &ended::Run<'_>) -> Written {
+fn write_ended(db: &Connection, nr: Nr, run: &ended::Run<'_>) -> WriteResult {
     let sql = "REPLACE INTO resource_ended_tickets (resource, n, entries) VALUES (?1, ?2, ?3)";
     execute(db, sql, params![nr, same_bits(run.n), run.bytes()])?;
     let Some(outlived) = run.outlives() else {
@@ -277,7 +277,7 @@ fn write_ended(db: &Connection, nr: Nr, run: &ended::Run<'_>) -> Written {
     execute(db, sql, [nr, same_bits(outlived)])
 }
 
-fn write_data(db: &Connection, id: &ResourceId, selector: &Selector, row: &DataRow) -> Written {
+fn write_data(db: &Connection, id: &ResourceId, selector: &Selector, row: &DataRow) -> WriteResult {
     let sql = "INSERT INTO resource_data (id, id_resource, selector, data) \
                VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (id_resource, selector) DO UPDATE SET data = excluded.data";
@@ -289,7 +289,7 @@ fn write_data(db: &Connection, id: &ResourceId, selector: &Selector, row: &DataR
     )
 }
 
-fn remove_data(db: &Connection, id: &ResourceId, selector: &Selector) -> Written {
+fn remove_data(db: &Connection, id: &ResourceId, selector: &Selector) -> WriteResult {
     let sql = "DELETE FROM resource_data WHERE id_resource = ?1 AND selector = ?2";
     execute(db, sql, [id.as_str(), selector.as_str()])
 }

@@ -11,7 +11,7 @@ use super::selectors::{self, Stored};
 use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
-use crate::store::mysql::schema::{self, Step, VERSION};
+use crate::store::mysql::schema::{self, MigrationStep, VERSION};
 use crate::store::mysql::session::{Columns, Session, value};
 use crate::store::mysql::sql::Sql;
 
@@ -20,11 +20,11 @@ pub(in crate::store::mysql) async fn begin(
     session: &mut Session,
     epoch: u64,
     explicit: Option<Profile>,
-) -> Result<Step, Fault> {
+) -> Result<MigrationStep, Fault> {
     let columns = schema::columns(session, "resource").await?;
     let has = |wanted: &str| columns.iter().any(|c| c.eq_ignore_ascii_case(wanted));
     if columns.is_empty() || has("name_bytes") {
-        return Ok(Step::New);
+        return Ok(MigrationStep::New);
     }
     if !["id", "name", "timeout"].into_iter().all(has) {
         let text =
@@ -49,7 +49,7 @@ pub(in crate::store::mysql) async fn begin(
     sql.push(" WHERE id = 1; COMMIT");
     session.run(sql.as_str()).await?;
     log::warn!("the database was written by the PHP server; its tables are being taken over");
-    Ok(Step::Adopting)
+    Ok(MigrationStep::Adopting)
 }
 
 /// Engines whose tables can be made InnoDB's without a loss.

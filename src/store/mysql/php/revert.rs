@@ -8,7 +8,7 @@ use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
-use crate::store::mysql::schema::{self, OWN_TABLES, ServerRow, Step};
+use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
 use crate::store::mysql::session::{Columns, Session, value};
 use crate::store::mysql::sql::Sql;
 
@@ -40,7 +40,7 @@ pub(in crate::store::mysql) async fn revert(
     let resource = definition::of(session, resource, &collation).await?;
     let data = definition::of(session, data, &collation).await?;
     let mut report = count(session).await?;
-    if row.step != Step::Reverting {
+    if row.step != MigrationStep::Reverting {
         report.obstacles = encode(session, epoch, &resource, &data, rehearse).await?;
     }
     if rehearse || !report.obstacles.is_empty() {
@@ -282,7 +282,7 @@ async fn restore(
 
 /// A revert that was begun has to be finished before anything else.
 pub(in crate::store::mysql) fn refuse_half_reverted(row: &ServerRow) -> Result<(), StoreError> {
-    if row.step == Step::Reverting {
+    if row.step == MigrationStep::Reverting {
         let text =
             "its tables are half way back to the PHP server's; run `revert-to-php` once more";
         return Err(StoreError::Unusable(text.into()));
