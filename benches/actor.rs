@@ -8,7 +8,7 @@ use actix::prelude::*;
 use criterion::Criterion;
 use small_resource_server::app::start_actors;
 use small_resource_server::lock::{
-    Answer, Limits, PresentedTicket, ResourceName, Seconds, Selector, Ticket,
+    Answer, Limits, PresentedTicket, ResourceName, ResourceOptions, Seconds, Selector, Ticket, Wish,
 };
 use small_resource_server::registry::client::Router;
 use small_resource_server::resource::messages::Wait;
@@ -66,13 +66,15 @@ impl Bed {
 
     async fn prepare(&self) {
         let timeout = Seconds::new(300).expect("seconds");
-        let created = self.ask(Op::Create { timeout }).await;
+        let options = ResourceOptions::plain(timeout);
+        let created = self.ask(Op::Create { options }).await;
         assert!(matches!(created, Reply::Created { .. }), "{created:?}");
         let write = Op::Write {
             selector: self.selector.clone(),
             json: "{\"a\":1}".into(),
             presented: PresentedTicket::Absent,
             release: false,
+            create: false,
         };
         let written = self.ask(write).await;
         assert!(matches!(written, Reply::Written { .. }), "{written:?}");
@@ -86,10 +88,9 @@ impl Bed {
         let acquire = Op::Acquire {
             selector: None,
             presented: PresentedTicket::Absent,
-            owner: None,
-            ttl: None,
-            key: None,
+            wish: Wish::default(),
             wait: Wait::Default,
+            create: false,
         };
         match self.ask(acquire).await {
             Reply::Lock(Answer::Granted(grant)) => grant.ticket,

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use criterion::Criterion;
 use small_resource_server::lock::{
     Answer, Command, FencingToken, LockState, Now, Outcome, Patience, PresentedTicket, RequestId,
-    Seconds, Terms, Ticket,
+    ResourceOptions, Terms, Ticket, Wish,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -32,7 +32,7 @@ struct World {
 impl World {
     fn new() -> World {
         World {
-            state: LockState::new(Seconds::ZERO, FencingToken(0)),
+            state: LockState::new(ResourceOptions::default(), FencingToken(0)),
             terms: Terms::default(),
             next: 0,
             holder: None,
@@ -92,9 +92,7 @@ impl World {
             request,
             presented,
             fresh: Ticket::from_bits(u128::from(request)),
-            owner: None,
-            ttl: None,
-            key: None,
+            wish: Wish::default(),
             patience,
         });
     }

@@ -9,7 +9,8 @@ use actix_web::http::header::{self, HeaderName};
 use actix_web::{HttpResponse, ResponseError};
 
 use super::auth::Right;
-use super::wire::{ErrorBody, HolderBody};
+use super::wire::{ErrorBody, ForcedByBody, HolderBody};
+use crate::lock::rows::Forced;
 use crate::lock::{EndReason, FencingToken};
 use crate::shared::gate::Closed;
 
@@ -25,6 +26,8 @@ pub enum ApiError {
     KeyInsufficient(Right),
     /// `None`: the ticket is not known.
     DeadTicket(Option<EndReason>),
+    /// The lease of this ticket was forced off, and by whom.
+    ForcedOff(Box<Forced>),
     NoRoute,
     NoResource,
     /// With the fencing token, where the holder asked.
@@ -32,9 +35,15 @@ pub enum ApiError {
     /// The methods that the path has.
     Method(&'static str),
     Exists,
-    Locked(Option<HolderBody>),
+    /// With the holder, and whether it is reserved.
+    Locked(Option<Box<HolderBody>>, bool),
+    /// The same in answer to a lock request that wants no place in the queue: it may come back.
+    Taken(Option<Box<HolderBody>>, bool),
     KeyReused,
     NotHolder,
+    NotExclusive,
+    ModeDiffers,
+    ModeNotOffered,
     OtherLease,
     TooManySelectors(usize),
     TooLarge(usize),
@@ -67,6 +76,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         400,
         "condition_not_offered",
         "the route does not understand a conditional header that was sent",
+    ),
+    (
+        400,
+        "mode_not_offered",
+        "the shared mode, on a resource with several slots",
     ),
     (401, "key_missing", "no x-api-key header"),
     (401, "key_unknown", "the key is none of those configured"),
@@ -121,9 +135,19 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         409,
         "idempotency_key_reused",
-        "the key was used with another owner or ttl",
+        "the key was used with another owner, ttl or mode",
     ),
     (409, "not_holder", "a waiting ticket asked to renew"),
+    (
+        409,
+        "not_exclusive",
+        "a holder in shared mode asked for a change of data",
+    ),
+    (
+        409,
+        "mode_differs",
+        "a waiting ticket asked for another mode than its own",
+    ),
     (
         409,
         "lease_over",
@@ -201,14 +225,18 @@ impl ApiError {
             ApiError::KeyInsufficient(_) => (StatusCode::UNAUTHORIZED, "key_insufficient"),
             ApiError::DeadTicket(None) => (StatusCode::FORBIDDEN, "ticket_unknown"),
             ApiError::DeadTicket(Some(reason)) => (StatusCode::FORBIDDEN, reason.code()),
+            ApiError::ForcedOff(_) => (StatusCode::FORBIDDEN, EndReason::ForcedOff.code()),
             ApiError::NoRoute => (StatusCode::NOT_FOUND, "route_unknown"),
             ApiError::NoResource => (StatusCode::NOT_FOUND, "resource_unknown"),
             ApiError::NoSelector(_) => (StatusCode::NOT_FOUND, "selector_unknown"),
             ApiError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             ApiError::Exists => (StatusCode::CONFLICT, "resource_exists"),
-            ApiError::Locked(_) => (StatusCode::CONFLICT, "locked"),
+            ApiError::Locked(..) | ApiError::Taken(..) => (StatusCode::CONFLICT, "locked"),
             ApiError::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
             ApiError::NotHolder => (StatusCode::CONFLICT, "not_holder"),
+            ApiError::NotExclusive => (StatusCode::CONFLICT, "not_exclusive"),
+            ApiError::ModeDiffers => (StatusCode::CONFLICT, "mode_differs"),
+            ApiError::ModeNotOffered => (StatusCode::BAD_REQUEST, "mode_not_offered"),
             ApiError::OtherLease => (StatusCode::CONFLICT, "lease_over"),
             ApiError::TooManySelectors(_) => (StatusCode::CONFLICT, "too_many_selectors"),
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
@@ -230,11 +258,35 @@ impl ApiError {
 
     fn holder(&self) -> Option<Option<&HolderBody>> {
         match self {
-            ApiError::Locked(holder) => Some(holder.as_ref()),
+            ApiError::Locked(holder, _) | ApiError::Taken(holder, _) => Some(holder.as_deref()),
+            _ => None,
+        }
+    }
+
+    fn reserved(&self) -> Option<bool> {
+        match self {
+            ApiError::Locked(_, reserved) | ApiError::Taken(_, reserved) => Some(*reserved),
+            _ => None,
+        }
+    }
+
+    fn forced(&self) -> Option<ForcedByBody<'_>> {
+        match self {
+            ApiError::ForcedOff(forced) => Some(ForcedByBody {
+                reason: forced.reason.as_str(),
+                by: forced.by.as_str(),
+            }),
             _ => None,
         }
     }
 }
+
+const NOT_EXCLUSIVE: &str =
+    "This ticket shares the lock; only an exclusive holder can change data.";
+const MODE_DIFFERS: &str =
+    "This ticket waits for another mode; unlock it and ask anew, or leave the mode out.";
+const MODE_NOT_OFFERED: &str =
+    "A resource with several slots is not shared; leave the mode out, or send exclusive.";
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,6 +311,7 @@ impl fmt::Display for ApiError {
                 Some(EndReason::Expired) => "The lease of this ticket expired.",
                 Some(EndReason::ForcedOff) => "The lease of this ticket was forced off.",
             }),
+            ApiError::ForcedOff(_) => f.write_str("The lease of this ticket was forced off."),
             ApiError::NoRoute => f.write_str("There is nothing at this path."),
             ApiError::NoResource => f.write_str("There is no resource of this name."),
             ApiError::NoSelector(_) => {
@@ -268,11 +321,14 @@ impl fmt::Display for ApiError {
                 write!(f, "This path does not take this method; it takes {allow}.")
             }
             ApiError::Exists => f.write_str("A resource of this name exists already."),
-            ApiError::Locked(_) => f.write_str("The lock is someone else's."),
+            ApiError::Locked(..) | ApiError::Taken(..) => f.write_str("The lock is someone else's."),
             ApiError::KeyReused => f.write_str(
-                "This Idempotency-Key was used with another owner or ttl; use a new key per attempt.",
+                "This Idempotency-Key was used with another owner, ttl or mode; use a new key per attempt.",
             ),
             ApiError::NotHolder => f.write_str("This ticket waits; only a holder can renew."),
+            ApiError::NotExclusive => f.write_str(NOT_EXCLUSIVE),
+            ApiError::ModeDiffers => f.write_str(MODE_DIFFERS),
+            ApiError::ModeNotOffered => f.write_str(MODE_NOT_OFFERED),
             ApiError::OtherLease => f.write_str("The lease with this fencing token does not hold."),
             ApiError::TooManySelectors(max) => {
                 write!(f, "The resource has {max} selectors, which is the most it can have.")
@@ -317,13 +373,15 @@ impl ResponseError for ApiError {
         if let ApiError::NoSelector(Some(token)) = self {
             response.insert_header(("x-fencing-token", token.0));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, ApiError::Taken(..)) {
             response.insert_header((header::RETRY_AFTER, "1"));
         }
         response.json(ErrorBody {
             error: self.to_string(),
             code,
             holder: self.holder(),
+            reserved: self.reserved(),
+            forced: self.forced(),
         })
     }
 }
@@ -350,7 +408,10 @@ mod tests {
             ApiError::NoSelector(None),
             ApiError::Method("GET"),
             ApiError::Exists,
-            ApiError::Locked(None),
+            ApiError::Locked(None, true),
+            ApiError::NotExclusive,
+            ApiError::ModeDiffers,
+            ApiError::ModeNotOffered,
             ApiError::KeyReused,
             ApiError::NotHolder,
             ApiError::OtherLease,
@@ -376,7 +437,12 @@ mod tests {
             ApiError::ConditionNotOffered(_) => {}
             ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::DeadTicket(_) => {}
             ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector(_) => {}
-            ApiError::Method(_) | ApiError::Exists | ApiError::Locked(_) => {}
+            ApiError::Method(_) | ApiError::Exists | ApiError::Locked(..) => {}
+            // Carries the code of a lock that is someone else's.
+            ApiError::Taken(..) => {}
+            ApiError::NotExclusive | ApiError::ModeDiffers | ApiError::ModeNotOffered => {}
+            // Carries the code of a dead ticket.
+            ApiError::ForcedOff(_) => {}
             ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
             ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
             ApiError::TooLargeToStore => {}

@@ -1,6 +1,7 @@
 //! What clients send, parsed strictly: names, query, headers, bodies.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::errors::ApiError;
 use super::middleware::observe;
 use super::routes::{Segments, position};
 use super::worker::Worker;
-use crate::lock::{IdempotencyKey, PresentedTicket, ResourceName, Selector, Ticket};
+use crate::lock::{IdempotencyKey, KeyName, PresentedTicket, ResourceName, Selector, Ticket};
 
 /// Documents nested deeper than this are refused: PHP's parser gives up there.
 pub const JSON_DEPTH_MAX: usize = 511;
@@ -94,6 +95,12 @@ fn check_right(right: Option<Right>, needed: Right) -> Result<Right, ApiError> {
     }
 }
 
+/// What the operator calls the key that the request carries.
+pub fn caller_key(req: &HttpRequest) -> Result<KeyName, ApiError> {
+    let key = observe::caller(req).key.ok_or(ApiError::KeyUnknown)?;
+    KeyName::parse(&key).map_err(|_| ApiError::KeyUnknown)
+}
+
 /// Percent-decoding that never guesses: an invalid escape or invalid UTF-8 is an error, so that two
 /// different byte strings never become one name.
 pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
@@ -157,6 +164,25 @@ pub fn name_before_selector(req: &HttpRequest) -> Result<ResourceName, ApiError>
     Ok(name)
 }
 
+/// What `If-None-Match` names of our fingerprints, if it is there: `Some(None)` is any. Compared weakly: a proxy
+/// that compresses weakens tags. Tags that are none of ours match nothing.
+pub fn if_none_match(req: &HttpRequest) -> Option<Option<Vec<u64>>> {
+    let mut known = None;
+    for value in req.headers().get_all(header::IF_NONE_MATCH) {
+        let text = value.to_str().unwrap_or_default();
+        let known: &mut Vec<u64> = known.get_or_insert_default();
+        for tag in text.split(',').map(str::trim) {
+            if tag == "*" {
+                return Some(None);
+            }
+            let tag = tag.strip_prefix("W/").unwrap_or(tag);
+            let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            known.extend(digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()));
+        }
+    }
+    known.map(Some)
+}
+
 /// The ticket that the request presents. An empty header counts as none; of several the last one counts.
 pub fn presented(req: &HttpRequest) -> PresentedTicket {
     let Some(value) = req.headers().get_all(&X_TICKET).last() else {
@@ -197,6 +223,12 @@ fn decode_query(text: &str) -> Result<Cow<'_, str>, ApiError> {
         decode_strictly(text)
     };
     decoded.map_err(|why| ApiError::Malformed(format!("The query {why}.")))
+}
+
+/// Decimal seconds to the millisecond. What is above 0 stays above 0.
+pub fn to_millis(seconds: f64) -> u64 {
+    let millis = (seconds * 1000.0).round() as u64;
+    if seconds > 0.0 { millis.max(1) } else { millis }
 }
 
 /// The query, decoded. Parameters that nobody asks for are ignored; of several the last one counts.
@@ -243,7 +275,7 @@ impl Query<'_> {
         let seconds = plain.then(|| text.parse::<f64>().ok()).flatten();
         match seconds {
             Some(seconds) if seconds <= max.as_secs_f64() => {
-                Ok(Some(Duration::from_secs_f64(seconds)))
+                Ok(Some(Duration::from_millis(to_millis(seconds))))
             }
             _ => Err(ApiError::Malformed(format!(
                 "The query parameter wait is not accepted: it takes decimal seconds from 0 to {}.",
@@ -252,15 +284,22 @@ impl Query<'_> {
         }
     }
 
-    /// A whole number from 1 to `max`.
-    pub fn count(&self, name: &str, default: usize, max: usize) -> Result<usize, ApiError> {
+    /// A whole number in this range.
+    pub fn count(
+        &self,
+        name: &str,
+        default: usize,
+        range: RangeInclusive<usize>,
+    ) -> Result<usize, ApiError> {
         let Some(text) = self.get(name) else {
             return Ok(default);
         };
-        let count = text.parse().ok().filter(|n| (1..=max).contains(n));
+        let count = text.parse().ok().filter(|n| range.contains(n));
         count.ok_or_else(|| {
             ApiError::Malformed(format!(
-                "The query parameter {name} is not accepted: it takes a whole number from 1 to {max}."
+                "The query parameter {name} is not accepted: it takes a whole number from {} to {}.",
+                range.start(),
+                range.end()
             ))
         })
     }

@@ -10,7 +10,8 @@ use super::errors::ApiError;
 use super::request::X_TICKET;
 use super::time::Time;
 use super::wire::{
-    DataBody, ForcedBody, GrantedBody, QueuedBody, RenewedBody, UnavailableBody, UnlockedBody,
+    DataBody, DecimalSeconds, ForcedBody, GrantedBody, QueuedBody, RenewedBody, UnavailableBody,
+    UnlockedBody,
 };
 use crate::lock::command::Grant;
 use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket};
@@ -70,6 +71,9 @@ fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
     with_ticket(&mut response, grant.ticket);
     with_token(&mut response, Some(grant.holder.token));
     with_ended(&mut response, grant.ended);
+    if grant.new {
+        response.insert_header(("x-waited-ms", grant.waited_ms));
+    }
     response
 }
 
@@ -87,6 +91,7 @@ pub fn refusal(reply: Reply, selectors_max: usize) -> ApiError {
         | Reply::Moved
         | Reply::Created { .. }
         | Reply::Described(_)
+        | Reply::Unchanged(_)
         | Reply::Read { .. }
         | Reply::Written { .. }
         | Reply::Deleted { .. } => ApiError::Refused,
@@ -96,8 +101,19 @@ pub fn refusal(reply: Reply, selectors_max: usize) -> ApiError {
 /// What the lock said, where it is a refusal.
 fn refused(answer: Answer) -> ApiError {
     match answer {
-        Answer::Locked(holder) => ApiError::Locked(holder.map(Into::into)),
+        Answer::Locked(by) => {
+            let holder = by.holder.map(|holder| Box::new(holder.into()));
+            ApiError::Locked(holder, by.reserved)
+        }
         Answer::Dead(reason) => ApiError::DeadTicket(reason),
+        Answer::DeadByForce(forced) => ApiError::ForcedOff(forced),
+        Answer::NotExclusive => ApiError::NotExclusive,
+        Answer::ModeDiffers => ApiError::ModeDiffers,
+        Answer::ModeNotOffered => ApiError::ModeNotOffered,
+        Answer::WaitsAlready => ApiError::Malformed(
+            "The ticket waits already: send queue=0 and wait= without a ticket, or leave queue=0 out."
+                .to_owned(),
+        ),
         Answer::TicketMissing => ApiError::TicketMissing,
         Answer::KeyReused => ApiError::KeyReused,
         Answer::NotHolder => ApiError::NotHolder,
@@ -211,9 +227,12 @@ pub fn lock(reply: Reply, selectors_max: usize) -> Response {
                 ticket: grant.ticket,
                 fencing_token: grant.holder.token,
                 owner: grant.holder.owner,
-                ttl: grant.ttl,
+                ttl: DecimalSeconds(grant.ttl),
                 acquired_at: Time(grant.holder.acquired_at),
                 expires_at: grant.holder.expires_at.map(Time),
+                expires_in_ms: grant.holder.expires_in_ms,
+                waited_ms: grant.waited_ms,
+                mode: grant.holder.mode,
             };
             json(response, &body)
         }
@@ -231,6 +250,10 @@ pub fn lock(reply: Reply, selectors_max: usize) -> Response {
                 position,
             };
             json(response, &body)
+        }
+        Reply::Lock(Answer::Locked(by)) => {
+            let holder = by.holder.map(|holder| Box::new(holder.into()));
+            Err(ApiError::Taken(holder, by.reserved))
         }
         other => Err(refusal(other, selectors_max)),
     }
@@ -253,14 +276,16 @@ pub fn renew(reply: Reply, selectors_max: usize) -> Response {
         Reply::Lock(Answer::Renewed {
             ttl,
             expires_at,
+            expires_in_ms,
             token,
         }) => {
             let mut response = HttpResponse::Ok();
             with_token(&mut response, Some(token));
             let body = RenewedBody {
                 renewed: true,
-                ttl,
+                ttl: DecimalSeconds(ttl),
                 expires_at: expires_at.map(Time),
+                expires_in_ms,
                 fencing_token: token,
             };
             json(response, &body)
@@ -291,10 +316,11 @@ pub fn unlock(reply: Reply, selectors_max: usize) -> Response {
 
 pub fn force_unlock(reply: Reply, selectors_max: usize) -> Response {
     match reply {
-        Reply::Lock(Answer::Forced(holder)) => {
+        Reply::Lock(Answer::Forced(holders)) => {
             let body = ForcedBody {
-                forced: holder.is_some(),
-                fencing_token: holder.map(|holder| holder.token),
+                forced: !holders.is_empty(),
+                fencing_token: holders.first().map(|holder| holder.token),
+                fencing_tokens: holders.iter().map(|holder| holder.token).collect(),
             };
             json(HttpResponse::Ok(), &body)
         }

@@ -5,7 +5,7 @@
 
 use actix_web::guard::{self, Guard};
 use actix_web::http::Method;
-use actix_web::http::header::HeaderName;
+use actix_web::http::header::{self, HeaderName};
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
@@ -104,6 +104,9 @@ impl<'p> Segments<'p> {
     }
 }
 
+/// The condition of a description: answer when it is another than the client has.
+static WATCHED: [HeaderName; 1] = [header::IF_NONE_MATCH];
+
 impl Route {
     pub fn pattern(self) -> &'static str {
         PATTERNS[self as usize]
@@ -153,8 +156,11 @@ impl Route {
     }
 
     /// The conditional headers that it understands; others are refused.
-    pub fn conditions(self, _method: &Method) -> &'static [HeaderName] {
-        &[]
+    pub fn conditions(self, method: &Method) -> &'static [HeaderName] {
+        match self {
+            Route::Resource if method == Method::GET => &WATCHED,
+            _ => &[],
+        }
     }
 
     /// The methods it takes, as `Allow` names them.

@@ -1,10 +1,14 @@
 //! The JSON bodies, as clients see them (contract, "Routes").
 
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::time::Time;
-use crate::lock::command::HolderView;
-use crate::lock::{FencingToken, Owner, Seconds, Ticket};
+use crate::http::request::to_millis;
+use crate::lock::command::{HolderView, PlaceView, Role};
+use crate::lock::{FencingToken, Mode, Owner, Reason, ResourceOptions, Seconds, Ticket, Ttl};
 
 fn ticket_text<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S::Error> {
     let digits = ticket.digits();
@@ -21,6 +25,35 @@ pub struct ErrorBody<'a> {
     /// With code `locked` only; `null` while the lock is reserved for a waiter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<Option<&'a HolderBody>>,
+    /// With code `locked` only: kept for a waiter, or for nobody while the lock-delay runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<bool>,
+    /// With code `lease_forced_off`, while it is remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forced: Option<ForcedByBody<'a>>,
+}
+
+/// Who ended a lease from above, and why.
+#[derive(Debug, Serialize)]
+pub struct ForcedByBody<'a> {
+    pub reason: &'a str,
+    /// The name of the key.
+    pub by: &'a str,
+}
+
+/// Seconds as a number: an integer where it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecimalSeconds(pub Ttl);
+
+impl Serialize for DecimalSeconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let millis = self.0.millis();
+        match millis % 1000 {
+            0 => serializer.serialize_u64(millis / 1000),
+            // Below 2^53, so that the decimals are exact to the millisecond.
+            _ => serializer.serialize_f64(millis as f64 / 1000.0),
+        }
+    }
 }
 
 /// A lease as others see it.
@@ -47,6 +80,85 @@ impl From<HolderView> for HolderBody {
     }
 }
 
+/// A lease as a description shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldingBody {
+    pub owner: Option<Owner>,
+    pub reason: Option<Reason>,
+    pub mode: Mode,
+    pub acquired_at: Time,
+    pub expires_at: Option<Time>,
+    pub expires_in_ms: Option<u64>,
+    pub fencing_token: FencingToken,
+    /// When its ticket was presented last; `null`: not since a restart.
+    pub renewed_at: Option<Time>,
+    pub client: Option<IpAddr>,
+}
+
+impl From<&HolderView> for HoldingBody {
+    fn from(view: &HolderView) -> HoldingBody {
+        HoldingBody {
+            owner: view.owner.clone(),
+            reason: view.reason.clone(),
+            mode: view.mode,
+            acquired_at: Time(view.acquired_at),
+            expires_at: view.expires_at.map(Time),
+            expires_in_ms: view.expires_in_ms,
+            fencing_token: view.token,
+            renewed_at: view.renewed_at.map(Time),
+            client: view.client,
+        }
+    }
+}
+
+/// A place in the queue as a description shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaceBody {
+    /// 1 is next in line.
+    pub position: usize,
+    pub owner: Option<Owner>,
+    pub reason: Option<Reason>,
+    pub mode: Mode,
+    pub waiting_since: Time,
+    pub last_seen_at: Time,
+    pub near: bool,
+    pub client: Option<IpAddr>,
+}
+
+impl From<&PlaceView> for PlaceBody {
+    fn from(view: &PlaceView) -> PlaceBody {
+        PlaceBody {
+            position: view.position,
+            owner: view.owner.clone(),
+            reason: view.reason.clone(),
+            mode: view.mode,
+            waiting_since: Time(view.waiting_since),
+            last_seen_at: Time(view.last_seen_at),
+            near: view.near,
+            client: view.client,
+        }
+    }
+}
+
+/// What the ticket is that came with the request.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "role")]
+pub enum YouBody {
+    Holder,
+    Waiting { position: usize },
+}
+
+impl From<Role> for YouBody {
+    fn from(role: Role) -> YouBody {
+        match role {
+            Role::Holder => YouBody::Holder,
+            Role::Waiting(position) => YouBody::Waiting { position },
+        }
+    }
+}
+
 /// Body of POST `/resource`.
 #[derive(Debug, Deserialize)]
 pub struct CreateBody {
@@ -54,6 +166,12 @@ pub struct CreateBody {
     /// TTL of leases that bring none (`default` profile), or how long requests wait (`php` profile).
     #[serde(default, deserialize_with = "seconds")]
     pub timeout: Option<Seconds>,
+    /// How many exclusive leases may stand beside each other.
+    #[serde(default, deserialize_with = "slots", rename = "slots")]
+    pub slots: Option<u16>,
+    /// For how many seconds nobody is granted after a lease expired or was forced off.
+    #[serde(default, deserialize_with = "lock_delay", rename = "lockDelay")]
+    pub lock_delay: Option<u8>,
 }
 
 /// Body of lock.
@@ -63,15 +181,24 @@ pub struct LockBody {
     #[serde(default)]
     pub owner: Option<String>,
     /// The lease's own TTL.
-    #[serde(default, deserialize_with = "seconds")]
-    pub ttl: Option<Seconds>,
+    #[serde(default, deserialize_with = "ttl")]
+    pub ttl: Option<Ttl>,
+    /// For people.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Left out: that of the live ticket, else exclusive.
+    #[serde(default)]
+    pub mode: Option<Mode>,
 }
 
 /// Body of renew.
 #[derive(Debug, Default, Deserialize)]
 pub struct RenewBody {
-    #[serde(default, deserialize_with = "seconds")]
-    pub ttl: Option<Seconds>,
+    #[serde(default, deserialize_with = "ttl")]
+    pub ttl: Option<Ttl>,
+    /// The lease ends a TTL from now, also if that is earlier than it would have.
+    #[serde(default)]
+    pub exact: bool,
 }
 
 /// Body of force-unlock.
@@ -133,11 +260,82 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>
     })
 }
 
+/// Decimal seconds as a number or a numeric string, 0 to 2147483647, read to the millisecond; `null` counts as
+/// absent.
+fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ttl>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Text(String),
+        Other(de::IgnoredAny),
+    }
+    let seconds = match Option::<Written>::deserialize(deserializer)? {
+        None => return Ok(None),
+        Some(Written::Number(number)) => Some(number),
+        Some(Written::Text(text)) => decimal(&text),
+        Some(Written::Other(_)) => None,
+    };
+    let most = f64::from(Seconds::MAX);
+    let seconds = seconds.filter(|seconds| (0.0..=most).contains(seconds));
+    let ttl = seconds.and_then(|seconds| Ttl::from_millis(to_millis(seconds)));
+    ttl.map(Some).ok_or_else(|| {
+        de::Error::custom("seconds must be a number or a numeric string from 0 to 2147483647")
+    })
+}
+
+/// Digits, with a point among or after them.
+fn decimal(text: &str) -> Option<f64> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let begins = text.bytes().next().is_some_and(|b| b.is_ascii_digit());
+    (plain && begins).then(|| text.parse().ok()).flatten()
+}
+
+/// A whole number in this range; `null` counts as absent.
+fn whole_in<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    range: RangeInclusive<u16>,
+    field: &str,
+) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let number = whole(number).and_then(|number| u16::try_from(number).ok());
+    let number = number.filter(|number| range.contains(number));
+    number.map(Some).ok_or_else(|| {
+        let (least, most) = (range.start(), range.end());
+        de::Error::custom(format!("{field} must be an integer from {least} to {most}"))
+    })
+}
+
+fn slots<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    whole_in(deserializer, 1..=ResourceOptions::SLOTS_MAX, "slots")
+}
+
+fn lock_delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    let most = u16::from(ResourceOptions::LOCK_DELAY_MAX);
+    let seconds = whole_in(deserializer, 0..=most, "lockDelay")?;
+    Ok(seconds.and_then(|seconds| u8::try_from(seconds).ok()))
+}
+
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CreatedBody<'a> {
     pub id: &'a str,
     pub name: &'a str,
     pub timeout: Seconds,
+    #[serde(skip_serializing_if = "is_one_slot")]
+    pub slots: u16,
+    #[serde(skip_serializing_if = "is_no_delay")]
+    pub lock_delay: u8,
+}
+
+fn is_one_slot(slots: &u16) -> bool {
+    *slots == 1
+}
+
+fn is_no_delay(seconds: &u8) -> bool {
+    *seconds == 0
 }
 
 #[derive(Debug, Serialize)]
@@ -167,9 +365,14 @@ pub struct GrantedBody {
     pub fencing_token: FencingToken,
     pub owner: Option<Owner>,
     /// Seconds; 0: does not expire.
-    pub ttl: Seconds,
+    pub ttl: DecimalSeconds,
     pub acquired_at: Time,
     pub expires_at: Option<Time>,
+    /// What is left until then, by the server's own clock.
+    pub expires_in_ms: Option<u64>,
+    /// From the arrival of this request to the grant; 0 for a ticket that held already.
+    pub waited_ms: u64,
+    pub mode: Mode,
 }
 
 #[derive(Debug, Serialize)]
@@ -184,8 +387,9 @@ pub struct QueuedBody {
 #[serde(rename_all = "camelCase")]
 pub struct RenewedBody {
     pub renewed: bool,
-    pub ttl: Seconds,
+    pub ttl: DecimalSeconds,
     pub expires_at: Option<Time>,
+    pub expires_in_ms: Option<u64>,
     pub fencing_token: FencingToken,
 }
 
@@ -203,18 +407,33 @@ pub struct ForcedBody {
     /// False: the lock was free.
     pub forced: bool,
     pub fencing_token: Option<FencingToken>,
+    /// Of all leases that were ended.
+    pub fencing_tokens: Vec<FencingToken>,
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DescriptionBody<'a> {
     pub id: &'a str,
     pub name: &'a str,
     pub timeout: Seconds,
-    /// Held, or reserved for a waiter.
+    pub slots: u16,
+    pub lock_delay: u8,
+    /// It goes when nobody holds or waits and it has no data.
+    pub ephemeral: bool,
+    /// Held, or reserved for a waiter, or in its lock-delay.
     pub locked: bool,
+    /// The first of the holders.
     pub holder: Option<HolderBody>,
+    pub holders: Vec<HoldingBody>,
     pub waiting: usize,
+    /// The first places, as many as `queue` asks for. Not in listings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Vec<PlaceBody>>,
     pub selectors: usize,
+    /// With a live ticket only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub you: Option<YouBody>,
 }
 
 #[derive(Debug, Serialize)]
@@ -269,10 +488,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_are_an_integer_or_a_numeric_string() {
+    fn a_ttl_is_decimal_seconds_to_the_millisecond() {
         let parse = |ttl: &str| {
             serde_json::from_str::<RenewBody>(&format!("{{\"ttl\":{ttl}}}"))
-                .map(|body| body.ttl.map(Seconds::get))
+                .map(|body| body.ttl.map(Ttl::millis))
+                .ok()
+        };
+        for (text, millis) in [
+            ("30", 30_000),
+            ("\"30\"", 30_000),
+            ("1.5", 1_500),
+            ("\"1.5\"", 1_500),
+            ("0", 0),
+            ("0.0001", 1),
+            ("\"0.0001\"", 1),
+            ("1e-9", 1),
+            ("0.0014", 1),
+            ("2147483647", 2_147_483_647_000),
+        ] {
+            assert_eq!(parse(text), Some(Some(millis)), "{text}");
+        }
+        assert_eq!(parse("null"), Some(None));
+        for bad in [
+            "-1",
+            "-0.5",
+            "2147483647.001",
+            "1e300",
+            "\"\"",
+            "\".\"",
+            "\".5\"",
+            "\"-1\"",
+            "\"1e3\"",
+            "true",
+            "[]",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn seconds_in_answers_are_numbers_and_an_integer_stays_one() {
+        let text = |millis| {
+            let ttl = Ttl::from_millis(millis).unwrap();
+            serde_json::to_string(&DecimalSeconds(ttl)).unwrap()
+        };
+        assert_eq!(text(30_000), "30");
+        assert_eq!(text(0), "0");
+        assert_eq!(text(1_500), "1.5");
+        assert_eq!(text(2_147_483_646_999), "2147483646.999");
+    }
+
+    #[test]
+    fn a_timeout_is_an_integer_or_a_numeric_string() {
+        let parse = |timeout: &str| {
+            serde_json::from_str::<CreateBody>(&format!("{{\"name\":\"a\",\"timeout\":{timeout}}}"))
+                .map(|body| body.timeout.map(Seconds::get))
                 .ok()
         };
         assert_eq!(parse("30"), Some(Some(30)));

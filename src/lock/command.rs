@@ -1,9 +1,13 @@
 //! What can be asked of a lock, and what is answered.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
-use super::names::{FencingToken, IdempotencyKey, Millis, Owner, Seconds, Ticket, WallMillis};
-use super::rows::Change;
+use super::names::{
+    FencingToken, IdempotencyKey, Millis, Mode, Owner, Reason, Ticket, Ttl, WallMillis,
+};
+use super::rows::{Change, Forced};
 
 /// Id of an open request, unique in this process.
 pub type RequestId = u64;
@@ -17,6 +21,16 @@ pub enum PresentedTicket {
     Ticket(Ticket),
     /// Some text that can never have been ours.
     Malformed,
+}
+
+impl PresentedTicket {
+    /// One that looks like ours.
+    pub fn ticket(self) -> Option<Ticket> {
+        match self {
+            PresentedTicket::Ticket(ticket) => Some(ticket),
+            PresentedTicket::Absent | PresentedTicket::Malformed => None,
+        }
+    }
 }
 
 /// Why a ticket ended. The text is the `code` of a 403 and the value of `X-Ticket-Ended`.
@@ -49,8 +63,25 @@ pub enum Patience {
     Poll,
     /// Take a place and answer when granted, at the latest at this instant.
     Until(Millis),
+    /// `queue=0` with a wait: take a place, and leave it with the refusal at this instant.
+    UntilThenLeave(Millis),
     /// Take a place and answer when granted, however long that takes.
     Forever,
+    /// Take a place, or renew, and neither grant nor answer: what the answer needs is being loaded. The same
+    /// request comes again when it is there, or vanishes.
+    Loading,
+}
+
+/// What somebody who asks for the lock wants, besides waiting.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wish {
+    pub owner: Option<Owner>,
+    pub ttl: Option<Ttl>,
+    /// `None`: that of the live ticket, else exclusive.
+    pub mode: Option<Mode>,
+    pub reason: Option<Reason>,
+    pub key: Option<IdempotencyKey>,
+    pub client: Option<IpAddr>,
 }
 
 /// One thing to do to a lock. `request` names who is to be answered.
@@ -62,9 +93,7 @@ pub enum Command {
         presented: PresentedTicket,
         /// The id of the ticket to make if one has to be made.
         fresh: Ticket,
-        owner: Option<Owner>,
-        ttl: Option<Seconds>,
-        key: Option<IdempotencyKey>,
+        wish: Wish,
         patience: Patience,
     },
     /// A live ticket was presented with lock intent, and nothing else is wanted: keep its place, renew
@@ -87,16 +116,19 @@ pub enum Command {
     Renew {
         request: RequestId,
         presented: PresentedTicket,
-        ttl: Option<Seconds>,
+        ttl: Option<Ttl>,
+        /// The lease ends a TTL from now, also if that is earlier than it would have.
+        exact: bool,
     },
     Unlock {
         request: RequestId,
         presented: PresentedTicket,
     },
-    /// End whatever lease there is, or only the one with this token.
+    /// End all leases there are, or only the one with this token.
     ForceUnlock {
         request: RequestId,
         token: Option<FencingToken>,
+        forced: Box<Forced>,
     },
     /// May this caller delete the resource now? If so every waiter is answered [`Answer::Gone`].
     Delete {
@@ -133,10 +165,41 @@ impl Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HolderView {
     pub owner: Option<Owner>,
+    pub reason: Option<Reason>,
+    pub mode: Mode,
     pub acquired_at: WallMillis,
     /// `None`: does not expire. While the grant is on its way to the client: counted from now.
     pub expires_at: Option<WallMillis>,
+    /// What is left until then, by the server's own clock.
+    pub expires_in_ms: Option<Millis>,
     pub token: FencingToken,
+    /// When it took its place in the queue. `None`: it was granted as it arrived.
+    pub queued_at: Option<WallMillis>,
+    /// When its ticket was presented last. `None`: not since a restart.
+    pub renewed_at: Option<WallMillis>,
+    pub client: Option<IpAddr>,
+}
+
+/// What a place in the queue looks like from outside. Never a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceView {
+    /// 1 is next in line.
+    pub position: usize,
+    pub owner: Option<Owner>,
+    pub reason: Option<Reason>,
+    pub mode: Mode,
+    pub waiting_since: WallMillis,
+    pub last_seen_at: WallMillis,
+    pub near: bool,
+    pub client: Option<IpAddr>,
+}
+
+/// What a live ticket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Holder,
+    /// With its position.
+    Waiting(usize),
 }
 
 /// A grant as its holder sees it.
@@ -144,12 +207,23 @@ pub struct HolderView {
 pub struct Grant {
     pub ticket: Ticket,
     pub holder: HolderView,
-    /// The lease's TTL in seconds; 0: does not expire.
-    pub ttl: Seconds,
+    /// The lease's TTL; zero: does not expire.
+    pub ttl: Ttl,
+    /// From the arrival of this request to the grant; 0 for a ticket that held already.
+    pub waited_ms: Millis,
     /// True when this request made the lease, false when it found its holder.
     pub new: bool,
     /// Why the ticket that was presented instead had ended, if that is known.
     pub ended: Death,
+}
+
+/// Why the lock cannot be had now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockedBy {
+    /// The first lease of somebody else; `None` while the lock is reserved.
+    pub holder: Option<HolderView>,
+    /// For a waiter, or for nobody while the lock-delay runs.
+    pub reserved: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,8 +236,8 @@ pub enum Answer {
         position: usize,
         ended: Death,
     },
-    /// Someone else's, and the caller did not want to wait. `None`: reserved for a waiter.
-    Locked(Option<HolderView>),
+    /// Someone else's, and the caller did not want to wait.
+    Locked(Box<LockedBy>),
     /// The write may happen now, in this very step. The token when the caller holds the lock (or held it
     /// until this step released it).
     Writable {
@@ -172,8 +246,9 @@ pub enum Answer {
     /// The resource may be deleted now, in this very step.
     Deletable,
     Renewed {
-        ttl: Seconds,
+        ttl: Ttl,
         expires_at: Option<WallMillis>,
+        expires_in_ms: Option<Millis>,
         token: FencingToken,
     },
     /// `dead`: the ticket had ended before, and the profile does not mind.
@@ -184,12 +259,22 @@ pub enum Answer {
     Touched {
         live: bool,
     },
-    /// How the lease looked that was forced off; `None` when there was none.
-    Forced(Option<HolderView>),
+    /// How the leases looked that were forced off.
+    Forced(Vec<HolderView>),
     /// A waiting ticket asked for something only a holder can have.
     NotHolder,
+    /// A holder or waiter of the shared mode asked for what takes an exclusive one.
+    NotExclusive,
+    /// The shared mode, on a resource with several slots.
+    ModeNotOffered,
+    /// A waiting ticket asked for another mode than its own.
+    ModeDiffers,
+    /// A ticket that waits already came with `queue=0` and a wait.
+    WaitsAlready,
     /// A dead or unknown ticket.
     Dead(Death),
+    /// A dead ticket whose lease was forced off, where it is known by whom.
+    DeadByForce(Box<Forced>),
     TicketMissing,
     KeyReused,
     TooManyWaiters,
@@ -232,6 +317,13 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Granted(HolderView),
+    /// The only holder, shared so far, has the lock to itself now, under a new token.
+    Promoted {
+        from: FencingToken,
+        holder: HolderView,
+    },
+    /// An exclusive holder lets others share.
+    Demoted(HolderView),
     Ended {
         reason: EndReason,
         holder: HolderView,

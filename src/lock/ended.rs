@@ -1,19 +1,40 @@
 //! Why tickets ended: remembered for a while, so that a client that comes back learns what happened.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::command::EndReason;
-use super::names::{Millis, Ticket};
-use super::rows::{ENDED_MAX, EndedRow};
+use super::command::{Answer, EndReason};
+use super::names::{IdempotencyKey, Millis, Ticket};
+use super::rows::{ENDED_MAX, EndedMore, EndedRow, Forced};
 
 /// The ended tickets of one resource, oldest first, at most [`ENDED_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ended {
     next: u64,
     entries: VecDeque<Entry>,
-    /// There is nothing to forget before this time; 0 where there is nothing. Known without a look at the
-    /// entries, which are seldom at hand.
+    /// Of those entries that have something to add; empty for most locks.
+    more: BTreeMap<Ticket, EndedMore>,
+    /// Earliest `forget_at` in `entries`, 0 if empty. Cached: `entries` is cold.
     all_until: Millis,
+}
+
+/// A ticket whose end is remembered although its resource is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostTicket {
+    pub ticket: Ticket,
+    pub reason: EndReason,
+    pub more: Option<EndedMore>,
+    /// On the monotonic clock.
+    pub forget_at: Millis,
+}
+
+impl LostTicket {
+    /// What whoever presents it is told.
+    pub fn answer(self) -> Answer {
+        match self.more.and_then(|more| more.forced) {
+            Some(forced) => Answer::DeadByForce(Box::new(forced)),
+            None => Answer::Dead(Some(self.reason)),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,49 +49,102 @@ impl Ended {
     /// wall clock, and remembering for longer harms nobody.
     pub fn restore(mut rows: Vec<EndedRow>, forget_at: Millis) -> Ended {
         rows.sort_by_key(|row| row.n);
-        Ended {
+        let mut ended = Ended {
             next: rows.last().map_or(0, |row| row.n + 1),
             all_until: if rows.is_empty() { 0 } else { forget_at },
-            entries: rows
-                .into_iter()
-                .map(|row| Entry {
-                    ticket: row.ticket,
-                    reason: row.reason,
-                    forget_at,
-                })
-                .collect(),
+            ..Ended::default()
+        };
+        for row in rows {
+            if let Some(more) = row.more {
+                ended.more.insert(row.ticket, *more);
+            }
+            ended.entries.push_back(Entry {
+                ticket: row.ticket,
+                reason: row.reason,
+                forget_at,
+            });
         }
+        ended
     }
 
-    pub fn remember(&mut self, ticket: Ticket, reason: EndReason, forget_at: Millis) -> EndedRow {
+    pub fn remember(
+        &mut self,
+        ticket: Ticket,
+        reason: EndReason,
+        more: Option<EndedMore>,
+        forget_at: Millis,
+    ) -> EndedRow {
         let n = self.next;
         self.next += 1;
         if self.entries.is_empty() {
             self.all_until = forget_at;
         }
         if self.entries.len() as u64 == ENDED_MAX {
-            self.entries.pop_front();
+            self.pop();
         }
         self.entries.push_back(Entry {
             ticket,
             reason,
             forget_at,
         });
-        EndedRow { n, ticket, reason }
+        if let Some(more) = &more {
+            self.more.insert(ticket, more.clone());
+        }
+        EndedRow {
+            n,
+            ticket,
+            reason,
+            more: more.map(Box::new),
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(entry) = self.entries.pop_front()
+            && !self.more.is_empty()
+        {
+            self.more.remove(&entry.ticket);
+        }
+    }
+
+    fn entry(&self, ticket: Ticket, now: Millis) -> Option<&Entry> {
+        let mut entries = self.entries.iter().rev();
+        entries.find(|e| e.ticket == ticket && now <= e.forget_at)
     }
 
     /// Why this ticket ended, if it is still remembered at `now`.
     pub fn reason(&self, ticket: Ticket, now: Millis) -> Option<EndReason> {
-        self.entries
-            .iter()
-            .rev()
-            .find(|e| e.ticket == ticket && now <= e.forget_at)
-            .map(|e| e.reason)
+        self.entry(ticket, now).map(|e| e.reason)
+    }
+
+    /// What is still remembered at `now` of the one who forced this ticket's lease off.
+    pub fn forced(&self, ticket: Ticket, now: Millis) -> Option<&Forced> {
+        let more = self.more.get(&ticket)?;
+        self.entry(ticket, now)?;
+        more.forced.as_ref()
+    }
+
+    /// The ticket that this key made, and the attempt, if that is still remembered at `now`.
+    pub fn with_key(&self, key: &IdempotencyKey, now: Millis) -> Option<(Ticket, &EndedMore)> {
+        let of_key = |more: &EndedMore| more.attempt.as_ref().is_some_and(|a| a.key.key == *key);
+        let (ticket, more) = self.more.iter().find(|(_, more)| of_key(more))?;
+        self.entry(*ticket, now).map(|_| (*ticket, more))
     }
 
     /// All that are remembered, whether or not anybody may still ask.
     pub fn tickets(&self) -> impl Iterator<Item = Ticket> + '_ {
         self.entries.iter().map(|e| e.ticket)
+    }
+
+    /// What is remembered at `now`, each with the time when it may be forgotten.
+    pub fn remembered(
+        &self,
+        now: Millis,
+    ) -> impl Iterator<Item = (Ticket, EndReason, Option<&EndedMore>, Millis)> {
+        let entries = self.entries.iter().filter(move |e| now <= e.forget_at);
+        entries.map(|e| {
+            let more = self.more.get(&e.ticket);
+            (e.ticket, e.reason, more, e.forget_at)
+        })
     }
 
     /// Lets go of what nobody may ask for any more.
@@ -79,7 +153,7 @@ impl Ended {
             return;
         }
         while self.entries.front().is_some_and(|e| e.forget_at < now) {
-            self.entries.pop_front();
+            self.pop();
         }
         self.all_until = self.entries.front().map_or(0, |e| e.forget_at);
     }

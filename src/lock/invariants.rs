@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::command::{Answer, Command, EndReason, Event, Outcome, PresentedTicket};
-use super::names::{FencingToken, IdempotencyKey, Millis, Now, Ticket};
+use super::command::{Answer, Command, EndReason, Event, HolderView, Outcome, PresentedTicket};
+use super::leases::{Lease, LeaseClock};
+use super::names::{FencingToken, IdempotencyKey, Millis, Mode, Now, Ticket};
 use super::queue::{Queue, Seq, TicketDelivery, Waiter};
-use super::rows::{Change, LockRows, TicketRow};
-use super::state::{Lease, LeaseClock, Lock, LockState};
+use super::rows::{Change, HolderRow, LockRows, TicketRow};
+use super::state::LockState;
 use super::step::later;
 use super::terms::Terms;
 
@@ -27,6 +28,10 @@ pub fn check(state: &LockState, terms: &Terms, now: Now) -> Result<(), Broken> {
         state.queue_ref().is_none_or(Queue::is_consistent),
         "the queue disagrees with itself",
     )?;
+    rule(
+        state.leases.is_consistent(),
+        "the leases disagree with themselves",
+    )?;
     // "a dead ticket never comes back to life"
     rule(
         state.ended.tickets().all(|ticket| !state.is_live(ticket)),
@@ -36,15 +41,32 @@ pub fn check(state: &LockState, terms: &Terms, now: Now) -> Result<(), Broken> {
 
 /// The rules that cost no more than a hand-off, however many wait.
 pub fn check_cheap(state: &LockState, terms: &Terms, now: Now) -> Result<(), Broken> {
-    match &state.lock {
-        // "the lock is never free while a near ticket waits"
-        Lock::Free => rule(
-            state.queue_ref().and_then(Queue::first_near).is_none(),
+    check_together(state)?;
+    for lease in state.leases.iter() {
+        check_lease(state, lease, terms, now)?;
+    }
+    match state.reserved {
+        Some(seq) => check_reservation(state, seq),
+        // "the lock is never free while a near ticket waits for what is free"
+        None => rule(
+            !state
+                .first_near()
+                .is_some_and(|seq| state.admits_waiter(seq)),
             "the lock is free while a near ticket waits",
         ),
-        Lock::Reserved(seq) => check_reservation(state, *seq),
-        Lock::Held(lease) => check_lease(state, lease, terms, now),
     }
+}
+
+/// "leases that stand together are all shared, or at most `slots` exclusive ones"
+fn check_together(state: &LockState) -> Result<(), Broken> {
+    let modes = || state.leases.iter().map(|lease| lease.row.mode);
+    let exclusive = modes().filter(|mode| *mode == Mode::Exclusive).count();
+    let alike = exclusive == 0 || exclusive == state.leases.len();
+    rule(alike, "an exclusive lease stands beside a shared one")?;
+    rule(
+        exclusive <= usize::from(state.options.slots),
+        "more exclusive leases than slots",
+    )
 }
 
 /// "the first near ticket gets the lock: at once if its request is open, else it is reserved for as long
@@ -57,16 +79,20 @@ fn check_reservation(state: &LockState, seq: Seq) -> Result<(), Broken> {
     )?;
     let waiter = queue.and_then(|q| q.get(seq));
     rule(
-        waiter.is_some_and(|w| w.parked().next().is_none()),
+        waiter.is_some_and(|w| !w.is_parked()),
         "the lock is reserved for a ticket whose request waits for it",
+    )?;
+    rule(
+        state.admits_waiter(seq),
+        "what is reserved cannot be had now",
     )
 }
 
 fn check_lease(state: &LockState, lease: &Lease, terms: &Terms, now: Now) -> Result<(), Broken> {
     // "an integer, growing with every grant of that name"
     rule(
-        lease.token == state.token,
-        "the lease does not carry the highest token granted",
+        lease.token <= state.token,
+        "a lease has a higher token than was granted",
     )?;
     // "one place in the queue, then one lease"
     let waits = state
@@ -98,6 +124,17 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
         rows.head == state.head(),
         "the stored head is not the state's",
     )?;
+    let holding: BTreeMap<Ticket, HolderRow> = rows
+        .holding
+        .iter()
+        .map(|row| (row.ticket.ticket, row.clone()))
+        .collect();
+    let beside = state.leases.iter().skip(1);
+    let expected = beside.map(|lease| (lease.row.ticket, lease.holder_row()));
+    rule(
+        holding == expected.collect(),
+        "the stored leases are not the state's",
+    )?;
     let stored: BTreeMap<Ticket, &TicketRow> =
         rows.waiting.iter().map(|row| (row.ticket, row)).collect();
     let mut expected = BTreeMap::new();
@@ -124,8 +161,10 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
 /// What has to be known of the state before a command, to judge the step.
 pub struct Before {
     token: FencingToken,
-    holder: Option<Holder>,
+    slots: usize,
+    holders: BTreeMap<FencingToken, Holder>,
     reserved: Option<Seq>,
+    delay_until: Option<Millis>,
     /// What the command presents.
     presented: Option<PresentedTicket>,
     key: Option<IdempotencyKey>,
@@ -134,7 +173,7 @@ pub struct Before {
 
 struct Holder {
     ticket: Ticket,
-    token: FencingToken,
+    mode: Mode,
     clock: LeaseClock,
 }
 
@@ -143,44 +182,58 @@ struct Holder {
 enum Cause {
     /// Whoever presents the ticket may write, and release its own lease.
     Presented,
+    /// Whoever presents the ticket may make its own lease end earlier.
+    Exact,
+    /// Whoever presents the ticket may promote or demote its own lease.
+    Asks,
     Force,
     Vanish,
     Delete,
     Nothing,
 }
 
+fn cause(command: &Command) -> Cause {
+    match command {
+        Command::Unlock { .. } | Command::Write { .. } => Cause::Presented,
+        Command::Renew { exact: true, .. } => Cause::Exact,
+        Command::Acquire { .. } => Cause::Asks,
+        Command::ForceUnlock { .. } => Cause::Force,
+        Command::Vanished { .. } => Cause::Vanish,
+        Command::Delete { .. } => Cause::Delete,
+        _ => Cause::Nothing,
+    }
+}
+
+/// The leases while the events of one step are gone through: token and mode.
+type LiveLeases = BTreeMap<FencingToken, Mode>;
+
 impl Before {
     pub fn of(state: &LockState, command: &Command) -> Before {
+        let holder = |lease: &Lease| Holder {
+            ticket: lease.row.ticket,
+            mode: lease.row.mode,
+            clock: lease.clock.clone(),
+        };
+        let leases = state.leases.iter();
         Before {
             token: state.token,
-            holder: state.lease().map(|lease| Holder {
-                ticket: lease.row.ticket,
-                token: lease.token,
-                clock: lease.clock.clone(),
-            }),
-            reserved: match state.lock {
-                Lock::Reserved(seq) => Some(seq),
-                _ => None,
-            },
+            slots: usize::from(state.options.slots),
+            holders: leases.map(|lease| (lease.token, holder(lease))).collect(),
+            reserved: state.reserved,
+            delay_until: state.delay_until,
             presented: command.presented(),
             key: match command {
-                Command::Acquire { key, .. } => key.clone(),
+                Command::Acquire { wish, .. } => wish.key.clone(),
                 _ => None,
             },
-            cause: match command {
-                Command::Unlock { .. } | Command::Write { .. } => Cause::Presented,
-                Command::ForceUnlock { .. } => Cause::Force,
-                Command::Vanished { .. } => Cause::Vanish,
-                Command::Delete { .. } => Cause::Delete,
-                _ => Cause::Nothing,
-            },
+            cause: cause(command),
         }
     }
 
     /// The rules about one step.
     pub fn check(&self, after: &LockState, now: Now, outcome: &Outcome) -> Result<(), Broken> {
         self.check_leases(after, now.mono, outcome)?;
-        self.check_order(after)?;
+        self.check_order(after, outcome)?;
         self.check_writes(after, outcome)?;
         if deleted(outcome) {
             return Ok(());
@@ -188,49 +241,69 @@ impl Before {
         self.check_stored(after, outcome)
     }
 
-    /// "at most one live lease for a resource; a lease never ends early", and "fencing tokens strictly
-    /// grow".
+    /// "leases that stand together are all shared, or at most `slots` exclusive ones; a lease never ends
+    /// early", and "fencing tokens strictly grow".
     fn check_leases(
         &self,
         after: &LockState,
         now: Millis,
         outcome: &Outcome,
     ) -> Result<(), Broken> {
-        let mut live = self.holder.as_ref().map(|holder| holder.token);
+        let mut live: LiveLeases = self.holders.iter().map(|(t, h)| (*t, h.mode)).collect();
         let mut highest = self.token;
+        let delayed = self.delay_until.is_some_and(|until| now < until);
         for event in &outcome.events {
             match event {
                 Event::Granted(view) => {
-                    rule(live.is_none(), "two leases live at once")?;
+                    rule(!delayed, "a lease began during the lock-delay")?;
+                    self.begins(&live, view)?;
                     rule(view.token > highest, "a fencing token did not grow")?;
                     highest = view.token;
-                    live = Some(view.token);
+                    live.insert(view.token, view.mode);
+                }
+                Event::Promoted { from, holder } => {
+                    rule(!delayed, "a lease was promoted during the lock-delay")?;
+                    rule(
+                        live.remove(from) == Some(Mode::Shared) && live.is_empty(),
+                        "a lease was promoted while others held",
+                    )?;
+                    rule(holder.token > highest, "a fencing token did not grow")?;
+                    highest = holder.token;
+                    live.insert(holder.token, holder.mode);
+                }
+                Event::Demoted(holder) => {
+                    let was = live.insert(holder.token, holder.mode);
+                    rule(
+                        was == Some(Mode::Exclusive),
+                        "a lease was demoted that was none",
+                    )?;
                 }
                 Event::Ended { reason, holder } => {
-                    rule(live == Some(holder.token), "a lease ended that was none")?;
+                    let was = live.remove(&holder.token);
+                    rule(was.is_some(), "a lease ended that was none")?;
                     rule(
                         self.may_end(*reason, holder.token, now),
                         "a lease ended early",
                     )?;
-                    live = None;
                 }
                 Event::TakenBack(token) => {
-                    rule(live == Some(*token), "a grant was taken back that was none")?;
+                    let was = live.remove(token);
+                    rule(was.is_some(), "a grant was taken back that was none")?;
                     rule(
                         self.cause == Cause::Vanish,
                         "a grant was taken back and nobody vanished",
                     )?;
-                    live = None;
                 }
                 Event::WaiterDropped => {}
             }
         }
         if deleted(outcome) {
-            live = None;
+            live.clear();
         }
+        let leases = after.leases.iter();
         rule(
-            live == after.lease().map(|lease| lease.token),
-            "the holder changed without an event",
+            live == leases.map(|lease| (lease.token, lease.row.mode)).collect(),
+            "the holders changed without an event",
         )?;
         rule(
             highest == after.token,
@@ -239,9 +312,19 @@ impl Before {
         self.check_extended(after)
     }
 
+    fn begins(&self, live: &LiveLeases, view: &HolderView) -> Result<(), Broken> {
+        rule(
+            live.values().all(|mode| *mode == view.mode),
+            "a lease began beside one of another mode",
+        )?;
+        rule(
+            view.mode == Mode::Shared || live.len() < self.slots.max(1),
+            "more leases live at once than there are slots",
+        )
+    }
+
     fn may_end(&self, reason: EndReason, token: FencingToken, now: Millis) -> bool {
-        let before = self.holder.as_ref().filter(|holder| holder.token == token);
-        match (reason, before) {
+        match (reason, self.holders.get(&token)) {
             (EndReason::Expired, Some(holder)) => matches!(
                 holder.clock,
                 LeaseClock::Running { expires: Some(last), .. } if last < now
@@ -258,15 +341,19 @@ impl Before {
         }
     }
 
-    /// "expiry becomes the later of what it was and now + ttl"
+    /// "expiry becomes the later of what it was and now + ttl", unless its holder asks for less.
     fn check_extended(&self, after: &LockState) -> Result<(), Broken> {
-        let (Some(before), Some(lease)) = (&self.holder, after.lease()) else {
-            return Ok(());
-        };
-        rule(
-            lease.token != before.token || extends(&before.clock, &lease.clock),
-            "a renewal made a lease end earlier",
-        )
+        for lease in after.leases.iter() {
+            let Some(before) = self.holders.get(&lease.token) else {
+                continue;
+            };
+            let own = self.presented == Some(PresentedTicket::Ticket(before.ticket));
+            rule(
+                (own && self.cause == Cause::Exact) || extends(&before.clock, &lease.clock),
+                "a renewal made a lease end earlier",
+            )?;
+        }
+        Ok(())
     }
 
     fn asks(&self, waiter: &Waiter) -> bool {
@@ -276,73 +363,89 @@ impl Before {
     }
 
     /// "grants follow queue order among near tickets"
-    fn check_order(&self, after: &LockState) -> Result<(), Broken> {
-        let Some(lease) = after.lease().filter(|lease| lease.token > self.token) else {
-            return Ok(());
-        };
-        // Whoever asks in this step may have come near after time had made the grant.
-        let overtaken = after.queue_ref().is_some_and(|queue| {
-            queue
-                .near_before(lease.row.seq)
-                .any(|waiter| !self.asks(waiter))
-        });
-        rule(
-            !overtaken || self.reserved == Some(lease.row.seq),
-            "a grant overtook a near ticket",
-        )
+    fn check_order(&self, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
+        for event in &outcome.events {
+            let Event::Granted(view) = event else {
+                continue;
+            };
+            let Some(lease) = after.leases.get(view.token) else {
+                continue;
+            };
+            // Whoever asks in this step may have come near after time had made the grant.
+            let overtaken = after.queue_ref().is_some_and(|queue| {
+                queue
+                    .near_before(lease.row.seq)
+                    .any(|waiter| !self.asks(waiter))
+            });
+            rule(
+                !overtaken || self.reserved == Some(lease.row.seq),
+                "a grant overtook a near ticket",
+            )?;
+        }
+        Ok(())
     }
 
-    /// "data changes only by a holder, or while the lock is free"
+    /// "data changes only by a holder that may write, or while nobody holds"
     fn check_writes(&self, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
         for (_, answer) in &outcome.answers {
             let Answer::Writable { token } = answer else {
                 continue;
             };
-            let before = self.holder.as_ref().map(|holder| holder.token);
-            match token {
-                Some(token) if Some(*token) == before => {
-                    let ticket = self
-                        .holder
-                        .as_ref()
-                        .map(|h| PresentedTicket::Ticket(h.ticket));
+            match token.map(|token| (token, self.holders.get(&token))) {
+                Some((_, Some(holder))) => {
                     rule(
-                        self.cause == Cause::Presented && self.presented == ticket,
+                        self.cause == Cause::Presented
+                            && self.presented == Some(PresentedTicket::Ticket(holder.ticket)),
                         "a write was allowed to somebody else than the holder",
                     )?;
+                    rule(
+                        holder.mode == Mode::Exclusive,
+                        "a write was allowed to a holder that shares",
+                    )?;
                 }
-                Some(token) => rule(
-                    *token > self.token,
-                    "a write was allowed with a stale token",
-                )?,
-                None => rule(
-                    before.is_none() || before != after.lease().map(|lease| lease.token),
-                    "a write without a ticket was allowed while the lock was held",
-                )?,
+                Some((token, None)) => {
+                    rule(token > self.token, "a write was allowed with a stale token")?
+                }
+                None => {
+                    let mut still = after.leases.iter().map(|lease| lease.token);
+                    rule(
+                        !still.any(|token| self.holders.contains_key(&token)),
+                        "a write without a ticket was allowed while the lock was held",
+                    )?;
+                }
             }
         }
         Ok(())
     }
 
-    /// "a change is answered only after it is committed": whoever holds now is what the last head row
-    /// says.
+    /// "a change is answered only after it is committed": whoever holds now is what the rows say.
     fn check_stored(&self, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
-        let stored = outcome
-            .changes
-            .iter()
-            .rev()
-            .find_map(|change| match change {
-                Change::Head(head) => Some(head),
-                _ => None,
-            });
-        let before = self.holder.as_ref().map(|holder| holder.token);
-        let now = after.lease().map(|lease| lease.token);
-        match stored {
-            Some(head) => rule(*head == after.head(), "the stored head is not the state's"),
+        let changes = || outcome.changes.iter().rev();
+        let head = changes().find_map(|change| match change {
+            Change::Head(head) => Some(head),
+            _ => None,
+        });
+        let before = self.holders.keys().next().copied();
+        let in_head = after.leases.first().map(|lease| lease.token);
+        match head {
+            Some(head) => rule(*head == after.head(), "the stored head is not the state's")?,
             None => rule(
-                before == now && self.token == after.token,
-                "the holder changed and nothing was stored",
-            ),
+                before == in_head
+                    && self.token == after.token
+                    && self.delay_until.is_some() == after.delay_until.is_some(),
+                "the head changed and nothing was stored",
+            )?,
         }
+        for lease in after.leases.iter().skip(1) {
+            let stored = changes().any(|change| {
+                matches!(change, Change::Holding(row) if row.ticket.ticket == lease.row.ticket)
+            });
+            rule(
+                stored || self.holders.contains_key(&lease.token),
+                "a lease began and nothing was stored",
+            )?;
+        }
+        Ok(())
     }
 }
 

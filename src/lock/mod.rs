@@ -14,6 +14,7 @@
 //! | `command` | what can be asked, what is answered |
 //! | `rows` | what has to be stored |
 //! | `queue` | who waits, in which order, and who is near |
+//! | `leases` | who holds: nobody, one, or several |
 //! | `ended` | why tickets ended |
 //! | `state` | the lock itself: what it is, how it is stored and shown |
 //! | `suspend` | a held lock that is out of memory while its lease runs |
@@ -23,6 +24,7 @@
 pub mod command;
 mod ended;
 pub mod invariants;
+mod leases;
 pub mod names;
 mod queue;
 pub mod rows;
@@ -31,11 +33,14 @@ mod step;
 mod suspend;
 pub mod terms;
 
-pub use command::{Answer, Command, EndReason, Outcome, Patience, PresentedTicket, RequestId};
+pub use command::{
+    Answer, Command, EndReason, Outcome, Patience, PresentedTicket, RequestId, Wish,
+};
+pub use ended::LostTicket;
 pub use names::{
-    FencingToken, IdempotencyKey, Millis, Now, Owner, ResourceName, Seconds, Selector, Ticket,
-    WallMillis,
+    FencingToken, IdempotencyKey, KeyName, Millis, Mode, Now, Owner, Reason, ResourceName,
+    ResourceOptions, Seconds, Selector, Ticket, Ttl, WallMillis,
 };
 pub use state::LockState;
-pub use suspend::SuspendedLease;
+pub use suspend::{Expiry, SuspendedLease};
 pub use terms::{Limits, Profile, Rules, Terms};

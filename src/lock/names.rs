@@ -36,7 +36,6 @@ impl Seconds {
     /// The largest value a PHP integer column of the original schema takes.
     pub const MAX: u32 = 2_147_483_647;
     pub const ZERO: Seconds = Seconds(0);
-    pub const ONE: Seconds = Seconds(1);
 
     /// `None` when the value is negative or above [`Seconds::MAX`].
     pub fn new(value: i64) -> Option<Seconds> {
@@ -49,14 +48,124 @@ impl Seconds {
         self.0
     }
 
-    /// The whole seconds in a duration, at most [`Seconds::MAX`].
-    pub fn whole(millis: Millis) -> Seconds {
-        Seconds((millis / 1000).min(u64::from(Self::MAX)) as u32)
+    /// The duration in milliseconds, or `None` for "without limit".
+    pub fn limit_ms(self) -> Option<Millis> {
+        (self.0 > 0).then(|| u64::from(self.0) * 1000)
+    }
+}
+
+/// How long a lease lasts after each sign of life of its holder, to the millisecond. Zero: it does not expire.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct Ttl(Millis);
+
+impl Ttl {
+    pub const ZERO: Ttl = Ttl(0);
+
+    /// `None` when it is above [`Seconds::MAX`].
+    pub fn from_millis(millis: Millis) -> Option<Ttl> {
+        (millis <= u64::from(Seconds::MAX) * 1000).then_some(Ttl(millis))
+    }
+
+    pub fn millis(self) -> Millis {
+        self.0
     }
 
     /// The duration in milliseconds, or `None` for "without limit".
     pub fn limit_ms(self) -> Option<Millis> {
-        (self.0 > 0).then(|| u64::from(self.0) * 1000)
+        (self.0 > 0).then_some(self.0)
+    }
+}
+
+impl From<Seconds> for Ttl {
+    fn from(seconds: Seconds) -> Ttl {
+        Ttl(u64::from(seconds.0) * 1000)
+    }
+}
+
+/// Whether others may hold the lock at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Nobody, or as many as the resource has slots.
+    #[default]
+    Exclusive,
+    /// Everybody who asked for the same.
+    Shared,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Exclusive => "exclusive",
+            Mode::Shared => "shared",
+        }
+    }
+
+    /// As stores keep it.
+    pub fn number(self) -> u8 {
+        match self {
+            Mode::Exclusive => 0,
+            Mode::Shared => 1,
+        }
+    }
+
+    /// The inverse of [`Mode::number`].
+    pub fn of_number(number: u8) -> Option<Mode> {
+        let all = [Mode::Exclusive, Mode::Shared];
+        all.into_iter().find(|mode| mode.number() == number)
+    }
+}
+
+/// What a resource was created with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ResourceOptions {
+    pub timeout: Seconds,
+    /// How many exclusive leases may stand beside each other: 1 to [`ResourceOptions::SLOTS_MAX`].
+    pub slots: u16,
+    /// For how many seconds nobody is granted after a lease expired or was forced off; 0 to
+    /// [`ResourceOptions::LOCK_DELAY_MAX`].
+    pub lock_delay: u8,
+    /// It goes when nobody holds or waits and it has no data.
+    pub ephemeral: bool,
+}
+
+impl ResourceOptions {
+    pub const SLOTS_MAX: u16 = 1000;
+    pub const LOCK_DELAY_MAX: u8 = 60;
+
+    /// One slot and no lock-delay.
+    pub fn plain(timeout: Seconds) -> ResourceOptions {
+        ResourceOptions {
+            timeout,
+            slots: 1,
+            lock_delay: 0,
+            ephemeral: false,
+        }
+    }
+
+    /// As `?create=1` on lock makes it.
+    pub fn ephemeral() -> ResourceOptions {
+        ResourceOptions {
+            ephemeral: true,
+            ..ResourceOptions::plain(Seconds::ZERO)
+        }
+    }
+
+    /// Whether nothing but the timeout has to be stored.
+    pub fn is_plain(&self) -> bool {
+        *self == ResourceOptions::plain(self.timeout)
+    }
+
+    pub fn lock_delay_ms(&self) -> Millis {
+        u64::from(self.lock_delay) * 1000
+    }
+}
+
+impl Default for ResourceOptions {
+    fn default() -> Self {
+        ResourceOptions::plain(Seconds::ZERO)
     }
 }
 
@@ -152,6 +261,14 @@ name_type!(
 name_type!(
     /// Who a client says it is: shown to others, never trusted. Same characters as a name.
     Owner
+);
+name_type!(
+    /// Why somebody wants the lock, or took it from somebody: for people. Same characters as a name.
+    Reason
+);
+name_type!(
+    /// What the operator calls a key; never the key.
+    KeyName
 );
 
 /// A client's name for one attempt at a lock: 1 to 255 visible ASCII characters.

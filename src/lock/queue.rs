@@ -4,9 +4,10 @@
 //! Every operation that a hand-off needs is logarithmic, so that 10,000 waiters do not cost each other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
-use super::command::{Death, RequestId};
-use super::names::{IdempotencyKey, Millis, Owner, Seconds, Ticket};
+use super::command::{Death, RequestId, Wish};
+use super::names::{IdempotencyKey, Millis, Ticket, WallMillis};
 use super::rows::{KeyRow, TicketRow};
 
 /// Arrival number within a resource: the order of the queue.
@@ -26,11 +27,12 @@ pub enum TicketDelivery {
 /// What an open request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    Lock,
-    /// A write that waits its turn.
-    Write {
-        release: bool,
+    Lock {
+        /// It leaves its place when the wait is over.
+        leaves: bool,
     },
+    /// A write that waits its turn.
+    Write { release: bool },
 }
 
 /// A request that is answered when the lock is granted or at `until` (`None`: waits without limit).
@@ -44,7 +46,9 @@ pub struct Parked {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Open {
     request: RequestId,
-    /// `None`: answered, the answer is on its way.
+    /// When it arrived.
+    since: Millis,
+    /// `None`: answered, the answer is on its way; or what the answer needs is being loaded.
     parked: Option<Parked>,
 }
 
@@ -67,6 +71,8 @@ pub struct Waiter {
     pub ticketless_write: bool,
     /// The store has, or is about to have, its row.
     pub stored: bool,
+    /// Who asked with it last.
+    pub client: Option<IpAddr>,
     open: Vec<Open>,
     presence: Presence,
     last_seen: Millis,
@@ -84,6 +90,7 @@ impl Waiter {
             delivery,
             ticketless_write,
             stored: false,
+            client: None,
             open: Vec::new(),
             presence: Presence::Near(0),
             last_seen: 0,
@@ -99,11 +106,20 @@ impl Waiter {
         }
     }
 
-    /// The requests that wait for the lock, oldest first.
-    pub fn parked(&self) -> impl Iterator<Item = (RequestId, Parked)> + '_ {
+    /// The requests that wait for the lock, oldest first, each with the time it arrived.
+    pub fn parked(&self) -> impl Iterator<Item = (RequestId, Millis, Parked)> + '_ {
         self.open
             .iter()
-            .filter_map(|open| Some((open.request, open.parked?)))
+            .filter_map(|open| Some((open.request, open.since, open.parked?)))
+    }
+
+    pub fn is_parked(&self) -> bool {
+        self.parked().next().is_some()
+    }
+
+    /// When its ticket was presented last, or a request with it ended.
+    pub fn last_seen(&self) -> Millis {
+        self.last_seen
     }
 
     pub fn has_open_requests(&self) -> bool {
@@ -266,11 +282,20 @@ impl Queue {
     }
 
     /// Attaches a request: parked until granted, or already answered and on its way.
-    pub fn open(&mut self, seq: Seq, request: RequestId, parked: Option<Parked>) {
+    pub fn open(
+        &mut self,
+        seq: Seq,
+        (request, since): (RequestId, Millis),
+        parked: Option<Parked>,
+    ) {
         let Some(waiter) = self.waiters.get_mut(&seq) else {
             return;
         };
-        waiter.open.push(Open { request, parked });
+        waiter.open.push(Open {
+            request,
+            since,
+            parked,
+        });
         self.by_request.insert(request, seq);
         if let Some(until) = parked.and_then(|parked| parked.until) {
             self.waits.insert((until, request));
@@ -288,6 +313,23 @@ impl Queue {
             self.waits.remove(&(until, request));
         }
         Some((seq, parked))
+    }
+
+    /// Detaches a request that comes again, now that what it needs is loaded. Says whose place it took, or has,
+    /// and when it arrived.
+    pub fn come_again(
+        &mut self,
+        request: RequestId,
+        now: Millis,
+        patience: WaiterTimeouts,
+    ) -> Option<(Seq, Millis)> {
+        let seq = self.with_request(request)?;
+        let waiter = self.waiters.get_mut(&seq)?;
+        let index = waiter.open.iter().position(|o| o.request == request)?;
+        let open = waiter.open.remove(index);
+        self.by_request.remove(&request);
+        self.touch(seq, now, patience);
+        Some((seq, open.since))
     }
 
     /// Detaches a request. `delivered` says that its answer left. A waiter whose last request closed is
@@ -373,7 +415,7 @@ impl Queue {
     pub fn parked_requests(&self) -> Vec<RequestId> {
         self.waiters
             .values()
-            .flat_map(|waiter| waiter.parked().map(|(request, _)| request))
+            .flat_map(|waiter| waiter.parked().map(|(request, ..)| request))
             .collect()
     }
 
@@ -422,18 +464,16 @@ impl Queue {
 }
 
 /// The row of a ticket that is about to be made.
-pub fn fresh_row(
-    ticket: Ticket,
-    seq: Seq,
-    owner: Option<Owner>,
-    ttl: Option<Seconds>,
-    key: Option<IdempotencyKey>,
-) -> TicketRow {
+pub fn fresh_row(ticket: Ticket, seq: Seq, wish: Wish, queued_at: Option<WallMillis>) -> TicketRow {
+    let (ttl, mode) = (wish.ttl, wish.mode.unwrap_or_default());
     TicketRow {
         ticket,
         seq,
-        owner,
+        owner: wish.owner,
         ttl,
-        key: key.map(|key| KeyRow { key, ttl }),
+        mode,
+        reason: wish.reason,
+        queued_at,
+        key: wish.key.map(|key| KeyRow { key, ttl, mode }),
     }
 }

@@ -7,12 +7,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::command::EndReason;
-use super::names::{FencingToken, IdempotencyKey, Owner, Seconds, Ticket, WallMillis};
+use super::names::{
+    FencingToken, IdempotencyKey, KeyName, Mode, Owner, Reason, Ticket, Ttl, WallMillis,
+};
 
 /// One change to the stored rows of a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     Head(HeadRow),
+    /// A lease beside the one in the head row began, or changed.
+    Holding(Box<HolderRow>),
+    /// A lease beside the one in the head row is none any more.
+    NotHolding(Ticket),
     /// A waiting ticket was told, or changed.
     Waiting(TicketRow),
     /// A waiting ticket is none any more.
@@ -25,14 +31,19 @@ pub enum Change {
 pub struct HeadRow {
     /// The highest token granted so far.
     pub token: FencingToken,
+    /// The lock-delay runs: nobody is granted.
+    pub delayed: bool,
+    /// The lease that began while there was no other in this row: most locks have no more than one.
+    ///
     /// Boxed: a change is handed on several times, and most are smaller.
     pub holder: Option<Box<HolderRow>>,
 }
 
-/// The lease in the head row. Its token is the head's.
+/// A lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HolderRow {
     pub ticket: TicketRow,
+    pub token: FencingToken,
     pub acquired_at: WallMillis,
 }
 
@@ -43,7 +54,11 @@ pub struct TicketRow {
     /// Arrival order within the resource.
     pub seq: u64,
     pub owner: Option<Owner>,
-    pub ttl: Option<Seconds>,
+    pub ttl: Option<Ttl>,
+    pub mode: Mode,
+    pub reason: Option<Reason>,
+    /// When it took its place in the queue. `None`: it was granted as it arrived.
+    pub queued_at: Option<WallMillis>,
     pub key: Option<KeyRow>,
 }
 
@@ -51,8 +66,9 @@ pub struct TicketRow {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyRow {
     pub key: IdempotencyKey,
-    /// The `ttl` as asked then, whatever a renewal made of it since.
-    pub ttl: Option<Seconds>,
+    /// The `ttl` and mode as asked then, whatever was made of them since.
+    pub ttl: Option<Ttl>,
+    pub mode: Mode,
 }
 
 /// Why a ticket ended. `n` counts the ended tickets of a resource and is given out once; a store forgets those
@@ -62,10 +78,44 @@ pub struct EndedRow {
     pub n: u64,
     pub ticket: Ticket,
     pub reason: EndReason,
+    /// Most have nothing to add.
+    pub more: Option<Box<EndedMore>>,
+}
+
+/// What is remembered of an ended ticket besides its reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndedMore {
+    /// The attempt that made it: a late copy of that request must not take the lock anew.
+    pub attempt: Option<EndedAttempt>,
+    pub forced: Option<Forced>,
+}
+
+/// The attempt that made a ticket which has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndedAttempt {
+    pub key: KeyRow,
+    pub owner: Option<Owner>,
+}
+
+/// Who ended a lease from above, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Forced {
+    pub reason: Reason,
+    pub by: KeyName,
 }
 
 /// How many ended tickets a resource remembers.
 pub const ENDED_MAX: u64 = 64;
+
+impl TicketRow {
+    /// The attempt that made this ticket, for when it has ended.
+    pub(super) fn attempt(&self) -> Option<EndedAttempt> {
+        self.key.as_ref().map(|key| EndedAttempt {
+            key: key.clone(),
+            owner: self.owner.clone(),
+        })
+    }
+}
 
 impl EndedRow {
     /// Whether this row is none of the newest [`ENDED_MAX`] once the row with the number `n` is there.
@@ -78,6 +128,8 @@ impl EndedRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LockRows {
     pub head: HeadRow,
+    /// The leases beside the one in the head row, in any order.
+    pub holding: Vec<HolderRow>,
     /// In any order.
     pub waiting: Vec<TicketRow>,
     /// In any order.
@@ -89,6 +141,12 @@ impl LockRows {
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Head(head) => self.head = head.clone(),
+            Change::Holding(row) => {
+                self.holding
+                    .retain(|h| h.ticket.ticket != row.ticket.ticket);
+                self.holding.push(HolderRow::clone(row));
+            }
+            Change::NotHolding(ticket) => self.holding.retain(|h| h.ticket.ticket != *ticket),
             Change::Waiting(row) => {
                 self.waiting.retain(|w| w.ticket != row.ticket);
                 self.waiting.push(row.clone());

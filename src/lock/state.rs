@@ -1,124 +1,97 @@
 //! The lock of one resource: what it is, how it is stored, how it looks from outside.
 
-use super::command::{Command, HolderView, Outcome, RequestId};
-use super::ended::Ended;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::command::{Command, EndReason, HolderView, LockedBy, Outcome, PlaceView, Role};
+use super::ended::{Ended, LostTicket};
 #[cfg(debug_assertions)]
 use super::invariants;
-use super::names::{FencingToken, Millis, Now, Seconds, Ticket, WallMillis};
+use super::leases::{Lease, LeaseClock, Leases};
+use super::names::{
+    FencingToken, Millis, Mode, Now, ResourceOptions, Seconds, Ticket, Ttl, WallMillis,
+};
 use super::queue::{Queue, Seq, Waiter, WaiterTimeouts};
-use super::rows::{HeadRow, HolderRow, LockRows, TicketRow};
+use super::rows::{Change, HeadRow, HolderRow, LockRows};
 use super::step::Step;
 use super::terms::Terms;
-
-/// One live lease.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Lease {
-    /// The ticket that holds. Its `ttl` is the one that renewals use.
-    pub(super) row: TicketRow,
-    pub(super) token: FencingToken,
-    pub(super) acquired_at: WallMillis,
-    /// The client knew its ticket before the answer that tells it of this grant.
-    pub(super) told: bool,
-    /// The `ttl` in the store: never shorter than what the lease still has to run, nor than what an answer
-    /// on its way promises, so that a restart, after which the stored TTL runs anew, cannot end the lease
-    /// early.
-    pub(super) stored_ttl: Option<Seconds>,
-    pub(super) clock: LeaseClock,
-}
-
-/// Whether a lease has started (contract, "Lease": it starts when the holder is answered).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LeaseClock {
-    /// Granted; the answers to these requests are on their way. Its TTL will be the stored one.
-    Answering(Vec<RequestId>),
-    Running {
-        since: Millis,
-        /// The last millisecond in which the lease certainly holds. `None`: does not expire.
-        expires: Option<Millis>,
-        /// The requests that were told of the grant, as long as nothing else shows that the client knows
-        /// of it: when all of them turn out undelivered, the grant is taken back.
-        unconfirmed: Vec<RequestId>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Lock {
-    Free,
-    /// Kept for this waiter as long as it stays near.
-    Reserved(Seq),
-    Held(Lease),
-}
 
 /// The lock, queue and memory of one resource name. Changed by [`LockState::apply`] alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockState {
-    pub(super) timeout: Seconds,
+    // ---- persisted ----
+    pub(super) options: ResourceOptions,
     /// The highest token granted so far.
     pub(super) token: FencingToken,
-    pub(super) lock: Lock,
+    pub(super) leases: Leases,
     /// `None` when nobody waits: a million idle locks should not pay for queues.
     pub(super) queue: Option<Box<Queue>>,
     pub(super) ended: Ended,
     pub(super) next_seq: Seq,
+    // ---- in memory only ----
+    /// Kept for this waiter as long as it stays near.
+    pub(super) reserved: Option<Seq>,
+    /// The lock-delay runs until then: nobody is granted before. That it runs is persisted.
+    pub(super) delay_until: Option<Millis>,
 }
 
 impl LockState {
     /// A free lock. `floor`: the highest token that any deleted resource reached.
-    pub fn new(timeout: Seconds, floor: FencingToken) -> LockState {
+    pub fn new(options: ResourceOptions, floor: FencingToken) -> LockState {
         LockState {
-            timeout,
+            options,
             token: floor,
-            lock: Lock::Free,
+            leases: Leases::None,
             queue: None,
             ended: Ended::default(),
             next_seq: 1,
+            reserved: None,
+            delay_until: None,
         }
     }
 
-    /// The lock as it was stored. A lease gets its full TTL again from `leases_from` on, every waiting
-    /// ticket counts as just seen, and a free lock is reserved for the first of them.
+    /// The lock as it was stored. Leases get their full TTL again from `leases_from` on, a lock-delay that ran
+    /// runs anew, every waiting ticket counts as just seen, and a free lock is reserved for the first of them.
     pub fn restore(
-        timeout: Seconds,
+        options: ResourceOptions,
         rows: LockRows,
         terms: &Terms,
         now: Now,
         leases_from: Millis,
     ) -> LockState {
-        let holder_seq = rows.head.holder.as_ref().map_or(0, |h| h.ticket.seq);
-        let last_seq = rows.waiting.iter().map(|w| w.seq).max().unwrap_or(0);
+        let head = rows.head.holder.map(|row| *row);
+        let holders: Vec<HolderRow> = head.into_iter().chain(rows.holding).collect();
+        let seqs = holders.iter().map(|row| row.ticket.seq);
+        let last_seq = seqs.chain(rows.waiting.iter().map(|w| w.seq)).max();
+        let delay_ms = options.lock_delay_ms();
         let mut state = LockState {
-            next_seq: last_seq.max(holder_seq) + 1,
+            next_seq: last_seq.unwrap_or(0) + 1,
             ended: Ended::restore(rows.ended, now.mono + terms.limits.ended_ms),
-            ..LockState::new(timeout, rows.head.token)
+            delay_until: (rows.head.delayed && delay_ms > 0).then_some(now.mono + delay_ms),
+            ..LockState::new(options, rows.head.token)
         };
         for row in rows.waiting {
             state
                 .queue_mut()
                 .insert(Waiter::known(row), now.mono, waiter_timeouts(terms));
         }
-        match rows.head.holder {
-            Some(holder) => {
-                let ttl = holder.ticket.ttl;
-                let expires = state.expiry(terms, ttl, leases_from, leases_from);
-                state.lock = Lock::Held(Lease {
-                    stored_ttl: ttl,
-                    row: holder.ticket,
-                    token: rows.head.token,
-                    acquired_at: holder.acquired_at,
-                    told: true,
-                    clock: LeaseClock::Running {
-                        since: leases_from,
-                        expires,
-                        unconfirmed: Vec::new(),
-                    },
-                });
-            }
-            None => {
-                if let Some(seq) = state.queue_ref().and_then(Queue::first_near) {
-                    state.lock = Lock::Reserved(seq);
-                }
-            }
+        for row in holders {
+            let ttl = row.ticket.ttl;
+            state.leases.put(Lease {
+                stored_ttl: ttl,
+                row: row.ticket,
+                token: row.token,
+                acquired_at: row.acquired_at,
+                told: true,
+                clock: LeaseClock::Running {
+                    since: leases_from,
+                    expires: state.expiry(terms, ttl, leases_from, leases_from),
+                    unconfirmed: Vec::new(),
+                },
+                seen: None,
+                client: None,
+            });
         }
+        state.reserved = state.first_near().filter(|seq| state.admits_waiter(*seq));
         state
     }
 
@@ -132,6 +105,7 @@ impl LockState {
         if self.queue_ref().is_some_and(Queue::is_empty) {
             self.queue = None;
         }
+        self.leases.shrink();
         #[cfg(debug_assertions)]
         if let Err(broken) = invariants::check_cheap(self, terms, now)
             .and_then(|()| before.check(self, now, &outcome))
@@ -143,27 +117,22 @@ impl LockState {
 
     /// When [`Command::Tick`] has something to do, on the monotonic clock.
     pub fn deadline(&self) -> Option<Millis> {
-        let lease = self.lease_deadline();
+        let lease = self.leases.next_end().map(|(at, _)| at);
         let queue = self.queue_ref().and_then(Queue::deadline);
-        match (lease, queue) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [lease, self.delay_until, queue].into_iter().flatten().min()
     }
 
-    /// The first millisecond in which the lease is over.
-    pub(super) fn lease_deadline(&self) -> Option<Millis> {
-        match &self.lock {
-            Lock::Held(Lease {
-                clock: LeaseClock::Running { expires, .. },
-                ..
-            }) => expires.map(|last| last + 1),
-            _ => None,
-        }
+    pub fn options(&self) -> ResourceOptions {
+        self.options
+    }
+
+    /// The resource has other options from now on: an ephemeral one became ordinary. Leases and places stay.
+    pub fn set_options(&mut self, options: ResourceOptions) {
+        self.options = options;
     }
 
     pub fn timeout(&self) -> Seconds {
-        self.timeout
+        self.options.timeout
     }
 
     /// The highest token granted so far.
@@ -171,50 +140,152 @@ impl LockState {
         self.token
     }
 
-    /// Held, or reserved for a waiter.
+    /// Held, or reserved for a waiter, or in its lock-delay.
     pub fn is_locked(&self) -> bool {
-        self.lock != Lock::Free
+        self.is_held() || self.is_reserved()
     }
 
     pub fn is_held(&self) -> bool {
-        self.lease().is_some()
+        !self.leases.is_empty()
+    }
+
+    /// For a waiter, or for nobody while the lock-delay runs.
+    pub fn is_reserved(&self) -> bool {
+        self.reserved.is_some() || self.delay_until.is_some()
     }
 
     /// Nothing would be lost or change if this state were read from the store again later.
     pub fn is_idle(&self) -> bool {
-        self.lock == Lock::Free && self.queue.is_none()
+        !self.is_locked() && self.queue.is_none()
     }
 
     pub fn waiting(&self) -> usize {
         self.queue_ref().map_or(0, Queue::len)
     }
 
-    /// The lease as others see it.
+    /// Since when somebody holds it without a break, as far as the first lease tells.
+    pub fn held_since(&self) -> Option<WallMillis> {
+        self.leases.first().map(|lease| lease.acquired_at)
+    }
+
+    /// What is to be remembered of tickets after the resource is gone: of those that lost their lease why, and
+    /// which attempts must not take the lock anew.
+    pub fn lost_tickets(&self, now: Millis) -> Vec<LostTicket> {
+        let ended = self.ended.remembered(now);
+        let lost = ended.filter(|(_, reason, more, _)| {
+            *reason != EndReason::Released || more.is_some_and(|more| more.attempt.is_some())
+        });
+        lost.map(|(ticket, reason, more, forget_at)| LostTicket {
+            ticket,
+            reason,
+            more: more.cloned(),
+            forget_at,
+        })
+        .collect()
+    }
+
+    /// A new resource of the same name remembers them again. Says what has to be stored.
+    pub fn recall(&mut self, lost: Vec<LostTicket>) -> Vec<Change> {
+        let remember = |lost: LostTicket| {
+            let row = self
+                .ended
+                .remember(lost.ticket, lost.reason, lost.more, lost.forget_at);
+            Change::Ended(row)
+        };
+        lost.into_iter().map(remember).collect()
+    }
+
+    // ---- as others see it -------------------------------------------------------------------------
+
+    /// The first of the leases.
     pub fn holder(&self, terms: &Terms, now: Now) -> Option<HolderView> {
-        self.lease().map(|lease| self.view(terms, now, lease))
+        let first = self.leases.first();
+        first.map(|lease| self.view(terms, now, lease))
+    }
+
+    /// All leases, in the order of their grants.
+    pub fn holders(&self, terms: &Terms, now: Now) -> impl Iterator<Item = HolderView> {
+        let leases = self.leases.iter();
+        leases.map(move |lease| self.view(terms, now, lease))
+    }
+
+    /// The first `count` places of the queue. Those of writes that wait are counted and not shown.
+    pub fn places(&self, now: Now, count: usize) -> Vec<PlaceView> {
+        let wall = |at: Millis| (now.wall + at).saturating_sub(now.mono);
+        let queue = self.queue_ref().into_iter();
+        let places = queue.flat_map(|queue| queue.iter().map(move |place| (queue, place)));
+        let told = (1..)
+            .zip(places)
+            .filter(|(_, (_, (_, waiter)))| !waiter.ticketless_write);
+        let view = |(position, (queue, (seq, waiter))): (usize, (&Queue, (Seq, &Waiter)))| {
+            let open = waiter.has_open_requests();
+            let last_seen_at = if open {
+                now.wall
+            } else {
+                wall(waiter.last_seen())
+            };
+            PlaceView {
+                position,
+                owner: waiter.row.owner.clone(),
+                reason: waiter.row.reason.clone(),
+                mode: waiter.row.mode,
+                waiting_since: waiter.row.queued_at.unwrap_or(last_seen_at),
+                last_seen_at,
+                near: queue.is_near(seq),
+                client: waiter.client,
+            }
+        };
+        told.take(count).map(view).collect()
+    }
+
+    /// What this ticket is, if it is alive.
+    pub fn role(&self, ticket: Ticket) -> Option<Role> {
+        if self.token_of(ticket).is_some() {
+            return Some(Role::Holder);
+        }
+        let queue = self.queue_ref()?;
+        let seq = queue.with_ticket(ticket)?;
+        Some(Role::Waiting(queue.position(seq)))
     }
 
     /// The lease token if this ticket holds the lock, whether or not it waits otherwise.
     pub fn token_of(&self, ticket: Ticket) -> Option<FencingToken> {
-        self.lease()
-            .filter(|lease| lease.row.ticket == ticket)
-            .map(|lease| lease.token)
+        self.leases.with_ticket(ticket).map(|lease| lease.token)
     }
 
     /// Holding or waiting.
     pub fn is_live(&self, ticket: Ticket) -> bool {
-        self.token_of(ticket).is_some()
-            || self
-                .queue_ref()
-                .is_some_and(|queue| queue.with_ticket(ticket).is_some())
+        self.role(ticket).is_some()
     }
 
-    pub(super) fn lease(&self) -> Option<&Lease> {
-        match &self.lock {
-            Lock::Held(lease) => Some(lease),
-            _ => None,
+    /// Differs when who holds (mode, token) or who waits in what order differs. Not for the store: another
+    /// build may number the same state differently.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for lease in self.leases.iter() {
+            (lease.token, lease.row.mode).hash(&mut hasher);
+        }
+        for (seq, waiter) in self.queue_ref().into_iter().flat_map(Queue::iter) {
+            (seq, waiter.row.mode, waiter.row.ticket).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    pub(super) fn locked_by(
+        &self,
+        terms: &Terms,
+        now: Now,
+        except: Option<FencingToken>,
+    ) -> LockedBy {
+        let mut others = self.leases.iter();
+        let holder = others.find(|lease| Some(lease.token) != except);
+        LockedBy {
+            holder: holder.map(|lease| self.view(terms, now, lease)),
+            reserved: self.is_reserved(),
         }
     }
+
+    // ---- who may be granted -----------------------------------------------------------------------
 
     pub(super) fn queue_ref(&self) -> Option<&Queue> {
         self.queue.as_deref()
@@ -224,12 +295,42 @@ impl LockState {
         self.queue.get_or_insert_default()
     }
 
+    pub(super) fn first_near(&self) -> Option<Seq> {
+        self.queue_ref().and_then(Queue::first_near)
+    }
+
+    /// Whether a lease of this mode can stand beside those there are. Says nothing of who is next in line.
+    pub(super) fn admits(&self, mode: Mode) -> bool {
+        if self.delay_until.is_some() {
+            return false;
+        }
+        match (mode, self.leases.mode()) {
+            (_, None) | (Mode::Shared, Some(Mode::Shared)) => true,
+            (Mode::Exclusive, Some(Mode::Exclusive)) => {
+                self.leases.len() < usize::from(self.options.slots)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this waiter could have what it waits for now, were it next in line.
+    pub(super) fn admits_waiter(&self, seq: Seq) -> bool {
+        let waiter = self.queue_ref().and_then(|queue| queue.get(seq));
+        waiter.is_some_and(|waiter| match waiter.ticketless_write {
+            // A write without a ticket takes no lease: it needs a lock that nobody holds.
+            true => self.leases.is_empty() && self.delay_until.is_none(),
+            false => self.admits(waiter.row.mode),
+        })
+    }
+
+    // ---- leases -----------------------------------------------------------------------------------
+
     /// What a renewal without a `ttl` of its own uses.
-    pub(super) fn ttl(&self, terms: &Terms, own: Option<Seconds>) -> Seconds {
+    pub(super) fn ttl(&self, terms: &Terms, own: Option<Ttl>) -> Ttl {
         own.unwrap_or(if terms.rules.timeout_is_lease_ttl {
-            self.timeout
+            self.options.timeout.into()
         } else {
-            Seconds::ZERO
+            Ttl::ZERO
         })
     }
 
@@ -237,7 +338,7 @@ impl LockState {
     pub(super) fn expiry(
         &self,
         terms: &Terms,
-        ttl: Option<Seconds>,
+        ttl: Option<Ttl>,
         since: Millis,
         now: Millis,
     ) -> Option<Millis> {
@@ -254,22 +355,19 @@ impl LockState {
     }
 
     /// The TTL that the holder is told: its own, cut to what `MAX_LEASE_SECONDS` leaves of the lease, so
-    /// that nobody counts on more. Never cut to 0, which would mean "does not expire".
-    pub(super) fn told_ttl(&self, terms: &Terms, now: Millis, lease: &Lease) -> Seconds {
+    /// that nobody counts on more. Never cut to 0, which would mean "does not expire": in its last
+    /// millisecond that is what is left.
+    pub(super) fn told_ttl(&self, terms: &Terms, now: Millis, lease: &Lease) -> Ttl {
         let own = self.ttl(terms, lease.row.ttl);
         let Some(max_ms) = terms.limits.lease_seconds_max.limit_ms() else {
             return own;
         };
         let left_ms = match lease.clock {
             LeaseClock::Answering(_) => max_ms,
-            LeaseClock::Running { since, .. } => (since + max_ms).saturating_sub(now),
+            LeaseClock::Running { since, .. } => (since + max_ms).saturating_sub(now).max(1),
         };
-        let left = Seconds::whole(left_ms).max(Seconds::ONE);
-        if own == Seconds::ZERO {
-            left
-        } else {
-            own.min(left)
-        }
+        let told_ms = own.limit_ms().map_or(left_ms, |own| own.min(left_ms));
+        Ttl::from_millis(told_ms).unwrap_or(own)
     }
 
     pub(super) fn view(&self, terms: &Terms, now: Now, lease: &Lease) -> HolderView {
@@ -277,11 +375,18 @@ impl LockState {
             LeaseClock::Answering(_) => self.expiry(terms, lease.stored_ttl, now.mono, now.mono),
             LeaseClock::Running { expires, .. } => expires,
         };
+        let wall = |at: Millis| (now.wall + at).saturating_sub(now.mono);
         HolderView {
             owner: lease.row.owner.clone(),
+            reason: lease.row.reason.clone(),
+            mode: lease.row.mode,
             acquired_at: lease.acquired_at,
-            expires_at: expires.map(|at| (now.wall + at).saturating_sub(now.mono)),
+            expires_at: expires.map(wall),
+            expires_in_ms: expires.map(|at| at.saturating_sub(now.mono)),
             token: lease.token,
+            queued_at: lease.row.queued_at,
+            renewed_at: lease.seen.map(wall),
+            client: lease.client,
         }
     }
 
@@ -289,15 +394,11 @@ impl LockState {
     pub(super) fn head(&self) -> HeadRow {
         HeadRow {
             token: self.token,
-            holder: self.lease().map(|lease| {
-                Box::new(HolderRow {
-                    ticket: TicketRow {
-                        ttl: lease.stored_ttl,
-                        ..lease.row.clone()
-                    },
-                    acquired_at: lease.acquired_at,
-                })
-            }),
+            delayed: self.delay_until.is_some(),
+            holder: self
+                .leases
+                .first()
+                .map(|lease| Box::new(lease.holder_row())),
         }
     }
 }

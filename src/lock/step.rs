@@ -1,18 +1,22 @@
 //! One command applied to a lock. Every transition a lock can make is in this file.
 
+use std::net::IpAddr;
+
 use super::command::{
-    Answer, Command, Death, EndReason, Event, Grant, Outcome, Patience, PresentedTicket, RequestId,
+    Answer, Command, Death, EndReason, Event, Grant, HolderView, Outcome, Patience,
+    PresentedTicket, RequestId, Wish,
 };
-use super::names::{FencingToken, IdempotencyKey, Millis, Now, Owner, Seconds, Ticket};
+use super::leases::{Lease, LeaseClock};
+use super::names::{FencingToken, Millis, Mode, Now, Ticket, Ttl};
 use super::queue::{Due, Parked, Purpose, Seq, TicketDelivery, Waiter, fresh_row};
-use super::rows::{Change, TicketRow};
-use super::state::{Lease, LeaseClock, Lock, LockState, waiter_timeouts};
+use super::rows::{Change, EndedMore, Forced, TicketRow};
+use super::state::{LockState, waiter_timeouts};
 use super::terms::Terms;
 
 /// What a presented ticket is to this lock.
 enum Standing {
     Nobody,
-    Holder,
+    Holder(FencingToken),
     Waiting(Seq),
     Dead(Death),
 }
@@ -20,11 +24,13 @@ enum Standing {
 /// A request for the lock, taken apart.
 struct LockRequest {
     request: RequestId,
+    /// When it arrived.
+    since: Millis,
     fresh: Ticket,
-    owner: Option<Owner>,
-    ttl: Option<Seconds>,
-    key: Option<IdempotencyKey>,
+    wish: Wish,
     patience: Patience,
+    /// The place that it took when it came the first time.
+    place: Option<Seq>,
 }
 
 pub(super) struct Step<'a> {
@@ -51,21 +57,9 @@ impl<'a> Step<'a> {
                 request,
                 presented,
                 fresh,
-                owner,
-                ttl,
-                key,
+                wish,
                 patience,
-            } => self.acquire(
-                presented,
-                LockRequest {
-                    request,
-                    fresh,
-                    owner,
-                    ttl,
-                    key,
-                    patience,
-                },
-            ),
+            } => self.acquire(request, presented, fresh, wish, patience),
             Command::Touch { request, presented } => self.touch(request, presented),
             Command::Write {
                 request,
@@ -78,14 +72,20 @@ impl<'a> Step<'a> {
                 request,
                 presented,
                 ttl,
-            } => self.renew(request, presented, ttl),
+                exact,
+            } => self.renew(request, presented, ttl, exact),
             Command::Unlock { request, presented } => self.unlock(request, presented),
-            Command::ForceUnlock { request, token } => self.force_unlock(request, token),
+            Command::ForceUnlock {
+                request,
+                token,
+                forced,
+            } => self.force_unlock(request, token, &forced),
             Command::Delete { request, presented } => self.delete(request, presented),
             Command::Vanished { request } => self.vanished(request),
             Command::Delivered { request } => self.delivered(request),
             Command::Tick => {}
         }
+        self.hand_off();
         self.out
     }
 
@@ -98,38 +98,64 @@ impl<'a> Step<'a> {
         self.out.changes.push(Change::Head(head));
     }
 
+    /// This lease has to be stored as it is now.
+    fn change_lease(&mut self, token: FencingToken) {
+        if self.state.leases.is_in_head(token) {
+            return self.change_head();
+        }
+        if let Some(lease) = self.state.leases.get(token) {
+            let row = Box::new(lease.holder_row());
+            self.out.changes.push(Change::Holding(row));
+        }
+    }
+
+    /// This lease, which was stored in the head row or not, is none any more.
+    fn change_ended(&mut self, lease: &Lease, was_in_head: bool) {
+        if !was_in_head {
+            let ticket = lease.row.ticket;
+            return self.out.changes.push(Change::NotHolding(ticket));
+        }
+        if let Some(next) = self.state.leases.first() {
+            let ticket = next.row.ticket;
+            self.out.changes.push(Change::NotHolding(ticket));
+        }
+        self.change_head();
+    }
+
     // ---- time -------------------------------------------------------------------------------------
 
     /// Carries out what was due until now, in the order in which it was due.
     fn pass_time(&mut self) {
         let now = self.now.mono;
         while let Some(at) = self.state.deadline().filter(|at| *at <= now) {
-            if self.state.lease_deadline() == Some(at) {
-                self.end_lease(EndReason::Expired);
-                self.hand_off();
-                continue;
-            }
-            match self
-                .state
-                .queue_mut()
-                .pop_due(now, waiter_timeouts(self.terms))
-            {
-                Some(Due::WaitOver(request)) => self.wait_over(request),
-                Some(Due::WentFar(seq)) => self.pass_over(seq),
-                Some(Due::Dropped(seq)) => {
-                    self.leave(seq);
-                    self.out.events.push(Event::WaiterDropped);
+            let ends = self.state.leases.next_end();
+            if let Some((_, token)) = ends.filter(|(end, _)| *end == at) {
+                self.end_lease(token, EndReason::Expired, None);
+            } else if self.state.delay_until == Some(at) {
+                self.state.delay_until = None;
+                self.change_head();
+            } else {
+                match self
+                    .state
+                    .queue_mut()
+                    .pop_due(now, waiter_timeouts(self.terms))
+                {
+                    Some(Due::WaitOver(request)) => self.wait_over(request),
+                    Some(Due::WentFar(seq)) => self.pass_over(seq),
+                    Some(Due::Dropped(seq)) => {
+                        self.leave(seq);
+                        self.out.events.push(Event::WaiterDropped);
+                    }
+                    None => break,
                 }
-                None => break,
             }
+            self.hand_off();
         }
     }
 
     /// A reservation ends when its ticket is not near any more.
     fn pass_over(&mut self, seq: Seq) {
-        if self.state.lock == Lock::Reserved(seq) {
-            self.hand_off();
-        }
+        self.state.reserved.take_if(|reserved| *reserved == seq);
     }
 
     fn wait_over(&mut self, request: RequestId) {
@@ -137,7 +163,14 @@ impl<'a> Step<'a> {
             return;
         };
         match parked.purpose {
-            Purpose::Lock => self.answer_queued(request, seq, parked.ended),
+            Purpose::Lock { leaves: false } => self.answer_queued(request, seq, parked.ended),
+            Purpose::Lock { leaves: true } => {
+                self.close(request, false);
+                if self.waiter(seq).is_some_and(|w| !w.has_open_requests()) {
+                    self.leave_for_good(seq);
+                }
+                self.answer_locked(request, None);
+            }
             Purpose::Write { .. } => {
                 let ticketless_write = self.waiter(seq).is_some_and(|w| w.ticketless_write);
                 if ticketless_write {
@@ -145,7 +178,7 @@ impl<'a> Step<'a> {
                 } else {
                     self.close(request, true);
                 }
-                self.answer_locked(request);
+                self.answer_locked(request, None);
             }
         }
     }
@@ -162,8 +195,8 @@ impl<'a> Step<'a> {
             PresentedTicket::Malformed => return Standing::Dead(None),
             PresentedTicket::Ticket(ticket) => ticket,
         };
-        if self.state.token_of(ticket).is_some() {
-            return Standing::Holder;
+        if let Some(token) = self.state.token_of(ticket) {
+            return Standing::Holder(token);
         }
         match self.state.queue_ref().and_then(|q| q.with_ticket(ticket)) {
             Some(seq) => Standing::Waiting(seq),
@@ -171,93 +204,215 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The live ticket that this key made, and whether the same was asked then.
-    fn by_key(&self, asked: &LockRequest) -> Option<(Standing, bool)> {
-        let key = asked.key.as_ref()?;
+    /// The live ticket that this attempt made, and whether the same was asked then.
+    fn by_key(&self, wish: &Wish) -> Option<(Standing, bool)> {
+        let key = wish.key.as_ref()?;
         let same = |row: &TicketRow| {
-            row.owner == asked.owner && row.key.as_ref().is_some_and(|k| k.ttl == asked.ttl)
+            let asked = row.key.as_ref();
+            row.owner == wish.owner
+                && asked.is_some_and(|k| k.ttl == wish.ttl && k.mode == wish.mode())
         };
-        if let Some(lease) = self.state.lease()
-            && lease.row.key.as_ref().is_some_and(|k| k.key == *key)
-        {
-            return Some((Standing::Holder, same(&lease.row)));
+        if let Some(lease) = self.state.leases.with_key(key) {
+            return Some((Standing::Holder(lease.token), same(&lease.row)));
         }
         let seq = self.state.queue_ref()?.with_key(key)?;
         Some((Standing::Waiting(seq), same(&self.waiter(seq)?.row)))
     }
 
-    fn may_take(&self, seq: Seq) -> bool {
-        match self.state.lock {
-            Lock::Free => true,
-            Lock::Reserved(reserved) => reserved == seq,
-            Lock::Held(_) => false,
+    /// The answer to an attempt whose ticket has ended.
+    fn by_ended_key(&self, wish: &Wish) -> Option<Answer> {
+        let now = self.now.mono;
+        let (ticket, more) = self.state.ended.with_key(wish.key.as_ref()?, now)?;
+        let same = more.attempt.as_ref().is_some_and(|attempt| {
+            attempt.owner == wish.owner
+                && attempt.key.ttl == wish.ttl
+                && attempt.key.mode == wish.mode()
+        });
+        Some(match same {
+            true => self.dead(ticket, self.state.ended.reason(ticket, now)),
+            false => Answer::KeyReused,
+        })
+    }
+
+    /// What a dead ticket is told.
+    fn dead(&self, ticket: Ticket, death: Death) -> Answer {
+        match self.state.ended.forced(ticket, self.now.mono) {
+            Some(forced) => Answer::DeadByForce(Box::new(forced.clone())),
+            None => Answer::Dead(death),
         }
+    }
+
+    fn answer_dead(&mut self, request: RequestId, presented: PresentedTicket, death: Death) {
+        let answer = match presented {
+            PresentedTicket::Ticket(ticket) => self.dead(ticket, death),
+            PresentedTicket::Absent | PresentedTicket::Malformed => Answer::Dead(death),
+        };
+        self.answer(request, answer);
+    }
+
+    /// Whether this waiter, which is near, may be granted now: the lock is reserved for it, or could have
+    /// been had it been near before.
+    fn may_take(&self, seq: Seq) -> bool {
+        let next = self.state.reserved.or_else(|| self.state.first_near());
+        next == Some(seq) && self.state.admits_waiter(seq)
+    }
+
+    /// Whether somebody without a place may be granted now: nobody near is ahead.
+    fn is_open_to(&self, mode: Mode) -> bool {
+        self.state.admits(mode) && self.state.first_near().is_none()
+    }
+
+    /// Whether data may be changed without a ticket: nobody holds, and nobody is next in line.
+    fn is_free(&self) -> bool {
+        !self.state.is_locked()
     }
 
     // ---- asking for the lock ----------------------------------------------------------------------
 
-    fn acquire(&mut self, presented: PresentedTicket, asked: LockRequest) {
+    fn acquire(
+        &mut self,
+        request: RequestId,
+        presented: PresentedTicket,
+        fresh: Ticket,
+        wish: Wish,
+        patience: Patience,
+    ) {
+        let (place, since) = self.come_again(request);
+        if wish.mode == Some(Mode::Shared) && self.state.options.slots > 1 {
+            return self.answer(request, Answer::ModeNotOffered);
+        }
+        let asked = LockRequest {
+            request,
+            since,
+            fresh,
+            wish,
+            patience,
+            place,
+        };
         match self.standing(presented) {
-            Standing::Holder => self.keep(asked.request, asked.ttl, None),
-            Standing::Waiting(seq) => self.ask_again(seq, asked, None),
+            Standing::Holder(token) => self.keep(token, asked, None),
+            Standing::Waiting(seq) => self.ask_with_ticket(seq, asked),
             Standing::Nobody => self.ask_anew(asked, None),
             Standing::Dead(ended) => self.ask_anew(asked, ended),
         }
     }
 
-    /// Without a live ticket: the idempotency key may know one, else a new one is made.
-    fn ask_anew(&mut self, asked: LockRequest, ended: Death) {
-        match self.by_key(&asked) {
-            Some((_, false)) => return self.answer(asked.request, Answer::KeyReused),
-            Some((Standing::Holder, true)) => return self.keep(asked.request, None, ended),
-            Some((Standing::Waiting(seq), true)) => {
-                // A retry repeats what was asked then; it must not undo a `ttl` given since.
-                let asked = LockRequest { ttl: None, ..asked };
-                return self.ask_again(seq, asked, ended);
-            }
-            Some(_) | None => {}
-        }
-        let row = fresh_row(
-            asked.fresh,
-            self.state.next_seq,
-            asked.owner,
-            asked.ttl,
-            asked.key,
-        );
-        let waiter = Waiter::new(row, false);
-        if self.state.lock == Lock::Free {
-            self.state.next_seq += 1;
-            self.grant(waiter, &[(asked.request, ended)]);
-        } else if asked.patience == Patience::Never {
-            self.answer_locked(asked.request);
-        } else if let Some(seq) = self.enqueue(asked.request, waiter) {
-            if self
-                .waiter(seq)
-                .is_some_and(|w| w.delivery == TicketDelivery::Confirmed)
-            {
-                self.store_waiter(seq);
-            }
-            self.queue_up(seq, asked.request, asked.patience, ended);
+    /// The place that a request has from when it came first, and when that was.
+    fn come_again(&mut self, request: RequestId) -> (Option<Seq>, Millis) {
+        let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
+        let queue = self.state.queue.as_mut();
+        let came = queue.and_then(|queue| queue.come_again(request, now, waiter_timeouts));
+        match came {
+            Some((seq, since)) => (Some(seq), since),
+            None => (None, now),
         }
     }
 
-    /// With a waiting ticket.
+    /// Without a live ticket: the idempotency key may know one, else a new one is made.
+    fn ask_anew(&mut self, asked: LockRequest, ended: Death) {
+        if let Some(seq) = asked.place {
+            return self.go_on(seq, asked, ended);
+        }
+        match self.by_key(&asked.wish) {
+            Some((_, false)) => return self.answer(asked.request, Answer::KeyReused),
+            Some((Standing::Holder(token), true)) => {
+                // A retry repeats what was asked then; it must not undo what was changed since.
+                return self.keep(token, asked.repeated(), ended);
+            }
+            Some((Standing::Waiting(seq), true)) => {
+                return self.ask_again(seq, asked.repeated(), ended);
+            }
+            Some(_) | None => {}
+        }
+        if let Some(answer) = self.by_ended_key(&asked.wish) {
+            return self.answer(asked.request, answer);
+        }
+        let open = self.is_open_to(asked.wish.mode());
+        if open && asked.patience != Patience::Loading {
+            let client = asked.wish.client;
+            let row = fresh_row(asked.fresh, self.state.next_seq, asked.wish, None);
+            self.state.next_seq += 1;
+            let mut waiter = Waiter::new(row, false);
+            waiter.client = client;
+            let told = (asked.request, asked.since, ended);
+            self.grant(waiter, Some(told));
+        } else if asked.patience == Patience::Never {
+            self.answer_locked(asked.request, None);
+        } else {
+            self.take_place(asked, ended, open);
+        }
+    }
+
+    /// `open`: the lock could be had now, so that the queue is not full whoever is in it.
+    fn take_place(&mut self, asked: LockRequest, ended: Death, open: bool) {
+        let client = asked.wish.client;
+        let wall = Some(self.now.wall);
+        let row = fresh_row(asked.fresh, self.state.next_seq, asked.wish, wall);
+        let mut waiter = Waiter::new(row, false);
+        waiter.client = client;
+        if asked.patience == Patience::Loading {
+            // The place is gone with its request if there is nothing to wait for.
+            waiter.delivery = TicketDelivery::NotSent;
+        }
+        let Some(seq) = self.enqueue(asked.request, waiter, open) else {
+            return;
+        };
+        if self
+            .waiter(seq)
+            .is_some_and(|w| w.delivery == TicketDelivery::Confirmed)
+        {
+            self.store_waiter(seq);
+        }
+        let request = (asked.request, asked.since);
+        self.queue_up(seq, request, asked.patience, ended);
+    }
+
+    /// What the answer needs is loaded; the place was taken before.
+    fn go_on(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
+        let loaded = asked.patience != Patience::Loading;
+        if loaded && self.waiter(seq).is_some_and(|w| w.row.key.is_some()) {
+            self.state.queue_mut().confirm(seq);
+            self.store_waiter(seq);
+        }
+        self.take_or_wait(seq, asked, ended);
+    }
+
+    fn ask_with_ticket(&mut self, seq: Seq, asked: LockRequest) {
+        let leaves = matches!(asked.patience, Patience::UntilThenLeave(_));
+        let mode = self.waiter(seq).map(|w| w.row.mode);
+        if asked.wish.mode.is_some() && asked.wish.mode != mode {
+            self.present_waiter(seq, None);
+            self.answer(asked.request, Answer::ModeDiffers);
+        } else if leaves {
+            self.present_waiter(seq, None);
+            self.answer(asked.request, Answer::WaitsAlready);
+        } else {
+            self.ask_again(seq, asked, None);
+        }
+    }
+
+    /// With a waiting ticket, or its key.
     fn ask_again(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
-        self.present_waiter(seq, asked.ttl);
-        if self.may_take(seq) {
+        self.present_waiter(seq, Some(&asked.wish));
+        self.take_or_wait(seq, asked, ended);
+    }
+
+    fn take_or_wait(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
+        let (request, since) = (asked.request, asked.since);
+        if asked.patience != Patience::Loading && self.may_take(seq) {
             if let Some(waiter) = self.state.queue_mut().remove(seq) {
-                self.grant(waiter, &[(asked.request, ended)]);
+                self.grant(waiter, Some((request, since, ended)));
             }
         } else if asked.patience == Patience::Never {
-            self.answer_locked(asked.request);
+            self.answer_locked(request, None);
         } else {
-            self.queue_up(seq, asked.request, asked.patience, ended);
+            self.queue_up(seq, (request, since), asked.patience, ended);
         }
     }
 
     /// A new place at the end of the queue, or a refusal when it is full.
-    fn enqueue(&mut self, request: RequestId, waiter: Waiter) -> Option<Seq> {
-        if self.state.waiting() >= self.terms.limits.waiters_max {
+    fn enqueue(&mut self, request: RequestId, waiter: Waiter, open: bool) -> Option<Seq> {
+        if !open && self.state.waiting() >= self.terms.limits.waiters_max {
             self.answer(request, Answer::TooManyWaiters);
             return None;
         }
@@ -268,20 +423,24 @@ impl<'a> Step<'a> {
         Some(seq)
     }
 
-    fn queue_up(&mut self, seq: Seq, request: RequestId, patience: Patience, ended: Death) {
-        match deadline_of(patience) {
-            Some(until) => {
-                let parked = Parked {
-                    until,
-                    purpose: Purpose::Lock,
-                    ended,
-                };
-                self.state.queue_mut().open(seq, request, Some(parked));
-            }
-            None => {
-                self.state.queue_mut().open(seq, request, None);
-                self.answer_queued(request, seq, ended);
-            }
+    fn queue_up(
+        &mut self,
+        seq: Seq,
+        request: (RequestId, Millis),
+        patience: Patience,
+        ended: Death,
+    ) {
+        let purpose = Purpose::Lock {
+            leaves: matches!(patience, Patience::UntilThenLeave(_)),
+        };
+        let parked = deadline_of(patience).map(|until| Parked {
+            until,
+            purpose,
+            ended,
+        });
+        self.state.queue_mut().open(seq, request, parked);
+        if matches!(patience, Patience::Never | Patience::Poll) {
+            self.answer_queued(request.0, seq, ended);
         }
     }
 
@@ -302,9 +461,10 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn answer_locked(&mut self, request: RequestId) {
-        let holder = self.state.holder(self.terms, self.now);
-        self.answer(request, Answer::Locked(holder));
+    /// `except`: the asker's own lease.
+    fn answer_locked(&mut self, request: RequestId, except: Option<FencingToken>) {
+        let by = self.state.locked_by(self.terms, self.now, except);
+        self.answer(request, Answer::Locked(Box::new(by)));
     }
 
     fn store_waiter(&mut self, seq: Seq) {
@@ -319,17 +479,17 @@ impl<'a> Step<'a> {
     }
 
     /// A waiting ticket was presented: its client is alive and knows it.
-    fn present_waiter(&mut self, seq: Seq, ttl: Option<Seconds>) {
+    fn present_waiter(&mut self, seq: Seq, wish: Option<&Wish>) {
         let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
         let queue = self.state.queue_mut();
         queue.confirm(seq);
         queue.touch(seq, now, waiter_timeouts);
-        if let Some(waiter) = queue.get_mut(seq)
-            && ttl.is_some()
-            && waiter.row.ttl != ttl
-        {
-            waiter.row.ttl = ttl;
-            waiter.stored = false;
+        if let (Some(waiter), Some(wish)) = (queue.get_mut(seq), wish) {
+            waiter.client = wish.client.or(waiter.client);
+            if wish.ttl.is_some() && waiter.row.ttl != wish.ttl {
+                waiter.row.ttl = wish.ttl;
+                waiter.stored = false;
+            }
         }
         self.store_waiter(seq);
     }
@@ -337,85 +497,155 @@ impl<'a> Step<'a> {
     // ---- leases -----------------------------------------------------------------------------------
 
     /// Makes a lease of a waiter that is in the queue no more. Answers everyone who waited with its
-    /// ticket, and the requests in `asking`.
-    fn grant(&mut self, waiter: Waiter, asking: &[(RequestId, Death)]) {
+    /// ticket, and the request that asks now.
+    fn grant(&mut self, waiter: Waiter, asking: Option<(RequestId, Millis, Death)>) {
         self.state.token = self.state.token.next();
+        self.state.reserved = None;
         if waiter.stored {
             let ticket = waiter.row.ticket;
             self.out.changes.push(Change::NotWaiting(ticket));
         }
-        let waiting: Vec<(RequestId, Parked)> = waiter.parked().collect();
-        let writes: Vec<(RequestId, bool)> = waiting
-            .iter()
-            .filter_map(|(request, parked)| match parked.purpose {
-                Purpose::Write { release } => Some((*request, release)),
-                Purpose::Lock => None,
-            })
-            .collect();
-        let locks = waiting
-            .iter()
-            .filter(|(_, parked)| parked.purpose == Purpose::Lock)
-            .map(|(request, parked)| (*request, parked.ended));
-        let told: Vec<(RequestId, Death)> = asking.iter().copied().chain(locks).collect();
-        let answering = told
-            .iter()
-            .map(|(request, _)| *request)
-            .chain(writes.iter().map(|(request, _)| *request))
-            .collect();
-        self.state.lock = Lock::Held(Lease {
+        let mut told: Vec<(RequestId, Millis, Death)> = asking.into_iter().collect();
+        let mut writes: Vec<(RequestId, bool)> = Vec::new();
+        for (request, since, parked) in waiter.parked() {
+            match parked.purpose {
+                Purpose::Write { release } => writes.push((request, release)),
+                Purpose::Lock { .. } => told.push((request, since, parked.ended)),
+            }
+        }
+        let answering = told.iter().map(|(request, ..)| *request);
+        let answering = answering.chain(writes.iter().map(|(request, _)| *request));
+        let token = self.state.token;
+        self.state.leases.put(Lease {
             told: waiter.delivery == TicketDelivery::Confirmed,
             stored_ttl: waiter.row.ttl,
+            clock: LeaseClock::Answering(answering.collect()),
             row: waiter.row,
-            token: self.state.token,
+            token,
             acquired_at: self.now.wall,
-            clock: LeaseClock::Answering(answering),
+            seen: Some(self.now.mono),
+            client: waiter.client,
         });
-        self.change_head();
-        if let Some(view) = self.state.holder(self.terms, self.now) {
+        self.change_lease(token);
+        if self.state.leases.len() > 1 {
+            // The highest token is in the head row.
+            self.change_head();
+        }
+        if let Some(view) = self.view(token) {
             self.out.events.push(Event::Granted(view));
         }
-        for (request, ended) in told {
-            self.answer_granted(request, true, ended);
+        for (request, since, ended) in told {
+            let waited_ms = self.now.mono - since;
+            self.answer_granted(request, token, Some(waited_ms), ended);
         }
         for (request, release) in writes {
-            self.allow_write(request, release);
+            self.allow_write(request, token, release);
         }
     }
 
-    fn answer_granted(&mut self, request: RequestId, new: bool, ended: Death) {
-        let Some(lease) = self.state.lease() else {
+    fn view(&self, token: FencingToken) -> Option<HolderView> {
+        let lease = self.state.leases.get(token)?;
+        Some(self.state.view(self.terms, self.now, lease))
+    }
+
+    /// `waited_ms`: of a grant that this request was there for.
+    fn answer_granted(
+        &mut self,
+        request: RequestId,
+        token: FencingToken,
+        waited_ms: Option<Millis>,
+        ended: Death,
+    ) {
+        let Some(lease) = self.state.leases.get(token) else {
             return;
         };
         let grant = Grant {
             ticket: lease.row.ticket,
             holder: self.state.view(self.terms, self.now, lease),
             ttl: self.state.told_ttl(self.terms, self.now.mono, lease),
-            new,
+            waited_ms: waited_ms.unwrap_or(0),
+            new: waited_ms.is_some(),
             ended,
         };
         self.answer(request, Answer::Granted(Box::new(grant)));
     }
 
-    /// The holder asked again.
-    fn keep(&mut self, request: RequestId, ttl: Option<Seconds>, ended: Death) {
-        self.present_holder(ttl, Some(request));
-        self.answer_granted(request, false, ended);
+    /// The holder asked again, perhaps for another mode.
+    fn keep(&mut self, token: FencingToken, asked: LockRequest, ended: Death) {
+        let (request, wish) = (asked.request, asked.wish);
+        if asked.patience == Patience::Loading {
+            return self.touch_holder(token);
+        }
+        let mode = self.state.leases.get(token).map(|lease| lease.row.mode);
+        let changes = wish.mode.filter(|wanted| Some(*wanted) != mode);
+        let alone = self.state.leases.len() == 1 && self.state.delay_until.is_none();
+        if changes == Some(Mode::Exclusive) && !alone {
+            // At once, whatever it would wait: two that wait for each other would wait for ever.
+            self.touch_holder(token);
+            return self.answer_locked(request, Some(token));
+        }
+        self.present_holder(token, Some((wish.ttl, false)), Some(request), wish.client);
+        let token = match changes {
+            Some(Mode::Exclusive) => self.promote(token),
+            Some(Mode::Shared) => self.demote(token),
+            None => token,
+        };
+        self.answer_granted(request, token, None, ended);
+    }
+
+    /// The only holder gets the lock to itself, past whoever waits. Says its new token.
+    fn promote(&mut self, from: FencingToken) -> FencingToken {
+        let Some(mut lease) = self.state.leases.take(from) else {
+            return from;
+        };
+        let token = self.state.token.next();
+        self.state.token = token;
+        self.state.reserved = None;
+        lease.token = token;
+        lease.row.mode = Mode::Exclusive;
+        self.state.leases.put(lease);
+        self.change_head();
+        if let Some(holder) = self.view(token) {
+            self.out.events.push(Event::Promoted { from, holder });
+        }
+        token
+    }
+
+    /// An exclusive holder lets others share, and keeps its token.
+    fn demote(&mut self, token: FencingToken) -> FencingToken {
+        if let Some(mut lease) = self.state.leases.take(token) {
+            lease.row.mode = Mode::Shared;
+            self.state.leases.put(lease);
+            self.change_lease(token);
+            let view = self.view(token);
+            self.out.events.extend(view.map(Event::Demoted));
+        }
+        token
     }
 
     /// The holder showed its ticket with lock intent: its expiry becomes the later of what it was and
-    /// now + TTL (contract, "TTL").
+    /// now + TTL (contract, "TTL"), or, where it asks for that, exactly now + TTL.
     ///
     /// While no answer has told it of the grant, it cannot know that it holds: then the answer to this
     /// request, if the core hears what becomes of it (`tracked`), is one more that may tell it.
-    fn present_holder(&mut self, ttl: Option<Seconds>, tracked: Option<RequestId>) {
+    fn present_holder(
+        &mut self,
+        token: FencingToken,
+        renewal: Option<(Option<Ttl>, bool)>,
+        tracked: Option<RequestId>,
+        client: Option<IpAddr>,
+    ) {
         let now = self.now.mono;
-        let Lock::Held(mut lease) = std::mem::replace(&mut self.state.lock, Lock::Free) else {
+        let (ttl, exact) = renewal.unwrap_or_default();
+        let Some(mut lease) = self.state.leases.take(token) else {
             return;
         };
         if ttl.is_some() {
             lease.row.ttl = ttl;
         }
         lease.told = true;
+        lease.seen = Some(now);
+        lease.client = client.or(lease.client);
         let (since, old) = match lease.clock {
             // What the answers on their way promise.
             LeaseClock::Answering(_) => {
@@ -425,7 +655,7 @@ impl<'a> Step<'a> {
             LeaseClock::Running { since, expires, .. } => (since, expires),
         };
         let renewed = self.state.expiry(self.terms, lease.row.ttl, since, now);
-        let expires = later(old, renewed);
+        let expires = if exact { renewed } else { later(old, renewed) };
         lease.clock = match (lease.clock, tracked) {
             (LeaseClock::Answering(mut requests), Some(request)) => {
                 requests.push(request);
@@ -441,54 +671,76 @@ impl<'a> Step<'a> {
         if stale {
             lease.stored_ttl = lease.row.ttl;
         }
-        self.state.lock = Lock::Held(lease);
+        self.state.leases.put(lease);
         if stale {
-            self.change_head();
+            self.change_lease(token);
         }
     }
 
-    /// Ends the lease for a reason that its holder may ask for later. The lock is free afterwards; what
-    /// becomes of it is the caller's to say.
-    fn end_lease(&mut self, reason: EndReason) {
-        let Some(holder) = self.state.holder(self.terms, self.now) else {
+    /// Ends a lease for a reason that its holder may ask for later. What becomes of the lock then is for
+    /// [`Step::hand_off`] to say.
+    fn end_lease(&mut self, token: FencingToken, reason: EndReason, forced: Option<&Forced>) {
+        let Some(holder) = self.view(token) else {
             return;
         };
-        if let Lock::Held(lease) = std::mem::replace(&mut self.state.lock, Lock::Free) {
-            self.remember(lease.row.ticket, reason);
-            self.change_head();
-            self.out.events.push(Event::Ended { reason, holder });
+        let was_in_head = self.state.leases.is_in_head(token);
+        let Some(lease) = self.state.leases.take(token) else {
+            return;
+        };
+        self.remember(&lease.row, reason, forced);
+        let delay_ms = self.state.options.lock_delay_ms();
+        let delays = delay_ms > 0 && reason != EndReason::Released;
+        if delays {
+            self.state.delay_until = Some(self.now.mono + delay_ms);
+            self.state.reserved = None;
         }
+        self.change_ended(&lease, was_in_head);
+        if delays && !was_in_head {
+            self.change_head();
+        }
+        self.out.events.push(Event::Ended { reason, holder });
     }
 
-    fn remember(&mut self, ticket: Ticket, reason: EndReason) {
+    fn remember(&mut self, row: &TicketRow, reason: EndReason, forced: Option<&Forced>) {
+        let more = EndedMore {
+            attempt: row.attempt(),
+            forced: forced.cloned(),
+        };
+        let more = (more != EndedMore::default()).then_some(more);
         let now = self.now.mono;
         self.state.ended.forget(now);
         let forget_at = now + self.terms.limits.ended_ms;
-        let row = self.state.ended.remember(ticket, reason, forget_at);
+        let ended = &mut self.state.ended;
+        let row = ended.remember(row.ticket, reason, more, forget_at);
         self.out.changes.push(Change::Ended(row));
     }
 
-    /// Gives a lock that became free, or whose reservation ended, to the first near waiter: at once if a
-    /// request of it waits, else it is reserved. Wakes exactly one successor.
+    /// Gives what can be had now to the near waiters, first to last, as far as they can have it beside each
+    /// other: at once to one whose request waits; for one whose request does not, the lock is reserved. So it
+    /// wakes exactly those that can be granted now, and nobody past one who cannot.
     fn hand_off(&mut self) {
-        self.state.lock = Lock::Free;
-        while self.state.lock == Lock::Free {
-            let Some(seq) = self.state.queue_ref().and_then(|q| q.first_near()) else {
-                return;
-            };
-            if self.waiter(seq).is_none_or(|w| w.parked().next().is_none()) {
-                self.state.lock = Lock::Reserved(seq);
+        while let Some(seq) = self.state.reserved.or_else(|| self.state.first_near()) {
+            let waits = self.waiter(seq).is_some_and(Waiter::is_parked);
+            if !self.state.admits_waiter(seq) {
+                match self.state.reserved.take() {
+                    Some(_) => continue,
+                    None => return,
+                }
+            }
+            if !waits {
+                self.state.reserved = Some(seq);
                 return;
             }
             let Some(waiter) = self.state.queue_mut().remove(seq) else {
                 return;
             };
+            self.state.reserved = None;
             if waiter.ticketless_write {
-                for (request, _) in waiter.parked() {
+                for (request, ..) in waiter.parked() {
                     self.answer(request, Answer::Writable { token: None });
                 }
             } else {
-                self.grant(waiter, &[]);
+                self.grant(waiter, None);
             }
         }
     }
@@ -497,13 +749,12 @@ impl<'a> Step<'a> {
 
     fn touch(&mut self, request: RequestId, presented: PresentedTicket) {
         let live = match self.standing(presented) {
-            Standing::Holder => {
-                self.touch_holder();
+            Standing::Holder(token) => {
+                self.touch_holder(token);
                 true
             }
             Standing::Waiting(seq) => {
                 self.present_waiter(seq, None);
-                self.reserve_if_free();
                 true
             }
             Standing::Nobody | Standing::Dead(_) => false,
@@ -512,21 +763,17 @@ impl<'a> Step<'a> {
     }
 
     /// A sign of life that is not answered with the lease: it proves nothing about an undelivered grant.
-    fn touch_holder(&mut self) {
-        match &mut self.state.lock {
-            Lock::Held(Lease {
-                clock: LeaseClock::Answering(_),
-                told,
-                ..
-            }) => *told = true,
-            _ => self.present_holder(None, None),
+    fn touch_holder(&mut self, token: FencingToken) {
+        let Some(lease) = self.state.leases.get(token) else {
+            return;
+        };
+        if matches!(lease.clock, LeaseClock::Running { .. }) {
+            return self.present_holder(token, None, None, None);
         }
-    }
-
-    /// A waiter that came near again finds a free lock: it is kept for it.
-    fn reserve_if_free(&mut self) {
-        if self.state.lock == Lock::Free {
-            self.hand_off();
+        if let Some(mut lease) = self.state.leases.take(token) {
+            lease.told = true;
+            lease.seen = Some(self.now.mono);
+            self.state.leases.put(lease);
         }
     }
 
@@ -538,25 +785,38 @@ impl<'a> Step<'a> {
         release: bool,
         patience: Patience,
     ) {
-        let patience = if self.terms.rules.refused_write_waits {
-            patience
-        } else {
-            Patience::Never
+        let (place, since) = self.come_again(request);
+        let loading = patience == Patience::Loading;
+        let patience = match loading || self.terms.rules.refused_write_waits {
+            true => patience,
+            false => Patience::Never,
         };
         match self.standing(presented) {
-            Standing::Holder => {
-                self.present_holder(None, Some(request));
-                self.allow_write(request, release);
-                self.reserve_if_free();
+            Standing::Holder(token) if loading => self.touch_holder(token),
+            Standing::Holder(token) if self.is_shared(token) => {
+                self.touch_holder(token);
+                self.answer(request, Answer::NotExclusive);
             }
-            Standing::Waiting(seq) => self.write_waiting(seq, request, release, patience),
+            Standing::Holder(token) => {
+                self.present_holder(token, None, Some(request), None);
+                self.allow_write(request, token, release);
+            }
+            Standing::Waiting(seq) => {
+                self.write_waiting(seq, (request, since), release, patience);
+            }
             Standing::Dead(death) if !self.writes_as_nobody(death) => {
-                self.answer(request, Answer::Dead(death));
+                self.answer_dead(request, presented, death);
             }
-            Standing::Nobody | Standing::Dead(_) => {
-                self.write_without_ticket(request, fresh, patience)
-            }
+            Standing::Nobody | Standing::Dead(_) => match place {
+                Some(seq) => self.write_on(seq, (request, since), patience),
+                None => self.write_ticketless((request, since), fresh, patience),
+            },
         }
+    }
+
+    fn is_shared(&self, token: FencingToken) -> bool {
+        let lease = self.state.leases.get(token);
+        lease.is_some_and(|lease| lease.row.mode == Mode::Shared)
     }
 
     fn writes_as_nobody(&self, death: Death) -> bool {
@@ -565,67 +825,112 @@ impl<'a> Step<'a> {
     }
 
     /// A write by the holder, in this step.
-    fn allow_write(&mut self, request: RequestId, release: bool) {
-        let token = self.state.lease().map(|lease| lease.token);
-        self.answer(request, Answer::Writable { token });
+    fn allow_write(&mut self, request: RequestId, token: FencingToken, release: bool) {
+        let lease = self.state.leases.get(token).map(|lease| lease.token);
+        if lease.is_none() && self.state.is_held() {
+            // An earlier write of this ticket released its slot in this very step.
+            return self.answer_locked(request, None);
+        }
+        self.answer(request, Answer::Writable { token: lease });
         if release || self.terms.rules.write_releases {
-            self.end_lease(EndReason::Released);
+            self.end_lease(token, EndReason::Released, None);
         }
     }
 
-    fn write_waiting(&mut self, seq: Seq, request: RequestId, release: bool, patience: Patience) {
+    fn write_waiting(
+        &mut self,
+        seq: Seq,
+        request: (RequestId, Millis),
+        release: bool,
+        patience: Patience,
+    ) {
         self.present_waiter(seq, None);
-        if self.may_take(seq) {
-            let parked = Parked {
-                until: None,
-                purpose: Purpose::Write { release },
-                ended: None,
-            };
-            self.state.queue_mut().open(seq, request, Some(parked));
-            if let Some(waiter) = self.state.queue_mut().remove(seq) {
-                self.grant(waiter, &[]);
-                self.reserve_if_free();
+        if patience == Patience::Loading {
+            return self.state.queue_mut().open(seq, request, None);
+        }
+        let parked = |until| Parked {
+            until,
+            purpose: Purpose::Write { release },
+            ended: None,
+        };
+        if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
+            self.answer(request.0, Answer::NotExclusive);
+        } else if self.may_take(seq) {
+            let queue = self.state.queue_mut();
+            queue.open(seq, request, Some(parked(None)));
+            if let Some(waiter) = queue.remove(seq) {
+                self.grant(waiter, None);
             }
         } else if let Some(until) = deadline_of(patience) {
-            let parked = Parked {
-                until,
-                purpose: Purpose::Write { release },
-                ended: None,
-            };
-            self.state.queue_mut().open(seq, request, Some(parked));
+            let queue = self.state.queue_mut();
+            queue.open(seq, request, Some(parked(until)));
         } else {
-            self.answer_locked(request);
+            self.answer_locked(request.0, None);
         }
     }
 
     /// A write without a ticket: only while the lock is free; it leaves no lock.
-    fn write_without_ticket(&mut self, request: RequestId, fresh: Ticket, patience: Patience) {
-        if self.state.lock == Lock::Free {
-            return self.answer(request, Answer::Writable { token: None });
+    fn write_ticketless(
+        &mut self,
+        request: (RequestId, Millis),
+        fresh: Ticket,
+        patience: Patience,
+    ) {
+        let free = self.is_free();
+        let loading = patience == Patience::Loading;
+        if free && !loading {
+            return self.answer(request.0, Answer::Writable { token: None });
         }
-        let Some(until) = deadline_of(patience) else {
-            return self.answer_locked(request);
-        };
-        let row = fresh_row(fresh, self.state.next_seq, None, None, None);
-        if let Some(seq) = self.enqueue(request, Waiter::new(row, true)) {
-            let parked = Parked {
-                until,
-                purpose: Purpose::Write { release: false },
-                ended: None,
-            };
-            self.state.queue_mut().open(seq, request, Some(parked));
+        let may_wait = free || self.terms.rules.refused_write_waits;
+        if !may_wait || (deadline_of(patience).is_none() && !loading) {
+            return self.answer_locked(request.0, None);
+        }
+        let row = fresh_row(fresh, self.state.next_seq, Wish::default(), None);
+        if let Some(seq) = self.enqueue(request.0, Waiter::new(row, true), free) {
+            self.park_write(seq, request, patience);
         }
     }
 
-    fn renew(&mut self, request: RequestId, presented: PresentedTicket, ttl: Option<Seconds>) {
+    /// What a write without a ticket needs to know is loaded; its place was taken before.
+    fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
+        if self.may_take(seq) {
+            self.pass_over(seq);
+            self.state.queue_mut().remove(seq);
+            self.answer(request.0, Answer::Writable { token: None });
+        } else if deadline_of(patience).is_some() {
+            self.park_write(seq, request, patience);
+        } else {
+            self.pass_over(seq);
+            self.state.queue_mut().remove(seq);
+            self.answer_locked(request.0, None);
+        }
+    }
+
+    fn park_write(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
+        let parked = deadline_of(patience).map(|until| Parked {
+            until,
+            purpose: Purpose::Write { release: false },
+            ended: None,
+        });
+        self.state.queue_mut().open(seq, request, parked);
+    }
+
+    fn renew(
+        &mut self,
+        request: RequestId,
+        presented: PresentedTicket,
+        ttl: Option<Ttl>,
+        exact: bool,
+    ) {
         match self.standing(presented) {
-            Standing::Holder => {
-                self.present_holder(ttl, None);
-                if let Some(lease) = self.state.lease() {
+            Standing::Holder(token) => {
+                self.present_holder(token, Some((ttl, exact)), None, None);
+                if let Some(lease) = self.state.leases.get(token) {
                     let view = self.state.view(self.terms, self.now, lease);
                     let answer = Answer::Renewed {
                         ttl: self.state.told_ttl(self.terms, self.now.mono, lease),
                         expires_at: view.expires_at,
+                        expires_in_ms: view.expires_in_ms,
                         token: view.token,
                     };
                     self.answer(request, answer);
@@ -633,23 +938,22 @@ impl<'a> Step<'a> {
             }
             Standing::Waiting(seq) => {
                 self.present_waiter(seq, None);
-                self.reserve_if_free();
                 self.answer(request, Answer::NotHolder);
             }
-            Standing::Dead(death) => self.answer(request, Answer::Dead(death)),
+            Standing::Dead(death) => self.answer_dead(request, presented, death),
             Standing::Nobody => self.answer(request, Answer::TicketMissing),
         }
     }
 
     fn unlock(&mut self, request: RequestId, presented: PresentedTicket) {
         let answer = match self.standing(presented) {
-            Standing::Holder => {
-                self.end_lease(EndReason::Released);
+            Standing::Holder(token) => {
+                self.end_lease(token, EndReason::Released, None);
                 Answer::Unlocked { dead: None }
             }
             Standing::Waiting(seq) => {
-                if let Some(ticket) = self.waiter(seq).map(|w| w.row.ticket) {
-                    self.remember(ticket, EndReason::Released);
+                if let Some(row) = self.waiter(seq).map(|w| w.row.clone()) {
+                    self.remember(&row, EndReason::Released, None);
                 }
                 self.leave(seq);
                 Answer::Unlocked { dead: None }
@@ -658,68 +962,73 @@ impl<'a> Step<'a> {
                 Answer::Unlocked { dead: Some(death) }
             }
             Standing::Dead(Some(EndReason::Released)) => Answer::Unlocked { dead: None },
-            Standing::Dead(death) => Answer::Dead(death),
+            Standing::Dead(death) => return self.answer_dead(request, presented, death),
             Standing::Nobody => Answer::TicketMissing,
         };
         self.answer(request, answer);
-        self.reserve_if_free();
     }
 
-    fn force_unlock(&mut self, request: RequestId, token: Option<FencingToken>) {
-        let holder = self.state.holder(self.terms, self.now);
-        if token.is_some() && holder.as_ref().map(|h| h.token) != token {
+    fn force_unlock(&mut self, request: RequestId, token: Option<FencingToken>, forced: &Forced) {
+        let leases = self.state.leases.iter().map(|lease| lease.token);
+        let ended: Vec<FencingToken> = leases
+            .filter(|lease| token.is_none_or(|token| token == *lease))
+            .collect();
+        if token.is_some() && ended.is_empty() {
             return self.answer(request, Answer::OtherLease);
         }
-        self.answer(request, Answer::Forced(holder.clone()));
-        if holder.is_some() {
-            self.end_lease(EndReason::ForcedOff);
-            self.hand_off();
+        let views = ended.iter().filter_map(|token| self.view(*token)).collect();
+        self.answer(request, Answer::Forced(views));
+        for token in ended {
+            self.end_lease(token, EndReason::ForcedOff, Some(forced));
         }
     }
 
     fn delete(&mut self, request: RequestId, presented: PresentedTicket) {
         let allowed = match self.standing(presented) {
-            Standing::Holder => true,
+            Standing::Holder(token) if self.is_shared(token) => {
+                self.touch_holder(token);
+                return self.answer(request, Answer::NotExclusive);
+            }
+            Standing::Holder(_) => true,
             Standing::Waiting(seq) => {
                 self.present_waiter(seq, None);
-                let allowed = self.may_take(seq);
-                self.reserve_if_free();
-                allowed
+                if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
+                    return self.answer(request, Answer::NotExclusive);
+                }
+                self.may_take(seq)
             }
             Standing::Dead(death) if !self.writes_as_nobody(death) => {
-                return self.answer(request, Answer::Dead(death));
+                return self.answer_dead(request, presented, death);
             }
-            Standing::Nobody | Standing::Dead(_) => self.state.lock == Lock::Free,
+            Standing::Nobody | Standing::Dead(_) => self.is_free(),
         };
         if !allowed {
-            return self.answer_locked(request);
+            return self.answer_locked(request, None);
         }
         for waiting in self.state.queue_mut().parked_requests() {
             self.answer(waiting, Answer::Gone);
         }
         self.state.queue = None;
-        self.state.lock = Lock::Free;
+        self.state.reserved = None;
+        self.state.delay_until = None;
+        self.state.leases = Default::default();
         self.answer(request, Answer::Deletable);
     }
 
     // ---- what became of answers -------------------------------------------------------------------
 
     fn delivered(&mut self, request: RequestId) {
-        let now = self.now.mono;
-        let starts = matches!(
-            self.state.lease().map(|lease| &lease.clock),
-            Some(LeaseClock::Answering(requests)) if requests.contains(&request)
-        );
-        if starts {
-            self.start_lease(now);
-        } else {
-            self.close(request, true);
+        let lease = self.state.leases.with_request(request);
+        match lease.map(|lease| (lease.token, &lease.clock)) {
+            Some((token, LeaseClock::Answering(_))) => self.start_lease(token),
+            _ => self.close(request, true),
         }
     }
 
     /// The holder is being answered: from now on its lease runs.
-    fn start_lease(&mut self, now: Millis) {
-        let Lock::Held(mut lease) = std::mem::replace(&mut self.state.lock, Lock::Free) else {
+    fn start_lease(&mut self, token: FencingToken) {
+        let now = self.now.mono;
+        let Some(mut lease) = self.state.leases.take(token) else {
             return;
         };
         if let LeaseClock::Answering(unconfirmed) = lease.clock {
@@ -730,7 +1039,7 @@ impl<'a> Step<'a> {
                 unconfirmed,
             };
         }
-        self.state.lock = Lock::Held(lease);
+        self.state.leases.put(lease);
     }
 
     fn close(&mut self, request: RequestId, delivered: bool) {
@@ -743,18 +1052,9 @@ impl<'a> Step<'a> {
     }
 
     fn vanished(&mut self, request: RequestId) {
-        if let Lock::Held(lease) = &mut self.state.lock {
-            let (LeaseClock::Answering(told)
-            | LeaseClock::Running {
-                unconfirmed: told, ..
-            }) = &mut lease.clock;
-            if let Some(index) = told.iter().position(|id| *id == request) {
-                told.remove(index);
-                if told.is_empty() {
-                    self.take_back();
-                }
-                return;
-            }
+        let lease = self.state.leases.with_request(request);
+        if let Some(token) = lease.map(|lease| lease.token) {
+            return self.untell(token, request);
         }
         let Some(seq) = self.state.queue_ref().and_then(|q| q.with_request(request)) else {
             return;
@@ -770,6 +1070,23 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The answer to this request did not tell of the lease.
+    fn untell(&mut self, token: FencingToken, request: RequestId) {
+        let Some(mut lease) = self.state.leases.take(token) else {
+            return;
+        };
+        let (LeaseClock::Answering(told)
+        | LeaseClock::Running {
+            unconfirmed: told, ..
+        }) = &mut lease.clock;
+        told.retain(|id| *id != request);
+        let untold = told.is_empty();
+        self.state.leases.put(lease);
+        if untold {
+            self.take_back(token);
+        }
+    }
+
     /// Leaves the queue; a reservation for it goes on to the next.
     fn leave(&mut self, seq: Seq) {
         let Some(waiter) = self.state.queue_mut().remove(seq) else {
@@ -779,45 +1096,74 @@ impl<'a> Step<'a> {
             let ticket = waiter.row.ticket;
             self.out.changes.push(Change::NotWaiting(ticket));
         }
-        for (request, _) in waiter.parked() {
+        for (request, ..) in waiter.parked() {
             self.answer(request, Answer::Dead(Some(EndReason::Released)));
         }
         self.pass_over(seq);
     }
 
+    /// The wait of a request that asked for no place is over. A late copy of it must not queue anew.
+    fn leave_for_good(&mut self, seq: Seq) {
+        let row = self.waiter(seq).map(|w| w.row.clone());
+        if let Some(row) = row.filter(|row| row.key.is_some()) {
+            self.remember(&row, EndReason::Released, None);
+        }
+        self.leave(seq);
+    }
+
     /// A grant that nobody was there to take. One with an idempotency key stays for the retry; a ticket
     /// that its client knew goes back to its place, near from now on; any other vanishes.
-    fn take_back(&mut self) {
-        let now = self.now.mono;
-        if self
-            .state
-            .lease()
-            .is_some_and(|lease| lease.row.key.is_some())
-        {
-            return self.start_lease(now);
+    fn take_back(&mut self, token: FencingToken) {
+        let now = self.now;
+        let lease = self.state.leases.get(token);
+        if lease.is_some_and(|lease| lease.row.key.is_some()) {
+            return self.start_lease(token);
         }
-        let Lock::Held(lease) = std::mem::replace(&mut self.state.lock, Lock::Free) else {
+        let was_in_head = self.state.leases.is_in_head(token);
+        let Some(lease) = self.state.leases.take(token) else {
             return;
         };
-        self.out.events.push(Event::TakenBack(lease.token));
-        self.change_head();
+        self.out.events.push(Event::TakenBack(token));
+        self.change_ended(&lease, was_in_head);
         if lease.told {
-            let row = lease.row;
+            let mut row = lease.row;
+            row.queued_at.get_or_insert(now.wall);
             self.out.changes.push(Change::Waiting(row.clone()));
+            let mut waiter = Waiter::known(row);
+            waiter.client = lease.client;
             let waiter_timeouts = waiter_timeouts(self.terms);
             self.state
                 .queue_mut()
-                .insert(Waiter::known(row), now, waiter_timeouts);
+                .insert(waiter, now.mono, waiter_timeouts);
         }
-        self.hand_off();
+    }
+}
+
+impl LockRequest {
+    /// As its first copy: what was asked then stands in the ticket.
+    fn repeated(self) -> LockRequest {
+        LockRequest {
+            wish: Wish {
+                ttl: None,
+                mode: None,
+                ..self.wish
+            },
+            ..self
+        }
+    }
+}
+
+impl Wish {
+    fn mode(&self) -> Mode {
+        self.mode.unwrap_or_default()
     }
 }
 
 /// How long a request with this patience may be parked: `None`, not at all; `Some(None)`, without limit.
 fn deadline_of(patience: Patience) -> Option<Option<Millis>> {
     match patience {
-        Patience::Never | Patience::Poll => None,
-        Patience::Until(at) => Some(Some(at)),
+        Patience::Never | Patience::Poll | Patience::Loading => None,
+        Patience::Until(at) | Patience::UntilThenLeave(at) => Some(Some(at)),
         Patience::Forever => Some(None),
     }
 }

@@ -6,10 +6,13 @@
 //! **Suspending and resuming change nothing that a client can see**, but that a resource remembers for longer
 //! why a ticket ended, as it does after a restart.
 
+use std::net::IpAddr;
+
 use super::command::RequestId;
-use super::names::{FencingToken, Millis, Now, Seconds, WallMillis};
+use super::leases::{LeaseClock, Leases};
+use super::names::{FencingToken, Millis, Now, ResourceOptions, WallMillis};
 use super::rows::LockRows;
-use super::state::{LeaseClock, Lock, LockState};
+use super::state::LockState;
 use super::terms::Terms;
 
 /// What the stored rows do not say of a running lease. Counts only in the process and the incarnation of
@@ -22,6 +25,15 @@ pub struct SuspendedLease {
     /// The last millisecond in which the lease certainly holds. `None`: does not expire.
     expires: Option<Millis>,
     unconfirmed: Box<[RequestId]>,
+    seen: Option<Millis>,
+    client: Option<IpAddr>,
+}
+
+/// When a lease expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    pub at: WallMillis,
+    pub in_ms: Millis,
 }
 
 impl SuspendedLease {
@@ -35,27 +47,33 @@ impl SuspendedLease {
         self.expires.map(|last| last + 1)
     }
 
-    /// As [`super::command::HolderView::expires_at`].
-    pub fn expires_at(&self, now: Now) -> Option<WallMillis> {
-        self.expires
-            .map(|at| (now.wall + at).saturating_sub(now.mono))
+    /// When it expires, by the wall clock, and how long that is from now.
+    pub fn expiry(&self, now: Now) -> Option<Expiry> {
+        self.expires.map(|at| Expiry {
+            at: (now.wall + at).saturating_sub(now.mono),
+            in_ms: at.saturating_sub(now.mono),
+        })
     }
 }
 
 impl LockState {
-    /// Whether the rows and a [`SuspendedLease`] say all there is: held by a running lease, nobody waits, and
-    /// the TTL that renewals use is the stored one.
+    /// Whether the rows and a [`SuspendedLease`] say all there is: held by one running lease, nobody waits, no
+    /// lock-delay runs, and the TTL that renewals use is the stored one.
     pub fn can_suspend(&self) -> bool {
-        let running = |lease: &super::state::Lease| {
-            matches!(lease.clock, LeaseClock::Running { .. }) && lease.stored_ttl == lease.row.ttl
+        let running = match &self.leases {
+            Leases::One(lease) => {
+                matches!(lease.clock, LeaseClock::Running { .. })
+                    && lease.stored_ttl == lease.row.ttl
+            }
+            Leases::None | Leases::Many(_) => false,
         };
-        self.queue.is_none() && self.lease().is_some_and(running)
+        running && self.queue.is_none() && self.delay_until.is_none()
     }
 
     /// What to keep of this lock while it is out of memory, once all its changes are durable. `None`: it
     /// must stay.
     pub fn suspend(&self) -> Option<SuspendedLease> {
-        let lease = self.lease().filter(|_| self.can_suspend())?;
+        let lease = self.leases.first().filter(|_| self.can_suspend())?;
         match &lease.clock {
             LeaseClock::Answering(_) => None,
             LeaseClock::Running {
@@ -68,6 +86,8 @@ impl LockState {
                 since: *since,
                 expires: *expires,
                 unconfirmed: unconfirmed.as_slice().into(),
+                seen: lease.seen,
+                client: lease.client,
             }),
         }
     }
@@ -76,17 +96,19 @@ impl LockState {
     /// stored one counts for nothing: then the lease gets its full TTL from `now` on, so that it cannot end
     /// early.
     pub fn resume(
-        timeout: Seconds,
+        options: ResourceOptions,
         rows: LockRows,
         terms: &Terms,
         now: Now,
         memory: &SuspendedLease,
     ) -> LockState {
-        let mut state = LockState::restore(timeout, rows, terms, now, now.mono);
-        if let Lock::Held(lease) = &mut state.lock
+        let mut state = LockState::restore(options, rows, terms, now, now.mono);
+        if let Leases::One(lease) = &mut state.leases
             && lease.token == memory.token
         {
             lease.told = memory.told;
+            lease.seen = memory.seen;
+            lease.client = memory.client;
             lease.clock = LeaseClock::Running {
                 since: memory.since,
                 expires: memory.expires,

@@ -192,7 +192,7 @@ impl Registry {
         match self.dormant.get(name) {
             Some(dormant) => Whereabouts::Dormant {
                 token: dormant.lease.token(),
-                expires_at: dormant.lease.expires_at(self.shell.clock.now()),
+                expires: dormant.lease.expiry(self.shell.clock.now()),
             },
             None => Whereabouts::Stored,
         }

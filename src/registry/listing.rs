@@ -16,7 +16,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::lock::command::HolderView;
-use crate::lock::{FencingToken, ResourceName, WallMillis};
+use crate::lock::rows::HolderRow;
+use crate::lock::{Expiry, FencingToken, PresentedTicket, ResourceName};
 use crate::persistence::messages::List;
 use crate::registry::client::Router;
 use crate::registry::messages::{Locate, Whereabouts};
@@ -27,6 +28,13 @@ use crate::resource::status::ResourceStatus;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::{ListOrder, ListQuery, ListedResource};
+
+/// What a listing asks of each.
+const DESCRIBE: Op = Op::Describe {
+    presented: PresentedTicket::Absent,
+    places: 0,
+    watch: None,
+};
 
 /// How many times a page is read, at most.
 const READ_AGAIN_MAX: usize = 16;
@@ -44,7 +52,7 @@ impl Description {
         ResourceStatus {
             waiting: self.waiting,
             locked: self.locked,
-            held_since: self.holder.as_ref().map(|h| h.acquired_at),
+            held_since: self.holders.first().map(|h| h.acquired_at),
         }
     }
 
@@ -152,11 +160,11 @@ impl Router {
             (Whereabouts::Stored, Some(row)) if row.holder.is_none() => {
                 return Ok(Some(row.expiring(None)));
             }
-            (Whereabouts::Dormant { token, expires_at }, Some(row)) if row.is_held_by(token) => {
-                return Ok(Some(row.expiring(expires_at)));
+            (Whereabouts::Dormant { token, expires }, Some(row)) if row.is_held_by(token) => {
+                return Ok(Some(row.expiring(expires)));
             }
             (Whereabouts::Live(actor), _) => {
-                match self.send(Rc::new(actor), &Op::Describe, &Caller::NOBODY) {
+                match self.send(Rc::new(actor), &DESCRIBE, &Caller::NOBODY) {
                     Some(asked) => asked.await,
                     None => Box::new(Reply::Moved),
                 }
@@ -166,11 +174,11 @@ impl Router {
             (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
-            Reply::Moved => self.ask(&name, &Op::Describe, &Caller::NOBODY).await,
+            Reply::Moved => self.ask(&name, &DESCRIBE, &Caller::NOBODY).await,
             _ => reply,
         };
         match *reply {
-            Reply::Described(description) => Ok(Some(description)),
+            Reply::Described(description) => Ok(Some(*description)),
             // It alone cannot be read: that must not cost the others their place.
             Reply::Closed(_) if self.shell.gate.check_answer().is_ok() => {
                 Ok(row.map(|row| row.expiring(None)))
@@ -187,21 +195,35 @@ impl ListedResource {
     }
 
     /// With the end of its lease, if it is held, which the row does not say.
-    fn expiring(&self, expires_at: Option<WallMillis>) -> Description {
+    fn expiring(&self, expires: Option<Expiry>) -> Description {
         Description {
             name: self.name.clone(),
             id: self.id.clone(),
-            timeout: self.timeout,
+            options: self.options,
             locked: self.holder.is_some(),
-            holder: self.holder.as_ref().map(|holder| HolderView {
-                owner: holder.owner.clone(),
-                acquired_at: holder.acquired_at,
-                expires_at,
-                token: holder.token,
-            }),
+            holders: self.holder.iter().map(|row| holder(row, expires)).collect(),
             waiting: self.waiting,
+            queue: Vec::new(),
             selectors: self.selectors,
+            you: None,
+            fingerprint: 0,
         }
+    }
+}
+
+fn holder(row: &HolderRow, expires: Option<Expiry>) -> HolderView {
+    let ticket = &row.ticket;
+    HolderView {
+        owner: ticket.owner.clone(),
+        reason: ticket.reason.clone(),
+        mode: ticket.mode,
+        acquired_at: row.acquired_at,
+        expires_at: expires.map(|expires| expires.at),
+        expires_in_ms: expires.map(|expires| expires.in_ms),
+        token: row.token,
+        queued_at: ticket.queued_at,
+        renewed_at: None,
+        client: None,
     }
 }
 

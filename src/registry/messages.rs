@@ -2,7 +2,7 @@
 
 use actix::{Addr, ArbiterHandle, Message};
 
-use crate::lock::{FencingToken, ResourceName, WallMillis};
+use crate::lock::{Expiry, FencingToken, ResourceName};
 use crate::resource::actor::ResourceActor;
 
 /// To the registry: where is this resource's actor? Starts one, on the asker's thread, if there is none.
@@ -26,7 +26,7 @@ pub enum Whereabouts {
     /// Held by the lease with this token; `None`: it does not expire.
     Dormant {
         token: FencingToken,
-        expires_at: Option<WallMillis>,
+        expires: Option<Expiry>,
     },
     /// In the store alone, if at all.
     Stored,

@@ -36,10 +36,11 @@ pub(super) enum Stage {
 /// What there is to do once the rows are read from the store.
 #[derive(Default)]
 pub(super) struct Loading {
-    calls: Vec<Call>,
+    /// Each with the time when it came.
+    calls: Vec<(Now, Call)>,
     /// These were told of the lease, perhaps, and are gone.
     vanished: Vec<RequestId>,
-    /// The resource's lease, if it was suspended.
+    /// Of the resource's lease, if it was suspended.
     dormant: Option<DormantLease>,
     active: Millis,
 }
@@ -47,7 +48,7 @@ pub(super) struct Loading {
 impl Loading {
     pub(super) fn vanish(&mut self, request: RequestId) {
         let before = self.calls.len();
-        self.calls.retain(|call| call.request != request);
+        self.calls.retain(|(_, call)| call.request != request);
         if self.calls.len() == before {
             self.vanished.push(request);
         }
@@ -113,7 +114,6 @@ impl ResourceActor {
         result: Result<Option<StoredResource>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
-        self.look_at_clocks();
         let Stage::Loading(loading) = std::mem::replace(&mut self.stage, Stage::Retired) else {
             return;
         };
@@ -122,6 +122,10 @@ impl ResourceActor {
             Ok(_) => return self.refuse(loading, &Reply::Moved),
             Err(error) => return self.refuse(loading, &Reply::Closed(closed(&error))),
         };
+        // What came meanwhile counts as of when it came: a lease that was renewed in time must not end because
+        // it took long to load it.
+        let first = loading.calls.first().map(|(arrived, _)| *arrived);
+        self.now = first.unwrap_or_else(|| self.shell.clock.now());
         let mut live = match stored {
             Some(stored) => self.restore(stored, loading.dormant, ctx),
             None => Live::new(None, Account::default()),
@@ -133,13 +137,16 @@ impl ResourceActor {
         for request in loading.vanished {
             self.command(Command::Vanished { request }, ctx);
         }
-        for call in loading.calls {
+        for (arrived, call) in loading.calls {
+            self.now = arrived;
             self.call(call, ctx);
         }
+        self.look_at_clocks();
+        self.command(Command::Tick, ctx);
         self.schedule(ctx);
     }
 
-    /// The resource as it was stored. Its lease goes on as `dormant` says, if it was suspended.
+    /// The resource as it was stored. Its lease goes on as its dormant says, if it was suspended.
     pub(super) fn restore(
         &self,
         stored: StoredResource,
@@ -156,12 +163,11 @@ impl ResourceActor {
         }
         let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
         let core = match &dormant {
-            Some(dormant) => LockState::resume(stored.timeout, lock, &terms, now, &dormant.lease),
-            None => LockState::restore(stored.timeout, lock, &terms, now, leases_from),
+            Some(dormant) => LockState::resume(stored.options, lock, &terms, now, &dormant.lease),
+            None => LockState::restore(stored.options, lock, &terms, now, leases_from),
         };
-        let holder = core.holder(&terms, now);
-        let account =
-            Account::restored(holder.as_ref(), waiting.into_iter(), now.mono, &self.shell);
+        let held_since = core.held_since();
+        let account = Account::restored(held_since, waiting.into_iter(), now.mono, &self.shell);
         let resource = Resource {
             id: stored.id,
             core,
@@ -203,7 +209,7 @@ impl ResourceActor {
         let (Some(lease), Some(held)) = (lease, live.account.take_held()) else {
             return self.retire(&Reply::Moved);
         };
-        // The status goes on showing the lease until the registry shows it as dormant.
+        // The status goes on showing the lease until the registry shows the dormant.
         self.stage = Stage::Retired;
         self.shell.metrics.actors.retired.inc();
         self.leave_registry(Some(DormantLease {
@@ -215,9 +221,9 @@ impl ResourceActor {
         }));
     }
 
-    /// The store cannot be read. A suspended lease stays suspended.
+    /// The store cannot be read. A lease stays suspended.
     pub(super) fn refuse(&mut self, loading: Loading, reply: &Reply) {
-        for call in loading.calls {
+        for (_, call) in loading.calls {
             let _ = call.reply.send(Box::new(reply.clone()));
         }
         let vanished = loading.vanished;
@@ -272,7 +278,7 @@ impl Handler<Call> for ResourceActor {
             return;
         }
         match &mut self.stage {
-            Stage::Loading(loading) => loading.calls.push(call),
+            Stage::Loading(loading) => loading.calls.push((self.now, call)),
             Stage::Live(_) => {
                 self.call(call, ctx);
                 self.schedule(ctx);

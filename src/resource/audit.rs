@@ -1,4 +1,4 @@
-//! What happened to a lock, written to the log, the metrics and the published status.
+//! What happened to a lock, told to the log, to the metrics and to the board.
 //!
 //! The core says what happened; who asked for it is found by the answer that tells of it.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::lock::command::{Event, HolderView};
 use crate::lock::rows::Change;
 use crate::lock::{
-    Answer, EndReason, FencingToken, Millis, Now, Outcome, RequestId, Selector, Ticket,
+    Answer, EndReason, FencingToken, Millis, Now, Outcome, RequestId, Selector, Ticket, WallMillis,
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::dormant::HeldLease;
@@ -30,13 +30,13 @@ pub struct Account {
 impl Account {
     /// Of a resource as it was loaded.
     pub fn restored(
-        holder: Option<&HolderView>,
+        held_since: Option<WallMillis>,
         waiting: impl Iterator<Item = Ticket>,
         now: Millis,
         shell: &Arc<Shell>,
     ) -> Account {
         let mut account = Account {
-            held: holder.map(|holder| HeldLease::new(holder.acquired_at, shell.clone())),
+            held: held_since.map(|since| HeldLease::new(since, shell.clone())),
             waiting: None,
         };
         for ticket in waiting {
@@ -48,6 +48,13 @@ impl Account {
     /// The lease, which is not this account's any more.
     pub fn take_held(&mut self) -> Option<HeldLease> {
         self.held.take()
+    }
+
+    /// The lock is held since then, or not at all.
+    fn hold(&mut self, since: Option<WallMillis>, shell: &Arc<Shell>) {
+        if self.held.as_ref().map(|held| held.since) != since {
+            self.held = since.map(|since| HeldLease::new(since, shell.clone()));
+        }
     }
 
     /// True when this ticket was not known to wait.
@@ -118,6 +125,8 @@ impl ResourceActor {
         for event in &outcome.events {
             writer.event(live, &step, event);
         }
+        let held_since = live.resource.as_ref().and_then(|r| r.core.held_since());
+        live.account.hold(held_since, &self.shell);
         for change in &outcome.changes {
             if let Change::NotWaiting(ticket) = change {
                 live.account.left(*ticket);
@@ -159,7 +168,7 @@ impl ResourceActor {
         }
     }
 
-    /// Publishes the status for listings.
+    /// Shows on the board how the resource stands.
     pub(super) fn show(&self) {
         let Stage::Live(live) = &self.stage else {
             return self.status.show_absent();
@@ -206,7 +215,6 @@ impl AuditWriter<'_> {
             Event::Granted(holder) => self.granted(live, step, holder),
             Event::Ended { reason, holder } => self.ended(live, step, *reason, holder),
             Event::TakenBack(token) => {
-                live.account.held = None;
                 self.shell.metrics.locks.taken_back();
                 self.write(AuditEvent {
                     kind: AuditKind::TakenBack,
@@ -217,6 +225,7 @@ impl AuditWriter<'_> {
                     detail: Detail::Nothing,
                 });
             }
+            Event::Promoted { .. } | Event::Demoted(_) => {}
             Event::WaiterDropped => {
                 self.shell.metrics.locks.waiter_dropped();
                 self.write(AuditEvent {
@@ -232,7 +241,6 @@ impl AuditWriter<'_> {
     }
 
     fn granted(&self, live: &mut Live, step: &ReportedStep<'_>, holder: &HolderView) {
-        live.account.held = Some(HeldLease::new(holder.acquired_at, self.shell.clone()));
         let told = |answer: &Answer| match answer {
             Answer::Granted(grant) => grant.new && grant.holder.token == holder.token,
             Answer::Writable { token } => *token == Some(holder.token),
@@ -264,14 +272,13 @@ impl AuditWriter<'_> {
         reason: EndReason,
         holder: &HolderView,
     ) {
-        live.account.held = None;
         // By the wall clock, which also tells it of a lease that an earlier process granted.
         let held = step.now.wall.saturating_sub(holder.acquired_at);
         self.shell.metrics.locks.ended(reason, held);
         let asked = |answer: &Answer| match (reason, answer) {
             (EndReason::Released, Answer::Unlocked { dead: None }) => true,
             (EndReason::Released, Answer::Writable { token }) => *token == Some(holder.token),
-            (EndReason::ForcedOff, Answer::Forced(Some(_))) => true,
+            (EndReason::ForcedOff, Answer::Forced(holders)) => !holders.is_empty(),
             _ => false,
         };
         let asker = step.asker(live, asked).map(|(open, _)| open);

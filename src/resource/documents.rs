@@ -108,6 +108,12 @@ impl Documents {
         }
     }
 
+    /// Whether this selector is one of the `max` that a resource may have, or can become one.
+    pub fn has_room_for(&self, selector: &Selector, max: usize) -> bool {
+        let exists = matches!(self.known(selector), Known::Present | Known::Evicted);
+        exists || self.total < max
+    }
+
     /// The document, if it is in memory.
     pub fn get(&self, selector: &Selector, resource: &ResourceId) -> Option<Document> {
         match &self.states.get(selector)?.content {

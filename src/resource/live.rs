@@ -9,7 +9,8 @@ use actix::WeakAddr;
 use actix::prelude::*;
 
 use crate::lock::{
-    Command, FencingToken, LockState, Millis, PresentedTicket, RequestId, Selector, Ticket,
+    Command, FencingToken, LockState, Millis, Now, PresentedTicket, RequestId, ResourceName,
+    Selector, Terms, Ticket,
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
@@ -19,7 +20,7 @@ use crate::resource::open_requests::{OpenRequest, OpenRequests, RequestKind};
 use crate::shared::cache_budget::Evict;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
-use crate::store::ResourceId;
+use crate::store::{ResourceId, Snapshot};
 
 /// A resource that exists.
 pub struct Resource {
@@ -82,6 +83,10 @@ pub struct Live {
     pub(super) reading: HashMap<Selector, DocumentRead>,
     /// Requests that waited to read a document which has just been deleted.
     pub(super) orphans: Vec<RequestId>,
+    /// A resource that was made for a request which is being carried out: it is stored with what comes of that.
+    pub(super) unborn: Option<Snapshot>,
+    /// Requests for a description that their askers do not have yet.
+    pub(super) watchers: Vec<RequestId>,
     /// Number of the last commit sent, and of the last one known to be durable.
     pub(super) sent: u64,
     pub(super) committed: u64,
@@ -101,6 +106,8 @@ impl Live {
             unsettled: VecDeque::new(),
             reading: HashMap::new(),
             orphans: Vec::new(),
+            unborn: None,
+            watchers: Vec::new(),
             sent: 0,
             committed: 0,
             timer: None,
@@ -112,6 +119,7 @@ impl Live {
     pub fn drop_request(&mut self, request: RequestId) {
         if let Some(open) = self.open.remove(request) {
             self.unpark(&open);
+            self.watchers.retain(|watcher| *watcher != request);
         }
         for read in self.reading.values_mut() {
             read.calls.retain(|call| call.request != request);
@@ -119,7 +127,9 @@ impl Live {
     }
 
     pub(super) fn unpark(&mut self, open: &OpenRequest) {
-        if let (Some(_), RequestKind::Get(selector)) = (&open.permit, &open.kind) {
+        if let (Some(_), RequestKind::Get(selector) | RequestKind::Write(selector, _)) =
+            (&open.permit, &open.kind)
+        {
             self.unpin(selector);
         }
     }
@@ -148,6 +158,16 @@ impl Live {
         }
     }
 
+    /// When the wait of the next watcher is over.
+    fn watch_ends(&self) -> Option<Millis> {
+        let watchers = self.watchers.iter();
+        let ends = watchers.filter_map(|request| match self.open.get(*request)?.kind {
+            RequestKind::Describe { until, .. } => Some(until),
+            _ => None,
+        });
+        ends.min()
+    }
+
     /// When this actor may retire, if it is idle: its lock is free, or held by somebody who is quiet.
     pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
         let busy = !self.open.is_empty() || !self.unsettled.is_empty() || !self.reading.is_empty();
@@ -163,15 +183,28 @@ impl Live {
 }
 
 impl Resource {
-    pub(super) fn describe(&self, name: &crate::lock::ResourceName, shell: &Shell) -> Description {
+    pub(super) fn describe(
+        &self,
+        name: &ResourceName,
+        (terms, now): (&Terms, Now),
+        presented: PresentedTicket,
+        places: usize,
+    ) -> Description {
+        let you = match presented {
+            PresentedTicket::Ticket(ticket) => self.core.role(ticket),
+            PresentedTicket::Absent | PresentedTicket::Malformed => None,
+        };
         Description {
             name: name.clone(),
             id: self.id.clone(),
-            timeout: self.core.timeout(),
+            options: self.core.options(),
             locked: self.core.is_locked(),
-            holder: self.core.holder(&shell.terms(), shell.clock.now()),
+            holders: self.core.holders(terms, now).collect(),
             waiting: self.core.waiting(),
+            queue: self.core.places(now, places),
             selectors: self.documents.total(),
+            you,
+            fingerprint: self.core.fingerprint(),
         }
     }
 
@@ -206,12 +239,14 @@ impl ResourceActor {
     /// Sees to it that the actor wakes up for the core's next deadline, or to retire. A timer that fires
     /// too early does no harm, so one that is early enough is left alone.
     pub(super) fn schedule(&mut self, ctx: &mut Context<Self>) {
+        self.answer_watchers(ctx);
         let now = self.now.mono;
         let retire_ms = self.shell.settings.retire_ms;
         let Some(live) = self.live() else {
             return;
         };
-        let deadline = live.resource.as_ref().and_then(|r| r.core.deadline());
+        let core = live.resource.as_ref().and_then(|r| r.core.deadline());
+        let deadline = core.into_iter().chain(live.watch_ends()).min();
         let Some(at) = deadline.into_iter().chain(live.retire_at(retire_ms)).min() else {
             return;
         };

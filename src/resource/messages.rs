@@ -6,10 +6,10 @@ use actix::{Message, Recipient};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::lock::command::HolderView;
+use crate::lock::command::{HolderView, PlaceView, Role};
 use crate::lock::{
-    Answer, FencingToken, IdempotencyKey, Owner, PresentedTicket, RequestId, ResourceName, Seconds,
-    Selector, Ticket,
+    Answer, FencingToken, KeyName, PresentedTicket, Reason, RequestId, ResourceName,
+    ResourceOptions, Selector, Ticket, Ttl, Wish,
 };
 use crate::resource::dormant::DormantLease;
 use crate::shared::caller::Caller;
@@ -25,15 +25,38 @@ pub enum Wait {
     For(Duration),
     /// `?queue=0`.
     NoQueue,
+    /// `?queue=0` and `?wait=`: a place in line that is gone with the wait.
+    ThenLeave(Duration),
+}
+
+/// Which description of a resource its asker has already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// What `If-None-Match` names; `None`: any will do.
+    pub known: Option<Vec<u64>>,
+    /// For how long to wait until there is another.
+    pub wait: Duration,
+}
+
+impl Watch {
+    pub fn knows(&self, fingerprint: u64) -> bool {
+        let known = self.known.as_ref();
+        known.is_none_or(|known| known.contains(&fingerprint))
+    }
 }
 
 /// One request to a resource.
 #[derive(Clone, Debug)]
 pub enum Op {
     Create {
-        timeout: Seconds,
+        options: ResourceOptions,
     },
-    Describe,
+    Describe {
+        presented: PresentedTicket,
+        /// How many places of the queue to show.
+        places: usize,
+        watch: Option<Watch>,
+    },
     /// GET `lock=0`.
     Read {
         selector: Selector,
@@ -43,16 +66,18 @@ pub enum Op {
     Acquire {
         selector: Option<Selector>,
         presented: PresentedTicket,
-        owner: Option<Owner>,
-        ttl: Option<Seconds>,
-        key: Option<IdempotencyKey>,
+        wish: Wish,
         wait: Wait,
+        /// Make an ephemeral resource where there is none.
+        create: bool,
     },
     Write {
         selector: Selector,
         json: Bytes,
         presented: PresentedTicket,
         release: bool,
+        /// Make a resource where there is none.
+        create: bool,
     },
     DeleteSelector {
         selector: Selector,
@@ -63,15 +88,17 @@ pub enum Op {
     },
     Renew {
         presented: PresentedTicket,
-        ttl: Option<Seconds>,
+        ttl: Option<Ttl>,
+        exact: bool,
     },
     Unlock {
         presented: PresentedTicket,
     },
     ForceUnlock {
         token: Option<FencingToken>,
-        /// For the log.
-        reason: Owner,
+        reason: Reason,
+        /// Whose key it came with.
+        by: KeyName,
     },
     /// Keep a live ticket alive, for a request that is refused for load.
     Touch {
@@ -92,11 +119,18 @@ pub struct Document {
 pub struct Description {
     pub name: ResourceName,
     pub id: ResourceId,
-    pub timeout: Seconds,
+    pub options: ResourceOptions,
     pub locked: bool,
-    pub holder: Option<HolderView>,
+    /// In the order of their grants.
+    pub holders: Vec<HolderView>,
     pub waiting: usize,
+    /// The first places, as many as were asked for.
+    pub queue: Vec<PlaceView>,
     pub selectors: usize,
+    /// What the ticket is that was presented.
+    pub you: Option<Role>,
+    /// Of who holds and who waits.
+    pub fingerprint: u64,
 }
 
 /// What a resource answers. `http` maps it to statuses in one place.
@@ -104,13 +138,15 @@ pub struct Description {
 pub enum Reply {
     Created {
         id: ResourceId,
-        timeout: Seconds,
+        options: ResourceOptions,
     },
     Exists,
     NoResource,
     /// With the fencing token, where the holder asked.
     NoSelector(Option<FencingToken>),
-    Described(Description),
+    Described(Box<Description>),
+    /// The asker of a description has it already: its fingerprint.
+    Unchanged(u64),
     Read {
         document: Document,
         /// The live ticket that was presented, and its lease's token if it holds.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::lock::{Millis, Owner, PresentedTicket, RequestId, Selector};
-use crate::resource::messages::Reply;
+use crate::lock::{Millis, PresentedTicket, Reason, RequestId, Selector};
+use crate::resource::messages::{Reply, Watch};
 use crate::shared::caller::Caller;
 use crate::shared::server_state::Shell;
 
@@ -23,7 +23,14 @@ pub(super) enum RequestKind {
     DeleteSelector(Selector),
     Delete,
     /// Why.
-    Force(Owner),
+    Force(Reason),
+    /// A description, once it is another than its asker has, or at this instant.
+    Describe {
+        presented: PresentedTicket,
+        places: usize,
+        watch: Watch,
+        until: Millis,
+    },
 }
 
 pub(super) struct OpenRequest {

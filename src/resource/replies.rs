@@ -5,6 +5,7 @@ use actix::prelude::*;
 use crate::lock::{Answer, Command, Outcome, PresentedTicket, RequestId, Selector};
 use crate::persistence::queue::Commit;
 use crate::resource::actor::ResourceActor;
+use crate::resource::audit::Account;
 use crate::resource::messages::Reply;
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::audit_log::AuditKind;
@@ -27,7 +28,8 @@ impl ResourceActor {
 
     /// Turns the core's outcome into rows and replies.
     pub(super) fn settle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
-        if outcome.is_empty() {
+        let unborn = self.live().and_then(|live| live.unborn.take());
+        if outcome.is_empty() && unborn.is_none() && !self.is_deserted() {
             // As after most deliveries. A reservation may have ended all the same.
             return self.show();
         }
@@ -36,7 +38,7 @@ impl ResourceActor {
         let Some(id) = self.resource().map(|resource| resource.id.clone()) else {
             return;
         };
-        let mut snapshot = Snapshot::empty(name, id);
+        let mut snapshot = unborn.unwrap_or_else(|| Snapshot::empty(name, id));
         for change in outcome.changes {
             snapshot.change(change);
         }
@@ -46,12 +48,47 @@ impl ResourceActor {
                 replies.push((request, Box::new(reply)));
             }
         }
+        if self.is_deserted() {
+            self.leave_no_rows(&mut snapshot);
+        }
         let orphans = self.take_orphans();
         let gone = |request: &RequestId| (*request, Box::new(Reply::NoSelector(None)));
         replies.extend(orphans.iter().map(gone));
         self.store(snapshot, replies, ctx);
         for request in orphans {
             self.command(Command::Vanished { request }, ctx);
+        }
+    }
+
+    /// An ephemeral resource that nobody has any use for.
+    fn is_deserted(&mut self) -> bool {
+        self.resource().is_some_and(|resource| {
+            resource.core.options().ephemeral
+                && resource.core.is_idle()
+                && resource.documents.total() == 0
+        })
+    }
+
+    /// It goes, in the commit of the change that made it so.
+    fn leave_no_rows(&mut self, snapshot: &mut Snapshot) {
+        let now = self.now.mono;
+        let (name, shell) = (self.name.clone(), self.shell.clone());
+        let Some(live) = self.live() else {
+            return;
+        };
+        let Some(resource) = live.resource.take() else {
+            return;
+        };
+        live.account = Account::default();
+        let token = resource.core.token();
+        shell.raise_floor(token);
+        shell
+            .lost_tickets
+            .add(&name, resource.core.lost_tickets(now), now);
+        match snapshot.created {
+            // It never was in the store.
+            Some(_) => *snapshot = Snapshot::empty(name, resource.id),
+            None => snapshot.remove(token),
         }
     }
 
@@ -79,11 +116,15 @@ impl ResourceActor {
         answer: Answer,
         snapshot: &mut Snapshot,
     ) -> Option<Reply> {
+        let selectors_max = self.shell.settings.selectors_max;
         let live = self.live()?;
         let open = live.open.get_mut(request)?;
         let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
-        let pinned = match (open.permit.take(), &kind) {
-            (Some(_), RequestKind::Get(selector)) => Some(selector.clone()),
+        let waited = open.permit.take().is_some();
+        let pinned = match &kind {
+            RequestKind::Get(selector) | RequestKind::Write(selector, _) if waited => {
+                Some(selector.clone())
+            }
             _ => None,
         };
         let commit = live.sent + 1;
@@ -97,6 +138,12 @@ impl ResourceActor {
             read.overtaken = true;
         }
         let reply = match (kind, answer) {
+            // Others may have been written while it waited.
+            (RequestKind::Write(selector, _), Answer::Writable { .. })
+                if waited && !resource.documents.has_room_for(&selector, selectors_max) =>
+            {
+                Reply::TooManySelectors
+            }
             (RequestKind::Write(selector, json), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
                 let row = resource.documents.write(&selector, json, commit);

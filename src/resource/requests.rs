@@ -1,16 +1,20 @@
 //! Requests in: what has to be known first, what the core is asked, who waits.
 
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use crate::lock::rows::HeadRow;
-use crate::lock::{Command, LockState, Patience, PresentedTicket, RequestId, Seconds, Selector};
+use crate::lock::rows::{Forced, HeadRow};
+use crate::lock::{
+    Command, EndReason, LockState, Patience, PresentedTicket, RequestId, ResourceOptions, Seconds,
+    Selector, Ticket, Wish,
+};
 use crate::resource::actor::{ResourceActor, closed};
 use crate::resource::documents::{Documents, Known};
 use crate::resource::live::{DocumentRead, Resource};
-use crate::resource::messages::{Call, Op, Reply, Wait};
+use crate::resource::messages::{Call, Op, Reply, Wait, Watch};
 use crate::resource::open_requests::{OpenRequest, RequestKind, WaiterPermit};
 use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
@@ -25,10 +29,15 @@ impl ResourceActor {
             return;
         };
         live.last_active = now;
-        if let Op::Create { timeout } = call.op {
-            return self.create(call, timeout, ctx);
+        if let Op::Create { options } = call.op {
+            return self.create(call, options, ctx);
         }
-        let Some(resource) = live.resource.as_ref() else {
+        if live.resource.is_none()
+            && let Err(reply) = self.make(&call, ctx)
+        {
+            return self.reply(call, reply, ctx);
+        }
+        let Some(resource) = self.resource() else {
             return self.reply(call, Reply::NoResource, ctx);
         };
         let known = match needed_document(&call.op) {
@@ -42,15 +51,78 @@ impl ResourceActor {
         self.carry_out(call, known != Known::Absent, ctx);
     }
 
+    /// A request to a name that has no resource: some make one, for the others there is nothing, or what is
+    /// remembered of their ticket. What is made is stored with what comes of the request.
+    fn make(&mut self, call: &Call, ctx: &Context<Self>) -> Result<(), Reply> {
+        let now = self.now.mono;
+        let lost = lost_matters(&call.op).and_then(|ticket| {
+            let lost_tickets = &self.shell.lost_tickets;
+            lost_tickets.get(&self.name, ticket, now)
+        });
+        // An unlock that was carried out is not told from one of a name that never was.
+        if let Some(lost) = lost.filter(|lost| lost.reason != EndReason::Released) {
+            return Err(Reply::Lock(lost.answer()));
+        }
+        let options = match &call.op {
+            Op::Acquire { create: true, .. } => ResourceOptions::ephemeral(),
+            Op::Write { create: true, .. } => ResourceOptions::default(),
+            _ => return Err(Reply::NoResource),
+        };
+        let snapshot = self.born(options, ctx);
+        if let Some(live) = self.live() {
+            live.unborn = Some(snapshot);
+        }
+        Ok(())
+    }
+
+    /// The resource exists from now on; what has to be stored for that.
+    fn born(&mut self, options: ResourceOptions, ctx: &Context<Self>) -> Snapshot {
+        let (floor, now) = (self.shell.floor(), self.now.mono);
+        let id = ResourceId::random();
+        let mut core = LockState::new(options, floor);
+        let mut snapshot = Snapshot::empty(self.name.clone(), id.clone());
+        snapshot.create(id.clone(), options);
+        if floor != Default::default() {
+            snapshot.lock.head = Some(HeadRow {
+                token: floor,
+                ..HeadRow::default()
+            });
+        }
+        let lost = self.shell.lost_tickets.of(&self.name, now);
+        if !lost.is_empty() {
+            self.shell.lost_tickets.forget(&self.name);
+            let recalled = core.recall(lost);
+            recalled
+                .into_iter()
+                .for_each(|change| snapshot.change(change));
+        }
+        let documents =
+            Documents::new(self.shell.clone(), ctx.address().downgrade().recipient(), 0);
+        if let Some(live) = self.live() {
+            live.resource = Some(Resource {
+                id,
+                core,
+                documents,
+            });
+        }
+        snapshot
+    }
+
     /// A request whose document, if it names one, is known to exist or not.
     pub(super) fn carry_out(&mut self, call: Call, exists: bool, ctx: &mut Context<Self>) {
         let Some(patience) = self.patience(&call.op) else {
             return self.reply(call, Reply::NoResource, ctx);
         };
-        let (request, caller) = (call.request, call.caller.clone());
-        let (kind, command) = match call.op {
-            Op::Create { .. } => return,
-            Op::Describe => return self.describe(call, ctx),
+        let request = call.request;
+        match call.op {
+            Op::Describe {
+                presented,
+                places,
+                watch,
+            } => {
+                let about = (request, call.reply, call.caller);
+                return self.describe(about, presented, places, watch, ctx);
+            }
             Op::Read {
                 ref selector,
                 presented,
@@ -58,91 +130,70 @@ impl ResourceActor {
                 let selector = selector.clone();
                 return self.read(call, &selector, presented, ctx);
             }
+            Op::DeleteSelector { presented, .. } if !exists => {
+                self.command(Command::Vanished { request }, ctx);
+                let token = self.resource().and_then(|r| r.token_of(presented));
+                return self.reply(call, Reply::NoSelector(token), ctx);
+            }
+            _ => {}
+        }
+        let Some((kind, command)) = self.asked(request, &call.caller, call.op, exists, patience)
+        else {
+            return;
+        };
+        if matches!(kind, RequestKind::GetAbsent(_) | RequestKind::WriteBeyond) {
+            // The place that it took while the store was asked.
+            self.command(Command::Vanished { request }, ctx);
+        }
+        let open = self.opened(call.reply, kind, call.caller);
+        self.open_and_apply(request, open, command, ctx);
+    }
+
+    /// What the answer has to be made of, and what the core is asked. `None`: the lock has no part in it.
+    fn asked(
+        &mut self,
+        request: RequestId,
+        caller: &Caller,
+        op: Op,
+        exists: bool,
+        patience: Patience,
+    ) -> Option<(RequestKind, Command)> {
+        let get_locks_unwritten = self.shell.terms().rules.get_locks_unwritten;
+        let fresh = self.shell.fresh_ticket();
+        Some(match op {
             Op::Acquire {
                 selector: Some(_),
                 presented,
                 ..
-            } if !exists && !self.shell.terms().rules.get_locks_unwritten => (
+            } if !exists && !get_locks_unwritten => (
                 RequestKind::GetAbsent(presented),
                 Command::Touch { request, presented },
-            ),
-            Op::Acquire {
-                selector,
-                presented,
-                owner,
-                ttl,
-                key,
-                ..
-            } => (
-                selector.map_or(RequestKind::Plain, RequestKind::Get),
-                Command::Acquire {
-                    request,
-                    presented,
-                    fresh: self.shell.fresh_ticket(),
-                    owner,
-                    ttl,
-                    key,
-                    patience,
-                },
             ),
             Op::Write { presented, .. } if !exists && self.is_full() => (
                 RequestKind::WriteBeyond,
                 Command::Touch { request, presented },
             ),
+            Op::Acquire { ref selector, .. } => {
+                let kind = selector
+                    .clone()
+                    .map_or(RequestKind::Plain, RequestKind::Get);
+                (kind, lock_command(request, fresh, caller, op, patience)?)
+            }
             Op::Write {
-                selector,
-                json,
-                presented,
-                release,
-            } => (
-                RequestKind::Write(selector, json),
-                Command::Write {
-                    request,
-                    presented,
-                    fresh: self.shell.fresh_ticket(),
-                    release,
-                    patience,
-                },
-            ),
-            Op::DeleteSelector { presented, .. } if !exists => {
-                let token = self.resource().and_then(|r| r.token_of(presented));
-                return self.reply(call, Reply::NoSelector(token), ctx);
+                ref selector,
+                ref json,
+                ..
+            } => {
+                let kind = RequestKind::Write(selector.clone(), json.clone());
+                (kind, lock_command(request, fresh, caller, op, patience)?)
             }
-            Op::DeleteSelector {
-                selector,
-                presented,
-            } => (
-                RequestKind::DeleteSelector(selector),
-                Command::Write {
-                    request,
-                    presented,
-                    fresh: self.shell.fresh_ticket(),
-                    release: false,
-                    patience: Patience::Never,
-                },
-            ),
-            Op::Delete { presented } => {
-                (RequestKind::Delete, Command::Delete { request, presented })
+            Op::DeleteSelector { ref selector, .. } => {
+                let kind = RequestKind::DeleteSelector(selector.clone());
+                let never = Patience::Never;
+                (kind, lock_command(request, fresh, caller, op, never)?)
             }
-            Op::Renew { presented, ttl } => (
-                RequestKind::Plain,
-                Command::Renew {
-                    request,
-                    presented,
-                    ttl,
-                },
-            ),
-            Op::Unlock { presented } => {
-                (RequestKind::Plain, Command::Unlock { request, presented })
-            }
-            Op::ForceUnlock { token, reason } => (
-                RequestKind::Force(reason),
-                Command::ForceUnlock { request, token },
-            ),
-            Op::Touch { presented } => (RequestKind::Plain, Command::Touch { request, presented }),
-        };
-        let open = self.opened(call.reply, kind, caller);
-        self.open_and_apply(request, open, command, ctx);
+            other => return ticket_command(request, other),
+        })
     }
 
     pub(super) fn is_full(&mut self) -> bool {
@@ -164,6 +215,7 @@ impl ResourceActor {
         };
         Some(match wait {
             Wait::NoQueue => Patience::Never,
+            Wait::ThenLeave(wait) => Patience::UntilThenLeave(now + wait.as_millis() as u64),
             Wait::For(wait) if wait.is_zero() => Patience::Poll,
             Wait::For(wait) => Patience::Until(now + wait.as_millis() as u64),
             Wait::Default if timeout_waits => match timeout.limit_ms() {
@@ -228,7 +280,9 @@ impl ResourceActor {
         };
         if let Some(open) = live.open.get_mut(request) {
             open.permit = Some(permit);
-            if let (RequestKind::Get(selector), Some(resource)) = (&open.kind, &mut live.resource) {
+            if let (RequestKind::Get(selector) | RequestKind::Write(selector, _), Some(resource)) =
+                (&open.kind, &mut live.resource)
+            {
                 resource.documents.pin(selector);
             }
         }
@@ -255,38 +309,30 @@ impl ResourceActor {
         self.command(Command::Vanished { request }, ctx);
     }
 
-    pub(super) fn create(&mut self, call: Call, timeout: Seconds, ctx: &mut Context<Self>) {
-        let floor = self.shell.floor();
-        let shell = self.shell.clone();
-        let name = self.name.clone();
-        let owner = ctx.address().downgrade().recipient();
-        let Some(live) = self.live() else {
-            return;
+    pub(super) fn create(&mut self, call: Call, options: ResourceOptions, ctx: &mut Context<Self>) {
+        let now_ordinary = match self.resource() {
+            Some(resource) if resource.core.options().ephemeral => {
+                resource.core.set_options(options);
+                Some(resource.id.clone())
+            }
+            Some(_) => return self.reply(call, Reply::Exists, ctx),
+            None => None,
         };
-        if live.resource.is_some() {
-            return self.reply(call, Reply::Exists, ctx);
-        }
-        let id = ResourceId::random();
-        let mut snapshot = Snapshot::empty(name, id.clone());
-        snapshot.create(id.clone(), timeout);
-        if floor != Default::default() {
-            snapshot.lock.head = Some(HeadRow {
-                token: floor,
-                holder: None,
-            });
-        }
-        live.resource = Some(Resource {
-            id: id.clone(),
-            core: LockState::new(timeout, floor),
-            documents: Documents::new(shell, owner, 0),
-        });
+        let snapshot = match now_ordinary {
+            Some(id) => {
+                let mut snapshot = Snapshot::empty(self.name.clone(), id);
+                snapshot.options = Some(options);
+                snapshot
+            }
+            None => self.born(options, ctx),
+        };
+        let id = snapshot.id.clone();
         self.report_change(AuditKind::Created, &call.caller, None, None);
         self.open_call(call.request, call.reply, call.caller);
-        self.store(
-            snapshot,
-            vec![(call.request, Box::new(Reply::Created { id, timeout }))],
-            ctx,
-        );
+        let reply = Box::new(Reply::Created { id, options });
+        self.store(snapshot, vec![(call.request, reply)], ctx);
+        // More slots may let somebody in.
+        self.command(Command::Tick, ctx);
     }
 
     pub(super) fn open_call(
@@ -314,14 +360,83 @@ impl ResourceActor {
         self.hold_or_deliver(vec![(call.request, Box::new(reply))], ctx);
     }
 
-    pub(super) fn describe(&mut self, call: Call, ctx: &mut Context<Self>) {
-        let (shell, name) = (self.shell.clone(), self.name.clone());
+    /// Answers with a description, now or when there is another than the asker has.
+    pub(super) fn describe(
+        &mut self,
+        (request, reply, caller): (RequestId, oneshot::Sender<Box<Reply>>, Caller),
+        presented: PresentedTicket,
+        places: usize,
+        watch: Option<Watch>,
+        ctx: &mut Context<Self>,
+    ) {
         self.command(Command::Tick, ctx);
-        let reply = match self.resource() {
-            Some(resource) => Reply::Described(resource.describe(&name, &shell)),
-            None => Reply::NoResource,
+        let now = self.now.mono;
+        let watch = watch.unwrap_or(Watch {
+            known: Some(Vec::new()),
+            wait: Duration::ZERO,
+        });
+        let wait = watch.wait;
+        let kind = RequestKind::Describe {
+            presented,
+            places,
+            until: now + wait.as_millis() as u64,
+            watch,
         };
-        self.reply(call, reply, ctx);
+        let open = self.opened(reply, kind, caller);
+        let Some(live) = self.live() else {
+            return;
+        };
+        live.open.insert(request, Box::new(open));
+        live.watchers.push(request);
+        self.answer_watchers(ctx);
+        let waits = self
+            .live()
+            .is_some_and(|live| live.watchers.contains(&request));
+        if waits {
+            self.park(request, ctx);
+        }
+    }
+
+    /// Answers those who wait for another description and can have it, and those who have waited long enough.
+    pub(super) fn answer_watchers(&mut self, ctx: &mut Context<Self>) {
+        let (now, terms, name) = (self.now, self.shell.terms(), self.name.clone());
+        let Some(live) = self.live().filter(|live| !live.watchers.is_empty()) else {
+            return;
+        };
+        let fingerprint = live.resource.as_ref().map(|r| r.core.fingerprint());
+        let mut replies = Vec::new();
+        let watchers = std::mem::take(&mut live.watchers);
+        for request in watchers {
+            let Some(open) = live.open.get_mut(request) else {
+                continue;
+            };
+            let RequestKind::Describe {
+                presented,
+                places,
+                watch,
+                until,
+            } = &open.kind
+            else {
+                continue;
+            };
+            let reply = match (&live.resource, fingerprint) {
+                (Some(_), Some(fingerprint)) if watch.knows(fingerprint) => {
+                    if now.mono < *until {
+                        live.watchers.push(request);
+                        continue;
+                    }
+                    Reply::Unchanged(fingerprint)
+                }
+                (Some(resource), _) => {
+                    let described = resource.describe(&name, (&terms, now), *presented, *places);
+                    Reply::Described(Box::new(described))
+                }
+                (None, _) => Reply::NoResource,
+            };
+            open.permit = None;
+            replies.push((request, Box::new(reply)));
+        }
+        self.hold_or_deliver(replies, ctx);
     }
 
     pub(super) fn read(
@@ -350,6 +465,9 @@ impl ResourceActor {
             return;
         };
         let selector = selector.clone();
+        let Some(call) = self.arrive(call, ctx) else {
+            return;
+        };
         let Some(live) = self.live() else {
             return;
         };
@@ -375,6 +493,39 @@ impl ResourceActor {
             .spawn(ctx);
     }
 
+    /// Before anything is loaded for a request, its ticket counts as presented and its place is taken. `None`: it
+    /// is answered already.
+    fn arrive(&mut self, call: Call, ctx: &mut Context<Self>) -> Option<Call> {
+        let (request, fresh) = (call.request, self.shell.fresh_ticket());
+        let op = match &call.op {
+            // The document is not for the core.
+            Op::Write {
+                selector,
+                presented,
+                ..
+            } => Op::DeleteSelector {
+                selector: selector.clone(),
+                presented: *presented,
+            },
+            other => other.clone(),
+        };
+        let loading = Patience::Loading;
+        let Some(command) = lock_command(request, fresh, &call.caller, op, loading) else {
+            return Some(call);
+        };
+        let outcome = self.apply(command)?;
+        let answered = outcome.answers.iter().any(|(id, _)| *id == request);
+        let call = match answered {
+            true => {
+                self.open_call(request, call.reply, call.caller);
+                None
+            }
+            false => Some(call),
+        };
+        self.settle(outcome, ctx);
+        call
+    }
+
     pub(super) fn document_loaded(
         &mut self,
         id: &ResourceId,
@@ -394,6 +545,8 @@ impl ResourceActor {
             Err(error) => {
                 for call in calls {
                     let _ = call.reply.send(Box::new(Reply::Closed(closed(&error))));
+                    let request = call.request;
+                    self.command(Command::Vanished { request }, ctx);
                 }
                 return;
             }
@@ -416,6 +569,91 @@ impl ResourceActor {
                 self.reply(call, Reply::NoResource, ctx);
             }
         }
+    }
+}
+
+/// How the lock core is asked for what this request wants of the lock or of a document.
+fn lock_command(
+    request: RequestId,
+    fresh: Ticket,
+    caller: &Caller,
+    op: Op,
+    patience: Patience,
+) -> Option<Command> {
+    match op {
+        Op::Acquire {
+            presented, wish, ..
+        } => Some(Command::Acquire {
+            request,
+            presented,
+            fresh,
+            wish: Wish {
+                client: caller.address,
+                ..wish
+            },
+            patience,
+        }),
+        Op::Write {
+            presented, release, ..
+        } => Some(Command::Write {
+            request,
+            presented,
+            fresh,
+            release,
+            patience,
+        }),
+        Op::DeleteSelector { presented, .. } => Some(Command::Write {
+            request,
+            presented,
+            fresh,
+            release: false,
+            patience,
+        }),
+        _ => None,
+    }
+}
+
+/// As [`lock_command`], for what needs neither a place nor a document.
+fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> {
+    Some(match op {
+        Op::Delete { presented } => (RequestKind::Delete, Command::Delete { request, presented }),
+        Op::Renew {
+            presented,
+            ttl,
+            exact,
+        } => {
+            let command = Command::Renew {
+                request,
+                presented,
+                ttl,
+                exact,
+            };
+            (RequestKind::Plain, command)
+        }
+        Op::Unlock { presented } => (RequestKind::Plain, Command::Unlock { request, presented }),
+        Op::ForceUnlock { token, reason, by } => {
+            let kind = RequestKind::Force(reason.clone());
+            let command = Command::ForceUnlock {
+                request,
+                token,
+                forced: Box::new(Forced { reason, by }),
+            };
+            (kind, command)
+        }
+        Op::Touch { presented } => (RequestKind::Plain, Command::Touch { request, presented }),
+        _ => return None,
+    })
+}
+
+/// The ticket whose end matters although the resource is gone: not to those who would be given a new one.
+fn lost_matters(op: &Op) -> Option<Ticket> {
+    match op {
+        Op::Write { presented, .. }
+        | Op::DeleteSelector { presented, .. }
+        | Op::Delete { presented }
+        | Op::Renew { presented, .. }
+        | Op::Unlock { presented } => presented.ticket(),
+        _ => None,
     }
 }
 

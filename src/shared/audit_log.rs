@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::lock::{FencingToken, Millis, Owner, ResourceName, Selector};
+use crate::lock::{FencingToken, Millis, Owner, Reason, ResourceName, Selector};
 use crate::metrics::striped::Striped;
 use crate::shared::caller::Caller;
 
@@ -76,7 +76,7 @@ pub enum Detail<'a> {
     Held(Millis),
     Selector(&'a Selector),
     /// How long the lease had lasted, and why it was ended.
-    Forced(Millis, Option<&'a Owner>),
+    Forced(Millis, Option<&'a Reason>),
 }
 
 /// One change of one resource.
@@ -210,6 +210,7 @@ mod tests {
     fn a_line_says_what_whose_and_by_whom_and_cannot_be_forged() {
         let resource = ResourceName::parse("a\" token=9").unwrap();
         let owner = Owner::parse("sync worker").unwrap();
+        let reason = Reason::parse("sync worker").unwrap();
         let caller = Caller {
             address: Some("10.0.0.7".parse().unwrap()),
             tag: RequestTag::parse(b"r-1").unwrap(),
@@ -230,7 +231,7 @@ mod tests {
         let forced = AuditEvent {
             kind: AuditKind::ForcedOff,
             caller: None,
-            detail: Detail::Forced(61_000, Some(&owner)),
+            detail: Detail::Forced(61_000, Some(&reason)),
             ..event
         };
         assert_eq!(

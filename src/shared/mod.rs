@@ -12,4 +12,5 @@ pub mod audit_log;
 pub mod cache_budget;
 pub mod caller;
 pub mod gate;
+pub mod lost_tickets;
 pub mod server_state;

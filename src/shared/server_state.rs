@@ -10,6 +10,7 @@ use crate::metrics::{self, Metrics};
 use crate::shared::audit_log::EventLog;
 use crate::shared::cache_budget::DataBudget;
 use crate::shared::gate::{Closed, Gate};
+use crate::shared::lost_tickets::LostTickets;
 use crate::store::Store;
 
 /// Reads the two clocks. The monotonic one starts near zero with the process.
@@ -69,6 +70,7 @@ pub struct Shell {
     pub budget: DataBudget,
     pub metrics: Metrics,
     pub events: EventLog,
+    pub lost_tickets: LostTickets,
     php: AtomicBool,
     requests: AtomicU64,
     waiters: AtomicUsize,
@@ -87,6 +89,7 @@ impl Shell {
             settings,
             metrics: Metrics::new(store.kind()),
             events: EventLog::default(),
+            lost_tickets: LostTickets::default(),
             clock: Clock::default(),
             gate: Gate::default(),
             store,

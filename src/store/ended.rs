@@ -1,11 +1,14 @@
 //! Ended tickets as the SQL stores keep them: a row for each run of them that was stored together, named by
 //! the number of the last. A busy lock ends tickets by the hundred, and nobody looks for a single one.
 
-use crate::lock::rows::{ENDED_MAX, EndedRow};
+use super::StoreError;
+use crate::lock::rows::{ENDED_MAX, EndedMore, EndedRow};
 use crate::lock::{EndReason, Ticket};
 
 /// A ticket and its reason, bytes.
 const ENTRY: usize = 17;
+/// In the byte of the reason: two bytes of length follow, and so many of what else is remembered.
+const HAS_MORE: u8 = 0x80;
 
 /// The runs of consecutive numbers in rows that are in the order of their numbers.
 pub(super) fn runs(rows: &[EndedRow]) -> impl Iterator<Item = Run<'_>> {
@@ -27,13 +30,25 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     /// The tickets with their reasons, oldest first.
-    pub fn bytes(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`]: something cannot be written down.
+    pub fn bytes(&self) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::with_capacity(self.rows.len() * ENTRY);
         for row in self.rows {
             bytes.extend_from_slice(&row.ticket.bits().to_be_bytes());
-            bytes.push(number(row.reason));
+            let Some(more) = &row.more else {
+                bytes.push(number(row.reason));
+                continue;
+            };
+            let refused = |why: String| StoreError::Rejected(why);
+            let more = postcard::to_allocvec(more).map_err(|error| refused(error.to_string()))?;
+            let length = u16::try_from(more.len()).map_err(|error| refused(error.to_string()))?;
+            bytes.push(number(row.reason) | HAS_MORE);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(&more);
         }
-        bytes
+        Ok(bytes)
     }
 
     /// Runs with this number or a lower one hold nothing that is still remembered; `None`: there can be none.
@@ -43,21 +58,35 @@ impl Run<'_> {
 }
 
 /// The rows of a run; `None`: these are no bytes of ours.
-pub(super) fn rows(n: u64, bytes: &[u8]) -> Option<Vec<EndedRow>> {
-    let (entries, rest) = bytes.as_chunks::<ENTRY>();
-    let first = n.checked_add(1)?.checked_sub(entries.len() as u64)?;
-    if !rest.is_empty() {
-        return None;
-    }
-    let row = |(place, entry): (usize, &[u8; ENTRY])| {
-        let (ticket, reason) = entry.split_first_chunk::<16>()?;
-        Some(EndedRow {
-            n: first + place as u64,
+pub(super) fn rows(n: u64, mut bytes: &[u8]) -> Option<Vec<EndedRow>> {
+    let mut rows = Vec::new();
+    while !bytes.is_empty() {
+        let (ticket, rest) = bytes.split_first_chunk::<16>()?;
+        let (&reason, rest) = rest.split_first()?;
+        let (more, rest) = more_of(reason, rest)?;
+        rows.push(EndedRow {
+            n: 0,
             ticket: Ticket::from_bits(u128::from_be_bytes(*ticket)),
-            reason: reason_of(*reason.first()?)?,
-        })
-    };
-    entries.iter().enumerate().map(row).collect()
+            reason: reason_of(reason & !HAS_MORE)?,
+            more,
+        });
+        bytes = rest;
+    }
+    let first = n.checked_add(1)?.checked_sub(rows.len() as u64)?;
+    for (place, row) in (0..).zip(&mut rows) {
+        row.n = first + place;
+    }
+    Some(rows)
+}
+
+/// What else is remembered, and what comes after it.
+fn more_of(reason: u8, bytes: &[u8]) -> Option<(Option<Box<EndedMore>>, &[u8])> {
+    if reason & HAS_MORE == 0 {
+        return Some((None, bytes));
+    }
+    let (length, bytes) = bytes.split_first_chunk::<2>()?;
+    let (more, rest) = bytes.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some((postcard::from_bytes(more).ok()?, rest))
 }
 
 /// The newest of the rows of all runs, each once.
@@ -91,12 +120,15 @@ fn reason_of(byte: u8) -> Option<EndReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::rows::Forced;
+    use crate::lock::{KeyName, Reason};
 
     fn ended(n: u64, reason: EndReason) -> EndedRow {
         EndedRow {
             n,
             ticket: Ticket::from_bits(u128::MAX - u128::from(n)),
             reason,
+            more: None,
         }
     }
 
@@ -116,8 +148,24 @@ mod tests {
         );
         let back = runs[..2]
             .iter()
-            .flat_map(|run| rows(run.n, &run.bytes()).unwrap());
+            .flat_map(|run| rows(run.n, &run.bytes().unwrap()).unwrap());
         assert_eq!(back.collect::<Vec<_>>(), all[..3]);
+    }
+
+    #[test]
+    fn what_else_is_remembered_comes_back_too() {
+        let forced = Forced {
+            reason: Reason::parse("stuck").unwrap(),
+            by: KeyName::parse("admin").unwrap(),
+        };
+        let mut all = [0, 1, 2].map(|n| ended(n, EndReason::ForcedOff));
+        all[1].more = Some(Box::new(EndedMore {
+            attempt: None,
+            forced: Some(forced),
+        }));
+        let bytes = runs(&all).next().unwrap().bytes().unwrap();
+        assert_eq!(rows(2, &bytes).unwrap(), all);
+        assert!(rows(2, &bytes[..bytes.len() - 18]).is_none());
     }
 
     #[test]
@@ -125,7 +173,8 @@ mod tests {
         let good = runs(&[ended(4, EndReason::Expired)])
             .next()
             .unwrap()
-            .bytes();
+            .bytes()
+            .unwrap();
         assert!(rows(4, &good).is_some());
         assert!(rows(4, &good[1..]).is_none());
         let mut odd = good.clone();

@@ -9,11 +9,11 @@ use async_trait::async_trait;
 
 use super::snapshot::{DataRow, ResourceId, Snapshot};
 use super::{
-    ListOrder, ListQuery, ListedHolder, ListedResource, Opened, Store, StoreError, StoredData,
-    StoredResource, ended,
+    ListOrder, ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource,
+    ended,
 };
 use crate::lock::rows::{ENDED_MAX, EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
-use crate::lock::{FencingToken, ResourceName, Seconds, Selector, Ticket};
+use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket};
 
 /// Rows in maps, gone with the process.
 #[derive(Default)]
@@ -31,8 +31,9 @@ struct Rows {
 
 /// There may be a million of these and most are idle, so what an idle one has none of costs a pointer.
 struct StoredState {
-    timeout: Seconds,
+    options: ResourceOptions,
     token: FencingToken,
+    delayed: bool,
     holder: Option<Box<HolderRow>>,
     /// Row `n` at `n % ENDED_MAX` where that place exists; in any order otherwise, and with some that are
     /// outlived.
@@ -43,6 +44,7 @@ struct StoredState {
 /// What only some resources have.
 #[derive(Default)]
 struct More {
+    holding: BTreeMap<Ticket, HolderRow>,
     waiting: BTreeMap<Ticket, TicketRow>,
     data: BTreeMap<Selector, StoredData>,
 }
@@ -55,10 +57,11 @@ impl MemoryStore {
 }
 
 impl StoredState {
-    fn new(timeout: Seconds) -> StoredState {
+    fn new(options: ResourceOptions) -> StoredState {
         StoredState {
-            timeout,
+            options,
             token: FencingToken::default(),
+            delayed: false,
             holder: None,
             ended: Box::default(),
             more: None,
@@ -75,27 +78,32 @@ impl StoredState {
 
     fn lock_rows(&self) -> LockRows {
         let waiting = self.more.iter().flat_map(|more| more.waiting.values());
+        let holding = self.more.iter().flat_map(|more| more.holding.values());
         LockRows {
             head: HeadRow {
                 token: self.token,
+                delayed: self.delayed,
                 holder: self.holder.clone(),
             },
+            holding: holding.cloned().collect(),
             waiting: waiting.cloned().collect(),
             ended: ended::newest(self.ended.to_vec()),
         }
     }
 
     fn write(&mut self, snapshot: &Snapshot) {
+        self.options = snapshot.options.unwrap_or(self.options);
         if let Some(head) = &snapshot.lock.head {
             self.write_head(head);
         }
         for row in &snapshot.lock.ended {
             self.write_ended(row);
         }
-        if !snapshot.lock.waiting.is_empty() || !snapshot.data.is_empty() {
+        let lock = &snapshot.lock;
+        if !(lock.waiting.is_empty() && lock.holding.is_empty() && snapshot.data.is_empty()) {
             let more = self.more.get_or_insert_default();
             more.write(snapshot);
-            if more.waiting.is_empty() && more.data.is_empty() {
+            if more.waiting.is_empty() && more.holding.is_empty() && more.data.is_empty() {
                 self.more = None;
             }
         }
@@ -104,6 +112,7 @@ impl StoredState {
     /// In place where there was a holder before.
     fn write_head(&mut self, head: &HeadRow) {
         self.token = head.token;
+        self.delayed = head.delayed;
         self.holder.clone_from(&head.holder);
     }
 
@@ -129,6 +138,12 @@ impl StoredState {
 
 impl More {
     fn write(&mut self, snapshot: &Snapshot) {
+        for (ticket, row) in &snapshot.lock.holding {
+            match row {
+                Some(row) => self.holding.insert(*ticket, row.clone()),
+                None => self.holding.remove(ticket),
+            };
+        }
         for (ticket, row) in &snapshot.lock.waiting {
             match row {
                 Some(row) => self.waiting.insert(*ticket, row.clone()),
@@ -196,11 +211,11 @@ impl Rows {
             }
         }
         self.floor = self.floor.max(snapshot.floor.unwrap_or_default());
-        if let Some(timeout) = snapshot.created {
+        if let Some(options) = snapshot.created {
             let (name, id) = (snapshot.name.clone(), snapshot.id.clone());
             self.by_name.insert(name, id.clone());
             self.resources
-                .insert(id, Box::new(StoredState::new(timeout)));
+                .insert(id, Box::new(StoredState::new(options)));
         }
         if let Some(resource) = self.resources.get_mut(&snapshot.id) {
             resource.write(snapshot);
@@ -238,17 +253,11 @@ impl Rows {
 }
 
 fn listed((name, id, resource): (&ResourceName, &ResourceId, &StoredState)) -> ListedResource {
-    let holder = resource.holder.as_deref();
     ListedResource {
         name: name.clone(),
         id: id.clone(),
-        timeout: resource.timeout,
-        holder: holder.map(|holder| ListedHolder {
-            owner: holder.ticket.owner.clone(),
-            acquired_at: holder.acquired_at,
-            token: resource.token,
-            ttl: holder.ticket.ttl,
-        }),
+        options: resource.options,
+        holder: resource.holder.as_deref().cloned(),
         waiting: resource.waiting(),
         selectors: resource.selectors(),
     }
@@ -300,7 +309,7 @@ impl Store for MemoryStore {
         };
         Ok(rows.resources.get(id).map(|resource| StoredResource {
             id: id.clone(),
-            timeout: resource.timeout,
+            options: resource.options,
             lock: resource.lock_rows(),
             selectors: resource.selectors(),
         }))

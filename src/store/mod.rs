@@ -26,15 +26,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::lock::rows::LockRows;
-use crate::lock::{FencingToken, Owner, Profile, ResourceName, Seconds, Selector, WallMillis};
+use crate::lock::rows::{HolderRow, LockRows};
+use crate::lock::{FencingToken, Profile, ResourceName, ResourceOptions, Selector};
 pub use snapshot::{ResourceId, Snapshot};
 
 /// A resource with its lock rows. Data stays in the store until it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResource {
     pub id: ResourceId,
-    pub timeout: Seconds,
+    pub options: ResourceOptions,
     pub lock: LockRows,
     /// How many selectors have data.
     pub selectors: usize,
@@ -54,19 +54,11 @@ pub struct StoredData {
 pub struct ListedResource {
     pub name: ResourceName,
     pub id: ResourceId,
-    pub timeout: Seconds,
-    pub holder: Option<ListedHolder>,
+    pub options: ResourceOptions,
+    /// The lease in the head row.
+    pub holder: Option<HolderRow>,
     pub waiting: usize,
     pub selectors: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedHolder {
-    pub owner: Option<Owner>,
-    pub acquired_at: WallMillis,
-    pub token: FencingToken,
-    /// The lease's own TTL.
-    pub ttl: Option<Seconds>,
 }
 
 /// Which resources to list.

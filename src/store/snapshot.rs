@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::lock::rows::{Change, EndedRow, HeadRow, LockRows, TicketRow};
-use crate::lock::{FencingToken, ResourceName, Seconds, Selector, Ticket};
+use crate::lock::rows::{Change, EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
+use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket};
 
 /// The `id` of a resource: up to 255 bytes, made by us or by the PHP server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +51,8 @@ impl fmt::Display for ResourceId {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockChanges {
     pub head: Option<HeadRow>,
+    /// Leases beside the one in the head row, begun or changed (`Some`) and ended (`None`).
+    pub holding: BTreeMap<Ticket, Option<HolderRow>>,
     /// Waiting tickets added or changed (`Some`) and removed (`None`).
     pub waiting: BTreeMap<Ticket, Option<TicketRow>>,
     /// In the order of their numbers.
@@ -64,13 +66,22 @@ impl LockChanges {
 
     /// How many rows it touches.
     pub fn rows(&self) -> usize {
-        usize::from(self.head.is_some()) + self.waiting.len() + self.ended.len()
+        usize::from(self.head.is_some())
+            + self.holding.len()
+            + self.waiting.len()
+            + self.ended.len()
     }
 
     /// Adds what the lock core wants stored.
     pub fn change(&mut self, change: Change) {
         match change {
             Change::Head(head) => self.head = Some(head),
+            Change::Holding(row) => {
+                self.holding.insert(row.ticket.ticket, Some(*row));
+            }
+            Change::NotHolding(ticket) => {
+                self.holding.insert(ticket, None);
+            }
             Change::Waiting(row) => {
                 self.waiting.insert(row.ticket, Some(row));
             }
@@ -104,6 +115,9 @@ impl LockChanges {
         if later.head.is_some() {
             self.head.clone_from(&later.head);
         }
+        for (ticket, row) in &later.holding {
+            self.holding.insert(*ticket, row.clone());
+        }
         for (ticket, row) in &later.waiting {
             self.waiting.insert(*ticket, row.clone());
         }
@@ -116,6 +130,12 @@ impl LockChanges {
     pub fn overlay(&self, rows: &mut LockRows) {
         if let Some(head) = &self.head {
             rows.head.clone_from(head);
+        }
+        if !self.holding.is_empty() {
+            rows.holding
+                .retain(|row| !self.holding.contains_key(&row.ticket.ticket));
+            rows.holding
+                .extend(self.holding.values().flatten().cloned());
         }
         if !self.waiting.is_empty() {
             rows.waiting
@@ -147,8 +167,10 @@ pub struct Snapshot {
     pub removed: Vec<ResourceId>,
     /// With `removed`: the recorded floor becomes at least this.
     pub floor: Option<FencingToken>,
-    /// A resource to create, with this timeout.
-    pub created: Option<Seconds>,
+    /// A resource to create.
+    pub created: Option<ResourceOptions>,
+    /// Options that an existing resource gets instead of its own.
+    pub options: Option<ResourceOptions>,
     pub lock: LockChanges,
     /// Documents written (`Some`) and deleted (`None`).
     pub data: BTreeMap<Selector, Option<DataRow>>,
@@ -170,6 +192,7 @@ impl Snapshot {
             removed: Vec::new(),
             floor: None,
             created: None,
+            options: None,
             lock: LockChanges::default(),
             data: BTreeMap::new(),
         }
@@ -183,6 +206,7 @@ impl Snapshot {
     pub fn rows(&self) -> usize {
         self.removed.len()
             + usize::from(self.created.is_some())
+            + usize::from(self.options.is_some())
             + self.lock.rows()
             + self.data.len()
     }
@@ -197,10 +221,10 @@ impl Snapshot {
         self.lock.change(change);
     }
 
-    /// From here on this is the resource `id`, created with `timeout`.
-    pub fn create(&mut self, id: ResourceId, timeout: Seconds) {
+    /// From here on this is the resource `id`, created with these options.
+    pub fn create(&mut self, id: ResourceId, options: ResourceOptions) {
         self.id = id;
-        self.created = Some(timeout);
+        self.created = Some(options);
     }
 
     /// The resource that this snapshot is about is removed; nothing of it has to be stored any more.
@@ -213,6 +237,7 @@ impl Snapshot {
 
     fn forget_rows(&mut self) {
         self.created = None;
+        self.options = None;
         self.lock = LockChanges::default();
         self.data.clear();
     }
@@ -228,6 +253,11 @@ impl Snapshot {
         self.removed.extend(later.removed);
         self.floor = self.floor.max(later.floor);
         self.created = later.created.or(self.created);
+        // Of one that is still to be created they are those it is created with.
+        match &mut self.created {
+            Some(created) => *created = later.options.unwrap_or(*created),
+            None => self.options = later.options.or(self.options),
+        }
         self.lock.merge(&later.lock);
         for (selector, row) in later.data {
             self.document(selector, row);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use actix::prelude::*;
 use small_resource_server::app::{Started, start_actors};
 use small_resource_server::lock::{
-    Answer, Limits, Millis, PresentedTicket, RequestId, ResourceName, Seconds, Selector, Ticket,
+    Answer, Limits, Millis, PresentedTicket, RequestId, ResourceName, ResourceOptions, Seconds,
+    Selector, Ticket, Wish,
 };
 use small_resource_server::registry::actor::Registry;
 use small_resource_server::registry::client::Router;
@@ -52,12 +53,20 @@ pub fn acquire(selector: Option<Selector>, wait: Wait) -> Op {
     Op::Acquire {
         selector,
         presented: PresentedTicket::Absent,
-        owner: None,
-        ttl: Seconds::new(600),
-        key: None,
+        wish: Wish {
+            ttl: Seconds::new(600).map(Into::into),
+            ..Wish::default()
+        },
         wait,
+        create: false,
     }
 }
+
+pub const DESCRIBE: Op = Op::Describe {
+    presented: PresentedTicket::Absent,
+    places: 20,
+    watch: None,
+};
 
 pub fn write(at: &str, json: &'static str) -> Op {
     Op::Write {
@@ -65,6 +74,7 @@ pub fn write(at: &str, json: &'static str) -> Op {
         json: json.into(),
         presented: PresentedTicket::Absent,
         release: false,
+        create: false,
     }
 }
 
@@ -133,8 +143,8 @@ impl Bed {
     }
 
     pub async fn create(&self, text: &str) {
-        let timeout = Seconds::ZERO;
-        let reply = self.ask(text, Op::Create { timeout }).await;
+        let options = ResourceOptions::default();
+        let reply = self.ask(text, Op::Create { options }).await;
         assert!(matches!(reply, Reply::Created { .. }), "{reply:?}");
     }
 
@@ -152,8 +162,8 @@ impl Bed {
     }
 
     pub async fn describe(&self, to: &str) -> Description {
-        match self.ask(to, Op::Describe).await {
-            Reply::Described(description) => description,
+        match self.ask(to, DESCRIBE).await {
+            Reply::Described(description) => *description,
             other => panic!("{other:?}"),
         }
     }

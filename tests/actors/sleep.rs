@@ -6,14 +6,13 @@ use std::sync::atomic::Ordering;
 use actix::prelude::*;
 use small_resource_server::lock::{Answer, RequestId};
 use small_resource_server::persistence::messages::{DiscardAll, DiscardReason};
-use small_resource_server::resource::messages::{Call, Vanished, Wait};
-use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::resource::messages::{Call, Reply, Vanished, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::server_state::Shell;
 use tokio::sync::oneshot;
 
-use crate::bed::{Bed, acquire};
+use crate::bed::{Bed, DESCRIBE, acquire};
 
 const PRINTER: &str = "printer";
 
@@ -66,17 +65,17 @@ fn a_lease_goes_on_though_the_store_could_not_be_read_for_a_while() {
     System::new().block_on(async {
         let bed = start().await;
         let (request, actor) = hold(&bed).await;
-        let before = bed.describe(PRINTER).await.holder.unwrap();
+        let before = bed.describe(PRINTER).await.holders.remove(0);
         until_asleep(&bed).await;
         bed.store.unreadable.store(true, Ordering::SeqCst);
         assert_eq!(
-            bed.ask(PRINTER, Op::Describe).await,
+            bed.ask(PRINTER, DESCRIBE).await,
             Reply::Closed(Closed::StoreAway)
         );
         until_asleep(&bed).await;
         assert_eq!(held(&bed), 1);
         bed.store.unreadable.store(false, Ordering::SeqCst);
-        let after = bed.describe(PRINTER).await.holder.unwrap();
+        let after = bed.describe(PRINTER).await.holders.remove(0);
         assert_eq!(after.token, before.token);
         // The two clocks are read one after the other.
         let moved = after
@@ -89,7 +88,7 @@ fn a_lease_goes_on_though_the_store_could_not_be_read_for_a_while() {
         bed.store.unreadable.store(true, Ordering::SeqCst);
         actor.do_send(Vanished { request });
         assert_eq!(
-            bed.ask(PRINTER, Op::Describe).await,
+            bed.ask(PRINTER, DESCRIBE).await,
             Reply::Closed(Closed::StoreAway)
         );
         until_asleep(&bed).await;
@@ -106,7 +105,7 @@ fn nothing_that_slept_is_believed_when_the_store_was_in_doubt() {
     System::new().block_on(async {
         let bed = start().await;
         hold(&bed).await;
-        let before = bed.describe(PRINTER).await.holder.unwrap();
+        let before = bed.describe(PRINTER).await.holders.remove(0);
         until_asleep(&bed).await;
         bed.shell.next_incarnation();
         bed.registry
@@ -114,7 +113,7 @@ fn nothing_that_slept_is_believed_when_the_store_was_in_doubt() {
         let none = |shell: &Shell| shell.metrics.actors.asleep.get() == 0;
         bed.until("none sleeps", none).await;
         assert_eq!(held(&bed), 0);
-        let after = bed.describe(PRINTER).await.holder.unwrap();
+        let after = bed.describe(PRINTER).await.holders.remove(0);
         assert_eq!((after.token, held(&bed)), (before.token, 1));
         assert!(after.expires_at > before.expires_at, "its TTL runs anew");
     });

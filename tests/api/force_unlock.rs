@@ -10,9 +10,11 @@ api_tests! {
         app.create("printer", 0).expect(201);
         let (ticket, token) = app.hold("printer/s");
         let answer = app.force_unlock("printer").expect(200);
-        assert_eq!(answer.json(), json!({"forced": true, "fencingToken": token}));
+        assert_eq!(answer.json(), json!({"forced": true, "fencingToken": token, "fencingTokens": [token]}));
         assert!(!app.is_locked("printer"));
-        app.unlock("printer/s", &ticket).refused(403, "lease_forced_off");
+        let told = app.unlock("printer/s", &ticket).expect(403);
+        assert_eq!(told.code(), "lease_forced_off");
+        assert_eq!(told.json()["forced"], json!({"reason": "the test says so", "by": "admin"}));
     }
 
     fn a_free_lock_is_answered_false(store) {

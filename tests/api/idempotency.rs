@@ -43,14 +43,15 @@ api_tests! {
         assert_ne!(elsewhere.ticket(), first.ticket());
     }
 
-    fn the_key_is_good_for_the_ticket_s_life_only(store) {
+    fn a_late_copy_of_an_attempt_does_not_take_the_lock_anew(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);
         let first = app.lock("printer/s").idempotency_key("k").expect(200);
         app.unlock("printer/s", &first.ticket()).expect(200);
-        let second = app.lock("printer/s").idempotency_key("k").expect(200);
-        check_granted(&second);
-        assert_ne!(second.ticket(), first.ticket());
+        app.lock("printer/s").idempotency_key("k").refused(403, "ticket_released");
+        let other = app.lock("printer/s").idempotency_key("k").body(r#"{"owner":"b"}"#);
+        other.refused(409, "idempotency_key_reused");
+        assert!(!app.is_locked("printer"));
     }
 
     fn with_another_owner_or_ttl_it_is_409(store) {

@@ -104,8 +104,16 @@ api_tests! {
         let answer = app.describe("printer").key(READ).ticket(&waiter).expect(200);
         let body = answer.json();
         let lease = granted.json();
+        let holders = &body["holders"][0];
+        assert_eq!((&holders["client"], &holders["reason"]), (&json!("127.0.0.1"), &Value::Null));
+        assert!(holders["expiresInMs"].is_number() && holders["renewedAt"].is_string());
+        let place = &body["queue"][0];
+        assert_eq!((&place["position"], &place["near"], &place["mode"]), (&json!(1), &json!(true), &json!("exclusive")));
+        assert_eq!(body["you"], json!({"role": "waiting", "position": 1}));
         assert_eq!(body, json!({
             "id": id, "name": "printer", "timeout": 300, "locked": true, "waiting": 1, "selectors": 2,
+            "slots": 1, "lockDelay": 0, "ephemeral": false, "holders": body["holders"], "queue": body["queue"],
+            "you": body["you"],
             "holder": {
                 "owner": "me", "acquiredAt": lease["acquiredAt"], "expiresAt": body["holder"]["expiresAt"],
                 "fencingToken": granted.token(),
@@ -114,7 +122,9 @@ api_tests! {
         assert!(body["holder"]["expiresAt"].is_string());
         let listed = app.call("GET", "/resource").expect(200);
         let mut same = listed.json()["resources"][0].clone();
-        same["holder"]["expiresAt"] = body["holder"]["expiresAt"].clone();
+        for field in ["holder", "holders", "queue", "you"] {
+            same[field] = body[field].clone();
+        }
         assert_eq!(same, body);
         for shown in [&answer, &listed] {
             assert!(!shown.text().contains(&granted.ticket()) && !shown.text().contains(&waiter));

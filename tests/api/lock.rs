@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::stores::check_granted;
-use crate::support::{STRANGE_TICKET, Server, is_ticket};
+use crate::support::{STRANGE_TICKET, Server, is_ticket, until};
 
 fn is_time(value: &Value) -> bool {
     let Some(text) = value.as_str() else {
@@ -41,7 +41,11 @@ api_tests! {
         assert!(is_time(&lease["acquiredAt"]), "{lease}");
         assert!(is_time(&lease["expiresAt"]), "{lease}");
         assert!(lease["acquiredAt"].as_str() < lease["expiresAt"].as_str());
-        let keys = ["locked", "ticket", "fencingToken", "owner", "ttl", "acquiredAt", "expiresAt"];
+        let keys = [
+            "locked", "ticket", "fencingToken", "owner", "ttl", "acquiredAt", "expiresAt", "expiresInMs", "waitedMs", "mode",
+        ];
+        assert_eq!((&lease["waitedMs"], &lease["mode"]), (&json!(0), &json!("exclusive")));
+        assert_eq!(answer.header("X-Waited-Ms"), Some("0"));
         assert_eq!(lease.as_object().unwrap().len(), keys.len());
         assert!(keys.iter().all(|key| lease.get(key).is_some()), "{lease}");
     }
@@ -115,10 +119,25 @@ api_tests! {
         assert_eq!(kept.token(), granted.token());
     }
 
-    fn queue_0_with_a_wait_is_400(store) {
+    fn queue_0_with_a_wait_waits_in_line_and_leaves_with_the_409(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);
-        app.lock("printer/s").query("queue=0&wait=1").refused(400, "malformed");
+        let (ticket, _) = app.hold("printer/s");
+        let refused = app.lock("printer/s").query("queue=0&wait=0.2").expect(409);
+        assert_eq!((refused.code().as_str(), refused.header("Retry-After")), ("locked", Some("1")));
+        assert_eq!(refused.json()["reserved"], false);
+        assert_eq!(app.describe("printer").expect(200).json()["waiting"], 0);
+        let waiting = app.queue("printer/s");
+        app.lock("printer/s").ticket(&waiting).query("queue=0&wait=1").refused(400, "malformed");
+        app.unlock("printer/s", &waiting).expect(200);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| app.lock("printer/s").query("queue=0&wait=60").expect(200));
+            until("it waits", || app.waiting("printer") == 1);
+            app.unlock("printer/s", &ticket).expect(200);
+            let granted = waits.join().unwrap();
+            check_granted(&granted);
+            app.unlock("printer/s", &granted.ticket()).expect(200);
+        });
         app.lock("printer/s").query("queue=maybe").refused(400, "malformed");
         assert!(!app.is_locked("printer"));
         check_granted(&app.lock("printer/s").query("queue=1&wait=1").expect(200));
@@ -152,8 +171,8 @@ api_tests! {
         app.create("printer", 0).expect(201);
         let long_owner = format!(r#"{{"owner":"{}"}}"#, "o".repeat(256));
         let bodies = [
-            "{", "[1]", "nul", "7", r#"{"ttl":-1}"#, r#"{"ttl":1.5}"#, r#"{"ttl":"x"}"#, r#"{"ttl":2147483648}"#,
-            r#"{"ttl":true}"#, r#"{"owner":7}"#, r#"{"owner":""}"#, r#"{"owner":"a\u0000"}"#, long_owner.as_str(),
+            "{", "[1]", "nul", "7", r#"{"ttl":-1}"#, r#"{"ttl":-0.5}"#, r#"{"ttl":"x"}"#, r#"{"ttl":2147483648}"#,
+            r#"{"ttl":true}"#, r#"{"owner":7}"#, r#"{"owner":""}"#, r#"{"owner":"a\u0000"}"#, r#"{"reason":""}"#, r#"{"mode":"both"}"#, long_owner.as_str(),
         ];
         for body in bodies {
             let answer = app.lock("printer/s").body(body).send();

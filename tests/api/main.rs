@@ -21,6 +21,7 @@ mod idempotency;
 mod keys;
 mod listing;
 mod lock;
+mod modes;
 mod names;
 mod php_profile;
 mod put;

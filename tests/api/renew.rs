@@ -15,7 +15,8 @@ api_tests! {
             assert_eq!(body["ttl"], 300);
             assert_eq!(body["fencingToken"], token);
             assert!(body["expiresAt"].is_string());
-            assert_eq!(body.as_object().unwrap().len(), 4, "{answer:?}");
+            assert!(body["expiresInMs"].is_number());
+            assert_eq!(body.as_object().unwrap().len(), 5, "{answer:?}");
             assert_eq!(answer.token(), token);
         }
     }
@@ -123,7 +124,7 @@ api_tests! {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);
         let (ticket, _) = app.hold("printer/s");
-        for body in ["{", "[1]", r#"{"ttl":-1}"#, r#"{"ttl":"x"}"#, r#"{"ttl":1.5}"#, "30"] {
+        for body in ["{", "[1]", r#"{"ttl":-1}"#, r#"{"ttl":"x"}"#, r#"{"ttl":-1.5}"#, r#"{"exact":1}"#, "30"] {
             app.renew("printer/s", &ticket).body(body).refused(400, "malformed");
         }
         app.renew("printer/s", &ticket).body("{}").expect(200);

@@ -27,16 +27,10 @@ fn whoever_does_not_hold_may_not_delete_a_locked_resource() {
     let mut world = World::new();
     let holder = world.hold();
     let waiting = world.queue();
-    assert_eq!(
-        world.delete(PresentedTicket::Absent),
-        Answer::Locked(world.holder())
-    );
-    assert_eq!(
-        world.delete(presented(waiting)),
-        Answer::Locked(world.holder())
-    );
+    assert_eq!(world.delete(PresentedTicket::Absent), world.locked());
+    assert_eq!(world.delete(presented(waiting)), world.locked());
     world.unlock(holder.ticket);
-    assert_eq!(world.delete(PresentedTicket::Absent), Answer::Locked(None));
+    assert_eq!(world.delete(PresentedTicket::Absent), world.locked());
     assert_eq!(
         world.delete(presented(waiting)),
         Answer::Deletable,
@@ -63,7 +57,7 @@ fn tickets_of_a_deleted_resource_are_unknown_to_the_one_created_anew_and_tokens_
     let holder = world.hold();
     let waiting = world.queue();
     world.delete(presented(holder.ticket));
-    world.state = LockState::new(world.state.timeout(), world.state.token());
+    world.state = LockState::new(world.state.options(), world.state.token());
     world.rows.head.token = world.state.token();
     for old in [holder.ticket, waiting, Ticket::from_bits(0xbad)] {
         assert_eq!(world.renew(old, None), Answer::Dead(None));

@@ -1,8 +1,8 @@
 //! `POST /resource/{name}/force-unlock`.
 
-use small_resource_server::lock::{Answer, EndReason, FencingToken};
+use small_resource_server::lock::{Answer, FencingToken};
 
-use crate::world::{World, presented};
+use crate::world::{World, by_force, presented};
 
 #[test]
 fn forcing_ends_the_lease_and_grants_to_the_next() {
@@ -10,9 +10,12 @@ fn forcing_ends_the_lease_and_grants_to_the_next() {
     let stuck = world.ask().owner("stuck").grant();
     let next = world.ask().wait(60).send();
     let view = world.holder();
-    assert_eq!(world.force(None), Answer::Forced(view));
+    assert_eq!(
+        world.force(None),
+        Answer::Forced(view.into_iter().collect())
+    );
     assert!(world.granted(next).holder.token > stuck.holder.token);
-    let forced = Answer::Dead(Some(EndReason::ForcedOff));
+    let forced = by_force();
     assert_eq!(world.unlock(stuck.ticket), forced);
     assert_eq!(world.write(presented(stuck.ticket)), forced);
 }
@@ -20,7 +23,7 @@ fn forcing_ends_the_lease_and_grants_to_the_next() {
 #[test]
 fn forcing_a_free_lock_forces_nothing() {
     let mut world = World::new();
-    assert_eq!(world.force(None), Answer::Forced(None));
+    assert_eq!(world.force(None), Answer::Forced(vec![]));
 }
 
 #[test]
@@ -29,7 +32,7 @@ fn forcing_a_reserved_lock_forces_nothing_and_keeps_the_reservation() {
     let holder = world.hold();
     let next = world.queue();
     world.unlock(holder.ticket);
-    assert_eq!(world.force(None), Answer::Forced(None));
+    assert_eq!(world.force(None), Answer::Forced(vec![]));
     assert!(world.ask().ticket(next).grant().new);
 }
 
@@ -45,7 +48,10 @@ fn forcing_by_token_ends_that_very_lease_only() {
     assert_eq!(world.force(Some(FencingToken(99))), Answer::OtherLease);
     assert!(world.holds(second.ticket));
     let view = world.holder();
-    assert_eq!(world.force(Some(second.holder.token)), Answer::Forced(view));
+    assert_eq!(
+        world.force(Some(second.holder.token)),
+        Answer::Forced(view.into_iter().collect())
+    );
     assert!(!world.state.is_locked());
 }
 
@@ -58,8 +64,5 @@ fn a_grant_on_its_way_can_be_forced_off() {
     world.force(None);
     world.deliver(request);
     assert!(!world.holds(ticket));
-    assert_eq!(
-        world.renew(ticket, None),
-        Answer::Dead(Some(EndReason::ForcedOff))
-    );
+    assert_eq!(world.renew(ticket, None), by_force());
 }

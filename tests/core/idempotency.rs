@@ -99,17 +99,18 @@ fn a_dead_ticket_does_not_win_over_the_key() {
 }
 
 #[test]
-fn the_key_of_a_ticket_that_ended_makes_a_new_one() {
+fn the_key_of_a_ticket_that_ended_makes_no_new_one_as_long_as_that_is_remembered() {
     let mut world = World::new();
     let first = world.ask().key("k").grant();
-    world.unlock(first.ticket);
-    let second = world.ask().key("k").owner("other").grant();
-    assert_ne!(second.ticket, first.ticket);
-    assert!(second.new);
-
     let (left, _) = world.ask().key("w").place();
     world.unlock(left);
-    assert_ne!(world.ask().key("w").place().0, left);
+    world.unlock(first.ticket);
+    for key in ["k", "w"] {
+        let late = world.ask().key(key).answer();
+        assert_eq!(late, Answer::Dead(Some(EndReason::Released)));
+    }
+    world.pass(300_001);
+    assert!(world.ask().key("k").owner("other").grant().new);
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, Limits, Seconds, Terms,
+    Answer, Command, EndReason, FencingToken, Limits, Seconds, Terms, Ttl,
 };
 
 use crate::world::{START, World, presented, seconds};
 
 fn capped(seconds_max: i64) -> World {
     let limits = Limits {
-        lease_seconds_max: seconds(seconds_max),
+        lease_seconds_max: Seconds::new(seconds_max).unwrap(),
         ..Limits::default()
     };
     World::with(
@@ -36,7 +36,7 @@ fn fencing_tokens_grow_with_every_grant() {
 #[test]
 fn a_new_resource_starts_above_the_highest_token_of_deleted_ones() {
     let mut world = World::new();
-    world.state = small_resource_server::lock::LockState::new(Seconds::ZERO, FencingToken(41));
+    world.state = small_resource_server::lock::LockState::new(Default::default(), FencingToken(41));
     world.rows.head.token = FencingToken(41);
     assert_eq!(world.hold().holder.token, FencingToken(42));
 }
@@ -89,7 +89,7 @@ fn its_own_ttl_wins_over_the_timeout() {
 fn a_ttl_of_0_means_no_expiry_even_where_the_resource_has_a_timeout() {
     let mut world = World::with_timeout(3);
     let grant = world.ask().ttl(0).grant();
-    assert_eq!((grant.ttl, grant.holder.expires_at), (Seconds::ZERO, None));
+    assert_eq!((grant.ttl, grant.holder.expires_at), (Ttl::ZERO, None));
     world.pass(1_000_000_000);
     assert!(world.holds(grant.ticket));
 }
@@ -169,6 +169,7 @@ fn a_renewal_may_give_another_ttl_which_later_renewals_use() {
         Answer::Renewed {
             ttl: seconds(20),
             expires_at: Some(START.wall + 20_000),
+            expires_in_ms: Some(20_000),
             token: grant.holder.token,
         }
     );
@@ -309,7 +310,11 @@ fn nobody_is_told_a_ttl_beyond_max_lease_seconds() {
     let Answer::Renewed { ttl, .. } = world.renew(grant.ticket, None) else {
         panic!("not renewed");
     };
-    assert_eq!(ttl, seconds(3));
+    assert_eq!(
+        ttl.millis(),
+        3_500,
+        "and not one that is longer than what is left"
+    );
     world.unlock(grant.ticket);
     assert_eq!(world.hold().ttl, seconds(10), "without expiry, but bounded");
 }
@@ -318,11 +323,11 @@ fn nobody_is_told_a_ttl_beyond_max_lease_seconds() {
 fn a_lease_that_is_about_to_reach_max_lease_seconds_is_not_told_as_one_without_expiry() {
     let mut world = capped(10);
     let grant = world.ask().ttl(30).grant();
-    world.pass(9_500);
+    world.pass(10_000);
     let Answer::Renewed { ttl, .. } = world.renew(grant.ticket, None) else {
         panic!("not renewed");
     };
-    assert_eq!(ttl, Seconds::ONE);
+    assert_eq!(ttl.millis(), 1);
 }
 
 #[test]
@@ -337,6 +342,7 @@ fn a_refused_renewal_changes_nothing() {
         request,
         presented: small_resource_server::lock::PresentedTicket::Absent,
         ttl: None,
+        exact: false,
     });
     assert_eq!(world.take(request), Answer::TicketMissing);
     world.pass(10_001);
@@ -352,6 +358,7 @@ fn a_renewal_that_keeps_its_ttl_stores_nothing() {
         request,
         presented: presented(grant.ticket),
         ttl: None,
+        exact: false,
     });
     assert_eq!(outcome.changes, []);
 }

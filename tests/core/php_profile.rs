@@ -2,7 +2,7 @@
 
 use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Ticket};
 
-use crate::world::{World, presented};
+use crate::world::{World, by_force, presented};
 
 fn until(world: &World, seconds: u64) -> Patience {
     Patience::Until(world.now.mono + seconds * 1_000)
@@ -69,7 +69,7 @@ fn a_released_or_unknown_ticket_writes_as_nobody() {
         presented(unknown),
         PresentedTicket::Malformed,
     ] {
-        assert_eq!(world.write(spent), Answer::Locked(world.holder()));
+        assert_eq!(world.write(spent), world.locked());
     }
     assert!(world.holds(holder.ticket));
 }
@@ -85,10 +85,7 @@ fn an_expired_or_forced_off_ticket_does_not_write() {
         world.write(presented(expired)),
         Answer::Dead(Some(EndReason::Expired))
     );
-    assert_eq!(
-        world.write(presented(forced)),
-        Answer::Dead(Some(EndReason::ForcedOff))
-    );
+    assert_eq!(world.write(presented(forced)), by_force());
 }
 
 #[test]
@@ -131,7 +128,7 @@ fn a_write_that_waited_in_vain_is_refused_and_leaves_nothing() {
     let write = world.write_with(PresentedTicket::Absent, false, patience);
     assert_eq!(world.rows, rows, "its place is never stored");
     world.pass(2_000);
-    assert_eq!(world.take(write), Answer::Locked(world.holder()));
+    assert_eq!(world.take(write), world.locked());
     assert_eq!(world.state.waiting(), 0);
     assert_eq!(world.rows, rows);
 }
@@ -172,7 +169,7 @@ fn a_waiting_ticket_whose_write_waited_in_vain_keeps_its_place() {
     let patience = until(&world, 2);
     let write = world.write_with(presented(ticket), false, patience);
     world.pass(2_000);
-    assert_eq!(world.take(write), Answer::Locked(world.holder()));
+    assert_eq!(world.take(write), world.locked());
     assert_eq!(world.ask().ticket(ticket).place(), (ticket, 1));
 }
 

@@ -296,7 +296,7 @@ fn queue_0_takes_a_free_lock_and_never_a_place() {
     let refused = world.ask().no_queue().answer();
     let holder = world.holder();
     assert_eq!(holder.as_ref().map(|h| h.token), Some(grant.holder.token));
-    assert_eq!(refused, Answer::Locked(holder));
+    assert_eq!(refused, world.locked());
     assert_eq!(world.state.waiting(), 0);
 }
 
@@ -306,7 +306,7 @@ fn queue_0_is_refused_while_the_lock_is_reserved_for_another() {
     let holder = world.hold();
     let next = world.queue();
     world.unlock(holder.ticket);
-    assert_eq!(world.ask().no_queue().answer(), Answer::Locked(None));
+    assert_eq!(world.ask().no_queue().answer(), world.locked());
     assert!(world.ask().ticket(next).no_queue().grant().new);
 }
 
@@ -317,7 +317,7 @@ fn queue_0_with_a_waiting_ticket_is_refused_and_keeps_the_place() {
     let ticket = world.queue();
     world.queue();
     let refused = world.ask().ticket(ticket).no_queue().answer();
-    assert_eq!(refused, Answer::Locked(world.holder()));
+    assert_eq!(refused, world.locked());
     assert_eq!(world.ask().ticket(ticket).place(), (ticket, 1));
 }
 

@@ -3,7 +3,7 @@
 
 use small_resource_server::lock::{Answer, EndReason, LockState};
 
-use crate::world::{World, seconds};
+use crate::world::World;
 
 #[test]
 fn a_lease_goes_on_with_its_own_clock() {
@@ -28,7 +28,13 @@ fn a_lease_that_ended_in_its_sleep_is_over_when_it_wakes() {
     world.now.mono += 1_001;
     world.now.wall += 1_001;
     let rows = world.rows.clone();
-    world.state = LockState::resume(seconds(0), rows, &world.terms, world.now, &memory);
+    world.state = LockState::resume(
+        world.state.options(),
+        rows,
+        &world.terms,
+        world.now,
+        &memory,
+    );
     let dead = Answer::Dead(Some(EndReason::Expired));
     assert_eq!(world.renew(grant.ticket, None), dead);
     assert!(!world.state.is_locked());
@@ -50,7 +56,7 @@ fn a_renewal_after_sleep_extends_the_lease_as_any_other() {
 #[test]
 fn the_life_of_a_lease_is_bounded_from_its_start_not_from_its_waking() {
     let mut world = World::new();
-    world.terms.limits.lease_seconds_max = seconds(20);
+    world.terms.limits.lease_seconds_max = small_resource_server::lock::Seconds::new(20).unwrap();
     let grant = world.ask().ttl(15).grant();
     world.pass(10_000);
     assert!(world.sleep_and_wake());
@@ -99,7 +105,13 @@ fn a_memory_of_another_lease_counts_for_nothing_and_ends_none_early() {
     world.pass(9_000);
     let second = world.ask().ttl(10).grant();
     let rows = world.rows.clone();
-    world.state = LockState::resume(seconds(0), rows, &world.terms, world.now, &memory);
+    world.state = LockState::resume(
+        world.state.options(),
+        rows,
+        &world.terms,
+        world.now,
+        &memory,
+    );
     world.pass(10_000);
     assert!(world.holds(second.ticket));
     world.pass(1);

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use small_resource_server::lock::command::{Grant, HolderView};
-use small_resource_server::lock::rows::LockRows;
+use small_resource_server::lock::command::{Grant, HolderView, LockedBy};
+use small_resource_server::lock::rows::{Forced, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, IdempotencyKey, LockState, Now, Outcome, Owner, Patience,
-    PresentedTicket, Profile, RequestId, Seconds, Terms, Ticket, invariants,
+    Answer, Command, FencingToken, IdempotencyKey, KeyName, LockState, Mode, Now, Outcome, Owner,
+    Patience, PresentedTicket, Profile, Reason, RequestId, ResourceOptions, Seconds, Terms, Ticket,
+    Ttl, Wish, invariants,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -52,8 +53,31 @@ impl World {
     }
 
     pub fn with(terms: Terms, timeout: i64) -> World {
+        let timeout = Seconds::new(timeout).unwrap();
+        World::of(terms, ResourceOptions::plain(timeout))
+    }
+
+    /// A free lock with so many slots.
+    pub fn with_slots(slots: u16) -> World {
+        let options = ResourceOptions {
+            slots,
+            ..ResourceOptions::default()
+        };
+        World::of(Terms::default(), options)
+    }
+
+    /// A free lock with this lock-delay in seconds.
+    pub fn with_delay(lock_delay: u8) -> World {
+        let options = ResourceOptions {
+            lock_delay,
+            ..ResourceOptions::default()
+        };
+        World::of(Terms::default(), options)
+    }
+
+    pub fn of(terms: Terms, options: ResourceOptions) -> World {
         World {
-            state: LockState::new(seconds(timeout), FencingToken(0)),
+            state: LockState::new(options, FencingToken(0)),
             terms,
             now: START,
             rows: LockRows::default(),
@@ -79,6 +103,8 @@ impl World {
         }
         if outcome.answers.iter().any(|(_, a)| *a == Answer::Deletable) {
             self.rows.head.holder = None;
+            self.rows.head.delayed = false;
+            self.rows.holding.clear();
             self.rows.waiting.clear();
         }
         invariants::check_rows(&self.state, &self.rows).unwrap();
@@ -103,9 +129,7 @@ impl World {
         Ask {
             world: self,
             presented: PresentedTicket::Absent,
-            owner: None,
-            ttl: None,
-            key: None,
+            wish: Wish::default(),
             patience: Patience::Poll,
         }
     }
@@ -137,6 +161,19 @@ impl World {
             request,
             presented: PresentedTicket::Ticket(ticket),
             ttl: ttl.map(seconds),
+            exact: false,
+        });
+        self.take(request)
+    }
+
+    /// `"exact": true`.
+    pub fn renew_exactly(&mut self, ticket: Ticket, ttl: Option<i64>) -> Answer {
+        let request = self.request();
+        self.apply(Command::Renew {
+            request,
+            presented: PresentedTicket::Ticket(ticket),
+            ttl: ttl.map(seconds),
+            exact: true,
         });
         self.take(request)
     }
@@ -185,7 +222,11 @@ impl World {
 
     pub fn force(&mut self, token: Option<FencingToken>) -> Answer {
         let request = self.request();
-        self.apply(Command::ForceUnlock { request, token });
+        self.apply(Command::ForceUnlock {
+            request,
+            token,
+            forced: Box::new(forced()),
+        });
         self.take(request)
     }
 
@@ -220,9 +261,9 @@ impl World {
 
     /// The process ends and starts again; what was stored is read back.
     pub fn restart(&mut self) {
-        let timeout = self.state.timeout();
+        let options = self.state.options();
         let rows = self.rows.clone();
-        self.state = LockState::restore(timeout, rows, &self.terms, self.now, self.now.mono);
+        self.state = LockState::restore(options, rows, &self.terms, self.now, self.now.mono);
         invariants::check(&self.state, &self.terms, self.now).unwrap();
         invariants::check_rows(&self.state, &self.rows).unwrap();
     }
@@ -232,8 +273,8 @@ impl World {
         let Some(memory) = self.state.suspend() else {
             return false;
         };
-        let (timeout, rows) = (self.state.timeout(), self.rows.clone());
-        self.state = LockState::resume(timeout, rows, &self.terms, self.now, &memory);
+        let (options, rows) = (self.state.options(), self.rows.clone());
+        self.state = LockState::resume(options, rows, &self.terms, self.now, &memory);
         invariants::check_rows(&self.state, &self.rows).unwrap();
         true
     }
@@ -278,6 +319,14 @@ impl World {
         self.state.holder(&self.terms, self.now)
     }
 
+    /// What somebody who has to do without is told now.
+    pub fn locked(&self) -> Answer {
+        Answer::Locked(Box::new(LockedBy {
+            holder: self.holder(),
+            reserved: self.state.is_reserved(),
+        }))
+    }
+
     pub fn holds(&self, ticket: Ticket) -> bool {
         self.state.token_of(ticket).is_some()
     }
@@ -297,9 +346,7 @@ impl World {
 pub struct Ask<'a> {
     world: &'a mut World,
     presented: PresentedTicket,
-    owner: Option<Owner>,
-    ttl: Option<Seconds>,
-    key: Option<IdempotencyKey>,
+    wish: Wish,
     patience: Patience,
 }
 
@@ -314,17 +361,40 @@ impl Ask<'_> {
 
     pub fn owner(self, name: &str) -> Self {
         let owner = Some(Owner::parse(name).unwrap());
-        Ask { owner, ..self }
+        self.wish(|wish| wish.owner = owner)
     }
 
     pub fn ttl(self, value: i64) -> Self {
         let ttl = Some(seconds(value));
-        Ask { ttl, ..self }
+        self.wish(|wish| wish.ttl = ttl)
     }
 
     pub fn key(self, text: &str) -> Self {
         let key = IdempotencyKey::parse(text);
-        Ask { key, ..self }
+        self.wish(|wish| wish.key = key)
+    }
+
+    pub fn shared(self) -> Self {
+        self.wish(|wish| wish.mode = Some(Mode::Shared))
+    }
+
+    pub fn exclusive(self) -> Self {
+        self.wish(|wish| wish.mode = Some(Mode::Exclusive))
+    }
+
+    fn wish(mut self, change: impl FnOnce(&mut Wish)) -> Self {
+        change(&mut self.wish);
+        self
+    }
+
+    /// `?queue=0` and `?wait=` in seconds.
+    pub fn wait_then_leave(self, seconds: u64) -> Self {
+        let patience = Patience::UntilThenLeave(self.world.now.mono + seconds * 1000);
+        Ask { patience, ..self }
+    }
+
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Ask { patience, ..self }
     }
 
     /// `?wait=` in seconds.
@@ -373,17 +443,28 @@ impl<'a> Ask<'a> {
             request,
             presented: self.presented,
             fresh,
-            owner: self.owner,
-            ttl: self.ttl,
-            key: self.key,
+            wish: self.wish,
             patience: self.patience,
         });
         (world, request)
     }
 }
 
-pub fn seconds(value: i64) -> Seconds {
-    Seconds::new(value).unwrap()
+pub fn seconds(value: i64) -> Ttl {
+    Seconds::new(value).unwrap().into()
+}
+
+/// What the ticket of a lease that was forced off is told.
+pub fn by_force() -> Answer {
+    Answer::DeadByForce(Box::new(forced()))
+}
+
+/// What force-unlock is told.
+pub fn forced() -> Forced {
+    Forced {
+        reason: Reason::parse("stuck").unwrap(),
+        by: KeyName::parse("admin").unwrap(),
+    }
 }
 
 pub fn presented(ticket: Ticket) -> PresentedTicket {

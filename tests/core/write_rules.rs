@@ -2,7 +2,7 @@
 
 use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Ticket};
 
-use crate::world::{World, presented};
+use crate::world::{World, by_force, presented};
 
 #[test]
 fn the_holder_writes_and_the_lock_stays_held() {
@@ -67,10 +67,7 @@ fn a_waiting_ticket_is_refused_while_someone_else_holds() {
     let mut world = World::new();
     world.ask().owner("ann").grant();
     let ticket = world.queue();
-    assert_eq!(
-        world.write(presented(ticket)),
-        Answer::Locked(world.holder())
-    );
+    assert_eq!(world.write(presented(ticket)), world.locked());
     assert_eq!(world.ask().ticket(ticket).place(), (ticket, 1));
 }
 
@@ -81,20 +78,17 @@ fn a_waiting_ticket_is_refused_while_the_lock_is_reserved_for_another() {
     world.queue();
     let second = world.queue();
     world.unlock(holder.ticket);
-    assert_eq!(world.write(presented(second)), Answer::Locked(None));
+    assert_eq!(world.write(presented(second)), world.locked());
 }
 
 #[test]
 fn a_write_without_a_ticket_is_refused_while_someone_holds_or_it_is_reserved() {
     let mut world = World::new();
     let holder = world.hold();
-    assert_eq!(
-        world.write(PresentedTicket::Absent),
-        Answer::Locked(world.holder())
-    );
+    assert_eq!(world.write(PresentedTicket::Absent), world.locked());
     world.queue();
     world.unlock(holder.ticket);
-    assert_eq!(world.write(PresentedTicket::Absent), Answer::Locked(None));
+    assert_eq!(world.write(PresentedTicket::Absent), world.locked());
     assert_eq!(world.state.waiting(), 1, "and leaves no place");
 }
 
@@ -103,7 +97,7 @@ fn a_refused_write_is_refused_at_once_whatever_patience_it_names() {
     let mut world = World::new();
     world.hold();
     let request = world.write_with(PresentedTicket::Absent, false, Patience::Forever);
-    assert_eq!(world.take(request), Answer::Locked(world.holder()));
+    assert_eq!(world.take(request), world.locked());
 }
 
 #[test]
@@ -129,13 +123,13 @@ fn a_dead_or_unknown_ticket_never_writes_even_while_the_lock_is_free() {
     world.unlock(released);
     let unknown = presented(Ticket::from_bits(0xbad));
     for (presented, death) in [
-        (presented(expired), Some(EndReason::Expired)),
-        (presented(forced), Some(EndReason::ForcedOff)),
-        (presented(released), Some(EndReason::Released)),
-        (unknown, None),
-        (PresentedTicket::Malformed, None),
+        (presented(expired), Answer::Dead(Some(EndReason::Expired))),
+        (presented(forced), by_force()),
+        (presented(released), Answer::Dead(Some(EndReason::Released))),
+        (unknown, Answer::Dead(None)),
+        (PresentedTicket::Malformed, Answer::Dead(None)),
     ] {
-        assert_eq!(world.write(presented), Answer::Dead(death));
+        assert_eq!(world.write(presented), death);
     }
     assert!(!world.state.is_locked());
 }

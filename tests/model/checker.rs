@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, Limits, Millis, Now, Patience,
-    PresentedTicket, RequestId, Seconds, Terms, Ticket,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, Limits, Millis, Mode, Now, Patience,
+    PresentedTicket, RequestId, Seconds, Terms, Ticket, Ttl, Wish,
 };
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use stateright::{Model, Property};
@@ -85,7 +85,8 @@ enum Reply {
     Held {
         ticket: Option<Ticket>,
         token: FencingToken,
-        ttl: Seconds,
+        mode: Mode,
+        ttl: Ttl,
     },
     Place(Ticket),
     Wrote {
@@ -304,7 +305,7 @@ impl<F: Fault> World<F> {
         let request = call.request;
         let fresh = Ticket::from_bits(request.into());
         let key = IdempotencyKey::parse("k").filter(|_| setting.keyed && index == 0);
-        let ttl = Seconds::new(setting.ttl);
+        let ttl = Seconds::new(setting.ttl).map(Ttl::from);
         let command = match call.op {
             Op::Read => {
                 let value = self.server.data.value;
@@ -315,9 +316,11 @@ impl<F: Fault> World<F> {
                 request,
                 presented,
                 fresh,
-                owner: None,
-                ttl,
-                key,
+                wish: Wish {
+                    ttl,
+                    key,
+                    ..Wish::default()
+                },
                 patience: match call.op {
                     Op::Wait => Patience::Until(self.now + 2 * TICK),
                     _ => Patience::Poll,
@@ -327,6 +330,7 @@ impl<F: Fault> World<F> {
                 request,
                 presented,
                 ttl,
+                exact: false,
             },
             Op::Write | Op::WriteAndRelease => Command::Write {
                 request,
@@ -417,6 +421,7 @@ impl<F: Fault> World<F> {
                 let reply = Reply::Held {
                     ticket: Some(grant.ticket),
                     token,
+                    mode: grant.holder.mode,
                     ttl: grant.ttl,
                 };
                 (reply, Ret::Held(token, grant.new))
@@ -425,6 +430,7 @@ impl<F: Fault> World<F> {
                 let reply = Reply::Held {
                     ticket: None,
                     token: *token,
+                    mode: Mode::Shared,
                     ttl: *ttl,
                 };
                 (reply, Ret::Held(*token, false))
@@ -480,13 +486,18 @@ impl<F: Fault> World<F> {
             unreachable!()
         };
         match reply {
-            Reply::Held { ticket, token, ttl } => {
+            Reply::Held {
+                ticket,
+                token,
+                mode,
+                ttl,
+            } => {
                 client.ticket = ticket.or(client.ticket);
                 client.held = true;
                 client.arrived = None;
                 match &mut client.belief {
                     Some(belief) if belief.token == token => belief.extend(call.sent, ttl),
-                    belief => *belief = Some(Belief::new(token, call.sent, ttl)),
+                    belief => *belief = Some(Belief::new(token, mode, call.sent, ttl)),
                 }
             }
             Reply::Place(ticket) => {
@@ -575,7 +586,7 @@ impl<F: Fault> World<F> {
             other != index && Self::waits(client) && earlier
         });
         // One that shows a ticket, or its key, may be the one that the lock was reserved for.
-        let keyed = matches!(command, Command::Acquire { key: Some(_), .. });
+        let keyed = matches!(command, Command::Acquire { wish, .. } if wish.key.is_some());
         let reserved = own && (call.shown.is_some() || keyed);
         self.judge(IN_ORDER, reserved || !overtakes);
     }
@@ -644,9 +655,10 @@ impl<F: Fault> World<F> {
             client.belief.take_if(|belief| !belief.counts(now));
         }
         let held = self.server.held(&terms(), now);
+        let slots = usize::from(self.server.core().options().slots);
         let believed: Vec<&Belief> = self.clients.iter().flat_map(|c| &c.belief).collect();
-        let one = beliefs::at_most_one(believed.iter().copied(), now).is_ok();
-        let holds = beliefs::not_early(believed, held, now).is_ok();
+        let one = beliefs::stand_together(believed.iter().copied(), slots, now).is_ok();
+        let holds = beliefs::not_early(believed, &held, now).is_ok();
         self.judge(ONE_BELIEVER, one);
         self.judge(NOT_EARLY, holds);
     }

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use small_resource_server::lock::command::Event;
-use small_resource_server::lock::rows::{HeadRow, LockRows};
+use small_resource_server::lock::rows::{Forced, HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, Limits, LockState, Now, Owner,
-    Patience, PresentedTicket, Profile, RequestId, Seconds, Terms, Ticket, invariants,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockState, Mode,
+    Now, Owner, Patience, PresentedTicket, Profile, Reason, RequestId, ResourceOptions, Seconds,
+    Terms, Ticket, Ttl, Wish, invariants,
 };
 
 use crate::beliefs::{self, Belief};
@@ -35,6 +36,7 @@ enum Wants {
         key: Option<u8>,
         ttl: Option<u8>,
         owner: bool,
+        mode: Option<Mode>,
     },
     Touch,
     Write {
@@ -42,6 +44,7 @@ enum Wants {
     },
     Renew {
         ttl: Option<u8>,
+        exact: bool,
     },
     Unlock,
     Force {
@@ -56,6 +59,7 @@ enum Waits {
     Never,
     Poll,
     Millis(u16),
+    ThenLeave(u16),
     Forever,
 }
 
@@ -118,6 +122,9 @@ struct Client {
     /// Tickets that it no longer counts on.
     past: Vec<Ticket>,
     belief: Option<Belief>,
+    /// Its last requests that may make its lease end earlier, or let others share.
+    asked_for_less: Option<RequestId>,
+    asked_to_share: Option<RequestId>,
 }
 
 struct Run {
@@ -126,7 +133,7 @@ struct Run {
     rows: LockRows,
     durable: (LockRows, Model),
     terms: Terms,
-    timeout: Seconds,
+    options: ResourceOptions,
     now: Now,
     clients: [Client; CLIENTS],
     calls: BTreeMap<RequestId, Call>,
@@ -136,24 +143,26 @@ struct Run {
     delivered_late: Vec<RequestId>,
     /// Leases that were ended from above; their clients are wrong through no fault of the lock.
     forced: Vec<FencingToken>,
+    /// Tokens and what they became.
+    promoted: Vec<(FencingToken, FencingToken)>,
     next: u64,
 }
 
-fn ttl_of(choice: Option<u8>) -> Option<Seconds> {
-    let seconds = [0, 1, 3, 10, 100];
-    choice.and_then(|c| Seconds::new(seconds[usize::from(c) % seconds.len()]))
+fn ttl_of(choice: Option<u8>) -> Option<Ttl> {
+    let millis = [0, 1_000, 1_500, 10_000, 100_001];
+    choice.and_then(|c| Ttl::from_millis(millis[usize::from(c) % millis.len()]))
 }
 
 impl Run {
-    fn new(terms: Terms, timeout: Seconds) -> Run {
-        let model = Model::new(terms, timeout, FencingToken(0));
+    fn new(terms: Terms, options: ResourceOptions) -> Run {
+        let model = Model::new(terms, options, FencingToken(0));
         Run {
-            core: LockState::new(timeout, FencingToken(0)),
+            core: LockState::new(options, FencingToken(0)),
             rows: LockRows::default(),
             durable: (LockRows::default(), model.clone()),
             model,
             terms,
-            timeout,
+            options,
             now: Now {
                 mono: 500_000,
                 wall: 9_000_000,
@@ -164,6 +173,7 @@ impl Run {
             under_way: Vec::new(),
             delivered_late: Vec::new(),
             forced: Vec::new(),
+            promoted: Vec::new(),
             next: 0,
         }
     }
@@ -212,12 +222,20 @@ impl Run {
             self.rows.apply(change);
         }
         for event in &outcome.events {
+            if let Event::Promoted { from, holder } = event {
+                self.promoted.push((*from, holder.token));
+            }
             if let Event::Ended {
                 reason: EndReason::ForcedOff,
                 holder,
             } = event
             {
                 self.forced.push(holder.token);
+                for (from, to) in self.promoted.iter().rev() {
+                    if self.forced.contains(to) {
+                        self.forced.push(*from);
+                    }
+                }
             }
         }
         for (request, answer) in &outcome.answers {
@@ -240,12 +258,12 @@ impl Run {
     fn start_anew(&mut self) {
         let token = self.core.token();
         self.forced.extend((1..=token.0).map(FencingToken));
-        self.core = LockState::new(self.timeout, token);
-        self.model = Model::new(self.terms, self.timeout, token);
+        self.core = LockState::new(self.options, token);
+        self.model = Model::new(self.terms, self.options, token);
         self.rows = LockRows {
             head: HeadRow {
                 token,
-                holder: None,
+                ..HeadRow::default()
             },
             ..LockRows::default()
         };
@@ -267,9 +285,20 @@ impl Run {
             );
         }
         let beliefs = || self.clients.iter().filter_map(|c| c.belief.as_ref());
-        beliefs::at_most_one(beliefs(), self.now.mono).unwrap();
-        let held = self.core.holder(&self.terms, self.now).map(|h| h.token);
-        beliefs::not_early(beliefs(), held, self.now.mono).unwrap();
+        let slots = usize::from(self.options.slots);
+        beliefs::stand_together(beliefs(), slots, self.now.mono).unwrap();
+        let mut held: Vec<FencingToken> = self
+            .core
+            .holders(&self.terms, self.now)
+            .map(|holder| holder.token)
+            .collect();
+        // Whoever was promoted and does not know it yet holds more than it thinks.
+        for (from, to) in self.promoted.iter().rev() {
+            if held.contains(to) {
+                held.push(*from);
+            }
+        }
+        beliefs::not_early(beliefs(), &held, self.now.mono).unwrap();
     }
 
     fn pass(&mut self, millis: u64) {
@@ -300,7 +329,7 @@ impl Run {
         self.now.mono += millis;
         self.now.wall += millis;
         let rows = self.rows.clone();
-        self.core = LockState::resume(self.timeout, rows, &self.terms, self.now, &memory);
+        self.core = LockState::resume(self.options, rows, &self.terms, self.now, &memory);
         self.model.remember_ended_from(self.now);
         invariants::check_rows(&self.core, &self.rows).unwrap();
         self.apply(Command::Tick);
@@ -321,7 +350,7 @@ impl Run {
         self.model = self.durable.1.clone();
         self.model.restart(self.now, from);
         let rows = self.rows.clone();
-        self.core = LockState::restore(self.timeout, rows, &self.terms, self.now, from);
+        self.core = LockState::restore(self.options, rows, &self.terms, self.now, from);
         invariants::check_rows(&self.core, &self.rows).unwrap();
     }
 
@@ -359,6 +388,7 @@ impl Run {
             }
         }
         let request = self.number();
+        self.expect_less(index, request, wants);
         let call = Call {
             client: index,
             sent: self.now.mono,
@@ -368,6 +398,27 @@ impl Run {
         self.calls.insert(request, call);
         let command = self.command(request, index, presented, wants, waits);
         self.apply(command);
+    }
+
+    /// What a client does not count on any more when it has sent this.
+    fn expect_less(&mut self, index: usize, request: RequestId, wants: Wants) {
+        let (now, slots) = (self.now.mono, self.options.slots);
+        let client = &mut self.clients[index];
+        match wants {
+            Wants::Renew { exact: true, .. } => {
+                client.asked_for_less = Some(request);
+                client.belief.iter_mut().for_each(|belief| belief.cut(now));
+            }
+            Wants::Lock {
+                mode: Some(Mode::Shared),
+                ..
+            } if slots == 1 => {
+                client.asked_to_share = Some(request);
+                let beliefs = client.belief.iter_mut();
+                beliefs.for_each(|belief| belief.mode = Mode::Shared);
+            }
+            _ => {}
+        }
     }
 
     fn command(
@@ -383,17 +434,27 @@ impl Run {
             Waits::Never => Patience::Never,
             Waits::Poll => Patience::Poll,
             Waits::Millis(ms) => Patience::Until(self.now.mono + u64::from(ms)),
+            Waits::ThenLeave(ms) => Patience::UntilThenLeave(self.now.mono + u64::from(ms)),
             Waits::Forever => Patience::Forever,
         };
         match wants {
-            Wants::Lock { key, ttl, owner } => Command::Acquire {
+            Wants::Lock {
+                key,
+                ttl,
+                owner,
+                mode,
+            } => Command::Acquire {
                 request,
                 presented,
                 fresh,
-                owner: owner.then(|| Owner::parse("ann").unwrap()),
-                ttl: ttl_of(ttl),
-                // A client's keys are its own, or another could learn its ticket.
-                key: key.and_then(|k| IdempotencyKey::parse(&format!("{client}-{k}"))),
+                wish: Wish {
+                    owner: owner.then(|| Owner::parse("ann").unwrap()),
+                    ttl: ttl_of(ttl),
+                    mode,
+                    // A client's keys are its own, or another could learn its ticket.
+                    key: key.and_then(|k| IdempotencyKey::parse(&format!("{client}-{k}"))),
+                    ..Wish::default()
+                },
                 patience,
             },
             Wants::Touch => Command::Touch { request, presented },
@@ -404,15 +465,20 @@ impl Run {
                 release,
                 patience,
             },
-            Wants::Renew { ttl } => Command::Renew {
+            Wants::Renew { ttl, exact } => Command::Renew {
                 request,
                 presented,
                 ttl: ttl_of(ttl),
+                exact,
             },
             Wants::Unlock => Command::Unlock { request, presented },
             Wants::Force { by_token } => Command::ForceUnlock {
                 request,
                 token: by_token.then(|| self.core.token()),
+                forced: Box::new(Forced {
+                    reason: Reason::parse("stuck").unwrap(),
+                    by: KeyName::parse("admin").unwrap(),
+                }),
             },
             Wants::Delete => Command::Delete { request, presented },
         }
@@ -426,9 +492,23 @@ impl Run {
         let given_up = |ticket: Option<Ticket>| ticket.is_some_and(|t| client.past.contains(&t));
         match answer {
             Answer::Granted(grant) if !given_up(Some(grant.ticket)) => {
-                let told = Belief::new(grant.holder.token, call.sent, grant.ttl);
+                let mut told =
+                    Belief::new(grant.holder.token, grant.holder.mode, call.sent, grant.ttl);
+                if client.asked_for_less > Some(request) {
+                    told.cut(call.sent);
+                }
+                if client.asked_to_share > Some(request) {
+                    told.mode = Mode::Shared;
+                }
                 match &mut client.belief {
-                    Some(known) if known.token == told.token => known.extend(call.sent, grant.ttl),
+                    Some(known) if known.token == told.token => {
+                        if told.mode == Mode::Shared {
+                            known.mode = Mode::Shared;
+                        }
+                        if client.asked_for_less <= Some(request) {
+                            known.extend(call.sent, grant.ttl);
+                        }
+                    }
                     // Answers overtake each other; the higher token is the later news.
                     Some(known) if known.token > told.token => {}
                     belief => {
@@ -451,10 +531,18 @@ impl Run {
                 }
             }
             Answer::Renewed { ttl, token, .. } if !given_up(call.shown) => {
+                let counts = client.asked_for_less <= Some(request);
                 if let Some(known) = client.belief.as_mut().filter(|b| b.token == *token) {
-                    known.extend(call.sent, *ttl);
-                } else if client.ticket == call.shown {
-                    client.belief = Some(Belief::new(*token, call.sent, *ttl));
+                    if counts {
+                        known.extend(call.sent, *ttl);
+                    }
+                } else if client.ticket == call.shown && client.belief.is_none() && counts {
+                    // Not told in which mode, so it counts on the least there is.
+                    let least = match self.options.slots {
+                        1 => Mode::Shared,
+                        _ => Mode::Exclusive,
+                    };
+                    client.belief = Some(Belief::new(*token, least, call.sent, *ttl));
                 }
             }
             _ => {}
@@ -538,16 +626,42 @@ fn ttls() -> impl Strategy<Value = Option<u8>> {
 fn wants() -> impl Strategy<Value = Wants> {
     let keys = prop_oneof![2 => Just(None), 1 => (0..2u8).prop_map(Some)];
     let lock =
-        (keys, ttls(), any::<bool>()).prop_map(|(key, ttl, owner)| Wants::Lock { key, ttl, owner });
+        (keys, ttls(), any::<bool>(), modes()).prop_map(|(key, ttl, owner, mode)| Wants::Lock {
+            key,
+            ttl,
+            owner,
+            mode,
+        });
     prop_oneof![
         12 => lock,
         2 => Just(Wants::Touch),
         4 => any::<bool>().prop_map(|release| Wants::Write { release }),
-        4 => ttls().prop_map(|ttl| Wants::Renew { ttl }),
+        4 => (ttls(), any::<bool>()).prop_map(|(ttl, exact)| Wants::Renew { ttl, exact }),
         5 => Just(Wants::Unlock),
         1 => any::<bool>().prop_map(|by_token| Wants::Force { by_token }),
         1 => Just(Wants::Delete),
     ]
+}
+
+fn modes() -> impl Strategy<Value = Option<Mode>> {
+    prop_oneof![
+        3 => Just(None),
+        3 => Just(Some(Mode::Shared)),
+        1 => Just(Some(Mode::Exclusive)),
+    ]
+}
+
+fn options() -> impl Strategy<Value = ResourceOptions> {
+    let timeouts = prop_oneof![Just(0), Just(2), Just(7)];
+    let delays = prop_oneof![3 => Just(0), 1 => Just(2)];
+    (timeouts, prop_oneof![2 => Just(1), 1 => 2..4u16], delays).prop_map(
+        |(timeout, slots, lock_delay)| ResourceOptions {
+            timeout: Seconds::new(timeout).unwrap(),
+            slots,
+            lock_delay,
+            ephemeral: false,
+        },
+    )
 }
 
 fn waits() -> impl Strategy<Value = Waits> {
@@ -555,6 +669,7 @@ fn waits() -> impl Strategy<Value = Waits> {
         1 => Just(Waits::Never),
         3 => Just(Waits::Poll),
         4 => (0..12_000u16).prop_map(Waits::Millis),
+        1 => (0..5_000u16).prop_map(Waits::ThenLeave),
         1 => (0..4u16).prop_map(|s| Waits::Millis(s * 1_000)),
         1 => Just(Waits::Forever),
     ]
@@ -608,8 +723,6 @@ fn terms() -> impl Strategy<Value = Terms> {
     (any::<bool>(), any::<bool>(), 1..6usize).prop_map(|(php, capped, waiters_max)| Terms {
         rules: if php { Profile::Php } else { Profile::Default }.rules(),
         limits: Limits {
-            // A multiple of every TTL in use: a client told of a TTL that is cut to whole seconds may not
-            // count on the part of a second above it.
             lease_seconds_max: Seconds::new(if capped { 20 } else { 0 }).unwrap(),
             waiters_max,
             ..Limits::default()
@@ -628,10 +741,10 @@ proptest! {
     #[test]
     fn any_history_is_answered_as_the_simple_model_answers_it(
         terms in terms(),
-        timeout in prop_oneof![Just(0), Just(2), Just(7)],
+        options in options(),
         history in prop::collection::vec(actions(), 1..160),
     ) {
-        let mut run = Run::new(terms, Seconds::new(timeout).unwrap());
+        let mut run = Run::new(terms, options);
         for action in &history {
             run.act(action);
         }
@@ -642,7 +755,7 @@ proptest! {
     fn any_history_goes_the_same_way_whatever_the_wall_clock_does(
         history in prop::collection::vec((actions(), -4_000_000i64..4_000_000), 1..80),
     ) {
-        let timeout = Seconds::new(5).unwrap();
+        let timeout = ResourceOptions::plain(Seconds::new(5).unwrap());
         let mut steady = Run::new(Terms::default(), timeout);
         let mut stepping = Run::new(Terms::default(), timeout);
         for (action, step) in &history {

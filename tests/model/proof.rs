@@ -168,8 +168,8 @@ fn is_caught<F: Fault>(fault: F, setting: Setting, rule: &'static str) {
 #[test]
 fn a_lease_that_ends_early_is_caught() {
     let setting = Setting {
-        ttl: 2,
-        ticks: 2,
+        ttl: 3,
+        ticks: 3,
         ..Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Wait])])
     };
     is_caught(LeaseEndsEarly, setting, NOT_EARLY);

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use small_resource_server::lock::command::{Death, Grant, HolderView};
+use small_resource_server::lock::command::{Death, Grant, HolderView, LockedBy};
+use small_resource_server::lock::rows::Forced;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, Millis, Now, Owner, Patience,
-    PresentedTicket, RequestId, Seconds, Terms, Ticket, WallMillis,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, Millis, Mode, Now, Owner, Patience,
+    PresentedTicket, RequestId, ResourceOptions, Terms, Ticket, Ttl, WallMillis, Wish,
 };
 
 pub type Answers = BTreeMap<RequestId, Answer>;
@@ -16,8 +17,10 @@ pub type Answers = BTreeMap<RequestId, Answer>;
 struct Place {
     ticket: Ticket,
     owner: Option<Owner>,
-    ttl: Option<Seconds>,
-    key: Option<(IdempotencyKey, Option<Seconds>)>,
+    ttl: Option<Ttl>,
+    mode: Mode,
+    key: Option<(IdempotencyKey, Option<Ttl>, Mode)>,
+    queued_at: Option<WallMillis>,
     /// The client presented it, or can find it by its key.
     known: bool,
     /// The answer that told of it, while that may still prove lost.
@@ -26,8 +29,10 @@ struct Place {
     durable: bool,
     /// Of a write that waits.
     ticketless_write: bool,
-    open: Vec<(RequestId, Option<Wait>)>,
+    open: Vec<(RequestId, Millis, Option<Wait>)>,
     seen: Millis,
+    /// The `seen` after which it is known to have gone far.
+    went_far_from: Option<Millis>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +40,8 @@ struct Wait {
     until: Option<Millis>,
     /// A write, and whether it releases.
     write: Option<bool>,
+    /// It leaves its place when the wait is over.
+    leaves: bool,
     ended: Death,
 }
 
@@ -46,24 +53,37 @@ struct Holder {
     token: FencingToken,
     acquired_at: WallMillis,
     /// What a restart goes by.
-    promised: Option<Seconds>,
+    promised: Option<Ttl>,
     /// Requests that were told of the grant; empty once the client is known to know.
     telling: Vec<RequestId>,
     /// Since when, and through when.
     runs: Option<(Millis, Option<Millis>)>,
+    seen: Option<Millis>,
+}
+
+#[derive(Clone, Debug)]
+struct EndedTicket {
+    ticket: Ticket,
+    reason: EndReason,
+    at: Millis,
+    owner: Option<Owner>,
+    key: Option<(IdempotencyKey, Option<Ttl>, Mode)>,
+    forced: Option<Forced>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Model {
     terms: Terms,
-    timeout: Seconds,
+    options: ResourceOptions,
     token: FencingToken,
-    holder: Option<Holder>,
+    /// In the order of their grants.
+    holders: Vec<Holder>,
     reserved: Option<Ticket>,
+    delay_until: Option<Millis>,
     /// In order of arrival, each with its arrival number.
     queue: Vec<(u64, Place)>,
     arrivals: u64,
-    ended: Vec<(Ticket, EndReason, Millis)>,
+    ended: Vec<EndedTicket>,
     now: Now,
     answers: Answers,
 }
@@ -71,8 +91,9 @@ pub struct Model {
 /// What happens by itself, in the order in which it counts at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    LeaseOver,
-    ReservationOver,
+    LeaseOver(FencingToken),
+    DelayOver,
+    WentFar(Ticket),
     Dropped(Ticket),
     WaitOver(RequestId),
 }
@@ -85,13 +106,14 @@ fn later(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
 }
 
 impl Model {
-    pub fn new(terms: Terms, timeout: Seconds, floor: FencingToken) -> Model {
+    pub fn new(terms: Terms, options: ResourceOptions, floor: FencingToken) -> Model {
         Model {
             terms,
-            timeout,
+            options,
             token: floor,
-            holder: None,
+            holders: Vec::new(),
             reserved: None,
+            delay_until: None,
             queue: Vec::new(),
             arrivals: 0,
             ended: Vec::new(),
@@ -109,7 +131,11 @@ impl Model {
     }
 
     pub fn is_locked(&self) -> bool {
-        self.holder.is_some() || self.reserved.is_some()
+        !self.holders.is_empty() || self.is_reserved()
+    }
+
+    fn is_reserved(&self) -> bool {
+        self.reserved.is_some() || self.delay_until.is_some()
     }
 
     /// The process ended; only what was durable is there again.
@@ -122,13 +148,17 @@ impl Model {
             place.open.clear();
             place.seen = now.mono;
         }
-        if let Some(mut holder) = self.holder.take() {
+        for mut holder in std::mem::take(&mut self.holders) {
             holder.place.known = true;
             holder.place.ttl = holder.promised;
             holder.telling.clear();
+            holder.seen = None;
             let until = self.ends(holder.promised, leases_from, leases_from);
             holder.runs = Some((leases_from, until));
-            self.holder = Some(holder);
+            self.holders.push(holder);
+        }
+        if self.delay_until.is_some() {
+            self.delay_until = Some(now.mono + self.options.lock_delay_ms());
         }
         self.remember_ended_from(now);
         self.reserved = None;
@@ -138,7 +168,7 @@ impl Model {
     /// The rows of ended tickets were read from the store, which does not say when they ended.
     pub fn remember_ended_from(&mut self, now: Now) {
         for ended in &mut self.ended {
-            ended.2 = now.mono;
+            ended.at = now.mono;
         }
     }
 
@@ -151,19 +181,22 @@ impl Model {
     fn dues(&self) -> Vec<(Millis, Due)> {
         let limits = self.terms.limits;
         let mut dues = Vec::new();
-        if let Some((_, Some(through))) = self.holder.as_ref().and_then(|h| h.runs) {
-            dues.push((through + 1, Due::LeaseOver));
+        for holder in &self.holders {
+            if let Some((_, Some(through))) = holder.runs {
+                dues.push((through + 1, Due::LeaseOver(holder.token)));
+            }
         }
+        dues.extend(self.delay_until.map(|at| (at, Due::DelayOver)));
         for (_, place) in &self.queue {
             if place.open.is_empty() {
                 let far = place.seen + limits.claim_ms;
-                if self.reserved == Some(place.ticket) {
-                    dues.push((far, Due::ReservationOver));
+                if place.went_far_from != Some(place.seen) {
+                    dues.push((far, Due::WentFar(place.ticket)));
                 }
                 let drop = (place.seen + limits.ticket_ttl_ms).max(far);
                 dues.push((drop, Due::Dropped(place.ticket)));
             }
-            for (request, wait) in &place.open {
+            for (request, _, wait) in &place.open {
                 if let Some(until) = wait.as_ref().and_then(|wait| wait.until) {
                     dues.push((until, Due::WaitOver(*request)));
                 }
@@ -183,8 +216,16 @@ impl Model {
                 return;
             }
             match due {
-                Due::LeaseOver => self.end_lease(EndReason::Expired),
-                Due::ReservationOver => self.reserved = None,
+                Due::LeaseOver(token) => self.end_lease(token, EndReason::Expired, None),
+                Due::DelayOver => self.delay_until = None,
+                Due::WentFar(ticket) => {
+                    let index = self.with_ticket(ticket).unwrap();
+                    let place = &mut self.queue[index].1;
+                    place.went_far_from = Some(place.seen);
+                    if self.reserved == Some(ticket) {
+                        self.reserved = None;
+                    }
+                }
                 Due::Dropped(ticket) => self.remove(ticket),
                 Due::WaitOver(request) => self.give_up_waiting(request),
             }
@@ -196,32 +237,65 @@ impl Model {
         let index = self.with_request(request).unwrap();
         let place = &mut self.queue[index].1;
         let open = place.open.iter_mut().find(|o| o.0 == request).unwrap();
-        let wait = open.1.take().unwrap();
-        if wait.write.is_none() {
+        let wait = open.2.take().unwrap();
+        if wait.write.is_none() && !wait.leaves {
             return self.tell_place(request, index, wait.ended);
         }
         place.open.retain(|o| o.0 != request);
         place.seen = self.now.mono;
-        let (ticket, ticketless_write) = (place.ticket, place.ticketless_write);
-        if ticketless_write {
-            self.remove(ticket);
+        let place = place.clone();
+        if place.ticketless_write || (wait.leaves && place.open.is_empty()) {
+            if place.key.is_some() {
+                self.remember(&place, EndReason::Released, None);
+            }
+            self.remove(place.ticket);
         }
-        self.answer_locked(request);
+        self.answer_locked(request, None);
     }
 
-    /// Nobody holds: the first near ticket is next.
+    fn stands_beside(&self, mode: Mode) -> bool {
+        let all = |mode| self.holders.iter().all(|h| h.place.mode == mode);
+        let room = match mode {
+            Mode::Shared => all(Mode::Shared),
+            Mode::Exclusive => {
+                all(Mode::Exclusive) && self.holders.len() < usize::from(self.options.slots)
+            }
+        };
+        room && self.delay_until.is_none()
+    }
+
+    fn could_have(&self, place: &Place) -> bool {
+        match place.ticketless_write {
+            true => self.holders.is_empty() && self.delay_until.is_none(),
+            false => self.stands_beside(place.mode),
+        }
+    }
+
+    fn first_near(&self, at: Millis) -> Option<usize> {
+        (0..self.queue.len()).find(|i| self.near(&self.queue[*i].1, at))
+    }
+
+    /// Whoever is next in line gets what it can have.
     fn settle(&mut self, at: Millis) {
-        while self.holder.is_none() && self.reserved.is_none() {
-            let Some(index) = (0..self.queue.len()).find(|i| self.near(&self.queue[*i].1, at))
-            else {
+        loop {
+            if let Some(index) = self.reserved.and_then(|ticket| self.with_ticket(ticket)) {
+                if self.could_have(&self.queue[index].1) {
+                    return;
+                }
+                self.reserved = None;
+            }
+            let Some(index) = self.first_near(at) else {
                 return;
             };
             let place = &self.queue[index].1;
-            if place.open.iter().all(|(_, wait)| wait.is_none()) {
+            if !self.could_have(place) {
+                return;
+            }
+            if place.open.iter().all(|(.., wait)| wait.is_none()) {
                 self.reserved = Some(place.ticket);
             } else if place.ticketless_write {
                 let (_, place) = self.queue.remove(index);
-                for (request, _) in place.open {
+                for (request, ..) in place.open {
                     self.answer(request, Answer::Writable { token: None });
                 }
             } else {
@@ -254,15 +328,15 @@ impl Model {
         }
     }
 
-    fn ttl(&self, own: Option<Seconds>) -> Seconds {
+    fn ttl(&self, own: Option<Ttl>) -> Ttl {
         match own {
             Some(ttl) => ttl,
-            None if self.terms.rules.timeout_is_lease_ttl => self.timeout,
-            None => Seconds::ZERO,
+            None if self.terms.rules.timeout_is_lease_ttl => self.options.timeout.into(),
+            None => Ttl::ZERO,
         }
     }
 
-    fn ends(&self, own: Option<Seconds>, since: Millis, now: Millis) -> Option<Millis> {
+    fn ends(&self, own: Option<Ttl>, since: Millis, now: Millis) -> Option<Millis> {
         let ttl = self.ttl(own).limit_ms().map(|ms| now + ms);
         let max = self.terms.limits.lease_seconds_max.limit_ms();
         match (ttl, max.map(|ms| since + ms)) {
@@ -271,42 +345,55 @@ impl Model {
         }
     }
 
-    pub fn view(&self) -> Option<HolderView> {
-        let holder = self.holder.as_ref()?;
+    fn view(&self, holder: &Holder) -> HolderView {
         let mono = self.now.mono;
         let ends = match holder.runs {
             Some((_, ends)) => ends,
             None => self.ends(holder.promised, mono, mono),
         };
-        Some(HolderView {
+        let wall = |at: Millis| (self.now.wall + at).saturating_sub(mono);
+        HolderView {
             owner: holder.place.owner.clone(),
+            reason: None,
+            mode: holder.place.mode,
             acquired_at: holder.acquired_at,
-            expires_at: ends.map(|at| (self.now.wall + at).saturating_sub(mono)),
+            expires_at: ends.map(wall),
+            expires_in_ms: ends.map(|at| at.saturating_sub(mono)),
             token: holder.token,
-        })
+            queued_at: holder.place.queued_at,
+            renewed_at: holder.seen.map(wall),
+            client: None,
+        }
     }
 
-    fn told_ttl(&self) -> Seconds {
-        let holder = self.holder.as_ref().unwrap();
+    fn told_ttl(&self, holder: &Holder) -> Ttl {
         let own = self.ttl(holder.place.ttl);
         let Some(max) = self.terms.limits.lease_seconds_max.limit_ms() else {
             return own;
         };
         let left = match holder.runs {
-            Some((since, _)) => since + max - self.now.mono,
+            Some((since, _)) => (since + max - self.now.mono).max(1),
             None => max,
         };
-        let left = Seconds::new((left / 1000).max(1) as i64).unwrap();
-        if own == Seconds::ZERO {
+        let left = Ttl::from_millis(left).unwrap();
+        if own == Ttl::ZERO {
             left
         } else {
             own.min(left)
         }
     }
 
-    fn answer_locked(&mut self, request: RequestId) {
-        let view = self.view();
-        self.answer(request, Answer::Locked(view));
+    fn answer_locked(&mut self, request: RequestId, except: Option<FencingToken>) {
+        let mut others = self.holders.iter().filter(|h| Some(h.token) != except);
+        let by = LockedBy {
+            holder: others.next().map(|h| self.view(h)),
+            reserved: self.is_reserved(),
+        };
+        self.answer(request, Answer::Locked(Box::new(by)));
+    }
+
+    fn at(&self, token: FencingToken) -> usize {
+        self.holders.iter().position(|h| h.token == token).unwrap()
     }
 
     fn tell_place(&mut self, request: RequestId, index: usize, ended: Death) {
@@ -324,75 +411,107 @@ impl Model {
         );
     }
 
-    fn tell_grant(&mut self, request: RequestId, new: bool, ended: Death) {
+    fn tell_grant(
+        &mut self,
+        request: RequestId,
+        token: FencingToken,
+        waited: Option<Millis>,
+        ended: Death,
+    ) {
+        let holder = &self.holders[self.at(token)];
         let grant = Grant {
-            ticket: self.holder.as_ref().unwrap().place.ticket,
-            holder: self.view().unwrap(),
-            ttl: self.told_ttl(),
-            new,
+            ticket: holder.place.ticket,
+            holder: self.view(holder),
+            ttl: self.told_ttl(holder),
+            waited_ms: waited.unwrap_or(0),
+            new: waited.is_some(),
             ended,
         };
         self.answer(request, Answer::Granted(Box::new(grant)));
     }
 
     /// The place at `index` becomes a lease; `asking` asked for it just now.
-    fn grant(&mut self, index: usize, asking: Option<(RequestId, Death)>) {
+    fn grant(&mut self, index: usize, asking: Option<(RequestId, Millis, Death)>) {
         let (arrival, mut place) = self.queue.remove(index);
         self.reserved = None;
         self.token = self.token.next();
-        let open: Vec<(RequestId, Wait)> = std::mem::take(&mut place.open)
+        let now = self.now;
+        let open: Vec<(RequestId, Millis, Wait)> = std::mem::take(&mut place.open)
             .into_iter()
-            .filter_map(|(request, wait)| Some((request, wait?)))
+            .filter_map(|(request, since, wait)| Some((request, since, wait?)))
             .collect();
-        let asked = asking.iter().map(|(request, _)| *request);
-        self.holder = Some(Holder {
+        let asked = asking.iter().map(|(request, ..)| *request);
+        let token = self.token;
+        self.holders.push(Holder {
             arrival,
-            token: self.token,
-            acquired_at: self.now.wall,
+            token,
+            acquired_at: now.wall,
             promised: place.ttl,
             telling: asked.chain(open.iter().map(|o| o.0)).collect(),
             runs: None,
+            seen: Some(now.mono),
             place,
         });
-        if let Some((request, ended)) = asking {
-            self.tell_grant(request, true, ended);
+        if let Some((request, since, ended)) = asking {
+            self.tell_grant(request, token, Some(now.mono - since), ended);
         }
-        for (request, wait) in open.iter().filter(|(_, wait)| wait.write.is_none()) {
-            self.tell_grant(*request, true, wait.ended);
+        for (request, since, wait) in open.iter().filter(|(.., wait)| wait.write.is_none()) {
+            self.tell_grant(*request, token, Some(now.mono - since), wait.ended);
         }
-        for (request, wait) in &open {
+        for (request, _, wait) in &open {
             if let Some(release) = wait.write {
-                self.let_write(*request, release);
+                self.let_write(*request, token, release);
             }
         }
     }
 
-    fn let_write(&mut self, request: RequestId, release: bool) {
-        let token = self.holder.as_ref().map(|holder| holder.token);
+    fn let_write(&mut self, request: RequestId, token: FencingToken, release: bool) {
+        let holds = self.holders.iter().any(|h| h.token == token);
+        if !holds && !self.holders.is_empty() {
+            return self.answer_locked(request, None);
+        }
+        let token = holds.then_some(token);
         self.answer(request, Answer::Writable { token });
-        if token.is_some() && (release || self.terms.rules.write_releases) {
-            self.end_lease(EndReason::Released);
+        if let Some(token) = token.filter(|_| release || self.terms.rules.write_releases) {
+            self.end_lease(token, EndReason::Released, None);
         }
     }
 
-    fn end_lease(&mut self, reason: EndReason) {
-        if let Some(holder) = self.holder.take() {
-            self.remember(holder.place.ticket, reason);
+    fn end_lease(&mut self, token: FencingToken, reason: EndReason, forced: Option<&Forced>) {
+        let holder = self.holders.remove(self.at(token));
+        self.remember(&holder.place, reason, forced);
+        if reason != EndReason::Released && self.options.lock_delay > 0 {
+            self.delay_until = Some(self.now.mono + self.options.lock_delay_ms());
         }
     }
 
-    fn remember(&mut self, ticket: Ticket, reason: EndReason) {
-        self.ended.push((ticket, reason, self.now.mono));
+    fn remember(&mut self, place: &Place, reason: EndReason, forced: Option<&Forced>) {
+        self.ended.push(EndedTicket {
+            ticket: place.ticket,
+            reason,
+            at: self.now.mono,
+            owner: place.owner.clone(),
+            key: place.key.clone(),
+            forced: forced.cloned(),
+        });
         if self.ended.len() > 64 {
             self.ended.remove(0);
         }
     }
 
     /// The holder showed itself; `telling` is a request whose answer tells it that it holds.
-    fn show_holder(&mut self, ttl: Option<Seconds>, telling: Option<RequestId>) {
+    fn show_holder(
+        &mut self,
+        token: FencingToken,
+        ttl: Option<Ttl>,
+        exact: bool,
+        telling: Option<RequestId>,
+    ) {
         let now = self.now.mono;
-        let mut holder = self.holder.take().unwrap();
+        let index = self.at(token);
+        let mut holder = self.holders[index].clone();
         holder.place.known = true;
+        holder.seen = Some(now);
         if ttl.is_some() {
             holder.place.ttl = ttl;
         }
@@ -401,7 +520,7 @@ impl Model {
             None => (now, self.ends(holder.promised, now, now)),
         };
         let new = self.ends(holder.place.ttl, since, now);
-        let ends = later(old, new);
+        let ends = if exact { new } else { later(old, new) };
         if ends == new {
             holder.promised = holder.place.ttl;
         }
@@ -412,10 +531,20 @@ impl Model {
                 holder.runs = Some((since, ends));
             }
         }
-        self.holder = Some(holder);
+        self.holders[index] = holder;
     }
 
-    fn show_place(&mut self, index: usize, ttl: Option<Seconds>) {
+    /// A sign of life that does not tell the holder that it holds.
+    fn touch_holder(&mut self, token: FencingToken) {
+        let index = self.at(token);
+        if self.holders[index].runs.is_some() {
+            return self.show_holder(token, None, false, None);
+        }
+        self.holders[index].place.known = true;
+        self.holders[index].seen = Some(self.now.mono);
+    }
+
+    fn show_place(&mut self, index: usize, ttl: Option<Ttl>) {
         let now = self.now.mono;
         let place = &mut self.queue[index].1;
         place.known = true;
@@ -443,12 +572,8 @@ impl Model {
             Command::Acquire { .. } => self.acquire(command),
             Command::Touch { request, presented } => {
                 let live = match self.who(*presented) {
-                    Who::Holder if self.holder.as_ref().unwrap().runs.is_none() => {
-                        self.holder.as_mut().unwrap().place.known = true;
-                        true
-                    }
-                    Who::Holder => {
-                        self.show_holder(None, None);
+                    Who::Holder(token) => {
+                        self.touch_holder(token);
                         true
                     }
                     Who::Waiting(index) => {
@@ -464,14 +589,17 @@ impl Model {
                 request,
                 presented,
                 ttl,
+                exact,
             } => {
                 let answer = match self.who(*presented) {
-                    Who::Holder => {
-                        self.show_holder(*ttl, None);
-                        let view = self.view().unwrap();
+                    Who::Holder(token) => {
+                        self.show_holder(token, *ttl, *exact, None);
+                        let holder = &self.holders[self.at(token)];
+                        let view = self.view(holder);
                         Answer::Renewed {
-                            ttl: self.told_ttl(),
+                            ttl: self.told_ttl(holder),
                             expires_at: view.expires_at,
+                            expires_in_ms: view.expires_in_ms,
                             token: view.token,
                         }
                     }
@@ -479,19 +607,27 @@ impl Model {
                         self.show_place(index, None);
                         Answer::NotHolder
                     }
-                    Who::Dead(death) => Answer::Dead(death),
+                    Who::Dead(death) => self.dead(*presented, death),
                     Who::Nobody => Answer::TicketMissing,
                 };
                 self.answer(*request, answer);
             }
             Command::Unlock { request, presented } => self.unlock(*request, *presented),
-            Command::ForceUnlock { request, token } => {
-                let view = self.view();
-                if token.is_some() && view.as_ref().map(|v| v.token) != *token {
+            Command::ForceUnlock {
+                request,
+                token,
+                forced,
+            } => {
+                let named = |h: &&Holder| token.is_none_or(|token| token == h.token);
+                let ended: Vec<Holder> = self.holders.iter().filter(named).cloned().collect();
+                if token.is_some() && ended.is_empty() {
                     return self.answer(*request, Answer::OtherLease);
                 }
-                self.end_lease(EndReason::ForcedOff);
-                self.answer(*request, Answer::Forced(view));
+                let views = ended.iter().map(|h| self.view(h)).collect();
+                for holder in ended {
+                    self.end_lease(holder.token, EndReason::ForcedOff, Some(forced));
+                }
+                self.answer(*request, Answer::Forced(views));
             }
             Command::Delete { request, presented } => self.delete(*request, *presented),
             Command::Vanished { request } => self.vanished(*request),
@@ -500,26 +636,37 @@ impl Model {
         }
     }
 
+    /// What a dead ticket is told.
+    fn dead(&self, presented: PresentedTicket, death: Death) -> Answer {
+        let ended = presented.ticket().and_then(|ticket| self.ended(ticket));
+        match ended.and_then(|ended| ended.forced.clone()) {
+            Some(forced) => Answer::DeadByForce(Box::new(forced)),
+            None => Answer::Dead(death),
+        }
+    }
+
+    fn remembers(&self, ended: &EndedTicket) -> bool {
+        self.now.mono <= ended.at + self.terms.limits.ended_ms
+    }
+
+    fn ended(&self, ticket: Ticket) -> Option<&EndedTicket> {
+        let mut ended = self.ended.iter().rev();
+        ended.find(|ended| ended.ticket == ticket && self.remembers(ended))
+    }
+
     fn who(&self, presented: PresentedTicket) -> Who {
         let ticket = match presented {
             PresentedTicket::Absent => return Who::Nobody,
             PresentedTicket::Malformed => return Who::Dead(None),
             PresentedTicket::Ticket(ticket) => ticket,
         };
-        if self
-            .holder
-            .as_ref()
-            .is_some_and(|h| h.place.ticket == ticket)
-        {
-            return Who::Holder;
+        if let Some(holder) = self.holders.iter().find(|h| h.place.ticket == ticket) {
+            return Who::Holder(holder.token);
         }
         if let Some(index) = self.with_ticket(ticket) {
             return Who::Waiting(index);
         }
-        let remembered = self.ended.iter().rev().find(|(ended, _, at)| {
-            *ended == ticket && self.now.mono <= at + self.terms.limits.ended_ms
-        });
-        Who::Dead(remembered.map(|(_, reason, _)| *reason))
+        Who::Dead(self.ended(ticket).map(|ended| ended.reason))
     }
 
     fn acquire(&mut self, command: &Command) {
@@ -527,67 +674,128 @@ impl Model {
             request,
             presented,
             fresh,
-            owner,
-            ttl,
-            key,
+            wish,
             patience,
         } = command
         else {
             unreachable!()
         };
+        let (request, now) = (*request, self.now.mono);
+        if wish.mode == Some(Mode::Shared) && self.options.slots > 1 {
+            return self.answer(request, Answer::ModeNotOffered);
+        }
         let ended = match self.who(*presented) {
-            Who::Holder => {
-                self.show_holder(*ttl, Some(*request));
-                return self.tell_grant(*request, false, None);
+            Who::Holder(token) => return self.keep(token, request, wish.ttl, wish.mode, None),
+            Who::Waiting(index) => {
+                let place = &self.queue[index].1;
+                let differs = wish.mode.is_some_and(|mode| mode != place.mode);
+                let leaves = matches!(patience, Patience::UntilThenLeave(_));
+                if differs || leaves {
+                    self.show_place(index, None);
+                    return self.answer(
+                        request,
+                        match differs {
+                            true => Answer::ModeDiffers,
+                            false => Answer::WaitsAlready,
+                        },
+                    );
+                }
+                return self.ask(index, request, wish.ttl, *patience, None);
             }
-            Who::Waiting(index) => return self.ask(index, *request, *ttl, *patience, None),
             Who::Dead(death) => death,
             Who::Nobody => None,
         };
-        let same_key = |p: &Place| key.is_some() && p.key.as_ref().map(|k| &k.0) == key.as_ref();
-        let same = |p: &Place| p.owner == *owner && p.key.as_ref().unwrap().1 == *ttl;
-        if let Some(holder) = self.holder.as_ref().filter(|h| same_key(&h.place)) {
-            if !same(&holder.place) {
-                return self.answer(*request, Answer::KeyReused);
+        let asked = |key: &(IdempotencyKey, Option<Ttl>, Mode), owner: &Option<Owner>| {
+            *owner == wish.owner && key.1 == wish.ttl && key.2 == wish.mode.unwrap_or_default()
+        };
+        let is_key = |key: &Option<(IdempotencyKey, Option<Ttl>, Mode)>| {
+            wish.key.is_some() && key.as_ref().map(|k| &k.0) == wish.key.as_ref()
+        };
+        if let Some(holder) = self.holders.iter().find(|h| is_key(&h.place.key)) {
+            if !asked(holder.place.key.as_ref().unwrap(), &holder.place.owner) {
+                return self.answer(request, Answer::KeyReused);
             }
-            self.show_holder(None, Some(*request));
-            return self.tell_grant(*request, false, ended);
+            let token = holder.token;
+            return self.keep(token, request, None, None, ended);
         }
-        if let Some(index) = self.queue.iter().position(|(_, p)| same_key(p)) {
-            if !same(&self.queue[index].1) {
-                return self.answer(*request, Answer::KeyReused);
+        if let Some(index) = self.queue.iter().position(|(_, p)| is_key(&p.key)) {
+            let place = &self.queue[index].1;
+            if !asked(place.key.as_ref().unwrap(), &place.owner) {
+                return self.answer(request, Answer::KeyReused);
             }
-            return self.ask(index, *request, None, *patience, ended);
+            return self.ask(index, request, None, *patience, ended);
         }
-        if self.is_locked() && *patience == Patience::Never {
-            return self.answer_locked(*request);
+        let late = self
+            .ended
+            .iter()
+            .find(|e| is_key(&e.key) && self.remembers(e));
+        if let Some(late) = late {
+            let answer = match asked(late.key.as_ref().unwrap(), &late.owner) {
+                true => self.dead(PresentedTicket::Ticket(late.ticket), Some(late.reason)),
+                false => Answer::KeyReused,
+            };
+            return self.answer(request, answer);
         }
-        if self.is_locked() && self.waiting() >= self.terms.limits.waiters_max {
-            return self.answer(*request, Answer::TooManyWaiters);
+        let mode = wish.mode.unwrap_or_default();
+        let open = self.stands_beside(mode) && self.first_near(now).is_none();
+        if !open && *patience == Patience::Never {
+            return self.answer_locked(request, None);
         }
-        let index = self.arrive(*fresh, false);
-        let place = &mut self.queue[index].1;
-        place.owner = owner.clone();
-        place.ttl = *ttl;
-        place.key = key.clone().map(|key| (key, *ttl));
-        place.known = key.is_some();
-        place.durable = place.known;
-        self.queue_up(index, *request, *patience, ended);
+        if !open && self.waiting() >= self.terms.limits.waiters_max {
+            return self.answer(request, Answer::TooManyWaiters);
+        }
+        let index = self.arrive(*fresh, false, wish, !open);
+        self.queue_up(index, request, *patience, ended);
     }
 
-    fn arrive(&mut self, ticket: Ticket, ticketless_write: bool) -> usize {
+    fn keep(
+        &mut self,
+        token: FencingToken,
+        request: RequestId,
+        ttl: Option<Ttl>,
+        mode: Option<Mode>,
+        ended: Death,
+    ) {
+        let own = self.holders[self.at(token)].place.mode;
+        let changes = mode.filter(|mode| *mode != own);
+        if changes == Some(Mode::Exclusive)
+            && (self.holders.len() > 1 || self.delay_until.is_some())
+        {
+            self.touch_holder(token);
+            return self.answer_locked(request, Some(token));
+        }
+        self.show_holder(token, ttl, false, Some(request));
+        let index = self.at(token);
+        if let Some(mode) = changes {
+            self.holders[index].place.mode = mode;
+        }
+        if changes == Some(Mode::Exclusive) {
+            self.token = self.token.next();
+            self.holders[index].token = self.token;
+            self.reserved = None;
+        }
+        let token = self.holders[index].token;
+        self.tell_grant(request, token, None, ended);
+    }
+
+    fn arrive(&mut self, ticket: Ticket, writes: bool, wish: &Wish, queues: bool) -> usize {
         self.arrivals += 1;
+        let mode = wish.mode.unwrap_or_default();
+        let key = wish.key.clone().map(|key| (key, wish.ttl, mode));
         let place = Place {
             ticket,
-            owner: None,
-            ttl: None,
-            key: None,
-            known: false,
+            owner: wish.owner.clone(),
+            ttl: wish.ttl,
+            mode,
+            queued_at: queues.then_some(self.now.wall),
+            known: key.is_some(),
             told_by: None,
-            durable: false,
-            ticketless_write,
+            durable: key.is_some(),
+            key,
+            ticketless_write: writes,
             open: Vec::new(),
             seen: self.now.mono,
+            went_far_from: None,
         };
         self.queue.push((self.arrivals, place));
         self.queue.len() - 1
@@ -597,7 +805,7 @@ impl Model {
         &mut self,
         index: usize,
         request: RequestId,
-        ttl: Option<Seconds>,
+        ttl: Option<Ttl>,
         patience: Patience,
         ended: Death,
     ) {
@@ -606,30 +814,37 @@ impl Model {
     }
 
     fn is_open_to(&self, index: usize) -> bool {
-        let ticket = self.queue[index].1.ticket;
-        self.holder.is_none() && self.reserved.is_none_or(|reserved| reserved == ticket)
+        let place = &self.queue[index].1;
+        let first = self.first_near(self.now.mono);
+        let next = match self.reserved {
+            Some(reserved) => reserved == place.ticket,
+            None => first == Some(index),
+        };
+        next && self.could_have(place)
     }
 
     fn queue_up(&mut self, index: usize, request: RequestId, patience: Patience, ended: Death) {
+        let now = self.now.mono;
         if self.is_open_to(index) {
-            return self.grant(index, Some((request, ended)));
+            return self.grant(index, Some((request, now, ended)));
         }
-        let wait = |until| Wait {
+        let wait = |until, leaves| Wait {
             until,
             write: None,
+            leaves,
             ended,
         };
-        match patience {
-            Patience::Never => self.answer_locked(request),
-            Patience::Poll => {
-                self.queue[index].1.open.push((request, None));
-                self.tell_place(request, index, ended);
-            }
-            Patience::Until(at) => self.queue[index]
-                .1
-                .open
-                .push((request, Some(wait(Some(at))))),
-            Patience::Forever => self.queue[index].1.open.push((request, Some(wait(None)))),
+        let wait = match patience {
+            Patience::Never => return self.answer_locked(request, None),
+            Patience::Poll | Patience::Loading => None,
+            Patience::Until(at) => Some(wait(Some(at), false)),
+            Patience::UntilThenLeave(at) => Some(wait(Some(at), true)),
+            Patience::Forever => Some(wait(None, false)),
+        };
+        let tells = wait.is_none();
+        self.queue[index].1.open.push((request, now, wait));
+        if tells {
+            self.tell_place(request, index, ended);
         }
     }
 
@@ -644,51 +859,61 @@ impl Model {
         else {
             unreachable!()
         };
-        let rules = self.terms.rules;
+        let (rules, now) = (self.terms.rules, self.now.mono);
         let until = match patience {
             _ if !rules.refused_write_waits => None,
-            Patience::Never | Patience::Poll => None,
-            Patience::Until(at) => Some(Some(*at)),
+            Patience::Never | Patience::Poll | Patience::Loading => None,
+            Patience::Until(at) | Patience::UntilThenLeave(at) => Some(Some(*at)),
             Patience::Forever => Some(None),
         };
         let wait = |release, until| Wait {
             until,
             write: Some(release),
+            leaves: false,
             ended: None,
         };
         match self.who(*presented) {
-            Who::Holder => {
-                self.show_holder(None, Some(*request));
-                self.let_write(*request, *release);
+            Who::Holder(token) if self.holders[self.at(token)].place.mode == Mode::Shared => {
+                self.touch_holder(token);
+                self.answer(*request, Answer::NotExclusive);
+            }
+            Who::Holder(token) => {
+                self.show_holder(token, None, false, Some(*request));
+                self.let_write(*request, token, *release);
             }
             Who::Waiting(index) => {
                 self.show_place(index, None);
-                if self.is_open_to(index) {
+                if self.queue[index].1.mode == Mode::Shared {
+                    self.answer(*request, Answer::NotExclusive);
+                } else if self.is_open_to(index) {
                     let place = &mut self.queue[index].1;
-                    place.open.push((*request, Some(wait(*release, None))));
+                    place.open.push((*request, now, Some(wait(*release, None))));
                     self.grant(index, None);
                 } else if let Some(until) = until {
                     let place = &mut self.queue[index].1;
-                    place.open.push((*request, Some(wait(*release, until))));
+                    place
+                        .open
+                        .push((*request, now, Some(wait(*release, until))));
                 } else {
-                    self.answer_locked(*request);
+                    self.answer_locked(*request, None);
                 }
             }
             Who::Dead(death) if !self.writes_as_nobody(death) => {
-                self.answer(*request, Answer::Dead(death));
+                let answer = self.dead(*presented, death);
+                self.answer(*request, answer);
             }
             Who::Dead(_) | Who::Nobody if !self.is_locked() => {
                 self.answer(*request, Answer::Writable { token: None });
             }
             Who::Dead(_) | Who::Nobody => match until {
-                None => self.answer_locked(*request),
+                None => self.answer_locked(*request, None),
                 Some(_) if self.waiting() >= self.terms.limits.waiters_max => {
                     self.answer(*request, Answer::TooManyWaiters);
                 }
                 Some(until) => {
-                    let index = self.arrive(*fresh, true);
+                    let index = self.arrive(*fresh, true, &Wish::default(), false);
                     let place = &mut self.queue[index].1;
-                    place.open.push((*request, Some(wait(false, until))));
+                    place.open.push((*request, now, Some(wait(false, until))));
                 }
             },
         }
@@ -701,15 +926,15 @@ impl Model {
 
     fn unlock(&mut self, request: RequestId, presented: PresentedTicket) {
         let answer = match self.who(presented) {
-            Who::Holder => {
-                self.end_lease(EndReason::Released);
+            Who::Holder(token) => {
+                self.end_lease(token, EndReason::Released, None);
                 Answer::Unlocked { dead: None }
             }
             Who::Waiting(index) => {
                 let place = self.queue[index].1.clone();
                 self.remove(place.ticket);
-                self.remember(place.ticket, EndReason::Released);
-                for (waiting, _) in place.open.iter().filter(|(_, wait)| wait.is_some()) {
+                self.remember(&place, EndReason::Released, None);
+                for (waiting, ..) in place.open.iter().filter(|(.., wait)| wait.is_some()) {
                     self.answer(*waiting, Answer::Dead(Some(EndReason::Released)));
                 }
                 Answer::Unlocked { dead: None }
@@ -718,7 +943,7 @@ impl Model {
                 Answer::Unlocked { dead: Some(death) }
             }
             Who::Dead(Some(EndReason::Released)) => Answer::Unlocked { dead: None },
-            Who::Dead(death) => Answer::Dead(death),
+            Who::Dead(death) => self.dead(presented, death),
             Who::Nobody => Answer::TicketMissing,
         };
         self.answer(request, answer);
@@ -726,40 +951,50 @@ impl Model {
 
     fn delete(&mut self, request: RequestId, presented: PresentedTicket) {
         let allowed = match self.who(presented) {
-            Who::Holder => true,
+            Who::Holder(token) if self.holders[self.at(token)].place.mode == Mode::Shared => {
+                self.touch_holder(token);
+                return self.answer(request, Answer::NotExclusive);
+            }
+            Who::Holder(_) => true,
             Who::Waiting(index) => {
                 self.show_place(index, None);
+                if self.queue[index].1.mode == Mode::Shared {
+                    return self.answer(request, Answer::NotExclusive);
+                }
                 self.is_open_to(index)
             }
             Who::Dead(death) if !self.writes_as_nobody(death) => {
-                return self.answer(request, Answer::Dead(death));
+                let answer = self.dead(presented, death);
+                return self.answer(request, answer);
             }
             Who::Dead(_) | Who::Nobody => !self.is_locked(),
         };
         if !allowed {
-            return self.answer_locked(request);
+            return self.answer_locked(request, None);
         }
         for (_, place) in std::mem::take(&mut self.queue) {
-            for (waiting, _) in place.open.iter().filter(|(_, wait)| wait.is_some()) {
+            for (waiting, ..) in place.open.iter().filter(|(.., wait)| wait.is_some()) {
                 self.answer(*waiting, Answer::Gone);
             }
         }
-        self.holder = None;
+        self.holders.clear();
         self.reserved = None;
+        self.delay_until = None;
         self.answer(request, Answer::Deletable);
+    }
+
+    fn telling(&self, request: RequestId) -> Option<usize> {
+        let telling = |holder: &Holder| holder.telling.contains(&request);
+        self.holders.iter().position(telling)
     }
 
     fn delivered(&mut self, request: RequestId) {
         let now = self.now.mono;
-        let ends = self
-            .holder
-            .as_ref()
-            .and_then(|h| self.ends(h.promised, now, now));
-        if let Some(holder) = &mut self.holder
-            && holder.runs.is_none()
-            && holder.telling.contains(&request)
+        if let Some(index) = self.telling(request)
+            && self.holders[index].runs.is_none()
         {
-            holder.runs = Some((now, ends));
+            let ends = self.ends(self.holders[index].promised, now, now);
+            self.holders[index].runs = Some((now, ends));
             return;
         }
         if let Some(index) = self.with_request(request) {
@@ -774,12 +1009,11 @@ impl Model {
 
     fn vanished(&mut self, request: RequestId) {
         let now = self.now.mono;
-        if let Some(holder) = &mut self.holder
-            && holder.telling.contains(&request)
-        {
+        if let Some(index) = self.telling(request) {
+            let holder = &mut self.holders[index];
             holder.telling.retain(|told| *told != request);
             if holder.telling.is_empty() {
-                self.take_back();
+                self.take_back(index);
             }
             return;
         }
@@ -801,23 +1035,23 @@ impl Model {
         }
     }
 
-    fn take_back(&mut self) {
-        let now = self.now.mono;
-        let mut holder = self.holder.take().unwrap();
-        if holder.place.key.is_some() {
-            let ends = self.ends(holder.promised, now, now);
-            holder.runs = holder.runs.or(Some((now, ends)));
-            self.holder = Some(holder);
-        } else if holder.place.known {
+    fn take_back(&mut self, index: usize) {
+        let now = self.now;
+        if self.holders[index].place.key.is_some() {
+            let ends = self.ends(self.holders[index].promised, now.mono, now.mono);
+            let holder = &mut self.holders[index];
+            holder.runs = holder.runs.or(Some((now.mono, ends)));
+            return;
+        }
+        let holder = self.holders.remove(index);
+        if holder.place.known {
             let mut place = holder.place;
             place.durable = true;
             place.told_by = None;
-            place.seen = now;
-            let index = self
-                .queue
-                .iter()
-                .filter(|(n, _)| *n < holder.arrival)
-                .count();
+            place.seen = now.mono;
+            place.queued_at.get_or_insert(now.wall);
+            let before = self.queue.iter().filter(|(n, _)| *n < holder.arrival);
+            let index = before.count();
             self.queue.insert(index, (holder.arrival, place));
         }
     }
@@ -825,7 +1059,7 @@ impl Model {
 
 enum Who {
     Nobody,
-    Holder,
+    Holder(FencingToken),
     Waiting(usize),
     Dead(Death),
 }

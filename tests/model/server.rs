@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 
 use small_resource_server::lock::rows::LockRows;
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, LockState, Millis, Now, Outcome, RequestId, Seconds, Terms,
+    Answer, Command, FencingToken, LockState, Millis, Now, Outcome, RequestId, ResourceOptions,
+    Terms, Ttl,
 };
 
 /// The document: how often it was written, and what was written last.
@@ -54,7 +55,7 @@ pub struct Server<F: Fault> {
 impl<F: Fault> Server<F> {
     pub fn start() -> Self {
         Server {
-            core: LockState::new(Seconds::ZERO, FencingToken(0)),
+            core: LockState::new(ResourceOptions::default(), FencingToken(0)),
             data: Data::default(),
             fault: PhantomData,
         }
@@ -63,7 +64,7 @@ impl<F: Fault> Server<F> {
     pub fn restart(disk: &Disk, terms: &Terms, now: Now) -> Self {
         let disk = F::read(disk.clone());
         Server {
-            core: LockState::restore(Seconds::ZERO, disk.rows, terms, now, now.mono),
+            core: LockState::restore(ResourceOptions::default(), disk.rows, terms, now, now.mono),
             data: disk.data,
             fault: PhantomData,
         }
@@ -79,9 +80,10 @@ impl<F: Fault> Server<F> {
         &self.core
     }
 
-    pub fn held(&self, terms: &Terms, mono: Millis) -> Option<FencingToken> {
+    pub fn held(&self, terms: &Terms, mono: Millis) -> Vec<FencingToken> {
         let now = Now { mono, wall: 0 };
-        self.core.holder(terms, now).map(|holder| holder.token)
+        let holders = self.core.holders(terms, now);
+        holders.map(|holder| holder.token).collect()
     }
 }
 
@@ -97,7 +99,7 @@ macro_rules! faults {
 
 faults! {
     Sound
-    /// Every lease is a second shorter than its client was told.
+    /// Every lease is two seconds shorter than its client was told.
     LeaseEndsEarly
     /// After a restart the queue stands the other way round.
     QueueReversed
@@ -121,18 +123,20 @@ faults! {
 
 impl Fault for Sound {}
 
-fn one_less(ttl: Option<Seconds>) -> Option<Seconds> {
-    ttl.and_then(|ttl| Seconds::new(i64::from(ttl.get()) - 1))
+fn less(ttl: Option<Ttl>) -> Option<Ttl> {
+    ttl.and_then(|ttl| Ttl::from_millis(ttl.millis() - 2_000))
 }
 
-fn one_more(ttl: Seconds) -> Seconds {
-    Seconds::new(i64::from(ttl.get()) + 1).unwrap()
+fn more(ttl: Ttl) -> Ttl {
+    Ttl::from_millis(ttl.millis() + 2_000).unwrap()
 }
 
 impl Fault for LeaseEndsEarly {
     fn twist(mut command: Command) -> Command {
-        if let Command::Acquire { ttl, .. } | Command::Renew { ttl, .. } = &mut command {
-            *ttl = one_less(*ttl);
+        match &mut command {
+            Command::Acquire { wish, .. } => wish.ttl = less(wish.ttl),
+            Command::Renew { ttl, .. } => *ttl = less(*ttl),
+            _ => {}
         }
         command
     }
@@ -144,8 +148,8 @@ impl Fault for LeaseEndsEarly {
     ) -> Vec<(RequestId, Answer)> {
         for (_, answer) in &mut answers {
             match answer {
-                Answer::Granted(grant) => grant.ttl = one_more(grant.ttl),
-                Answer::Renewed { ttl, .. } => *ttl = one_more(*ttl),
+                Answer::Granted(grant) => grant.ttl = more(grant.ttl),
+                Answer::Renewed { ttl, .. } => *ttl = more(*ttl),
                 _ => {}
             }
         }
@@ -214,7 +218,8 @@ impl Fault for EveryoneGranted {
                 *answer = Answer::Granted(Box::new(small_resource_server::lock::command::Grant {
                     ticket: *ticket,
                     holder,
-                    ttl: Seconds::ZERO,
+                    ttl: Ttl::ZERO,
+                    waited_ms: 0,
                     new: false,
                     ended: None,
                 }));

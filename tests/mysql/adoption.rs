@@ -52,7 +52,7 @@ async fn a_database_of_the_php_server_is_served_as_it_is() {
     assert_eq!(opened.recorded_profile, Some(Profile::Php));
     let printer = store.load(&name("Printer")).await.unwrap().unwrap();
     assert_eq!(printer.id.as_str(), PRINTER);
-    assert_eq!((printer.timeout.get(), printer.selectors), (1, 2));
+    assert_eq!((printer.options.timeout.get(), printer.selectors), (1, 2));
     let data = store
         .load_data(&printer.id, &selector("a/b"))
         .await
@@ -63,7 +63,11 @@ async fn a_database_of_the_php_server_is_served_as_it_is() {
     assert_eq!(read(&store, "Printer", "100%25").await.unwrap(), b"[1]");
     assert_eq!(read(&store, "Café ", "plain").await.unwrap(), b"2");
     let cafe = store.load(&name("Café ")).await.unwrap().unwrap();
-    assert_eq!(cafe.timeout.get(), 0, "a negative timeout counts as none");
+    assert_eq!(
+        cafe.options.timeout.get(),
+        0,
+        "a negative timeout counts as none"
+    );
 }
 
 #[tokio::test]
@@ -216,7 +220,7 @@ async fn nulls_that_the_php_server_could_have_left_are_served() {
     let store = database.store();
     store.open().await.unwrap();
     let printer = store.load(&name("Printer")).await.unwrap().unwrap();
-    assert_eq!(printer.timeout.get(), 0);
+    assert_eq!(printer.options.timeout.get(), 0);
     assert_eq!(read(&store, "Printer", "s").await, None);
 }
 
@@ -573,6 +577,7 @@ async fn the_ended_tickets_of_version_1_are_taken_along() {
         n,
         ticket: Ticket::from_bits(u128::from_be_bytes([letter; 16])),
         reason,
+        more: None,
     };
     let expected = [
         row(2, b'c', EndReason::ForcedOff),

@@ -141,7 +141,7 @@ fn granted(resource: &Snapshot, token: u64) -> Snapshot {
     let mut snapshot = Snapshot::empty(resource.name.clone(), resource.id.clone());
     snapshot.lock.head = Some(HeadRow {
         token: FencingToken(token),
-        holder: None,
+        ..HeadRow::default()
     });
     snapshot
 }
@@ -250,6 +250,7 @@ fn ended(resource: &Snapshot, n: u64) -> Snapshot {
         n,
         ticket: Ticket::from_bits(u128::from(n)),
         reason: EndReason::Expired,
+        more: None,
     });
     snapshot
 }

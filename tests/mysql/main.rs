@@ -10,7 +10,7 @@ mod outages;
 mod support;
 
 use bytes::Bytes;
-use small_resource_server::lock::{ResourceName, Seconds, Selector};
+use small_resource_server::lock::{ResourceName, ResourceOptions, Seconds, Selector};
 use small_resource_server::store::snapshot::DataRow;
 use small_resource_server::store::{ResourceId, Snapshot, Store};
 
@@ -25,7 +25,7 @@ fn selector(text: &str) -> Selector {
 /// A resource of this name that is created.
 fn created(text: &str) -> Snapshot {
     let mut snapshot = Snapshot::empty(name(text), ResourceId::random());
-    snapshot.created = Seconds::new(30);
+    snapshot.created = Seconds::new(30).map(ResourceOptions::plain);
     snapshot
 }
 

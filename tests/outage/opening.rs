@@ -8,7 +8,7 @@ use actix::prelude::*;
 use async_trait::async_trait;
 use small_resource_server::app::start_actors;
 use small_resource_server::lock::{
-    Answer, Limits, Owner, PresentedTicket, ResourceName, Seconds, Selector,
+    Answer, KeyName, Limits, PresentedTicket, Reason, ResourceName, ResourceOptions, Selector, Wish,
 };
 use small_resource_server::persistence::actor::Persistence;
 use small_resource_server::persistence::messages::Finish;
@@ -254,13 +254,12 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         let lock = || Op::Acquire {
             selector: None,
             presented: PresentedTicket::Absent,
-            owner: None,
-            ttl: None,
-            key: None,
+            wish: Wish::default(),
             wait: Wait::NoQueue,
+            create: false,
         };
-        let timeout = Seconds::ZERO;
-        let created = ask(Op::Create { timeout }).await;
+        let options = ResourceOptions::default();
+        let created = ask(Op::Create { options }).await;
         assert!(matches!(*created, Reply::Created { .. }), "{created:?}");
 
         store.hangs.set(true);
@@ -278,16 +277,22 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         store.hangs.set(false);
         until("it serves again", || shell.gate.check().is_ok()).await;
         assert_eq!(store.opens.load(Ordering::SeqCst), 2);
-        let Reply::Described(description) = *ask(Op::Describe).await else {
+        let describe = Op::Describe {
+            presented: PresentedTicket::Absent,
+            places: 0,
+            watch: None,
+        };
+        let Reply::Described(description) = *ask(describe).await else {
             panic!("it is there");
         };
         // What was under way when it was given up happened: nobody was told so, and nobody that it did not.
-        let holder = description.holder.expect("a lease");
+        let holder = description.holders.first().expect("a lease");
         let token = Some(holder.token);
-        let reason = Owner::parse("nobody knows its ticket").unwrap();
-        let forced = ask(Op::ForceUnlock { token, reason }).await;
+        let reason = Reason::parse("nobody knows its ticket").unwrap();
+        let by = KeyName::parse("admin").unwrap();
+        let forced = ask(Op::ForceUnlock { token, reason, by }).await;
         assert!(
-            matches!(*forced, Reply::Lock(Answer::Forced(Some(_)))),
+            matches!(*forced, Reply::Lock(Answer::Forced(ref ended)) if ended.len() == 1),
             "{forced:?}"
         );
         let Reply::Lock(Answer::Granted(grant)) = *ask(lock()).await else {

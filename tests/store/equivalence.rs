@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use small_resource_server::lock::rows::{Change, LockRows, TicketRow};
-use small_resource_server::lock::{EndReason, FencingToken, Seconds, Ticket};
+use small_resource_server::lock::{EndReason, FencingToken, ResourceOptions, Seconds, Ticket};
 use small_resource_server::store::{ResourceId, Snapshot, Store};
 
 use crate::bed::Bed;
@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug, PartialEq)]
 struct Model {
     id: ResourceId,
-    timeout: Seconds,
+    options: ResourceOptions,
     lock: LockRows,
     data: BTreeMap<usize, (String, Bytes)>,
 }
@@ -123,7 +123,7 @@ impl Player {
         match (step, &mut self.model) {
             (Step::HandOver, _) => self.hand_over(),
             (Step::Commit, _) => self.batches.push(Vec::new()),
-            (Step::Create(timeout), None) => self.create(seconds(i64::from(*timeout))),
+            (Step::Create(timeout), None) => self.create(plain(i64::from(*timeout))),
             (Step::Remove(token), Some(_)) => {
                 self.snapshot.remove(FencingToken(*token));
                 self.floor = self.floor.max(*token);
@@ -153,14 +153,14 @@ impl Player {
         self.batches.last_mut().unwrap().push(full);
     }
 
-    fn create(&mut self, timeout: Seconds) {
+    fn create(&mut self, options: ResourceOptions) {
         self.lives += 1;
         let id = ResourceId::new(&format!("{} {}", self.snapshot.name, self.lives));
-        self.snapshot.create(id.clone(), timeout);
+        self.snapshot.create(id.clone(), options);
         self.first_ids.clear();
         self.model = Some(Model {
             id,
-            timeout,
+            options,
             lock: LockRows::default(),
             data: BTreeMap::new(),
         });
@@ -206,7 +206,7 @@ async fn stored(store: &dyn Store, text: &str) -> Option<Model> {
     assert_eq!(found.selectors, data.len());
     Some(Model {
         id: found.id,
-        timeout: found.timeout,
+        options: found.options,
         lock: found.lock,
         data,
     })

@@ -1,10 +1,9 @@
 //! The claims about listings that every store keeps.
 
+use small_resource_server::lock::FencingToken;
+use small_resource_server::lock::rows::HolderRow;
 use small_resource_server::lock::rows::{Change, TicketRow};
-use small_resource_server::lock::{FencingToken, Seconds};
-use small_resource_server::store::{
-    ListOrder, ListQuery, ListedHolder, ListedResource, Snapshot, Store,
-};
+use small_resource_server::store::{ListOrder, ListQuery, ListedResource, Snapshot, Store};
 
 use crate::bed::Bed;
 use crate::rows::*;
@@ -44,12 +43,11 @@ pub async fn a_listing_shows_what_is_stored<B: Bed>() {
         ListedResource {
             name: name("printer"),
             id: printer.id,
-            timeout: seconds(30),
-            holder: Some(ListedHolder {
-                owner: holder.owner,
-                acquired_at: 1_700_000_000_123,
+            options: plain(30),
+            holder: Some(HolderRow {
+                ticket: holder,
                 token: FencingToken(u64::MAX),
-                ttl: Some(seconds(i64::from(Seconds::MAX))),
+                acquired_at: 1_700_000_000_123,
             }),
             waiting: 2,
             selectors: 3,
@@ -57,7 +55,7 @@ pub async fn a_listing_shows_what_is_stored<B: Bed>() {
         ListedResource {
             name: name("scanner"),
             id: scanner.id,
-            timeout: seconds(30),
+            options: plain(30),
             holder: None,
             waiting: 0,
             selectors: 0,

@@ -33,6 +33,8 @@ macro_rules! conformance {
                 suite::every_field_of_the_head_row_comes_back
                 suite::a_head_row_replaces_the_earlier_one_whole
                 suite::every_field_of_a_waiting_ticket_comes_back
+                suite::leases_beside_the_one_in_the_head_row_come_back_and_go
+                suite::options_change_and_go_with_their_resource
                 suite::a_waiting_ticket_is_replaced_and_removed
                 suite::every_reason_of_an_ended_ticket_comes_back
                 suite::an_ended_ticket_overwrites_the_one_64_before_it

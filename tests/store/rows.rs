@@ -5,7 +5,8 @@ use small_resource_server::lock::rows::{
     Change, EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow,
 };
 use small_resource_server::lock::{
-    EndReason, FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket,
+    EndReason, FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions,
+    Seconds, Selector, Ticket, Ttl,
 };
 use small_resource_server::store::snapshot::DataRow;
 use small_resource_server::store::{
@@ -20,15 +21,30 @@ pub fn selector(text: &str) -> Selector {
     Selector::parse(text).unwrap()
 }
 
-pub fn seconds(value: i64) -> Seconds {
-    Seconds::new(value).unwrap()
+pub fn seconds(value: i64) -> Ttl {
+    Seconds::new(value).unwrap().into()
+}
+
+/// One slot, no lock-delay, this timeout.
+pub fn plain(timeout: i64) -> ResourceOptions {
+    ResourceOptions::plain(Seconds::new(timeout).unwrap())
+}
+
+/// Options none of which is what most resources have.
+pub fn special() -> ResourceOptions {
+    ResourceOptions {
+        timeout: Seconds::new(i64::from(Seconds::MAX)).unwrap(),
+        slots: ResourceOptions::SLOTS_MAX,
+        lock_delay: ResourceOptions::LOCK_DELAY_MAX,
+        ephemeral: true,
+    }
 }
 
 /// A snapshot that creates a resource with a new id and a timeout of 30 seconds.
 pub fn created(text: &str) -> Snapshot {
     let id = ResourceId::random();
     let mut snapshot = Snapshot::empty(name(text), id.clone());
-    snapshot.create(id, seconds(30));
+    snapshot.create(id, plain(30));
     snapshot
 }
 
@@ -52,6 +68,9 @@ pub fn plain_ticket(bits: u128) -> TicketRow {
         seq: 1,
         owner: None,
         ttl: None,
+        mode: Mode::Exclusive,
+        reason: None,
+        queued_at: None,
         key: None,
     }
 }
@@ -63,26 +82,43 @@ pub fn full_ticket(bits: u128) -> TicketRow {
         seq: u64::MAX,
         owner: Some(Owner::parse("wörker \u{1f511} 'x\" \\ %").unwrap()),
         ttl: Some(seconds(i64::from(Seconds::MAX))),
+        mode: Mode::Shared,
+        reason: Some(Reason::parse(&"é".repeat(255)).unwrap()),
+        queued_at: Some(1_700_000_000_001),
         key: Some(KeyRow {
             key: IdempotencyKey::parse(&"~".repeat(255)).unwrap(),
-            ttl: Some(seconds(0)),
+            ttl: Ttl::from_millis(1),
+            mode: Mode::Shared,
         }),
     }
 }
 
 pub fn held(token: u64, ticket: TicketRow, acquired_at: u64) -> Change {
+    let token = FencingToken(token);
     Change::Head(HeadRow {
-        token: FencingToken(token),
+        token,
+        delayed: false,
         holder: Some(Box::new(HolderRow {
             ticket,
+            token,
             acquired_at,
         })),
     })
 }
 
+/// A lease beside the one in the head row.
+pub fn holding(token: u64, ticket: TicketRow) -> Change {
+    Change::Holding(Box::new(HolderRow {
+        ticket,
+        token: FencingToken(token),
+        acquired_at: u64::MAX >> 1,
+    }))
+}
+
 pub fn free(token: u64) -> Change {
     Change::Head(HeadRow {
         token: FencingToken(token),
+        delayed: false,
         holder: None,
     })
 }
@@ -92,6 +128,7 @@ pub fn ended(n: u64, reason: EndReason) -> EndedRow {
         n,
         ticket: Ticket::from_bits(u128::MAX - u128::from(n)),
         reason,
+        more: None,
     }
 }
 
@@ -129,6 +166,7 @@ pub async fn lock_rows(store: &dyn Store, text: &str) -> LockRows {
 }
 
 pub fn in_order(rows: &mut LockRows) {
+    rows.holding.sort_by_key(|row| row.ticket.ticket);
     rows.waiting.sort_by_key(|row| row.ticket);
     rows.ended.sort_by_key(|row| row.n);
 }

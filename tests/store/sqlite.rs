@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use rusqlite::Connection;
-use small_resource_server::lock::EndReason;
-use small_resource_server::lock::rows::Change;
+use small_resource_server::lock::rows::{Change, TicketRow};
+use small_resource_server::lock::{EndReason, Mode};
 use small_resource_server::store::sqlite::{SqliteOptions, SqliteStore};
 use small_resource_server::store::{ListQuery, Snapshot, Store, StoreError};
 use tempfile::TempDir;
@@ -100,9 +100,32 @@ fn a_newer_schema_is_refused_with_a_sentence() {
     });
 }
 
+/// Takes back what version 4 added: durations were whole seconds, and a lock had one lease.
+const BACK_TO_VERSION_3: &str = "
+    DROP TABLE resource_holding;
+    DROP TABLE resource_options;
+    UPDATE resource_lock SET ttl_ms = ttl_ms / 1000, attempt_ttl_ms = attempt_ttl_ms / 1000;
+    ALTER TABLE resource_lock RENAME COLUMN ttl_ms TO ttl;
+    ALTER TABLE resource_lock RENAME COLUMN attempt_ttl_ms TO attempt_ttl;
+    ALTER TABLE resource_lock DROP COLUMN mode;
+    ALTER TABLE resource_lock DROP COLUMN reason;
+    ALTER TABLE resource_lock DROP COLUMN queued_at;
+    ALTER TABLE resource_lock DROP COLUMN attempt_mode;
+    ALTER TABLE resource_lock DROP COLUMN lease_token;
+    ALTER TABLE resource_lock DROP COLUMN delayed;
+    UPDATE resource_ticket SET ttl_ms = ttl_ms / 1000, attempt_ttl_ms = attempt_ttl_ms / 1000;
+    ALTER TABLE resource_ticket RENAME COLUMN ttl_ms TO ttl;
+    ALTER TABLE resource_ticket RENAME COLUMN attempt_ttl_ms TO attempt_ttl;
+    ALTER TABLE resource_ticket DROP COLUMN mode;
+    ALTER TABLE resource_ticket DROP COLUMN reason;
+    ALTER TABLE resource_ticket DROP COLUMN queued_at;
+    ALTER TABLE resource_ticket DROP COLUMN attempt_mode;
+    PRAGMA user_version = 3;";
+
 /// Makes the file one of version 1, whose ended tickets had a row each.
 fn back_to_version_1(path: &Path) {
     let raw = Connection::open(path).unwrap();
+    raw.execute_batch(BACK_TO_VERSION_3).unwrap();
     raw.execute_batch(
         "DROP TABLE resource_journal;
          DROP TABLE resource_ended_tickets;
@@ -141,6 +164,44 @@ fn the_ended_tickets_of_version_1_are_taken_along() {
     });
 }
 
+/// A database file as version 2.0.0 left it in a crash: its schema and rows, and a journal in its form.
+const FILE_OF_2_0_0: &str = include_str!("../data/sqlite-2.0.0.sql");
+
+#[test]
+fn a_file_that_version_2_0_0_wrote_is_taken_along_whole() {
+    run(async || {
+        let bed = SqliteBed::fresh().await;
+        bed.store().close().await;
+        fs::remove_file(bed.path()).unwrap();
+        let raw = Connection::open(bed.path()).unwrap();
+        raw.execute_batch(FILE_OF_2_0_0).unwrap();
+        drop(raw);
+        let store = SqliteStore::new(bed.path());
+        assert_eq!(store.open().await.unwrap().floor.0, 4);
+        let ticket = |bits, ttl| TicketRow {
+            ttl: Some(seconds(ttl)),
+            ..plain_ticket(bits)
+        };
+        let printer = load(&store, "printer").await.unwrap();
+        assert_eq!(printer.options, plain(30));
+        let holder = printer.lock.head.holder.unwrap();
+        assert_eq!((holder.token.0, holder.acquired_at), (7, 1_700_000_000_000));
+        assert_eq!(holder.ticket.owner.as_ref().unwrap().as_str(), "ann");
+        assert_eq!(holder.ticket.ttl, Some(seconds(20)));
+        let key = holder.ticket.key.unwrap();
+        assert_eq!((key.ttl, key.mode), (Some(seconds(20)), Mode::Exclusive));
+        assert_eq!(printer.lock.waiting, [ticket(0x22, 5)]);
+        assert_eq!(printer.lock.ended, [ended(0, EndReason::Released)]);
+        // These are in the journal alone.
+        let scanner = load(&store, "scanner").await.unwrap().lock;
+        assert_eq!(scanner.head.token.0, 9);
+        let holder = scanner.head.holder.unwrap();
+        assert_eq!((holder.token.0, holder.ticket), (9, ticket(0x33, 60)));
+        assert_eq!(scanner.waiting, [ticket(0x44, 1)]);
+        assert_eq!(scanner.ended, [ended(0, EndReason::Expired)]);
+    });
+}
+
 fn stored_journal(raw: &Connection) -> Vec<(i64, Vec<u8>)> {
     let mut rows = raw
         .prepare("SELECT n, changes FROM resource_journal")
@@ -166,6 +227,7 @@ fn the_journal_of_version_2_is_settled() {
         fs::write(bed.log(), log).unwrap();
         let raw = Connection::open(bed.path()).unwrap();
         let rows = stored_journal(&raw);
+        raw.execute_batch(BACK_TO_VERSION_3).unwrap();
         raw.execute_batch(
             "DROP TABLE resource_journal;
              CREATE TABLE resource_journal (n INTEGER PRIMARY KEY, changes BLOB NOT NULL) STRICT;

@@ -1,8 +1,8 @@
 //! The claims about rows that every store keeps.
 
 use bytes::Bytes;
-use small_resource_server::lock::rows::{Change, HeadRow, KeyRow, LockRows, TicketRow};
-use small_resource_server::lock::{EndReason, FencingToken, Seconds, Ticket};
+use small_resource_server::lock::rows::{Change, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
+use small_resource_server::lock::{EndReason, FencingToken, Ticket, Ttl};
 use small_resource_server::store::{ListQuery, ResourceId, Snapshot, StoredResource};
 
 use crate::bed::Bed;
@@ -11,11 +11,11 @@ use crate::rows::*;
 pub async fn a_created_resource_is_found_by_its_name<B: Bed>() {
     let bed = B::fresh().await;
     let mut printer = created("printer");
-    printer.created = Some(seconds(i64::from(Seconds::MAX)));
+    printer.created = Some(special());
     commit(bed.store(), &[printer.clone()]).await;
     let expected = StoredResource {
         id: printer.id.clone(),
-        timeout: seconds(i64::from(Seconds::MAX)),
+        options: special(),
         lock: LockRows::default(),
         selectors: 0,
     };
@@ -73,7 +73,7 @@ pub async fn a_head_row_replaces_the_earlier_one_whole<B: Bed>() {
 pub async fn every_field_of_a_waiting_ticket_comes_back<B: Bed>() {
     let bed = B::fresh().await;
     let mut zero_ttl = plain_ticket(7);
-    zero_ttl.ttl = Some(Seconds::ZERO);
+    zero_ttl.ttl = Some(Ttl::ZERO);
     let rows = vec![plain_ticket(0), zero_ttl, full_ticket(u128::MAX)];
     let mut printer = created("printer");
     for row in &rows {
@@ -81,6 +81,71 @@ pub async fn every_field_of_a_waiting_ticket_comes_back<B: Bed>() {
     }
     commit(bed.store(), &[printer]).await;
     assert_eq!(lock_rows(bed.store(), "printer").await.waiting, rows);
+}
+
+pub async fn leases_beside_the_one_in_the_head_row_come_back_and_go<B: Bed>() {
+    let bed = B::fresh().await;
+    let mut pool = created("pool");
+    pool.options = Some(special());
+    pool.change(held(u64::MAX, full_ticket(1), 7));
+    pool.change(holding(1, plain_ticket(2)));
+    pool.change(holding(2, full_ticket(3)));
+    commit(bed.store(), std::slice::from_ref(&pool)).await;
+    let rows = |found: LockRows| -> Vec<u128> {
+        let rows = found.holding.iter();
+        rows.map(|row| row.ticket.ticket.bits()).collect()
+    };
+    let found = lock_rows(bed.store(), "pool").await;
+    assert_eq!(found.holding[1].ticket, full_ticket(3));
+    assert_eq!(found.holding[1].token.0, 2);
+    assert_eq!(rows(found), [2, 3]);
+    // A lease in the head row whose token is not the highest, while the lock-delay runs.
+    let head = HeadRow {
+        token: FencingToken(u64::MAX),
+        delayed: true,
+        holder: Some(Box::new(HolderRow {
+            ticket: plain_ticket(2),
+            token: FencingToken(1),
+            acquired_at: 9,
+        })),
+    };
+    let changes = [
+        Change::Head(head.clone()),
+        Change::NotHolding(Ticket::from_bits(2)),
+        holding(3, plain_ticket(4)),
+    ];
+    commit(bed.store(), &[changed(&pool, changes)]).await;
+    for _ in 0..2 {
+        let found = lock_rows(bed.store(), "pool").await;
+        assert_eq!(found.head, head);
+        assert_eq!(rows(found), [3, 4]);
+        bed.store().settle().await.unwrap();
+    }
+    let mut gone = next(&pool);
+    gone.remove(FencingToken(1));
+    let mut again = next(&pool);
+    again.create(ResourceId::random(), plain(0));
+    commit(bed.store(), &[gone, again]).await;
+    assert!(lock_rows(bed.store(), "pool").await.holding.is_empty());
+}
+
+pub async fn options_change_and_go_with_their_resource<B: Bed>() {
+    let bed = B::fresh().await;
+    let mut printer = created("printer");
+    commit(bed.store(), std::slice::from_ref(&printer)).await;
+    for options in [special(), plain(7), special()] {
+        let mut changes = next(&printer);
+        changes.options = Some(options);
+        commit(bed.store(), &[changes]).await;
+        let found = load(bed.store(), "printer").await.unwrap();
+        assert_eq!(found.options, options);
+    }
+    printer.remove(FencingToken(1));
+    let mut again = next(&printer);
+    again.create(ResourceId::random(), plain(1));
+    commit(bed.store(), &[printer, again]).await;
+    let found = load(bed.store(), "printer").await.unwrap();
+    assert_eq!(found.options, plain(1));
 }
 
 pub async fn a_waiting_ticket_is_replaced_and_removed<B: Bed>() {
@@ -180,14 +245,14 @@ pub async fn what_is_removed_goes_before_what_is_created_and_that_before_the_res
     commit(bed.store(), std::slice::from_ref(&old)).await;
     let mut snapshot = next(&old);
     snapshot.remove(FencingToken(5));
-    snapshot.create(ResourceId::random(), seconds(7));
+    snapshot.create(ResourceId::random(), plain(7));
     snapshot.change(held(6, plain_ticket(3), 88));
     put(&mut snapshot, "other", "new document", "[]");
     let new = snapshot.id.clone();
     commit(bed.store(), std::slice::from_ref(&snapshot)).await;
 
     let found = load(bed.store(), "printer").await.unwrap();
-    assert_eq!((&found.id, found.timeout), (&new, seconds(7)));
+    assert_eq!((&found.id, found.options), (&new, plain(7)));
     assert_eq!(Some(found.lock.head), snapshot.lock.head);
     assert_eq!((found.lock.waiting, found.lock.ended), (vec![], vec![]));
     assert_eq!(found.selectors, 1);
@@ -207,7 +272,7 @@ pub async fn a_removed_resource_leaves_nothing_behind<B: Bed>() {
     assert_eq!(document(bed.store(), &old.id, "state").await, None);
     // The same id again must not find rows of its earlier life.
     let mut again = next(&old);
-    again.create(old.id.clone(), seconds(30));
+    again.create(old.id.clone(), plain(30));
     commit(bed.store(), &[again]).await;
     let found = load(bed.store(), "printer").await.unwrap();
     assert_eq!((found.lock, found.selectors), (LockRows::default(), 0));
@@ -341,7 +406,7 @@ pub async fn a_rejected_batch_stores_nothing<B: Bed>() {
     let before = load(bed.store(), "printer").await;
     let mut raised = created("scanner");
     raised.remove(FencingToken(99));
-    raised.create(ResourceId::random(), seconds(1));
+    raised.create(ResourceId::random(), plain(1));
     let batch = [
         raised,
         changed(&printer, [free(50)]),

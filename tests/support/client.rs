@@ -710,7 +710,10 @@ impl Answer {
             "{code:?}"
         );
         for key in body.as_object().unwrap().keys() {
-            let known = matches!(key.as_str(), "error" | "code" | "holder");
+            let known = matches!(
+                key.as_str(),
+                "error" | "code" | "holder" | "reserved" | "forced"
+            );
             assert!(known, "{self:?}");
         }
         assert_eq!(self.header("X-Ticket"), None, "{self:?}");

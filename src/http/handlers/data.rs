@@ -9,7 +9,7 @@ use crate::http::request::{
 };
 use crate::http::respond::{self, Response};
 use crate::http::worker::Worker;
-use crate::lock::PresentedTicket;
+use crate::lock::{PresentedTicket, Wish};
 use crate::resource::messages::{Op, Wait};
 
 /// GET `/resource/{name}/{selector}`.
@@ -33,10 +33,12 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     let op = Op::Acquire {
         selector: Some(selector.clone()),
         presented,
-        owner: None,
-        ttl: None,
-        key,
+        wish: Wish {
+            key,
+            ..Wish::default()
+        },
         wait: wait.map_or(Wait::Default, Wait::For),
+        create: false,
     };
     let reply = worker.ask(&req, &name, &op).await;
     respond::get_locked(&selector, reply, raw, worker.selectors_max())
@@ -62,7 +64,9 @@ async fn read(
 pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
     let (name, selector) = name_and_selector(&req)?;
-    let release = Query::of(&req)?.flag("unlock")?.unwrap_or(false);
+    let query = Query::of(&req)?;
+    let release = query.flag("unlock")?.unwrap_or(false);
+    let create = query.flag("create")?.unwrap_or(false);
     let json = json_text(body(&req, payload, &worker).await?)?;
     worker.check_document(&json)?;
     let op = Op::Write {
@@ -70,6 +74,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
         json,
         presented: presented(&req),
         release,
+        create,
     };
     let reply = worker.ask(&req, &name, &op).await;
     respond::changed(reply, worker.selectors_max())

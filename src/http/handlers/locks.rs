@@ -6,25 +6,23 @@ use actix_web::web::{Data, Payload};
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
-    Query, authorize, body, idempotency_key, name, name_before_selector, parse_json,
+    Query, authorize, body, caller_key, idempotency_key, name, name_before_selector, parse_json,
     parse_optional, presented,
 };
 use crate::http::respond::{self, Response};
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
 use crate::http::worker::Worker;
-use crate::lock::{FencingToken, Owner};
+use crate::lock::{FencingToken, Owner, Reason, Wish};
 use crate::resource::messages::Op;
 use crate::resource::messages::Wait;
 
-const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds}"#;
+const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds, "reason": "why", "mode": "exclusive" or "shared"}"#;
 
 /// What `?wait=` and `?queue=` say together.
 fn wait(query: &Query<'_>, worker: &Worker) -> Result<Wait, ApiError> {
     let wait = query.wait(worker.wait_max)?;
     match (query.flag("queue")?, wait) {
-        (Some(false), Some(wait)) if !wait.is_zero() => Err(ApiError::Malformed(
-            "The query asks not to queue and to wait: send either queue=0 or wait=.".to_owned(),
-        )),
+        (Some(false), Some(wait)) if !wait.is_zero() => Ok(Wait::ThenLeave(wait)),
         (Some(false), _) => Ok(Wait::NoQueue),
         (_, Some(wait)) => Ok(Wait::For(wait)),
         (_, None) => Ok(Wait::Default),
@@ -38,21 +36,33 @@ fn owner(text: Option<String>) -> Result<Option<Owner>, ApiError> {
         .map_err(|error| ApiError::Malformed(format!("The owner {error}.")))
 }
 
+fn reason(text: &str) -> Result<Reason, ApiError> {
+    Reason::parse(text).map_err(|error| ApiError::Malformed(format!("The reason {error}.")))
+}
+
 /// PUT or POST `/resource/{name}/{selector}/lock`.
 pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
-    let wait = wait(&Query::of(&req)?, &worker)?;
+    let query = Query::of(&req)?;
+    let wait = wait(&query, &worker)?;
+    let create = query.flag("create")?.unwrap_or(false);
     let key = idempotency_key(&req)?;
     let body = body(&req, payload, &worker).await?;
     let body: LockBody = parse_optional(&body, LOCK_ACCEPTS, worker.is_lenient())?;
     let op = Op::Acquire {
         selector: None,
         presented: presented(&req),
-        owner: owner(body.owner)?,
-        ttl: body.ttl,
-        key,
+        wish: Wish {
+            owner: owner(body.owner)?,
+            ttl: body.ttl,
+            mode: body.mode,
+            reason: body.reason.as_deref().map(reason).transpose()?,
+            key,
+            client: None,
+        },
         wait,
+        create,
     };
     let reply = worker.ask(&req, &name, &op).await;
     respond::lock(reply, worker.selectors_max())
@@ -72,11 +82,12 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
     authorize(&req, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
     let body = body(&req, payload, &worker).await?;
-    let accepts = r#"nothing, or {"ttl": seconds}"#;
+    let accepts = r#"nothing, or {"ttl": seconds, "exact": true}"#;
     let body: RenewBody = parse_optional(&body, accepts, worker.is_lenient())?;
     let op = Op::Renew {
         presented: presented(&req),
         ttl: body.ttl,
+        exact: body.exact,
     };
     let reply = worker.ask(&req, &name, &op).await;
     respond::renew(reply, worker.selectors_max())
@@ -89,11 +100,11 @@ pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worke
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"reason": "why", "fencingToken": the lease's, or leave it out}"#;
     let body: ForceBody = parse_json(&body, accepts)?;
-    let reason = Owner::parse(&body.reason)
-        .map_err(|error| ApiError::Malformed(format!("The reason {error}.")))?;
+    let reason = reason(&body.reason)?;
     let op = Op::ForceUnlock {
         token: body.fencing_token.map(FencingToken),
         reason,
+        by: caller_key(&req)?,
     };
     let reply = worker.ask(&req, &name, &op).await;
     respond::force_unlock(reply, worker.selectors_max())

@@ -10,14 +10,15 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
 use crate::http::request::{
-    Query, authenticate, authorize, authorize_name, body, name, parse_json, presented,
+    Query, authenticate, authorize, authorize_name, body, if_none_match, name, parse_json,
+    presented,
 };
 use crate::http::respond::{self, Response};
-use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, ListBody};
+use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HoldingBody, ListBody};
 use crate::http::worker::Worker;
-use crate::lock::{ResourceName, Seconds};
+use crate::lock::{ResourceName, ResourceOptions, Seconds};
 use crate::registry::listing::Page;
-use crate::resource::messages::Description;
+use crate::resource::messages::{Description, Watch};
 use crate::resource::messages::{Op, Reply};
 use crate::store::{ListOrder, ListQuery};
 
@@ -31,26 +32,36 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// Resources on one page of a listing, unless the client says.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1000;
+/// Places of the queue in a description, unless the client says.
+const PLACES: usize = 20;
+const PLACES_MAX: usize = 1000;
 
 /// POST `/resource`.
 pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Write)?;
     let body = body(&req, payload, &worker).await?;
-    let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds}"#;
+    let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds, "slots": 1 to 1000, "lockDelay": 0 to 60}"#;
     let body: CreateBody = parse_json(&body, accepts)?;
     let name = ResourceName::parse(&body.name)
         .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
     authorize_name(&req, &name, Right::Write)?;
-    let timeout = body.timeout.unwrap_or(Seconds::ZERO);
-    match worker.ask(&req, &name, &Op::Create { timeout }).await {
-        Reply::Created { id, timeout } => {
+    let plain = ResourceOptions::plain(body.timeout.unwrap_or(Seconds::ZERO));
+    let options = ResourceOptions {
+        slots: body.slots.unwrap_or(plain.slots),
+        lock_delay: body.lock_delay.unwrap_or(plain.lock_delay),
+        ..plain
+    };
+    match worker.ask(&req, &name, &Op::Create { options }).await {
+        Reply::Created { id, options } => {
             let path = utf8_percent_encode(name.as_str(), UNRESERVED);
             Ok(HttpResponse::Created()
                 .insert_header((header::LOCATION, format!("/resource/{path}")))
                 .json(CreatedBody {
                     id: id.as_str(),
                     name: name.as_str(),
-                    timeout,
+                    timeout: options.timeout,
+                    slots: options.slots,
+                    lock_delay: options.lock_delay,
                 }))
         }
         other => Err(respond::refusal(other, worker.selectors_max())),
@@ -61,21 +72,53 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
 pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
     let name = name(&req)?;
-    match worker.ask(&req, &name, &Op::Describe).await {
-        Reply::Described(description) => Ok(HttpResponse::Ok().json(described(&description))),
+    let query = Query::of(&req)?;
+    let wait = query.wait(worker.wait_max)?.unwrap_or_default();
+    let places = query.count("queue", PLACES, 0..=PLACES_MAX)?;
+    let op = Op::Describe {
+        presented: presented(&req),
+        places,
+        watch: if_none_match(&req).map(|known| Watch { known, wait }),
+    };
+    match worker.ask(&req, &name, &op).await {
+        Reply::Described(description) => Ok(HttpResponse::Ok()
+            .insert_header((header::ETAG, etag(description.fingerprint)))
+            .json(described_whole(&description))),
+        Reply::Unchanged(fingerprint) => Ok(HttpResponse::NotModified()
+            .insert_header((header::ETAG, etag(fingerprint)))
+            .finish()),
         other => Err(respond::refusal(other, worker.selectors_max())),
     }
 }
 
+fn etag(fingerprint: u64) -> String {
+    format!("\"{fingerprint:016x}\"")
+}
+
+/// As a listing shows it: without the queue.
 fn described(description: &Description) -> DescriptionBody<'_> {
+    let holders: Vec<HoldingBody> = description.holders.iter().map(Into::into).collect();
     DescriptionBody {
         id: description.id.as_str(),
         name: description.name.as_str(),
-        timeout: description.timeout,
+        timeout: description.options.timeout,
+        slots: description.options.slots,
+        lock_delay: description.options.lock_delay,
+        ephemeral: description.options.ephemeral,
         locked: description.locked,
-        holder: description.holder.clone().map(Into::into),
+        holder: description.holders.first().cloned().map(Into::into),
+        holders,
         waiting: description.waiting,
+        queue: None,
         selectors: description.selectors,
+        you: description.you.map(Into::into),
+    }
+}
+
+fn described_whole(description: &Description) -> DescriptionBody<'_> {
+    DescriptionBody {
+        queue: Some(description.queue.iter().map(Into::into).collect()),
+        ..described(description)
     }
 }
 
@@ -104,7 +147,7 @@ fn list_query(query: &Query<'_>) -> Result<ListQuery, ApiError> {
     Ok(ListQuery {
         prefix: query.get("prefix").unwrap_or("").to_owned(),
         after,
-        limit: query.count("limit", PAGE, PAGE_MAX)?,
+        limit: query.count("limit", PAGE, 1..=PAGE_MAX)?,
         held: query.flag("locked")?,
         order,
     })
@@ -142,7 +185,7 @@ async fn page_within(
         ListOrder::Waiting => whole.resources.sort_by_key(|one| Reverse(one.waiting)),
         ListOrder::Held => whole
             .resources
-            .sort_by_key(|one| one.holder.as_ref().map(|holder| holder.acquired_at)),
+            .sort_by_key(|one| one.holders.first().map(|holder| holder.acquired_at)),
     }
     more |= whole.resources.len() > query.limit;
     whole.resources.truncate(query.limit);

@@ -50,6 +50,8 @@ fn store_away(reason: &str) -> HttpResponse {
             error: sentence,
             code: error.code(),
             holder: None,
+            reserved: None,
+            forced: None,
         })
 }
 

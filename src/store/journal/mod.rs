@@ -21,6 +21,7 @@
 //! The SQL stores share this folder; what is theirs is how rows get into their tables.
 
 mod rows;
+mod version1;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -455,7 +456,7 @@ fn stamp(unsettled: Option<&Unsettled>) -> u64 {
 mod tests {
     use super::*;
     use crate::lock::rows::{Change, EndedRow, HeadRow, TicketRow};
-    use crate::lock::{EndReason, FencingToken, Ticket};
+    use crate::lock::{EndReason, FencingToken, Mode, Ticket};
 
     const OWN_ROWS: Layout = Layout {
         row_bytes: 64 << 10,
@@ -475,6 +476,7 @@ mod tests {
     pub(super) fn head(token: u64) -> Change {
         Change::Head(HeadRow {
             token: FencingToken(token),
+            delayed: false,
             holder: None,
         })
     }
@@ -485,6 +487,9 @@ mod tests {
             seq: bits as u64,
             owner: None,
             ttl: None,
+            mode: Mode::Exclusive,
+            reason: None,
+            queued_at: None,
             key: None,
         })
     }
@@ -494,6 +499,7 @@ mod tests {
             n,
             ticket: Ticket::from_bits(u128::from(n)),
             reason: EndReason::Expired,
+            more: None,
         })
     }
 

@@ -4,11 +4,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::version1::LockChangesV1;
 use crate::store::StoreError;
 use crate::store::snapshot::{LockChanges, ResourceId};
 
 /// The form of a row; its first byte.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
+/// What version 2.0.0 wrote.
+const FORM_V1: u8 = 1;
 /// Changes of one lock are taken apart, so that a row does not get much larger than it is wanted.
 const PIECE_ROWS: usize = 64;
 
@@ -58,12 +61,18 @@ fn pieces(changes: &LockChanges) -> Vec<Cow<'_, LockChanges>> {
         ended: changes.ended.clone(),
         ..LockChanges::default()
     };
+    let holding: Vec<_> = changes.holding.iter().collect();
+    let holding = holding.chunks(PIECE_ROWS).map(|some| LockChanges {
+        holding: some.iter().map(|(k, v)| (**k, (*v).clone())).collect(),
+        ..LockChanges::default()
+    });
     let waiting: Vec<_> = changes.waiting.iter().collect();
     let rest = waiting.chunks(PIECE_ROWS).map(|some| LockChanges {
         waiting: some.iter().map(|(k, v)| (**k, (*v).clone())).collect(),
         ..LockChanges::default()
     });
-    [first].into_iter().chain(rest).map(Cow::Owned).collect()
+    let all = [first].into_iter().chain(holding).chain(rest);
+    all.map(Cow::Owned).collect()
 }
 
 /// What rows of a journal say in their order, for each resource.
@@ -75,13 +84,17 @@ pub(in crate::store) fn read(
 ) -> Result<Vec<(ResourceId, LockChanges)>, StoreError> {
     let mut found: HashMap<ResourceId, LockChanges> = HashMap::new();
     for row in rows {
-        let Some((&FORM, mut rest)) = row.split_first() else {
+        let Some((&form @ (FORM | FORM_V1), mut rest)) = row.split_first() else {
             let text =
                 "its journal has a form that this program does not know; a newer one wrote it";
             return Err(StoreError::Unusable(text.to_owned()));
         };
         while !rest.is_empty() {
-            let read = postcard::take_from_bytes::<(ResourceId, LockChanges)>(rest);
+            let read = match form {
+                FORM => postcard::take_from_bytes::<(ResourceId, LockChanges)>(rest),
+                _ => postcard::take_from_bytes::<(ResourceId, LockChangesV1)>(rest)
+                    .map(|((id, changes), left)| ((id, changes.into()), left)),
+            };
             let ((id, changes), left) = read.map_err(|error| {
                 StoreError::Unusable(format!("its journal cannot be read: {error}"))
             })?;

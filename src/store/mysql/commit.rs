@@ -5,8 +5,8 @@ use std::mem;
 
 use super::schema;
 use super::sql::{self, Sql};
-use crate::lock::ResourceName;
 use crate::lock::rows::{HeadRow, TicketRow};
+use crate::lock::{ResourceName, Ttl};
 use crate::store::journal::{JournalEntry, Layout};
 use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
 use crate::store::{ResourceId, StoreError, ended};
@@ -75,12 +75,22 @@ impl Form {
 }
 
 /// With everything that belongs to a resource, whose id is in each of these.
-const REMOVED: [Form; 5] = [
+const REMOVED: [Form; 7] = [
     Form::remove("DELETE FROM resource WHERE id IN (", ",", ")"),
     Form::remove("DELETE FROM resource_data WHERE id_resource IN (", ",", ")"),
     Form::remove("DELETE FROM resource_lock WHERE id_resource IN (", ",", ")"),
     Form::remove(
         "DELETE FROM resource_waiting WHERE id_resource IN (",
+        ",",
+        ")",
+    ),
+    Form::remove(
+        "DELETE FROM resource_holding WHERE id_resource IN (",
+        ",",
+        ")",
+    ),
+    Form::remove(
+        "DELETE FROM resource_options WHERE id_resource IN (",
         ",",
         ")",
     ),
@@ -93,17 +103,42 @@ const REMOVED: [Form; 5] = [
 /// Without `ON DUPLICATE KEY`: a row of this name that we do not know of must not be taken for ours.
 const CREATED: Form = Form::upsert("INSERT INTO resource (id, name, timeout) VALUES ", "");
 const HEADS: Form = Form::upsert(
-    "INSERT INTO resource_lock (id_resource, token, ticket, seq, owner, ttl, attempt, attempt_ttl, \
-     acquired_at) VALUES ",
-    " ON DUPLICATE KEY UPDATE token = VALUES(token), ticket = VALUES(ticket), seq = VALUES(seq), \
-     owner = VALUES(owner), ttl = VALUES(ttl), attempt = VALUES(attempt), \
-     attempt_ttl = VALUES(attempt_ttl), acquired_at = VALUES(acquired_at)",
+    "INSERT INTO resource_lock (id_resource, token, delayed, ticket, seq, owner, ttl_ms, mode, reason, \
+     queued_at, attempt, attempt_ttl_ms, attempt_mode, acquired_at, lease_token) VALUES ",
+    " ON DUPLICATE KEY UPDATE token = VALUES(token), delayed = VALUES(delayed), \
+     ticket = VALUES(ticket), seq = VALUES(seq), owner = VALUES(owner), ttl_ms = VALUES(ttl_ms), \
+     mode = VALUES(mode), reason = VALUES(reason), queued_at = VALUES(queued_at), \
+     attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), \
+     attempt_mode = VALUES(attempt_mode), acquired_at = VALUES(acquired_at), \
+     lease_token = VALUES(lease_token)",
 );
 const NOT_WAITING: Form = Form::remove("DELETE FROM resource_waiting WHERE ", " OR ", "");
 const WAITING: Form = Form::upsert(
-    "INSERT INTO resource_waiting (id_resource, ticket, seq, owner, ttl, attempt, attempt_ttl) VALUES ",
-    " ON DUPLICATE KEY UPDATE seq = VALUES(seq), owner = VALUES(owner), ttl = VALUES(ttl), \
-     attempt = VALUES(attempt), attempt_ttl = VALUES(attempt_ttl)",
+    "INSERT INTO resource_waiting (id_resource, ticket, seq, owner, ttl_ms, mode, reason, queued_at, \
+     attempt, attempt_ttl_ms, attempt_mode) VALUES ",
+    " ON DUPLICATE KEY UPDATE seq = VALUES(seq), owner = VALUES(owner), ttl_ms = VALUES(ttl_ms), \
+     mode = VALUES(mode), reason = VALUES(reason), queued_at = VALUES(queued_at), \
+     attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), \
+     attempt_mode = VALUES(attempt_mode)",
+);
+const NOT_HOLDING: Form = Form::remove("DELETE FROM resource_holding WHERE ", " OR ", "");
+const HOLDING: Form = Form::upsert(
+    "INSERT INTO resource_holding (id_resource, ticket, seq, owner, ttl_ms, mode, reason, queued_at, \
+     attempt, attempt_ttl_ms, attempt_mode, acquired_at, token) VALUES ",
+    " ON DUPLICATE KEY UPDATE seq = VALUES(seq), owner = VALUES(owner), ttl_ms = VALUES(ttl_ms), \
+     mode = VALUES(mode), reason = VALUES(reason), queued_at = VALUES(queued_at), \
+     attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), \
+     attempt_mode = VALUES(attempt_mode), acquired_at = VALUES(acquired_at), token = VALUES(token)",
+);
+const OPTIONS: Form = Form::upsert(
+    "INSERT INTO resource_options (id_resource, slots, lock_delay, ephemeral) VALUES ",
+    " ON DUPLICATE KEY UPDATE slots = VALUES(slots), lock_delay = VALUES(lock_delay), \
+     ephemeral = VALUES(ephemeral)",
+);
+const PLAIN: Form = Form::remove(
+    "DELETE FROM resource_options WHERE id_resource IN (",
+    ",",
+    ")",
 );
 /// A run may be stored again when the journal is read after a crash, and shorter if a part of the journal was
 /// deleted by then: runs that end with the same number end alike.
@@ -235,11 +270,36 @@ fn removals(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
 fn creations(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
     let created = batch
         .iter()
-        .filter_map(|snapshot| snapshot.created.map(|timeout| (snapshot, timeout)));
-    script.rows(&CREATED, created, |sql, (snapshot, timeout)| {
+        .filter_map(|snapshot| snapshot.created.map(|options| (snapshot, options)));
+    script.rows(&CREATED, created, |sql, (snapshot, options)| {
         sql.push("(").text(snapshot.id.as_str());
         sql.push(",").text(snapshot.name.as_str());
-        sql.push(",").number(timeout.get()).push(")");
+        sql.push(",").number(options.timeout.get()).push(")");
+    })?;
+    options_rows(script, batch)
+}
+
+fn options_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
+    for snapshot in batch {
+        if let Some(options) = snapshot.options {
+            let mut sql = Sql::new("UPDATE resource SET timeout = ");
+            sql.number(options.timeout.get()).push(" WHERE id = ");
+            sql.text(snapshot.id.as_str());
+            script.statement(sql)?;
+        }
+    }
+    let changed = || batch.iter().filter_map(|s| Some((s, s.options?)));
+    let created = batch.iter().filter_map(|s| Some((s, s.created?)));
+    let plain = changed().filter(|(_, options)| options.is_plain());
+    script.rows(&PLAIN, plain, |sql, (snapshot, _)| {
+        sql.text(snapshot.id.as_str());
+    })?;
+    let special = created.chain(changed()).filter(|(_, o)| !o.is_plain());
+    script.rows(&OPTIONS, special, |sql, (snapshot, options)| {
+        sql.push("(").text(snapshot.id.as_str());
+        sql.push(",").number(options.slots);
+        sql.push(",").number(options.lock_delay);
+        sql.push(",").number(u8::from(options.ephemeral)).push(")");
     })
 }
 
@@ -248,6 +308,7 @@ fn lock_rows(script: &mut Script, locks: &[(&ResourceId, &LockChanges)]) -> Resu
         .iter()
         .filter_map(|(id, lock)| Some((id, lock.head.as_ref()?)));
     script.rows(&HEADS, heads, |sql, (id, head)| head_row(sql, id, head))?;
+    holding_rows(script, locks)?;
     let gone = locks.iter().flat_map(|(id, lock)| {
         let gone = lock.waiting.iter().filter(|(_, row)| row.is_none());
         let gone: Vec<_> = gone
@@ -269,6 +330,31 @@ fn lock_rows(script: &mut Script, locks: &[(&ResourceId, &LockChanges)]) -> Resu
     ended_rows(script, locks)
 }
 
+fn holding_rows(
+    script: &mut Script,
+    locks: &[(&ResourceId, &LockChanges)],
+) -> Result<(), StoreError> {
+    let gone = locks.iter().flat_map(|(id, lock)| {
+        let gone = lock.holding.iter().filter(|(_, row)| row.is_none());
+        let gone: Vec<_> = gone
+            .map(|(ticket, _)| ticket.bits().to_be_bytes())
+            .collect();
+        in_groups(id, gone)
+    });
+    script.rows(&NOT_HOLDING, gone, |sql, (id, tickets)| {
+        any_of(sql, id, "ticket", &tickets);
+    })?;
+    let holding = locks
+        .iter()
+        .flat_map(|(id, lock)| lock.holding.values().flatten().map(move |row| (id, row)));
+    script.rows(&HOLDING, holding, |sql, (id, row)| {
+        sql.push("(").text(id.as_str()).push(",");
+        ticket_row(sql, &row.ticket);
+        sql.push(",").number(row.acquired_at);
+        sql.push(",").number(row.token.0).push(")");
+    })
+}
+
 fn ended_rows(
     script: &mut Script,
     locks: &[(&ResourceId, &LockChanges)],
@@ -278,10 +364,14 @@ fn ended_rows(
             .iter()
             .flat_map(|(id, lock)| ended::runs(&lock.ended).map(move |run| (id, run)))
     };
-    script.rows(&ENDED, runs(), |sql, (id, run)| {
+    let mut written = Vec::new();
+    for (id, run) in runs() {
+        written.push((id, run.n, run.bytes()?));
+    }
+    script.rows(&ENDED, written.iter(), |sql, (id, n, entries)| {
         sql.push("(").text(id.as_str());
-        sql.push(",").number(run.n);
-        sql.push(",").bytes(&run.bytes()).push(")");
+        sql.push(",").number(*n);
+        sql.push(",").bytes(entries).push(")");
     })?;
     let outlived = runs().filter_map(|(id, run)| Some((id, run.outlives()?)));
     script.rows(&OUTLIVED, outlived, |sql, (id, n)| {
@@ -354,36 +444,50 @@ fn any_of<K: AsRef<[u8]>>(sql: &mut Sql, id: &ResourceId, column: &str, keys: &[
 
 fn head_row(sql: &mut Sql, id: &ResourceId, head: &HeadRow) {
     sql.push("(").text(id.as_str());
-    sql.push(",").number(head.token.0).push(",");
+    sql.push(",").number(head.token.0);
+    sql.push(",").number(u8::from(head.delayed)).push(",");
     match &head.holder {
         Some(holder) => {
             ticket_row(sql, &holder.ticket);
-            sql.push(",").number(holder.acquired_at).push(")");
+            sql.push(",").number(holder.acquired_at).push(",");
+            let lease_token = Some(holder.token).filter(|token| *token != head.token);
+            sql.or_null(lease_token, |sql, token| {
+                sql.number(token.0);
+            });
+            sql.push(")");
         }
         None => {
-            sql.push("NULL,NULL,NULL,NULL,NULL,NULL,NULL)");
+            sql.push("NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL)");
         }
     }
 }
 
-/// `ticket, seq, owner, ttl, attempt, attempt_ttl`
+/// `ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, attempt_ttl_ms, attempt_mode`
 fn ticket_row(sql: &mut Sql, row: &TicketRow) {
+    let ttl_ms = |sql: &mut Sql, ttl: Option<Ttl>| {
+        sql.push(",").or_null(ttl, |sql, ttl| {
+            sql.number(ttl.millis());
+        });
+    };
     sql.bytes(&row.ticket.bits().to_be_bytes());
     sql.push(",").number(row.seq).push(",");
     sql.or_null(row.owner.as_ref(), |sql, owner| {
         sql.text(owner.as_str());
     });
-    sql.push(",").or_null(row.ttl, |sql, ttl| {
-        sql.number(ttl.get());
+    ttl_ms(sql, row.ttl);
+    sql.push(",").number(row.mode.number()).push(",");
+    sql.or_null(row.reason.as_ref(), |sql, reason| {
+        sql.text(reason.as_str());
     });
-    sql.push(",");
-    sql.or_null(row.key.as_ref(), |sql, key| {
+    sql.push(",").or_null(row.queued_at, |sql, at| {
+        sql.number(at);
+    });
+    sql.push(",").or_null(row.key.as_ref(), |sql, key| {
         sql.text(key.key.as_str());
     });
-    sql.push(",");
-    let attempt_ttl = row.key.as_ref().and_then(|key| key.ttl);
-    sql.or_null(attempt_ttl, |sql, ttl| {
-        sql.number(ttl.get());
+    ttl_ms(sql, row.key.as_ref().and_then(|key| key.ttl));
+    sql.push(",").or_null(row.key.as_ref(), |sql, key| {
+        sql.number(key.mode.number());
     });
 }
 

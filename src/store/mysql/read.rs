@@ -9,12 +9,13 @@ use super::session::{Columns, Sets};
 use super::sql::Sql;
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
 use crate::lock::{
-    FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket, WallMillis,
+    FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,
+    Selector, Ticket, Ttl, WallMillis,
 };
 use crate::store::snapshot::LockChanges;
 use crate::store::{
-    ListOrder, ListQuery, ListedHolder, ListedResource, ResourceId, StoreError, StoredData,
-    StoredResource, ended, journal,
+    ListOrder, ListQuery, ListedResource, ResourceId, StoreError, StoredData, StoredResource,
+    ended, journal,
 };
 
 /// A column that holds what none of ours can: someone else wrote it.
@@ -33,10 +34,31 @@ impl Columns {
         Ok(seconds.and_then(Seconds::new).unwrap_or_default())
     }
 
-    fn seconds(&mut self) -> Result<Option<Seconds>, Fault> {
-        let seconds: Option<i64> = self.take()?;
-        let parsed = seconds.map(|seconds| Seconds::new(seconds).ok_or_else(|| odd("ttl")));
+    /// `timeout, slots, lock_delay, ephemeral`, the last three `NULL` where they are what most resources have.
+    fn options(&mut self) -> Result<ResourceOptions, Fault> {
+        let plain = ResourceOptions::plain(self.timeout()?);
+        let slots: Option<u16> = self.take()?;
+        let lock_delay: Option<u8> = self.take()?;
+        let ephemeral: Option<u8> = self.take()?;
+        Ok(ResourceOptions {
+            timeout: plain.timeout,
+            slots: slots.unwrap_or(plain.slots),
+            lock_delay: lock_delay.unwrap_or(plain.lock_delay),
+            ephemeral: ephemeral.map_or(plain.ephemeral, |flag| flag != 0),
+        })
+    }
+
+    fn ttl(&mut self) -> Result<Option<Ttl>, Fault> {
+        let millis: Option<u64> = self.take()?;
+        let parsed = millis.map(|millis| Ttl::from_millis(millis).ok_or_else(|| odd("ttl")));
         parsed.transpose()
+    }
+
+    /// `NULL` in rows that version 2.0.0 wrote.
+    fn mode(&mut self) -> Result<Mode, Fault> {
+        let number: Option<u8> = self.take()?;
+        let parse = |number| Mode::of_number(number).ok_or_else(|| odd("mode"));
+        number.map_or(Ok(Mode::default()), parse)
     }
 
     fn owner(&mut self) -> Result<Option<Owner>, Fault> {
@@ -54,14 +76,19 @@ impl Columns {
         parsed.transpose()
     }
 
-    /// `ticket, seq, owner, ttl, attempt, attempt_ttl`; `None` when they are all `NULL`.
+    /// `ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, attempt_ttl_ms, attempt_mode`; `None` when
+    /// they are all `NULL`.
     fn ticket_row(&mut self) -> Result<Option<TicketRow>, Fault> {
         let ticket = self.ticket()?;
         let seq: Option<u64> = self.take()?;
         let owner = self.owner()?;
-        let ttl = self.seconds()?;
+        let ttl = self.ttl()?;
+        let mode = self.mode()?;
+        let reason: Option<String> = self.take()?;
+        let reason = reason.map(|reason| Reason::parse(&reason).map_err(|_| odd("reason")));
+        let queued_at: Option<WallMillis> = self.take()?;
         let attempt: Option<Vec<u8>> = self.take()?;
-        let attempt_ttl = self.seconds()?;
+        let (attempt_ttl, attempt_mode) = (self.ttl()?, self.mode()?);
         let key = match attempt {
             None => None,
             Some(bytes) => {
@@ -70,31 +97,73 @@ impl Columns {
                 Some(KeyRow {
                     key: key.ok_or_else(|| odd("idempotency key"))?,
                     ttl: attempt_ttl,
+                    mode: attempt_mode,
                 })
             }
         };
+        let reason = reason.transpose()?;
         Ok(ticket.zip(seq).map(|(ticket, seq)| TicketRow {
             ticket,
             seq,
             owner,
             ttl,
+            mode,
+            reason,
+            queued_at,
             key,
         }))
     }
+
+    /// `token, delayed`, those of [`Columns::ticket_row`], `acquired_at, lease_token`; all `NULL` where the lock was
+    /// never taken.
+    fn head(&mut self) -> Result<HeadRow, Fault> {
+        let token = FencingToken(self.take::<Option<u64>>()?.unwrap_or_default());
+        let delayed: Option<u8> = self.take()?;
+        let ticket = self.ticket_row()?;
+        let acquired_at: Option<WallMillis> = self.take()?;
+        let lease_token: Option<u64> = self.take()?;
+        Ok(HeadRow {
+            token,
+            delayed: delayed.is_some_and(|flag| flag != 0),
+            holder: ticket.map(|ticket| {
+                Box::new(HolderRow {
+                    ticket,
+                    token: lease_token.map_or(token, FencingToken),
+                    acquired_at: acquired_at.unwrap_or_default(),
+                })
+            }),
+        })
+    }
 }
 
-/// Three statements that see one moment: the resource with its head, who waits, which tickets ended.
+/// What [`Columns::head`] reads.
+const HEAD: &str = "l.token, l.delayed, l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, \
+    l.attempt, l.attempt_ttl_ms, l.attempt_mode, l.acquired_at, l.lease_token";
+/// What [`Columns::options`] reads.
+const OPTIONS: &str = "r.timeout, o.slots, o.lock_delay, o.ephemeral";
+
+/// Four statements that see one moment: the resource with its head, who else holds, who waits, which tickets
+/// ended.
 pub(super) fn load_sql(name: &ResourceName) -> Sql {
     let mut sql = Sql::new(
         "START TRANSACTION WITH CONSISTENT SNAPSHOT; \
-         SELECT r.id, r.timeout, \
-         (SELECT COUNT(*) FROM resource_data d WHERE d.id_resource = r.id), \
-         l.token, l.ticket, l.seq, l.owner, l.ttl, l.attempt, l.attempt_ttl, l.acquired_at \
-         FROM resource r LEFT JOIN resource_lock l ON l.id_resource = r.id WHERE r.name_bytes = ",
+         SELECT r.id, (SELECT COUNT(*) FROM resource_data d WHERE d.id_resource = r.id), ",
+    );
+    sql.push(OPTIONS).push(", ").push(HEAD);
+    sql.push(
+        " FROM resource r LEFT JOIN resource_lock l ON l.id_resource = r.id \
+         LEFT JOIN resource_options o ON o.id_resource = r.id WHERE r.name_bytes = ",
     );
     sql.bytes(name.as_str().as_bytes());
     sql.push(
-        "; SELECT w.ticket, w.seq, w.owner, w.ttl, w.attempt, w.attempt_ttl \
+        "; SELECT h.ticket, h.seq, h.owner, h.ttl_ms, h.mode, h.reason, h.queued_at, h.attempt, \
+         h.attempt_ttl_ms, h.attempt_mode, h.acquired_at, h.token \
+         FROM resource r JOIN resource_holding h ON h.id_resource = r.id WHERE r.name_bytes = ",
+    );
+    sql.bytes(name.as_str().as_bytes());
+    sql.push(
+        "; SELECT w.ticket, w.seq, w.owner, w.ttl_ms, w.mode, w.reason, w.queued_at, w.attempt, \
+         w.attempt_ttl_ms, w.attempt_mode \
          FROM resource r JOIN resource_waiting w ON w.id_resource = r.id WHERE r.name_bytes = ",
     );
     sql.bytes(name.as_str().as_bytes());
@@ -111,35 +180,31 @@ pub(super) fn load_sql(name: &ResourceName) -> Sql {
 pub(super) fn loaded(sets: Sets) -> Result<Option<StoredResource>, Fault> {
     let mut sets = sets.into_iter().skip(1);
     let mut next = || sets.next().unwrap_or_default();
-    let (resource, waiting, ended) = (next(), next(), next());
+    let (resource, holding, waiting, ended) = (next(), next(), next(), next());
     let Some(row) = resource.into_iter().next() else {
         return Ok(None);
     };
     let mut columns = Columns::of(row);
     Ok(Some(StoredResource {
         id: columns.id()?,
-        timeout: columns.timeout()?,
         selectors: columns.take()?,
+        options: columns.options()?,
         lock: LockRows {
-            head: head(&mut columns)?,
+            head: columns.head()?,
+            holding: holding.into_iter().map(holder).collect::<Result<_, _>>()?,
             waiting: waiting.into_iter().map(waiter).collect::<Result<_, _>>()?,
             ended: ended_rows(ended)?,
         },
     }))
 }
 
-fn head(columns: &mut Columns) -> Result<HeadRow, Fault> {
-    let token: Option<u64> = columns.take()?;
+fn holder(row: Row) -> Result<HolderRow, Fault> {
+    let mut columns = Columns::of(row);
     let ticket = columns.ticket_row()?;
-    let acquired_at: Option<WallMillis> = columns.take()?;
-    Ok(HeadRow {
-        token: FencingToken(token.unwrap_or_default()),
-        holder: ticket.map(|ticket| {
-            Box::new(HolderRow {
-                ticket,
-                acquired_at: acquired_at.unwrap_or_default(),
-            })
-        }),
+    Ok(HolderRow {
+        ticket: ticket.ok_or_else(|| odd("holding ticket"))?,
+        acquired_at: columns.take()?,
+        token: FencingToken(columns.take()?),
     })
 }
 
@@ -249,10 +314,14 @@ pub(super) fn list_sql(query: &ListQuery) -> Vec<Sql> {
 
 fn list_part(query: &ListQuery, join: &str, condition: &str, order: &str) -> Sql {
     let mut sql = Sql::new(
-        "SELECT r.name, r.id, r.timeout, l.ticket IS NOT NULL, l.owner, l.acquired_at, l.token, l.ttl, \
+        "SELECT r.name, r.id, \
          (SELECT COUNT(*) FROM resource_waiting w WHERE w.id_resource = r.id), \
-         (SELECT COUNT(*) FROM resource_data d WHERE d.id_resource = r.id) \
-         FROM resource r LEFT JOIN resource_lock l ON l.id_resource = r.id ",
+         (SELECT COUNT(*) FROM resource_data d WHERE d.id_resource = r.id), ",
+    );
+    sql.push(OPTIONS).push(", ").push(HEAD);
+    sql.push(
+        " FROM resource r LEFT JOIN resource_lock l ON l.id_resource = r.id \
+         LEFT JOIN resource_options o ON o.id_resource = r.id ",
     );
     sql.push(join).push("WHERE r.name_bytes >= ");
     sql.bytes(query.prefix.as_bytes());
@@ -296,24 +365,12 @@ pub(super) fn page(mut sets: Sets) -> Result<ListedPage, Fault> {
 }
 
 fn listed_resource(name: ResourceName, mut columns: Columns) -> Result<ListedResource, Fault> {
-    let id = columns.id()?;
-    let timeout = columns.timeout()?;
-    let held: u8 = columns.take()?;
-    let owner = columns.owner()?;
-    let acquired_at: Option<WallMillis> = columns.take()?;
-    let token: Option<u64> = columns.take()?;
-    let ttl = columns.seconds()?;
     Ok(ListedResource {
         name,
-        id,
-        timeout,
-        holder: (held == 1).then(|| ListedHolder {
-            owner,
-            acquired_at: acquired_at.unwrap_or_default(),
-            token: FencingToken(token.unwrap_or_default()),
-            ttl,
-        }),
+        id: columns.id()?,
         waiting: columns.take()?,
         selectors: columns.take()?,
+        options: columns.options()?,
+        holder: columns.head()?.holder.map(|holder| *holder),
     })
 }

@@ -13,7 +13,7 @@ use crate::lock::{FencingToken, Profile};
 use crate::store::{ResourceId, StoreError};
 
 /// The newest schema this program knows.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
@@ -50,33 +50,67 @@ const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// Lock state, and what reverting needs to know of selectors that do not encode to what they were.
-const OWN: [&str; 5] = [
+const OWN: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS resource_lock (
     id_resource VARCHAR(255) NOT NULL PRIMARY KEY,
     token BIGINT UNSIGNED NOT NULL,
     ticket BINARY(16) NULL,
     seq BIGINT UNSIGNED NULL,
     owner VARCHAR(255) NULL,
-    ttl INT UNSIGNED NULL,
+    ttl_ms BIGINT UNSIGNED NULL,
+    mode TINYINT UNSIGNED NULL,
+    reason VARCHAR(255) NULL,
+    queued_at BIGINT UNSIGNED NULL,
     attempt VARBINARY(255) NULL,
-    attempt_ttl INT UNSIGNED NULL,
-    acquired_at BIGINT UNSIGNED NULL
+    attempt_ttl_ms BIGINT UNSIGNED NULL,
+    attempt_mode TINYINT UNSIGNED NULL,
+    acquired_at BIGINT UNSIGNED NULL,
+    lease_token BIGINT UNSIGNED NULL,
+    delayed TINYINT UNSIGNED NOT NULL DEFAULT 0
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS resource_waiting (
     id_resource VARCHAR(255) NOT NULL,
     ticket BINARY(16) NOT NULL,
     seq BIGINT UNSIGNED NOT NULL,
     owner VARCHAR(255) NULL,
-    ttl INT UNSIGNED NULL,
+    ttl_ms BIGINT UNSIGNED NULL,
+    mode TINYINT UNSIGNED NULL,
+    reason VARCHAR(255) NULL,
+    queued_at BIGINT UNSIGNED NULL,
     attempt VARBINARY(255) NULL,
-    attempt_ttl INT UNSIGNED NULL,
+    attempt_ttl_ms BIGINT UNSIGNED NULL,
+    attempt_mode TINYINT UNSIGNED NULL,
     PRIMARY KEY (id_resource, ticket)
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    // Leases beside the one in `resource_lock`.
+    "CREATE TABLE IF NOT EXISTS resource_holding (
+    id_resource VARCHAR(255) NOT NULL,
+    ticket BINARY(16) NOT NULL,
+    seq BIGINT UNSIGNED NOT NULL,
+    owner VARCHAR(255) NULL,
+    ttl_ms BIGINT UNSIGNED NULL,
+    mode TINYINT UNSIGNED NULL,
+    reason VARCHAR(255) NULL,
+    queued_at BIGINT UNSIGNED NULL,
+    attempt VARBINARY(255) NULL,
+    attempt_ttl_ms BIGINT UNSIGNED NULL,
+    attempt_mode TINYINT UNSIGNED NULL,
+    acquired_at BIGINT UNSIGNED NOT NULL,
+    token BIGINT UNSIGNED NOT NULL,
+    PRIMARY KEY (id_resource, ticket)
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    // Of resources that have others than one slot and no lock-delay.
+    "CREATE TABLE IF NOT EXISTS resource_options (
+    id_resource VARCHAR(255) NOT NULL PRIMARY KEY,
+    slots SMALLINT UNSIGNED NOT NULL,
+    lock_delay TINYINT UNSIGNED NOT NULL,
+    ephemeral TINYINT UNSIGNED NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     // Runs of ended tickets, each named by the number of its last one; see `store::ended`.
     "CREATE TABLE IF NOT EXISTS resource_ended_tickets (
     id_resource VARCHAR(255) NOT NULL,
     n BIGINT UNSIGNED NOT NULL,
-    entries VARBINARY(2048) NOT NULL,
+    entries MEDIUMBLOB NOT NULL,
     PRIMARY KEY (id_resource, n)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     // See `store::journal`.
@@ -94,10 +128,12 @@ const OWN: [&str; 5] = [
 const ENDED_V1: &str = "resource_ended";
 
 /// Everything that reverting removes, the marker last.
-pub(super) const OWN_TABLES: [&str; 8] = [
+pub(super) const OWN_TABLES: [&str; 10] = [
     "resource_journal",
     "resource_lock",
     "resource_waiting",
+    "resource_holding",
+    "resource_options",
     "resource_ended_tickets",
     ENDED_V1,
     "resource_adopted",
@@ -237,6 +273,7 @@ pub(super) async fn migrate(
     super::php::adopt::drop_foreign_keys(session).await?;
     convert_engines(session).await?;
     move_ended(session).await?;
+    refine_tickets(session).await?;
     match step {
         MigrationStep::Adopting => super::php::adopt::finish(session, epoch).await,
         _ => set_ready(session, epoch).await,
@@ -254,6 +291,38 @@ async fn move_ended(session: &mut Session) -> Result<(), Fault> {
     );
     session.run(&copy).await?;
     session.run(&format!("DROP TABLE {ENDED_V1}")).await?;
+    Ok(())
+}
+
+/// Up to version 3 durations were whole seconds, and a lock had no more than one lease. May be begun again.
+async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
+    const NEW: &str = "ADD COLUMN ttl_ms BIGINT UNSIGNED NULL AFTER owner, \
+        ADD COLUMN mode TINYINT UNSIGNED NULL AFTER ttl_ms, \
+        ADD COLUMN reason VARCHAR(255) NULL AFTER mode, \
+        ADD COLUMN queued_at BIGINT UNSIGNED NULL AFTER reason, \
+        ADD COLUMN attempt_ttl_ms BIGINT UNSIGNED NULL AFTER attempt, \
+        ADD COLUMN attempt_mode TINYINT UNSIGNED NULL AFTER attempt_ttl_ms";
+    const OF_LOCKS: &str = ", ADD COLUMN lease_token BIGINT UNSIGNED NULL, \
+        ADD COLUMN delayed TINYINT UNSIGNED NOT NULL DEFAULT 0";
+    for (table, more) in [("resource_lock", OF_LOCKS), ("resource_waiting", "")] {
+        let has = columns(session, table).await?;
+        if !has.iter().any(|column| column == "ttl_ms") {
+            session
+                .run(&format!("ALTER TABLE {table} {NEW}{more}"))
+                .await?;
+        }
+        if has.iter().any(|column| column == "ttl") {
+            let copy = format!(
+                "UPDATE {table} SET ttl_ms = ttl * 1000, attempt_ttl_ms = attempt_ttl * 1000 \
+                 WHERE ticket IS NOT NULL"
+            );
+            session.run(&copy).await?;
+            let drop = format!("ALTER TABLE {table} DROP COLUMN ttl, DROP COLUMN attempt_ttl");
+            session.run(&drop).await?;
+        }
+    }
+    let widen = "ALTER TABLE resource_ended_tickets MODIFY entries MEDIUMBLOB NOT NULL";
+    session.run(widen).await?;
     Ok(())
 }
 

@@ -6,13 +6,15 @@ use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row};
 
 use super::super::snapshot::ResourceId;
 use super::super::{
-    ListOrder, ListQuery, ListedHolder, ListedResource, StoreError, StoredData, StoredResource,
-    ended,
+    ListOrder, ListQuery, ListedResource, StoreError, StoredData, StoredResource, ended,
 };
 use super::error::unread;
 use super::ring;
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
-use crate::lock::{FencingToken, IdempotencyKey, Owner, ResourceName, Seconds, Selector, Ticket};
+use crate::lock::{
+    FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,
+    Selector, Ticket, Ttl,
+};
 
 /// The highest token that any deleted resource reached.
 pub(super) fn floor(db: &Connection) -> Result<FencingToken> {
@@ -70,19 +72,25 @@ fn in_one_view<T>(
 }
 
 fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<StoredResource>> {
-    let sql = "SELECT l.ticket, l.seq, l.owner, l.ttl, l.attempt, l.attempt_ttl, l.acquired_at, \
-               l.token, r.nr, r.id, r.timeout \
-               FROM resource r JOIN resource_lock l ON l.resource = r.nr WHERE r.name = ?1";
+    let sql = "SELECT l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, l.attempt, \
+               l.attempt_ttl_ms, l.attempt_mode, l.acquired_at, l.token, l.lease_token, l.delayed, \
+               r.timeout, o.slots, o.lock_delay, o.ephemeral, r.nr, r.id \
+               FROM resource r JOIN resource_lock l ON l.resource = r.nr \
+               LEFT JOIN resource_options o ON o.resource = r.nr WHERE r.name = ?1";
     let found = db.prepare_cached(sql)?.query_row([name.as_str()], |row| {
-        let id = parsed(row, 9, |id| Some(ResourceId::new(id)))?;
-        Ok((head(row)?, row.get::<_, i64>(8)?, id, seconds(row, 10)?))
+        let id = parsed(row, 19, |id| Some(ResourceId::new(id)))?;
+        Ok((head(row)?, row.get::<_, i64>(18)?, id, options(row, 14)?))
     });
-    let Some((head, nr, id, timeout)) = found.optional()? else {
+    let Some((head, nr, id, options)) = found.optional()? else {
         return Ok(None);
     };
-    let sql = "SELECT ticket, seq, owner, ttl, attempt, attempt_ttl \
-               FROM resource_ticket WHERE resource = ?1";
+    let sql = "SELECT ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, \
+               attempt_ttl_ms, attempt_mode FROM resource_ticket WHERE resource = ?1";
     let waiting = all(db, sql, [nr], ticket_row)?;
+    let sql = "SELECT ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, \
+               attempt_ttl_ms, attempt_mode, acquired_at, token \
+               FROM resource_holding WHERE resource = ?1";
+    let holding = all(db, sql, [nr], holder_row)?;
     let sql = "SELECT n, entries FROM resource_ended_tickets WHERE resource = ?1";
     let ended = all(db, sql, [nr], ended_run)?;
     let selectors = "SELECT count(*) FROM resource_data WHERE id_resource = ?1";
@@ -91,9 +99,10 @@ fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<Stored
             .prepare_cached(selectors)?
             .query_row([id.as_str()], |row| count(row, 0))?,
         id,
-        timeout,
+        options,
         lock: LockRows {
             head,
+            holding,
             waiting,
             ended: ended::newest(ended.concat()),
         },
@@ -202,65 +211,97 @@ fn list_sql(query: &ListQuery, part: ListPart) -> String {
         ListPart::Held => "l.acquired_at, r.name",
     };
     format!(
-        "SELECT r.name, r.id, r.timeout, l.ticket IS NOT NULL, l.owner, l.acquired_at, l.token, \
-         l.ttl, (SELECT count(*) FROM resource_ticket t WHERE t.resource = r.nr), \
+        "SELECT l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, l.attempt, \
+         l.attempt_ttl_ms, l.attempt_mode, l.acquired_at, l.token, l.lease_token, l.delayed, \
+         r.timeout, o.slots, o.lock_delay, o.ephemeral, r.name, r.id, \
+         (SELECT count(*) FROM resource_ticket t WHERE t.resource = r.nr), \
          (SELECT count(*) FROM resource_data d WHERE d.id_resource = r.id) \
-         FROM {from} WHERE {from_name} AND {to_name} AND {held} AND {within} \
+         FROM {from} LEFT JOIN resource_options o ON o.resource = r.nr WHERE {from_name} AND {to_name} AND {held} AND {within} \
          ORDER BY {order} LIMIT ?3"
     )
 }
 
 fn listed_row(row: &Row<'_>) -> Result<ListedResource> {
-    let held: bool = row.get(3)?;
-    let holder = match held {
-        false => None,
-        true => Some(ListedHolder {
-            owner: optional(row, 4, |text| Owner::parse(text).ok())?,
-            acquired_at: unsigned(row, 5)?,
-            token: FencingToken(unsigned(row, 6)?),
-            ttl: optional_seconds(row, 7)?,
-        }),
-    };
     Ok(ListedResource {
-        name: parsed(row, 0, |text| ResourceName::parse(text).ok())?,
-        id: parsed(row, 1, |text| Some(ResourceId::new(text)))?,
-        timeout: seconds(row, 2)?,
-        holder,
-        waiting: count(row, 8)?,
-        selectors: count(row, 9)?,
+        holder: head(row)?.holder.map(|holder| *holder),
+        options: options(row, 14)?,
+        name: parsed(row, 18, |text| ResourceName::parse(text).ok())?,
+        id: parsed(row, 19, |text| Some(ResourceId::new(text)))?,
+        waiting: count(row, 20)?,
+        selectors: count(row, 21)?,
     })
 }
 
-/// Columns: those of [`ticket_row`], 6 `acquired_at`, 7 `token`.
+/// Columns from `first` on: `timeout`, `slots`, `lock_delay`, `ephemeral`, the last three `NULL` where they are
+/// what most resources have.
+fn options(row: &Row<'_>, first: usize) -> Result<ResourceOptions> {
+    let plain = ResourceOptions::plain(seconds(row, first)?);
+    let slots: Option<u16> = row.get(first + 1)?;
+    let lock_delay: Option<u8> = row.get(first + 2)?;
+    let ephemeral: Option<bool> = row.get(first + 3)?;
+    Ok(ResourceOptions {
+        timeout: plain.timeout,
+        slots: slots.unwrap_or(plain.slots),
+        lock_delay: lock_delay.unwrap_or(plain.lock_delay),
+        ephemeral: ephemeral.unwrap_or(plain.ephemeral),
+    })
+}
+
+/// Columns: those of [`ticket_row`], 10 `acquired_at`, 11 `token`, 12 `lease_token`, 13 `delayed`.
 fn head(row: &Row<'_>) -> Result<HeadRow> {
+    let token = unsigned(row, 11)?;
     let held = row.get_ref(0)?.data_type() != Type::Null;
     let holder = match held {
         false => None,
         true => Some(Box::new(HolderRow {
             ticket: ticket_row(row)?,
-            acquired_at: unsigned(row, 6)?,
+            token: FencingToken(optional_unsigned(row, 12)?.unwrap_or(token)),
+            acquired_at: unsigned(row, 10)?,
         })),
     };
     Ok(HeadRow {
-        token: FencingToken(unsigned(row, 7)?),
+        token: FencingToken(token),
+        delayed: row.get(13)?,
         holder,
     })
 }
 
-/// Columns: 0 `ticket`, 1 `seq`, 2 `owner`, 3 `ttl`, 4 `attempt`, 5 `attempt_ttl`.
+/// Columns: those of [`ticket_row`], 10 `acquired_at`, 11 `token`.
+fn holder_row(row: &Row<'_>) -> Result<HolderRow> {
+    Ok(HolderRow {
+        ticket: ticket_row(row)?,
+        token: FencingToken(unsigned(row, 11)?),
+        acquired_at: unsigned(row, 10)?,
+    })
+}
+
+/// Columns: 0 `ticket`, 1 `seq`, 2 `owner`, 3 `ttl_ms`, 4 `mode`, 5 `reason`, 6 `queued_at`, 7 `attempt`,
+/// 8 `attempt_ttl_ms`, 9 `attempt_mode`.
 fn ticket_row(row: &Row<'_>) -> Result<TicketRow> {
-    let attempt_ttl = optional_seconds(row, 5)?;
-    let key = optional(row, 4, IdempotencyKey::parse)?;
+    let (ttl, asked_mode) = (optional_ttl(row, 8)?, mode(row, 9)?);
+    let key = optional(row, 7, IdempotencyKey::parse)?;
     Ok(TicketRow {
         ticket: ticket(row)?,
         seq: unsigned(row, 1)?,
         owner: optional(row, 2, |text| Owner::parse(text).ok())?,
-        ttl: optional_seconds(row, 3)?,
+        ttl: optional_ttl(row, 3)?,
+        mode: mode(row, 4)?,
+        reason: optional(row, 5, |text| Reason::parse(text).ok())?,
+        queued_at: optional_unsigned(row, 6)?,
         key: key.map(|key| KeyRow {
             key,
-            ttl: attempt_ttl,
+            ttl,
+            mode: asked_mode,
         }),
     })
+}
+
+/// `NULL` in rows that version 2.0.0 wrote.
+fn mode(row: &Row<'_>, column: usize) -> Result<Mode> {
+    let number: Option<u8> = row.get(column)?;
+    let odd = |number| Error::IntegralValueOutOfRange(column, i64::from(number));
+    let parse = |number| Mode::of_number(number).ok_or(odd(number));
+    number.map_or(Ok(Mode::default()), parse)
 }
 
 /// Columns: 0 `n`, 1 `entries`.
@@ -317,11 +358,17 @@ fn seconds(row: &Row<'_>, column: usize) -> Result<Seconds> {
     Seconds::new(value).ok_or(Error::IntegralValueOutOfRange(column, value))
 }
 
-fn optional_seconds(row: &Row<'_>, column: usize) -> Result<Option<Seconds>> {
-    match row.get_ref(column)?.data_type() {
-        Type::Null => Ok(None),
-        _ => seconds(row, column).map(Some),
-    }
+fn optional_unsigned(row: &Row<'_>, column: usize) -> Result<Option<u64>> {
+    let value: Option<i64> = row.get(column)?;
+    Ok(value.map(i64::cast_unsigned))
+}
+
+fn optional_ttl(row: &Row<'_>, column: usize) -> Result<Option<Ttl>> {
+    let Some(millis) = optional_unsigned(row, column)? else {
+        return Ok(None);
+    };
+    let odd = Error::IntegralValueOutOfRange(column, millis.cast_signed());
+    Ttl::from_millis(millis).map(Some).ok_or(odd)
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize, parse: fn(&str) -> Option<T>) -> Result<T> {

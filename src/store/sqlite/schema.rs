@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::super::StoreError;
 
 /// What brings a database from each version to the next; never changed, only added to.
-const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
 
 /// Names and ids compare by their bytes: `BINARY` is what SQLite does unless told otherwise. 64-bit numbers
 /// without sign are kept in the same 64 bits.
@@ -109,6 +109,55 @@ INSERT INTO resource_journal (place, n, changes)
     SELECT n, n, CAST(unhex(printf('%08x', length(changes))) || changes AS BLOB) FROM resource_journal_2;
 
 DROP TABLE resource_journal_2;
+";
+
+/// Durations to the millisecond, modes, reasons, several leases, options other than the timeout. `lease_token` is
+/// the lease's where it is not the highest.
+const V4: &str = "
+ALTER TABLE resource_lock RENAME COLUMN ttl TO ttl_ms;
+ALTER TABLE resource_lock RENAME COLUMN attempt_ttl TO attempt_ttl_ms;
+ALTER TABLE resource_lock ADD COLUMN mode INTEGER;
+ALTER TABLE resource_lock ADD COLUMN reason TEXT;
+ALTER TABLE resource_lock ADD COLUMN queued_at INTEGER;
+ALTER TABLE resource_lock ADD COLUMN attempt_mode INTEGER;
+ALTER TABLE resource_lock ADD COLUMN lease_token INTEGER;
+ALTER TABLE resource_lock ADD COLUMN delayed INTEGER NOT NULL DEFAULT 0;
+UPDATE resource_lock SET ttl_ms = ttl_ms * 1000, attempt_ttl_ms = attempt_ttl_ms * 1000
+    WHERE ticket IS NOT NULL;
+
+ALTER TABLE resource_ticket RENAME COLUMN ttl TO ttl_ms;
+ALTER TABLE resource_ticket RENAME COLUMN attempt_ttl TO attempt_ttl_ms;
+ALTER TABLE resource_ticket ADD COLUMN mode INTEGER;
+ALTER TABLE resource_ticket ADD COLUMN reason TEXT;
+ALTER TABLE resource_ticket ADD COLUMN queued_at INTEGER;
+ALTER TABLE resource_ticket ADD COLUMN attempt_mode INTEGER;
+UPDATE resource_ticket SET ttl_ms = ttl_ms * 1000, attempt_ttl_ms = attempt_ttl_ms * 1000;
+
+-- Leases beside the one in resource_lock.
+CREATE TABLE resource_holding (
+    resource       INTEGER NOT NULL REFERENCES resource (nr),
+    ticket         BLOB    NOT NULL,
+    seq            INTEGER NOT NULL,
+    owner          TEXT,
+    ttl_ms         INTEGER,
+    mode           INTEGER,
+    reason         TEXT,
+    queued_at      INTEGER,
+    attempt        TEXT,
+    attempt_ttl_ms INTEGER,
+    attempt_mode   INTEGER,
+    token          INTEGER NOT NULL,
+    acquired_at    INTEGER NOT NULL,
+    PRIMARY KEY (resource, ticket)
+) STRICT, WITHOUT ROWID;
+
+-- Of resources that have others than one slot and no lock-delay.
+CREATE TABLE resource_options (
+    resource   INTEGER PRIMARY KEY REFERENCES resource (nr),
+    slots      INTEGER NOT NULL,
+    lock_delay INTEGER NOT NULL,
+    ephemeral  INTEGER NOT NULL
+) STRICT;
 ";
 
 /// Brings the database to the version that this program knows, in one transaction.

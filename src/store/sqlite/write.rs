@@ -9,8 +9,8 @@ use super::super::{StoreError, ended};
 use super::error::{away, classify};
 use super::read;
 use super::ring::{self, Ring};
-use crate::lock::rows::{HeadRow, TicketRow};
-use crate::lock::{FencingToken, Seconds, Selector, Ticket};
+use crate::lock::rows::{HeadRow, HolderRow, TicketRow};
+use crate::lock::{FencingToken, ResourceOptions, Selector, Ticket, Ttl};
 
 /// The number that lock rows name a resource by.
 type Nr = i64;
@@ -140,10 +140,15 @@ fn write(db: &Connection, snapshot: &Snapshot) -> WriteResult {
         raise_floor(db, floor)?;
     }
     let nr = match snapshot.created {
-        Some(timeout) => create(db, snapshot, timeout)?,
+        Some(options) => create(db, snapshot, options)?,
         None if snapshot.rows() == snapshot.removed.len() => return Ok(()),
         None => must_exist(find(db, &snapshot.id)?, &snapshot.id)?,
     };
+    if let Some(options) = snapshot.options {
+        let sql = "UPDATE resource SET timeout = ?2 WHERE nr = ?1";
+        execute(db, sql, params![nr, options.timeout.get()])?;
+        write_options(db, nr, options)?;
+    }
     write_lock(db, nr, &snapshot.lock)?;
     for (selector, row) in &snapshot.data {
         match row {
@@ -158,10 +163,16 @@ fn write_lock(db: &Connection, nr: Nr, changes: &LockChanges) -> WriteResult {
     if let Some(head) = &changes.head {
         write_head(db, nr, head)?;
     }
+    for (ticket, row) in &changes.holding {
+        match row {
+            Some(row) => write_holding(db, nr, row)?,
+            None => remove_ticket(db, "resource_holding", nr, *ticket)?,
+        }
+    }
     for (ticket, row) in &changes.waiting {
         match row {
             Some(row) => write_waiting(db, nr, row)?,
-            None => remove_waiting(db, nr, *ticket)?,
+            None => remove_ticket(db, "resource_ticket", nr, *ticket)?,
         }
     }
     for run in ended::runs(&changes.ended) {
@@ -194,6 +205,8 @@ fn remove(db: &Connection, id: &ResourceId) -> WriteResult {
     let ended = "DELETE FROM resource_ended_tickets WHERE resource = ?1";
     execute(db, ended, [nr])?;
     execute(db, "DELETE FROM resource_ticket WHERE resource = ?1", [nr])?;
+    execute(db, "DELETE FROM resource_holding WHERE resource = ?1", [nr])?;
+    execute(db, "DELETE FROM resource_options WHERE resource = ?1", [nr])?;
     execute(db, "DELETE FROM resource_lock WHERE resource = ?1", [nr])?;
     execute(db, "DELETE FROM resource WHERE nr = ?1", [nr])
 }
@@ -210,66 +223,121 @@ fn set_meta(db: &Connection, key: &str, value: u64) -> WriteResult {
     execute(db, sql, params![key, value.to_string()])
 }
 
-fn create(db: &Connection, snapshot: &Snapshot, timeout: Seconds) -> Result<Nr, StoreError> {
+fn create(
+    db: &Connection,
+    snapshot: &Snapshot,
+    options: ResourceOptions,
+) -> Result<Nr, StoreError> {
     let sql = "INSERT INTO resource (id, name, timeout) VALUES (?1, ?2, ?3)";
     let (id, name) = (snapshot.id.as_str(), snapshot.name.as_str());
-    execute(db, sql, params![id, name, timeout.get()])?;
+    execute(db, sql, params![id, name, options.timeout.get()])?;
     let nr = db.last_insert_rowid();
     let sql = "INSERT INTO resource_lock (resource, token) VALUES (?1, 0)";
     execute(db, sql, [nr])?;
+    if !options.is_plain() {
+        write_options(db, nr, options)?;
+    }
     Ok(nr)
+}
+
+fn write_options(db: &Connection, nr: Nr, options: ResourceOptions) -> WriteResult {
+    if options.is_plain() {
+        let sql = "DELETE FROM resource_options WHERE resource = ?1";
+        return execute(db, sql, [nr]);
+    }
+    let sql = "REPLACE INTO resource_options (resource, slots, lock_delay, ephemeral) \
+               VALUES (?1, ?2, ?3, ?4)";
+    let values = params![nr, options.slots, options.lock_delay, options.ephemeral];
+    execute(db, sql, values)
 }
 
 fn write_head(db: &Connection, nr: Nr, head: &HeadRow) -> WriteResult {
     let token = same_bits(head.token.0);
     let Some(holder) = &head.holder else {
-        let sql = "UPDATE resource_lock SET token = ?2, acquired_at = NULL, ticket = NULL, \
-                   seq = NULL, owner = NULL, ttl = NULL, attempt = NULL, attempt_ttl = NULL \
-                   WHERE resource = ?1";
-        return execute(db, sql, [nr, token]);
+        let sql = "UPDATE resource_lock SET token = ?2, delayed = ?3, acquired_at = NULL, \
+                   ticket = NULL, seq = NULL, owner = NULL, ttl_ms = NULL, mode = NULL, \
+                   reason = NULL, queued_at = NULL, attempt = NULL, attempt_ttl_ms = NULL, \
+                   attempt_mode = NULL, lease_token = NULL WHERE resource = ?1";
+        return execute(db, sql, params![nr, token, head.delayed]);
     };
-    let sql = "UPDATE resource_lock SET token = ?2, acquired_at = ?3, ticket = ?4, seq = ?5, \
-               owner = ?6, ttl = ?7, attempt = ?8, attempt_ttl = ?9 WHERE resource = ?1";
+    let sql = "UPDATE resource_lock SET token = ?2, delayed = ?3, acquired_at = ?4, ticket = ?5, \
+               seq = ?6, owner = ?7, ttl_ms = ?8, mode = ?9, reason = ?10, queued_at = ?11, \
+               attempt = ?12, attempt_ttl_ms = ?13, attempt_mode = ?14, lease_token = ?15 \
+               WHERE resource = ?1";
     let row = TicketColumns::of(&holder.ticket);
-    let acquired_at = same_bits(holder.acquired_at);
+    let lease_token = (holder.token != head.token).then_some(same_bits(holder.token.0));
     let values = params![
         nr,
         token,
-        acquired_at,
+        head.delayed,
+        same_bits(holder.acquired_at),
         row.ticket,
         row.seq,
         row.owner,
-        row.ttl,
+        row.ttl_ms,
+        row.mode,
+        row.reason,
+        row.queued_at,
         row.attempt,
-        row.attempt_ttl
+        row.attempt_ttl_ms,
+        row.attempt_mode,
+        lease_token
     ];
     execute(db, sql, values)
 }
 
 fn write_waiting(db: &Connection, nr: Nr, row: &TicketRow) -> WriteResult {
-    let sql = "REPLACE INTO resource_ticket (resource, ticket, seq, owner, ttl, attempt, \
-               attempt_ttl) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql = "REPLACE INTO resource_ticket (resource, ticket, seq, owner, ttl_ms, mode, reason, \
+               queued_at, attempt, attempt_ttl_ms, attempt_mode) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let row = TicketColumns::of(row);
     let values = params![
         nr,
         row.ticket,
         row.seq,
         row.owner,
-        row.ttl,
+        row.ttl_ms,
+        row.mode,
+        row.reason,
+        row.queued_at,
         row.attempt,
-        row.attempt_ttl
+        row.attempt_ttl_ms,
+        row.attempt_mode
     ];
     execute(db, sql, values)
 }
 
-fn remove_waiting(db: &Connection, nr: Nr, ticket: Ticket) -> WriteResult {
-    let sql = "DELETE FROM resource_ticket WHERE resource = ?1 AND ticket = ?2";
-    execute(db, sql, params![nr, ticket.bits().to_be_bytes()])
+fn write_holding(db: &Connection, nr: Nr, holder: &HolderRow) -> WriteResult {
+    let sql = "REPLACE INTO resource_holding (resource, ticket, seq, owner, ttl_ms, mode, reason, \
+               queued_at, attempt, attempt_ttl_ms, attempt_mode, token, acquired_at) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    let row = TicketColumns::of(&holder.ticket);
+    let values = params![
+        nr,
+        row.ticket,
+        row.seq,
+        row.owner,
+        row.ttl_ms,
+        row.mode,
+        row.reason,
+        row.queued_at,
+        row.attempt,
+        row.attempt_ttl_ms,
+        row.attempt_mode,
+        same_bits(holder.token.0),
+        same_bits(holder.acquired_at)
+    ];
+    execute(db, sql, values)
+}
+
+fn remove_ticket(db: &Connection, table: &str, nr: Nr, ticket: Ticket) -> WriteResult {
+    let sql = format!("DELETE FROM {table} WHERE resource = ?1 AND ticket = ?2");
+    execute(db, &sql, params![nr, ticket.bits().to_be_bytes()])
 }
 
 fn write_ended(db: &Connection, nr: Nr, run: &ended::Run<'_>) -> WriteResult {
     let sql = "REPLACE INTO resource_ended_tickets (resource, n, entries) VALUES (?1, ?2, ?3)";
-    execute(db, sql, params![nr, same_bits(run.n), run.bytes()])?;
+    execute(db, sql, params![nr, same_bits(run.n), run.bytes()?])?;
     let Some(outlived) = run.outlives() else {
         return Ok(());
     };
@@ -308,26 +376,35 @@ impl ToSql for Text<'_> {
     }
 }
 
-/// A live ticket as both of its tables keep it.
+/// A live ticket as its tables keep it.
 struct TicketColumns<'a> {
     ticket: [u8; 16],
     seq: i64,
     owner: Option<&'a str>,
-    ttl: Option<u32>,
+    ttl_ms: Option<i64>,
+    mode: u8,
+    reason: Option<&'a str>,
+    queued_at: Option<i64>,
     attempt: Option<&'a str>,
-    attempt_ttl: Option<u32>,
+    attempt_ttl_ms: Option<i64>,
+    attempt_mode: Option<u8>,
 }
 
 impl<'a> TicketColumns<'a> {
     fn of(row: &'a TicketRow) -> TicketColumns<'a> {
         let key = row.key.as_ref();
+        let ttl_ms = |ttl: Option<Ttl>| ttl.map(|ttl| same_bits(ttl.millis()));
         TicketColumns {
             ticket: row.ticket.bits().to_be_bytes(),
             seq: same_bits(row.seq),
             owner: row.owner.as_ref().map(|owner| owner.as_str()),
-            ttl: row.ttl.map(Seconds::get),
+            ttl_ms: ttl_ms(row.ttl),
+            mode: row.mode.number(),
+            reason: row.reason.as_ref().map(|reason| reason.as_str()),
+            queued_at: row.queued_at.map(same_bits),
             attempt: key.map(|key| key.key.as_str()),
-            attempt_ttl: key.and_then(|key| key.ttl).map(Seconds::get),
+            attempt_ttl_ms: ttl_ms(key.and_then(|key| key.ttl)),
+            attempt_mode: key.map(|key| key.mode.number()),
         }
     }
 }

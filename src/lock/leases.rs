@@ -1,0 +1,269 @@
+//! The leases of one lock: none or one as a rule, several where the lock is shared or has slots.
+//!
+//! With several every operation is logarithmic, so that 10,000 readers do not cost each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::command::RequestId;
+use super::names::{FencingToken, IdempotencyKey, Millis, Mode, Ticket, Ttl, WallMillis};
+use super::rows::{HolderRow, TicketRow};
+
+/// One live lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    // ---- persisted ----
+    /// The ticket that holds. Its `ttl` is the one that renewals use.
+    pub(super) row: TicketRow,
+    pub(super) token: FencingToken,
+    pub(super) acquired_at: WallMillis,
+    /// The `ttl` in the store: never shorter than what the lease still has to run, nor than what an answer
+    /// on its way promises, so that a restart, after which the stored TTL runs anew, cannot end the lease
+    /// early.
+    pub(super) stored_ttl: Option<Ttl>,
+    // ---- in memory only ----
+    /// The client knew its ticket before the answer that tells it of this grant.
+    pub(super) told: bool,
+    pub(super) clock: LeaseClock,
+    /// When its ticket was presented last. `None`: not since a restart.
+    pub(super) seen: Option<Millis>,
+    /// Who asked for it last.
+    pub(super) client: Option<IpAddr>,
+}
+
+/// Whether a lease has started (contract, "Lease": it starts when the holder is answered).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LeaseClock {
+    /// Granted; the answers to these requests are on their way. Its TTL will be the stored one.
+    Answering(Vec<RequestId>),
+    Running {
+        since: Millis,
+        /// The last millisecond in which the lease certainly holds. `None`: does not expire.
+        expires: Option<Millis>,
+        /// The requests that were told of the grant, as long as nothing else shows that the client knows
+        /// of it: when all of them turn out undelivered, the grant is taken back.
+        unconfirmed: Vec<RequestId>,
+    },
+}
+
+impl Lease {
+    /// As it has to be stored now.
+    pub(super) fn holder_row(&self) -> HolderRow {
+        HolderRow {
+            ticket: TicketRow {
+                ttl: self.stored_ttl,
+                ..self.row.clone()
+            },
+            token: self.token,
+            acquired_at: self.acquired_at,
+        }
+    }
+
+    /// The first millisecond in which it is over.
+    fn end(&self) -> Option<Millis> {
+        match &self.clock {
+            LeaseClock::Running { expires, .. } => expires.map(|last| last + 1),
+            LeaseClock::Answering(_) => None,
+        }
+    }
+
+    /// The requests whose answers tell of it.
+    pub(super) fn telling(&self) -> &[RequestId] {
+        match &self.clock {
+            LeaseClock::Answering(requests) => requests,
+            LeaseClock::Running { unconfirmed, .. } => unconfirmed,
+        }
+    }
+
+    fn has_key(&self, key: &IdempotencyKey) -> bool {
+        self.row.key.as_ref().is_some_and(|k| k.key == *key)
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most locks have one lease, which must not cost an allocation"
+)]
+pub enum Leases {
+    #[default]
+    None,
+    One(Lease),
+    Many(Box<Many>),
+}
+
+/// Two leases or more, but while one of them is taken out to be changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Many {
+    by_token: BTreeMap<FencingToken, Lease>,
+    by_ticket: BTreeMap<Ticket, FencingToken>,
+    by_key: BTreeMap<IdempotencyKey, FencingToken>,
+    /// Of the answers that tell of a lease.
+    by_request: BTreeMap<RequestId, FencingToken>,
+    ends: BTreeSet<(Millis, FencingToken)>,
+}
+
+impl Leases {
+    pub fn len(&self) -> usize {
+        match self {
+            Leases::None => 0,
+            Leases::One(_) => 1,
+            Leases::Many(many) => many.by_token.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// In the order of their tokens, which is that of their grants.
+    pub fn iter(&self) -> impl Iterator<Item = &Lease> {
+        let (one, many) = match self {
+            Leases::None => (None, None),
+            Leases::One(lease) => (Some(lease), None),
+            Leases::Many(many) => (None, Some(many)),
+        };
+        let many = many.into_iter().flat_map(|many| many.by_token.values());
+        one.into_iter().chain(many)
+    }
+
+    /// The one that was granted first. It is stored in the head row, the others in rows of their own.
+    pub fn first(&self) -> Option<&Lease> {
+        match self {
+            Leases::None => None,
+            Leases::One(lease) => Some(lease),
+            Leases::Many(many) => many.by_token.values().next(),
+        }
+    }
+
+    /// What all of them have.
+    pub fn mode(&self) -> Option<Mode> {
+        self.first().map(|lease| lease.row.mode)
+    }
+
+    pub fn get(&self, token: FencingToken) -> Option<&Lease> {
+        match self {
+            Leases::None => None,
+            Leases::One(lease) => Some(lease).filter(|lease| lease.token == token),
+            Leases::Many(many) => many.by_token.get(&token),
+        }
+    }
+
+    pub fn with_ticket(&self, ticket: Ticket) -> Option<&Lease> {
+        match self {
+            Leases::None => None,
+            Leases::One(lease) => Some(lease).filter(|lease| lease.row.ticket == ticket),
+            Leases::Many(many) => many.by_token.get(many.by_ticket.get(&ticket)?),
+        }
+    }
+
+    pub fn with_key(&self, key: &IdempotencyKey) -> Option<&Lease> {
+        match self {
+            Leases::None => None,
+            Leases::One(lease) => Some(lease).filter(|lease| lease.has_key(key)),
+            Leases::Many(many) => many.by_token.get(many.by_key.get(key)?),
+        }
+    }
+
+    /// The lease that the answer to this request tells of.
+    pub fn with_request(&self, request: RequestId) -> Option<&Lease> {
+        match self {
+            Leases::None => None,
+            Leases::One(lease) => Some(lease).filter(|lease| lease.telling().contains(&request)),
+            Leases::Many(many) => many.by_token.get(many.by_request.get(&request)?),
+        }
+    }
+
+    /// Stored in the head row; otherwise in a row of its own.
+    pub fn is_in_head(&self, token: FencingToken) -> bool {
+        self.first().is_some_and(|first| first.token == token)
+    }
+
+    /// The first millisecond in which one of them is over, and which.
+    pub fn next_end(&self) -> Option<(Millis, FencingToken)> {
+        match self {
+            Leases::None => None,
+            Leases::One(lease) => Some((lease.end()?, lease.token)),
+            Leases::Many(many) => many.ends.first().copied(),
+        }
+    }
+
+    /// Takes a lease out, to end it or to put it back changed.
+    pub fn take(&mut self, token: FencingToken) -> Option<Lease> {
+        match self {
+            Leases::None => None,
+            Leases::One(lease) if lease.token != token => None,
+            Leases::One(_) => match std::mem::take(self) {
+                Leases::One(lease) => Some(lease),
+                _ => None,
+            },
+            Leases::Many(many) => many.take(token),
+        }
+    }
+
+    pub fn put(&mut self, lease: Lease) {
+        match self {
+            Leases::None => *self = Leases::One(lease),
+            Leases::Many(many) => many.put(lease),
+            Leases::One(_) => {
+                let mut many = Box::<Many>::default();
+                if let Leases::One(first) = std::mem::take(self) {
+                    many.put(first);
+                }
+                many.put(lease);
+                *self = Leases::Many(many);
+            }
+        }
+    }
+
+    /// Lets go of the indexes where they are not needed any more.
+    pub fn shrink(&mut self) {
+        let Leases::Many(many) = self else {
+            return;
+        };
+        if many.by_token.len() < 2 {
+            let last = many.by_token.pop_first();
+            *self = last.map_or(Leases::None, |(_, lease)| Leases::One(lease));
+        }
+    }
+
+    /// The indexes say what the leases say; what the invariants check.
+    pub fn is_consistent(&self) -> bool {
+        let Leases::Many(many) = self else {
+            return true;
+        };
+        let mut expected = Many::default();
+        many.by_token.values().for_each(|l| expected.put(l.clone()));
+        **many == expected && many.by_token.len() > 1
+    }
+}
+
+impl Many {
+    fn put(&mut self, lease: Lease) {
+        let token = lease.token;
+        self.by_ticket.insert(lease.row.ticket, token);
+        if let Some(key) = &lease.row.key {
+            self.by_key.insert(key.key.clone(), token);
+        }
+        for request in lease.telling() {
+            self.by_request.insert(*request, token);
+        }
+        self.ends.extend(lease.end().map(|end| (end, token)));
+        self.by_token.insert(token, lease);
+    }
+
+    fn take(&mut self, token: FencingToken) -> Option<Lease> {
+        let lease = self.by_token.remove(&token)?;
+        self.by_ticket.remove(&lease.row.ticket);
+        if let Some(key) = &lease.row.key {
+            self.by_key.remove(&key.key);
+        }
+        for request in lease.telling() {
+            self.by_request.remove(request);
+        }
+        if let Some(end) = lease.end() {
+            self.ends.remove(&(end, token));
+        }
+        Some(lease)
+    }
+}

@@ -1,0 +1,123 @@
+//! What is remembered of tickets whose resource is gone: an ephemeral name leaves no rows behind. In memory
+//! only, and bounded.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use crate::lock::{LostTicket, Millis, ResourceName, Ticket};
+use crate::store::shrink::shrink_if_sparse;
+
+/// How many tickets are remembered in all; past that the oldest are forgotten first.
+const TICKETS_MAX: usize = 65_536;
+
+#[derive(Default)]
+pub struct LostTickets {
+    state: Mutex<LostByName>,
+}
+
+#[derive(Default)]
+struct LostByName {
+    by_name: HashMap<ResourceName, Vec<LostTicket>>,
+    /// The names in the order in which something was added, each with the number of tickets added and when the
+    /// last of them may be forgotten.
+    order: VecDeque<(ResourceName, usize, Millis)>,
+    tickets: usize,
+}
+
+impl LostTickets {
+    /// The resource of this name is gone.
+    pub fn add(&self, name: &ResourceName, lost: Vec<LostTicket>, now: Millis) {
+        let Some(last) = lost.iter().map(|ticket| ticket.forget_at).max() else {
+            return;
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.forget(now);
+        state.tickets += lost.len();
+        state.order.push_back((name.clone(), lost.len(), last));
+        state.by_name.entry(name.clone()).or_default().extend(lost);
+        while state.tickets > TICKETS_MAX {
+            state.forget_first();
+        }
+    }
+
+    /// What is remembered of this ticket of a resource that is gone.
+    pub fn get(&self, name: &ResourceName, ticket: Ticket, now: Millis) -> Option<LostTicket> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = state.by_name.get(name)?.iter().rev();
+        lost.find(|lost| lost.ticket == ticket && now <= lost.forget_at)
+            .cloned()
+    }
+
+    /// What a new resource of this name has to remember, oldest first.
+    pub fn of(&self, name: &ResourceName, now: Millis) -> Vec<LostTicket> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = state.by_name.get(name).into_iter().flatten();
+        lost.filter(|lost| now <= lost.forget_at).cloned().collect()
+    }
+
+    /// They are the new resource's to remember.
+    pub fn forget(&self, name: &ResourceName) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lost) = state.by_name.remove(name) {
+            state.tickets -= lost.len();
+            state.order.retain(|(of, ..)| of != name);
+        }
+    }
+}
+
+impl LostByName {
+    fn forget(&mut self, now: Millis) {
+        while self.order.front().is_some_and(|(.., until)| *until < now) {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        let Some((name, count, _)) = self.order.pop_front() else {
+            return;
+        };
+        if let Some(lost) = self.by_name.get_mut(&name) {
+            let count = count.min(lost.len());
+            lost.drain(..count);
+            self.tickets -= count;
+            if lost.is_empty() {
+                self.by_name.remove(&name);
+            }
+        }
+        shrink_if_sparse(&mut self.by_name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::EndReason;
+
+    fn lost(bits: u128, forget_at: Millis) -> LostTicket {
+        LostTicket {
+            ticket: Ticket::from_bits(bits),
+            reason: EndReason::Expired,
+            more: None,
+            forget_at,
+        }
+    }
+
+    #[test]
+    fn lost_tickets_are_remembered_until_their_time_and_no_more_than_fit() {
+        let tickets = LostTickets::default();
+        let name = |n: usize| ResourceName::parse(&n.to_string()).unwrap();
+        tickets.add(&name(0), vec![lost(1, 10), lost(2, 20)], 0);
+        assert!(tickets.get(&name(0), Ticket::from_bits(1), 10).is_some());
+        assert!(tickets.get(&name(0), Ticket::from_bits(1), 11).is_none());
+        assert_eq!(tickets.of(&name(0), 15), [lost(2, 20)]);
+        for n in 1..=TICKETS_MAX {
+            tickets.add(&name(n), vec![lost(n as u128, 100)], 1);
+        }
+        assert!(tickets.of(&name(0), 1).is_empty(), "the oldest had to go");
+        assert_eq!(tickets.state.lock().unwrap().tickets, TICKETS_MAX);
+        tickets.forget(&name(1));
+        tickets.add(&name(0), vec![lost(7, 200)], 150);
+        let state = tickets.state.lock().unwrap();
+        assert_eq!((state.tickets, state.by_name.len()), (1, 1));
+    }
+}
