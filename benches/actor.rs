@@ -27,6 +27,7 @@ fn settings() -> ShellSettings {
         waiters_max: 100_000,
         selectors_max: 10_000,
         data_cache_bytes: 1 << 28,
+        history_per_resource: 20,
         retire_ms: 10_000,
     }
 }
@@ -72,6 +73,7 @@ impl Bed {
         let write = Op::Write {
             selector: self.selector.clone(),
             json: "{\"a\":1}".into(),
+            condition: None,
             presented: PresentedTicket::Absent,
             release: false,
             create: false,
@@ -108,6 +110,7 @@ impl Bed {
         let read = Op::Read {
             selector: self.selector.clone(),
             presented: PresentedTicket::Absent,
+            watch: None,
         };
         let reply = self.ask(read).await;
         assert!(matches!(reply, Reply::Read { .. }));

@@ -408,6 +408,7 @@ fn shell_settings(settings: &Settings, retirement: Duration) -> ShellSettings {
         waiters_max: settings.capacity.waiters_max,
         selectors_max: settings.capacity.selectors_max,
         data_cache_bytes: settings.capacity.data_cache_bytes as usize,
+        history_per_resource: settings.capacity.history_per_resource,
         retire_ms: retirement.as_millis() as u64,
     }
 }

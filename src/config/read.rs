@@ -478,6 +478,7 @@ fn capacity(reader: &mut Reader<'_>) -> CapacitySettings {
     CapacitySettings {
         waiters_max: reader.integer("MAX_WAITERS", 100_000, 1..=COUNT_MAX),
         selectors_max: reader.integer("MAX_SELECTORS", 10_000, 1..=COUNT_MAX),
+        history_per_resource: reader.integer("HISTORY_PER_RESOURCE", 20, 0..=1000),
         data_cache_bytes: reader.integer(
             "DATA_CACHE_BYTES",
             memory::share(268_435_456, 4, memory::limit()),

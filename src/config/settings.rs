@@ -187,6 +187,8 @@ pub struct CapacitySettings {
     pub waiters_max: usize,
     /// `MAX_SELECTORS`: selectors of one resource.
     pub selectors_max: usize,
+    /// `HISTORY_PER_RESOURCE`: past leases kept of each name; 0: none.
+    pub history_per_resource: usize,
     /// `DATA_CACHE_BYTES`: selector data kept in memory.
     pub data_cache_bytes: u64,
 }

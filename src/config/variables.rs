@@ -178,6 +178,11 @@ pub const VARIABLES: &[Variable] = &[
     ),
     plain("MAX_SELECTORS", "10000", "selectors of one resource"),
     plain(
+        "HISTORY_PER_RESOURCE",
+        "20",
+        "past leases kept of each name; 0: none",
+    ),
+    plain(
         "DATA_CACHE_BYTES",
         "268435456",
         "selector data kept in memory; by default no more than a quarter of a container's memory",

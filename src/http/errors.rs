@@ -32,6 +32,8 @@ pub enum ApiError {
     NoResource,
     /// With the fencing token, where the holder asked.
     NoSelector(Option<FencingToken>),
+    /// 412: with the fencing token, where the holder asked.
+    ConditionFailed(Option<FencingToken>),
     /// The methods that the path has.
     Method(&'static str),
     Exists,
@@ -54,6 +56,8 @@ pub enum ApiError {
     TooManyConnections,
     /// Too many requests; when to come back is in the headers.
     RateLimited,
+    /// This request would cost others too much; the sentence says why.
+    TooBusy(&'static str),
     /// The store would not take it.
     Refused,
     Closed(Closed),
@@ -159,6 +163,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "the resource has MAX_SELECTORS selectors",
     ),
     (
+        412,
+        "precondition_failed",
+        "the document is another than If-Match says, or exists in spite of If-None-Match",
+    ),
+    (
         413,
         "body_too_large",
         "the body is larger than MAX_BODY_BYTES",
@@ -187,6 +196,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         503,
         "store_refused",
         "the store refused the change for what it contains",
+    ),
+    (
+        503,
+        "too_busy",
+        "the answer would cost other clients too much now",
     ),
     (503, "starting", "the store is not open yet"),
     (503, "standby", "another instance is active"),
@@ -229,6 +243,9 @@ impl ApiError {
             ApiError::NoRoute => (StatusCode::NOT_FOUND, "route_unknown"),
             ApiError::NoResource => (StatusCode::NOT_FOUND, "resource_unknown"),
             ApiError::NoSelector(_) => (StatusCode::NOT_FOUND, "selector_unknown"),
+            ApiError::ConditionFailed(_) => {
+                (StatusCode::PRECONDITION_FAILED, "precondition_failed")
+            }
             ApiError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             ApiError::Exists => (StatusCode::CONFLICT, "resource_exists"),
             ApiError::Locked(..) | ApiError::Taken(..) => (StatusCode::CONFLICT, "locked"),
@@ -247,6 +264,7 @@ impl ApiError {
                 (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections")
             }
             ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            ApiError::TooBusy(_) => (StatusCode::SERVICE_UNAVAILABLE, "too_busy"),
             ApiError::Refused => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
             ApiError::Closed(closed) => (StatusCode::SERVICE_UNAVAILABLE, closed.code()),
         }
@@ -288,6 +306,14 @@ const MODE_DIFFERS: &str =
 const MODE_NOT_OFFERED: &str =
     "A resource with several slots is not shared; leave the mode out, or send exclusive.";
 
+/// Text as a sentence: a capital at the beginning, a full stop at the end.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(char::to_uppercase);
+    let first: String = first.into_iter().flatten().collect();
+    format!("{first}{}.", chars.as_str())
+}
+
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -317,6 +343,9 @@ impl fmt::Display for ApiError {
             ApiError::NoSelector(_) => {
                 f.write_str("Nothing was ever written at this selector of the resource.")
             }
+            ApiError::ConditionFailed(_) => f.write_str(
+                "The document is not as the condition of this request says; nothing was changed.",
+            ),
             ApiError::Method(allow) => {
                 write!(f, "This path does not take this method; it takes {allow}.")
             }
@@ -347,14 +376,9 @@ impl fmt::Display for ApiError {
             ApiError::RateLimited => {
                 f.write_str("Too many requests; wait as long as Retry-After says.")
             }
+            ApiError::TooBusy(why) => write!(f, "Not now: {why}. Try again."),
             ApiError::Refused => f.write_str("The store refused the change; it did not happen."),
-            ApiError::Closed(closed) => {
-                let text = closed.to_string();
-                let mut chars = text.chars();
-                let first = chars.next().map(char::to_uppercase);
-                first.into_iter().flatten().try_for_each(|c| write!(f, "{c}"))?;
-                write!(f, "{}.", chars.as_str())
-            }
+            ApiError::Closed(closed) => f.write_str(&sentence(&closed.to_string())),
         }
     }
 }
@@ -370,7 +394,7 @@ impl ResponseError for ApiError {
         if let ApiError::Method(allow) = self {
             response.insert_header((header::ALLOW, *allow));
         }
-        if let ApiError::NoSelector(Some(token)) = self {
+        if let ApiError::NoSelector(Some(token)) | ApiError::ConditionFailed(Some(token)) = self {
             response.insert_header(("x-fencing-token", token.0));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, ApiError::Taken(..)) {
@@ -406,6 +430,7 @@ mod tests {
             ApiError::NoRoute,
             ApiError::NoResource,
             ApiError::NoSelector(None),
+            ApiError::ConditionFailed(None),
             ApiError::Method("GET"),
             ApiError::Exists,
             ApiError::Locked(None, true),
@@ -422,6 +447,7 @@ mod tests {
             ApiError::TooManyWaiters,
             ApiError::TooManyConnections,
             ApiError::RateLimited,
+            ApiError::TooBusy("why"),
             ApiError::Refused,
             ApiError::Closed(Closed::Starting),
             ApiError::Closed(Closed::Standby),
@@ -434,7 +460,7 @@ mod tests {
     fn in_the_list_above(error: &ApiError) {
         match error {
             ApiError::Malformed(_) | ApiError::TicketMissing | ApiError::KeyMissing => {}
-            ApiError::ConditionNotOffered(_) => {}
+            ApiError::ConditionNotOffered(_) | ApiError::ConditionFailed(_) => {}
             ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::DeadTicket(_) => {}
             ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector(_) => {}
             ApiError::Method(_) | ApiError::Exists | ApiError::Locked(..) => {}
@@ -447,7 +473,7 @@ mod tests {
             ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
             ApiError::TooLargeToStore => {}
             ApiError::TooManyWaiters | ApiError::TooManyConnections | ApiError::RateLimited => {}
-            ApiError::Refused | ApiError::Closed(_) => {}
+            ApiError::TooBusy(_) | ApiError::Refused | ApiError::Closed(_) => {}
         }
     }
 

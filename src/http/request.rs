@@ -19,9 +19,10 @@ use super::auth::{KnownKey, Right};
 use super::connection::ConnectionState;
 use super::errors::ApiError;
 use super::middleware::observe;
-use super::routes::{Segments, position};
+use super::routes::{self, Segments, position};
 use super::worker::Worker;
 use crate::lock::{IdempotencyKey, KeyName, PresentedTicket, ResourceName, Selector, Ticket};
+use crate::resource::messages::{Condition, EntityTag, EntityTags};
 
 /// Documents nested deeper than this are refused: PHP's parser gives up there.
 pub const JSON_DEPTH_MAX: usize = 511;
@@ -147,6 +148,13 @@ pub fn name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
     parse_name(&segments(req))
 }
 
+/// The name in a path of `/history/{name}`.
+pub fn history_name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
+    let text = routes::history_name(req.uri().path()).unwrap_or_default();
+    let text = decode_strictly(text).map_err(malformed_name)?;
+    ResourceName::parse(&text).map_err(|error| malformed_name(&error.to_string()))
+}
+
 pub fn name_and_selector(req: &HttpRequest) -> Result<(ResourceName, Selector), ApiError> {
     let segments = segments(req);
     let name = parse_name(&segments)?;
@@ -164,23 +172,67 @@ pub fn name_before_selector(req: &HttpRequest) -> Result<ResourceName, ApiError>
     Ok(name)
 }
 
-/// What `If-None-Match` names of our fingerprints, if it is there: `Some(None)` is any. Compared weakly: a proxy
-/// that compresses weakens tags. Tags that are none of ours match nothing.
-pub fn if_none_match(req: &HttpRequest) -> Option<Option<Vec<u64>>> {
-    let mut known = None;
-    for value in req.headers().get_all(header::IF_NONE_MATCH) {
-        let text = value.to_str().unwrap_or_default();
-        let known: &mut Vec<u64> = known.get_or_insert_default();
-        for tag in text.split(',').map(str::trim) {
-            if tag == "*" {
-                return Some(None);
+/// The tags that a conditional header names; `None`: it is not there. Tags that are none of ours match nothing.
+///
+/// # Errors
+/// It is neither `*` nor a list of tags in quotation marks.
+fn entity_tags(
+    req: &HttpRequest,
+    header: HeaderName,
+    weak: bool,
+) -> Result<Option<EntityTags>, ApiError> {
+    let mut tags = None;
+    for value in req.headers().get_all(&header) {
+        let tags: &mut Vec<EntityTag> = tags.get_or_insert_default();
+        for text in value.to_str().unwrap_or_default().split(',') {
+            let text = text.trim();
+            if text == "*" {
+                return Ok(Some(None));
             }
-            let tag = tag.strip_prefix("W/").unwrap_or(tag);
-            let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-            known.extend(digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()));
+            let (is_weak, quoted) = match text.strip_prefix("W/") {
+                Some(rest) => (true, rest),
+                None => (false, text),
+            };
+            let inside = quoted
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'));
+            let inside = inside.ok_or_else(|| {
+                ApiError::Malformed(format!(
+                    "The header {header} is not accepted: send * or tags in quotation marks."
+                ))
+            })?;
+            if weak || !is_weak {
+                tags.extend(EntityTag::from_str_radix(inside, 16).ok());
+            }
         }
     }
-    known.map(Some)
+    Ok(tags.map(Some))
+}
+
+/// What `If-None-Match` names. Compared weakly: a proxy that compresses weakens tags.
+///
+/// # Errors
+/// It is malformed.
+pub fn if_none_match(req: &HttpRequest) -> Result<Option<EntityTags>, ApiError> {
+    entity_tags(req, header::IF_NONE_MATCH, true)
+}
+
+/// On which a write depends: `If-Match`, compared strongly, or `If-None-Match: *`.
+///
+/// # Errors
+/// One is malformed, both are there, or `If-None-Match` names tags.
+pub fn write_condition(req: &HttpRequest) -> Result<Option<Condition>, ApiError> {
+    let wanted = entity_tags(req, header::IF_MATCH, false)?;
+    let unwanted = entity_tags(req, header::IF_NONE_MATCH, true)?;
+    match (wanted, unwanted) {
+        (None, None) => Ok(None),
+        (Some(tags), None) => Ok(Some(Condition::Is(tags))),
+        (None, Some(None)) => Ok(Some(Condition::Missing)),
+        _ => Err(ApiError::Malformed(
+            "The conditions are not accepted: a write takes If-Match, or If-None-Match: *."
+                .to_owned(),
+        )),
+    }
 }
 
 /// The ticket that the request presents. An empty header counts as none; of several the last one counts.

@@ -15,8 +15,8 @@ use super::wire::{
 };
 use crate::lock::command::Grant;
 use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket};
-use crate::resource::messages::Document;
 use crate::resource::messages::Reply;
+use crate::resource::messages::{Document, EntityTag};
 
 pub type Response = Result<HttpResponse, ApiError>;
 
@@ -87,6 +87,7 @@ pub fn refusal(reply: Reply, selectors_max: usize) -> ApiError {
         Reply::TooManyWaiters => ApiError::TooManyWaiters,
         Reply::Closed(closed) => ApiError::Closed(closed),
         Reply::Lock(answer) | Reply::Locked { answer, .. } => refused(answer),
+        Reply::ConditionFailed(token) => ApiError::ConditionFailed(token),
         Reply::Refused
         | Reply::Moved
         | Reply::Created { .. }
@@ -134,16 +135,27 @@ fn refused(answer: Answer) -> ApiError {
 
 /// The document, as the bundle wants it or raw.
 pub fn document(
-    response: HttpResponseBuilder,
+    mut response: HttpResponseBuilder,
     selector: &Selector,
     document: &Document,
     raw: bool,
 ) -> Response {
+    response.insert_header((header::ETAG, document_tag(document.tag)));
     let text = match raw {
         true => document.json.clone(),
         false => wrapped(selector, document)?,
     };
     Ok(json_text(response, text))
+}
+
+/// The `ETag` of a document.
+fn document_tag(tag: EntityTag) -> String {
+    format!("\"{tag:032x}\"")
+}
+
+/// The `ETag` of a description.
+pub fn description_tag(tag: EntityTag) -> String {
+    format!("\"{tag:016x}\"")
 }
 
 /// The document as the bundle wants it.
@@ -173,6 +185,9 @@ pub fn read(selector: &Selector, reply: Reply, raw: bool, selectors_max: usize) 
             }
             document(response, selector, &found, raw)
         }
+        Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
+            .insert_header((header::ETAG, document_tag(tag)))
+            .finish()),
         other => Err(refusal(other, selectors_max)),
     }
 }
@@ -262,7 +277,13 @@ pub fn lock(reply: Reply, selectors_max: usize) -> Response {
 /// PUT of a document, and DELETE of a document or a resource.
 pub fn changed(reply: Reply, selectors_max: usize) -> Response {
     match reply {
-        Reply::Written { token } | Reply::Deleted { token } => {
+        Reply::Written { token, tag } => {
+            let mut response = HttpResponse::NoContent();
+            with_token(&mut response, token);
+            response.insert_header((header::ETAG, document_tag(tag)));
+            Ok(response.finish())
+        }
+        Reply::Deleted { token } => {
             let mut response = HttpResponse::NoContent();
             with_token(&mut response, token);
             Ok(response.finish())

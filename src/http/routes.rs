@@ -10,7 +10,7 @@ use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use super::errors::ApiError;
-use super::handlers::{data, locks, resources, status};
+use super::handlers::{data, events, history, locks, resources, status};
 use super::middleware::observe;
 use super::page;
 use super::respond::Response;
@@ -33,6 +33,10 @@ pub enum Route {
     Unlock,
     /// `/resource/{name}/{selector}/renew`
     Renew,
+    /// `/history/{name}`
+    History,
+    /// `/events`
+    Events,
     /// `/`: the operator's page.
     Page,
     /// `/page/{file}`
@@ -54,6 +58,8 @@ pub const PATTERNS: &[&str] = &[
     "/resource/{name}/{selector}/lock",
     "/resource/{name}/{selector}/unlock",
     "/resource/{name}/{selector}/renew",
+    "/history/{name}",
+    "/events",
     "/",
     "/page/{file}",
     "/status",
@@ -104,8 +110,16 @@ impl<'p> Segments<'p> {
     }
 }
 
-/// The condition of a description: answer when it is another than the client has.
+/// The condition of a description or document: answer when it is another than the client has.
 static WATCHED: [HeaderName; 1] = [header::IF_NONE_MATCH];
+/// Those of a write.
+static CONDITIONAL: [HeaderName; 2] = [header::IF_MATCH, header::IF_NONE_MATCH];
+
+/// The name in a path of `/history/{name}`, as it was sent.
+pub fn history_name(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("/history/")?;
+    position(name, b'/').is_none().then_some(name)
+}
 
 impl Route {
     pub fn pattern(self) -> &'static str {
@@ -120,6 +134,7 @@ impl Route {
     /// `None`: there is nothing at this path.
     pub fn of(method: &Method, path: &str) -> Option<Route> {
         match path {
+            "/events" => return Some(Route::Events),
             "/" => return Some(Route::Page),
             "/status" => return Some(Route::Status),
             "/health" => return Some(Route::Health),
@@ -130,6 +145,9 @@ impl Route {
         }
         if path.starts_with("/page/") {
             return Some(Route::PageFile);
+        }
+        if let Some(name) = history_name(path) {
+            return (!name.is_empty()).then_some(Route::History);
         }
         let segments = Segments::of(path)?;
         let (name, selector, action) = (segments.get(0), segments.get(1), segments.get(2));
@@ -158,7 +176,8 @@ impl Route {
     /// The conditional headers that it understands; others are refused.
     pub fn conditions(self, method: &Method) -> &'static [HeaderName] {
         match self {
-            Route::Resource if method == Method::GET => &WATCHED,
+            Route::Resource | Route::Data if method == Method::GET => &WATCHED,
+            Route::Data if method == Method::PUT => &CONDITIONAL,
             _ => &[],
         }
     }
@@ -171,6 +190,7 @@ impl Route {
             Route::Data => "GET, PUT, DELETE",
             Route::ForceUnlock => "POST",
             Route::Lock | Route::Unlock | Route::Renew => "PUT, POST",
+            Route::History | Route::Events => "GET",
             Route::Status => "GET",
             Route::Page
             | Route::PageFile
@@ -200,6 +220,12 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         (Route::Resource, "DELETE") => resources::delete(req, worker).await,
         (Route::Resources, "GET") => resources::list(req, worker).await,
         (Route::Resources, "POST") => resources::create(req, payload, worker).await,
+        (Route::History, "GET") => history::history(req, worker).await,
+        (Route::Events, "GET") => {
+            // As above: the stream ends with its connection alone.
+            drop(payload);
+            events::events(req, worker).await
+        }
         (Route::Status, "GET") => status::status(req, worker).await,
         (Route::Page | Route::PageFile, "GET" | "HEAD") => page::file(&req),
         (Route::ForceUnlock, "POST") => locks::force_unlock(req, payload, worker).await,
@@ -248,6 +274,8 @@ mod tests {
         assert_eq!(get("/resource/lock/lock/lock"), Some(Route::Lock));
         assert_eq!(get("/resource/./../unlock"), Some(Route::Unlock));
         assert_eq!(get("/resource/a/b/renew"), Some(Route::Renew));
+        assert_eq!(get("/history/a%2Fb"), Some(Route::History));
+        assert_eq!(get("/resource/a/history"), Some(Route::Data));
     }
 
     #[test]
@@ -291,6 +319,10 @@ mod tests {
             "/resource/a/b/c",
             "/resource/a/b/lock/",
             "/resource/a/b/lock/x",
+            "/history",
+            "/history/",
+            "/history/a/b",
+            "/events/a",
             "*",
             "",
         ] {

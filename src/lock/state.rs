@@ -126,9 +126,28 @@ impl LockState {
         self.options
     }
 
-    /// The resource has other options from now on: an ephemeral one became ordinary. Leases and places stay.
-    pub fn set_options(&mut self, options: ResourceOptions) {
+    /// The resource has other options from now on: an ephemeral one became ordinary. Leases and places stay, and
+    /// leases without a TTL of their own keep the one they began with: a shorter timeout must not end them early.
+    /// Returns what has to be stored for that.
+    pub fn set_options(&mut self, options: ResourceOptions) -> Vec<Change> {
+        let before = Ttl::from(self.options.timeout);
         self.options = options;
+        let tokens: Vec<FencingToken> = self.leases.iter().map(|lease| lease.token).collect();
+        let mut changes = Vec::new();
+        for token in tokens {
+            let Some(mut lease) = self.leases.take(token) else {
+                continue;
+            };
+            lease.row.ttl.get_or_insert(before);
+            lease.stored_ttl.get_or_insert(before);
+            let row = Box::new(lease.holder_row());
+            self.leases.put(lease);
+            if !self.leases.is_in_head(token) {
+                changes.push(Change::Holding(row));
+            }
+        }
+        changes.push(Change::Head(self.head()));
+        changes
     }
 
     pub fn timeout(&self) -> Seconds {

@@ -23,6 +23,8 @@ use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
 use crate::store::{StoreError, StoredResource};
 
+/// How often past leases are handed to the store, and what a crash loses of them at most.
+const HISTORY_EVERY: Duration = Duration::from_secs(2);
 /// How often the store tidies up what commits put off.
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
@@ -52,6 +54,7 @@ pub struct Persistence {
     pub(super) deferred: Vec<(ResourceName, LoadAnswer)>,
     pub(super) beating: bool,
     pub(super) settling: bool,
+    pub(super) storing_history: bool,
     /// Counts attempts to open the store.
     pub(super) attempt: u64,
     pub(super) last_complaint: String,
@@ -71,6 +74,7 @@ impl Persistence {
             deferred: Vec::new(),
             beating: false,
             settling: false,
+            storing_history: false,
             attempt: 0,
             last_complaint: String::new(),
             drained: Vec::new(),
@@ -101,6 +105,7 @@ impl Actor for Persistence {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
         ctx.run_interval(SETTLE_EVERY, |actor, ctx| actor.settle(ctx));
+        ctx.run_interval(HISTORY_EVERY, |actor, ctx| actor.store_history(ctx));
         self.open_store(ctx);
     }
 }
@@ -156,8 +161,18 @@ impl Handler<Finish> for Persistence {
             actor.phase = Phase::Finished;
             actor.commits.finish();
             actor.shell.gate.close(Closed::Stopping);
-            let store = actor.shell.store.clone();
-            async move { store.close().await }.into_actor(actor)
+            let shell = actor.shell.clone();
+            async move {
+                let news = shell.history.news(shell.clock.mono());
+                let most = shell.history.per_resource();
+                if !news.is_empty()
+                    && let Err(error) = shell.store.append_history(&news, most).await
+                {
+                    log::debug!("the last past leases are lost: {error}");
+                }
+                shell.store.close().await;
+            }
+            .into_actor(actor)
         });
         Box::pin(finish)
     }

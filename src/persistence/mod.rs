@@ -14,6 +14,7 @@
 pub mod actor;
 mod commit;
 pub mod handle;
+mod history;
 pub mod messages;
 mod opening;
 pub mod queue;

@@ -27,6 +27,7 @@ use crate::resource::messages::{Call, Op, Reply, Vanished};
 use crate::shared::caller::Caller;
 use crate::shared::gate::{Closed, Gate};
 use crate::shared::server_state::Shell;
+use crate::store::history::PastLease;
 use crate::store::shrink::shrink_if_sparse;
 
 /// Addresses a worker remembers; past that it forgets them all.
@@ -195,6 +196,26 @@ impl Router {
             .and_then(|actor| self.send(actor, &Op::Touch { presented }, caller));
         if let Some(mut asked) = sent {
             asked.presence.answered = true;
+        }
+    }
+
+    /// The last leases of a name, newest first.
+    ///
+    /// # Errors
+    /// The store cannot be read now.
+    pub async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, Closed> {
+        // In this order: what is handed to the store between the two is seen twice, not missed.
+        let known = self.shell.history.known(name);
+        let limit = Duration::from_millis(self.shell.settings.store_timeout_ms);
+        let reading = self.shell.store.history(name);
+        let stored = actix_rt::time::timeout(limit, reading).await;
+        match stored {
+            Ok(Ok(stored)) => Ok(self.shell.history.merged(known, stored)),
+            Ok(Err(error)) => {
+                log::warn!("a history cannot be read: {error}");
+                Err(Closed::StoreAway)
+            }
+            Err(_) => Err(Closed::StoreAway),
         }
     }
 

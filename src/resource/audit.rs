@@ -2,13 +2,15 @@
 //!
 //! The core says what happened; who asked for it is found by the answer that tells of it.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::lock::command::{Event, HolderView};
-use crate::lock::rows::Change;
+use crate::lock::rows::{Change, TicketRow};
 use crate::lock::{
-    Answer, EndReason, FencingToken, Millis, Now, Outcome, RequestId, Selector, Ticket, WallMillis,
+    Answer, EndReason, FencingToken, Millis, Mode, Now, Outcome, RequestId, ResourceName, Selector,
+    Ticket, WallMillis,
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::dormant::HeldLease;
@@ -17,7 +19,9 @@ use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::resource::status::ResourceStatus;
 use crate::shared::audit_log::{AuditEvent, AuditKind, Detail};
 use crate::shared::caller::Caller;
+use crate::shared::event_feed::{FeedEvent, Happening};
 use crate::shared::server_state::Shell;
+use crate::store::history::{ForcedBy, LeaseEnd, PastLease};
 
 /// What the reports of one resource need besides the lock itself.
 #[derive(Default)]
@@ -110,16 +114,13 @@ impl ResourceActor {
             answers: &outcome.answers,
             now: self.now,
         };
-        let writer = AuditWriter {
-            actor_name: &self.name,
-            shell: &self.shell,
-            now: step.now.mono,
-        };
+        let writer = AuditWriter::new(&self.name, &self.shell, step.now);
+        let mut gone = 0;
         for change in &outcome.changes {
             if let Change::Waiting(row) = change
                 && live.account.queued(row.ticket, step.now.mono)
             {
-                writer.queued(live, &step, row.ticket);
+                writer.queued(live, &step, row);
             }
         }
         for event in &outcome.events {
@@ -130,35 +131,39 @@ impl ResourceActor {
         for change in &outcome.changes {
             if let Change::NotWaiting(ticket) = change {
                 live.account.left(*ticket);
+                gone += 1;
             }
         }
+        writer.left(live, &step, gone, &outcome.events);
+        live.happened.extend(writer.happened.into_inner());
     }
 
     pub(super) fn report_change(
-        &self,
+        &mut self,
         kind: AuditKind,
         caller: &Caller,
         token: Option<FencingToken>,
         selector: Option<&Selector>,
     ) {
-        let writer = AuditWriter {
-            actor_name: &self.name,
-            shell: &self.shell,
-            now: self.now.mono,
-        };
+        let writer = AuditWriter::new(&self.name, &self.shell, self.now);
         writer.write(AuditEvent {
-            kind,
-            resource: &self.name,
-            owner: None,
             token,
             caller: Some(caller),
             detail: selector.map_or(Detail::Nothing, Detail::Selector),
+            ..writer.line(kind)
         });
+        if let Stage::Live(live) = &mut self.stage {
+            live.happened.extend(writer.happened.into_inner());
+        }
     }
 
-    /// The resource is gone, and with it whatever lease it had.
-    pub(super) fn report_end_by_deletion(&mut self) {
+    /// The resource is gone, and with it these leases.
+    pub(super) fn report_end_by_deletion(&mut self, leases: &[HolderView], ephemeral: bool) {
         let now = self.now;
+        let writer = AuditWriter::new(&self.name, &self.shell, now);
+        for lease in leases {
+            writer.remember(lease, LeaseEnd::Deleted, None, ephemeral);
+        }
         if let Stage::Live(live) = &mut self.stage {
             let account = std::mem::take(&mut live.account);
             if let Some(held) = &account.held {
@@ -184,28 +189,122 @@ impl ResourceActor {
     }
 }
 
+/// Writes down what happened to one resource, for all who want to know.
 struct AuditWriter<'a> {
-    actor_name: &'a crate::lock::ResourceName,
+    name: &'a ResourceName,
     shell: &'a Arc<Shell>,
-    now: Millis,
+    now: Now,
+    /// To be published once it is durable.
+    happened: RefCell<Vec<FeedEvent>>,
 }
 
-impl AuditWriter<'_> {
-    fn write(&self, line: AuditEvent<'_>) {
-        self.shell.events.write(self.now, &line);
+impl<'a> AuditWriter<'a> {
+    fn new(name: &'a ResourceName, shell: &'a Arc<Shell>, now: Now) -> AuditWriter<'a> {
+        AuditWriter {
+            name,
+            shell,
+            now,
+            happened: RefCell::default(),
+        }
     }
 
-    fn queued(&self, live: &Live, step: &ReportedStep<'_>, ticket: Ticket) {
-        let told =
-            |answer: &Answer| matches!(answer, Answer::Queued { ticket: t, .. } if *t == ticket);
+    /// A line that says no more than what happened.
+    fn line<'l>(&self, kind: AuditKind) -> AuditEvent<'l>
+    where
+        'a: 'l,
+    {
+        AuditEvent {
+            kind,
+            resource: self.name,
+            owner: None,
+            token: None,
+            reason: None,
+            mode: None,
+            caller: None,
+            detail: Detail::Nothing,
+        }
+    }
+
+    fn line_of<'l>(&self, kind: AuditKind, lease: &'l HolderView) -> AuditEvent<'l>
+    where
+        'a: 'l,
+    {
+        AuditEvent {
+            owner: lease.owner.as_ref(),
+            token: Some(lease.token),
+            reason: lease.reason.as_ref(),
+            mode: Some(lease.mode),
+            ..self.line(kind)
+        }
+    }
+
+    fn write(&self, line: AuditEvent<'_>) {
+        self.shell.events.write(self.now.mono, &line);
+        if self.shell.feed.is_read() {
+            self.happened
+                .borrow_mut()
+                .push(feed_event(&line, self.now.wall));
+        }
+    }
+
+    /// Puts a lease that has ended into the history.
+    fn remember(
+        &self,
+        lease: &HolderView,
+        end: LeaseEnd,
+        forced: Option<ForcedBy>,
+        ephemeral: bool,
+    ) {
+        let queued = lease
+            .queued_at
+            .map(|at| lease.acquired_at.saturating_sub(at));
+        let past = PastLease {
+            owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
+            reason: lease
+                .reason
+                .as_ref()
+                .map(|reason| reason.as_str().to_owned()),
+            shared: lease.mode == Mode::Shared,
+            fencing_token: lease.token.0,
+            acquired_at: lease.acquired_at,
+            ended_at: self.now.wall,
+            end,
+            forced,
+            queued_ms: queued.unwrap_or(0),
+        };
+        self.shell
+            .history
+            .ended(self.name, past, ephemeral, self.now.mono);
+    }
+
+    /// Places that were given up, of the `gone` ones that are no more: not those that became leases, nor those
+    /// that were dropped.
+    fn left(&self, live: &Live, step: &ReportedStep<'_>, gone: usize, events: &[Event]) {
+        let explained = events.iter().filter(|event| match event {
+            Event::Granted(holder) => holder.queued_at.is_some(),
+            Event::WaiterDropped => true,
+            _ => false,
+        });
+        let asked = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
+        for _ in explained.count()..gone {
+            let asker = step.asker(live, asked).map(|(open, _)| open);
+            self.write(AuditEvent {
+                caller: asker.map(|open| &open.caller),
+                ..self.line(AuditKind::WaiterLeft)
+            });
+        }
+    }
+
+    fn queued(&self, live: &Live, step: &ReportedStep<'_>, row: &TicketRow) {
+        let told = |answer: &Answer| matches!(answer, Answer::Queued { ticket, .. } if *ticket == row.ticket);
         if let Some((open, Answer::Queued { position, .. })) = step.asker(live, told) {
             self.write(AuditEvent {
-                kind: AuditKind::Queued,
-                resource: self.actor_name,
-                owner: None,
-                token: None,
+                owner: row.owner.as_ref(),
+                reason: row.reason.as_ref(),
+                mode: Some(row.mode),
                 caller: Some(&open.caller),
                 detail: Detail::Position(*position),
+                ..self.line(AuditKind::Queued)
             });
         }
     }
@@ -217,24 +316,15 @@ impl AuditWriter<'_> {
             Event::TakenBack(token) => {
                 self.shell.metrics.locks.taken_back();
                 self.write(AuditEvent {
-                    kind: AuditKind::TakenBack,
-                    resource: self.actor_name,
-                    owner: None,
                     token: Some(*token),
-                    caller: None,
-                    detail: Detail::Nothing,
+                    ..self.line(AuditKind::TakenBack)
                 });
             }
             Event::Promoted { .. } | Event::Demoted(_) => {}
             Event::WaiterDropped => {
                 self.shell.metrics.locks.waiter_dropped();
                 self.write(AuditEvent {
-                    kind: AuditKind::WaiterDropped,
-                    resource: self.actor_name,
-                    owner: None,
-                    token: None,
-                    caller: None,
-                    detail: Detail::Nothing,
+                    ..self.line(AuditKind::WaiterDropped)
                 });
             }
         }
@@ -256,12 +346,9 @@ impl AuditWriter<'_> {
         let waited = since.map_or(0, |since| step.now.mono.saturating_sub(since));
         self.shell.metrics.locks.granted(waited);
         self.write(AuditEvent {
-            kind: AuditKind::Granted,
-            resource: self.actor_name,
-            owner: holder.owner.as_ref(),
-            token: Some(holder.token),
             caller: asker.map(|(open, _)| &open.caller),
             detail: Detail::Waited(waited),
+            ..self.line_of(AuditKind::Granted, holder)
         });
     }
 
@@ -289,15 +376,58 @@ impl AuditWriter<'_> {
         let (kind, detail) = match reason {
             EndReason::Released => (AuditKind::Released, Detail::Held(held)),
             EndReason::Expired => (AuditKind::Expired, Detail::Held(held)),
-            EndReason::ForcedOff => (AuditKind::ForcedOff, Detail::Forced(held, why)),
+            EndReason::ForcedOff => (
+                AuditKind::ForcedOff,
+                Detail::Forced(held, why.map(|why| &why.reason)),
+            ),
         };
         self.write(AuditEvent {
-            kind,
-            resource: self.actor_name,
-            owner: holder.owner.as_ref(),
-            token: Some(holder.token),
             caller: asker.map(|open| &open.caller),
             detail,
+            ..self.line_of(kind, holder)
         });
+        let forced = why.map(|why| ForcedBy {
+            reason: why.reason.as_str().to_owned(),
+            by: why.by.as_str().to_owned(),
+        });
+        let ephemeral = live
+            .resource
+            .as_ref()
+            .is_some_and(|r| r.core.options().ephemeral);
+        let end = match reason {
+            EndReason::Released => LeaseEnd::Released,
+            EndReason::Expired => LeaseEnd::Expired,
+            EndReason::ForcedOff => LeaseEnd::ForcedOff,
+        };
+        self.remember(holder, end, forced, ephemeral);
     }
+}
+
+/// What followers are told of what the log is told.
+fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
+    let happening = match line.kind {
+        AuditKind::Created => Happening::Created,
+        AuditKind::Deleted | AuditKind::SelectorDeleted => Happening::Deleted,
+        AuditKind::Queued => Happening::Queued,
+        AuditKind::Granted => Happening::Granted,
+        // Its client was gone before it was told.
+        AuditKind::Released | AuditKind::TakenBack => Happening::Released,
+        AuditKind::Expired => Happening::Expired,
+        AuditKind::ForcedOff => Happening::ForcedOff,
+        AuditKind::WaiterDropped | AuditKind::WaiterLeft => Happening::Left,
+        AuditKind::Written => Happening::Written,
+    };
+    let mut event = FeedEvent::new(happening, line.resource.clone(), at);
+    event.owner = line.owner.map(|owner| owner.as_str().to_owned());
+    event.reason = line.reason.map(|reason| reason.as_str().to_owned());
+    event.mode = line.mode.map(Mode::name);
+    event.fencing_token = line.token.map(|token| token.0);
+    event.client = line.caller.and_then(|caller| caller.address);
+    event.key = line.caller.and_then(|caller| caller.key.clone());
+    match line.detail {
+        Detail::Selector(selector) => event.selector = Some(selector.as_str().to_owned()),
+        Detail::Forced(_, Some(why)) => event.reason = Some(why.as_str().to_owned()),
+        _ => {}
+    }
+    event
 }

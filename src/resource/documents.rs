@@ -3,14 +3,16 @@
 //! A document loads on first use and leaves when all resources together keep more than the budget; it
 //! stays while its write is not committed or a request that will need it waits.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::WeakRecipient;
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use crate::lock::Selector;
-use crate::resource::messages::Document;
+use crate::resource::messages::{Document, EntityTag};
 use crate::shared::cache_budget::Evict;
 use crate::shared::server_state::Shell;
 use crate::store::snapshot::DataRow;
@@ -36,11 +38,13 @@ enum Content {
     Deleted,
     Evicted {
         id: String,
+        tag: Option<EntityTag>,
     },
-    /// `stamp`: the entry in the budget that stands for `json`.
+    /// `tag`: made when it is wanted first. `stamp`: the entry in the budget that stands for `json`.
     Loaded {
         id: String,
         json: Bytes,
+        tag: OnceCell<EntityTag>,
         stamp: u64,
     },
 }
@@ -117,12 +121,22 @@ impl Documents {
     /// The document, if it is in memory.
     pub fn get(&self, selector: &Selector, resource: &ResourceId) -> Option<Document> {
         match &self.states.get(selector)?.content {
-            Content::Loaded { id, json, .. } => Some(Document {
+            Content::Loaded { id, json, tag, .. } => Some(Document {
                 id: id.clone(),
                 resource: resource.clone(),
                 json: json.clone(),
+                tag: *tag.get_or_init(|| tag_of(json)),
             }),
             _ => None,
+        }
+    }
+
+    /// The tag of a document that exists, as far as it can be told without the store.
+    pub fn tag(&self, selector: &Selector) -> Option<EntityTag> {
+        match &self.states.get(selector)?.content {
+            Content::Loaded { json, tag, .. } => Some(*tag.get_or_init(|| tag_of(json))),
+            Content::Evicted { tag, .. } => *tag,
+            Content::NotLoaded | Content::Deleted => None,
         }
     }
 
@@ -136,7 +150,7 @@ impl Documents {
     /// Writes a document; `commit` is the commit that will store it. Returns its row.
     pub fn write(&mut self, selector: &Selector, json: Bytes, commit: u64) -> DataRow {
         let id = match self.states.get(selector).map(|state| &state.content) {
-            Some(Content::Evicted { id } | Content::Loaded { id, .. }) => id.clone(),
+            Some(Content::Evicted { id, .. } | Content::Loaded { id, .. }) => id.clone(),
             _ => {
                 self.total += 1;
                 uuid::Uuid::new_v4().simple().to_string()
@@ -152,7 +166,13 @@ impl Documents {
             .shell
             .budget
             .enter(self.owner.clone(), selector.clone(), bytes);
-        self.set(selector, Content::Loaded { id, json, stamp }, commit);
+        let content = Content::Loaded {
+            id,
+            json,
+            tag: OnceCell::new(),
+            stamp,
+        };
+        self.set(selector, content, commit);
     }
 
     /// Deletes a document that exists; it must be [`Known::Present`] or [`Known::Evicted`]. `commit` is the
@@ -228,9 +248,10 @@ impl Documents {
                     unsettled |= needed;
                     return needed;
                 }
-                Content::Loaded { id, .. } if state.asked_back && !needed => {
+                Content::Loaded { id, tag, .. } if state.asked_back && !needed => {
                     let evicted = Content::Evicted {
                         id: std::mem::take(id),
+                        tag: tag.get().copied(),
                     };
                     state.asked_back = false;
                     release(shell, &std::mem::replace(&mut state.content, evicted));
@@ -241,6 +262,14 @@ impl Documents {
         });
         self.unsettled = unsettled;
     }
+}
+
+/// Strong: whoever writes other bytes that come to the same has broken SHA-256.
+pub(super) fn tag_of(json: &[u8]) -> EntityTag {
+    let digest = Sha256::digest(json);
+    let mut first = [0; size_of::<EntityTag>()];
+    first.copy_from_slice(&digest[..size_of::<EntityTag>()]);
+    EntityTag::from_be_bytes(first)
 }
 
 /// What leaves memory leaves the budget.

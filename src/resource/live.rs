@@ -18,6 +18,7 @@ use crate::resource::documents::Documents;
 use crate::resource::messages::{Call, Description, Reply};
 use crate::resource::open_requests::{OpenRequest, OpenRequests, RequestKind};
 use crate::shared::cache_budget::Evict;
+use crate::shared::event_feed::FeedEvent;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::Shell;
 use crate::store::{ResourceId, Snapshot};
@@ -79,6 +80,9 @@ pub struct Live {
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
     pub(super) unsettled: VecDeque<(u64, RequestId, Box<Reply>)>,
+    /// What happened that followers are to be told, and with which commit it is durable. In the order of both.
+    pub(super) happened: Vec<FeedEvent>,
+    pub(super) unpublished: VecDeque<(u64, FeedEvent)>,
     /// Documents that are being loaded, each once.
     pub(super) reading: HashMap<Selector, DocumentRead>,
     /// Requests that waited to read a document which has just been deleted.
@@ -104,6 +108,8 @@ impl Live {
             account,
             open: OpenRequests::default(),
             unsettled: VecDeque::new(),
+            happened: Vec::new(),
+            unpublished: VecDeque::new(),
             reading: HashMap::new(),
             orphans: Vec::new(),
             unborn: None,
@@ -112,6 +118,19 @@ impl Live {
             committed: 0,
             timer: None,
             last_active: 0,
+        }
+    }
+
+    /// Tells followers what has become durable.
+    pub(super) fn publish(&mut self, shell: &Shell) {
+        let seq = self.sent;
+        let happened = self.happened.drain(..).map(|event| (seq, event));
+        self.unpublished.extend(happened);
+        while let Some((seq, event)) = self.unpublished.pop_front() {
+            if seq > self.committed {
+                return self.unpublished.push_front((seq, event));
+            }
+            shell.feed.publish(event);
         }
     }
 
@@ -127,7 +146,7 @@ impl Live {
     }
 
     pub(super) fn unpark(&mut self, open: &OpenRequest) {
-        if let (Some(_), RequestKind::Get(selector) | RequestKind::Write(selector, _)) =
+        if let (Some(_), RequestKind::Get(selector) | RequestKind::Write(selector, ..)) =
             (&open.permit, &open.kind)
         {
             self.unpin(selector);
@@ -162,7 +181,7 @@ impl Live {
     fn watch_ends(&self) -> Option<Millis> {
         let watchers = self.watchers.iter();
         let ends = watchers.filter_map(|request| match self.open.get(*request)?.kind {
-            RequestKind::Describe { until, .. } => Some(until),
+            RequestKind::Describe { until, .. } | RequestKind::Watch { until, .. } => Some(until),
             _ => None,
         });
         ends.min()
@@ -183,6 +202,16 @@ impl Live {
 }
 
 impl Resource {
+    /// GET `lock=0` of a document that is in memory, or is not there.
+    pub(super) fn read(&self, selector: &Selector, presented: PresentedTicket) -> Reply {
+        let Some(document) = self.documents.get(selector, &self.id) else {
+            return Reply::NoSelector(self.token_of(presented));
+        };
+        let ticket = self.live_ticket(presented);
+        let ticket = ticket.map(|ticket| (ticket, self.core.token_of(ticket)));
+        Reply::Read { document, ticket }
+    }
+
     pub(super) fn describe(
         &self,
         name: &ResourceName,

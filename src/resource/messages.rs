@@ -29,19 +29,46 @@ pub enum Wait {
     ThenLeave(Duration),
 }
 
-/// Which description of a resource its asker has already.
+/// The value of an `ETag`: of a document, 128 bits of the SHA-256 of its bytes; of a description, who holds and
+/// who waits.
+pub type EntityTag = u128;
+
+/// What `If-Match` or `If-None-Match` names; `None`: `*`, which is whatever exists.
+pub type EntityTags = Option<Vec<EntityTag>>;
+
+/// Which description or document its asker has already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// What `If-None-Match` names; `None`: any will do.
-    pub known: Option<Vec<u64>>,
+    pub known: EntityTags,
     /// For how long to wait until there is another.
     pub wait: Duration,
 }
 
 impl Watch {
-    pub fn knows(&self, fingerprint: u64) -> bool {
+    pub fn knows(&self, tag: EntityTag) -> bool {
         let known = self.known.as_ref();
-        known.is_none_or(|known| known.contains(&fingerprint))
+        known.is_none_or(|known| known.contains(&tag))
+    }
+}
+
+/// On which a write depends, once the lock allows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// `If-Match`: the document exists and is one of these.
+    Is(EntityTags),
+    /// `If-None-Match: *`: there is no document.
+    Missing,
+}
+
+impl Condition {
+    /// `tag`: of the document; `None`: there is none.
+    pub fn holds(&self, tag: Option<EntityTag>) -> bool {
+        match (self, tag) {
+            (Condition::Missing, tag) => tag.is_none(),
+            (Condition::Is(_), None) => false,
+            (Condition::Is(None), Some(_)) => true,
+            (Condition::Is(Some(wanted)), Some(tag)) => wanted.contains(&tag),
+        }
     }
 }
 
@@ -61,6 +88,7 @@ pub enum Op {
     Read {
         selector: Selector,
         presented: PresentedTicket,
+        watch: Option<Watch>,
     },
     /// GET `lock=1` (with a selector) and lock (without).
     Acquire {
@@ -76,6 +104,7 @@ pub enum Op {
         json: Bytes,
         presented: PresentedTicket,
         release: bool,
+        condition: Option<Condition>,
         /// Make a resource where there is none.
         create: bool,
     },
@@ -112,6 +141,7 @@ pub struct Document {
     pub id: String,
     pub resource: ResourceId,
     pub json: Bytes,
+    pub tag: EntityTag,
 }
 
 /// A resource as clients see it.
@@ -145,8 +175,10 @@ pub enum Reply {
     /// With the fencing token, where the holder asked.
     NoSelector(Option<FencingToken>),
     Described(Box<Description>),
-    /// The asker of a description has it already: its fingerprint.
-    Unchanged(u64),
+    /// The asker of a description or document has it already.
+    Unchanged(EntityTag),
+    /// The condition of a write does not hold; with the fencing token, where the holder asked.
+    ConditionFailed(Option<FencingToken>),
     Read {
         document: Document,
         /// The live ticket that was presented, and its lease's token if it holds.
@@ -161,6 +193,7 @@ pub enum Reply {
     },
     Written {
         token: Option<FencingToken>,
+        tag: EntityTag,
     },
     Deleted {
         token: Option<FencingToken>,

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::lock::{Millis, PresentedTicket, Reason, RequestId, Selector};
-use crate::resource::messages::{Reply, Watch};
+use crate::lock::command::HolderView;
+use crate::lock::rows::Forced;
+use crate::lock::{Millis, PresentedTicket, RequestId, Selector};
+use crate::resource::messages::{Condition, Reply, Watch};
 use crate::shared::caller::Caller;
 use crate::shared::server_state::Shell;
 
@@ -17,13 +19,21 @@ pub(super) enum RequestKind {
     Get(Selector),
     /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
     GetAbsent(PresentedTicket),
-    Write(Selector, Bytes),
+    Write(Selector, Bytes, Option<Condition>),
+    /// GET `lock=0` of a document that its asker has already: answered when there is another, or at this instant.
+    Watch {
+        selector: Selector,
+        presented: PresentedTicket,
+        watch: Watch,
+        until: Millis,
+    },
     /// A write of a selector for which there is no room: refused whatever the lock says.
     WriteBeyond,
     DeleteSelector(Selector),
-    Delete,
-    /// Why.
-    Force(Reason),
+    /// With the leases that end with it.
+    Delete(Vec<HolderView>),
+    /// Why, and by whom.
+    Force(Box<Forced>),
     /// A description, once it is another than its asker has, or at this instant.
     Describe {
         presented: PresentedTicket,

@@ -4,8 +4,9 @@ use actix::prelude::*;
 
 use crate::lock::{Answer, Command, Outcome, PresentedTicket, RequestId, Selector};
 use crate::persistence::queue::Commit;
-use crate::resource::actor::ResourceActor;
+use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
+use crate::resource::documents::tag_of;
 use crate::resource::messages::Reply;
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::audit_log::AuditKind;
@@ -122,7 +123,7 @@ impl ResourceActor {
         let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
         let waited = open.permit.take().is_some();
         let pinned = match &kind {
-            RequestKind::Get(selector) | RequestKind::Write(selector, _) if waited => {
+            RequestKind::Get(selector) | RequestKind::Write(selector, ..) if waited => {
                 Some(selector.clone())
             }
             _ => None,
@@ -130,7 +131,7 @@ impl ResourceActor {
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
         if let (
-            RequestKind::Write(selector, _) | RequestKind::DeleteSelector(selector),
+            RequestKind::Write(selector, ..) | RequestKind::DeleteSelector(selector),
             Answer::Writable { .. },
         ) = (&kind, &answer)
             && let Some(read) = live.reading.get_mut(selector)
@@ -138,18 +139,24 @@ impl ResourceActor {
             read.overtaken = true;
         }
         let reply = match (kind, answer) {
+            (RequestKind::Write(selector, _, Some(condition)), Answer::Writable { token })
+                if !condition.holds(resource.documents.tag(&selector)) =>
+            {
+                Reply::ConditionFailed(token)
+            }
             // Others may have been written while it waited.
-            (RequestKind::Write(selector, _), Answer::Writable { .. })
+            (RequestKind::Write(selector, ..), Answer::Writable { .. })
                 if waited && !resource.documents.has_room_for(&selector, selectors_max) =>
             {
                 Reply::TooManySelectors
             }
-            (RequestKind::Write(selector, json), Answer::Writable { token }) => {
+            (RequestKind::Write(selector, json, _), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
+                let tag = tag_of(&json);
                 let row = resource.documents.write(&selector, json, commit);
                 snapshot.document(selector.clone(), Some(row));
                 self.report_change(AuditKind::Written, &caller, token, Some(&selector));
-                Reply::Written { token }
+                Reply::Written { token, tag }
             }
             (RequestKind::DeleteSelector(selector), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
@@ -159,13 +166,14 @@ impl ResourceActor {
                 self.report_change(AuditKind::SelectorDeleted, &caller, token, Some(&selector));
                 Reply::Deleted { token }
             }
-            (RequestKind::Delete, Answer::Deletable) => {
+            (RequestKind::Delete(leases), Answer::Deletable) => {
                 let caller = open.caller.clone();
                 let token = resource.core.token();
+                let ephemeral = resource.core.options().ephemeral;
                 snapshot.remove(token);
                 live.resource = None;
                 self.shell.raise_floor(token);
-                self.report_end_by_deletion();
+                self.report_end_by_deletion(&leases, ephemeral);
                 self.report_change(AuditKind::Deleted, &caller, Some(token), None);
                 Reply::Deleted { token: None }
             }
@@ -249,12 +257,22 @@ impl ResourceActor {
         }
     }
 
+    /// Tells followers what happened, as far as it is durable.
+    fn publish(&mut self) {
+        if let Stage::Live(live) = &mut self.stage
+            && !(live.happened.is_empty() && live.unpublished.is_empty())
+        {
+            live.publish(&self.shell);
+        }
+    }
+
     /// Replies leave when everything that was sent to the store is durable.
     pub(super) fn hold_or_deliver(
         &mut self,
         replies: Vec<(RequestId, Box<Reply>)>,
         ctx: &mut Context<Self>,
     ) {
+        self.publish();
         let Some(live) = self.live() else {
             return;
         };
@@ -277,6 +295,7 @@ impl ResourceActor {
         if let Some(resource) = &mut live.resource {
             resource.documents.give_back(live.committed);
         }
+        self.publish();
         while let Some(live) = self.live() {
             let ready = live.unsettled.front().is_some_and(|(at, ..)| *at <= seq);
             let Some((_, request, reply)) = ready.then(|| live.unsettled.pop_front()).flatten()
@@ -296,7 +315,7 @@ impl ResourceActor {
     ) {
         let tracked = match &*reply {
             Reply::Lock(answer) | Reply::Locked { answer, .. } => answer.is_tracked(),
-            Reply::Written { .. } | Reply::Deleted { .. } => true,
+            Reply::Written { .. } | Reply::Deleted { .. } | Reply::ConditionFailed(_) => true,
             _ => false,
         };
         let Some(open) = self.live().and_then(|live| live.open.remove(request)) else {

@@ -8,13 +8,13 @@ use tokio::sync::oneshot;
 
 use crate::lock::rows::{Forced, HeadRow};
 use crate::lock::{
-    Command, EndReason, LockState, Patience, PresentedTicket, RequestId, ResourceOptions, Seconds,
-    Selector, Ticket, Wish,
+    Command, EndReason, LockState, Now, Patience, PresentedTicket, RequestId, ResourceName,
+    ResourceOptions, Seconds, Selector, Terms, Ticket, Wish,
 };
 use crate::resource::actor::{ResourceActor, closed};
 use crate::resource::documents::{Documents, Known};
 use crate::resource::live::{DocumentRead, Resource};
-use crate::resource::messages::{Call, Op, Reply, Wait, Watch};
+use crate::resource::messages::{Call, Condition, Op, Reply, Wait, Watch};
 use crate::resource::open_requests::{OpenRequest, RequestKind, WaiterPermit};
 use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
@@ -35,7 +35,7 @@ impl ResourceActor {
         if live.resource.is_none()
             && let Err(reply) = self.make(&call, ctx)
         {
-            return self.reply(call, reply, ctx);
+            return self.reply(call, *reply, ctx);
         }
         let Some(resource) = self.resource() else {
             return self.reply(call, Reply::NoResource, ctx);
@@ -53,7 +53,7 @@ impl ResourceActor {
 
     /// A request to a name that has no resource: some make one, for the others there is nothing, or what is
     /// remembered of their ticket. What is made is stored with what comes of the request.
-    fn make(&mut self, call: &Call, ctx: &Context<Self>) -> Result<(), Reply> {
+    fn make(&mut self, call: &Call, ctx: &Context<Self>) -> Result<(), Box<Reply>> {
         let now = self.now.mono;
         let lost = lost_matters(&call.op).and_then(|ticket| {
             let lost_tickets = &self.shell.lost_tickets;
@@ -61,12 +61,12 @@ impl ResourceActor {
         });
         // An unlock that was carried out is not told from one of a name that never was.
         if let Some(lost) = lost.filter(|lost| lost.reason != EndReason::Released) {
-            return Err(Reply::Lock(lost.answer()));
+            return Err(Box::new(Reply::Lock(lost.answer())));
         }
         let options = match &call.op {
             Op::Acquire { create: true, .. } => ResourceOptions::ephemeral(),
             Op::Write { create: true, .. } => ResourceOptions::default(),
-            _ => return Err(Reply::NoResource),
+            _ => return Err(Box::new(Reply::NoResource)),
         };
         let snapshot = self.born(options, ctx);
         if let Some(live) = self.live() {
@@ -109,7 +109,7 @@ impl ResourceActor {
     }
 
     /// A request whose document, if it names one, is known to exist or not.
-    pub(super) fn carry_out(&mut self, call: Call, exists: bool, ctx: &mut Context<Self>) {
+    pub(super) fn carry_out(&mut self, mut call: Call, exists: bool, ctx: &mut Context<Self>) {
         let Some(patience) = self.patience(&call.op) else {
             return self.reply(call, Reply::NoResource, ctx);
         };
@@ -126,9 +126,13 @@ impl ResourceActor {
             Op::Read {
                 ref selector,
                 presented,
+                ref mut watch,
             } => {
-                let selector = selector.clone();
-                return self.read(call, &selector, presented, ctx);
+                let (selector, watch) = (selector.clone(), watch.take());
+                return match watch {
+                    Some(watch) => self.watch_document(call, selector, presented, watch, ctx),
+                    None => self.read(call, &selector, presented, ctx),
+                };
             }
             Op::DeleteSelector { presented, .. } if !exists => {
                 self.command(Command::Vanished { request }, ctx);
@@ -154,7 +158,7 @@ impl ResourceActor {
         &mut self,
         request: RequestId,
         caller: &Caller,
-        op: Op,
+        mut op: Op,
         exists: bool,
         patience: Patience,
     ) -> Option<(RequestKind, Command)> {
@@ -182,15 +186,27 @@ impl ResourceActor {
             Op::Write {
                 ref selector,
                 ref json,
+                ref condition,
+                ref mut release,
                 ..
             } => {
-                let kind = RequestKind::Write(selector.clone(), json.clone());
+                // One that will be refused for its condition must not release.
+                *release &= self.holds(condition.as_ref(), selector);
+                let kind = RequestKind::Write(selector.clone(), json.clone(), condition.clone());
                 (kind, lock_command(request, fresh, caller, op, patience)?)
             }
             Op::DeleteSelector { ref selector, .. } => {
                 let kind = RequestKind::DeleteSelector(selector.clone());
                 let never = Patience::Never;
                 (kind, lock_command(request, fresh, caller, op, never)?)
+            }
+            Op::Delete { presented } => {
+                let (terms, now) = (self.shell.terms(), self.now);
+                let leases = self
+                    .resource()
+                    .map(|r| r.core.holders(&terms, now).collect());
+                let kind = RequestKind::Delete(leases.unwrap_or_default());
+                (kind, Command::Delete { request, presented })
             }
             other => return ticket_command(request, other),
         })
@@ -280,7 +296,7 @@ impl ResourceActor {
         };
         if let Some(open) = live.open.get_mut(request) {
             open.permit = Some(permit);
-            if let (RequestKind::Get(selector) | RequestKind::Write(selector, _), Some(resource)) =
+            if let (RequestKind::Get(selector) | RequestKind::Write(selector, ..), Some(resource)) =
                 (&open.kind, &mut live.resource)
             {
                 resource.documents.pin(selector);
@@ -312,15 +328,18 @@ impl ResourceActor {
     pub(super) fn create(&mut self, call: Call, options: ResourceOptions, ctx: &mut Context<Self>) {
         let now_ordinary = match self.resource() {
             Some(resource) if resource.core.options().ephemeral => {
-                resource.core.set_options(options);
-                Some(resource.id.clone())
+                let changes = resource.core.set_options(options);
+                Some((resource.id.clone(), changes))
             }
             Some(_) => return self.reply(call, Reply::Exists, ctx),
             None => None,
         };
         let snapshot = match now_ordinary {
-            Some(id) => {
+            Some((id, changes)) => {
                 let mut snapshot = Snapshot::empty(self.name.clone(), id);
+                changes
+                    .into_iter()
+                    .for_each(|change| snapshot.change(change));
                 snapshot.options = Some(options);
                 snapshot
             }
@@ -383,6 +402,62 @@ impl ResourceActor {
             watch,
         };
         let open = self.opened(reply, kind, caller);
+        self.watch(request, open, ctx);
+    }
+
+    /// Answers those who wait for another description or document and can have it, and those who have waited
+    /// long enough.
+    pub(super) fn answer_watchers(&mut self, ctx: &mut Context<Self>) {
+        let (now, terms, name) = (self.now, self.shell.terms(), self.name.clone());
+        let Some(live) = self.live().filter(|live| !live.watchers.is_empty()) else {
+            return;
+        };
+        let mut replies = Vec::new();
+        for request in std::mem::take(&mut live.watchers) {
+            let Some(open) = live.open.get_mut(request) else {
+                continue;
+            };
+            let resource = live.resource.as_ref();
+            match watched(&open.kind, resource, &name, (&terms, now)) {
+                Some(reply) => {
+                    open.permit = None;
+                    replies.push((request, Box::new(reply)));
+                }
+                None => live.watchers.push(request),
+            }
+        }
+        self.hold_or_deliver(replies, ctx);
+    }
+
+    /// Whether what a write depends on is so.
+    fn holds(&mut self, condition: Option<&Condition>, selector: &Selector) -> bool {
+        let resource = self.resource();
+        condition.is_none_or(|condition| {
+            condition.holds(resource.and_then(|resource| resource.documents.tag(selector)))
+        })
+    }
+
+    /// Answers with a document, now or when there is another than the asker has.
+    fn watch_document(
+        &mut self,
+        call: Call,
+        selector: Selector,
+        presented: PresentedTicket,
+        watch: Watch,
+        ctx: &mut Context<Self>,
+    ) {
+        let kind = RequestKind::Watch {
+            selector,
+            presented,
+            until: self.now.mono + watch.wait.as_millis() as u64,
+            watch,
+        };
+        let open = self.opened(call.reply, kind, call.caller);
+        self.watch(call.request, open, ctx);
+    }
+
+    /// Answers a request for what its asker may have already, or lets it wait for something else.
+    fn watch(&mut self, request: RequestId, open: OpenRequest, ctx: &mut Context<Self>) {
         let Some(live) = self.live() else {
             return;
         };
@@ -397,48 +472,6 @@ impl ResourceActor {
         }
     }
 
-    /// Answers those who wait for another description and can have it, and those who have waited long enough.
-    pub(super) fn answer_watchers(&mut self, ctx: &mut Context<Self>) {
-        let (now, terms, name) = (self.now, self.shell.terms(), self.name.clone());
-        let Some(live) = self.live().filter(|live| !live.watchers.is_empty()) else {
-            return;
-        };
-        let fingerprint = live.resource.as_ref().map(|r| r.core.fingerprint());
-        let mut replies = Vec::new();
-        let watchers = std::mem::take(&mut live.watchers);
-        for request in watchers {
-            let Some(open) = live.open.get_mut(request) else {
-                continue;
-            };
-            let RequestKind::Describe {
-                presented,
-                places,
-                watch,
-                until,
-            } = &open.kind
-            else {
-                continue;
-            };
-            let reply = match (&live.resource, fingerprint) {
-                (Some(_), Some(fingerprint)) if watch.knows(fingerprint) => {
-                    if now.mono < *until {
-                        live.watchers.push(request);
-                        continue;
-                    }
-                    Reply::Unchanged(fingerprint)
-                }
-                (Some(resource), _) => {
-                    let described = resource.describe(&name, (&terms, now), *presented, *places);
-                    Reply::Described(Box::new(described))
-                }
-                (None, _) => Reply::NoResource,
-            };
-            open.permit = None;
-            replies.push((request, Box::new(reply)));
-        }
-        self.hold_or_deliver(replies, ctx);
-    }
-
     pub(super) fn read(
         &mut self,
         call: Call,
@@ -446,17 +479,10 @@ impl ResourceActor {
         presented: PresentedTicket,
         ctx: &mut Context<Self>,
     ) {
-        let found = self.live().and_then(|live| {
-            let resource = live.resource.as_mut()?;
-            let document = resource.documents.get(selector, &resource.id)?;
-            let ticket = resource.live_ticket(presented);
-            let ticket = ticket.map(|ticket| (ticket, resource.core.token_of(ticket)));
-            Some(Reply::Read { document, ticket })
-        });
-        let reply = found.unwrap_or_else(|| {
-            let token = self.resource().and_then(|r| r.token_of(presented));
-            Reply::NoSelector(token)
-        });
+        let reply = match self.resource() {
+            Some(resource) => resource.read(selector, presented),
+            None => Reply::NoResource,
+        };
         self.reply(call, reply, ctx);
     }
 
@@ -616,7 +642,6 @@ fn lock_command(
 /// As [`lock_command`], for what needs neither a place nor a document.
 fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> {
     Some(match op {
-        Op::Delete { presented } => (RequestKind::Delete, Command::Delete { request, presented }),
         Op::Renew {
             presented,
             ttl,
@@ -632,17 +657,56 @@ fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> 
         }
         Op::Unlock { presented } => (RequestKind::Plain, Command::Unlock { request, presented }),
         Op::ForceUnlock { token, reason, by } => {
-            let kind = RequestKind::Force(reason.clone());
+            let forced = Box::new(Forced { reason, by });
+            let kind = RequestKind::Force(forced.clone());
             let command = Command::ForceUnlock {
                 request,
                 token,
-                forced: Box::new(Forced { reason, by }),
+                forced,
             };
             (kind, command)
         }
         Op::Touch { presented } => (RequestKind::Plain, Command::Touch { request, presented }),
         _ => return None,
     })
+}
+
+/// What a watcher is answered; `None`: nothing yet.
+fn watched(
+    kind: &RequestKind,
+    resource: Option<&Resource>,
+    name: &ResourceName,
+    (terms, now): (&Terms, Now),
+) -> Option<Reply> {
+    let Some(resource) = resource else {
+        return Some(Reply::NoResource);
+    };
+    let unchanged = |tag, until| (now.mono >= until).then_some(Reply::Unchanged(tag));
+    match kind {
+        RequestKind::Describe {
+            presented,
+            places,
+            watch,
+            until,
+        } => {
+            let tag = resource.core.fingerprint().into();
+            if watch.knows(tag) {
+                return unchanged(tag, *until);
+            }
+            let described = resource.describe(name, (terms, now), *presented, *places);
+            Some(Reply::Described(Box::new(described)))
+        }
+        RequestKind::Watch {
+            selector,
+            presented,
+            watch,
+            until,
+        } => match resource.documents.tag(selector) {
+            Some(tag) if watch.knows(tag) => unchanged(tag, *until),
+            _ => Some(resource.read(selector, *presented)),
+        },
+        _ => Some(Reply::Refused),
+    }
 }
 
 /// The ticket whose end matters although the resource is gone: not to those who would be given a new one.
@@ -666,7 +730,13 @@ fn needed_document(op: &Op) -> Option<(&Selector, bool)> {
             selector: Some(selector),
             ..
         } => Some((selector, true)),
-        Op::Write { selector, .. } | Op::DeleteSelector { selector, .. } => Some((selector, false)),
+        // Which document it is can be told by its bytes alone.
+        Op::Write {
+            selector,
+            condition,
+            ..
+        } => Some((selector, matches!(condition, Some(Condition::Is(_))))),
+        Op::DeleteSelector { selector, .. } => Some((selector, false)),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::lock::{FencingToken, Millis, Owner, Reason, ResourceName, Selector};
+use crate::lock::{FencingToken, Millis, Mode, Owner, Reason, ResourceName, Selector};
 use crate::metrics::striped::Striped;
 use crate::shared::caller::Caller;
 
@@ -32,12 +32,14 @@ pub enum AuditKind {
     ForcedOff,
     TakenBack,
     WaiterDropped,
+    /// A waiter gave its place up.
+    WaiterLeft,
     Written,
     SelectorDeleted,
 }
 
 /// In the order of the variants.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "created",
     "deleted",
     "queued",
@@ -47,6 +49,7 @@ const NAMES: [&str; 11] = [
     "forced_off",
     "taken_back",
     "waiter_dropped",
+    "waiter_left",
     "written",
     "selector_deleted",
 ];
@@ -86,6 +89,9 @@ pub struct AuditEvent<'a> {
     pub resource: &'a ResourceName,
     pub owner: Option<&'a Owner>,
     pub token: Option<FencingToken>,
+    /// What the lease is for, and how it was taken; not part of the line.
+    pub reason: Option<&'a Reason>,
+    pub mode: Option<Mode>,
     /// Whose request did it; `None`: time did, or the client is gone.
     pub caller: Option<&'a Caller>,
     pub detail: Detail<'a>,
@@ -221,6 +227,8 @@ mod tests {
             resource: &resource,
             owner: Some(&owner),
             token: Some(FencingToken(3)),
+            reason: None,
+            mode: None,
             caller: Some(&caller),
             detail: Detail::Waited(12),
         };

@@ -6,11 +6,15 @@
 //! | `gate` | whether this instance may answer at all |
 //! | `cache_budget` | how much data all resources together keep in memory |
 //! | `audit_log` | one log line per change of state, within limits |
+//! | `event_feed` | what happens, for whoever follows it |
+//! | `history` | the last leases of each name |
 //! | `caller` | who sent a request, for those lines |
 
 pub mod audit_log;
 pub mod cache_budget;
 pub mod caller;
+pub mod event_feed;
 pub mod gate;
+pub mod history;
 pub mod lost_tickets;
 pub mod server_state;

@@ -9,7 +9,9 @@ use crate::logging;
 use crate::metrics::{self, Metrics};
 use crate::shared::audit_log::EventLog;
 use crate::shared::cache_budget::DataBudget;
+use crate::shared::event_feed::EventFeed;
 use crate::shared::gate::{Closed, Gate};
+use crate::shared::history::History;
 use crate::shared::lost_tickets::LostTickets;
 use crate::store::Store;
 
@@ -57,6 +59,8 @@ pub struct ShellSettings {
     pub selectors_max: usize,
     /// Bytes of JSON that all actors together keep in memory.
     pub data_cache_bytes: usize,
+    /// Past leases that are kept of each name; 0: none.
+    pub history_per_resource: usize,
     /// How long an actor stays that is idle and unwatched, its lock free or held by somebody who is quiet.
     pub retire_ms: Millis,
 }
@@ -70,6 +74,8 @@ pub struct Shell {
     pub budget: DataBudget,
     pub metrics: Metrics,
     pub events: EventLog,
+    pub feed: EventFeed,
+    pub history: History,
     pub lost_tickets: LostTickets,
     php: AtomicBool,
     requests: AtomicU64,
@@ -85,10 +91,12 @@ impl Shell {
     pub fn new(settings: ShellSettings, store: Arc<dyn Store>) -> Shell {
         Shell {
             budget: DataBudget::new(settings.data_cache_bytes),
+            history: History::new(settings.history_per_resource),
             php: AtomicBool::new(settings.compatibility == Some(Profile::Php)),
             settings,
             metrics: Metrics::new(store.kind()),
             events: EventLog::default(),
+            feed: EventFeed::default(),
             lost_tickets: LostTickets::default(),
             clock: Clock::default(),
             gate: Gate::default(),

@@ -86,7 +86,8 @@ fn more_of(reason: u8, bytes: &[u8]) -> Option<(Option<Box<EndedMore>>, &[u8])> 
     }
     let (length, bytes) = bytes.split_first_chunk::<2>()?;
     let (more, rest) = bytes.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-    Some((postcard::from_bytes(more).ok()?, rest))
+    let more: EndedMore = postcard::from_bytes(more).ok()?;
+    Some((Some(Box::new(more)), rest))
 }
 
 /// The newest of the rows of all runs, each once.

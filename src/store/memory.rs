@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::history::{self, PastLease, PastLeases};
 use super::snapshot::{DataRow, ResourceId, Snapshot};
 use super::{
     ListOrder, ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource,
@@ -19,6 +20,7 @@ use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket}
 #[derive(Default)]
 pub struct MemoryStore {
     rows: Mutex<Rows>,
+    history: Mutex<HashMap<ResourceName, Vec<PastLease>>>,
 }
 
 #[derive(Default)]
@@ -281,6 +283,19 @@ impl Store for MemoryStore {
         rows.check(batch)?;
         batch.iter().for_each(|snapshot| rows.write(snapshot));
         Ok(())
+    }
+
+    async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
+        let mut known = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, newer) in news {
+            history::append(known.entry(name.clone()).or_default(), newer, most);
+        }
+        Ok(())
+    }
+
+    async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
+        let known = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(known.get(name).cloned().unwrap_or_default())
     }
 
     /// `false` also for what [`Store::commit`] would reject: it says why.

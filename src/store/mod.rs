@@ -9,11 +9,13 @@
 //! | `snapshot` | what a batch carries: the changed rows of one resource, and how two merge |
 //! | `journal` | lock changes on their way into the tables of the SQL stores |
 //! | `ended` | ended tickets as the SQL stores keep them |
+//! | `history` | the last leases of each name |
 //! | `memory` | for tests and for state that may be lost |
 //! | `sqlite` | the embedded store |
 //! | `mysql` | the production store, shared by several instances of which one is active |
 
 mod ended;
+pub mod history;
 mod journal;
 pub mod memory;
 pub mod mysql;
@@ -28,6 +30,7 @@ use bytes::Bytes;
 
 use crate::lock::rows::{HolderRow, LockRows};
 use crate::lock::{FencingToken, Profile, ResourceName, ResourceOptions, Selector};
+use history::{PastLease, PastLeases};
 pub use snapshot::{ResourceId, Snapshot};
 
 /// A resource with its lock rows. Data stays in the store until it is asked for.
@@ -218,6 +221,15 @@ pub trait Store: Send + Sync + 'static {
     fn commit_inline(&self, _snapshot: &Snapshot) -> bool {
         false
     }
+
+    /// Adds past leases to what is kept of their names, of each the last `most`; see [`history::append`]. Called every
+    /// few seconds, one call at a time; nothing depends on it.
+    ///
+    /// Errors as of a read: none of them means that the store is lost.
+    async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError>;
+
+    /// The past leases of a name, the oldest first.
+    async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError>;
 
     /// For how long a call of [`Store::commit`] or [`Store::settle`] has blocked its thread by now, where a
     /// store works on the thread that calls it. Zero: nothing is blocked.

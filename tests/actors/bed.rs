@@ -37,6 +37,7 @@ pub fn settings(data_cache_bytes: usize, retire_ms: Millis) -> ShellSettings {
         waiters_max: 1_000,
         selectors_max: 10,
         data_cache_bytes,
+        history_per_resource: 20,
         retire_ms,
     }
 }
@@ -75,6 +76,7 @@ pub fn write(at: &str, json: &'static str) -> Op {
         presented: PresentedTicket::Absent,
         release: false,
         create: false,
+        condition: None,
     }
 }
 
@@ -82,6 +84,7 @@ pub fn read(at: &str) -> Op {
     Op::Read {
         selector: selector(at),
         presented: PresentedTicket::Absent,
+        watch: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use small_resource_server::lock::{ResourceName, Selector};
+use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
     ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError, StoredData,
@@ -111,6 +112,14 @@ impl Store for Scripted {
             return Err(StoreError::Unavailable("not in time".into()));
         }
         self.inner.list(query).await
+    }
+
+    async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
+        self.inner.append_history(news, most).await
+    }
+
+    async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
+        self.inner.history(name).await
     }
 
     async fn close(&self) {

@@ -19,6 +19,7 @@ use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::server_state::Shell;
 use small_resource_server::shared::server_state::ShellSettings;
+use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
     HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
@@ -133,6 +134,14 @@ impl Store for Slow {
         })
     }
 
+    async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
+        self.inner.append_history(news, most).await
+    }
+
+    async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
+        self.inner.history(name).await
+    }
+
     async fn close(&self) {
         self.closes.fetch_add(1, Ordering::SeqCst);
         take(&self.may_close).await;
@@ -151,6 +160,7 @@ fn shell(store: Arc<Slow>) -> Arc<Shell> {
         waiters_max: 10,
         selectors_max: 10,
         data_cache_bytes: 1 << 20,
+        history_per_resource: 20,
         retire_ms: 1000,
     };
     Arc::new(Shell::new(settings, store))

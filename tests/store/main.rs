@@ -42,6 +42,7 @@ macro_rules! conformance {
                 suite::a_document_written_again_after_its_deletion_has_its_new_id
                 suite::what_is_removed_goes_before_what_is_created_and_that_before_the_rest
                 suite::a_removed_resource_leaves_nothing_behind
+                suite::past_leases_are_added_to_those_of_their_name
                 suite::a_resource_that_was_never_stored_can_be_removed
                 suite::the_floor_grows_and_never_falls
                 suite::snapshots_of_a_batch_are_stored_in_their_order

@@ -104,6 +104,7 @@ fn a_newer_schema_is_refused_with_a_sentence() {
 const BACK_TO_VERSION_3: &str = "
     DROP TABLE resource_holding;
     DROP TABLE resource_options;
+    DROP TABLE resource_history;
     UPDATE resource_lock SET ttl_ms = ttl_ms / 1000, attempt_ttl_ms = attempt_ttl_ms / 1000;
     ALTER TABLE resource_lock RENAME COLUMN ttl_ms TO ttl;
     ALTER TABLE resource_lock RENAME COLUMN attempt_ttl_ms TO attempt_ttl;

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use small_resource_server::lock::rows::{Change, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
-use small_resource_server::lock::{EndReason, FencingToken, Ticket, Ttl};
+use small_resource_server::lock::{EndReason, FencingToken, ResourceName, Ticket, Ttl};
+use small_resource_server::store::history::{LeaseEnd, PastLease, PastLeases};
 use small_resource_server::store::{ListQuery, ResourceId, Snapshot, StoredResource};
 
 use crate::bed::Bed;
@@ -607,4 +608,37 @@ pub async fn everything_outlives_being_opened_again<B: Bed>() {
     let (printer, before) = filled(&bed).await;
     assert!(bed.store().open().await.is_ok());
     is_all_there(&bed, &printer, before).await;
+}
+
+pub async fn past_leases_are_added_to_those_of_their_name<B: Bed>() {
+    let bed = B::fresh().await;
+    let lease = |token| PastLease {
+        owner: Some("worker".to_owned()),
+        reason: None,
+        shared: false,
+        fencing_token: token,
+        acquired_at: 1_700_000_000_000,
+        ended_at: 1_700_000_001_000,
+        end: LeaseEnd::Expired,
+        forced: None,
+        queued_ms: 7,
+    };
+    // One that begins where another ends, and one that differs by a trailing space alone.
+    let names = ["a", "a ", "A", "é"].map(|text| ResourceName::parse(text).unwrap());
+    let news = |token| -> PastLeases {
+        names
+            .iter()
+            .map(|name| (name.clone(), vec![lease(token)]))
+            .collect()
+    };
+    for token in 1..=4 {
+        bed.store().append_history(&news(token), 3).await.unwrap();
+    }
+    bed.store().append_history(&news(4), 3).await.unwrap();
+    for name in &names {
+        let kept = bed.store().history(name).await.unwrap();
+        assert_eq!(kept, [lease(2), lease(3), lease(4)]);
+    }
+    let never = ResourceName::parse("never").unwrap();
+    assert_eq!(bed.store().history(&never).await, Ok(Vec::new()));
 }

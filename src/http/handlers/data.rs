@@ -5,12 +5,13 @@ use actix_web::web::{Data, Payload};
 
 use crate::http::auth::Right;
 use crate::http::request::{
-    Query, authorize, body, idempotency_key, json_text, name_and_selector, presented,
+    Query, authorize, body, idempotency_key, if_none_match, json_text, name_and_selector,
+    presented, write_condition,
 };
 use crate::http::respond::{self, Response};
 use crate::http::worker::Worker;
 use crate::lock::{PresentedTicket, Wish};
-use crate::resource::messages::{Op, Wait};
+use crate::resource::messages::{Op, Wait, Watch};
 
 /// GET `/resource/{name}/{selector}`.
 pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
@@ -27,7 +28,11 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
     // Looked at with lock=0 too: what is malformed is refused, whether or not it would be used.
     let (wait, key) = (query.wait(worker.wait_max)?, idempotency_key(&req)?);
     if reads_only {
-        return read(&req, &worker, presented, raw).await;
+        let watch = if_none_match(&req)?.map(|known| Watch {
+            known,
+            wait: wait.unwrap_or_default(),
+        });
+        return read(&req, &worker, presented, watch, raw).await;
     }
     let (name, selector) = name_and_selector(&req)?;
     let op = Op::Acquire {
@@ -49,12 +54,14 @@ async fn read(
     req: &HttpRequest,
     worker: &Worker,
     presented: PresentedTicket,
+    watch: Option<Watch>,
     raw: bool,
 ) -> Response {
     let (name, selector) = name_and_selector(req)?;
     let op = Op::Read {
         selector: selector.clone(),
         presented,
+        watch,
     };
     let reply = worker.ask(req, &name, &op).await;
     respond::read(&selector, reply, raw, worker.selectors_max())
@@ -74,6 +81,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
         json,
         presented: presented(&req),
         release,
+        condition: write_condition(&req)?,
         create,
     };
     let reply = worker.ask(&req, &name, &op).await;

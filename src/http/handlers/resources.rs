@@ -78,21 +78,20 @@ pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
     let op = Op::Describe {
         presented: presented(&req),
         places,
-        watch: if_none_match(&req).map(|known| Watch { known, wait }),
+        watch: if_none_match(&req)?.map(|known| Watch { known, wait }),
     };
     match worker.ask(&req, &name, &op).await {
         Reply::Described(description) => Ok(HttpResponse::Ok()
-            .insert_header((header::ETAG, etag(description.fingerprint)))
+            .insert_header((
+                header::ETAG,
+                respond::description_tag(description.fingerprint.into()),
+            ))
             .json(described_whole(&description))),
-        Reply::Unchanged(fingerprint) => Ok(HttpResponse::NotModified()
-            .insert_header((header::ETAG, etag(fingerprint)))
+        Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
+            .insert_header((header::ETAG, respond::description_tag(tag)))
             .finish()),
         other => Err(respond::refusal(other, worker.selectors_max())),
     }
-}
-
-fn etag(fingerprint: u64) -> String {
-    format!("\"{fingerprint:016x}\"")
 }
 
 /// As a listing shows it: without the queue.

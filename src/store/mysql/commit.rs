@@ -103,9 +103,9 @@ const REMOVED: [Form; 7] = [
 /// Without `ON DUPLICATE KEY`: a row of this name that we do not know of must not be taken for ours.
 const CREATED: Form = Form::upsert("INSERT INTO resource (id, name, timeout) VALUES ", "");
 const HEADS: Form = Form::upsert(
-    "INSERT INTO resource_lock (id_resource, token, delayed, ticket, seq, owner, ttl_ms, mode, reason, \
+    "INSERT INTO resource_lock (id_resource, token, is_delayed, ticket, seq, owner, ttl_ms, mode, reason, \
      queued_at, attempt, attempt_ttl_ms, attempt_mode, acquired_at, lease_token) VALUES ",
-    " ON DUPLICATE KEY UPDATE token = VALUES(token), delayed = VALUES(delayed), \
+    " ON DUPLICATE KEY UPDATE token = VALUES(token), is_delayed = VALUES(is_delayed), \
      ticket = VALUES(ticket), seq = VALUES(seq), owner = VALUES(owner), ttl_ms = VALUES(ttl_ms), \
      mode = VALUES(mode), reason = VALUES(reason), queued_at = VALUES(queued_at), \
      attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), \
@@ -148,6 +148,10 @@ const ENDED: Form = Form::upsert(
 );
 const OUTLIVED: Form = Form::remove("DELETE FROM resource_ended_tickets WHERE ", " OR ", "");
 const JOURNAL: Form = Form::upsert("INSERT INTO resource_journal (n, changes) VALUES ", "");
+const HISTORY: Form = Form::upsert(
+    "INSERT INTO resource_history (name, leases) VALUES ",
+    " ON DUPLICATE KEY UPDATE leases = VALUES(leases)",
+);
 const NO_DATA: Form = Form::remove("DELETE FROM resource_data WHERE ", " OR ", "");
 /// A row whose id belongs to another document fails (`id` cannot be `NULL`) and does not overwrite that one.
 const DATA: Form = Form::upsert(
@@ -221,6 +225,21 @@ pub(super) fn settling_script(
         sql.number(taken_out.up_to);
         script.statement(sql)?;
     }
+    script.commit();
+    Ok(script)
+}
+
+/// Past leases as a whole transaction: the value of each of these names anew.
+pub(super) fn history_script(
+    rows: &[(&[u8], Vec<u8>)],
+    epoch: u64,
+    packet_bytes_max: usize,
+) -> Result<Script, StoreError> {
+    let mut script = Script::begin(epoch, packet_bytes_max);
+    script.rows(&HISTORY, rows.iter(), |sql, (name, leases)| {
+        sql.push("(").bytes(name);
+        sql.push(",").bytes(leases).push(")");
+    })?;
     script.commit();
     Ok(script)
 }

@@ -22,6 +22,7 @@
 
 mod commit;
 mod error;
+mod history;
 mod instance;
 mod options;
 mod php;
@@ -53,6 +54,7 @@ use super::{
     StoreError, StoredData, StoredResource,
 };
 use crate::lock::{ResourceName, Selector};
+use crate::store::history::{PastLease, PastLeases};
 
 pub use options::{Options, Tls};
 pub use php::revert::RevertReport;
@@ -353,6 +355,14 @@ impl Store for MysqlStore {
 
     async fn settle(&self) -> Result<(), StoreError> {
         self.settle_all().await
+    }
+
+    async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
+        self.append_past_leases(news, most).await
+    }
+
+    async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
+        self.past_leases(name).await
     }
 
     fn unsettled(&self) -> usize {

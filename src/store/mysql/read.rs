@@ -137,7 +137,7 @@ impl Columns {
 }
 
 /// What [`Columns::head`] reads.
-const HEAD: &str = "l.token, l.delayed, l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, \
+const HEAD: &str = "l.token, l.is_delayed, l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, \
     l.attempt, l.attempt_ttl_ms, l.attempt_mode, l.acquired_at, l.lease_token";
 /// What [`Columns::options`] reads.
 const OPTIONS: &str = "r.timeout, o.slots, o.lock_delay, o.ephemeral";

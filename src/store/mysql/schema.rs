@@ -50,7 +50,7 @@ const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// Lock state, and what reverting needs to know of selectors that do not encode to what they were.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS resource_lock (
     id_resource VARCHAR(255) NOT NULL PRIMARY KEY,
     token BIGINT UNSIGNED NOT NULL,
@@ -66,7 +66,7 @@ const OWN: [&str; 7] = [
     attempt_mode TINYINT UNSIGNED NULL,
     acquired_at BIGINT UNSIGNED NULL,
     lease_token BIGINT UNSIGNED NULL,
-    delayed TINYINT UNSIGNED NOT NULL DEFAULT 0
+    is_delayed TINYINT UNSIGNED NOT NULL DEFAULT 0
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS resource_waiting (
     id_resource VARCHAR(255) NOT NULL,
@@ -118,6 +118,11 @@ const OWN: [&str; 7] = [
     n BIGINT UNSIGNED NOT NULL PRIMARY KEY,
     changes LONGBLOB NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    // See `store::history`. By the bytes of the name, because they outlive the resource.
+    "CREATE TABLE IF NOT EXISTS resource_history (
+    name VARBINARY(1020) NOT NULL PRIMARY KEY,
+    leases MEDIUMBLOB NOT NULL
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS resource_adopted (
     id VARCHAR(255) NOT NULL PRIMARY KEY,
     selector VARCHAR(255) NOT NULL
@@ -128,7 +133,7 @@ const OWN: [&str; 7] = [
 const ENDED_V1: &str = "resource_ended";
 
 /// Everything that reverting removes, the marker last.
-pub(super) const OWN_TABLES: [&str; 10] = [
+pub(super) const OWN_TABLES: [&str; 11] = [
     "resource_journal",
     "resource_lock",
     "resource_waiting",
@@ -136,6 +141,7 @@ pub(super) const OWN_TABLES: [&str; 10] = [
     "resource_options",
     "resource_ended_tickets",
     ENDED_V1,
+    "resource_history",
     "resource_adopted",
     "resource_php_table",
     "resource_server",
@@ -303,7 +309,7 @@ async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
         ADD COLUMN attempt_ttl_ms BIGINT UNSIGNED NULL AFTER attempt, \
         ADD COLUMN attempt_mode TINYINT UNSIGNED NULL AFTER attempt_ttl_ms";
     const OF_LOCKS: &str = ", ADD COLUMN lease_token BIGINT UNSIGNED NULL, \
-        ADD COLUMN delayed TINYINT UNSIGNED NOT NULL DEFAULT 0";
+        ADD COLUMN is_delayed TINYINT UNSIGNED NOT NULL DEFAULT 0";
     for (table, more) in [("resource_lock", OF_LOCKS), ("resource_waiting", "")] {
         let has = columns(session, table).await?;
         if !has.iter().any(|column| column == "ttl_ms") {

@@ -19,6 +19,7 @@
 
 mod error;
 mod file;
+mod history;
 mod read;
 mod ring;
 mod schema;
@@ -38,6 +39,7 @@ use super::journal::Journal;
 use super::snapshot::{ResourceId, Snapshot};
 use super::{ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource};
 use crate::lock::{ResourceName, Selector};
+use crate::store::history::{PastLease, PastLeases};
 use file::{DatabaseFile, FileLock};
 use worker::{Jobs, WorkerEnded, closed};
 use write::SqliteWriter;
@@ -226,6 +228,22 @@ impl Store for SqliteStore {
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
+        for some in news.chunks(history::NAMES_AT_ONCE) {
+            self.write(|writer| writer.append_history(some, most))
+                .await?;
+            // Commits that wait come first.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
+        let name = name.clone();
+        self.read(|r| &r.loader, move |c| history::read(c, &name))
+            .await
     }
 
     fn unsettled(&self) -> usize {

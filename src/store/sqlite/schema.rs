@@ -158,6 +158,12 @@ CREATE TABLE resource_options (
     lock_delay INTEGER NOT NULL,
     ephemeral  INTEGER NOT NULL
 ) STRICT;
+
+-- The last leases of each name; see `store::history`. By name, because they outlive the resource.
+CREATE TABLE resource_history (
+    name   TEXT NOT NULL PRIMARY KEY,
+    leases BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the database to the version that this program knows, in one transaction.

@@ -7,10 +7,12 @@ use super::super::journal::{self, Journal, Layout};
 use super::super::snapshot::{DataRow, LockChanges, ResourceId, Snapshot};
 use super::super::{StoreError, ended};
 use super::error::{away, classify};
+use super::history;
 use super::read;
 use super::ring::{self, Ring};
 use crate::lock::rows::{HeadRow, HolderRow, TicketRow};
-use crate::lock::{FencingToken, ResourceOptions, Selector, Ticket, Ttl};
+use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket, Ttl};
+use crate::store::history::PastLease;
 
 /// The number that lock rows name a resource by.
 type Nr = i64;
@@ -71,6 +73,15 @@ impl SqliteWriter {
         })?;
         entry.committed();
         Ok(())
+    }
+
+    /// Adds past leases, as one transaction.
+    pub fn append_history(
+        &mut self,
+        news: &[(ResourceName, Vec<PastLease>)],
+        most: usize,
+    ) -> WriteResult {
+        transact(&self.connection, |db| history::append(db, news, most))
     }
 
     /// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.

@@ -1,0 +1,91 @@
+//! GET `/history/{name}`: the last leases of a name.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+
+use crate::http::auth::Right;
+use crate::http::errors::ApiError;
+use crate::http::request::{Query, authorize, authorize_name, history_name};
+use crate::http::respond::{self, Response};
+use crate::http::time::Time;
+use crate::http::worker::Worker;
+use crate::lock::PresentedTicket;
+use crate::resource::messages::{Op, Reply};
+use crate::store::history::PastLease;
+
+#[derive(Serialize)]
+struct EndedByBody<'a> {
+    reason: &'a str,
+    by: &'a str,
+}
+
+/// A lease that has ended.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PastLeaseBody<'a> {
+    owner: Option<&'a str>,
+    reason: Option<&'a str>,
+    mode: &'static str,
+    fencing_token: u64,
+    acquired_at: Time,
+    ended_at: Time,
+    end: &'static str,
+    forced: Option<EndedByBody<'a>>,
+    queued_ms: u64,
+    held_ms: u64,
+}
+
+#[derive(Serialize)]
+struct HistoryBody<'a> {
+    leases: Vec<PastLeaseBody<'a>>,
+}
+
+fn told(lease: &PastLease) -> PastLeaseBody<'_> {
+    PastLeaseBody {
+        owner: lease.owner.as_deref(),
+        reason: lease.reason.as_deref(),
+        mode: if lease.shared { "shared" } else { "exclusive" },
+        fencing_token: lease.fencing_token,
+        acquired_at: Time(lease.acquired_at),
+        ended_at: Time(lease.ended_at),
+        end: lease.end.name(),
+        forced: lease.forced.as_ref().map(|forced| EndedByBody {
+            reason: &forced.reason,
+            by: &forced.by,
+        }),
+        queued_ms: lease.queued_ms,
+        held_ms: lease.ended_at.saturating_sub(lease.acquired_at),
+    }
+}
+
+/// GET `/history/{name}`. An empty history is that of a resource that exists; what neither exists nor has any
+/// is 404.
+pub async fn history(req: HttpRequest, worker: Data<Worker>) -> Response {
+    authorize(&req, &worker, Right::Read)?;
+    let name = history_name(&req)?;
+    authorize_name(&req, &name, Right::Read)?;
+    let most = worker.router.shell.history.per_resource();
+    let limit = Query::of(&req)?.count("limit", most.max(1), 1..=1000)?;
+    let mut leases = worker
+        .router
+        .history(&name)
+        .await
+        .map_err(ApiError::Closed)?;
+    worker.check_answer()?;
+    if leases.is_empty() {
+        let describe = Op::Describe {
+            presented: PresentedTicket::Absent,
+            places: 0,
+            watch: None,
+        };
+        match worker.ask(&req, &name, &describe).await {
+            Reply::Described(_) => {}
+            other => return Err(respond::refusal(other, worker.selectors_max())),
+        }
+    }
+    leases.truncate(limit);
+    Ok(HttpResponse::Ok().json(HistoryBody {
+        leases: leases.iter().map(told).collect(),
+    }))
+}

@@ -1,0 +1,32 @@
+//! Past leases on their way from memory to the store, beside the commits and after them in importance.
+
+use actix::prelude::*;
+
+use crate::persistence::actor::{Persistence, Phase};
+
+impl Persistence {
+    /// Hands the store what it does not have yet. Where that fails it is tried again the next time: nothing but
+    /// the history waits for it.
+    pub(super) fn store_history(&mut self, ctx: &mut Context<Self>) {
+        if self.storing_history || self.phase != Phase::Serving {
+            return;
+        }
+        let shell = self.shell.clone();
+        let news = shell.history.news(shell.clock.mono());
+        if news.is_empty() {
+            return;
+        }
+        self.storing_history = true;
+        async move {
+            let most = shell.history.per_resource();
+            // Not cut short: it may be in a transaction.
+            match shell.store.append_history(&news, most).await {
+                Ok(()) => shell.history.handed_over(&news),
+                Err(error) => log::debug!("past leases are not stored yet: {error}"),
+            }
+        }
+        .into_actor(self)
+        .map(|(), actor, _| actor.storing_history = false)
+        .spawn(ctx);
+    }
+}

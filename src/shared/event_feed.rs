@@ -1,0 +1,217 @@
+//! What happens, for whoever follows it: one event for each durable change of a lock or a document.
+//!
+//! Events stand in one ring for all readers. Publishing puts one there and wakes nobody: readers look for
+//! themselves, several times a second, so that neither their number nor how fast they take what they are sent
+//! costs the one who publishes anything. A reader that fell behind by more than the ring holds is told how many
+//! it missed. Where nobody reads, an event is not even made.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::Serialize;
+use smol_str::SmolStr;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::TryRecvError;
+
+use crate::lock::{ResourceName, WallMillis};
+
+/// Readers at once; each takes a connection and looks several times a second.
+const READERS_MAX: usize = 10_000;
+/// Events that the ring holds.
+const RING_EVENTS: usize = 8192;
+
+/// What happened. The names are those of the events on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Happening {
+    Created,
+    Deleted,
+    Granted,
+    Queued,
+    Left,
+    Released,
+    Expired,
+    ForcedOff,
+    Written,
+}
+
+impl Happening {
+    /// As the wire has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Happening::Created => "created",
+            Happening::Deleted => "deleted",
+            Happening::Granted => "granted",
+            Happening::Queued => "queued",
+            Happening::Left => "left",
+            Happening::Released => "released",
+            Happening::Expired => "expired",
+            Happening::ForcedOff => "forced_off",
+            Happening::Written => "written",
+        }
+    }
+}
+
+/// One event, as far as it is known.
+#[derive(Debug)]
+pub struct FeedEvent {
+    pub happening: Happening,
+    pub name: ResourceName,
+    pub selector: Option<String>,
+    pub owner: Option<String>,
+    pub reason: Option<String>,
+    pub mode: Option<&'static str>,
+    pub fencing_token: Option<u64>,
+    /// The name of the key that asked for it, never the key.
+    pub key: Option<SmolStr>,
+    pub client: Option<IpAddr>,
+    pub at: WallMillis,
+    /// What readers send, made by the first one.
+    rendered: OnceLock<Bytes>,
+}
+
+impl FeedEvent {
+    /// Nothing but what happened, where and when, is known.
+    pub fn new(happening: Happening, name: ResourceName, at: WallMillis) -> FeedEvent {
+        FeedEvent {
+            happening,
+            name,
+            selector: None,
+            owner: None,
+            reason: None,
+            mode: None,
+            fencing_token: None,
+            key: None,
+            client: None,
+            at,
+            rendered: OnceLock::new(),
+        }
+    }
+
+    /// What `render` makes of it, made once for all readers.
+    pub fn rendered(&self, render: impl FnOnce(&FeedEvent) -> Bytes) -> Bytes {
+        self.rendered.get_or_init(|| render(self)).clone()
+    }
+}
+
+/// What a reader finds when it looks.
+#[derive(Debug)]
+pub enum Found {
+    Event(Arc<FeedEvent>),
+    /// So many events are gone that this reader did not see.
+    Missed(u64),
+    Nothing,
+}
+
+/// One for each server.
+pub struct EventFeed {
+    ring: broadcast::Sender<Arc<FeedEvent>>,
+}
+
+impl Default for EventFeed {
+    fn default() -> EventFeed {
+        EventFeed {
+            ring: broadcast::Sender::new(RING_EVENTS),
+        }
+    }
+}
+
+impl EventFeed {
+    /// Whether somebody reads. Where nobody does, events need not be made.
+    pub fn is_read(&self) -> bool {
+        self.ring.receiver_count() > 0
+    }
+
+    /// To be called once the change is durable.
+    pub fn publish(&self, event: FeedEvent) {
+        // Nobody reads any more: nothing is lost.
+        let _ = self.ring.send(Arc::new(event));
+    }
+
+    /// A reader of everything that is published from now on. `None`: there are 10,000 already.
+    pub fn follow(&self) -> Option<FeedReader> {
+        (self.readers() < READERS_MAX).then(|| FeedReader(self.ring.subscribe()))
+    }
+
+    /// Readers now.
+    pub fn readers(&self) -> usize {
+        self.ring.receiver_count()
+    }
+}
+
+/// One reader's place in the ring.
+pub struct FeedReader(broadcast::Receiver<Arc<FeedEvent>>);
+
+impl FeedReader {
+    /// The next event that was published, without waiting for one.
+    pub fn look(&mut self) -> Found {
+        match self.0.try_recv() {
+            Ok(event) => Found::Event(event),
+            Err(TryRecvError::Lagged(missed)) => Found::Missed(missed),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => Found::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(token: u64) -> FeedEvent {
+        let name = ResourceName::parse("a").unwrap();
+        let mut event = FeedEvent::new(Happening::Granted, name, 0);
+        event.fencing_token = Some(token);
+        event
+    }
+
+    fn tokens(reader: &mut FeedReader) -> (Vec<u64>, u64) {
+        let (mut tokens, mut missed) = (Vec::new(), 0);
+        loop {
+            match reader.look() {
+                Found::Event(event) => tokens.extend(event.fencing_token),
+                Found::Missed(count) => missed += count,
+                Found::Nothing => return (tokens, missed),
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_what_was_published_since_it_came() {
+        let feed = EventFeed::default();
+        assert!(!feed.is_read());
+        feed.publish(event(1));
+        let mut reader = feed.follow().unwrap();
+        assert!(feed.is_read());
+        feed.publish(event(2));
+        feed.publish(event(3));
+        assert_eq!(tokens(&mut reader), (vec![2, 3], 0));
+        drop(reader);
+        assert!(!feed.is_read());
+    }
+
+    #[test]
+    fn a_reader_that_does_not_look_is_told_how_much_it_missed_and_holds_up_nobody() {
+        let feed = EventFeed::default();
+        let (mut slow, mut quick) = (feed.follow().unwrap(), feed.follow().unwrap());
+        let all = RING_EVENTS as u64 + 100;
+        let mut seen = 0;
+        for token in 0..all {
+            feed.publish(event(token));
+            seen += tokens(&mut quick).0.len() as u64;
+        }
+        assert_eq!(seen, all);
+        let (found, missed) = tokens(&mut slow);
+        assert_eq!(found.len() as u64 + missed, all);
+        assert!(missed >= 100);
+        assert_eq!(found.last(), Some(&(all - 1)));
+    }
+
+    #[test]
+    fn an_event_is_rendered_once_for_all_readers() {
+        let event = event(7);
+        let first = event.rendered(|event| Bytes::from(format!("{:?}", event.fencing_token)));
+        assert_eq!(first, "Some(7)");
+        assert_eq!(event.rendered(|_| Bytes::from_static(b"again")), first);
+    }
+}

@@ -1,0 +1,76 @@
+//! Past leases: one row for each name, which a process reads, adds to and writes again. It is the only one that
+//! does, because the transaction that writes is guarded as every other is.
+
+use std::collections::HashMap;
+
+use super::MysqlStore;
+use super::commit;
+use super::error::Fault;
+use super::session::{Columns, Sets};
+use super::sql::Sql;
+use crate::lock::ResourceName;
+use crate::store::StoreError;
+use crate::store::history::{self, PastLease, PastLeases};
+
+/// Names whose rows are read and written at once.
+const NAMES_AT_ONCE: usize = 500;
+
+fn select(names: &[&ResourceName]) -> Sql {
+    let mut sql = Sql::new("SELECT name, leases FROM resource_history WHERE name IN (");
+    for (at, name) in names.iter().enumerate() {
+        sql.push(if at == 0 { "" } else { "," });
+        sql.bytes(name.as_str().as_bytes());
+    }
+    sql.push(")");
+    sql
+}
+
+/// By the bytes of the name.
+fn stored(sets: Sets) -> Result<HashMap<Vec<u8>, Vec<PastLease>>, Fault> {
+    let mut stored = HashMap::new();
+    for row in sets.into_iter().flatten() {
+        let mut columns = Columns::of(row);
+        let name: Vec<u8> = columns.take()?;
+        let leases: Vec<u8> = columns.take()?;
+        stored.insert(name, history::decode(&leases));
+    }
+    Ok(stored)
+}
+
+impl MysqlStore {
+    pub(super) async fn past_leases(
+        &self,
+        name: &ResourceName,
+    ) -> Result<Vec<PastLease>, StoreError> {
+        let sets = self.read(&select(&[name])).await?;
+        Ok(stored(sets)?.into_values().next().unwrap_or_default())
+    }
+
+    pub(super) async fn append_past_leases(
+        &self,
+        news: &PastLeases,
+        most: usize,
+    ) -> Result<(), StoreError> {
+        for some in news.chunks(NAMES_AT_ONCE) {
+            let names: Vec<_> = some.iter().map(|(name, _)| name).collect();
+            let mut known = stored(self.read(&select(&names)).await?)?;
+            let mut rows = Vec::with_capacity(some.len());
+            for (name, newer) in some {
+                let name = name.as_str().as_bytes();
+                let mut leases = known.remove(name).unwrap_or_default();
+                history::append(&mut leases, newer, most);
+                rows.push((name, history::encode(&leases)?));
+            }
+            let mut writer = self.writer.lock().await;
+            self.transact(&mut writer, async |session, epoch| {
+                Ok(commit::history_script(
+                    &rows,
+                    epoch,
+                    session.packet_bytes_max,
+                )?)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}

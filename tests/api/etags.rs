@@ -1,0 +1,97 @@
+//! `ETag`, `If-Match` and `If-None-Match` of documents, and waiting for a change.
+
+use crate::support::{Answer, Call, Client, Server};
+
+fn etag(answer: &Answer) -> String {
+    let tag = answer.header("Etag").expect("an ETag");
+    assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag}");
+    tag.to_owned()
+}
+
+fn put_if(app: &Client, data: &str, header: &str, value: &str) -> Call {
+    app.put("printer/s", data).header(header, value)
+}
+
+fn read_unless(app: &Client, tag: &str) -> Call {
+    app.read("printer/s").header("If-None-Match", tag)
+}
+
+api_tests! {
+    fn a_document_has_a_tag_of_its_bytes(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let written = etag(&app.put("printer/s", "{\"a\": 1}").expect(204));
+        assert_eq!(etag(&app.read("printer/s").expect(200)), written);
+        let other = etag(&app.put("printer/t", "{\"a\":1}").expect(204));
+        assert_ne!(other, written);
+        assert_eq!(etag(&app.get("printer/s").expect(200)), written);
+    }
+
+    fn a_reader_that_has_the_document_is_not_sent_it_again(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let tag = etag(&app.put("printer/s", "1").expect(204));
+        let unchanged = read_unless(&app, &tag).expect(304);
+        assert_eq!(etag(&unchanged), tag);
+        for list in [format!("\"0\", {tag}"), format!("W/{tag}"), "*".to_owned()] {
+            read_unless(&app, &list).expect(304);
+        }
+        read_unless(&app, "\"0123\", \"not ours\"").expect(200);
+        read_unless(&app, "unquoted").refused(400, "malformed");
+    }
+
+    fn a_reader_can_wait_for_a_change(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let tag = etag(&app.put("printer/s", "1").expect(204));
+        read_unless(&app, &tag).query("wait=0.05").expect(304);
+        let mut waiting = read_unless(&app, &tag).query("wait=60").query("raw=1").open();
+        app.put("printer/other", "1").expect(204);
+        assert!(waiting.is_silent(), "another document has changed");
+        app.put("printer/s", "2").expect(204);
+        let changed = waiting.answer();
+        assert_eq!((changed.status, changed.text()), (200, "2"));
+        let mut waiting = read_unless(&app, &etag(&changed)).query("wait=60").open();
+        app.delete("printer/s").expect(204);
+        waiting.answer().assert_refused(404, "selector_unknown");
+    }
+
+    fn a_write_can_depend_on_the_document(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        put_if(&app, "1", "If-Match", "*").refused(412, "precondition_failed");
+        put_if(&app, "1", "If-Match", "\"nope\"").refused(412, "precondition_failed");
+        let first = etag(&put_if(&app, "1", "If-None-Match", "*").expect(204));
+        put_if(&app, "2", "If-None-Match", "*").refused(412, "precondition_failed");
+        put_if(&app, "2", "If-Match", &format!("W/{first}")).refused(412, "precondition_failed");
+        let second = etag(&put_if(&app, "2", "If-Match", &format!("\"0\", {first}")).expect(204));
+        put_if(&app, "3", "If-Match", &first).refused(412, "precondition_failed");
+        assert_eq!(app.data("printer/s"), "2");
+        put_if(&app, "3", "If-Match", &second).expect(204);
+        put_if(&app, "4", "If-Match", "*").expect(204);
+    }
+
+    fn the_lock_is_looked_at_before_the_condition_and_a_refused_write_releases_nothing(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let tag = etag(&app.put("printer/s", "1").expect(204));
+        let (ticket, _) = app.hold("printer/s");
+        put_if(&app, "2", "If-Match", "\"0\"").refused(409, "locked");
+        put_if(&app, "2", "If-Match", "\"0\"")
+            .ticket(&ticket)
+            .query("unlock=1")
+            .refused(412, "precondition_failed");
+        assert!(app.is_locked("printer"));
+        put_if(&app, "2", "If-Match", &tag).ticket(&ticket).query("unlock=1").expect(204);
+        assert!(!app.is_locked("printer"));
+    }
+
+    fn conditions_that_are_not_understood_are_refused(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        put_if(&app, "1", "If-Match", "nope").refused(400, "malformed");
+        put_if(&app, "1", "If-None-Match", "\"0\"").refused(400, "malformed");
+        put_if(&app, "1", "If-Match", "*").header("If-None-Match", "*").refused(400, "malformed");
+        app.read("printer/s").refused(404, "selector_unknown");
+    }
+}

@@ -1,0 +1,150 @@
+//! GET `/events`: server-sent events.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, DEADLINE, LOCK, READ, Server};
+
+/// A client that follows the events of names with a prefix.
+struct Follower {
+    stream: TcpStream,
+    text: String,
+}
+
+impl Follower {
+    fn of(app: &Client, prefix: &str) -> Follower {
+        let mut stream = TcpStream::connect(app.address()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(
+            stream,
+            "GET /events?prefix={prefix} HTTP/1.1\r\nHost: x\r\nx-api-key: {READ}\r\n\r\n"
+        )
+        .unwrap();
+        let mut follower = Follower {
+            stream,
+            text: String::new(),
+        };
+        follower.read_until(": following");
+        assert!(
+            follower.text.contains("Content-Type: text/event-stream"),
+            "{}",
+            follower.text
+        );
+        follower
+    }
+
+    fn read_until(&mut self, wanted: &str) {
+        while !self.text.contains(wanted) {
+            self.read_more();
+        }
+    }
+
+    fn read_more(&mut self) {
+        let mut bytes = [0; 4096];
+        let count = self.stream.read(&mut bytes).unwrap();
+        assert!(count > 0, "the stream ended: {}", self.text);
+        // Chunks begin and end between events.
+        self.text
+            .push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+
+    /// What happened, up to and with the first event of this kind.
+    fn events_until(&mut self, last: &str) -> Vec<(String, Value)> {
+        loop {
+            let events = self.events();
+            if events.iter().any(|(kind, _)| kind == last) {
+                return events;
+            }
+            self.read_more();
+        }
+    }
+
+    /// The events that have arrived whole.
+    fn events(&self) -> Vec<(String, Value)> {
+        let whole = self.text.rfind("\n\n").map_or("", |end| &self.text[..end]);
+        let mut events = Vec::new();
+        let mut lines = whole.lines();
+        while let Some(line) = lines.next() {
+            if let Some(kind) = line.strip_prefix("event: ") {
+                let data = lines
+                    .next()
+                    .and_then(|line| line.strip_prefix("data: "))
+                    .unwrap();
+                events.push((kind.to_owned(), serde_json::from_str(data).unwrap()));
+            }
+        }
+        events
+    }
+}
+
+fn kinds(events: &[(String, Value)]) -> Vec<&str> {
+    events.iter().map(|(kind, _)| kind.as_str()).collect()
+}
+
+api_tests! {
+    fn each_change_of_a_lock_or_a_document_is_an_event(store) {
+        let app = Server::start(store);
+        let mut follower = Follower::of(&app, "printer");
+        app.create("printer", 0).expect(201);
+        let body = json!({"owner": "worker-7", "reason": "nightly"});
+        let granted = app.lock("printer/s").json(&body).granted();
+        app.put("printer/s", "{}").ticket(&granted.ticket()).expect(204);
+        let waiting = app.queue("printer/s");
+        app.unlock("printer/s", &waiting).expect(200);
+        app.unlock("printer/s", &granted.ticket()).expect(200);
+        app.hold("printer/s");
+        app.force_unlock("printer").json(&json!({"reason": "it hangs"})).expect(200);
+        app.delete("printer").expect(204);
+        let events = follower.events_until("deleted");
+        assert_eq!(
+            kinds(&events),
+            ["created", "granted", "written", "queued", "left", "released", "granted", "forced_off", "deleted"]
+        );
+        let grant = &events[1].1;
+        assert_eq!(grant["name"], "printer");
+        assert_eq!(grant["owner"], "worker-7");
+        assert_eq!(grant["reason"], "nightly");
+        assert_eq!(grant["mode"], "exclusive");
+        assert_eq!(grant["fencingToken"], granted.token());
+        assert_eq!(grant["client"], "127.0.0.1");
+        assert!(grant["at"].is_string());
+        assert_eq!(events[2].1["selector"], "s");
+        assert_eq!(events[7].1["reason"], "it hangs");
+        assert!(!follower.text.contains(&granted.ticket()), "never a ticket");
+    }
+
+    fn a_lease_that_expires_is_one_too_and_names_without_the_prefix_are_not_told(store) {
+        let app = Server::start(store);
+        let mut follower = Follower::of(&app, "a");
+        for name in ["b", "a"] {
+            app.create(name, 0).expect(201);
+            app.lock(&format!("{name}/s")).json(&json!({"ttl": 0.05})).granted();
+        }
+        let events = follower.events_until("expired");
+        assert_eq!(kinds(&events), ["created", "granted", "expired"]);
+        assert!(events.iter().all(|(_, event)| event["name"] == "a"));
+    }
+
+    fn a_key_is_needed(store) {
+        let app = Server::start(store);
+        app.call("GET", "/events").no_key().refused(401, "key_missing");
+        app.call("POST", "/events").key(LOCK).expect(405);
+    }
+
+    fn readers_that_read_nothing_hold_up_nobody(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let idle: Vec<Follower> = (0..50).map(|_| Follower::of(&app, "")).collect();
+        for _ in 0..100 {
+            let (ticket, _) = app.hold("printer/s");
+            app.unlock("printer/s", &ticket).expect(200);
+        }
+        for mut follower in idle {
+            follower.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            follower.read_until("event: released");
+        }
+    }
+}
