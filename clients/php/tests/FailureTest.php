@@ -252,13 +252,13 @@ final class FailureTest extends LockTestCase
             $symfony->acquire();
             if (0 === pcntl_fork()) {
                 // Reads nothing that is for its parent, and destroys copies of all that its parent has.
-                $lock->isHeld();
-                sleep(1);
+                for ($i = 0; $i < 4000; ++$i) { $lock->isHeld(); usleep(1000); }
                 unset($lock, $guard, $symfony);
                 exit(0);
             }
             pcntl_wait($status);
-            sleep(3);
+            $guard->check();
+            sleep(4);
             $guard->check();
             echo "parent ", var_export($lock->isHeld() && $symfony->isAcquired()), "\n";
             fgets(STDIN);

@@ -158,7 +158,7 @@ final class RenewalTest extends LockTestCase
         $lock->acquire('me', 3);
         $guard = $lock->autoRenew(every: 0.002, ttl: 3);
         // More reports than the socket holds, and none of them is read.
-        for ($i = 0; $i < 40; ++$i) {
+        for ($i = 0; $i < 80; ++$i) {
             usleep(100_000);
             self::assertTrue($this->server->isTaken($name));
         }

@@ -8,6 +8,7 @@ use SmallResource\Client\Exception\AlreadyExists;
 use SmallResource\Client\Exception\KeyRefused;
 use SmallResource\Client\Exception\LockLost;
 use SmallResource\Client\Exception\NotHeld;
+use SmallResource\Client\Request;
 use SmallResource\Client\ResourceClient;
 use SmallResource\Client\Tests\Support\LockTestCase;
 use SmallResource\Client\Tests\Support\Server;
@@ -280,6 +281,16 @@ final class ResourceLockTest extends LockTestCase
         self::assertTrue($both->acquire('me', 2.5, wait: 30));
         self::assertSame('me', $this->server->owner("$name:a"));
         self::assertTrue($both->isHeld());
+    }
+
+    public function testShortTimesNeverBecomeNone(): void
+    {
+        self::assertSame(0.001, Request::seconds(1e-6));
+        self::assertSame(1.101, Request::seconds(1.1001));
+        self::assertSame(1.1, Request::seconds(1.1));
+        self::assertSame(0.3, Request::seconds(0.1 + 0.2));
+        self::assertSame(30, Request::seconds(30.0));
+        self::assertSame(0, Request::seconds(0.0));
     }
 
     public function testNothingThatIsDumpedShowsAKeyOrATicket(): void
