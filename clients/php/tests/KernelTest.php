@@ -138,7 +138,7 @@ final class KernelTest extends LockTestCase
     public function testLockableTraitOfSymfony(): void
     {
         if (!property_exists(LockableCommand::class, 'lockFactory') || !(new \ReflectionClass(LockableCommand::class))->hasProperty('lockFactory')) {
-            self::markTestSkipped('This version of LockableTrait makes its own store and takes no factory.');
+            $this->leaveOut('This version of LockableTrait makes its own store and takes no factory.');
         }
         $store = new ResourceServerStore($this->client());
         $holder = (new LockFactory($store))->createLock('app:lockable');

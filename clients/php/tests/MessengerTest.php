@@ -104,7 +104,7 @@ final class MessengerTest extends LockTestCase
     public function testDuplicatesAreFoundByTheStampOfSymfony(): void
     {
         if (!class_exists(DeduplicateStamp::class)) {
-            self::markTestSkipped('This version of Messenger has no DeduplicateStamp.');
+            $this->leaveOut('This version of Messenger has no DeduplicateStamp.');
         }
         $handled = 0;
         $bus = new MessageBus([
