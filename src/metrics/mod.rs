@@ -16,6 +16,7 @@ pub mod striped;
 
 use std::sync::Arc;
 
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -141,6 +142,8 @@ impl Metrics {
         let registry = Registry::new();
         let make = Maker(&registry);
         build_info(&registry, store);
+        let process = ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect(SOUND);
         let locks = Arc::new(LockMetrics::default());
         let collector = locks::LockCollector::new(locks.clone(), PREFIX);
         registry.register(Box::new(collector)).expect(SOUND);
