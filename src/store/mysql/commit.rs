@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::mem;
 
-use super::schema;
+use super::schema::{self, Epoch};
 use super::sql::{self, Sql};
 use crate::lock::rows::{HeadRow, TicketRow};
 use crate::lock::{ResourceName, Ttl};
@@ -163,12 +163,13 @@ const DATA: Form = Form::upsert(
 /// A batch as a whole transaction. [`StoreError::Rejected`]: something in it can never be sent.
 pub(super) fn script(
     entry: &JournalEntry<'_>,
-    epoch: u64,
+    epoch: Epoch,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
-    if let (true, true, [(n, changes)]) = (
+    if let (true, true, false, [(n, changes)]) = (
         entry.direct.is_empty(),
         entry.must_exist.is_empty(),
+        epoch.is_shared_by_members,
         &entry.rows[..],
     ) {
         let script = Script::journal_row(*n, changes, epoch);
@@ -212,7 +213,7 @@ pub(super) struct TakenOut {
 pub(super) fn settling_script(
     locks: &[(&ResourceId, &LockChanges)],
     taken_out: Option<TakenOut>,
-    epoch: u64,
+    epoch: Epoch,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(epoch, packet_bytes_max);
@@ -513,11 +514,11 @@ fn ticket_row(sql: &mut Sql, row: &TicketRow) {
 impl Script {
     /// What most commits are, in one statement: for the database, a statement more costs as much as some
     /// dozens of locks. The locking read of the guard is the one that it selects from.
-    fn journal_row(n: u64, changes: &[u8], epoch: u64) -> Script {
+    fn journal_row(n: u64, changes: &[u8], epoch: Epoch) -> Script {
         let mut sql = Sql::new("INSERT INTO resource_journal (n, changes) SELECT ");
         sql.number(n).push(",").bytes(changes);
         sql.push(" FROM resource_server WHERE id = 1 AND epoch = ");
-        sql.number(epoch).push(" FOR UPDATE");
+        sql.number(epoch.number).push(" FOR UPDATE");
         Script {
             packets: vec![sql],
             is_guarded_by_its_rows: true,
@@ -527,7 +528,7 @@ impl Script {
         }
     }
 
-    fn begin(epoch: u64, packet_bytes_max: usize) -> Script {
+    fn begin(epoch: Epoch, packet_bytes_max: usize) -> Script {
         let mut first = Sql::new("BEGIN; ");
         schema::guard(&mut first, epoch);
         Script {
@@ -610,6 +611,11 @@ mod tests {
     use crate::lock::Selector;
     use crate::store::journal::Journal;
 
+    const EPOCH: Epoch = Epoch {
+        number: 7,
+        is_shared_by_members: false,
+    };
+
     /// The change that writes this document under the longest names there are.
     fn written(json: &[u8]) -> Snapshot {
         let longest = "\u{10ffff}".repeat(255);
@@ -642,7 +648,7 @@ mod tests {
             let journal = Journal::new(LAYOUT);
             let batch = [written(longest.as_bytes())];
             let entry = journal.enter(&batch).unwrap();
-            let sent = script(&entry, 7, PACKET);
+            let sent = script(&entry, EPOCH, PACKET);
             assert!(sent.is_ok(), "{piece}: {sent:?}");
         }
     }

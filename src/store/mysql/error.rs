@@ -25,6 +25,8 @@ pub(super) mod code {
     /// A Galera node that has left its cluster, or is not in it yet.
     pub const NO_MEMBER: u16 = 1047;
     pub const UNKNOWN_DATABASE: u16 = 1049;
+    pub const NO_SUCH_COLUMN: u16 = 1054;
+    pub const COLUMN_EXISTS: u16 = 1060;
     pub const PACKET_TOO_LARGE: u16 = 1153;
     pub const NO_SUCH_THREAD: u16 = 1094;
     pub const NO_SUCH_TABLE: u16 = 1146;
@@ -34,6 +36,8 @@ pub(super) mod code {
     pub const ROW_TOO_LARGE: [u16; 2] = [1118, 1713];
     /// A snapshot that a locking read found outdated (`innodb_snapshot_isolation`).
     pub const RECORD_CHANGED: u16 = 1020;
+    /// Another member of a cluster was first: Galera and Group Replication at the end of a transaction.
+    pub const NOT_CERTIFIED: [u16; 2] = [3101, 1180];
 }
 
 impl Fault {
@@ -44,7 +48,8 @@ impl Fault {
             code::DEADLOCK,
             code::RECORD_CHANGED,
         ];
-        codes.into_iter().any(|code| self.is(code))
+        let mut codes = codes.into_iter().chain(code::NOT_CERTIFIED);
+        codes.any(|code| self.is(code))
     }
 
     pub fn is(&self, wanted: u16) -> bool {

@@ -65,20 +65,28 @@ pub(super) fn judge(
 }
 
 /// Makes the row ours in the next epoch, if it is still as it was read. The writer of the epoch before is
-/// cut off: stopped in the middle of a transaction, it would keep its row lock.
+/// cut off: stopped in the middle of a transaction, it would keep its row lock. Only on the server that it
+/// belongs to: on another one its number is somebody else's.
 pub(super) async fn take(
     session: &mut Session,
     row: &ServerRow,
     me: &OwnerId,
 ) -> Result<Option<u64>, Fault> {
-    if let Some(connection) = row.connection {
+    let is_of_this_server = match &row.server {
+        Some(server) => *server == session.server.id,
+        // Version 2.0.0 wrote it, which knew of one server only.
+        None => !session.server.is_member,
+    };
+    if let Some(connection) = row.connection.filter(|_| is_of_this_server) {
         kill(session, connection).await?;
     }
     let mut sql = Sql::new(
         "UPDATE resource_server SET epoch = epoch + 1, heartbeat = heartbeat + 1, owner = ",
     );
     sql.bytes(me);
-    sql.push(", connection = CONNECTION_ID() WHERE id = 1 AND epoch = ");
+    sql.push(", connection = CONNECTION_ID(), server = ");
+    sql.text(&session.server.id);
+    sql.push(" WHERE id = 1 AND epoch = ");
     sql.number(row.epoch).push(" AND owner <=> ");
     sql.or_null(row.owner.as_deref(), |sql, owner| {
         sql.bytes(owner);
@@ -141,6 +149,7 @@ pub(super) async fn record_writer(
     me: &OwnerId,
 ) -> Result<bool, Fault> {
     let mut sql = Sql::new("UPDATE resource_server SET connection = CONNECTION_ID()");
+    sql.push(", server = ").text(&session.server.id);
     // A heartbeat, so that the row changes in any case.
     sql.push(", heartbeat = heartbeat + 1");
     mine(&mut sql, epoch, me);
@@ -149,8 +158,10 @@ pub(super) async fn record_writer(
 
 /// Frees the row. The next epoch begins, so that nothing of ours can land later.
 pub(super) async fn release(session: &mut Session, me: &OwnerId) -> Result<(), Fault> {
-    let mut sql =
-        Sql::new("UPDATE resource_server SET epoch = epoch + 1, owner = NULL, connection = NULL");
+    let mut sql = Sql::new(
+        "UPDATE resource_server SET epoch = epoch + 1, owner = NULL, connection = NULL, \
+         server = NULL",
+    );
     sql.push(" WHERE id = 1 AND owner = ").bytes(me);
     session.change(sql.as_str()).await?;
     Ok(())
@@ -181,6 +192,7 @@ mod tests {
             heartbeat,
             owner: owner.map(|byte| vec![byte; 16]),
             connection: None,
+            server: None,
         }
     }
 

@@ -43,7 +43,7 @@ use tokio::sync::Mutex;
 
 use self::error::Fault;
 use self::instance::{Claim, OwnerId, SeenOwner};
-use self::schema::{MigrationStep, ServerRow};
+use self::schema::{Epoch, MigrationStep, ServerRow};
 use self::server::Server;
 use self::session::{Readers, Session, Sets, within};
 use self::sql::Sql;
@@ -91,7 +91,7 @@ struct Door {
 struct Taken {
     session: Session,
     row: ServerRow,
-    epoch: u64,
+    epoch: Epoch,
 }
 
 /// Between two tries of what someone else's lock or deadlock made fail.
@@ -153,9 +153,9 @@ impl MysqlStore {
                     let row = schema::read_server_row(&mut session).await?;
                     if let Some(row) = row.filter(|row| row.epoch == epoch) {
                         return Ok(Some(Taken {
+                            epoch: self.epoch_on(epoch, Some(&session.server)),
                             session,
                             row,
-                            epoch,
                         }));
                     }
                 }
@@ -202,7 +202,7 @@ impl MysqlStore {
             taken.epoch,
             self.options.adopt,
         );
-        let migrated = self.while_alive(taken.epoch, migration).await;
+        let migrated = self.while_alive(taken.epoch.number, migration).await;
         migrated.map_err(|fault| match schema::is_fenced(&fault) {
             true => StoreError::Standby.into(),
             false => fault.stops_migration(),
@@ -324,14 +324,17 @@ impl Store for MysqlStore {
         within(self.options.timeout, engines).await?;
         within(self.options.timeout, self.warn(&mut taken.session)).await?;
         let left = self.settle_left(&mut taken.session, taken.epoch);
-        self.while_alive(taken.epoch, left).await?;
+        self.while_alive(taken.epoch.number, left).await?;
         self.note_packet(&taken.session);
         *writer = Writer {
             session: Some(taken.session),
             in_doubt: false,
         };
-        self.epoch.store(taken.epoch, Ordering::SeqCst);
-        log::info!("this instance owns the database, epoch {}", taken.epoch);
+        self.epoch.store(taken.epoch.number, Ordering::SeqCst);
+        log::info!(
+            "this instance owns the database, epoch {}",
+            taken.epoch.number
+        );
         Ok(Opened {
             floor: taken.row.floor,
             recorded_profile: taken.row.profile,
@@ -483,10 +486,10 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     if taken.row.step != MigrationStep::Reverting {
         store.migrate(&mut taken).await?;
         let left = store.settle_left(&mut taken.session, taken.epoch);
-        store.while_alive(taken.epoch, left).await?;
+        store.while_alive(taken.epoch.number, left).await?;
     }
     let work = php::revert::revert(&mut taken.session, &taken.row, taken.epoch, rehearse);
-    let report = store.while_alive(taken.epoch, work).await;
+    let report = store.while_alive(taken.epoch.number, work).await;
     match &report {
         // The row that would be freed is gone with its table.
         Ok(report) if report.obstacles.is_empty() && !rehearse => {}

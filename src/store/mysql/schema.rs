@@ -25,8 +25,13 @@ const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     epoch BIGINT UNSIGNED NOT NULL,
     heartbeat BIGINT UNSIGNED NOT NULL,
     owner BINARY(16) NULL,
-    connection BIGINT UNSIGNED NULL
+    connection BIGINT UNSIGNED NULL,
+    server VARCHAR(255) NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+/// Version 2 did not know which server a connection belongs to. Added before anything else is read: whoever
+/// takes over has to know.
+const SERVER_COLUMN: &str = "ALTER TABLE resource_server ADD COLUMN server VARCHAR(255) NULL";
 
 const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
     (id, version, step, floor, epoch, heartbeat) VALUES (1, 0, 'new', 0, 0, 0)";
@@ -191,13 +196,25 @@ pub(super) struct ServerRow {
     pub epoch: u64,
     pub heartbeat: u64,
     pub owner: Option<Vec<u8>>,
+    /// The connection that writes, and the server that it belongs to.
     pub connection: Option<u64>,
+    pub server: Option<String>,
 }
 
 /// Reads the row, which is made when the database is new.
 pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
     match read_server_row(session).await {
         Ok(Some(row)) => Ok(row),
+        Err(fault) if fault.is(code::NO_SUCH_COLUMN) => {
+            match session.run(SERVER_COLUMN).await {
+                Ok(_) => {}
+                // Another instance was faster.
+                Err(fault) if fault.is(code::COLUMN_EXISTS) => {}
+                Err(fault) => return Err(fault),
+            }
+            let row = read_server_row(session).await?;
+            row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))
+        }
         Err(fault) if !fault.is(code::NO_SUCH_TABLE) => Err(fault),
         Ok(None) | Err(_) => {
             session.run(SERVER).await?;
@@ -224,8 +241,8 @@ pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<Serv
         );
         return Err(StoreError::Unusable(text).into());
     }
-    let sql = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, connection \
-               FROM resource_server WHERE id = 1";
+    let sql = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, connection, \
+               server FROM resource_server WHERE id = 1";
     match session.rows(sql).await?.pop() {
         Some(row) => parse(row).map(Some),
         None => Ok(None),
@@ -253,6 +270,7 @@ fn parse(row: Row) -> Result<ServerRow, Fault> {
         heartbeat: columns.take()?,
         owner: columns.take()?,
         connection: columns.take()?,
+        server: columns.take()?,
     })
 }
 
@@ -261,7 +279,7 @@ fn parse(row: Row) -> Result<ServerRow, Fault> {
 pub(super) async fn migrate(
     session: &mut Session,
     row: &ServerRow,
-    epoch: u64,
+    epoch: Epoch,
     explicit: Option<Profile>,
 ) -> Result<(), Fault> {
     let mut step = row.step;
@@ -332,23 +350,37 @@ async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn set_ready(session: &mut Session, epoch: u64) -> Result<(), Fault> {
+async fn set_ready(session: &mut Session, epoch: Epoch) -> Result<(), Fault> {
     let mut sql = Sql::new("UPDATE resource_server SET step = 'ready', version = ");
     sql.number(VERSION);
-    sql.push(" WHERE id = 1 AND epoch = ").number(epoch);
+    sql.push(" WHERE id = 1 AND epoch = ").number(epoch.number);
     match session.change(sql.as_str()).await? {
         0 => Err(StoreError::Standby.into()),
         _ => Ok(()),
     }
 }
 
-/// What makes a transaction one of this epoch, and what every commit begins with: a locking read of the row that fails unless
-/// the epoch is still the writer's. (It sets the epoch to itself, or to `NULL`, which strict mode
+/// What makes a transaction one of this epoch, and what it begins with: a locking read of the row that fails
+/// unless the epoch is still the writer's. (It sets the epoch to itself, or to `NULL`, which strict mode
 /// refuses; so the check needs no round trip of its own.) See [`is_fenced`].
-pub(super) fn guard(sql: &mut Sql, epoch: u64) {
-    sql.push("UPDATE resource_server SET epoch = IF(epoch = ");
-    sql.number(epoch);
+pub(super) fn guard(sql: &mut Sql, epoch: Epoch) {
+    sql.push("UPDATE resource_server SET ");
+    if epoch.is_shared_by_members {
+        // What changes nothing is in no write set: a take-over that was committed at another member, and is
+        // not applied here yet, would not meet it. Both change this row, so only the first is certified;
+        // and whoever takes over has applied everything that was committed before, or is refused.
+        sql.push("heartbeat = heartbeat + 1, ");
+    }
+    sql.push("epoch = IF(epoch = ").number(epoch.number);
     sql.push(", epoch, NULL) WHERE id = 1");
+}
+
+/// In which a writer owns the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Epoch {
+    pub number: u64,
+    /// The database has several servers that take writes (Galera, Group Replication).
+    pub is_shared_by_members: bool,
 }
 
 /// Whether the guard refused. No other statement of ours can put `NULL` into this column.

@@ -15,7 +15,7 @@ const NO_LIMIT: &str = "18446744073709551615";
 
 /// Set where the server knows them and has another value. Names and values as `SHOW VARIABLES` has them;
 /// MySQL and MariaDB know different ones.
-const WANTED: [(&str, &str); 34] = [
+const WANTED: [(&str, &str); 36] = [
     // What a statement means.
     (
         "sql_mode",
@@ -47,6 +47,8 @@ const WANTED: [(&str, &str); 34] = [
     ("innodb_snapshot_isolation", "OFF"),
     ("tx_isolation", "REPEATABLE-READ"),
     ("transaction_isolation", "REPEATABLE-READ"),
+    ("wsrep_sync_wait", "1"),
+    ("group_replication_consistency", "BEFORE"),
     // How long it may take.
     ("max_statement_time", "0.000000"),
     ("max_execution_time", "0"),
@@ -105,6 +107,8 @@ pub(super) fn changes(
         let value = match (read_limit_ms, name) {
             (Some(ms), "max_statement_time") => format!("{}.{:03}", ms / 1000, ms % 1000),
             (Some(ms), "max_execution_time") => ms.to_string(),
+            // A writer is told by its guard when it lags, and need not wait each time.
+            (None, "group_replication_consistency") => continue,
             _ => value.to_owned(),
         };
         match has.get(name) {

@@ -7,7 +7,8 @@ use super::commit::{self, Script, TakenOut};
 use super::error::Fault;
 use super::instance;
 use super::read;
-use super::schema;
+use super::schema::{self, Epoch};
+use super::server::Server;
 use super::session::{Session, within};
 use super::{MysqlStore, RETRY_PAUSE};
 use crate::store::snapshot::LockChanges;
@@ -48,20 +49,27 @@ impl MysqlStore {
     }
 
     /// The epoch in which the database is ours, unless an earlier transaction is in doubt.
-    pub(super) fn writing_epoch(&self, writer: &Writer) -> Result<u64, StoreError> {
+    pub(super) fn writing_epoch(&self, writer: &Writer) -> Result<Epoch, StoreError> {
         let epoch = self.epoch.load(Ordering::SeqCst);
         if epoch == 0 || writer.in_doubt {
             let text = "an earlier change is in doubt, or the database is not ours";
             return Err(StoreError::Unavailable(text.into()));
         }
-        Ok(epoch)
+        Ok(self.epoch_on(epoch, self.home().as_ref()))
+    }
+
+    pub(super) fn epoch_on(&self, number: u64, server: Option<&Server>) -> Epoch {
+        Epoch {
+            number,
+            is_shared_by_members: server.is_some_and(|server| server.is_member),
+        }
     }
 
     /// Runs one transaction. `script` makes it for the connection and the epoch.
     pub(super) async fn transact(
         &self,
         writer: &mut Writer,
-        script: impl AsyncFnOnce(&mut Session, u64) -> Result<Script, Fault>,
+        script: impl AsyncFnOnce(&mut Session, Epoch) -> Result<Script, Fault>,
     ) -> Result<(), StoreError> {
         let epoch = self.writing_epoch(writer)?;
         writer.in_doubt = true;
@@ -80,8 +88,8 @@ impl MysqlStore {
     async fn transact_in(
         &self,
         writer: &mut Writer,
-        epoch: u64,
-        script: impl AsyncFnOnce(&mut Session, u64) -> Result<Script, Fault>,
+        epoch: Epoch,
+        script: impl AsyncFnOnce(&mut Session, Epoch) -> Result<Script, Fault>,
     ) -> Result<(), Fault> {
         let mut session = match writer.session.take() {
             Some(session) => session,
@@ -125,7 +133,11 @@ impl MysqlStore {
 
     /// Settles what an earlier instance left in the journal. The caller owns the database in `epoch`. May be
     /// begun again at any point: what is stored twice is the same.
-    pub(super) async fn settle_left(&self, session: &mut Session, epoch: u64) -> Result<(), Fault> {
+    pub(super) async fn settle_left(
+        &self,
+        session: &mut Session,
+        epoch: Epoch,
+    ) -> Result<(), Fault> {
         let left = read::journal(session.rows(read::JOURNAL).await?)?;
         let mut steps: Vec<(Vec<_>, Option<TakenOut>)> =
             journal::portions(&left.changes, LEFT_ROWS)
@@ -148,10 +160,10 @@ impl MysqlStore {
     }
 
     /// A connection that writes, known to whoever takes over.
-    async fn new_writer(&self, epoch: u64) -> Result<Session, Fault> {
+    async fn new_writer(&self, epoch: Epoch) -> Result<Session, Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
-            match instance::record_writer(&mut session, epoch, &self.me).await {
+            match instance::record_writer(&mut session, epoch.number, &self.me).await {
                 Ok(true) => {
                     self.note_packet(&session);
                     return Ok(session);
@@ -203,7 +215,7 @@ async fn settling_script(
     session: &mut Session,
     mut locks: Vec<(&ResourceId, &LockChanges)>,
     taken_out: Option<TakenOut>,
-    epoch: u64,
+    epoch: Epoch,
 ) -> Result<Script, Fault> {
     if !locks.is_empty() {
         let ids: Vec<_> = locks.iter().map(|(id, _)| *id).collect();

@@ -11,14 +11,14 @@ use super::selectors::{self, Stored};
 use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
-use crate::store::mysql::schema::{self, MigrationStep, VERSION};
+use crate::store::mysql::schema::{self, Epoch, MigrationStep, VERSION};
 use crate::store::mysql::session::{Columns, Session, value};
 use crate::store::mysql::sql::Sql;
 
 /// Looks at what the database holds and records what is to be done with it.
 pub(in crate::store::mysql) async fn begin(
     session: &mut Session,
-    epoch: u64,
+    epoch: Epoch,
     explicit: Option<Profile>,
 ) -> Result<MigrationStep, Fault> {
     let columns = schema::columns(session, "resource").await?;
@@ -225,7 +225,7 @@ async fn reshape_table(
 /// database is gets locked last: heartbeats go on until then, however much there is to decode.
 pub(in crate::store::mysql) async fn finish(
     session: &mut Session,
-    epoch: u64,
+    epoch: Epoch,
 ) -> Result<(), Fault> {
     session.run("BEGIN").await?;
     let mut script = Statements::default();

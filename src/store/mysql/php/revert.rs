@@ -8,7 +8,7 @@ use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
-use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
+use crate::store::mysql::schema::{self, Epoch, MigrationStep, OWN_TABLES, ServerRow};
 use crate::store::mysql::session::{Columns, Session, value};
 use crate::store::mysql::sql::Sql;
 
@@ -29,7 +29,7 @@ pub struct RevertReport {
 pub(in crate::store::mysql) async fn revert(
     session: &mut Session,
     row: &ServerRow,
-    epoch: u64,
+    epoch: Epoch,
     rehearse: bool,
 ) -> Result<RevertReport, Fault> {
     let collation = match &row.php_collation {
@@ -83,7 +83,7 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
 /// As when adopting, the row of the heartbeats is locked last.
 async fn encode(
     session: &mut Session,
-    epoch: u64,
+    epoch: Epoch,
     resource: &Definition,
     data: &Definition,
     rehearse: bool,

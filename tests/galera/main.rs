@@ -1,0 +1,232 @@
+//! Several servers that all take writes: two real Galera nodes, of which one lags behind.
+//!
+//! Run with `scripts/with-galera cargo test --test galera`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder};
+use small_resource_server::lock::rows::HeadRow;
+use small_resource_server::lock::{FencingToken, ResourceName, Seconds};
+use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
+use small_resource_server::store::{ResourceId, Snapshot, Store, StoreError};
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use support::{DEADLINE, Proxy, skip};
+
+/// Rows of the table whose change keeps a node busy: without a key each of them is looked for by itself.
+const LAG_ROWS: u32 = 1 << 12;
+
+struct Cluster {
+    nodes: [Options; 2],
+    /// One test at a time makes a node lag.
+    _turn: MutexGuard<'static, ()>,
+}
+
+static TURN: Mutex<()> = Mutex::const_new(());
+
+impl Cluster {
+    /// A database of a test's own. `None`: skipped.
+    async fn new() -> Option<Cluster> {
+        let Ok(urls) = std::env::var("TEST_GALERA_URLS") else {
+            skip("TEST_GALERA_URLS is not set: run with scripts/with-galera");
+            return None;
+        };
+        let database = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let nodes: Vec<Options> = urls.split(' ').map(|url| node(url, &database)).collect();
+        let cluster = Cluster {
+            nodes: nodes.try_into().expect("two nodes"),
+            _turn: TURN.lock().await,
+        };
+        let mut admin = cluster.admin(0).await;
+        for sql in [
+            format!("CREATE DATABASE {database}"),
+            format!("CREATE TABLE {database}.lag (a INT, b INT) ENGINE = InnoDB"),
+            format!("INSERT INTO {database}.lag SELECT seq, 0 FROM mysql.seq_1_to_{LAG_ROWS}"),
+        ] {
+            admin.query_drop(sql).await.unwrap();
+        }
+        cluster.second_node_has_caught_up().await;
+        Some(cluster)
+    }
+
+    async fn admin(&self, node: usize) -> Conn {
+        let options = &self.nodes[node];
+        let opts = OptsBuilder::default()
+            .ip_or_hostname(options.host.clone())
+            .tcp_port(options.port)
+            .user(Some(options.user.clone()))
+            .pass(Some(options.password.clone()))
+            .prefer_socket(false);
+        Conn::new(Opts::from(opts)).await.unwrap()
+    }
+
+    /// With what an earlier test made it lag by, too.
+    async fn second_node_has_caught_up(&self) {
+        let mut second = self.admin(1).await;
+        let began = Instant::now();
+        second.query_drop("SET wsrep_sync_wait = 1").await.unwrap();
+        // The server itself gives up after half a minute.
+        while let Err(error) = second.query_drop("SELECT 1").await {
+            assert!(began.elapsed() < 3 * DEADLINE, "it lags for ever: {error}");
+        }
+    }
+
+    /// What is committed at the first node from now on is applied at the second one much later. Nothing is
+    /// made to wait for that, as during a backup of the second node.
+    async fn second_node_lags(&self) {
+        let mut second = self.admin(1).await;
+        second
+            .query_drop("SET GLOBAL wsrep_desync = ON")
+            .await
+            .unwrap();
+        let mut first = self.admin(0).await;
+        let sql = format!("UPDATE {}.lag SET b = b + 1", self.nodes[0].database);
+        first.query_drop(sql).await.unwrap();
+    }
+
+    /// The second node is really behind: it has something to apply.
+    async fn lags(&self) -> bool {
+        let mut second = self.admin(1).await;
+        let sql = "SHOW STATUS LIKE 'wsrep_local_recv_queue'";
+        let queue: Option<(String, u64)> = second.query_first(sql).await.unwrap();
+        let sql = format!(
+            "SELECT COUNT(*) FROM {}.lag WHERE b = 0",
+            self.nodes[0].database
+        );
+        let untouched: Option<u64> = second.query_first(sql).await.unwrap();
+        queue.is_some_and(|(_, length)| length > 0) || untouched > Some(0)
+    }
+}
+
+fn node(url: &str, database: &str) -> Options {
+    let opts = Opts::from_url(url).unwrap();
+    Options {
+        host: opts.ip_or_hostname().to_owned(),
+        port: opts.tcp_port(),
+        database: database.to_owned(),
+        user: opts.user().unwrap_or_default().to_owned(),
+        password: opts.pass().unwrap_or_default().to_owned(),
+        pool_size: 2,
+        tls: Tls::Off,
+        timeout: Duration::from_secs(60),
+        instance_lease: Duration::from_secs(3),
+        adopt: None,
+    }
+}
+
+fn created(name: &str) -> Snapshot {
+    let name = ResourceName::parse(name).unwrap();
+    let mut snapshot = Snapshot::empty(name, ResourceId::random());
+    snapshot.created = Seconds::new(30);
+    snapshot
+}
+
+fn granted(resource: &Snapshot, token: u64) -> Snapshot {
+    let mut snapshot = Snapshot::empty(resource.name.clone(), resource.id.clone());
+    snapshot.lock.head = Some(HeadRow {
+        token: FencingToken(token),
+        holder: None,
+    });
+    snapshot
+}
+
+async fn token(store: &MysqlStore, resource: &Snapshot) -> Option<u64> {
+    let found = store.load(&resource.name).await.unwrap();
+    found.map(|found| found.lock.head.token.0)
+}
+
+/// Asks again while the other instance seems to be alive.
+async fn take_over(store: &MysqlStore) {
+    let began = Instant::now();
+    loop {
+        match store.open().await {
+            Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => {
+                result.unwrap();
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_at_a_node_that_has_not_heard_of_a_take_over_is_refused() {
+    let Some(cluster) = Cluster::new().await else {
+        return;
+    };
+    let [first, second] = &cluster.nodes;
+    let old = MysqlStore::new(second.clone());
+    old.open().await.unwrap();
+    let resource = created("a");
+    old.commit(std::slice::from_ref(&resource)).await.unwrap();
+    old.commit(&[granted(&resource, 1)]).await.unwrap();
+
+    let new = MysqlStore::new(first.clone());
+    assert_eq!(new.open().await, Err(StoreError::Standby));
+    // Until the old one is silent for long enough, as far as the first node knows.
+    tokio::time::sleep(first.instance_lease).await;
+    cluster.second_node_lags().await;
+    take_over(&new).await;
+    assert_eq!(token(&new, &resource).await, Some(1));
+    new.commit(&[granted(&resource, 2)]).await.unwrap();
+    let lagged = cluster.lags().await;
+    // At the second node the old epoch is still the newest.
+    let stale = old.commit(&[granted(&resource, 2)]).await;
+    assert!(stale.is_err(), "two instances gave out one token");
+    let stale = old.commit(&[created("b")]).await;
+    assert!(stale.is_err(), "{stale:?}");
+    assert!(lagged, "the node did not lag: the test proves nothing");
+    new.settle().await.unwrap();
+    new.commit(&[granted(&resource, 3)]).await.unwrap();
+    assert_eq!(token(&new, &resource).await, Some(3));
+}
+
+#[tokio::test]
+async fn a_read_at_a_node_that_lags_waits_for_what_was_committed() {
+    let Some(cluster) = Cluster::new().await else {
+        return;
+    };
+    let [first, second] = &cluster.nodes;
+    let proxy = Proxy::to(first);
+    let store = MysqlStore::new(proxy.between(first.clone()));
+    store.open().await.unwrap();
+    store.heartbeat().await.unwrap();
+    // Connections that read are made from now on, and lead to the other node.
+    proxy.lead_to(second);
+    cluster.second_node_lags().await;
+    let resource = created("a");
+    store.commit(std::slice::from_ref(&resource)).await.unwrap();
+    store.commit(&[granted(&resource, 7)]).await.unwrap();
+    store.settle().await.unwrap();
+    let lagged = cluster.lags().await;
+    assert_eq!(token(&store, &resource).await, Some(7));
+    assert!(lagged, "the node did not lag: the test proves nothing");
+}
+
+#[tokio::test]
+async fn a_take_over_at_a_node_that_lags_sees_everything_that_was_committed() {
+    let Some(cluster) = Cluster::new().await else {
+        return;
+    };
+    let [first, second] = &cluster.nodes;
+    let old = MysqlStore::new(first.clone());
+    old.open().await.unwrap();
+    let resource = created("a");
+    old.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let new = MysqlStore::new(second.clone());
+    assert_eq!(new.open().await, Err(StoreError::Standby));
+    cluster.second_node_lags().await;
+    for number in 1..=50 {
+        old.commit(&[granted(&resource, number)]).await.unwrap();
+    }
+    take_over(&new).await;
+    assert_eq!(token(&new, &resource).await, Some(50));
+    assert!(old.commit(&[granted(&resource, 51)]).await.is_err());
+}
