@@ -7,10 +7,12 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -58,6 +60,8 @@ pub struct Persistence {
     /// Counts attempts to open the store.
     pub(super) attempt: u64,
     pub(super) last_complaint: String,
+    /// When a read that failed was last spoken of: there may be thousands.
+    pub(super) read_complaint: Option<Instant>,
     pub(super) drained: Vec<oneshot::Sender<()>>,
 }
 
@@ -77,6 +81,7 @@ impl Persistence {
             storing_history: false,
             attempt: 0,
             last_complaint: String::new(),
+            read_complaint: None,
             drained: Vec::new(),
         }
     }
@@ -90,9 +95,20 @@ pub(super) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    timeout(limit, work)
+    timeout(limit, unpanicked(work))
         .await
         .unwrap_or_else(|_| Err(late(limit)))
+}
+
+/// A panic in a database driver is a failure of that call, and of nothing else.
+pub(super) async fn unpanicked<T>(
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let caught = AssertUnwindSafe(work).catch_unwind().await;
+    caught.unwrap_or_else(|_| {
+        let text = "the call broke off by a mistake of the database driver, or of this program";
+        Err(StoreError::Unavailable(text.to_owned()))
+    })
 }
 
 pub(super) fn late(limit: Duration) -> StoreError {

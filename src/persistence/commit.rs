@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use crate::persistence::actor::{Persistence, Phase, within};
+use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
 use crate::persistence::messages::{CommitResult, DiscardReason};
 use crate::persistence::queue::{Batch, Member};
 use crate::store::{Snapshot, Store, StoreError};
@@ -63,7 +63,7 @@ impl Persistence {
         self.settling = true;
         let store = self.shell.store.clone();
         let incarnation = self.shell.incarnation();
-        async move { store.settle().await }
+        unpanicked(async move { store.settle().await })
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 actor.settling = false;

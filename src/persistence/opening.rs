@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use crate::persistence::actor::{Persistence, Phase, within};
+use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
 use crate::persistence::messages::{DiscardAll, DiscardReason};
 use crate::shared::gate::{Closed, boottime_ms};
 use crate::store::{Opened, StoreError};
@@ -29,7 +29,7 @@ impl Persistence {
         });
         let store = self.shell.store.clone();
         let sent = boottime_ms();
-        async move { store.open().await }
+        unpanicked(async move { store.open().await })
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 ctx.cancel_future(late);

@@ -1,12 +1,13 @@
 //! Loads, documents and listings. A load of a name that has a commit under way waits for it.
 
 use std::future::Future;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::lock::ResourceName;
-use crate::persistence::actor::{LoadAnswer, Persistence, Phase, within};
+use crate::persistence::actor::{LoadAnswer, Persistence, Phase, unpanicked, within};
 use crate::persistence::messages::{List, Load, LoadData};
 use crate::store::{ListedResource, StoreError, StoredData, StoredResource};
 
@@ -30,7 +31,8 @@ impl Persistence {
         self.read(async move { store.load(&name).await }, load, ctx);
     }
 
-    /// Runs one read within the time-out; a failure means that the store is lost.
+    /// Runs one read within the time-out. A failure is its asker's and nobody else's: whether the store is
+    /// lost is for commits and heartbeats to say.
     pub(super) fn read<T: Send + 'static>(
         &mut self,
         read: impl Future<Output = Result<T, StoreError>> + 'static,
@@ -42,23 +44,25 @@ impl Persistence {
             let _ = answer.send(Err(away));
             return;
         }
-        let incarnation = self.shell.incarnation();
         within(self.store_timeout(), read)
             .into_actor(self)
-            .map(move |result, actor, ctx| {
-                match &result {
-                    Err(error @ StoreError::Rejected(text)) => {
-                        log::error!("a row cannot be read: {text}");
-                        actor.shell.metrics.store.failed(error);
-                    }
-                    Err(error) if actor.shell.incarnation() == incarnation => {
-                        actor.lose_store(error, ctx);
-                    }
-                    _ => {}
+            .map(move |result, actor, _| {
+                if let Err(error) = &result {
+                    actor.complain_of_read(error);
                 }
                 let _ = answer.send(result);
             })
             .spawn(ctx);
+    }
+
+    /// Counts each, and logs at most one a second.
+    fn complain_of_read(&mut self, error: &StoreError) {
+        self.shell.metrics.store.failed(error);
+        let pause = Duration::from_secs(1);
+        if self.read_complaint.is_none_or(|at| at.elapsed() >= pause) {
+            self.read_complaint = Some(Instant::now());
+            log::error!("a read failed, for its asker alone: {error}");
+        }
     }
 }
 
@@ -108,7 +112,7 @@ impl Handler<List> for Persistence {
         let incarnation = self.shell.incarnation();
         // Settling is not cut short.
         let listing = async move {
-            let settled = store.settle().await;
+            let settled = unpanicked(store.settle()).await;
             let listed = match &settled {
                 Ok(()) => within(limit, store.list(&msg.0)).await,
                 Err(error) => Err(error.clone()),

@@ -120,7 +120,7 @@ impl ResourceActor {
         let stored = match result {
             Ok(stored) if self.incarnation == self.shell.incarnation() => stored,
             Ok(_) => return self.refuse(loading, &Reply::Moved),
-            Err(error) => return self.refuse(loading, &Reply::Closed(closed(&error))),
+            Err(error) => return self.refuse(loading, &unread(&error)),
         };
         // What came meanwhile counts as of when it came: a lease that was renewed in time must not end because
         // it took long to load it.
@@ -249,10 +249,12 @@ impl ResourceActor {
 }
 
 /// What clients are told when the store cannot be read.
-pub(super) fn closed(error: &StoreError) -> Closed {
+pub(super) fn unread(error: &StoreError) -> Reply {
     match error {
-        StoreError::Standby => Closed::Standby,
-        _ => Closed::StoreAway,
+        StoreError::Standby => Reply::Closed(Closed::Standby),
+        // Waiting does not help.
+        StoreError::Rejected(_) => Reply::Refused,
+        _ => Reply::Closed(Closed::StoreAway),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::lock::{
     Command, EndReason, LockState, Now, Patience, PresentedTicket, RequestId, ResourceName,
     ResourceOptions, Seconds, Selector, Terms, Ticket, Wish,
 };
-use crate::resource::actor::{ResourceActor, closed};
+use crate::resource::actor::{ResourceActor, unread};
 use crate::resource::documents::{Documents, Known};
 use crate::resource::live::{DocumentRead, Resource};
 use crate::resource::messages::{Call, Condition, Op, Reply, Wait, Watch};
@@ -570,7 +570,7 @@ impl ResourceActor {
             Ok(data) => data,
             Err(error) => {
                 for call in calls {
-                    let _ = call.reply.send(Box::new(Reply::Closed(closed(&error))));
+                    let _ = call.reply.send(Box::new(unread(&error)));
                     let request = call.request;
                     self.command(Command::Vanished { request }, ctx);
                 }

@@ -11,6 +11,7 @@ mod opening;
 mod outages;
 mod php;
 mod private;
+mod reads;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;

@@ -544,3 +544,44 @@ fn the_log_stays_bounded_under_many_commits() {
         }
     });
 }
+
+#[tokio::test]
+async fn a_file_that_is_moved_away_is_noticed_and_served_again_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resources.db");
+    let store = SqliteStore::new(&path);
+    store.open().await.unwrap();
+    store.commit(&[created("a")]).await.unwrap();
+    let away = folder.path().join("away.db");
+    std::fs::rename(&path, &away).unwrap();
+    let told = store.commit(&[created("b")]).await.unwrap_err();
+    assert!(
+        told.to_string().contains("deleted, or moved away"),
+        "{told}"
+    );
+    let told = store.open().await.unwrap_err();
+    assert!(matches!(told, StoreError::Unavailable(_)), "{told:?}");
+    assert!(!path.exists(), "an empty file took its place");
+    std::fs::rename(&away, &path).unwrap();
+    store.open().await.unwrap();
+    assert!(load(&store, "a").await.is_some());
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_is_not_served_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resources.db");
+    let store = SqliteStore::new(&path);
+    store.open().await.unwrap();
+    store.commit(&[created("a")]).await.unwrap();
+    let backup = folder.path().join("backup.db");
+    std::fs::copy(&path, &backup).unwrap();
+    std::fs::rename(&backup, &path).unwrap();
+    // Nothing is written: settling alone notices.
+    let told = store.settle().await.unwrap_err();
+    assert!(
+        told.to_string().contains("replaced by another file"),
+        "{told}"
+    );
+    assert!(store.open().await.is_err());
+}

@@ -97,6 +97,14 @@ impl Database {
         row.get(1).expect("a definition")
     }
 
+    /// Nobody else gets at the table until the connection is dropped.
+    pub async fn hold_table(&self, table: &str) -> Conn {
+        let mut admin = self.admin().await;
+        let sql = format!("LOCK TABLES {table} WRITE");
+        admin.query_drop(sql).await.unwrap();
+        admin
+    }
+
     pub async fn run(&self, sql: &str) {
         self.admin().await.query_drop(sql).await.unwrap();
     }

@@ -56,24 +56,41 @@ impl Fault {
         matches!(self, Fault::Server { code, .. } if *code == wanted)
     }
 
-    /// A migration that fails for what the tables are, or hold, fails each time.
-    pub fn stops_migration(self) -> Fault {
-        /// About a connection, an account or a server that is busy, full, read-only or going.
-        const WAITED_FOR: [&str; 4] = ["08", "28", "40", "70"];
+    /// About what the tables are, or hold: the same fails each time. Not about a connection, an account or a
+    /// server that is busy, full, read-only or going.
+    fn is_lasting(&self) -> bool {
         const DENIED: [u16; 7] = [1044, 1142, 1143, 1203, 1226, 1227, 1370];
         const ABOUT_TABLES: [u16; 11] = [
             1005, 1031, 1071, 1215, 1265, 1286, 1366, 1503, 1709, 1833, 3780,
         ];
-        let Fault::Server { code, state, text } = &self else {
-            return self;
+        let Fault::Server { code, state, .. } = self else {
+            return false;
         };
         let class = state.get(..2).unwrap_or_default();
         let lasting = matches!(class, "0A" | "21" | "22" | "23" | "42") && !DENIED.contains(code);
-        if WAITED_FOR.contains(&class) || !(lasting || ABOUT_TABLES.contains(code)) {
-            return self;
+        lasting || ABOUT_TABLES.contains(code)
+    }
+
+    /// A migration that fails for what the tables are fails each time.
+    pub fn stops_migration(self) -> Fault {
+        match &self {
+            Fault::Server { code, text, .. } if self.is_lasting() => {
+                let text =
+                    format!("its tables cannot be brought up to date: {text} (error {code})");
+                StoreError::Unusable(text).into()
+            }
+            _ => self,
         }
-        let text = format!("its tables cannot be brought up to date: {text} (error {code})");
-        StoreError::Unusable(text).into()
+    }
+
+    /// Of a read: what waiting cannot cure is refused.
+    pub fn of_read(self) -> StoreError {
+        match &self {
+            Fault::Server { code, text, .. } if self.is_lasting() => {
+                StoreError::Rejected(format!("{text} (error {code})"))
+            }
+            _ => self.into(),
+        }
     }
 
     /// The connection can be used further.

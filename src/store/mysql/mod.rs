@@ -279,7 +279,9 @@ impl MysqlStore {
         let reading = self
             .readers
             .read(&self.options, home.as_ref(), sql.as_str());
-        Ok(within(self.options.timeout, reading).await?)
+        within(self.options.timeout, reading)
+            .await
+            .map_err(Fault::of_read)
     }
 
     async fn free(&self) -> Result<(), Fault> {

@@ -24,6 +24,10 @@ pub(super) fn unread(error: Error) -> StoreError {
         Error::FromSqlConversionFailure(..)
         | Error::IntegralValueOutOfRange(..)
         | Error::InvalidColumnType(..) => StoreError::Rejected(error.to_string()),
+        // A page of it. Others may be sound; a commit that meets it says so itself.
+        error if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            StoreError::Rejected(error.to_string())
+        }
         _ => away(error),
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,12 +45,44 @@ impl FileLock {
     }
 }
 
+/// One file on disk, whatever it is called: its device and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileIdentity(u64, u64);
+
+impl FileIdentity {
+    /// # Errors
+    /// There is no such file.
+    pub(super) fn of(path: &Path) -> io::Result<FileIdentity> {
+        let metadata = fs::metadata(path)?;
+        Ok(FileIdentity(metadata.dev(), metadata.ino()))
+    }
+
+    /// What was committed to a file that nobody finds by its name any more would be lost at the next start.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: the file was deleted or replaced.
+    pub(super) fn check(self, path: &Path) -> Result<(), StoreError> {
+        let what = match FileIdentity::of(path) {
+            Ok(found) if found == self => return Ok(()),
+            Ok(_) => "replaced by another file",
+            Err(_) => "deleted, or moved away",
+        };
+        Err(StoreError::Unavailable(format!(
+            "the file {} was {what} while it was served; put it back, or restart the server to serve what is \
+             there now",
+            path.display()
+        )))
+    }
+}
+
 /// What opening needs to know.
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
     pub(super) options: SqliteOptions,
     pub(super) lock: Arc<FileLock>,
     pub(super) has_served: bool,
+    /// The file that was opened first. Another one under its name is not served without a restart.
+    pub(super) identity: Option<FileIdentity>,
     pub(super) journal: Arc<Journal>,
 }
 
@@ -64,6 +96,9 @@ pub(super) struct OpenedFile {
 
 impl DatabaseFile {
     pub(super) fn open(&self) -> Result<OpenedFile, StoreError> {
+        if let Some(identity) = self.identity {
+            identity.check(&self.path)?;
+        }
         let path = self.create().map_err(|error| self.io_failure(&error))?;
         self.take_lock(&path)?;
         self.connect(&path).map_err(|error| self.about(error))
@@ -240,6 +275,7 @@ mod tests {
             options: SqliteOptions::default(),
             lock: Arc::default(),
             has_served: false,
+            identity: None,
             journal: Arc::new(Journal::new(LAYOUT)),
         };
         let opened = file.open().unwrap();

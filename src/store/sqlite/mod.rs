@@ -40,7 +40,7 @@ use super::snapshot::{ResourceId, Snapshot};
 use super::{ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource};
 use crate::lock::{ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
-use file::{DatabaseFile, FileLock};
+use file::{DatabaseFile, FileIdentity, FileLock};
 use worker::{Jobs, WorkerEnded, closed};
 use write::SqliteWriter;
 
@@ -80,6 +80,8 @@ pub struct SqliteStore {
     blocks_since: Mutex<Option<Instant>>,
     lock: Arc<FileLock>,
     has_served: AtomicBool,
+    /// Of the file that was opened first.
+    identity: Mutex<Option<FileIdentity>>,
     journal: Arc<Journal>,
 }
 
@@ -108,6 +110,7 @@ impl SqliteStore {
             blocks_since: Mutex::default(),
             lock: Arc::default(),
             has_served: AtomicBool::new(false),
+            identity: Mutex::default(),
             journal: Arc::new(Journal::new(write::LAYOUT)),
         }
     }
@@ -141,7 +144,12 @@ impl SqliteStore {
             return Err(closed());
         };
         *locked(&self.blocks_since) = Some(Instant::now());
-        let written = catch_unwind(AssertUnwindSafe(|| job(open)));
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            let written = job(open)?;
+            // Afterwards: what was written before it was deleted is lost too.
+            self.check_file()?;
+            Ok(written)
+        }));
         *locked(&self.blocks_since) = None;
         let written = written.unwrap_or_else(|_| {
             let text = "writing to it broke off by a mistake of this program";
@@ -153,6 +161,11 @@ impl SqliteStore {
             *locked(&self.readers) = None;
         }
         written
+    }
+
+    fn check_file(&self) -> Result<(), StoreError> {
+        let identity = *locked(&self.identity);
+        identity.map_or(Ok(()), |identity| identity.check(&self.path))
     }
 
     /// Closes the connections of an earlier `open`, the writer last: the one that is closed last moves the
@@ -200,10 +213,14 @@ impl Store for SqliteStore {
             options: *locked(&self.options),
             lock: self.lock.clone(),
             has_served: self.has_served.load(Ordering::Relaxed),
+            identity: *locked(&self.identity),
             journal: self.journal.clone(),
         };
         let opened = worker::once("sqlite-open", move || file.open()).await?;
         let floor = opened.floor;
+        if let Ok(identity) = FileIdentity::of(&self.path) {
+            locked(&self.identity).get_or_insert(identity);
+        }
         self.serve(opened, &mut threads).await?;
         self.has_served.store(true, Ordering::Relaxed);
         Ok(Opened {
@@ -227,7 +244,8 @@ impl Store for SqliteStore {
             // Commits that wait come first.
             tokio::task::yield_now().await;
         }
-        Ok(())
+        // Also when there was nothing to do: an idle server is to notice too.
+        self.write(|_| Ok(())).await
     }
 
     async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {

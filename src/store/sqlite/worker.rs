@@ -1,8 +1,9 @@
 //! A thread that owns a connection and does jobs on it, one after the other.
 //!
-//! It ends when every [`Jobs`] is dropped or a job panicked, and it closes its connection before [`WorkerEnded`]
+//! It ends when every [`Jobs`] is dropped, and it closes its connection before [`WorkerEnded`]
 //! tells so.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -60,7 +61,10 @@ pub(super) fn spawn(
         let _lock = lock;
         let mut connection = connection;
         while let Ok(job) = todo.recv() {
-            job(&mut connection);
+            // The answer is dropped with the job, which tells its asker.
+            if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
+                log::error!("a read of the file broke off by a mistake of this program");
+            }
         }
     };
     start(name, body)?;

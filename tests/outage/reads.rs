@@ -1,0 +1,119 @@
+//! A read that fails is its asker's matter, and nobody else's.
+
+use std::time::{Duration, Instant};
+
+use crate::instance::{BOUND, Instance, settled};
+use crate::private::PrivateServer;
+use crate::support::{Database, until};
+use crate::{turn, wait};
+
+fn was_lost(instance: &Instance) -> bool {
+    instance.log().join("\n").contains("the store was lost")
+}
+
+#[test]
+fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let instance = Instance::serving(&database.options());
+    instance.prepare("printer");
+    let (ticket, token) = instance.hold("printer/s", r#"{"ttl":3000}"#);
+    let mut waiting = instance.lock("printer/s").query("wait=60").open();
+    until("it waits", || instance.described("printer")["waiting"] == 1);
+
+    // Reads stand in front of this lock until they are given up; commits of locks need no documents.
+    let admin = wait(database.hold_table("resource_data"));
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..20 {
+            let instance = &instance;
+            scope.spawn(move || {
+                let answer = instance.read(&format!("unknown-{number}/s")).send();
+                assert_eq!(answer.status, 503, "{answer:?}");
+            });
+        }
+    });
+    assert!(start.elapsed() < 2 * BOUND, "{:?}", start.elapsed());
+    assert!(waiting.is_silent(), "the waiter lost its place");
+    let kept = settled(&instance.renew("printer/s", &ticket));
+    assert_eq!((kept.status, kept.token()), (200, token));
+    assert!(instance.is_ready() && !was_lost(&instance));
+
+    // What was given up has ended in the database too, though the table is still locked.
+    let hanging = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{}' AND state LIKE '%lock%'",
+        database.name
+    );
+    until("reads have ended", || wait(database.number(&hanging)) == 0);
+    drop(admin);
+    assert_eq!(settled(&instance.unlock("printer/s", &ticket)).status, 200);
+    assert_eq!(waiting.answer().json()["locked"], true);
+    assert!(!was_lost(&instance));
+}
+
+#[test]
+fn a_user_with_too_few_connections_gets_refusals_and_keeps_the_store() {
+    let Some(mut server) = PrivateServer::new(&[]) else {
+        return;
+    };
+    let _turn = turn();
+    server.start();
+    // One writes, one sends heartbeats, and one is left for reads.
+    wait(server.run("ALTER USER 'app'@'%' WITH MAX_USER_CONNECTIONS 3"));
+    let instance = Instance::serving(&server.app_options());
+    instance.prepare("printer");
+    let (ticket, _) = instance.hold("printer/s", r#"{"ttl":3000}"#);
+    let mut waiting = instance.lock("printer/s").query("wait=60").open();
+    until("it waits", || instance.described("printer")["waiting"] == 1);
+    let refused = std::thread::scope(|scope| {
+        let workers = (0..8).map(|worker| {
+            let instance = &instance;
+            scope.spawn(move || {
+                let names = (0..40).map(|n| format!("unknown-{worker}-{n}/s"));
+                let answers = names.map(|name| instance.read(&name).send().status);
+                answers.filter(|status| *status == 503).count()
+            })
+        });
+        let workers: Vec<_> = workers.collect();
+        let counts = workers.into_iter().map(|worker| worker.join().unwrap());
+        counts.sum::<usize>()
+    });
+    assert!(
+        refused > 0,
+        "the limit was never reached: the test proves nothing"
+    );
+    assert!(waiting.is_silent(), "the waiter lost its place");
+    assert!(!was_lost(&instance));
+    assert_eq!(settled(&instance.unlock("printer/s", &ticket)).status, 200);
+    assert_eq!(waiting.answer().json()["locked"], true);
+}
+
+#[test]
+fn a_statement_that_can_never_succeed_is_refused_and_the_rest_is_served() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let options = database.options();
+    let instance = Instance::serving(&options);
+    instance.prepare("printer");
+    instance.prepare("other");
+    instance.terminate();
+    assert!(instance.end().success());
+    wait(database.run("ALTER TABLE resource_data CHANGE data other LONGTEXT"));
+    let instance = Instance::serving(&options);
+    let (ticket, _) = instance.hold("other/s", r#"{"ttl":3000}"#);
+    for _ in 0..3 {
+        let answer = instance.read("printer/s").send();
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (503, "store_refused")
+        );
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(instance.is_ready() && !was_lost(&instance));
+    assert_eq!(settled(&instance.unlock("other/s", &ticket)).status, 200);
+    wait(database.run("ALTER TABLE resource_data CHANGE other data LONGTEXT"));
+    assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
+}
