@@ -364,7 +364,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn store(settings: &Settings) -> Arc<dyn Store> {
+/// The store that the settings ask for; nothing is opened.
+pub fn store(settings: &Settings) -> Arc<dyn Store> {
     match &settings.store.kind {
         StoreKind::Memory => Arc::new(MemoryStore::default()),
         StoreKind::Sqlite { path } => Arc::new(SqliteStore::new(path)),

@@ -3,6 +3,7 @@
 //! Neighbours: `main` calls [`parse`] and acts on the [`CliCommand`]; `config` reads the settings and knows
 //! every variable that the help lists; `app` serves.
 
+mod after_restore;
 mod healthcheck;
 mod revert;
 
@@ -18,6 +19,7 @@ use crate::config::variables::VARIABLES;
 use crate::config::{ConfigError, EXIT_CONFIG, Settings, key_hash};
 use crate::http::openapi;
 
+pub use after_restore::after_restore;
 pub use healthcheck::healthcheck;
 pub use revert::revert_to_php;
 
@@ -52,6 +54,12 @@ pub enum CliCommand {
     Openapi,
     /// Read a key from standard input, print what stands for it in KEYS_FILE
     HashKey,
+    /// Raise the fencing tokens above all that were given out since the backup that was restored
+    AfterRestore {
+        /// Above this number; without it, 1,000,000,000 above the highest that is stored
+        #[arg(long, value_name = "TOKEN")]
+        above: Option<u64>,
+    },
     /// Make the database ready for the PHP server again
     RevertToPhp {
         /// Do it; without this, only say what would be done

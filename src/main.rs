@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         CliCommand::Serve => serve(settings, Box::new(move || line.settings())),
         CliCommand::Healthcheck => cli::healthcheck(&settings),
         CliCommand::CheckConfig => cli::check_config(&settings),
+        CliCommand::AfterRestore { above } => cli::after_restore(&settings, above),
         CliCommand::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
         CliCommand::Openapi => cli::openapi(),
         CliCommand::HashKey => cli::hash_key(),

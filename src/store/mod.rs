@@ -212,6 +212,20 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Every grant of every name has a token above this one from now on. For a store that has lost some of
+    /// what it had: to be called right after [`Store::open`], before anything else.
+    ///
+    /// Errors as of [`Store::commit`].
+    async fn raise_tokens(&self, _above: FencingToken) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The highest fencing token that is stored, of resources that exist and of those that did. To be called
+    /// as [`Store::raise_tokens`].
+    async fn highest_token(&self) -> Result<FencingToken, StoreError> {
+        Ok(FencingToken(0))
+    }
+
     /// How many locks have changes that are put off for [`Store::settle`].
     fn unsettled(&self) -> usize {
         0

@@ -424,3 +424,65 @@ async fn rows_of_the_journal_that_nobody_read_are_not_taken_out() {
     let rows = database.number("SELECT COUNT(*) FROM resource_journal");
     assert_eq!(rows.await, 3);
 }
+
+#[tokio::test]
+async fn a_database_that_lost_commits_gives_no_token_out_again() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    let (resource, untouched) = (created("a"), created("b"));
+    store
+        .commit(&[resource.clone(), untouched.clone()])
+        .await
+        .unwrap();
+    store.commit(&[granted(&resource, 41)]).await.unwrap();
+    // A dump of now is restored under the living process, later.
+    let tables = ["resource_server", "resource_lock", "resource_journal"];
+    for table in tables {
+        let sql = format!("CREATE TABLE dump_{table} AS SELECT * FROM {table}");
+        database.run(&sql).await;
+    }
+    store.commit(&[granted(&resource, 60)]).await.unwrap();
+    store.settle().await.unwrap();
+    store.heartbeat().await.unwrap();
+    for table in tables {
+        database.run(&format!("DELETE FROM {table}")).await;
+        let sql = format!("INSERT INTO {table} SELECT * FROM dump_{table}");
+        database.run(&sql).await;
+    }
+    database.kill_all().await;
+    let opened = store.open().await.unwrap();
+    assert!(opened.floor >= FencingToken(60), "{opened:?}");
+    assert!(token(&store, &resource).await >= 60);
+    assert!(token(&store, &untouched).await >= 60);
+    // Nothing is lost the next time, and nothing is raised.
+    store.commit(&[granted(&resource, 61)]).await.unwrap();
+    store.heartbeat().await.unwrap();
+    assert_eq!(store.open().await.unwrap().floor, opened.floor);
+    assert_eq!(token(&store, &resource).await, 61);
+}
+
+#[tokio::test]
+async fn a_store_that_is_opened_again_has_lost_nothing() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    let resource = created("a");
+    for number in 1..6 {
+        assert_eq!(store.open().await.unwrap().floor, FencingToken(0));
+        if number == 1 {
+            store.commit(std::slice::from_ref(&resource)).await.unwrap();
+        }
+        store.commit(&[granted(&resource, number)]).await.unwrap();
+        store.heartbeat().await.unwrap();
+        if number % 2 == 0 {
+            store.settle().await.unwrap();
+        }
+        database.kill_all().await;
+    }
+    store.open().await.unwrap();
+    assert_eq!(token(&store, &resource).await, 5);
+}

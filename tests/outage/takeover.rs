@@ -372,3 +372,28 @@ fn two_that_start_together_have_one_active_among_them_and_the_restarted_one_wait
     }
     assert!(start.elapsed() < BOUND * 10);
 }
+
+#[test]
+fn after_a_restore_tokens_go_on_above_all_that_were_given_out() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let options = database.options();
+    let instance = Instance::serving(&options);
+    instance.prepare("printer");
+    let (ticket, token) = instance.hold("printer/s", "{}");
+    assert_eq!(settled(&instance.unlock("printer/s", &ticket)).status, 200);
+    let refused = crate::instance::run(&options, &["after-restore"]);
+    assert_eq!(refused.status.code(), Some(1), "an instance runs");
+    instance.terminate();
+    assert!(instance.end().success());
+    let done = crate::instance::run(&options, &["after-restore", "--above", "5000"]);
+    let said = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    assert!(said.contains("above 5000"), "{said}");
+    let instance = Instance::serving(&options);
+    let (_, later) = instance.hold("printer/s", "{}");
+    assert!(token < 5000 && later > 5000, "{token}, {later}");
+    instance.prepare("new");
+    assert!(instance.hold("new/s", "{}").1 > 5000);
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rusqlite::Connection;
 use small_resource_server::lock::rows::{Change, TicketRow};
-use small_resource_server::lock::{EndReason, Mode};
+use small_resource_server::lock::{EndReason, FencingToken, Mode};
 use small_resource_server::store::sqlite::{SqliteOptions, SqliteStore};
 use small_resource_server::store::{ListQuery, Snapshot, Store, StoreError};
 use tempfile::TempDir;
@@ -584,4 +584,21 @@ async fn a_file_that_is_replaced_is_not_served_without_a_restart() {
         "{told}"
     );
     assert!(store.open().await.is_err());
+}
+
+#[tokio::test]
+async fn tokens_are_raised_for_names_that_exist_and_names_that_will() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(folder.path().join("resources.db"));
+    store.open().await.unwrap();
+    store.commit(&[created("a")]).await.unwrap();
+    store.settle().await.unwrap();
+    store.raise_tokens(FencingToken(500)).await.unwrap();
+    assert_eq!(store.highest_token().await.unwrap(), FencingToken(500));
+    assert_eq!(
+        load(&store, "a").await.unwrap().lock.head.token,
+        FencingToken(500)
+    );
+    store.close().await;
+    assert_eq!(store.open().await.unwrap().floor, FencingToken(500));
 }

@@ -245,6 +245,12 @@ impl Journal {
         self.state().last
     }
 
+    /// Number of the last row, if it must still be in the table.
+    pub fn last_in_table(&self) -> Option<u64> {
+        let state = self.state();
+        (state.taken_out < state.last).then_some(state.last)
+    }
+
     /// The next transaction towards having everything up to `row` in the tables and out of the journal;
     /// `None`: that is so. To be followed by [`Journal::settled`] once it is committed; no other commit may
     /// be under way meanwhile.

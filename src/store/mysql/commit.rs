@@ -6,7 +6,7 @@ use std::mem;
 use super::schema::{self, Epoch};
 use super::sql::{self, Sql};
 use crate::lock::rows::{HeadRow, TicketRow};
-use crate::lock::{ResourceName, Ttl};
+use crate::lock::{FencingToken, ResourceName, Ttl};
 use crate::store::journal::{JournalEntry, Layout};
 use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
 use crate::store::{ResourceId, StoreError, ended};
@@ -233,7 +233,7 @@ pub(super) fn settling_script(
 /// Past leases as a whole transaction: the value of each of these names anew.
 pub(super) fn history_script(
     rows: &[(&[u8], Vec<u8>)],
-    epoch: u64,
+    epoch: Epoch,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(epoch, packet_bytes_max);
@@ -241,6 +241,25 @@ pub(super) fn history_script(
         sql.push("(").bytes(name);
         sql.push(",").bytes(leases).push(")");
     })?;
+    script.commit();
+    Ok(script)
+}
+
+/// See [`super::Store::raise_tokens`]; as a whole transaction.
+pub(super) fn raising_script(
+    above: FencingToken,
+    epoch: Epoch,
+    packet_bytes_max: usize,
+) -> Result<Script, StoreError> {
+    let mut script = Script::begin(epoch, packet_bytes_max);
+    let mut sql = Sql::new("UPDATE resource_server SET floor = GREATEST(floor, ");
+    sql.number(above.0).push(") WHERE id = 1");
+    script.statement(sql)?;
+    let mut sql = Sql::new("INSERT INTO resource_lock (id_resource, token) SELECT id, ");
+    sql.number(above.0);
+    sql.push(" FROM resource ON DUPLICATE KEY UPDATE resource_lock.token = GREATEST(resource_lock.token, ");
+    sql.number(above.0).push(")");
+    script.statement(sql)?;
     script.commit();
     Ok(script)
 }

@@ -17,6 +17,7 @@
 //! | `instance` | whose the database is: epoch, heartbeat, take-over |
 //! | `commit` | a batch as one transaction; what settling the journal writes |
 //! | `write` | the one connection that writes: transactions, settling |
+//! | `witness` | whether the database has lost what this process committed |
 //! | `read` | load, load a document, list |
 //! | `php` | from the PHP server's tables and back |
 
@@ -32,10 +33,11 @@ mod server;
 mod session;
 mod settings;
 mod sql;
+mod witness;
 mod write;
 
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -47,13 +49,14 @@ use self::schema::{Epoch, MigrationStep, ServerRow};
 use self::server::Server;
 use self::session::{Readers, Session, Sets, within};
 use self::sql::Sql;
+use self::witness::Witness;
 use self::write::Writer;
 use super::journal::Journal;
 use super::{
     HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
     StoreError, StoredData, StoredResource,
 };
-use crate::lock::{ResourceName, Selector};
+use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
 
 pub use options::{Options, Tls};
@@ -76,6 +79,7 @@ pub struct MysqlStore {
     /// The server on which the database became ours.
     home: std::sync::Mutex<Option<Server>>,
     journal: Journal,
+    witness: std::sync::Mutex<Witness>,
     /// What was said about the database's own settings.
     warned: Mutex<Vec<String>>,
 }
@@ -110,6 +114,7 @@ impl MysqlStore {
             readers: Readers::new(options.pool_size),
             home: std::sync::Mutex::default(),
             journal: Journal::new(commit::LAYOUT),
+            witness: std::sync::Mutex::default(),
             warned: Mutex::default(),
             options,
         }
@@ -118,6 +123,10 @@ impl MysqlStore {
     fn home(&self) -> Option<Server> {
         let home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
         home.clone()
+    }
+
+    fn witness(&self) -> MutexGuard<'_, Witness> {
+        self.witness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_home(&self, server: Option<Server>) {
@@ -149,6 +158,8 @@ impl MysqlStore {
             match instance::take(&mut session, &row, &self.me).await {
                 Ok(Some(epoch)) => {
                     door.seen = None;
+                    let journal_row = self.journal.last_in_table();
+                    self.witness().sees_row(&row, &self.me, journal_row);
                     // Read anew: what the old epoch still committed is in it, and nothing of it comes after.
                     let row = schema::read_server_row(&mut session).await?;
                     if let Some(row) = row.filter(|row| row.epoch == epoch) {
@@ -188,6 +199,27 @@ impl MysqlStore {
                 said.push(warning);
             }
         }
+        Ok(())
+    }
+
+    /// A database that has lost acknowledged commits gives no token out again that clients have seen.
+    async fn go_on_above_what_was_lost(&self, taken: &mut Taken) -> Result<(), Fault> {
+        let lost = self
+            .witness()
+            .owned(taken.epoch.number, taken.row.heartbeat);
+        let Some(token) = lost else {
+            return Ok(());
+        };
+        log::error!(
+            "the database has lost changes that it had acknowledged: locks and documents are as they were some \
+             time ago; fencing tokens go on above {}",
+            token.0
+        );
+        let packet_bytes_max = taken.session.packet_bytes_max;
+        let script = commit::raising_script(token, taken.epoch, packet_bytes_max)?;
+        let raised = self.send(&mut taken.session, &script);
+        self.while_alive(taken.epoch.number, raised).await?;
+        taken.row.floor = taken.row.floor.max(token);
         Ok(())
     }
 
@@ -327,6 +359,7 @@ impl Store for MysqlStore {
         within(self.options.timeout, self.warn(&mut taken.session)).await?;
         let left = self.settle_left(&mut taken.session, taken.epoch);
         self.while_alive(taken.epoch.number, left).await?;
+        self.go_on_above_what_was_lost(&mut taken).await?;
         self.note_packet(&taken.session);
         *writer = Writer {
             session: Some(taken.session),
@@ -355,6 +388,7 @@ impl Store for MysqlStore {
         };
         self.transact(&mut writer, script).await?;
         entry.committed();
+        self.witness().committed(batch);
         Ok(())
     }
 
@@ -370,6 +404,29 @@ impl Store for MysqlStore {
         self.past_leases(name).await
     }
 
+    async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let script = async |session: &mut Session, epoch| {
+            Ok(commit::raising_script(
+                above,
+                epoch,
+                session.packet_bytes_max,
+            )?)
+        };
+        self.transact(&mut writer, script).await
+    }
+
+    async fn highest_token(&self) -> Result<FencingToken, StoreError> {
+        let mut sql = Sql::default();
+        sql.push(
+            "SELECT GREATEST((SELECT floor FROM resource_server WHERE id = 1), \
+             (SELECT COALESCE(MAX(token), 0) FROM resource_lock))",
+        );
+        let mut sets = self.read(&sql).await?;
+        let token: u64 = session::value(sets.pop().unwrap_or_default())?;
+        Ok(FencingToken(token))
+    }
+
     fn unsettled(&self) -> usize {
         self.journal.len()
     }
@@ -379,7 +436,11 @@ impl Store for MysqlStore {
             let sets = self.read(&read::load_sql(name)).await?;
             Ok(read::loaded(sets)?)
         };
-        self.journal.load(name, read).await
+        let found = self.journal.load(name, read).await?;
+        if let Some(found) = &found {
+            self.witness().sees_token(found.lock.head.token);
+        }
+        Ok(found)
     }
 
     async fn load_data(
@@ -429,6 +490,7 @@ impl Store for MysqlStore {
                 Err(_) => StoreError::Unavailable("the database is being opened anew".into()),
             });
         }
+        self.witness().heartbeat_acknowledged();
         self.check_writer().await;
         Ok(())
     }

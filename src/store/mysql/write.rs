@@ -139,6 +139,7 @@ impl MysqlStore {
         epoch: Epoch,
     ) -> Result<(), Fault> {
         let left = read::journal(session.rows(read::JOURNAL).await?)?;
+        self.witness().sees_journal(left.numbers.last().copied());
         let mut steps: Vec<(Vec<_>, Option<TakenOut>)> =
             journal::portions(&left.changes, LEFT_ROWS)
                 .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))

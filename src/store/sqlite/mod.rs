@@ -38,7 +38,7 @@ use rusqlite::Connection;
 use super::journal::Journal;
 use super::snapshot::{ResourceId, Snapshot};
 use super::{ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource};
-use crate::lock::{ResourceName, Selector};
+use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
 use file::{DatabaseFile, FileIdentity, FileLock};
 use worker::{Jobs, WorkerEnded, closed};
@@ -262,6 +262,14 @@ impl Store for SqliteStore {
         let name = name.clone();
         self.read(|r| &r.loader, move |c| history::read(c, &name))
             .await
+    }
+
+    async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
+        self.write(|writer| writer.raise_tokens(above)).await
+    }
+
+    async fn highest_token(&self) -> Result<FencingToken, StoreError> {
+        self.write(SqliteWriter::highest_token).await
     }
 
     fn unsettled(&self) -> usize {

@@ -84,6 +84,26 @@ impl SqliteWriter {
         transact(&self.connection, |db| history::append(db, news, most))
     }
 
+    /// See [`super::Store::raise_tokens`]. Nothing is in the journal.
+    pub fn raise_tokens(&mut self, above: FencingToken) -> WriteResult {
+        transact(&self.connection, |db| {
+            raise_floor(db, above)?;
+            let sql = "UPDATE resource_lock SET token = MAX(token, ?1)";
+            execute(db, sql, [same_bits(above.0)])
+        })
+    }
+
+    /// See [`super::Store::highest_token`]. Nothing is in the journal.
+    pub fn highest_token(&mut self) -> Result<FencingToken, StoreError> {
+        let floor = read::floor(&self.connection).map_err(classify)?;
+        let sql = "SELECT COALESCE(MAX(token), 0) FROM resource_lock";
+        let token: i64 = self
+            .connection
+            .query_row(sql, [], |row| row.get(0))
+            .map_err(classify)?;
+        Ok(floor.max(FencingToken(token.cast_unsigned())))
+    }
+
     /// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.
     pub fn settle_step(&mut self, journal: &Journal, row: u64) -> Result<bool, StoreError> {
         let Some(step) = journal.next_step(row) else {
