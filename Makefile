@@ -23,7 +23,7 @@ check: ## format, lints, licences: what CI asks for before the tests
 	$(CARGO) clippy --locked --all-features --all-targets -- -D warnings
 	$(CARGO) fmt --check --manifest-path $(LOAD)
 	$(CARGO) clippy --locked --all-targets --manifest-path $(LOAD) --target-dir target/load -- -D warnings
-	$(CARGO) test --locked --test structure
+	$(CARGO) test --locked --test structure --test licences
 
 bench: ## the speed table, side by side with its peers in one run (BENCH_FULL=1, BENCH_ONLY, see scripts/bench)
 	scripts/bench

@@ -18,7 +18,7 @@
 //!
 //! Dependencies point one way: `http -> registry -> resource -> lock`, and `resource -> persistence -> store -> lock`'s
 //! plain types.
-//! Nothing in `lock` imports anything but std, serde and thiserror's derive. `tests/structure` keeps
+//! Nothing in `lock` imports anything but std, serde and thiserror's derive. `tests/structure.rs` keeps
 //! the rule.
 
 #![forbid(unsafe_code)]

@@ -1,11 +1,17 @@
 //! The OpenAPI document: the copy, what a server shows, and what it does.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use crate::support::{ADMIN, Program, Setup};
+use crate::support::{ADMIN, Program};
 
 fn printed() -> String {
-    let output = Setup::new().output(&["openapi"]);
+    let output = Command::new(env!("CARGO_BIN_EXE_small-resource-server"))
+        .arg("openapi")
+        .env_clear()
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

@@ -1,9 +1,6 @@
 //! Keeps the dependency rule of `src/lib.rs`: arrows between the rooms point one way, and the lock core is
 //! pure. Reads the sources, so that a forbidden import fails a test and not only a review.
 
-mod harness;
-mod licences;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
