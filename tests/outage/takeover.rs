@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::instance::{
-    BOUND, LEASE, becomes_standby, every_route, launch, launch_at, refuses, serving,
-};
+use crate::instance::{BOUND, Instance, LEASE, settled};
 use crate::private::PrivateServer;
-use crate::support::{Connection, Database, Program, Proxy, until};
+use crate::support::Database;
+use crate::support::Proxy;
+use crate::support::{Connection, until};
 use crate::{turn, wait};
 
 /// Far more than taking over takes, on any machine.
@@ -24,13 +23,13 @@ struct Scene {
 }
 
 impl Scene {
-    fn set(instance: &Program) -> Scene {
+    fn set(instance: &Instance) -> Scene {
         instance.prepare("printer");
         let body = r#"{"owner":"me","ttl":3000}"#;
-        let holder = instance.hold_with(instance.lock("printer/s").body(body));
+        let holder = instance.hold("printer/s", body);
         let queue = (0..3).map(|_| instance.queue("printer/s")).collect();
         instance.prepare("endless");
-        let endless = instance.hold_with(instance.lock("endless/s").body(r#"{"ttl":0}"#));
+        let endless = instance.hold("endless/s", r#"{"ttl":0}"#);
         let described = without_expiry(instance.described("printer"));
         Scene {
             holder,
@@ -41,33 +40,30 @@ impl Scene {
     }
 
     /// Everything is as it was, and goes on from there.
-    fn check(&self, instance: &Program) {
+    fn check(&self, instance: &Instance) {
         assert_eq!(
             without_expiry(instance.described("printer")),
             self.described
         );
         assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
         for (place, ticket) in self.queue.iter().enumerate() {
-            let answer = instance.lock("printer/s").ticket(ticket).settled();
+            let answer = settled(&instance.lock("printer/s").ticket(ticket));
             assert_eq!(answer.ticket(), *ticket);
             assert_eq!(answer.json()["position"], place + 1);
         }
         let (ticket, token) = &self.holder;
-        let kept = instance.renew("printer/s", ticket).settled();
+        let kept = settled(&instance.renew("printer/s", ticket));
         assert_eq!((kept.status, kept.token()), (200, *token), "{kept:?}");
         assert_eq!(kept.json()["ttl"], 3000);
         let (ticket, token) = &self.endless;
-        let kept = instance.renew("endless/s", ticket).settled();
+        let kept = settled(&instance.renew("endless/s", ticket));
         assert_eq!((kept.status, kept.token()), (200, *token), "{kept:?}");
         assert!(kept.json()["expiresAt"].is_null(), "{kept:?}");
         assert_eq!(
-            instance
-                .unlock("printer/s", &self.holder.0)
-                .settled()
-                .status,
+            settled(&instance.unlock("printer/s", &self.holder.0)).status,
             200
         );
-        let next = instance.lock("printer/s").ticket(&self.queue[0]).settled();
+        let next = settled(&instance.lock("printer/s").ticket(&self.queue[0]));
         assert_eq!(next.json()["locked"], true, "{next:?}");
         assert!(next.token() > self.holder.1);
     }
@@ -79,10 +75,10 @@ fn without_expiry(mut described: Value) -> Value {
     described
 }
 
-fn pair(database: &Database) -> (Program, Program) {
-    let active = serving(&database.options());
-    let standby = launch(&database.options());
-    becomes_standby(&standby);
+fn pair(database: &Database) -> (Instance, Instance) {
+    let active = Instance::serving(&database.options());
+    let standby = Instance::start(&database.options());
+    standby.becomes_standby();
     (active, standby)
 }
 
@@ -93,8 +89,8 @@ fn a_stand_by_answers_for_itself_and_sends_everyone_else_away() {
     };
     let (active, standby) = pair(&database);
     active.prepare("printer");
-    refuses(&standby, &["standby"]);
-    standby.logged(&["stand-by: another instance is active"]);
+    standby.refuses(&["standby"]);
+    standby.logged("stand-by: another instance is active");
     let key = standby.call("GET", "/resource/printer").key("wrong");
     key.refused(401, "key_unknown");
     let metrics = standby
@@ -112,11 +108,11 @@ fn when_the_active_one_is_killed_the_stand_by_serves_with_everything_as_it_was()
         return;
     };
     let _turn = turn();
-    let (mut active, standby) = pair(&database);
+    let (active, standby) = pair(&database);
     let scene = Scene::set(&active);
     active.kill();
     let start = Instant::now();
-    standby.until_ready();
+    standby.becomes_ready();
     let took = start.elapsed();
     println!("took over {took:?} after the kill; INSTANCE_LEASE_SECONDS is {LEASE:?}");
     assert!(took < LEASE + SOON, "{took:?}");
@@ -129,7 +125,7 @@ fn on_sigterm_the_stand_by_serves_at_once() {
         return;
     };
     let _turn = turn();
-    let (mut active, standby) = pair(&database);
+    let (active, standby) = pair(&database);
     let scene = Scene::set(&active);
     // A balancer keeps connections, and someone is in the middle of sending a body.
     let mut idle = active.call("GET", "/health").no_key().open();
@@ -143,12 +139,12 @@ fn on_sigterm_the_stand_by_serves_at_once() {
     slow.write(&put[..put.len() - 3]);
     let mut waiting = active.lock("endless/s").query("wait=60").open();
     until("it waits", || active.described("endless")["waiting"] == 1);
-    active.signal(Signal::TERM);
+    active.terminate();
     let start = Instant::now();
-    standby.until_ready();
+    standby.becomes_ready();
     let took = start.elapsed();
     println!("took over {took:?} after SIGTERM");
-    active.logged(&["shutting down"]);
+    active.logged("shutting down");
     slow.try_write(&put[put.len() - 3..]);
     not_written(&mut slow);
     // It was never told its ticket, so that nobody could take its place.
@@ -178,12 +174,12 @@ fn a_restart_of_the_database_leaves_one_active_instance_with_everything_as_it_wa
     };
     let _turn = turn();
     server.start();
-    let active = serving(&server.options());
-    let standby = launch(&server.options());
-    becomes_standby(&standby);
+    let active = Instance::serving(&server.options());
+    let standby = Instance::start(&server.options());
+    standby.becomes_standby();
     let scene = Scene::set(&active);
     server.kill();
-    let code = |instance: &Program| instance.ready().send().code();
+    let code = |instance: &Instance| instance.ready().code();
     let both = [&active, &standby];
     until("both notice", || {
         both.iter().all(|i| code(i) == "store_unavailable")
@@ -195,7 +191,7 @@ fn a_restart_of_the_database_leaves_one_active_instance_with_everything_as_it_wa
         codes.contains(&String::new()) && codes.contains(&"standby".to_owned())
     });
     let serving = usize::from(!codes[0].is_empty());
-    refuses(both[1 - serving], &["standby"]);
+    both[1 - serving].refuses(&["standby"]);
     scene.check(both[serving]);
 }
 
@@ -204,9 +200,9 @@ fn a_stand_by_that_is_stopped_does_not_take_over_on_its_way_out() {
     let Some(database) = Database::new() else {
         return;
     };
-    let (mut active, mut standby) = pair(&database);
-    standby.signal(Signal::TERM);
-    active.signal(Signal::TERM);
+    let (active, standby) = pair(&database);
+    standby.terminate();
+    active.terminate();
     assert!(standby.end().success());
     assert!(active.end().success());
     let free = "SELECT COUNT(*) FROM resource_server WHERE owner IS NULL";
@@ -227,20 +223,21 @@ fn an_instance_that_was_paused_past_its_lease_answers_503_and_becomes_a_stand_by
     let scene = Scene::set(&active);
     active.pause();
     // They wait where the system keeps them until the process reads again.
-    let mut asked: Vec<_> = every_route(&active)
+    let mut asked: Vec<_> = active
+        .every_route()
         .iter()
         .map(|call| call.open())
         .collect();
     let (ticket, _) = &scene.endless;
     asked.push(active.put("endless/s", "2").ticket(ticket).open());
-    standby.until_ready();
-    active.resume();
+    standby.becomes_ready();
+    active.wake();
     for connection in &mut asked {
         let answer = connection.answer();
         assert_eq!(answer.status, 503, "{answer:?}");
     }
-    becomes_standby(&active);
-    refuses(&active, &["standby"]);
+    active.becomes_standby();
+    active.refuses(&["standby"]);
     assert_eq!(standby.data("endless/s"), r#"{"v":1}"#);
     scene.check(&standby);
 }
@@ -252,9 +249,9 @@ fn an_instance_that_was_paused_in_mid_transaction_commits_nothing() {
     };
     let _turn = turn();
     let proxy = Proxy::to(&database.options());
-    let active = serving(&proxy.between(database.options()));
-    let standby = launch(&database.options());
-    becomes_standby(&standby);
+    let active = Instance::serving(&proxy.between(database.options()));
+    let standby = Instance::start(&database.options());
+    standby.becomes_standby();
     let scene = Scene::set(&active);
     // Escaped it needs a packet of its own; the one before it has begun the transaction and locked the row.
     let large = format!("\"{}\"", "\\\\".repeat((1 << 20) - 1));
@@ -265,14 +262,14 @@ fn an_instance_that_was_paused_in_mid_transaction_commits_nothing() {
     proxy.hold_requests_after(40_000);
     wait(proxy.request_is_held());
     active.pause();
-    standby.until_ready();
+    standby.becomes_ready();
     scene.check(&standby);
-    active.resume();
+    active.wake();
     proxy.hold_requests(false);
     let answer = paused.answer();
     assert_eq!(answer.status, 503, "{answer:?}");
-    becomes_standby(&active);
-    refuses(&active, &["standby"]);
+    active.becomes_standby();
+    active.refuses(&["standby"]);
     assert_eq!(standby.data("printer/s"), r#"{"v":1}"#);
     assert!(standby.is_ready());
 }
@@ -282,21 +279,21 @@ fn a_lease_runs_anew_in_full_after_a_take_over() {
     let Some(database) = Database::new() else {
         return;
     };
-    let (mut active, standby) = pair(&database);
+    let (active, standby) = pair(&database);
     active.prepare("printer");
     let ttl = Duration::from_secs(4);
-    let (ticket, token) = active.hold_with(active.lock("printer/s").body(r#"{"ttl":4}"#));
+    let (ticket, token) = active.hold("printer/s", r#"{"ttl":4}"#);
     let next = active.queue("printer/s");
     active.kill();
     let killed = Instant::now();
-    standby.until_ready();
+    standby.becomes_ready();
     let waiting = standby.lock("printer/s").ticket(&next).query("wait=60");
-    let granted = waiting.settled();
+    let granted = settled(&waiting);
     assert_eq!(granted.json()["locked"], true, "{granted:?}");
     // The one that took over did so after the kill, and only then the lease began anew.
     assert!(killed.elapsed() >= ttl, "{:?}", killed.elapsed());
     assert!(granted.token() > token);
-    let late = standby.put("printer/s", "2").ticket(&ticket).settled();
+    let late = settled(&standby.put("printer/s", "2").ticket(&ticket));
     assert_eq!((late.status, late.code().as_str()), (403, "lease_expired"));
 }
 
@@ -305,20 +302,20 @@ fn the_wall_clock_of_the_next_instance_decides_nothing() {
     let Some(database) = Database::new() else {
         return;
     };
-    let mut first = serving(&database.options());
+    let first = Instance::serving(&database.options());
     first.prepare("printer");
     first.prepare("scanner");
-    let (ticket, token) = first.hold_with(first.lock("printer/s").body(r#"{"ttl":3000}"#));
-    let endless = first.hold_with(first.lock("scanner/s").body(r#"{"ttl":0}"#));
+    let (ticket, token) = first.hold("printer/s", r#"{"ttl":3000}"#);
+    let endless = first.hold("scanner/s", r#"{"ttl":0}"#);
     let queued = first.queue("printer/s");
-    first.signal(Signal::TERM);
+    first.terminate();
     assert!(first.end().success());
     for offset in ["+400d", "-400d"] {
-        let Some(mut next) = launch_at(&database.options(), offset) else {
+        let Some(next) = Instance::start_at(&database.options(), offset) else {
             return;
         };
-        next.until_ready();
-        let place = next.lock("printer/s").ticket(&queued).settled();
+        next.becomes_ready();
+        let place = settled(&next.lock("printer/s").ticket(&queued));
         assert_eq!(place.json()["locked"], false, "{offset}: {place:?}");
         assert_eq!(
             place.ticket(),
@@ -329,7 +326,7 @@ fn the_wall_clock_of_the_next_instance_decides_nothing() {
             ("printer/s", &ticket, token),
             ("scanner/s", &endless.0, endless.1),
         ] {
-            let kept = next.renew(path, ticket).settled();
+            let kept = settled(&next.renew(path, ticket));
             assert_eq!(
                 (kept.status, kept.token()),
                 (200, token),
@@ -347,14 +344,16 @@ fn two_that_start_together_have_one_active_among_them_and_the_restarted_one_wait
     };
     let options = database.options();
     let instances = std::thread::scope(|scope| {
-        let starts: Vec<_> = (0..3).map(|_| scope.spawn(|| launch(&options))).collect();
+        let starts: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| Instance::start(&options)))
+            .collect();
         starts
             .into_iter()
             .map(|start| start.join().unwrap())
             .collect::<Vec<_>>()
     });
     let codes = || {
-        let mut codes: Vec<String> = instances.iter().map(|i| i.ready().send().code()).collect();
+        let mut codes: Vec<String> = instances.iter().map(|i| i.ready().code()).collect();
         codes.sort();
         codes
     };
@@ -368,7 +367,7 @@ fn two_that_start_together_have_one_active_among_them_and_the_restarted_one_wait
     active.prepare("printer");
     let start = Instant::now();
     for instance in instances.iter().filter(|instance| !instance.is_ready()) {
-        refuses(instance, &["standby"]);
+        instance.refuses(&["standby"]);
     }
     assert!(start.elapsed() < BOUND * 10);
 }
