@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder};
 use small_resource_server::lock::rows::HeadRow;
-use small_resource_server::lock::{FencingToken, ResourceName, Seconds};
+use small_resource_server::lock::{FencingToken, ResourceName, ResourceOptions, Seconds};
 use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
 use small_resource_server::store::{ResourceId, Snapshot, Store, StoreError};
 
@@ -122,13 +122,14 @@ fn node(url: &str, database: &str) -> Options {
 fn created(name: &str) -> Snapshot {
     let name = ResourceName::parse(name).unwrap();
     let mut snapshot = Snapshot::empty(name, ResourceId::random());
-    snapshot.created = Seconds::new(30);
+    snapshot.created = Seconds::new(30).map(ResourceOptions::plain);
     snapshot
 }
 
 fn granted(resource: &Snapshot, token: u64) -> Snapshot {
     let mut snapshot = Snapshot::empty(resource.name.clone(), resource.id.clone());
     snapshot.lock.head = Some(HeadRow {
+        delayed: false,
         token: FencingToken(token),
         holder: None,
     });
