@@ -19,7 +19,7 @@ test: ## all tests, with a real MariaDB, nginx and HAProxy that are found or ins
 	CARGO="$(CARGO)" scripts/test
 
 check: ## format, lints, licences: what CI asks for before the tests
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-features --all-targets -- -D warnings
 	$(CARGO) fmt --check --manifest-path $(LOAD)
 	$(CARGO) clippy --locked --all-targets --manifest-path $(LOAD) --target-dir target/load -- -D warnings

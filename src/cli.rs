@@ -5,8 +5,13 @@
 
 mod after_restore;
 mod healthcheck;
+mod lock;
+mod output;
+mod remote;
 mod revert;
+mod verbs;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
@@ -21,7 +26,10 @@ use crate::http::openapi;
 
 pub use after_restore::after_restore;
 pub use healthcheck::healthcheck;
+pub use lock::guard_process::watch_over;
+pub use lock::{LockArgs, become_command, lock};
 pub use revert::revert_to_php;
+pub use verbs::Verb;
 
 /// A lock server over HTTP: named resources with a first-come queue, leases, fencing tokens and shared
 /// JSON data.
@@ -66,6 +74,19 @@ pub enum CliCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Run a command under a lock
+    Lock(Box<LockArgs>),
+    #[command(flatten)]
+    Verb(Verb),
+    /// Become the command that `lock` runs, once it is watched over
+    #[command(hide = true)]
+    LockCommand {
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+    /// Watch over the command that `lock` runs
+    #[command(hide = true)]
+    LockGuard { socket: String },
 }
 
 impl Cli {
@@ -86,7 +107,28 @@ impl Cli {
 /// Reads the command line. Prints the help, the version or what is wrong and ends the process where that
 /// is the answer.
 pub fn parse() -> Cli {
-    Cli::parse()
+    Cli::try_parse().unwrap_or_else(|error| {
+        // The verbs that run commands keep the small numbers free for those.
+        let of_client = std::env::args()
+            .nth(1)
+            .is_some_and(|verb| is_client_verb(&verb));
+        if !error.use_stderr() || !of_client {
+            error.exit();
+        }
+        let _ = error.print();
+        std::process::exit(remote::EXIT_USAGE.into());
+    })
+}
+
+/// Is this a verb that talks to a server, rather than one of the server's own?
+fn is_client_verb(name: &str) -> bool {
+    let lock = std::iter::once("lock".to_owned());
+    let verbs = Verb::augment_subcommands(clap::Command::new(""));
+    let verbs = verbs
+        .get_subcommands()
+        .map(|verb| verb.get_name().to_owned());
+    lock.chain(verbs.collect::<Vec<_>>())
+        .any(|verb| verb == name)
 }
 
 /// Prints the problems to standard error, one a line. The exit code is that of [`EXIT_CONFIG`].
@@ -153,6 +195,10 @@ fn environment_and_exit_codes() -> String {
   0   ended as asked; healthcheck: the server serves
   1   failed; healthcheck: the server does not serve
   2   the command line was not understood
+  64  the same, of lock and the other verbs of a client
+  75  lock: the lock was not obtained
+  76  lock: the lock was lost, and the command was stopped
+  125 lock: it failed before the command started; 126, 127: the command is no program, or was not found
   78  the settings were not accepted, or the store can never be used; standard error says why",
     );
     text
@@ -211,7 +257,16 @@ mod tests {
         for variable in VARIABLES {
             assert!(help.contains(variable.name), "{} is missing", variable.name);
         }
-        for code in ["  0  ", "  1  ", "  2  ", &format!("  {EXIT_CONFIG}  ")] {
+        for code in [
+            "  64  ",
+            "  75  ",
+            "  76  ",
+            "  125 ",
+            "  0  ",
+            "  1  ",
+            "  2  ",
+            &format!("  {EXIT_CONFIG}  "),
+        ] {
             assert!(help.contains(code), "{code} is missing");
         }
     }

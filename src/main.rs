@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use small_resource_server::app::{App, Signals};
 use small_resource_server::cli::{self, CliCommand};
-use small_resource_server::config::Settings;
+use small_resource_server::config::{ConfigError, Settings};
 use small_resource_server::logging;
 use small_resource_server::reload::ReadSettings;
 
@@ -18,24 +18,39 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let line = cli::parse();
     let command = line.chosen_command();
-    // These need no settings.
+    // What is no business of this installation needs no settings.
+    let settings = || line.settings();
     match command {
-        CliCommand::Openapi => return cli::openapi(),
-        CliCommand::HashKey => return cli::hash_key(),
-        _ => {}
-    }
-    let settings = match line.settings() {
-        Ok(settings) => settings,
-        Err(error) => return cli::refuse(&error),
-    };
-    match command {
-        CliCommand::Serve => serve(settings, Box::new(move || line.settings())),
-        CliCommand::Healthcheck => cli::healthcheck(&settings),
-        CliCommand::CheckConfig => cli::check_config(&settings),
-        CliCommand::AfterRestore { above } => cli::after_restore(&settings, above),
-        CliCommand::RevertToPhp { yes } => cli::revert_to_php(&settings, yes),
         CliCommand::Openapi => cli::openapi(),
         CliCommand::HashKey => cli::hash_key(),
+        CliCommand::Lock(args) => cli::lock(&args),
+        CliCommand::Verb(verb) => verb.run(),
+        CliCommand::LockCommand { command } => cli::become_command(&command),
+        CliCommand::LockGuard { socket } => cli::watch_over(&socket),
+        CliCommand::Healthcheck => with(settings(), |settings| cli::healthcheck(&settings)),
+        CliCommand::CheckConfig => with(settings(), |settings| cli::check_config(&settings)),
+        CliCommand::AfterRestore { above } => {
+            with(settings(), |settings| cli::after_restore(&settings, above))
+        }
+        CliCommand::RevertToPhp { yes } => {
+            with(settings(), |settings| cli::revert_to_php(&settings, yes))
+        }
+        CliCommand::Serve => {
+            let settings = settings();
+            with(settings, |settings| {
+                serve(settings, Box::new(move || line.settings()))
+            })
+        }
+    }
+}
+
+fn with(
+    settings: Result<Settings, ConfigError>,
+    act: impl FnOnce(Settings) -> ExitCode,
+) -> ExitCode {
+    match settings {
+        Ok(settings) => act(settings),
+        Err(error) => cli::refuse(&error),
     }
 }
 

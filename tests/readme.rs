@@ -100,6 +100,23 @@ fn the_first_session_runs_as_it_stands() {
 }
 
 #[test]
+fn the_job_in_the_crontab_runs_under_its_lock() {
+    let server = start();
+    let folder = server.setup().folder();
+    let job = "#!/bin/sh\necho \"$LOCK_NAME $LOCK_FENCING_TOKEN\"\n";
+    std::fs::write(folder.join("job.sh"), job).unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_small-resource-server"));
+    let script = format!(
+        r#"curl -s -X POST "$SERVER/resource" -H 'x-api-key: development-write' -d '{{"name": "nightly"}}' > /dev/null
+        cd /tmp/; chmod +x job.sh; PATH={}:$PATH LOCK_KEY=development-write LOCK_SERVER=$SERVER; export PATH LOCK_KEY LOCK_SERVER
+        {}"#,
+        binary.parent().unwrap().display(),
+        script("job")
+    );
+    assert_eq!(run(&script, &server).trim(), "nightly 1");
+}
+
+#[test]
 fn the_examples_go_on_from_the_session_and_are_answered_as_they_show() {
     let server = start();
     let examples = script("api");

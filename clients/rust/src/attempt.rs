@@ -1,0 +1,241 @@
+//! One attempt to get one lock: its place in the queue, which is given up when the attempt is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Deserialize;
+use tokio::runtime::Handle;
+
+use crate::client::Client;
+use crate::clock::BootTime;
+use crate::error::Error;
+use crate::guard::Guard;
+use crate::lease::Lease;
+use crate::lock::Terms;
+use crate::names;
+use crate::renewal::{self, Renewed};
+use crate::transport::{Answer, Request, Transport};
+
+/// A name that is asked for. Dropped before it has the lock, it leaves the queue in the background.
+pub(crate) struct Attempt {
+    client: Client,
+    name: String,
+    terms: Terms,
+    /// The same with every request of this attempt, so that a repeated one finds the same place.
+    idempotency_key: String,
+    ticket: Option<String>,
+    /// A request is out, or was, that may have left something behind at the server.
+    open: bool,
+    runtime: Handle,
+    began: BootTime,
+}
+
+/// What asking once came to.
+pub(crate) enum Standing {
+    Held(Guard),
+    /// In the queue; 1 is next.
+    Waiting(u64),
+    /// Not in the queue, as it was asked for.
+    Taken,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Granted {
+    locked: bool,
+    ticket: String,
+    position: Option<u64>,
+    fencing_token: Option<u64>,
+    /// In seconds.
+    ttl: Option<f64>,
+    #[serde(default)]
+    waited_ms: u64,
+}
+
+impl Attempt {
+    /// Must be called on a runtime.
+    pub(crate) fn new(client: &Client, name: &str, terms: &Terms) -> Result<Attempt, Error> {
+        terms.check()?;
+        names::segment(name)?;
+        Ok(Attempt {
+            client: client.clone(),
+            name: name.to_owned(),
+            terms: terms.clone(),
+            idempotency_key: new_key(),
+            ticket: None,
+            open: false,
+            runtime: Handle::current(),
+            began: BootTime::now(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Since when it is asked for.
+    pub(crate) fn began(&self) -> BootTime {
+        self.began
+    }
+
+    /// Asks for the lock, and waits in the queue for it for up to `wait`, which is one request's.
+    pub(crate) async fn ask(
+        &mut self,
+        wait: Duration,
+        until: Option<BootTime>,
+    ) -> Result<Standing, Error> {
+        let asked = wait.min(self.client.transport.wait_slice());
+        let mut request = self.request(&[("wait", names::seconds(asked).to_string())])?;
+        request.answer_within += asked;
+        request.until = until;
+        request.grace = self.client.transport.timeout.saturating_add(asked);
+        let answer = self.send(&request).await?;
+        if self.client.transport.learn_wait(asked, &answer) {
+            return Box::pin(self.ask(wait, until)).await;
+        }
+        if answer.status == 403 {
+            // The place is gone, or was granted to us while we were cut off and has ended since: a new one.
+            self.idempotency_key = new_key();
+            self.ticket = None;
+            let request = self.request(&[("wait", "0".to_owned())])?;
+            let answer = self.send(&request).await?;
+            return self.standing(&answer).await;
+        }
+        self.standing(&answer).await
+    }
+
+    /// Asks for the lock without a place in the queue.
+    pub(crate) async fn ask_once(&mut self) -> Result<Standing, Error> {
+        let request = self.request(&[("queue", "0".to_owned())])?;
+        let answer = self.send(&request).await?;
+        if answer.status == 409 && answer.code() == "locked" {
+            self.open = false;
+            return Ok(Standing::Taken);
+        }
+        self.standing(&answer).await
+    }
+
+    /// Leaves the queue. Nothing is left to do when this fails: without a sign of life the place goes by itself.
+    pub(crate) async fn leave(mut self) {
+        if let Some(leaving) = self.leaving() {
+            leaving.await;
+        }
+    }
+
+    async fn send(&mut self, request: &Request) -> Result<Answer, Error> {
+        self.open = true;
+        self.client.transport.send(request).await
+    }
+
+    fn request(&self, query: &[(&str, String)]) -> Result<Request, Error> {
+        let mut path = names::action(&self.name, "lock")?;
+        let create = self.terms.create.then(|| ("create", "1".to_owned()));
+        for (place, (name, value)) in query.iter().chain(create.iter()).enumerate() {
+            path += if place == 0 { "?" } else { "&" };
+            path += &format!("{name}={value}");
+        }
+        let mut request = self.client.transport.request(Method::PUT, path);
+        request.body = Some(self.terms.body());
+        request.ticket = self.ticket.clone();
+        request.idempotency_key = Some(self.idempotency_key.clone());
+        Ok(request)
+    }
+
+    async fn standing(&mut self, answer: &Answer) -> Result<Standing, Error> {
+        if answer.status.is_client_error() {
+            // Refused as it is: nothing of it is at the server, unless it was asked before.
+            self.open = self.ticket.is_some();
+        }
+        let told: Granted = answer.read()?;
+        self.ticket = Some(told.ticket.clone());
+        if !told.locked {
+            return Ok(Standing::Waiting(told.position.unwrap_or(1)));
+        }
+        let fencing_token = told.fencing_token.ok_or_else(|| {
+            Error::not_understood("the server's answer", "a grant without a fencing token")
+        })?;
+        let lease = Lease::new(
+            (self.name.clone(), told.ticket, fencing_token),
+            (answer.sent, Duration::from_millis(told.waited_ms)),
+            Duration::try_from_secs_f64(told.ttl.unwrap_or_default()).unwrap_or_default(),
+            (self.terms.ttl, self.terms.margin()),
+        );
+        self.freshen(&lease).await?;
+        self.open = false;
+        let waited = BootTime::now()
+            .since_boot()
+            .saturating_sub(self.began.since_boot());
+        Ok(Standing::Held(Guard::new(
+            &self.client,
+            Arc::new(lease),
+            waited,
+        )))
+    }
+
+    /// A lease whose answer was long under way is renewed before anybody works under it.
+    async fn freshen(&self, lease: &Lease) -> Result<(), Error> {
+        let left = lease.lost_at().map_or(Duration::MAX, BootTime::remaining);
+        if left > lease.ttl / 2 {
+            return Ok(());
+        }
+        let transport = &self.client.transport;
+        let request = renewal::request(transport, &lease.name, &lease.ticket, lease.ttl)?;
+        let answer = transport.send(&request).await?;
+        match answer.loss() {
+            Some(reason) => Err(lease.lost(reason).into()),
+            None => {
+                let renewed: Renewed = answer.read()?;
+                lease.begin(answer.sent, Duration::ZERO, renewed.ttl());
+                Ok(())
+            }
+        }
+    }
+
+    /// How the queue is left: with the ticket, or with one that the same key finds where none was told yet.
+    fn leaving(&mut self) -> Option<impl Future<Output = ()> + Send + 'static + use<>> {
+        if !std::mem::take(&mut self.open) {
+            return None;
+        }
+        let repeat = self.request(&[("wait", "0".to_owned())]).ok();
+        let (transport, name) = (Arc::clone(&self.client.transport), self.name.clone());
+        let ticket = self.ticket.take();
+        Some(async move {
+            let ticket = match (ticket, repeat) {
+                (Some(ticket), _) => Some(ticket),
+                (None, Some(repeat)) => {
+                    let answer = transport.send(&repeat).await;
+                    let told = answer.and_then(|answer| answer.read::<Granted>());
+                    told.ok().map(|told| told.ticket)
+                }
+                (None, None) => None,
+            };
+            if let Some(ticket) = ticket {
+                let _ = unlock(&transport, &name, &ticket).await;
+            }
+        })
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(leaving) = self.leaving() {
+            self.client.background.spawn(&self.runtime, leaving);
+        }
+    }
+}
+
+/// Gives back a ticket, whether it holds or waits.
+pub(crate) async fn unlock(
+    transport: &Transport,
+    name: &str,
+    ticket: &str,
+) -> Result<Answer, Error> {
+    let mut request = transport.request(Method::PUT, names::action(name, "unlock")?);
+    request.ticket = Some(ticket.to_owned());
+    transport.send(&request).await
+}
+
+fn new_key() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}

@@ -1,0 +1,268 @@
+//! What can be seen without a lock, and clearing up. Times are RFC 3339 in UTC, as the server tells them; no lease is
+//! to be counted from them.
+
+use std::collections::VecDeque;
+
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::names;
+use crate::transport::Request;
+
+/// How many resources one request lists.
+const PAGE: usize = 1000;
+
+/// A resource as others see it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Resource {
+    /// The server's id of it.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The ttl in seconds of leases that bring none; 0: they do not expire.
+    pub timeout: u64,
+    /// How many may hold it at once.
+    pub slots: Option<u64>,
+    /// How many seconds nobody gets it after a lease was lost.
+    pub lock_delay: Option<u64>,
+    /// Does it go by itself when nobody holds it or waits?
+    pub ephemeral: Option<bool>,
+    /// Is it held, or reserved for a waiter?
+    pub locked: bool,
+    /// The first of the holders.
+    pub holder: Option<Holder>,
+    /// All of them.
+    pub holders: Vec<Holder>,
+    /// How many wait.
+    pub waiting: u64,
+    /// The first of those who wait, in order.
+    pub queue: Vec<Waiter>,
+    /// How many documents it has.
+    pub selectors: u64,
+}
+
+/// A lease as others see it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Who it says it is.
+    pub owner: Option<String>,
+    /// What it is held for.
+    pub reason: Option<String>,
+    /// `exclusive` or `shared`.
+    pub mode: Option<String>,
+    /// Since when it is held.
+    pub acquired_at: Option<String>,
+    /// When it ends unless it is renewed.
+    pub expires_at: Option<String>,
+    /// What is left of it in milliseconds, by the server's clock.
+    pub expires_in_ms: Option<u64>,
+    /// Grows with every grant of the name.
+    pub fencing_token: u64,
+    /// When it was renewed last.
+    pub renewed_at: Option<String>,
+    /// The holder's address.
+    pub client: Option<String>,
+}
+
+/// Someone who waits, as others see it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Waiter {
+    /// 1 is next.
+    pub position: u64,
+    /// Who it says it is.
+    pub owner: Option<String>,
+    /// What it waits for.
+    pub reason: Option<String>,
+    /// `exclusive` or `shared`.
+    pub mode: Option<String>,
+    /// Since when it waits.
+    pub waiting_since: Option<String>,
+    /// When it was heard of last.
+    pub last_seen_at: Option<String>,
+    /// Would it be granted the lock now?
+    pub near: Option<bool>,
+    /// Its address.
+    pub client: Option<String>,
+}
+
+/// A lease that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct PastLease {
+    /// Who it said it was.
+    pub owner: Option<String>,
+    /// What it was held for.
+    pub reason: Option<String>,
+    /// `exclusive` or `shared`.
+    pub mode: Option<String>,
+    /// Its token.
+    pub fencing_token: u64,
+    /// When it began.
+    pub acquired_at: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// `released`, `expired`, `forced_off` or `deleted`.
+    pub end: String,
+    /// By whom it was forced off, and why.
+    pub forced: Option<Forced>,
+    /// How long it was waited for, in milliseconds.
+    pub queued_ms: Option<u64>,
+    /// How long it was held, in milliseconds.
+    pub held_ms: Option<u64>,
+}
+
+/// By whom a lease was forced off, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Forced {
+    /// Why.
+    pub reason: Option<String>,
+    /// The name of the key that did it.
+    pub by: Option<String>,
+}
+
+/// What [`Client::force_unlock`] did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct ForcedOff {
+    /// False: nobody held it.
+    pub forced: bool,
+    /// The token of the lease that ended.
+    pub fencing_token: Option<u64>,
+    /// The tokens of all that ended.
+    pub fencing_tokens: Option<Vec<u64>>,
+}
+
+/// The resources of a prefix, page by page; made by [`Client::list`].
+#[must_use = "nothing is asked before `next`"]
+pub struct Listing {
+    client: Client,
+    prefix: String,
+    after: Option<String>,
+    page: VecDeque<Resource>,
+    over: bool,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    resources: VecDeque<Resource>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct History {
+    leases: Vec<PastLease>,
+}
+
+impl Client {
+    /// The resource of this name; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Unreachable`].
+    pub async fn describe(&self, name: &str) -> Result<Option<Resource>, Error> {
+        let request = self.transport.request(Method::GET, names::resource(name)?);
+        let answer = self.transport.send(&request).await?;
+        if answer.status == 404 && answer.code() == "resource_unknown" {
+            return Ok(None);
+        }
+        answer.read().map(Some)
+    }
+
+    /// The resources whose names begin with `prefix`, in the order of their names.
+    pub fn list(&self, prefix: impl Into<String>) -> Listing {
+        let (client, prefix) = (self.clone(), prefix.into());
+        Listing {
+            client,
+            prefix,
+            after: None,
+            page: VecDeque::new(),
+            over: false,
+        }
+    }
+
+    /// The last leases of a name, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], e.g. with code `resource_unknown`.
+    pub async fn history(&self, name: &str) -> Result<Vec<PastLease>, Error> {
+        let path = format!("/history/{}", names::segment(name)?);
+        let answer = self
+            .transport
+            .send(&self.transport.request(Method::GET, path))
+            .await?;
+        answer.read::<History>().map(|history| history.leases)
+    }
+
+    /// Ends the lease with this token, or every lease of the name where none is given. Takes a key with the right ADMIN;
+    /// `reason` is told to whoever loses the lock.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with code `lease_over`: the lease with this token does not hold any more. Is not retried once
+    /// it may have arrived: the second would end the lease of whoever came next.
+    pub async fn force_unlock(
+        &self,
+        name: &str,
+        reason: &str,
+        fencing_token: Option<u64>,
+    ) -> Result<ForcedOff, Error> {
+        let path = format!("{}/force-unlock", names::resource(name)?);
+        let mut body = serde_json::json!({"reason": reason});
+        if let Some(token) = fencing_token {
+            body["fencingToken"] = token.into();
+        }
+        let mut request = self.transport.request(Method::POST, path);
+        request.body = Some(body.to_string());
+        request.repeatable = false;
+        self.transport.send(&request).await?.read()
+    }
+}
+
+impl Listing {
+    /// The next resource; `None` after the last.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Unreachable`]; asked again, it goes on where it was.
+    pub async fn next(&mut self) -> Result<Option<Resource>, Error> {
+        while self.page.is_empty() && !self.over {
+            let answer = self.client.transport.send(&self.request()).await?;
+            let page: Page = answer.read()?;
+            self.over = page.next.is_none();
+            (self.page, self.after) = (page.resources, page.next);
+        }
+        Ok(self.page.pop_front())
+    }
+
+    /// All that are left, in one.
+    ///
+    /// # Errors
+    /// As [`Listing::next`].
+    pub async fn collect(mut self) -> Result<Vec<Resource>, Error> {
+        let mut all = Vec::new();
+        while let Some(resource) = self.next().await? {
+            all.push(resource);
+        }
+        Ok(all)
+    }
+
+    fn request(&self) -> Request {
+        let mut path = format!(
+            "/resource?limit={PAGE}&prefix={}",
+            names::escaped(&self.prefix)
+        );
+        if let Some(after) = &self.after {
+            path += &format!("&after={}", names::escaped(after));
+        }
+        self.client.transport.request(Method::GET, path)
+    }
+}

@@ -1,0 +1,42 @@
+// What stands around each example: a server in this process, with a store in memory.
+
+/// A server in this process for as long as the process lives: its address and a key with every right.
+pub fn serve() -> (String, String) {
+    use small_resource_server::app::App;
+    use small_resource_server::config::Settings;
+    let rights = ["RESOURCE_READ", "RESOURCE_READ_LOCK", "RESOURCE_WRITE", "RESOURCE_ADMIN"];
+    let keys = rights.map(|right| (right.to_owned(), "example".to_owned()));
+    let others = [("STORE", "memory"), ("HTTP_HOST", "127.0.0.1"), ("HTTP_PORT", "0"), ("HTTP_WORKERS", "1")];
+    let others = others.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = Settings::from_pairs(keys.into_iter().chain(others), None).unwrap();
+    let (port, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let app = App::build(settings).await.unwrap();
+            port.send(app.port()).unwrap();
+            app.run_until(std::future::pending()).await.unwrap();
+        });
+    });
+    let port = told.recv().unwrap();
+    for name in ["a", "b", "shop/ü 42", "printer", "nightly", "account:3", "account:7", "shop:42:inventory"] {
+        use std::io::{Read, Write};
+        let body = format!("{{\"name\": \"{name}\"}}");
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "POST /resource HTTP/1.1\r\nHost: x\r\nx-api-key: example\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    (format!("http://127.0.0.1:{port}"), "example".to_owned())
+}
+
+#[allow(dead_code)]
+pub fn run<E: std::fmt::Debug>(example: impl AsyncFnOnce(String, String) -> Result<(), E>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (url, key) = serve();
+    runtime.block_on(example(url, key)).unwrap();
+}
+
+#[allow(dead_code)]
+pub fn run_blocking<E: std::fmt::Debug>(example: impl FnOnce(String, String) -> Result<(), E>) {
+    let (url, key) = serve();
+    example(url, key).unwrap();
+}

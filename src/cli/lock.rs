@@ -1,0 +1,372 @@
+//! `lock NAME… -- COMMAND`: runs a command under a lock, and sees to it that the command is dead before anybody else
+//! can hold that lock, whatever happens to this process.
+//!
+//! Neighbours: `small_resource_client` takes and renews the locks; [`running`] has the command in hand, with
+//! [`guard_process`] watching over both from a process of its own; [`report`] tells people and programs.
+
+mod command;
+pub mod guard_process;
+mod report;
+mod running;
+mod signals;
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use small_resource_client::{BootTime, Client, Error, Guard, Guards, Place};
+
+use self::command::ChildCommand;
+use self::report::Reporter;
+use self::signals::ForwardedSignals;
+use super::remote::{self, EXIT_FAILED, EXIT_USAGE, ServerArgs, sentence};
+
+pub use self::command::become_command;
+
+/// The lock was lost while the command ran.
+const EXIT_LOST: u8 = 76;
+/// A lease that is shorter leaves no time to stop a command.
+const TTL_MIN: Duration = Duration::from_secs(3);
+const KILL_AFTER_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct LockArgs {
+    /// What to lock; several are locked all or none
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+
+    #[command(flatten)]
+    server: ServerArgs,
+
+    /// How long to wait for the lock [default: for ever]
+    #[arg(short, long, value_name = "DURATION", value_parser = remote::duration)]
+    wait: Option<Duration>,
+
+    /// Do not wait
+    #[arg(short, long, conflicts_with = "wait")]
+    nonblock: bool,
+
+    /// Exit code when the lock is not obtained
+    #[arg(short = 'E', long, value_name = "N", default_value_t = 75)]
+    conflict_exit_code: u8,
+
+    /// How long the lock outlives its last renewal; at least 3s
+    #[arg(short, long, value_name = "DURATION", default_value = "30s", value_parser = remote::duration)]
+    ttl: Duration,
+
+    /// Who holds it, for others to see [default: user@host:pid]
+    #[arg(long)]
+    owner: Option<String>,
+
+    /// What for, for others to see
+    #[arg(long)]
+    reason: Option<String>,
+
+    /// Share the lock with others who do
+    #[arg(long)]
+    shared: bool,
+
+    /// Time between the signal and SIGKILL when the lock is lost; less than half the ttl [default: 5s, a third of the
+    /// ttl at most]
+    #[arg(short, long, value_name = "DURATION", value_parser = remote::duration)]
+    kill_after: Option<Duration>,
+
+    /// What the command is sent when the lock is lost
+    #[arg(long, value_name = "NAME", default_value = "TERM", value_parser = signals::by_name)]
+    signal: i32,
+
+    /// A command for `sh -c`
+    #[arg(short, value_name = "STRING", conflicts_with_all = ["command", "print_env"])]
+    c: Option<OsString>,
+
+    /// Fail when the resource does not exist
+    #[arg(long)]
+    no_create: bool,
+
+    /// Only take the lock, and print the variables that go on with it
+    #[arg(long, conflicts_with = "command")]
+    print_env: bool,
+
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Say more
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+
+    /// Write what happens to this open file, a line of JSON each time
+    #[arg(long, value_name = "N")]
+    events_fd: Option<u32>,
+
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Why there is no lock.
+enum NoLock {
+    Failed(Error),
+    Signal(i32),
+}
+
+/// Locks, runs, unlocks. The exit code is the command's own, 128 + n for a signal, or one of those that the help
+/// lists.
+pub fn lock(args: &LockArgs) -> ExitCode {
+    let kill_after = args.kill_after.unwrap_or(KILL_AFTER_MAX.min(args.ttl / 3));
+    if args.ttl < TTL_MIN {
+        return remote::fail(EXIT_USAGE, "The ttl must be at least 3s.");
+    }
+    if kill_after >= args.ttl / 2 {
+        return remote::fail(
+            EXIT_USAGE,
+            "--kill-after must be less than half of the ttl.",
+        );
+    }
+    let mut names = args.names.clone();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return remote::fail(EXIT_USAGE, "A name was given twice.");
+    }
+    let command = match (&args.c, args.command.is_empty(), args.print_env) {
+        (Some(script), ..) => {
+            ChildCommand::look_up(&["sh".into(), "-c".into(), script.clone()]).map(Some)
+        }
+        (None, false, _) => ChildCommand::look_up(&args.command).map(Some),
+        (None, true, true) => Ok(None),
+        (None, true, false) => return remote::fail(EXIT_USAGE, "No command was given after --."),
+    };
+    let command = match command {
+        Ok(command) => command,
+        Err((code, sentence)) => return remote::fail(code, &sentence),
+    };
+    let reporter = match Reporter::new(args.quiet, args.verbose, args.events_fd) {
+        Ok(reporter) => reporter,
+        Err(sentence) => return remote::fail(EXIT_USAGE, &sentence),
+    };
+    let owner = args.owner.clone().unwrap_or_else(remote::whoami);
+    let client = match args.server.client(&owner) {
+        Ok(client) => client,
+        Err(sentence) => return remote::fail(EXIT_USAGE, &sentence),
+    };
+    let session = LockSession {
+        args,
+        kill_after,
+        owner,
+        client,
+        reporter,
+    };
+    remote::block_on(session.run(&names, command))
+}
+
+struct LockSession<'a> {
+    args: &'a LockArgs,
+    kill_after: Duration,
+    owner: String,
+    client: Client,
+    reporter: Reporter,
+}
+
+impl LockSession<'_> {
+    async fn run(mut self, names: &[String], command: Option<ChildCommand>) -> ExitCode {
+        let mut signals = match ForwardedSignals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return remote::fail(EXIT_FAILED, &format!("It cannot start: {error}.")),
+        };
+        let taken = tokio::select! {
+            signal = signals.next() => Err(NoLock::Signal(signal)),
+            taken = self.take(names) => taken.map_err(NoLock::Failed),
+        };
+        // Those that were dropped half-way leave the queue before we do.
+        let guards = match taken {
+            Ok(guards) => guards,
+            Err(why) => {
+                self.client.given_back().await;
+                return self.refuse(&why);
+            }
+        };
+        match command {
+            Some(command) => self.run_under(guards, command, signals).await,
+            None => print_env(guards, &self.args.server.server),
+        }
+    }
+
+    fn refuse(&mut self, why: &NoLock) -> ExitCode {
+        match why {
+            NoLock::Signal(signal) => ExitCode::from(128 + *signal as u8),
+            NoLock::Failed(error @ Error::NotObtained { .. }) => {
+                self.reporter.not_obtained(&sentence(error));
+                ExitCode::from(self.args.conflict_exit_code)
+            }
+            NoLock::Failed(error @ Error::Invalid(_)) => remote::fail(EXIT_USAGE, &sentence(error)),
+            NoLock::Failed(error) => remote::fail(EXIT_FAILED, &sentence(error)),
+        }
+    }
+
+    /// All locks, in the order of their names' bytes.
+    async fn take(&mut self, names: &[String]) -> Result<Guards, Error> {
+        let until = self.args.wait.map(|wait| BootTime::now() + wait);
+        let mut guards = Guards::default();
+        for name in names {
+            let next = take_one(
+                self.args,
+                &self.client,
+                &mut self.reporter,
+                self.kill_after,
+                name,
+                until,
+            );
+            let guard = tokio::select! {
+                lost = guards.lost() => return Err(lost.into()),
+                guard = next => guard?,
+            };
+            self.reporter.acquired(&guard);
+            guards.push(guard);
+        }
+        Ok(guards)
+    }
+
+    async fn run_under(
+        mut self,
+        guards: Guards,
+        command: ChildCommand,
+        signals: ForwardedSignals,
+    ) -> ExitCode {
+        let environment = environment(&guards, &self.args.server.server, &self.owner);
+        let stop = running::Stop {
+            signal: self.args.signal,
+            kill_after: self.kill_after,
+        };
+        let ended = running::run(
+            command,
+            &environment,
+            &guards,
+            stop,
+            signals,
+            &mut self.reporter,
+        )
+        .await;
+        let released = guards.release().await;
+        let (code, lost) = match ended {
+            Ok(ended) => (ended.code, ended.lost),
+            Err(sentence) => return remote::fail(EXIT_FAILED, &sentence),
+        };
+        let lost = match (lost, released) {
+            (None, Err(Error::Lost(lost))) => Some(lost),
+            (lost, Err(error)) if lost.is_none() => {
+                self.reporter
+                    .warn(&format!("The lock was not released: {}", sentence(&error)));
+                None
+            }
+            (lost, _) => lost,
+        };
+        match lost {
+            Some(lost) => {
+                self.reporter.lost(&lost);
+                ExitCode::from(EXIT_LOST)
+            }
+            None => {
+                self.reporter.released();
+                ExitCode::from(code)
+            }
+        }
+    }
+}
+
+async fn take_one(
+    args: &LockArgs,
+    client: &Client,
+    reporter: &mut Reporter,
+    kill_after: Duration,
+    name: &str,
+    until: Option<BootTime>,
+) -> Result<Guard, Error> {
+    let mut lock = client
+        .lock(name)
+        .ttl(args.ttl)
+        .margin(kill_after)
+        .create(!args.no_create);
+    if let Some(reason) = &args.reason {
+        lock = lock.reason(reason);
+    }
+    if args.shared {
+        lock = lock.shared();
+    }
+    if let Some(until) = until {
+        lock = lock.wait(until.remaining());
+    }
+    if args.nonblock {
+        let taken = lock.try_acquire().await?;
+        return match taken {
+            Some(guard) => Ok(guard),
+            None => {
+                let known = client.describe(name).await.ok().flatten();
+                let holder = known.and_then(|resource| resource.holder).map(Box::new);
+                Err(Error::NotObtained {
+                    name: name.to_owned(),
+                    holder,
+                    position: None,
+                })
+            }
+        };
+    }
+    let mut place: Place = lock.enqueue().await?;
+    if let Some(state) = place.changed().await {
+        let known = client.describe(name).await.ok().flatten();
+        reporter.waiting(
+            name,
+            known.and_then(|resource| resource.holder).as_ref(),
+            state.position,
+        );
+    }
+    place.acquire().await
+}
+
+/// What the command finds in its environment.
+fn environment(guards: &Guards, server: &str, owner: &str) -> Vec<(&'static str, String)> {
+    let tickets: Vec<_> = guards.iter().map(Guard::ticket).collect();
+    let all = tickets.iter().map(|ticket| {
+        serde_json::json!({"name": ticket.name, "ticket": ticket.ticket, "fencingToken": ticket.fencing_token})
+    });
+    let mut variables = vec![
+        ("LOCK_SERVER", server.to_owned()),
+        ("LOCKS", serde_json::Value::from_iter(all).to_string()),
+    ];
+    if let Some(first) = tickets.first() {
+        variables.push(("LOCK_NAME", first.name.clone()));
+        variables.push(("LOCK_TICKET", first.ticket.clone()));
+        variables.push(("LOCK_FENCING_TOKEN", first.fencing_token.to_string()));
+        variables.push(("LOCK_OWNER", owner.to_owned()));
+    }
+    variables
+}
+
+/// Leaves the locks as they are, and says how to go on with them.
+fn print_env(guards: Guards, server: &str) -> ExitCode {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let of_many = if guards.len() > 1 {
+        environment(&guards, server, "")
+    } else {
+        Vec::new()
+    };
+    let tickets: Vec<_> = guards
+        .into_vec()
+        .into_iter()
+        .map(Guard::into_ticket)
+        .collect();
+    let Some(first) = tickets.first() else {
+        return ExitCode::from(EXIT_FAILED);
+    };
+    let mut line = format!(
+        "export LOCK_TICKET={} LOCK_FENCING_TOKEN={} LOCK_NAME={}",
+        first.ticket,
+        first.fencing_token,
+        quoted(&first.name)
+    );
+    for (name, value) in of_many.iter().filter(|(name, _)| *name == "LOCKS") {
+        line += &format!(" {name}={}", quoted(value));
+    }
+    super::output::print(&format!("{line}\n"))
+}

@@ -1,0 +1,121 @@
+//! The command: found before anybody waits, and started so that the guard process knows it before it runs.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+
+use super::super::remote::{self, EXIT_FAILED};
+
+const EXIT_NOT_EXECUTABLE: u8 = 126;
+const EXIT_NOT_FOUND: u8 = 127;
+
+/// Where the guard process listens; taken out of the environment before the command runs.
+const GUARD_SOCKET: &str = "SMALL_RESOURCE_LOCK_GUARD";
+/// This very program, also when its file has been replaced meanwhile.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+/// What the guard process answers when it knows the command's group.
+pub const GO: u8 = b'g';
+
+/// A command that was there when it was looked for.
+pub struct ChildCommand {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl ChildCommand {
+    /// # Errors
+    /// Exit code and sentence: it is not there, or is no program.
+    pub fn look_up(command: &[OsString]) -> Result<ChildCommand, (u8, String)> {
+        let Some((name, arguments)) = command.split_first() else {
+            return Err((EXIT_NOT_FOUND, "No command was given.".into()));
+        };
+        let shown = Path::new(name).display();
+        let candidates: Vec<PathBuf> = if name.as_encoded_bytes().contains(&b'/') {
+            vec![name.into()]
+        } else {
+            let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+            std::env::split_paths(&path)
+                .map(|folder| folder.join(name))
+                .collect()
+        };
+        if let Some(program) = candidates.iter().find(|path| is_executable(path)) {
+            return Ok(ChildCommand {
+                program: program.clone(),
+                arguments: arguments.to_vec(),
+            });
+        }
+        if candidates.iter().any(|path| path.exists()) {
+            return Err((
+                EXIT_NOT_EXECUTABLE,
+                format!("{shown} is not a program that we may run."),
+            ));
+        }
+        Err((
+            EXIT_NOT_FOUND,
+            format!("The command {shown} was not found."),
+        ))
+    }
+
+    /// Starts it in a process group of its own, where it waits for the guard process to let it run.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn start(&self, environment: &[(&str, String)], guard_socket: &str) -> io::Result<Child> {
+        let variables = environment
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()));
+        Command::new(THIS_PROGRAM)
+            .args(["lock-command", "--"])
+            .arg(&self.program)
+            .args(&self.arguments)
+            .envs(variables)
+            .env(GUARD_SOCKET, guard_socket)
+            .process_group(0)
+            .spawn()
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    let runs = |data: std::fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
+    path.metadata().is_ok_and(runs) && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// `lock-command`: waits until the guard process knows of us, then becomes the command. A guard process that is gone,
+/// because whoever held the lock is, means that the command does not run.
+pub fn become_command(command: &[OsString]) -> ExitCode {
+    let Some((program, arguments)) = command.split_first() else {
+        return ExitCode::from(EXIT_NOT_FOUND);
+    };
+    let name = std::env::var(GUARD_SOCKET).unwrap_or_default();
+    if let Err(error) = let_run(&name) {
+        return remote::fail(
+            EXIT_FAILED,
+            &format!("The command was not started: {error}."),
+        );
+    }
+    let error = Command::new(program)
+        .args(arguments)
+        .env_remove(GUARD_SOCKET)
+        .exec();
+    let code = match error.kind() {
+        io::ErrorKind::NotFound => EXIT_NOT_FOUND,
+        _ => EXIT_NOT_EXECUTABLE,
+    };
+    remote::fail(code, &format!("{}: {error}.", Path::new(program).display()))
+}
+
+fn let_run(name: &str) -> io::Result<()> {
+    let mut guard = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    let mut answer = [0];
+    guard.read_exact(&mut answer)?;
+    if answer == [GO] {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}

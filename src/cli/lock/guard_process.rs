@@ -1,0 +1,189 @@
+//! The guard process: kills the command's process group when the lock's deadline passes, or when the process that
+//! holds the lock is gone, so that it matters neither that one is killed nor that it is stopped.
+//!
+//! It reads lines from its standard input, which is a pipe from that process: `deadline <nanoseconds on the boot
+//! clock>`, `start <process group>`, `done`. The end of the pipe without `done` is the end of that process. The command
+//! asks it over a socket whether it may run, and is let run only once its group is known here. Thus there is no
+//! moment in which a command runs that nobody would kill.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use small_resource_client::BootTime;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe::Receiver;
+use tokio::net::{UnixListener, UnixStream};
+
+use super::command::{GO, THIS_PROGRAM};
+
+/// The holder's side of it.
+pub struct GuardProcess {
+    child: Child,
+    orders: ChildStdin,
+    /// Where the command asks.
+    pub socket: String,
+    told: Option<BootTime>,
+}
+
+impl GuardProcess {
+    /// Starts it; when this returns it listens.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn start() -> io::Result<GuardProcess> {
+        let socket = format!("small-resource-lock-{}", uuid::Uuid::new_v4().simple());
+        let mut child = Command::new(THIS_PROGRAM)
+            .args(["lock-guard", &socket])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // What is sent to our group is not meant for it.
+            .process_group(0)
+            .spawn()?;
+        let orders = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut ready = [0];
+        let answer = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe);
+        answer.and_then(|mut stdout| {
+            io::Read::read_exact(&mut stdout, &mut ready).map_err(|e| e.kind())
+        })?;
+        Ok(GuardProcess {
+            child,
+            orders,
+            socket,
+            told: None,
+        })
+    }
+
+    /// Tells it a new deadline, if it is new.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn deadline(&mut self, deadline: Option<BootTime>) -> io::Result<()> {
+        match deadline {
+            Some(moment) if self.told != deadline => {
+                self.told = deadline;
+                writeln!(self.orders, "deadline {}", moment.since_boot().as_nanos())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the command of this process group run.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn let_run(&mut self, group: Pid) -> io::Result<()> {
+        writeln!(self.orders, "start {}", group.as_raw_nonzero())
+    }
+
+    /// The whole group has ended.
+    pub fn done(mut self) {
+        let _ = writeln!(self.orders, "done");
+        drop(self.orders);
+        let _ = self.child.wait();
+    }
+}
+
+/// What the guard process has been told.
+#[derive(Default)]
+struct Orders {
+    deadline: Option<BootTime>,
+    started: Option<i32>,
+    asking: Option<UnixStream>,
+    /// Set once the command may run.
+    group: Option<Pid>,
+}
+
+/// `lock-guard`: the process itself.
+pub fn watch_over(socket: &str) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = runtime.and_then(|runtime| runtime.block_on(guard(socket)));
+    if outcome.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+async fn guard(socket: &str) -> io::Result<()> {
+    let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(socket)?)?;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let input = io::stdin().as_fd().try_clone_to_owned()?;
+    let mut lines = BufReader::new(Receiver::from_owned_fd(input)?).lines();
+    let mut orders = Orders::default();
+    io::stdout().write_all(b"r")?;
+    io::stdout().flush()?;
+    loop {
+        let deadline = orders.deadline;
+        let passes = async {
+            match deadline {
+                Some(moment) => moment.reached().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The deadline first, whatever else there is to do.
+            biased;
+            () = passes => {
+                orders.kill();
+                // Said once; what comes after is the holder's.
+                orders.deadline = None;
+            }
+            line = lines.next_line() => match line {
+                Ok(Some(line)) if line == "done" => return Ok(()),
+                Ok(Some(line)) => orders.take(&line),
+                Ok(None) | Err(_) => {
+                    orders.kill();
+                    return Ok(());
+                }
+            },
+            asking = listener.accept() => orders.asking = asking.ok().map(|(stream, _)| stream),
+        }
+        orders.let_run().await;
+    }
+}
+
+impl Orders {
+    fn take(&mut self, line: &str) {
+        match line.split_once(' ') {
+            Some(("deadline", nanos)) => {
+                let moment = nanos
+                    .parse()
+                    .map(|nanos| BootTime::from_boot(Duration::from_nanos(nanos)));
+                self.deadline = moment.ok();
+            }
+            Some(("start", group)) => self.started = group.parse().ok(),
+            _ => {}
+        }
+    }
+
+    /// Lets the command run that was announced, once it asks.
+    async fn let_run(&mut self) {
+        let (Some(started), Some(asking)) = (self.started, &mut self.asking) else {
+            return;
+        };
+        let peer = asking.peer_cred().ok();
+        // Nobody else is let in; the group of the command is that of the process that asks.
+        if peer.is_some_and(|peer| peer.pid() == Some(started)) {
+            self.group = Pid::from_raw(started);
+            let _ = asking.write_all(&[GO]).await;
+            self.started = None;
+        }
+        self.asking = None;
+    }
+
+    fn kill(&self) {
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The command while it runs: signals to it, its end, and its end before its time when the lock is lost.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpgrp, kill_process_group, test_kill_process_group, waitpid,
+};
+use small_resource_client::{BootTime, Guards, LossReason, Lost};
+use tokio::signal::unix::{SignalKind, signal as listen};
+
+use super::command::ChildCommand;
+use super::guard_process::GuardProcess;
+use super::report::Reporter;
+use super::signals::{ForwardedSignals, signal};
+use super::terminal::Terminal;
+
+/// How often it is looked whether what the command left behind has ended: nobody tells.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How the command is stopped when the lock is lost.
+#[derive(Clone, Copy)]
+pub struct Stop {
+    pub signal: i32,
+    pub kill_after: Duration,
+}
+
+/// What became of the command.
+pub struct CommandEnd {
+    /// Its exit code, or 128 and the number of the signal that ended it.
+    pub code: u8,
+    pub lost: Option<Lost>,
+}
+
+/// A command under way.
+struct Running<'a> {
+    group: Pid,
+    guard: GuardProcess,
+    guards: &'a Guards,
+    terminal: Option<Terminal>,
+    stop: Stop,
+    lost: Option<Lost>,
+    /// When what is left of it is killed.
+    kill_at: Option<BootTime>,
+}
+
+/// Runs the command to its end, and to that of all that it left in its process group.
+///
+/// # Errors
+/// A sentence: it did not start.
+pub async fn run(
+    command: ChildCommand,
+    environment: &[(&str, String)],
+    guards: &Guards,
+    stop: Stop,
+    mut signals: ForwardedSignals,
+    reporter: &mut Reporter,
+) -> Result<CommandEnd, String> {
+    let not_started = |error: std::io::Error| format!("The command was not started: {error}.");
+    let mut children = listen(SignalKind::child()).map_err(not_started)?;
+    let mut guard = GuardProcess::start().map_err(not_started)?;
+    guard.deadline(deadline(guards)).map_err(not_started)?;
+    let child = command
+        .start(environment, &guard.socket)
+        .map_err(not_started)?;
+    let group = Pid::from_child(&child);
+    let terminal = Terminal::of_this_process();
+    if let Some(terminal) = &terminal {
+        terminal.give_to(group);
+    }
+    guard.let_run(group).map_err(not_started)?;
+    reporter.started(group.as_raw_pid());
+    let mut running = Running {
+        group,
+        guard,
+        guards,
+        terminal,
+        stop,
+        lost: None,
+        kill_at: None,
+    };
+    let status = loop {
+        if let Some(status) = running.ended() {
+            break status;
+        }
+        tokio::select! {
+            number = signals.next() => running.send(signal(number)),
+            _ = children.recv() => {}
+            lost = guards.lost(), if running.lost.is_none() => running.lose(lost, reporter),
+            () = renewed(guards), if running.lost.is_none() => reporter.renewed(),
+            () = reached(running.kill_at), if running.kill_at.is_some() => running.kill(reporter),
+        }
+        running.tell_deadline(reporter);
+    };
+    let code = exit_code(status);
+    reporter.exited(code);
+    running.clear_up(&mut signals, reporter).await;
+    let Running {
+        guard,
+        terminal,
+        lost,
+        ..
+    } = running;
+    guard.done();
+    if let Some(terminal) = terminal {
+        terminal.take_back();
+    }
+    Ok(CommandEnd { code, lost })
+}
+
+impl Running<'_> {
+    /// How the command ended, if it has. One that was stopped at the terminal stops us, too.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
+        let (_, status) = waitpid(Some(self.group), options).ok().flatten()?;
+        if status.stopped() {
+            self.suspend();
+            return None;
+        }
+        Some(std::os::unix::process::ExitStatusExt::from_raw(
+            status.as_raw(),
+        ))
+    }
+
+    /// Gives the terminal back and stops as the command did: the shell sees one job. No renewal is sent meanwhile, and
+    /// the guard process ends the command at the deadline.
+    fn suspend(&mut self) {
+        let Some(terminal) = &self.terminal else {
+            return;
+        };
+        terminal.take_back();
+        // Returns when the shell has continued us.
+        let _ = kill_process_group(getpgrp(), Signal::TSTP);
+        if terminal.is_ours() {
+            terminal.give_to(self.group);
+        }
+        self.send(Signal::CONT);
+    }
+
+    fn send(&self, signal: Signal) {
+        let _ = kill_process_group(self.group, signal);
+    }
+
+    fn lose(&mut self, lost: Lost, reporter: &mut Reporter) {
+        reporter.stopping(&lost);
+        let deadline = deadline(self.guards);
+        self.kill_at = match lost.reason {
+            LossReason::NotRenewed => deadline,
+            // Somebody else may hold it already: not a moment longer than the command needs to end.
+            _ => {
+                let soon = BootTime::now() + self.stop.kill_after;
+                Some(deadline.map_or(soon, |deadline| deadline.min(soon)))
+            }
+        };
+        self.lost = Some(lost);
+        self.send(signal(self.stop.signal));
+    }
+
+    fn kill(&mut self, reporter: &mut Reporter) {
+        self.kill_at = None;
+        self.send(Signal::KILL);
+        reporter.killed();
+    }
+
+    fn tell_deadline(&mut self, reporter: &mut Reporter) {
+        let deadline = self.kill_at.or_else(|| deadline(self.guards));
+        if self.guard.deadline(deadline).is_err() && self.lost.is_none() {
+            reporter.warn("The process that would stop the command if this one died is gone.");
+        }
+    }
+
+    /// Ends what the command left behind in its group, before the lock is given back.
+    async fn clear_up(&mut self, signals: &mut ForwardedSignals, reporter: &mut Reporter) {
+        let remains = |group| test_kill_process_group(group).is_ok();
+        if !remains(self.group) {
+            return;
+        }
+        self.send(signal(self.stop.signal));
+        let latest = BootTime::now() + self.stop.kill_after;
+        let kill_at = self
+            .kill_at
+            .or(deadline(self.guards))
+            .map_or(latest, |end| end.min(latest));
+        while remains(self.group) && !kill_at.has_passed() {
+            tokio::select! {
+                number = signals.next() => self.send(signal(number)),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            self.tell_deadline(reporter);
+        }
+        self.send(Signal::KILL);
+    }
+}
+
+/// When the first of the locks can end.
+fn deadline(guards: &Guards) -> Option<BootTime> {
+    guards
+        .iter()
+        .filter_map(small_resource_client::Guard::deadline)
+        .min()
+}
+
+/// Resolves when one of the locks has been renewed.
+async fn renewed(guards: &Guards) {
+    let renewals = guards.iter().map(|guard| {
+        Box::pin(async {
+            if guard.renewed().await.is_err() {
+                // The loss is told elsewhere.
+                std::future::pending::<()>().await;
+            }
+        })
+    });
+    select_all(renewals).await;
+}
+
+async fn reached(moment: Option<BootTime>) {
+    match moment {
+        Some(moment) => moment.reached().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    let code = status
+        .code()
+        .or(signal.map(|number| 128 + number))
+        .unwrap_or(1);
+    code as u8
+}

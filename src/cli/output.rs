@@ -1,0 +1,131 @@
+//! What is written to standard output and standard error, and tables.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+/// A column is not made narrower than this to fit a terminal.
+const COLUMN_MIN: usize = 8;
+/// Between two columns.
+const GAP: &str = "  ";
+
+/// A line on standard error. Nobody is left to be told when that is closed.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Text on standard output; the exit code says whether it got there.
+pub fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Text that cannot steer a terminal, whoever chose it.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// A table whose columns are as wide as what is in them; on a terminal its rows fit into one line each.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let to_terminal = io::stdout().is_terminal();
+    let width = to_terminal
+        .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
+        .flatten();
+    let width = width
+        .map(|size| usize::from(size.ws_col))
+        .filter(|columns| *columns > 0);
+    let color = to_terminal && std::env::var_os("NO_COLOR").is_none();
+    lay_out(head, rows, width, color)
+}
+
+fn lay_out(head: &[&str], rows: &[Vec<String>], width: Option<usize>, color: bool) -> String {
+    let longest = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells
+            .chain([head[column].chars().count()])
+            .max()
+            .unwrap_or(0)
+    };
+    let mut widths: Vec<usize> = (0..head.len()).map(longest).collect();
+    let gaps = GAP.len() * head.len().saturating_sub(1);
+    // The widest gives way until it fits, or nothing can.
+    while let Some(excess) =
+        width.map(|width| (widths.iter().sum::<usize>() + gaps).saturating_sub(width))
+    {
+        let widest = widths
+            .iter_mut()
+            .max()
+            .filter(|widest| excess > 0 && **widest > COLUMN_MIN);
+        let Some(widest) = widest else { break };
+        *widest -= 1;
+    }
+    let line = |cells: Vec<&str>| {
+        let fitted = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| fit(cell, *width));
+        fitted.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
+    };
+    let mut text = line(head.to_vec());
+    if color {
+        text = format!("\u{1b}[1m{text}\u{1b}[0m");
+    }
+    text.push('\n');
+    for row in rows {
+        text += &line(row.iter().map(String::as_str).collect());
+        text.push('\n');
+    }
+    text
+}
+
+/// The cell in exactly this many characters.
+fn fit(cell: &str, width: usize) -> String {
+    let cell = printable(cell);
+    if cell.chars().count() <= width {
+        return format!("{cell:width$}");
+    }
+    cell.chars()
+        .take(width.saturating_sub(1))
+        .chain(['…'])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |name: &str, owner: &str| vec![name.to_owned(), owner.to_owned()];
+        vec![
+            row("a", "sync-worker"),
+            row("shop:42:inventory", "me\u{1b}[2J"),
+        ]
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_in_them() {
+        let text = lay_out(&["NAME", "HOLDER"], &rows(), None, false);
+        assert_eq!(
+            text,
+            "NAME               HOLDER\na                  sync-worker\nshop:42:inventory  me\u{fffd}[2J\n"
+        );
+    }
+
+    #[test]
+    fn rows_fit_into_the_terminal() {
+        let text = lay_out(&["NAME", "HOLDER"], &rows(), Some(24), true);
+        let plain = text.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "");
+        assert!(
+            plain.lines().all(|line| line.chars().count() <= 24),
+            "{text}"
+        );
+        assert!(
+            text.contains("shop:42:in…") && text.starts_with("\u{1b}[1m"),
+            "{text}"
+        );
+    }
+}

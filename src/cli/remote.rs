@@ -1,0 +1,133 @@
+//! What every verb that talks to a server is told: which one, and with what key.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use small_resource_client::{Client, Error};
+
+/// sysexits.h: the command line was not understood, or something that it names cannot be used.
+pub const EXIT_USAGE: u8 = 64;
+/// It failed before anything was done.
+pub const EXIT_FAILED: u8 = 125;
+
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct ServerArgs {
+    /// The server; several, with commas between them, are tried in turn
+    #[arg(
+        short,
+        long,
+        value_name = "URL",
+        env = "LOCK_SERVER",
+        hide_env_values = true
+    )]
+    #[arg(default_value = "http://127.0.0.1:9501")]
+    pub server: String,
+
+    /// File with the key; without it the key is taken from LOCK_KEY
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// A client of that server.
+    ///
+    /// # Errors
+    /// A sentence: the address or the key cannot be used.
+    pub fn client(&self, owner: &str) -> Result<Client, String> {
+        let mut servers = self.server.split(',').map(str::trim);
+        let mut builder = Client::builder(servers.next().unwrap_or_default()).owner(owner);
+        for server in servers {
+            builder = builder.server(server);
+        }
+        if let Some(key) = self.key()? {
+            builder = builder.key(key);
+        }
+        builder.build().map_err(|error| format!("{error}."))
+    }
+
+    fn key(&self) -> Result<Option<String>, String> {
+        let Some(file) = &self.key_file else {
+            return Ok(std::env::var("LOCK_KEY").ok());
+        };
+        let read = std::fs::read_to_string(file);
+        let text = read.map_err(|error| format!("The key file {}: {error}.", file.display()))?;
+        Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
+    }
+}
+
+/// `30` is seconds; `500ms`, `1m`, `1h30m` say it themselves.
+///
+/// # Errors
+/// A sentence with what is accepted.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bare = text.parse::<f64>().ok().map(Duration::try_from_secs_f64);
+    match bare {
+        Some(Ok(seconds)) => Ok(seconds),
+        Some(Err(_)) => Err("it is not a time that can be waited for".into()),
+        None => humantime::parse_duration(text)
+            .map_err(|_| "a time is a number of seconds, or has a unit: 500ms, 30s, 5m, 1h".into()),
+    }
+}
+
+/// `user@host:pid`
+pub fn whoami() -> String {
+    let user = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    let user = user.filter(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| rustix::process::getuid().as_raw().to_string());
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    let text = format!("{user}@{host}:{}", std::process::id());
+    // As much as the server takes.
+    text.chars().filter(|c| !c.is_control()).take(255).collect()
+}
+
+/// Runs what needs a runtime, on this thread.
+pub fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => fail(EXIT_FAILED, &format!("It cannot start: {error}.")),
+    }
+}
+
+/// Says why on standard error.
+pub fn fail(code: u8, sentence: &str) -> ExitCode {
+    super::output::say(&format!("lock: {sentence}"));
+    ExitCode::from(code)
+}
+
+/// An error of the client as a sentence for people.
+pub fn sentence(error: &Error) -> String {
+    let text = match error {
+        Error::Refused { message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    if text.ends_with('.') {
+        text
+    } else {
+        format!("{text}.")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_number_of_seconds_or_has_a_unit() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for refused in ["", "-1", "soon", "1 fortnight", "inf", "NaN"] {
+            assert!(duration(refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The verbs that ask a server one thing: who holds what, documents, and the lock of a ticket that is already there.
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use small_resource_client::{Client, Error, Event, Guard, Resource, Ticket};
+
+use super::output::{print, printable, table};
+use super::remote::{self, EXIT_FAILED, EXIT_USAGE, ServerArgs, sentence, whoami};
+
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct VerbArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Verb {
+    /// List who holds what
+    Locks {
+        /// What the names begin with
+        #[arg(default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+    /// Show a resource: who holds it, who waits
+    Show {
+        name: String,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+    /// Show the last leases of a resource
+    History {
+        name: String,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+    /// Follow what happens, as it happens
+    Watch {
+        /// What the names begin with
+        #[arg(default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+    /// Print a document
+    Get {
+        name: String,
+        selector: String,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+    /// Write a document from standard input, under the lock of LOCK_TICKET where that is set
+    Put {
+        name: String,
+        selector: String,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+    /// Renew the lock of LOCK_TICKET
+    Renew {
+        /// The resource [default: LOCK_NAME]
+        name: Option<String>,
+        /// For how long
+        #[arg(short, long, value_name = "DURATION", default_value = "30s", value_parser = remote::duration)]
+        ttl: Duration,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+    /// Release the lock of LOCK_TICKET
+    Unlock {
+        /// The resource [default: LOCK_NAME]
+        name: Option<String>,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+    /// End somebody else's lease
+    ForceUnlock {
+        name: String,
+        /// Why; whoever loses the lock is told
+        #[arg(long)]
+        reason: String,
+        /// End the lease with this token or none
+        #[arg(long, value_name = "N")]
+        fencing_token: Option<u64>,
+        #[command(flatten)]
+        args: VerbArgs,
+    },
+}
+
+/// What a verb has to say, for programs and for people.
+struct Said {
+    json: String,
+    text: String,
+}
+
+impl Said {
+    fn new(value: &impl Serialize, text: String) -> Result<Said, Error> {
+        let json =
+            serde_json::to_string(value).map_err(|error| Error::Invalid(error.to_string()))?;
+        Ok(Said {
+            json: format!("{json}\n"),
+            text,
+        })
+    }
+}
+
+impl Verb {
+    fn args(&self) -> &VerbArgs {
+        match self {
+            Verb::Locks { args, .. } | Verb::Show { args, .. } | Verb::History { args, .. } => args,
+            Verb::Watch { args, .. } | Verb::Get { args, .. } | Verb::Put { args, .. } => args,
+            Verb::Renew { args, .. }
+            | Verb::Unlock { args, .. }
+            | Verb::ForceUnlock { args, .. } => args,
+        }
+    }
+
+    /// Does what is asked. Exit code 1: refused; 125: no server answered.
+    pub fn run(&self) -> ExitCode {
+        let args = self.args();
+        let client = match args.server.client(&whoami()) {
+            Ok(client) => client,
+            Err(sentence) => return remote::fail(EXIT_USAGE, &sentence),
+        };
+        remote::block_on(async {
+            match self.ask(&client).await {
+                Ok(said) => print(if args.json { &said.json } else { &said.text }),
+                Err(error @ Error::Unreachable(_)) => remote::fail(EXIT_FAILED, &sentence(&error)),
+                Err(error @ Error::Invalid(_)) => remote::fail(EXIT_USAGE, &sentence(&error)),
+                Err(error) => remote::fail(1, &sentence(&error)),
+            }
+        })
+    }
+
+    async fn ask(&self, client: &Client) -> Result<Said, Error> {
+        match self {
+            Verb::Locks { prefix, .. } => locks(client, prefix).await,
+            Verb::Show { name, .. } => show(client, name).await,
+            Verb::History { name, .. } => history(client, name).await,
+            Verb::Watch { prefix, args } => watch(client, prefix, args.json).await,
+            Verb::Get { name, selector, .. } => {
+                let found = client.read::<Box<RawValue>>(name, selector).await?;
+                let nothing = || {
+                    Error::Invalid(format!(
+                        "nothing was ever written at {selector:?} of {name:?}"
+                    ))
+                };
+                let text = format!("{}\n", found.ok_or_else(nothing)?.get());
+                Ok(Said {
+                    json: text.clone(),
+                    text,
+                })
+            }
+            Verb::Put { name, selector, .. } => put(client, name, selector).await,
+            Verb::Renew { name, ttl, .. } => {
+                let guard = Guard::resume(client, ticket(name.as_deref(), *ttl)?).await?;
+                let left = guard
+                    .deadline()
+                    .map(|deadline| deadline.remaining().as_millis());
+                let ticket = guard.into_ticket();
+                let value = json!({"renewed": true, "fencingToken": ticket.fencing_token, "remainingMs": left});
+                Said::new(
+                    &value,
+                    format!("{:?} is renewed\n", printable(&ticket.name)),
+                )
+            }
+            Verb::Unlock { name, .. } => {
+                let ticket = ticket(name.as_deref(), Duration::from_secs(30))?;
+                client.unlock(&ticket).await?;
+                Said::new(
+                    &json!({"unlocked": true}),
+                    format!("{:?} is released\n", printable(&ticket.name)),
+                )
+            }
+            Verb::ForceUnlock {
+                name,
+                reason,
+                fencing_token,
+                ..
+            } => {
+                let forced = client.force_unlock(name, reason, *fencing_token).await?;
+                let text = if forced.forced {
+                    "forced off\n"
+                } else {
+                    "nobody held it\n"
+                };
+                Said::new(&forced, text.to_owned())
+            }
+        }
+    }
+}
+
+/// The ticket in the environment, as the command under a lock and `--print-env` have it.
+fn ticket(name: Option<&str>, ttl: Duration) -> Result<Ticket, Error> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let of_environment = variable("LOCK_NAME");
+    let missing = |what: &str| {
+        Error::Invalid(format!(
+            "{what} is not set: `lock` sets it for its command, --print-env prints it"
+        ))
+    };
+    let name = name.map(str::to_owned).or_else(|| of_environment.clone());
+    let name = name.ok_or_else(|| missing("LOCK_NAME"))?;
+    // With several locks each has a ticket of its own.
+    let all: Vec<serde_json::Value> = variable("LOCKS")
+        .and_then(|locks| serde_json::from_str(&locks).ok())
+        .unwrap_or_default();
+    let of_many = all.iter().find(|lock| lock["name"] == name.as_str());
+    let ticket = match of_many.and_then(|lock| lock["ticket"].as_str()) {
+        Some(ticket) => Some(ticket.to_owned()),
+        None if of_environment.as_ref().is_none_or(|own| *own == name) => variable("LOCK_TICKET"),
+        None => None,
+    };
+    let ticket = ticket.ok_or_else(|| missing("LOCK_TICKET"))?;
+    Ok(Ticket {
+        name,
+        ticket,
+        fencing_token: 0,
+        ttl,
+    })
+}
+
+async fn put(client: &Client, name: &str, selector: &str) -> Result<Said, Error> {
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map_err(|error| Error::Invalid(format!("standard input: {error}")))?;
+    let value: Box<RawValue> = serde_json::from_str(text.trim())
+        .map_err(|error| Error::Invalid(format!("standard input is no JSON: {error}")))?;
+    match ticket(Some(name), Duration::from_secs(30)) {
+        Ok(ticket) => client.write_with(&ticket, selector, &value).await?,
+        Err(_) => client.write(name, selector, &value).await?,
+    }
+    Said::new(&json!({"written": true}), String::new())
+}
+
+async fn locks(client: &Client, prefix: &str) -> Result<Said, Error> {
+    let all = client.list(prefix).collect().await?;
+    let row = |resource: &Resource| {
+        let holder = resource.holder.clone().unwrap_or_default();
+        let held = match (resource.locked, holder.owner) {
+            (false, _) => String::new(),
+            (true, owner) => owner.unwrap_or_else(|| "(unnamed)".into()),
+        };
+        vec![
+            resource.name.clone(),
+            held,
+            holder.acquired_at.unwrap_or_default(),
+            resource.waiting.to_string(),
+            holder.reason.unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    Said::new(
+        &all,
+        table(&["NAME", "HOLDER", "SINCE", "WAITING", "REASON"], &rows),
+    )
+}
+
+async fn show(client: &Client, name: &str) -> Result<Said, Error> {
+    let unknown = || Error::Invalid(format!("there is no resource {name:?}"));
+    let resource = client.describe(name).await?.ok_or_else(unknown)?;
+    let holders = if resource.holders.is_empty() {
+        resource.holder.iter().collect()
+    } else {
+        resource.holders.iter().collect::<Vec<_>>()
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for holder in holders {
+        let [owner, reason, since] = [&holder.owner, &holder.reason, &holder.acquired_at]
+            .map(|text| text.clone().unwrap_or_default());
+        rows.push(vec![
+            "holds".into(),
+            owner,
+            since,
+            holder.fencing_token.to_string(),
+            reason,
+        ]);
+    }
+    for waiter in &resource.queue {
+        let [owner, reason, since] = [&waiter.owner, &waiter.reason, &waiter.waiting_since]
+            .map(|text| text.clone().unwrap_or_default());
+        rows.push(vec![
+            format!("waits, {}", waiter.position),
+            owner,
+            since,
+            String::new(),
+            reason,
+        ]);
+    }
+    let mut text = format!(
+        "{}: {} waiting, {} documents\n",
+        printable(&resource.name),
+        resource.waiting,
+        resource.selectors
+    );
+    text += &table(&["", "OWNER", "SINCE", "TOKEN", "REASON"], &rows);
+    Said::new(&resource, text)
+}
+
+async fn history(client: &Client, name: &str) -> Result<Said, Error> {
+    let leases = client.history(name).await?;
+    let time = |millis: Option<u64>| {
+        let time = millis
+            .map(|millis| humantime::format_duration(Duration::from_millis(millis)).to_string());
+        time.unwrap_or_default()
+    };
+    let row = |lease: &small_resource_client::PastLease| {
+        vec![
+            lease.fencing_token.to_string(),
+            lease.owner.clone().unwrap_or_default(),
+            lease.acquired_at.clone().unwrap_or_default(),
+            time(lease.queued_ms),
+            time(lease.held_ms),
+            lease.end.clone(),
+            lease.reason.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = leases.iter().map(row).collect();
+    Said::new(
+        &leases,
+        table(
+            &["TOKEN", "OWNER", "SINCE", "WAITED", "HELD", "END", "REASON"],
+            &rows,
+        ),
+    )
+}
+
+/// Prints until the server ends the stream, which is an error: events are missing from then on.
+async fn watch(client: &Client, prefix: &str, as_json: bool) -> Result<Said, Error> {
+    let mut watch = client.watch(prefix).await?;
+    while let Some(event) = watch.next().await? {
+        let line = if as_json {
+            Said::new(&event, String::new())?.json
+        } else {
+            event_line(&event)
+        };
+        if print(&line) != ExitCode::SUCCESS {
+            break;
+        }
+    }
+    Err(Error::Unreachable("the stream of events has ended".into()))
+}
+
+fn event_line(event: &Event) -> String {
+    let mut line = format!("{} {}", event.at.as_deref().unwrap_or("-"), event.kind);
+    let token = event.fencing_token.map(|token| token.to_string());
+    let missed = event.missed.map(|missed| missed.to_string());
+    for (label, value) in [
+        ("", &event.name),
+        ("", &event.selector),
+        ("owner=", &event.owner),
+        ("token=", &token),
+        ("reason=", &event.reason),
+        ("missed=", &missed),
+    ] {
+        if let Some(value) = value {
+            line += &format!(" {label}{}", printable(value));
+        }
+    }
+    line.push('\n');
+    line
+}

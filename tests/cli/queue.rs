@@ -1,0 +1,110 @@
+//! Waiting for the lock: in order, for as long as was asked, and without a trace when it is given up.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::session::{Session, lines, text};
+use crate::support::until;
+
+#[test]
+fn who_does_not_wait_long_enough_exits_with_75_and_is_told_who_holds_it() {
+    let session = Session::new();
+    let ticket = session.server.lock("a/x").owner("me").granted().ticket();
+    for options in [&["-n"][..], &["-w", "300ms"]] {
+        let arguments = [&["lock", "a"], options, &["--", "true"]].concat();
+        let output = session.output(&arguments);
+        assert_eq!(output.status.code(), Some(75), "{output:?}");
+        assert!(text(&output.stderr).contains("me"), "{output:?}");
+        assert_eq!(session.server.waiting("a"), 0);
+    }
+    let output = session.output(&["lock", "a", "-n", "-E", "3", "-q", "--", "true"]);
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(3), String::new())
+    );
+    session.server.unlock("a/x", &ticket).expect(200);
+    assert!(
+        session
+            .output(&["lock", "a", "-n", "--", "true"])
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn whoever_waits_is_told_who_holds_it_and_their_place() {
+    let session = Session::new();
+    let ticket = session.server.lock("a/x").owner("me").granted().ticket();
+    let mut process = session.start(&["lock", "a", "--", "echo", "done"]);
+    let line = process.complaint();
+    assert!(line.contains("\"a\" is held by me since 20"), "{line}");
+    assert!(
+        line.trim_end().ends_with("our place in the queue is 1"),
+        "{line}"
+    );
+    session.server.unlock("a/x", &ticket).expect(200);
+    let (status, out, err) = process.end();
+    assert_eq!(
+        (status.code(), out.trim(), err.as_str()),
+        (Some(0), "done", "")
+    );
+}
+
+#[test]
+fn a_signal_while_waiting_leaves_no_ticket() {
+    let session = Session::new();
+    let _ticket = session.server.hold("a/x");
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1)] {
+        let process = session.start(&["lock", "a", "--", "true"]);
+        until("it waits", || session.server.waiting("a") == 1);
+        process.signal(signal);
+        assert_eq!(process.end().0.code(), Some(128 + number));
+        assert_eq!(session.server.waiting("a"), 0);
+    }
+}
+
+#[test]
+fn a_hundred_that_wait_run_in_the_order_of_their_arrival() {
+    let session = Session::new();
+    let (ticket, _) = session.server.hold("a/x");
+    let mut processes = Vec::new();
+    for number in 0..100 {
+        let script = format!("echo {number} >> order");
+        processes.push(session.start(&["lock", "a", "-w", "10m", "-c", &script]));
+        until("it waits", || session.server.waiting("a") == number + 1);
+    }
+    session.server.unlock("a/x", &ticket).expect(200);
+    for process in processes {
+        let (status, _, err) = process.end();
+        assert!(status.success(), "{err}");
+    }
+    let expected: Vec<String> = (0..100).map(|number: u32| number.to_string()).collect();
+    assert_eq!(lines(&session.file("order")), expected);
+}
+
+#[test]
+fn several_names_are_taken_all_or_none() {
+    let session = Session::new();
+    session.server.prepare("b");
+    let (ticket, _) = session.server.hold("b/x");
+    let output = session.output(&["lock", "b", "a", "-w", "300ms", "--", "true"]);
+    assert_eq!(output.status.code(), Some(75));
+    assert!(!session.server.is_locked("a") && session.server.waiting("b") == 0);
+    session.server.unlock("b/x", &ticket).expect(200);
+    assert!(
+        session
+            .output(&["lock", "b", "a", "--", "true"])
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn a_lock_outlives_its_ttl_while_its_command_runs() {
+    let session = Session::new();
+    let (process, _) = session.start_script(&["--ttl", "3s"], "sleep 4; exit 8");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(session.server.is_locked("a"));
+    assert_eq!(process.end().0.code(), Some(8));
+}
