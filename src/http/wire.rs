@@ -468,6 +468,8 @@ pub struct KeyBody<'a> {
     pub name: &'a str,
     /// `read`, `read_lock`, `write` or `admin`; each includes those before it.
     pub rights: &'a str,
+    /// Of the names that it may read; `null`: all names.
+    pub prefixes: Option<Vec<&'a str>>,
 }
 
 /// How much is held and waited for.

@@ -7,6 +7,7 @@
 //! | `dormant` | held resources that nobody has used for a while |
 //! | `client` | the handlers' door: cached addresses, retries of `Moved` |
 //! | `survey` | which live and dormant resources a listing asks for |
+//! | `tally` | how much is held and waited for |
 //! | `listing` | pages of resources: committed rows overlaid by what live actors know |
 
 pub mod actor;

@@ -59,9 +59,10 @@ fn store_away(reason: &str) -> HttpResponse {
 pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
     let right = authorize(&req, &worker, Right::Read)?;
     let presented = authenticate(&req)?;
+    let prefixes = presented.prefixes(Right::Read);
     let mut tally = Tally::default();
-    for prefix in presented.prefixes(Right::Read).unwrap_or(vec![""]) {
-        let part = worker.router.tally(prefix.to_owned()).await;
+    for prefix in prefixes.as_deref().unwrap_or(&[""]) {
+        let part = worker.router.tally((*prefix).to_owned()).await;
         let part = part.map_err(ApiError::Closed)?;
         tally.held += part.held;
         tally.reserved += part.reserved;
@@ -77,6 +78,7 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
         key: KeyBody {
             name: &presented.name,
             rights: right.key_name(),
+            prefixes,
         },
         locks: LockCountsBody {
             held: tally.held,

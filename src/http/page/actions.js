@@ -34,8 +34,8 @@ function Reason({ input }) {
 function Holder({ of }) {
   return html`<dl class="facts">
     <div><dt>Holder</dt><dd><${Text} of=${of.owner} none="unnamed" /></dd></div>
-    ${of.reason && html`<div><dt>Holds it for</dt><dd><${Text} of=${of.reason} /></dd></div>`}
-    <div><dt>Since</dt><dd><${Ago} at=${of.acquiredAt} /></dd></div>
+    ${of.reason && html`<div><dt>Why</dt><dd><${Text} of=${of.reason} /></dd></div>`}
+    <div><dt>Held for</dt><dd><${Ago} at=${of.acquiredAt} /></dd></div>
     <div><dt>Ends in</dt><dd><${Left} lease=${of} /></dd></div>
     <div><dt>Fencing token</dt><dd><code>${of.fencingToken}</code></dd></div>
   </dl>`;

@@ -242,6 +242,7 @@ function App() {
 }
 
 dress(localStorage.getItem("theme") ?? "auto");
+history.scrollRestoration = "manual";
 const root = document.getElementById("app");
 root.textContent = "";
 render(html`<${App} />`, root);

@@ -8,7 +8,6 @@ import { absolute, clock, number } from "./text.js";
 const KEPT = 1000;
 const ROW_PX = 33;
 const TYPING_MS = 300;
-const KINDS = ["created", "deleted", "granted", "queued", "left", "released", "expired", "forced_off", "written"];
 
 /** Kept while the tab is open, so that looking at a lock does not lose them. */
 const kept = { prefix: null, events: [], next: 1, left: 0 };
@@ -95,7 +94,7 @@ export function Events({ params, go }) {
       <button type="button" aria-pressed=${stopped} onClick=${() => (stop(!stopped), hold("button", !stopped))}>${stopped ? "Go on" : "Pause"}</button>
       <button type="button" class=${`changed ${waiting ? "" : "away"}`} disabled=${!waiting} onClick=${show}>${number(waiting)}${waiting >= KEPT ? " or more" : ""} new: show</button>
     </div>
-    ${live.state === "polling" && html`<p class="trouble" role="status">The stream of events cannot be had here now. The other views ask every two seconds instead.</p>`}
+    ${live.state === "polling" && html`<p class="words" role="status">The stream of events cannot be had here now. The other views ask every two seconds instead.</p>`}
     ${kept.left > 0 && html`<p class="hint">${number(kept.left)} events came too fast and were left out.</p>`}
     <table class="list events" ref=${table} aria-label="Events, newest first">
       <thead><tr>${word("Time", "c-time")}${word("What")}${word("Name")}${word("Owner", "c-owner")}${word("Reason", "why")}${word("Token", "n c-token")}${word("Client", "c-client")}</tr></thead>
@@ -110,5 +109,3 @@ export function Events({ params, go }) {
     <${Elsewhere} what="Listen" curl=${`${curl("GET", url("events", { prefix: q }))} --no-buffer`} command=${commandLine("watch", ...(q ? [q] : []))} />
   </div>`;
 }
-
-export { KINDS };

@@ -167,7 +167,8 @@ async function run(prefix, signal) {
       // Where the server has no stream it will not have one soon; else one try for every few times of asking.
       for (let times = none ? 60 : 4; times > 0 && !signal.aborted; times -= 1) {
         await pause(POLL_MS, signal);
-        if (!signal.aborted) tellAll();
+        if (!(await answers(signal))) break;
+        tellAll();
       }
     }
   }

@@ -145,7 +145,7 @@ function Queue({ lock, more, onRemove }) {
       </tbody>
     </table>`}
     ${missing > 0 &&
-    html`<p class="foot">${count(missing, "more waits", "more wait")}${lock.queue.length < QUEUE_MAX && lock.queue.length > 0 &&
+    html`<p class="foot">${lock.queue.length ? count(missing, "more waits", "more wait") : count(missing, "client waits", "clients wait")}${lock.queue.length < QUEUE_MAX && lock.queue.length > 0 &&
     html`: <button type="button" class="link" onClick=${() => more(next)}>show the first ${number(Math.min(next, lock.waiting))}</button>`}</p>`}
   </section>`;
 }

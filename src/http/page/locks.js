@@ -217,24 +217,26 @@ export function Locks({ params, go }) {
 /** A page that is loaded anew, or come back to, shows what it showed. */
 function usePlace(listing, state) {
   const key = `place ${listHref(state)}`;
-  const wanted = useRef(null);
-  if (wanted.current?.key !== key) {
-    const kept = JSON.parse(sessionStorage.getItem(key) ?? "null");
-    wanted.current = { key, kept };
-  }
+  const wanted = useRef({}).current;
+  if (wanted.key !== key) Object.assign(wanted, { key, kept: JSON.parse(sessionStorage.getItem(key) ?? "null"), begun: false });
   useEffect(() => {
-    const { kept } = wanted.current;
-    if (!kept || !listing.at) return;
-    wanted.current.kept = null;
-    listing.growTo(kept.rows).then(() => requestAnimationFrame(() => scrollTo(0, kept.top)));
+    const { kept } = wanted;
+    if (!kept || wanted.begun || !listing.at) return;
+    wanted.begun = true;
+    const scroll = (tries) => {
+      scrollTo(0, kept.top);
+      // The room for the rows is made with the next redraw.
+      if (Math.abs(scrollY - kept.top) > 1 && tries > 0) requestAnimationFrame(() => scroll(tries - 1));
+      else if (wanted.kept === kept) wanted.kept = null;
+    };
+    listing.growTo(kept.rows).then(() => scroll(20));
   });
   useEffect(() => {
     let timer = 0;
     const keep = () => {
       timer = 0;
-      if (wanted.current.kept) return;
-      const place = { top: scrollY, rows: listing.items.length };
-      sessionStorage.setItem(key, JSON.stringify(place));
+      if (wanted.kept || wanted.key !== key) return;
+      sessionStorage.setItem(key, JSON.stringify({ top: scrollY, rows: listing.items.length }));
     };
     const later = () => (timer ||= setTimeout(keep, 200));
     addEventListener("scroll", later, { passive: true });

@@ -85,7 +85,7 @@ export function Tiles() {
     <${Tile} label="reserved" href="#/locks?show=reserved">${figure(locks?.reserved)}<//>
     <${Tile} label="waiting" href="#/locks?sort=waiting" hot=${locks?.waiting > 0}>${figure(locks?.waiting)}<//>
     <${Tile} label="oldest wait" href=${oldest ? lockHref(oldest.name) : "#/locks?sort=waiting"} hot=${!!oldest}>
-      ${locks ? (oldest ? html`<${Ago} at=${oldest.since} />` : "none") : "…"}<//>
+      ${locks?.oldestWait === undefined ? "…" : oldest ? html`<${Ago} at=${oldest.since} />` : "none"}<//>
     <${Tile} label="grants a minute" href="#/events">${locks ? figure(rate()) : "…"}<//>
   </nav>`;
 }
