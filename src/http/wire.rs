@@ -427,6 +427,8 @@ pub struct DescriptionBody<'a> {
     pub holder: Option<HolderBody>,
     pub holders: Vec<HoldingBody>,
     pub waiting: usize,
+    /// Since when the first of them waits.
+    pub waits_since: Option<Time>,
     /// The first places, as many as `queue` asks for. Not in listings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<Vec<PlaceBody>>,
@@ -459,7 +461,7 @@ pub struct ServerStatusBody<'a> {
     /// By the server's clock.
     pub now: Time,
     pub key: KeyBody<'a>,
-    pub locks: LockCountsBody,
+    pub locks: LockCountsBody<'a>,
 }
 
 /// The key that asked.
@@ -474,15 +476,26 @@ pub struct KeyBody<'a> {
 
 /// How much is held and waited for.
 #[derive(Debug, Serialize)]
-pub struct LockCountsBody {
+#[serde(rename_all = "camelCase")]
+pub struct LockCountsBody<'a> {
     /// Resources that are held.
     pub held: usize,
     /// Resources that are reserved for a waiter.
     pub reserved: usize,
     /// Tickets that wait.
     pub waiting: usize,
+    /// Where somebody has waited longest.
+    pub oldest_wait: Option<WaitBody<'a>>,
     /// Leases granted since the server started.
     pub grants: u64,
+}
+
+/// The first in a queue.
+#[derive(Debug, Serialize)]
+pub struct WaitBody<'a> {
+    /// Of the resource.
+    pub name: &'a str,
+    pub since: Time,
 }
 
 #[cfg(test)]

@@ -228,6 +228,12 @@ impl LockState {
         leases.map(move |lease| self.view(terms, now, lease))
     }
 
+    /// Since when the first in the queue waits; `None`: nobody waits, or it was not told its place yet.
+    pub fn waits_since(&self) -> Option<WallMillis> {
+        let (_, first) = self.queue_ref()?.iter().next()?;
+        first.row.queued_at
+    }
+
     /// The first `count` places of the queue. Those of writes that wait are counted and not shown.
     pub fn places(&self, now: Now, count: usize) -> Vec<PlaceView> {
         let wall = |at: Millis| (now.wall + at).saturating_sub(now.mono);

@@ -51,6 +51,7 @@ impl Description {
     fn status(&self) -> ResourceStatus {
         ResourceStatus {
             waiting: self.waiting,
+            waits_since: self.waits_since,
             locked: self.locked,
             held_since: self.holders.first().map(|h| h.acquired_at),
         }
@@ -203,6 +204,7 @@ impl ListedResource {
             locked: self.holder.is_some(),
             holders: self.holder.iter().map(|row| holder(row, expires)).collect(),
             waiting: self.waiting,
+            waits_since: None,
             queue: Vec::new(),
             selectors: self.selectors,
             you: None,

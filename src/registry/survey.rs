@@ -56,6 +56,7 @@ mod tests {
         let status = |(name, waiting, held_since): &(&str, usize, Option<u64>)| {
             let status = ResourceStatus {
                 waiting: *waiting,
+                waits_since: None,
                 locked: held_since.is_some(),
                 held_since: *held_since,
             };

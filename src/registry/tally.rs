@@ -2,7 +2,7 @@
 
 use actix::Message;
 
-use crate::lock::ResourceName;
+use crate::lock::{ResourceName, WallMillis};
 use crate::resource::status::ResourceStatus;
 
 /// To the registry: count what live and dormant resources show of themselves, of the names with this prefix.
@@ -13,7 +13,7 @@ pub struct CountLocks {
 }
 
 /// How much is held and waited for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Resources that are held.
     pub held: usize,
@@ -21,6 +21,8 @@ pub struct Tally {
     pub reserved: usize,
     /// Tickets that wait.
     pub waiting: usize,
+    /// The one whose first has waited longest, and since when.
+    pub oldest_wait: Option<(WallMillis, ResourceName)>,
 }
 
 /// Takes time in proportion to their number.
@@ -29,10 +31,28 @@ pub fn tally<'a>(
     asked: &CountLocks,
 ) -> Tally {
     let mut tally = Tally::default();
-    for (_, status) in live.filter(|(name, _)| name.as_str().starts_with(&asked.prefix)) {
+    for (name, status) in live.filter(|(name, _)| name.as_str().starts_with(&asked.prefix)) {
         tally.held += usize::from(status.held_since.is_some());
         tally.reserved += usize::from(status.locked && status.held_since.is_none());
         tally.waiting += status.waiting;
+        if let Some(since) = status.waits_since {
+            let known = tally.oldest_wait.as_ref();
+            if known.is_none_or(|(oldest, _)| since < *oldest) {
+                tally.oldest_wait = Some((since, name.clone()));
+            }
+        }
     }
     tally
+}
+
+impl Tally {
+    /// With what was counted of other names.
+    pub fn and(mut self, other: Tally) -> Tally {
+        self.held += other.held;
+        self.reserved += other.reserved;
+        self.waiting += other.waiting;
+        let oldest = self.oldest_wait.into_iter().chain(other.oldest_wait);
+        self.oldest_wait = oldest.min();
+        self
+    }
 }

@@ -182,6 +182,7 @@ impl ResourceActor {
             None => self.status.show_absent(),
             Some(resource) => self.status.show(ResourceStatus {
                 waiting: resource.core.waiting(),
+                waits_since: resource.core.waits_since(),
                 locked: resource.core.is_locked(),
                 held_since: live.account.held.as_ref().map(|held| held.since),
             }),

@@ -43,6 +43,7 @@ impl DormantLease {
     pub fn status(&self) -> ResourceStatus {
         ResourceStatus {
             waiting: 0,
+            waits_since: None,
             locked: true,
             held_since: Some(self.held.since),
         }

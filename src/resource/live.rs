@@ -230,6 +230,7 @@ impl Resource {
             locked: self.core.is_locked(),
             holders: self.core.holders(terms, now).collect(),
             waiting: self.core.waiting(),
+            waits_since: self.core.waits_since(),
             queue: self.core.places(now, places),
             selectors: self.documents.total(),
             you,

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::lock::command::{HolderView, PlaceView, Role};
 use crate::lock::{
     Answer, FencingToken, KeyName, PresentedTicket, Reason, RequestId, ResourceName,
-    ResourceOptions, Selector, Ticket, Ttl, Wish,
+    ResourceOptions, Selector, Ticket, Ttl, WallMillis, Wish,
 };
 use crate::resource::dormant::DormantLease;
 use crate::shared::caller::Caller;
@@ -154,6 +154,8 @@ pub struct Description {
     /// In the order of their grants.
     pub holders: Vec<HolderView>,
     pub waiting: usize,
+    /// Since when the first of them waits, as far as it is known.
+    pub waits_since: Option<WallMillis>,
     /// The first places, as many as were asked for.
     pub queue: Vec<PlaceView>,
     pub selectors: usize,

@@ -1,6 +1,7 @@
-//! What a live resource shows of itself without being asked: how many wait, and since when it is held.
+//! What a live resource shows of itself without being asked: how many wait, since when, and since when
+//! it is held.
 //!
-//! Its actor writes two numbers after each step; the registry reads them when somebody asks which locks
+//! Its actor writes three numbers after each step; the registry reads them when somebody asks which locks
 //! are stuck. So that question costs no message per resource, and locking costs next to nothing for it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +13,8 @@ use crate::store::{ListOrder, ListQuery};
 #[derive(Debug, Default)]
 pub struct StatusCell {
     waiting: AtomicUsize,
+    /// Since when the first waits; 0: nobody does.
+    waits_since: AtomicU64,
     lock: AtomicU64,
 }
 
@@ -23,6 +26,8 @@ const RESERVED: u64 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResourceStatus {
     pub waiting: usize,
+    /// Since when the first of them waits.
+    pub waits_since: Option<WallMillis>,
     /// Held, or reserved for a waiter.
     pub locked: bool,
     pub held_since: Option<WallMillis>,
@@ -41,6 +46,8 @@ impl StatusCell {
             None => FREE,
         };
         self.waiting.store(status.waiting, Ordering::Relaxed);
+        let waits_since = status.waits_since.unwrap_or_default();
+        self.waits_since.store(waits_since, Ordering::Relaxed);
         self.lock.store(lock, Ordering::Relaxed);
     }
 
@@ -48,6 +55,7 @@ impl StatusCell {
         let lock = self.lock.load(Ordering::Relaxed);
         (lock != ABSENT).then(|| ResourceStatus {
             waiting: self.waiting.load(Ordering::Relaxed),
+            waits_since: Some(self.waits_since.load(Ordering::Relaxed)).filter(|since| *since > 0),
             locked: lock != FREE,
             held_since: (lock > RESERVED).then_some(lock),
         })
@@ -79,16 +87,19 @@ mod tests {
         assert_eq!(cell.read(), None);
         let free = ResourceStatus {
             waiting: 0,
+            waits_since: None,
             locked: false,
             held_since: None,
         };
         let reserved = ResourceStatus {
             waiting: 2,
+            waits_since: Some(1_600_000_000_000),
             locked: true,
             held_since: None,
         };
         let held = ResourceStatus {
             waiting: 1,
+            waits_since: None,
             locked: true,
             held_since: Some(1_700_000_000_000),
         };
@@ -104,6 +115,7 @@ mod tests {
     fn the_longest_held_and_the_most_waited_for_come_first() {
         let status = |waiting, held_since| ResourceStatus {
             waiting,
+            waits_since: None,
             locked: true,
             held_since,
         };

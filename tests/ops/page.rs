@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::session::hold;
-use crate::support::{ADMIN, KEYS, LOCK, Program, READ, WRITE};
+use crate::support::{ADMIN, KEYS, LOCK, Program, READ, WRITE, until};
 
 /// The values of `src="…"`, `href="…"` and imports that lead to files of the page.
 fn referred(text: &str) -> Vec<String> {
@@ -94,6 +94,32 @@ fn status_tells_each_key_its_rights() {
     assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
     server.call("GET", "/status").key("other").expect(401);
     server.call("GET", "/status").no_key().expect(401);
+}
+
+#[test]
+fn status_and_listings_tell_since_when_somebody_waits() {
+    let server = Program::new();
+    let oldest = || status(&server, READ)["locks"]["oldestWait"].clone();
+    assert_eq!(oldest(), Value::Null);
+    for name in ["a", "b"] {
+        server.create(name, 0).expect(201);
+        hold(&server, name, "holder");
+    }
+    let first = server.lock("b/s").owner("first").queued().ticket();
+    let since = oldest();
+    assert_eq!(since["name"], "b");
+    // By the millisecond: the next wait begins later.
+    until("time passes", || {
+        status(&server, READ)["now"].as_str() > since["since"].as_str()
+    });
+    server.lock("a/s").owner("second").queued();
+    assert_eq!(oldest(), since);
+    let listed = server.list("sort=name").expect(200).json();
+    assert_eq!(listed["resources"][1]["waitsSince"], since["since"]);
+    server.unlock("b/s", &first).expect(200);
+    assert_eq!(oldest()["name"], "a");
+    let listed = server.list("sort=name").expect(200).json();
+    assert_eq!(listed["resources"][1]["waitsSince"], Value::Null);
 }
 
 #[test]

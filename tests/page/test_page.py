@@ -39,6 +39,12 @@ def force_button(page):
     return page.get_by_role("button", name="Force off…")
 
 
+def stands_still(page):
+    before = page.evaluate("scrollY")
+    page.wait_for_timeout(300)
+    return page.evaluate("scrollY") == before
+
+
 # ---- the key -------------------------------------------------------------------------------------------
 
 
@@ -187,7 +193,7 @@ def test_a_long_list_is_asked_page_by_page_and_keeps_its_place(visit):
     assert rows(page).count() < 100
     limits = [int(found[1]) for url in asked if (found := re.search(r"[?&]limit=(\d+)", url))]
     assert limits and max(limits) <= 100, limits
-    page.wait_for_function("sessionStorage.getItem('place #/locks?sort=name&show=all')?.includes('450')")
+    until("it stands still", lambda: stands_still(page))
     place = page.evaluate("scrollY")
     page.reload()
     expect(row(page, "n0449")).to_be_visible()
@@ -234,6 +240,39 @@ def test_force_off_spares_a_holder_that_came_meanwhile(visit):
     dialog.get_by_role("button", name="Force off token").click()
     expect(dialog.get_by_role("alert")).to_contain_text(f"It changed meanwhile: it is held by “new” with fencing token {token}.")
     assert server.described("printer")["holder"]["owner"] == "new"
+
+
+def test_the_queue_is_shown_in_order_and_who_is_next_is_told_before_a_force_off(visit):
+    server = visit.server
+    server.hold("printer", "stuck-worker", reason="nightly run")
+    for n in range(30):
+        server.lock("printer", f"waits-{n:02}", reason=f"job {n}")
+    page = visit.open("#/lock/printer")
+    expect(page.locator(".holder")).to_contain_text("nightly run")
+    queue = page.get_by_role("table", name="Queue")
+    expect(queue.get_by_role("rowheader")).to_have_text([f"waits-{n:02}" for n in range(20)])
+    expect(queue.get_by_role("row").nth(1)).to_contain_text("job 0")
+    page.get_by_role("button", name="show the first 30").click()
+    expect(queue.get_by_role("rowheader")).to_have_count(30)
+    waits = server.lock("printer", "comes-last")
+    expect(page.get_by_role("heading", name=re.compile("Queue"))).to_contain_text("31")
+    server.unlock("printer", waits["ticket"])
+    force_button(page).click()
+    expect(page.get_by_role("dialog")).to_contain_text(re.compile("Next is waits-00|30 clients wait, but none of the first"))
+
+
+def test_each_of_several_holders_is_forced_off_by_itself(visit):
+    server = visit.server
+    server.create("pool", slots=3)
+    tokens = [server.lock("pool", f"slot-{n}")["fencingToken"] for n in range(3)]
+    page = visit.open("#/lock/pool")
+    expect(page.get_by_text("3 of 3 taken")).to_be_visible()
+    page.locator(".holder").filter(has_text="slot-1").get_by_role("button", name="Force off…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("The other holders keep theirs.")
+    dialog.get_by_label("Why").fill("stuck")
+    dialog.get_by_role("button", name=f"Force off token {tokens[1]}").click()
+    expect(page.locator(".holder strong")).to_have_text(["slot-0", "slot-2"])
 
 
 def test_a_lock_that_is_deleted_meanwhile_says_so(visit):

@@ -14,6 +14,7 @@ use crate::http::request::{
     presented,
 };
 use crate::http::respond::{self, Response};
+use crate::http::time::Time;
 use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HoldingBody, ListBody};
 use crate::http::worker::Worker;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
@@ -108,6 +109,7 @@ fn described(description: &Description) -> DescriptionBody<'_> {
         holder: description.holders.first().cloned().map(Into::into),
         holders,
         waiting: description.waiting,
+        waits_since: description.waits_since.map(Time),
         queue: None,
         selectors: description.selectors,
         you: description.you.map(Into::into),

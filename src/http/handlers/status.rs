@@ -12,7 +12,9 @@ use crate::http::openapi;
 use crate::http::request::{authenticate, authorize};
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
-use crate::http::wire::{ErrorBody, KeyBody, LockCountsBody, ServerStatusBody, StatusBody};
+use crate::http::wire::{
+    ErrorBody, KeyBody, LockCountsBody, ServerStatusBody, StatusBody, WaitBody,
+};
 use crate::http::worker::Worker;
 use crate::registry::tally::Tally;
 use crate::shared::gate::Closed;
@@ -63,10 +65,7 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
     let mut tally = Tally::default();
     for prefix in prefixes.as_deref().unwrap_or(&[""]) {
         let part = worker.router.tally((*prefix).to_owned()).await;
-        let part = part.map_err(ApiError::Closed)?;
-        tally.held += part.held;
-        tally.reserved += part.reserved;
-        tally.waiting += part.waiting;
+        tally = tally.and(part.map_err(ApiError::Closed)?);
     }
     worker.check_answer()?;
     let shell = &worker.router.shell;
@@ -84,6 +83,10 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
             held: tally.held,
             reserved: tally.reserved,
             waiting: tally.waiting,
+            oldest_wait: tally.oldest_wait.as_ref().map(|(since, name)| WaitBody {
+                name: name.as_str(),
+                since: Time(*since),
+            }),
             grants: shell.metrics.locks.grants(),
         },
     }))

@@ -20,7 +20,7 @@ export const SHOWN = {
 /** One listing of the server's. By name it is as long as one scrolls; the other orders have a first page only. */
 class Listing {
   constructor({ q, sort, show }, changed) {
-    this.query = { prefix: q, ...SHOWN[show], queue: 1 };
+    this.query = { prefix: q, ...SHOWN[show] };
     this.sort = sort;
     this.changed = changed;
     this.items = [];

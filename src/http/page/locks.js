@@ -13,6 +13,8 @@ import { count, number } from "./text.js";
 const ROW_PX = 37;
 const ROW_PHONE_PX = 65;
 const TYPING_MS = 150;
+// So long the rows that were shown before are waited for.
+const RESTORE_MS = 3000;
 // After a touch the rows stay where they are for so long.
 const TOUCH_MS = 1500;
 
@@ -45,7 +47,7 @@ const who = (lock) => {
 
 function Row({ lock, index, at, isGone, onFocus, phone }) {
   const first = lock.holders[0];
-  const longest = lock.queue[0]?.waitingSince;
+  const longest = lock.waitsSince;
   const cell = (label, content, css = "") => html`<td role="cell" class=${css} data-label=${label}>${content}</td>`;
   return html`<tr role="row" aria-rowindex=${index + 2} class=${`${isGone ? "gone" : ""} ${lock.waiting ? "waited" : ""}`}>
     <th role="rowheader" scope="row" class="name"><a href=${lockHref(lock.name)} data-row=${index} tabindex=${index === at ? 0 : -1}
@@ -223,13 +225,19 @@ function usePlace(listing, state) {
     const { kept } = wanted;
     if (!kept || wanted.begun || !listing.at) return;
     wanted.begun = true;
-    const scroll = (tries) => {
+    const { signal } = listing.end;
+    let until = 0;
+    const scroll = () => {
+      if (signal.aborted || wanted.kept !== kept) return;
       scrollTo(0, kept.top);
-      // The room for the rows is made with the next redraw.
-      if (Math.abs(scrollY - kept.top) > 1 && tries > 0) requestAnimationFrame(() => scroll(tries - 1));
-      else if (wanted.kept === kept) wanted.kept = null;
+      // The room for the rows is made with a redraw that comes later.
+      if (Math.abs(scrollY - kept.top) > 1 && performance.now() < until) requestAnimationFrame(scroll);
+      else wanted.kept = null;
     };
-    listing.growTo(kept.rows).then(() => scroll(20));
+    listing.growTo(kept.rows).then(() => {
+      until = performance.now() + RESTORE_MS;
+      scroll();
+    });
   });
   useEffect(() => {
     let timer = 0;
@@ -240,8 +248,10 @@ function usePlace(listing, state) {
     };
     const later = () => (timer ||= setTimeout(keep, 200));
     addEventListener("scroll", later, { passive: true });
+    addEventListener("pagehide", keep);
     return () => {
       removeEventListener("scroll", later);
+      removeEventListener("pagehide", keep);
       clearTimeout(timer);
     };
   }, [key, listing]);
