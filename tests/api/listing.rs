@@ -113,7 +113,7 @@ api_tests! {
         assert_eq!(body, json!({
             "id": id, "name": "printer", "timeout": 300, "locked": true, "waiting": 1, "selectors": 2,
             "slots": 1, "lockDelay": 0, "ephemeral": false, "holders": body["holders"], "queue": body["queue"],
-            "you": body["you"],
+            "you": body["you"], "waitsSince": body["queue"][0]["waitingSince"],
             "holder": {
                 "owner": "me", "acquiredAt": lease["acquiredAt"], "expiresAt": body["holder"]["expiresAt"],
                 "fencingToken": granted.token(),

@@ -57,7 +57,11 @@ api_tests! {
         });
         let answer = app.describe("printer").send();
         let over = start.elapsed() >= Duration::from_secs(2);
-        assert!(answer.status == 200 || over, "{answer:?}");
+        match store {
+            // Another instance serves meanwhile.
+            Store::Mysql => assert!(over || answer.code() == "shutting_down", "{answer:?}"),
+            _ => assert!(answer.status == 200 || over, "{answer:?}"),
+        }
         thread.join().unwrap();
     }
 }

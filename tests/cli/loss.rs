@@ -6,7 +6,7 @@ use crate::session::{Session, is_alive, until_gone};
 use crate::support::until;
 
 /// A command that goes on until it is killed.
-const STUBBORN: &str = "trap '' TERM INT HUP; while :; do sleep 0.05; done";
+const STUBBORN: &str = "trap '' TERM INT HUP; touch ready; while :; do sleep 0.05; done";
 const LONG: &str = "while :; do sleep 0.05; done";
 const SHORT: [&str; 4] = ["--ttl", "3s", "-k", "1s"];
 
@@ -75,6 +75,7 @@ fn a_command_whose_lock_is_forced_off_is_asked_to_end_and_told_why() {
 fn a_command_that_ignores_the_signal_is_killed() {
     let session = Session::new();
     let (process, shell) = session.start_script(&SHORT, STUBBORN);
+    until("it ignores signals", || session.file("ready").exists());
     session.force_off("a");
     let (status, _, err) = process.end();
     assert!(!is_alive(shell));
