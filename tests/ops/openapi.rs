@@ -111,6 +111,11 @@ fn every_operation_is_served_and_every_other_method_is_refused() {
     for (pattern, item) in document["paths"].as_object().unwrap() {
         let mut allowed: Vec<String> = Vec::new();
         for method in ["get", "put", "post", "delete", "patch", "options", "trace"] {
+            if (method, pattern.as_str()) == ("get", "/events") {
+                // Its answer has no end; `api events` reads it.
+                allowed.push("GET".to_owned());
+                continue;
+            }
             let call = server.call(&method.to_uppercase(), &target(pattern));
             let answer = call.key(ADMIN).send();
             if item.get(method).is_some() {

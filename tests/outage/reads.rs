@@ -63,6 +63,10 @@ fn a_user_with_too_few_connections_gets_refusals_and_keeps_the_store() {
     // One writes, one sends heartbeats, and one is left for reads.
     wait(server.run("ALTER USER 'app'@'%' WITH MAX_USER_CONNECTIONS 3"));
     let instance = Instance::serving(&server.app_options());
+    let connections = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'app'";
+    until("it writes and sends heartbeats", || {
+        wait(server.text(connections)) == "2"
+    });
     instance.prepare("printer");
     let (ticket, _) = instance.hold("printer/s", r#"{"ttl":3000}"#);
     let mut waiting = instance.lock("printer/s").query("wait=60").open();

@@ -70,8 +70,19 @@ impl Scene {
 }
 
 /// A lease runs anew in full, so that its expiry may differ.
+/// What is stored: not when a lease ends, nor who asked for it from where and when, which begin anew.
 fn without_expiry(mut described: Value) -> Value {
     described["holder"]["expiresAt"].take();
+    for holder in described["holders"].as_array_mut().into_iter().flatten() {
+        for field in ["client", "expiresAt", "expiresInMs", "renewedAt"] {
+            holder[field].take();
+        }
+    }
+    for place in described["queue"].as_array_mut().into_iter().flatten() {
+        for field in ["client", "lastSeenAt", "near"] {
+            place[field].take();
+        }
+    }
     described
 }
 

@@ -59,7 +59,7 @@ impl MysqlStore {
                 let name = name.as_str().as_bytes();
                 let mut leases = known.remove(name).unwrap_or_default();
                 history::append(&mut leases, newer, most);
-                rows.push((name, history::encode(&leases)?));
+                rows.push((name, history::encode(&leases)));
             }
             let mut writer = self.writer.lock().await;
             self.transact(&mut writer, async |session, epoch| {

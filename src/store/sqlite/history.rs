@@ -43,7 +43,7 @@ pub(super) fn append(
             )
             .map_err(classify)?;
         statement
-            .execute(params![name.as_str(), history::encode(&leases)?])
+            .execute(params![name.as_str(), history::encode(&leases)])
             .map_err(classify)?;
     }
     Ok(())
