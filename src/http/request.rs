@@ -186,6 +186,10 @@ fn entity_tags(
         let tags: &mut Vec<EntityTag> = tags.get_or_insert_default();
         for text in value.to_str().unwrap_or_default().split(',') {
             let text = text.trim();
+            // Lists may have empty elements.
+            if text.is_empty() {
+                continue;
+            }
             if text == "*" {
                 return Ok(Some(None));
             }
