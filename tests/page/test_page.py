@@ -275,6 +275,57 @@ def test_each_of_several_holders_is_forced_off_by_itself(visit):
     expect(page.locator(".holder strong")).to_have_text(["slot-0", "slot-2"])
 
 
+def test_a_document_is_changed_only_while_it_is_the_one_that_was_shown(visit):
+    server = visit.server
+    server.create("printer")
+    server.expect(204, "PUT", "/resource/printer/trays", '{"a":[1,12345678901234567890]}')
+    page = visit.open("#/lock/printer")
+    page.get_by_label("Selector").fill("trays")
+    page.get_by_role("button", name="Read", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    # As it was written, not as JavaScript would round it.
+    expect(dialog.get_by_label("The document")).to_contain_text("12345678901234567890")
+    dialog.get_by_role("button", name="Edit…").click()
+    dialog.get_by_label("JSON").fill("no json")
+    dialog.get_by_role("button", name="Write it").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("This is no JSON")
+    server.expect(204, "PUT", "/resource/printer/trays", '"another"')
+    dialog.get_by_label("JSON").fill('{"a": 2}')
+    dialog.get_by_role("button", name="Write it").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else changed the document meanwhile.")
+    dialog.get_by_role("button", name="Leave it").click()
+    dialog.get_by_role("button", name="Read again").click()
+    expect(dialog.get_by_label("The document")).to_have_text('"another"')
+    dialog.get_by_role("button", name="Edit…").click()
+    dialog.get_by_label("JSON").fill('{"a": 2}')
+    dialog.get_by_role("button", name="Write it").click()
+    expect(page.locator(".news")).to_contain_text("was written")
+    _, _, told = server.ask("GET", "/resource/printer/trays?lock=0")
+    assert told["data"] == '{"a": 2}'
+
+
+def test_events_and_history_tell_what_became_of_a_lock(visit):
+    server = visit.server
+    server.create("printer")
+    page = visit.open("#/events?q=pri")
+    expect(page.locator(".live")).to_have_text("live")
+    server.lock("printer", "stuck-worker")
+    server.force("printer", "its host is gone")
+    server.hold("elsewhere")
+    kinds = page.locator("table.events .event")
+    expect(kinds).to_have_text(["forced off", "granted"])
+    page.get_by_role("button", name="Pause").click()
+    server.lock("printer", "next")
+    expect(page.get_by_role("button", name="1 new: show")).to_be_enabled()
+    assert kinds.all_inner_texts() == ["forced off", "granted"]
+    page.get_by_role("button", name="Go on").click()
+    expect(kinds).to_have_text(["granted", "forced off", "granted"])
+    page.get_by_role("link", name="printer").first.click()
+    history = page.get_by_role("table", name="History")
+    expect(history).to_contain_text("stuck-worker")
+    expect(history).to_contain_text("forced off by admin: its host is gone")
+
+
 def test_a_lock_that_is_deleted_meanwhile_says_so(visit):
     server = visit.server
     server.create("printer")

@@ -56,7 +56,7 @@ function Editor({ name, selector, document: { text, tag }, onDone, onCancel }) {
     <div class="buttons"><button type="submit" class="main" disabled=${busy}>Write it</button>
       <button type="button" onClick=${onCancel}>Leave it</button></div>
     <${Elsewhere} curl=${curl("PUT", url(path("resource", name, selector))).replace(" -H", ` -H 'If-Match: ${tag}' --data-binary @document.json -H`)}
-      command=${commandLine("put", name, selector)} />
+      command=${`${commandLine("put", name, selector)} < document.json`} />
   </form>`;
 }
 

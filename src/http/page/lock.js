@@ -75,7 +75,7 @@ function Holder({ lease, onForce }) {
   return html`<li class="holder">
     <div class="holder-top">
       <strong><${Text} of=${lease.owner} none="unnamed client" /></strong>
-      ${lease.mode && html`<span class="tag">${lease.mode}</span>`}
+      ${lease.mode !== "exclusive" && html`<span class="tag">${lease.mode}</span>`}
       ${onForce && html`<button type="button" class="danger" onClick=${onForce}>Force off…</button>`}
     </div>
     ${lease.reason && html`<p class="reason"><${Text} of=${lease.reason} /></p>`}
@@ -108,7 +108,7 @@ function Holders({ lock, onForce }) {
 function Waiter({ of, columns, onRemove }) {
   const seen = of.near
     ? html`<span class="near"><span class="dot" aria-hidden="true"></span>near</span>`
-    : html`<span class="far">seen <${Ago} at=${of.lastSeenAt} /> ago</span>`;
+    : html`<span class="far"><${Ago} at=${of.lastSeenAt} /> ago</span>`;
   return html`<tr>
     <td class="n place">${of.position}</td>
     <th scope="row"><${Text} of=${of.owner} none="unnamed" /></th>
@@ -125,7 +125,7 @@ function Waiter({ of, columns, onRemove }) {
 function Queue({ lock, more, onRemove }) {
   const table = useRef();
   const [first, last] = useVisibleRows(table, lock.queue.length, WAITER_PX);
-  const columns = may("admin") && isReachable(lock.name) ? 8 : 7;
+  const columns = may("admin") && isReachable(lock.name) && lock.queue.some((waiter) => waiter.id) ? 8 : 7;
   const missing = lock.waiting - lock.queue.length;
   const next = Math.min(QUEUE_MAX, lock.queue.length < 100 ? 100 : QUEUE_MAX);
   const word = (label, css = "") => html`<th scope="col" class=${css}>${label}</th>`;
