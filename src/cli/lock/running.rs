@@ -7,7 +7,7 @@ use futures_util::future::select_all;
 use rustix::process::{
     Pid, Signal, WaitOptions, getpgrp, kill_process_group, test_kill_process_group, waitpid,
 };
-use small_resource_client::{BootTime, Guards, LossReason, Lost};
+use small_resource_client::{BootTime, Guard, Guards, LossReason, Lost};
 use tokio::signal::unix::{SignalKind, signal as listen};
 
 use super::command::ChildCommand;
@@ -18,6 +18,10 @@ use super::terminal::Terminal;
 
 /// How often it is looked whether what the command left behind has ended: nobody tells.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long before the deadline what is left is killed, at most: a group that was killed has yet to be scheduled to
+/// end, which takes a busy machine its time.
+const KILL_TAKES: Duration = Duration::from_millis(250);
 
 /// How the command is stopped when the lock is lost.
 #[derive(Clone, Copy)]
@@ -60,7 +64,7 @@ pub async fn run(
     let not_started = |error: std::io::Error| format!("The command was not started: {error}.");
     let mut children = listen(SignalKind::child()).map_err(not_started)?;
     let mut guard = GuardProcess::start().map_err(not_started)?;
-    guard.deadline(deadline(guards)).map_err(not_started)?;
+    guard.deadline(kill_by(guards, stop)).map_err(not_started)?;
     let child = command
         .start(environment, &guard.socket)
         .map_err(not_started)?;
@@ -89,11 +93,15 @@ pub async fn run(
             _ = children.recv() => {}
             lost = guards.lost(), if running.lost.is_none() => running.lose(lost, reporter),
             () = renewed(guards), if running.lost.is_none() => reporter.renewed(),
-            () = reached(running.kill_at), if running.kill_at.is_some() => running.kill(reporter),
+            () = reached(running.kill_at), if running.kill_at.is_some() => running.kill(),
         }
         running.tell_deadline(reporter);
     };
     let code = exit_code(status);
+    // By us or by the guard process, whichever was first.
+    if running.lost.is_some() && code == 128 + Signal::KILL.as_raw() as u8 {
+        reporter.killed();
+    }
     reporter.exited(code);
     running.clear_up(&mut signals, reporter).await;
     let Running {
@@ -144,7 +152,7 @@ impl Running<'_> {
 
     fn lose(&mut self, lost: Lost, reporter: &mut Reporter) {
         reporter.stopping(&lost);
-        let deadline = deadline(self.guards);
+        let deadline = kill_by(self.guards, self.stop);
         self.kill_at = match lost.reason {
             LossReason::NotRenewed => deadline,
             // Somebody else may hold it already: not a moment longer than the command needs to end.
@@ -157,14 +165,13 @@ impl Running<'_> {
         self.send(signal(self.stop.signal));
     }
 
-    fn kill(&mut self, reporter: &mut Reporter) {
+    fn kill(&mut self) {
         self.kill_at = None;
         self.send(Signal::KILL);
-        reporter.killed();
     }
 
     fn tell_deadline(&mut self, reporter: &mut Reporter) {
-        let deadline = self.kill_at.or_else(|| deadline(self.guards));
+        let deadline = self.kill_at.or_else(|| kill_by(self.guards, self.stop));
         if self.guard.deadline(deadline).is_err() && self.lost.is_none() {
             reporter.warn("The process that would stop the command if this one died is gone.");
         }
@@ -180,7 +187,7 @@ impl Running<'_> {
         let latest = BootTime::now() + self.stop.kill_after;
         let kill_at = self
             .kill_at
-            .or(deadline(self.guards))
+            .or(kill_by(self.guards, self.stop))
             .map_or(latest, |end| end.min(latest));
         while remains(self.group) && !kill_at.has_passed() {
             tokio::select! {
@@ -193,12 +200,11 @@ impl Running<'_> {
     }
 }
 
-/// When the first of the locks can end.
-fn deadline(guards: &Guards) -> Option<BootTime> {
-    guards
-        .iter()
-        .filter_map(small_resource_client::Guard::deadline)
-        .min()
+/// When the command has to be killed at the latest, to be dead before the first of the locks can end.
+fn kill_by(guards: &Guards, stop: Stop) -> Option<BootTime> {
+    let deadlines = guards.iter().filter_map(Guard::deadline);
+    // Not before the signal, which comes that long before the deadline.
+    Some(deadlines.min()? - KILL_TAKES.min(stop.kill_after / 2))
 }
 
 /// Resolves when one of the locks has been renewed.
