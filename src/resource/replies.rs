@@ -30,7 +30,8 @@ impl ResourceActor {
     /// Turns the core's outcome into rows and replies.
     pub(super) fn settle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
         let unborn = self.live().and_then(|live| live.unborn.take());
-        if outcome.is_empty() && unborn.is_none() && !self.is_deserted() {
+        let is_new = unborn.is_some();
+        if outcome.is_empty() && !is_new && !self.is_deserted(is_new) {
             // As after most deliveries. A reservation may have ended all the same.
             return self.show();
         }
@@ -49,7 +50,7 @@ impl ResourceActor {
                 replies.push((request, Box::new(reply)));
             }
         }
-        if self.is_deserted() {
+        if self.is_deserted(is_new) {
             self.leave_no_rows(&mut snapshot);
         }
         let orphans = self.take_orphans();
@@ -61,10 +62,11 @@ impl ResourceActor {
         }
     }
 
-    /// An ephemeral resource that nobody has any use for.
-    fn is_deserted(&mut self) -> bool {
+    /// An ephemeral resource that nobody has any use for, or one that `is_new` and was made for a request that
+    /// was refused.
+    fn is_deserted(&mut self, is_new: bool) -> bool {
         self.resource().is_some_and(|resource| {
-            resource.core.options().ephemeral
+            (is_new || resource.core.options().ephemeral)
                 && resource.core.is_idle()
                 && resource.documents.total() == 0
         })

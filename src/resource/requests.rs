@@ -730,12 +730,12 @@ fn needed_document(op: &Op) -> Option<(&Selector, bool)> {
             selector: Some(selector),
             ..
         } => Some((selector, true)),
-        // Which document it is can be told by its bytes alone.
+        // Which document there is, if any, can be told by its bytes alone.
         Op::Write {
             selector,
             condition,
             ..
-        } => Some((selector, matches!(condition, Some(Condition::Is(_))))),
+        } => Some((selector, condition.is_some())),
         Op::DeleteSelector { selector, .. } => Some((selector, false)),
         _ => None,
     }

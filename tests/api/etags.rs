@@ -1,6 +1,6 @@
 //! `ETag`, `If-Match` and `If-None-Match` of documents, and waiting for a change.
 
-use crate::support::{Answer, Call, Client, Server};
+use crate::support::{Answer, Call, Client, STRANGE_TICKET, Server};
 
 fn etag(answer: &Answer) -> String {
     let tag = answer.header("Etag").expect("an ETag");
@@ -93,5 +93,29 @@ api_tests! {
         put_if(&app, "1", "If-None-Match", "\"0\"").refused(400, "malformed");
         put_if(&app, "1", "If-Match", "*").header("If-None-Match", "*").refused(400, "malformed");
         app.read("printer/s").refused(404, "selector_unknown");
+    }
+
+    fn a_document_out_of_memory_is_one_that_exists(store) {
+        let app = Server::start_with(store, &[("DATA_CACHE_BYTES", "0")]);
+        app.create("printer", 0).expect(201);
+        let tag = etag(&app.put("printer/s", "1").expect(204));
+        // Others come in, and this one has to leave.
+        app.put("printer/t", "1").expect(204);
+        put_if(&app, "2", "If-None-Match", "*").refused(412, "precondition_failed");
+        assert_eq!(app.data("printer/s"), "1");
+        app.put("printer/t", "2").expect(204);
+        put_if(&app, "2", "If-Match", &tag).expect(204);
+    }
+
+    fn a_write_that_is_refused_makes_no_name(store) {
+        let app = Server::start(store);
+        put_if(&app, "1", "If-Match", "*").query("create=1").refused(412, "precondition_failed");
+        app.describe("printer").refused(404, "resource_unknown");
+        let stale = app.put("printer/s", "1").query("create=1").ticket(STRANGE_TICKET);
+        stale.refused(403, "ticket_unknown");
+        app.describe("printer").refused(404, "resource_unknown");
+        put_if(&app, "1", "If-None-Match", "*").query("create=1").expect(204);
+        put_if(&app, "1", "If-None-Match", "*").query("create=1").refused(412, "precondition_failed");
+        assert_eq!(app.described("printer")["ephemeral"], false);
     }
 }
