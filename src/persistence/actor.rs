@@ -179,11 +179,10 @@ impl Handler<Finish> for Persistence {
             actor.shell.gate.close(Closed::Stopping);
             let shell = actor.shell.clone();
             async move {
-                let news = shell.history.news(shell.clock.mono());
-                let most = shell.history.per_resource();
-                if !news.is_empty()
-                    && let Err(error) = shell.store.append_history(&news, most).await
-                {
+                let handed = shell
+                    .history
+                    .hand_over(shell.store.as_ref(), shell.clock.mono());
+                if let Err(error) = handed.await {
                     log::debug!("the last past leases are lost: {error}");
                 }
                 shell.store.close().await;

@@ -11,18 +11,15 @@ impl Persistence {
         if self.storing_history || self.phase != Phase::Serving {
             return;
         }
-        let shell = self.shell.clone();
-        let news = shell.history.news(shell.clock.mono());
-        if news.is_empty() {
-            return;
-        }
         self.storing_history = true;
+        let shell = self.shell.clone();
+        // Not cut short: it may be in a transaction.
         async move {
-            let most = shell.history.per_resource();
-            // Not cut short: it may be in a transaction.
-            match shell.store.append_history(&news, most).await {
-                Ok(()) => shell.history.handed_over(&news),
-                Err(error) => log::debug!("past leases are not stored yet: {error}"),
+            let handed = shell
+                .history
+                .hand_over(shell.store.as_ref(), shell.clock.mono());
+            if let Err(error) = handed.await {
+                log::debug!("past leases are not stored yet: {error}");
             }
         }
         .into_actor(self)

@@ -210,7 +210,7 @@ impl Router {
         let reading = self.shell.store.history(name);
         let stored = actix_rt::time::timeout(limit, reading).await;
         match stored {
-            Ok(Ok(stored)) => Ok(self.shell.history.merged(known, stored)),
+            Ok(Ok(stored)) => Ok(self.shell.history.merged(&known, stored)),
             Ok(Err(error)) => {
                 log::warn!("a history cannot be read: {error}");
                 Err(Closed::StoreAway)

@@ -265,7 +265,7 @@ impl<'a> AuditWriter<'a> {
                 .reason
                 .as_ref()
                 .map(|reason| reason.as_str().to_owned()),
-            shared: lease.mode == Mode::Shared,
+            mode: lease.mode,
             fencing_token: lease.token.0,
             acquired_at: lease.acquired_at,
             ended_at: self.now.wall,

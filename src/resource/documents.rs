@@ -143,12 +143,12 @@ impl Documents {
     /// A document was read from the store. One that was written or deleted meanwhile is newer and stays so.
     pub fn loaded(&mut self, selector: &Selector, data: StoredData) {
         if matches!(self.known(selector), Known::Evicted | Known::Unknown) {
-            self.keep(selector, data.id, data.json, 0);
+            self.keep(selector, data.id, data.json, OnceCell::new(), 0);
         }
     }
 
-    /// Writes a document; `commit` is the commit that will store it. Returns its row.
-    pub fn write(&mut self, selector: &Selector, json: Bytes, commit: u64) -> DataRow {
+    /// Writes a document; `commit` is the commit that will store it. Returns its row and its tag.
+    pub fn write(&mut self, selector: &Selector, json: Bytes, commit: u64) -> (DataRow, EntityTag) {
         let id = match self.states.get(selector).map(|state| &state.content) {
             Some(Content::Evicted { id, .. } | Content::Loaded { id, .. }) => id.clone(),
             _ => {
@@ -156,11 +156,19 @@ impl Documents {
                 uuid::Uuid::new_v4().simple().to_string()
             }
         };
-        self.keep(selector, id.clone(), json.clone(), commit);
-        DataRow { id, json }
+        let tag = tag_of(&json);
+        self.keep(selector, id.clone(), json.clone(), tag.into(), commit);
+        (DataRow { id, json }, tag)
     }
 
-    fn keep(&mut self, selector: &Selector, id: String, json: Bytes, commit: u64) {
+    fn keep(
+        &mut self,
+        selector: &Selector,
+        id: String,
+        json: Bytes,
+        tag: OnceCell<EntityTag>,
+        commit: u64,
+    ) {
         let bytes = json.len();
         let stamp = self
             .shell
@@ -169,7 +177,7 @@ impl Documents {
         let content = Content::Loaded {
             id,
             json,
-            tag: OnceCell::new(),
+            tag,
             stamp,
         };
         self.set(selector, content, commit);
@@ -265,7 +273,7 @@ impl Documents {
 }
 
 /// Strong: whoever writes other bytes that come to the same has broken SHA-256.
-pub(super) fn tag_of(json: &[u8]) -> EntityTag {
+fn tag_of(json: &[u8]) -> EntityTag {
     let digest = Sha256::digest(json);
     let mut first = [0; size_of::<EntityTag>()];
     first.copy_from_slice(&digest[..size_of::<EntityTag>()]);

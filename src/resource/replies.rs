@@ -6,7 +6,6 @@ use crate::lock::{Answer, Command, Outcome, PresentedTicket, RequestId, Selector
 use crate::persistence::queue::Commit;
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
-use crate::resource::documents::tag_of;
 use crate::resource::messages::Reply;
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::audit_log::AuditKind;
@@ -154,8 +153,7 @@ impl ResourceActor {
             }
             (RequestKind::Write(selector, json, _), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
-                let tag = tag_of(&json);
-                let row = resource.documents.write(&selector, json, commit);
+                let (row, tag) = resource.documents.write(&selector, json, commit);
                 snapshot.document(selector.clone(), Some(row));
                 self.report_change(AuditKind::Written, &caller, token, Some(&selector));
                 Reply::Written { token, tag }

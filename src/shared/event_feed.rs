@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use serde::Serialize;
 use smol_str::SmolStr;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::TryRecvError;
@@ -22,8 +21,7 @@ const READERS_MAX: usize = 10_000;
 const RING_EVENTS: usize = 8192;
 
 /// What happened. The names are those of the events on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happening {
     Created,
     Deleted,

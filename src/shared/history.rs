@@ -9,7 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::lock::{Millis, ResourceName};
-use crate::store::history::{PastLease, PastLeases};
+use crate::store::history::{PastLease, PastLeases, append};
+use crate::store::{Store, StoreError};
 
 /// Names are spread over so many tables, so that workers seldom wait for each other.
 const TABLES: usize = 64;
@@ -75,9 +76,22 @@ impl History {
         }
     }
 
+    /// Hands the store what it does not have yet. Not to be called while an earlier call is under way.
+    ///
+    /// # Errors
+    /// Those of [`Store::append_history`]; then it stays here for the next time.
+    pub async fn hand_over(&self, store: &dyn Store, now: Millis) -> Result<(), StoreError> {
+        let news = self.news(now);
+        if !news.is_empty() {
+            store.append_history(&news, self.per_resource).await?;
+            self.handed_over(&news);
+        }
+        Ok(())
+    }
+
     /// What is to be handed to the store; it stays readable here until [`History::handed_over`]. Ephemeral names
     /// whose time is over are forgotten.
-    pub fn news(&self, now: Millis) -> PastLeases {
+    fn news(&self, now: Millis) -> PastLeases {
         let mut news = PastLeases::new();
         for table in &self.tables {
             let mut table = lock(table);
@@ -91,7 +105,7 @@ impl History {
     }
 
     /// The store has these.
-    pub fn handed_over(&self, news: &PastLeases) {
+    fn handed_over(&self, news: &PastLeases) {
         for (name, leases) in news {
             let mut table = self.table(name);
             let Some(past) = table.get_mut(name).filter(|past| past.until.is_none()) else {
@@ -108,18 +122,10 @@ impl History {
     /// The last leases of a name, newest first: `stored`, as the store has them (oldest first), and what it does
     /// not have yet. To be asked with what the store answered *after* `known`, or something handed over in
     /// between is missed.
-    pub fn merged(&self, known: Vec<PastLease>, stored: Vec<PastLease>) -> Vec<PastLease> {
+    pub fn merged(&self, known: &[PastLease], stored: Vec<PastLease>) -> Vec<PastLease> {
         let mut leases = stored;
-        for lease in known {
-            if !leases
-                .iter()
-                .any(|had| had.fencing_token == lease.fencing_token)
-            {
-                leases.push(lease);
-            }
-        }
-        leases.sort_by_key(|lease| std::cmp::Reverse((lease.ended_at, lease.fencing_token)));
-        leases.truncate(self.per_resource);
+        append(&mut leases, known, self.per_resource);
+        leases.reverse();
         leases
     }
 
@@ -139,6 +145,7 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::Mode;
     use crate::store::history::LeaseEnd;
 
     fn name(text: &str) -> ResourceName {
@@ -149,7 +156,7 @@ mod tests {
         PastLease {
             owner: Some("worker".to_owned()),
             reason: None,
-            shared: false,
+            mode: Mode::Exclusive,
             fencing_token: token,
             acquired_at: token * 10,
             ended_at: token * 10 + 5,
@@ -178,7 +185,7 @@ mod tests {
             [6],
             "what came meanwhile stays"
         );
-        let merged = history.merged(history.known(&name("a")), news[0].1.clone());
+        let merged = history.merged(&history.known(&name("a")), news[0].1.clone());
         assert_eq!(tokens(&merged), [6, 5, 4]);
         history.handed_over(&history.news(0));
         assert!(history.news(0).is_empty());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::lock::{Millis, ResourceName, WallMillis};
+use crate::lock::{Millis, Mode, ResourceName, WallMillis};
 
 /// How a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +38,7 @@ pub struct ForcedBy {
 pub struct PastLease {
     pub owner: Option<String>,
     pub reason: Option<String>,
-    /// Taken `shared`, not `exclusive`.
-    pub shared: bool,
+    pub mode: Mode,
     /// No two leases of a name have the same.
     pub fencing_token: u64,
     pub acquired_at: WallMillis,
@@ -88,7 +87,7 @@ mod tests {
         PastLease {
             owner: Some("worker".to_owned()),
             reason: None,
-            shared: false,
+            mode: Mode::Shared,
             fencing_token: token,
             acquired_at: 10,
             ended_at: 15,

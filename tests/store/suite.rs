@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use small_resource_server::lock::rows::{Change, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
-use small_resource_server::lock::{EndReason, FencingToken, ResourceName, Ticket, Ttl};
+use small_resource_server::lock::{EndReason, FencingToken, Mode, ResourceName, Ticket, Ttl};
 use small_resource_server::store::history::{LeaseEnd, PastLease, PastLeases};
 use small_resource_server::store::{ListQuery, ResourceId, Snapshot, StoredResource};
 
@@ -615,7 +615,7 @@ pub async fn past_leases_are_added_to_those_of_their_name<B: Bed>() {
     let lease = |token| PastLease {
         owner: Some("worker".to_owned()),
         reason: None,
-        shared: false,
+        mode: Mode::Shared,
         fencing_token: token,
         acquired_at: 1_700_000_000_000,
         ended_at: 1_700_000_001_000,

@@ -9,16 +9,11 @@ use crate::http::errors::ApiError;
 use crate::http::request::{Query, authorize, authorize_name, history_name};
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
+use crate::http::wire::ForcedByBody;
 use crate::http::worker::Worker;
 use crate::lock::PresentedTicket;
 use crate::resource::messages::{Op, Reply};
 use crate::store::history::PastLease;
-
-#[derive(Serialize)]
-struct EndedByBody<'a> {
-    reason: &'a str,
-    by: &'a str,
-}
 
 /// A lease that has ended.
 #[derive(Serialize)]
@@ -31,7 +26,7 @@ struct PastLeaseBody<'a> {
     acquired_at: Time,
     ended_at: Time,
     end: &'static str,
-    forced: Option<EndedByBody<'a>>,
+    forced: Option<ForcedByBody<'a>>,
     queued_ms: u64,
     held_ms: u64,
 }
@@ -45,12 +40,12 @@ fn told(lease: &PastLease) -> PastLeaseBody<'_> {
     PastLeaseBody {
         owner: lease.owner.as_deref(),
         reason: lease.reason.as_deref(),
-        mode: if lease.shared { "shared" } else { "exclusive" },
+        mode: lease.mode.name(),
         fencing_token: lease.fencing_token,
         acquired_at: Time(lease.acquired_at),
         ended_at: Time(lease.ended_at),
         end: lease.end.name(),
-        forced: lease.forced.as_ref().map(|forced| EndedByBody {
+        forced: lease.forced.as_ref().map(|forced| ForcedByBody {
             reason: &forced.reason,
             by: &forced.by,
         }),
