@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{ConfigError, Settings, StoreKind};
+use crate::config::{ConfigError, PLAIN_KEYS, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::tls::Certificate;
 use crate::logging;
@@ -17,18 +17,10 @@ use crate::logging;
 /// Reads the settings again, from where they came.
 pub type ReadSettings = Box<dyn Fn() -> Result<Settings, ConfigError>>;
 
-/// Variables that take effect without a restart.
-const RELOADED: [&str; 15] = [
+/// Variables that take effect without a restart, besides [`PLAIN_KEYS`].
+const RELOADED: [&str; 7] = [
     "API_KEY",
     "KEYS_FILE",
-    "RESOURCE_READ",
-    "RESOURCE_READ_LOCK",
-    "RESOURCE_WRITE",
-    "RESOURCE_ADMIN",
-    "RESOURCE_READ_PREVIOUS",
-    "RESOURCE_READ_LOCK_PREVIOUS",
-    "RESOURCE_WRITE_PREVIOUS",
-    "RESOURCE_ADMIN_PREVIOUS",
     "RATE_LIMIT_PER_SECOND",
     "TRUSTED_PROXIES",
     "RUST_LOG",
@@ -127,7 +119,8 @@ impl Reloader {
             .keys()
             .chain(after.keys())
             .copied()
-            .filter(|name| !RELOADED.contains(name) && before.get(name) != after.get(name))
+            .filter(|name| !RELOADED.contains(name) && !PLAIN_KEYS.contains(name))
+            .filter(|name| before.get(name) != after.get(name))
             .collect();
         if password(&self.started_with) != password(new) {
             names.push("MYSQL_PASSWORD");

@@ -221,18 +221,17 @@ fn no_room_reaches_another_through_super() {
 
 /// Import circles that are tolerated: all their files are below one of these.
 const CIRCLES_ALLOWED: [&str; 1] = ["src/resource/"];
-/// Circles that still have to be opened. To be shortened, never to be added to.
-const CIRCLES_LEFT: [&str; 5] = [
-    "src/lock/",
-    "src/http/",
-    "src/metrics/",
-    "src/store/mysql/",
-    "src/store/sqlite/",
+/// Circles that still have to be opened: below which folder, and of how many files at most. To be shortened, never
+/// to be added to.
+const CIRCLES_LEFT: [(&str, usize); 5] = [
+    ("src/lock/", 3),
+    ("src/http/", 14),
+    ("src/metrics/", 3),
+    ("src/store/mysql/", 8),
+    ("src/store/sqlite/", 3),
 ];
 
 const FUNCTION_LINES_MAX: usize = 70;
-/// Functions that still have to be taken apart. To be shortened, never to be added to.
-const FUNCTIONS_LEFT: [&str; 3] = ["run", "carry_out", "reply_to"];
 
 /// A module's path inside the crate, as `store::sqlite::read`; `mod.rs` is its folder.
 fn module_of(file: &Path) -> Vec<String> {
@@ -399,8 +398,9 @@ fn files_import_each_other_in_no_circle() {
     let graph = import_graph();
     assert!(graph["src/registry/client.rs"].contains("src/registry/actor.rs"));
     for circle in circles(&graph) {
-        let below = |folder: &&str| circle.iter().all(|file| file.starts_with(*folder));
-        let tolerated = CIRCLES_ALLOWED.iter().chain(&CIRCLES_LEFT).any(below);
+        let below = |folder: &str| circle.iter().all(|file| file.starts_with(folder));
+        let left = |(folder, files): &(&str, usize)| circle.len() <= *files && below(folder);
+        let tolerated = CIRCLES_ALLOWED.into_iter().any(below) || CIRCLES_LEFT.iter().any(left);
         assert!(
             tolerated,
             "these import each other in a circle: {circle:#?}"
@@ -461,7 +461,7 @@ fn functions_fit_on_a_screen() {
             let body = body.unwrap_or(0) + 1;
             read += 1;
             assert!(
-                body <= FUNCTION_LINES_MAX || FUNCTIONS_LEFT.contains(&name),
+                body <= FUNCTION_LINES_MAX,
                 "{} in {} has {body} lines",
                 name,
                 file.display()

@@ -38,6 +38,7 @@ pub mod variables;
 
 pub use error::{ConfigError, EXIT_CONFIG, Problem};
 pub use keys_file::key_hash;
+pub use read::PLAIN_KEYS;
 pub use secret::Secret;
 pub use settings::{
     CapacitySettings, HttpSettings, KeyRight, KeySettings, LockSettings, MysqlSettings, MysqlTls,

@@ -144,7 +144,8 @@ fn keys(reader: &mut Reader<'_>) -> KeySettings {
     }
 }
 
-const PLAIN_KEYS: [&str; 8] = [
+/// The variables of the keys to all names.
+pub const PLAIN_KEYS: [&str; 8] = [
     "RESOURCE_READ",
     "RESOURCE_READ_LOCK",
     "RESOURCE_WRITE",

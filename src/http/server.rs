@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, fn_service, map_config};
-use actix_web::dev::{AppConfig, Server};
+use actix_web::dev::{AppConfig, Server, ServiceResponse};
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, web};
+use actix_web::{App, Error, web};
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
@@ -47,6 +47,39 @@ const BEYOND_PER_WORKER: usize = 1024;
 /// How long a connection that ends may take to take its last answer.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+impl HttpLimits {
+    fn acceptor(&self, limit: Arc<ConnectionLimit>) -> Acceptor {
+        Acceptor {
+            limit,
+            patience: ConnectionTimeouts {
+                head: self.request_head_timeout,
+                quiet: self.keep_alive + self.request_head_timeout,
+            },
+            tls: self.tls.clone().map(TlsAcceptor::from),
+        }
+    }
+
+    fn worker(&self, router: Router, policy: SharedPolicy) -> Worker {
+        Worker {
+            router,
+            policy,
+            body_bytes_max: self.body_bytes_max,
+            body_timeout: self.body_timeout,
+            wait_max: self.wait_max,
+        }
+    }
+}
+
+/// The PHP client reads header names in title case only.
+async fn title_case<B>(
+    answer: impl Future<Output = Result<ServiceResponse<B>, Error>>,
+) -> Result<ServiceResponse<B>, Error> {
+    let mut response = answer.await?;
+    let head = response.response_mut().head_mut();
+    head.set_camel_case_headers(true);
+    Ok(response)
+}
+
 /// Starts the workers on a bound listener. Must be called inside an actix system.
 pub fn run(
     listener: TcpListener,
@@ -67,21 +100,8 @@ pub fn run(
     let stopping = builder.graceful_shutdown_signal();
     let address = listener.local_addr()?;
     let server = builder.listen("http", listener, move || {
-        let acceptor = Rc::new(Acceptor {
-            limit: connections.clone(),
-            patience: ConnectionTimeouts {
-                head: limits.request_head_timeout,
-                quiet: limits.keep_alive + limits.request_head_timeout,
-            },
-            tls: limits.tls.clone().map(TlsAcceptor::from),
-        });
-        let worker = web::Data::new(Worker {
-            router: router(),
-            policy: policy.clone(),
-            body_bytes_max: limits.body_bytes_max,
-            body_timeout: limits.body_timeout,
-            wait_max: limits.wait_max,
-        });
+        let acceptor = Rc::new(limits.acceptor(connections.clone()));
+        let worker = web::Data::new(limits.worker(router(), policy.clone()));
         let admitting = worker.clone();
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);
@@ -90,18 +110,7 @@ pub fn run(
             .configure(routes::configure)
             .wrap_fn(move |request, service| admit(&admitting, request, service))
             .wrap_fn(move |request, service| observe(&observer, request, service))
-            .wrap_fn(|request, service| {
-                let answer = service.call(request);
-                async move {
-                    // The PHP client reads header names in title case only.
-                    let mut response = answer.await?;
-                    response
-                        .response_mut()
-                        .head_mut()
-                        .set_camel_case_headers(true);
-                    Ok(response)
-                }
-            })
+            .wrap_fn(|request, service| title_case(service.call(request)))
             .into_factory()
             .map_err(|error| error.error_response());
         let stopping = stopping.clone();

@@ -219,69 +219,81 @@ fn whole(number: f64) -> Option<u64> {
     fits.then_some(number as u64)
 }
 
+/// A number as clients write it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenNumber {
+    Whole(u64),
+    Other(f64),
+    Text(String),
+    None(de::IgnoredAny),
+}
+
+impl WrittenNumber {
+    /// Where it was written as a number.
+    fn whole(&self) -> Option<u64> {
+        match self {
+            WrittenNumber::Whole(number) => Some(*number),
+            WrittenNumber::Other(number) => whole(*number),
+            WrittenNumber::Text(_) | WrittenNumber::None(_) => None,
+        }
+    }
+
+    /// A number, or digits with a point among or after them.
+    fn decimal(&self) -> Option<f64> {
+        match self {
+            WrittenNumber::Whole(number) => Some(*number as f64),
+            WrittenNumber::Other(number) => Some(*number),
+            WrittenNumber::Text(text) => decimal(text),
+            WrittenNumber::None(_) => None,
+        }
+    }
+}
+
+/// What `read` makes of a number; `null` counts as absent, and `accepts` says what a number has to be.
+fn number<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    read: impl FnOnce(&WrittenNumber) -> Option<T>,
+    accepts: &str,
+) -> Result<Option<T>, D::Error> {
+    let Some(written) = Option::<WrittenNumber>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let refused = || de::Error::custom(accepts);
+    read(&written).map(Some).ok_or_else(refused)
+}
+
 /// A fencing token as a client repeats it; `null` counts as absent.
 fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(u64),
-        Fraction(f64),
-        Other(de::IgnoredAny),
-    }
-    let value = match Option::<Written>::deserialize(deserializer)? {
-        None => return Ok(None),
-        Some(Written::Number(number)) => Some(number),
-        Some(Written::Fraction(number)) => whole(number),
-        Some(Written::Other(_)) => None,
-    };
-    let error = || de::Error::custom("fencingToken must be an integer that is not negative");
-    value.map(Some).ok_or_else(error)
+    let accepts = "fencingToken must be an integer that is not negative";
+    number(deserializer, WrittenNumber::whole, accepts)
 }
 
 /// Seconds as an integer or a numeric string, 0 to 2147483647; `null` counts as absent.
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(i64),
-        Fraction(f64),
-        Text(String),
-        Other(de::IgnoredAny),
-    }
-    let value = match Option::<Written>::deserialize(deserializer)? {
-        None => return Ok(None),
-        Some(Written::Number(number)) => Some(number),
-        Some(Written::Fraction(number)) => whole(number).and_then(|n| i64::try_from(n).ok()),
-        Some(Written::Text(text)) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-        Some(Written::Text(_) | Written::Other(_)) => None,
+    let read = |written: &WrittenNumber| {
+        let number = match written {
+            WrittenNumber::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
+                text.parse().ok()
+            }
+            other => other.whole(),
+        };
+        number.and_then(|n| Seconds::new(i64::try_from(n).ok()?))
     };
-    value.and_then(Seconds::new).map(Some).ok_or_else(|| {
-        de::Error::custom("seconds must be an integer or a numeric string from 0 to 2147483647")
-    })
+    let accepts = "seconds must be an integer or a numeric string from 0 to 2147483647";
+    number(deserializer, read, accepts)
 }
 
 /// Decimal seconds as a number or a numeric string, 0 to 2147483647, read to the millisecond; `null` counts as
 /// absent.
 fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ttl>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(f64),
-        Text(String),
-        Other(de::IgnoredAny),
-    }
-    let seconds = match Option::<Written>::deserialize(deserializer)? {
-        None => return Ok(None),
-        Some(Written::Number(number)) => Some(number),
-        Some(Written::Text(text)) => decimal(&text),
-        Some(Written::Other(_)) => None,
+    let read = |written: &WrittenNumber| {
+        let most = f64::from(Seconds::MAX);
+        let seconds = written.decimal().filter(|s| (0.0..=most).contains(s))?;
+        Ttl::from_millis(to_millis(seconds))
     };
-    let most = f64::from(Seconds::MAX);
-    let seconds = seconds.filter(|seconds| (0.0..=most).contains(seconds));
-    let ttl = seconds.and_then(|seconds| Ttl::from_millis(to_millis(seconds)));
-    ttl.map(Some).ok_or_else(|| {
-        de::Error::custom("seconds must be a number or a numeric string from 0 to 2147483647")
-    })
+    let accepts = "seconds must be a number or a numeric string from 0 to 2147483647";
+    number(deserializer, read, accepts)
 }
 
 /// Digits, with a point among or after them.

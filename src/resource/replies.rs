@@ -2,13 +2,16 @@
 
 use actix::prelude::*;
 
+use crate::lock::command::HolderView;
 use crate::lock::{Answer, Command, Outcome, PresentedTicket, RequestId, Selector};
 use crate::persistence::queue::Commit;
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
-use crate::resource::messages::Reply;
+use crate::resource::live::Resource;
+use crate::resource::messages::{Condition, Reply};
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::audit_log::AuditKind;
+use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::Snapshot;
 
@@ -140,23 +143,20 @@ impl ResourceActor {
             read.overtaken = true;
         }
         let reply = match (kind, answer) {
-            (RequestKind::Write(selector, _, Some(condition)), Answer::Writable { token })
-                if !condition.holds(resource.documents.tag(&selector)) =>
-            {
-                Reply::ConditionFailed(token)
-            }
-            // Others may have been written while it waited.
-            (RequestKind::Write(selector, ..), Answer::Writable { .. })
-                if waited && !resource.documents.has_room_for(&selector, selectors_max) =>
-            {
-                Reply::TooManySelectors
-            }
-            (RequestKind::Write(selector, json, _), Answer::Writable { token }) => {
-                let caller = open.caller.clone();
-                let (row, tag) = resource.documents.write(&selector, json, commit);
-                snapshot.document(selector.clone(), Some(row));
-                self.report_change(AuditKind::Written, &caller, token, Some(&selector));
-                Reply::Written { token, tag }
+            (RequestKind::Write(selector, json, condition), Answer::Writable { token }) => {
+                let holds = |c: Condition| c.holds(resource.documents.tag(&selector));
+                if !condition.is_none_or(holds) {
+                    Reply::ConditionFailed(token)
+                } else if !resource.documents.has_room_for(&selector, selectors_max) {
+                    // Others may have been written while it waited.
+                    Reply::TooManySelectors
+                } else {
+                    let caller = open.caller.clone();
+                    let (row, tag) = resource.documents.write(&selector, json, commit);
+                    snapshot.document(selector.clone(), Some(row));
+                    self.report_change(AuditKind::Written, &caller, token, Some(&selector));
+                    Reply::Written { token, tag }
+                }
             }
             (RequestKind::DeleteSelector(selector), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
@@ -168,36 +168,27 @@ impl ResourceActor {
             }
             (RequestKind::Delete(leases), Answer::Deletable) => {
                 let caller = open.caller.clone();
-                let token = resource.core.token();
-                let ephemeral = resource.core.options().ephemeral;
-                snapshot.remove(token);
-                live.resource = None;
-                self.shell.raise_floor(token);
-                self.report_end_by_deletion(&leases, ephemeral);
-                self.report_change(AuditKind::Deleted, &caller, Some(token), None);
-                Reply::Deleted { token: None }
+                self.delete(&leases, &caller, snapshot)
             }
-            (RequestKind::GetAbsent(presented), _) => {
-                Reply::NoSelector(resource.token_of(presented))
-            }
-            (RequestKind::WriteBeyond, _) => Reply::TooManySelectors,
-            (_, Answer::Gone) => Reply::NoResource,
-            (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
-            (RequestKind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
-                answer,
-                document: resource.documents.get(&selector, &resource.id),
-            },
-            (RequestKind::Get(_), answer @ Answer::Queued { .. }) => Reply::Locked {
-                answer,
-                document: None,
-            },
-            (_, answer) => Reply::Lock(answer),
+            (kind, answer) => unchanging_reply(resource, kind, answer),
         };
         // Only now: it may leave memory with that.
         if let (Some(selector), Some(live)) = (pinned, self.live()) {
             live.unpin(&selector);
         }
         Some(reply)
+    }
+
+    /// The resource is gone, and with it these leases.
+    fn delete(&mut self, leases: &[HolderView], caller: &Caller, snapshot: &mut Snapshot) -> Reply {
+        if let Some(resource) = self.live().and_then(|live| live.resource.take()) {
+            let token = resource.core.token();
+            snapshot.remove(token);
+            self.shell.raise_floor(token);
+            self.report_end_by_deletion(leases, resource.core.options().ephemeral);
+            self.report_change(AuditKind::Deleted, caller, Some(token), None);
+        }
+        Reply::Deleted { token: None }
     }
 
     /// Requests that wait to read a document that was deleted: there is nothing to wait for any more.
@@ -325,5 +316,24 @@ impl ResourceActor {
         if open.reply.send(reply).is_ok() && tracked {
             self.command(Command::Delivered { request }, ctx);
         }
+    }
+}
+
+/// The reply to a request that changes no document.
+fn unchanging_reply(resource: &Resource, kind: RequestKind, answer: Answer) -> Reply {
+    match (kind, answer) {
+        (RequestKind::GetAbsent(presented), _) => Reply::NoSelector(resource.token_of(presented)),
+        (RequestKind::WriteBeyond, _) => Reply::TooManySelectors,
+        (_, Answer::Gone) => Reply::NoResource,
+        (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
+        (RequestKind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
+            answer,
+            document: resource.documents.get(&selector, &resource.id),
+        },
+        (RequestKind::Get(_), answer @ Answer::Queued { .. }) => Reply::Locked {
+            answer,
+            document: None,
+        },
+        (_, answer) => Reply::Lock(answer),
     }
 }
