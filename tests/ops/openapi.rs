@@ -1,17 +1,11 @@
 //! The OpenAPI document: the copy, what a server shows, and what it does.
 
-use std::process::Command;
-
 use serde_json::Value;
 
-use crate::support::{ADMIN, Program};
+use crate::support::{ADMIN, Program, Setup};
 
 fn printed() -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_small-resource-server"))
-        .arg("openapi")
-        .env_clear()
-        .output()
-        .unwrap();
+    let output = Setup::new().output(&["openapi"]);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

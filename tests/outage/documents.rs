@@ -1,6 +1,6 @@
 //! Documents that are accepted as bodies and that the database cannot take.
 
-use crate::instance::{Instance, settled};
+use crate::instance::serving;
 use crate::private::PrivateServer;
 use crate::support::until;
 
@@ -10,9 +10,9 @@ fn a_document_larger_than_a_packet_is_413_and_costs_nobody_anything() {
         return;
     };
     server.start();
-    let instance = Instance::serving(&server.options());
+    let instance = serving(&server.options());
     instance.prepare("printer");
-    let (ticket, token) = instance.hold("printer/s", "{}");
+    let (ticket, token) = instance.hold("printer/s");
     let mut waiting = instance.lock("printer/s").query("wait=60").open();
     until("it waits", || instance.described("printer")["waiting"] == 1);
     let plain = format!("\"{}\"", "x".repeat(1_500_000));
@@ -27,12 +27,15 @@ fn a_document_larger_than_a_packet_is_413_and_costs_nobody_anything() {
     }
     assert!(waiting.is_silent(), "the waiter lost its place");
     let largest = format!("\"{}\"", "x".repeat(1_000_000));
-    let written = settled(&instance.put("printer/s", &largest).ticket(&ticket));
+    let written = instance
+        .put("printer/s", &largest)
+        .ticket(&ticket)
+        .settled();
     assert_eq!((written.status, written.token()), (204, token));
     assert!(instance.data("printer/s") == largest);
-    assert_eq!(settled(&instance.unlock("printer/s", &ticket)).status, 200);
+    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
     assert_eq!(waiting.answer().json()["locked"], true);
-    let log = instance.log();
+    let log = instance.lines();
     let complaints: Vec<_> = log.iter().filter(|line| line.contains("ERROR")).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
 }

@@ -8,11 +8,9 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use small_resource_server::store::mysql::Options;
 
-use crate::instance::{BOUND, Instance, LEASE, settled, stays_calm};
+use crate::instance::{BOUND, LEASE, launch, refuses, serving, stays_calm};
 use crate::private::PrivateServer;
-use crate::support::Database;
-use crate::support::Proxy;
-use crate::support::{Answer, until};
+use crate::support::{Answer, Database, Program, Proxy, until};
 use crate::{turn, wait};
 
 const AWAY: &[&str] = &["store_unavailable", "starting"];
@@ -23,14 +21,14 @@ fn a_database_that_is_down_at_the_start_is_waited_for() {
         return;
     };
     let _turn = turn();
-    let instance = Instance::start(&server.options());
-    instance.logged("waiting for the store");
-    instance.refuses(AWAY);
+    let instance = launch(&server.options());
+    instance.logged(&["waiting for the store"]);
+    refuses(&instance, AWAY);
     stays_calm(&instance, Duration::from_secs(2));
-    instance.refuses(AWAY);
+    refuses(&instance, AWAY);
     server.start();
-    instance.becomes_ready();
-    instance.logged("the store is open: serving");
+    instance.until_ready();
+    instance.logged(&["the store is open: serving"]);
     instance.prepare("printer");
     assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
 }
@@ -42,11 +40,11 @@ fn a_database_that_hangs_at_the_start_is_waited_for() {
     };
     let proxy = Proxy::to(&database.options());
     proxy.hold_answers(true);
-    let instance = Instance::start(&proxy.between(database.options()));
-    instance.logged("waiting for the store");
-    instance.refuses(AWAY);
+    let instance = launch(&proxy.between(database.options()));
+    instance.logged(&["waiting for the store"]);
+    refuses(&instance, AWAY);
     proxy.hold_answers(false);
-    instance.becomes_ready();
+    instance.until_ready();
     instance.prepare("printer");
 }
 
@@ -71,7 +69,7 @@ impl Told {
         answer
     }
 
-    fn write(&self, instance: &Instance, name: &str) {
+    fn write(&self, instance: &Program, name: &str) {
         let path = format!("{name}/s");
         for value in 1.. {
             if self.over.load(Ordering::SeqCst) {
@@ -86,7 +84,7 @@ impl Told {
         }
     }
 
-    fn contend(&self, instance: &Instance) {
+    fn contend(&self, instance: &Program) {
         while !self.over.load(Ordering::SeqCst) {
             let key = uuid::Uuid::new_v4().to_string();
             let lock = instance
@@ -113,7 +111,7 @@ impl Told {
         }
     }
 
-    fn check(&self, instance: &Instance) {
+    fn check(&self, instance: &Program) {
         let mut tokens = self.tokens.lock().unwrap().clone();
         tokens.sort_unstable();
         let grants = tokens.len();
@@ -139,12 +137,12 @@ fn a_database_that_is_killed_under_load_loses_nothing_and_grants_nothing_twice()
     };
     let _turn = turn();
     server.start();
-    let instance = Instance::serving(&server.options());
+    let instance = serving(&server.options());
     let writers = ["a", "b", "c"];
     for name in writers.iter().chain(&["contended", "held"]) {
         instance.prepare(name);
     }
-    let (ticket, token) = instance.hold("held/s", r#"{"owner":"me"}"#);
+    let (ticket, token) = instance.hold_with(instance.lock("held/s").body(r#"{"owner":"me"}"#));
     let waiter = instance.queue("held/s");
     let told = Told::default();
     std::thread::scope(|scope| {
@@ -166,7 +164,7 @@ fn a_database_that_is_killed_under_load_loses_nothing_and_grants_nothing_twice()
         until("it is noticed", || !instance.is_ready());
         stays_calm(&instance, LEASE);
         server.start();
-        instance.becomes_ready();
+        instance.until_ready();
         progress(20);
         told.over.store(true, Ordering::SeqCst);
     });
@@ -177,13 +175,13 @@ fn a_database_that_is_killed_under_load_loses_nothing_and_grants_nothing_twice()
         (&holder["owner"], &holder["fencingToken"]),
         (&"me".into(), &token.into())
     );
-    let other = settled(&instance.lock("held/s").ticket(&waiter));
+    let other = instance.lock("held/s").ticket(&waiter).settled();
     assert_eq!(
         (other.json()["locked"].as_bool(), other.ticket()),
         (Some(false), waiter.clone())
     );
-    assert_eq!(settled(&instance.unlock("held/s", &ticket)).status, 200);
-    let next = settled(&instance.lock("held/s").ticket(&waiter));
+    assert_eq!(instance.unlock("held/s", &ticket).settled().status, 200);
+    let next = instance.lock("held/s").ticket(&waiter).settled();
     assert_eq!(next.json()["locked"], true);
     assert!(next.token() > token);
 }
@@ -194,7 +192,7 @@ fn what_was_committed_without_an_answer_is_found_by_whoever_asks_again() {
         return;
     };
     let proxy = Proxy::to(&database.options());
-    let instance = Instance::serving(&proxy.between(database.options()));
+    let instance = serving(&proxy.between(database.options()));
     instance.prepare("printer");
     proxy.hold_answers(true);
     let lock = instance.lock("printer/s").idempotency_key("attempt");
@@ -205,14 +203,14 @@ fn what_was_committed_without_an_answer_is_found_by_whoever_asks_again() {
     assert_eq!(unknown.status, 503, "{unknown:?}");
     // The way of the commit's answer stays cut for good; new connections find the server.
     proxy.let_new_connections_pass();
-    instance.becomes_ready();
-    let other = settled(&instance.lock("printer/s"));
+    instance.until_ready();
+    let other = instance.lock("printer/s").settled();
     assert_eq!(
         other.json()["locked"],
         false,
         "the lock may be someone's: {other:?}"
     );
-    let again = settled(&lock);
+    let again = lock.settled();
     assert_eq!(again.json()["locked"], true, "{again:?}");
     let stored = wait(database.texts("SELECT LOWER(HEX(ticket)) FROM resource_lock"));
     assert_eq!(stored, [again.ticket()]);
@@ -225,9 +223,9 @@ fn a_hung_database_hangs_nobody() {
     };
     let _turn = turn();
     let proxy = Proxy::to(&database.options());
-    let instance = Instance::serving(&proxy.between(database.options()));
+    let instance = serving(&proxy.between(database.options()));
     instance.prepare("printer");
-    let (ticket, token) = instance.hold("printer/s", "{}");
+    let (ticket, token) = instance.hold("printer/s");
     let mut waiting = instance.lock("printer/s").query("wait=60").open();
     until("it waits", || instance.described("printer")["waiting"] == 1);
     proxy.hold_answers(true);
@@ -237,7 +235,7 @@ fn a_hung_database_hangs_nobody() {
     assert_eq!(refused.code(), "store_unavailable");
     assert_eq!(waiting.answer().status, 503);
     // Nor from memory.
-    instance.refuses(AWAY);
+    refuses(&instance, AWAY);
     for _ in 0..300 {
         assert_eq!(
             instance
@@ -248,16 +246,16 @@ fn a_hung_database_hangs_nobody() {
         );
     }
     stays_calm(&instance, Duration::from_secs(3));
-    instance.refuses(AWAY);
+    refuses(&instance, AWAY);
     proxy.hold_answers(false);
-    instance.becomes_ready();
+    instance.until_ready();
     assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
-    let kept = settled(&instance.renew("printer/s", &ticket));
+    let kept = instance.renew("printer/s", &ticket).settled();
     assert_eq!((kept.status, kept.token()), (200, token));
 }
 
 /// The first 503 to a change.
-fn settled_refusal(instance: &Instance) -> Answer {
+fn settled_refusal(instance: &Program) -> Answer {
     let mut refused = None;
     until("changes are refused", || {
         let answer = instance.create("another", 0).send();
@@ -273,20 +271,17 @@ fn connections_that_are_cut_are_made_again() {
     let Some(database) = Database::new() else {
         return;
     };
-    let instance = Instance::serving(&database.options());
+    let instance = serving(&database.options());
     instance.prepare("printer");
-    let (ticket, token) = instance.hold("printer/s", r#"{"ttl":3000}"#);
+    let (ticket, token) = instance.hold_with(instance.lock("printer/s").body(r#"{"ttl":3000}"#));
     for value in 0..3 {
         wait(database.kill_all());
-        let written = settled(
-            &instance
-                .put("printer/s", &value.to_string())
-                .ticket(&ticket),
-        );
+        let put = instance.put("printer/s", &value.to_string());
+        let written = put.ticket(&ticket).settled();
         assert_eq!(written.status, 204, "{written:?}");
         assert_eq!(instance.data("printer/s"), value.to_string());
     }
-    let kept = settled(&instance.renew("printer/s", &ticket));
+    let kept = instance.renew("printer/s", &ticket).settled();
     assert_eq!((kept.status, kept.token()), (200, token));
     assert_eq!(kept.json()["ttl"], 3000);
 }
@@ -298,9 +293,9 @@ fn a_full_disk_is_an_outage_until_there_is_room() {
     };
     let _turn = turn();
     server.start();
-    let instance = Instance::serving(&server.options());
+    let instance = serving(&server.options());
     instance.prepare("printer");
-    let (ticket, token) = instance.hold("printer/s", "{}");
+    let (ticket, token) = instance.hold("printer/s");
     server.limit_files(Some(14 << 20));
     let document = |number: usize| format!("\"{number} {}\"", "x".repeat(2_000_000));
     let put = |number: usize| {
@@ -333,7 +328,7 @@ fn a_full_disk_is_an_outage_until_there_is_room() {
     for number in 0..=stored {
         assert!(instance.data(&format!("printer/{number}")) == document(number));
     }
-    let kept = settled(&instance.renew("printer/s", &ticket));
+    let kept = instance.renew("printer/s", &ticket).settled();
     assert_eq!((kept.status, kept.token()), (200, token));
 }
 
@@ -355,9 +350,9 @@ fn plain_user(database: &Database) -> Options {
 
 /// Something that keeps the database from being used, and how it ends. Reads may still be answered.
 fn refuses_changes_until(database: &Database, options: &Options, begin: &str, end: &str) {
-    let instance = Instance::serving(options);
+    let instance = serving(options);
     instance.prepare("printer");
-    let (ticket, token) = instance.hold("printer/s", "{}");
+    let (ticket, token) = instance.hold("printer/s");
     wait(database.run(begin));
     wait(database.kill_all());
     let start = Instant::now();
@@ -365,12 +360,12 @@ fn refuses_changes_until(database: &Database, options: &Options, begin: &str, en
     assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
     assert_eq!(refused.code(), "store_unavailable");
     stays_calm(&instance, Duration::from_secs(1));
-    instance.refuses(AWAY);
+    refuses(&instance, AWAY);
     wait(database.run(end));
-    instance.becomes_ready();
-    let written = settled(&instance.put("printer/s", "2").ticket(&ticket));
+    instance.until_ready();
+    let written = instance.put("printer/s", "2").ticket(&ticket).settled();
     assert_eq!((written.status, written.token()), (204, token));
-    let told = instance.log().join("\n");
+    let told = instance.log();
     assert!(!told.contains("secret"), "the log has the password: {told}");
     wait(database.run(&format!("DROP USER '{}'@'%'", options.user)));
 }

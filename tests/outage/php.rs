@@ -2,8 +2,8 @@
 
 use small_resource_server::store::mysql::Options;
 
-use crate::instance::{Instance, run, settled};
-use crate::support::Database;
+use crate::instance::{serving, setup};
+use crate::support::{Database, Program};
 use crate::wait;
 
 const PRINTER: &str = "01HQZX3V5K8M2N4P6R7S9T0WXY";
@@ -24,27 +24,32 @@ fn php_database(database: &Database) {
     });
 }
 
-fn stop(instance: Instance) {
-    instance.terminate();
-    assert!(instance.end().success());
+fn stop(mut instance: Program) {
+    instance.stop();
 }
 
 /// Exit code, and what was said.
 fn revert(options: &Options, arguments: &[&str]) -> (Option<i32>, String) {
     let arguments: Vec<&str> = ["revert-to-php"].iter().chain(arguments).copied().collect();
-    let output = run(options, &arguments);
+    let output = setup(options).output(&arguments);
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(said).unwrap())
 }
 
 /// As code that leans on the PHP server finds it.
-fn behaves_as_php(instance: &Instance) {
-    let unwritten = settled(&instance.call("GET", "/resource/Printer/unwritten"));
+fn behaves_as_php(instance: &Program) {
+    let unwritten = instance
+        .call("GET", "/resource/Printer/unwritten")
+        .settled();
     assert_eq!(unwritten.status, 202, "{unwritten:?}");
     assert_eq!(unwritten.json()["unavailable"], true);
     let ticket = unwritten.ticket();
     assert_eq!(
-        settled(&instance.put("Printer/unwritten", "1").ticket(&ticket)).status,
+        instance
+            .put("Printer/unwritten", "1")
+            .ticket(&ticket)
+            .settled()
+            .status,
         204
     );
     assert_eq!(
@@ -53,7 +58,10 @@ fn behaves_as_php(instance: &Instance) {
         "the write releases"
     );
     assert_eq!(
-        settled(&instance.call("DELETE", "/resource/Printer/unwritten")).status,
+        instance
+            .call("DELETE", "/resource/Printer/unwritten")
+            .settled()
+            .status,
         204
     );
 }
@@ -66,15 +74,15 @@ fn an_adopted_database_is_served_as_php_and_goes_back_and_forth() {
     php_database(&database);
     let options = database.options();
     for _ in 0..2 {
-        let instance = Instance::serving(&options);
-        let warning = instance.logged("the profile is php");
+        let instance = serving(&options);
+        let warning = instance.logged(&["the profile is php"]);
         assert!(
             warning.contains("WARN") && warning.contains("COMPATIBILITY"),
             "{warning}"
         );
         assert_eq!(instance.data("Printer/a%2Fb"), r#"{"x": 1e400}"#);
         assert_eq!(instance.described("Printer")["id"], PRINTER);
-        assert_eq!(settled(&instance.describe("printer")).status, 404);
+        assert_eq!(instance.describe("printer").settled().status, 404);
         behaves_as_php(&instance);
         let (code, said) = revert(&options, &[]);
         assert_eq!(code, Some(1), "{said}");
@@ -89,8 +97,8 @@ fn an_adopted_database_is_served_as_php_and_goes_back_and_forth() {
         stop(instance);
 
         // What was recorded counts at the next start, too.
-        let instance = Instance::serving(&options);
-        instance.logged("the profile is php");
+        let instance = serving(&options);
+        instance.logged(&["the profile is php"]);
         behaves_as_php(&instance);
         stop(instance);
 
@@ -127,7 +135,7 @@ fn a_database_that_can_never_be_served_stops_the_start_with_exit_code_78() {
     php_database(&database);
     wait(database.run("RENAME TABLE resource TO other"));
     wait(database.run("CREATE VIEW resource AS SELECT * FROM other"));
-    let output = run(&database.options(), &[]);
+    let output = setup(&database.options()).output(&[]);
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains("`resource` is of the kind VIEW"), "{said}");
@@ -140,11 +148,15 @@ fn the_operator_can_choose_the_documented_profile_for_an_adopted_database() {
     };
     php_database(&database);
     let options = database.options();
-    let instance = Instance::start_with(&options, &[("COMPATIBILITY", "default")]);
-    instance.becomes_ready();
-    let unwritten = settled(&instance.call("GET", "/resource/Printer/unwritten"));
+    let instance = setup(&options)
+        .with_all(&[("COMPATIBILITY", "default")])
+        .launch();
+    instance.until_ready();
+    let unwritten = instance
+        .call("GET", "/resource/Printer/unwritten")
+        .settled();
     assert_eq!(unwritten.status, 404, "{unwritten:?}");
-    assert!(!instance.log().join("\n").contains("the profile is php"));
+    assert!(!instance.log().contains("the profile is php"));
     stop(instance);
 }
 
@@ -155,8 +167,8 @@ fn what_php_cannot_hold_is_named_and_nothing_is_changed() {
     };
     php_database(&database);
     let options = database.options();
-    let instance = Instance::serving(&options);
-    assert_eq!(settled(&instance.create("printer", 0)).status, 201);
+    let instance = serving(&options);
+    assert_eq!(instance.create("printer", 0).settled().status, 201);
     stop(instance);
     let (code, said) = revert(&options, &["--yes"]);
     assert_eq!(code, Some(1), "{said}");
@@ -165,6 +177,6 @@ fn what_php_cannot_hold_is_named_and_nothing_is_changed() {
         "{said}"
     );
     assert_eq!(selectors(&database), ["a/b"]);
-    let instance = Instance::serving(&options);
+    let instance = serving(&options);
     assert_eq!(instance.data("Printer/a%2Fb"), r#"{"x": 1e400}"#);
 }

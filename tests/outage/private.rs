@@ -12,8 +12,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use small_resource_server::store::mysql::{Options, Tls};
 use tempfile::TempDir;
 
-use crate::support::Database;
-use crate::support::until;
+use crate::support::{Database, skip, until};
 
 pub struct PrivateServer {
     folder: TempDir,
@@ -30,7 +29,7 @@ impl PrivateServer {
             return None;
         }
         let Some(program) = program("mariadbd") else {
-            eprintln!("skipped: there is no mariadbd here to be killed");
+            skip("there is no mariadbd here to be killed");
             return None;
         };
         let folder = TempDir::new().unwrap();

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::instance::{BOUND, Instance, settled};
+use crate::instance::{BOUND, serving};
 use crate::private::PrivateServer;
-use crate::support::{Database, until};
+use crate::support::{Database, Program, until};
 use crate::{turn, wait};
 
-fn was_lost(instance: &Instance) -> bool {
-    instance.log().join("\n").contains("the store was lost")
+fn was_lost(instance: &Program) -> bool {
+    instance.log().contains("the store was lost")
 }
 
 #[test]
@@ -17,9 +17,9 @@ fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
         return;
     };
     let _turn = turn();
-    let instance = Instance::serving(&database.options());
+    let instance = serving(&database.options());
     instance.prepare("printer");
-    let (ticket, token) = instance.hold("printer/s", r#"{"ttl":3000}"#);
+    let (ticket, token) = instance.hold_with(instance.lock("printer/s").body(r#"{"ttl":3000}"#));
     let mut waiting = instance.lock("printer/s").query("wait=60").open();
     until("it waits", || instance.described("printer")["waiting"] == 1);
 
@@ -37,7 +37,7 @@ fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
     });
     assert!(start.elapsed() < 2 * BOUND, "{:?}", start.elapsed());
     assert!(waiting.is_silent(), "the waiter lost its place");
-    let kept = settled(&instance.renew("printer/s", &ticket));
+    let kept = instance.renew("printer/s", &ticket).settled();
     assert_eq!((kept.status, kept.token()), (200, token));
     assert!(instance.is_ready() && !was_lost(&instance));
 
@@ -48,7 +48,7 @@ fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
     );
     until("reads have ended", || wait(database.number(&hanging)) == 0);
     drop(admin);
-    assert_eq!(settled(&instance.unlock("printer/s", &ticket)).status, 200);
+    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
     assert_eq!(waiting.answer().json()["locked"], true);
     assert!(!was_lost(&instance));
 }
@@ -62,13 +62,13 @@ fn a_user_with_too_few_connections_gets_refusals_and_keeps_the_store() {
     server.start();
     // One writes, one sends heartbeats, and one is left for reads.
     wait(server.run("ALTER USER 'app'@'%' WITH MAX_USER_CONNECTIONS 3"));
-    let instance = Instance::serving(&server.app_options());
+    let instance = serving(&server.app_options());
     let connections = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'app'";
     until("it writes and sends heartbeats", || {
         wait(server.text(connections)) == "2"
     });
     instance.prepare("printer");
-    let (ticket, _) = instance.hold("printer/s", r#"{"ttl":3000}"#);
+    let (ticket, _) = instance.hold_with(instance.lock("printer/s").body(r#"{"ttl":3000}"#));
     let mut waiting = instance.lock("printer/s").query("wait=60").open();
     until("it waits", || instance.described("printer")["waiting"] == 1);
     let refused = std::thread::scope(|scope| {
@@ -90,7 +90,7 @@ fn a_user_with_too_few_connections_gets_refusals_and_keeps_the_store() {
     );
     assert!(waiting.is_silent(), "the waiter lost its place");
     assert!(!was_lost(&instance));
-    assert_eq!(settled(&instance.unlock("printer/s", &ticket)).status, 200);
+    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
     assert_eq!(waiting.answer().json()["locked"], true);
 }
 
@@ -100,14 +100,13 @@ fn a_statement_that_can_never_succeed_is_refused_and_the_rest_is_served() {
         return;
     };
     let options = database.options();
-    let instance = Instance::serving(&options);
+    let mut instance = serving(&options);
     instance.prepare("printer");
     instance.prepare("other");
-    instance.terminate();
-    assert!(instance.end().success());
+    instance.stop();
     wait(database.run("ALTER TABLE resource_data CHANGE data other LONGTEXT"));
-    let instance = Instance::serving(&options);
-    let (ticket, _) = instance.hold("other/s", r#"{"ttl":3000}"#);
+    instance.start_again();
+    let (ticket, _) = instance.hold_with(instance.lock("other/s").body(r#"{"ttl":3000}"#));
     for _ in 0..3 {
         let answer = instance.read("printer/s").send();
         assert_eq!(
@@ -117,7 +116,7 @@ fn a_statement_that_can_never_succeed_is_refused_and_the_rest_is_served() {
     }
     std::thread::sleep(Duration::from_millis(100));
     assert!(instance.is_ready() && !was_lost(&instance));
-    assert_eq!(settled(&instance.unlock("other/s", &ticket)).status, 200);
+    assert_eq!(instance.unlock("other/s", &ticket).settled().status, 200);
     wait(database.run("ALTER TABLE resource_data CHANGE other data LONGTEXT"));
     assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
 }

@@ -1,6 +1,6 @@
 //! What a database administrator may have set for all sessions.
 
-use crate::instance::{Instance, settled};
+use crate::instance::serving;
 use crate::private::PrivateServer;
 use crate::support::until;
 use crate::{turn, wait};
@@ -43,35 +43,45 @@ fn what_is_set_for_all_sessions_changes_nothing_for_ours() {
     for setting in GLOBAL {
         wait(server.run(&format!("SET GLOBAL {setting}")));
     }
-    let instance = Instance::serving(&server.options());
+    let mut instance = serving(&server.options());
     let names: Vec<String> = (0..30).map(|n| format!("{n}: it's a \\name")).collect();
     let path = |name: &str| name.replace(' ', "%20");
     let mut held = Vec::new();
     for name in &names {
-        instance.prepare_encoded(name, &path(name));
-        held.push(instance.hold(&format!("{}/s", path(name)), r#"{"ttl":3000}"#));
+        instance.create(name, 0).settled();
+        let written = instance.put(&format!("{}/s", path(name)), r#"{"v":1}"#);
+        assert_eq!(written.settled().status, 204);
+        held.push(
+            instance.hold_with(
+                instance
+                    .lock(&format!("{}/s", path(name)))
+                    .body(r#"{"ttl":3000}"#),
+            ),
+        );
     }
     let waiters: Vec<_> = (0..15)
         .map(|_| instance.queue(&format!("{}/s", path(&names[0]))))
         .collect();
-    let listed = settled(&instance.call("GET", "/resource?limit=1000"));
+    let listed = instance.call("GET", "/resource?limit=1000").settled();
     assert_eq!(listed.json()["resources"].as_array().unwrap().len(), 30);
     instance.kill();
 
-    let instance = Instance::serving(&server.options());
+    let instance = serving(&server.options());
     for (name, (ticket, token)) in names.iter().zip(&held) {
-        let kept = settled(&instance.renew(&format!("{}/s", path(name)), ticket));
+        let kept = instance
+            .renew(&format!("{}/s", path(name)), ticket)
+            .settled();
         assert_eq!((kept.status, kept.token()), (200, *token), "{kept:?}");
     }
     for (place, ticket) in waiters.iter().enumerate() {
         let first = format!("{}/s", path(&names[0]));
-        let answer = settled(&instance.lock(&first).ticket(ticket));
+        let answer = instance.lock(&first).ticket(ticket).settled();
         assert_eq!(answer.json()["position"], place + 1);
     }
     let (ticket, token) = &held[1];
     let second = format!("{}/s", path(&names[1]));
-    assert_eq!(settled(&instance.unlock(&second, ticket)).status, 200);
-    assert!(instance.hold(&second, "{}").1 > *token);
+    assert_eq!(instance.unlock(&second, ticket).settled().status, 200);
+    assert!(instance.hold(&second).1 > *token);
 }
 
 #[test]
@@ -81,10 +91,10 @@ fn settings_that_can_lose_what_was_acknowledged_are_said_at_the_start() {
         return;
     };
     server.start();
-    let instance = Instance::serving(&server.options());
-    let said = instance.logged("innodb_flush_log_at_trx_commit of the database is 2");
+    let instance = serving(&server.options());
+    let said = instance.logged(&["innodb_flush_log_at_trx_commit of the database is 2"]);
     assert!(said.contains("WARN"), "{said}");
-    let log = instance.log().join("\n");
+    let log = instance.log();
     assert!(
         !log.contains("sync_binlog"),
         "there is no binary log: {log}"
@@ -92,12 +102,12 @@ fn settings_that_can_lose_what_was_acknowledged_are_said_at_the_start() {
     // Once, however often the store is opened.
     wait(server.run("KILL USER test"));
     until("the store was opened again", || {
-        let log = instance.log().join("\n");
+        let log = instance.log();
         log.matches("this instance owns the database").count() > 1 || {
-            settled(&instance.create("again", 0));
+            instance.create("again", 0).settled();
             false
         }
     });
-    let log = instance.log().join("\n");
+    let log = instance.log();
     assert_eq!(log.matches("innodb_flush_log_at_trx_commit").count(), 1);
 }

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::instance::{BOUND, Instance, LEASE, settled};
+use crate::instance::{
+    BOUND, LEASE, becomes_standby, every_route, launch, launch_at, refuses, serving,
+};
 use crate::private::PrivateServer;
-use crate::support::Database;
-use crate::support::Proxy;
-use crate::support::{Connection, until};
+use crate::support::{Connection, Database, Program, Proxy, until};
 use crate::{turn, wait};
 
 /// Far more than taking over takes, on any machine.
@@ -23,13 +24,13 @@ struct Scene {
 }
 
 impl Scene {
-    fn set(instance: &Instance) -> Scene {
+    fn set(instance: &Program) -> Scene {
         instance.prepare("printer");
         let body = r#"{"owner":"me","ttl":3000}"#;
-        let holder = instance.hold("printer/s", body);
+        let holder = instance.hold_with(instance.lock("printer/s").body(body));
         let queue = (0..3).map(|_| instance.queue("printer/s")).collect();
         instance.prepare("endless");
-        let endless = instance.hold("endless/s", r#"{"ttl":0}"#);
+        let endless = instance.hold_with(instance.lock("endless/s").body(r#"{"ttl":0}"#));
         let described = without_expiry(instance.described("printer"));
         Scene {
             holder,
@@ -40,30 +41,33 @@ impl Scene {
     }
 
     /// Everything is as it was, and goes on from there.
-    fn check(&self, instance: &Instance) {
+    fn check(&self, instance: &Program) {
         assert_eq!(
             without_expiry(instance.described("printer")),
             self.described
         );
         assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
         for (place, ticket) in self.queue.iter().enumerate() {
-            let answer = settled(&instance.lock("printer/s").ticket(ticket));
+            let answer = instance.lock("printer/s").ticket(ticket).settled();
             assert_eq!(answer.ticket(), *ticket);
             assert_eq!(answer.json()["position"], place + 1);
         }
         let (ticket, token) = &self.holder;
-        let kept = settled(&instance.renew("printer/s", ticket));
+        let kept = instance.renew("printer/s", ticket).settled();
         assert_eq!((kept.status, kept.token()), (200, *token), "{kept:?}");
         assert_eq!(kept.json()["ttl"], 3000);
         let (ticket, token) = &self.endless;
-        let kept = settled(&instance.renew("endless/s", ticket));
+        let kept = instance.renew("endless/s", ticket).settled();
         assert_eq!((kept.status, kept.token()), (200, *token), "{kept:?}");
         assert!(kept.json()["expiresAt"].is_null(), "{kept:?}");
         assert_eq!(
-            settled(&instance.unlock("printer/s", &self.holder.0)).status,
+            instance
+                .unlock("printer/s", &self.holder.0)
+                .settled()
+                .status,
             200
         );
-        let next = settled(&instance.lock("printer/s").ticket(&self.queue[0]));
+        let next = instance.lock("printer/s").ticket(&self.queue[0]).settled();
         assert_eq!(next.json()["locked"], true, "{next:?}");
         assert!(next.token() > self.holder.1);
     }
@@ -86,10 +90,10 @@ fn without_expiry(mut described: Value) -> Value {
     described
 }
 
-fn pair(database: &Database) -> (Instance, Instance) {
-    let active = Instance::serving(&database.options());
-    let standby = Instance::start(&database.options());
-    standby.becomes_standby();
+fn pair(database: &Database) -> (Program, Program) {
+    let active = serving(&database.options());
+    let standby = launch(&database.options());
+    becomes_standby(&standby);
     (active, standby)
 }
 
@@ -100,8 +104,8 @@ fn a_stand_by_answers_for_itself_and_sends_everyone_else_away() {
     };
     let (active, standby) = pair(&database);
     active.prepare("printer");
-    standby.refuses(&["standby"]);
-    standby.logged("stand-by: another instance is active");
+    refuses(&standby, &["standby"]);
+    standby.logged(&["stand-by: another instance is active"]);
     let key = standby.call("GET", "/resource/printer").key("wrong");
     key.refused(401, "key_unknown");
     let metrics = standby
@@ -119,11 +123,11 @@ fn when_the_active_one_is_killed_the_stand_by_serves_with_everything_as_it_was()
         return;
     };
     let _turn = turn();
-    let (active, standby) = pair(&database);
+    let (mut active, standby) = pair(&database);
     let scene = Scene::set(&active);
     active.kill();
     let start = Instant::now();
-    standby.becomes_ready();
+    standby.until_ready();
     let took = start.elapsed();
     println!("took over {took:?} after the kill; INSTANCE_LEASE_SECONDS is {LEASE:?}");
     assert!(took < LEASE + SOON, "{took:?}");
@@ -136,7 +140,7 @@ fn on_sigterm_the_stand_by_serves_at_once() {
         return;
     };
     let _turn = turn();
-    let (active, standby) = pair(&database);
+    let (mut active, standby) = pair(&database);
     let scene = Scene::set(&active);
     // A balancer keeps connections, and someone is in the middle of sending a body.
     let mut idle = active.call("GET", "/health").no_key().open();
@@ -150,12 +154,12 @@ fn on_sigterm_the_stand_by_serves_at_once() {
     slow.write(&put[..put.len() - 3]);
     let mut waiting = active.lock("endless/s").query("wait=60").open();
     until("it waits", || active.described("endless")["waiting"] == 1);
-    active.terminate();
+    active.signal(Signal::TERM);
     let start = Instant::now();
-    standby.becomes_ready();
+    standby.until_ready();
     let took = start.elapsed();
     println!("took over {took:?} after SIGTERM");
-    active.logged("shutting down");
+    active.logged(&["shutting down"]);
     slow.try_write(&put[put.len() - 3..]);
     not_written(&mut slow);
     // It was never told its ticket, so that nobody could take its place.
@@ -185,12 +189,12 @@ fn a_restart_of_the_database_leaves_one_active_instance_with_everything_as_it_wa
     };
     let _turn = turn();
     server.start();
-    let active = Instance::serving(&server.options());
-    let standby = Instance::start(&server.options());
-    standby.becomes_standby();
+    let active = serving(&server.options());
+    let standby = launch(&server.options());
+    becomes_standby(&standby);
     let scene = Scene::set(&active);
     server.kill();
-    let code = |instance: &Instance| instance.ready().code();
+    let code = |instance: &Program| instance.ready().send().code();
     let both = [&active, &standby];
     until("both notice", || {
         both.iter().all(|i| code(i) == "store_unavailable")
@@ -202,7 +206,7 @@ fn a_restart_of_the_database_leaves_one_active_instance_with_everything_as_it_wa
         codes.contains(&String::new()) && codes.contains(&"standby".to_owned())
     });
     let serving = usize::from(!codes[0].is_empty());
-    both[1 - serving].refuses(&["standby"]);
+    refuses(both[1 - serving], &["standby"]);
     scene.check(both[serving]);
 }
 
@@ -211,9 +215,9 @@ fn a_stand_by_that_is_stopped_does_not_take_over_on_its_way_out() {
     let Some(database) = Database::new() else {
         return;
     };
-    let (active, standby) = pair(&database);
-    standby.terminate();
-    active.terminate();
+    let (mut active, mut standby) = pair(&database);
+    standby.signal(Signal::TERM);
+    active.signal(Signal::TERM);
     assert!(standby.end().success());
     assert!(active.end().success());
     let free = "SELECT COUNT(*) FROM resource_server WHERE owner IS NULL";
@@ -234,21 +238,20 @@ fn an_instance_that_was_paused_past_its_lease_answers_503_and_becomes_a_stand_by
     let scene = Scene::set(&active);
     active.pause();
     // They wait where the system keeps them until the process reads again.
-    let mut asked: Vec<_> = active
-        .every_route()
+    let mut asked: Vec<_> = every_route(&active)
         .iter()
         .map(|call| call.open())
         .collect();
     let (ticket, _) = &scene.endless;
     asked.push(active.put("endless/s", "2").ticket(ticket).open());
-    standby.becomes_ready();
-    active.wake();
+    standby.until_ready();
+    active.resume();
     for connection in &mut asked {
         let answer = connection.answer();
         assert_eq!(answer.status, 503, "{answer:?}");
     }
-    active.becomes_standby();
-    active.refuses(&["standby"]);
+    becomes_standby(&active);
+    refuses(&active, &["standby"]);
     assert_eq!(standby.data("endless/s"), r#"{"v":1}"#);
     scene.check(&standby);
 }
@@ -260,9 +263,9 @@ fn an_instance_that_was_paused_in_mid_transaction_commits_nothing() {
     };
     let _turn = turn();
     let proxy = Proxy::to(&database.options());
-    let active = Instance::serving(&proxy.between(database.options()));
-    let standby = Instance::start(&database.options());
-    standby.becomes_standby();
+    let active = serving(&proxy.between(database.options()));
+    let standby = launch(&database.options());
+    becomes_standby(&standby);
     let scene = Scene::set(&active);
     // Escaped it needs a packet of its own; the one before it has begun the transaction and locked the row.
     let large = format!("\"{}\"", "\\\\".repeat((1 << 20) - 1));
@@ -273,14 +276,14 @@ fn an_instance_that_was_paused_in_mid_transaction_commits_nothing() {
     proxy.hold_requests_after(40_000);
     wait(proxy.request_is_held());
     active.pause();
-    standby.becomes_ready();
+    standby.until_ready();
     scene.check(&standby);
-    active.wake();
+    active.resume();
     proxy.hold_requests(false);
     let answer = paused.answer();
     assert_eq!(answer.status, 503, "{answer:?}");
-    active.becomes_standby();
-    active.refuses(&["standby"]);
+    becomes_standby(&active);
+    refuses(&active, &["standby"]);
     assert_eq!(standby.data("printer/s"), r#"{"v":1}"#);
     assert!(standby.is_ready());
 }
@@ -290,21 +293,21 @@ fn a_lease_runs_anew_in_full_after_a_take_over() {
     let Some(database) = Database::new() else {
         return;
     };
-    let (active, standby) = pair(&database);
+    let (mut active, standby) = pair(&database);
     active.prepare("printer");
     let ttl = Duration::from_secs(4);
-    let (ticket, token) = active.hold("printer/s", r#"{"ttl":4}"#);
+    let (ticket, token) = active.hold_with(active.lock("printer/s").body(r#"{"ttl":4}"#));
     let next = active.queue("printer/s");
     active.kill();
     let killed = Instant::now();
-    standby.becomes_ready();
+    standby.until_ready();
     let waiting = standby.lock("printer/s").ticket(&next).query("wait=60");
-    let granted = settled(&waiting);
+    let granted = waiting.settled();
     assert_eq!(granted.json()["locked"], true, "{granted:?}");
     // The one that took over did so after the kill, and only then the lease began anew.
     assert!(killed.elapsed() >= ttl, "{:?}", killed.elapsed());
     assert!(granted.token() > token);
-    let late = settled(&standby.put("printer/s", "2").ticket(&ticket));
+    let late = standby.put("printer/s", "2").ticket(&ticket).settled();
     assert_eq!((late.status, late.code().as_str()), (403, "lease_expired"));
 }
 
@@ -313,20 +316,20 @@ fn the_wall_clock_of_the_next_instance_decides_nothing() {
     let Some(database) = Database::new() else {
         return;
     };
-    let first = Instance::serving(&database.options());
+    let mut first = serving(&database.options());
     first.prepare("printer");
     first.prepare("scanner");
-    let (ticket, token) = first.hold("printer/s", r#"{"ttl":3000}"#);
-    let endless = first.hold("scanner/s", r#"{"ttl":0}"#);
+    let (ticket, token) = first.hold_with(first.lock("printer/s").body(r#"{"ttl":3000}"#));
+    let endless = first.hold_with(first.lock("scanner/s").body(r#"{"ttl":0}"#));
     let queued = first.queue("printer/s");
-    first.terminate();
+    first.signal(Signal::TERM);
     assert!(first.end().success());
     for offset in ["+400d", "-400d"] {
-        let Some(next) = Instance::start_at(&database.options(), offset) else {
+        let Some(mut next) = launch_at(&database.options(), offset) else {
             return;
         };
-        next.becomes_ready();
-        let place = settled(&next.lock("printer/s").ticket(&queued));
+        next.until_ready();
+        let place = next.lock("printer/s").ticket(&queued).settled();
         assert_eq!(place.json()["locked"], false, "{offset}: {place:?}");
         assert_eq!(
             place.ticket(),
@@ -337,7 +340,7 @@ fn the_wall_clock_of_the_next_instance_decides_nothing() {
             ("printer/s", &ticket, token),
             ("scanner/s", &endless.0, endless.1),
         ] {
-            let kept = settled(&next.renew(path, ticket));
+            let kept = next.renew(path, ticket).settled();
             assert_eq!(
                 (kept.status, kept.token()),
                 (200, token),
@@ -355,16 +358,14 @@ fn two_that_start_together_have_one_active_among_them_and_the_restarted_one_wait
     };
     let options = database.options();
     let instances = std::thread::scope(|scope| {
-        let starts: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| Instance::start(&options)))
-            .collect();
+        let starts: Vec<_> = (0..3).map(|_| scope.spawn(|| launch(&options))).collect();
         starts
             .into_iter()
             .map(|start| start.join().unwrap())
             .collect::<Vec<_>>()
     });
     let codes = || {
-        let mut codes: Vec<String> = instances.iter().map(|i| i.ready().code()).collect();
+        let mut codes: Vec<String> = instances.iter().map(|i| i.ready().send().code()).collect();
         codes.sort();
         codes
     };
@@ -378,7 +379,7 @@ fn two_that_start_together_have_one_active_among_them_and_the_restarted_one_wait
     active.prepare("printer");
     let start = Instant::now();
     for instance in instances.iter().filter(|instance| !instance.is_ready()) {
-        instance.refuses(&["standby"]);
+        refuses(instance, &["standby"]);
     }
     assert!(start.elapsed() < BOUND * 10);
 }
@@ -389,21 +390,22 @@ fn after_a_restore_tokens_go_on_above_all_that_were_given_out() {
         return;
     };
     let options = database.options();
-    let instance = Instance::serving(&options);
+    let mut instance = serving(&options);
     instance.prepare("printer");
-    let (ticket, token) = instance.hold("printer/s", "{}");
-    assert_eq!(settled(&instance.unlock("printer/s", &ticket)).status, 200);
-    let refused = crate::instance::run(&options, &["after-restore"]);
+    let (ticket, token) = instance.hold("printer/s");
+    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
+    let refused = instance.setup().output(&["after-restore"]);
     assert_eq!(refused.status.code(), Some(1), "an instance runs");
-    instance.terminate();
-    assert!(instance.end().success());
-    let done = crate::instance::run(&options, &["after-restore", "--above", "5000"]);
+    instance.stop();
+    let done = instance
+        .setup()
+        .output(&["after-restore", "--above", "5000"]);
     let said = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
     assert_eq!(done.status.code(), Some(0), "{said}");
     assert!(said.contains("above 5000"), "{said}");
-    let instance = Instance::serving(&options);
-    let (_, later) = instance.hold("printer/s", "{}");
+    instance.start_again();
+    let (_, later) = instance.hold("printer/s");
     assert!(token < 5000 && later > 5000, "{token}, {later}");
     instance.prepare("new");
-    assert!(instance.hold("new/s", "{}").1 > 5000);
+    assert!(instance.hold("new/s").1 > 5000);
 }

@@ -150,7 +150,13 @@ impl Client {
     /// Takes the lock, which must be free; the ticket and the fencing token.
     #[track_caller]
     pub fn hold(&self, path: &str) -> (String, u64) {
-        let answer = self.have(&self.repeatable(self.lock(path)), 200);
+        self.hold_with(self.lock(path))
+    }
+
+    /// As [`Client::hold`], with an owner, a lease and so on.
+    #[track_caller]
+    pub fn hold_with(&self, lock: Call) -> (String, u64) {
+        let answer = self.have(&self.repeatable(lock), 200);
         assert_eq!(answer.json()["locked"], true, "{answer:?}");
         (answer.ticket(), answer.token())
     }

@@ -97,7 +97,11 @@ impl Program {
         self.running = Some(Running { child, reader });
         let line = self.log.wait_for(begin, &["listens on http"]);
         let address = line.trim().rsplit('/').next().unwrap();
-        self.client = Client::at(address.parse().expect("an address"));
+        let client = Client::at(address.parse().expect("an address"));
+        self.client = match self.setup.is_patient {
+            true => client.patient(),
+            false => client,
+        };
     }
 
     /// After its end, on the same store; it serves when this returns.

@@ -39,6 +39,8 @@ pub struct Setup {
     /// Of two values for one name the later one counts.
     settings: Vec<(String, String)>,
     place: Arc<Place>,
+    /// As [`Setup::patient`] says.
+    pub(super) is_patient: bool,
 }
 
 struct Place {
@@ -56,6 +58,7 @@ impl Setup {
         let setup = Setup {
             settings: Vec::new(),
             place: Arc::new(place),
+            is_patient: false,
         };
         let setup = setup.with_all(&[
             ("CONFIG_FILE", "/dev/null"),
@@ -110,6 +113,12 @@ impl Setup {
     pub fn with_all(self, settings: &[(&str, &str)]) -> Setup {
         let with = |setup: Setup, (name, value): &(&str, &str)| setup.with(name, value);
         settings.iter().fold(self, with)
+    }
+
+    /// The client of its programs is patient.
+    pub fn patient(mut self) -> Setup {
+        self.is_patient = true;
+        self
     }
 
     pub fn sqlite(self) -> Setup {
