@@ -26,7 +26,7 @@ pub enum ApiError {
     KeyInsufficient(Right),
     /// `None`: the ticket is not known.
     DeadTicket(Option<EndReason>),
-    /// The lease of this ticket was forced off, and by whom.
+    /// This ticket was ended by force, and by whom.
     ForcedOff(Box<Forced>),
     NoRoute,
     NoResource,
@@ -47,6 +47,7 @@ pub enum ApiError {
     ModeDiffers,
     ModeNotOffered,
     OtherLease,
+    NotWaiting,
     TooManySelectors(usize),
     TooLarge(usize),
     /// The body is accepted, but the store cannot hold the document.
@@ -111,7 +112,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         403,
         "lease_forced_off",
-        "the lease was ended by force-unlock",
+        "the lease, or the place in the queue, was ended by force-unlock",
     ),
     (404, "route_unknown", "nothing is at the path"),
     (404, "resource_unknown", "no resource has the name"),
@@ -156,6 +157,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         409,
         "lease_over",
         "force-unlock named a lease that does not hold",
+    ),
+    (
+        409,
+        "not_waiting",
+        "force-unlock named a waiter that does not wait",
     ),
     (
         409,
@@ -255,6 +261,7 @@ impl ApiError {
             ApiError::ModeDiffers => (StatusCode::CONFLICT, "mode_differs"),
             ApiError::ModeNotOffered => (StatusCode::BAD_REQUEST, "mode_not_offered"),
             ApiError::OtherLease => (StatusCode::CONFLICT, "lease_over"),
+            ApiError::NotWaiting => (StatusCode::CONFLICT, "not_waiting"),
             ApiError::TooManySelectors(_) => (StatusCode::CONFLICT, "too_many_selectors"),
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             ApiError::TooLargeToStore => (StatusCode::PAYLOAD_TOO_LARGE, "document_too_large"),
@@ -299,6 +306,7 @@ impl ApiError {
     }
 }
 
+const FORCED_OFF: &str = "The lease of this ticket, or its place in the queue, was ended by force.";
 const NOT_EXCLUSIVE: &str =
     "This ticket shares the lock; only an exclusive holder can change data.";
 const MODE_DIFFERS: &str =
@@ -335,9 +343,9 @@ impl fmt::Display for ApiError {
                 None => "The ticket is not known.",
                 Some(EndReason::Released) => "The ticket was released.",
                 Some(EndReason::Expired) => "The lease of this ticket expired.",
-                Some(EndReason::ForcedOff) => "The lease of this ticket was forced off.",
+                Some(EndReason::ForcedOff) => FORCED_OFF,
             }),
-            ApiError::ForcedOff(_) => f.write_str("The lease of this ticket was forced off."),
+            ApiError::ForcedOff(_) => f.write_str(FORCED_OFF),
             ApiError::NoRoute => f.write_str("There is nothing at this path."),
             ApiError::NoResource => f.write_str("There is no resource of this name."),
             ApiError::NoSelector(_) => {
@@ -359,6 +367,9 @@ impl fmt::Display for ApiError {
             ApiError::ModeDiffers => f.write_str(MODE_DIFFERS),
             ApiError::ModeNotOffered => f.write_str(MODE_NOT_OFFERED),
             ApiError::OtherLease => f.write_str("The lease with this fencing token does not hold."),
+            ApiError::NotWaiting => f.write_str(
+                "No ticket with this id waits: it holds the lock by now, or left the queue.",
+            ),
             ApiError::TooManySelectors(max) => {
                 write!(f, "The resource has {max} selectors, which is the most it can have.")
             }
@@ -440,6 +451,7 @@ mod tests {
             ApiError::KeyReused,
             ApiError::NotHolder,
             ApiError::OtherLease,
+            ApiError::NotWaiting,
             ApiError::TooManySelectors(1),
             ApiError::TooLarge(1),
             ApiError::TooLargeToStore,
@@ -470,6 +482,7 @@ mod tests {
             // Carries the code of a dead ticket.
             ApiError::ForcedOff(_) => {}
             ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
+            ApiError::NotWaiting => {}
             ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
             ApiError::TooLargeToStore => {}
             ApiError::TooManyWaiters | ApiError::TooManyConnections | ApiError::RateLimited => {}

@@ -14,7 +14,7 @@ use super::wire::{
     UnlockedBody,
 };
 use crate::lock::command::Grant;
-use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket};
+use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket, TicketId};
 use crate::resource::messages::Reply;
 use crate::resource::messages::{Document, EntityTag};
 
@@ -119,6 +119,7 @@ fn refused(answer: Answer) -> ApiError {
         Answer::KeyReused => ApiError::KeyReused,
         Answer::NotHolder => ApiError::NotHolder,
         Answer::OtherLease => ApiError::OtherLease,
+        Answer::NotWaiting => ApiError::NotWaiting,
         Answer::TooManyWaiters => ApiError::TooManyWaiters,
         Answer::Gone => ApiError::NoResource,
         // Successes; a route that gets one it did not ask for has nothing to tell.
@@ -129,7 +130,8 @@ fn refused(answer: Answer) -> ApiError {
         | Answer::Renewed { .. }
         | Answer::Unlocked { .. }
         | Answer::Touched { .. }
-        | Answer::Forced(_) => ApiError::Refused,
+        | Answer::Forced(_)
+        | Answer::WaiterRemoved(_) => ApiError::Refused,
     }
 }
 
@@ -335,13 +337,24 @@ pub fn unlock(reply: Reply, selectors_max: usize) -> Response {
     }
 }
 
-pub fn force_unlock(reply: Reply, selectors_max: usize) -> Response {
+/// `waiter`: that was to be removed.
+pub fn force_unlock(reply: Reply, waiter: Option<TicketId>, selectors_max: usize) -> Response {
     match reply {
+        Reply::Lock(Answer::WaiterRemoved(forced)) => {
+            let body = ForcedBody {
+                forced,
+                fencing_token: None,
+                fencing_tokens: Vec::new(),
+                waiter,
+            };
+            json(HttpResponse::Ok(), &body)
+        }
         Reply::Lock(Answer::Forced(holders)) => {
             let body = ForcedBody {
                 forced: !holders.is_empty(),
                 fencing_token: holders.first().map(|holder| holder.token),
                 fencing_tokens: holders.iter().map(|holder| holder.token).collect(),
+                waiter: None,
             };
             json(HttpResponse::Ok(), &body)
         }

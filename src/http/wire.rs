@@ -8,7 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::time::Time;
 use crate::http::request::to_millis;
 use crate::lock::command::{HolderView, PlaceView, Role};
-use crate::lock::{FencingToken, Mode, Owner, Reason, ResourceOptions, Seconds, Ticket, Ttl};
+use crate::lock::{
+    FencingToken, Mode, Owner, Reason, ResourceOptions, Seconds, Ticket, TicketId, Ttl,
+};
 
 fn ticket_text<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S::Error> {
     let digits = ticket.digits();
@@ -116,6 +118,8 @@ impl From<&HolderView> for HoldingBody {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlaceBody {
+    /// Names its ticket without telling it.
+    pub id: TicketId,
     /// 1 is next in line.
     pub position: usize,
     pub owner: Option<Owner>,
@@ -130,6 +134,7 @@ pub struct PlaceBody {
 impl From<&PlaceView> for PlaceBody {
     fn from(view: &PlaceView) -> PlaceBody {
         PlaceBody {
+            id: view.id,
             position: view.position,
             owner: view.owner.clone(),
             reason: view.reason.clone(),
@@ -210,6 +215,9 @@ pub struct ForceBody {
     /// Ends this very lease or none.
     #[serde(default, deserialize_with = "token")]
     pub fencing_token: Option<u64>,
+    /// Ends this waiter and no lease.
+    #[serde(default)]
+    pub waiter: Option<String>,
 }
 
 /// JSON knows one kind of number: 30.0 is as whole as 30. `None`: it is not whole, negative, or too large.
@@ -416,11 +424,14 @@ pub struct UnlockedBody {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ForcedBody {
-    /// False: the lock was free.
+    /// False: the lock was free, or this waiter had been removed before.
     pub forced: bool,
     pub fencing_token: Option<FencingToken>,
     /// Of all leases that were ended.
     pub fencing_tokens: Vec<FencingToken>,
+    /// That was to be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiter: Option<TicketId>,
 }
 
 #[derive(Debug, Serialize)]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::names::{
-    FencingToken, IdempotencyKey, Millis, Mode, Owner, Reason, Ticket, Ttl, WallMillis,
+    FencingToken, IdempotencyKey, Millis, Mode, Owner, Reason, Ticket, TicketId, Ttl, WallMillis,
 };
 use super::rows::{Change, Forced};
 
@@ -130,6 +130,12 @@ pub enum Command {
         token: Option<FencingToken>,
         forced: Box<Forced>,
     },
+    /// End a waiting ticket that is not the caller's.
+    RemoveWaiter {
+        request: RequestId,
+        waiter: TicketId,
+        forced: Box<Forced>,
+    },
     /// May this caller delete the resource now? If so every waiter is answered [`Answer::Gone`].
     Delete {
         request: RequestId,
@@ -154,6 +160,7 @@ impl Command {
             | Command::Unlock { presented, .. }
             | Command::Delete { presented, .. } => Some(*presented),
             Command::ForceUnlock { .. }
+            | Command::RemoveWaiter { .. }
             | Command::Vanished { .. }
             | Command::Delivered { .. }
             | Command::Tick => None,
@@ -183,6 +190,7 @@ pub struct HolderView {
 /// What a place in the queue looks like from outside. Never a ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlaceView {
+    pub id: TicketId,
     /// 1 is next in line.
     pub position: usize,
     pub owner: Option<Owner>,
@@ -261,6 +269,8 @@ pub enum Answer {
     },
     /// How the leases looked that were forced off.
     Forced(Vec<HolderView>),
+    /// `false`: this ticket had been ended by force before.
+    WaiterRemoved(bool),
     /// A waiting ticket asked for something only a holder can have.
     NotHolder,
     /// A holder or waiter of the shared mode asked for what takes an exclusive one.
@@ -273,13 +283,15 @@ pub enum Answer {
     WaitsAlready,
     /// A dead or unknown ticket.
     Dead(Death),
-    /// A dead ticket whose lease was forced off, where it is known by whom.
+    /// A dead ticket that was ended by force, where it is known by whom.
     DeadByForce(Box<Forced>),
     TicketMissing,
     KeyReused,
     TooManyWaiters,
     /// Force-unlock named a lease that does not hold.
     OtherLease,
+    /// The waiter to remove does not wait.
+    NotWaiting,
     /// The resource was deleted while this request waited.
     Gone,
 }
@@ -332,4 +344,9 @@ pub enum Event {
     TakenBack(FencingToken),
     /// A waiting ticket was not presented for too long.
     WaiterDropped,
+    /// A waiting ticket was ended by somebody else.
+    WaiterRemoved {
+        owner: Option<Owner>,
+        mode: Mode,
+    },
 }

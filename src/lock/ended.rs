@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::command::{Answer, EndReason};
-use super::names::{IdempotencyKey, Millis, Ticket};
+use super::names::{IdempotencyKey, Millis, Ticket, TicketId};
 use super::rows::{ENDED_MAX, EndedMore, EndedRow, Forced};
 
 /// The ended tickets of one resource, oldest first, at most [`ENDED_MAX`].
@@ -116,11 +116,20 @@ impl Ended {
         self.entry(ticket, now).map(|e| e.reason)
     }
 
-    /// What is still remembered at `now` of the one who forced this ticket's lease off.
+    /// What is still remembered at `now` of the one who ended this ticket by force.
     pub fn forced(&self, ticket: Ticket, now: Millis) -> Option<&Forced> {
         let more = self.more.get(&ticket)?;
         self.entry(ticket, now)?;
         more.forced.as_ref()
+    }
+
+    /// Whether a ticket with this id was ended by force, if that is still remembered at `now`.
+    pub fn was_forced(&self, id: TicketId, now: Millis) -> bool {
+        let mut forced = self
+            .entries
+            .iter()
+            .filter(|e| e.reason == EndReason::ForcedOff && now <= e.forget_at);
+        forced.any(|e| e.ticket.id() == id)
     }
 
     /// The ticket that this key made, and the attempt, if that is still remembered at `now`.

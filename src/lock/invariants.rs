@@ -187,6 +187,7 @@ enum Cause {
     /// Whoever presents the ticket may promote or demote its own lease.
     Asks,
     Force,
+    Remove,
     Vanish,
     Delete,
     Nothing,
@@ -198,6 +199,7 @@ fn cause(command: &Command) -> Cause {
         Command::Renew { exact: true, .. } => Cause::Exact,
         Command::Acquire { .. } => Cause::Asks,
         Command::ForceUnlock { .. } => Cause::Force,
+        Command::RemoveWaiter { .. } => Cause::Remove,
         Command::Vanished { .. } => Cause::Vanish,
         Command::Delete { .. } => Cause::Delete,
         _ => Cause::Nothing,
@@ -295,6 +297,10 @@ impl Before {
                     )?;
                 }
                 Event::WaiterDropped => {}
+                Event::WaiterRemoved { .. } => rule(
+                    self.cause == Cause::Remove,
+                    "a waiter was removed and nobody asked for it",
+                )?,
             }
         }
         if deleted(outcome) {

@@ -39,7 +39,7 @@ pub use command::{
 pub use ended::LostTicket;
 pub use names::{
     FencingToken, IdempotencyKey, KeyName, Millis, Mode, Now, Owner, Reason, ResourceName,
-    ResourceOptions, Seconds, Selector, Ticket, Ttl, WallMillis,
+    ResourceOptions, Seconds, Selector, Ticket, TicketId, Ttl, WallMillis,
 };
 pub use state::LockState;
 pub use suspend::{Expiry, SuspendedLease};

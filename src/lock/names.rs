@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
 /// Milliseconds on the monotonic clock of this instance. Only differences mean anything.
@@ -354,6 +355,13 @@ impl Ticket {
         ))
     }
 
+    /// Names it to those who must not learn it.
+    pub fn id(self) -> TicketId {
+        let digest = Sha256::digest(self.digits());
+        let first = digest.iter().take(size_of::<u64>());
+        TicketId(first.fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
+    }
+
     /// The 32 digits, without an allocation.
     pub fn digits(self) -> [u8; 32] {
         let mut out = [0; 32];
@@ -374,6 +382,40 @@ impl fmt::Display for Ticket {
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Ticket(..)")
+    }
+}
+
+/// Names a ticket where the ticket itself must not be told: the first 64 bits of the SHA-256 of its 32 digits. Written
+/// as 16 lowercase hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TicketId(u64);
+
+impl TicketId {
+    /// `None` unless the text is 16 lowercase hexadecimal digits.
+    pub fn parse(text: &str) -> Option<TicketId> {
+        let is_digit = |byte: u8| HEX_VALUES[usize::from(byte)] != NO_DIGIT;
+        let fits = text.len() == 16 && text.bytes().all(is_digit);
+        let bits = u64::from_str_radix(text, 16).ok();
+        bits.filter(|_| fits).map(TicketId)
+    }
+}
+
+impl fmt::Display for TicketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for TicketId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TicketId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("no id of a ticket"))
     }
 }
 
@@ -422,6 +464,23 @@ mod tests {
         assert_eq!(Ticket::parse(&text.to_uppercase()), None);
         assert_eq!(Ticket::parse("0"), None);
         assert_eq!(Ticket::parse("+ae20fe4111f441cb289e01cf46ed0d6"), None);
+    }
+
+    #[test]
+    fn the_id_of_a_ticket_is_the_beginning_of_its_sha_256() {
+        let ticket = Ticket::parse("2ae20fe4111f441cb289e01cf46ed0d6").unwrap();
+        // printf %s 2ae20fe4111f441cb289e01cf46ed0d6 | sha256sum | cut -c1-16
+        assert_eq!(ticket.id().to_string(), "ba84cb36668c16c2");
+        assert_eq!(TicketId::parse("ba84cb36668c16c2"), Some(ticket.id()));
+        for bad in [
+            "",
+            "ba84cb36668c16c",
+            "+123456789012345",
+            "0123456789ABCDEF",
+            "0123456789abcdef0",
+        ] {
+            assert_eq!(TicketId::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

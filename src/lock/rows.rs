@@ -97,7 +97,7 @@ pub struct EndedAttempt {
     pub owner: Option<Owner>,
 }
 
-/// Who ended a lease from above, and why.
+/// Who ended a lease or a place in the queue from above, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Forced {
     pub reason: Reason,

@@ -250,6 +250,7 @@ impl LockState {
                 wall(waiter.last_seen())
             };
             PlaceView {
+                id: waiter.row.ticket.id(),
                 position,
                 owner: waiter.row.owner.clone(),
                 reason: waiter.row.reason.clone(),

@@ -7,7 +7,7 @@ use super::command::{
     PresentedTicket, RequestId, Wish,
 };
 use super::leases::{Lease, LeaseClock};
-use super::names::{FencingToken, Millis, Mode, Now, Ticket, Ttl};
+use super::names::{FencingToken, Millis, Mode, Now, Ticket, TicketId, Ttl};
 use super::queue::{Due, Parked, Purpose, Seq, TicketDelivery, Waiter, fresh_row};
 use super::rows::{Change, EndedMore, Forced, TicketRow};
 use super::state::{LockState, waiter_timeouts};
@@ -80,6 +80,11 @@ impl<'a> Step<'a> {
                 token,
                 forced,
             } => self.force_unlock(request, token, &forced),
+            Command::RemoveWaiter {
+                request,
+                waiter,
+                forced,
+            } => self.remove_waiter(request, waiter, &forced),
             Command::Delete { request, presented } => self.delete(request, presented),
             Command::Vanished { request } => self.vanished(request),
             Command::Delivered { request } => self.delivered(request),
@@ -983,6 +988,27 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// A retry finds the ticket among those that were ended by force.
+    fn remove_waiter(&mut self, request: RequestId, waiter: TicketId, forced: &Forced) {
+        let queue = self.state.queue_ref();
+        let told = queue.and_then(|queue| {
+            let mut places = queue.iter().filter(|(_, place)| !place.ticketless_write);
+            places.find(|(_, place)| place.row.ticket.id() == waiter)
+        });
+        let Some((seq, row)) = told.map(|(seq, place)| (seq, place.row.clone())) else {
+            let answer = match self.state.ended.was_forced(waiter, self.now.mono) {
+                true => Answer::WaiterRemoved(false),
+                false => Answer::NotWaiting,
+            };
+            return self.answer(request, answer);
+        };
+        self.remember(&row, EndReason::ForcedOff, Some(forced));
+        let (owner, mode) = (row.owner, row.mode);
+        self.out.events.push(Event::WaiterRemoved { owner, mode });
+        self.leave_with(seq, &Answer::DeadByForce(Box::new(forced.clone())));
+        self.answer(request, Answer::WaiterRemoved(true));
+    }
+
     fn delete(&mut self, request: RequestId, presented: PresentedTicket) {
         let allowed = match self.standing(presented) {
             Standing::Holder(token) if self.is_shared(token) => {
@@ -1089,6 +1115,11 @@ impl<'a> Step<'a> {
 
     /// Leaves the queue; a reservation for it goes on to the next.
     fn leave(&mut self, seq: Seq) {
+        self.leave_with(seq, &Answer::Dead(Some(EndReason::Released)));
+    }
+
+    /// As [`Step::leave`]; requests that wait with it are told this.
+    fn leave_with(&mut self, seq: Seq, told: &Answer) {
         let Some(waiter) = self.state.queue_mut().remove(seq) else {
             return;
         };
@@ -1097,7 +1128,7 @@ impl<'a> Step<'a> {
             self.out.changes.push(Change::NotWaiting(ticket));
         }
         for (request, ..) in waiter.parked() {
-            self.answer(request, Answer::Dead(Some(EndReason::Released)));
+            self.answer(request, told.clone());
         }
         self.pass_over(seq);
     }

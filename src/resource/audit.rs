@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::lock::command::{Event, HolderView};
-use crate::lock::rows::{Change, TicketRow};
+use crate::lock::rows::{Change, Forced, TicketRow};
 use crate::lock::{
     Answer, EndReason, FencingToken, Millis, Mode, Now, Outcome, RequestId, ResourceName, Selector,
     Ticket, WallMillis,
@@ -283,7 +283,7 @@ impl<'a> AuditWriter<'a> {
     fn left(&self, live: &Live, step: &ReportedStep<'_>, gone: usize, events: &[Event]) {
         let explained = events.iter().filter(|event| match event {
             Event::Granted(holder) => holder.queued_at.is_some(),
-            Event::WaiterDropped => true,
+            Event::WaiterDropped | Event::WaiterRemoved { .. } => true,
             _ => false,
         });
         let asked = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
@@ -328,6 +328,19 @@ impl<'a> AuditWriter<'a> {
                     ..self.line(AuditKind::WaiterDropped)
                 });
             }
+            Event::WaiterRemoved { owner, mode } => {
+                let asked = |answer: &Answer| matches!(answer, Answer::WaiterRemoved(true));
+                let asker = step.asker(live, asked).map(|(open, _)| open);
+                self.write(AuditEvent {
+                    owner: owner.as_ref(),
+                    mode: Some(*mode),
+                    caller: asker.map(|open| &open.caller),
+                    detail: asker
+                        .and_then(why)
+                        .map_or(Detail::Nothing, |why| Detail::Why(&why.reason)),
+                    ..self.line(AuditKind::WaiterRemoved)
+                });
+            }
         }
     }
 
@@ -370,10 +383,7 @@ impl<'a> AuditWriter<'a> {
             _ => false,
         };
         let asker = step.asker(live, asked).map(|(open, _)| open);
-        let why = asker.and_then(|open| match &open.kind {
-            RequestKind::Force(why) => Some(why),
-            _ => None,
-        });
+        let why = asker.and_then(why);
         let (kind, detail) = match reason {
             EndReason::Released => (AuditKind::Released, Detail::Held(held)),
             EndReason::Expired => (AuditKind::Expired, Detail::Held(held)),
@@ -404,6 +414,14 @@ impl<'a> AuditWriter<'a> {
     }
 }
 
+/// Why somebody's lease or place is ended by force, and by whom.
+fn why(open: &OpenRequest) -> Option<&Forced> {
+    match &open.kind {
+        RequestKind::Force(why) => Some(why),
+        _ => None,
+    }
+}
+
 /// What followers are told of what the log is told.
 fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
     let happening = match line.kind {
@@ -415,7 +433,9 @@ fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
         AuditKind::Released | AuditKind::TakenBack => Happening::Released,
         AuditKind::Expired => Happening::Expired,
         AuditKind::ForcedOff => Happening::ForcedOff,
-        AuditKind::WaiterDropped | AuditKind::WaiterLeft => Happening::Left,
+        AuditKind::WaiterDropped | AuditKind::WaiterLeft | AuditKind::WaiterRemoved => {
+            Happening::Left
+        }
         AuditKind::Written => Happening::Written,
     };
     let mut event = FeedEvent::new(happening, line.resource.clone(), at);
@@ -427,7 +447,9 @@ fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
     event.key = line.caller.and_then(|caller| caller.key.clone());
     match line.detail {
         Detail::Selector(selector) => event.selector = Some(selector.as_str().to_owned()),
-        Detail::Forced(_, Some(why)) => event.reason = Some(why.as_str().to_owned()),
+        Detail::Forced(_, Some(why)) | Detail::Why(why) => {
+            event.reason = Some(why.as_str().to_owned())
+        }
         _ => {}
     }
     event

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::lock::command::{HolderView, PlaceView, Role};
 use crate::lock::{
     Answer, FencingToken, KeyName, PresentedTicket, Reason, RequestId, ResourceName,
-    ResourceOptions, Selector, Ticket, Ttl, WallMillis, Wish,
+    ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis, Wish,
 };
 use crate::resource::dormant::DormantLease;
 use crate::shared::caller::Caller;
@@ -127,6 +127,12 @@ pub enum Op {
         token: Option<FencingToken>,
         reason: Reason,
         /// Whose key it came with.
+        by: KeyName,
+    },
+    /// End a ticket that waits.
+    RemoveWaiter {
+        waiter: TicketId,
+        reason: Reason,
         by: KeyName,
     },
     /// Keep a live ticket alive, for a request that is refused for load.

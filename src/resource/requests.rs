@@ -666,6 +666,16 @@ fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> 
             };
             (kind, command)
         }
+        Op::RemoveWaiter { waiter, reason, by } => {
+            let forced = Box::new(Forced { reason, by });
+            let kind = RequestKind::Force(forced.clone());
+            let command = Command::RemoveWaiter {
+                request,
+                waiter,
+                forced,
+            };
+            (kind, command)
+        }
         Op::Touch { presented } => (RequestKind::Plain, Command::Touch { request, presented }),
         _ => return None,
     })

@@ -3,7 +3,7 @@
 //! A line is written when the change is decided; its client is answered once the change is durable, so a
 //! store that fails in between is logged after it. Never a ticket, never a key: an [`AuditEvent`] has no room
 //! for one. So that a busy server does not drown in its own log, at most [`LINES_PER_SECOND`] lines leave
-//! per second; the rest is counted, and said once a second. A force-unlock is always written.
+//! per second; the rest is counted, and said once a second. What is done by force is always written.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -34,12 +34,14 @@ pub enum AuditKind {
     WaiterDropped,
     /// A waiter gave its place up.
     WaiterLeft,
+    /// Somebody else ended its wait.
+    WaiterRemoved,
     Written,
     SelectorDeleted,
 }
 
 /// In the order of the variants.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "created",
     "deleted",
     "queued",
@@ -50,6 +52,7 @@ const NAMES: [&str; 12] = [
     "taken_back",
     "waiter_dropped",
     "waiter_left",
+    "waiter_removed",
     "written",
     "selector_deleted",
 ];
@@ -61,7 +64,7 @@ impl AuditKind {
 
     fn level(self) -> Level {
         match self {
-            AuditKind::ForcedOff => Level::Warn,
+            AuditKind::ForcedOff | AuditKind::WaiterRemoved => Level::Warn,
             _ => Level::Info,
         }
     }
@@ -80,6 +83,8 @@ pub enum Detail<'a> {
     Selector(&'a Selector),
     /// How long the lease had lasted, and why it was ended.
     Forced(Millis, Option<&'a Reason>),
+    /// Why a wait was ended.
+    Why(&'a Reason),
 }
 
 /// One change of one resource.
@@ -128,6 +133,7 @@ impl fmt::Display for AuditEvent<'_> {
             Detail::Waited(ms) => write!(f, " waited_ms={ms}"),
             Detail::Held(ms) => write!(f, " held_ms={ms}"),
             Detail::Selector(selector) => write!(f, " selector={selector:?}"),
+            Detail::Why(reason) => write!(f, " reason={reason:?}"),
             Detail::Forced(ms, reason) => {
                 write!(f, " held_ms={ms} held=\"{}\"", time(ms))?;
                 match reason {
@@ -155,7 +161,7 @@ impl EventLog {
         if !log::log_enabled!(target: TARGET, level) {
             return;
         }
-        if event.kind == AuditKind::ForcedOff || self.has_room(now) {
+        if level == Level::Warn || self.has_room(now) {
             log::log!(target: TARGET, level, "{event}");
         } else {
             self.hide(event.kind, 1);

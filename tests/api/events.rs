@@ -116,6 +116,22 @@ api_tests! {
         assert!(!follower.text.contains(&granted.ticket()), "never a ticket");
     }
 
+    fn a_waiter_that_is_removed_left_and_it_is_told_by_whom(store) {
+        let app = Server::start(store);
+        let mut follower = Follower::of(&app, "printer");
+        app.create("printer", 0).expect(201);
+        app.hold("printer/s");
+        app.lock("printer/s").json(&json!({"owner": "worker-9", "reason": "nightly"})).expect(200);
+        let id = app.describe("printer").expect(200).json()["queue"][0]["id"].clone();
+        app.force_unlock("printer").json(&json!({"reason": "it hangs", "waiter": id})).expect(200);
+        let events = follower.events_until("left");
+        assert_eq!(kinds(&events), ["created", "granted", "queued", "left"]);
+        let left = &events[3].1;
+        assert_eq!(left["owner"], "worker-9");
+        assert_eq!(left["reason"], "it hangs");
+        assert_eq!(left["key"], "admin");
+    }
+
     fn a_lease_that_expires_is_one_too_and_names_without_the_prefix_are_not_told(store) {
         let app = Server::start(store);
         let mut follower = Follower::of(&app, "a");

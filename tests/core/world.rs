@@ -10,7 +10,7 @@ use small_resource_server::lock::rows::{Forced, LockRows};
 use small_resource_server::lock::{
     Answer, Command, FencingToken, IdempotencyKey, KeyName, LockState, Mode, Now, Outcome, Owner,
     Patience, PresentedTicket, Profile, Reason, RequestId, ResourceOptions, Seconds, Terms, Ticket,
-    Ttl, Wish, invariants,
+    TicketId, Ttl, Wish, invariants,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -217,6 +217,21 @@ impl World {
     pub fn delete(&mut self, presented: PresentedTicket) -> Answer {
         let request = self.request();
         self.apply(Command::Delete { request, presented });
+        self.take(request)
+    }
+
+    /// Removes the waiter with this ticket.
+    pub fn remove(&mut self, ticket: Ticket) -> Answer {
+        self.remove_id(ticket.id())
+    }
+
+    pub fn remove_id(&mut self, waiter: TicketId) -> Answer {
+        let request = self.request();
+        self.apply(Command::RemoveWaiter {
+            request,
+            waiter,
+            forced: Box::new(forced()),
+        });
         self.take(request)
     }
 

@@ -50,6 +50,10 @@ enum Wants {
     Force {
         by_token: bool,
     },
+    /// Of the waiters this one, or where nobody waits the client's own ticket.
+    Remove {
+        place: usize,
+    },
     Delete,
 }
 
@@ -475,11 +479,18 @@ impl Run {
             Wants::Force { by_token } => Command::ForceUnlock {
                 request,
                 token: by_token.then(|| self.core.token()),
-                forced: Box::new(Forced {
-                    reason: Reason::parse("stuck").unwrap(),
-                    by: KeyName::parse("admin").unwrap(),
-                }),
+                forced: Box::new(forced()),
             },
+            Wants::Remove { place } => {
+                let places = self.core.places(self.now, CLIENTS);
+                let own = self.clients[client].ticket.or(presented.ticket());
+                let own = own.unwrap_or(Ticket::from_bits(0)).id();
+                Command::RemoveWaiter {
+                    request,
+                    waiter: places.get(place).map_or(own, |place| place.id),
+                    forced: Box::new(forced()),
+                }
+            }
             Wants::Delete => Command::Delete { request, presented },
         }
     }
@@ -639,8 +650,16 @@ fn wants() -> impl Strategy<Value = Wants> {
         4 => (ttls(), any::<bool>()).prop_map(|(ttl, exact)| Wants::Renew { ttl, exact }),
         5 => Just(Wants::Unlock),
         1 => any::<bool>().prop_map(|by_token| Wants::Force { by_token }),
+        2 => (0..CLIENTS).prop_map(|place| Wants::Remove { place }),
         1 => Just(Wants::Delete),
     ]
+}
+
+fn forced() -> Forced {
+    Forced {
+        reason: Reason::parse("stuck").unwrap(),
+        by: KeyName::parse("admin").unwrap(),
+    }
 }
 
 fn modes() -> impl Strategy<Value = Option<Mode>> {

@@ -8,7 +8,7 @@ use small_resource_server::lock::command::{Death, Grant, HolderView, LockedBy};
 use small_resource_server::lock::rows::Forced;
 use small_resource_server::lock::{
     Answer, Command, EndReason, FencingToken, IdempotencyKey, Millis, Mode, Now, Owner, Patience,
-    PresentedTicket, RequestId, ResourceOptions, Terms, Ticket, Ttl, WallMillis, Wish,
+    PresentedTicket, RequestId, ResourceOptions, Terms, Ticket, TicketId, Ttl, WallMillis, Wish,
 };
 
 pub type Answers = BTreeMap<RequestId, Answer>;
@@ -629,6 +629,11 @@ impl Model {
                 }
                 self.answer(*request, Answer::Forced(views));
             }
+            Command::RemoveWaiter {
+                request,
+                waiter,
+                forced,
+            } => self.remove_waiter(*request, *waiter, forced),
             Command::Delete { request, presented } => self.delete(*request, *presented),
             Command::Vanished { request } => self.vanished(*request),
             Command::Delivered { request } => self.delivered(*request),
@@ -947,6 +952,31 @@ impl Model {
             Who::Nobody => Answer::TicketMissing,
         };
         self.answer(request, answer);
+    }
+
+    fn remove_waiter(&mut self, request: RequestId, waiter: TicketId, forced: &Forced) {
+        let told = |place: &&Place| !place.ticketless_write && place.ticket.id() == waiter;
+        let Some(place) = self
+            .queue
+            .iter()
+            .map(|(_, place)| place)
+            .find(told)
+            .cloned()
+        else {
+            let forced = |e: &&EndedTicket| e.reason == EndReason::ForcedOff && self.remembers(e);
+            let mut forced = self.ended.iter().filter(forced);
+            let answer = match forced.any(|ended| ended.ticket.id() == waiter) {
+                true => Answer::WaiterRemoved(false),
+                false => Answer::NotWaiting,
+            };
+            return self.answer(request, answer);
+        };
+        self.remove(place.ticket);
+        self.remember(&place, EndReason::ForcedOff, Some(forced));
+        for (waiting, ..) in place.open.iter().filter(|(.., wait)| wait.is_some()) {
+            self.answer(*waiting, Answer::DeadByForce(Box::new(forced.clone())));
+        }
+        self.answer(request, Answer::WaiterRemoved(true));
     }
 
     fn delete(&mut self, request: RequestId, presented: PresentedTicket) {

@@ -261,6 +261,33 @@ def test_the_queue_is_shown_in_order_and_who_is_next_is_told_before_a_force_off(
     expect(page.get_by_role("dialog")).to_contain_text(re.compile("Next is waits-00|30 clients wait, but none of the first"))
 
 
+def test_one_waiter_is_removed_and_is_told_why(visit):
+    server = visit.server
+    server.hold("printer", "worker")
+    tickets = [server.lock("printer", f"waits-{n}", reason="no hurry")["ticket"] for n in range(3)]
+    page = visit.open("#/lock/printer")
+    queue = page.get_by_role("table", name="Queue")
+    queue.get_by_role("row").filter(has_text="waits-1").get_by_role("button", name="Remove the waiter at place 2").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("waits-1")
+    dialog.get_by_label("Why").fill("it is not needed any more")
+    waiter = server.described("printer")["queue"][1]["id"]
+    expect(dialog.locator("code").filter(has_text="force-unlock").first).to_contain_text(f'"waiter":"{waiter}"')
+    dialog.get_by_role("button", name="Remove it").click()
+    expect(page.locator(".news")).to_contain_text("“waits-1” was removed from the queue")
+    expect(queue.get_by_role("rowheader")).to_have_text(["waits-0", "waits-2"])
+    told = server.expect(403, "PUT", "/resource/printer/s/unlock", None, x_ticket=tickets[1])
+    assert told["forced"] == {"reason": "it is not needed any more", "by": "admin"}
+
+    # One that left meanwhile.
+    queue.get_by_role("button", name="Remove the waiter at place 2").click()
+    dialog.get_by_label("Why").fill("neither is this one")
+    server.unlock("printer", tickets[2])
+    dialog.get_by_role("button", name="Remove it").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("It changed meanwhile: no ticket with this id waits")
+    assert server.described("printer")["holder"]["owner"] == "worker"
+
+
 def test_each_of_several_holders_is_forced_off_by_itself(visit):
     server = visit.server
     server.create("pool", slots=3)

@@ -12,7 +12,7 @@ use crate::http::request::{
 use crate::http::respond::{self, Response};
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
 use crate::http::worker::Worker;
-use crate::lock::{FencingToken, Owner, Reason, Wish};
+use crate::lock::{FencingToken, Owner, Reason, TicketId, Wish};
 use crate::resource::messages::Op;
 use crate::resource::messages::Wait;
 
@@ -38,6 +38,15 @@ fn owner(text: Option<String>) -> Result<Option<Owner>, ApiError> {
 
 fn reason(text: &str) -> Result<Reason, ApiError> {
     Reason::parse(text).map_err(|error| ApiError::Malformed(format!("The reason {error}.")))
+}
+
+fn waiter(text: &str) -> Result<TicketId, ApiError> {
+    TicketId::parse(text).ok_or_else(|| {
+        ApiError::Malformed(
+            "The waiter is not accepted: send the id of a place as GET /resource/{name} lists it."
+                .to_owned(),
+        )
+    })
 }
 
 /// PUT or POST `/resource/{name}/{selector}/lock`.
@@ -98,14 +107,19 @@ pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worke
     authorize(&req, &worker, Right::Admin)?;
     let name = name(&req)?;
     let body = body(&req, payload, &worker).await?;
-    let accepts = r#"{"reason": "why", "fencingToken": the lease's, or leave it out}"#;
+    let accepts = r#"{"reason": "why"}, with the "fencingToken" of one lease or the "waiter" of one place in the queue"#;
     let body: ForceBody = parse_json(&body, accepts)?;
-    let reason = reason(&body.reason)?;
-    let op = Op::ForceUnlock {
-        token: body.fencing_token.map(FencingToken),
-        reason,
-        by: caller_key(&req)?,
+    let (reason, by) = (reason(&body.reason)?, caller_key(&req)?);
+    let waiter = body.waiter.as_deref().map(waiter).transpose()?;
+    let op = match (waiter, body.fencing_token.map(FencingToken)) {
+        (None, token) => Op::ForceUnlock { token, reason, by },
+        (Some(waiter), None) => Op::RemoveWaiter { waiter, reason, by },
+        (Some(_), Some(_)) => {
+            return Err(ApiError::Malformed(
+                "The request names both a fencingToken and a waiter; send one of them.".to_owned(),
+            ));
+        }
     };
     let reply = worker.ask(&req, &name, &op).await;
-    respond::force_unlock(reply, worker.selectors_max())
+    respond::force_unlock(reply, waiter, worker.selectors_max())
 }

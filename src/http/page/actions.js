@@ -71,7 +71,9 @@ function useSending(name, onDone) {
       onDone();
     } catch (error) {
       let sentence = error.message;
-      if (error.status === 409) {
+      if (error.code === "not_waiting") {
+        sentence = `It changed meanwhile: ${error.message.replace(/^No/, "no")} Nothing was ended.`;
+      } else if (error.status === 409) {
         const lock = await describe(name, 1).catch(() => null);
         sentence = `It changed meanwhile: ${lock ? now(lock) : error.message} Nothing was ended.`.replace(/([^.]) Nothing/, "$1. Nothing");
       } else if (error.status === 0 || error.status >= 500) {
