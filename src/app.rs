@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use socket2::{Domain, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
@@ -26,6 +26,8 @@ use crate::registry::actor::Registry;
 use crate::registry::client::Router;
 use crate::reload::{FileWatch, ReadSettings, Reloader};
 use crate::resource::messages::EndWaits;
+use crate::shared::gate::Closed;
+use crate::shared::liveness::Failure;
 use crate::shared::server_state::Shell;
 use crate::shared::server_state::ShellSettings;
 use crate::store::memory::MemoryStore;
@@ -39,6 +41,8 @@ const RETIREMENT: Duration = Duration::from_secs(10);
 const BACKLOG: i32 = 4096;
 /// How often files of settings are looked at.
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
+/// How long a process that cannot go on tries to give its store back.
+const GIVING_BACK: Duration = Duration::from_secs(1);
 /// How long requests are answered that they came too late, before connections are closed.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
@@ -56,6 +60,22 @@ pub enum StartError {
     Tls(String),
     #[error("cannot start the HTTP workers: {0}")]
     Workers(std::io::Error),
+}
+
+/// Why a server that ran ended without having been asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the HTTP server ended: {0}")]
+    Http(std::io::Error),
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+impl ServeError {
+    /// Starting again does not help.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, ServeError::Failed(Failure::Store(_)))
+    }
 }
 
 /// The two actors of which there is one each, started and known to each other.
@@ -192,7 +212,7 @@ impl App {
         self,
         signals: Signals,
         load: ReadSettings,
-    ) -> std::io::Result<()> {
+    ) -> Result<(), ServeError> {
         let Signals { stop, mut hangup } = signals;
         let reloader = Reloader {
             started_with: self.settings.clone(),
@@ -225,12 +245,34 @@ impl App {
 
     /// Serves until `stop` is ready. Then balancers are told and given time, waiters are answered 503,
     /// what is under way is finished, and the store is given back.
-    pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> std::io::Result<()> {
+    ///
+    /// # Errors
+    /// It ended by itself, and is of no use any more. Threads that stand still are left behind: the process
+    /// should end.
+    pub async fn run_until(
+        self,
+        stop: impl Future<Output = &'static str>,
+    ) -> Result<(), ServeError> {
+        let (shell, persistence) = (self.shell.clone(), self.persistence.clone());
+        tokio::select! {
+            biased;
+            ended = self.serve_until(stop) => ended.map_err(ServeError::Http),
+            failure = shell.failure() => {
+                // Nothing of this process is answered any more, and whoever waits for the store has it at once.
+                shell.gate.close(Closed::Stopping);
+                let _ = timeout(GIVING_BACK, persistence.send(Finish)).await;
+                Err(ServeError::Failed(failure))
+            }
+        }
+    }
+
+    async fn serve_until(self, stop: impl Future<Output = &'static str>) -> std::io::Result<()> {
         let handle = self.server.handle();
         let mut serving = actix_rt::spawn(self.server);
         let why = tokio::select! {
             ended = &mut serving => {
-                return ended.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+                ended.unwrap_or_else(|e| Err(std::io::Error::other(e)))?;
+                return Err(std::io::Error::other("nobody asked it to"));
             }
             why = stop => why,
         };

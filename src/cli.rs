@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::app::StartError;
+use crate::app::{ServeError, StartError};
 use crate::config::variables::VARIABLES;
 use crate::config::{ConfigError, EXIT_CONFIG, Settings, key_hash};
 use crate::http::openapi;
@@ -143,6 +143,14 @@ pub fn start_failed(error: &StartError) -> ExitCode {
     match error {
         StartError::Store(_) => ExitCode::from(EXIT_CONFIG as u8),
         _ => ExitCode::FAILURE,
+    }
+}
+
+/// The exit code of a server that ended by itself. What it finds out late about its store is as at the start.
+pub fn serving_failed(error: &ServeError) -> ExitCode {
+    match error.is_lasting() {
+        true => ExitCode::from(EXIT_CONFIG as u8),
+        false => ExitCode::FAILURE,
     }
 }
 

@@ -65,7 +65,8 @@ fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
         let app = App::build(settings)
             .await
             .map_err(|error| (error.to_string(), cli::start_failed(&error)))?;
-        app.run_until_stopped(signals, load).await.map_err(failed)
+        let ended = app.run_until_stopped(signals, load).await;
+        ended.map_err(|error| (error.to_string(), cli::serving_failed(&error)))
     });
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,7 @@ use super::routes;
 use super::worker::Worker;
 use crate::metrics::Metrics;
 use crate::registry::client::Router;
+use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 
 /// How the HTTP side behaves.
 #[derive(Clone)]
@@ -80,6 +81,14 @@ async fn title_case<B>(
     Ok(response)
 }
 
+/// As long as this thread does what it is given to do.
+async fn prove_alive(sign: LifeSign) {
+    loop {
+        sign.prove();
+        actix_rt::time::sleep(PROOF_PAUSE).await;
+    }
+}
+
 /// Starts the workers on a bound listener. Must be called inside an actix system.
 pub fn run(
     listener: TcpListener,
@@ -102,6 +111,7 @@ pub fn run(
     let server = builder.listen("http", listener, move || {
         let acceptor = Rc::new(limits.acceptor(connections.clone()));
         let worker = web::Data::new(limits.worker(router(), policy.clone()));
+        actix_rt::spawn(prove_alive(worker.router.shell.liveness.worker()));
         let admitting = worker.clone();
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);

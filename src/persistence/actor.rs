@@ -22,7 +22,8 @@ use crate::persistence::messages::{
 };
 use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
-use crate::shared::server_state::Shell;
+use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
+use crate::shared::server_state::{PERSISTENCE, Shell};
 use crate::store::{StoreError, StoredResource};
 
 /// How often past leases are handed to the store, and what a crash loses of them at most.
@@ -63,11 +64,13 @@ pub struct Persistence {
     /// When a read that failed was last spoken of: there may be thousands.
     pub(super) read_complaint: Option<Instant>,
     pub(super) drained: Vec<oneshot::Sender<()>>,
+    alive: LifeSign,
 }
 
 impl Persistence {
     pub fn new(shell: Arc<Shell>, commits: Arc<CommitQueue>, first_open: FirstOpen) -> Persistence {
         Persistence {
+            alive: shell.liveness.actor(PERSISTENCE),
             shell,
             registry: None,
             phase: Phase::Opening,
@@ -120,6 +123,7 @@ impl Actor for Persistence {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
+        ctx.run_interval(PROOF_PAUSE, |actor, _| actor.alive.prove());
         ctx.run_interval(SETTLE_EVERY, |actor, ctx| actor.settle(ctx));
         ctx.run_interval(HISTORY_EVERY, |actor, ctx| actor.store_history(ctx));
         self.open_store(ctx);

@@ -71,6 +71,11 @@ impl Persistence {
     fn act_on(&mut self, result: Result<Opened, StoreError>, sent: u64, ctx: &mut Context<Self>) {
         let pause = match result {
             Ok(opened) => return self.serve(opened, sent, ctx),
+            Err(error @ StoreError::Unusable(_)) => {
+                self.shell.gate.lose_store(error.detail());
+                self.shell.metrics.store.failed(&error);
+                return self.shell.liveness.give_up(error);
+            }
             Err(StoreError::Standby) => {
                 self.shell.gate.close(Closed::Standby);
                 self.complain("stand-by: another instance is active");

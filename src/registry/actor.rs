@@ -21,7 +21,8 @@ use crate::resource::dormant::DormantLease;
 use crate::resource::messages::{EndWaits, RegistryLink, Retired, Vanished, VanishedLate};
 use crate::resource::status::{ResourceStatus, StatusCell};
 use crate::shared::gate::Closed;
-use crate::shared::server_state::Shell;
+use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
+use crate::shared::server_state::{REGISTRY, Shell};
 use crate::store::shrink::shrink_if_sparse;
 
 /// Between two lines that say which events were not logged one by one, and two looks whether the store hangs.
@@ -46,6 +47,7 @@ pub struct Registry {
     alarm: Option<(Millis, SpawnHandle)>,
     /// No such lease is woken before.
     alarm_from: Millis,
+    alive: LifeSign,
 }
 
 struct LiveActor {
@@ -69,6 +71,7 @@ impl Registry {
         persistence: PersistenceHandle,
     ) -> Registry {
         Registry {
+            alive: shell.liveness.actor(REGISTRY),
             shell,
             timed_out,
             persistence,
@@ -234,6 +237,7 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
+        ctx.run_interval(PROOF_PAUSE, |registry, _| registry.alive.prove());
         ctx.run_interval(LOOK_PAUSE, |registry, _| {
             registry.shell.events.summarise();
             registry.watch();

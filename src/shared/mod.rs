@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `server_state` | settings, clock, counters: one for each server |
 //! | `gate` | whether this instance may answer at all |
+//! | `liveness` | whether what everybody needs still runs |
 //! | `cache_budget` | how much data all resources together keep in memory |
 //! | `audit_log` | one log line per change of state, within limits |
 //! | `event_feed` | what happens, for whoever follows it |
@@ -16,5 +17,6 @@ pub mod caller;
 pub mod event_feed;
 pub mod gate;
 pub mod history;
+pub mod liveness;
 pub mod lost_tickets;
 pub mod server_state;

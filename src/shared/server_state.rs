@@ -12,6 +12,7 @@ use crate::shared::cache_budget::DataBudget;
 use crate::shared::event_feed::EventFeed;
 use crate::shared::gate::{Closed, Gate};
 use crate::shared::history::History;
+use crate::shared::liveness::{Failure, Liveness};
 use crate::shared::lost_tickets::LostTickets;
 use crate::store::Store;
 
@@ -43,6 +44,10 @@ impl Clock {
     }
 }
 
+/// The parts of the server without which nobody is served, by the names that they have in the log.
+pub const PERSISTENCE: &str = "the actor that writes to the store";
+pub const REGISTRY: &str = "the actor that finds resources";
+
 /// How the shell behaves, besides the core's [`Terms`].
 #[derive(Clone, Debug)]
 pub struct ShellSettings {
@@ -70,6 +75,7 @@ pub struct Shell {
     pub settings: ShellSettings,
     pub clock: Clock,
     pub gate: Gate,
+    pub liveness: Liveness,
     pub store: Arc<dyn Store>,
     pub budget: DataBudget,
     pub metrics: Metrics,
@@ -100,6 +106,7 @@ impl Shell {
             lost_tickets: LostTickets::default(),
             clock: Clock::default(),
             gate: Gate::default(),
+            liveness: Liveness::default(),
             store,
             requests: AtomicU64::new(1),
             waiters: AtomicUsize::new(0),
@@ -108,6 +115,13 @@ impl Shell {
             leases_from: AtomicU64::new(0),
             incarnation: AtomicU64::new(0),
         }
+    }
+
+    /// Resolves when this process cannot go on: see [`Liveness::failure`].
+    pub async fn failure(&self) -> Failure {
+        // A file system that hangs holds up the thread that writes to it; the registry sees to that.
+        let is_excused = |part: &str| part == PERSISTENCE && !self.store.blocks_for().is_zero();
+        self.liveness.failure(is_excused).await
     }
 
     /// The profile in force. It can change only while the gate is closed.

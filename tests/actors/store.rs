@@ -2,14 +2,15 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use small_resource_server::lock::{ResourceName, Selector};
 use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
-    ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError, StoredData,
-    StoredResource,
+    HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
+    StoredData, StoredResource,
 };
 
 #[derive(Default)]
@@ -23,6 +24,10 @@ pub struct Scripted {
     pub refused: Mutex<Option<ResourceName>>,
     /// Commits of this name are held up.
     pub held_up: Mutex<Option<ResourceName>>,
+    /// Whoever asks about times and waits panics.
+    pub breaks_its_caller: AtomicBool,
+    /// The driver panics when a resource or a document is read, and when the store is opened.
+    pub driver_panics: AtomicBool,
     /// How many commits were begun.
     pub commits: AtomicUsize,
     /// Documents that are read are held up.
@@ -40,6 +45,13 @@ pub fn number(json: &[u8]) -> u64 {
 }
 
 impl Scripted {
+    fn call_driver(&self) {
+        assert!(
+            !self.driver_panics.load(Ordering::SeqCst),
+            "the driver's mistake"
+        );
+    }
+
     fn is_in(name: &Mutex<Option<ResourceName>>, batch: &[Snapshot]) -> bool {
         let name = name.lock().unwrap();
         name.as_ref()
@@ -54,6 +66,7 @@ impl Store for Scripted {
     }
 
     async fn open(&self) -> Result<Opened, StoreError> {
+        self.call_driver();
         self.inner.open().await
     }
 
@@ -88,6 +101,7 @@ impl Store for Scripted {
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
+        self.call_driver();
         if self.unreadable.load(Ordering::SeqCst) {
             return Err(StoreError::Rejected("not now".into()));
         }
@@ -99,6 +113,7 @@ impl Store for Scripted {
         id: &ResourceId,
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
+        self.call_driver();
         self.loads.fetch_add(1, Ordering::SeqCst);
         let data = self.inner.load_data(id, selector).await;
         while self.loads_held_up.load(Ordering::SeqCst) {
@@ -112,6 +127,22 @@ impl Store for Scripted {
             return Err(StoreError::Unavailable("not in time".into()));
         }
         self.inner.list(query).await
+    }
+
+    fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
+        assert!(
+            !self.breaks_its_caller.load(Ordering::SeqCst),
+            "the test says so"
+        );
+        None
+    }
+
+    fn blocks_for(&self) -> Duration {
+        assert!(
+            !self.breaks_its_caller.load(Ordering::SeqCst),
+            "the test says so"
+        );
+        Duration::ZERO
     }
 
     async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {

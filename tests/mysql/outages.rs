@@ -118,6 +118,38 @@ async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
     drop_user(&database, &options).await;
 }
 
+/// MariaDB's own kind of account.
+#[tokio::test]
+async fn an_account_by_ed25519_is_let_in_with_the_right_password_alone() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let options = plain_user(&database).await;
+    let mut admin = database.admin().await;
+    let plugin = "INSTALL SONAME 'auth_ed25519'";
+    if let Err(error) = admin.query_drop(plugin).await
+        && !error.to_string().contains("already")
+    {
+        drop_user(&database, &options).await;
+        skip(&format!("the database has no accounts by ed25519: {error}"));
+        return;
+    }
+    let user = &options.user;
+    let sql = format!("ALTER USER '{user}'@'%' IDENTIFIED VIA ed25519 USING PASSWORD('secret')");
+    admin.query_drop(sql).await.unwrap();
+    let store = MysqlStore::new(options.clone());
+    store.open().await.unwrap();
+    store.commit(&[created("a")]).await.unwrap();
+    store.close().await;
+    let refused = MysqlStore::new(Options {
+        password: "another".into(),
+        ..options.clone()
+    });
+    let refused = refused.open().await;
+    assert!(is_away(&refused), "{refused:?}");
+    drop_user(&database, &options).await;
+}
+
 #[tokio::test]
 async fn no_server_at_all_is_an_outage() {
     let Some(database) = Database::new() else {

@@ -6,6 +6,7 @@ mod limits;
 mod reload;
 mod shutdown;
 mod stalled_log;
+mod stalled_thread;
 #[path = "../support/mod.rs"]
 mod support;
 mod team_keys;

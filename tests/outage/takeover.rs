@@ -9,7 +9,9 @@ use crate::instance::{
     BOUND, LEASE, becomes_standby, every_route, launch, launch_at, refuses, serving,
 };
 use crate::private::PrivateServer;
-use crate::support::{Connection, Database, Program, Proxy, until};
+use crate::support::{
+    Connection, Database, Program, Proxy, Setup, StoppedThread, Store, serving_threads, until,
+};
 use crate::{turn, wait};
 
 /// Far more than taking over takes, on any machine.
@@ -408,4 +410,55 @@ fn after_a_restore_tokens_go_on_above_all_that_were_given_out() {
     assert!(token < 5000 && later > 5000, "{token}, {later}");
     instance.prepare("new");
     assert!(instance.hold("new/s").1 > 5000);
+}
+
+/// One thread of the active instance stands still, be it the one that finds resources or one that serves
+/// requests. Its heartbeat would go on for ever; the lease is so long that only an instance that gives the
+/// database back lets another one serve in time.
+#[test]
+fn an_instance_of_which_a_thread_stands_still_makes_room_for_another() {
+    if Database::is_skipped() {
+        return;
+    }
+    for place in [1, 2] {
+        let setup = Setup::on(Store::Mysql).with("INSTANCE_LEASE_SECONDS", "600");
+        let mut active = setup.start();
+        active.create("a", 0).expect(201);
+        let (_, token) = active.hold("a/s");
+        let standby = active.launch_beside();
+        until("it stands by", || {
+            standby.ready().send().code() == "standby"
+        });
+        let Some(thread) = StoppedThread::stop(serving_threads(&active)[place]) else {
+            return;
+        };
+        active.logged(&["stands still"]);
+        thread.wait_for_end();
+        assert_eq!(active.end().code(), Some(1));
+        until("the other serves", || standby.ready().send().status == 200);
+        let holder = &standby.describe("a").expect(200).json()["holder"];
+        assert_eq!(holder["fencingToken"], token);
+    }
+}
+
+/// A newer program has migrated the database meanwhile: waiting does not make this one understand it.
+#[test]
+fn an_instance_that_stands_by_ends_when_the_schema_becomes_a_newer_one() {
+    if Database::is_skipped() {
+        return;
+    }
+    let setup = Setup::on(Store::Mysql);
+    let active = setup.start();
+    let mut standby = active.launch_beside();
+    until("it stands by", || {
+        standby.ready().send().code() == "standby"
+    });
+    wait(
+        setup
+            .database()
+            .run("UPDATE resource_server SET version = 1000"),
+    );
+    standby.logged(&["its schema has version 1000", "start a newer program"]);
+    assert_eq!(standby.end().code(), Some(78));
+    active.ready().expect(200);
 }

@@ -23,6 +23,7 @@ mod program;
 mod proxy;
 mod server;
 mod setup;
+mod threads;
 
 use std::future::Future;
 use std::io::Write;
@@ -38,6 +39,7 @@ pub use program::Program;
 pub use proxy::{Proxy, State};
 pub use server::Server;
 pub use setup::{ADMIN, KEYS, LOCK, READ, Setup, Store, WRITE, certificate_file, replace_file};
+pub use threads::{StoppedThread, serving_threads};
 
 /// Nothing in these tests takes this long unless it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -175,6 +175,11 @@ impl Setup {
         self.place.folder.path()
     }
 
+    /// Of a setup on MySQL.
+    pub fn database(&self) -> &Database {
+        self.place.database.as_ref().expect("a setup on MySQL")
+    }
+
     pub fn settings(&self) -> Vec<(String, String)> {
         self.settings.clone()
     }

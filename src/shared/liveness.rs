@@ -1,0 +1,172 @@
+//! Whether the threads and actors that everybody needs still run. Each proves it now and then; one that is gone
+//! or stands still ends the process, which its supervisor starts anew: what is left of it would keep a shared
+//! store with its heartbeat and serve nobody.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::store::StoreError;
+
+/// How often each part proves that it runs, and how often that is looked at.
+pub const PROOF_PAUSE: Duration = Duration::from_millis(500);
+/// A part without a proof at so many looks stands still. Looks are counted, not time: a process that was
+/// stopped, or a machine that was suspended, has lost time and no look.
+const LOOKS_MAX: u32 = 20;
+
+/// Why the process cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("{0} broke off by a mistake of this program")]
+    Gone(String),
+    #[error("{0} stands still")]
+    Stalled(String),
+    /// Found out only after the server had begun to serve `/health`.
+    #[error("{0}")]
+    Store(StoreError),
+}
+
+/// One per server.
+#[derive(Default)]
+pub struct Liveness {
+    parts: Mutex<Vec<Arc<VitalPart>>>,
+    unusable: OnceLock<StoreError>,
+}
+
+struct VitalPart {
+    name: String,
+    proofs: AtomicU64,
+    ended: AtomicBool,
+    /// An actor that ends while the server runs has panicked; a worker is started anew by the framework.
+    may_end: bool,
+}
+
+/// Held by a part as long as it runs.
+pub struct LifeSign(Arc<VitalPart>);
+
+impl LifeSign {
+    pub fn prove(&self) {
+        self.0.proofs.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for LifeSign {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
+}
+
+impl Liveness {
+    /// Of an actor, without which nobody is served.
+    pub fn actor(&self, name: &str) -> LifeSign {
+        self.add(name, false)
+    }
+
+    /// Of a thread that serves connections and resources.
+    pub fn worker(&self) -> LifeSign {
+        self.add("a thread that serves requests", true)
+    }
+
+    fn add(&self, name: &str, may_end: bool) -> LifeSign {
+        let part = Arc::new(VitalPart {
+            name: name.to_owned(),
+            proofs: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            may_end,
+        });
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.push(part.clone());
+        LifeSign(part)
+    }
+
+    /// The store can never be used as it is, and nobody waits for the start any more.
+    pub fn give_up(&self, error: StoreError) {
+        let _ = self.unusable.set(error);
+    }
+
+    /// Resolves when the process cannot go on. `is_excused` names a part that may stand still at the moment.
+    pub async fn failure(&self, is_excused: impl Fn(&str) -> bool) -> Failure {
+        let mut seen: Vec<(Arc<VitalPart>, u64, u32)> = Vec::new();
+        loop {
+            if let Some(failure) = self.look(&mut seen, &is_excused) {
+                return failure;
+            }
+            tokio::time::sleep(PROOF_PAUSE).await;
+        }
+    }
+
+    /// `seen`: of each part its proofs at the last look, and at how many looks there was none.
+    fn look(
+        &self,
+        seen: &mut Vec<(Arc<VitalPart>, u64, u32)>,
+        is_excused: impl Fn(&str) -> bool,
+    ) -> Option<Failure> {
+        if let Some(error) = self.unusable.get() {
+            return Some(Failure::Store(error.clone()));
+        }
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|part| !(part.may_end && part.ended.load(Ordering::Acquire)));
+        seen.retain(|(part, ..)| parts.iter().any(|known| Arc::ptr_eq(known, part)));
+        for part in parts.iter() {
+            if part.ended.load(Ordering::Acquire) {
+                return Some(Failure::Gone(part.name.clone()));
+            }
+            let proofs = part.proofs.load(Ordering::Relaxed);
+            let Some((_, last, without)) =
+                seen.iter_mut().find(|(known, ..)| Arc::ptr_eq(known, part))
+            else {
+                seen.push((part.clone(), proofs, 0));
+                continue;
+            };
+            if *last != proofs || is_excused(&part.name) {
+                (*last, *without) = (proofs, 0);
+                continue;
+            }
+            *without += 1;
+            if *without >= LOOKS_MAX {
+                return Some(Failure::Stalled(part.name.clone()));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks(liveness: &Liveness, count: u32, mut between: impl FnMut()) -> Option<Failure> {
+        let mut seen = Vec::new();
+        (0..=count).find_map(|_| {
+            between();
+            liveness.look(&mut seen, |name| name == "excused")
+        })
+    }
+
+    #[test]
+    fn a_part_that_proves_nothing_stands_still() {
+        let liveness = Liveness::default();
+        let _sign = liveness.actor("the registry");
+        assert_eq!(looks(&liveness, LOOKS_MAX - 1, || {}), None);
+        let stalled = Some(Failure::Stalled("the registry".to_owned()));
+        assert_eq!(looks(&liveness, LOOKS_MAX, || {}), stalled);
+    }
+
+    #[test]
+    fn a_part_that_proves_itself_or_is_excused_does_not() {
+        let liveness = Liveness::default();
+        let sign = liveness.worker();
+        let _blocked = liveness.actor("excused");
+        assert_eq!(looks(&liveness, LOOKS_MAX * 3, || sign.prove()), None);
+    }
+
+    #[test]
+    fn an_actor_that_is_gone_is_a_failure_and_a_worker_that_ended_is_none() {
+        let liveness = Liveness::default();
+        drop(liveness.worker());
+        assert_eq!(looks(&liveness, LOOKS_MAX, || {}), None);
+        drop(liveness.actor("the registry"));
+        let gone = Some(Failure::Gone("the registry".to_owned()));
+        assert_eq!(looks(&liveness, 0, || {}), gone);
+    }
+}
