@@ -54,7 +54,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
 const HTTP_FILES_WITH_SETTINGS: [&str; 2] = ["policy.rs", "tls.rs"];
 
 /// What the lock core may name besides its own modules: values, and nothing that acts.
-const CORE_CRATES: [&str; 5] = ["std", "core", "serde", "smol_str", "thiserror"];
+const CORE_CRATES: [&str; 6] = ["std", "core", "serde", "sha2", "smol_str", "thiserror"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

@@ -288,14 +288,7 @@ impl Before {
                         "a lease ended early",
                     )?;
                 }
-                Event::TakenBack(token) => {
-                    let was = live.remove(token);
-                    rule(was.is_some(), "a grant was taken back that was none")?;
-                    rule(
-                        self.cause == Cause::Vanish,
-                        "a grant was taken back and nobody vanished",
-                    )?;
-                }
+                Event::TakenBack(token) => self.check_taken_back(&mut live, *token)?,
                 Event::WaiterDropped => {}
                 Event::WaiterRemoved { .. } => rule(
                     self.cause == Cause::Remove,
@@ -316,6 +309,15 @@ impl Before {
             "the highest token changed without a grant",
         )?;
         self.check_extended(after)
+    }
+
+    fn check_taken_back(&self, live: &mut LiveLeases, token: FencingToken) -> Result<(), Broken> {
+        let was = live.remove(&token);
+        rule(was.is_some(), "a grant was taken back that was none")?;
+        rule(
+            self.cause == Cause::Vanish,
+            "a grant was taken back and nobody vanished",
+        )
     }
 
     fn begins(&self, live: &LiveLeases, view: &HolderView) -> Result<(), Broken> {
