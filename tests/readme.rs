@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use small_resource_server::config::variables::VARIABLES;
-use support::{Program, Setup};
+use support::{Program, Setup, until};
 
 const README: &str = include_str!("../README.md");
 
@@ -99,21 +99,64 @@ fn the_first_session_runs_as_it_stands() {
     assert!(again.contains(r#""locked":true"#), "{again}");
 }
 
+/// What cron runs, and in what environment, for the crontab in the section.
+fn crontab(name: &str) -> (Vec<(&'static str, &'static str)>, String) {
+    let (_, rest) = section(name).split_once("```crontab\n").unwrap();
+    let lines = rest.split_once("```").unwrap().0.lines();
+    let (mut variables, mut command) = (Vec::new(), None);
+    for line in lines {
+        match line.split_once('=') {
+            Some((name, value)) if !name.contains(' ') => variables.push((name, value)),
+            // Five fields say when.
+            _ => {
+                command = Some(
+                    line.split_whitespace()
+                        .skip(5)
+                        .collect::<Vec<_>>()
+                        .join(" "),
+                )
+            }
+        }
+    }
+    (variables, command.expect("a job"))
+}
+
 #[test]
 fn the_job_in_the_crontab_runs_under_its_lock() {
     let server = start();
     let folder = server.setup().folder();
-    let job = "#!/bin/sh\necho \"$LOCK_NAME $LOCK_FENCING_TOKEN\"\n";
+    let job = "#!/bin/sh\necho \"$LOCK_NAME $LOCK_FENCING_TOKEN\" >> ran; while [ ! -e go ]; do sleep 0.05; done\n";
     std::fs::write(folder.join("job.sh"), job).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.join("job.sh"), executable).unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_small-resource-server"));
-    let script = format!(
-        r#"curl -s -X POST "$SERVER/resource" -H 'x-api-key: development-write' -d '{{"name": "nightly"}}' > /dev/null
-        cd /tmp/; chmod +x job.sh; PATH={}:$PATH LOCK_KEY=development-write LOCK_SERVER=$SERVER; export PATH LOCK_KEY LOCK_SERVER
-        {}"#,
-        binary.parent().unwrap().display(),
-        script("job")
-    );
-    assert_eq!(run(&script, &server).trim(), "nightly 1");
+    let (variables, command) = crontab("job");
+    let here = format!("http://{}", server.address());
+    let on_a_machine = || {
+        let mut cron = Command::new("/bin/sh");
+        cron.args(["-c", &command])
+            .env_clear()
+            .envs(variables.iter().copied())
+            .current_dir(folder);
+        // The README's server stands elsewhere.
+        assert!(variables.contains(&("LOCK_SERVER", "http://localhost:9501")));
+        let path = format!("{}:/usr/bin:/bin", binary.parent().unwrap().display());
+        cron.env("LOCK_SERVER", &here).env("PATH", path);
+        cron.spawn().unwrap()
+    };
+    let ran = || std::fs::read_to_string(folder.join("ran")).unwrap_or_default();
+    let mut machines = [on_a_machine(), on_a_machine()];
+    let looker = server.describe("nightly").key("development-read");
+    until("one runs the job, the other waits", || {
+        let seen = looker.send();
+        seen.status == 200 && seen.json()["waiting"] == 1 && !ran().is_empty()
+    });
+    assert_eq!(ran(), "nightly 1\n");
+    std::fs::write(folder.join("go"), "").unwrap();
+    for machine in &mut machines {
+        assert!(machine.wait().unwrap().success());
+    }
+    assert_eq!(ran(), "nightly 1\nnightly 2\n");
 }
 
 #[test]

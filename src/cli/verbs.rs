@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use small_resource_client::{Client, Error, Event, Guard, Resource, Ticket};
+use small_resource_client::{Client, Error, Event, Guard, PastLease, Resource, Ticket};
 
 use super::output::{print, printable, table};
 use super::remote::{self, EXIT_FAILED, EXIT_USAGE, ServerArgs, sentence, whoami};
@@ -276,27 +276,28 @@ async fn show(client: &Client, name: &str) -> Result<Said, Error> {
         resource.holders.iter().collect::<Vec<_>>()
     };
     let mut rows: Vec<Vec<String>> = Vec::new();
+    let row = |part: String, texts: [&Option<String>; 4], token: String| {
+        let [owner, mode, since, reason] = texts.map(|text| text.clone().unwrap_or_default());
+        vec![part, owner, mode, since, token, reason]
+    };
     for holder in holders {
-        let [owner, reason, since] = [&holder.owner, &holder.reason, &holder.acquired_at]
-            .map(|text| text.clone().unwrap_or_default());
-        rows.push(vec![
-            "holds".into(),
-            owner,
-            since,
-            holder.fencing_token.to_string(),
-            reason,
-        ]);
+        let texts = [
+            &holder.owner,
+            &holder.mode,
+            &holder.acquired_at,
+            &holder.reason,
+        ];
+        rows.push(row("holds".into(), texts, holder.fencing_token.to_string()));
     }
     for waiter in &resource.queue {
-        let [owner, reason, since] = [&waiter.owner, &waiter.reason, &waiter.waiting_since]
-            .map(|text| text.clone().unwrap_or_default());
-        rows.push(vec![
-            format!("waits, {}", waiter.position),
-            owner,
-            since,
-            String::new(),
-            reason,
-        ]);
+        let texts = [
+            &waiter.owner,
+            &waiter.mode,
+            &waiter.waiting_since,
+            &waiter.reason,
+        ];
+        let part = format!("waits, {}", waiter.position);
+        rows.push(row(part, texts, String::new()));
     }
     let mut text = format!(
         "{}: {} waiting, {} documents\n",
@@ -304,7 +305,7 @@ async fn show(client: &Client, name: &str) -> Result<Said, Error> {
         resource.waiting,
         resource.selectors
     );
-    text += &table(&["", "OWNER", "SINCE", "TOKEN", "REASON"], &rows);
+    text += &table(&["", "OWNER", "MODE", "SINCE", "TOKEN", "REASON"], &rows);
     Said::new(&resource, text)
 }
 
@@ -315,14 +316,14 @@ async fn history(client: &Client, name: &str) -> Result<Said, Error> {
             .map(|millis| humantime::format_duration(Duration::from_millis(millis)).to_string());
         time.unwrap_or_default()
     };
-    let row = |lease: &small_resource_client::PastLease| {
+    let row = |lease: &PastLease| {
         vec![
             lease.fencing_token.to_string(),
             lease.owner.clone().unwrap_or_default(),
             lease.acquired_at.clone().unwrap_or_default(),
             time(lease.queued_ms),
             time(lease.held_ms),
-            lease.end.clone(),
+            end_of(lease),
             lease.reason.clone().unwrap_or_default(),
         ]
     };
@@ -334,6 +335,19 @@ async fn history(client: &Client, name: &str) -> Result<Said, Error> {
             &rows,
         ),
     )
+}
+
+/// How a lease ended; where it was forced off, by whom and why.
+fn end_of(lease: &PastLease) -> String {
+    let mut end = lease.end.clone();
+    if let Some(forced) = &lease.forced {
+        for (before, text) in [(" by ", &forced.by), (": ", &forced.reason)] {
+            if let Some(text) = text {
+                end += &format!("{before}{text}");
+            }
+        }
+    }
+    end
 }
 
 /// Prints until the server ends the stream, which is an error: events are missing from then on.

@@ -1,6 +1,7 @@
 //! The command is dead before anybody else can hold its lock, whatever happens to whom.
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::session::{Session, is_alive, until_gone};
 use crate::support::until;
@@ -68,7 +69,27 @@ fn a_command_whose_lock_is_forced_off_is_asked_to_end_and_told_why() {
     session.force_off("a");
     let (status, out, err) = process.end();
     assert_eq!((status.code(), out.trim()), (Some(76), "asked"), "{err}");
-    assert!(err.contains("forced off"), "{err}");
+    assert!(
+        err.contains("it was forced off by admin: it hangs"),
+        "{err}"
+    );
+}
+
+#[test]
+fn programs_are_told_who_forced_the_lock_off_and_why() {
+    let session = Session::new();
+    let options = [&SHORT[..], &["--events-fd", "1"]].concat();
+    let (process, _) = session.start_script(&options, LONG);
+    session.force_off("a");
+    let (_, out, _) = process.end();
+    let events: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let lost = events.iter().find(|event| event["event"] == "lost");
+    let lost = lost.expect("an event of the loss");
+    assert_eq!(lost["code"], "lease_forced_off");
+    assert_eq!(lost["forced"], json!({"reason": "it hangs", "by": "admin"}));
 }
 
 #[test]

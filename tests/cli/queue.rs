@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::session::{Session, lines, text};
-use crate::support::until;
+use crate::support::{Setup, until};
 
 #[test]
 fn who_does_not_wait_long_enough_exits_with_75_and_is_told_who_holds_it() {
@@ -107,4 +107,48 @@ fn a_lock_outlives_its_ttl_while_its_command_runs() {
     std::thread::sleep(Duration::from_secs(3));
     assert!(session.server.is_locked("a"));
     assert_eq!(process.end().0.code(), Some(8));
+}
+
+#[test]
+fn who_shares_runs_beside_who_shares_and_beside_nobody_else() {
+    let session = Session::new();
+    let options = ["--shared", "--reason", "reading"];
+    let script = "while [ ! -e go ]; do sleep 0.05; done";
+    let (first, _) = session.start_script(&options, script);
+    let second = session.output(&["lock", "a", "--shared", "-n", "--", "true"]);
+    assert!(second.status.success(), "{second:?}");
+    let third = session.output(&["lock", "a", "-n", "--", "true"]);
+    assert_eq!(third.status.code(), Some(75));
+    let holders = &session.server.described("a")["holders"];
+    assert_eq!(holders.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&holders[0]["mode"], &holders[0]["reason"]),
+        (&"shared".into(), &"reading".into())
+    );
+    std::fs::write(session.file("go"), "").unwrap();
+    assert!(first.end().0.success());
+}
+
+#[test]
+fn a_server_that_lets_nobody_wait_for_long_is_asked_again() {
+    let session = Session::with(&Setup::new().with("MAX_WAIT_SECONDS", "1"));
+    let (ticket, _) = session.server.hold("a/x");
+    let process = session.start(&["lock", "a", "--", "echo", "done"]);
+    until("it waits", || session.server.waiting("a") == 1);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(session.server.waiting("a"), 1);
+    session.server.unlock("a/x", &ticket).expect(200);
+    let (status, out, err) = process.end();
+    assert_eq!((status.code(), out.trim()), (Some(0), "done"), "{err}");
+}
+
+#[test]
+fn of_several_servers_one_that_answers_is_enough() {
+    let session = Session::new();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = nobody.local_addr().unwrap();
+    drop(nobody);
+    let servers = format!("http://{gone}, http://{}", session.server.address());
+    let output = session.output(&["lock", "a", "-s", &servers, "--", "true"]);
+    assert!(output.status.success(), "{output:?}");
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::session::{Process, Session, is_alive, text};
-use crate::support::until;
+use crate::support::{Setup, certificate_file, until};
 
 #[test]
 fn the_exit_code_is_that_of_the_command() {
@@ -176,11 +176,12 @@ fn what_happens_is_told_to_programs() {
 fn names_may_have_anything_in_them() {
     let session = Session::new();
     for name in ["shop/42 inventory", "grün 🔒", "%2e%2e", "a'b\"c"] {
-        session.server.create(name, 0).expect(201);
         let output = session.output(&["lock", name, "--", "sh", "-c", "printf %s \"$LOCK_NAME\""]);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(text(&output.stdout), name);
     }
+    // They were made for their locks, and went with them.
+    assert_eq!(session.server.names(), ["a"]);
 }
 
 #[test]
@@ -214,4 +215,21 @@ fn a_command_that_reads_what_is_piped_into_it_ends_with_that() {
     process.write("12345");
     let (status, out, _) = process.end();
     assert_eq!((status.code(), out.trim()), (Some(0), "5"));
+}
+
+#[test]
+fn a_server_that_speaks_tls_is_believed_by_its_certificate() {
+    let session = Session::new();
+    let server = Setup::new().tls().start();
+    let url = format!("https://{}", server.address());
+    let run = |trusted: &str| {
+        let mut command = session.command(&["lock", "b", "-s", &url, "-w", "1s", "--", "true"]);
+        command.env("SSL_CERT_FILE", certificate_file(trusted));
+        command.output().unwrap()
+    };
+    let output = run("cert.pem");
+    assert!(output.status.success(), "{output:?}");
+    let output = run("other-cert.pem");
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(text(&output.stderr).contains("certificate"), "{output:?}");
 }

@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{ADMIN, Program, WRITE, eventually, until};
+use crate::support::{ADMIN, Program, Setup, WRITE, eventually, until};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_small-resource-server");
 
@@ -21,7 +22,12 @@ pub struct Process(Child);
 
 impl Session {
     pub fn new() -> Session {
-        let server = Program::new();
+        Session::with(&Setup::new())
+    }
+
+    /// Around a server with these settings, which speaks HTTP.
+    pub fn with(setup: &Setup) -> Session {
+        let server = setup.start();
         server.prepare("a");
         Session {
             server,
@@ -110,6 +116,11 @@ impl Process {
         self.0.id()
     }
 
+    /// Its end, which comes by itself.
+    pub fn ended(mut self) -> ExitStatus {
+        eventually("it ends", || self.0.try_wait().unwrap())
+    }
+
     /// Its end, which comes by itself: exit status, standard output, standard error.
     pub fn end(mut self) -> (ExitStatus, String, String) {
         let status = eventually("it ends", || self.0.try_wait().unwrap());
@@ -129,6 +140,18 @@ impl Process {
         (status, out, err)
     }
 
+    /// The lines of its standard output, as they come.
+    pub fn lines(&mut self) -> Receiver<String> {
+        let lines = BufReader::new(self.0.stdout.take().unwrap()).lines();
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        receiver
+    }
+
     /// The next line of its standard error.
     pub fn complaint(&mut self) -> String {
         let mut line = String::new();
@@ -145,6 +168,13 @@ impl Process {
             .unwrap()
             .write_all(text.as_bytes())
             .unwrap();
+    }
+
+    /// To what goes on reading.
+    pub fn type_in(&mut self, text: &str) {
+        let input = self.0.stdin.as_mut().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+        input.flush().unwrap();
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::session::{Process, Session, text};
-use crate::support::ADMIN;
+use crate::support::{ADMIN, eventually};
 
 fn json_of(session: &Session, arguments: &[&str]) -> Value {
     let output = session.output(&[arguments, &["--json"]].concat());
@@ -114,4 +114,97 @@ fn a_server_that_is_not_there_is_125() {
         .unwrap();
     let output = session.output(&["locks", "-s", &format!("http://{nobody}")]);
     assert_eq!(output.status.code(), Some(125), "{output:?}");
+}
+
+#[test]
+fn the_history_of_a_name_tells_who_had_it_and_how_it_ended() {
+    let session = Session::new();
+    let output = session.output(&[
+        "lock", "a", "--owner", "me", "--reason", "nightly", "-c", ":",
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    let (_, token) = session.server.hold("a/x");
+    session.force_off("a");
+    let leases = json_of(&session, &["history", "a"]);
+    assert_eq!(leases[0]["fencingToken"], token);
+    assert_eq!(leases[0]["end"], "forced_off");
+    assert_eq!(
+        leases[0]["forced"],
+        json!({"reason": "it hangs", "by": "admin"})
+    );
+    assert_eq!(
+        (&leases[1]["end"], &leases[1]["owner"]),
+        (&json!("released"), &json!("me"))
+    );
+    let people = text(&session.output(&["history", "a"]).stdout);
+    assert!(people.starts_with("TOKEN"), "{people}");
+    let lines: Vec<&str> = people.lines().collect();
+    assert!(
+        lines[1].contains("forced_off by admin: it hangs"),
+        "{people}"
+    );
+    assert!(
+        lines[2].contains("released") && lines[2].contains("nightly"),
+        "{people}"
+    );
+}
+
+#[test]
+fn what_happens_is_followed_as_it_happens() {
+    let session = Session::new();
+    for (arguments, told) in [
+        (&["watch", "shop:", "--json"][..], r#""name":"shop:1""#),
+        (&["watch", "shop:"], " granted shop:1 owner="),
+    ] {
+        let mut process = session.start(arguments);
+        let lines = process.lines();
+        let line = eventually("an event is told", || {
+            // Nothing says from when on it follows.
+            for name in ["other", "shop:1"] {
+                assert!(session.output(&["lock", name, "-c", ":"]).status.success());
+            }
+            lines.try_iter().find(|line| line.contains("granted"))
+        });
+        assert!(line.contains(told), "{line}");
+        // The server ends the stream when it stops, which is no success: events are missing from then on.
+        process.signal(rustix::process::Signal::TERM);
+    }
+}
+
+#[test]
+fn a_stream_of_events_that_ends_is_no_success() {
+    let mut session = Session::new();
+    let mut process = session.start(&["watch"]);
+    let lines = process.lines();
+    eventually("an event is told", || {
+        assert!(session.output(&["lock", "a", "-c", ":"]).status.success());
+        lines.try_iter().next()
+    });
+    session.server.kill();
+    drop(lines);
+    let status = process.ended();
+    assert_eq!(status.code(), Some(125));
+}
+
+#[test]
+fn everything_about_a_name_is_shown() {
+    let session = Session::new();
+    let lock = session.server.lock("a/x");
+    let lock = lock.json(&json!({"owner": "me", "reason": "nightly", "mode": "shared"}));
+    lock.granted();
+    session.server.lock("a/x").owner("next").queued();
+    let people = text(&session.output(&["show", "a"]).stdout);
+    for told in [
+        "holds",
+        "nightly",
+        "shared",
+        "waits, 1",
+        "next",
+        "exclusive",
+    ] {
+        assert!(people.contains(told), "no {told} in {people}");
+    }
+    let seen = json_of(&session, &["show", "a"]);
+    assert_eq!(seen["holders"][0]["mode"], "shared");
+    assert_eq!(seen["queue"][0]["owner"], "next");
 }

@@ -23,7 +23,7 @@ final class ComposerTest extends LockTestCase
             file_put_contents($folder.'/composer.json', json_encode($this->project(), \JSON_THROW_ON_ERROR));
             $this->runs([$composer, 'validate', '--strict', '--no-check-lock', '--no-check-version', \dirname(__DIR__).'/composer.json'], $folder);
             $this->runs([$composer, 'install', '--no-interaction', '--no-progress', '--no-plugins'], $folder);
-            $name = $this->name();
+            $name = $this->existingName();
             file_put_contents($folder.'/use.php', sprintf('<?php
                 require "vendor/autoload.php";
                 $lock = (new SmallResource\Client\ResourceFactory(new SmallResource\Client\Client(%s, %s)))->create(%s);

@@ -15,7 +15,7 @@ final class ConsoleTest extends LockTestCase
 {
     public function testItShowsWhoHoldsWhat(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $locks = new CommandTester(new LocksCommand($this->client()));
         self::assertSame(0, $locks->execute(['prefix' => $name]));
         self::assertStringContainsString('Nobody holds a lock.', $locks->getDisplay());
@@ -33,7 +33,7 @@ final class ConsoleTest extends LockTestCase
 
     public function testACommandRunsUnderItsLockAndItsExitCodeIsKept(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $run = $this->runs($name, 'echo "token $LOCK_FENCING_TOKEN"; read line; exit 7');
         self::assertMatchesRegularExpression('/^\d+$/', $run->says('token '));
         self::assertTrue($this->server->isTaken($name));
@@ -47,7 +47,7 @@ final class ConsoleTest extends LockTestCase
 
     public function testACommandThatLosesItsLockIsEnded(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $run = $this->runs($name, 'echo "pid $$"; exec sleep 60');
         $pid = (int) $run->says('pid ');
         $this->server->forceOff($name);

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace SmallResource\Client\Tests;
 
+use PHPUnit\Framework\Attributes\DataProvider;
 use SmallResource\Client\Client;
 use SmallResource\Client\Exception\ResourceServerException;
 use SmallResource\Client\Exception\ServerUnavailable;
@@ -26,7 +27,7 @@ final class FailureTest extends LockTestCase
         $proxy = $this->proxy();
         $uri = 'http://127.0.0.1:'.$proxy->says('port ');
         $resources = $this->resources(GuardFactory::LOOP, uri: $uri);
-        $name = $this->name();
+        $name = $this->existingName();
         for ($i = 1; $i <= 10; ++$i) {
             $lock = $resources->create($name);
             self::assertTrue($lock->acquire('me', 30, wait: $i % 2 ? 0.0 : 5.0));
@@ -52,7 +53,7 @@ final class FailureTest extends LockTestCase
     {
         $proxy = $this->proxy();
         $uri = 'http://127.0.0.1:'.$proxy->says('port ');
-        $lock = $this->resources(GuardFactory::PROCESS, uri: $uri)->create($name = $this->name());
+        $lock = $this->resources(GuardFactory::PROCESS, uri: $uri)->create($name = $this->existingName());
         $lock->acquire('me', 3);
         $guard = $lock->autoRenew(every: 0.2, ttl: 3);
         foreach ($guard->each(range(1, 40)) as $item) {
@@ -183,7 +184,7 @@ final class FailureTest extends LockTestCase
 
     public function testAWaitThatIsInterruptedLeavesTheQueue(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $holder = $this->resources()->create($name);
         $holder->acquire('first', 60);
         $waiter = $this->script('
@@ -205,7 +206,7 @@ final class FailureTest extends LockTestCase
 
     public function testProcessesThatForkReadTheirOwnAnswers(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $script = $this->script('
             use SmallResource\Client\{Client, ResourceFactory, ResourceClient};
             $client = new Client($uri, $key);
@@ -238,7 +239,7 @@ final class FailureTest extends LockTestCase
 
     public function testAForkThatEndsTakesNothingFromItsParent(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $store = 's'.$name;
         $this->server->create($store);
         $script = $this->script('
@@ -271,7 +272,7 @@ final class FailureTest extends LockTestCase
 
     public function testAForkMayReleaseWhenItIsToldTo(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $script = $this->script('
             $store = new SmallResource\Client\Lock\ResourceServerStore(new SmallResource\Client\Client($uri, $key));
             $lock = (new Symfony\Component\Lock\LockFactory($store))->createLock($name, 60);
@@ -285,6 +286,7 @@ final class FailureTest extends LockTestCase
     }
 
     /** @dataProvider steps */
+    #[DataProvider('steps')]
     public function testNoStepOfTheWallClockDecidesWhoHoldsTheLock(string $step): void
     {
         if (!$library = $this->faketime()) {
@@ -292,7 +294,7 @@ final class FailureTest extends LockTestCase
         }
         $clock = tempnam(sys_get_temp_dir(), 'srs-php-');
         file_put_contents($clock, '+0');
-        $name = $this->name();
+        $name = $this->existingName();
         $this->server->create("s$name");
         $script = $this->script('
             use SmallResource\Client\{Client, ResourceFactory, Lock\ResourceServerStore};

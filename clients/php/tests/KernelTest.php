@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace SmallResource\Client\Tests;
 
+use PHPUnit\Framework\Attributes\DataProvider;
 use SmallResource\Client\Bundle\SmallResourceClientBundle;
 use SmallResource\Client\Bundle\SmallResourceClientExtension;
 use SmallResource\Client\Client;
@@ -68,7 +69,7 @@ final class KernelTest extends LockTestCase
 
     public function testEverythingIsAutowired(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $everything = $this->boot($this->article().'
   lock: { initial_ttl: 40, prefix: "'.$name.':", default: true }
   auto_renew: loop
@@ -93,7 +94,7 @@ final class KernelTest extends LockTestCase
     public function testTheBundleMayBeRegisteredBeforeFrameworkBundle(): void
     {
         $everything = $this->boot($this->article()."\n  lock: { default: true }\n", [Everything::class], [])->get(Everything::class);
-        $lock = $everything->lockFactory->createLock($name = $this->name());
+        $lock = $everything->lockFactory->createLock($name = $this->existingName());
         self::assertTrue($lock->acquire());
         self::assertTrue($this->server->isTaken($name));
     }
@@ -149,6 +150,7 @@ final class KernelTest extends LockTestCase
     }
 
     /** @dataProvider wrongConfigurations */
+    #[DataProvider('wrongConfigurations')]
     public function testAWrongConfigurationIsRefused(string $yaml): void
     {
         $this->expectException(InvalidConfigurationException::class);

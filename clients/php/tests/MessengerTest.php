@@ -32,7 +32,7 @@ final class MessengerTest extends LockTestCase
 
     public function testAMessageIsHandledUnderItsLock(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $owner = null;
         $bus = $this->bus(function () use ($name, &$owner): string {
             $owner = $this->server->owner($name);
@@ -48,7 +48,7 @@ final class MessengerTest extends LockTestCase
 
     public function testAMessageWhoseLockIsBusyComesAgain(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $holder = $this->resources()->create($name);
         $holder->acquire('them', 30);
         $bus = $this->bus(static fn () => self::fail('handled'));
@@ -59,7 +59,7 @@ final class MessengerTest extends LockTestCase
 
     public function testAMessageThatIsSentTakesNoLock(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $taken = null;
         $bus = $this->bus(function () use ($name, &$taken): void {
             $taken = $this->server->isTaken($name);
@@ -72,7 +72,7 @@ final class MessengerTest extends LockTestCase
 
     public function testTheLockIsKeptForAsLongAsTheHandlerRunsAndGivenBackWhenItFails(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $bus = $this->bus(function () use ($name): void {
             $end = microtime(true) + 4.5;
             while (microtime(true) < $end) {
@@ -92,7 +92,7 @@ final class MessengerTest extends LockTestCase
 
     public function testALockThatIsLostMeanwhileIsTold(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $bus = $this->bus(function () use ($name): void {
             $this->server->forceOff($name);
             sleep(2);

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace SmallResource\Client\Tests;
 
+use PHPUnit\Framework\Attributes\DataProvider;
 use SmallResource\Client\Exception\LockLost;
 use SmallResource\Client\Renewal\GuardFactory;
 use SmallResource\Client\Tests\Support\LockTestCase;
@@ -23,9 +24,10 @@ final class RenewalTest extends LockTestCase
     ';
 
     /** @dataProvider waysToBlock */
+    #[DataProvider('waysToBlock')]
     public function testTheLockIsHeldThroughEveryBlockingCall(string $call): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $blocked = $this->script(self::HELD.'
             $from = hrtime(true);
             '.$call.'
@@ -72,9 +74,10 @@ final class RenewalTest extends LockTestCase
     }
 
     /** @dataProvider waysToDie */
+    #[DataProvider('waysToDie')]
     public function testTheLockIsFreeWithinItsTtlAfterEveryDeathOfItsHolder(string $death, ?int $signal = null): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $parent = $this->script(self::HELD.' fgets(STDIN); '.$death, ['name' => $name]);
         $parent->says('held');
         usleep(1_000_000);
@@ -105,7 +108,7 @@ final class RenewalTest extends LockTestCase
 
     public function testAForkThatOutlivesTheHolderDoesNotKeepTheLock(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $parent = $this->script(self::HELD.'
             if (0 === pcntl_fork()) { fclose(STDOUT); sleep(30); posix_kill(getmypid(), 9); }
             echo "forked\n"; sleep(60);
@@ -118,7 +121,7 @@ final class RenewalTest extends LockTestCase
 
     public function testAPoolThatWaitsForItsChildrenNeverMeetsTheRenewer(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $parent = $this->script(self::HELD.'
             for ($i = 0; $i < 3; ++$i) { if (0 === pcntl_fork()) { posix_kill(getmypid(), 9); } }
             $children = 0;
@@ -131,7 +134,7 @@ final class RenewalTest extends LockTestCase
 
     public function testTheRenewerHasNoFilesOfItsParentAndNoSecretInItsArguments(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $parent = $this->script('
             for ($i = 0; $i < 20; ++$i) { $files[] = fopen("/dev/zero", "r"); }
         '.self::HELD.' sleep(60);', ['name' => $name]);
@@ -153,7 +156,7 @@ final class RenewalTest extends LockTestCase
 
     public function testAHolderThatDoesNotReadTheReportsKeepsTheLock(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $lock = $this->resources()->create($name);
         $lock->acquire('me', 3);
         $guard = $lock->autoRenew(every: 0.002, ttl: 3);
@@ -170,9 +173,10 @@ final class RenewalTest extends LockTestCase
     }
 
     /** @dataProvider kinds */
+    #[DataProvider('kinds')]
     public function testALossIsToldWithItsReasonAndIsFinal(string $kind): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $lock = $this->resources($kind)->create($name);
         $lock->acquire('me', 2);
         $guard = $lock->autoRenew(every: 0.2, ttl: 2);
@@ -207,7 +211,7 @@ final class RenewalTest extends LockTestCase
 
     public function testALoopThatIsQuickEnoughKeepsTheLock(): void
     {
-        $lock = $this->resources(GuardFactory::LOOP)->create($name = $this->name());
+        $lock = $this->resources(GuardFactory::LOOP)->create($name = $this->existingName());
         $lock->acquire('me', 3);
         $token = $lock->fencingToken();
         $guard = $lock->autoRenew(every: 0.3, ttl: 3);
@@ -264,7 +268,7 @@ final class RenewalTest extends LockTestCase
 
     public function testWhereTheRenewerIsKilledTheHolderRenewsItself(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $lock = $this->resources()->create($name);
         $lock->acquire('me', 3);
         $guard = $lock->autoRenew(every: 0.5, ttl: 3);
@@ -279,7 +283,7 @@ final class RenewalTest extends LockTestCase
 
     public function testRenewalEndsAfterItsMaximalLifetime(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $hangs = $this->script(str_replace('ttl: 3)', 'ttl: 3, maxLifetime: 1.5)', self::HELD).' sleep(6); echo "isHeld ", var_export($lock->isHeld()), "\n"; $guard->check();', ['name' => $name]);
         $hangs->says('held');
 
@@ -291,7 +295,7 @@ final class RenewalTest extends LockTestCase
 
     public function testStoppingAndReleasingEndTheRenewer(): void
     {
-        $lock = $this->resources()->create($this->name());
+        $lock = $this->resources()->create($this->existingName());
         foreach (['stop', 'release', 'forget'] as $how) {
             $lock->acquire('me', 30);
             $guard = $lock->autoRenew(every: 10, ttl: 30);
@@ -306,10 +310,11 @@ final class RenewalTest extends LockTestCase
     }
 
     /** @dataProvider reports */
+    #[DataProvider('reports')]
     public function testReportsAreReadAsTheyCome(array $pieces, bool $held): void
     {
         // Its own renewer never says such things: one that does is put in its place.
-        $lock = $this->resources()->create($this->name());
+        $lock = $this->resources()->create($this->existingName());
         $lock->acquire('me', 30);
         $guard = $lock->autoRenew(every: 10, ttl: 30);
         $socket = new \ReflectionProperty($guard, 'socket');
@@ -340,7 +345,7 @@ final class RenewalTest extends LockTestCase
 
     public function testTimesThatCannotWorkAreRefused(): void
     {
-        $lock = $this->resources()->create($this->name());
+        $lock = $this->resources()->create($this->existingName());
         $lock->acquire('me', 30);
         foreach ([[30, 30], [0, 30], [10, 30, 0]] as $times) {
             try {

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace SmallResource\Client\Tests;
 
+use PHPUnit\Framework\Attributes\DataProvider;
 use SmallResource\Client\Exception\AlreadyExists;
 use SmallResource\Client\Exception\KeyRefused;
 use SmallResource\Client\Exception\LockLost;
@@ -17,7 +18,7 @@ final class ResourceLockTest extends LockTestCase
 {
     public function testOneHolderAtATime(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $mine = $this->resources()->create($name);
         $theirs = $this->resources()->create($name);
 
@@ -49,7 +50,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testAcquiringAgainRenews(): void
     {
-        $lock = $this->resources()->create($this->name());
+        $lock = $this->resources()->create($this->existingName());
         $lock->acquire('me', 5);
         $token = $lock->fencingToken();
 
@@ -60,7 +61,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testTheNextGrantHasAHigherToken(): void
     {
-        $lock = $this->resources()->create($this->name());
+        $lock = $this->resources()->create($this->existingName());
         $lock->acquire('me', 5);
         $token = $lock->fencingToken();
         $lock->release();
@@ -71,7 +72,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testWhoWaitsGetsTheLockAndItsWholeTtl(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $holder = $this->resources()->create($name);
         $holder->acquire('first', 1.5);
         $lock = $this->resources()->create($name);
@@ -86,7 +87,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testWhoDidNotWaitSaysSo(): void
     {
-        $lock = $this->resources()->create($this->name());
+        $lock = $this->resources()->create($this->existingName());
         $lock->acquire('me', 30, wait: 5);
 
         self::assertLessThan(0.2, $lock->waited());
@@ -94,7 +95,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testAWaitThatIsOverLeavesNoPlaceBehind(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $holder = $this->resources()->create($name);
         $holder->acquire('first', 30);
 
@@ -104,7 +105,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testALeaseEndsByItsTtlAndIsKnownToBeOverBefore(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $lock = $this->resources()->create($name);
         $lock->acquire('me', 0.8);
         self::assertTrue($lock->isHeld());
@@ -126,7 +127,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testALockThatWasForcedOffSaysByWhomAndWhy(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $lock = $this->resources()->create($name);
         $lock->acquire('me', 30);
         $this->server->forceOff($name, 'it hangs');
@@ -146,7 +147,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testDocumentsAreWrittenByTheHolderOnly(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $lock = $this->resources()->create($name, 60);
         self::assertNull($lock->read('stock'));
         try {
@@ -171,7 +172,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testWritingMayReleaseInOneStep(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $lock = $this->resources()->create($name, 60);
         $lock->acquire('me', 30);
         $lock->write('stock', [1], unlock: true);
@@ -182,6 +183,7 @@ final class ResourceLockTest extends LockTestCase
     }
 
     /** @dataProvider namesThatNeedCare */
+    #[DataProvider('namesThatNeedCare')]
     public function testNamesArriveAsTheyAre(string $name): void
     {
         $this->server->create($name);
@@ -203,6 +205,7 @@ final class ResourceLockTest extends LockTestCase
     }
 
     /** @dataProvider namesThatAreResolved */
+    #[DataProvider('namesThatAreResolved')]
     public function testNamesThatWouldReachAnotherResourceAreRefused(string $name): void
     {
         $this->expectException(\InvalidArgumentException::class);
@@ -217,7 +220,7 @@ final class ResourceLockTest extends LockTestCase
     public function testAWrongKeyIsNoConflict(): void
     {
         $this->expectException(KeyRefused::class);
-        $this->resources(key: 'wrong')->create($this->name())->acquire('me', 30);
+        $this->resources(key: 'wrong')->create($this->existingName())->acquire('me', 30);
     }
 
     public function testAResourceIsCreatedOnce(): void
@@ -231,7 +234,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testALockThatIsForgottenIsReleased(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $lock = $this->resources()->create($name);
         $lock->acquire('me', 600);
         unset($lock);
@@ -241,7 +244,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testLocksByName(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $locks = new ResourceClient($this->resources());
 
         self::assertTrue($locks->acquire($name, 'me', 30));
@@ -255,7 +258,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testSeveralLocksAreHadTogetherOrNotAtAll(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $both = $this->resources()->createAll("$name:b", "$name:a", "$name:B");
         self::assertTrue($both->acquire('me', 30));
         foreach (['a', 'b', 'B'] as $each) {
@@ -273,7 +276,7 @@ final class ResourceLockTest extends LockTestCase
 
     public function testWhatIsHeldAlreadyOutlivesTheWaitForTheRest(): void
     {
-        $name = $this->name();
+        $name = $this->existingName();
         $one = $this->resources()->create("$name:b");
         $one->acquire('them', 5);
         $both = $this->resources()->createAll("$name:a", "$name:b");
@@ -296,7 +299,7 @@ final class ResourceLockTest extends LockTestCase
     public function testNothingThatIsDumpedShowsAKeyOrATicket(): void
     {
         $client = $this->client();
-        $lock = $this->resources(key: Server::LOCK)->create($name = $this->name());
+        $lock = $this->resources(key: Server::LOCK)->create($name = $this->existingName());
         $lock->acquire('me', 30);
         $ticket = $this->server->asked('GET', '/resource/'.rawurlencode($name));
         self::assertTrue($ticket['locked']);

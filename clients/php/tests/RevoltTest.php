@@ -16,7 +16,7 @@ final class RevoltTest extends LockTestCase
         if (!class_exists(EventLoop::class)) {
             $this->leaveOut('revolt/event-loop is not installed.');
         }
-        $name = $this->name();
+        $name = $this->existingName();
         EventLoop::queue(function () use ($name): void {
             $lock = $this->resources()->create($name);
             $lock->acquire('me', 2);

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace SmallResource\Client\Tests;
 
+use PHPUnit\Framework\Attributes\DataProvider;
 use SmallResource\Client\Lock\ResourceServerStore;
 use SmallResource\Client\Tests\Support\LockTestCase;
 use SmallResource\Client\Tests\Support\Until;
@@ -321,6 +322,7 @@ final class StoreTest extends LockTestCase
     }
 
     /** @dataProvider keysThatAreNoNames */
+    #[DataProvider('keysThatAreNoNames')]
     public function testAnyKeyHasAName(string $key): void
     {
         $store = $this->store(prefix: $prefix = 'k'.bin2hex(random_bytes(3)).':');

@@ -12,6 +12,10 @@ if (is_file($composer)) {
         require_once 'Symfony/'.$part.'/autoload.php';
     }
     require_once 'Psr/Log/autoload.php';
+    if (stream_resolve_include_path('Composer/InstalledVersions.php')) {
+        // Symfony asks from 6.0 on.
+        require_once 'Composer/InstalledVersions.php';
+    }
     require_once __DIR__.'/../src/Bundle/article_name.php';
 }
 

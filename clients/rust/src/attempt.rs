@@ -17,6 +17,9 @@ use crate::names;
 use crate::renewal::{self, Renewed};
 use crate::transport::{Answer, Request, Transport};
 
+/// How soon is asked again where the server would not let a request wait.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A name that is asked for. Dropped before it has the lock, it leaves the queue in the background.
 pub(crate) struct Attempt {
     client: Client,
@@ -74,6 +77,11 @@ impl Attempt {
         &self.name
     }
 
+    /// What the queue knows it by.
+    pub(crate) fn ticketed(&self) -> (String, Option<String>) {
+        (self.name.clone(), self.ticket.clone())
+    }
+
     /// Since when it is asked for.
     pub(crate) fn began(&self) -> BootTime {
         self.began
@@ -102,7 +110,12 @@ impl Attempt {
             let answer = self.send(&request).await?;
             return self.standing(&answer).await;
         }
-        self.standing(&answer).await
+        let standing = self.standing(&answer).await?;
+        if asked.is_zero() && matches!(standing, Standing::Waiting(_)) {
+            // A server that lets nobody wait: often enough to be in the queue's sight.
+            tokio::time::sleep(wait.min(ASK_AGAIN)).await;
+        }
+        Ok(standing)
     }
 
     /// Asks for the lock without a place in the queue.

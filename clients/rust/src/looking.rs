@@ -2,8 +2,10 @@
 //! to be counted from them.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::header::{ETAG, HeaderValue};
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
@@ -165,7 +167,66 @@ struct History {
     leases: Vec<PastLease>,
 }
 
+/// What a waiting ticket sees of its queue.
+pub(crate) struct QueueLook {
+    /// `None`: the server gives none.
+    pub(crate) tag: Option<HeaderValue>,
+    /// `None`: the queue has not changed, or the ticket does not wait.
+    pub(crate) position: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Seen {
+    you: Option<You>,
+}
+
+/// The part of the ticket that was presented.
+#[derive(Deserialize)]
+struct You {
+    position: Option<u64>,
+}
+
 impl Client {
+    /// Looks where a ticket stands: at once, or once the queue is another than that of the tag; at the end of the
+    /// server's patience at the latest.
+    pub(crate) async fn look(
+        &self,
+        name: &str,
+        ticket: Option<&str>,
+        tag: Option<HeaderValue>,
+    ) -> Result<QueueLook, Error> {
+        loop {
+            let asked = match &tag {
+                Some(_) => self.transport.wait_slice(),
+                None => Duration::ZERO,
+            };
+            let path = format!(
+                "{}?queue=0&wait={}",
+                names::resource(name)?,
+                names::seconds(asked)
+            );
+            let mut request = self.transport.request(Method::GET, path);
+            request.ticket = ticket.map(str::to_owned);
+            request.if_none_match = tag.clone();
+            request.answer_within += asked;
+            request.grace += asked;
+            let answer = self.transport.send(&request).await?;
+            if self.transport.learn_wait(asked, &answer) {
+                continue;
+            }
+            let unchanged = answer.status == StatusCode::NOT_MODIFIED;
+            let you = if unchanged {
+                None
+            } else {
+                answer.read::<Seen>()?.you
+            };
+            return Ok(QueueLook {
+                tag: answer.headers.get(ETAG).cloned(),
+                position: you.and_then(|you| you.position),
+            });
+        }
+    }
+
     /// The resource of this name; `None` where there is none.
     ///
     /// # Errors

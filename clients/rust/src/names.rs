@@ -27,7 +27,7 @@ pub(crate) fn segment(name: &str) -> Result<String, Error> {
     let refused = |why: &str| Err(Error::Invalid(format!("the name {name:?} {why}")));
     match name {
         "" => refused("is empty"),
-        // Whatever is done to it, software on the way takes it for a step in the path.
+        // Encoded or not, the parser of addresses takes it for a step in the path (`%2E` means `.` in the URL Standard).
         "." | ".." => refused("cannot stand in the path of a request"),
         _ if name.chars().count() > 255 => refused("is longer than 255 characters"),
         _ if name.chars().any(char::is_control) => refused("has a control character"),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::header::HeaderValue;
+
 use crate::attempt::{Attempt, Standing};
 use crate::client::Client;
 use crate::clock::BootTime;
@@ -10,8 +12,8 @@ use crate::error::Error;
 use crate::guard::Guard;
 use crate::lock::{Terms, wait_for};
 
-/// How soon a change of the place is seen; the grant itself is seen at once.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How soon the queue is looked at again where the server would not wait for a change of it.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// A place in the queue of a lock. Dropped, it is given up.
 #[must_use = "a place that is dropped at once is given up at once"]
@@ -19,6 +21,8 @@ pub struct Place {
     client: Client,
     attempt: Attempt,
     until: Option<BootTime>,
+    /// Of the queue as it was seen last.
+    tag: Option<HeaderValue>,
     state: Queued,
 }
 
@@ -64,6 +68,7 @@ impl Place {
             client: client.clone(),
             attempt,
             until,
+            tag: None,
             state,
         })
     }
@@ -85,7 +90,20 @@ impl Place {
             if left.is_zero() {
                 return None;
             }
-            match self.attempt.ask(left.min(LOOK_EVERY), self.until).await {
+            let moved = moved(
+                self.client.clone(),
+                self.attempt.ticketed(),
+                &mut self.tag,
+                known,
+            );
+            // A request for the lock stays open beside the look at the queue: the place is near, and the grant is seen
+            // at once.
+            let standing = tokio::select! {
+                biased;
+                standing = self.attempt.ask(left, self.until) => standing,
+                position = moved => Ok(Standing::Waiting(position)),
+            };
+            match standing {
                 Ok(Standing::Waiting(position)) => {
                     self.state = Queued::Waiting {
                         position,
@@ -111,6 +129,29 @@ impl Place {
                 wait_for(self.attempt, &self.client, Some(position), self.until).await
             }
             Queued::Over => wait_for(self.attempt, &self.client, None, self.until).await,
+        }
+    }
+}
+
+/// Resolves with the position of a ticket once that is another than the known one. Waits at the server for a change of
+/// the queue; a look that fails is made again, since the request for the lock tells what is wrong.
+async fn moved(
+    client: Client,
+    (name, ticket): (String, Option<String>),
+    tag: &mut Option<HeaderValue>,
+    known: u64,
+) -> u64 {
+    loop {
+        let look = client.look(&name, ticket.as_deref(), tag.clone()).await;
+        let waited = client.transport.wait_slice() > Duration::ZERO;
+        match look {
+            Ok(seen) if seen.position.is_some_and(|position| position != known) => {
+                *tag = seen.tag;
+                return seen.position.unwrap_or(known);
+            }
+            Ok(seen) if waited && seen.tag.is_some() => *tag = seen.tag,
+            // Nobody would wait at the server, so it is done here.
+            Ok(_) | Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) ticket: Option<String>,
     pub(crate) idempotency_key: Option<String>,
+    /// The tag that is known: without a change the answer is 304.
+    pub(crate) if_none_match: Option<HeaderValue>,
     pub(crate) body: Option<String>,
     /// How long one answer may take.
     pub(crate) answer_within: Duration,
@@ -111,6 +113,7 @@ impl Transport {
             path,
             ticket: None,
             idempotency_key: None,
+            if_none_match: None,
             body: None,
             answer_within: self.timeout,
             until: Some(BootTime::now() + self.timeout),
@@ -235,6 +238,9 @@ impl Transport {
                 value.set_sensitive(true);
                 outgoing = outgoing.header(name, value);
             }
+        }
+        if let Some(tag) = &request.if_none_match {
+            outgoing = outgoing.header(reqwest::header::IF_NONE_MATCH, tag.clone());
         }
         if let Some(body) = &request.body {
             outgoing = outgoing.header(reqwest::header::CONTENT_TYPE, "application/json");

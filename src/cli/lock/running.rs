@@ -1,5 +1,6 @@
 //! The command while it runs: signals to it, its end, and its end before its time when the lock is lost.
 
+use std::io::IsTerminal;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ pub async fn run(
 ) -> Result<CommandEnd, String> {
     let not_started = |error: std::io::Error| format!("The command was not started: {error}.");
     let mut children = listen(SignalKind::child()).map_err(not_started)?;
+    let mut continued = listen(SignalKind::from_raw(Signal::CONT.as_raw())).map_err(not_started)?;
     let mut guard = GuardProcess::start().map_err(not_started)?;
     guard.deadline(kill_by(guards, stop)).map_err(not_started)?;
     let child = command
@@ -70,7 +72,9 @@ pub async fn run(
         .map_err(not_started)?;
     let group = Pid::from_child(&child);
     let terminal = Terminal::of_this_process();
-    if let Some(terminal) = &terminal {
+    // In a pipeline the terminal may be for another part of it, such as a pager; a command that wants it says so by
+    // being stopped.
+    if let Some(terminal) = terminal.as_ref().filter(|_| is_alone_on_terminal()) {
         terminal.give_to(group);
     }
     guard.let_run(group).map_err(not_started)?;
@@ -91,6 +95,7 @@ pub async fn run(
         tokio::select! {
             number = signals.next() => running.send(signal(number)),
             _ = children.recv() => {}
+            _ = continued.recv() => running.resume(),
             lost = guards.lost(), if running.lost.is_none() => running.lose(lost, reporter),
             () = renewed(guards), if running.lost.is_none() => reporter.renewed(),
             () = reached(running.kill_at), if running.kill_at.is_some() => running.kill(),
@@ -112,35 +117,47 @@ pub async fn run(
     } = running;
     guard.done();
     if let Some(terminal) = terminal {
-        terminal.take_back();
+        terminal.take_back(group);
     }
     Ok(CommandEnd { code, lost })
 }
 
 impl Running<'_> {
-    /// How the command ended, if it has. One that was stopped at the terminal stops us, too.
+    /// How the command ended, if it has.
     fn ended(&mut self) -> Option<ExitStatus> {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         let (_, status) = waitpid(Some(self.group), options).ok().flatten()?;
-        if status.stopped() {
-            self.suspend();
-            return None;
-        }
-        Some(std::os::unix::process::ExitStatusExt::from_raw(
-            status.as_raw(),
-        ))
+        let Some(stopped_by) = status.stopping_signal() else {
+            return Some(std::os::unix::process::ExitStatusExt::from_raw(
+                status.as_raw(),
+            ));
+        };
+        let wants_terminal = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw);
+        self.stopped(wants_terminal.contains(&stopped_by));
+        None
     }
 
-    /// Gives the terminal back and stops as the command did: the shell sees one job. No renewal is sent meanwhile, and
-    /// the guard process ends the command at the deadline.
-    fn suspend(&mut self) {
+    /// The command was stopped at the terminal. One that only wants the terminal is given it, if that is ours to give.
+    /// Else we stop as the command did, so that the shell sees one job; no renewal is sent meanwhile, and the guard
+    /// process ends the command at the deadline.
+    fn stopped(&mut self, wants_terminal: bool) {
         let Some(terminal) = &self.terminal else {
             return;
         };
-        terminal.take_back();
-        // Returns when the shell has continued us.
-        let _ = kill_process_group(getpgrp(), Signal::TSTP);
-        if terminal.is_ours() {
+        if !(wants_terminal && terminal.is_ours()) {
+            terminal.take_back(self.group);
+            // Returns when the shell has continued us, or at once where no shell would.
+            let _ = kill_process_group(getpgrp(), Signal::TSTP);
+        }
+        // In the background it would only be stopped again.
+        if !wants_terminal || terminal.is_ours() {
+            self.resume();
+        }
+    }
+
+    /// Goes on, with the terminal where the shell has given it to us.
+    fn resume(&self) {
+        if let Some(terminal) = &self.terminal {
             terminal.give_to(self.group);
         }
         self.send(Signal::CONT);
@@ -218,6 +235,11 @@ async fn renewed(guards: &Guards) {
         })
     });
     select_all(renewals).await;
+}
+
+/// Are both ends of the command the terminal's, as far as can be seen?
+fn is_alone_on_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
 async fn reached(moment: Option<BootTime>) {

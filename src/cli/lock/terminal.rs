@@ -6,45 +6,51 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Pid, getpgrp};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-/// The terminal that this process is in the foreground of, or was before the command.
+/// The terminal of this process' session.
 pub struct Terminal {
     tty: File,
     own: Pid,
 }
 
 impl Terminal {
-    /// `None`: there is none, or somebody else is in its foreground.
+    /// `None`: there is none.
     pub fn of_this_process() -> Option<Terminal> {
         let tty = File::options()
             .read(true)
             .write(true)
             .open("/dev/tty")
             .ok()?;
-        let terminal = Terminal {
+        Some(Terminal {
             tty,
             own: getpgrp(),
-        };
-        terminal.is_ours().then_some(terminal)
+        })
     }
 
-    /// Are we in the foreground?
+    /// Is this process in the foreground?
     pub fn is_ours(&self) -> bool {
-        tcgetpgrp(&self.tty).is_ok_and(|group| group == self.own)
+        self.foreground() == Some(self.own)
     }
 
-    /// Puts the command's group there.
+    /// Puts the command's group in the foreground if this process is there.
     pub fn give_to(&self, group: Pid) {
-        // What goes wrong here is seen by the command when it reads.
-        let _ = tcsetpgrp(&self.tty, group);
+        if self.is_ours() {
+            // What goes wrong here is seen by the command when it reads.
+            let _ = tcsetpgrp(&self.tty, group);
+        }
     }
 
-    /// Takes it back, which stops a process in the background that does not block the signal for that.
-    pub fn take_back(&self) {
+    /// Takes the terminal back from the command's group if that has it, which would stop a process in the background
+    /// that does not block the signal for that.
+    pub fn take_back(&self, group: Pid) {
         let mut blocked = SigSet::empty();
         blocked.add(Signal::SIGTTOU);
-        if blocked.thread_block().is_ok() {
+        if self.foreground() == Some(group) && blocked.thread_block().is_ok() {
             let _ = tcsetpgrp(&self.tty, self.own);
             let _ = blocked.thread_unblock();
         }
+    }
+
+    fn foreground(&self) -> Option<Pid> {
+        tcgetpgrp(&self.tty).ok()
     }
 }

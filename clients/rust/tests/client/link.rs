@@ -22,6 +22,7 @@ pub struct Link {
     open: Arc<Mutex<Vec<TcpStream>>>,
     /// How many answers came to harm.
     pub harmed: Arc<AtomicUsize>,
+    answers: Arc<AtomicUsize>,
 }
 
 impl Link {
@@ -34,13 +35,14 @@ impl Link {
             Arc<Mutex<Vec<TcpStream>>>,
             Arc<AtomicUsize>,
         )>::default();
+        let answers = Arc::new(AtomicUsize::new(0));
         let link = Link {
+            answers: Arc::clone(&answers),
             url,
             cut: Arc::clone(&cut),
             open: Arc::clone(&open),
             harmed: Arc::clone(&harmed),
         };
-        let answers = Arc::new(AtomicUsize::new(0));
         thread::spawn(move || {
             for client in listener.incoming().map(Result::unwrap) {
                 if cut.load(Ordering::SeqCst) {
@@ -61,6 +63,11 @@ impl Link {
             }
         });
         link
+    }
+
+    /// How many answers have come.
+    pub fn answers(&self) -> usize {
+        self.answers.load(Ordering::SeqCst)
     }
 
     /// Ends every connection, and lets no new one through.
@@ -87,10 +94,8 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(&mut Vec<u8
 
 /// May these bytes of the server pass, and what becomes of them? An answer is small enough to come as a whole.
 fn pass(fault: Fault, bytes: &mut [u8], answers: &AtomicUsize, harmed: &AtomicUsize) -> bool {
-    if fault == Fault::None
-        || !bytes.starts_with(b"HTTP/1.1 ")
-        || answers.fetch_add(1, Ordering::SeqCst) % 2 == 1
-    {
+    let is_answer = bytes.starts_with(b"HTTP/1.1 ");
+    if !is_answer || answers.fetch_add(1, Ordering::SeqCst) % 2 == 1 || fault == Fault::None {
         return true;
     }
     harmed.fetch_add(1, Ordering::SeqCst);

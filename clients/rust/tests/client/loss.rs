@@ -124,9 +124,13 @@ async fn a_lock_that_was_forced_off_is_lost_with_the_next_renewal() {
         .unwrap();
     assert!(forced.forced);
     let lost = timeout(PATIENCE, guard.lost()).await.unwrap();
-    let LossReason::ForcedOff { .. } = lost.reason else {
+    let LossReason::ForcedOff { reason, by } = &lost.reason else {
         panic!("{lost}");
     };
+    assert_eq!(
+        (reason.as_deref(), by.as_deref()),
+        (Some("it hangs"), Some("admin"))
+    );
     assert!(BootTime::now() < guard.deadline().unwrap());
     let refused = guard.write("b", &1).await.unwrap_err();
     assert_eq!(refused.code(), Some("lease_forced_off"));

@@ -2,8 +2,11 @@
 
 mod link;
 mod locks;
+mod looking;
 mod loss;
 mod server;
+mod tls;
+mod waiting;
 
 #[test]
 #[ignore = "run by the others as a process"]

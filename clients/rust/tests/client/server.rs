@@ -58,7 +58,12 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Server {
-        let mut process = Process::start("serve_in_a_process_of_its_own", &[]);
+        Server::start_with(&[])
+    }
+
+    /// With these settings besides.
+    pub fn start_with(settings: &[(&str, &str)]) -> Server {
+        let mut process = Process::start("serve_in_a_process_of_its_own", settings);
         let url = process.wait_for("serving at ");
         Server { process, url }
     }
@@ -68,9 +73,21 @@ impl Server {
     }
 }
 
+/// What the tests set.
+const SETTINGS: [&str; 5] = [
+    "MAX_WAIT_SECONDS",
+    "MAX_LEASE_SECONDS",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
+    "HISTORY_PER_RESOURCE",
+];
+
 /// For the ignored test that [`Server`] runs. Ends with the test that started it.
 pub fn serve_until_stdin_ends() {
-    println!("serving at {}", serve().0);
+    let settings: Vec<_> = std::env::vars().collect();
+    let settings = settings.iter().map(|(name, value)| (&**name, &**value));
+    let taken = settings.filter(|(name, _)| SETTINGS.contains(name));
+    println!("serving at {}", serve_with(&taken.collect::<Vec<_>>()).0);
     let _ = std::io::stdin().lines().count();
 }
 

@@ -2,13 +2,20 @@
 
 /// A server in this process for as long as the process lives: its address and a key with every right.
 pub fn serve() -> (String, String) {
+    serve_with(&[])
+}
+
+/// With these settings besides.
+pub fn serve_with(settings: &[(&str, &str)]) -> (String, String) {
     use small_resource_server::app::App;
     use small_resource_server::config::Settings;
     let rights = ["RESOURCE_READ", "RESOURCE_READ_LOCK", "RESOURCE_WRITE", "RESOURCE_ADMIN"];
-    let keys = rights.map(|right| (right.to_owned(), "example".to_owned()));
-    let others = [("STORE", "memory"), ("HTTP_HOST", "127.0.0.1"), ("HTTP_PORT", "0"), ("HTTP_WORKERS", "1")];
-    let others = others.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let settings = Settings::from_pairs(keys.into_iter().chain(others), None).unwrap();
+    let keys = rights.map(|right| (right, "example"));
+    let defaults = [("STORE", "memory"), ("HTTP_HOST", "127.0.0.1"), ("HTTP_PORT", "0"), ("HTTP_WORKERS", "1")];
+    let pairs = keys.iter().chain(&defaults).chain(settings);
+    let pairs = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let scheme = if settings.iter().any(|(name, _)| *name == "TLS_CERT_FILE") { "https" } else { "http" };
+    let settings = Settings::from_pairs(pairs, None).unwrap();
     let (port, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
@@ -18,14 +25,7 @@ pub fn serve() -> (String, String) {
         });
     });
     let port = told.recv().unwrap();
-    for name in ["a", "b", "shop/ü 42", "printer", "nightly", "account:3", "account:7", "shop:42:inventory"] {
-        use std::io::{Read, Write};
-        let body = format!("{{\"name\": \"{name}\"}}");
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        write!(stream, "POST /resource HTTP/1.1\r\nHost: x\r\nx-api-key: example\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-        let _ = stream.read_to_end(&mut Vec::new());
-    }
-    (format!("http://127.0.0.1:{port}"), "example".to_owned())
+    (format!("{scheme}://127.0.0.1:{port}"), "example".to_owned())
 }
 
 #[allow(dead_code)]
