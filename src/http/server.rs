@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use super::acceptor::{Acceptor, Refused};
 use super::connection::{Connection, ConnectionTimeouts};
 use super::connection_limit::{self, ConnectionLimit};
-use super::errors::CODE_LABELS;
+use super::errors;
 use super::middleware::admission::admit;
 use super::middleware::observe::{Observer, observe};
 use super::policy::SharedPolicy;
@@ -97,7 +97,8 @@ pub fn run(
     metrics: &Metrics,
     router: impl Fn() -> Router + Send + Clone + 'static,
 ) -> std::io::Result<Server> {
-    let requests = metrics.requests(routes::PATTERNS, &CODE_LABELS);
+    let requests = metrics.requests.clone();
+    requests.show_codes(&errors::codes());
     let connections_max = connection_limit::within_open_files(limits.connections_max);
     let connections = ConnectionLimit::new(connections_max, metrics.connections.clone());
     let beyond = connection_limit::RESERVED + BEYOND_PER_WORKER;

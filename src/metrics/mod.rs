@@ -6,25 +6,21 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod` | actors and store: one set per server |
-//! | `locks` | what became of locks, counted by each thread for itself |
-//! | `requests` | requests by route, one set per HTTP worker, so that counting them shares nothing |
-//! | `striped` | numbers of which each thread has its own |
+//! | `locks` | what became of locks |
+//! | `requests` | requests by route |
 
 pub mod locks;
 pub mod requests;
-pub mod striped;
-
-use std::sync::Arc;
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::store::StoreError;
 use locks::LockMetrics;
-use requests::Requests;
+use requests::RequestMetrics;
 
 /// What all names start with.
 const PREFIX: &str = "resource_server_";
@@ -41,7 +37,8 @@ const BATCH_SIZES: &[f64] = &[
 /// One per server.
 pub struct Metrics {
     registry: Registry,
-    pub locks: Arc<LockMetrics>,
+    pub locks: LockMetrics,
+    pub requests: RequestMetrics,
     pub actors: ActorMetrics,
     pub store: StoreMetrics,
     pub connections: ConnectionMetrics,
@@ -115,9 +112,9 @@ impl Maker<'_> {
         counter
     }
 
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         let options = Opts::new(format!("{PREFIX}{name}"), help);
-        let counters = IntCounterVec::new(options, &[label]).expect(SOUND);
+        let counters = IntCounterVec::new(options, labels).expect(SOUND);
         self.0.register(Box::new(counters.clone())).expect(SOUND);
         counters
     }
@@ -134,6 +131,13 @@ impl Maker<'_> {
         self.0.register(Box::new(histogram.clone())).expect(SOUND);
         histogram
     }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
+        let options = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec());
+        let histograms = HistogramVec::new(options, labels).expect(SOUND);
+        self.0.register(Box::new(histograms.clone())).expect(SOUND);
+        histograms
+    }
 }
 
 impl Metrics {
@@ -144,11 +148,9 @@ impl Metrics {
         build_info(&registry, store);
         let process = ProcessCollector::for_self();
         registry.register(Box::new(process)).expect(SOUND);
-        let locks = Arc::new(LockMetrics::default());
-        let collector = locks::LockCollector::new(locks.clone(), PREFIX);
-        registry.register(Box::new(collector)).expect(SOUND);
         Metrics {
-            locks,
+            locks: LockMetrics::new(&make),
+            requests: RequestMetrics::new(&make),
             actors: ActorMetrics {
                 live: make.gauge("actors_live", "Resources in memory."),
                 asleep: make.gauge(
@@ -166,13 +168,13 @@ impl Metrics {
                 refused: make.counters(
                     "connections_refused_total",
                     "Connections that ended before a request was understood, by reason.",
-                    "reason",
+                    &["reason"],
                 ),
             },
             previous_keys: make.counters(
                 "previous_key_requests_total",
                 "Requests with a key that is about to be replaced, by its right.",
-                "right",
+                &["right"],
             ),
             log_lines_dropped: make.counter(
                 "log_lines_dropped_total",
@@ -181,19 +183,6 @@ impl Metrics {
             now: NowMetrics::new(&make),
             registry,
         }
-    }
-
-    /// Where HTTP workers count what they answer. `routes` and `codes`: the values that the labels of
-    /// those names can have. To be called once.
-    pub fn requests(
-        &self,
-        routes: &'static [&'static str],
-        codes: &'static [&'static str],
-    ) -> Arc<Requests> {
-        let requests = Arc::new(Requests::new(PREFIX, routes, codes));
-        let collector = requests::RequestCollector::new(requests.clone());
-        self.registry.register(Box::new(collector)).expect(SOUND);
-        requests
     }
 
     /// Everything, in Prometheus' text form.
@@ -225,7 +214,7 @@ impl StoreMetrics {
         let errors = make.counters(
             "store_errors_total",
             "What the store did not do, by kind.",
-            "kind",
+            &["kind"],
         );
         for kind in ERROR_KINDS {
             errors.with_label_values(&[kind]);

@@ -12,7 +12,6 @@ use std::time::Duration;
 use log::Level;
 
 use crate::lock::{FencingToken, Millis, Mode, Owner, Reason, ResourceName, Selector};
-use crate::metrics::striped::Striped;
 use crate::shared::caller::Caller;
 
 /// How many lines may leave in one second.
@@ -150,8 +149,8 @@ impl fmt::Display for AuditEvent<'_> {
 pub struct EventLog {
     second: AtomicU64,
     written: AtomicU32,
-    /// By thread: a busy server counts here with nearly every step.
-    hidden: Striped<[AtomicU64; NAMES.len()]>,
+    /// By kind.
+    hidden: [AtomicU64; NAMES.len()],
 }
 
 impl EventLog {
@@ -169,7 +168,7 @@ impl EventLog {
     }
 
     fn hide(&self, kind: AuditKind, count: u64) {
-        self.hidden.mine()[kind as usize].fetch_add(count, Ordering::Relaxed);
+        self.hidden[kind as usize].fetch_add(count, Ordering::Relaxed);
     }
 
     fn has_room(&self, now: Millis) -> bool {
@@ -189,16 +188,9 @@ impl EventLog {
 
     /// How many events of which kind were not written since the last call, in words; `None`: all were.
     pub fn take_hidden(&self) -> Option<String> {
-        let take = |at: usize| -> u64 {
-            let counts = self.hidden.all();
-            counts
-                .map(|counts| counts[at].swap(0, Ordering::Relaxed))
-                .sum()
-        };
-        let counts: Vec<String> = NAMES
-            .iter()
-            .enumerate()
-            .map(|(at, name)| (take(at), name))
+        let hidden = self.hidden.iter().map(|n| n.swap(0, Ordering::Relaxed));
+        let counts: Vec<String> = hidden
+            .zip(NAMES)
             .filter(|(n, _)| *n > 0)
             .map(|(n, name)| format!("{name}={n}"))
             .collect();

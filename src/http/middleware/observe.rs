@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io::Write;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
@@ -18,10 +17,10 @@ use actix_web::{Error, HttpMessage, HttpRequest};
 
 use crate::http::auth::KnownKey;
 use crate::http::client;
-use crate::http::errors::{self, ApiError};
+use crate::http::errors::ApiError;
 use crate::http::policy::SharedPolicy;
 use crate::http::request::X_API_KEY;
-use crate::http::routes::Route;
+use crate::http::routes::{self, Route};
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::Caller;
 use crate::shared::caller::RequestTag;
@@ -36,7 +35,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One per HTTP worker.
 pub struct Observer {
-    numbers: Arc<WorkerRequests>,
+    numbers: WorkerRequests,
     policy: SharedPolicy,
     access_log: bool,
     worker: u32,
@@ -45,7 +44,7 @@ pub struct Observer {
 
 impl Observer {
     /// `policy`: knows the proxies to believe. `access_log`: one line per request.
-    pub fn new(numbers: Arc<WorkerRequests>, policy: SharedPolicy, access_log: bool) -> Observer {
+    pub fn new(numbers: WorkerRequests, policy: SharedPolicy, access_log: bool) -> Observer {
         Observer {
             numbers,
             policy,
@@ -89,10 +88,10 @@ impl Observer {
     fn count(&self, seen: &ObservedRequest<'_>) {
         let method = seen.method.as_str();
         let status = seen.status.as_u16();
-        let route = Route::index(seen.known.route);
+        let route = seen.known.route.map_or(routes::UNKNOWN, Route::pattern);
         self.numbers.answered(route, method, status, seen.took);
         if let Some(code) = seen.code {
-            self.numbers.refused(errors::code_index(code));
+            self.numbers.refused(code);
         }
         if self.access_log {
             log::info!(target: TARGET, "{seen}");
