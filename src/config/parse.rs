@@ -3,13 +3,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::shown;
 use super::sources::{self, SetVariable, SettingOrigin, Sources};
-use super::variables::{self, Variable};
+use super::variables::{self, Accepts, Variable};
 use super::{Problem, Secret};
 
 /// Reads variables one after the other and collects what was set and what was wrong.
@@ -150,56 +149,54 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub fn integer<T>(&mut self, name: &'static str, default: T, range: RangeInclusive<T>) -> T
-    where
-        T: TryFrom<u64> + PartialOrd + Display,
-    {
-        debug_assert!(range.contains(&default));
-        let accepted = format!("an integer from {} to {}", range.start(), range.end());
-        self.parsed(name, accepted, |value| {
-            let number = T::try_from(digits(value)?).ok()?;
-            range.contains(&number).then_some(number)
-        })
-        .unwrap_or(default)
+    /// An integer within the bounds of the table, or the table's default.
+    pub fn integer<T: TryFrom<u64>>(&mut self, name: &'static str) -> T {
+        let default = digits(default_of(name)).expect("the table's default is a number");
+        self.integer_or(name, default)
     }
 
-    /// A port. Some schedulers set `MYSQL_PORT` by themselves when a service is called `mysql`, in a form
-    /// that nobody who reads the sentence would otherwise recognise.
-    pub fn port(&mut self, name: &'static str, default: u16, least: u16) -> u16 {
-        let injected = self
-            .sources
-            .get(name)
-            .is_some_and(|(_, value)| value.starts_with("tcp://"));
-        let hint = if injected {
-            " (a tcp:// value is set by container schedulers for a service of that name; in Kubernetes enableServiceLinks: false turns that off)"
-        } else {
-            ""
+    /// As [`Reader::integer`], where the default depends on the machine.
+    pub fn integer_or<T: TryFrom<u64>>(&mut self, name: &'static str, default: u64) -> T {
+        let Some(Accepts::Integer(least, most)) = variables::find(name).map(|v| v.accepts) else {
+            unreachable!("{name} is no integer");
         };
-        let accepted = format!("an integer from {least} to 65535{hint}");
-        self.parsed(name, accepted, |value| {
-            let number = u16::try_from(digits(value)?).ok()?;
-            (number >= least).then_some(number)
-        })
-        .unwrap_or(default)
+        debug_assert!((least..=most).contains(&default));
+        let hint = self.hint(name);
+        let accepted = format!("an integer from {least} to {most}{hint}");
+        let number = self.parsed(name, accepted, |value| {
+            digits(value).filter(|number| (least..=most).contains(number))
+        });
+        let number = T::try_from(number.unwrap_or(default));
+        number.unwrap_or_else(|_| unreachable!("the bounds of {name} fit its type"))
     }
 
-    /// Decimal seconds, kept to the millisecond.
-    pub fn seconds(
-        &mut self,
-        name: &'static str,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Duration {
-        debug_assert!(range.contains(&default));
+    /// Some schedulers set `MYSQL_PORT` by themselves when a service is called `mysql`, in a form that nobody
+    /// who reads the sentence would otherwise recognise.
+    fn hint(&self, name: &str) -> &'static str {
+        match self.sources.get(name) {
+            Some((_, value)) if value.starts_with("tcp://") => {
+                " (a tcp:// value is set by container schedulers for a service of that name; in Kubernetes enableServiceLinks: false turns that off)"
+            }
+            _ => "",
+        }
+    }
+
+    /// Decimal seconds within the bounds of the table, kept to the millisecond, or the table's default.
+    pub fn seconds(&mut self, name: &'static str) -> Duration {
+        let Some(Accepts::Seconds(least, most)) = variables::find(name).map(|v| v.accepts) else {
+            unreachable!("{name} is no time");
+        };
+        let range = Duration::from_millis(least)..=Duration::from_millis(most);
         let accepted = format!(
             "seconds from {} to {}, decimals allowed",
             range.start().as_secs_f64(),
             range.end().as_secs_f64()
         );
-        self.parsed(name, accepted, |value| {
+        let set = self.parsed(name, accepted, |value| {
             decimal_seconds(value).filter(|seconds| range.contains(seconds))
-        })
-        .unwrap_or(default)
+        });
+        let default = || decimal_seconds(default_of(name)).expect("the table's default is a time");
+        set.unwrap_or_else(default)
     }
 
     /// One of a few words, in upper or lower case.
@@ -217,7 +214,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub fn flag(&mut self, name: &'static str, default: bool) -> bool {
+    pub fn flag(&mut self, name: &'static str) -> bool {
         let choices = [
             ("true", true),
             ("false", false),
@@ -228,8 +225,14 @@ impl<'a> Reader<'a> {
             ("on", true),
             ("off", false),
         ];
-        self.choice(name, &choices).unwrap_or(default)
+        self.choice(name, &choices)
+            .unwrap_or(default_of(name) == "true")
     }
+}
+
+/// What the table says.
+pub(super) fn default_of(name: &str) -> &'static str {
+    variables::find(name).map_or("", |variable| variable.default)
 }
 
 /// Digits and nothing else: no sign, no separators.

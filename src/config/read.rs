@@ -1,15 +1,16 @@
 //! All variables to [`Settings`], and the checks that concern more than one of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::parse::Reader;
+use super::parse::{Reader, default_of};
 use super::sources::Sources;
 use super::tls::{certificates, private_key};
+use super::variables::WORKERS_MAX;
 use super::{
     CapacitySettings, ConfigError, HttpSettings, KeySettings, LockSettings, MysqlSettings,
     MysqlTls, Origins, ScopedKey, Secret, Settings, ShutdownSettings, StoreKind, StoreSettings,
@@ -17,18 +18,6 @@ use super::{
 };
 use super::{keys_file, memory};
 use crate::lock::{Limits, Profile, Seconds};
-
-const ZERO: Duration = Duration::ZERO;
-const MILLISECOND: Duration = Duration::from_millis(1);
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
-const COUNT_MAX: usize = 1_000_000_000;
-/// What the HTTP server beneath can have.
-const WORKERS_MAX: usize = 512;
-
-const fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
 
 impl Settings {
     /// Reads the process environment and the file that `CONFIG_FILE` names, else
@@ -75,7 +64,7 @@ impl Settings {
         let capacity = capacity(&mut reader);
         let shutdown = shutdown(&mut reader);
         let log_filter = log_filter(&mut reader);
-        let access_log = reader.flag("ACCESS_LOG", false);
+        let access_log = reader.flag("ACCESS_LOG");
         if !reader.problems.is_empty() {
             return Err(ConfigError::from_problems(reader.problems));
         }
@@ -227,8 +216,8 @@ fn store(reader: &mut Reader<'_>) -> StoreSettings {
     };
     StoreSettings {
         kind,
-        timeout: reader.seconds("STORE_TIMEOUT_SECONDS", seconds(5), MILLISECOND..=HOUR),
-        instance_lease: reader.seconds("INSTANCE_LEASE_SECONDS", seconds(4), seconds(1)..=HOUR),
+        timeout: reader.seconds("STORE_TIMEOUT_SECONDS"),
+        instance_lease: reader.seconds("INSTANCE_LEASE_SECONDS"),
     }
 }
 
@@ -240,7 +229,7 @@ fn sqlite_path(reader: &mut Reader<'_>) -> PathBuf {
             let is_file = !value.contains(":memory:") && !value.contains('\0') && !path.is_dir();
             is_file.then_some(path)
         })
-        .unwrap_or_else(|| PathBuf::from("data/resources.db"))
+        .unwrap_or_else(|| PathBuf::from(default_of("SQLITE_PATH")))
 }
 
 /// `None` without `MYSQL_HOST`; the rest is checked all the same.
@@ -250,7 +239,7 @@ fn mysql(reader: &mut Reader<'_>) -> Option<MysqlSettings> {
         "a host name or an IP address; the port goes to MYSQL_PORT",
         |value| is_host(value).then(|| value.to_owned()),
     );
-    let port = reader.port("MYSQL_PORT", 3306, 1);
+    let port = reader.integer("MYSQL_PORT");
     let database = reader.parsed(
         "MYSQL_DATABASE",
         "a name of 1 to 64 characters without control characters",
@@ -261,13 +250,13 @@ fn mysql(reader: &mut Reader<'_>) -> Option<MysqlSettings> {
     );
     let user = reader.text("MYSQL_USER");
     let password = reader.password("MYSQL_PASSWORD");
-    let pool_size = reader.integer("MYSQL_POOL_SIZE", 8, 1..=1024);
+    let pool_size = reader.integer("MYSQL_POOL_SIZE");
     let tls = mysql_tls(reader);
     Some(MysqlSettings {
         host: host?,
         port,
-        database: database.unwrap_or_else(|| "small_swoole_resource".to_owned()),
-        user: user.unwrap_or_else(|| "root".to_owned()),
+        database: database.unwrap_or_else(|| default_of("MYSQL_DATABASE").to_owned()),
+        user: user.unwrap_or_else(|| default_of("MYSQL_USER").to_owned()),
         password,
         pool_size,
         tls,
@@ -301,31 +290,27 @@ fn mysql_tls(reader: &mut Reader<'_>) -> MysqlTls {
 }
 
 fn http(reader: &mut Reader<'_>) -> HttpSettings {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     HttpSettings {
         host: http_host(reader),
-        port: reader.port("HTTP_PORT", 9501, 0),
-        workers: reader.integer("HTTP_WORKERS", cores.clamp(1, WORKERS_MAX), 1..=WORKERS_MAX),
-        keep_alive: reader.seconds("KEEP_ALIVE_SECONDS", seconds(75), ZERO..=DAY),
+        port: reader.integer("HTTP_PORT"),
+        workers: reader.integer_or("HTTP_WORKERS", cores.clamp(1, WORKERS_MAX)),
+        keep_alive: reader.seconds("KEEP_ALIVE_SECONDS"),
         tls: tls_files(reader),
-        connections_max: reader.integer("MAX_CONNECTIONS", connections_max(), 1..=COUNT_MAX),
-        request_head_timeout: reader.seconds(
-            "REQUEST_TIMEOUT_SECONDS",
-            seconds(10),
-            MILLISECOND..=HOUR,
-        ),
-        body_timeout: reader.seconds("BODY_TIMEOUT_SECONDS", seconds(30), MILLISECOND..=HOUR),
-        body_bytes_max: reader.integer("MAX_BODY_BYTES", 2_097_152, 1..=1 << 30),
-        rate_limit_per_second: reader.integer("RATE_LIMIT_PER_SECOND", 0, 0..=1_000_000_000),
+        connections_max: reader.integer_or("MAX_CONNECTIONS", connections_max()),
+        request_head_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS"),
+        body_timeout: reader.seconds("BODY_TIMEOUT_SECONDS"),
+        body_bytes_max: reader.integer("MAX_BODY_BYTES"),
+        rate_limit_per_second: reader.integer("RATE_LIMIT_PER_SECOND"),
         trusted_proxies: trusted_proxies(reader),
     }
 }
 
 /// In a small container as many as a quarter of its memory is enough for, were each to send an unfinished head.
-fn connections_max() -> usize {
+fn connections_max() -> u64 {
     const HEAD_BYTES: u64 = 24 << 10;
     let most = 25_000 * HEAD_BYTES;
-    (memory::share(most, 4, memory::limit()) / HEAD_BYTES).max(64) as usize
+    (memory::share(most, 4, memory::limit()) / HEAD_BYTES).max(64)
 }
 
 fn http_host(reader: &mut Reader<'_>) -> IpAddr {
@@ -335,7 +320,7 @@ fn http_host(reader: &mut Reader<'_>) -> IpAddr {
             let bracketed = value.strip_prefix('[').and_then(|v| v.strip_suffix(']'));
             bracketed.unwrap_or(value).parse().ok()
         })
-        .unwrap_or_else(|| IpAddr::from([0, 0, 0, 0]))
+        .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 fn tls_files(reader: &mut Reader<'_>) -> Option<TlsFiles> {
@@ -429,12 +414,12 @@ fn network(text: &str) -> Option<IpNet> {
 fn lock(reader: &mut Reader<'_>) -> LockSettings {
     let profiles = [Profile::Default, Profile::Php].map(|profile| (profile.name(), profile));
     let compatibility = reader.choice("COMPATIBILITY", &profiles);
-    let wait = reader.seconds("LOCK_WAIT_SECONDS", ZERO, ZERO..=DAY);
-    let wait_max = reader.seconds("MAX_WAIT_SECONDS", seconds(300), ZERO..=DAY);
-    let claim = reader.seconds("CLAIM_SECONDS", seconds(5), MILLISECOND..=HOUR);
-    let ticket_ttl = reader.seconds("TICKET_TTL_SECONDS", seconds(60), MILLISECOND..=30 * DAY);
-    let lease_seconds_max = reader.integer("MAX_LEASE_SECONDS", 0, 0..=Seconds::MAX);
-    let waiters_max = reader.integer("MAX_WAITERS_PER_RESOURCE", 20_000, 1..=COUNT_MAX);
+    let wait = reader.seconds("LOCK_WAIT_SECONDS");
+    let wait_max = reader.seconds("MAX_WAIT_SECONDS");
+    let claim = reader.seconds("CLAIM_SECONDS");
+    let ticket_ttl = reader.seconds("TICKET_TTL_SECONDS");
+    let lease_seconds_max: u32 = reader.integer("MAX_LEASE_SECONDS");
+    let waiters_max = reader.integer("MAX_WAITERS_PER_RESOURCE");
     at_most(
         reader,
         ("LOCK_WAIT_SECONDS", wait),
@@ -477,21 +462,20 @@ fn at_most(
 
 fn capacity(reader: &mut Reader<'_>) -> CapacitySettings {
     CapacitySettings {
-        waiters_max: reader.integer("MAX_WAITERS", 100_000, 1..=COUNT_MAX),
-        selectors_max: reader.integer("MAX_SELECTORS", 10_000, 1..=COUNT_MAX),
-        history_per_resource: reader.integer("HISTORY_PER_RESOURCE", 20, 0..=1000),
-        data_cache_bytes: reader.integer(
+        waiters_max: reader.integer("MAX_WAITERS"),
+        selectors_max: reader.integer("MAX_SELECTORS"),
+        history_per_resource: reader.integer("HISTORY_PER_RESOURCE"),
+        data_cache_bytes: reader.integer_or(
             "DATA_CACHE_BYTES",
             memory::share(268_435_456, 4, memory::limit()),
-            0..=1 << 50,
         ),
     }
 }
 
 fn shutdown(reader: &mut Reader<'_>) -> ShutdownSettings {
     ShutdownSettings {
-        delay: reader.seconds("SHUTDOWN_DELAY_SECONDS", ZERO, ZERO..=HOUR),
-        timeout: reader.seconds("SHUTDOWN_SECONDS", seconds(20), ZERO..=HOUR),
+        delay: reader.seconds("SHUTDOWN_DELAY_SECONDS"),
+        timeout: reader.seconds("SHUTDOWN_SECONDS"),
     }
 }
 
@@ -502,7 +486,7 @@ fn log_filter(reader: &mut Reader<'_>) -> String {
         .parsed("RUST_LOG", accepted, |value| {
             is_log_filter(value).then(|| value.to_owned())
         })
-        .unwrap_or_else(|| "info".to_owned())
+        .unwrap_or_else(|| default_of("RUST_LOG").to_owned())
 }
 
 /// `env_logger` only mutters about what it does not understand and goes on without it.

@@ -1,5 +1,8 @@
 //! Every variable there is. The readers, the help text, the search for misspelt names and the test of
-//! the template all go by this list, so that none of them can forget one.
+//! the template all go by this list, so that none of them can forget one, and defaults and bounds stand here
+//! alone.
+
+use crate::lock::{Millis, Seconds};
 
 /// One variable, as it is explained to a person.
 #[derive(Clone, Copy, Debug)]
@@ -9,16 +12,62 @@ pub struct Variable {
     pub default: &'static str,
     /// Its value is never shown.
     pub secret: bool,
+    pub accepts: Accepts,
     /// What it does, in one line.
     pub about: &'static str,
 }
+
+/// What its value may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepts {
+    /// What the readers of this variable say.
+    Text,
+    /// From the first number to the second.
+    Integer(u64, u64),
+    /// Decimal seconds; the bounds are in milliseconds.
+    Seconds(Millis, Millis),
+}
+
+const MILLISECOND: Millis = 1;
+const HOUR: Millis = 3_600_000;
+const DAY: Millis = 24 * HOUR;
+const COUNT_MAX: u64 = 1_000_000_000;
+/// What the HTTP server beneath can have.
+pub(super) const WORKERS_MAX: u64 = 512;
 
 const fn plain(name: &'static str, default: &'static str, about: &'static str) -> Variable {
     Variable {
         name,
         default,
         secret: false,
+        accepts: Accepts::Text,
         about,
+    }
+}
+
+const fn integer(
+    name: &'static str,
+    default: &'static str,
+    least: u64,
+    most: u64,
+    about: &'static str,
+) -> Variable {
+    Variable {
+        accepts: Accepts::Integer(least, most),
+        ..plain(name, default, about)
+    }
+}
+
+const fn seconds(
+    name: &'static str,
+    default: &'static str,
+    least: Millis,
+    most: Millis,
+    about: &'static str,
+) -> Variable {
+    Variable {
+        accepts: Accepts::Seconds(least, most),
+        ..plain(name, default, about)
     }
 }
 
@@ -27,6 +76,7 @@ const fn secret(name: &'static str, about: &'static str) -> Variable {
         name,
         default: "",
         secret: true,
+        accepts: Accepts::Text,
         about,
     }
 }
@@ -79,7 +129,7 @@ pub const VARIABLES: &[Variable] = &[
         "file of the embedded store",
     ),
     plain("MYSQL_HOST", "", "host name or address of MySQL or MariaDB"),
-    plain("MYSQL_PORT", "3306", "its port"),
+    integer("MYSQL_PORT", "3306", 1, 65_535, "its port"),
     plain(
         "MYSQL_DATABASE",
         "small_swoole_resource",
@@ -87,7 +137,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     plain("MYSQL_USER", "root", "its user"),
     secret("MYSQL_PASSWORD", "the user's password"),
-    plain("MYSQL_POOL_SIZE", "8", "connections to it at most"),
+    integer("MYSQL_POOL_SIZE", "8", 1, 1024, "connections to it at most"),
     plain(
         "MYSQL_TLS",
         "off",
@@ -98,45 +148,77 @@ pub const VARIABLES: &[Variable] = &[
         "the public authorities",
         "PEM file of the authorities to trust for it",
     ),
-    plain(
+    seconds(
         "STORE_TIMEOUT_SECONDS",
         "5",
+        MILLISECOND,
+        HOUR,
         "a change not committed by then is answered 503",
     ),
-    plain(
+    seconds(
         "INSTANCE_LEASE_SECONDS",
         "4",
+        1_000,
+        HOUR,
         "silence after which a stand-by takes over; the same for all instances",
     ),
     plain("HTTP_HOST", "0.0.0.0", "address to listen on"),
-    plain("HTTP_PORT", "9501", "port to listen on; 0: any free one"),
-    plain("HTTP_WORKERS", "one per core", "threads that take requests"),
-    plain(
+    integer(
+        "HTTP_PORT",
+        "9501",
+        0,
+        65_535,
+        "port to listen on; 0: any free one",
+    ),
+    integer(
+        "HTTP_WORKERS",
+        "one per core",
+        1,
+        WORKERS_MAX,
+        "threads that take requests",
+    ),
+    seconds(
         "KEEP_ALIVE_SECONDS",
         "75",
+        0,
+        DAY,
         "how long an idle connection is kept",
     ),
     plain("TLS_CERT_FILE", "", "PEM certificate chain; turns TLS on"),
     plain("TLS_KEY_FILE", "", "PEM private key"),
-    plain(
+    integer(
         "MAX_CONNECTIONS",
         "25000",
+        1,
+        COUNT_MAX,
         "open connections at most; fewer by default in a container with less than 2.4 GB of memory",
     ),
-    plain(
+    seconds(
         "REQUEST_TIMEOUT_SECONDS",
         "10",
+        MILLISECOND,
+        HOUR,
         "time a client has to send a request head",
     ),
-    plain(
+    seconds(
         "BODY_TIMEOUT_SECONDS",
         "30",
+        MILLISECOND,
+        HOUR,
         "time a client has to send a request body",
     ),
-    plain("MAX_BODY_BYTES", "2097152", "largest request body"),
-    plain(
+    integer(
+        "MAX_BODY_BYTES",
+        "2097152",
+        1,
+        1 << 30,
+        "largest request body",
+    ),
+    integer(
         "RATE_LIMIT_PER_SECOND",
         "0",
+        0,
+        COUNT_MAX,
         "requests per second and client; 0: no limit",
     ),
     plain(
@@ -149,52 +231,82 @@ pub const VARIABLES: &[Variable] = &[
         "default, or php on a database of the PHP server",
         "default or php",
     ),
-    plain(
+    seconds(
         "LOCK_WAIT_SECONDS",
         "0",
+        0,
+        DAY,
         "how long a request without ?wait= waits for a lock (php profile: the resource's timeout instead)",
     ),
-    plain("MAX_WAIT_SECONDS", "300", "largest ?wait="),
-    plain(
+    seconds("MAX_WAIT_SECONDS", "300", 0, DAY, "largest ?wait="),
+    seconds(
         "CLAIM_SECONDS",
         "5",
+        MILLISECOND,
+        HOUR,
         "how long a lock stays reserved for a waiter after its last request",
     ),
-    plain(
+    seconds(
         "TICKET_TTL_SECONDS",
         "60",
+        MILLISECOND,
+        30 * DAY,
         "a waiting ticket not presented for this long is dropped",
     ),
-    plain(
+    integer(
         "MAX_LEASE_SECONDS",
         "0",
+        0,
+        Seconds::MAX as u64,
         "longest life of any lease; 0: no limit",
     ),
-    plain("MAX_WAITERS", "100000", "open requests that wait, in all"),
-    plain(
+    integer(
+        "MAX_WAITERS",
+        "100000",
+        1,
+        COUNT_MAX,
+        "open requests that wait, in all",
+    ),
+    integer(
         "MAX_WAITERS_PER_RESOURCE",
         "20000",
+        1,
+        COUNT_MAX,
         "waiting tickets of one resource",
     ),
-    plain("MAX_SELECTORS", "10000", "selectors of one resource"),
-    plain(
+    integer(
+        "MAX_SELECTORS",
+        "10000",
+        1,
+        COUNT_MAX,
+        "selectors of one resource",
+    ),
+    integer(
         "HISTORY_PER_RESOURCE",
         "20",
+        0,
+        1_000,
         "past leases kept of each name; 0: none",
     ),
-    plain(
+    integer(
         "DATA_CACHE_BYTES",
         "268435456",
+        0,
+        1 << 50,
         "selector data kept in memory; by default no more than a quarter of a container's memory",
     ),
-    plain(
+    seconds(
         "SHUTDOWN_DELAY_SECONDS",
         "0",
+        0,
+        HOUR,
         "requests are still taken for this long after SIGTERM",
     ),
-    plain(
+    seconds(
         "SHUTDOWN_SECONDS",
         "20",
+        0,
+        HOUR,
         "time for requests in flight to finish at the end",
     ),
     plain(
@@ -230,6 +342,21 @@ mod tests {
                 "{} is listed twice",
                 variable.name
             );
+        }
+    }
+
+    #[test]
+    fn each_default_that_is_a_number_is_accepted() {
+        for variable in VARIABLES {
+            let Ok(default) = variable.default.parse::<u64>() else {
+                continue;
+            };
+            let fits = match variable.accepts {
+                Accepts::Text => false,
+                Accepts::Integer(least, most) => (least..=most).contains(&default),
+                Accepts::Seconds(least, most) => (least..=most).contains(&(default * 1_000)),
+            };
+            assert!(fits, "{}", variable.name);
         }
     }
 
