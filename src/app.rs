@@ -278,11 +278,8 @@ impl App {
         };
         log::info!("{why}: shutting down");
         self.shell.gate.drain();
-        // Another instance may wait for a database: then it is given back first, and the delay is for whoever
-        // still comes here to be sent on with 503. Nobody waits for a store of our own.
-        let shared = matches!(self.settings.store.kind, StoreKind::Mysql(_));
-        let delay = self.settings.shutdown.delay;
-        tokio::time::sleep(if shared { Duration::ZERO } else { delay }).await;
+        // Everything is served as ever meanwhile: whoever has not noticed yet may have nobody else to ask.
+        tokio::time::sleep(self.settings.shutdown.delay).await;
         self.shell.gate.stop();
         self.registry.do_send(EndWaits);
         let deadline = Instant::now() + self.settings.shutdown.timeout;
@@ -294,12 +291,6 @@ impl App {
         if finished.is_err() {
             log::error!("the store did not close in time");
         }
-        let deadline = if shared {
-            tokio::time::sleep(delay).await;
-            Instant::now() + self.settings.shutdown.timeout
-        } else {
-            deadline
-        };
         // A connection in use is told that it closes by the answer to its next request; one that is closed
         // under a request that is just being sent would be reset.
         tokio::time::sleep_until(deadline.min(Instant::now() + LAST_ANSWERS)).await;

@@ -462,3 +462,24 @@ fn an_instance_that_stands_by_ends_when_the_schema_becomes_a_newer_one() {
     assert_eq!(standby.end().code(), Some(78));
     active.ready().expect(200);
 }
+
+/// A balancer may not have noticed yet, and there is nobody else to ask.
+#[test]
+fn a_lone_instance_that_is_told_to_end_serves_until_its_delay_is_over() {
+    if Database::is_skipped() {
+        return;
+    }
+    let setup = Setup::on(Store::Mysql).with("SHUTDOWN_DELAY_SECONDS", "3");
+    let mut lone = setup.start();
+    lone.create("a", 0).expect(201);
+    lone.signal(Signal::TERM);
+    lone.logged(&["SIGTERM"]);
+    until("it is not ready", || lone.ready().send().status == 503);
+    lone.ready().refused(503, "shutting_down");
+    let (ticket, token) = lone.hold("a/s");
+    lone.unlock("a/s", &ticket).expect(200);
+    assert!(lone.end().success());
+    // Given back: the next one waits for no lease.
+    lone.start_again();
+    assert!(lone.hold("a/s").1 > token);
+}

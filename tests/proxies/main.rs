@@ -3,6 +3,7 @@
 
 mod manifests;
 mod proxy;
+mod rolling;
 #[path = "../support/mod.rs"]
 mod support;
 

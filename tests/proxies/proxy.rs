@@ -26,14 +26,19 @@ pub struct ReverseProxy {
 
 impl ReverseProxy {
     pub fn start(kind: Kind, server: &Program) -> ReverseProxy {
-        // Another process may take the port before the proxy has it: then another one is tried.
-        eventually("a proxy runs", || ReverseProxy::try_start(kind, server))
+        ReverseProxy::start_before(kind, &[server.address().port()])
     }
 
-    fn try_start(kind: Kind, server: &Program) -> Option<ReverseProxy> {
+    /// Before one instance, or two.
+    pub fn start_before(kind: Kind, servers: &[u16]) -> ReverseProxy {
+        // Another process may take the port before the proxy has it: then another one is tried.
+        eventually("a proxy runs", || ReverseProxy::try_start(kind, servers))
+    }
+
+    fn try_start(kind: Kind, servers: &[u16]) -> Option<ReverseProxy> {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
-        let config = configuration(kind, port, server.address().port());
+        let config = configuration(kind, port, servers);
         let path = folder.path().join("proxy.conf");
         std::fs::write(&path, config).unwrap();
         let mut command = command(kind, folder.path(), &path);
@@ -73,7 +78,7 @@ impl ReverseProxy {
         });
     }
 
-    fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
@@ -120,7 +125,7 @@ impl Drop for ReverseProxy {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -133,8 +138,8 @@ pub fn read(name: &str) -> String {
     std::fs::read_to_string(root().join("config").join(name)).unwrap()
 }
 
-/// The file from `config/` with the two ports changed, and nothing else.
-fn configuration(kind: Kind, port: u16, server: u16) -> String {
+/// The file from `config/` with the ports changed, the second server taken in where there is one, and nothing else.
+fn configuration(kind: Kind, port: u16, servers: &[u16]) -> String {
     let (name, listen, here) = match kind {
         Kind::Nginx => (
             "nginx.conf",
@@ -147,7 +152,14 @@ fn configuration(kind: Kind, port: u16, server: u16) -> String {
     assert_eq!(text.matches(listen).count(), 1, "{name}");
     let text = text.replace(listen, &here);
     assert!(text.contains(" 127.0.0.1:9501"), "{name}");
-    let text = text.replace("127.0.0.1:9501", &format!("127.0.0.1:{server}"));
+    let mut text = text.replace("127.0.0.1:9501", &format!("127.0.0.1:{}", servers[0]));
+    if let Some(second) = servers.get(1) {
+        let line = text.lines().find(|line| line.contains(" 127.0.0.2:9501"));
+        let line = line.expect("a second server").to_owned();
+        let uncommented = line.replacen('#', "", 1);
+        let uncommented = uncommented.replace("127.0.0.2:9501", &format!("127.0.0.1:{second}"));
+        text = text.replace(&line, &uncommented);
+    }
     match kind {
         Kind::Haproxy => text,
         Kind::Nginx => format!(
