@@ -178,7 +178,7 @@ async fn whatever_the_php_server_could_have_left_goes_back_and_forth() {
         |schema| {
             schema
                 .replace("=InnoDB", "=MyISAM")
-                .replace("utf8mb4", "utf8")
+                .replace("utf8mb4", "latin1")
         },
         |schema| {
             schema
@@ -196,6 +196,11 @@ async fn whatever_the_php_server_could_have_left_goes_back_and_forth() {
             return;
         };
         eprintln!("variant {number}");
+        // MySQL has no such engine.
+        let aria = edit("=InnoDB").contains("Aria");
+        if aria && database.texts("SELECT VERSION() LIKE '%MariaDB%'").await == ["0"] {
+            continue;
+        }
         php_database_like(&database, edit).await;
         php_data(&database, PRINTER, "a%2Fb", "[1]").await;
         php_data(&database, CAFE, "s", "\"é\"").await;
@@ -304,14 +309,14 @@ async fn tables_of_an_engine_without_transactions_are_not_served() {
     store.open().await.unwrap();
     store.close().await;
     database
-        .run("ALTER TABLE resource_lock ENGINE = Aria")
+        .run("ALTER TABLE resource_journal ENGINE = MyISAM")
         .await;
     let refused = database.store().open().await;
     let Err(StoreError::Unusable(text)) = refused else {
         panic!("{refused:?}");
     };
     assert!(
-        text.contains("`resource_lock` has the engine Aria"),
+        text.contains("`resource_journal` has the engine MyISAM"),
         "{text}"
     );
 }

@@ -315,6 +315,30 @@ async fn an_instance_stopped_in_mid_transaction_is_taken_over_and_commits_nothin
     new.commit(&[created("a")]).await.unwrap();
 }
 
+/// MySQL's own list of connections fails as long as a statement that runs has such a character.
+#[tokio::test]
+async fn whatever_others_ask_the_database_meanwhile_it_is_taken_over() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let old = database.store();
+    old.open().await.unwrap();
+    let mut other = database.admin().await;
+    let asking = tokio::spawn(async move { other.query_drop("DO SLEEP(120), '\u{1f511}'").await });
+    let running =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'User sleep'";
+    let began = Instant::now();
+    let mut admin = database.admin().await;
+    // It is an error itself where this is about something.
+    while let Ok(Some(0)) = admin.query_first::<u64, _>(running).await {
+        assert!(began.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    take_over(&database.store()).await;
+    assert!(!asking.is_finished());
+    database.kill_all().await;
+}
+
 fn impatient(options: Options) -> Options {
     Options {
         timeout: Duration::from_secs(1),

@@ -17,6 +17,7 @@ use crate::support::{Database, skip, until};
 pub struct PrivateServer {
     folder: TempDir,
     program: PathBuf,
+    is_mysql: bool,
     port: u16,
     running: Option<Child>,
     settings: Vec<String>,
@@ -28,33 +29,41 @@ impl PrivateServer {
         if Database::is_skipped() {
             return None;
         }
-        let Some(program) = program("mariadbd") else {
+        let mysql = std::env::var_os("MYSQLD").map(PathBuf::from);
+        let is_mysql = mysql.is_some();
+        let Some(program) = mysql.or_else(|| program("mariadbd")) else {
             skip("there is no mariadbd here to be killed");
             return None;
         };
         let folder = TempDir::new().unwrap();
-        let install = program_beside(&program, "mariadb-install-db");
-        let installed = Command::new(install)
-            .env("TMPDIR", folder.path())
-            .arg("--no-defaults")
-            .arg(format!(
-                "--datadir={}",
-                folder.path().join("data").display()
-            ))
-            .arg(format!("--user={}", user()))
-            .args(["--skip-test-db", "--auth-root-authentication-method=normal"])
-            .output()
-            .unwrap();
+        let mut install = match is_mysql {
+            true => Command::new(&program),
+            false => Command::new(program_beside(&program, "mariadb-install-db")),
+        };
+        install.env("TMPDIR", folder.path()).arg("--no-defaults");
+        install.arg(format!(
+            "--datadir={}",
+            folder.path().join("data").display()
+        ));
+        install.arg(format!("--user={}", user()));
+        install.args(match is_mysql {
+            true => &["--initialize-insecure"][..],
+            false => &["--skip-test-db", "--auth-root-authentication-method=normal"],
+        });
+        let installed = install.output().unwrap();
         assert!(installed.status.success(), "{installed:?}");
         let users = "CREATE USER IF NOT EXISTS 'test'@'%' IDENTIFIED BY 'secret'; \
                      GRANT ALL PRIVILEGES ON *.* TO 'test'@'%'; \
                      CREATE USER IF NOT EXISTS 'app'@'%' IDENTIFIED BY 'secret'; \
                      GRANT ALL PRIVILEGES ON resources.* TO 'app'@'%';\n";
-        fs::write(folder.path().join("users.sql"), users.replace("; ", ";\n")).unwrap();
+        // Each server has its own, so they are not replicated.
+        let users = format!("SET sql_log_bin = 0; {users}").replace("; ", ";\n");
+        fs::write(folder.path().join("users.sql"), users).unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         Some(PrivateServer {
             folder,
             program,
+            is_mysql,
             port: free.local_addr().unwrap().port(),
             running: None,
             settings: settings.iter().map(|s| s.to_string()).collect(),
@@ -83,6 +92,10 @@ impl PrivateServer {
                 "--skip-name-resolve",
                 "--skip-log-bin",
             ])
+            .args(match self.is_mysql {
+                true => &["--mysqlx=OFF", "--secure-file-priv=NULL"][..],
+                false => &[],
+            })
             .args([
                 "--innodb-flush-log-at-trx-commit=1",
                 "--innodb-buffer-pool-size=32M",
@@ -118,10 +131,35 @@ impl PrivateServer {
         }
     }
 
-    /// As an administrator; a connection that it ends itself is no failure.
+    /// As an administrator.
     pub async fn run(&self, sql: &str) {
         let ran = self.admin().await.query_drop(sql).await;
-        assert!(ran.is_ok() || sql.starts_with("KILL"), "{sql}: {ran:?}");
+        assert!(ran.is_ok(), "{sql}: {ran:?}");
+    }
+
+    /// For all sessions from now on. `false`: this server has no such variable.
+    pub async fn set_global(&self, setting: &str) -> bool {
+        const UNKNOWN_VARIABLE: u16 = 1193;
+        let mut admin = self.admin().await;
+        match admin.query_drop(format!("SET GLOBAL {setting}")).await {
+            Err(mysql_async::Error::Server(error)) if error.code == UNKNOWN_VARIABLE => false,
+            result => {
+                result.unwrap();
+                true
+            }
+        }
+    }
+
+    /// Those of clients.
+    pub async fn end_all_connections(&self) {
+        let mut admin = self.admin().await;
+        let sql = "SELECT id FROM information_schema.processlist \
+                   WHERE user IN ('test', 'app') AND id <> CONNECTION_ID()";
+        let ids: Vec<u64> = admin.query(sql).await.unwrap();
+        assert!(!ids.is_empty());
+        for id in ids {
+            let _may_be_gone = admin.query_drop(format!("KILL CONNECTION {id}")).await;
+        }
     }
 
     /// The only column of the only row.
@@ -140,9 +178,12 @@ impl PrivateServer {
             .prefer_socket(false);
         let mut conn = Conn::new(opts).await.unwrap();
         // Whatever is set for all sessions.
-        conn.query_drop("SET autocommit = 1, tx_read_only = 0, max_statement_time = 0")
-            .await
-            .unwrap();
+        conn.query_drop(match self.is_mysql {
+            true => "SET autocommit = 1, transaction_read_only = 0, max_execution_time = 0",
+            false => "SET autocommit = 1, tx_read_only = 0, max_statement_time = 0",
+        })
+        .await
+        .unwrap();
         conn
     }
 
@@ -157,22 +198,49 @@ impl PrivateServer {
     /// Follows `primary`, and takes writes of nobody else.
     pub async fn replicate(&self, primary: &PrivateServer) {
         let port = primary.port;
-        self.run(&format!(
-            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'test', \
-             MASTER_PASSWORD = 'secret', MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1"
-        ))
-        .await;
-        self.run("START SLAVE").await;
+        let [source, start] = match self.is_mysql {
+            true => [
+                format!(
+                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, \
+                     SOURCE_USER = 'test', SOURCE_PASSWORD = 'secret', SOURCE_AUTO_POSITION = 1, \
+                     SOURCE_CONNECT_RETRY = 1, GET_SOURCE_PUBLIC_KEY = 1"
+                ),
+                "START REPLICA".to_owned(),
+            ],
+            false => [
+                format!(
+                    "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, \
+                     MASTER_USER = 'test', MASTER_PASSWORD = 'secret', \
+                     MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1"
+                ),
+                "START SLAVE".to_owned(),
+            ],
+        };
+        self.run(&source).await;
+        self.run(&start).await;
         self.run("SET GLOBAL read_only = ON").await;
+    }
+
+    /// Hears of nothing more that its primary does.
+    pub async fn stop_replicating(&self) {
+        self.run(match self.is_mysql {
+            true => "STOP REPLICA",
+            false => "STOP SLAVE",
+        })
+        .await;
     }
 
     /// Becomes the primary in the place of `old`, which stays up and becomes read-only; nothing is lost.
     pub async fn take_the_place_of(&self, old: &PrivateServer) {
         old.run("SET GLOBAL read_only = ON").await;
-        let position = old.text("SELECT @@gtid_current_pos").await;
-        let wait = format!("SELECT CAST(MASTER_GTID_WAIT('{position}', 30) AS CHAR)");
+        let [position, wait] = match self.is_mysql {
+            true => ["@@gtid_executed", "WAIT_FOR_EXECUTED_GTID_SET"],
+            false => ["@@gtid_current_pos", "MASTER_GTID_WAIT"],
+        };
+        let position = old.text(&format!("SELECT {position}")).await;
+        let wait = format!("SELECT CAST({wait}('{position}', 30) AS CHAR)");
         assert_eq!(self.text(&wait).await, "0", "the replica lags");
-        self.run("STOP SLAVE").await;
+        self.stop_replicating().await;
         self.run("SET GLOBAL read_only = OFF").await;
     }
 

@@ -32,6 +32,8 @@ pub(super) mod code {
     pub const NO_SUCH_TABLE: u16 = 1146;
     pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
     pub const DEADLOCK: u16 = 1213;
+    /// A text that a character set of the server's own does not have.
+    pub const NOT_CONVERTED: u16 = 3854;
     /// InnoDB's row or LOB limits.
     pub const ROW_TOO_LARGE: [u16; 2] = [1118, 1713];
     /// A snapshot that a locking read found outdated (`innodb_snapshot_isolation`).

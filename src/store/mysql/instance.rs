@@ -101,12 +101,13 @@ pub(super) async fn take(
 /// Ends a connection of ours to this database. Ids are used anew after a restart of the server, so it is
 /// looked at first.
 async fn kill(session: &mut Session, connection: u64) -> Result<(), Fault> {
-    let mut sql = Sql::new(
-        "SELECT id FROM information_schema.processlist \
-         WHERE db = DATABASE() AND id <> CONNECTION_ID() AND id = ",
-    );
-    sql.number(connection);
-    if session.rows(sql.as_str()).await?.is_empty() {
+    let listed = match listed(session, "information_schema", connection).await {
+        Err(fault) if fault.is(code::NOT_CONVERTED) => {
+            listed(session, "performance_schema", connection).await?
+        }
+        listed => listed?,
+    };
+    if !listed {
         return Ok(());
     }
     let mut sql = Sql::new("KILL CONNECTION ");
@@ -119,6 +120,16 @@ async fn kill(session: &mut Session, connection: u64) -> Result<(), Fault> {
         Err(fault) => return Err(fault),
     }
     Ok(())
+}
+
+/// Whether there is such a connection to this database. `schema`: where the list of connections is. MySQL's
+/// `information_schema` fails while anybody's statement has a character beyond the basic plane.
+async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<bool, Fault> {
+    let mut sql = Sql::new("SELECT id FROM ");
+    sql.push(schema)
+        .push(".processlist WHERE db = DATABASE() AND id <> CONNECTION_ID() AND id = ");
+    sql.number(connection);
+    Ok(!session.rows(sql.as_str()).await?.is_empty())
 }
 
 /// One sign of life. `false`: the row is not ours any more.

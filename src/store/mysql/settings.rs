@@ -107,8 +107,12 @@ pub(super) fn changes(
         let value = match (read_limit_ms, name) {
             (Some(ms), "max_statement_time") => format!("{}.{:03}", ms / 1000, ms % 1000),
             (Some(ms), "max_execution_time") => ms.to_string(),
-            // A writer is told by its guard when it lags, and need not wait each time.
-            (None, "group_replication_consistency") => continue,
+            // A writer is told by its guard when it lags, and need not wait each time; only a primary that is new
+            // has to have everything first.
+            (None, "group_replication_consistency") => match has.get(name) {
+                Some(there) if there == "EVENTUAL" => "BEFORE_ON_PRIMARY_FAILOVER".to_owned(),
+                _ => continue,
+            },
             _ => value.to_owned(),
         };
         match has.get(name) {
@@ -222,6 +226,21 @@ mod tests {
             set(&changes).as_str(),
             "SET SESSION autocommit = 'ON'; DO 0"
         );
+    }
+
+    #[test]
+    fn a_reader_waits_for_what_the_group_has_and_a_writer_when_its_primary_is_new() {
+        let name = "group_replication_consistency";
+        for (there, writer) in [
+            ("EVENTUAL", Some("BEFORE_ON_PRIMARY_FAILOVER")),
+            ("BEFORE_ON_PRIMARY_FAILOVER", None),
+            ("BEFORE_AND_AFTER", None),
+        ] {
+            let there = has(&[(name, there)]);
+            let wanted = |value: &str| (name.to_owned(), value.to_owned());
+            assert_eq!(changes(&there, 5, Some(9)), [wanted("BEFORE")]);
+            assert_eq!(changes(&there, 5, None).pop(), writer.map(wanted));
+        }
     }
 
     #[test]

@@ -115,7 +115,8 @@ impl Definition {
             sql.push(", DROP INDEX ").identifier(index);
         }
         for column in &self.columns {
-            sql.push(", MODIFY COLUMN ").push(column);
+            let column = self.without_default_collation(column);
+            sql.push(", MODIFY COLUMN ").push(&column);
         }
         for key in self.keys.iter().chain(&self.constraints) {
             sql.push(", ADD ").push(key);
@@ -125,6 +126,19 @@ impl Definition {
             sql.push(" ROW_FORMAT=DEFAULT");
         }
         sql
+    }
+
+    /// MySQL says of a column of the table's own collation which that is. Said to it, it would count as the
+    /// column's own from then on.
+    fn without_default_collation(&self, column: &str) -> String {
+        let mut options = self.options.split(' ');
+        let collation = options.find_map(|option| option.strip_prefix("COLLATE="));
+        match collation {
+            Some(collation) if !column.contains(" CHARACTER SET ") => {
+                column.replacen(&format!(" COLLATE {collation}"), "", 1)
+            }
+            _ => column.to_owned(),
+        }
     }
 }
 
@@ -223,6 +237,19 @@ mod tests {
             ", ADD UNIQUE KEY `ux_resource_data_name_selector` (`id_resource`,`selector`)",
             ", ADD CONSTRAINT `fk_resource_data_resource` FOREIGN KEY (`id_resource`)",
             ", ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci ROW_FORMAT=DEFAULT",
+        ] {
+            assert!(sql.as_str().contains(part), "{part} is not in {sql:?}");
+        }
+        let shown = "CREATE TABLE `t` (
+  `a` varchar(9) COLLATE utf8mb4_bin NOT NULL,
+  `b` varchar(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin";
+        let sql = Definition::parse(shown, Vec::new())
+            .unwrap()
+            .restore("t", "a_bytes", &[]);
+        for part in [
+            "MODIFY COLUMN `a` varchar(9) NOT NULL,",
+            "MODIFY COLUMN `b` varchar(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,",
         ] {
             assert!(sql.as_str().contains(part), "{part} is not in {sql:?}");
         }

@@ -1,22 +1,14 @@
-//! Several servers that all take writes: two real Galera nodes, of which one lags behind.
-//!
-//! Run with `scripts/with-galera cargo test --test galera`.
+//! Real Galera nodes, of which one lags behind.
 
-#[path = "../support/mod.rs"]
-mod support;
-
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder};
-use small_resource_server::lock::rows::HeadRow;
-use small_resource_server::lock::{FencingToken, ResourceName, ResourceOptions, Seconds};
-use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
-use small_resource_server::store::{ResourceId, Snapshot, Store, StoreError};
-
+use small_resource_server::store::mysql::{MysqlStore, Options};
+use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
-use support::{DEADLINE, Proxy, skip};
+use crate::support::{DEADLINE, Proxy};
+use crate::{admin, created, granted, members, take_over, token};
 
 /// Rows of the table whose change keeps a node busy: without a key each of them is looked for by itself.
 const LAG_ROWS: u32 = 1 << 12;
@@ -32,17 +24,15 @@ static TURN: Mutex<()> = Mutex::const_new(());
 impl Cluster {
     /// A database of a test's own. `None`: skipped.
     async fn new() -> Option<Cluster> {
-        let Ok(urls) = std::env::var("TEST_GALERA_URLS") else {
-            skip("TEST_GALERA_URLS is not set: run with scripts/with-galera");
-            return None;
-        };
-        let database = format!("test_{}", uuid::Uuid::new_v4().simple());
-        let nodes: Vec<Options> = urls.split(' ').map(|url| node(url, &database)).collect();
+        let mut nodes = members("TEST_GALERA_URLS", "scripts/with-galera")?;
+        // The others only have a say in what is certified.
+        nodes.truncate(2);
+        let database = nodes[0].database.clone();
         let cluster = Cluster {
             nodes: nodes.try_into().expect("two nodes"),
             _turn: TURN.lock().await,
         };
-        let mut admin = cluster.admin(0).await;
+        let mut admin = admin(&cluster.nodes[0]).await;
         for sql in [
             format!("CREATE DATABASE {database}"),
             format!("CREATE TABLE {database}.lag (a INT, b INT) ENGINE = InnoDB"),
@@ -54,20 +44,9 @@ impl Cluster {
         Some(cluster)
     }
 
-    async fn admin(&self, node: usize) -> Conn {
-        let options = &self.nodes[node];
-        let opts = OptsBuilder::default()
-            .ip_or_hostname(options.host.clone())
-            .tcp_port(options.port)
-            .user(Some(options.user.clone()))
-            .pass(Some(options.password.clone()))
-            .prefer_socket(false);
-        Conn::new(Opts::from(opts)).await.unwrap()
-    }
-
     /// With what an earlier test made it lag by, too.
     async fn second_node_has_caught_up(&self) {
-        let mut second = self.admin(1).await;
+        let mut second = admin(&self.nodes[1]).await;
         let began = Instant::now();
         second.query_drop("SET wsrep_sync_wait = 1").await.unwrap();
         // The server itself gives up after half a minute.
@@ -79,19 +58,19 @@ impl Cluster {
     /// What is committed at the first node from now on is applied at the second one much later. Nothing is
     /// made to wait for that, as during a backup of the second node.
     async fn second_node_lags(&self) {
-        let mut second = self.admin(1).await;
+        let mut second = admin(&self.nodes[1]).await;
         second
             .query_drop("SET GLOBAL wsrep_desync = ON")
             .await
             .unwrap();
-        let mut first = self.admin(0).await;
+        let mut first = admin(&self.nodes[0]).await;
         let sql = format!("UPDATE {}.lag SET b = b + 1", self.nodes[0].database);
         first.query_drop(sql).await.unwrap();
     }
 
     /// The second node is really behind: it has something to apply.
     async fn lags(&self) -> bool {
-        let mut second = self.admin(1).await;
+        let mut second = admin(&self.nodes[1]).await;
         let sql = "SHOW STATUS LIKE 'wsrep_local_recv_queue'";
         let queue: Option<(String, u64)> = second.query_first(sql).await.unwrap();
         let sql = format!(
@@ -100,60 +79,6 @@ impl Cluster {
         );
         let untouched: Option<u64> = second.query_first(sql).await.unwrap();
         queue.is_some_and(|(_, length)| length > 0) || untouched > Some(0)
-    }
-}
-
-fn node(url: &str, database: &str) -> Options {
-    let opts = Opts::from_url(url).unwrap();
-    Options {
-        host: opts.ip_or_hostname().to_owned(),
-        port: opts.tcp_port(),
-        database: database.to_owned(),
-        user: opts.user().unwrap_or_default().to_owned(),
-        password: opts.pass().unwrap_or_default().to_owned(),
-        pool_size: 2,
-        tls: Tls::Off,
-        timeout: Duration::from_secs(60),
-        instance_lease: Duration::from_secs(3),
-        adopt: None,
-    }
-}
-
-fn created(name: &str) -> Snapshot {
-    let name = ResourceName::parse(name).unwrap();
-    let mut snapshot = Snapshot::empty(name, ResourceId::random());
-    snapshot.created = Seconds::new(30).map(ResourceOptions::plain);
-    snapshot
-}
-
-fn granted(resource: &Snapshot, token: u64) -> Snapshot {
-    let mut snapshot = Snapshot::empty(resource.name.clone(), resource.id.clone());
-    snapshot.lock.head = Some(HeadRow {
-        delayed: false,
-        token: FencingToken(token),
-        holder: None,
-    });
-    snapshot
-}
-
-async fn token(store: &MysqlStore, resource: &Snapshot) -> Option<u64> {
-    let found = store.load(&resource.name).await.unwrap();
-    found.map(|found| found.lock.head.token.0)
-}
-
-/// Asks again while the other instance seems to be alive.
-async fn take_over(store: &MysqlStore) {
-    let began = Instant::now();
-    loop {
-        match store.open().await {
-            Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            result => {
-                result.unwrap();
-                return;
-            }
-        }
     }
 }
 
