@@ -18,7 +18,7 @@ pub struct Ended {
 }
 
 /// A ticket whose end is remembered although its resource is gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LostTicket {
     pub ticket: Ticket,
     pub reason: EndReason,

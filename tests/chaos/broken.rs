@@ -2,7 +2,9 @@
 //! one is caught for what it is.
 
 use crate::checker::{Rule, check};
-use crate::history::{History, Micros, Op, Outage, Outcome, Reason, Record, SECOND, Terms, Ticket};
+use crate::history::{
+    History, Kind, Micros, Mode, Op, Outage, Outcome, Reason, Record, SECOND, Terms, Ticket,
+};
 
 const MS: Micros = 1000;
 
@@ -20,7 +22,24 @@ const C: Ticket = Ticket(0xc);
 #[derive(Default)]
 struct Story(History);
 
+fn granted(ticket: Ticket, token: u64, mode: Mode) -> Outcome {
+    Outcome::Granted {
+        ticket,
+        token,
+        mode,
+        ended: None,
+    }
+}
+
 impl Story {
+    fn of(kind: Kind) -> Story {
+        let kinds = vec![kind];
+        Story(History {
+            kinds,
+            ..History::default()
+        })
+    }
+
     fn say(mut self, sent: u64, done: u64, op: Op, outcome: Outcome) -> Story {
         let client = self.0.records.len();
         let (sent, done) = (sent * MS, done * MS);
@@ -36,22 +55,48 @@ impl Story {
     }
 
     fn granted(self, sent: u64, done: u64, ticket: Ticket, token: u64) -> Story {
-        let outcome = Outcome::Granted {
-            ticket,
-            token,
-            ended: None,
-        };
+        let outcome = granted(ticket, token, Mode::Exclusive);
         self.say(sent, done, lock(ticket, None), outcome)
     }
 
     /// A poll with the ticket that was told before.
     fn granted_later(self, sent: u64, done: u64, ticket: Ticket, token: u64) -> Story {
-        let outcome = Outcome::Granted {
-            ticket,
-            token,
-            ended: None,
-        };
+        let outcome = granted(ticket, token, Mode::Exclusive);
         self.say(sent, done, lock(ticket, Some(ticket)), outcome)
+    }
+
+    /// In a mode that it asked for, with or without its ticket.
+    fn in_mode(
+        self,
+        (sent, done): (u64, u64),
+        presented: Option<Ticket>,
+        ticket: Ticket,
+        token: u64,
+        mode: Mode,
+    ) -> Story {
+        let op = match lock(ticket, presented) {
+            Op::Lock {
+                attempt,
+                keyed,
+                presented,
+                ttl,
+                wait,
+                ..
+            } => Op::Lock {
+                attempt,
+                keyed,
+                presented,
+                mode: Some(mode),
+                ttl,
+                wait,
+            },
+            other => other,
+        };
+        self.say(sent, done, op, granted(ticket, token, mode))
+    }
+
+    fn shares(self, sent: u64, done: u64, ticket: Ticket, token: u64) -> Story {
+        self.in_mode((sent, done), None, ticket, token, Mode::Shared)
     }
 
     fn queued(self, sent: u64, done: u64, ticket: Ticket, presented: Option<Ticket>) -> Story {
@@ -117,6 +162,7 @@ fn lock(ticket: Ticket, presented: Option<Ticket>) -> Op {
         attempt,
         keyed: false,
         presented,
+        mode: None,
         ttl: SECOND,
         wait: 0,
     }
@@ -269,6 +315,7 @@ fn a_retry_that_makes_a_second_ticket_is_caught() {
         attempt,
         keyed: true,
         presented: None,
+        mode: None,
         ttl: SECOND,
         wait: 0,
     };
@@ -365,4 +412,180 @@ fn a_lock_that_stays_free_while_someone_waits_is_caught() {
     waiting(3000).breaks(Rule::WaitedWhileFree);
     waiting(1000).is_fine();
     waiting(3000).outage(200, 2500).is_fine();
+}
+
+#[test]
+fn readers_beside_each_other_are_fine_and_a_writer_beside_them_is_caught() {
+    let readers = || {
+        Story::of(Kind::Shared)
+            .shares(0, 10, A, 1)
+            .shares(20, 30, B, 2)
+    };
+    readers().is_fine();
+    readers().granted(40, 50, C, 3).breaks(Rule::TwoHolders);
+    let described = Outcome::Described { holder: Some(1) };
+    readers().say(40, 50, Op::Describe, described).is_fine();
+    let none = Outcome::Described { holder: None };
+    readers()
+        .say(40, 50, Op::Describe, none)
+        .breaks(Rule::TwoHolders);
+    // On a lock that nobody asks to share even readers would be two.
+    let plain = Story::default().shares(0, 10, A, 1).shares(20, 30, B, 2);
+    plain.breaks(Rule::TwoHolders);
+}
+
+#[test]
+fn a_reader_beside_a_writer_is_caught_until_the_writer_lets_others_share() {
+    let writer = || Story::of(Kind::Shared).granted(0, 10, A, 1);
+    writer().shares(20, 30, B, 2).breaks(Rule::TwoHolders);
+    let demoted = writer().in_mode((20, 30), Some(A), A, 1, Mode::Shared);
+    demoted.shares(25, 40, B, 2).is_fine();
+}
+
+#[test]
+fn a_reader_promoted_beside_another_is_caught() {
+    let readers = || {
+        Story::of(Kind::Shared)
+            .shares(0, 10, A, 1)
+            .shares(20, 30, B, 2)
+    };
+    let exclusive = Mode::Exclusive;
+    let promoted = readers().in_mode((40, 50), Some(A), A, 3, exclusive);
+    promoted.breaks(Rule::TwoHolders);
+    let alone = readers().released(32, 35, B);
+    alone.in_mode((40, 50), Some(A), A, 3, exclusive).is_fine();
+    // The promoted one has it to itself.
+    let alone = readers().released(32, 35, B);
+    let promoted = alone.in_mode((40, 50), Some(A), A, 3, exclusive);
+    promoted.shares(60, 70, C, 4).breaks(Rule::TwoHolders);
+}
+
+#[test]
+fn a_promotion_passes_whoever_waits_and_a_reader_does_not() {
+    let waiting = || {
+        Story::of(Kind::Shared)
+            .shares(0, 10, A, 1)
+            .queued(20, 30, B, None)
+    };
+    let promoted = waiting().in_mode((40, 50), Some(A), A, 2, Mode::Exclusive);
+    promoted.queued(60, 70, B, Some(B)).is_fine();
+    let past = waiting().shares(40, 50, C, 2);
+    past.queued(60, 70, B, Some(B)).breaks(Rule::QueueOrder);
+}
+
+#[test]
+fn a_refused_promotion_is_fine_and_a_refused_renewal_is_caught() {
+    let readers = || {
+        Story::of(Kind::Shared)
+            .shares(0, 10, A, 1)
+            .shares(20, 30, B, 2)
+    };
+    let Op::Lock {
+        attempt,
+        keyed,
+        presented,
+        ttl,
+        wait,
+        ..
+    } = lock(A, Some(A))
+    else {
+        unreachable!()
+    };
+    let promote = Op::Lock {
+        attempt,
+        keyed,
+        presented,
+        mode: Some(Mode::Exclusive),
+        ttl,
+        wait,
+    };
+    let locked = || Outcome::Locked { holder: Some(2) };
+    readers().say(40, 50, promote, locked()).is_fine();
+    let again = readers().say(40, 50, lock(A, Some(A)), locked());
+    again.breaks(Rule::HolderTurnedAway);
+}
+
+#[test]
+fn a_writer_that_is_told_that_it_shares_is_caught() {
+    let refused = |story: Story| story.say(40, 50, write(Some(A), 1), Outcome::NotExclusive);
+    refused(Story::of(Kind::Shared).shares(0, 10, A, 1)).is_fine();
+    let writer = Story::of(Kind::Shared).granted(0, 10, A, 1);
+    refused(writer).breaks(Rule::HolderTurnedAway);
+}
+
+#[test]
+fn a_write_by_one_who_shares_is_caught() {
+    let readers = Story::of(Kind::Shared)
+        .shares(0, 10, A, 1)
+        .shares(20, 30, B, 2);
+    readers.wrote(40, 50, A, 1, 1).breaks(Rule::TwoHolders);
+}
+
+#[test]
+fn a_third_holder_of_two_slots_is_caught() {
+    let two = || {
+        Story::of(Kind::Slots(2))
+            .granted(0, 10, A, 1)
+            .granted(20, 30, B, 2)
+    };
+    two().is_fine();
+    two().granted(40, 50, C, 3).breaks(Rule::TwoHolders);
+    two().released(32, 35, A).granted(40, 50, C, 3).is_fine();
+    two().granted(1100, 1110, C, 3).is_fine();
+    // Writes under two slots have no order.
+    let writes = two().wrote(40, 50, B, 1, 2).wrote(60, 70, A, 2, 1);
+    writes.read(80, 90, 2).is_fine();
+}
+
+#[test]
+fn a_token_that_does_not_grow_beside_others_is_caught() {
+    let readers = Story::of(Kind::Shared)
+        .shares(0, 10, A, 1)
+        .shares(20, 30, B, 3);
+    readers.shares(40, 50, C, 2).breaks(Rule::TokenWentBack);
+}
+
+#[test]
+fn a_lock_delay_that_is_skipped_is_caught() {
+    let expired = |sent| {
+        Story::of(Kind::Delayed(SECOND))
+            .granted(0, 10, A, 1)
+            .granted(sent, sent + 10, B, 2)
+    };
+    expired(1500).breaks(Rule::DelaySkipped);
+    expired(1990).is_fine();
+    let granted = || Story::of(Kind::Delayed(SECOND)).granted(0, 10, A, 1);
+    let released = granted().released(20, 30, A);
+    released.granted(40, 50, B, 2).is_fine();
+    let force = || Op::Force { token: Some(1) };
+    let forced = || granted().say(20, 30, force(), Outcome::Forced { token: Some(1) });
+    forced().granted(500, 510, B, 2).breaks(Rule::DelaySkipped);
+    forced().granted(1100, 1110, B, 2).is_fine();
+}
+
+#[test]
+fn an_ephemeral_name_may_go_and_its_token_may_not() {
+    let gone = || {
+        Story::of(Kind::Ephemeral)
+            .granted(0, 10, A, 1)
+            .released(20, 30, A)
+            .say(40, 50, Op::Read, Outcome::Refused(404))
+    };
+    gone().granted(60, 70, B, 2).is_fine();
+    gone().granted(60, 70, B, 1).breaks(Rule::TokenOfTwoTickets);
+    let higher = gone().granted(60, 70, B, 2).released(80, 90, B);
+    higher.granted(100, 110, C, 1).breaks(Rule::TokenWentBack);
+    // Nor may it go under its holder or who waits.
+    let held = || Story::of(Kind::Ephemeral).granted(0, 10, A, 1);
+    let unlock = Op::Unlock { presented: A };
+    let renew = Op::Renew {
+        presented: A,
+        ttl: SECOND,
+    };
+    held()
+        .say(20, 30, renew, Outcome::Refused(404))
+        .breaks(Rule::HolderTurnedAway);
+    held().say(20, 30, unlock, Outcome::Refused(404)).is_fine();
+    let waits = held().queued(20, 30, B, None);
+    waits.queued(40, 50, C, Some(B)).breaks(Rule::PlaceLost);
 }

@@ -2,7 +2,9 @@
 //!
 //! - `tokens`: fencing tokens grow, none is given to two tickets, none stale is accepted;
 //! - `retries`: a retry with the same Idempotency-Key finds the same ticket;
-//! - `leases`: while a lease certainly holds, nobody else holds and its holder is not turned away;
+//! - `leases`: while a lease certainly holds, nobody holds who may not hold beside it, and its holder is not
+//!   turned away;
+//! - `delay`: after a lease that was not released nobody is granted for the lock-delay;
 //! - `register`: reads and writes are those of one register, with the fencing tokens as its order;
 //! - `queue`: grants follow the order of the queue, places are kept, and nobody waits for a free lock.
 //!
@@ -12,8 +14,10 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::history::{History, Micros, Op, Outcome, Record, Terms, Ticket};
+use crate::history::{History, Kind, Micros, Mode, Op, Outcome, Record, Terms, Ticket};
 
+#[path = "checker/delay.rs"]
+mod delay;
 #[path = "checker/leases.rs"]
 mod leases;
 #[path = "checker/queue.rs"]
@@ -37,8 +41,10 @@ pub struct Violation {
 pub enum Rule {
     TokenOfTwoTickets,
     TokenWentBack,
+    /// More than may hold beside each other.
     TwoHolders,
     HolderTurnedAway,
+    DelaySkipped,
     KeyForgotten,
     ValueFromNowhere,
     RefusedWriteHappened,
@@ -74,11 +80,13 @@ pub fn check(history: &History, terms: &Terms) -> Vec<Violation> {
         by_name.entry(record.name).or_default().push(record);
     }
     let mut violations = Vec::new();
-    for mut records in by_name.into_values() {
+    for (name, mut records) in by_name {
         records.sort_by_key(|record| (record.sent, record.done));
-        let view = View::new(records, &history.deaths);
+        let kind = history.kinds.get(name).copied().unwrap_or_default();
+        let view = View::new(kind, records, &history.deaths);
         violations.extend(tokens::check(&view));
         violations.extend(leases::check(&view));
+        violations.extend(delay::check(&view));
         violations.extend(retries::check(&view));
         violations.extend(register::check(&view));
         violations.extend(queue::check(&view, terms, &history.outages));
@@ -100,19 +108,26 @@ pub struct LeaseSeen<'a> {
     /// It certainly held until then: until its holder's own count of the TTL was over, or until someone
     /// may have ended it.
     pub certain_until: Micros,
+    /// Until then it certainly had the lock to itself, or a slot of it; 0 if it never did.
+    pub exclusive_until: Micros,
 }
 
 /// The records of one name, in the order in which they were sent, with what follows from them.
 pub struct View<'a> {
+    pub kind: Kind,
     pub records: Vec<&'a Record>,
     /// By token.
     pub leases: Vec<LeaseSeen<'a>>,
 }
 
 impl<'a> View<'a> {
-    fn new(records: Vec<&'a Record>, deaths: &[Micros]) -> View<'a> {
-        let leases = leases_of(&records, deaths);
-        View { records, leases }
+    fn new(kind: Kind, records: Vec<&'a Record>, deaths: &[Micros]) -> View<'a> {
+        let leases = leases_of(kind, &records, deaths);
+        View {
+            kind,
+            records,
+            leases,
+        }
     }
 
     /// Records sent after `from` and not after `until`.
@@ -133,7 +148,7 @@ pub fn holder_of(record: &Record) -> Option<Ticket> {
     }
 }
 
-fn leases_of<'a>(records: &[&'a Record], deaths: &[Micros]) -> Vec<LeaseSeen<'a>> {
+fn leases_of<'a>(kind: Kind, records: &[&'a Record], deaths: &[Micros]) -> Vec<LeaseSeen<'a>> {
     let mut by_token: HashMap<u64, Vec<&'a Record>> = HashMap::new();
     for record in records {
         if let Some(token) = record.token() {
@@ -142,7 +157,7 @@ fn leases_of<'a>(records: &[&'a Record], deaths: &[Micros]) -> Vec<LeaseSeen<'a>
     }
     let mut tokens: Vec<u64> = by_token.keys().copied().collect();
     tokens.sort_unstable();
-    let ends = Ends::of(records);
+    let ends = Ends::of(kind, records);
     let mut earlier_sent = 0;
     let mut leases = Vec::with_capacity(tokens.len());
     for token in tokens {
@@ -159,17 +174,53 @@ fn leases_of<'a>(records: &[&'a Record], deaths: &[Micros]) -> Vec<LeaseSeen<'a>
         let promised_until = promise.map_or(0, |(until, record)| {
             lengthened(until, ttl_of(&record.op), deaths)
         });
+        let certain_until = promised_until.min(may_have_ended);
         leases.push(LeaseSeen {
             token,
             ticket,
             first,
             granted_after: earlier_sent,
             renewed_by: promise.map(|(_, record)| record),
-            certain_until: promised_until.min(may_have_ended),
+            certain_until,
+            exclusive_until: match kind {
+                Kind::Shared => exclusive_until(records, seen, ticket).min(certain_until),
+                _ => certain_until,
+            },
         });
-        earlier_sent = seen.iter().map(|r| r.sent).fold(earlier_sent, Micros::max);
+        // Where several hold, an earlier one may be seen long after.
+        if !kind.has_several() {
+            earlier_sent = seen.iter().map(|r| r.sent).fold(earlier_sent, Micros::max);
+        }
     }
     leases
+}
+
+/// Until its holder first asked to share it. 0: it was never answered that the lock was its own.
+fn exclusive_until(records: &[&Record], seen: &[&Record], ticket: Option<Ticket>) -> Micros {
+    let own = |record: &&&Record| {
+        matches!(
+            record.outcome,
+            Outcome::Granted {
+                mode: Mode::Exclusive,
+                ..
+            }
+        )
+    };
+    let Some(own) = seen.iter().filter(own).map(|record| record.sent).min() else {
+        return 0;
+    };
+    let asks_to_share = |record: &&&Record| {
+        let shares = matches!(
+            record.op,
+            Op::Lock {
+                mode: Some(Mode::Shared),
+                ..
+            }
+        );
+        shares && record.sent > own && record.presented() == ticket
+    };
+    let shared = records.iter().filter(asks_to_share).map(|r| r.sent).min();
+    shared.unwrap_or(Micros::MAX)
 }
 
 /// Until when the holder may count on its lease after this answer: from when it sent the request, or from
@@ -206,18 +257,22 @@ fn lengthened(until: Micros, ttl: Micros, deaths: &[Micros]) -> Micros {
 
 /// Requests that may have ended leases.
 struct Ends {
-    by_ticket: HashMap<Ticket, Micros>,
+    /// With the token of the lease that they made of the one they ended, if that is known.
+    by_ticket: HashMap<Ticket, Vec<(Micros, Option<u64>)>>,
     by_token: HashMap<u64, Micros>,
     /// Of whichever lease held.
-    any: Vec<(Micros, Micros, Outcome)>,
+    any: Vec<(Micros, Outcome)>,
+    /// Such a request ends more than the lease that its answer names.
+    ends_all: bool,
 }
 
 impl Ends {
-    fn of(records: &[&Record]) -> Ends {
+    fn of(kind: Kind, records: &[&Record]) -> Ends {
         let mut ends = Ends {
             by_ticket: HashMap::new(),
             by_token: HashMap::new(),
             any: Vec::new(),
+            ends_all: kind.has_several(),
         };
         for record in records {
             if record.outcome == Outcome::NotSent {
@@ -229,17 +284,18 @@ impl Ends {
                     presented: Some(presented),
                     release: true,
                     ..
-                } => {
-                    let sent = ends.by_ticket.entry(presented).or_insert(record.sent);
-                    *sent = record.sent.min(*sent);
-                }
+                } => ends.add(presented, record, None),
+                Op::Lock {
+                    presented: Some(presented),
+                    mode: Some(Mode::Exclusive),
+                    ..
+                } if kind == Kind::Shared => ends.add(presented, record, record.token()),
                 Op::Force { token: Some(token) } => {
                     let sent = ends.by_token.entry(token).or_insert(record.sent);
                     *sent = record.sent.min(*sent);
                 }
                 Op::Force { token: None } => {
-                    let span = (record.sent, record.done, record.outcome.clone());
-                    ends.any.push(span);
+                    ends.any.push((record.sent, record.outcome.clone()));
                 }
                 _ => {}
             }
@@ -247,16 +303,26 @@ impl Ends {
         ends
     }
 
+    fn add(&mut self, ticket: Ticket, record: &Record, made: Option<u64>) {
+        let ends = self.by_ticket.entry(ticket).or_default();
+        ends.push((record.sent, made));
+    }
+
     /// The first moment at which this lease may have been ended by a request.
     fn first_of(&self, ticket: Option<Ticket>, token: u64) -> Micros {
         let by_ticket = ticket.and_then(|ticket| self.by_ticket.get(&ticket));
+        let by_ticket = by_ticket.into_iter().flatten();
+        let by_ticket = by_ticket.filter(|(_, made)| *made != Some(token));
         let by_token = self.by_token.get(&token);
-        let any = self.any.iter().filter(|(_, _, outcome)| match outcome {
-            Outcome::Forced { token: forced } => *forced == Some(token),
+        let any = self.any.iter().filter(|(_, outcome)| match outcome {
+            Outcome::Forced { token: None } => false,
+            Outcome::Forced { token: forced } => self.ends_all || *forced == Some(token),
             outcome => outcome.is_unknown(),
         });
-        let any = any.map(|(sent, _, _)| sent);
-        let first = by_ticket.into_iter().chain(by_token).chain(any).min();
-        first.copied().unwrap_or(Micros::MAX)
+        let sent = by_ticket.map(|(sent, _)| *sent);
+        let first = sent
+            .chain(by_token.copied())
+            .chain(any.map(|(sent, _)| *sent));
+        first.min().unwrap_or(Micros::MAX)
     }
 }

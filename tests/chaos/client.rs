@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::history::{Micros, Op, Outcome, Reason, Record, SECOND, Ticket};
+use crate::history::{Kind, Micros, Mode, Op, Outcome, Reason, Record, SECOND, Ticket};
 use crate::plan::Random;
 use crate::support::{self, ADMIN, Answer, WRITE};
 use crate::wire::{Cut, Failure, Wire};
@@ -23,6 +23,8 @@ const PATIENCE: (u64, u64) = (300, 4000);
 pub struct Stage {
     pub start: Instant,
     pub names: Vec<String>,
+    /// What is behind them.
+    pub kinds: Vec<Kind>,
     /// Where the instances listen.
     pub instances: RwLock<Vec<SocketAddr>>,
     /// The one that answered last.
@@ -32,10 +34,11 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new(names: Vec<String>) -> Arc<Stage> {
+    pub fn new(names: Vec<String>, kinds: Vec<Kind>) -> Arc<Stage> {
         Arc::new(Stage {
             start: Instant::now(),
             names,
+            kinds,
             instances: RwLock::default(),
             preferred: AtomicUsize::new(0),
             over: AtomicBool::new(false),
@@ -92,6 +95,7 @@ struct Held {
     name: usize,
     ticket: Ticket,
     attempt: u64,
+    mode: Mode,
     ttl: Micros,
 }
 
@@ -128,6 +132,9 @@ impl Client {
     fn take_a_turn(&mut self, name: usize) {
         let attempt = self.stage.number();
         let keyed = self.random.percent(50);
+        let kind = self.stage.kinds[name];
+        let shares = kind == Kind::Shared && self.random.percent(70);
+        let mode = shares.then_some(Mode::Shared);
         let ttl = self.random.pick(&[1, 1, TTL_MAX_SECONDS]) * SECOND;
         let wait = self.random.pick(&[0, 200_000, 500_000, 1_000_000]);
         let mut presented = self
@@ -140,6 +147,8 @@ impl Client {
                 attempt,
                 keyed,
                 presented,
+                // A waiting ticket keeps its own.
+                mode: mode.filter(|_| presented.is_none()),
                 ttl,
                 wait,
             };
@@ -149,11 +158,12 @@ impl Client {
                 self.call(name, op);
             }
             match outcome {
-                Outcome::Granted { ticket, .. } => {
+                Outcome::Granted { ticket, mode, .. } => {
                     return self.hold(Held {
                         name,
                         ticket,
                         attempt,
+                        mode,
                         ttl,
                     });
                 }
@@ -200,44 +210,13 @@ impl Client {
         true
     }
 
-    fn hold(&mut self, held: Held) {
+    fn hold(&mut self, mut held: Held) {
         let Held {
-            name,
-            ticket,
-            attempt,
-            ttl,
+            name, ticket, ttl, ..
         } = held;
         self.old.push((name, ticket));
         for _ in 0..self.random.below(5) {
-            let outcome = match self.random.below(8) {
-                0 | 1 => self.call(name, Op::Read),
-                2..5 => self.write(name, Some(ticket), false),
-                5 => self.call(
-                    name,
-                    Op::Renew {
-                        presented: ticket,
-                        ttl,
-                    },
-                ),
-                6 => {
-                    let presented = Some(ticket);
-                    self.call(
-                        name,
-                        Op::Lock {
-                            attempt,
-                            keyed: false,
-                            presented,
-                            ttl,
-                            wait: 0,
-                        },
-                    )
-                }
-                _ => {
-                    std::thread::sleep(Duration::from_millis(self.random.below(30)));
-                    Outcome::NotSent
-                }
-            };
-            if matches!(outcome, Outcome::Dead(_)) {
+            if matches!(self.do_something(&mut held), Outcome::Dead(_)) {
                 return;
             }
         }
@@ -258,6 +237,53 @@ impl Client {
         }
     }
 
+    fn do_something(&mut self, held: &mut Held) -> Outcome {
+        let Held {
+            name, ticket, ttl, ..
+        } = *held;
+        match self.random.below(8) {
+            0 | 1 => self.call(name, Op::Read),
+            2..5 => self.write(name, Some(ticket), false),
+            5 => self.call(
+                name,
+                Op::Renew {
+                    presented: ticket,
+                    ttl,
+                },
+            ),
+            6 => self.ask_as_holder(held),
+            _ => {
+                std::thread::sleep(Duration::from_millis(self.random.below(30)));
+                Outcome::NotSent
+            }
+        }
+    }
+
+    /// Where others may share, mostly for the other mode.
+    fn ask_as_holder(&mut self, held: &mut Held) -> Outcome {
+        let other = match held.mode {
+            Mode::Exclusive => Mode::Shared,
+            Mode::Shared => Mode::Exclusive,
+        };
+        let changes = self.stage.kinds[held.name] == Kind::Shared && self.random.percent(80);
+        let outcome = self.call(
+            held.name,
+            Op::Lock {
+                attempt: held.attempt,
+                keyed: false,
+                presented: Some(held.ticket),
+                mode: changes.then_some(other),
+                ttl: held.ttl,
+                // A promotion is refused at once all the same.
+                wait: 0,
+            },
+        );
+        if let Outcome::Granted { mode, .. } = outcome {
+            held.mode = mode;
+        }
+        outcome
+    }
+
     /// Until it is known to be over.
     fn release(&mut self, name: usize, ticket: Ticket) {
         for _ in 0..10 {
@@ -269,6 +295,10 @@ impl Client {
     }
 
     fn write(&mut self, name: usize, presented: Option<Ticket>, release: bool) -> Outcome {
+        if self.stage.kinds[name] == Kind::Ephemeral {
+            // With a document it would stay.
+            return self.call(name, Op::Describe);
+        }
         let value = self.stage.number();
         self.call(
             name,
@@ -339,7 +369,8 @@ impl Client {
     }
 
     pub fn call_with(&mut self, name: usize, op: Op, cut: Option<Cut>) -> Outcome {
-        let bytes = request(&self.stage.names[name], &op);
+        let kind = self.stage.kinds[name];
+        let bytes = request(&self.stage.names[name], kind, &op);
         let wait = match op {
             Op::Lock { wait, .. } => Duration::from_micros(wait),
             _ => Duration::ZERO,
@@ -358,7 +389,7 @@ impl Client {
         };
         let done = self.stage.now();
         let outcome = match answer {
-            Ok(answer) => outcome(&op, &answer),
+            Ok(answer) => outcome(kind, &op, &answer),
             Err(Failure::Lost) => Outcome::Lost,
             Err(Failure::NotSent) => Outcome::NotSent,
         };
@@ -381,7 +412,7 @@ impl Client {
     }
 }
 
-fn request(name: &str, op: &Op) -> Vec<u8> {
+fn request(name: &str, kind: Kind, op: &Op) -> Vec<u8> {
     let key = if matches!(op, Op::Force { .. }) {
         ADMIN
     } else {
@@ -398,6 +429,7 @@ fn request(name: &str, op: &Op) -> Vec<u8> {
         Op::Lock {
             attempt,
             keyed,
+            mode,
             ttl,
             wait,
             ..
@@ -406,8 +438,18 @@ fn request(name: &str, op: &Op) -> Vec<u8> {
                 headers.push(("Idempotency-Key", format!("attempt-{attempt}")));
             }
             let wait = *wait as f64 / SECOND as f64;
-            let body = json!({"owner": "chaos", "ttl": ttl / SECOND}).to_string();
-            ("PUT", format!("/s/lock?wait={wait}"), body)
+            let mut body = json!({"owner": "chaos", "ttl": ttl / SECOND});
+            match mode {
+                Some(Mode::Shared) => body["mode"] = "shared".into(),
+                Some(Mode::Exclusive) => body["mode"] = "exclusive".into(),
+                None => {}
+            }
+            let create = match kind {
+                Kind::Ephemeral => "&create=1",
+                _ => "",
+            };
+            let rest = format!("/s/lock?wait={wait}{create}");
+            ("PUT", rest, body.to_string())
         }
         Op::Read => ("GET", "/s?lock=0&raw=1".into(), String::new()),
         Op::Write { value, release, .. } => {
@@ -432,7 +474,7 @@ fn request(name: &str, op: &Op) -> Vec<u8> {
     support::request(method, &format!("/resource/{name}{rest}"), &headers, &body)
 }
 
-fn outcome(op: &Op, answer: &Answer) -> Outcome {
+fn outcome(kind: Kind, op: &Op, answer: &Answer) -> Outcome {
     let body = match answer.status {
         204 => Value::Null,
         _ => answer.json(),
@@ -441,6 +483,10 @@ fn outcome(op: &Op, answer: &Answer) -> Outcome {
         503 => Outcome::Unavailable,
         403 => Outcome::Dead(reason(body["code"].as_str().unwrap_or(""))),
         404 if body["code"] == "selector_unknown" => Outcome::Value(None),
+        404 if kind == Kind::Ephemeral && *op == Op::Describe => {
+            Outcome::Described { holder: None }
+        }
+        409 if body["code"] == "not_exclusive" => Outcome::NotExclusive,
         409 if body["code"] == "locked" => Outcome::Locked {
             holder: body["holder"]["fencingToken"].as_u64(),
         },
@@ -462,6 +508,11 @@ fn success(op: &Op, answer: &Answer, body: &Value) -> Outcome {
                 Some(token) => Outcome::Granted {
                     ticket,
                     token,
+                    mode: match body["mode"].as_str() {
+                        Some("exclusive") => Mode::Exclusive,
+                        Some("shared") => Mode::Shared,
+                        other => panic!("no mode: {other:?}"),
+                    },
                     ended,
                 },
                 None => {

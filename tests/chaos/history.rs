@@ -19,14 +19,52 @@ impl fmt::Debug for Ticket {
     }
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    #[default]
+    Exclusive,
+    Shared,
+}
+
+/// What there is behind a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// One holder.
+    #[default]
+    Plain,
+    /// Clients ask to share it too, and promote and demote their leases.
+    Shared,
+    /// So many holders at once.
+    Slots(usize),
+    /// One holder, and this long a lock-delay.
+    Delayed(Micros),
+    /// One holder, made on the fly, and gone when nobody has a use for it. Has no document.
+    Ephemeral,
+}
+
+impl Kind {
+    /// Whether leases may stand beside each other.
+    pub fn has_several(self) -> bool {
+        matches!(self, Kind::Shared | Kind::Slots(_))
+    }
+
+    pub fn delay(self) -> Micros {
+        match self {
+            Kind::Delayed(delay) => delay,
+            _ => 0,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// Asks for the lock. Requests of one `attempt` are retries of each other, with one Idempotency-Key if
-    /// `keyed`.
+    /// `keyed`. With a `mode` and the ticket of a holder it promotes or demotes.
     Lock {
         attempt: u64,
         keyed: bool,
         presented: Option<Ticket>,
+        mode: Option<Mode>,
         ttl: Micros,
         wait: Micros,
     },
@@ -66,6 +104,7 @@ pub enum Outcome {
     Granted {
         ticket: Ticket,
         token: u64,
+        mode: Mode,
         ended: Option<Reason>,
     },
     Queued {
@@ -88,6 +127,9 @@ pub enum Outcome {
     Locked {
         holder: Option<u64>,
     },
+    /// 409: one who shares may not do this.
+    NotExclusive,
+    /// The first of the holders.
     Described {
         holder: Option<u64>,
     },
@@ -181,6 +223,8 @@ pub struct Outage {
 /// A whole run.
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    /// By name; plain where there is none.
+    pub kinds: Vec<Kind>,
     pub records: Vec<Record>,
     pub outages: Vec<Outage>,
     /// When no process of the server was left; the next one gives every lease its full TTL again.

@@ -8,6 +8,7 @@ mod idempotency;
 mod lease;
 mod modes;
 mod php_profile;
+mod planted;
 mod queue;
 mod restart;
 mod sleep;

@@ -4,13 +4,15 @@
 //! other steps; what the server decides is durable when it answers. The rules are judged from outside:
 //! from what was asked, what was answered and what is on the disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use small_resource_server::lock::command::Event;
+use small_resource_server::lock::rows::{Forced, HolderRow};
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, Limits, Millis, Mode, Now, Patience,
-    PresentedTicket, RequestId, Seconds, Terms, Ticket, Ttl, Wish,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, Millis, Mode, Now,
+    Patience, PresentedTicket, Reason, RequestId, ResourceOptions, Seconds, Terms, Ticket, Ttl,
+    Wish,
 };
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use stateright::{Model, Property};
@@ -19,10 +21,11 @@ use crate::beliefs::{self, Belief};
 use crate::linear::{LockedRegister, Op as Operation, Ret};
 use crate::server::{Disk, Fault, Server};
 
-pub const ONE_BELIEVER: &str = "at most one client rightly believes that it holds";
+pub const TOGETHER: &str = "clients that rightly believe that they hold may hold together";
 pub const NOT_EARLY: &str = "no lease ends while its client counts on it";
 pub const TOKENS_GROW: &str = "fencing tokens strictly grow, across crashes too";
-pub const GUARDED: &str = "data changes only by the holder or while the lock is free";
+pub const GUARDED: &str = "data changes only by a holder that may write, or while nobody holds";
+pub const DELAYED: &str = "nobody is granted during the lock-delay";
 pub const IN_ORDER: &str = "grants follow the order of arrival among near tickets";
 pub const WOKEN: &str = "nobody waits for a lock that is free or its own";
 pub const KEPT: &str = "nothing acknowledged is lost";
@@ -50,11 +53,45 @@ pub enum Op {
     Poll,
     /// Asks for the lock and waits for two ticks.
     Wait,
+    /// Asks for the lock and waits for two ticks, and leaves no place behind then.
+    WaitThenLeave,
+    /// Asks to share, without waiting; as a holder, for nothing more than to share.
+    PollShared,
+    /// Asks to share and waits for two ticks.
+    WaitShared,
+    /// A reader asks to have the lock to itself, and would wait.
+    Promote,
     Renew,
+    /// Its lease is to end a tick from now.
+    RenewExact,
+    /// Ends every lease.
+    Force,
     Write,
     WriteAndRelease,
     Read,
     Unlock,
+}
+
+impl Op {
+    fn asks(self) -> bool {
+        use Op::*;
+        matches!(
+            self,
+            Poll | Wait | WaitThenLeave | PollShared | WaitShared | Promote
+        )
+    }
+
+    fn shares(self) -> bool {
+        matches!(self, Op::PollShared | Op::WaitShared)
+    }
+
+    fn mode(self) -> Option<Mode> {
+        match self {
+            Op::PollShared | Op::WaitShared => Some(Mode::Shared),
+            Op::Promote => Some(Mode::Exclusive),
+            _ => None,
+        }
+    }
 }
 
 /// What a client may do.
@@ -71,7 +108,9 @@ pub struct Setting {
     pub plans: Vec<Plan>,
     /// The first client sends an idempotency key with its attempts.
     pub keyed: bool,
-    /// Of every lease, in ticks.
+    /// Of the resource.
+    pub options: ResourceOptions,
+    /// Of every lease, in ticks; 0: they do not expire.
     pub ttl: i64,
     pub ticks: u8,
     pub crashes: u8,
@@ -96,6 +135,8 @@ enum Reply {
     Released,
     Dead,
     Refused,
+    /// Refused after a wait that left no place.
+    LeftWithout,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +179,7 @@ type History = LinearizabilityTester<u64, LockedRegister>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World<F: Fault> {
+    options: ResourceOptions,
     server: Server<F>,
     disk: Disk,
     now: Millis,
@@ -147,6 +189,12 @@ pub struct World<F: Fault> {
     losses: u8,
     arrivals: u8,
     highest: FencingToken,
+    /// Tokens that somebody still counts on, and what they became.
+    promoted: Vec<(FencingToken, FencingToken)>,
+    /// Of leases that were forced off, while answers that tell of them are on their way.
+    forced: Vec<FencingToken>,
+    /// Nobody may be granted before.
+    delayed: Option<Millis>,
     /// The newest version whose write was acknowledged.
     acknowledged: u8,
     lapses: u64,
@@ -157,12 +205,27 @@ pub struct World<F: Fault> {
 }
 
 /// What must happen in some interleaving, or the checker would check nothing.
-pub const SEEN: [&str; 5] = [EXPIRY, WOKEN_UP, TAKEN_BACK, STALE_REFUSED, RESERVED_USED];
-const EXPIRY: &str = "a lease expires";
-const WOKEN_UP: &str = "a waiter is woken";
-const TAKEN_BACK: &str = "a grant is taken back";
-const STALE_REFUSED: &str = "a stale write is refused";
-const RESERVED_USED: &str = "a waiting ticket comes back and gets the lock";
+pub mod seen {
+    pub const EXPIRY: &str = "a lease expires";
+    pub const WOKEN_UP: &str = "a waiter is woken";
+    pub const TAKEN_BACK: &str = "a grant is taken back";
+    pub const STALE_REFUSED: &str = "a stale write is refused";
+    pub const RESERVED_USED: &str = "a waiting ticket comes back and gets the lock";
+    pub const BESIDE: &str = "a lease begins beside another";
+    pub const READER_WAITS: &str = "a reader waits although readers hold";
+    pub const PROMOTED: &str = "a reader is promoted";
+    pub const PROMOTED_PAST: &str = "a reader is promoted past somebody who waits";
+    pub const NOT_PROMOTED: &str = "a promotion is refused at once";
+    pub const DEMOTED: &str = "a writer lets others share";
+    pub const NOT_EXCLUSIVE: &str = "a reader's write is refused";
+    pub const HELD_OFF: &str = "somebody waits for the end of a lock-delay";
+    pub const AFTER_DELAY: &str = "somebody is granted after a lock-delay";
+    pub const GONE: &str = "an ephemeral name goes";
+    pub const AGAIN: &str = "an ephemeral name that was gone is granted again";
+    pub const LOSS_TOLD: &str = "a lost lease is told of although its name is gone";
+    pub const CUT: &str = "an exact renewal makes a lease end earlier";
+    pub const LEFT: &str = "a wait ends and leaves no place";
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -185,7 +248,7 @@ pub enum Step {
 
 pub struct Checked<F: Fault> {
     pub setting: Setting,
-    /// Which of [`SEEN`] have happened.
+    /// Which of [`seen`] have happened.
     pub seen: Arc<Mutex<BTreeSet<&'static str>>>,
     _fault: F,
 }
@@ -193,8 +256,12 @@ pub struct Checked<F: Fault> {
 impl<F: Fault> World<F> {
     fn start(setting: &Setting) -> Self {
         World {
-            server: Server::start(),
-            disk: Disk::default(),
+            options: setting.options,
+            server: Server::start(setting.options),
+            disk: Disk {
+                exists: !setting.options.ephemeral,
+                ..Disk::default()
+            },
             now: START,
             clients: vec![Client::default(); setting.plans.len()],
             ticks: setting.ticks,
@@ -202,6 +269,9 @@ impl<F: Fault> World<F> {
             losses: setting.losses,
             arrivals: 0,
             highest: FencingToken(0),
+            promoted: Vec::new(),
+            forced: Vec::new(),
+            delayed: None,
             acknowledged: 0,
             lapses: 0,
             history: setting
@@ -241,6 +311,30 @@ impl<F: Fault> World<F> {
                 client.held = false;
             }
         }
+        let clients = &self.clients;
+        self.promoted.retain(|(from, _)| {
+            let believed =
+                |client: &Client| client.belief.as_ref().is_some_and(|b| b.token == *from);
+            clients.iter().any(believed)
+        });
+        self.forced.retain(|token| {
+            let on_its_way = |client: &Client| {
+                matches!(&client.call, Some(Call { stage: Stage::Answered { reply: Reply::Held { token: told, .. }, .. }, .. }) if told == token)
+            };
+            clients.iter().any(on_its_way)
+        });
+        let now = self.now;
+        self.delayed.take_if(|until| *until <= now);
+    }
+
+    /// All that hold, as stored.
+    fn holders(&self) -> impl Iterator<Item = &HolderRow> {
+        let rows = &self.disk.rows;
+        rows.head.holder.as_deref().into_iter().chain(&rows.holding)
+    }
+
+    fn is_delayed(&self) -> bool {
+        self.delayed.is_some_and(|until| self.now < until)
     }
 
     fn send(&mut self, index: usize, op: Op) {
@@ -254,6 +348,13 @@ impl<F: Fault> World<F> {
             client.belief = None;
             client.arrived = None;
         }
+        if let Some(belief) = &mut client.belief {
+            match op {
+                Op::RenewExact => belief.cut(now),
+                _ if op.shares() => belief.mode = Mode::Shared,
+                _ => {}
+            }
+        }
         client.call = Some(Call {
             request,
             op,
@@ -264,8 +365,8 @@ impl<F: Fault> World<F> {
         if let Some(history) = &mut self.history {
             let value = request as u8;
             let operation = match op {
-                Op::Poll | Op::Wait => Operation::Lock,
-                Op::Renew => Operation::Renew,
+                _ if op.asks() => Operation::Lock,
+                Op::Renew | Op::RenewExact => Operation::Renew,
                 Op::Write => Operation::Write {
                     value,
                     release: false,
@@ -276,6 +377,7 @@ impl<F: Fault> World<F> {
                 },
                 Op::Read => Operation::Read,
                 Op::Unlock => Operation::Unlock,
+                _ => unreachable!("not an operation of one register: {op:?}"),
             };
             history.on_invoke(request, operation).unwrap();
         }
@@ -283,12 +385,13 @@ impl<F: Fault> World<F> {
 
     fn arrive(&mut self, index: usize, setting: &Setting) {
         let call = self.clients[index].call.clone().unwrap();
-        let asks = matches!(call.op, Op::Poll | Op::Wait);
+        let asks = call.op.asks();
         let knows_place = call.shown.is_some_and(|t| self.server.core().is_live(t));
+        let presents = !matches!(call.op, Op::Read | Op::Force);
         let client = &mut self.clients[index];
-        if knows_place {
+        if knows_place && presents {
             client.heard = self.now;
-        } else {
+        } else if !knows_place {
             // It does not know yet that it has no place any more.
             client.held = true;
         }
@@ -312,18 +415,20 @@ impl<F: Fault> World<F> {
                 self.answered(index, Reply::Value, false);
                 return self.returned(request, Ret::Value(value));
             }
-            Op::Poll | Op::Wait => Command::Acquire {
+            op if op.asks() => Command::Acquire {
                 request,
                 presented,
                 fresh,
                 wish: Wish {
                     ttl,
                     key,
+                    mode: op.mode(),
                     ..Wish::default()
                 },
-                patience: match call.op {
-                    Op::Wait => Patience::Until(self.now + 2 * TICK),
-                    _ => Patience::Poll,
+                patience: match op {
+                    Op::Poll | Op::PollShared => Patience::Poll,
+                    Op::WaitThenLeave => Patience::UntilThenLeave(self.now + 2 * TICK),
+                    _ => Patience::Until(self.now + 2 * TICK),
                 },
             },
             Op::Renew => Command::Renew {
@@ -331,6 +436,20 @@ impl<F: Fault> World<F> {
                 presented,
                 ttl,
                 exact: false,
+            },
+            Op::RenewExact => Command::Renew {
+                request,
+                presented,
+                ttl: Ttl::from_millis(TICK),
+                exact: true,
+            },
+            Op::Force => Command::ForceUnlock {
+                request,
+                token: None,
+                forced: Box::new(Forced {
+                    reason: Reason::parse("stuck").unwrap(),
+                    by: KeyName::parse("admin").unwrap(),
+                }),
             },
             Op::Write | Op::WriteAndRelease => Command::Write {
                 request,
@@ -340,27 +459,36 @@ impl<F: Fault> World<F> {
                 patience: Patience::Never,
             },
             Op::Unlock => Command::Unlock { request, presented },
+            op => unreachable!("{op:?} asks"),
         };
         self.serve(command);
     }
 
     /// The server carries out a command; all of it becomes durable, then the answers leave.
     fn serve(&mut self, command: Command) {
-        let held_before = self.disk.rows.head.holder.clone().map(|h| h.ticket.ticket);
-        let token_before = self.highest;
-        let outcome = self.server.apply(&terms(), self.clock(), command.clone());
-        for change in &outcome.changes {
-            self.disk.rows.apply(change);
-        }
-        let mut ended = None;
+        let mut before = Before {
+            held: self
+                .holders()
+                .map(|row| (row.ticket.ticket, (row.token, row.ticket.mode)))
+                .collect(),
+            token: self.highest,
+        };
+        let existed = self.server.exists();
+        let clock = self.clock();
+        let outcome = self
+            .server
+            .apply(&terms(), clock, command.clone(), &mut self.disk);
         for event in &outcome.events {
-            ended = self.take_event(event).or(ended);
+            if let Some(ended) = self.take_event(event) {
+                before.held.retain(|_, (token, _)| *token != ended);
+            }
+        }
+        if existed && !self.server.exists() {
+            self.seen.push(seen::GONE);
+        } else if !existed && self.server.exists() && self.highest > FencingToken(1) {
+            self.seen.push(seen::AGAIN);
         }
         for (request, answer) in &outcome.answers {
-            let before = Before {
-                held: held_before.filter(|_| ended != Some(token_before)),
-                token: token_before,
-            };
             self.take_answer(*request, answer, &before, &command);
         }
         self.check_waiting();
@@ -372,21 +500,58 @@ impl<F: Fault> World<F> {
         let lapsed = match event {
             Event::Granted(view) => {
                 self.judge(TOKENS_GROW, view.token > self.highest);
+                self.judge(DELAYED, !self.is_delayed());
                 self.highest = view.token;
+                if self.holders().count() > 1 {
+                    self.seen.push(seen::BESIDE);
+                }
+                if self.delayed.is_some() {
+                    self.seen.push(seen::AFTER_DELAY);
+                }
+                return None;
+            }
+            Event::Promoted { from, holder } => {
+                self.judge(TOKENS_GROW, holder.token > self.highest);
+                self.judge(DELAYED, !self.is_delayed());
+                self.highest = holder.token;
+                self.promoted.push((*from, holder.token));
+                self.seen.push(seen::PROMOTED);
+                if self
+                    .clients
+                    .iter()
+                    .any(|client| Self::waits(client) && client.ticket.is_none())
+                {
+                    self.seen.push(seen::PROMOTED_PAST);
+                }
+                return None;
+            }
+            Event::Demoted(_) => {
+                self.seen.push(seen::DEMOTED);
                 return None;
             }
             Event::Ended {
                 reason: EndReason::Expired,
                 holder,
             } => {
-                self.seen.push(EXPIRY);
+                self.seen.push(seen::EXPIRY);
+                self.begin_delay();
+                holder.token
+            }
+            Event::Ended {
+                reason: EndReason::ForcedOff,
+                holder,
+            } => {
+                self.begin_delay();
+                self.forget_forced(holder.token);
                 holder.token
             }
             Event::TakenBack(token) => {
-                self.seen.push(TAKEN_BACK);
+                self.seen.push(seen::TAKEN_BACK);
                 *token
             }
-            _ => return None,
+            Event::Ended { .. } | Event::WaiterDropped | Event::WaiterRemoved { .. } => {
+                return None;
+            }
         };
         if let Some(history) = &mut self.history {
             self.lapses += 1;
@@ -396,6 +561,29 @@ impl<F: Fault> World<F> {
                 .unwrap();
         }
         Some(lapsed)
+    }
+
+    fn begin_delay(&mut self) {
+        let delay_ms = self.options.lock_delay_ms();
+        if delay_ms > 0 {
+            self.delayed = Some(self.now + delay_ms);
+        }
+    }
+
+    /// Whoever believed in this lease is wrong through no fault of the lock.
+    fn forget_forced(&mut self, token: FencingToken) {
+        self.forced.push(token);
+        for (from, to) in &self.promoted {
+            if self.forced.contains(to) {
+                self.forced.push(*from);
+            }
+        }
+        let forced = &self.forced;
+        for client in &mut self.clients {
+            client
+                .belief
+                .take_if(|belief| forced.contains(&belief.token));
+        }
     }
 
     fn take_answer(
@@ -427,10 +615,17 @@ impl<F: Fault> World<F> {
                 (reply, Ret::Held(token, grant.new))
             }
             Answer::Renewed { token, ttl, .. } => {
+                if call.op == Op::RenewExact {
+                    self.seen.push(seen::CUT);
+                }
                 let reply = Reply::Held {
                     ticket: None,
                     token: *token,
-                    mode: Mode::Shared,
+                    // Not told in which mode, so it counts on the least there is.
+                    mode: match self.options.slots {
+                        1 => Mode::Shared,
+                        _ => Mode::Exclusive,
+                    },
                     ttl: *ttl,
                 };
                 (reply, Ret::Held(*token, false))
@@ -447,19 +642,31 @@ impl<F: Fault> World<F> {
                 (Reply::Wrote { version }, Ret::Wrote(*token))
             }
             Answer::Unlocked { .. } => {
-                let ended = call.shown.is_some() && call.shown == before.held;
-                let ret = if ended {
-                    Ret::Ended(before.token)
-                } else {
-                    Ret::Nothing
-                };
+                let ended = call.shown.and_then(|shown| before.held.get(&shown));
+                let ret = ended.map_or(Ret::Nothing, |(token, _)| Ret::Ended(*token));
                 (Reply::Released, ret)
             }
-            Answer::Dead(_) => {
+            Answer::Dead(death) => {
                 if call.op == Op::Write {
-                    self.seen.push(STALE_REFUSED);
+                    self.seen.push(seen::STALE_REFUSED);
+                }
+                if death.is_some() && !self.server.exists() {
+                    self.seen.push(seen::LOSS_TOLD);
                 }
                 (Reply::Dead, Ret::Nothing)
+            }
+            Answer::DeadByForce(_) | Answer::Gone => (Reply::Dead, Ret::Nothing),
+            Answer::Locked(_) if call.op == Op::WaitThenLeave => {
+                self.seen.push(seen::LEFT);
+                (Reply::LeftWithout, Ret::Nothing)
+            }
+            Answer::Locked(_) if call.op == Op::Promote => {
+                self.seen.push(seen::NOT_PROMOTED);
+                (Reply::Refused, Ret::Nothing)
+            }
+            Answer::NotExclusive => {
+                self.seen.push(seen::NOT_EXCLUSIVE);
+                (Reply::Refused, Ret::Nothing)
             }
             _ => (Reply::Refused, Ret::Nothing),
         };
@@ -496,7 +703,13 @@ impl<F: Fault> World<F> {
                 client.held = true;
                 client.arrived = None;
                 match &mut client.belief {
-                    Some(belief) if belief.token == token => belief.extend(call.sent, ttl),
+                    _ if self.forced.contains(&token) => client.belief = None,
+                    Some(belief) if belief.token == token => {
+                        belief.extend(call.sent, ttl);
+                        if ticket.is_some() {
+                            belief.mode = mode;
+                        }
+                    }
                     belief => *belief = Some(Belief::new(token, mode, call.sent, ttl)),
                 }
             }
@@ -519,6 +732,7 @@ impl<F: Fault> World<F> {
                 client.belief = None;
                 client.arrived = None;
             }
+            Reply::LeftWithout => client.arrived = None,
             Reply::Value | Reply::Refused => {}
         }
         if tracked {
@@ -559,7 +773,10 @@ impl<F: Fault> World<F> {
                 client.heard = self.now;
             }
         }
-        self.server = Server::restart(&self.disk, &terms(), self.clock());
+        if self.is_delayed() {
+            self.begin_delay();
+        }
+        self.server = Server::restart(self.options, &self.disk, &terms(), self.clock());
         self.check_waiting();
         self.check_kept();
     }
@@ -567,22 +784,23 @@ impl<F: Fault> World<F> {
     // ---- rules ------------------------------------------------------------------------------------
 
     fn waits(client: &Client) -> bool {
-        client.call.as_ref().is_some_and(|call| {
-            call.stage == Stage::Waiting && matches!(call.op, Op::Poll | Op::Wait)
-        })
+        client
+            .call
+            .as_ref()
+            .is_some_and(|call| call.stage == Stage::Waiting && call.op.asks())
     }
 
     /// `own`: the request was granted as it arrived, not woken.
     fn check_order(&mut self, index: usize, own: bool, call: &Call, command: &Command) {
         if !own {
-            self.seen.push(WOKEN_UP);
+            self.seen.push(seen::WOKEN_UP);
         } else if call.shown.is_some() && !self.clients[index].held {
-            self.seen.push(RESERVED_USED);
+            self.seen.push(seen::RESERVED_USED);
         }
         let arrived = self.clients[index].arrived;
         let overtakes = self.clients.iter().enumerate().any(|(other, client)| {
-            let earlier =
-                client.arrived.is_some() && (client.arrived < arrived || arrived.is_none());
+            // Not known of one that gave its place up in vain, or whose grant was taken back.
+            let earlier = arrived.is_some() && client.arrived.is_some() && client.arrived < arrived;
             other != index && Self::waits(client) && earlier
         });
         // One that shows a ticket, or its key, may be the one that the lock was reserved for.
@@ -600,38 +818,84 @@ impl<F: Fault> World<F> {
     ) {
         let allowed = match (call.shown, token) {
             (Some(shown), Some(token)) => {
-                (before.held == Some(shown) && token == before.token) || token > before.token
+                before.held.get(&shown) == Some(&(token, Mode::Exclusive)) || token > before.token
             }
             (Some(_), None) => false,
-            (None, _) => before.held.is_none(),
+            (None, _) => before.held.is_empty() && !self.is_delayed(),
         };
         let now = self.now;
-        let another = self
-            .clients
-            .iter()
-            .enumerate()
+        let others = self.clients.iter().enumerate();
+        let beliefs = others
             .filter(|(other, _)| *other != index)
-            .any(|(_, client)| client.belief.as_ref().is_some_and(|b| b.counts(now)));
-        self.judge(GUARDED, allowed && !another);
+            .filter_map(|(_, client)| client.belief.as_ref());
+        let beside = token.is_some() && self.options.slots > 1;
+        let mut beliefs = beliefs.filter(|belief| belief.counts(now));
+        let alone = beliefs.all(|belief| beside && belief.mode == Mode::Exclusive);
+        self.judge(GUARDED, allowed && alone);
     }
 
     fn check_waiting(&mut self) {
-        let holder = self.disk.rows.head.holder.as_ref().map(|h| h.ticket.ticket);
+        let held: Vec<Ticket> = self.holders().map(|row| row.ticket.ticket).collect();
         let free = !self.server.core().is_locked();
+        let first = self
+            .clients
+            .iter()
+            .filter(|client| client.arrived.is_some())
+            .min_by_key(|client| client.arrived)
+            .and_then(|client| client.call.as_ref());
+        let first = first.map(|call| call.request);
+        // Those that were told their place in an answer that was lost stand in it for a while.
+        let is_known = |ticket: Ticket| {
+            let own = |client: &Client| {
+                let fresh = client.call.as_ref().map(|call| call.request.into());
+                client.ticket == Some(ticket) || fresh.map(Ticket::from_bits) == Some(ticket)
+            };
+            self.clients.iter().any(own)
+        };
+        let waiting = &self.disk.rows.waiting;
+        let reserved =
+            self.server.core().is_reserved() || waiting.iter().any(|row| !is_known(row.ticket));
+        let mut reader_waits = false;
         let asleep = self.clients.iter().any(|client| {
-            let own = client.call.as_ref().is_some_and(|call| {
-                let fresh = Ticket::from_bits(call.request.into());
-                holder.is_some() && holder == Some(call.shown.unwrap_or(fresh))
-            });
-            Self::waits(client) && (free || own)
+            let Some(call) = client.call.as_ref().filter(|_| Self::waits(client)) else {
+                return false;
+            };
+            let fresh = Ticket::from_bits(call.request.into());
+            let own = held.contains(&call.shown.unwrap_or(fresh));
+            let next = first == Some(call.request) && !reserved;
+            reader_waits |= call.op.shares() && !self.holds_exclusively() && !held.is_empty();
+            free || own || (next && self.has_room(call.op))
         });
+        if reader_waits {
+            self.seen.push(seen::READER_WAITS);
+        }
+        if self.is_delayed() && self.clients.iter().any(Self::waits) {
+            self.seen.push(seen::HELD_OFF);
+        }
         self.judge(WOKEN, !asleep);
     }
 
+    fn holds_exclusively(&self) -> bool {
+        self.holders().any(|row| row.ticket.mode == Mode::Exclusive)
+    }
+
+    /// Whether a lease of this kind may stand beside those there are.
+    fn has_room(&self, op: Op) -> bool {
+        let holders = self.holders().count();
+        match op.shares() {
+            _ if self.is_delayed() => false,
+            true => !self.holds_exclusively(),
+            false => {
+                holders == 0
+                    || (self.holds_exclusively() && holders < usize::from(self.options.slots))
+            }
+        }
+    }
+
     fn check_kept(&mut self) {
-        let holder = self.disk.rows.head.holder.as_ref().map(|h| h.ticket.ticket);
+        let held: Vec<Ticket> = self.holders().map(|row| row.ticket.ticket).collect();
         for client in &mut self.clients {
-            client.held |= client.ticket.is_some() && client.ticket == holder;
+            client.held |= client.ticket.is_some_and(|ticket| held.contains(&ticket));
         }
         let core = self.server.core();
         let lost_place = self.clients.iter().any(|client| {
@@ -654,18 +918,25 @@ impl<F: Fault> World<F> {
         for client in &mut self.clients {
             client.belief.take_if(|belief| !belief.counts(now));
         }
-        let held = self.server.held(&terms(), now);
-        let slots = usize::from(self.server.core().options().slots);
+        let mut held = self.server.held(&terms(), now);
+        // Whoever was promoted and does not know it yet holds more than it thinks.
+        for (from, to) in self.promoted.iter().rev() {
+            if held.contains(to) {
+                held.push(*from);
+            }
+        }
+        let slots = usize::from(self.options.slots);
         let believed: Vec<&Belief> = self.clients.iter().flat_map(|c| &c.belief).collect();
         let one = beliefs::stand_together(believed.iter().copied(), slots, now).is_ok();
         let holds = beliefs::not_early(believed, &held, now).is_ok();
-        self.judge(ONE_BELIEVER, one);
+        self.judge(TOGETHER, one);
         self.judge(NOT_EARLY, holds);
     }
 }
 
 struct Before {
-    held: Option<Ticket>,
+    held: BTreeMap<Ticket, (FencingToken, Mode)>,
+    /// The highest.
     token: FencingToken,
 }
 
@@ -751,15 +1022,14 @@ impl<F: Fault> Model for Checked<F> {
             })];
         }
         vec![
-            Property::always(ONE_BELIEVER, |_, w: &World<F>| {
-                w.broken != Some(ONE_BELIEVER)
-            }),
+            Property::always(TOGETHER, |_, w: &World<F>| w.broken != Some(TOGETHER)),
             Property::always(NOT_EARLY, |_, w: &World<F>| w.broken != Some(NOT_EARLY)),
             Property::always(TOKENS_GROW, |_, w: &World<F>| w.broken != Some(TOKENS_GROW)),
             Property::always(GUARDED, |_, w: &World<F>| w.broken != Some(GUARDED)),
             Property::always(IN_ORDER, |_, w: &World<F>| w.broken != Some(IN_ORDER)),
             Property::always(WOKEN, |_, w: &World<F>| w.broken != Some(WOKEN)),
             Property::always(KEPT, |_, w: &World<F>| w.broken != Some(KEPT)),
+            Property::always(DELAYED, |_, w: &World<F>| w.broken != Some(DELAYED)),
         ]
     }
 }
@@ -778,9 +1048,15 @@ impl<F: Fault> Checked<F> {
             Plan::Any(count, ops) => {
                 if client.done < count {
                     let sensible = ops.iter().filter(|op| match op {
-                        Op::Renew | Op::Unlock | Op::WriteAndRelease => client.ticket.is_some(),
-                        Op::Poll | Op::Wait => client.belief.is_none(),
-                        Op::Write | Op::Read => true,
+                        Op::Renew | Op::RenewExact | Op::Unlock | Op::WriteAndRelease => {
+                            client.ticket.is_some()
+                        }
+                        Op::Poll | Op::Wait | Op::WaitThenLeave | Op::WaitShared => {
+                            client.belief.is_none()
+                        }
+                        Op::PollShared => true,
+                        Op::Promote => client.ticket.is_some(),
+                        Op::Write | Op::Read | Op::Force => true,
                     });
                     steps.extend(sensible.map(|op| Step::Send(index, *op)));
                 }

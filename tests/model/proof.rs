@@ -8,13 +8,17 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
+use small_resource_server::lock::ResourceOptions;
+
 use crate::checker::{
-    Checked, GUARDED, IN_ORDER, KEPT, LINEARIZABLE, NOT_EARLY, ONE_BELIEVER, Op, Plan, SEEN,
-    Setting, TOKENS_GROW, WOKEN,
+    Checked, DELAYED, GUARDED, IN_ORDER, KEPT, LINEARIZABLE, NOT_EARLY, Op, Plan, Setting,
+    TOGETHER, TOKENS_GROW, WOKEN, seen,
 };
 use crate::server::{
-    EveryoneGranted, Fault, GuardMissing, HolderForgotten, LeaseEndsEarly, QueueForgotten,
-    QueueReversed, ReleaseWakesNobody, Sound, StaleWriterAccepted, TokenReused, WriteDropped,
+    DelayForgotten, DelaySkipped, EveryoneGranted, Fault, FloorForgotten, GuardMissing,
+    HolderForgotten, LeaseEndsEarly, OthersForgotten, PromotedBesideOthers, QueueForgotten,
+    QueueReversed, ReaderLetPast, ReaderMayWrite, ReleaseWakesNobody, RenewalCuts, SlotTooMany,
+    Sound, StaleWriterAccepted, TokenReused, WriteDropped,
 };
 
 const ALL: &[Op] = &[
@@ -33,6 +37,15 @@ const WRITING: &[Op] = &[
     Op::Read,
     Op::Unlock,
 ];
+const READING: &[Op] = &[Op::PollShared, Op::WaitShared, Op::Unlock];
+const PROMOTING: &[Op] = &[
+    Op::WaitShared,
+    Op::PollShared,
+    Op::Promote,
+    Op::Write,
+    Op::Unlock,
+];
+const CHANGING: &[Op] = &[Op::Wait, Op::PollShared, Op::Promote, Op::Write, Op::Unlock];
 
 fn depth() -> u8 {
     std::env::var("MODEL_DEPTH").map_or(0, |text| text.parse().expect("MODEL_DEPTH is a number"))
@@ -43,6 +56,7 @@ impl Setting {
         Setting {
             plans,
             keyed: false,
+            options: ResourceOptions::default(),
             ttl: 1,
             ticks: 0,
             crashes: 0,
@@ -57,6 +71,24 @@ impl Setting {
             ..self
         }
     }
+
+    fn slots(mut self, slots: u16) -> Setting {
+        self.options.slots = slots;
+        self
+    }
+
+    /// A lock-delay of this many ticks.
+    fn delay(mut self, ticks: u8) -> Setting {
+        self.options.lock_delay = ticks;
+        self
+    }
+
+    fn ephemeral(self) -> Setting {
+        Setting {
+            options: ResourceOptions::ephemeral(),
+            ..self
+        }
+    }
 }
 
 /// Past the capture of the test harness: the counts are what a reader wants to see.
@@ -64,8 +96,9 @@ fn report(line: &str) {
     writeln!(std::io::stdout(), "{line}").expect("standard output");
 }
 
-/// Walks through every interleaving; prints how many states there were. Says what happened in some.
-fn prove(name: &str, setting: Setting) -> BTreeSet<&'static str> {
+/// Walks through every interleaving; prints how many states there were, of which there must be `at_least` so
+/// many different ones. Says what happened in some.
+fn prove(name: &str, at_least: usize, setting: Setting) -> BTreeSet<&'static str> {
     let started = Instant::now();
     let model = Checked::new(setting, Sound);
     let seen = model.seen.clone();
@@ -78,8 +111,16 @@ fn prove(name: &str, setting: Setting) -> BTreeSet<&'static str> {
         started.elapsed().as_secs_f32(),
     ));
     checker.assert_properties();
+    let different = checker.unique_state_count();
+    assert!(different >= at_least, "{name}: only {different} states");
     let seen = seen.lock().unwrap();
     seen.clone()
+}
+
+#[track_caller]
+fn assert_seen(happened: &BTreeSet<&'static str>, of_note: &[&'static str]) {
+    let missing: Vec<_> = of_note.iter().filter(|s| !happened.contains(*s)).collect();
+    assert!(missing.is_empty(), "never: {missing:?}");
 }
 
 #[test]
@@ -95,14 +136,23 @@ fn two_clients_that_do_anything_break_no_rule() {
         ..base.clone()
     };
     let losing = Setting { losses: 1, ..base };
-    let mut seen = prove("two clients, a crash", crashing);
-    seen.extend(prove("two clients, a lost answer", losing.clone()));
+    let mut seen = prove("two clients, a crash", 300_000, crashing);
+    seen.extend(prove("two clients, a lost answer", 250_000, losing.clone()));
     let keyed = Setting {
         keyed: true,
         ..losing
     };
-    prove("two clients, one with a key, a lost answer", keyed);
-    assert_eq!(seen, BTreeSet::from(SEEN), "everything of note happened");
+    prove("two clients, one with a key, a lost answer", 240_000, keyed);
+    assert_seen(
+        &seen,
+        &[
+            seen::EXPIRY,
+            seen::WOKEN_UP,
+            seen::TAKEN_BACK,
+            seen::STALE_REFUSED,
+            seen::RESERVED_USED,
+        ],
+    );
 }
 
 #[test]
@@ -118,7 +168,7 @@ fn three_clients_in_a_queue_break_no_rule() {
             Plan::Any(2, &[Op::Poll, Op::Wait]),
         ])
     };
-    prove("three clients in a queue, a crash", setting);
+    prove("three clients in a queue, a crash", 170_000, setting);
 }
 
 #[test]
@@ -132,13 +182,208 @@ fn every_history_of_two_clients_is_linearizable() {
         ticks: 2,
         ..base.clone()
     };
-    prove("histories with time passing", timed);
+    prove("histories with time passing", 25_000, timed);
     let crashing = Setting {
         crashes: 1,
         losses: 1,
         ..base
     };
-    prove("histories with a crash and a lost answer", crashing);
+    prove("histories with a crash and a lost answer", 19_000, crashing);
+}
+
+#[test]
+fn readers_and_writers_break_no_rule() {
+    let more = depth();
+    let setting = Setting {
+        ticks: 1 + more,
+        crashes: 1,
+        losses: more.min(1),
+        ..Setting::of(vec![
+            Plan::Any(2, READING),
+            Plan::Any(2, &[Op::WaitShared, Op::Unlock]),
+            Plan::Any(1 + more, &[Op::Wait]),
+        ])
+    };
+    let happened = prove("two readers and a writer, a crash", 90_000, setting);
+    assert_seen(
+        &happened,
+        &[
+            seen::BESIDE,
+            seen::WOKEN_UP,
+            seen::READER_WAITS,
+            seen::RESERVED_USED,
+        ],
+    );
+}
+
+#[test]
+fn promotion_and_demotion_break_no_rule() {
+    let more = depth();
+    let base = Setting::of(vec![
+        Plan::Any(2 + more, CHANGING),
+        Plan::Any(2 + more, PROMOTING),
+    ]);
+    let timed = Setting {
+        ticks: 2,
+        ..base.clone()
+    };
+    let mut happened = prove("two that promote and demote, time passing", 95_000, timed);
+    let crashing = Setting {
+        crashes: 1,
+        losses: 1,
+        ..base
+    };
+    let name = "two that promote and demote, a crash and a lost answer";
+    happened.extend(prove(name, 37_000, crashing));
+    let waiting = Setting::of(vec![
+        Plan::Any(2, &[Op::WaitShared, Op::Promote, Op::PollShared]),
+        Plan::Any(2, &[Op::WaitShared, Op::Promote, Op::PollShared]),
+        Plan::Any(1, &[Op::Wait, Op::WaitShared]),
+    ]);
+    happened.extend(prove("two that promote, and one who waits", 2_500, waiting));
+    assert_seen(
+        &happened,
+        &[
+            seen::BESIDE,
+            seen::PROMOTED,
+            seen::PROMOTED_PAST,
+            seen::NOT_PROMOTED,
+            seen::DEMOTED,
+            seen::NOT_EXCLUSIVE,
+        ],
+    );
+}
+
+#[test]
+fn three_clients_on_two_slots_break_no_rule() {
+    let more = depth();
+    let timed = Setting {
+        ticks: 2 + more,
+        ..Setting::of(vec![
+            Plan::Any(2, &[Op::Wait, Op::Write]),
+            Plan::Any(1, &[Op::Wait]),
+            Plan::Any(1 + more, &[Op::Wait]),
+        ])
+        .slots(2)
+    };
+    let mut happened = prove("three clients on two slots, time passing", 50_000, timed);
+    let crashing = Setting {
+        crashes: 1,
+        losses: more.min(1),
+        ..Setting::of(vec![
+            Plan::Any(2, &[Op::Wait, Op::Write, Op::Unlock]),
+            Plan::Any(2, QUEUEING),
+            Plan::Any(1 + more, &[Op::Poll, Op::Wait]),
+        ])
+        .slots(2)
+    };
+    happened.extend(prove(
+        "three clients on two slots, a crash",
+        18_000,
+        crashing,
+    ));
+    assert_seen(&happened, &[seen::BESIDE, seen::WOKEN_UP, seen::EXPIRY]);
+}
+
+#[test]
+fn clients_under_a_lock_delay_break_no_rule() {
+    let more = depth();
+    let base = Setting::of(vec![
+        Plan::Any(2, &[Op::Poll, Op::Force]),
+        Plan::Any(2, &[Op::Wait, Op::WaitShared, Op::Write]),
+    ])
+    .delay(1);
+    let timed = Setting {
+        ticks: 3 + more,
+        ..base.clone()
+    };
+    let mut happened = prove("two clients and a lock-delay, time passing", 70_000, timed);
+    let crashing = Setting {
+        ticks: 1 + more,
+        crashes: 1,
+        ..base
+    };
+    happened.extend(prove(
+        "two clients and a lock-delay, a crash",
+        26_000,
+        crashing,
+    ));
+    let beside = Setting {
+        ticks: 3,
+        ..Setting::of(vec![
+            Plan::Script(&[Op::PollShared, Op::Promote]),
+            Plan::Script(&[Op::PollShared]),
+            Plan::Script(&[Op::WaitShared]),
+        ])
+        .delay(1)
+    };
+    happened.extend(prove("readers beside a lock-delay", 100_000, beside));
+    assert_seen(
+        &happened,
+        &[
+            seen::EXPIRY,
+            seen::HELD_OFF,
+            seen::AFTER_DELAY,
+            seen::BESIDE,
+            seen::NOT_PROMOTED,
+        ],
+    );
+}
+
+#[test]
+fn clients_of_an_ephemeral_name_break_no_rule() {
+    let more = depth();
+    let base = Setting::of(vec![
+        Plan::Any(3, &[Op::Poll, Op::Wait, Op::Unlock]),
+        Plan::Any(2, &[Op::WaitThenLeave, Op::PollShared, Op::Unlock]),
+    ])
+    .ephemeral();
+    let timed = Setting {
+        ticks: 2 + more,
+        ..base.clone()
+    };
+    let mut happened = prove(
+        "two clients of an ephemeral name, time passing",
+        40_000,
+        timed,
+    );
+    let crashing = Setting {
+        crashes: 1,
+        losses: 1,
+        ..base
+    };
+    let name = "two clients of an ephemeral name, a crash and a lost answer";
+    happened.extend(prove(name, 32_000, crashing));
+    assert_seen(
+        &happened,
+        &[
+            seen::GONE,
+            seen::AGAIN,
+            seen::LOSS_TOLD,
+            seen::LEFT,
+            seen::TAKEN_BACK,
+        ],
+    );
+}
+
+#[test]
+fn exact_renewals_break_no_rule() {
+    let more = depth();
+    let setting = Setting {
+        ttl: 3,
+        ticks: 3 + more,
+        crashes: 1,
+        ..Setting::of(vec![
+            Plan::Any(3, &[Op::Poll, Op::Renew, Op::RenewExact]),
+            Plan::Any(1 + more, &[Op::Wait]),
+        ])
+    };
+    let happened = prove(
+        "a lease that is made to end earlier, a crash",
+        60_000,
+        setting,
+    );
+    assert_seen(&happened, &[seen::CUT, seen::EXPIRY, seen::WOKEN_UP]);
 }
 
 /// The checker finds that `rule` is broken, and finds nothing in the sound server that goes through the
@@ -227,7 +472,7 @@ fn a_token_that_is_used_again_after_a_restart_is_caught() {
 #[test]
 fn two_holders_at_once_are_caught() {
     let setting = Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Poll])]);
-    is_caught(EveryoneGranted, setting, ONE_BELIEVER);
+    is_caught(EveryoneGranted, setting, TOGETHER);
 }
 
 #[test]
@@ -262,6 +507,97 @@ fn a_write_past_the_holder_is_caught() {
     let setting = Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Write])]);
     is_caught(GuardMissing, setting.clone(), GUARDED);
     is_caught(GuardMissing, setting.linear(), LINEARIZABLE);
+}
+
+#[test]
+fn a_reader_let_past_a_waiting_writer_is_caught() {
+    let setting = Setting::of(vec![
+        Plan::Script(&[Op::PollShared]),
+        Plan::Script(&[Op::Wait]),
+        Plan::Script(&[Op::PollShared]),
+    ]);
+    is_caught(ReaderLetPast, setting, IN_ORDER);
+}
+
+#[test]
+fn a_third_holder_of_two_slots_is_caught() {
+    let setting = Setting::of(vec![Plan::Script(&[Op::Poll]); 3]).slots(2);
+    is_caught(SlotTooMany, setting, TOGETHER);
+}
+
+#[test]
+fn a_reader_promoted_beside_another_is_caught() {
+    let setting = Setting::of(vec![
+        Plan::Script(&[Op::PollShared, Op::Promote]),
+        Plan::Script(&[Op::PollShared]),
+    ]);
+    is_caught(PromotedBesideOthers, setting, TOGETHER);
+}
+
+#[test]
+fn a_reader_that_may_write_is_caught() {
+    let setting = Setting::of(vec![
+        Plan::Script(&[Op::PollShared, Op::Write]),
+        Plan::Script(&[Op::PollShared]),
+    ]);
+    is_caught(ReaderMayWrite, setting, GUARDED);
+}
+
+#[test]
+fn a_lock_delay_that_is_skipped_is_caught() {
+    let expiring = Setting {
+        ticks: 2,
+        ..Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Poll])]).delay(2)
+    };
+    is_caught(DelaySkipped, expiring, DELAYED);
+    let forced = Setting::of(vec![
+        Plan::Script(&[Op::PollShared, Op::Force]),
+        Plan::Script(&[Op::WaitShared]),
+    ]);
+    is_caught(DelaySkipped, forced.delay(2), DELAYED);
+}
+
+#[test]
+fn a_lock_delay_that_is_forgotten_by_a_restart_is_caught() {
+    let setting = Setting {
+        crashes: 1,
+        ..Setting::of(vec![
+            Plan::Script(&[Op::Poll, Op::Force]),
+            Plan::Script(&[Op::Wait]),
+        ])
+    };
+    is_caught(DelayForgotten, setting.delay(2), DELAYED);
+}
+
+#[test]
+fn a_holder_beside_others_forgotten_by_a_restart_is_caught() {
+    let setting = Setting {
+        crashes: 1,
+        ..Setting::of(vec![Plan::Script(&[Op::PollShared]); 2])
+    };
+    is_caught(OthersForgotten, setting, NOT_EARLY);
+}
+
+#[test]
+fn an_ephemeral_name_that_forgets_its_token_is_caught() {
+    let setting = Setting::of(vec![
+        Plan::Script(&[Op::Poll, Op::Unlock]),
+        Plan::Script(&[Op::Poll]),
+    ]);
+    is_caught(FloorForgotten, setting.ephemeral(), TOKENS_GROW);
+}
+
+#[test]
+fn a_plain_renewal_that_makes_a_lease_end_earlier_is_caught() {
+    let setting = Setting {
+        ttl: 3,
+        ticks: 2,
+        ..Setting::of(vec![
+            Plan::Script(&[Op::Poll, Op::Renew]),
+            Plan::Script(&[Op::Wait]),
+        ])
+    };
+    is_caught(RenewalCuts, setting, NOT_EARLY);
 }
 
 /// The linearizability check by itself, on histories that no rule of the checker has looked at.

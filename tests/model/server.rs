@@ -5,10 +5,11 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use small_resource_server::lock::rows::LockRows;
+use small_resource_server::lock::command::{Grant, HolderView};
+use small_resource_server::lock::rows::{HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, LockState, Millis, Now, Outcome, RequestId, ResourceOptions,
-    Terms, Ttl,
+    Answer, Command, FencingToken, LockState, LostTicket, Millis, Mode, Now, Outcome, RequestId,
+    ResourceOptions, Terms, Ticket, Ttl,
 };
 
 /// The document: how often it was written, and what was written last.
@@ -23,6 +24,10 @@ pub struct Data {
 pub struct Disk {
     pub rows: LockRows,
     pub data: Data,
+    /// An ephemeral name has rows only while somebody has a use for it.
+    pub exists: bool,
+    /// The highest token that any resource reached which is gone.
+    pub floor: FencingToken,
 }
 
 /// What goes wrong in a broken server; in the sound one nothing does.
@@ -43,37 +48,127 @@ pub trait Fault: Clone + Copy + Debug + PartialEq + Eq + Hash + Send + Sync + 's
     fn read(disk: Disk) -> Disk {
         disk
     }
+    /// What the core believes the resource was created with.
+    fn options(options: ResourceOptions) -> ResourceOptions {
+        options
+    }
+    /// Above which token a name that was gone begins.
+    fn floor(floor: FencingToken) -> FencingToken {
+        floor
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server<F: Fault> {
+    options: ResourceOptions,
     core: LockState,
     pub data: Data,
+    exists: bool,
+    /// What is remembered of tickets while their name is gone; in memory only.
+    lost: Vec<LostTicket>,
     fault: PhantomData<F>,
 }
 
 impl<F: Fault> Server<F> {
-    pub fn start() -> Self {
+    pub fn start(options: ResourceOptions) -> Self {
         Server {
-            core: LockState::new(ResourceOptions::default(), FencingToken(0)),
+            options,
+            core: LockState::new(F::options(options), FencingToken(0)),
             data: Data::default(),
+            exists: !options.ephemeral,
+            lost: Vec::new(),
             fault: PhantomData,
         }
     }
 
-    pub fn restart(disk: &Disk, terms: &Terms, now: Now) -> Self {
+    pub fn restart(options: ResourceOptions, disk: &Disk, terms: &Terms, now: Now) -> Self {
         let disk = F::read(disk.clone());
+        let restored = F::options(options);
+        let core = match disk.exists || !options.ephemeral {
+            true => LockState::restore(restored, disk.rows, terms, now, now.mono),
+            false => LockState::new(restored, F::floor(disk.floor)),
+        };
         Server {
-            core: LockState::restore(ResourceOptions::default(), disk.rows, terms, now, now.mono),
+            core,
             data: disk.data,
-            fault: PhantomData,
+            exists: disk.exists || !options.ephemeral,
+            ..Server::start(options)
         }
     }
 
-    pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
+    /// Carries out a command; what follows from it is on the disk.
+    pub fn apply(&mut self, terms: &Terms, now: Now, command: Command, disk: &mut Disk) -> Outcome {
+        if !self.exists {
+            match command {
+                Command::Acquire { .. } => self.make(disk),
+                _ => return self.answer_for_nothing(&command),
+            }
+        }
         let mut outcome = self.core.apply(terms, now, F::twist(command.clone()));
+        for change in &outcome.changes {
+            disk.rows.apply(change);
+        }
         outcome.answers = F::answers(&self.core, &command, outcome.answers);
+        let writes = outcome
+            .answers
+            .iter()
+            .any(|(_, answer)| matches!(answer, Answer::Writable { .. }));
+        if self.options.ephemeral && self.core.is_idle() && self.data == Data::default() && !writes
+        {
+            self.leave_no_rows(now, disk);
+        }
         outcome
+    }
+
+    /// `?create=1` on a name that there is not.
+    fn make(&mut self, disk: &mut Disk) {
+        let floor = F::floor(disk.floor);
+        self.core = LockState::new(F::options(self.options), floor);
+        disk.rows.head = HeadRow {
+            token: floor,
+            ..HeadRow::default()
+        };
+        for change in self.core.recall(std::mem::take(&mut self.lost)) {
+            disk.rows.apply(&change);
+        }
+        self.exists = true;
+        disk.exists = true;
+    }
+
+    fn leave_no_rows(&mut self, now: Now, disk: &mut Disk) {
+        self.lost = self.core.lost_tickets(now.mono);
+        disk.floor = disk.floor.max(self.core.token());
+        disk.rows = LockRows::default();
+        disk.exists = false;
+        self.exists = false;
+        self.core = LockState::new(F::options(self.options), F::floor(disk.floor));
+    }
+
+    /// Whoever lost a lease is told so; for the others there is nothing.
+    fn answer_for_nothing(&self, command: &Command) -> Outcome {
+        let (Command::Unlock { request, presented }
+        | Command::Renew {
+            request, presented, ..
+        }
+        | Command::Write {
+            request, presented, ..
+        }) = command
+        else {
+            return Outcome::default();
+        };
+        let lost = self
+            .lost
+            .iter()
+            .find(|lost| Some(lost.ticket) == presented.ticket());
+        let answer = lost.map_or(Answer::Gone, |lost| lost.clone().answer());
+        Outcome {
+            answers: vec![(*request, answer)],
+            ..Outcome::default()
+        }
+    }
+
+    pub fn exists(&self) -> bool {
+        self.exists
     }
 
     pub fn core(&self) -> &LockState {
@@ -119,6 +214,24 @@ faults! {
     QueueForgotten
     /// A write without a ticket is let through whoever holds.
     GuardMissing
+    /// A reader is granted beside readers, whoever waits before it.
+    ReaderLetPast
+    /// A resource takes one holder more than it has slots.
+    SlotTooMany
+    /// A reader is promoted although others share.
+    PromotedBesideOthers
+    /// A reader may write.
+    ReaderMayWrite
+    /// The lock-delay does not run.
+    DelaySkipped
+    /// The lock-delay is over with a restart.
+    DelayForgotten
+    /// Of several holders a restart forgets all but one.
+    OthersForgotten
+    /// A name that was gone begins with the first token.
+    FloorForgotten
+    /// A renewal without `exact` makes a lease end earlier.
+    RenewalCuts
 }
 
 impl Fault for Sound {}
@@ -204,6 +317,18 @@ impl Fault for TokenReused {
     }
 }
 
+/// As if this ticket had been granted.
+fn granted(ticket: Ticket, holder: HolderView, new: bool) -> Answer {
+    Answer::Granted(Box::new(Grant {
+        ticket,
+        holder,
+        ttl: Ttl::ZERO,
+        waited_ms: 0,
+        new,
+        ended: None,
+    }))
+}
+
 impl Fault for EveryoneGranted {
     fn answers(
         core: &LockState,
@@ -215,17 +340,131 @@ impl Fault for EveryoneGranted {
             if let (Answer::Queued { ticket, .. }, Some(holder)) =
                 (&answer, core.holder(&Terms::default(), now))
             {
-                *answer = Answer::Granted(Box::new(small_resource_server::lock::command::Grant {
-                    ticket: *ticket,
-                    holder,
-                    ttl: Ttl::ZERO,
-                    waited_ms: 0,
-                    new: false,
-                    ended: None,
-                }));
+                *answer = granted(*ticket, holder, false);
             }
         }
         answers
+    }
+}
+
+impl Fault for ReaderLetPast {
+    fn answers(
+        core: &LockState,
+        command: &Command,
+        mut answers: Vec<(RequestId, Answer)>,
+    ) -> Vec<(RequestId, Answer)> {
+        let reads =
+            matches!(command, Command::Acquire { wish, .. } if wish.mode == Some(Mode::Shared));
+        let first = core.holder(&Terms::default(), Now::default());
+        for (_, answer) in answers.iter_mut().filter(|_| reads) {
+            if let (Answer::Queued { ticket, .. }, Some(holder)) = (&answer, &first)
+                && holder.mode == Mode::Shared
+            {
+                let token = core.token().next();
+                let holder = HolderView {
+                    token,
+                    ..holder.clone()
+                };
+                *answer = granted(*ticket, holder, true);
+            }
+        }
+        answers
+    }
+}
+
+impl Fault for SlotTooMany {
+    fn options(options: ResourceOptions) -> ResourceOptions {
+        ResourceOptions {
+            slots: options.slots + 1,
+            ..options
+        }
+    }
+}
+
+impl Fault for PromotedBesideOthers {
+    fn answers(
+        core: &LockState,
+        command: &Command,
+        mut answers: Vec<(RequestId, Answer)>,
+    ) -> Vec<(RequestId, Answer)> {
+        let Command::Acquire {
+            presented, wish, ..
+        } = command
+        else {
+            return answers;
+        };
+        let own = presented.ticket().filter(|ticket| {
+            wish.mode == Some(Mode::Exclusive) && core.token_of(*ticket).is_some()
+        });
+        let now = Now::default();
+        let first = core.holder(&Terms::default(), now);
+        for (_, answer) in &mut answers {
+            if let (Answer::Locked(_), Some(ticket), Some(holder)) = (&answer, own, &first) {
+                let holder = HolderView {
+                    token: core.token_of(ticket).unwrap_or(holder.token),
+                    mode: Mode::Exclusive,
+                    ..holder.clone()
+                };
+                *answer = granted(ticket, holder, false);
+            }
+        }
+        answers
+    }
+}
+
+impl Fault for ReaderMayWrite {
+    fn answers(
+        core: &LockState,
+        command: &Command,
+        mut answers: Vec<(RequestId, Answer)>,
+    ) -> Vec<(RequestId, Answer)> {
+        let presented = command.presented().and_then(|presented| presented.ticket());
+        let token = presented.and_then(|ticket| core.token_of(ticket));
+        for (_, answer) in &mut answers {
+            if matches!(answer, Answer::NotExclusive) {
+                *answer = Answer::Writable { token };
+            }
+        }
+        answers
+    }
+}
+
+impl Fault for DelaySkipped {
+    fn options(options: ResourceOptions) -> ResourceOptions {
+        ResourceOptions {
+            lock_delay: 0,
+            ..options
+        }
+    }
+}
+
+impl Fault for DelayForgotten {
+    fn read(mut disk: Disk) -> Disk {
+        disk.rows.head.delayed = false;
+        disk
+    }
+}
+
+impl Fault for OthersForgotten {
+    fn read(mut disk: Disk) -> Disk {
+        disk.rows.holding.clear();
+        disk
+    }
+}
+
+impl Fault for FloorForgotten {
+    fn floor(_floor: FencingToken) -> FencingToken {
+        FencingToken(0)
+    }
+}
+
+impl Fault for RenewalCuts {
+    fn twist(mut command: Command) -> Command {
+        if let Command::Renew { ttl, exact, .. } = &mut command {
+            *ttl = Ttl::from_millis(1_000);
+            *exact = true;
+        }
+        command
     }
 }
 

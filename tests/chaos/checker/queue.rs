@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{LeaseSeen, Rule, View, Violation, violation};
-use crate::history::{Micros, Op, Outage, Outcome, Reason, Record, SECOND, Terms, Ticket};
+use crate::history::{Kind, Micros, Op, Outage, Outcome, Reason, Record, SECOND, Terms, Ticket};
 
 /// `TICKET_TTL_SECONDS`, which the runs leave as it is.
 const TICKET_TTL: Micros = 60 * SECOND;
@@ -111,6 +111,12 @@ fn grant_spans<'a>(view: &'a View<'a>) -> Vec<GrantSpan<'a>> {
             waited.insert(ticket, record.sent);
         }
     }
+    let mut firsts: HashMap<Ticket, u64> = HashMap::new();
+    for lease in view.leases.iter().filter(|_| view.kind == Kind::Shared) {
+        lease
+            .ticket
+            .map(|ticket| firsts.entry(ticket).or_insert(lease.token));
+    }
     let mut until = Micros::MAX;
     let mut spans = Vec::new();
     for lease in view.leases.iter().rev() {
@@ -119,6 +125,13 @@ fn grant_spans<'a>(view: &'a View<'a>) -> Vec<GrantSpan<'a>> {
         else {
             continue;
         };
+        // A promotion passes whoever waits.
+        if firsts
+            .get(&ticket)
+            .is_some_and(|first| *first != lease.token)
+        {
+            continue;
+        }
         let waited = waited.get(&ticket).copied().unwrap_or(joined_after);
         let from = lease.granted_after.max(waited);
         spans.push(GrantSpan {
@@ -179,6 +192,7 @@ fn place_lost(view: &View) -> Option<Violation> {
             && told.done < record.sent
             && record.done < told.sent + TICKET_TTL
             && ended_between(view, told.sent, record.done) < ENDED_SURELY_KNOWN
+            && (view.kind != Kind::Ephemeral || surely_waited(view, told, record))
         {
             let text = "a ticket that was told is not known any more";
             return Some(violation(Rule::PlaceLost, text, &[told, record]));
@@ -188,6 +202,22 @@ fn place_lost(view: &View) -> Option<Violation> {
         }
     }
     None
+}
+
+/// Of an ephemeral name that is gone nothing is remembered but lost leases, and those only until a restart:
+/// that a ticket had been told proves something as long as nothing but waiting can have become of it.
+fn surely_waited(view: &View, told: &Record, record: &Record) -> bool {
+    let (Outcome::Queued { ticket, .. }, Op::Lock { attempt: of, .. }) = (&told.outcome, &told.op)
+    else {
+        return false;
+    };
+    let mut between = view.records.iter().filter(|other| {
+        let same = matches!(other.op, Op::Lock { attempt, .. } if attempt == *of);
+        (same || other.presented() == Some(*ticket)) && other.sent < record.done
+    });
+    between.all(|other| {
+        std::ptr::eq(*other, record) || (other.done <= told.done && !other.outcome.is_unknown())
+    })
 }
 
 fn is_forgotten(record: &Record) -> bool {
@@ -221,10 +251,20 @@ fn waited_while_free(
     outages: &[Outage],
 ) -> Option<Violation> {
     let lasts = Lasts::of(view);
+    let mut others_until = 0;
     for (index, lease) in view.leases.iter().enumerate() {
-        let Some((free_from, by)) = lasts.end_of(lease, terms, outages) else {
+        let end = lasts.end_of(lease, terms, outages);
+        if view.kind.has_several() {
+            let end = end.map_or(
+                lease.first.done + terms.ttl_max + terms.slack,
+                |(end, _)| end,
+            );
+            others_until = others_until.max(end);
+        }
+        let Some((free_from, by)) = end else {
             continue;
         };
+        let free_from = free_from.max(others_until);
         let next = view.leases.get(index + 1);
         let next_at = next.map_or(Micros::MAX, |next| next.first.done);
         // Leases that nobody was told of, between this one and the next.
@@ -232,7 +272,9 @@ fn waited_while_free(
             Some(next) => next.token - lease.token - 1,
             None => unknown_grants(view),
         };
-        let bound = terms.claim + terms.slack + unseen * (terms.ttl_max + terms.claim);
+        let delay = view.kind.delay();
+        let bound =
+            terms.claim + terms.slack + delay + unseen * (terms.ttl_max + terms.claim + delay);
         let waiting = places.iter().filter(|p| p.told.done < free_from);
         for place in waiting.filter(|p| p.token.is_none_or(|token| token > lease.token)) {
             let until = next_at.min(place.last_told.done);

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::{Rule, View, Violation, violation};
-use crate::history::{Micros, Op, Outcome, Record};
+use crate::history::{Kind, Micros, Op, Outcome, Record};
 
 /// A value and everything that proves when it was there.
 struct Zone<'a> {
@@ -44,7 +44,8 @@ pub fn check(view: &View) -> Vec<Violation> {
     let lost = view
         .records
         .iter()
-        .find(|r| r.outcome == Outcome::Refused(404));
+        .find(|r| r.outcome == Outcome::Refused(404))
+        .filter(|_| view.kind != Kind::Ephemeral);
     if let Some(record) = lost {
         let told = "the resource was gone";
         return vec![violation(Rule::ResourceLost, told, &[record])];
@@ -78,13 +79,16 @@ fn writes<'a>(view: &View<'a>) -> HashMap<u64, Zone<'a>> {
             Outcome::Written { token } => (true, token),
             _ => (false, None),
         };
-        // A lost write of a holder can only have happened under its own lease.
+        // A lost write of a holder can only have happened under its own lease, unless it had several.
         let of_ticket = || {
             view.leases
                 .iter()
+                .filter(|_| view.kind != Kind::Shared)
                 .rfind(|l| l.ticket.is_some() && l.ticket == presented)
         };
         let token = token.or_else(|| of_ticket().map(|lease| lease.token));
+        // The holders of several slots write in no order.
+        let token = token.filter(|_| !matches!(view.kind, Kind::Slots(_)));
         let answered = if acknowledged {
             record.done
         } else {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Rule, View, Violation, holder_of, violation};
-use crate::history::Record;
+use crate::history::{Op, Outcome, Record};
 
 pub fn check(view: &View) -> Vec<Violation> {
     let found = [of_two_tickets(view), went_back(view)];
@@ -26,6 +26,20 @@ fn of_two_tickets(view: &View) -> Option<Violation> {
     None
 }
 
+/// Whether this record proves that its token held when it was sent, or came after: where several hold, only
+/// one that arrived without a ticket and was granted.
+fn is_newest(view: &View, record: &Record) -> bool {
+    let arrived = matches!(
+        record.op,
+        Op::Lock {
+            keyed: false,
+            presented: None,
+            ..
+        }
+    );
+    !view.kind.has_several() || (arrived && matches!(record.outcome, Outcome::Granted { .. }))
+}
+
 /// An answer that names a token, sent for after an answer with a higher one was there.
 fn went_back(view: &View) -> Option<Violation> {
     let mut by_done: Vec<&Record> = view.records.clone();
@@ -42,7 +56,9 @@ fn went_back(view: &View) -> Option<Violation> {
                 highest = Some(earlier);
             }
         }
-        if let Some(higher) = highest.filter(|h| h.token() > Some(token)) {
+        if let Some(higher) = highest.filter(|h| h.token() > Some(token))
+            && is_newest(view, record)
+        {
             let told = format!("token {token} was valid after {:?} was", higher.token());
             return Some(violation(Rule::TokenWentBack, told, &[higher, record]));
         }
