@@ -192,6 +192,8 @@ pub fn contains(text: &[u8], part: &[u8]) -> bool {
 /// The paths of one resource, made once: formatting them for each request would be a part of its cost.
 pub struct Paths {
     pub lock: String,
+    /// Makes the name if it is not there.
+    pub lock_creating: String,
     /// Waits as long as the server lets a client wait.
     pub lock_waiting: String,
     pub unlock: String,
@@ -205,6 +207,7 @@ impl Paths {
         let path = |rest| format!("/resource/{name}{rest}");
         Paths {
             lock: path("/q/lock"),
+            lock_creating: path("/q/lock?create=1"),
             lock_waiting: path("/q/lock?wait=300"),
             unlock: path("/q/unlock"),
             read: path("/q?lock=0"),

@@ -5,6 +5,7 @@
 //! | `rows` | what is measured, in which order, and the rows that come of it |
 //! | `throughput` | requests per second |
 //! | `handoff` | from one holder to the next |
+//! | `readers` | readers of events that take nothing |
 //! | `scale` | many resources, leases and waits |
 //! | `commits` | what a commit costs without a lock server |
 //! | `client`, `peers` | connections to us, to etcd and to Redis |
@@ -24,6 +25,7 @@ mod machine;
 mod peers;
 mod process;
 mod profile;
+mod readers;
 mod report;
 mod rows;
 mod scale;
@@ -112,6 +114,7 @@ fn run() -> Result<()> {
         binary: need("BENCH_SERVER")?.into(),
         folder: need("BENCH_FOLDER")?.into(),
         mysql: variable("TEST_MYSQL_URL").and_then(|url| Mysql::parse(&url)),
+        earlier: variable("BENCH_EARLIER").map(PathBuf::from),
     };
     clear(&bench)?;
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -107,10 +107,13 @@ impl Store {
 }
 
 /// What servers are started from.
+#[derive(Clone)]
 pub struct Bench {
     pub binary: PathBuf,
     pub folder: PathBuf,
     pub mysql: Option<Mysql>,
+    /// The binary of an earlier version.
+    pub earlier: Option<PathBuf>,
 }
 
 /// The database server that was started for us.
@@ -209,6 +212,18 @@ impl Bench {
             return Ok(server);
         }
         Err(server.failed("the server did not become ready"))
+    }
+
+    /// The same of the earlier version, with the memory store. `None`: there is no such binary.
+    pub fn start_earlier(&self) -> Result<Option<Server>> {
+        let start = |binary: &PathBuf| {
+            let earlier = Bench {
+                binary: binary.clone(),
+                ..self.clone()
+            };
+            earlier.start(Store::Memory, "earlier")
+        };
+        self.earlier.as_ref().map(start).transpose()
     }
 
     /// One member, its data beside that of the others, everything else as it comes.

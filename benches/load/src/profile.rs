@@ -12,10 +12,11 @@ const STORES: [(&str, Store); 3] = [
     ("mysql", Store::Mysql),
 ];
 
-const LOADS: [(&str, Load); 5] = [
+const LOADS: [(&str, Load); 6] = [
     ("health", Load::Health),
     ("read", Load::Read),
     ("lock", Load::LockUnlock),
+    ("ephemeral", Load::Ephemeral),
     ("cycle", Load::Cycle),
     ("short-cycle", Load::ShortCycle),
 ];

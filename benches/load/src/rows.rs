@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::commits::{file_commit_seconds, mysql_commit_seconds};
 use crate::handoff::{self, Chain, percentile};
 use crate::process::{Bench, Result, Server, Store};
+use crate::readers;
 use crate::report::{Figure, Goal, Row, figure};
 use crate::scale::{self, RELEASED_BYTES_MAX};
 use crate::throughput::{self, CONNECTIONS, Load, Sample};
@@ -37,10 +38,17 @@ struct Subject<'a> {
     what: &'static str,
     server: &'a Server,
     load: Load,
+    /// Stuck readers of events beside it.
+    readers: usize,
     samples: Vec<Sample>,
 }
 
 impl Subject<'_> {
+    fn run(&self, plan: &Plan) -> Result<Sample> {
+        let _readers = readers::attach(self.server, self.readers)?;
+        throughput::run(self.server, self.load, plan.run())
+    }
+
     fn median(&self, value: impl Fn(&Sample) -> f64) -> f64 {
         median(self.samples.iter().map(value).collect())
     }
@@ -68,6 +76,10 @@ impl Subject<'_> {
 const NO_MYSQL: &str = "no MariaDB or MySQL could be had";
 const NO_ETCD: &str = "no etcd could be had";
 const NO_REDIS: &str = "no Redis could be had";
+const NO_EARLIER: &str = "BENCH_EARLIER names no earlier version";
+
+/// Readers of events that take nothing.
+const READERS: usize = 1000;
 
 /// The servers of the throughput rows, which all run at once; only the one under load does anything.
 struct Field {
@@ -76,6 +88,7 @@ struct Field {
     mysql: Option<Server>,
     etcd: Option<Server>,
     redis: Option<Server>,
+    earlier: Option<Server>,
 }
 
 impl Field {
@@ -97,11 +110,13 @@ impl Field {
                 .as_deref()
                 .map(|b| bench.start_redis(b))
                 .transpose()?,
+            earlier: bench.start_earlier()?,
         };
         let ours = [
             Some(&field.memory),
             Some(&field.sqlite),
             field.mysql.as_ref(),
+            field.earlier.as_ref(),
         ];
         for server in ours.into_iter().flatten() {
             throughput::prepare(server)?;
@@ -114,6 +129,12 @@ impl Field {
         let listed = [
             ("bare handler, before locks", memory, Load::Health),
             ("lock + unlock, memory", memory, Load::LockUnlock),
+            (BESIDE_READERS, memory, Load::LockUnlock),
+            (
+                "lock + unlock, memory, earlier version",
+                self.earlier.as_ref(),
+                Load::LockUnlock,
+            ),
             ("bare handler, before reads", memory, Load::Health),
             ("read `lock=0`", memory, Load::Read),
             ("bare handler, before SQLite", memory, Load::Health),
@@ -123,9 +144,19 @@ impl Field {
                 Load::LockUnlock,
             ),
             (
+                "ephemeral lock + unlock, SQLite",
+                Some(&self.sqlite),
+                Load::Ephemeral,
+            ),
+            (
                 "lock + unlock, MySQL",
                 self.mysql.as_ref(),
                 Load::LockUnlock,
+            ),
+            (
+                "ephemeral lock + unlock, MySQL",
+                self.mysql.as_ref(),
+                Load::Ephemeral,
             ),
             ("lock + unlock, etcd", self.etcd.as_ref(), Load::Etcd),
             (
@@ -145,6 +176,7 @@ impl Field {
                 what,
                 server: server?,
                 load,
+                readers: if what == BESIDE_READERS { READERS } else { 0 },
                 samples: Vec::new(),
             })
         };
@@ -159,9 +191,9 @@ pub fn throughput(bench: &Bench, plan: &Plan) -> Result<(Vec<Row>, Vec<Figure>)>
     let mut commits = Vec::new();
     for round in 0..plan.rounds {
         for subject in &mut subjects {
-            let sample = throughput::run(subject.server, subject.load, plan.run())?;
+            let sample = subject.run(plan)?;
             eprintln!(
-                "{} of {}: {:28} {:>8}/s, server {:>6} µs each, load generator {:.2} cores",
+                "{} of {}: {:42} {:>8}/s, server {:>6} µs each, load generator {:.2} cores",
                 round + 1,
                 plan.rounds,
                 subject.what,
@@ -177,6 +209,7 @@ pub fn throughput(bench: &Bench, plan: &Plan) -> Result<(Vec<Row>, Vec<Figure>)>
     }
     let find = |what: &str| subjects.iter().find(|s| s.what == what);
     let mut rows = bare_rows(&find);
+    rows.extend(own_rows(&find));
     rows.extend(peer_rows(&find));
     rows.push(cycle_row(&find, median(commits)));
     Ok((rows, subjects.iter().map(Subject::figure).collect()))
@@ -223,6 +256,33 @@ fn bare_rows(find: &Find<'_, '_>) -> Vec<Row> {
         ratio_row(&format!("{this}, of the bare handler"), one, other, target)
     };
     listed.map(row).into()
+}
+
+const BESIDE_READERS: &str = "lock + unlock, memory, 1,000 stuck readers";
+
+/// The server against itself: with an earlier version, with readers of events beside it, and what a name costs
+/// that is made for each lock.
+fn own_rows(find: &Find<'_, '_>) -> Vec<Row> {
+    let memory = || find("lock + unlock, memory").ok_or("-");
+    let earlier = find("lock + unlock, memory, earlier version").ok_or(NO_EARLIER);
+    let of_existing = |store: &str, missing| {
+        let ephemeral = find(&format!("ephemeral lock + unlock, {store}")).ok_or(missing);
+        let existing = find(&format!("lock + unlock, {store}")).ok_or(missing);
+        let what = format!("lock + unlock of a name made on the fly, of an existing one, {store}");
+        ratio_row(&what, ephemeral, existing, 0.5)
+    };
+    let what = "exclusive lock + unlock, memory, of the earlier version";
+    vec![
+        ratio_row(what, memory(), earlier, 0.98),
+        ratio_row(
+            "lock + unlock, memory, beside 1,000 stuck readers of events, of without",
+            find(BESIDE_READERS).ok_or("-"),
+            memory(),
+            0.95,
+        ),
+        of_existing("SQLite", "-"),
+        of_existing("MySQL", NO_MYSQL),
+    ]
 }
 
 fn peer_rows(find: &Find<'_, '_>) -> Vec<Row> {

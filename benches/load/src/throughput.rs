@@ -23,6 +23,8 @@ pub enum Load {
     /// GET `lock=0`.
     Read,
     LockUnlock,
+    /// The same of names that are not there before and gone afterwards.
+    Ephemeral,
     /// Lock, write 4 KiB, unlock: three requests.
     Cycle,
     /// Lock, write 4 KiB and release by `?unlock=1`: two requests.
@@ -36,7 +38,7 @@ impl Load {
     fn counts(self) -> u64 {
         match self {
             Load::Health | Load::Read | Load::Cycle | Load::ShortCycle => 1,
-            Load::LockUnlock | Load::Etcd | Load::Redis => 2,
+            Load::LockUnlock | Load::Ephemeral | Load::Etcd | Load::Redis => 2,
         }
     }
 }
@@ -69,9 +71,9 @@ impl Client {
     }
 
     async fn round(&mut self, load: Load, name: &Name, json: &[u8]) -> io::Result<()> {
-        let Name { number, paths } = name;
+        let number = &name.number;
         match self {
-            Client::Http(connection) => http_round(connection, load, paths, json).await,
+            Client::Http(connection) => http_round(connection, load, name, json).await,
             Client::Etcd(etcd) => etcd.lock_and_unlock(*number).await,
             // As long as a ticket of ours.
             Client::Redis(redis) => {
@@ -82,7 +84,8 @@ impl Client {
     }
 }
 
-async fn http_round(c: &mut Connection, load: Load, paths: &Paths, json: &[u8]) -> io::Result<()> {
+async fn http_round(c: &mut Connection, load: Load, name: &Name, json: &[u8]) -> io::Result<()> {
+    let paths = &name.paths;
     let read = match load {
         Load::Health => Some("/health"),
         Load::Read => Some(paths.read.as_str()),
@@ -91,6 +94,11 @@ async fn http_round(c: &mut Connection, load: Load, paths: &Paths, json: &[u8]) 
     if let Some(path) = read {
         let answer = c.send("GET", path, None, b"").await?;
         return expect(c, &answer, "read", answer.status == 200);
+    }
+    if load == Load::Ephemeral {
+        let paths = &name.ephemeral;
+        let (ticket, _) = lock(c, &paths.lock_creating).await?;
+        return unlock(c, &paths.unlock, &ticket).await;
     }
     let (ticket, _) = lock(c, &paths.lock).await?;
     let written = match load {
@@ -112,6 +120,8 @@ async fn http_round(c: &mut Connection, load: Load, paths: &Paths, json: &[u8]) 
 struct Name {
     number: usize,
     paths: Paths,
+    /// Of a name that is never there for longer than it is held.
+    ephemeral: Paths,
 }
 
 /// Those that this connection uses, and nobody else.
@@ -120,6 +130,7 @@ fn names_of(connection: usize) -> Vec<Name> {
     let name = |number| Name {
         number,
         paths: Paths::of(&format!("b{number}")),
+        ephemeral: Paths::of(&format!("e{number}")),
     };
     numbers.map(name).collect()
 }
@@ -257,7 +268,7 @@ pub fn prepare(server: &Server) -> Result<()> {
 async fn prepare_some(address: String, index: usize) -> io::Result<()> {
     let mut connection = Connection::open(&address).await?;
     let c = &mut connection;
-    for Name { number, paths } in names_of(index) {
+    for Name { number, paths, .. } in names_of(index) {
         create(c, &format!("b{number}")).await?;
         let answer = c.send("PUT", &paths.write, None, b"{\"a\":1}").await?;
         expect(c, &answer, "write", answer.status == 204)?;
