@@ -14,6 +14,7 @@ mod bundle;
 mod conditions;
 mod create;
 mod delete;
+mod ephemeral;
 mod etags;
 mod events;
 mod force_unlock;
