@@ -456,9 +456,28 @@ pub struct DescriptionBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<Vec<PlaceBody>>,
     pub selectors: usize,
+    /// In the order of their selectors, as many as `selectors` asks for; only where it does.
+    #[serde(flatten)]
+    pub documents: Option<DocumentsBody<'a>>,
     /// With a live ticket only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub you: Option<YouBody>,
+}
+
+/// The part of a description that tells of its documents.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentsBody<'a> {
+    pub documents: Vec<DocumentSizeBody<'a>>,
+    /// What to send as `selectorsAfter` for the next ones.
+    pub selectors_next: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct DocumentSizeBody<'a> {
+    pub selector: &'a str,
+    /// Of its JSON text.
+    pub bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -497,7 +516,8 @@ pub struct KeyBody<'a> {
     pub prefixes: Option<Vec<&'a str>>,
 }
 
-/// How much is held and waited for.
+/// How much is held and waited for, of what this process has heard of since it began to serve: a lease from before
+/// counts from when somebody asks for its name, or a listing shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LockCountsBody<'a> {

@@ -29,6 +29,7 @@ use crate::shared::gate::{Closed, Gate};
 use crate::shared::server_state::Shell;
 use crate::store::history::PastLease;
 use crate::store::shrink::shrink_if_sparse;
+use crate::store::{DocumentSize, ResourceId};
 
 /// Addresses a worker remembers; past that it forgets them all.
 const REMEMBERED_MAX: usize = 65_536;
@@ -213,6 +214,28 @@ impl Router {
             Ok(Ok(stored)) => Ok(self.shell.history.merged(&known, stored)),
             Ok(Err(error)) => {
                 log::warn!("a history cannot be read: {error}");
+                Err(Closed::StoreAway)
+            }
+            Err(_) => Err(Closed::StoreAway),
+        }
+    }
+
+    /// The first `limit` documents of a resource whose selectors come after this one, in their order.
+    ///
+    /// # Errors
+    /// The store cannot be read now.
+    pub async fn document_sizes(
+        &self,
+        id: &ResourceId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DocumentSize>, Closed> {
+        let most = Duration::from_millis(self.shell.settings.store_timeout_ms);
+        let reading = self.shell.store.document_sizes(id, after, limit);
+        match actix_rt::time::timeout(most, reading).await {
+            Ok(Ok(sizes)) => Ok(sizes),
+            Ok(Err(error)) => {
+                log::warn!("the sizes of documents cannot be read: {error}");
                 Err(Closed::StoreAway)
             }
             Err(_) => Err(Closed::StoreAway),

@@ -83,12 +83,17 @@ impl Router {
         let limit = query.limit;
         // One more than asked for shows whether there is a next page.
         query.limit += 1;
-        let by_lock = query.held.is_some() || query.order != ListOrder::Name;
+        let filtered = query.held.is_some() || query.reserved.is_some();
+        let by_lock = filtered || query.order != ListOrder::Name;
         let seen = match by_lock {
             true => self.survey(query.clone()).await?,
             false => Vec::new(),
         };
-        let rows = self.rows(query.clone()).await?;
+        let rows = match query.reserved {
+            // No row says so of any.
+            Some(true) => Vec::new(),
+            _ => self.rows(query.clone()).await?,
+        };
         let is_cut_off = rows.len() == query.limit;
         let horizon = horizon(&query, &seen, &rows);
         let mut candidates: BTreeMap<ResourceName, Option<ListedResource>> =

@@ -64,7 +64,11 @@ impl StatusCell {
 
 impl ResourceStatus {
     pub fn is_wanted(&self, query: &ListQuery) -> bool {
+        let is_reserved = self.locked && self.held_since.is_none();
         query.held.is_none_or(|held| held == self.locked)
+            && query
+                .reserved
+                .is_none_or(|reserved| reserved == is_reserved)
     }
 
     /// Where it stands in the order of the query; the smallest comes first, equal ones go by name.

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use super::history::{self, PastLease, PastLeases};
 use super::snapshot::{DataRow, ResourceId, Snapshot};
 use super::{
-    ListOrder, ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource,
-    ended,
+    DocumentSize, ListOrder, ListQuery, ListedResource, Opened, Store, StoreError, StoredData,
+    StoredResource, ended,
 };
 use crate::lock::rows::{ENDED_MAX, EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
 use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket};
@@ -338,6 +338,23 @@ impl Store for MemoryStore {
         let rows = self.rows();
         let more = rows.resources.get(id).and_then(|r| r.more.as_ref());
         Ok(more.and_then(|more| more.data.get(selector).cloned()))
+    }
+
+    async fn document_sizes(
+        &self,
+        id: &ResourceId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DocumentSize>, StoreError> {
+        let rows = self.rows();
+        let more = rows.resources.get(id).and_then(|r| r.more.as_ref());
+        let range = (Bound::Excluded(after), Bound::Unbounded);
+        let found = more.map(|more| more.data.range::<str, _>(range));
+        let size = |(selector, data): (&Selector, &StoredData)| DocumentSize {
+            selector: selector.clone(),
+            bytes: data.json.len() as u64,
+        };
+        Ok(found.into_iter().flatten().take(limit).map(size).collect())
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {

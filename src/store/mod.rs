@@ -52,6 +52,14 @@ pub struct StoredData {
     pub json: Bytes,
 }
 
+/// A document without its JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentSize {
+    pub selector: Selector,
+    /// Of its JSON text.
+    pub bytes: u64,
+}
+
 /// A resource as a listing shows it: committed rows only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedResource {
@@ -75,6 +83,8 @@ pub struct ListQuery {
     pub limit: usize,
     /// Only those that have (or have not) a holder.
     pub held: Option<bool>,
+    /// Only those that are (or are not) kept for a waiter or in their lock-delay, which no row says: not for stores.
+    pub reserved: Option<bool>,
     pub order: ListOrder,
 }
 
@@ -181,6 +191,14 @@ pub trait Store: Send + Sync + 'static {
         id: &ResourceId,
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError>;
+
+    /// The first `limit` documents of a resource whose selectors come after this one, in the order of their bytes.
+    async fn document_sizes(
+        &self,
+        id: &ResourceId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DocumentSize>, StoreError>;
 
     /// A page of resources, as of the last [`Store::settle`]: their order and which of them are held is the
     /// database's to say.

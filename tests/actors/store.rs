@@ -9,7 +9,7 @@ use small_resource_server::lock::{ResourceName, Selector};
 use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
-    HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
+    DocumentSize, HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
     StoredData, StoredResource,
 };
 
@@ -120,6 +120,15 @@ impl Store for Scripted {
             tokio::task::yield_now().await;
         }
         data
+    }
+
+    async fn document_sizes(
+        &self,
+        id: &ResourceId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DocumentSize>, StoreError> {
+        self.inner.document_sizes(id, after, limit).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {

@@ -143,6 +143,60 @@ api_tests! {
         assert_eq!(body["waiting"], 1);
     }
 
+    fn reserved_locks_can_be_listed_alone(store) {
+        let app = Server::start(store);
+        for name in ["free", "held", "kept1", "kept2"] {
+            app.create(name, 0).expect(201);
+        }
+        app.hold("held/s");
+        for name in ["kept1", "kept2"] {
+            let path = format!("{name}/s");
+            let (holder, _) = app.hold(&path);
+            app.queue(&path);
+            app.unlock(&path, &holder).expect(200);
+        }
+        let list = |query: &str| {
+            let page = app.list(query).expect(200).json();
+            names(&page).iter().map(|name| name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(list("reserved=1"), ["kept1", "kept2"]);
+        assert_eq!(list("reserved=1&sort=waiting"), ["kept1", "kept2"]);
+        assert_eq!(list("reserved=1&prefix=kept2"), ["kept2"]);
+        assert_eq!(list("reserved=1&after=kept1"), ["kept2"]);
+        assert_eq!(list("reserved=1&locked=0"), [""; 0]);
+        assert_eq!(list("reserved=0"), ["free", "held"]);
+        assert_eq!(list("reserved=0&locked=1"), ["held"]);
+        app.list("reserved=x").refused(400, "malformed");
+        let page = app.list("reserved=1&limit=1").expect(200).json();
+        assert_eq!((names(&page), &page["next"]), (vec!["kept1"], &json!("kept1")));
+    }
+
+    fn documents_are_told_with_their_sizes_page_by_page(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        for (selector, json) in [("b", "[1, 2]"), ("a", "\"\u{20ac}\""), ("c", "{}")] {
+            app.put(&format!("printer/{selector}"), json).expect(204);
+        }
+        let ask = |query: &str| app.describe("printer").query(query).expect(200).json();
+        let plain = ask("");
+        assert_eq!((&plain["documents"], &plain["selectorsNext"]), (&Value::Null, &Value::Null));
+        assert_eq!(ask("selectors=0"), plain);
+        let first = ask("selectors=2");
+        assert_eq!(first["documents"], json!([{"selector": "a", "bytes": 5}, {"selector": "b", "bytes": 6}]));
+        assert_eq!(first["selectorsNext"], "b");
+        let rest = ask("selectors=2&selectorsAfter=b");
+        assert_eq!(rest["documents"], json!([{"selector": "c", "bytes": 2}]));
+        assert_eq!((&rest["selectorsNext"], &rest["selectors"]), (&Value::Null, &json!(3)));
+        assert!(ask("selectors=3")["selectorsNext"].is_null());
+        for bad in ["selectors=1001", "selectors=-1", "selectors=x"] {
+            app.describe("printer").query(bad).refused(400, "malformed");
+        }
+        app.put("printer/a", "1").expect(204);
+        app.delete("printer/b").expect(204);
+        let now = json!([{"selector": "a", "bytes": 1}, {"selector": "c", "bytes": 2}]);
+        assert_eq!(ask("selectors=10")["documents"], now);
+    }
+
     fn an_unknown_name_is_404(store) {
         let app = Server::start(store);
         app.describe("printer").refused(404, "resource_unknown");

@@ -80,7 +80,12 @@ fn answers_have_the_fields_that_are_described() {
         "Error",
         &ask("PUT", "/resource/n/s/lock?queue=0", ""),
     );
+    ask("PUT", "/resource/m/s?create=1", "{}");
+    let documents = ask("GET", "/resource/m?selectors=1", "");
+    assert_described(&document, "Resource", &documents);
+    assert_described(&document, "DocumentSize", &documents["documents"][0]);
     let described = ask("GET", "/resource/n", "");
+    assert_described(&document, "Place", &described["queue"][0]);
     assert_described(&document, "Resource", &described);
     assert_described(&document, "Holder", &described["holder"]);
     assert_described(&document, "Resources", &ask("GET", "/resource", ""));

@@ -22,8 +22,8 @@ use small_resource_server::shared::server_state::ShellSettings;
 use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
-    HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
-    StoredData, StoredResource,
+    DocumentSize, HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
+    StoreError, StoredData, StoredResource,
 };
 use tokio::sync::{Semaphore, oneshot};
 
@@ -112,6 +112,15 @@ impl Store for Slow {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
         self.inner.load_data(id, selector).await
+    }
+
+    async fn document_sizes(
+        &self,
+        id: &ResourceId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DocumentSize>, StoreError> {
+        self.inner.document_sizes(id, after, limit).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {

@@ -16,6 +16,17 @@ READ, LOCK, WRITE, ADMIN = "key-that-reads", "key-that-locks", "key-that-writes"
 # Nothing takes so long unless it is broken. Seconds.
 DEADLINE = 30
 
+# Of the browser.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
 expect.set_options(timeout=DEADLINE * 1000)
 
 
@@ -154,18 +165,9 @@ def server(make_server):
 
 @pytest.fixture(scope="session")
 def browser():
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-    ]
     with sync_playwright() as playwright:
         # With a fresh folder for its profile, without a window.
-        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=arguments)
+        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=ARGUMENTS)
         yield browser
         browser.close()
 

@@ -1,5 +1,6 @@
 """What the person on call can do with the page, shown in a real browser."""
 
+import json
 import os
 import re
 import subprocess
@@ -307,8 +308,7 @@ def test_a_document_is_changed_only_while_it_is_the_one_that_was_shown(visit):
     server.create("printer")
     server.expect(204, "PUT", "/resource/printer/trays", '{"a":[1,12345678901234567890]}')
     page = visit.open("#/lock/printer")
-    page.get_by_label("Selector").fill("trays")
-    page.get_by_role("button", name="Read", exact=True).click()
+    page.get_by_role("button", name="trays").click()
     dialog = page.get_by_role("dialog")
     # As it was written, not as JavaScript would round it.
     expect(dialog.get_by_label("The document")).to_contain_text("12345678901234567890")
@@ -329,6 +329,36 @@ def test_a_document_is_changed_only_while_it_is_the_one_that_was_shown(visit):
     expect(page.locator(".news")).to_contain_text("was written")
     _, _, told = server.ask("GET", "/resource/printer/trays?lock=0")
     assert told["data"] == '{"a": 2}'
+
+
+def test_documents_are_listed_with_their_sizes(visit):
+    server = visit.server
+    server.create("printer")
+    page = visit.open("#/lock/printer")
+    expect(page.get_by_text("Nothing was written here.")).to_be_visible()
+    server.expect(204, "PUT", "/resource/printer/trays", json.dumps("x" * 1998))
+    server.expect(204, "PUT", "/resource/printer/%3Cb%3Etoner", '{"black": 7}')
+    listed = page.get_by_role("region", name="Documents").get_by_role("listitem")
+    expect(listed).to_have_text([re.compile("^<b>toner *12 B$"), re.compile("^trays *2.0 kB$")])
+    expect(page.get_by_label("Selector")).to_have_count(0)
+    page.get_by_role("button", name="<b>toner").click()
+    expect(page.get_by_role("dialog").get_by_label("The document").locator(".field")).to_have_text('"black"')
+
+
+def test_the_number_of_reserved_locks_leads_to_their_list(make_visit, make_server):
+    server = make_server(CLAIM_SECONDS="3000")
+    visit = make_visit(server)
+    server.hold("held")
+    for name in ["kept", "also kept"]:
+        ticket = server.hold(name)["ticket"]
+        server.lock(name, "next")
+        server.unlock(name, ticket)
+    page = visit.open()
+    tile = page.get_by_role("navigation", name="Now").get_by_role("link", name=re.compile("reserved$"))
+    expect(tile).to_contain_text("2")
+    tile.click()
+    expect(rows(page)).to_have_text(["also kept", "kept"])
+    expect(page.get_by_role("button", name="Reserved")).to_have_attribute("aria-pressed", "true")
 
 
 def test_events_and_history_tell_what_became_of_a_lock(visit):

@@ -55,6 +55,7 @@ macro_rules! conformance {
                 suite::selectors_are_compared_byte_for_byte
                 suite::documents_come_back_byte_for_byte
                 suite::a_document_of_two_mebibytes_comes_back
+                suite::documents_are_listed_with_their_sizes_in_the_order_of_their_bytes
                 suite::everything_outlives_closing_and_opening
                 suite::everything_outlives_a_crash
                 suite::everything_outlives_being_opened_again

@@ -544,6 +544,41 @@ pub async fn documents_come_back_byte_for_byte<B: Bed>() {
     }
 }
 
+pub async fn documents_are_listed_with_their_sizes_in_the_order_of_their_bytes<B: Bed>() {
+    let bed = B::fresh().await;
+    let mut printer = created("printer");
+    // Upper case comes before lower case, a trailing space counts, and sizes are of bytes.
+    let wanted = [
+        ("B", "1"),
+        ("a", "\"\u{20ac}\""),
+        ("a ", "[1,2]"),
+        ("\u{e9}", "{}"),
+    ];
+    for (n, (selector, json)) in wanted.iter().rev().enumerate() {
+        put(&mut printer, selector, &format!("id{n}"), *json);
+    }
+    let mut other = created("other");
+    put(&mut other, "b", "of another", "[]");
+    commit(bed.store(), &[printer.clone(), other]).await;
+    let sizes = async |after: &str, limit| -> Vec<(String, u64)> {
+        let found = bed.store().document_sizes(&printer.id, after, limit).await;
+        let found = found.unwrap().into_iter();
+        found
+            .map(|size| (size.selector.to_string(), size.bytes))
+            .collect()
+    };
+    let wanted = wanted.map(|(selector, json)| (selector.to_owned(), json.len() as u64));
+    assert_eq!(sizes("", 10).await, wanted);
+    assert_eq!(sizes("", 2).await, wanted[..2]);
+    assert_eq!(sizes("a", 2).await, wanted[2..]);
+    assert_eq!(sizes("\u{e9}", 10).await, []);
+    let none = bed
+        .store()
+        .document_sizes(&ResourceId::random(), "", 10)
+        .await;
+    assert_eq!(none, Ok(Vec::new()));
+}
+
 pub async fn a_document_of_two_mebibytes_comes_back<B: Bed>() {
     let bed = B::fresh().await;
     let bytes = 2 << 20;

@@ -15,13 +15,16 @@ use crate::http::request::{
 };
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
-use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HoldingBody, ListBody};
+use crate::http::wire::{
+    CreateBody, CreatedBody, DescriptionBody, DocumentSizeBody, DocumentsBody, HoldingBody,
+    ListBody,
+};
 use crate::http::worker::Worker;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
 use crate::registry::listing::Page;
 use crate::resource::messages::{Description, Watch};
 use crate::resource::messages::{Op, Reply};
-use crate::store::{ListOrder, ListQuery};
+use crate::store::{DocumentSize, ListOrder, ListQuery};
 
 /// All but the unreserved characters of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -36,6 +39,8 @@ const PAGE_MAX: usize = 1000;
 /// Places of the queue in a description, unless the client says.
 const PLACES: usize = 20;
 const PLACES_MAX: usize = 1000;
+/// Documents in a description.
+const SELECTORS_MAX: usize = 1000;
 
 /// POST `/resource`.
 pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
@@ -76,18 +81,30 @@ pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
     let query = Query::of(&req)?;
     let wait = query.wait(worker.wait_max)?.unwrap_or_default();
     let places = query.count("queue", PLACES, 0..=PLACES_MAX)?;
+    let selectors = query.count("selectors", 0, 0..=SELECTORS_MAX)?;
+    let selectors_after = query.get("selectorsAfter").unwrap_or("");
     let op = Op::Describe {
         presented: presented(&req),
         places,
         watch: if_none_match(&req)?.map(|known| Watch { known, wait }),
     };
     match worker.ask(&req, &name, &op).await {
-        Reply::Described(description) => Ok(HttpResponse::Ok()
-            .insert_header((
-                header::ETAG,
-                respond::description_tag(description.fingerprint.into()),
-            ))
-            .json(described_whole(&description))),
+        Reply::Described(description) => {
+            let sizes = match selectors {
+                0 => Vec::new(),
+                _ => {
+                    let (router, id) = (&worker.router, &description.id);
+                    let sizes = router.document_sizes(id, selectors_after, selectors + 1);
+                    sizes.await.map_err(ApiError::Closed)?
+                }
+            };
+            worker.check_answer()?;
+            let documents = (selectors > 0).then(|| documents(&sizes, selectors));
+            let tag = respond::description_tag(description.fingerprint.into());
+            Ok(HttpResponse::Ok()
+                .insert_header((header::ETAG, tag))
+                .json(described_whole(&description, documents)))
+        }
         Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
             .insert_header((header::ETAG, respond::description_tag(tag)))
             .finish()),
@@ -112,14 +129,35 @@ fn described(description: &Description) -> DescriptionBody<'_> {
         waits_since: description.waits_since.map(Time),
         queue: None,
         selectors: description.selectors,
+        documents: None,
         you: description.you.map(Into::into),
     }
 }
 
-fn described_whole(description: &Description) -> DescriptionBody<'_> {
+fn described_whole<'a>(
+    description: &'a Description,
+    documents: Option<DocumentsBody<'a>>,
+) -> DescriptionBody<'a> {
     DescriptionBody {
         queue: Some(description.queue.iter().map(Into::into).collect()),
+        documents,
         ..described(description)
+    }
+}
+
+/// `limit`: how many were asked for; one more shows whether there are others.
+fn documents(sizes: &[DocumentSize], limit: usize) -> DocumentsBody<'_> {
+    let shown = sizes.get(..limit).unwrap_or(sizes);
+    let last = shown.last().map(|size| size.selector.as_str());
+    DocumentsBody {
+        documents: shown
+            .iter()
+            .map(|size| DocumentSizeBody {
+                selector: size.selector.as_str(),
+                bytes: size.bytes,
+            })
+            .collect(),
+        selectors_next: last.filter(|_| sizes.len() > shown.len()),
     }
 }
 
@@ -150,6 +188,7 @@ fn list_query(query: &Query<'_>) -> Result<ListQuery, ApiError> {
         after,
         limit: query.count("limit", PAGE, 1..=PAGE_MAX)?,
         held: query.flag("locked")?,
+        reserved: query.flag("reserved")?,
         order,
     })
 }

@@ -88,7 +88,7 @@ export function Documents({ name, count }) {
   const [open, show] = useState(null);
   useEffect(() => {
     const end = new AbortController();
-    if (count > 0) documents(name, end.signal).then((told) => set(told.documents ?? null), () => {});
+    if (count > 0) documents(name, end.signal).then((told) => set(told.documents), () => {});
     else set([]);
     return () => end.abort();
   }, [name, count, open]);
@@ -96,11 +96,11 @@ export function Documents({ name, count }) {
   return html`<section aria-labelledby="documents">
     <h2 id="documents">Documents <span class="count">${number(count)}</span></h2>
     ${count === 0 && html`<p class="words">Nothing was written here.</p>`}
-    ${count > 0 && list?.length > 0 && html`<ul class="documents">${list.map(
+    ${list?.length > 0 && html`<ul class="documents">${list.map(
       (document) => html`<li key=${document.selector}><button type="button" class="link" disabled=${!isReachable(document.selector)} onClick=${() => show(document.selector)}><${Text} of=${document.selector} /></button>
         <span class="size">${bytes(document.bytes)}</span></li>`,
     )}</ul>${list.length < count && html`<p class="foot">${number(count - list.length)} more.</p>`}`}
-    ${count > 0 && list === null && html`<form class="inline" onSubmit=${(e) => (e.preventDefault(), typed && show(typed))}>
+    ${list !== null && list.length < count && html`<form class="inline" onSubmit=${(e) => (e.preventDefault(), typed && show(typed))}>
       <label class="field"><span>Selector</span><input type="text" value=${typed} onInput=${(e) => type(e.target.value)} autocomplete="off" spellcheck="false" /></label>
       <button type="submit">Read</button></form>`}
     ${open !== null && html`<${Document} name=${name} selector=${open} onClose=${() => show(null)} />`}

@@ -14,6 +14,7 @@ const ANYWAY_MS = 10_000;
 /** What `show` in the address stands for. */
 export const SHOWN = {
   locked: { locked: 1 },
+  reserved: { reserved: 1 },
   all: {},
 };
 

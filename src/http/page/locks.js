@@ -133,7 +133,7 @@ function Words({ listing, state, change }) {
   if (listing.items.length) return null;
   const begins = state.q && html` that begins with <bdi><code>${state.q}</code></bdi>`;
   if (state.show === "all") return html`<p class="words">${state.q ? html`There is no name${begins}.` : "There are no resources yet."}</p>`;
-  return html`<p class="words"><span class="calm" aria-hidden="true">✓</span> Nothing${begins} is held.
+  return html`<p class="words"><span class="calm" aria-hidden="true">✓</span> Nothing${begins} is ${state.show === "reserved" ? "reserved" : "held"}.
     <button type="button" class="link" onClick=${() => change({ show: "all" })}>Show every name</button></p>`;
 }
 
@@ -178,6 +178,7 @@ export function Locks({ params, go }) {
           autocapitalize="off" defaultValue=${state.q} onInput=${type} /><kbd aria-hidden="true">/</kbd></label>
       <div class="choice" role="group" aria-label="Which names">
         <button type="button" aria-pressed=${state.show === "locked"} onClick=${() => change({ show: "locked" })}>Locked</button>
+        <button type="button" aria-pressed=${state.show === "reserved"} onClick=${() => change({ show: "reserved" })}>Reserved</button>
         <button type="button" aria-pressed=${state.show === "all"} onClick=${() => change({ show: "all" })}>All names</button>
       </div>
       <label class="order"><span>Order</span>

@@ -53,8 +53,8 @@ use self::witness::Witness;
 use self::write::Writer;
 use super::journal::Journal;
 use super::{
-    HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
-    StoreError, StoredData, StoredResource,
+    DocumentSize, HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened, ResourceId,
+    Snapshot, Store, StoreError, StoredData, StoredResource,
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
@@ -450,6 +450,26 @@ impl Store for MysqlStore {
     ) -> Result<Option<StoredData>, StoreError> {
         let sets = self.read(&read::data_sql(id, selector)).await?;
         Ok(read::data(sets)?)
+    }
+
+    async fn document_sizes(
+        &self,
+        id: &ResourceId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DocumentSize>, StoreError> {
+        let mut sizes = Vec::new();
+        let mut after = after.as_bytes().to_vec();
+        loop {
+            let sql = read::document_sizes_sql(id, &after, limit);
+            let page = read::document_sizes(self.read(&sql).await?)?;
+            sizes.extend(page.sizes);
+            sizes.truncate(limit);
+            if sizes.len() == limit || page.rows < limit {
+                return Ok(sizes);
+            }
+            after = page.last;
+        }
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {

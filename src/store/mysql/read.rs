@@ -14,8 +14,8 @@ use crate::lock::{
 };
 use crate::store::snapshot::LockChanges;
 use crate::store::{
-    ListOrder, ListQuery, ListedResource, ResourceId, StoreError, StoredData, StoredResource,
-    ended, journal,
+    DocumentSize, ListOrder, ListQuery, ListedResource, ResourceId, StoreError, StoredData,
+    StoredResource, ended, journal,
 };
 
 /// A column that holds what none of ours can: someone else wrote it.
@@ -277,6 +277,41 @@ pub(super) fn data(mut sets: Sets) -> Result<Option<StoredData>, Fault> {
         id: columns.take()?,
         json: columns.take::<Vec<u8>>()?.into(),
     }))
+}
+
+pub(super) fn document_sizes_sql(id: &ResourceId, after: &[u8], limit: usize) -> Sql {
+    let mut sql = Sql::new(
+        "SELECT selector_bytes, LENGTH(data) FROM resource_data WHERE data IS NOT NULL AND id_resource = ",
+    );
+    sql.text(id.as_str()).push(" AND selector_bytes > ");
+    sql.bytes(after).push(" ORDER BY selector_bytes LIMIT ");
+    sql.number(limit as u64);
+    sql
+}
+
+/// The rows of [`document_sizes_sql`].
+#[derive(Default)]
+pub(super) struct SizesPage {
+    /// Without selectors that no request can spell (the PHP server took the empty one).
+    pub sizes: Vec<DocumentSize>,
+    pub rows: usize,
+    /// The selector in the last row.
+    pub last: Vec<u8>,
+}
+
+pub(super) fn document_sizes(mut sets: Sets) -> Result<SizesPage, Fault> {
+    let mut page = SizesPage::default();
+    for row in sets.pop().unwrap_or_default() {
+        let mut columns = Columns::of(row);
+        page.rows += 1;
+        page.last = columns.take()?;
+        let bytes = columns.take()?;
+        let text = std::str::from_utf8(&page.last).ok();
+        let selector = text.and_then(|text| Selector::parse(text).ok());
+        page.sizes
+            .extend(selector.map(|selector| DocumentSize { selector, bytes }));
+    }
+    Ok(page)
 }
 
 /// The statements of a listing, to be read one after another until the limit is reached. The orders other

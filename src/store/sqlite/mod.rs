@@ -37,7 +37,9 @@ use rusqlite::Connection;
 
 use super::journal::Journal;
 use super::snapshot::{ResourceId, Snapshot};
-use super::{ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource};
+use super::{
+    DocumentSize, ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource,
+};
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
 use file::{DatabaseFile, FileIdentity, FileLock};
@@ -297,6 +299,17 @@ impl Store for SqliteStore {
         let (id, selector) = (id.clone(), selector.clone());
         self.read(|r| &r.loader, move |c| read::data(c, &id, &selector))
             .await
+    }
+
+    async fn document_sizes(
+        &self,
+        id: &ResourceId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DocumentSize>, StoreError> {
+        let (id, after) = (id.clone(), after.to_owned());
+        let sizes = move |c: &mut Connection| read::document_sizes(c, &id, &after, limit);
+        self.read(|r| &r.lister, sizes).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {

@@ -6,7 +6,8 @@ use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row};
 
 use super::super::snapshot::ResourceId;
 use super::super::{
-    ListOrder, ListQuery, ListedResource, StoreError, StoredData, StoredResource, ended,
+    DocumentSize, ListOrder, ListQuery, ListedResource, StoreError, StoredData, StoredResource,
+    ended,
 };
 use super::error::unread;
 use super::ring;
@@ -44,6 +45,28 @@ pub(super) fn data(
 ) -> std::result::Result<Option<StoredData>, StoreError> {
     in_one_view(connection, |db| stored_data(db, id, selector))
 }
+
+/// See [`super::Store::document_sizes`].
+pub(super) fn document_sizes(
+    connection: &mut Connection,
+    id: &ResourceId,
+    after: &str,
+    limit: usize,
+) -> std::result::Result<Vec<DocumentSize>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    in_one_view(connection, |db| {
+        all(db, DOCUMENT_SIZES, (id.as_str(), after, limit), |row| {
+            Ok(DocumentSize {
+                selector: parsed(row, 0, |text| Selector::parse(text).ok())?,
+                bytes: unsigned(row, 1)?,
+            })
+        })
+    })
+}
+
+/// The length stands at the beginning of a row: the documents themselves are not read.
+const DOCUMENT_SIZES: &str = "SELECT selector, octet_length(data) FROM resource_data \
+    WHERE id_resource = ?1 AND selector > ?2 ORDER BY selector LIMIT ?3";
 
 /// See [`super::Store::list`].
 pub(super) fn list(
