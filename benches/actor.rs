@@ -24,6 +24,7 @@ fn settings() -> ShellSettings {
         limits: Limits::default(),
         wait_ms: 0,
         store_timeout_ms: 5_000,
+        listing_timeout_ms: 1_000,
         waiters_max: 100_000,
         selectors_max: 10_000,
         data_cache_bytes: 1 << 28,

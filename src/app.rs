@@ -439,6 +439,7 @@ fn shell_settings(settings: &Settings, retirement: Duration) -> ShellSettings {
         limits: settings.lock.limits,
         wait_ms: settings.lock.wait.as_millis() as u64,
         store_timeout_ms: settings.store.timeout.as_millis() as u64,
+        listing_timeout_ms: settings.store.listing_timeout.as_millis() as u64,
         waiters_max: settings.capacity.waiters_max,
         selectors_max: settings.capacity.selectors_max,
         data_cache_bytes: settings.capacity.data_cache_bytes as usize,

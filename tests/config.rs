@@ -447,6 +447,7 @@ fn certificate_files_that_cannot_be_used_are_refused() {
 fn seconds_may_have_decimals_and_whole_seconds_may_not() {
     let decimal = [
         "STORE_TIMEOUT_SECONDS",
+        "LISTING_TIMEOUT_SECONDS",
         "LOCK_WAIT_SECONDS",
         "MAX_WAIT_SECONDS",
         "CLAIM_SECONDS",
@@ -527,6 +528,7 @@ fn each_value_that_is_not_accepted_is_told_with_variable_value_and_what_is_accep
             "off, required, verify-ca or verify-identity",
         ),
         ("STORE_TIMEOUT_SECONDS", "0", "seconds from 0.001 to 3600"),
+        ("LISTING_TIMEOUT_SECONDS", "0", "seconds from 0.001 to 3600"),
         ("INSTANCE_LEASE_SECONDS", "0.9", "seconds from 1 to 3600"),
         ("COMPATIBILITY", "PHP5", "default or php"),
         ("LOCK_WAIT_SECONDS", "-1", "seconds from 0 to 86400"),

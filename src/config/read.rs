@@ -217,6 +217,7 @@ fn store(reader: &mut Reader<'_>) -> StoreSettings {
     StoreSettings {
         kind,
         timeout: reader.seconds("STORE_TIMEOUT_SECONDS"),
+        listing_timeout: reader.seconds("LISTING_TIMEOUT_SECONDS"),
         instance_lease: reader.seconds("INSTANCE_LEASE_SECONDS"),
     }
 }

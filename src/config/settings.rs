@@ -108,6 +108,8 @@ pub struct StoreSettings {
     pub kind: StoreKind,
     /// `STORE_TIMEOUT_SECONDS`: after this long without a commit a change is answered 503.
     pub timeout: Duration,
+    /// `LISTING_TIMEOUT_SECONDS`: a listing that takes longer is given up.
+    pub listing_timeout: Duration,
     /// `INSTANCE_LEASE_SECONDS`: how long an instance that gives no sign is still the active one.
     pub instance_lease: Duration,
 }

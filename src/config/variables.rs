@@ -156,6 +156,13 @@ pub const VARIABLES: &[Variable] = &[
         "a change not committed by then is answered 503",
     ),
     seconds(
+        "LISTING_TIMEOUT_SECONDS",
+        "1",
+        MILLISECOND,
+        HOUR,
+        "a listing that takes longer is answered 503 too_busy",
+    ),
+    seconds(
         "INSTANCE_LEASE_SECONDS",
         "4",
         1_000,

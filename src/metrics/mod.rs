@@ -262,12 +262,19 @@ impl StoreMetrics {
             StoreError::Unavailable(_) => ERROR_KINDS[1],
             StoreError::Rejected(_) => ERROR_KINDS[2],
             StoreError::Unusable(_) => ERROR_KINDS[3],
+            StoreError::TooSlow(_) => ERROR_KINDS[4],
         };
         self.errors.with_label_values(&[kind]).inc();
     }
 }
 
-const ERROR_KINDS: [&str; 4] = ["ownership_lost", "unavailable", "rejected", "unusable"];
+const ERROR_KINDS: [&str; 5] = [
+    "ownership_lost",
+    "unavailable",
+    "rejected",
+    "unusable",
+    "too_slow",
+];
 
 impl NowMetrics {
     fn new(make: &Maker) -> NowMetrics {

@@ -109,12 +109,13 @@ impl Handler<List> for Persistence {
         let (tx, rx) = oneshot::channel();
         let store = self.shell.store.clone();
         let limit = self.store_timeout();
+        let listing_limit = Duration::from_millis(self.shell.settings.listing_timeout_ms);
         let incarnation = self.shell.incarnation();
         // Settling is not cut short.
         let listing = async move {
             let settled = unpanicked(store.settle()).await;
             let listed = match &settled {
-                Ok(()) => within(limit, store.list(&msg.0)).await,
+                Ok(()) => within(limit, store.list(&msg.0, listing_limit)).await,
                 Err(error) => Err(error.clone()),
             };
             (settled, listed)

@@ -27,7 +27,7 @@ use crate::resource::messages::{Description, Op, Reply};
 use crate::resource::status::ResourceStatus;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
-use crate::store::{ListOrder, ListQuery, ListedResource};
+use crate::store::{ListOrder, ListQuery, ListedResource, StoreError};
 
 /// What a listing asks of each.
 const DESCRIBE: Op = Op::Describe {
@@ -45,6 +45,20 @@ pub struct Page {
     pub resources: Vec<Description>,
     /// What to ask for `after`; `None`: that is all, or the order knows no next page.
     pub next: Option<ResourceName>,
+}
+
+/// Why there is no page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListingRefused {
+    Closed(Closed),
+    /// It would take too long.
+    TooBusy,
+}
+
+impl From<Closed> for ListingRefused {
+    fn from(closed: Closed) -> ListingRefused {
+        ListingRefused::Closed(closed)
+    }
 }
 
 impl Description {
@@ -67,7 +81,10 @@ impl Description {
 
 impl Router {
     /// The page that the query asks for.
-    pub async fn page(&self, query: ListQuery) -> Result<Page, Closed> {
+    ///
+    /// # Errors
+    /// The store does not answer, or not in time.
+    pub async fn page(&self, query: ListQuery) -> Result<Page, ListingRefused> {
         // After a start the store takes leases for held that have ended since: a page on which some of them
         // were is read again, now that they have been asked.
         for _ in 1..READ_AGAIN_MAX {
@@ -79,7 +96,7 @@ impl Router {
     }
 
     /// And whether it lacks others because of those that the store wrongly took for held.
-    async fn page_as_stored(&self, mut query: ListQuery) -> Result<(Page, bool), Closed> {
+    async fn page_as_stored(&self, mut query: ListQuery) -> Result<(Page, bool), ListingRefused> {
         let limit = query.limit;
         // One more than asked for shows whether there is a next page.
         query.limit += 1;
@@ -120,21 +137,24 @@ impl Router {
 
     /// Of the names with this prefix.
     pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
+        let _one_at_a_time = self.shell.surveys.acquire().await;
         let counted = self.registry.send(CountLocks { prefix }).await;
         counted.map_err(|_| Closed::StoreAway)
     }
 
     async fn survey(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
+        let _one_at_a_time = self.shell.surveys.acquire().await;
         let seen = self.registry.send(Survey(query)).await;
         seen.map_err(|_| Closed::StoreAway)
     }
 
-    async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, Closed> {
+    async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, ListingRefused> {
         // One time for the read, and one that a store which hangs has until it is given up.
         let limit = Duration::from_millis(2 * self.shell.settings.store_timeout_ms);
         match self.persistence.send(List(query)).timeout(limit).await {
             Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(_)) | Err(_) => Err(Closed::StoreAway),
+            Ok(Err(StoreError::TooSlow(_))) => Err(ListingRefused::TooBusy),
+            Ok(Err(_)) | Err(_) => Err(Closed::StoreAway.into()),
         }
     }
 

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
+
 use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
 use crate::logging;
 use crate::metrics::{self, Metrics};
@@ -58,6 +60,8 @@ pub struct ShellSettings {
     pub wait_ms: Millis,
     /// Bounds a commit, a load, and each attempt to open the store.
     pub store_timeout_ms: Millis,
+    /// Bounds a listing.
+    pub listing_timeout_ms: Millis,
     /// Open requests that wait for a lock, in all.
     pub waiters_max: usize,
     /// Documents per resource.
@@ -83,6 +87,9 @@ pub struct Shell {
     pub feed: EventFeed,
     pub history: History,
     pub lost_tickets: LostTickets,
+    /// To look through all locks in memory takes the registry as long as there are many: whoever wants something
+    /// else of it waits for one who looks, never for several.
+    pub surveys: Semaphore,
     php: AtomicBool,
     requests: AtomicU64,
     waiters: AtomicUsize,
@@ -104,6 +111,7 @@ impl Shell {
             events: EventLog::default(),
             feed: EventFeed::default(),
             lost_tickets: LostTickets::default(),
+            surveys: Semaphore::new(1),
             clock: Clock::default(),
             gate: Gate::default(),
             liveness: Liveness::default(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -357,7 +358,11 @@ impl Store for MemoryStore {
         Ok(found.into_iter().flatten().take(limit).map(size).collect())
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+    async fn list(
+        &self,
+        query: &ListQuery,
+        _limit: Duration,
+    ) -> Result<Vec<ListedResource>, StoreError> {
         let rows = self.rows();
         Ok(match query.order {
             ListOrder::Name => rows.matching(query).take(query.limit).map(listed).collect(),

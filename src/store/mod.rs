@@ -10,6 +10,7 @@
 //! | `journal` | lock changes on their way into the tables of the SQL stores |
 //! | `ended` | ended tickets as the SQL stores keep them |
 //! | `history` | the last leases of each name |
+//! | `listing` | how the SQL stores find the resources of a listing |
 //! | `memory` | for tests and for state that may be lost |
 //! | `sqlite` | the embedded store |
 //! | `mysql` | the production store, shared by several instances of which one is active |
@@ -17,6 +18,7 @@
 mod ended;
 pub mod history;
 mod journal;
+mod listing;
 pub mod memory;
 pub mod mysql;
 pub mod shrink;
@@ -144,6 +146,9 @@ pub enum StoreError {
     /// Nothing of it was stored, because of what it contains.
     #[error("the store refused a change: {0}")]
     Rejected(String),
+    /// A read that would have taken longer than it may.
+    #[error("a read took too long: {0}")]
+    TooSlow(String),
     /// It cannot be used as it is, and waiting will not help.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
@@ -156,6 +161,7 @@ impl StoreError {
             StoreError::Standby => "another instance is active",
             StoreError::Unavailable(text)
             | StoreError::Rejected(text)
+            | StoreError::TooSlow(text)
             | StoreError::Unusable(text) => text,
         }
     }
@@ -201,8 +207,13 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<DocumentSize>, StoreError>;
 
     /// A page of resources, as of the last [`Store::settle`]: their order and which of them are held is the
-    /// database's to say.
-    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError>;
+    /// database's to say. What would take longer than `limit` is ended, in the database too:
+    /// [`StoreError::TooSlow`].
+    async fn list(
+        &self,
+        query: &ListQuery,
+        limit: Duration,
+    ) -> Result<Vec<ListedResource>, StoreError>;
 
     /// Whether the store still belongs to this instance and answers. Called about once a second by stores
     /// that say so with [`Store::heartbeat_ms`].

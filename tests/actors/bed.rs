@@ -34,6 +34,7 @@ pub fn settings(data_cache_bytes: usize, retire_ms: Millis) -> ShellSettings {
         limits: Limits::default(),
         wait_ms: 0,
         store_timeout_ms: 60_000,
+        listing_timeout_ms: 60_000,
         waiters_max: 1_000,
         selectors_max: 10,
         data_cache_bytes,

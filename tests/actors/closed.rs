@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::System;
 use small_resource_server::lock::PresentedTicket;
+use small_resource_server::registry::listing::ListingRefused;
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::gate::Closed;
@@ -42,7 +43,7 @@ fn a_listing_that_fails_costs_nobody_else_anything() {
             limit: 10,
             ..ListQuery::default()
         };
-        assert_eq!(bed.router.page(all()).await, Err(Closed::StoreAway));
+        assert_eq!(bed.router.page(all()).await, Err(Closed::StoreAway.into()));
         assert_eq!(bed.shell.incarnation(), 1);
         let presented = PresentedTicket::Ticket(ticket);
         let unlocked = bed.ask("printer", Op::Unlock { presented }).await;
@@ -50,6 +51,21 @@ fn a_listing_that_fails_costs_nobody_else_anything() {
         bed.store.unlistable.store(false, Ordering::SeqCst);
         let page = bed.router.page(all()).await.unwrap();
         assert_eq!(page.resources.len(), 1);
+    });
+}
+
+#[test]
+fn a_listing_that_the_store_ended_is_said_to_take_too_long() {
+    System::new().block_on(async {
+        let bed = Bed::start(1 << 20, NEVER).await;
+        bed.create("printer").await;
+        bed.store.slow_to_list.store(true, Ordering::SeqCst);
+        let listed = bed.router.page(ListQuery {
+            limit: 10,
+            ..ListQuery::default()
+        });
+        assert_eq!(listed.await, Err(ListingRefused::TooBusy));
+        assert!(bed.shell.gate.check().is_ok());
     });
 }
 

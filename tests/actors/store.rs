@@ -9,8 +9,8 @@ use small_resource_server::lock::{ResourceName, Selector};
 use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
-    DocumentSize, HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store, StoreError,
-    StoredData, StoredResource,
+    DocumentSize, HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
+    StoreError, StoredData, StoredResource,
 };
 
 #[derive(Default)]
@@ -34,6 +34,8 @@ pub struct Scripted {
     pub loads_held_up: AtomicBool,
     /// Listings fail.
     pub unlistable: AtomicBool,
+    /// Listings take longer than they may.
+    pub slow_to_list: AtomicBool,
     /// How many times a document was read.
     pub loads: AtomicUsize,
     /// The number in the document `s` that was committed last; 0: none.
@@ -131,11 +133,18 @@ impl Store for Scripted {
         self.inner.document_sizes(id, after, limit).await
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+    async fn list(
+        &self,
+        query: &ListQuery,
+        limit: Duration,
+    ) -> Result<Vec<ListedResource>, StoreError> {
+        if self.slow_to_list.load(Ordering::SeqCst) {
+            return Err(StoreError::TooSlow("not in time".into()));
+        }
         if self.unlistable.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable("not in time".into()));
         }
-        self.inner.list(query).await
+        self.inner.list(query, limit).await
     }
 
     fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {

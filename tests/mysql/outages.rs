@@ -381,7 +381,7 @@ async fn names_that_no_request_can_spell_do_not_cut_a_listing_short() {
         limit: 2,
         ..ListQuery::default()
     };
-    let listed = store.list(&query).await.unwrap();
+    let listed = store.list(&query, Duration::from_secs(600)).await.unwrap();
     let names: Vec<_> = listed
         .iter()
         .map(|resource| resource.name.as_str())

@@ -80,7 +80,7 @@ fn answers_have_the_fields_that_are_described() {
         "Error",
         &ask("PUT", "/resource/n/s/lock?queue=0", ""),
     );
-    ask("PUT", "/resource/m/s?create=1", "{}");
+    server.put("m/s", "{}").query("create=1").expect(204);
     let documents = ask("GET", "/resource/m?selectors=1", "");
     assert_described(&document, "Resource", &documents);
     assert_described(&document, "DocumentSize", &documents["documents"][0]);

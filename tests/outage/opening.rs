@@ -123,8 +123,12 @@ impl Store for Slow {
         self.inner.document_sizes(id, after, limit).await
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
-        self.inner.list(query).await
+    async fn list(
+        &self,
+        query: &ListQuery,
+        limit: Duration,
+    ) -> Result<Vec<ListedResource>, StoreError> {
+        self.inner.list(query, limit).await
     }
 
     /// Fails as soon as closing has begun.
@@ -166,6 +170,7 @@ fn shell(store: Arc<Slow>) -> Arc<Shell> {
         limits: Limits::default(),
         wait_ms: 0,
         store_timeout_ms: 20,
+        listing_timeout_ms: 20,
         waiters_max: 10,
         selectors_max: 10,
         data_cache_bytes: 1 << 20,

@@ -54,6 +54,45 @@ fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
 }
 
 #[test]
+fn a_listing_that_the_database_does_not_answer_is_too_busy_and_ends_there_too() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let instance = serving(&database.options());
+    instance.prepare("printer");
+    let (ticket, token) = instance.hold_with(instance.lock("printer/s").body(r#"{"ttl":3000}"#));
+    let listing = |query: &str| instance.list(query).send();
+    let admin = wait(database.hold_table("resource_options"));
+    for query in [
+        "",
+        "locked=1",
+        "sort=held",
+        "sort=waiting",
+        "prefix=p&sort=held",
+    ] {
+        let start = Instant::now();
+        let refused = listing(query);
+        assert_eq!((refused.status, refused.code().as_str()), (503, "too_busy"));
+        assert_eq!(refused.header("Retry-After"), Some("1"));
+        assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+    }
+    let kept = instance.renew("printer/s", &ticket).settled();
+    assert_eq!((kept.status, kept.token()), (200, token));
+    assert!(instance.is_ready() && !was_lost(&instance));
+    let hanging = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{}' AND state LIKE '%lock%'",
+        database.name
+    );
+    until("listings have ended", || {
+        wait(database.number(&hanging)) == 0
+    });
+    drop(admin);
+    until("listings are answered again", || listing("").status == 200);
+    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
+}
+
+#[test]
 fn a_user_with_too_few_connections_gets_refusals_and_keeps_the_store() {
     let Some(mut server) = PrivateServer::new(&[]) else {
         return;

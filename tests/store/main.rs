@@ -8,6 +8,7 @@
 //! | `rows` | snapshots and rows to store, and how to read them back |
 //! | `suite` | the claims about rows: each field, their order, names and documents by their bytes |
 //! | `listing` | the claims about listings |
+//! | `many` | listings of many names |
 //! | `settling` | the claims about what commits put off |
 //! | `equivalence` | random histories, stored one at a time, merged and in batches |
 //! | `sqlite` | what holds for the embedded store alone |
@@ -15,6 +16,7 @@
 mod bed;
 mod equivalence;
 mod listing;
+mod many;
 mod rows;
 mod settling;
 mod sqlite;

@@ -1,5 +1,7 @@
 //! Snapshots and rows to store, and how to read them back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use small_resource_server::lock::rows::{
     Change, EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow,
@@ -147,9 +149,12 @@ pub async fn commit(store: &dyn Store, batch: &[Snapshot]) {
 
 /// The resource as loaded, its rows in one order.
 /// A page as of now.
+/// No machine takes so long.
+pub const LISTING_MAX: Duration = Duration::from_secs(600);
+
 pub async fn list(store: &dyn Store, query: &ListQuery) -> Vec<ListedResource> {
     store.settle().await.unwrap();
-    store.list(query).await.unwrap()
+    store.list(query, LISTING_MAX).await.unwrap()
 }
 
 pub async fn load(store: &dyn Store, text: &str) -> Option<StoredResource> {

@@ -87,6 +87,7 @@ impl Setup {
             ("HTTP_WORKERS", "1"),
             ("SHUTDOWN_SECONDS", "5"),
             ("STORE_TIMEOUT_SECONDS", "60"),
+            ("LISTING_TIMEOUT_SECONDS", "60"),
             ("CLAIM_SECONDS", "600"),
             ("TICKET_TTL_SECONDS", "600"),
             ("INSTANCE_LEASE_SECONDS", "30"),

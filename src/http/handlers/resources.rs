@@ -1,11 +1,13 @@
 //! Creating, describing, listing and deleting resources.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::timeout;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
@@ -21,7 +23,7 @@ use crate::http::wire::{
 };
 use crate::http::worker::Worker;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
-use crate::registry::listing::Page;
+use crate::registry::listing::{ListingRefused, Page};
 use crate::resource::messages::{Description, Watch};
 use crate::resource::messages::{Op, Reply};
 use crate::store::{DocumentSize, ListOrder, ListQuery};
@@ -193,6 +195,13 @@ fn list_query(query: &Query<'_>) -> Result<ListQuery, ApiError> {
     })
 }
 
+fn refused(why: ListingRefused) -> ApiError {
+    match why {
+        ListingRefused::Closed(closed) => ApiError::Closed(closed),
+        ListingRefused::TooBusy => ApiError::TooBusy("this listing would take too long"),
+    }
+}
+
 /// As if nothing else existed than what these prefixes cover.
 async fn page_within(
     worker: &Worker,
@@ -216,7 +225,7 @@ async fn page_within(
             prefix,
             ..query.clone()
         };
-        let page = worker.router.page(part).await.map_err(ApiError::Closed)?;
+        let page = worker.router.page(part).await.map_err(refused)?;
         more |= page.next.is_some();
         whole.resources.extend(page.resources);
     }
@@ -239,10 +248,16 @@ async fn page_within(
 pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
     let query = list_query(&Query::of(&req)?)?;
-    let page = match authenticate(&req)?.prefixes(Right::Read) {
-        None => worker.router.page(query).await.map_err(ApiError::Closed)?,
-        Some(prefixes) => page_within(&worker, query, &prefixes).await?,
+    let key = authenticate(&req)?;
+    let listing = async {
+        match key.prefixes(Right::Read) {
+            None => worker.router.page(query).await.map_err(refused),
+            Some(prefixes) => page_within(&worker, query, &prefixes).await,
+        }
     };
+    let limit = Duration::from_millis(worker.router.shell.settings.listing_timeout_ms);
+    let page = timeout(limit, listing).await;
+    let page = page.unwrap_or(Err(refused(ListingRefused::TooBusy)))?;
     worker.check_answer()?;
     Ok(HttpResponse::Ok().json(ListBody {
         resources: page.resources.iter().map(described).collect(),

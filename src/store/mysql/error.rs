@@ -38,6 +38,8 @@ pub(super) mod code {
     pub const ROW_TOO_LARGE: [u16; 2] = [1118, 1713];
     /// A snapshot that a locking read found outdated (`innodb_snapshot_isolation`).
     pub const RECORD_CHANGED: u16 = 1020;
+    /// A statement ran for longer than it may: MariaDB's number and MySQL's.
+    pub const STATEMENT_TIMEOUT: [u16; 2] = [1969, 3024];
     /// Another member of a cluster was first: Galera and Group Replication at the end of a transaction.
     pub const NOT_CERTIFIED: [u16; 2] = [3101, 1180];
 }
@@ -90,6 +92,9 @@ impl Fault {
         match &self {
             Fault::Server { code, text, .. } if self.is_lasting() => {
                 StoreError::Rejected(format!("{text} (error {code})"))
+            }
+            Fault::Server { code, text, .. } if code::STATEMENT_TIMEOUT.contains(code) => {
+                StoreError::TooSlow(format!("{text} (error {code})"))
             }
             _ => self.into(),
         }

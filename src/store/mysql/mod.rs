@@ -52,6 +52,7 @@ use self::sql::Sql;
 use self::witness::Witness;
 use self::write::Writer;
 use super::journal::Journal;
+use super::listing::{self, FewRows, Walk, is_counted};
 use super::{
     DocumentSize, HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened, ResourceId,
     Snapshot, Store, StoreError, StoredData, StoredResource,
@@ -316,6 +317,13 @@ impl MysqlStore {
             .map_err(Fault::of_read)
     }
 
+    /// As [`MysqlStore::read`], of one SELECT that the server ends at this time.
+    async fn read_until(&self, mut sql: Sql, deadline: Instant) -> Result<Sets, StoreError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        sql.limit(left.max(Duration::from_millis(1)));
+        self.read(&sql).await
+    }
+
     async fn free(&self) -> Result<(), Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
@@ -472,25 +480,45 @@ impl Store for MysqlStore {
         }
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
+    async fn list(
+        &self,
+        query: &ListQuery,
+        limit: Duration,
+    ) -> Result<Vec<ListedResource>, StoreError> {
+        let deadline = Instant::now() + limit;
+        let mut few = FewRows::default();
+        if is_counted(query) && !query.prefix.is_empty() {
+            let sql = read::count_names_sql(query);
+            few.names = read::is_few(self.read_until(sql, deadline).await?)?;
+        }
+        if is_counted(query) && !few.names {
+            few.held = read::is_few(self.read_until(read::count_held_sql(), deadline).await?)?;
+        }
         let mut listed = Vec::new();
         let mut query = query.clone();
-        let mut parts = read::list_sql(&query).into_iter();
+        let mut parts = listing::parts(&query, few).into_iter();
         let mut part = parts.next();
-        while let Some(sql) = part {
-            let page = read::page(self.read(&sql).await?)?;
+        while let Some(now) = part {
+            let last = match (now.walk, now.order) {
+                (Walk::Held, ListOrder::Held) => {
+                    let sql = read::last_held_sql(&query);
+                    read::last_held(self.read_until(sql, deadline).await?)?
+                }
+                _ => None,
+            };
+            let sql = read::list_sql(&query, now, last);
+            let page = read::page(self.read_until(sql, deadline).await?)?;
             let wanted = query.limit - listed.len();
             listed.extend(page.listed.into_iter().take(wanted));
             if listed.len() == query.limit {
                 break;
             }
             let cut_short = page.rows == query.limit && query.order == ListOrder::Name;
-            part = if cut_short {
+            if cut_short {
                 query.after = Some(page.last);
-                read::list_sql(&query).pop()
             } else {
-                parts.next()
-            };
+                part = parts.next();
+            }
         }
         Ok(listed)
     }

@@ -5,13 +5,15 @@ use std::collections::HashSet;
 use mysql_async::Row;
 
 use super::error::Fault;
-use super::session::{Columns, Sets};
+use super::schema::HELD_INDEX;
+use super::session::{Columns, Sets, value};
 use super::sql::Sql;
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
 use crate::lock::{
     FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,
     Selector, Ticket, Ttl, WallMillis,
 };
+use crate::store::listing::{self, ListPart, Walk};
 use crate::store::snapshot::LockChanges;
 use crate::store::{
     DocumentSize, ListOrder, ListQuery, ListedResource, ResourceId, StoreError, StoredData,
@@ -314,66 +316,121 @@ pub(super) fn document_sizes(mut sets: Sets) -> Result<SizesPage, Fault> {
     Ok(page)
 }
 
-/// The statements of a listing, to be read one after another until the limit is reached. The orders other
-/// than by name begin with the resources that have something to be ordered by: few, as a rule, and found
-/// without looking at all the others.
-pub(super) fn list_sql(query: &ListQuery) -> Vec<Sql> {
-    match query.order {
-        ListOrder::Name => vec![list_part(query, "", "", "r.name_bytes")],
-        ListOrder::Waiting => vec![
-            list_part(
-                query,
-                "JOIN (SELECT id_resource, COUNT(*) AS places FROM resource_waiting \
-                 GROUP BY id_resource) q ON q.id_resource = r.id ",
-                "",
-                "q.places DESC, r.name_bytes",
-            ),
-            list_part(
-                query,
-                "",
-                " AND NOT EXISTS (SELECT 1 FROM resource_waiting q WHERE q.id_resource = r.id)",
-                "r.name_bytes",
-            ),
-        ],
-        ListOrder::Held => vec![
-            list_part(
-                query,
-                "",
-                " AND l.ticket IS NOT NULL",
-                "l.acquired_at, r.name_bytes",
-            ),
-            list_part(query, "", " AND l.ticket IS NULL", "r.name_bytes"),
-        ],
-    }
+/// How many are held, and how many names there are with the prefix; up to one more than few.
+pub(super) fn count_held_sql() -> Sql {
+    let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM resource_lock FORCE INDEX (");
+    sql.push(HELD_INDEX);
+    sql.push(") WHERE acquired_at IS NOT NULL LIMIT ");
+    sql.number(listing::FEW as u64 + 1).push(") few");
+    sql
 }
 
-fn list_part(query: &ListQuery, join: &str, condition: &str, order: &str) -> Sql {
-    let mut sql = Sql::new(
-        "SELECT r.name, r.id, \
-         (SELECT COUNT(*) FROM resource_waiting w WHERE w.id_resource = r.id), \
-         (SELECT COUNT(*) FROM resource_data d WHERE d.id_resource = r.id), ",
-    );
-    sql.push(OPTIONS).push(", ").push(HEAD);
-    sql.push(
-        " FROM resource r LEFT JOIN resource_lock l ON l.id_resource = r.id \
-         LEFT JOIN resource_options o ON o.id_resource = r.id ",
-    );
-    sql.push(join).push("WHERE r.name_bytes >= ");
-    sql.bytes(query.prefix.as_bytes());
+pub(super) fn count_names_sql(query: &ListQuery) -> Sql {
+    let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM resource r WHERE ");
+    push_range(&mut sql, query);
+    sql.push(" LIMIT ").number(listing::FEW as u64 + 1);
+    sql.push(") few");
+    sql
+}
+
+/// Whether the count of [`count_held_sql`] or [`count_names_sql`] is that of few rows.
+pub(super) fn is_few(mut sets: Sets) -> Result<bool, Fault> {
+    let count: u64 = value(sets.pop().unwrap_or_default())?;
+    Ok(count <= listing::FEW as u64)
+}
+
+/// Of the names that are asked for.
+fn push_range(sql: &mut Sql, query: &ListQuery) {
+    sql.push("r.name_bytes >= ").bytes(query.prefix.as_bytes());
     if let Some(end) = query.prefix_end() {
         sql.push(" AND r.name_bytes < ").bytes(end.as_bytes());
     }
     if let Some(after) = query.name_after() {
         sql.push(" AND r.name_bytes > ").bytes(after.as_bytes());
     }
-    sql.push(match query.held {
-        Some(true) => " AND l.ticket IS NOT NULL",
-        Some(false) => " AND l.ticket IS NULL",
+}
+
+/// When the last of the longest held that are wanted was acquired. The server sorts all it is not told to stop at,
+/// but for what it finds in the order of one index.
+pub(super) fn last_held_sql(query: &ListQuery) -> Sql {
+    let mut sql = Sql::new("SELECT MAX(at) FROM (SELECT STRAIGHT_JOIN l.acquired_at AS at FROM ");
+    push_walk(&mut sql, Walk::Held);
+    sql.push(" WHERE l.acquired_at IS NOT NULL AND ");
+    push_range(&mut sql, query);
+    sql.push(" ORDER BY l.acquired_at LIMIT ");
+    sql.number(query.limit as u64).push(") first");
+    sql
+}
+
+/// `None`: nothing is held.
+pub(super) fn last_held(mut sets: Sets) -> Result<Option<WallMillis>, Fault> {
+    value(sets.pop().unwrap_or_default())
+}
+
+/// One statement of a listing. What takes long is to find the resources, so that is done first and by itself, on
+/// indexes alone where that is possible; `STRAIGHT_JOIN` keeps the server from choosing another way.
+///
+/// `last`: what was acquired later is not wanted.
+pub(super) fn list_sql(query: &ListQuery, part: ListPart, last: Option<WallMillis>) -> Sql {
+    let mut sql = Sql::new(
+        "SELECT STRAIGHT_JOIN r.name, r.id, \
+         (SELECT COUNT(*) FROM resource_waiting w WHERE w.id_resource = r.id) AS places, \
+         (SELECT COUNT(*) FROM resource_data d WHERE d.id_resource = r.id), ",
+    );
+    sql.push(OPTIONS).push(", ").push(HEAD).push(" FROM (");
+    push_found(&mut sql, query, part, last);
+    sql.push(
+        ") found JOIN resource r ON r.id = found.id \
+         LEFT JOIN resource_lock l ON l.id_resource = r.id \
+         LEFT JOIN resource_options o ON o.id_resource = r.id ORDER BY ",
+    );
+    sql.push(match part.order {
+        ListOrder::Name => "r.name_bytes",
+        ListOrder::Waiting => "places DESC, r.name_bytes",
+        ListOrder::Held => "l.acquired_at, r.name_bytes",
+    });
+    sql
+}
+
+/// Which resources they are.
+fn push_found(sql: &mut Sql, query: &ListQuery, part: ListPart, last: Option<WallMillis>) {
+    sql.push("SELECT STRAIGHT_JOIN r.id AS id FROM ");
+    push_walk(sql, part.walk);
+    sql.push(" WHERE ");
+    push_range(sql, query);
+    sql.push(match part.held {
+        Some(true) => " AND l.acquired_at IS NOT NULL",
+        Some(false) => " AND l.acquired_at IS NULL",
         None => "",
     });
-    sql.push(condition).push(" ORDER BY ").push(order);
+    if part.unwaited {
+        sql.push(" AND NOT EXISTS (SELECT 1 FROM resource_waiting w WHERE w.id_resource = r.id)");
+    }
+    if let Some(last) = last {
+        sql.push(" AND l.acquired_at <= ").number(last);
+    }
+    sql.push(" ORDER BY ").push(match part.order {
+        ListOrder::Name => "r.name_bytes",
+        ListOrder::Waiting => "q.places DESC, r.name_bytes",
+        ListOrder::Held => "l.acquired_at, r.name_bytes",
+    });
     sql.push(" LIMIT ").number(query.limit as u64);
-    sql
+}
+
+fn push_walk(sql: &mut Sql, walk: Walk) {
+    match walk {
+        Walk::Names => sql.push(
+            "resource r FORCE INDEX (name_bytes) LEFT JOIN resource_lock l ON l.id_resource = r.id",
+        ),
+        Walk::Held => sql
+            .push("resource_lock l FORCE INDEX (")
+            .push(HELD_INDEX)
+            .push(") JOIN resource r ON r.id = l.id_resource"),
+        Walk::Waited => sql.push(
+            "(SELECT id_resource, COUNT(*) AS places FROM resource_waiting GROUP BY id_resource) q \
+             JOIN resource r ON r.id = q.id_resource LEFT JOIN resource_lock l ON l.id_resource = r.id",
+        ),
+    };
 }
 
 /// The rows of one statement of [`list_sql`].

@@ -71,7 +71,8 @@ const OWN: [&str; 8] = [
     attempt_mode TINYINT UNSIGNED NULL,
     acquired_at BIGINT UNSIGNED NULL,
     lease_token BIGINT UNSIGNED NULL,
-    is_delayed TINYINT UNSIGNED NOT NULL DEFAULT 0
+    is_delayed TINYINT UNSIGNED NOT NULL DEFAULT 0,
+    KEY acquired_at (acquired_at)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS resource_waiting (
     id_resource VARCHAR(255) NOT NULL,
@@ -133,6 +134,9 @@ const OWN: [&str; 8] = [
     selector VARCHAR(255) NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
+
+/// What is held, longest held first: `NULL` stands for what is not.
+pub(super) const HELD_INDEX: &str = "acquired_at";
 
 /// Version 1 had a row for each ended ticket.
 const ENDED_V1: &str = "resource_ended";
@@ -344,6 +348,13 @@ async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
             let drop = format!("ALTER TABLE {table} DROP COLUMN ttl, DROP COLUMN attempt_ttl");
             session.run(&drop).await?;
         }
+    }
+    if !indexes(session, "resource_lock")
+        .await?
+        .contains(&HELD_INDEX.to_owned())
+    {
+        let add = format!("ALTER TABLE resource_lock ADD KEY {HELD_INDEX} (acquired_at)");
+        session.run(&add).await?;
     }
     let widen = "ALTER TABLE resource_ended_tickets MODIFY entries MEDIUMBLOB NOT NULL";
     session.run(widen).await?;

@@ -6,6 +6,7 @@
 //! safe because every session has the charset and `sql_mode` this escaping is for (see `options`).
 
 use std::fmt::Write;
+use std::time::Duration;
 
 /// How many bytes [`Sql::text`] makes of a value.
 pub(super) fn text_bytes(value: &[u8]) -> usize {
@@ -83,6 +84,17 @@ impl Sql {
         self.text.push_str(&value.replace('`', "``"));
         self.text.push('`');
         self
+    }
+
+    /// Lets the server end this SELECT after so long. MySQL has a hint for that and MariaDB a statement, which
+    /// stands in a comment of its own for the other's sake.
+    pub fn limit(&mut self, limit: Duration) {
+        let ms = limit.as_millis();
+        let (seconds, rest) = (ms / 1000, ms % 1000);
+        let limited = format!(
+            "/*M!100101 SET STATEMENT max_statement_time={seconds}.{rest:03} FOR */ SELECT /*+ MAX_EXECUTION_TIME({ms}) */"
+        );
+        self.text = self.text.replacen("SELECT", &limited, 1);
     }
 
     pub fn len(&self) -> usize {

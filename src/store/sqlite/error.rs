@@ -28,6 +28,9 @@ pub(super) fn unread(error: Error) -> StoreError {
         error if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
             StoreError::Rejected(error.to_string())
         }
+        error if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            StoreError::TooSlow(error.to_string())
+        }
         _ => away(error),
     }
 }

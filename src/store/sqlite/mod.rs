@@ -312,9 +312,13 @@ impl Store for SqliteStore {
         self.read(|r| &r.lister, sizes).await
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Vec<ListedResource>, StoreError> {
-        let query = query.clone();
-        self.read(|r| &r.lister, move |c| read::list(c, &query))
+    async fn list(
+        &self,
+        query: &ListQuery,
+        limit: Duration,
+    ) -> Result<Vec<ListedResource>, StoreError> {
+        let (query, deadline) = (query.clone(), Instant::now() + limit);
+        self.read(|r| &r.lister, move |c| read::list(c, &query, deadline))
             .await
     }
 

@@ -1,9 +1,12 @@
 //! Rows back into types. A row that no type can hold (someone edited the file) is an error, never a guess.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row};
 
+use super::super::listing::{self, FewRows, ListPart, Walk, is_counted};
 use super::super::snapshot::ResourceId;
 use super::super::{
     DocumentSize, ListOrder, ListQuery, ListedResource, StoreError, StoredData, StoredResource,
@@ -72,12 +75,22 @@ const DOCUMENT_SIZES: &str = "SELECT selector, octet_length(data) FROM resource_
 pub(super) fn list(
     connection: &mut Connection,
     query: &ListQuery,
+    deadline: Instant,
 ) -> std::result::Result<Vec<ListedResource>, StoreError> {
-    in_one_view(connection, |db| match query.order {
-        ListOrder::Name => listed(db, query, ListPart::All, query.limit),
-        ListOrder::Waiting => two_parts(db, query, ListPart::Waited, ListPart::Unwaited),
-        ListOrder::Held => two_parts(db, query, ListPart::Held, ListPart::Free),
-    })
+    // In virtual machine instructions: a fraction of a millisecond.
+    const LOOK_AFTER: i32 = 10_000;
+    let is_late = move || Instant::now() >= deadline;
+    if is_late() {
+        return Err(StoreError::TooSlow("others came first".to_owned()));
+    }
+    connection
+        .progress_handler(LOOK_AFTER, Some(is_late))
+        .map_err(unread)?;
+    let found = in_one_view(connection, |db| all_parts(db, query));
+    connection
+        .progress_handler(0, None::<fn() -> bool>)
+        .map_err(unread)?;
+    found
 }
 
 /// All statements of `reading` see the same commit.
@@ -148,35 +161,33 @@ fn stored_data(
     found.optional()
 }
 
-/// Which resources a statement lists, and in which order.
-#[derive(Clone, Copy)]
-enum ListPart {
-    /// By name.
-    All,
-    /// Those with waiting tickets, most of them first.
-    Waited,
-    /// The others, by name.
-    Unwaited,
-    /// Those with a holder, longest held first.
-    Held,
-    /// The others, by name.
-    Free,
-}
-
-/// The part that has an order of its own, then as much of the rest as there is room for: the rest is never
-/// sorted, its order is that of the index on the name.
-fn two_parts(
-    db: &Connection,
-    query: &ListQuery,
-    first: ListPart,
-    rest: ListPart,
-) -> Result<Vec<ListedResource>> {
-    let mut found = listed(db, query, first, query.limit)?;
-    let room = query.limit.saturating_sub(found.len());
-    if room > 0 {
-        found.extend(listed(db, query, rest, room)?);
+fn all_parts(db: &Connection, query: &ListQuery) -> Result<Vec<ListedResource>> {
+    let few_and_one = i64::try_from(listing::FEW + 1).unwrap_or(i64::MAX);
+    let range = (query.prefix.as_str(), query.prefix_end(), few_and_one);
+    let mut few = FewRows::default();
+    if is_counted(query) {
+        few.names = !query.prefix.is_empty() && is_few(db, COUNT_NAMES, range)?;
+        few.held = !few.names && is_few(db, COUNT_HELD, [few_and_one])?;
+    }
+    let mut found = Vec::new();
+    for part in listing::parts(query, few) {
+        let room = query.limit - found.len();
+        if room > 0 {
+            found.extend(listed(db, query, part, room)?);
+        }
     }
     Ok(found)
+}
+
+const COUNT_HELD: &str = "SELECT count(*) FROM (SELECT 1 FROM resource_lock \
+    INDEXED BY resource_lock_held WHERE ticket IS NOT NULL LIMIT ?1)";
+const COUNT_NAMES: &str = "SELECT count(*) FROM (SELECT 1 FROM resource \
+    WHERE name >= ?1 AND name < coalesce(?2, x'') LIMIT ?3)";
+
+/// Whether this count, which goes up to one more, is that of few rows.
+fn is_few(db: &Connection, sql: &str, values: impl Params) -> Result<bool> {
+    let mut statement = db.prepare_cached(sql)?;
+    Ok(statement.query_row(values, |row| count(row, 0))? <= listing::FEW)
 }
 
 fn listed(
@@ -196,12 +207,12 @@ fn listed(
 
 /// `CROSS JOIN` keeps SQLite from choosing another order of the tables than the one written.
 fn list_sql(query: &ListQuery, part: ListPart) -> String {
-    let from = match part {
-        ListPart::All | ListPart::Unwaited | ListPart::Free => {
-            "resource r CROSS JOIN resource_lock l ON l.resource = r.nr"
+    let from = match part.walk {
+        Walk::Names => "resource r CROSS JOIN resource_lock l ON l.resource = r.nr",
+        Walk::Held => {
+            "resource_lock l INDEXED BY resource_lock_held CROSS JOIN resource r ON r.nr = l.resource"
         }
-        ListPart::Held => "resource_lock l CROSS JOIN resource r ON r.nr = l.resource",
-        ListPart::Waited => {
+        Walk::Waited => {
             "(SELECT resource, count(*) AS waiting FROM resource_ticket GROUP BY resource) w \
              CROSS JOIN resource r ON r.nr = w.resource \
              CROSS JOIN resource_lock l ON l.resource = w.resource"
@@ -215,23 +226,19 @@ fn list_sql(query: &ListQuery, part: ListPart) -> String {
         Some(_) => "r.name < ?2",
         None => "?2 IS NULL",
     };
-    let held = match query.held {
+    let held = match part.held {
         Some(true) => "l.ticket IS NOT NULL",
         Some(false) => "l.ticket IS NULL",
         None => "TRUE",
     };
-    let within = match part {
-        ListPart::All | ListPart::Waited => "TRUE",
-        ListPart::Unwaited => {
-            "NOT EXISTS (SELECT 1 FROM resource_ticket t WHERE t.resource = r.nr)"
-        }
-        ListPart::Held => "l.ticket IS NOT NULL",
-        ListPart::Free => "l.ticket IS NULL",
+    let unwaited = match part.unwaited {
+        true => "NOT EXISTS (SELECT 1 FROM resource_ticket t WHERE t.resource = r.nr)",
+        false => "TRUE",
     };
-    let order = match part {
-        ListPart::All | ListPart::Unwaited | ListPart::Free => "r.name",
-        ListPart::Waited => "w.waiting DESC, r.name",
-        ListPart::Held => "l.acquired_at, r.name",
+    let order = match part.order {
+        ListOrder::Name => "r.name",
+        ListOrder::Waiting => "w.waiting DESC, r.name",
+        ListOrder::Held => "l.acquired_at, r.name",
     };
     format!(
         "SELECT l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, l.attempt, \
@@ -239,8 +246,8 @@ fn list_sql(query: &ListQuery, part: ListPart) -> String {
          r.timeout, o.slots, o.lock_delay, o.ephemeral, r.name, r.id, \
          (SELECT count(*) FROM resource_ticket t WHERE t.resource = r.nr), \
          (SELECT count(*) FROM resource_data d WHERE d.id_resource = r.id) \
-         FROM {from} LEFT JOIN resource_options o ON o.resource = r.nr WHERE {from_name} AND {to_name} AND {held} AND {within} \
-         ORDER BY {order} LIMIT ?3"
+         FROM {from} LEFT JOIN resource_options o ON o.resource = r.nr \
+         WHERE {from_name} AND {to_name} AND {held} AND {unwaited} ORDER BY {order} LIMIT ?3"
     )
 }
 
@@ -418,15 +425,27 @@ mod tests {
     fn plan(query: &ListQuery, part: ListPart) -> String {
         let mut db = Connection::open_in_memory().unwrap();
         schema::migrate(&mut db, away).unwrap();
-        let sql = format!("EXPLAIN QUERY PLAN {}", list_sql(query, part));
-        let mut statement = db.prepare(&sql).unwrap();
         let values = (&query.prefix, query.prefix_end(), 100);
+        plan_of(&db, &list_sql(query, part), values)
+    }
+
+    fn plan_of(db: &Connection, sql: &str, values: impl Params) -> String {
+        let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let steps = statement.query_map(values, |row| row.get::<_, String>("detail"));
         steps
             .unwrap()
             .collect::<Result<Vec<_>>>()
             .unwrap()
             .join("\n")
+    }
+
+    fn part(walk: Walk, held: Option<bool>, order: ListOrder) -> ListPart {
+        ListPart {
+            walk,
+            held,
+            unwaited: false,
+            order,
+        }
     }
 
     #[test]
@@ -441,7 +460,17 @@ mod tests {
                 after: after.map(str::to_owned),
                 ..ListQuery::default()
             };
-            for part in [ListPart::All, ListPart::Unwaited, ListPart::Free] {
+            let by_name = |held| part(Walk::Names, held, ListOrder::Name);
+            let unwaited = ListPart {
+                unwaited: true,
+                ..by_name(None)
+            };
+            for part in [
+                by_name(None),
+                by_name(Some(false)),
+                by_name(Some(true)),
+                unwaited,
+            ] {
                 let plan = plan(&query, part);
                 let search = "SEARCH r USING INDEX sqlite_autoindex_resource_2";
                 assert!(plan.starts_with(&format!("{search} {range}")), "{plan}");
@@ -449,5 +478,39 @@ mod tests {
                 assert!(!plan.contains("SCAN"), "{plan}");
             }
         }
+    }
+
+    #[test]
+    fn the_longest_held_are_found_in_their_order_by_an_index() {
+        for prefix in ["", "shop:"] {
+            let query = ListQuery {
+                prefix: prefix.to_owned(),
+                ..ListQuery::default()
+            };
+            let plan = plan(&query, part(Walk::Held, Some(true), ListOrder::Held));
+            assert!(
+                plan.starts_with("SCAN l USING INDEX resource_lock_held"),
+                "{plan}"
+            );
+            // Those of the same millisecond alone.
+            assert!(
+                plan.contains("TEMP B-TREE FOR LAST TERM OF ORDER BY"),
+                "{plan}"
+            );
+            assert!(!plan.contains("SCAN r"), "{plan}");
+        }
+    }
+
+    #[test]
+    fn what_is_few_is_counted_by_an_index() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db, away).unwrap();
+        let plan = plan_of(&db, COUNT_HELD, [1]);
+        assert!(
+            plan.contains("SCAN resource_lock USING INDEX resource_lock_held"),
+            "{plan}"
+        );
+        let plan = plan_of(&db, COUNT_NAMES, ("a", "b", 1));
+        assert!(plan.contains("(name>? AND name<?)"), "{plan}");
     }
 }

@@ -133,6 +133,9 @@ ALTER TABLE resource_ticket ADD COLUMN queued_at INTEGER;
 ALTER TABLE resource_ticket ADD COLUMN attempt_mode INTEGER;
 UPDATE resource_ticket SET ttl_ms = ttl_ms * 1000, attempt_ttl_ms = attempt_ttl_ms * 1000;
 
+-- What is held, longest held first; what is not costs it nothing.
+CREATE INDEX resource_lock_held ON resource_lock (acquired_at) WHERE ticket IS NOT NULL;
+
 -- Leases beside the one in resource_lock.
 CREATE TABLE resource_holding (
     resource       INTEGER NOT NULL REFERENCES resource (nr),
