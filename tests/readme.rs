@@ -63,6 +63,10 @@ fn is_as_shown(answer: &Value, shown: &Value) -> bool {
                     shown.is_some_and(|shown| is_as_shown(value, shown))
                 })
         }
+        (Value::Array(answer), Value::Array(shown)) => {
+            let mut pairs = answer.iter().zip(shown);
+            answer.len() == shown.len() && pairs.all(|(answer, shown)| is_as_shown(answer, shown))
+        }
         _ => answer == shown,
     }
 }
@@ -187,6 +191,27 @@ fn the_examples_go_on_from_the_session_and_are_answered_as_they_show() {
         assert!(as_shown, "{answer} is not {shown}");
     }
     assert_eq!(answers.next(), None, "an answer that is not shown");
+}
+
+#[test]
+fn the_key_of_a_team_reaches_its_names_and_no_others() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let setup = Setup::of_file(&root.join("config/development.conf"));
+    let file = setup.folder().join("keys.toml");
+    let binary = Path::new(env!("CARGO_BIN_EXE_small-resource-server"));
+    let path = format!("{}:/usr/bin:/bin", binary.parent().unwrap().display());
+    let script = script("keys").replace("/tmp/keys.toml", file.to_str().unwrap());
+    let made = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &script])
+        .env("PATH", path)
+        .status();
+    assert!(made.unwrap().success());
+    let server = setup.with("KEYS_FILE", file.to_str().unwrap()).start();
+    let lock = |name: &str| {
+        let lock = server.lock(&format!("{name}/s")).query("create=1");
+        lock.key("the key of billing").send().status
+    };
+    assert_eq!((lock("billing:7"), lock("shipping:7")), (200, 401));
 }
 
 #[test]
