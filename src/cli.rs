@@ -75,6 +75,7 @@ pub enum CliCommand {
         yes: bool,
     },
     /// Run a command under a lock
+    #[command(after_help = lock::HELP)]
     Lock(Box<LockArgs>),
     #[command(flatten)]
     Verb(Verb),

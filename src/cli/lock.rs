@@ -31,6 +31,18 @@ const EXIT_LOST: u8 = 76;
 const TTL_MIN: Duration = Duration::from_secs(3);
 const KILL_AFTER_MAX: Duration = Duration::from_secs(5);
 
+/// What stands below the options.
+pub const HELP: &str = "\
+The command finds in its environment:
+  LOCK_NAME LOCK_TICKET LOCK_FENCING_TOKEN LOCK_OWNER LOCK_SERVER   of the first name in the order of their bytes
+  LOCKS   of all names: [{\"name\", \"ticket\", \"fencingToken\"}]
+
+Exit code: the command's own, or 128 and the number of the signal that ended it;
+  64 the arguments cannot be used   75 the lock was not obtained (-E)   76 the lock was lost
+  125 it failed before the command began   126 not executable   127 not found
+
+A duration is a number of seconds or has a unit: 500ms, 30s, 5m, 1h. SSL_CERT_FILE names the certificates to trust.";
+
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct LockArgs {
     /// What to lock; several are locked all or none

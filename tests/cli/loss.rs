@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::session::{Session, is_alive, until_gone};
-use crate::support::until;
+use crate::support::{eventually, until};
 
 /// A command that goes on until it is killed.
 const STUBBORN: &str = "trap '' TERM INT HUP; touch ready; while :; do sleep 0.05; done";
@@ -113,4 +113,19 @@ fn another_signal_may_be_asked_for() {
     until("it listens", || session.file("ready").exists());
     session.force_off("a");
     assert_eq!(process.end().1.trim(), "usr1");
+}
+
+#[test]
+fn a_command_whose_resource_is_deleted_is_asked_to_end_at_once() {
+    let session = Session::new();
+    let script = "echo $LOCK_TICKET > ticket.new; mv ticket.new ticket; trap 'echo asked; exit 0' TERM; while :; do sleep 0.05; done";
+    let (process, _) = session.start_script(&SHORT, script);
+    let ticket = eventually("the ticket is written", || {
+        std::fs::read_to_string(session.file("ticket")).ok()
+    });
+    let delete = session.server.delete("a").ticket(ticket.trim());
+    delete.expect(204);
+    let (status, out, err) = process.end();
+    assert_eq!((status.code(), out.trim()), (Some(76), "asked"), "{err}");
+    assert!(err.contains("the resource was deleted"), "{err}");
 }

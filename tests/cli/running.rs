@@ -233,3 +233,20 @@ fn a_server_that_speaks_tls_is_believed_by_its_certificate() {
     assert_eq!(output.status.code(), Some(125), "{output:?}");
     assert!(text(&output.stderr).contains("certificate"), "{output:?}");
 }
+
+#[test]
+fn the_help_has_the_exit_codes_and_what_the_command_finds() {
+    let help = text(&Session::new().output(&["lock", "--help"]).stdout);
+    for told in [
+        "64",
+        "75",
+        "76",
+        "125",
+        "126",
+        "127",
+        "LOCK_FENCING_TOKEN",
+        "LOCKS",
+    ] {
+        assert!(help.contains(told), "no {told} in {help}");
+    }
+}

@@ -12,6 +12,9 @@ const SUSPEND: &str = "\x1a";
 /// group, the eighth the one in the foreground of its terminal.
 const IN_FRONT: &str = "read -r id name state parent group session tty front rest < /proc/$$/stat; [ $group = $front ] && echo";
 
+/// A command of its own: bash leaves a loop when one of its jobs stops.
+const UNTIL_BACK: &str = "sh -c 'while [ ! -e back ]; do sleep 0.05; done'";
+
 /// A script for a shell with job control, on a terminal of its own.
 fn on_terminal(session: &Session, script: &str) -> Command {
     std::fs::write(session.file("script"), script).unwrap();
@@ -54,7 +57,7 @@ fn suspended(session: &Session, options: &str) -> (Process, i32) {
     let script = format!(
         "{BINARY} lock a {options} -- sh -c 'echo $$ > pid.new; mv pid.new pid; while [ ! -e go ]; do sleep 0.05; done; {IN_FRONT} ended'
         echo code $? > suspended.new; mv suspended.new suspended
-        while [ ! -e back ]; do sleep 0.05; done
+        {UNTIL_BACK}
         fg > name; echo code $?"
     );
     let mut process = Process::of(&mut on_terminal(session, &script));
@@ -104,7 +107,7 @@ fn a_command_in_the_background_has_the_terminal_when_it_is_fetched() {
     let script = format!(
         "{BINARY} lock a -- sh -c 'read line; echo got $line' &
         echo $! > job.new; mv job.new job
-        while [ ! -e back ]; do sleep 0.05; done
+        {UNTIL_BACK}
         fg > name; echo code $?"
     );
     let mut process = Process::of(&mut on_terminal(&session, &script));

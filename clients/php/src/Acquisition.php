@@ -68,6 +68,7 @@ final class Acquisition
                     return $lease;
                 }
                 $between && $between();
+                usleep((int) (min($this->client->restBetweenTurns(), $deadline?->remaining() ?? \INF) * 1e6));
             }
         }, 'wait');
     }

@@ -175,6 +175,12 @@ final class Client
         return $this->logger;
     }
 
+    /** Seconds to rest between two turns of a wait: none where the server itself holds the request. */
+    public function restBetweenTurns(): float
+    {
+        return $this->slice > 0.0 ? 0.0 : 1.0;
+    }
+
     /** Tells stores apart that lead to different servers. */
     public function address(): string
     {

@@ -48,7 +48,7 @@ final class ComposerTest extends LockTestCase
         ]];
 
         return [
-            'require' => ['small-resource/client' => '*@dev', 'symfony/http-client' => '*', 'symfony/http-kernel' => '*', 'symfony/dependency-injection' => '*'],
+            'require' => ['small-resource/client' => '*@dev', 'symfony/http-client' => '*', 'symfony/http-kernel' => '*', 'symfony/dependency-injection' => '*', 'symfony/config' => '*'],
             'repositories' => [
                 ['type' => 'path', 'url' => \dirname(__DIR__), 'options' => ['symlink' => false]],
                 $package('psr/log', '/usr/share/php/Psr/Log', 'Psr\\Log\\', '1.1.4'),
@@ -58,6 +58,7 @@ final class ComposerTest extends LockTestCase
                 $package('symfony/http-client', "$symfony/Component/HttpClient", 'Symfony\\Component\\HttpClient\\', '5.4.53'),
                 $package('symfony/http-kernel', "$symfony/Component/HttpKernel", 'Symfony\\Component\\HttpKernel\\', '5.4.53'),
                 $package('symfony/dependency-injection', "$symfony/Component/DependencyInjection", 'Symfony\\Component\\DependencyInjection\\', '5.4.53'),
+                $package('symfony/config', "$symfony/Component/Config", 'Symfony\\Component\\Config\\', '5.4.53'),
                 ['packagist.org' => false],
             ],
             'autoload' => ['psr-4' => ['Psr\\Container\\' => '/usr/share/php/Psr/Container', 'Symfony\\Contracts\\Service\\' => "$symfony/Contracts/Service"]],

@@ -16,6 +16,7 @@ use SmallResource\Client\Tests\Support\LockTestCase;
 use SmallResource\Client\Tests\Support\Script;
 use SmallResource\Client\Tests\Support\Server;
 use SmallResource\Client\Tests\Support\Until;
+use Symfony\Component\HttpClient\HttpClient;
 use Symfony\Component\HttpClient\MockHttpClient;
 use Symfony\Component\HttpClient\Response\MockResponse;
 
@@ -180,6 +181,30 @@ final class FailureTest extends LockTestCase
 
         self::assertTrue($waiter->acquire('second', 30, wait: 30));
         self::assertGreaterThan(1.5, $waiter->waited());
+    }
+
+    public function testAServerThatLetsNobodyWaitIsAskedOnceInASecond(): void
+    {
+        $server = Server::with(['MAX_WAIT_SECONDS' => '0']);
+        $server->create($name = 'x');
+        $asked = 0;
+        $http = HttpClient::create();
+        $counting = new MockHttpClient(static function (string $method, string $url, array $options) use (&$asked, $http): MockResponse {
+            ++$asked;
+            $response = $http->request($method, $url, ['headers' => $options['headers'], 'body' => $options['body'] ?? '']);
+
+            return new MockResponse($response->getContent(false), ['http_code' => $response->getStatusCode(), 'response_headers' => $response->getHeaders(false)]);
+        });
+        $resources = new ResourceFactory(new Client($server->uri(), Server::LOCK, $counting));
+        $holder = (new ResourceFactory($this->client($server->uri())))->create($name);
+        $holder->acquire('first', 30);
+        $waiter = $resources->create($name);
+
+        self::assertFalse($waiter->acquire('second', 30, wait: 2.5));
+        self::assertLessThan(8, $asked);
+        self::assertSame(0, $server->asked('GET', '/resource/x')['waiting']);
+        $holder->acquire('first', 2);
+        self::assertTrue($waiter->acquire('second', 30, wait: 60));
     }
 
     public function testAWaitThatIsInterruptedLeavesTheQueue(): void

@@ -12,8 +12,10 @@ use Symfony\Component\Lock\Exception\LockConflictedException;
 use Symfony\Component\Lock\Exception\LockExpiredException;
 use Symfony\Component\Lock\Key;
 use Symfony\Component\Lock\LockFactory;
+use Symfony\Component\Lock\Serializer\LockKeyNormalizer;
 use Symfony\Component\Lock\Store\CombinedStore;
 use Symfony\Component\Lock\Strategy\UnanimousStrategy;
+use Symfony\Component\Serializer\Normalizer\NormalizerInterface;
 
 /**
  * What Symfony expects of every store (saving, deleting, expiring, blocking, sharing), each judged by what a second
@@ -355,6 +357,21 @@ final class StoreTest extends LockTestCase
         self::assertSame("bool(true)\nbool(false)\n", $other->ends());
         self::assertFalse($this->server->isTaken($name));
         self::assertFalse($store->exists($key));
+    }
+
+    public function testAKeyIsNormalisedForSerializers(): void
+    {
+        if (!interface_exists(NormalizerInterface::class) || !class_exists(LockKeyNormalizer::class)) {
+            $this->leaveOut('There is no symfony/serializer, or no LockKeyNormalizer in this version of symfony/lock.');
+        }
+        $store = $this->store();
+        $store->save($key = new Key($name = $this->unknownName()));
+        $normalizer = new LockKeyNormalizer();
+        $data = json_decode(json_encode($normalizer->normalize($key), \JSON_THROW_ON_ERROR), true);
+        $other = $normalizer->denormalize($data, Key::class);
+        self::assertTrue($this->store()->exists($other));
+        $this->store()->delete($other);
+        self::assertFalse($this->server->isTaken($name));
     }
 
     public function testAKeyFromBeforeARestartOfTheMachineIsAskedForAtTheServer(): void

@@ -54,7 +54,7 @@ final class TestKernel extends Kernel
     {
         $loader->load(function (ContainerBuilder $container): void {
             foreach (array_replace_recursive([
-                'framework' => ['secret' => 's', 'test' => true, 'http_method_override' => false, 'annotations' => false],
+                'framework' => ['secret' => 's', 'test' => true, 'http_method_override' => false] + (self::MAJOR_VERSION < 7 ? ['annotations' => false] : []),
             ], Yaml::parse($this->yaml)) as $extension => $configuration) {
                 $container->loadFromExtension($extension, $configuration);
             }

@@ -1,9 +1,12 @@
 //! The client against real servers.
 
+#[cfg(feature = "blocking")]
+mod blocking;
 mod link;
 mod locks;
 mod looking;
 mod loss;
+mod retries;
 mod server;
 mod tls;
 mod waiting;
