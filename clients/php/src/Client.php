@@ -28,6 +28,7 @@ final class Client
     private readonly string $baseUri;
     private readonly LoggerInterface $logger;
     private readonly \Closure $newHttp;
+    private readonly ?\Closure $observer;
     private readonly Retry $retry;
     private ?HttpClientInterface $http;
     private int $pid;
@@ -41,6 +42,7 @@ final class Client
      * @param float                                 $timeout seconds that one answer may take, besides the time a lock is waited for
      * @param float                                 $drift   share by which the clocks of client and server may run apart
      * @param (\Closure(): HttpClientInterface)|null $newHttp makes another HTTP client, needed after a fork
+     * @param (callable(Request, ?Reply, float): void)|null $observer is told of each request, its answer and its seconds
      */
     public function __construct(
         string $baseUri,
@@ -51,6 +53,7 @@ final class Client
         ?LoggerInterface $logger = null,
         public readonly float $drift = 0.01,
         ?\Closure $newHttp = null,
+        ?callable $observer = null,
     ) {
         if (!preg_match('~^https?://[^/?#]+~i', $baseUri)) {
             throw new \InvalidArgumentException(sprintf('"%s" is not the address of a server: http:// or https:// and a host are needed.', $baseUri));
@@ -63,6 +66,7 @@ final class Client
         $this->retry = $retry ?? new Retry();
         $this->logger = $logger ?? new NullLogger();
         $this->newHttp = $newHttp ?? self::httpClient(...);
+        $this->observer = null === $observer ? null : $observer(...);
         $this->pid = getmypid();
     }
 
@@ -85,6 +89,17 @@ final class Client
      * @throws ServerUnavailable|RateLimited when there was no other answer in time
      */
     public function send(Request $request, ?Deadline $until = null): Reply
+    {
+        $began = hrtime(true);
+        $reply = null;
+        try {
+            return $reply = $this->sendUntil($request, $until);
+        } finally {
+            $this->observer && ($this->observer)($request, $reply, (hrtime(true) - $began) / 1e9);
+        }
+    }
+
+    private function sendUntil(Request $request, ?Deadline $until): Reply
     {
         $failure = new ServerUnavailable('There was no time left to send the request.', 'no_time_left');
         for ($attempt = 1; 1 === $attempt || $attempt <= $this->retry->maxRetries + 1; ++$attempt) {

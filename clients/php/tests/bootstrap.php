@@ -16,8 +16,10 @@ if (is_file($composer)) {
         // Symfony asks from 6.0 on.
         require_once 'Composer/InstalledVersions.php';
     }
-    if (stream_resolve_include_path('Symfony/Component/Serializer/autoload.php')) {
-        require_once 'Symfony/Component/Serializer/autoload.php';
+    foreach (['Component/Serializer', 'Bundle/WebProfilerBundle'] as $part) {
+        if (stream_resolve_include_path('Symfony/'.$part.'/autoload.php')) {
+            require_once 'Symfony/'.$part.'/autoload.php';
+        }
     }
     require_once __DIR__.'/../src/Bundle/article_name.php';
 }

@@ -21,6 +21,7 @@ use Symfony\Component\DependencyInjection\Extension\Extension;
 use Symfony\Component\DependencyInjection\Reference;
 use Symfony\Component\HttpClient\HttpClient;
 use Symfony\Component\HttpClient\ScopingHttpClient;
+use Symfony\Component\HttpKernel\DataCollector\DataCollector;
 use Symfony\Component\Lock\LockFactory;
 use Symfony\Component\Lock\PersistingStoreInterface;
 use Symfony\Component\Messenger\Middleware\MiddlewareInterface;
@@ -54,6 +55,11 @@ final class SmallResourceClientExtension extends Extension
             $config['base_uri'], $config['api_key'], new Reference('small_resource.client'), $config['timeout'],
             new Reference('small_resource.retry'), $logger, $config['clock']['drift'],
         ]))->addTag('monolog.logger', ['channel' => 'lock']));
+        if ($container->getParameter('kernel.debug') && class_exists(DataCollector::class)) {
+            $container->setDefinition(LockDataCollector::class, (new Definition(LockDataCollector::class))
+                ->addTag('data_collector', ['id' => 'small_resource', 'template' => '@SmallResourceClient/profiler.html.twig']));
+            $container->getDefinition(Client::class)->setArgument('$observer', [new Reference(LockDataCollector::class), 'note']);
+        }
         $container->setDefinition('small_resource.guards', new Definition(GuardFactory::class, [$config['auto_renew']]));
         $container->setDefinition(ResourceFactory::class, new Definition(ResourceFactory::class, [
             new Reference(Client::class), new Reference('small_resource.guards'), $config['lock']['create'],

@@ -16,7 +16,7 @@ use Symfony\Component\Yaml\Yaml;
 final class TestKernel extends Kernel
 {
     /** @param list<class-string> $services */
-    public function __construct(private readonly string $yaml, private readonly array $services = [], private readonly array $before = [FrameworkBundle::class])
+    public function __construct(private readonly string $yaml, private readonly array $services = [], private readonly array $before = [FrameworkBundle::class], private readonly array $aliases = [])
     {
         parent::__construct('test', true);
     }
@@ -59,6 +59,9 @@ final class TestKernel extends Kernel
                 $container->loadFromExtension($extension, $configuration);
             }
             $container->register('logger', NullLogger::class);
+            foreach ($this->aliases as $public => $service) {
+                $container->setAlias($public, $service)->setPublic(true);
+            }
             foreach ($this->services as $service) {
                 $container->register($service)->setAutowired(true)->setAutoconfigured(true)->setPublic(true);
             }
