@@ -84,7 +84,7 @@ pub enum Verb {
         #[command(flatten)]
         args: VerbArgs,
     },
-    /// End somebody else's lease
+    /// End somebody else's lease, or wait
     ForceUnlock {
         name: String,
         /// Why; whoever loses the lock is told
@@ -93,6 +93,9 @@ pub enum Verb {
         /// End the lease with this token or none
         #[arg(long, value_name = "N")]
         fencing_token: Option<u64>,
+        /// End the wait with this id, as `show` tells it, and no lease
+        #[arg(long, value_name = "ID", conflicts_with = "fencing_token")]
+        waiter: Option<String>,
         #[command(flatten)]
         args: VerbArgs,
     },
@@ -187,13 +190,18 @@ impl Verb {
                 name,
                 reason,
                 fencing_token,
+                waiter,
                 ..
             } => {
-                let forced = client.force_unlock(name, reason, *fencing_token).await?;
-                let text = if forced.forced {
-                    "forced off\n"
-                } else {
-                    "nobody held it\n"
+                let forced = match waiter {
+                    Some(waiter) => client.remove_waiter(name, reason, waiter).await?,
+                    None => client.force_unlock(name, reason, *fencing_token).await?,
+                };
+                let text = match (forced.forced, waiter) {
+                    (true, None) => "forced off\n",
+                    (false, None) => "nobody held it\n",
+                    (true, Some(_)) => "removed\n",
+                    (false, Some(_)) => "it was removed before\n",
                 };
                 Said::new(&forced, text.to_owned())
             }
@@ -297,7 +305,7 @@ async fn show(client: &Client, name: &str) -> Result<Said, Error> {
             &waiter.reason,
         ];
         let part = format!("waits, {}", waiter.position);
-        rows.push(row(part, texts, String::new()));
+        rows.push(row(part, texts, waiter.id.clone().unwrap_or_default()));
     }
     let mut text = format!(
         "{}: {} waiting, {} documents\n",
@@ -305,7 +313,10 @@ async fn show(client: &Client, name: &str) -> Result<Said, Error> {
         resource.waiting,
         resource.selectors
     );
-    text += &table(&["", "OWNER", "MODE", "SINCE", "TOKEN", "REASON"], &rows);
+    text += &table(
+        &["", "OWNER", "MODE", "SINCE", "TOKEN OR ID", "REASON"],
+        &rows,
+    );
     Said::new(&resource, text)
 }
 

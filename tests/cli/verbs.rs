@@ -106,6 +106,25 @@ fn a_lease_is_forced_off_by_its_token_or_not_at_all() {
 }
 
 #[test]
+fn a_waiter_is_removed_by_the_id_that_show_tells() {
+    let session = Session::new();
+    session.server.hold("a/x");
+    session.server.lock("a/x").owner("waits").queued();
+    let shown = json_of(&session, &["show", "a"]);
+    let id = shown["queue"][0]["id"].as_str().unwrap();
+    assert!(text(&session.output(&["show", "a"]).stdout).contains(id));
+    let remove = || {
+        let arguments = ["force-unlock", "a", "--reason", "no need", "--waiter", id];
+        let mut command = session.command(&arguments);
+        command.env("LOCK_KEY", ADMIN).output().unwrap()
+    };
+    assert_eq!(text(&remove().stdout), "removed\n");
+    assert_eq!(text(&remove().stdout), "it was removed before\n");
+    assert!(session.server.is_locked("a"));
+    assert_eq!(session.server.waiting("a"), 0);
+}
+
+#[test]
 fn a_server_that_is_not_there_is_125() {
     let session = Session::new();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")

@@ -51,7 +51,7 @@ fn each_change_of_state_leaves_one_line() {
         (&["expired resource=\"brief\"", "client=- request=-"], 1),
         (&["deleted resource=\"printer\"", "client=127.0.0.1"], 2),
     ] {
-        server.logged(parts);
+        until("all of them are written", || count(&server, parts) >= times);
         assert_eq!(
             count(&server, parts),
             times,
@@ -87,6 +87,28 @@ fn a_forced_unlock_is_a_warning_with_holder_age_reason_and_client() {
     ] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
+}
+
+#[test]
+fn a_removed_waiter_is_a_warning_with_owner_reason_and_key() {
+    let server = Program::new();
+    server.create("a", 0).expect(201);
+    hold(&server, "a", "holder");
+    server.lock("a/s").owner("waits").queued();
+    let id = &server.described("a")["queue"][0]["id"];
+    let body = format!(r#"{{"reason": "pager", "waiter": {id}}}"#);
+    server.force_unlock("a").body(body).expect(200);
+    let line = server.logged(&["waiter_removed"]);
+    for part in [
+        "WARN",
+        "resource=\"a\"",
+        "owner=\"waits\"",
+        "key=admin",
+        "reason=\"pager\"",
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    assert_eq!(count(&server, &["waiter_left"]), 0);
 }
 
 #[test]

@@ -289,6 +289,19 @@ def test_one_waiter_is_removed_and_is_told_why(visit):
     assert server.described("printer")["holder"]["owner"] == "worker"
 
 
+def test_on_a_phone_one_reads_who_waits_and_can_remove_it(make_visit, server):
+    server.hold("printer", "worker")
+    server.lock("printer", "sync-worker@app-3")
+    page = make_visit(server, viewport={"width": 360, "height": 740}).open("#/lock/printer")
+    owner = page.get_by_role("rowheader", name="sync-worker@app-3")
+    assert owner.bounding_box()["width"] >= 80
+    button = page.get_by_role("button", name="Remove the waiter at place 1")
+    box = button.bounding_box()
+    assert box["x"] + box["width"] <= 360 and box["height"] >= 30, box
+    button.click()
+    expect(page.get_by_role("dialog")).to_contain_text("sync-worker@app-3")
+
+
 def test_each_of_several_holders_is_forced_off_by_itself(visit):
     server = visit.server
     server.create("pool", slots=3)
@@ -555,6 +568,83 @@ def test_names_from_elsewhere_stay_text(visit):
         page.get_by_role("link", name="‹ Locks").click()
         expect(rows(page)).to_have_count(len(HOSTILE))
     assert page.locator("main img, main script, main iframe").count() == 0
+
+
+def test_the_server_says_what_it_is_and_where_one_waits_longest(visit):
+    server = visit.server
+    server.hold("printer", "me")
+    server.lock("printer", "waits")
+    page = visit.open()
+    about = page.get_by_role("region", name="Server")
+    expect(about).to_contain_text("memory")
+    expect(about).to_contain_text("default")
+    expect(about).to_contain_text(re.compile(r"Version *\d+\.\d+\.\d+"))
+    tiles = page.get_by_role("navigation", name="Now")
+    expect(tiles.get_by_role("link", name=re.compile("grants a minute$"))).to_contain_text(re.compile(r"\d"))
+    held = row(page, "printer").locator(".c-since time")
+    # Ago, and when exactly where one looks closer.
+    expect(held).to_have_text(re.compile(r"^\d+ s$"))
+    expect(held).to_have_attribute("title", re.compile(r"\d{4}.*\d+:\d+:\d+"))
+    tiles.get_by_role("link", name=re.compile("oldest wait$")).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("printer")
+
+
+def test_a_holder_is_shown_with_all_that_is_known_of_it(visit):
+    server = visit.server
+    server.create("printer")
+    lease = server.lock("printer", "worker", reason="nightly", mode="shared", ttl=600)
+    page = visit.open("#/lock/printer")
+    holder = page.locator(".holder")
+    expect(holder).to_contain_text("worker")
+    for text in ["nightly", "shared", "127.0.0.1", f"Token{lease['fencingToken']}", "9 m"]:
+        expect(holder).to_contain_text(text)
+    server.expect(200, "PUT", "/resource/printer/s/renew", {}, x_ticket=lease["ticket"])
+    expect(holder).to_contain_text(re.compile(r"Renewed *\d+ s ago"))
+
+
+def test_a_key_that_reads_sees_documents_and_changes_none(visit):
+    server = visit.server
+    server.create("printer")
+    server.expect(204, "PUT", "/resource/printer/trays", "[1]")
+    page = visit.open("#/lock/printer", READ)
+    page.get_by_role("button", name="trays").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("The document")).to_be_visible()
+    expect(dialog.get_by_role("button", name="Edit…")).to_have_count(0)
+
+
+def test_without_a_stream_the_page_asks_every_two_seconds(visit):
+    server = visit.server
+    server.create("printer")
+    visit.page.route(re.compile(r"/events(\?|$)"), lambda route: route.abort())
+    page = visit.open()
+    expect(page.locator(".live")).to_have_text("every 2 s")
+    server.lock("printer", "me")
+    expect(row(page, "printer")).to_be_visible()
+
+
+def test_what_the_command_line_is_told_to_do_does_it(visit, tmp_path):
+    server = visit.server
+    server.hold("a 'printer'", "me")
+    server.lock("a 'printer'", "waits")
+    (tmp_path / "small-resource-server").symlink_to(os.environ["PROGRAM"])
+    told = {**os.environ, "LOCK_KEY": ADMIN, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def run_shown(dialog):
+        dialog.get_by_label("Why").fill("it's stuck")
+        dialog.locator("summary").click()
+        line = dialog.locator("code").filter(has_text="small-resource-server").inner_text()
+        done = subprocess.run(["sh", "-c", line], env=told, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, (line, done)
+        dialog.get_by_role("button", name="Keep it").click()
+
+    page = visit.open("#/lock/a%20'printer'")
+    page.get_by_role("button", name="Remove the waiter at place 1").click()
+    run_shown(page.get_by_role("dialog"))
+    expect(page.get_by_text("Nobody waits.")).to_be_visible()
+    force_button(page).click()
+    run_shown(page.get_by_role("dialog"))
+    expect(page.get_by_text("It is free.")).to_be_visible()
 
 
 def test_what_curl_is_told_to_do_does_it(visit):

@@ -77,6 +77,8 @@ pub struct Holder {
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Waiter {
+    /// Names its ticket, for [`Client::remove_waiter`].
+    pub id: Option<String>,
     /// 1 is next.
     pub position: u64,
     /// Who it says it is.
@@ -133,17 +135,20 @@ pub struct Forced {
     pub by: Option<String>,
 }
 
-/// What [`Client::force_unlock`] did.
+/// What [`Client::force_unlock`] or [`Client::remove_waiter`] did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct ForcedOff {
-    /// False: nobody held it.
+    /// False: nobody held it, or the waiter had been removed before.
     pub forced: bool,
     /// The token of the lease that ended.
     pub fencing_token: Option<u64>,
     /// The tokens of all that ended.
     pub fencing_tokens: Option<Vec<u64>>,
+    /// The waiter that was to be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiter: Option<String>,
 }
 
 /// The resources of a prefix, page by page; made by [`Client::list`].
@@ -277,11 +282,30 @@ impl Client {
         reason: &str,
         fencing_token: Option<u64>,
     ) -> Result<ForcedOff, Error> {
-        let path = format!("{}/force-unlock", names::resource(name)?);
         let mut body = serde_json::json!({"reason": reason});
         if let Some(token) = fencing_token {
             body["fencingToken"] = token.into();
         }
+        self.force(name, &body).await
+    }
+
+    /// Ends the wait of one ticket, which [`Waiter::id`] names. Takes a key with the right ADMIN; `reason` is told to
+    /// whoever loses its place.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with code `not_waiting`: it holds the lock by now, or left the queue.
+    pub async fn remove_waiter(
+        &self,
+        name: &str,
+        reason: &str,
+        waiter: &str,
+    ) -> Result<ForcedOff, Error> {
+        let body = serde_json::json!({"reason": reason, "waiter": waiter});
+        self.force(name, &body).await
+    }
+
+    async fn force(&self, name: &str, body: &serde_json::Value) -> Result<ForcedOff, Error> {
+        let path = format!("{}/force-unlock", names::resource(name)?);
         let mut request = self.transport.request(Method::POST, path);
         request.body = Some(body.to_string());
         request.repeatable = false;

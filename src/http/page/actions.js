@@ -152,6 +152,7 @@ export function RemoveWaiter({ name, waiter, onClose }) {
         <button type="button" onClick=${onClose}>Keep it</button>
       </div>
     </form>
-    <${Elsewhere} curl=${curl("POST", url(path("resource", name, "force-unlock")), body)} />
+    <${Elsewhere} curl=${curl("POST", url(path("resource", name, "force-unlock")), body)}
+      command=${commandLine("force-unlock", name, "--reason", body.reason, "--waiter", waiter.id)} />
   <//>`;
 }

@@ -118,7 +118,7 @@ function Waiter({ of, columns, onRemove }) {
     <td>${seen}</td>
     <td class="c-client"><${Text} of=${of.client} /></td>
     ${columns === 8 && html`<td class="act">${of.id && html`<button type="button" class="small" onClick=${onRemove}
-      aria-label=${`Remove the waiter at place ${of.position}`}>Remove…</button>`}</td>`}
+      aria-label=${`Remove the waiter at place ${of.position}`}><span class="long">Remove…</span><span class="short">✕</span></button>`}</td>`}
   </tr>`;
 }
 
