@@ -2,6 +2,7 @@
 //! it runs, limits, and how it ends.
 
 mod early;
+mod java;
 mod limits;
 mod reload;
 mod shutdown;
