@@ -166,7 +166,7 @@ impl App {
             move || Router::new(shell.clone(), registry.clone(), persistence.clone())
         };
         let certificate = match &settings.http.tls {
-            Some(files) => Some(Certificate::read(files).map_err(StartError::Tls)?),
+            Some(files) => Some(Certificate::read(files, &shell.metrics).map_err(StartError::Tls)?),
             None => None,
         };
         let tls = certificate.clone().map(tls::server_config).transpose();

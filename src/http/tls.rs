@@ -1,25 +1,41 @@
 //! TLS: 1.2 and up, HTTP/1.1 over it, and a certificate that can be replaced while the server runs.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use prometheus::IntGauge;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use x509_cert::der::Decode;
 
 use crate::config::TlsFiles;
+use crate::metrics::Metrics;
+
+/// A certificate that ends sooner is warned about: renewal, which most tools begin earlier, may have failed.
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// The certificate in force.
 #[derive(Debug)]
-pub struct Certificate(ArcSwap<CertifiedKey>);
+pub struct Certificate {
+    certified: ArcSwap<CertifiedKey>,
+    /// Until when it is valid, in Unix seconds.
+    expiry: IntGauge,
+}
 
 impl Certificate {
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
-    pub fn read(files: &TlsFiles) -> Result<Arc<Certificate>, String> {
+    pub fn read(files: &TlsFiles, metrics: &Metrics) -> Result<Arc<Certificate>, String> {
         let certified = files.certified_key()?;
-        Ok(Arc::new(Certificate(ArcSwap::from_pointee(certified))))
+        let expiry = metrics.certificate_expiry();
+        note_expiry(files, &certified, &expiry);
+        Ok(Arc::new(Certificate {
+            certified: ArcSwap::from_pointee(certified),
+            expiry,
+        }))
     }
 
     /// Reads the files again. Connections that are open keep the certificate they were opened with.
@@ -27,14 +43,48 @@ impl Certificate {
     /// # Errors
     /// As [`Certificate::read`]; then the one in force stays.
     pub fn replace(&self, files: &TlsFiles) -> Result<(), String> {
-        self.0.store(Arc::new(files.certified_key()?));
+        let certified = files.certified_key()?;
+        note_expiry(files, &certified, &self.expiry);
+        self.certified.store(Arc::new(certified));
         Ok(())
     }
 }
 
+/// A certificate that has expired is served all the same: clients that check nothing go on, and the others are told.
+fn note_expiry(files: &TlsFiles, certified: &CertifiedKey, expiry: &IntGauge) {
+    let file = files.cert.display();
+    let Some(until) = valid_until(certified) else {
+        log::warn!("it cannot be told until when the certificate in {file} is valid");
+        return;
+    };
+    let since_epoch = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+    expiry.set(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX));
+    let when = humantime::format_rfc3339_seconds(until);
+    match until.duration_since(SystemTime::now()) {
+        Err(_) => {
+            log::warn!("the certificate in {file} has expired at {when}; clients will refuse it")
+        }
+        Ok(left) if left < WARN_BEFORE => {
+            let days = left.as_secs() / (24 * 3600);
+            log::warn!("the certificate in {file} expires at {when}, in {days} days");
+        }
+        Ok(_) => {}
+    }
+}
+
+/// The first of the chain to expire decides.
+fn valid_until(certified: &CertifiedKey) -> Option<SystemTime> {
+    let ends = certified.cert.iter().map(|certificate| {
+        let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
+        let end = certificate.tbs_certificate.validity.not_after;
+        Some(UNIX_EPOCH + end.to_unix_duration())
+    });
+    ends.collect::<Option<Vec<_>>>()?.into_iter().min()
+}
+
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        Some(self.certified.load_full())
     }
 }
 

@@ -185,6 +185,14 @@ impl Metrics {
         }
     }
 
+    /// Of a server that speaks TLS, once; the others have no such metric.
+    pub fn certificate_expiry(&self) -> IntGauge {
+        Maker(&self.registry).gauge(
+            "tls_certificate_expiry_timestamp_seconds",
+            "Until when the certificate is valid, or the one of its chain that ends first, in Unix seconds.",
+        )
+    }
+
     /// Everything, in Prometheus' text form.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The server is away, hung, read-only, or does not want us: bounded time to an error, then recovery.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
@@ -12,6 +12,14 @@ use super::{created, exists, name, read, write};
 
 fn is_away<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Unavailable(_)))
+}
+
+#[track_caller]
+fn assert_away_because<T: std::fmt::Debug>(result: &Result<T, StoreError>, why: &str) {
+    let Err(StoreError::Unavailable(text)) = result else {
+        panic!("{result:?}");
+    };
+    assert!(text.contains(why), "{text}");
 }
 
 #[tokio::test]
@@ -82,7 +90,7 @@ async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
         })
     };
     let refused = with(Tls::Off).open().await;
-    assert!(is_away(&refused), "{refused:?}");
+    assert_away_because(&refused, "by TLS only (MYSQL_TLS)");
     let ca_file = PathBuf::from(ca_file);
     for tls in [
         Tls::Required,
@@ -103,7 +111,7 @@ async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
     })
     .open()
     .await;
-    assert!(is_away(&refused), "{refused:?}");
+    assert_away_because(&refused, "MYSQL_TLS_CA_FILE");
     // The certificate is for the address and not for this name of it.
     let store = MysqlStore::new(Options {
         host: "localhost".into(),
@@ -114,7 +122,51 @@ async fn an_encrypted_connection_is_made_only_to_whom_the_settings_allow() {
         ..options.clone()
     });
     let refused = store.open().await;
-    assert!(is_away(&refused), "{refused:?}");
+    assert_away_because(&refused, "MYSQL_TLS_CA_FILE");
+    drop_user(&database, &options).await;
+}
+
+/// One that writes, one for the heartbeat, and none to read with.
+#[tokio::test]
+async fn a_user_with_few_connections_has_one_for_the_heartbeat_before_anything_is_served() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let options = plain_user(&database).await;
+    let limit = async |count: u32| {
+        let user = &options.user;
+        let sql = format!("ALTER USER '{user}'@'%' WITH MAX_USER_CONNECTIONS {count}");
+        database.run(&sql).await;
+    };
+    limit(1).await;
+    let store = MysqlStore::new(options.clone());
+    // Connections of an attempt that failed are gone a moment later.
+    let opens = async |wanted: &str| {
+        let began = Instant::now();
+        loop {
+            let said = store
+                .open()
+                .await
+                .map_or_else(|error| error.to_string(), |_| String::new());
+            if said.contains(wanted) && said.is_empty() == wanted.is_empty() {
+                return said;
+            }
+            assert!(began.elapsed() < DEADLINE, "{said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let said = opens("no second connection for the heartbeat").await;
+    assert!(said.contains("max_user_connections"), "{said}");
+    limit(2).await;
+    opens("").await;
+    // A read has none, which is its own failure; the heartbeat does not need another one.
+    let read = store.load(&name("a")).await;
+    assert!(is_away(&read), "{read:?}");
+    store.heartbeat().await.unwrap();
+    store.commit(&[created("a")]).await.unwrap();
+    limit(3).await;
+    assert!(exists(&store, "a").await);
+    store.close().await;
     drop_user(&database, &options).await;
 }
 

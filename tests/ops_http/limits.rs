@@ -1,5 +1,6 @@
 //! Every cap answers with a clear status, and a client at its caps is in nobody's way.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -335,4 +336,38 @@ fn selectors_beyond_the_limit_are_answered_409_and_known_ones_are_written() {
         .refused(409, "too_many_selectors");
     server.put("a/one", "1").expect(204);
     server.put("b/three", "1").expect(204);
+}
+
+/// What a client announces to be too large is refused by its head; its body stays where it is.
+#[test]
+fn a_body_that_is_announced_too_large_is_answered_413_before_it_is_sent() {
+    let server = Setup::new().with("MAX_BODY_BYTES", "1000").start();
+    server.create("a", 0).expect(201);
+    let head = |length: usize, expects: &str| {
+        format!(
+            "PUT /resource/a/b HTTP/1.1\r\nHost: x\r\nX-Api-Key: {WRITE}\r\nContent-Length: {length}\r\n{expects}\r\n"
+        )
+    };
+    let goes_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    let is_told_to_go_on = |client: &mut Connection| {
+        let mut said = vec![0; goes_on.len()];
+        client.stream.read_exact(&mut said).unwrap();
+        assert_eq!(String::from_utf8_lossy(&said), goes_on);
+    };
+    let expects = "Expect: 100-continue\r\n";
+    for expects in ["", expects] {
+        let mut client = server.connect();
+        client.write(&head(1001, expects));
+        // The framework says so to everybody who asks; the answer comes with it.
+        if !expects.is_empty() {
+            is_told_to_go_on(&mut client);
+        }
+        client.answer().assert_refused(413, "body_too_large");
+        client.assert_closed();
+    }
+    let mut client = server.connect();
+    client.write(&head(3, expects));
+    is_told_to_go_on(&mut client);
+    client.write("123");
+    assert_eq!(client.answer().status, 204);
 }

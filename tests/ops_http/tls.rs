@@ -169,3 +169,44 @@ fn http_1_1_is_spoken_whatever_else_the_client_offers() {
     let spoken = client.stream.conn.alpn_protocol();
     assert_eq!(spoken, Some(b"http/1.1".as_slice()));
 }
+
+fn expiry(server: &Program) -> u64 {
+    let mut client = connect_tls(server, &[&rustls::version::TLS13]);
+    let answer = client.ask("GET", "/metrics", &[], "");
+    let text = answer.text();
+    let name = "resource_server_tls_certificate_expiry_timestamp_seconds ";
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.expect("the metric").parse().unwrap()
+}
+
+/// The certificate of these tests is valid until 2126-10-30 21:17:40.
+#[test]
+fn a_certificate_that_has_expired_or_soon_will_is_warned_about_and_a_metric_tells_when() {
+    for (clock, said) in [
+        (
+            "@2126-10-25 00:00:00",
+            "expires at 2126-10-30T21:17:40Z, in 5 days",
+        ),
+        (
+            "@2127-01-01 00:00:00",
+            "has expired at 2126-10-30T21:17:40Z",
+        ),
+    ] {
+        let clock = [
+            ("FAKETIME", clock),
+            ("TZ", "UTC"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ];
+        let Some(setup) = Setup::new().tls().faketime(&clock) else {
+            return;
+        };
+        let server = setup.start();
+        server.logged(&["WARN", said]);
+        assert_eq!(expiry(&server), 4_949_068_660);
+    }
+    let server = Setup::new().tls().start();
+    assert_eq!(expiry(&server), 4_949_068_660);
+    assert!(!server.log().contains("certificate"), "{}", server.log());
+    let plain = Program::new();
+    assert!(!plain.metrics().contains("tls_certificate_expiry"));
+}

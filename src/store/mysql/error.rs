@@ -24,11 +24,14 @@ pub(super) mod code {
     pub const NULL_IN_NOT_NULL: u16 = 1048;
     /// A Galera node that has left its cluster, or is not in it yet.
     pub const NO_MEMBER: u16 = 1047;
+    pub const ACCESS_DENIED: u16 = 1045;
     pub const UNKNOWN_DATABASE: u16 = 1049;
     pub const NO_SUCH_COLUMN: u16 = 1054;
     pub const COLUMN_EXISTS: u16 = 1060;
     pub const PACKET_TOO_LARGE: u16 = 1153;
     pub const NO_SUCH_THREAD: u16 = 1094;
+    /// `require_secure_transport`.
+    pub const TLS_REQUIRED: u16 = 3159;
     pub const NO_SUCH_TABLE: u16 = 1146;
     pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
     pub const DEADLOCK: u16 = 1213;
@@ -42,6 +45,15 @@ pub(super) mod code {
     pub const STATEMENT_TIMEOUT: [u16; 2] = [1969, 3024];
     /// Another member of a cluster was first: Galera and Group Replication at the end of a transaction.
     pub const NOT_CERTIFIED: [u16; 2] = [3101, 1180];
+}
+
+const UNTRUSTED: &str = "MYSQL_TLS and MYSQL_TLS_CA_FILE say whose certificate is believed";
+
+/// The driver hands on what its TLS says as a failure of reading or writing.
+fn is_about_tls(error: &std::io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|cause| cause.is::<rustls::Error>())
 }
 
 impl Fault {
@@ -73,6 +85,36 @@ impl Fault {
         let class = state.get(..2).unwrap_or_default();
         let lasting = matches!(class, "0A" | "21" | "22" | "23" | "42") && !DENIED.contains(code);
         lasting || ABOUT_TABLES.contains(code)
+    }
+
+    /// Of a connection that could not be made: what the settings have to do with it. `by_tls`: TLS was asked for.
+    pub fn of_connecting(error: Error, by_tls: bool) -> Fault {
+        let hint = match &error {
+            Error::Driver(DriverError::NoClientSslFlagFromServer) => {
+                "the database offers no TLS, and MYSQL_TLS demands it"
+            }
+            Error::Io(IoError::Tls(_)) => UNTRUSTED,
+            Error::Io(IoError::Io(error)) if is_about_tls(error) => UNTRUSTED,
+            Error::Server(error) if error.code == code::TLS_REQUIRED => {
+                "the database demands TLS: set MYSQL_TLS"
+            }
+            Error::Server(error) if error.code == code::ACCESS_DENIED && !by_tls => {
+                "MYSQL_USER or MYSQL_PASSWORD is wrong, or the account may connect by TLS only (MYSQL_TLS)"
+            }
+            Error::Server(error) if error.code == code::ACCESS_DENIED => {
+                "MYSQL_USER or MYSQL_PASSWORD is wrong"
+            }
+            _ => return error.into(),
+        };
+        match Fault::from(error) {
+            Fault::Away(text) => Fault::Away(format!("{text} ({hint})")),
+            Fault::Server { code, state, text } => Fault::Server {
+                code,
+                state,
+                text: format!("{text} ({hint})"),
+            },
+            decided => decided,
+        }
     }
 
     /// A migration that fails for what the tables are fails each time.

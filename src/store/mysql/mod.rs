@@ -289,6 +289,24 @@ impl MysqlStore {
         .await
     }
 
+    /// The heartbeat has its connection before anything is served: where connections are few, reads would take the
+    /// last one, and the store would be lost for want of it.
+    async fn open_pulse(&self, taken: &Taken) -> Result<(), StoreError> {
+        let connecting = Session::connect(&self.options, Some(&taken.session.server));
+        match within(self.options.timeout, connecting).await {
+            Ok(session) => *self.pulse.lock().await = Some(session),
+            Err(fault) => {
+                let error = StoreError::from(fault);
+                let text = format!(
+                    "no second connection for the heartbeat can be had; at least 3 are needed: {}",
+                    error.detail()
+                );
+                return Err(StoreError::Unavailable(text));
+            }
+        }
+        Ok(())
+    }
+
     async fn beat_on(
         &self,
         pulse: &mut Option<Session>,
@@ -360,6 +378,7 @@ impl Store for MysqlStore {
         self.readers.renew();
         self.set_home(None);
         let mut taken = self.take_over(&mut door).await?;
+        self.open_pulse(&taken).await?;
         php::revert::refuse_half_reverted(&taken.row)?;
         self.migrate(&mut taken).await?;
         let engines = schema::refuse_foreign_engines(&mut taken.session);

@@ -10,7 +10,7 @@ use mysql_async::{Conn, Row};
 use tokio::sync::Semaphore;
 
 use super::error::{Fault, code};
-use super::options::Options;
+use super::options::{Options, Tls};
 use super::server::Server;
 use super::settings;
 use super::sql::Sql;
@@ -51,6 +51,7 @@ impl Session {
                 create.identifier(&options.database);
                 create.push(" CHARACTER SET utf8mb4");
                 session.run(create.as_str()).await?;
+                session.close().await;
                 Session::connect(options, None).await
             }
             result => result,
@@ -119,7 +120,9 @@ impl Session {
         address: SocketAddr,
         purpose: SessionPurpose,
     ) -> Result<Session, Fault> {
-        let mut conn = Conn::new(options.driver(address, purpose.in_database)).await?;
+        let connected = Conn::new(options.driver(address, purpose.in_database)).await;
+        let mut conn =
+            connected.map_err(|error| Fault::of_connecting(error, options.tls != Tls::Off))?;
         let sets = run(&mut conn, settings::ask().as_str()).await?;
         let has = settings::variables(sets.into_iter().next_back().unwrap_or_default())?;
         let packet = has.get("max_allowed_packet").and_then(|v| v.parse().ok());
@@ -311,7 +314,6 @@ impl Readers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::mysql::options::Tls;
 
     #[tokio::test]
     async fn an_address_that_is_silent_leaves_time_for_the_next() {
