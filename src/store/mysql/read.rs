@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use mysql_async::Row;
 
 use super::error::Fault;
-use super::schema::HELD_INDEX;
 use super::session::{Columns, Sets, value};
-use super::sql::Sql;
+use super::sql::{HELD_INDEX, Sql};
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
 use crate::lock::{
     FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,

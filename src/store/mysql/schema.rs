@@ -8,7 +8,7 @@ use mysql_async::Row;
 
 use super::error::{Fault, code};
 use super::session::{Columns, Session, value};
-use super::sql::Sql;
+use super::sql::{HELD_INDEX, Sql};
 use crate::lock::{FencingToken, Profile};
 use crate::store::{ResourceId, StoreError};
 
@@ -134,9 +134,6 @@ const OWN: [&str; 8] = [
     selector VARCHAR(255) NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
-
-/// What is held, longest held first: `NULL` stands for what is not.
-pub(super) const HELD_INDEX: &str = "acquired_at";
 
 /// Version 1 had a row for each ended ticket.
 const ENDED_V1: &str = "resource_ended";

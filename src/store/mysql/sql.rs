@@ -8,6 +8,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+/// What is held, longest held first: `NULL` stands for what is not.
+pub(super) const HELD_INDEX: &str = "acquired_at";
+
 /// How many bytes [`Sql::text`] makes of a value.
 pub(super) fn text_bytes(value: &[u8]) -> usize {
     let escaped = value.iter().filter(|b| matches!(b, b'\'' | b'\\' | 0));
