@@ -4,6 +4,7 @@
 mod early;
 mod java;
 mod limits;
+mod memory;
 mod reload;
 mod shutdown;
 mod stalled_log;

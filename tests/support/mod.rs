@@ -19,6 +19,7 @@
 
 mod client;
 mod database;
+mod group;
 mod program;
 mod proxy;
 mod server;
@@ -35,6 +36,7 @@ use tokio::runtime::Handle;
 
 pub use client::{Answer, Call, Client, Connection, find, is_ticket, request};
 pub use database::Database;
+pub use group::ControlGroup;
 pub use program::Program;
 pub use proxy::{Proxy, State};
 pub use server::Server;

@@ -8,6 +8,7 @@ use small_resource_server::store::mysql::Options;
 use tempfile::TempDir;
 
 use super::database::Database;
+use super::group::ControlGroup;
 
 pub const READ: &str = "key-to-read";
 pub const LOCK: &str = "key-to-lock";
@@ -41,6 +42,8 @@ pub struct Setup {
     place: Arc<Place>,
     /// As [`Setup::patient`] says.
     pub(super) is_patient: bool,
+    /// The control group that its processes are put in.
+    group: Option<PathBuf>,
 }
 
 struct Place {
@@ -59,6 +62,7 @@ impl Setup {
             settings: Vec::new(),
             place: Arc::new(place),
             is_patient: false,
+            group: None,
         };
         let setup = setup.with_all(&[
             ("CONFIG_FILE", "/dev/null"),
@@ -158,6 +162,12 @@ impl Setup {
         Some(self.with("LD_PRELOAD", library).with_all(variables))
     }
 
+    /// In a control group, as in a container.
+    pub fn within(mut self, group: &ControlGroup) -> Setup {
+        self.group = Some(group.path().to_owned());
+        self
+    }
+
     /// A settings file with this text in the place of the keys in the environment.
     pub fn conf(mut self, text: &str) -> Setup {
         self.settings
@@ -187,7 +197,16 @@ impl Setup {
 
     /// The built binary with these settings and no others.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_small-resource-server"));
+        let binary = env!("CARGO_BIN_EXE_small-resource-server");
+        let mut command = match &self.group {
+            None => Command::new(binary),
+            Some(group) => {
+                let mut command = Command::new("/bin/sh");
+                let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+                command.args(["-c", enter]).arg(group).arg(binary);
+                command
+            }
+        };
         command
             .env_clear()
             .envs(self.settings())
