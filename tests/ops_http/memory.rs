@@ -13,10 +13,15 @@ fn many_large_documents_fit_a_container_of_256_mib_by_default() {
     };
     let mut server = Setup::new().sqlite().within(&group).start();
     let document = format!("\"{}\"", "x".repeat(2_000_000));
+    let mut waiters = Vec::new();
     for n in 0..DOCUMENTS {
         let name = format!("r{n}");
         server.create(&name, 0).expect(201);
-        server.put(&format!("{name}/d"), &document).expect(204);
+        let (ticket, _) = server.hold(&format!("{name}/d"));
+        // What somebody waits for does not leave memory by itself.
+        waiters.push(server.lock(&format!("{name}/d")).query("wait=300").open());
+        let written = server.put(&format!("{name}/d"), &document).ticket(&ticket);
+        written.expect(204);
     }
     for n in (0..DOCUMENTS).step_by(10) {
         let read = server.read(&format!("r{n}/d")).expect(200);
