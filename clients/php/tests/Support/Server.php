@@ -60,7 +60,7 @@ final class Server
 
     public function uri(): string
     {
-        return 'http://127.0.0.1:'.$this->port;
+        return (isset($this->settings['TLS_CERT_FILE']) ? 'https' : 'http').'://127.0.0.1:'.$this->port;
     }
 
     /** The second start is on the port and with the store of the first one. */
@@ -78,10 +78,11 @@ final class Server
                 throw new \RuntimeException('The server did not start: '.file_get_contents($log));
             }
 
-            return preg_match('~listens on http://127\.0\.0\.1:(\d+)~', (string) @file_get_contents($log), $match) ? $match : null;
+            return preg_match('~listens on https?://127\.0\.0\.1:(\d+)~', (string) @file_get_contents($log), $match) ? $match : null;
         }, 60, 'the server to listen');
         $this->port = (int) $listening[1];
-        Until::is(fn () => @file_get_contents($this->uri().'/ready'), 60, 'the server to be ready');
+        $anyCertificate = stream_context_create(['ssl' => ['verify_peer' => false]]);
+        Until::is(fn () => @file_get_contents($this->uri().'/ready', false, $anyCertificate), 60, 'the server to be ready');
     }
 
     public function kill(): void

@@ -113,6 +113,37 @@ async fn with_a_cut_connection_the_loss_comes_before_the_next_holder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_killed_and_is_back_in_time_finds_the_lock_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("resources.db");
+    let store = [("STORE", "sqlite"), ("SQLITE_PATH", file.to_str().unwrap())];
+    let mut server = Server::start_with(&store);
+    let holder = server.client("holder");
+    let lock = holder.lock("a").ttl(Duration::from_secs(60)).create(true);
+    let guard = lock.acquire().await.unwrap();
+    let token = guard.fencing_token().unwrap();
+    let next = next_holder(&server);
+    until(&server.client("looker"), "a", |seen| {
+        seen.is_some_and(|a| a.waiting == 1)
+    })
+    .await;
+    let port = server.url.rsplit(':').next().unwrap().to_owned();
+    server.process.signal(Signal::KILL);
+    server.process.ended();
+    let again = [store[0], store[1], ("HTTP_PORT", &port)];
+    let server = Server::start_with(&again);
+    guard.renew().await.unwrap();
+    guard.write("n", &1).await.unwrap();
+    assert_eq!(guard.fencing_token().unwrap(), token);
+    assert!(!next.is_finished());
+    guard.release().await.unwrap();
+    let (_, next) = timeout(PATIENCE, next).await.unwrap().unwrap();
+    assert!(next.fencing_token().unwrap() > token);
+    next.release().await.unwrap();
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_was_forced_off_is_lost_with_the_next_renewal() {
     let server = Server::start();
     let guard = hold(&server.client("holder")).await;

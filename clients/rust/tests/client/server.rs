@@ -38,6 +38,11 @@ impl Process {
         found.unwrap_or_else(|| panic!("it ended without {word:?}"))
     }
 
+    /// Waits for its end.
+    pub fn ended(&mut self) {
+        self.child.wait().unwrap();
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -74,12 +79,14 @@ impl Server {
 }
 
 /// What the tests set.
-const SETTINGS: [&str; 5] = [
-    "MAX_WAIT_SECONDS",
+const SETTINGS: [&str; 7] = [
+    "HTTP_PORT",
     "MAX_LEASE_SECONDS",
+    "MAX_WAIT_SECONDS",
+    "SQLITE_PATH",
+    "STORE",
     "TLS_CERT_FILE",
     "TLS_KEY_FILE",
-    "HISTORY_PER_RESOURCE",
 ];
 
 /// For the ignored test that [`Server`] runs. Ends with the test that started it.
