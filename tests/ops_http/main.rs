@@ -5,6 +5,7 @@ mod early;
 mod java;
 mod limits;
 mod memory;
+mod open_files;
 mod reload;
 mod shutdown;
 mod stalled_log;

@@ -9,12 +9,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::{Client, LOCK, Setup, until};
 
 /// A port that was free a moment ago: the log that would name one is not read.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
 
-struct Ended(Child);
+pub struct Ended(pub Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
