@@ -18,6 +18,7 @@ pub fn setup(options: &Options) -> Setup {
         ("HTTP_WORKERS", "1"),
         ("SHUTDOWN_SECONDS", "5"),
         ("STORE_TIMEOUT_SECONDS", "2"),
+        ("LISTING_TIMEOUT_SECONDS", "1"),
         ("INSTANCE_LEASE_SECONDS", &lease),
         ("TICKET_TTL_SECONDS", "3000"),
         ("CLAIM_SECONDS", "3000"),

@@ -52,7 +52,7 @@ struct Place {
 }
 
 impl Setup {
-    /// The memory store, any free port of 127.0.0.1 and four keys; the rest are defaults.
+    /// The memory store, any free port of 127.0.0.1 and four keys; the rest are defaults, but for the time of a listing.
     pub fn new() -> Setup {
         let place = Place {
             folder: tempfile::tempdir().expect("a temporary folder"),
@@ -70,6 +70,8 @@ impl Setup {
             ("HTTP_PORT", "0"),
             ("HTTP_WORKERS", "2"),
             ("STORE", "memory"),
+            // Others may use the machine, too.
+            ("LISTING_TIMEOUT_SECONDS", "60"),
         ]);
         KEY_VARIABLES
             .into_iter()
@@ -91,7 +93,6 @@ impl Setup {
             ("HTTP_WORKERS", "1"),
             ("SHUTDOWN_SECONDS", "5"),
             ("STORE_TIMEOUT_SECONDS", "60"),
-            ("LISTING_TIMEOUT_SECONDS", "60"),
             ("CLAIM_SECONDS", "600"),
             ("TICKET_TTL_SECONDS", "600"),
             ("INSTANCE_LEASE_SECONDS", "30"),
