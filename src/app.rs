@@ -14,6 +14,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::cluster::door::FrontDoor;
+use crate::cluster::serve;
 use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::server::{self, HttpLimits};
@@ -31,7 +33,7 @@ use crate::shared::liveness::Failure;
 use crate::shared::server_state::Shell;
 use crate::shared::server_state::ShellSettings;
 use crate::store::memory::MemoryStore;
-use crate::store::mysql::{self, MysqlStore};
+use crate::store::mysql::{self, MysqlStore, PeerPort};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -114,8 +116,8 @@ pub struct App {
     server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    /// Of the registry, and of the persistence actor.
-    arbiters: [Arbiter; 2],
+    /// Of the registry, of the persistence actor, and those that serve other instances.
+    arbiters: Vec<Arbiter>,
     settings: Settings,
     policy: SharedPolicy,
     certificate: Option<Arc<Certificate>>,
@@ -145,7 +147,9 @@ impl App {
         };
         let listener = bind(wanted).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let store = store(&settings);
+        let peers = peer_listener(&settings)?;
+        let peer_port = peers.as_ref().map(|(_, port)| port.clone());
+        let store = store(&settings, peer_port);
         let shell = Arc::new(Shell::new(shell_settings(&settings, retirement), store));
 
         // Each has a thread of its own, so that a store that hangs holds up nobody else; resources live on
@@ -156,15 +160,23 @@ impl App {
             registry,
             first_open,
         } = start_actors(&shell, &writing.handle(), &finding.handle());
-        let opened = first_open.await.unwrap_or(Ok(()));
-        if let Err(error @ StoreError::Unusable(_)) = opened {
-            return Err(StartError::Store(error));
-        }
         let router = {
             let (shell, registry, persistence) =
                 (shell.clone(), registry.clone(), persistence.clone());
             move || Router::new(shell.clone(), registry.clone(), persistence.clone())
         };
+        let lease = settings.store.instance_lease;
+        let mut arbiters = vec![finding, writing];
+        let shared = peers.is_some();
+        if let Some((listener, _)) = peers {
+            let threads = (settings.http.workers, lease);
+            arbiters.extend(serve::start(listener, &shell, router.clone(), threads));
+        }
+        let opened = first_open.await.unwrap_or(Ok(()));
+        if let Err(error @ StoreError::Unusable(_)) = opened {
+            return Err(StartError::Store(error));
+        }
+        let door = move || FrontDoor::new(router(), shared.then_some(lease));
         let certificate = match &settings.http.tls {
             Some(files) => Some(Certificate::read(files, &shell.metrics).map_err(StartError::Tls)?),
             None => None,
@@ -177,7 +189,7 @@ impl App {
             http_limits(&settings, tls),
             policy.clone(),
             &shell.metrics,
-            router,
+            door,
         )
         .map_err(StartError::Workers)?;
         announce(&settings, address, &shell);
@@ -187,7 +199,7 @@ impl App {
             server,
             registry,
             persistence,
-            arbiters: [finding, writing],
+            arbiters,
             settings,
             policy,
             certificate,
@@ -281,6 +293,7 @@ impl App {
         // Everything is served as ever meanwhile: whoever has not noticed yet may have nobody else to ask.
         tokio::time::sleep(self.settings.shutdown.delay).await;
         self.shell.gate.stop();
+        self.shell.owner.stop();
         self.registry.do_send(EndWaits);
         let deadline = Instant::now() + self.settings.shutdown.timeout;
         finish_requests(&self.shell, deadline).await;
@@ -397,12 +410,40 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// The store that the settings ask for; nothing is opened.
-pub fn store(settings: &Settings) -> Arc<dyn Store> {
+/// Where requests of other instances come in, and what those are told of it. `None`: the store is this process's
+/// alone.
+fn peer_listener(settings: &Settings) -> Result<Option<(TcpListener, PeerPort)>, StartError> {
+    if !matches!(settings.store.kind, StoreKind::Mysql(_)) {
+        return Ok(None);
+    }
+    let wanted = SocketAddr::new(settings.http.host, settings.peers.port);
+    let listen = |error| StartError::Listen {
+        address: wanted,
+        error,
+    };
+    let listener = bind(wanted).map_err(listen)?;
+    let port = listener.local_addr().map_err(listen)?.port();
+    let is_one_address = !settings.http.host.is_unspecified();
+    let known = is_one_address.then(|| settings.http.host.to_string());
+    let peer_port = match &settings.peers.advertise {
+        Some((host, advertised)) => PeerPort {
+            host: Some(host.clone()),
+            port: advertised.unwrap_or(port),
+        },
+        None => PeerPort { host: known, port },
+    };
+    Ok(Some((listener, peer_port)))
+}
+
+/// The store that the settings ask for; nothing is opened. `peers`: where this instance takes requests from others.
+pub fn store(settings: &Settings, peers: Option<PeerPort>) -> Arc<dyn Store> {
     match &settings.store.kind {
         StoreKind::Memory => Arc::new(MemoryStore::default()),
         StoreKind::Sqlite { path } => Arc::new(SqliteStore::new(path)),
-        StoreKind::Mysql(mysql) => Arc::new(MysqlStore::new(mysql_options(settings, mysql))),
+        StoreKind::Mysql(mysql) => Arc::new(MysqlStore::new(mysql::Options {
+            peers,
+            ..mysql_options(settings, mysql)
+        })),
     }
 }
 
@@ -430,6 +471,7 @@ pub fn mysql_options(settings: &Settings, mysql: &MysqlSettings) -> mysql::Optio
         timeout: settings.store.timeout,
         instance_lease: settings.store.instance_lease,
         adopt: settings.lock.compatibility,
+        peers: None,
     }
 }
 

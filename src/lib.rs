@@ -8,6 +8,7 @@
 //! | `registry` | finds, starts and retires resource actors; the handlers' door to them |
 //! | `persistence` | the only writer: group commit, opening and reopening the store |
 //! | `shared` | what all of them use: clock, gate, limits, cache budget, audit log |
+//! | `cluster` | several instances on one database: requests are passed on to the active one |
 //! | `http` | routes, handlers, wire types, errors |
 //! | `metrics` | numbers for the people who run it; a leaf that the others write to |
 //! | [`config`] | settings as types, where each came from, validation |
@@ -16,7 +17,7 @@
 //! | `logging` | the log, whose filter can change |
 //! | [`cli`] | the command line |
 //!
-//! Dependencies point one way: `http -> registry -> resource -> lock`, and `resource -> persistence -> store -> lock`'s
+//! Dependencies point one way: `http -> cluster -> registry -> resource -> lock`, and `resource -> persistence -> store -> lock`'s
 //! plain types.
 //! Nothing in `lock` imports anything but std, serde and thiserror's derive. `tests/structure.rs` keeps
 //! the rule.
@@ -25,6 +26,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod http;
 pub mod lock;

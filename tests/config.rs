@@ -84,6 +84,7 @@ fn some_value(name: &str) -> String {
         secret if secret.starts_with("RESOURCE_") => "topsecret".into(),
         "MYSQL_PASSWORD" | "API_KEY" => "topsecret".into(),
         "KEYS_FILE" => pem("tests/data/keys.toml"),
+        "PEER_PORT" => "4".into(),
         _ => "3".into(),
     }
 }
@@ -502,6 +503,14 @@ fn each_value_that_is_not_accepted_is_told_with_variable_value_and_what_is_accep
         ("HTTP_PORT", "-1", "an integer from 0 to 65535"),
         ("HTTP_PORT", "http", "an integer from 0 to 65535"),
         ("HTTP_HOST", "localhost", "an IP address"),
+        ("PEER_PORT", "65536", "an integer from 0 to 65535"),
+        (
+            "ADVERTISE_ADDRESS",
+            "node 1",
+            "a host name or an IP address",
+        ),
+        ("ADVERTISE_ADDRESS", "node:0", "a host name"),
+        ("ADVERTISE_ADDRESS", ":9502", "a host name"),
         ("HTTP_WORKERS", "0", "an integer from 1 to 512"),
         ("HTTP_WORKERS", "513", "an integer from 1 to 512"),
         ("KEEP_ALIVE_SECONDS", "75s", "seconds from 0 to 86400"),
@@ -663,6 +672,26 @@ fn keys_of_the_example_files_and_a_password_with_a_line_end_are_warned_about() {
 }
 
 #[test]
+fn instances_reach_each_other_one_port_above_that_of_clients_unless_told_otherwise() {
+    let peers = |pairs: &[(&str, &str)]| with(pairs).peers;
+    assert_eq!(peers(&[]).port, 9502);
+    assert_eq!(peers(&[("HTTP_PORT", "0")]).port, 0);
+    assert_eq!(peers(&[("HTTP_PORT", "65535")]).port, 0);
+    assert_eq!(peers(&[("PEER_PORT", "7000")]).port, 7000);
+    for (text, host, port) in [
+        ("node-1.example", "node-1.example", None),
+        ("node:7000", "node", Some(7000)),
+        ("10.0.0.1", "10.0.0.1", None),
+        ("10.0.0.1:7000", "10.0.0.1", Some(7000)),
+        ("fd00::1", "fd00::1", None),
+        ("[fd00::1]:7000", "fd00::1", Some(7000)),
+    ] {
+        let advertised = peers(&[("ADVERTISE_ADDRESS", text)]).advertise;
+        assert_eq!(advertised, Some((host.to_owned(), port)), "{text}");
+    }
+}
+
+#[test]
 fn an_empty_value_of_an_optional_variable_is_its_default() {
     let required = KEYS.map(|(name, _)| name);
     let optional = VARIABLES.iter().filter(|v| !required.contains(&v.name));
@@ -674,6 +703,7 @@ fn an_empty_value_of_an_optional_variable_is_its_default() {
 #[test]
 fn settings_that_contradict_each_other_are_refused_with_both_names() {
     for (pairs, concerned, other) in [
+        (vec![("PEER_PORT", "9501")], "PEER_PORT", "HTTP_PORT"),
         (
             vec![("TICKET_TTL_SECONDS", "4.9")],
             "TICKET_TTL_SECONDS",

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms it may import. Who is not listed as importing a room does not.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("lock", &[]),
     ("store", &["lock"]),
     ("metrics", &["lock", "store"]),
@@ -17,13 +17,17 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
         "registry",
         &["lock", "store", "shared", "persistence", "resource"],
     ),
+    (
+        "cluster",
+        &["lock", "store", "shared", "resource", "registry"],
+    ),
     ("config", &["lock"]),
     ("logging", &[]),
     // Of the settings only what can change while it serves: `policy` and `tls`.
     (
         "http",
         &[
-            "lock", "store", "shared", "resource", "registry", "metrics", "config",
+            "lock", "store", "shared", "resource", "registry", "cluster", "metrics", "config",
         ],
     ),
     ("reload", &["config", "http", "logging"]),
@@ -37,6 +41,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
             "persistence",
             "resource",
             "registry",
+            "cluster",
             "http",
             "config",
             "logging",

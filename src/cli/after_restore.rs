@@ -29,7 +29,7 @@ async fn open(store: &dyn Store, patience: Duration) -> Result<(), StoreError> {
 /// or the store cannot be reached.
 pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
     let work = async {
-        let store = app::store(settings);
+        let store = app::store(settings, None);
         open(store.as_ref(), settings.store.instance_lease.mul_f32(1.5)).await?;
         let stored = store.highest_token().await?;
         let above = above.map_or(stored.0.saturating_add(MARGIN), |above| above.max(stored.0));

@@ -42,7 +42,7 @@ pub use read::PLAIN_KEYS;
 pub use secret::Secret;
 pub use settings::{
     CapacitySettings, HttpSettings, KeyRight, KeySettings, LockSettings, MysqlSettings, MysqlTls,
-    ScopedKey, Settings, ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
+    PeerSettings, ScopedKey, Settings, ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
 };
 pub use sources::{Origins, SetVariable, SettingOrigin};
 pub use summary::Summary;

@@ -13,8 +13,8 @@ use super::tls::{certificates, private_key};
 use super::variables::WORKERS_MAX;
 use super::{
     CapacitySettings, ConfigError, HttpSettings, KeySettings, LockSettings, MysqlSettings,
-    MysqlTls, Origins, ScopedKey, Secret, Settings, ShutdownSettings, StoreKind, StoreSettings,
-    TlsFiles,
+    MysqlTls, Origins, PeerSettings, ScopedKey, Secret, Settings, ShutdownSettings, StoreKind,
+    StoreSettings, TlsFiles,
 };
 use super::{keys_file, memory};
 use crate::lock::{Limits, Profile, Seconds};
@@ -60,6 +60,7 @@ impl Settings {
         warn_of_known_keys(&mut reader, &keys);
         let store = store(&mut reader);
         let http = http(&mut reader);
+        let peers = peers(&mut reader, http.port);
         let lock = lock(&mut reader);
         let capacity = capacity(&mut reader);
         let shutdown = shutdown(&mut reader);
@@ -72,6 +73,7 @@ impl Settings {
             http,
             keys,
             store,
+            peers,
             lock,
             capacity,
             shutdown,
@@ -220,6 +222,39 @@ fn store(reader: &mut Reader<'_>) -> StoreSettings {
         listing_timeout: reader.seconds("LISTING_TIMEOUT_SECONDS"),
         instance_lease: reader.seconds("INSTANCE_LEASE_SECONDS"),
     }
+}
+
+fn peers(reader: &mut Reader<'_>, http_port: u16) -> PeerSettings {
+    let default = match http_port {
+        0 | u16::MAX => 0,
+        port => u64::from(port) + 1,
+    };
+    let port = reader.integer_or("PEER_PORT", default);
+    if port == http_port && port != 0 {
+        let sentence = format!(
+            "PEER_PORT and HTTP_PORT are both {port}; accepted is another port, or 0 for any free one."
+        );
+        reader.problem("PEER_PORT", sentence);
+    }
+    let accepted = "a host name or an IP address, with :port if it is another than PEER_PORT; an IPv6 address with a port in brackets";
+    PeerSettings {
+        port,
+        advertise: reader.parsed("ADVERTISE_ADDRESS", accepted, advertised),
+    }
+}
+
+/// A host, and a port if there is one.
+fn advertised(text: &str) -> Option<(String, Option<u16>)> {
+    if let Ok(address) = IpAddr::from_str(text) {
+        return Some((address.to_string(), None));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok().filter(|port| *port != 0)?)),
+        None => (text, None),
+    };
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let fits = !host.is_empty() && host.len() <= 240 && is_host(bare.unwrap_or(host));
+    fits.then(|| (bare.unwrap_or(host).to_owned(), port))
 }
 
 fn sqlite_path(reader: &mut Reader<'_>) -> PathBuf {

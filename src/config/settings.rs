@@ -17,6 +17,7 @@ pub struct Settings {
     pub http: HttpSettings,
     pub keys: KeySettings,
     pub store: StoreSettings,
+    pub peers: PeerSettings,
     pub lock: LockSettings,
     pub capacity: CapacitySettings,
     pub shutdown: ShutdownSettings,
@@ -112,6 +113,15 @@ pub struct StoreSettings {
     pub listing_timeout: Duration,
     /// `INSTANCE_LEASE_SECONDS`: how long an instance that gives no sign is still the active one.
     pub instance_lease: Duration,
+}
+
+/// How instances on one database reach each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerSettings {
+    /// `PEER_PORT`: 0 means any free port.
+    pub port: u16,
+    /// `ADVERTISE_ADDRESS`: the host, and the port if there is one.
+    pub advertise: Option<(String, Option<u16>)>,
 }
 
 #[derive(Clone, Debug)]

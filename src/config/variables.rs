@@ -169,6 +169,18 @@ pub const VARIABLES: &[Variable] = &[
         HOUR,
         "silence after which a stand-by takes over; the same for all instances",
     ),
+    integer(
+        "PEER_PORT",
+        "HTTP_PORT + 1",
+        0,
+        65_535,
+        "port for the other instances on one MySQL; 0: any free one",
+    ),
+    plain(
+        "ADVERTISE_ADDRESS",
+        "the local address of the connection to the database",
+        "host or host:port where they reach this one",
+    ),
     plain("HTTP_HOST", "0.0.0.0", "address to listen on"),
     integer(
         "HTTP_PORT",

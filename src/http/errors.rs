@@ -211,6 +211,21 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (503, "standby", "another instance is active"),
     (503, "store_unavailable", "the store does not answer"),
     (503, "shutting_down", "the server was told to stop"),
+    (
+        503,
+        "moving",
+        "no instance was active for longer than requests are held",
+    ),
+    (
+        503,
+        "owner_unreachable",
+        "the active instance lives, and this one cannot reach it",
+    ),
+    (
+        503,
+        "answer_lost",
+        "the active instance did not answer a change that was passed on; it may have been made",
+    ),
 ];
 
 /// The codes of [`CODES`].
@@ -449,6 +464,9 @@ mod tests {
             ApiError::Closed(Closed::Standby),
             ApiError::Closed(Closed::StoreAway),
             ApiError::Closed(Closed::Stopping),
+            ApiError::Closed(Closed::Moving),
+            ApiError::Closed(Closed::OwnerUnreachable),
+            ApiError::Closed(Closed::AnswerLost),
         ];
         every.into_iter().inspect(in_the_list_above).collect()
     }

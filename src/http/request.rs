@@ -46,7 +46,7 @@ pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<Ri
     };
     let right = check_right(right, needed)?;
     check_conditions(req)?;
-    worker.router.shell.gate.check().map_err(ApiError::Closed)?;
+    worker.door.check().map_err(ApiError::Closed)?;
     Ok(right)
 }
 
@@ -391,7 +391,7 @@ pub async fn body(
         connection.end_body();
     }
     // It may have been long in coming.
-    worker.router.shell.gate.check().map_err(ApiError::Closed)?;
+    worker.door.check().map_err(ApiError::Closed)?;
     Ok(read)
 }
 

@@ -85,6 +85,7 @@ pub fn refusal(reply: Reply, selectors_max: usize) -> ApiError {
         Reply::Exists => ApiError::Exists,
         Reply::TooManySelectors => ApiError::TooManySelectors(selectors_max),
         Reply::TooManyWaiters => ApiError::TooManyWaiters,
+        Reply::TooLargeToStore => ApiError::TooLargeToStore,
         Reply::Closed(closed) => ApiError::Closed(closed),
         Reply::Lock(answer) | Reply::Locked { answer, .. } => refused(answer),
         Reply::ConditionFailed(token) => ApiError::ConditionFailed(token),

@@ -22,9 +22,8 @@ use super::middleware::observe::{Observer, observe};
 use super::policy::SharedPolicy;
 use super::routes;
 use super::worker::Worker;
+use crate::cluster::door::FrontDoor;
 use crate::metrics::Metrics;
-use crate::registry::client::Router;
-use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 
 /// How the HTTP side behaves.
 #[derive(Clone)]
@@ -60,9 +59,9 @@ impl HttpLimits {
         }
     }
 
-    fn worker(&self, router: Router, policy: SharedPolicy) -> Worker {
+    fn worker(&self, door: FrontDoor, policy: SharedPolicy) -> Worker {
         Worker {
-            router,
+            door,
             policy,
             body_bytes_max: self.body_bytes_max,
             body_timeout: self.body_timeout,
@@ -81,21 +80,13 @@ async fn title_case<B>(
     Ok(response)
 }
 
-/// As long as this thread does what it is given to do.
-async fn prove_alive(sign: LifeSign) {
-    loop {
-        sign.prove();
-        actix_rt::time::sleep(PROOF_PAUSE).await;
-    }
-}
-
 /// Starts the workers on a bound listener. Must be called inside an actix system.
 pub fn run(
     listener: TcpListener,
     limits: HttpLimits,
     policy: SharedPolicy,
     metrics: &Metrics,
-    router: impl Fn() -> Router + Send + Clone + 'static,
+    door: impl Fn() -> FrontDoor + Send + Clone + 'static,
 ) -> std::io::Result<Server> {
     let requests = metrics.requests.clone();
     requests.show_codes(&errors::codes());
@@ -111,8 +102,8 @@ pub fn run(
     let address = listener.local_addr()?;
     let server = builder.listen("http", listener, move || {
         let acceptor = Rc::new(limits.acceptor(connections.clone()));
-        let worker = web::Data::new(limits.worker(router(), policy.clone()));
-        actix_rt::spawn(prove_alive(worker.router.shell.liveness.worker()));
+        let worker = web::Data::new(limits.worker(door(), policy.clone()));
+        actix_rt::spawn(worker.shell().liveness.worker().prove_on());
         let admitting = worker.clone();
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);

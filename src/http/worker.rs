@@ -9,13 +9,14 @@ use super::connection::ConnectionState;
 use super::errors::ApiError;
 use super::middleware::observe;
 use super::policy::SharedPolicy;
+use crate::cluster::door::FrontDoor;
 use crate::lock::{Profile, ResourceName};
-use crate::registry::client::Router;
 use crate::resource::messages::{Op, Reply};
+use crate::shared::server_state::Shell;
 
 /// What every handler of one worker thread shares.
 pub struct Worker {
-    pub router: Router,
+    pub door: FrontDoor,
     pub policy: SharedPolicy,
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
@@ -23,24 +24,23 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// One message, one reply; and no reply leaves when the store may no longer be ours.
+    pub fn shell(&self) -> &Shell {
+        &self.door.router.shell
+    }
+
+    /// One message, one reply; and no reply of ours leaves when the store may no longer be ours.
     pub async fn ask(&self, request: &HttpRequest, name: &ResourceName, op: &Op) -> Reply {
         if let Some(connection) = request.conn_data::<Rc<ConnectionState>>() {
             connection.begin_wait();
         }
         let caller = observe::caller(request);
-        *self.router.ask(name, op, &caller).await
-    }
-
-    pub fn check_answer(&self) -> Result<(), ApiError> {
-        let gate = &self.router.shell.gate;
-        gate.check_answer().map_err(ApiError::Closed)
+        *self.door.ask(name, op, &caller).await
     }
 
     /// Refused before anything else of it happens: what the store cannot hold must not end what others
     /// have under way with the resource.
     pub fn check_document(&self, json: &[u8]) -> Result<(), ApiError> {
-        if self.router.shell.store.takes_document(json) {
+        if self.shell().store.takes_document(json) {
             Ok(())
         } else {
             Err(ApiError::TooLargeToStore)
@@ -49,10 +49,10 @@ impl Worker {
 
     /// Clients of the PHP server may send whatever body they like where none is needed.
     pub fn is_lenient(&self) -> bool {
-        self.router.shell.profile() == Profile::Php
+        self.shell().profile() == Profile::Php
     }
 
     pub fn selectors_max(&self) -> usize {
-        self.router.shell.settings.selectors_max
+        self.shell().settings.selectors_max
     }
 }

@@ -13,7 +13,7 @@ use super::rows::{Change, Forced};
 pub type RequestId = u64;
 
 /// Which ticket a request presents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PresentedTicket {
     /// None.
     Absent,
@@ -73,7 +73,7 @@ pub enum Patience {
 }
 
 /// What somebody who asks for the lock wants, besides waiting.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Wish {
     pub owner: Option<Owner>,
     pub ttl: Option<Ttl>,
@@ -82,6 +82,9 @@ pub struct Wish {
     pub reason: Option<Reason>,
     pub key: Option<IdempotencyKey>,
     pub client: Option<IpAddr>,
+    /// Another instance asks for somebody, and chose the id of the ticket to make: a copy of the request finds
+    /// the ticket by it, and its place is stored at once.
+    pub relayed: bool,
 }
 
 /// One thing to do to a lock. `request` names who is to be answered.
@@ -169,7 +172,7 @@ impl Command {
 }
 
 /// What a lease looks like from outside. Never a ticket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HolderView {
     pub owner: Option<Owner>,
     pub reason: Option<Reason>,
@@ -188,7 +191,7 @@ pub struct HolderView {
 }
 
 /// What a place in the queue looks like from outside. Never a ticket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaceView {
     pub id: TicketId,
     /// 1 is next in line.
@@ -203,7 +206,7 @@ pub struct PlaceView {
 }
 
 /// What a live ticket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     Holder,
     /// With its position.
@@ -211,7 +214,7 @@ pub enum Role {
 }
 
 /// A grant as its holder sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     pub ticket: Ticket,
     pub holder: HolderView,
@@ -226,7 +229,7 @@ pub struct Grant {
 }
 
 /// Why the lock cannot be had now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockedBy {
     /// The first lease of somebody else; `None` while the lock is reserved.
     pub holder: Option<HolderView>,
@@ -234,7 +237,7 @@ pub struct LockedBy {
     pub reserved: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The lock is this ticket's.
     Granted(Box<Grant>),

@@ -120,7 +120,7 @@ impl Mode {
 }
 
 /// What a resource was created with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ResourceOptions {
     pub timeout: Seconds,
     /// How many exclusive leases may stand beside each other: 1 to [`ResourceOptions::SLOTS_MAX`].

@@ -209,6 +209,21 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The ticket that an earlier copy of a relayed request made, as far as it is known.
+    fn by_copy(&self, asked: &LockRequest) -> Option<(Standing, bool)> {
+        let made = PresentedTicket::Ticket(asked.fresh);
+        match asked.wish.relayed.then(|| self.standing(made))? {
+            Standing::Nobody | Standing::Dead(None) => None,
+            known => Some((known, true)),
+        }
+    }
+
+    /// Whether an earlier copy of this request made this place, of which its client was told nothing.
+    fn is_copy(&self, seq: Seq, asked: &LockRequest) -> bool {
+        let made = |w: &Waiter| w.row.key.is_none() && w.row.ticket == asked.fresh;
+        asked.wish.relayed && self.waiter(seq).is_some_and(made)
+    }
+
     /// The live ticket that this attempt made, and whether the same was asked then.
     fn by_key(&self, wish: &Wish) -> Option<(Standing, bool)> {
         let key = wish.key.as_ref()?;
@@ -318,8 +333,21 @@ impl<'a> Step<'a> {
         if let Some(seq) = asked.place {
             return self.go_on(seq, asked, ended);
         }
-        match self.by_key(&asked.wish) {
+        match self.by_copy(&asked).or_else(|| self.by_key(&asked.wish)) {
+            Some((Standing::Dead(death), _)) => {
+                let dead = self.dead(asked.fresh, death);
+                return self.answer(asked.request, dead);
+            }
             Some((_, false)) => return self.answer(asked.request, Answer::KeyReused),
+            Some((Standing::Waiting(seq), true)) if self.is_copy(seq, &asked) => {
+                let asked = asked.repeated();
+                self.present_waiter(seq, Some(&asked.wish));
+                // Gone with its request, as if that had come once.
+                if let Some(waiter) = self.state.queue_mut().get_mut(seq) {
+                    waiter.delivery = TicketDelivery::NotSent;
+                }
+                return self.take_or_wait(seq, asked, ended);
+            }
             Some((Standing::Holder(token), true)) => {
                 // A retry repeats what was asked then; it must not undo what was changed since.
                 return self.keep(token, asked.repeated(), ended);
@@ -350,7 +378,7 @@ impl<'a> Step<'a> {
 
     /// `open`: the lock could be had now, so that the queue is not full whoever is in it.
     fn take_place(&mut self, asked: LockRequest, ended: Death, open: bool) {
-        let client = asked.wish.client;
+        let (client, relayed) = (asked.wish.client, asked.wish.relayed);
         let wall = Some(self.now.wall);
         let row = fresh_row(asked.fresh, self.state.next_seq, asked.wish, wall);
         let mut waiter = Waiter::new(row, false);
@@ -362,10 +390,9 @@ impl<'a> Step<'a> {
         let Some(seq) = self.enqueue(asked.request, waiter, open) else {
             return;
         };
-        if self
-            .waiter(seq)
-            .is_some_and(|w| w.delivery == TicketDelivery::Confirmed)
-        {
+        let parks = deadline_of(asked.patience).is_some();
+        let confirmed = |w: &Waiter| w.delivery == TicketDelivery::Confirmed;
+        if (relayed && parks) || self.waiter(seq).is_some_and(confirmed) {
             self.store_waiter(seq);
         }
         let request = (asked.request, asked.since);
@@ -411,6 +438,9 @@ impl<'a> Step<'a> {
         } else if asked.patience == Patience::Never {
             self.answer_locked(request, None);
         } else {
+            if asked.wish.relayed && deadline_of(asked.patience).is_some() {
+                self.store_waiter(seq);
+            }
             self.queue_up(seq, (request, since), asked.patience, ended);
         }
     }

@@ -42,6 +42,7 @@ pub struct Metrics {
     pub actors: ActorMetrics,
     pub store: StoreMetrics,
     pub connections: ConnectionMetrics,
+    pub peers: PeerMetrics,
     /// Requests with a `*_PREVIOUS` key, by its right.
     pub previous_keys: IntCounterVec,
     log_lines_dropped: IntCounter,
@@ -54,6 +55,20 @@ pub struct ConnectionMetrics {
     pub open: IntGauge,
     /// By reason.
     pub refused: IntCounterVec,
+}
+
+/// Requests between instances on one database.
+pub struct PeerMetrics {
+    /// Passed on to the active instance, and taken from another one.
+    pub sent: IntCounter,
+    pub received: IntCounter,
+    /// Asked again after a pause: nobody was active, or the connection broke.
+    pub retried: IntCounter,
+    /// Connections of others that did not prove to have this database.
+    pub refused: IntCounter,
+    pub round_trip: Histogram,
+    /// 1: the active instance.
+    pub unreachable: IntGauge,
 }
 
 /// How many resources are in memory.
@@ -171,6 +186,7 @@ impl Metrics {
                     &["reason"],
                 ),
             },
+            peers: PeerMetrics::new(&make),
             previous_keys: make.counters(
                 "previous_key_requests_total",
                 "Requests with a key that is about to be replaced, by its right.",
@@ -215,6 +231,38 @@ fn build_info(registry: &Registry, store: &str) {
     let version = env!("CARGO_PKG_VERSION");
     info.with_label_values(&[version, store]).set(1);
     registry.register(Box::new(info)).expect(SOUND);
+}
+
+impl PeerMetrics {
+    fn new(make: &Maker) -> PeerMetrics {
+        PeerMetrics {
+            sent: make.counter(
+                "forwarded_requests_total",
+                "Requests that were passed on to the active instance.",
+            ),
+            received: make.counter(
+                "forwarded_requests_received_total",
+                "Requests that other instances passed on to this one.",
+            ),
+            retried: make.counter(
+                "forwarded_retries_total",
+                "Requests that were asked again: no instance was active, or the connection broke.",
+            ),
+            refused: make.counter(
+                "peer_connections_refused_total",
+                "Connections to PEER_PORT that did not prove to have this database.",
+            ),
+            round_trip: make.histogram(
+                "peer_round_trip_seconds",
+                "Time until the active instance answered that it lives.",
+                COMMIT_SECONDS,
+            ),
+            unreachable: make.gauge(
+                "peers_unreachable",
+                "1 while the active instance lives and cannot be reached from this one.",
+            ),
+        }
+    }
 }
 
 impl StoreMetrics {

@@ -78,6 +78,7 @@ impl Persistence {
             }
             Err(StoreError::Standby) => {
                 self.shell.gate.close(Closed::Standby);
+                self.see_owner();
                 self.complain("stand-by: another instance is active");
                 STANDBY_PAUSE
             }
@@ -89,6 +90,16 @@ impl Persistence {
             }
         };
         ctx.run_later(pause, |actor, ctx| actor.open_store(ctx));
+    }
+
+    /// Where requests are passed on to, and the profile under which they are answered there.
+    fn see_owner(&self) {
+        let active = self.shell.store.active();
+        let active = active.filter(|active| !active.is_here);
+        if let Some(active) = &active {
+            self.shell.use_recorded_profile(active.recorded_profile);
+        }
+        self.shell.owner.see(active);
     }
 
     /// Logs a state once, not at every attempt.
@@ -114,6 +125,7 @@ impl Persistence {
             }
         }
         self.shell.gate.open();
+        self.shell.owner.see(None);
         if !self.last_complaint.is_empty() {
             log::warn!("the store is open: serving");
             self.last_complaint.clear();

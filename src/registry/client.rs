@@ -102,6 +102,40 @@ impl Future for PendingReply<'_> {
     }
 }
 
+/// A request that has its reply, and whose client may not get it: dropped, this tells the actor so.
+pub struct Untaken {
+    request: RequestId,
+    actor: Rc<Addr<ResourceActor>>,
+    is_taken: bool,
+}
+
+impl Untaken {
+    /// The client has it.
+    pub fn taken(mut self) {
+        self.is_taken = true;
+    }
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        if !self.is_taken {
+            self.actor.do_send(Vanished {
+                request: self.request,
+            });
+        }
+    }
+}
+
+impl PendingReply<'_> {
+    fn untaken(&self) -> Untaken {
+        Untaken {
+            request: self.presence.request,
+            actor: self.presence.actor.clone(),
+            is_taken: false,
+        }
+    }
+}
+
 impl Router {
     /// Must be called on the worker's thread, inside its runtime.
     pub fn new(
@@ -135,25 +169,41 @@ impl Router {
     /// Sends one request and waits for its reply. Dropping the future withdraws the request, and so does a gate
     /// that is closed when the reply comes: then that is the reply.
     pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Box<Reply> {
+        let (reply, untaken) = self.ask_untaken(name, op, caller).await;
+        if let Some(untaken) = untaken {
+            untaken.taken();
+        }
+        reply
+    }
+
+    /// As [`Router::ask`], for a client that may be gone after the reply came: to be told by dropping the second.
+    /// `None`: no actor has a part in it.
+    pub async fn ask_untaken(
+        &self,
+        name: &ResourceName,
+        op: &Op,
+        caller: &Caller,
+    ) -> (Box<Reply>, Option<Untaken>) {
+        let closed = |closed| (Box::new(Reply::Closed(closed)), None);
         for _ in 0..MOVES_MAX {
             let actor = match self.remembered(name) {
                 Some(actor) => actor,
                 None => match self.find(name).await {
                     Some(actor) => actor,
-                    None => return Box::new(Reply::Closed(Closed::Stopping)),
+                    None => return closed(Closed::Stopping),
                 },
             };
-            let Some(asked) = self.send(actor, op, caller) else {
+            let Some(mut asked) = self.send(actor, op, caller) else {
                 continue;
             };
-            let reply = asked.await;
+            let reply = (&mut asked).await;
             if !matches!(*reply, Reply::Moved) {
-                return reply;
+                return (reply, Some(asked.untaken()));
             }
             self.book.borrow_mut().remove(name);
         }
         log::error!("resource {name} moved {MOVES_MAX} times during one request");
-        Box::new(Reply::Closed(Closed::StoreAway))
+        closed(Closed::StoreAway)
     }
 
     /// Sends one request. `None`: the actor is gone.

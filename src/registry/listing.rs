@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
 
 use crate::lock::command::HolderView;
 use crate::lock::rows::HolderRow;
@@ -40,7 +41,7 @@ const DESCRIBE: Op = Op::Describe {
 const READ_AGAIN_MAX: usize = 16;
 
 /// One page of resources.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     pub resources: Vec<Description>,
     /// What to ask for `after`; `None`: that is all, or the order knows no next page.
@@ -48,7 +49,7 @@ pub struct Page {
 }
 
 /// Why there is no page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListingRefused {
     Closed(Closed),
     /// It would take too long.

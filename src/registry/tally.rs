@@ -1,6 +1,7 @@
 //! How much is held and waited for, counted without a message to each resource.
 
 use actix::Message;
+use serde::{Deserialize, Serialize};
 
 use crate::lock::{ResourceName, WallMillis};
 use crate::resource::status::ResourceStatus;
@@ -13,7 +14,7 @@ pub struct CountLocks {
 }
 
 /// How much is held and waited for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Resources that are held.
     pub held: usize,

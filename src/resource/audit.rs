@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::lock::command::{Event, HolderView};
 use crate::lock::rows::{Change, Forced, TicketRow};
 use crate::lock::{
-    Answer, EndReason, FencingToken, Millis, Mode, Now, Outcome, RequestId, ResourceName, Selector,
+    Answer, EndReason, FencingToken, Millis, Now, Outcome, RequestId, ResourceName, Selector,
     Ticket, WallMillis,
 };
 use crate::resource::actor::{ResourceActor, Stage};
@@ -441,7 +441,7 @@ fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
     let mut event = FeedEvent::new(happening, line.resource.clone(), at);
     event.owner = line.owner.map(|owner| owner.as_str().to_owned());
     event.reason = line.reason.map(|reason| reason.as_str().to_owned());
-    event.mode = line.mode.map(Mode::name);
+    event.mode = line.mode;
     event.fencing_token = line.token.map(|token| token.0);
     event.client = line.caller.and_then(|caller| caller.address);
     event.key = line.caller.and_then(|caller| caller.key.clone());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix::{Message, Recipient};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::lock::command::{HolderView, PlaceView, Role};
@@ -17,7 +18,7 @@ use crate::shared::gate::Closed;
 use crate::store::ResourceId;
 
 /// How long a request may wait for the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
     /// As the server or, in the `php` profile, the resource says.
     Default,
@@ -37,7 +38,7 @@ pub type EntityTag = u128;
 pub type EntityTags = Option<Vec<EntityTag>>;
 
 /// Which description or document its asker has already.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
     pub known: EntityTags,
     /// For how long to wait until there is another.
@@ -52,7 +53,7 @@ impl Watch {
 }
 
 /// On which a write depends, once the lock allows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     /// `If-Match`: the document exists and is one of these.
     Is(EntityTags),
@@ -73,7 +74,7 @@ impl Condition {
 }
 
 /// One request to a resource.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Op {
     Create {
         options: ResourceOptions,
@@ -101,6 +102,7 @@ pub enum Op {
     },
     Write {
         selector: Selector,
+        #[serde(with = "json_bytes")]
         json: Bytes,
         presented: PresentedTicket,
         release: bool,
@@ -141,17 +143,49 @@ pub enum Op {
     },
 }
 
+/// JSON text as one piece.
+mod json_bytes {
+    use std::fmt;
+
+    use bytes::Bytes;
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(json: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(json)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        deserializer.deserialize_bytes(JsonVisitor)
+    }
+
+    struct JsonVisitor;
+
+    impl Visitor<'_> for JsonVisitor {
+        type Value = Bytes;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, json: &[u8]) -> Result<Bytes, E> {
+            Ok(Bytes::copy_from_slice(json))
+        }
+    }
+}
+
 /// A document as clients see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     pub id: String,
     pub resource: ResourceId,
+    #[serde(with = "json_bytes")]
     pub json: Bytes,
     pub tag: EntityTag,
 }
 
 /// A resource as clients see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     pub name: ResourceName,
     pub id: ResourceId,
@@ -172,7 +206,7 @@ pub struct Description {
 }
 
 /// What a resource answers. `http` maps it to statuses in one place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     Created {
         id: ResourceId,
@@ -210,6 +244,8 @@ pub enum Reply {
     TooManyWaiters,
     /// The store would not take it, for what it contains.
     Refused,
+    /// The store cannot hold the document.
+    TooLargeToStore,
     Closed(Closed),
     /// Ask the registry again.
     Moved,

@@ -163,7 +163,7 @@ impl ResourceActor {
         patience: Patience,
     ) -> Option<(RequestKind, Command)> {
         let get_locks_unwritten = self.shell.terms().rules.get_locks_unwritten;
-        let fresh = self.shell.fresh_ticket();
+        let fresh = caller.relayed.unwrap_or_else(|| self.shell.fresh_ticket());
         Some(match op {
             Op::Acquire {
                 selector: Some(_),
@@ -310,9 +310,17 @@ impl ResourceActor {
             return;
         };
         let waiting = live.open.iter().filter(|(_, open)| open.permit.is_some());
-        let waiting: Vec<RequestId> = waiting.map(|(request, _)| request).collect();
-        for request in waiting {
-            self.turn_away(request, Reply::Closed(Closed::Stopping), ctx);
+        let waiting: Vec<(RequestId, bool)> = waiting
+            .map(|(request, open)| (request, open.caller.relayed.is_some()))
+            .collect();
+        for (request, relayed) in waiting {
+            if relayed {
+                // Its place stays: the instance that passed it on asks the next owner.
+                self.deliver(request, Box::new(Reply::Closed(Closed::Stopping)), ctx);
+                self.command(Command::Delivered { request }, ctx);
+            } else {
+                self.turn_away(request, Reply::Closed(Closed::Stopping), ctx);
+            }
         }
     }
 
@@ -522,7 +530,9 @@ impl ResourceActor {
     /// Before anything is loaded for a request, its ticket counts as presented and its place is taken. `None`: it
     /// is answered already.
     fn arrive(&mut self, call: Call, ctx: &mut Context<Self>) -> Option<Call> {
-        let (request, fresh) = (call.request, self.shell.fresh_ticket());
+        let request = call.request;
+        let relayed = call.caller.relayed;
+        let fresh = relayed.unwrap_or_else(|| self.shell.fresh_ticket());
         let op = match &call.op {
             // The document is not for the core.
             Op::Write {
@@ -615,6 +625,7 @@ fn lock_command(
             fresh,
             wish: Wish {
                 client: caller.address,
+                relayed: caller.relayed.is_some(),
                 ..wish
             },
             patience,

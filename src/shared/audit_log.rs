@@ -219,6 +219,7 @@ mod tests {
             address: Some("10.0.0.7".parse().unwrap()),
             tag: RequestTag::parse(b"r-1").unwrap(),
             key: Some("billing".into()),
+            relayed: None,
         };
         let event = AuditEvent {
             kind: AuditKind::Granted,

@@ -3,17 +3,19 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use crate::lock::Ticket;
+
 /// What `X-Request-Id` says. Visible ASCII, so that it cannot be mistaken for more than one word of a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestTag {
     /// Made by this server: a number of the process's worker, then one of the request.
     Made { worker: u32, number: u64 },
     /// Taken from the client.
-    Given(Arc<str>),
+    Given(SmolStr),
 }
 
 /// Longest `X-Request-Id` that is taken from a client, in characters.
@@ -25,7 +27,7 @@ impl RequestTag {
         let fits = (1..=REQUEST_TAG_MAX).contains(&text.len());
         let visible = text.iter().all(u8::is_ascii_graphic);
         let text = std::str::from_utf8(text).ok()?;
-        (fits && visible).then(|| RequestTag::Given(Arc::from(text)))
+        (fits && visible).then(|| RequestTag::Given(SmolStr::new(text)))
     }
 }
 
@@ -39,13 +41,16 @@ impl fmt::Display for RequestTag {
 }
 
 /// The client behind a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     /// The peer, or whom a trusted proxy names. `None`: not known.
     pub address: Option<IpAddr>,
     pub tag: RequestTag,
     /// The name of the key that was presented; never the key. `None`: none that is known.
     pub key: Option<SmolStr>,
+    /// Of a request that another instance passes on: the id of the ticket to make, if one has to be made, so that
+    /// a copy of the request finds it.
+    pub relayed: Option<Ticket>,
 }
 
 impl Caller {
@@ -57,6 +62,7 @@ impl Caller {
             number: 0,
         },
         key: None,
+        relayed: None,
     };
 }
 

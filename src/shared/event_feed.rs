@@ -9,11 +9,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use crate::lock::{ResourceName, WallMillis};
+use crate::lock::{Mode, ResourceName, WallMillis};
 
 /// Readers at once; each takes a connection and looks several times a second.
 const READERS_MAX: usize = 10_000;
@@ -21,7 +22,7 @@ const READERS_MAX: usize = 10_000;
 const RING_EVENTS: usize = 8192;
 
 /// What happened. The names are those of the events on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Happening {
     Created,
     Deleted,
@@ -52,20 +53,21 @@ impl Happening {
 }
 
 /// One event, as far as it is known.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FeedEvent {
     pub happening: Happening,
     pub name: ResourceName,
     pub selector: Option<String>,
     pub owner: Option<String>,
     pub reason: Option<String>,
-    pub mode: Option<&'static str>,
+    pub mode: Option<Mode>,
     pub fencing_token: Option<u64>,
     /// The name of the key that asked for it, never the key.
     pub key: Option<SmolStr>,
     pub client: Option<IpAddr>,
     pub at: WallMillis,
     /// What readers send, made by the first one.
+    #[serde(skip)]
     rendered: OnceLock<Bytes>,
 }
 

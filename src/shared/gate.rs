@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 /// Why requests for resources are refused with 503.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Closed {
     #[error("the server is starting: its store is not open yet")]
     Starting,
@@ -15,17 +17,28 @@ pub enum Closed {
     StoreAway,
     #[error("the server is shutting down")]
     Stopping,
+    /// Said of a request that was held as long as may be.
+    #[error("another instance is taking over")]
+    Moving,
+    #[error("the active instance cannot be reached from this one")]
+    OwnerUnreachable,
+    /// Said of a change that was passed on.
+    #[error("the active instance did not answer: the change may or may not have been made")]
+    AnswerLost,
 }
 
 /// What an open gate has in the place of the reason.
 const OPEN: u8 = u8::MAX;
 
 impl Closed {
-    const ALL: [Closed; 4] = [
+    const ALL: [Closed; 7] = [
         Closed::Starting,
         Closed::Standby,
         Closed::StoreAway,
         Closed::Stopping,
+        Closed::Moving,
+        Closed::OwnerUnreachable,
+        Closed::AnswerLost,
     ];
 
     /// The stable `code` of the error body.
@@ -35,6 +48,9 @@ impl Closed {
             Closed::Standby => "standby",
             Closed::StoreAway => "store_unavailable",
             Closed::Stopping => "shutting_down",
+            Closed::Moving => "moving",
+            Closed::OwnerUnreachable => "owner_unreachable",
+            Closed::AnswerLost => "answer_lost",
         }
     }
 }

@@ -48,6 +48,14 @@ impl LifeSign {
     pub fn prove(&self) {
         self.0.proofs.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Proves that the thread runs on which this is polled, for as long as it does.
+    pub async fn prove_on(self) {
+        loop {
+            self.prove();
+            tokio::time::sleep(PROOF_PAUSE).await;
+        }
+    }
 }
 
 impl Drop for LifeSign {

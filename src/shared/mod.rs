@@ -19,4 +19,5 @@ pub mod gate;
 pub mod history;
 pub mod liveness;
 pub mod lost_tickets;
+pub mod owner;
 pub mod server_state;

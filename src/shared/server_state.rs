@@ -16,6 +16,7 @@ use crate::shared::gate::{Closed, Gate};
 use crate::shared::history::History;
 use crate::shared::liveness::{Failure, Liveness};
 use crate::shared::lost_tickets::LostTickets;
+use crate::shared::owner::OwnerWatch;
 use crate::store::Store;
 
 /// Reads the two clocks. The monotonic one starts near zero with the process.
@@ -80,6 +81,7 @@ pub struct Shell {
     pub clock: Clock,
     pub gate: Gate,
     pub liveness: Liveness,
+    pub owner: OwnerWatch,
     pub store: Arc<dyn Store>,
     pub budget: DataBudget,
     pub metrics: Metrics,
@@ -115,6 +117,7 @@ impl Shell {
             clock: Clock::default(),
             gate: Gate::default(),
             liveness: Liveness::default(),
+            owner: OwnerWatch::default(),
             store,
             requests: AtomicU64::new(1),
             waiters: AtomicUsize::new(0),
@@ -195,12 +198,21 @@ impl Shell {
         self.waiters.load(Ordering::Relaxed)
     }
 
+    /// Should a balancer send requests here? An instance that stands by passes them on.
+    pub fn check_ready(&self) -> Result<(), Closed> {
+        match self.gate.check_ready() {
+            Err(Closed::Standby) => self.owner.check_ready(),
+            known => known,
+        }
+    }
+
     /// Everything there is to say in numbers, in Prometheus' text form.
     ///
     /// # Errors
     /// As [`Metrics::render`].
     pub fn render_metrics(&self) -> Result<String, prometheus::Error> {
-        let ready = self.gate.check_ready();
+        let ready = self.check_ready();
+        let standby = self.gate.check_ready() == Err(Closed::Standby);
         self.metrics.render(&metrics::Gauges {
             waiters: self.waiters(),
             waiters_max: self.settings.waiters_max,
@@ -208,7 +220,7 @@ impl Shell {
             data_cache_bytes_max: self.settings.data_cache_bytes,
             unsettled: self.store.unsettled(),
             ready: ready.is_ok(),
-            standby: ready == Err(Closed::Standby),
+            standby,
             incarnation: self.incarnation(),
             log_lines_dropped: logging::dropped_lines(),
         })

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::lock::rows::{HolderRow, LockRows};
 use crate::lock::{FencingToken, Profile, ResourceName, ResourceOptions, Selector};
@@ -55,7 +56,7 @@ pub struct StoredData {
 }
 
 /// A document without its JSON.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentSize {
     pub selector: Selector,
     /// Of its JSON text.
@@ -75,7 +76,7 @@ pub struct ListedResource {
 }
 
 /// Which resources to list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListQuery {
     /// Compared byte for byte; empty matches all.
     pub prefix: String,
@@ -115,7 +116,7 @@ impl ListQuery {
 
 /// The order of a listing. The orders other than by name put the largest first and then go by name; they
 /// ignore `after`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListOrder {
     #[default]
     Name,
@@ -132,6 +133,32 @@ pub struct Opened {
     pub floor: FencingToken,
     /// The profile that is recorded in the store (a database that the PHP server wrote).
     pub recorded_profile: Option<Profile>,
+}
+
+/// Names one instance on a store that several share; a restarted process is another one.
+pub type InstanceId = [u8; 16];
+
+/// The instance that a shared store belongs to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ActiveInstance {
+    pub id: InstanceId,
+    /// It is this one.
+    pub is_here: bool,
+    /// How other instances reach it; `None`: it takes no requests from them.
+    pub peer: Option<PeerAddress>,
+    /// Another number with each sign of life.
+    pub heartbeat: u64,
+    /// The profile that is recorded in the store.
+    pub recorded_profile: Option<Profile>,
+}
+
+/// Where an instance takes requests from others, and what both prove to each other that they know.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Host and port.
+    pub address: String,
+    /// Never to be logged.
+    pub secret: Vec<u8>,
 }
 
 /// Why a store did not do what it was asked. The text is for the log, never for a client.
@@ -273,6 +300,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The past leases of a name, the oldest first.
     async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError>;
+
+    /// Which instance a store that several share belongs to, as the last [`Store::open`] found. `None`: nobody's, or
+    /// it is this process's alone.
+    fn active(&self) -> Option<ActiveInstance> {
+        None
+    }
 
     /// For how long a call of [`Store::commit`] or [`Store::settle`] has blocked its thread by now, where a
     /// store works on the thread that calls it. Zero: nothing is blocked.

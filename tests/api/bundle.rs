@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::support::{Answer, Connection, Server, Store, WRITE, until};
+use crate::support::{Answer, Connection, Database, Server, Store, WRITE, until};
 
 const EXCHANGES: &str = include_str!("../data/bundle-exchanges.jsonl");
 
@@ -365,18 +365,22 @@ fn check_values(captured: &Value, ours: &Value, differs: Option<Differs>, step: 
 /// Resources whose exchanges wait for their timeouts and concern nobody else.
 const ALONE: [&str; 5] = ["two:", "three:", "facts:", "wait:", "zero:"];
 
-fn replay(store: Store, profile: Profile) {
+fn settings(profile: Profile) -> [(&'static str, &'static str); 5] {
     let name = if profile == Php { "php" } else { "default" };
-    let app = Server::start_with(
-        store,
-        &[
-            ("COMPATIBILITY", name),
-            ("RESOURCE_READ", "wkey-read"),
-            ("RESOURCE_READ_LOCK", "wkey-lock"),
-            ("RESOURCE_WRITE", "wkey"),
-            ("RESOURCE_WRITE_PREVIOUS", WRITE),
-        ],
-    );
+    [
+        ("COMPATIBILITY", name),
+        ("RESOURCE_READ", "wkey-read"),
+        ("RESOURCE_READ_LOCK", "wkey-lock"),
+        ("RESOURCE_WRITE", "wkey"),
+        ("RESOURCE_WRITE_PREVIOUS", WRITE),
+    ]
+}
+
+fn start(store: Store, profile: Profile) -> Server {
+    Server::start_with(store, &settings(profile))
+}
+
+fn replay(app: &Server, profile: Profile) {
     let all = exchanges();
     assert_eq!(all.len(), 245);
     let group = |exchange: &Exchange| ALONE.iter().find(|start| exchange.step.starts_with(*start));
@@ -387,7 +391,7 @@ fn replay(store: Store, profile: Profile) {
                 .filter(|exchange| group(exchange) == this)
                 .collect();
             let mut replay = Replay {
-                app: &app,
+                app,
                 profile,
                 tickets: HashMap::new(),
                 written: HashMap::new(),
@@ -404,11 +408,24 @@ fn replay(store: Store, profile: Profile) {
 
 api_tests! {
     fn the_client_s_life_in_the_php_profile(store) {
-        replay(store, Php);
+        replay(&start(store, Php), Php);
     }
 
     fn the_client_s_life_in_the_default_profile(store) {
-        replay(store, Default);
+        replay(&start(store, Default), Default);
+    }
+}
+
+#[test]
+fn the_client_s_life_at_an_instance_that_stands_by() {
+    if Database::is_skipped() {
+        return;
+    }
+    for profile in [Php, Default] {
+        let active = start(Store::Mysql, profile);
+        let stand_by = active.start_beside_with(&settings(profile));
+        stand_by.until_ready();
+        replay(&stand_by, profile);
     }
 }
 

@@ -42,6 +42,7 @@ fn member(url: &str, database: &str) -> Options {
         timeout: Duration::from_secs(60),
         instance_lease: Duration::from_secs(3),
         adopt: None,
+        peers: None,
     }
 }
 

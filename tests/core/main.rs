@@ -10,6 +10,7 @@ mod modes;
 mod php_profile;
 mod planted;
 mod queue;
+mod relayed;
 mod restart;
 mod sleep;
 mod tickets;

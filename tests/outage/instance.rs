@@ -54,10 +54,23 @@ pub fn launch_at(options: &Options, offset: &str) -> Option<Program> {
     Some(instance)
 }
 
+/// Another instance is active, as this one sees it.
+pub fn is_standby(instance: &Program) -> bool {
+    let text = instance.metrics();
+    text.lines().any(|line| line == "resource_server_standby 1")
+}
+
+/// It passes requests on when this returns.
 pub fn becomes_standby(instance: &Program) {
     until("the instance stands by", || {
-        let answer = instance.ready().send();
-        answer.status == 503 && answer.code() == "standby"
+        is_standby(instance) && instance.is_ready()
+    });
+}
+
+/// It owns its database when this returns.
+pub fn becomes_active(instance: &Program) {
+    until("the instance is active", || {
+        instance.is_ready() && !is_standby(instance)
     });
 }
 

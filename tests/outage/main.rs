@@ -13,6 +13,7 @@ mod php;
 mod private;
 mod reads;
 mod settings;
+mod several;
 #[path = "../support/mod.rs"]
 mod support;
 mod takeover;

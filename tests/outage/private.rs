@@ -256,6 +256,7 @@ impl PrivateServer {
             timeout: Duration::from_secs(20),
             instance_lease: Duration::from_secs(1),
             adopt: None,
+            peers: None,
         }
     }
 }

@@ -97,11 +97,7 @@ fn roll(instances: &mut [Program; 2]) {
         instance.signal(Signal::TERM);
         assert!(instance.end().success());
         instance.launch_again();
-        let serves_or_stands_by = |instance: &Program| {
-            let ready = instance.ready().send();
-            ready.status == 200 || ready.code() == "standby"
-        };
-        until("it is back", || serves_or_stands_by(instance));
+        instance.until_ready();
     }
 }
 
@@ -149,6 +145,7 @@ fn a_rolling_restart_costs_less_than_a_second() {
         return;
     }
     let base = Setup::on(Store::Mysql).with("INSTANCE_LEASE_SECONDS", "4");
+    let base = base.with("PEER_PORT", "0");
     let on_a_port = || base.clone().with("HTTP_PORT", &free_port().to_string());
     let mut instances = [on_a_port().start(), on_a_port().launch()];
     for kind in BOTH {

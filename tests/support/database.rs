@@ -49,6 +49,7 @@ impl Database {
             timeout: Duration::from_secs(20),
             instance_lease: Duration::from_secs(3),
             adopt: None,
+            peers: None,
         }
     }
 

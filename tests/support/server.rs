@@ -82,7 +82,12 @@ impl Server {
 
     /// Another server on the same store. It may have to stand by.
     pub fn start_beside(&self) -> Server {
-        self.setup.clone().listen(&[])
+        self.start_beside_with(&[])
+    }
+
+    /// As [`Server::start_beside`], with these settings.
+    pub fn start_beside_with(&self, given: &[(&str, &str)]) -> Server {
+        self.setup.clone().listen(given)
     }
 
     /// Stops, and goes on as the built program in a process of its own, which can be killed.

@@ -10,13 +10,15 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use crate::cluster::door::{EventReader, Followed};
 use crate::http::auth::{KnownKey, Right};
 use crate::http::errors::ApiError;
 use crate::http::request::{Query, X_API_KEY, authorize};
 use crate::http::respond::Response;
 use crate::http::time::Time;
 use crate::http::worker::Worker;
-use crate::shared::event_feed::{FeedEvent, FeedReader, Found};
+use crate::lock::Mode;
+use crate::shared::event_feed::FeedEvent;
 
 /// How often a reader looks for events.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -46,7 +48,7 @@ fn render(event: &FeedEvent) -> Bytes {
         selector: event.selector.as_deref(),
         owner: event.owner.as_deref(),
         reason: event.reason.as_deref(),
-        mode: event.mode,
+        mode: event.mode.map(Mode::name),
         fencing_token: event.fencing_token,
         key: event.key.as_deref(),
         client: event.client.map(|address| address.to_string()),
@@ -64,16 +66,15 @@ fn render(event: &FeedEvent) -> Bytes {
 struct Following {
     request: HttpRequest,
     worker: Data<Worker>,
-    reader: FeedReader,
+    reader: EventReader,
     prefix: String,
     looks: Interval,
     sent: Instant,
 }
 
 impl Following {
-    /// The key it was asked for with, while it is one and this server serves.
+    /// The key it was asked for with, while it is one.
     fn key(&self) -> Option<KnownKey> {
-        self.worker.router.shell.gate.check().ok()?;
         let presented = self.request.headers().get(&X_API_KEY)?;
         let keys = &self.worker.policy.load().keys;
         keys.identify(presented.as_bytes())
@@ -83,23 +84,26 @@ impl Following {
         name.starts_with(&self.prefix) && key.right_to(name) >= Some(Right::Read)
     }
 
-    /// What there is to send now.
-    fn chunk(&mut self, key: &KnownKey) -> BytesMut {
+    /// What there is to send now; `None`: the stream ends.
+    fn chunk(&mut self, key: &KnownKey) -> Option<BytesMut> {
         let mut chunk = BytesMut::new();
+        let active = self.worker.door.is_active();
         while chunk.len() < CHUNK_BYTES {
-            match self.reader.look() {
-                Found::Event(event) if self.covers(key, event.name.as_str()) => {
+            match self.reader.look(active) {
+                Followed::Happened(event) if self.covers(key, event.name.as_str()) => {
                     chunk.extend_from_slice(&event.rendered(render));
                 }
-                Found::Event(_) => {}
-                Found::Missed(count) => {
+                Followed::Happened(_) => {}
+                Followed::Missed(count) => {
                     let text = format!("event: lagged\ndata: {{\"missed\":{count}}}\n\n");
                     chunk.extend_from_slice(text.as_bytes());
                 }
-                Found::Nothing => break,
+                Followed::Nothing => break,
+                Followed::End if chunk.is_empty() => return None,
+                Followed::End => break,
             }
         }
-        chunk
+        Some(chunk)
     }
 
     /// The next chunk, once there is one; `None` when the stream ends: the key is none any more, or this
@@ -108,7 +112,7 @@ impl Following {
         loop {
             self.looks.tick().await;
             let key = self.key()?;
-            let mut chunk = self.chunk(&key);
+            let mut chunk = self.chunk(&key)?;
             if chunk.is_empty() && self.sent.elapsed() >= COMMENT_PAUSE {
                 chunk.extend_from_slice(b": still here\n\n");
             }
@@ -124,7 +128,8 @@ impl Following {
 pub async fn events(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
     let prefix = Query::of(&req)?.get("prefix").unwrap_or("").to_owned();
-    let reader = worker.router.shell.feed.follow().ok_or(ApiError::TooBusy(
+    let reader = worker.door.follow(&prefix).await;
+    let reader = reader.map_err(ApiError::Closed)?.ok_or(ApiError::TooBusy(
         "as many clients follow the events as may",
     ))?;
     let mut looks = interval(LOOK_PAUSE);

@@ -68,7 +68,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
             mode: body.mode,
             reason: body.reason.as_deref().map(reason).transpose()?,
             key,
-            client: None,
+            ..Wish::default()
         },
         wait,
         create,

@@ -95,12 +95,11 @@ pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
             let sizes = match selectors {
                 0 => Vec::new(),
                 _ => {
-                    let (router, id) = (&worker.router, &description.id);
-                    let sizes = router.document_sizes(id, selectors_after, selectors + 1);
+                    let (door, id) = (&worker.door, &description.id);
+                    let sizes = door.document_sizes(id, selectors_after, selectors + 1);
                     sizes.await.map_err(ApiError::Closed)?
                 }
             };
-            worker.check_answer()?;
             let documents = (selectors > 0).then(|| documents(&sizes, selectors));
             let tag = respond::description_tag(description.fingerprint.into());
             Ok(HttpResponse::Ok()
@@ -225,7 +224,7 @@ async fn page_within(
             prefix,
             ..query.clone()
         };
-        let page = worker.router.page(part).await.map_err(refused)?;
+        let page = worker.door.page(part).await.map_err(refused)?;
         more |= page.next.is_some();
         whole.resources.extend(page.resources);
     }
@@ -251,14 +250,13 @@ pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
     let key = authenticate(&req)?;
     let listing = async {
         match key.prefixes(Right::Read) {
-            None => worker.router.page(query).await.map_err(refused),
+            None => worker.door.page(query).await.map_err(refused),
             Some(prefixes) => page_within(&worker, query, &prefixes).await,
         }
     };
-    let limit = Duration::from_millis(worker.router.shell.settings.listing_timeout_ms);
+    let limit = Duration::from_millis(worker.shell().settings.listing_timeout_ms);
     let page = timeout(limit, listing).await;
     let page = page.unwrap_or(Err(refused(ListingRefused::TooBusy)))?;
-    worker.check_answer()?;
     Ok(HttpResponse::Ok().json(ListBody {
         resources: page.resources.iter().map(described).collect(),
         next: page.next.as_ref().map(ResourceName::as_str),

@@ -26,10 +26,10 @@ pub async fn health() -> HttpResponse {
 
 /// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
 pub async fn ready(worker: Data<Worker>) -> Response {
-    let gate = &worker.router.shell.gate;
-    match gate.check_ready() {
+    let shell = worker.shell();
+    match shell.check_ready() {
         Ok(()) => {}
-        Err(Closed::StoreAway) => return Ok(store_away(&gate.reason())),
+        Err(Closed::StoreAway) => return Ok(store_away(&shell.gate.reason())),
         Err(closed) => return Err(ApiError::Closed(closed)),
     }
     Ok(HttpResponse::Ok().json(StatusBody { status: "ready" }))
@@ -63,12 +63,14 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
     let presented = authenticate(&req)?;
     let prefixes = presented.prefixes(Right::Read);
     let mut tally = Tally::default();
+    let mut grants = 0;
     for prefix in prefixes.as_deref().unwrap_or(&[""]) {
-        let part = worker.router.tally((*prefix).to_owned()).await;
-        tally = tally.and(part.map_err(ApiError::Closed)?);
+        let part = worker.door.tally((*prefix).to_owned()).await;
+        let part = part.map_err(ApiError::Closed)?;
+        tally = tally.and(part.tally);
+        grants = part.grants;
     }
-    worker.check_answer()?;
-    let shell = &worker.router.shell;
+    let shell = worker.shell();
     Ok(HttpResponse::Ok().json(ServerStatusBody {
         version: env!("CARGO_PKG_VERSION"),
         store: shell.store.kind(),
@@ -87,14 +89,14 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
                 name: name.as_str(),
                 since: Time(*since),
             }),
-            grants: shell.metrics.locks.grants(),
+            grants,
         },
     }))
 }
 
 /// GET `/metrics`: Prometheus text.
 pub async fn metrics(worker: Data<Worker>) -> Response {
-    let text = worker.router.shell.render_metrics().map_err(|error| {
+    let text = worker.shell().render_metrics().map_err(|error| {
         log::error!("the metrics cannot be shown: {error}");
         ApiError::Refused
     })?;

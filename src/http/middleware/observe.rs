@@ -82,6 +82,7 @@ impl Observer {
             }),
             tag: self.tag(request),
             key: key.map(|key| key.name.clone()),
+            relayed: None,
         }
     }
 

@@ -10,9 +10,12 @@ use super::error::{Fault, code};
 use super::schema::ServerRow;
 use super::session::{Columns, Session};
 use super::sql::Sql;
+use crate::store::InstanceId;
 
-/// Names one `MysqlStore`; a restarted process is another one.
-pub(super) type OwnerId = [u8; 16];
+pub(super) type OwnerId = InstanceId;
+
+/// Of what instances prove to each other that they know.
+const SECRET_BYTES: usize = 32;
 
 /// A sign of life of another instance, and when it was first seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +74,7 @@ pub(super) async fn take(
     session: &mut Session,
     row: &ServerRow,
     me: &OwnerId,
+    address: Option<&str>,
 ) -> Result<Option<u64>, Fault> {
     let is_of_this_server = match &row.server {
         Some(server) => *server == session.server.id,
@@ -86,6 +90,12 @@ pub(super) async fn take(
     sql.bytes(me);
     sql.push(", connection = CONNECTION_ID(), server = ");
     sql.text(&session.server.id);
+    sql.push(", address = ").or_null(address, |sql, address| {
+        sql.text(address);
+    });
+    // Another one for each owner.
+    sql.push(", peer_secret = ")
+        .bytes(&rand::random::<[u8; SECRET_BYTES]>());
     sql.push(" WHERE id = 1 AND epoch = ");
     sql.number(row.epoch).push(" AND owner <=> ");
     sql.or_null(row.owner.as_deref(), |sql, owner| {
@@ -171,7 +181,7 @@ pub(super) async fn record_writer(
 pub(super) async fn release(session: &mut Session, me: &OwnerId) -> Result<(), Fault> {
     let mut sql = Sql::new(
         "UPDATE resource_server SET epoch = epoch + 1, owner = NULL, connection = NULL, \
-         server = NULL",
+         server = NULL, address = NULL, peer_secret = NULL",
     );
     sql.push(" WHERE id = 1 AND owner = ").bytes(me);
     session.change(sql.as_str()).await?;
@@ -204,6 +214,8 @@ mod tests {
             owner: owner.map(|byte| vec![byte; 16]),
             connection: None,
             server: None,
+            address: None,
+            peer_secret: None,
         }
     }
 

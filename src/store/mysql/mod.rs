@@ -54,13 +54,13 @@ use self::write::Writer;
 use super::journal::Journal;
 use super::listing::{self, FewRows, Walk, is_counted};
 use super::{
-    DocumentSize, HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened, ResourceId,
-    Snapshot, Store, StoreError, StoredData, StoredResource,
+    ActiveInstance, DocumentSize, HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened,
+    ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
 
-pub use options::{Options, Tls};
+pub use options::{Options, PeerPort, Tls};
 pub use php::revert::RevertReport;
 
 /// Rows in a MySQL or MariaDB database.
@@ -81,6 +81,8 @@ pub struct MysqlStore {
     home: std::sync::Mutex<Option<Server>>,
     journal: Journal,
     witness: std::sync::Mutex<Witness>,
+    /// Whose the database is, as it was last read by opening.
+    active: std::sync::Mutex<Option<ActiveInstance>>,
     /// What was said about the database's own settings.
     warned: Mutex<Vec<String>>,
 }
@@ -116,6 +118,7 @@ impl MysqlStore {
             home: std::sync::Mutex::default(),
             journal: Journal::new(commit::LAYOUT),
             witness: std::sync::Mutex::default(),
+            active: std::sync::Mutex::default(),
             warned: Mutex::default(),
             options,
         }
@@ -128,6 +131,11 @@ impl MysqlStore {
 
     fn witness(&self) -> MutexGuard<'_, Witness> {
         self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn see_active(&self, row: &ServerRow) {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        *active = row.active(&self.me);
     }
 
     fn set_home(&self, server: Option<Server>) {
@@ -148,6 +156,9 @@ impl MysqlStore {
             let seen = door.seen.as_ref();
             match instance::judge(&row, &self.me, seen, lease, asked_at, Instant::now()) {
                 Claim::Wait(seen) => {
+                    self.see_active(&row);
+                    // Documents are accepted in the name of the owner, on the same server.
+                    self.note_packet(&session);
                     door.seen = Some(seen);
                     door.session = Some(session);
                     return Ok(None);
@@ -156,7 +167,8 @@ impl MysqlStore {
                 Claim::Silent => log::warn!("the active instance is silent; taking over"),
             }
             self.claimed.store(true, Ordering::SeqCst);
-            match instance::take(&mut session, &row, &self.me).await {
+            let address = self.options.peer_address().await?;
+            match instance::take(&mut session, &row, &self.me, address.as_deref()).await {
                 Ok(Some(epoch)) => {
                     door.seen = None;
                     let journal_row = self.journal.last_in_table();
@@ -164,6 +176,7 @@ impl MysqlStore {
                     // Read anew: what the old epoch still committed is in it, and nothing of it comes after.
                     let row = schema::read_server_row(&mut session).await?;
                     if let Some(row) = row.filter(|row| row.epoch == epoch) {
+                        self.see_active(&row);
                         return Ok(Some(Taken {
                             epoch: self.epoch_on(epoch, Some(&session.server)),
                             session,
@@ -564,6 +577,11 @@ impl Store for MysqlStore {
 
     fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
         Some(self.options.heartbeat())
+    }
+
+    fn active(&self) -> Option<ActiveInstance> {
+        let active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        active.clone()
     }
 
     fn takes_document(&self, json: &[u8]) -> bool {

@@ -1,13 +1,13 @@
 //! How to reach the server, and how each connection is set up.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use mysql_async::{Opts, OptsBuilder, SslOpts};
 
-use tokio::net::lookup_host;
+use tokio::net::{UdpSocket, lookup_host};
 
 use super::error::Fault;
 use super::settings::WAIT_TIMEOUT_SECONDS;
@@ -33,6 +33,50 @@ pub struct Options {
     /// The profile that the operator set. `None`: a database that the PHP server wrote is recorded as
     /// [`Profile::Php`] when it is adopted.
     pub adopt: Option<Profile>,
+    /// Where this instance takes requests from others; `None`: nowhere.
+    pub peers: Option<PeerPort>,
+}
+
+/// Where an instance takes requests from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerPort {
+    /// `None`: the local address of the connection to the database.
+    pub host: Option<String>,
+    pub port: u16,
+}
+
+impl Options {
+    /// What other instances are told: host and port.
+    pub(super) async fn peer_address(&self) -> Result<Option<String>, Fault> {
+        let Some(peers) = &self.peers else {
+            return Ok(None);
+        };
+        let host = match &peers.host {
+            Some(host) => host.clone(),
+            None => self.local_address().await?.to_string(),
+        };
+        let is_v6 = host.contains(':') && !host.starts_with('[');
+        let host = if is_v6 { format!("[{host}]") } else { host };
+        Ok(Some(format!("{host}:{}", peers.port)))
+    }
+
+    /// From where this machine reaches the database. Nothing is sent for that.
+    async fn local_address(&self) -> Result<IpAddr, Fault> {
+        let away = |error: std::io::Error| Fault::Away(format!("no way to {}: {error}", self.host));
+        let mut found = lookup_host((self.host.as_str(), self.port))
+            .await
+            .map_err(away)?;
+        let to = found
+            .next()
+            .ok_or_else(|| Fault::Away(format!("{} has no address", self.host)))?;
+        let from: SocketAddr = match to {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(from).await.map_err(away)?;
+        socket.connect(to).await.map_err(away)?;
+        Ok(socket.local_addr().map_err(away)?.ip())
+    }
 }
 
 /// Encryption of the connections to the database.
@@ -64,6 +108,7 @@ impl fmt::Debug for Options {
             .field("timeout", &self.timeout)
             .field("instance_lease", &self.instance_lease)
             .field("adopt", &self.adopt)
+            .field("peers", &self.peers)
             .finish_non_exhaustive()
     }
 }
@@ -150,6 +195,7 @@ mod tests {
             timeout: Duration::from_secs(5),
             instance_lease: Duration::from_secs(4),
             adopt: None,
+            peers: None,
         };
         assert!(!format!("{options:?}").contains("hunter2"));
         assert_eq!(

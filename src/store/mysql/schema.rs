@@ -10,7 +10,7 @@ use super::error::{Fault, code};
 use super::session::{Columns, Session, value};
 use super::sql::{HELD_INDEX, Sql};
 use crate::lock::{FencingToken, Profile};
-use crate::store::{ResourceId, StoreError};
+use crate::store::{ActiveInstance, InstanceId, PeerAddress, ResourceId, StoreError};
 
 /// The newest schema this program knows.
 pub(super) const VERSION: u32 = 4;
@@ -26,12 +26,20 @@ const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     heartbeat BIGINT UNSIGNED NOT NULL,
     owner BINARY(16) NULL,
     connection BIGINT UNSIGNED NULL,
-    server VARCHAR(255) NULL
+    server VARCHAR(255) NULL,
+    address VARCHAR(255) NULL,
+    peer_secret VARBINARY(255) NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// Version 2 did not know which server a connection belongs to. Added before anything else is read: whoever
-/// takes over has to know.
-const SERVER_COLUMN: &str = "ALTER TABLE resource_server ADD COLUMN server VARCHAR(255) NULL";
+/// What version 2.0.0 did not have. Added before anything else is read: whoever takes over has to know, and who
+/// stands by too.
+const NEW_COLUMNS: [&str; 3] = [
+    // Which server the connection belongs to.
+    "ALTER TABLE resource_server ADD COLUMN server VARCHAR(255) NULL",
+    // Where the owner takes requests from other instances, and what both have to know.
+    "ALTER TABLE resource_server ADD COLUMN address VARCHAR(255) NULL",
+    "ALTER TABLE resource_server ADD COLUMN peer_secret VARBINARY(255) NULL",
+];
 
 const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
     (id, version, step, floor, epoch, heartbeat) VALUES (1, 0, 'new', 0, 0, 0)";
@@ -200,6 +208,29 @@ pub(super) struct ServerRow {
     /// The connection that writes, and the server that it belongs to.
     pub connection: Option<u64>,
     pub server: Option<String>,
+    /// Where the owner takes requests from other instances, and the secret for that.
+    pub address: Option<String>,
+    pub peer_secret: Option<Vec<u8>>,
+}
+
+impl ServerRow {
+    /// Whose the database is.
+    pub fn active(&self, me: &InstanceId) -> Option<ActiveInstance> {
+        let id = InstanceId::try_from(self.owner.as_deref()?).ok()?;
+        let peer = |address: &String| {
+            Some(PeerAddress {
+                address: address.clone(),
+                secret: self.peer_secret.clone()?,
+            })
+        };
+        Some(ActiveInstance {
+            id,
+            is_here: id == *me,
+            peer: self.address.as_ref().and_then(peer),
+            heartbeat: self.heartbeat,
+            recorded_profile: self.profile,
+        })
+    }
 }
 
 /// Reads the row, which is made when the database is new.
@@ -207,11 +238,13 @@ pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault
     match read_server_row(session).await {
         Ok(Some(row)) => Ok(row),
         Err(fault) if fault.is(code::NO_SUCH_COLUMN) => {
-            match session.run(SERVER_COLUMN).await {
-                Ok(_) => {}
-                // Another instance was faster.
-                Err(fault) if fault.is(code::COLUMN_EXISTS) => {}
-                Err(fault) => return Err(fault),
+            for column in NEW_COLUMNS {
+                match session.run(column).await {
+                    Ok(_) => {}
+                    // There before, or another instance was faster.
+                    Err(fault) if fault.is(code::COLUMN_EXISTS) => {}
+                    Err(fault) => return Err(fault),
+                }
             }
             let row = read_server_row(session).await?;
             row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))
@@ -243,7 +276,7 @@ pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<Serv
         return Err(StoreError::Unusable(text).into());
     }
     let sql = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, connection, \
-               server FROM resource_server WHERE id = 1";
+               server, address, peer_secret FROM resource_server WHERE id = 1";
     match session.rows(sql).await?.pop() {
         Some(row) => parse(row).map(Some),
         None => Ok(None),
@@ -272,6 +305,8 @@ fn parse(row: Row) -> Result<ServerRow, Fault> {
         owner: columns.take()?,
         connection: columns.take()?,
         server: columns.take()?,
+        address: columns.take()?,
+        peer_secret: columns.take()?,
     })
 }
 

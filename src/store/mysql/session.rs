@@ -332,6 +332,7 @@ mod tests {
             timeout: Duration::from_secs(2),
             instance_lease: Duration::from_secs(4),
             adopt: None,
+            peers: None,
         };
         let purpose = SessionPurpose {
             in_database: false,

@@ -1,0 +1,602 @@
+//! How a handler reaches a resource: through this instance's own registry while it is active, else through the
+//! active one. While nobody is, requests are held until somebody is again.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OnceCell, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::link::{AnswerPieces, Link};
+use super::wire::{Question, ServerTally, Told};
+use crate::lock::{Answer, EndReason, PresentedTicket, ResourceName};
+use crate::registry::client::Router;
+use crate::registry::listing::{ListingRefused, Page};
+use crate::resource::messages::{Op, Reply, Wait};
+use crate::shared::caller::Caller;
+use crate::shared::event_feed::{FeedEvent, FeedReader, Found};
+use crate::shared::gate::Closed;
+use crate::shared::owner::{HOLD_BEYOND, Owner, Reach};
+use crate::store::history::PastLease;
+use crate::store::{ActiveInstance, DocumentSize, InstanceId, ListQuery, ResourceId};
+
+/// Between two tries to reach the active instance.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// One per worker.
+pub struct FrontDoor {
+    pub router: Router,
+    /// `None`: the store is this process's alone.
+    abroad: Option<Abroad>,
+}
+
+/// The way to the active instance.
+struct Abroad {
+    owner: watch::Receiver<Owner>,
+    link: RefCell<Option<(InstanceId, LinkCell)>>,
+    lease: Duration,
+    in_flight: Arc<AtomicUsize>,
+}
+
+type LinkCell = Rc<OnceCell<Link>>;
+
+/// Where requests are answered now.
+enum Place {
+    Here,
+    There(ActiveInstance),
+}
+
+/// What became of a question.
+enum Exchange {
+    Told(Told),
+    /// Nothing was done.
+    NotDone,
+    /// It may have been acted on.
+    Lost,
+}
+
+/// A request, for as long as it is held.
+struct Hold {
+    until: Instant,
+    since: Instant,
+    owner: watch::Receiver<Owner>,
+}
+
+/// Counts requests that wait for an answer.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn new(count: &'a AtomicUsize) -> InFlight<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        InFlight(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl FrontDoor {
+    /// `lease`: `INSTANCE_LEASE_SECONDS`, where several instances share the store. Must be called on the worker's
+    /// thread.
+    pub fn new(router: Router, lease: Option<Duration>) -> FrontDoor {
+        let abroad = lease.map(|lease| Abroad {
+            owner: router.shell.owner.follow(),
+            link: RefCell::default(),
+            lease,
+            in_flight: router.shell.count_in_flight(),
+        });
+        FrontDoor { router, abroad }
+    }
+
+    /// May a request be accepted? By an instance that is not active too, which passes it on.
+    pub fn check(&self) -> Result<(), Closed> {
+        match (self.router.shell.gate.check(), &self.abroad) {
+            (Err(closed), Some(abroad)) => abroad.place(closed).map(|_| ()),
+            (known, _) => known,
+        }
+    }
+
+    /// Sends one request to wherever its resource is and waits for its reply. Dropping the future withdraws it.
+    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Box<Reply> {
+        let Some(abroad) = &self.abroad else {
+            return self.router.ask(name, op, caller).await;
+        };
+        if self.router.shell.gate.check().is_ok() {
+            return self.router.ask(name, op, caller).await;
+        }
+        let _in_flight = InFlight::new(&abroad.in_flight);
+        let asked = Forwarded::new(self, op, caller);
+        asked.answer(name).await
+    }
+
+    /// Counts as a sign of life of this ticket, if that can be told without waiting for anything.
+    pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Caller) {
+        match &self.abroad {
+            Some(abroad) if self.router.shell.gate.check().is_err() => {
+                abroad.tell(Question::Touch {
+                    name: name.clone(),
+                    presented,
+                    caller: caller.clone(),
+                });
+            }
+            _ => self.router.touch(name, presented, caller),
+        }
+    }
+
+    /// As [`Router::page`].
+    ///
+    /// # Errors
+    /// Nobody answers now.
+    pub async fn page(&self, query: ListQuery) -> Result<Page, ListingRefused> {
+        let told = |told| match told {
+            Told::Page(Err(ListingRefused::Closed(_))) => None,
+            Told::Page(page) => Some(page),
+            _ => None,
+        };
+        let question = || Question::Page(query.clone());
+        let here = || self.router.page(query.clone());
+        self.look(here, question, told).await
+    }
+
+    /// How much is held and waited for, of the names with this prefix.
+    ///
+    /// # Errors
+    /// Nobody answers now.
+    pub async fn tally(&self, prefix: String) -> Result<ServerTally, Closed> {
+        let told = |told| match told {
+            Told::Tally(Ok(tally)) => Some(Ok(tally)),
+            _ => None,
+        };
+        let question = || Question::Tally(prefix.clone());
+        let here = async || {
+            let tally = self.router.tally(prefix.clone()).await?;
+            let grants = self.router.shell.metrics.locks.grants();
+            Ok(ServerTally { tally, grants })
+        };
+        self.look(here, question, told).await
+    }
+
+    /// As [`Router::history`].
+    ///
+    /// # Errors
+    /// Nobody answers now.
+    pub async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, Closed> {
+        let told = |told| match told {
+            Told::History(Ok(history)) => Some(Ok(history)),
+            _ => None,
+        };
+        let question = || Question::History(name.clone());
+        let here = || self.router.history(name);
+        self.look(here, question, told).await
+    }
+
+    /// As [`Router::document_sizes`].
+    ///
+    /// # Errors
+    /// Nobody answers now.
+    pub async fn document_sizes(
+        &self,
+        id: &ResourceId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DocumentSize>, Closed> {
+        let told = |told| match told {
+            Told::DocumentSizes(Ok(sizes)) => Some(Ok(sizes)),
+            _ => None,
+        };
+        let question = || Question::DocumentSizes {
+            id: id.clone(),
+            after: after.to_owned(),
+            limit,
+        };
+        let here = || self.router.document_sizes(id, after, limit);
+        self.look(here, question, told).await
+    }
+
+    /// Follows what happens to names with this prefix. `None`: as many do as may.
+    ///
+    /// # Errors
+    /// Nobody answers now.
+    pub async fn follow(&self, prefix: &str) -> Result<Option<EventReader>, Closed> {
+        let mut hold = self.hold(Duration::ZERO);
+        loop {
+            match self.place()? {
+                Some(Place::There(active)) => {
+                    let question = Question::Follow(prefix.to_owned());
+                    let pieces = match self.link(&active).await {
+                        Some(link) => link.get().and_then(|link| link.ask_on(question).ok()),
+                        None => None,
+                    };
+                    match first_piece(pieces).await {
+                        Some((Told::Events(_), pieces)) => {
+                            let events = Vec::new().into_iter();
+                            return Ok(Some(EventReader::There { pieces, events }));
+                        }
+                        Some((Told::TooManyReaders, _)) => return Ok(None),
+                        _ => {}
+                    }
+                }
+                Some(Place::Here) => {
+                    let reader = self.router.shell.feed.follow();
+                    return Ok(reader.map(EventReader::Here));
+                }
+                None => {}
+            }
+            hold.pause().await?;
+        }
+    }
+
+    /// Whether events that are read here are all there are.
+    pub fn is_active(&self) -> bool {
+        self.router.shell.gate.check().is_ok()
+    }
+
+    /// Asks something that may be asked again and again. `told`: what is told; `None`: to be asked again.
+    async fn look<T, E: From<Closed>>(
+        &self,
+        here: impl AsyncFn() -> Result<T, E>,
+        question: impl Fn() -> Question,
+        told: impl Fn(Told) -> Option<Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut hold = self.hold(Duration::ZERO);
+        loop {
+            match self.place()? {
+                Some(Place::There(active)) => {
+                    if let Exchange::Told(answer) = self.exchange(&active, question()).await
+                        && let Some(answer) = told(answer)
+                    {
+                        return answer;
+                    }
+                }
+                Some(Place::Here) => {
+                    let answer = here().await?;
+                    self.router.shell.gate.check_answer()?;
+                    return Ok(answer);
+                }
+                None => {}
+            }
+            hold.pause().await?;
+            self.router.shell.metrics.peers.retried.inc();
+        }
+    }
+
+    /// `None`: nobody is active, as far as one can tell.
+    fn place(&self) -> Result<Option<Place>, Closed> {
+        match (self.router.shell.gate.check(), &self.abroad) {
+            (Ok(()), _) => Ok(Some(Place::Here)),
+            (Err(closed), None) => Err(closed),
+            (Err(closed), Some(abroad)) => abroad.place(closed),
+        }
+    }
+
+    fn hold(&self, wait: Duration) -> Hold {
+        let lease = self.abroad.as_ref().map_or(Duration::ZERO, |a| a.lease);
+        let since = Instant::now();
+        Hold {
+            until: since + wait.max(lease + HOLD_BEYOND),
+            since,
+            owner: self.router.shell.owner.follow(),
+        }
+    }
+
+    /// The connection to the active instance.
+    async fn link(&self, active: &ActiveInstance) -> Option<LinkCell> {
+        let abroad = self.abroad.as_ref()?;
+        let peer = active.peer.as_ref()?;
+        let cell = abroad.cell(active.id);
+        let opening = || Link::open(active, peer, abroad.lease / 2);
+        match cell.get_or_try_init(opening).await {
+            Ok(link) if !link.has_ended() => Some(cell),
+            Ok(_) => {
+                abroad.forget(&cell);
+                None
+            }
+            Err(error) => {
+                log::debug!(
+                    "the active instance at {} cannot be reached: {error}",
+                    peer.address
+                );
+                None
+            }
+        }
+    }
+
+    async fn exchange(&self, active: &ActiveInstance, question: Question) -> Exchange {
+        let Some(cell) = self.link(active).await else {
+            return Exchange::NotDone;
+        };
+        let Some(link) = cell.get() else {
+            return Exchange::NotDone;
+        };
+        self.router.shell.metrics.peers.sent.inc();
+        let mut owner = self.router.shell.owner.follow();
+        let is_active = |known: &ActiveInstance| known.id == active.id;
+        let told = tokio::select! {
+            biased;
+            told = link.ask(question) => told,
+            // It may hang with the request in its hands: what it says now is not the truth any more.
+            _ = owner.wait_for(|owner| !owner.active.as_ref().is_some_and(is_active)) => {
+                return Exchange::Lost;
+            }
+        };
+        match told {
+            Ok(Told::NotActive) => Exchange::NotDone,
+            Ok(told) => Exchange::Told(told),
+            Err(_) => Exchange::Lost,
+        }
+    }
+}
+
+async fn first_piece(pieces: Option<AnswerPieces>) -> Option<(Told, AnswerPieces)> {
+    let mut pieces = pieces?;
+    let first = pieces.pieces.recv().await?;
+    Some((first, pieces))
+}
+
+impl Abroad {
+    /// `closed`: why this instance does not answer itself.
+    fn place(&self, closed: Closed) -> Result<Option<Place>, Closed> {
+        let owner = self.owner.borrow();
+        match (closed, &owner.active) {
+            (closed @ (Closed::Starting | Closed::Stopping), _) => Err(closed),
+            (_, Some(_)) if owner.reach == Reach::CutOff => Err(Closed::OwnerUnreachable),
+            (_, Some(active)) if active.peer.is_some() => Ok(Some(Place::There(active.clone()))),
+            (Closed::Standby, None) => Ok(None),
+            // Of a version that takes nothing from others; or the store is away for all.
+            (closed, _) => Err(closed),
+        }
+    }
+
+    fn cell(&self, id: InstanceId) -> LinkCell {
+        let mut link = self.link.borrow_mut();
+        match &*link {
+            Some((known, cell)) if *known == id => cell.clone(),
+            _ => {
+                let cell = LinkCell::default();
+                *link = Some((id, cell.clone()));
+                cell
+            }
+        }
+    }
+
+    /// The next request opens another connection.
+    fn forget(&self, broken: &LinkCell) {
+        let mut link = self.link.borrow_mut();
+        if link
+            .as_ref()
+            .is_some_and(|(_, cell)| Rc::ptr_eq(cell, broken))
+        {
+            *link = None;
+        }
+    }
+
+    fn tell(&self, question: Question) {
+        let link = self.link.borrow();
+        if let Some(link) = link.as_ref().and_then(|(_, cell)| cell.get()) {
+            link.tell(question);
+        }
+    }
+}
+
+impl Hold {
+    /// Until something has changed, or a moment has passed.
+    async fn pause(&mut self) -> Result<(), Closed> {
+        let now = Instant::now();
+        if now >= self.until {
+            return Err(Closed::Moving);
+        }
+        let until = self.until.min(now + RETRY_PAUSE);
+        let _ = timeout_at(until, self.owner.changed()).await;
+        Ok(())
+    }
+
+    /// Ready when this instance ends.
+    async fn stopped(&mut self) {
+        let _ = self.owner.wait_for(|owner| owner.stopping).await;
+    }
+}
+
+/// A request that is passed on.
+struct Forwarded<'a> {
+    door: &'a FrontDoor,
+    op: &'a Op,
+    /// With the ticket to make, so that a copy finds it.
+    caller: Caller,
+    hold: Hold,
+    /// A copy may have been acted on.
+    lost: bool,
+}
+
+impl Forwarded<'_> {
+    fn new<'a>(door: &'a FrontDoor, op: &'a Op, caller: &Caller) -> Forwarded<'a> {
+        let makes_ticket = matches!(op, Op::Acquire { .. });
+        Forwarded {
+            door,
+            op,
+            caller: Caller {
+                relayed: makes_ticket.then(|| door.router.shell.fresh_ticket()),
+                ..caller.clone()
+            },
+            hold: door.hold(wait_of(op).unwrap_or_default()),
+            lost: false,
+        }
+    }
+
+    async fn answer(mut self, name: &ResourceName) -> Box<Reply> {
+        loop {
+            let place = match self.door.place() {
+                Ok(place) => place,
+                Err(closed) => return Box::new(Reply::Closed(closed)),
+            };
+            match place {
+                Some(Place::Here) => {
+                    let op = self.remaining();
+                    return self.door.router.ask(name, &op, &self.caller).await;
+                }
+                Some(Place::There(active)) => {
+                    if let Some(reply) = self.ask(&active, name).await {
+                        return reply;
+                    }
+                }
+                None => {}
+            }
+            if let Err(closed) = self.hold.pause().await {
+                return Box::new(Reply::Closed(closed));
+            }
+            self.door.router.shell.metrics.peers.retried.inc();
+        }
+    }
+
+    /// `None`: it may be asked again.
+    async fn ask(&mut self, active: &ActiveInstance, name: &ResourceName) -> Option<Box<Reply>> {
+        let question = Question::Ask {
+            name: name.clone(),
+            op: self.remaining().into_owned(),
+            caller: self.caller.clone(),
+        };
+        let exchange = self.door.exchange(active, question);
+        let exchange = match wait_of(self.op) {
+            // As its own waits, those that are passed on end when this instance does.
+            Some(_) => tokio::select! {
+                exchange = exchange => exchange,
+                () = self.hold.stopped() => {
+                    return Some(Box::new(Reply::Closed(Closed::Stopping)));
+                }
+            },
+            None => exchange.await,
+        };
+        let reply = match exchange {
+            Exchange::Told(Told::Reply(reply)) => reply,
+            Exchange::NotDone => return None,
+            Exchange::Told(_) | Exchange::Lost if may_repeat(self.op) => {
+                self.lost = true;
+                return None;
+            }
+            Exchange::Told(_) | Exchange::Lost => {
+                return Some(Box::new(Reply::Closed(Closed::AnswerLost)));
+            }
+        };
+        match *reply {
+            Reply::Closed(_) if may_repeat(self.op) => {
+                self.lost = true;
+                None
+            }
+            // The first copy did it.
+            Reply::Lock(Answer::Dead(Some(EndReason::Released)))
+                if self.lost && matches!(self.op, Op::Unlock { .. }) =>
+            {
+                Some(Box::new(Reply::Lock(Answer::Unlocked { dead: None })))
+            }
+            _ => Some(reply),
+        }
+    }
+
+    /// With what is left of its wait.
+    fn remaining(&self) -> Cow<'_, Op> {
+        let passed = self.hold.since.elapsed();
+        let mut op = self.op.clone();
+        match &mut op {
+            Op::Acquire {
+                wait: Wait::For(wait) | Wait::ThenLeave(wait),
+                ..
+            } => *wait = wait.saturating_sub(passed),
+            Op::Read {
+                watch: Some(watch), ..
+            }
+            | Op::Describe {
+                watch: Some(watch), ..
+            } => watch.wait = watch.wait.saturating_sub(passed),
+            _ => return Cow::Borrowed(self.op),
+        }
+        Cow::Owned(op)
+    }
+}
+
+/// How long a request may take for its own sake; `None`: it is answered at once.
+fn wait_of(op: &Op) -> Option<Duration> {
+    match op {
+        Op::Acquire {
+            wait: Wait::For(wait) | Wait::ThenLeave(wait),
+            ..
+        } => (!wait.is_zero()).then_some(*wait),
+        // The active instance knows.
+        Op::Acquire {
+            wait: Wait::Default,
+            ..
+        } => Some(Duration::ZERO),
+        Op::Read { watch, .. } | Op::Describe { watch, .. } => {
+            watch.as_ref().map(|watch| watch.wait)
+        }
+        _ => None,
+    }
+}
+
+/// Whether asking twice is asking once.
+fn may_repeat(op: &Op) -> bool {
+    match op {
+        Op::Describe { .. }
+        | Op::Read { .. }
+        | Op::Acquire { .. }
+        | Op::Renew { .. }
+        | Op::Unlock { .. }
+        | Op::Touch { .. } => true,
+        Op::Create { .. }
+        | Op::Write { .. }
+        | Op::DeleteSelector { .. }
+        | Op::Delete { .. }
+        | Op::ForceUnlock { .. }
+        | Op::RemoveWaiter { .. } => false,
+    }
+}
+
+/// Reads events, wherever they happen.
+pub enum EventReader {
+    Here(FeedReader),
+    There {
+        pieces: AnswerPieces,
+        events: std::vec::IntoIter<FeedEvent>,
+    },
+}
+
+/// What a reader finds when it looks.
+pub enum Followed {
+    Happened(Arc<FeedEvent>),
+    /// So many events are gone that this reader did not see.
+    Missed(u64),
+    Nothing,
+    /// Nothing comes any more: whoever reads has to ask anew.
+    End,
+}
+
+impl EventReader {
+    /// The next event, without waiting for one. `active`: whether this instance is.
+    pub fn look(&mut self, active: bool) -> Followed {
+        match self {
+            EventReader::Here(_) if !active => Followed::End,
+            EventReader::Here(reader) => match reader.look() {
+                Found::Event(event) => Followed::Happened(event),
+                Found::Missed(count) => Followed::Missed(count),
+                Found::Nothing => Followed::Nothing,
+            },
+            EventReader::There { pieces, events } => loop {
+                if let Some(event) = events.next() {
+                    return Followed::Happened(Arc::new(event));
+                }
+                use tokio::sync::mpsc::error::TryRecvError;
+                match pieces.pieces.try_recv() {
+                    Ok(Told::Events(more)) => *events = more.into_iter(),
+                    Ok(Told::Missed(count)) => return Followed::Missed(count),
+                    Err(TryRecvError::Empty) => return Followed::Nothing,
+                    Ok(_) | Err(TryRecvError::Disconnected) => return Followed::End,
+                }
+            },
+        }
+    }
+}

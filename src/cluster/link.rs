@@ -1,0 +1,237 @@
+//! The asking end of a connection to the active instance: many questions at once.
+//!
+//! Whoever asks and drops its future withdraws the question at the other end; so does a connection that breaks, or
+//! one on which nothing was heard for too long.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+use super::wire::{
+    Asking, PeerSecret, Question, Telling, Told, frame, greet, read_frames, write_frames,
+};
+use crate::store::{ActiveInstance, PeerAddress};
+
+/// Answers to one question that may wait to be taken.
+const ANSWERS_MAX: usize = 1024;
+
+/// The connection broke before the answer: the question may have been acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
+
+/// Who waits for the answer to a question.
+enum Waiting {
+    One(oneshot::Sender<Told>),
+    Many(Sender<Told>),
+}
+
+struct LinkState {
+    frames: UnboundedSender<Vec<u8>>,
+    waiting: RefCell<HashMap<u64, Waiting>>,
+    next: Cell<u64>,
+    /// When the last question was whether the other end lives, and how long its answer took.
+    pinged: Cell<Option<Instant>>,
+    round_trip: watch::Sender<Duration>,
+    ended: watch::Sender<bool>,
+}
+
+/// Dropped, it ends.
+pub struct Link {
+    state: Rc<LinkState>,
+    task: actix_rt::task::JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.state.end();
+    }
+}
+
+impl LinkState {
+    fn send(&self, asking: &Asking) {
+        // A connection that has ended has withdrawn everything.
+        let _ = self.frames.send(frame(asking));
+    }
+
+    fn hear(&self, telling: Telling) {
+        let Telling::Told { id, told } = telling else {
+            if let Some(asked) = self.pinged.take() {
+                self.round_trip.send_replace(asked.elapsed());
+            }
+            return;
+        };
+        let mut waiting = self.waiting.borrow_mut();
+        let taken = match waiting.get(&id) {
+            Some(Waiting::Many(answers)) => answers.try_send(told).is_ok(),
+            // Where nobody takes it, `Gone` is on its way.
+            _ => {
+                if let Some(Waiting::One(answer)) = waiting.remove(&id) {
+                    let _ = answer.send(told);
+                }
+                true
+            }
+        };
+        if !taken {
+            // It reads too slowly, or not any more: what it missed cannot be told, so that it ends.
+            waiting.remove(&id);
+            drop(waiting);
+            self.send(&Asking::Gone(id));
+        }
+    }
+
+    fn end(&self) {
+        self.waiting.borrow_mut().clear();
+        self.ended.send_replace(true);
+    }
+
+    fn next_id(&self) -> u64 {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        id
+    }
+}
+
+impl Link {
+    /// Connects. `silence_max`: a connection on which nothing was heard for so long is dead.
+    ///
+    /// # Errors
+    /// Nobody answers there in time, or not the instance that is wanted. Nothing was asked then.
+    pub async fn open(
+        active: &ActiveInstance,
+        peer: &PeerAddress,
+        silence_max: Duration,
+    ) -> io::Result<Link> {
+        let secret = PeerSecret::new(&peer.secret);
+        let connecting = async {
+            let mut stream = TcpStream::connect(&peer.address).await?;
+            stream.set_nodelay(true)?;
+            greet(&mut stream, &secret, active.id).await?;
+            Ok::<_, io::Error>(stream)
+        };
+        let stream = timeout(silence_max, connecting).await??;
+        let (read, write) = stream.into_split();
+        let (frames, to_write) = unbounded_channel();
+        let state = Rc::new(LinkState {
+            frames,
+            waiting: RefCell::default(),
+            next: Cell::new(0),
+            pinged: Cell::new(None),
+            round_trip: watch::Sender::new(Duration::ZERO),
+            ended: watch::Sender::new(false),
+        });
+        let shared = state.clone();
+        let address = peer.address.clone();
+        let task = actix_rt::spawn(async move {
+            let ended = tokio::select! {
+                ended = read_frames(read, silence_max, |told| shared.hear(told)) => ended,
+                ended = write_frames(write, to_write) => ended,
+                () = pings(&shared, silence_max / 4) => Ok(()),
+            };
+            log::debug!("the connection to the active instance at {address} has ended: {ended:?}");
+            shared.end();
+        });
+        Ok(Link { state, task })
+    }
+
+    pub fn has_ended(&self) -> bool {
+        *self.state.ended.borrow()
+    }
+
+    /// Ready when the connection has ended.
+    pub async fn ended(&self) {
+        let mut ended = self.state.ended.subscribe();
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// How long the other end took to say that it lives; another value each time.
+    pub fn round_trips(&self) -> watch::Receiver<Duration> {
+        self.state.round_trip.subscribe()
+    }
+
+    /// Sends a question that nobody waits for.
+    pub fn tell(&self, question: Question) {
+        let id = self.state.next_id();
+        let question = Box::new(question);
+        self.state.send(&Asking::Question { id, question });
+    }
+
+    /// Sends a question and waits for its answer. Dropping the future withdraws the question.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn ask(&self, question: Question) -> Result<Told, Lost> {
+        let (sender, answer) = oneshot::channel();
+        let mut open = self.open_question(question, Waiting::One(sender))?;
+        let told = answer.await.map_err(|_| Lost)?;
+        open.answered = true;
+        if told.is_tracked() {
+            self.state.send(&Asking::Taken(open.id));
+        }
+        Ok(told)
+    }
+
+    /// As [`Link::ask`], for a question whose answer comes in pieces, until the connection ends.
+    pub fn ask_on(&self, question: Question) -> Result<AnswerPieces, Lost> {
+        let (sender, pieces) = channel(ANSWERS_MAX);
+        let open = self.open_question(question, Waiting::Many(sender))?;
+        Ok(AnswerPieces {
+            pieces,
+            _open: open,
+        })
+    }
+
+    fn open_question(&self, question: Question, waiting: Waiting) -> Result<OpenQuestion, Lost> {
+        if self.has_ended() {
+            return Err(Lost);
+        }
+        let id = self.state.next_id();
+        self.state.waiting.borrow_mut().insert(id, waiting);
+        let question = Box::new(question);
+        self.state.send(&Asking::Question { id, question });
+        Ok(OpenQuestion {
+            state: self.state.clone(),
+            id,
+            answered: false,
+        })
+    }
+}
+
+async fn pings(state: &LinkState, every: Duration) {
+    loop {
+        if state.pinged.get().is_none() {
+            state.pinged.set(Some(Instant::now()));
+        }
+        state.send(&Asking::Ping);
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// The pieces of an answer; dropped, the question is withdrawn.
+pub struct AnswerPieces {
+    pub pieces: Receiver<Told>,
+    _open: OpenQuestion,
+}
+
+/// Withdraws a question whose answer nobody took.
+struct OpenQuestion {
+    state: Rc<LinkState>,
+    id: u64,
+    answered: bool,
+}
+
+impl Drop for OpenQuestion {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.state.waiting.borrow_mut().remove(&self.id);
+            self.state.send(&Asking::Gone(self.id));
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Several instances on one database: one of them is active, and every other one passes requests on to it, so that
+//! a client needs not know which one that is.
+//!
+//! What crosses is the request that a resource is asked and its reply, not HTTP: keys, bodies and limits are checked
+//! where the client is connected, and its answer is made there. A request that came from another instance is never
+//! passed on again.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `door` | the handlers' door: here, or there; held while nobody is active |
+//! | `link` | the asking end of a connection between two instances |
+//! | `serve` | the other end |
+//! | `reach` | whether the active instance answers |
+//! | `wire` | what crosses, in frames; the proof that both have the same database |
+
+pub mod door;
+pub mod link;
+pub mod reach;
+pub mod serve;
+pub mod wire;

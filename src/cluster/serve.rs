@@ -1,0 +1,289 @@
+//! The other end of a connection between two instances: questions are answered as those of this instance's own
+//! clients are. What whoever asked did not take, and everything that is open when the connection ends, counts as
+//! asked by clients that are gone.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Arbiter;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+
+use super::reach::keep_in_touch;
+use super::wire::{
+    Asking, PeerSecret, Question, ServerTally, Telling, Told, frame, read_frames, welcome,
+    write_frames,
+};
+use crate::registry::client::{Router, Untaken};
+use crate::resource::messages::{Op, Reply};
+use crate::shared::event_feed::{FeedReader, Found};
+use crate::shared::gate::Closed;
+use crate::shared::server_state::Shell;
+
+/// How often somebody who follows events from afar is sent what there is.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// After a connection could not be taken, for want of descriptors perhaps.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Events that are sent at once.
+const EVENTS_MAX: usize = 512;
+
+/// Takes connections of other instances and keeps in touch with the active one, on so many threads of their own.
+/// `lease`: `INSTANCE_LEASE_SECONDS`.
+pub fn start(
+    listener: std::net::TcpListener,
+    shell: &Arc<Shell>,
+    router: impl Fn() -> Router + Send + Clone + 'static,
+    (threads, lease): (usize, Duration),
+) -> Vec<Arbiter> {
+    let mut queues = Vec::new();
+    let serving = (0..threads.max(1)).map(|_| {
+        let (queue, connections) = unbounded_channel();
+        queues.push(queue);
+        let (arbiter, router) = (Arbiter::new(), router.clone());
+        arbiter.spawn_fn(move || {
+            let router = Rc::new(router());
+            actix_rt::spawn(router.shell.liveness.worker().prove_on());
+            actix_rt::spawn(serve_all(router, connections, lease / 2));
+        });
+        arbiter
+    });
+    let arbiters: Vec<Arbiter> = serving.collect();
+    let shell = shell.clone();
+    arbiters[0].spawn_fn(move || {
+        actix_rt::spawn(keep_in_touch(shell, lease));
+        actix_rt::spawn(accept_all(listener, queues));
+    });
+    arbiters
+}
+
+/// Hands connections to the threads in turn.
+async fn accept_all(
+    listener: std::net::TcpListener,
+    queues: Vec<UnboundedSender<std::net::TcpStream>>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return log::error!("no other instance can be served: {error}"),
+    };
+    for queue in queues.iter().cycle() {
+        let stream = loop {
+            match listener
+                .accept()
+                .await
+                .and_then(|(stream, _)| stream.into_std())
+            {
+                Ok(stream) => break stream,
+                Err(error) => {
+                    log::warn!("a connection of another instance was not taken: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        };
+        let _ = queue.send(stream);
+    }
+}
+
+/// Serves connections that come in, on the thread that this is called on, until none can come any more.
+async fn serve_all(
+    router: Rc<Router>,
+    mut connections: UnboundedReceiver<std::net::TcpStream>,
+    silence_max: Duration,
+) {
+    while let Some(stream) = connections.recv().await {
+        let router = router.clone();
+        actix_rt::spawn(async move {
+            if let Err(error) = serve(stream, router.clone(), silence_max).await {
+                router.shell.metrics.peers.refused.inc();
+                log::warn!("a connection of another instance was refused: {error}");
+            }
+        });
+    }
+}
+
+/// Serves one connection until it ends.
+///
+/// # Errors
+/// The other end is no instance on this database, or this one is not active.
+async fn serve(
+    stream: std::net::TcpStream,
+    router: Rc<Router>,
+    silence_max: Duration,
+) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let mut stream = TcpStream::from_std(stream)?;
+    stream.set_nodelay(true)?;
+    let active = router.shell.store.active().filter(|a| a.is_here);
+    let Some((id, peer)) = active.and_then(|active| Some((active.id, active.peer?))) else {
+        log::debug!("another instance takes this one for the active one");
+        return Ok(());
+    };
+    let secret = PeerSecret::new(&peer.secret);
+    timeout(silence_max, welcome(&mut stream, &secret, id)).await??;
+    let (read, write) = stream.into_split();
+    let (frames, to_write) = unbounded_channel();
+    let answering = Rc::new(PeerRequests {
+        router,
+        frames,
+        running: RefCell::default(),
+        untaken: RefCell::default(),
+    });
+    let ended = tokio::select! {
+        ended = read_frames(read, silence_max, |asking| answering.hear(asking)) => ended,
+        ended = write_frames(write, to_write) => ended,
+    };
+    log::debug!("a connection of another instance has ended: {ended:?}");
+    answering.withdraw_all();
+    Ok(())
+}
+
+/// What was asked over one connection.
+struct PeerRequests {
+    router: Rc<Router>,
+    frames: UnboundedSender<Vec<u8>>,
+    running: RefCell<HashMap<u64, actix_rt::task::JoinHandle<()>>>,
+    /// Answered, and perhaps not taken.
+    untaken: RefCell<HashMap<u64, Untaken>>,
+}
+
+impl PeerRequests {
+    fn hear(self: &Rc<Self>, asking: Asking) {
+        match asking {
+            Asking::Question { id, question } => self.begin(id, *question),
+            Asking::Taken(id) => {
+                if let Some(untaken) = self.untaken.borrow_mut().remove(&id) {
+                    untaken.taken();
+                }
+            }
+            Asking::Gone(id) => self.withdraw(id),
+            Asking::Ping => {
+                let _ = self.frames.send(frame(&Telling::Pong));
+            }
+        }
+    }
+
+    fn begin(self: &Rc<Self>, id: u64, question: Question) {
+        self.router.shell.metrics.peers.received.inc();
+        let requests = self.clone();
+        let task = actix_rt::spawn(async move {
+            requests.answer(id, question).await;
+            requests.running.borrow_mut().remove(&id);
+        });
+        self.running.borrow_mut().insert(id, task);
+    }
+
+    fn tell(&self, id: u64, told: Told) {
+        let _ = self.frames.send(frame(&Telling::Told { id, told }));
+    }
+
+    async fn answer(&self, id: u64, question: Question) {
+        let router = &self.router;
+        if router.shell.gate.check().is_err() {
+            return self.tell(id, Told::NotActive);
+        }
+        let told = match question {
+            Question::Ask { name, op, caller } => {
+                if !takes(router, &op) {
+                    let refused = Box::new(Reply::TooLargeToStore);
+                    return self.tell(id, Told::Reply(refused));
+                }
+                let (reply, untaken) = router.ask_untaken(&name, &op, &caller).await;
+                let told = Told::Reply(reply);
+                if let Some(untaken) = untaken {
+                    match told.is_tracked() {
+                        true => drop(self.untaken.borrow_mut().insert(id, untaken)),
+                        false => untaken.taken(),
+                    }
+                }
+                told
+            }
+            Question::Touch {
+                name,
+                presented,
+                caller,
+            } => return router.touch(&name, presented, &caller),
+            Question::Page(query) => Told::Page(self.as_active(router.page(query).await)),
+            Question::Tally(prefix) => {
+                let tally = self.as_active(router.tally(prefix).await);
+                let grants = router.shell.metrics.locks.grants();
+                Told::Tally(tally.map(|tally| ServerTally { tally, grants }))
+            }
+            Question::History(name) => Told::History(self.as_active(router.history(&name).await)),
+            Question::DocumentSizes { id, after, limit } => {
+                let sizes = router.document_sizes(&id, &after, limit).await;
+                Told::DocumentSizes(self.as_active(sizes))
+            }
+            Question::Follow(prefix) => return self.follow(id, &prefix).await,
+        };
+        self.tell(id, told);
+    }
+
+    /// No answer leaves when the store may no longer be this instance's.
+    fn as_active<T, E: From<Closed>>(&self, answer: Result<T, E>) -> Result<T, E> {
+        let answer = answer?;
+        self.router.shell.gate.check_answer()?;
+        Ok(answer)
+    }
+
+    /// Sends what happens, until this instance is active no more.
+    async fn follow(&self, id: u64, prefix: &str) {
+        let shell = &self.router.shell;
+        let Some(mut reader) = shell.feed.follow() else {
+            return self.tell(id, Told::TooManyReaders);
+        };
+        self.tell(id, Told::Events(Vec::new()));
+        while shell.gate.check().is_ok() {
+            tokio::time::sleep(LOOK_PAUSE).await;
+            self.send_events(id, &mut reader, prefix);
+        }
+        self.tell(id, Told::NotActive);
+    }
+
+    fn send_events(&self, id: u64, reader: &mut FeedReader, prefix: &str) {
+        let mut events = Vec::new();
+        loop {
+            match reader.look() {
+                Found::Event(event) => {
+                    if event.name.as_str().starts_with(prefix) {
+                        events.push(event.as_ref().clone());
+                    }
+                }
+                Found::Missed(count) => self.tell(id, Told::Missed(count)),
+                Found::Nothing => break,
+            }
+            if events.len() == EVENTS_MAX {
+                self.tell(id, Told::Events(std::mem::take(&mut events)));
+            }
+        }
+        if !events.is_empty() {
+            self.tell(id, Told::Events(events));
+        }
+    }
+
+    fn withdraw(&self, id: u64) {
+        if let Some(task) = self.running.borrow_mut().remove(&id) {
+            task.abort();
+        }
+        // Dropped, it says that its client is gone.
+        self.untaken.borrow_mut().remove(&id);
+    }
+
+    fn withdraw_all(&self) {
+        for (_, task) in self.running.borrow_mut().drain() {
+            task.abort();
+        }
+        self.untaken.borrow_mut().clear();
+    }
+}
+
+/// Whether the store can hold what is to be written.
+fn takes(router: &Router, op: &Op) -> bool {
+    match op {
+        Op::Write { json, .. } => router.shell.store.takes_document(json),
+        _ => true,
+    }
+}

@@ -1,0 +1,535 @@
+//! Several instances on one database, all of which answer: what a client behind a balancer that asks them in turn
+//! sees, and what it does not see.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use small_resource_server::store::mysql::Options;
+
+use crate::instance::{LEASE, becomes_active, becomes_standby, is_standby, launch, serving, setup};
+use crate::support::{ADMIN, Connection, DEADLINE, Database, Program, Proxy, State, until};
+use crate::{turn, wait};
+
+/// Beyond the lease and the hold, on any machine.
+const SOON: Duration = Duration::from_secs(20);
+
+fn pair(database: &Database) -> (Program, Program) {
+    let owner = serving(&database.options());
+    becomes_active(&owner);
+    let front = launch(&database.options());
+    becomes_standby(&front);
+    (owner, front)
+}
+
+fn metric(instance: &Program, name: &str) -> u64 {
+    let text = instance.metrics();
+    let begin = format!("resource_server_{name} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&begin));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn a_lock_taken_at_one_is_refused_at_the_other_and_released_there() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (owner, front) = pair(&database);
+    front.prepare("printer");
+    assert_eq!(owner.data("printer/s"), r#"{"v":1}"#);
+    let (ticket, token) = owner.hold("printer/s");
+    let refused = front.lock("printer/s").query("queue=0").send();
+    assert_eq!((refused.status, refused.code().as_str()), (409, "locked"));
+    assert_eq!(front.unlock("printer/s", &ticket).send().status, 200);
+    let (ticket, later) = front.hold("printer/s");
+    assert!(later > token);
+    let refused = owner.lock("printer/s").query("queue=0").send();
+    assert_eq!((refused.status, refused.code().as_str()), (409, "locked"));
+    let written = front.put("printer/s", "[2]").ticket(&ticket).send();
+    assert_eq!(written.status, 204);
+    assert_eq!(
+        written.header("X-Fencing-Token"),
+        Some(later.to_string().as_str())
+    );
+    assert_eq!(owner.renew("printer/s", &ticket).send().token(), later);
+    assert_eq!(owner.unlock("printer/s", &ticket).send().status, 200);
+    assert!(!front.is_locked("printer"));
+    assert!(metric(&front, "forwarded_requests_total") > 0);
+    assert_eq!(
+        metric(&owner, "forwarded_requests_received_total"),
+        metric(&front, "forwarded_requests_total")
+    );
+}
+
+#[test]
+fn every_route_answers_at_both_as_it_does_at_one() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (owner, front) = pair(&database);
+    for name in ["a", "b", "c"] {
+        front.prepare(name);
+    }
+    let (ticket, _) = front.hold("b/s");
+    for path in [
+        "/resource",
+        "/resource?sort=held&limit=2",
+        "/resource?locked=1",
+        "/resource?limit=1&after=a",
+        "/resource/b",
+        "/resource/b?selectors=10",
+        "/resource/unknown",
+        "/resource/a/s?lock=0",
+        "/resource/a/s?lock=0&raw=1",
+        "/resource/a/unknown?lock=0",
+        "/history/b",
+        "/history/unknown",
+    ] {
+        let (here, there) = (
+            owner.call("GET", path).send(),
+            front.call("GET", path).send(),
+        );
+        assert_eq!(
+            (here.status, here.code()),
+            (there.status, there.code()),
+            "{path}"
+        );
+        let stable = |text: &str| -> String {
+            let mut lines = text.replace(",\"", ",\n\"");
+            lines = lines
+                .lines()
+                .filter(|line| !line.contains("expires") && !line.contains("renewedAt"))
+                .collect();
+            lines
+        };
+        assert_eq!(stable(here.text()), stable(there.text()), "{path}");
+        assert_eq!(here.header("Etag"), there.header("Etag"), "{path}");
+    }
+    let status = |instance: &Program| {
+        let mut status = instance.call("GET", "/status").expect(200).json();
+        status["now"].take();
+        status
+    };
+    assert_eq!(status(&front), status(&owner));
+    assert_eq!(status(&front)["locks"]["held"], 1);
+    let gone = front.unlock("b/s", &ticket).send();
+    assert_eq!(gone.status, 200);
+    assert_eq!(front.delete("c").send().status, 204);
+    front.delete("c").refused(404, "resource_unknown");
+    front
+        .call("GET", "/resource/a")
+        .key("wrong")
+        .refused(401, "key_unknown");
+    front
+        .lock("a/s")
+        .query("wait=soon")
+        .refused(400, "malformed");
+    let forced = front.hold("a/s").1;
+    let force = front
+        .force_unlock("a")
+        .key(ADMIN)
+        .body(r#"{"reason":"it hangs"}"#);
+    assert_eq!(force.send().status, 200);
+    let history = owner.call("GET", "/history/a").expect(200).json();
+    assert_eq!(history["leases"][0]["fencingToken"], forced);
+}
+
+#[test]
+fn a_waiter_at_one_is_granted_by_a_release_at_the_other() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (owner, front) = pair(&database);
+    front.prepare("printer");
+    let (ticket, token) = owner.hold("printer/s");
+    let mut first = front.wait("printer/s");
+    let mut second = owner.wait("printer/s");
+    let mut third = front.wait("printer/s");
+    assert_eq!(front.unlock("printer/s", &ticket).send().status, 200);
+    let mut last = token;
+    for (waiter, at) in [
+        (&mut first, &owner),
+        (&mut second, &front),
+        (&mut third, &owner),
+    ] {
+        let granted = waiter.answer();
+        assert_eq!(granted.json()["locked"], true, "{granted:?}");
+        assert!(granted.token() > last);
+        last = granted.token();
+        assert_eq!(at.unlock("printer/s", &granted.ticket()).send().status, 200);
+    }
+}
+
+#[test]
+fn a_client_that_hangs_up_leaves_the_queue_wherever_it_asked() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (owner, front) = pair(&database);
+    front.prepare("printer");
+    let (ticket, token) = owner.hold("printer/s");
+    let leaving = front.wait("printer/s");
+    let mut staying = front.wait("printer/s");
+    assert_eq!(owner.waiting("printer"), 2);
+    leaving.hang_up();
+    until("it is noticed", || owner.waiting("printer") == 1);
+    assert_eq!(owner.unlock("printer/s", &ticket).send().status, 200);
+    assert_eq!(
+        staying.answer().token(),
+        token + 1,
+        "nobody was granted in between"
+    );
+}
+
+#[test]
+fn all_requests_of_a_front_door_that_dies_vanish_at_once() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (owner, mut front) = pair(&database);
+    front.prepare("printer");
+    let (ticket, token) = owner.hold("printer/s");
+    let _lost: Vec<Connection> = (0..3).map(|_| front.wait("printer/s")).collect();
+    let mut staying = owner.wait("printer/s");
+    front.kill();
+    let killed = Instant::now();
+    until("they have vanished", || owner.waiting("printer") == 1);
+    println!("vanished {:?} after the kill", killed.elapsed());
+    assert_eq!(owner.unlock("printer/s", &ticket).send().status, 200);
+    assert_eq!(
+        staying.answer().token(),
+        token + 1,
+        "nobody was granted in between"
+    );
+}
+
+#[test]
+fn when_the_owner_is_killed_requests_are_held_and_waiters_keep_their_places() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (mut owner, front) = pair(&database);
+    let third = launch(&database.options());
+    becomes_standby(&third);
+    front.prepare("printer");
+    let (ticket, token) = front.hold("printer/s");
+    let mut first = front.wait("printer/s");
+    let mut second = third.wait("printer/s");
+    let mut last = front.wait("printer/s");
+    owner.kill();
+    let killed = Instant::now();
+    // Asked at once, answered after the take-over: no client notices more than a pause.
+    assert_eq!(front.data("printer/s"), r#"{"v":1}"#);
+    println!("answered {:?} after the kill", killed.elapsed());
+    assert!(killed.elapsed() < LEASE + SOON);
+    until("all have asked again", || third.waiting("printer") == 3);
+    let renewed = third.renew("printer/s", &ticket).settled();
+    assert_eq!(renewed.token(), token);
+    assert_eq!(front.unlock("printer/s", &ticket).settled().status, 200);
+    let mut before = token;
+    for waiter in [&mut first, &mut second, &mut last] {
+        let granted = waiter.answer();
+        assert_eq!(granted.status, 200, "{granted:?}");
+        assert_eq!(granted.json()["locked"], true, "{granted:?}");
+        assert!(granted.token() > before);
+        before = granted.token();
+        let unlocked = third.unlock("printer/s", &granted.ticket()).settled();
+        assert_eq!(unlocked.status, 200);
+    }
+}
+
+#[test]
+fn when_the_owner_is_told_to_stop_no_client_of_another_instance_sees_an_error() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (mut owner, front) = pair(&database);
+    let third = launch(&database.options());
+    becomes_standby(&third);
+    front.prepare("printer");
+    front.prepare("scanner");
+    let (ticket, token) = front.hold("printer/s");
+    let mut first = front.wait("printer/s");
+    let mut second = third.wait("printer/s");
+    owner.signal(Signal::TERM);
+    let start = Instant::now();
+    let mut rounds = 0;
+    while start.elapsed() < Duration::from_secs(2) || rounds < 20 {
+        rounds += 1;
+        let (asked, other) = if rounds % 2 == 0 {
+            (&front, &third)
+        } else {
+            (&third, &front)
+        };
+        let locked = asked.lock("scanner/s").send();
+        assert_eq!(locked.status, 200, "{locked:?}");
+        let unlocked = other.unlock("scanner/s", &locked.ticket()).send();
+        assert_eq!(unlocked.status, 200, "{unlocked:?}");
+        let written = asked.put("scanner/s", &rounds.to_string()).send();
+        assert_eq!(written.status, 204, "{written:?}");
+    }
+    println!("{rounds} rounds over the hand-over");
+    assert!(owner.end().success());
+    assert_eq!(front.unlock("printer/s", &ticket).send().status, 200);
+    let mut before = token;
+    for waiter in [&mut first, &mut second] {
+        let granted = waiter.answer();
+        assert_eq!(granted.status, 200, "{granted:?}");
+        assert!(granted.token() > before);
+        before = granted.token();
+        assert_eq!(
+            front.unlock("printer/s", &granted.ticket()).send().status,
+            200
+        );
+    }
+}
+
+#[test]
+fn a_stand_by_that_is_told_to_stop_ends_what_waits_there() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (owner, mut front) = pair(&database);
+    front.prepare("printer");
+    let (_ticket, _) = owner.hold("printer/s");
+    let mut waiting = front.wait("printer/s");
+    front.signal(Signal::TERM);
+    let refused = waiting.answer();
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "shutting_down")
+    );
+    assert!(front.end().success());
+    until("its place is gone", || owner.waiting("printer") == 0);
+}
+
+/// A port that nothing listens on, a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn a_cut_link_is_told_apart_from_a_dead_owner_and_mended() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let port = free_port();
+    let peer = Options {
+        host: "127.0.0.1".to_owned(),
+        port,
+        ..database.options()
+    };
+    let proxy = Proxy::to(&peer);
+    let between = format!("127.0.0.1:{}", proxy.between(peer).port);
+    let owner = setup(&database.options())
+        .with("PEER_PORT", &port.to_string())
+        .with("ADVERTISE_ADDRESS", &between)
+        .launch();
+    becomes_active(&owner);
+    let front = launch(&database.options());
+    becomes_standby(&front);
+    front.prepare("printer");
+    let (ticket, _) = front.hold("printer/s");
+    let leaving = front.wait("printer/s");
+    proxy.set(State::Down);
+    until("they have vanished", || owner.waiting("printer") == 0);
+    until("it says so", || {
+        front.ready().send().code() == "owner_unreachable"
+    });
+    front.read("printer/s").refused(503, "owner_unreachable");
+    assert_eq!(metric(&front, "peers_unreachable"), 1);
+    assert!(owner.is_ready() && is_standby(&front), "it stays the owner");
+    front.logged(&["cannot be reached at", &between]);
+    drop(leaving);
+    proxy.set(State::Up);
+    becomes_standby(&front);
+    assert_eq!(metric(&front, "peers_unreachable"), 0);
+    assert_eq!(front.unlock("printer/s", &ticket).settled().status, 200);
+}
+
+#[test]
+fn a_link_on_which_nothing_is_heard_ends_and_its_requests_with_it() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (owner, front) = pair(&database);
+    front.prepare("printer");
+    let (_ticket, _) = owner.hold("printer/s");
+    let _waiting = front.wait("printer/s");
+    front.pause();
+    until("it has vanished", || owner.waiting("printer") == 0);
+    front.resume();
+    becomes_standby(&front);
+    until("it asks again", || owner.waiting("printer") == 1);
+}
+
+#[test]
+fn whoever_does_not_know_the_secret_of_the_database_is_told_nothing() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let owner = serving(&database.options());
+    becomes_active(&owner);
+    let addresses = wait(database.texts("SELECT address FROM resource_server"));
+    let mut stranger = TcpStream::connect(&addresses[0]).unwrap();
+    stranger.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut hello = b"srs-pr/1".to_vec();
+    hello.extend([7; 16]);
+    stranger.write_all(&hello).unwrap();
+    let mut answer = [0; 48];
+    stranger.read_exact(&mut answer).unwrap();
+    stranger.write_all(&[0; 32]).unwrap();
+    let mut rest = Vec::new();
+    let _ = stranger.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "{rest:?}");
+    owner.logged(&["does not know the secret"]);
+    assert_eq!(metric(&owner, "peer_connections_refused_total"), 1);
+    owner.prepare("printer");
+}
+
+#[test]
+fn events_come_through_a_stand_by_and_end_with_the_owner() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (mut owner, front) = pair(&database);
+    front.prepare("printer");
+    let mut events = front.call("GET", "/events").query("prefix=pri").open();
+    let head = until_text(&mut events, ": following");
+    assert!(head.contains("200 OK"), "{head}");
+    let (ticket, token) = owner.hold("printer/s");
+    front.prepare("other");
+    let seen = until_text(&mut events, "granted");
+    assert!(seen.contains("granted"), "{seen}");
+    let unlock = front.unlock("printer/s", &ticket);
+    assert_eq!(unlock.send().status, 200);
+    let seen = until_text(&mut events, "released");
+    assert!(
+        seen.contains(&format!("\"fencingToken\":{token}")),
+        "{seen}"
+    );
+    assert!(
+        seen.contains("\"client\":\"127.0.0.1\"") || seen.contains("\"key\""),
+        "{seen}"
+    );
+    assert!(!seen.contains("other"), "{seen}");
+    owner.kill();
+    // The last chunk: the client asks anew.
+    until_text(&mut events, "0\r\n\r\n");
+    becomes_active(&front);
+}
+
+/// Everything that comes until this does.
+fn until_text(connection: &mut Connection, text: &str) -> String {
+    let mut seen = String::new();
+    let mut chunk = [0; 4096];
+    while !seen.contains(text) {
+        let count = connection.stream.read(&mut chunk).unwrap();
+        assert!(count > 0, "it ended: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&chunk[..count]));
+    }
+    seen
+}
+
+#[test]
+fn the_log_of_the_owner_names_the_client_and_the_request_of_another_instance() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (owner, front) = pair(&database);
+    front.prepare("printer");
+    let lock = front
+        .lock("printer/s")
+        .header("x-request-id", "from-the-other-one");
+    assert_eq!(lock.send().status, 200);
+    let line = owner.logged(&["granted", "from-the-other-one"]);
+    assert!(
+        line.contains("client=127.0.0.1") && line.contains("key="),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_not_made_twice() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let port = free_port();
+    let peer = Options {
+        host: "127.0.0.1".to_owned(),
+        port,
+        ..database.options()
+    };
+    let proxy = Proxy::to(&peer);
+    let between = format!("127.0.0.1:{}", proxy.between(peer).port);
+    let owner = setup(&database.options())
+        .with("PEER_PORT", &port.to_string())
+        .with("ADVERTISE_ADDRESS", &between)
+        .launch();
+    becomes_active(&owner);
+    let front = launch(&database.options());
+    becomes_standby(&front);
+    front.prepare("printer");
+    proxy.hold_answers(true);
+    let mut write = front.put("printer/s", "2").open();
+    let mut lock = front.lock("printer/s").open();
+    until("it is written", || owner.data("printer/s") == "2");
+    until("it is locked", || owner.is_locked("printer"));
+    proxy.set(State::Down);
+    let lost = write.answer();
+    assert_eq!((lost.status, lost.code().as_str()), (503, "answer_lost"));
+    proxy.hold_answers(false);
+    proxy.set(State::Up);
+    let granted = lock.answer();
+    assert_eq!(granted.json()["locked"], true, "{granted:?}");
+    assert_eq!(
+        owner.unlock("printer/s", &granted.ticket()).send().status,
+        200
+    );
+    assert_eq!(owner.data("printer/s"), "2");
+    assert!(!owner.is_locked("printer"));
+}
+
+#[test]
+fn a_request_that_hangs_at_an_owner_whose_database_is_silent_goes_on_at_the_next_one() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let proxy = Proxy::to(&database.options());
+    // The store's own time-out must not be what ends it.
+    let owner = setup(&proxy.between(database.options()))
+        .with("STORE_TIMEOUT_SECONDS", "60")
+        .launch();
+    becomes_active(&owner);
+    let front = launch(&database.options());
+    becomes_standby(&front);
+    front.prepare("printer");
+    proxy.set(State::Hung);
+    let mut lock = front.lock("printer/s").open();
+    let mut write = front.put("printer/s", "2").open();
+    let granted = lock.answer();
+    assert_eq!(granted.json()["locked"], true, "{granted:?}");
+    // Which of the two is said hangs on whether the owner still says anything.
+    let lost = write.answer();
+    let unknown = ["answer_lost", "store_unavailable"].contains(&lost.code().as_str());
+    assert!(lost.status == 503 && unknown, "{lost:?}");
+    becomes_active(&front);
+    assert_eq!(
+        front.unlock("printer/s", &granted.ticket()).send().status,
+        200
+    );
+    proxy.set(State::Up);
+    becomes_standby(&owner);
+    assert_eq!(owner.data("printer/s"), front.data("printer/s"));
+}
