@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
 use actix_web::rt::time::{Sleep, sleep_until};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
@@ -29,6 +30,10 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const AHEAD_BYTES_MAX: usize = 64 << 10;
 /// What is taken of a chunked body that was answered before its end.
 const CHUNKED_REST_BYTES_MAX: usize = 64 << 10;
+
+/// What the kernel keeps of a stream that its reader does not take; it takes twice of what it is told. Left to
+/// itself it keeps up to 4 MiB for each reader, of the memory that this process may have.
+const STREAM_BUFFER_BYTES: usize = 64 << 10;
 
 /// The framework looks at its watch so often: its time-outs may come so much early.
 const FRAMEWORK_CLOCK: Duration = Duration::from_millis(500);
@@ -52,6 +57,8 @@ pub struct ConnectionState {
     chunked: Cell<bool>,
     /// A first request was taken.
     begun: Cell<bool>,
+    /// The answer is a stream that goes on and on, and this side does not know it yet.
+    streams: Cell<bool>,
     /// Only the routes that watch the server are answered on it.
     pub reserved: bool,
 }
@@ -82,6 +89,11 @@ impl ConnectionState {
         self.allow(0, AHEAD_BYTES_MAX);
     }
 
+    /// The answer is a stream that goes on and on: what its reader does not take must not pile up.
+    pub fn begin_stream(&self) {
+        self.streams.set(true);
+    }
+
     /// It was answered. True: the rest of its body may still come, so that the connection has to be looked at
     /// anew.
     pub fn end_request(&self) -> bool {
@@ -104,6 +116,16 @@ impl ConnectionState {
         let besides = bytes.saturating_sub(body);
         self.allowance
             .set(self.allowance.get().saturating_sub(besides));
+    }
+}
+
+fn bound_send_buffer(wire: &Wire) {
+    let stream = match wire {
+        Either::Left(stream) => stream,
+        Either::Right(stream) => stream.get_ref().0,
+    };
+    if let Err(error) = SockRef::from(stream).set_send_buffer_size(STREAM_BUFFER_BYTES) {
+        log::debug!("the buffer of a stream cannot be bounded: {error}");
     }
 }
 
@@ -140,6 +162,7 @@ impl Connection {
                 rest_open: Cell::new(false),
                 chunked: Cell::new(false),
                 begun: Cell::new(false),
+                streams: Cell::new(false),
                 reserved: permit.reserved,
             }),
             opened: now,
@@ -204,6 +227,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.state.streams.replace(false) {
+            bound_send_buffer(&self.wire);
+        }
         let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
         // Whoever takes an answer slowly is not idle.
         if written.is_ready() && self.state.quiet_since.get().is_some() {

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, DEADLINE, LOCK, READ, Server};
+use crate::support::{Client, DEADLINE, LOCK, READ, Server, Store};
 
 /// A client that follows the events of names with a prefix.
 struct Follower {
@@ -82,6 +82,48 @@ impl Follower {
 
 fn kinds(events: &[(String, Value)]) -> Vec<&str> {
     events.iter().map(|(kind, _)| kind.as_str()).collect()
+}
+
+/// What the kernel keeps in the server's buffer of this connection, in bytes.
+fn unsent(follower: &Follower) -> u64 {
+    let hex = |address: std::net::SocketAddr| format!("0100007F:{:04X}", address.port());
+    let server = hex(follower.stream.peer_addr().unwrap());
+    let client = hex(follower.stream.local_addr().unwrap());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    // sl, local_address, rem_address, st, tx_queue:rx_queue
+    let mut rows = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1] == server && row[2] == client);
+    let (unsent, _) = row.expect("the connection")[4].split_once(':').unwrap();
+    u64::from_str_radix(unsent, 16).unwrap()
+}
+
+#[test]
+fn a_reader_that_takes_nothing_has_little_kept_for_it() {
+    const PAIRS: usize = 800;
+    let app = Server::start(Store::Memory);
+    app.create("printer", 0).expect(201);
+    let stuck = Follower::of(&app, "printer");
+    let long = "x".repeat(250);
+    let lock = app
+        .lock("printer/s")
+        .json(&json!({"owner": long, "reason": long}));
+    let mut connection = app.connect();
+    let start = Instant::now();
+    let mut pairs = 0;
+    // For longer than the server needs to send what there is to send.
+    while pairs < PAIRS || start.elapsed() < Duration::from_secs(3) {
+        let ticket = connection.exchange(&lock).ticket();
+        let unlocked = connection.exchange(&app.unlock("printer/s", &ticket));
+        assert_eq!(unlocked.status, 200);
+        pairs += 1;
+    }
+    let unsent = unsent(&stuck);
+    assert!(0 < unsent && unsent < 256 << 10, "{unsent} bytes");
+    // It is told what it missed, or still finds it, when it goes on.
+    let mut follower = stuck;
+    follower.read_until("event: released");
 }
 
 api_tests! {

@@ -1,5 +1,6 @@
 //! GET `/events`: what happens, as server-sent events.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::cluster::door::{EventReader, Followed};
 use crate::http::auth::{KnownKey, Right};
+use crate::http::connection::ConnectionState;
 use crate::http::errors::ApiError;
 use crate::http::request::{Query, X_API_KEY, authorize};
 use crate::http::respond::Response;
@@ -132,6 +134,9 @@ pub async fn events(req: HttpRequest, worker: Data<Worker>) -> Response {
     let reader = reader.map_err(ApiError::Closed)?.ok_or(ApiError::TooBusy(
         "as many clients follow the events as may",
     ))?;
+    if let Some(connection) = req.conn_data::<Rc<ConnectionState>>() {
+        connection.begin_stream();
+    }
     let mut looks = interval(LOOK_PAUSE);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let following = Following {
