@@ -843,6 +843,7 @@ impl<'a> Step<'a> {
                 self.answer_dead(request, presented, death);
             }
             Standing::Nobody | Standing::Dead(_) => match place {
+                Some(seq) if loading => self.park_write(seq, (request, since), patience),
                 Some(seq) => self.write_on(seq, (request, since), patience),
                 None => self.write_ticketless((request, since), fresh, patience),
             },

@@ -94,6 +94,29 @@ fn a_write_without_a_ticket_is_not_overtaken_while_it_is_looked_what_exists() {
     world.granted(lock);
 }
 
+/// Its document was written by somebody else meanwhile, and has left memory again.
+#[test]
+fn a_write_without_a_ticket_that_loads_twice_keeps_its_place_and_is_answered_once() {
+    let mut world = World::php();
+    let holder = world.hold();
+    let write = world.write_with(PresentedTicket::Absent, false, Patience::Loading);
+    world.unlock(holder.ticket);
+    let again = |world: &mut World, patience| {
+        let fresh = world.fresh();
+        world.apply(Command::Write {
+            request: write,
+            presented: PresentedTicket::Absent,
+            fresh,
+            release: false,
+            patience,
+        });
+    };
+    again(&mut world, Patience::Loading);
+    assert!(world.waits(write) && world.is_reserved());
+    again(&mut world, Patience::Never);
+    assert_eq!(world.take(write), Answer::Writable { token: None });
+}
+
 #[test]
 fn a_write_that_is_refused_is_refused_before_anything_is_loaded() {
     let mut world = World::new();

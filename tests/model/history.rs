@@ -88,6 +88,13 @@ enum Action {
         show: Show,
         wants: Wants,
         waits: Waits,
+        /// What the answer to a lock or a write needs has to be loaded first.
+        loads: bool,
+    },
+    /// What one of those needs is there; or it has to be loaded once more.
+    Loaded {
+        pick: usize,
+        again: bool,
     },
     Pass(u64),
     /// Time passes and no timer rings: the next command finds it passed.
@@ -145,6 +152,8 @@ struct Run {
     held_back: Vec<(RequestId, Answer)>,
     under_way: Vec<(RequestId, Answer)>,
     delivered_late: Vec<RequestId>,
+    /// Requests that come again when what they need is loaded.
+    loading: Vec<(Command, Waits)>,
     /// Leases that were ended from above; their clients are wrong through no fault of the lock.
     forced: Vec<FencingToken>,
     /// Tokens and what they became.
@@ -176,6 +185,7 @@ impl Run {
             held_back: Vec::new(),
             under_way: Vec::new(),
             delivered_late: Vec::new(),
+            loading: Vec::new(),
             forced: Vec::new(),
             promoted: Vec::new(),
             next: 0,
@@ -194,7 +204,9 @@ impl Run {
                 show,
                 wants,
                 waits,
-            } => self.send(*client, *show, *wants, *waits),
+                loads,
+            } => self.send(*client, *show, *wants, *waits, *loads),
+            Action::Loaded { pick, again } => self.loaded(*pick, *again),
             Action::Pass(millis) => self.pass(*millis),
             Action::Pause(millis) => {
                 self.now.mono += millis;
@@ -348,6 +360,7 @@ impl Run {
         }
         self.held_back.clear();
         self.delivered_late.clear();
+        self.loading.clear();
         self.calls.clear();
         let from = self.now.mono + leases_later;
         self.rows = self.durable.0.clone();
@@ -360,7 +373,7 @@ impl Run {
 
     // ---- clients ----------------------------------------------------------------------------------
 
-    fn send(&mut self, index: usize, show: Show, wants: Wants, waits: Waits) {
+    fn send(&mut self, index: usize, show: Show, wants: Wants, waits: Waits, loads: bool) {
         let client = &mut self.clients[index];
         let presented = match show {
             Show::Nothing => PresentedTicket::Absent,
@@ -401,7 +414,50 @@ impl Run {
         };
         self.calls.insert(request, call);
         let command = self.command(request, index, presented, wants, waits);
+        if loads && matches!(wants, Wants::Lock { .. } | Wants::Write { .. }) {
+            return self.load(request, command, waits);
+        }
         self.apply(command);
+    }
+
+    /// The first of the two times that the core sees this request, or one before the last.
+    fn load(&mut self, request: RequestId, command: Command, waits: Waits) {
+        let patience = Patience::Loading;
+        self.apply(with_patience(command.clone(), patience));
+        if self.calls.get(&request).is_some_and(|call| !call.answered) {
+            self.loading.push((command, waits));
+        }
+    }
+
+    fn loaded(&mut self, pick: usize, again: bool) {
+        if self.loading.is_empty() {
+            return;
+        }
+        let (mut command, waits) = self.loading.remove(pick % self.loading.len());
+        let new = Ticket::from_bits(u128::from(1_000 + self.number()));
+        if let Command::Acquire { fresh, .. } | Command::Write { fresh, .. } = &mut command {
+            *fresh = new;
+        }
+        let (Command::Acquire { request, .. } | Command::Write { request, .. }) = command else {
+            unreachable!("nothing else loads")
+        };
+        match again {
+            true => self.load(request, command, waits),
+            false => {
+                let patience = self.patience(waits);
+                self.apply(with_patience(command, patience));
+            }
+        }
+    }
+
+    fn patience(&self, waits: Waits) -> Patience {
+        match waits {
+            Waits::Never => Patience::Never,
+            Waits::Poll => Patience::Poll,
+            Waits::Millis(ms) => Patience::Until(self.now.mono + u64::from(ms)),
+            Waits::ThenLeave(ms) => Patience::UntilThenLeave(self.now.mono + u64::from(ms)),
+            Waits::Forever => Patience::Forever,
+        }
     }
 
     /// What a client does not count on any more when it has sent this.
@@ -434,13 +490,7 @@ impl Run {
         waits: Waits,
     ) -> Command {
         let fresh = Ticket::from_bits(u128::from(1_000 + self.number()));
-        let patience = match waits {
-            Waits::Never => Patience::Never,
-            Waits::Poll => Patience::Poll,
-            Waits::Millis(ms) => Patience::Until(self.now.mono + u64::from(ms)),
-            Waits::ThenLeave(ms) => Patience::UntilThenLeave(self.now.mono + u64::from(ms)),
-            Waits::Forever => Patience::Forever,
-        };
+        let patience = self.patience(waits);
         match wants {
             Wants::Lock {
                 key,
@@ -614,9 +664,20 @@ impl Run {
         }
         let request = open[pick % open.len()];
         self.calls.remove(&request);
+        self.loading.retain(|(command, _)| {
+            !matches!(command, Command::Acquire { request: r, .. } | Command::Write { request: r, .. } if *r == request)
+        });
         self.apply(Command::Vanished { request });
         self.held_back.retain(|(r, _)| *r != request);
     }
+}
+
+/// The same request, with another patience.
+fn with_patience(mut command: Command, new: Patience) -> Command {
+    if let Command::Acquire { patience, .. } | Command::Write { patience, .. } = &mut command {
+        *patience = new;
+    }
+    command
 }
 
 // ---- generation -----------------------------------------------------------------------------------
@@ -716,16 +777,20 @@ fn fates() -> impl Strategy<Value = Fate> {
 }
 
 fn actions() -> impl Strategy<Value = Action> {
-    let send = (0..CLIENTS, shows(), wants(), waits()).prop_map(|(client, show, wants, waits)| {
-        Action::Send {
+    let loads = prop_oneof![3 => Just(false), 1 => Just(true)];
+    let send = (0..CLIENTS, shows(), wants(), waits(), loads).prop_map(
+        |(client, show, wants, waits, loads)| Action::Send {
             client,
             show,
             wants,
             waits,
-        }
-    });
+            loads,
+        },
+    );
+    let again = prop_oneof![4 => Just(false), 1 => Just(true)];
     prop_oneof![
         16 => send,
+        5 => (0..8usize, again).prop_map(|(pick, again)| Action::Loaded { pick, again }),
         5 => times().prop_map(Action::Pass),
         2 => times().prop_map(Action::Pause),
         12 => Just(Action::Commit),

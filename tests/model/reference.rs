@@ -686,10 +686,14 @@ impl Model {
             unreachable!()
         };
         let (request, now) = (*request, self.now.mono);
+        let came = self.come_again(request);
+        let since = came.map_or(now, |(_, since)| since);
+        let loading = *patience == Patience::Loading;
         if wish.mode == Some(Mode::Shared) && self.options.slots > 1 {
             return self.answer(request, Answer::ModeNotOffered);
         }
         let ended = match self.who(*presented) {
+            Who::Holder(token) if loading => return self.touch_holder(token),
             Who::Holder(token) => return self.keep(token, request, wish.ttl, wish.mode, None),
             Who::Waiting(index) => {
                 let place = &self.queue[index].1;
@@ -705,11 +709,20 @@ impl Model {
                         },
                     );
                 }
-                return self.ask(index, request, wish.ttl, *patience, None);
+                return self.ask(index, (request, since), wish.ttl, *patience, None);
             }
             Who::Dead(death) => death,
             Who::Nobody => None,
         };
+        if let Some(index) = came.and_then(|(ticket, _)| self.with_ticket(ticket)) {
+            let place = &mut self.queue[index].1;
+            if !loading && place.key.is_some() {
+                place.known = true;
+                place.told_by = None;
+                place.durable = true;
+            }
+            return self.queue_up(index, (request, since), *patience, ended);
+        }
         let asked = |key: &(IdempotencyKey, Option<Ttl>, Mode), owner: &Option<Owner>| {
             *owner == wish.owner && key.1 == wish.ttl && key.2 == wish.mode.unwrap_or_default()
         };
@@ -721,6 +734,9 @@ impl Model {
                 return self.answer(request, Answer::KeyReused);
             }
             let token = holder.token;
+            if loading {
+                return self.touch_holder(token);
+            }
             return self.keep(token, request, None, None, ended);
         }
         if let Some(index) = self.queue.iter().position(|(_, p)| is_key(&p.key)) {
@@ -728,7 +744,7 @@ impl Model {
             if !asked(place.key.as_ref().unwrap(), &place.owner) {
                 return self.answer(request, Answer::KeyReused);
             }
-            return self.ask(index, request, None, *patience, ended);
+            return self.ask(index, (request, since), None, *patience, ended);
         }
         let late = self
             .ended
@@ -749,8 +765,25 @@ impl Model {
         if !open && self.waiting() >= self.terms.limits.waiters_max {
             return self.answer(request, Answer::TooManyWaiters);
         }
-        let index = self.arrive(*fresh, false, wish, !open);
-        self.queue_up(index, request, *patience, ended);
+        let index = self.arrive(*fresh, false, wish, !open || loading);
+        if loading {
+            // Gone with its request, if there turns out to be nothing to wait for.
+            let place = &mut self.queue[index].1;
+            place.known = false;
+            place.durable = false;
+        }
+        self.queue_up(index, (request, since), *patience, ended);
+    }
+
+    /// A request that comes again, now that what it needs is loaded: it was open on this place, since then.
+    fn come_again(&mut self, request: RequestId) -> Option<(Ticket, Millis)> {
+        let now = self.now.mono;
+        let index = self.with_request(request)?;
+        let place = &mut self.queue[index].1;
+        let at = place.open.iter().position(|open| open.0 == request)?;
+        let (_, since, _) = place.open.remove(at);
+        place.seen = now;
+        Some((place.ticket, since))
     }
 
     fn keep(
@@ -809,7 +842,7 @@ impl Model {
     fn ask(
         &mut self,
         index: usize,
-        request: RequestId,
+        request: (RequestId, Millis),
         ttl: Option<Ttl>,
         patience: Patience,
         ended: Death,
@@ -828,10 +861,15 @@ impl Model {
         next && self.could_have(place)
     }
 
-    fn queue_up(&mut self, index: usize, request: RequestId, patience: Patience, ended: Death) {
-        let now = self.now.mono;
-        if self.is_open_to(index) {
-            return self.grant(index, Some((request, now, ended)));
+    fn queue_up(
+        &mut self,
+        index: usize,
+        (request, since): (RequestId, Millis),
+        patience: Patience,
+        ended: Death,
+    ) {
+        if patience != Patience::Loading && self.is_open_to(index) {
+            return self.grant(index, Some((request, since, ended)));
         }
         let wait = |until, leaves| Wait {
             until,
@@ -846,8 +884,8 @@ impl Model {
             Patience::UntilThenLeave(at) => Some(wait(Some(at), true)),
             Patience::Forever => Some(wait(None, false)),
         };
-        let tells = wait.is_none();
-        self.queue[index].1.open.push((request, now, wait));
+        let tells = wait.is_none() && patience != Patience::Loading;
+        self.queue[index].1.open.push((request, since, wait));
         if tells {
             self.tell_place(request, index, ended);
         }
@@ -865,6 +903,9 @@ impl Model {
             unreachable!()
         };
         let (rules, now) = (self.terms.rules, self.now.mono);
+        let came = self.come_again(*request);
+        let now = came.map_or(now, |(_, since)| since);
+        let loading = *patience == Patience::Loading;
         let until = match patience {
             _ if !rules.refused_write_waits => None,
             Patience::Never | Patience::Poll | Patience::Loading => None,
@@ -877,7 +918,9 @@ impl Model {
             leaves: false,
             ended: None,
         };
+        let came = came.and_then(|(ticket, _)| self.with_ticket(ticket));
         match self.who(*presented) {
+            Who::Holder(token) if loading => self.touch_holder(token),
             Who::Holder(token) if self.holders[self.at(token)].place.mode == Mode::Shared => {
                 self.touch_holder(token);
                 self.answer(*request, Answer::NotExclusive);
@@ -888,7 +931,9 @@ impl Model {
             }
             Who::Waiting(index) => {
                 self.show_place(index, None);
-                if self.queue[index].1.mode == Mode::Shared {
+                if loading {
+                    self.queue[index].1.open.push((*request, now, None));
+                } else if self.queue[index].1.mode == Mode::Shared {
                     self.answer(*request, Answer::NotExclusive);
                 } else if self.is_open_to(index) {
                     let place = &mut self.queue[index].1;
@@ -906,6 +951,29 @@ impl Model {
             Who::Dead(death) if !self.writes_as_nobody(death) => {
                 let answer = self.dead(*presented, death);
                 self.answer(*request, answer);
+            }
+            Who::Dead(_) | Who::Nobody if came.is_some() => {
+                let index = came.unwrap();
+                let ticket = self.queue[index].1.ticket;
+                if !loading && self.is_open_to(index) {
+                    self.remove(ticket);
+                    self.answer(*request, Answer::Writable { token: None });
+                } else if loading || until.is_some() {
+                    let parked = until.filter(|_| !loading).map(|until| wait(false, until));
+                    self.queue[index].1.open.push((*request, now, parked));
+                } else {
+                    self.remove(ticket);
+                    self.answer_locked(*request, None);
+                }
+            }
+            Who::Dead(_) | Who::Nobody
+                if loading && (!self.is_locked() || rules.refused_write_waits) =>
+            {
+                if self.is_locked() && self.waiting() >= self.terms.limits.waiters_max {
+                    return self.answer(*request, Answer::TooManyWaiters);
+                }
+                let index = self.arrive(*fresh, true, &Wish::default(), false);
+                self.queue[index].1.open.push((*request, now, None));
             }
             Who::Dead(_) | Who::Nobody if !self.is_locked() => {
                 self.answer(*request, Answer::Writable { token: None });
