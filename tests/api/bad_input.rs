@@ -177,6 +177,17 @@ api_tests! {
         }
     }
 
+    fn half_a_surrogate_pair_is_400_and_a_whole_one_is_stored(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        for body in [r#""\ud800""#, r#""\udc00""#, r#"{"a":"\ud800x"}"#, r#"["\ud800\ud800"]"#, r#"{"\udc00\ud800":1}"#] {
+            app.put("printer/s", body).refused(400, "malformed");
+        }
+        let whole = r#"["\ud83d\ude00","\\ud800"]"#;
+        app.put("printer/s", whole).expect(204);
+        assert_eq!(app.data("printer/s"), whole);
+    }
+
     fn nul_and_invalid_utf_8_in_bodies_are_400(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);

@@ -226,3 +226,15 @@ fn a_busy_second_is_summed_up() {
     let summary = server.logged(&["not_shown written="]);
     assert!(summary.contains("INFO"), "{summary}");
 }
+
+#[test]
+fn the_start_says_address_store_profile_and_file_on_few_lines() {
+    let server = Program::new();
+    let address = server.address().to_string();
+    server.logged(&["store: memory", "profile: default", "settings file: "]);
+    let starts = server.lines();
+    let all = starts.join("\n");
+    server.logged(&["small-resource-server", &address]);
+    assert!(starts.len() <= 4, "{all}");
+    assert!(!all.contains("actix"), "{all}");
+}

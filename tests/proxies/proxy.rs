@@ -62,7 +62,7 @@ impl ReverseProxy {
             TcpStream::connect(proxy.address()).ok().map(|_| true)
         });
         if !runs {
-            let log = std::fs::read_to_string(proxy.folder.path().join("log")).unwrap();
+            let log = proxy.log();
             assert!(log.to_lowercase().contains("address"), "{kind:?}: {log}");
             return None;
         }
@@ -76,6 +76,11 @@ impl ReverseProxy {
             let answer = self.connect().ask_through("GET", "/health", &[], "");
             answer.status == 200
         });
+    }
+
+    /// What it has said so far, warnings included.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -163,7 +168,7 @@ fn configuration(kind: Kind, port: u16, servers: &[u16]) -> String {
     match kind {
         Kind::Haproxy => text,
         Kind::Nginx => format!(
-            "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\nclient_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\n{text}\n}}\n"
+            "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr warn;\nevents {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\nclient_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\n{text}\n}}\n"
         ),
     }
 }
