@@ -14,12 +14,12 @@ use small_resource_server::registry::client::Router;
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
-use small_resource_server::shared::server_state::Shell;
-use small_resource_server::shared::server_state::ShellSettings;
+use small_resource_server::shared::server_state::ServerSettings;
+use small_resource_server::shared::server_state::ServerState;
 use small_resource_server::store::memory::MemoryStore;
 
-fn settings() -> ShellSettings {
-    ShellSettings {
+fn settings() -> ServerSettings {
+    ServerSettings {
         compatibility: None,
         limits: Limits::default(),
         wait_ms: 0,
@@ -35,12 +35,15 @@ fn settings() -> ShellSettings {
 
 /// A router like that of an HTTP worker; commits and the registry have a thread of their own.
 async fn router() -> Router {
-    let shell = Arc::new(Shell::new(settings(), Arc::new(MemoryStore::default())));
+    let server = Arc::new(ServerState::new(
+        settings(),
+        Arc::new(MemoryStore::default()),
+    ));
     let arbiter = Arbiter::new();
-    let started = start_actors(&shell, &arbiter.handle(), &arbiter.handle());
+    let started = start_actors(&server, &arbiter.handle(), &arbiter.handle());
     let opened = started.first_open.await.expect("an answer");
     opened.expect("an open store");
-    Router::new(shell, started.registry, started.persistence)
+    Router::new(server, started.registry, started.persistence)
 }
 
 struct Bed {

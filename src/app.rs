@@ -30,8 +30,8 @@ use crate::reload::{FileWatch, ReadSettings, Reloader};
 use crate::resource::messages::EndWaits;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::Failure;
-use crate::shared::server_state::Shell;
-use crate::shared::server_state::ShellSettings;
+use crate::shared::server_state::ServerSettings;
+use crate::shared::server_state::ServerState;
 use crate::store::memory::MemoryStore;
 use crate::store::mysql::{self, MysqlStore, PeerPort};
 use crate::store::sqlite::SqliteStore;
@@ -67,7 +67,7 @@ pub enum StartError {
 /// Why a server that ran ended without having been asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("the HTTP server ended: {0}")]
+    #[error("the HTTP http_server ended: {0}")]
     Http(std::io::Error),
     #[error("{0}")]
     Failed(Failure),
@@ -90,16 +90,16 @@ pub struct Started {
 
 /// Starts the persistence actor in `writing`, whose thread a store may block, and the registry in `finding`.
 pub fn start_actors(
-    shell: &Arc<Shell>,
+    server: &Arc<ServerState>,
     writing: &ArbiterHandle,
     finding: &ArbiterHandle,
 ) -> Started {
     let (told, first_open) = oneshot::channel();
     let commits = Arc::new(CommitQueue::default());
-    let writer = Persistence::new(shell.clone(), commits.clone(), told);
+    let writer = Persistence::new(server.clone(), commits.clone(), told);
     let persistence = Persistence::start_in_arbiter(writing, |_| writer);
     let handle = PersistenceHandle::new(persistence.clone(), commits);
-    let registry = Registry::new(shell.clone(), persistence.clone().recipient(), handle);
+    let registry = Registry::new(server.clone(), persistence.clone().recipient(), handle);
     let registry = Registry::start_in_arbiter(finding, |_| registry);
     persistence.do_send(Attach(registry.clone().recipient()));
     Started {
@@ -112,8 +112,8 @@ pub fn start_actors(
 /// A server that is bound and serving.
 pub struct App {
     address: SocketAddr,
-    shell: Arc<Shell>,
-    server: Server,
+    server: Arc<ServerState>,
+    http_server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
     /// Of the registry, of the persistence actor, and those that serve other instances.
@@ -150,7 +150,10 @@ impl App {
         let peers = peer_listener(&settings)?;
         let peer_port = peers.as_ref().map(|(_, port)| port.clone());
         let store = store(&settings, peer_port);
-        let shell = Arc::new(Shell::new(shell_settings(&settings, retirement), store));
+        let server = Arc::new(ServerState::new(
+            shell_settings(&settings, retirement),
+            store,
+        ));
 
         // Each has a thread of its own, so that a store that hangs holds up nobody else; resources live on
         // the workers' threads.
@@ -159,18 +162,18 @@ impl App {
             persistence,
             registry,
             first_open,
-        } = start_actors(&shell, &writing.handle(), &finding.handle());
+        } = start_actors(&server, &writing.handle(), &finding.handle());
         let router = {
-            let (shell, registry, persistence) =
-                (shell.clone(), registry.clone(), persistence.clone());
-            move || Router::new(shell.clone(), registry.clone(), persistence.clone())
+            let (server, registry, persistence) =
+                (server.clone(), registry.clone(), persistence.clone());
+            move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
         let lease = settings.store.instance_lease;
         let mut arbiters = vec![finding, writing];
         let shared = peers.is_some();
         if let Some((listener, _)) = peers {
             let threads = (settings.http.workers, lease);
-            arbiters.extend(serve::start(listener, &shell, router.clone(), threads));
+            arbiters.extend(serve::start(listener, &server, router.clone(), threads));
         }
         let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
@@ -178,25 +181,27 @@ impl App {
         }
         let door = move || FrontDoor::new(router(), shared.then_some(lease));
         let certificate = match &settings.http.tls {
-            Some(files) => Some(Certificate::read(files, &shell.metrics).map_err(StartError::Tls)?),
+            Some(files) => {
+                Some(Certificate::read(files, &server.metrics).map_err(StartError::Tls)?)
+            }
             None => None,
         };
         let tls = certificate.clone().map(tls::server_config).transpose();
         let tls = tls.map_err(|error| StartError::Tls(error.to_string()))?;
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
-        let server = server::run(
+        let http_server = server::run(
             listener,
             http_limits(&settings, tls),
             policy.clone(),
-            &shell.metrics,
+            &server.metrics,
             door,
         )
         .map_err(StartError::Workers)?;
-        announce(&settings, address, &shell);
+        announce(&settings, address, &server);
         Ok(App {
             address,
-            shell,
             server,
+            http_server,
             registry,
             persistence,
             arbiters,
@@ -214,8 +219,8 @@ impl App {
         self.address
     }
 
-    pub fn shell(&self) -> &Arc<Shell> {
-        &self.shell
+    pub fn server(&self) -> &Arc<ServerState> {
+        &self.server
     }
 
     /// Serves until SIGTERM or SIGINT, then shuts down in order. On SIGHUP the settings are read again with
@@ -265,13 +270,13 @@ impl App {
         self,
         stop: impl Future<Output = &'static str>,
     ) -> Result<(), ServeError> {
-        let (shell, persistence) = (self.shell.clone(), self.persistence.clone());
+        let (server, persistence) = (self.server.clone(), self.persistence.clone());
         tokio::select! {
             biased;
             ended = self.serve_until(stop) => ended.map_err(ServeError::Http),
-            failure = shell.failure() => {
+            failure = server.failure() => {
                 // Nothing of this process is answered any more, and whoever waits for the store has it at once.
-                shell.gate.close(Closed::Stopping);
+                server.gate.close(Closed::Stopping);
                 let _ = timeout(GIVING_BACK, persistence.send(Finish)).await;
                 Err(ServeError::Failed(failure))
             }
@@ -279,8 +284,8 @@ impl App {
     }
 
     async fn serve_until(self, stop: impl Future<Output = &'static str>) -> std::io::Result<()> {
-        let handle = self.server.handle();
-        let mut serving = actix_rt::spawn(self.server);
+        let handle = self.http_server.handle();
+        let mut serving = actix_rt::spawn(self.http_server);
         let why = tokio::select! {
             ended = &mut serving => {
                 ended.unwrap_or_else(|e| Err(std::io::Error::other(e)))?;
@@ -289,14 +294,14 @@ impl App {
             why = stop => why,
         };
         log::info!("{why}: shutting down");
-        self.shell.gate.drain();
+        self.server.gate.drain();
         // Everything is served as ever meanwhile: whoever has not noticed yet may have nobody else to ask.
         tokio::time::sleep(self.settings.shutdown.delay).await;
-        self.shell.gate.stop();
-        self.shell.owner.stop();
+        self.server.gate.stop();
+        self.server.owner.stop();
         self.registry.do_send(EndWaits);
         let deadline = Instant::now() + self.settings.shutdown.timeout;
-        finish_requests(&self.shell, deadline).await;
+        finish_requests(&self.server, deadline).await;
         // What was acknowledged is stored already; this gives the store back. Before connections are
         // closed, which can take a client's time: the next instance need not wait for that.
         let limit = deadline.max(Instant::now() + Duration::from_secs(1));
@@ -313,7 +318,7 @@ impl App {
             serving.abort();
         }
         let _ = serving.await;
-        self.shell.events.summarise();
+        self.server.events.summarise();
         for arbiter in self.arbiters {
             arbiter.stop();
             // The thread of a store that hangs would not end.
@@ -328,14 +333,14 @@ impl App {
 
 /// Waits for requests that wait for a reply. Their actors live on the workers' threads, so no worker may
 /// end before they are answered.
-async fn finish_requests(shell: &Shell, deadline: Instant) {
+async fn finish_requests(server: &ServerState, deadline: Instant) {
     let answered = async {
-        while shell.in_flight() > 0 {
+        while server.in_flight() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     if timeout_at(deadline, answered).await.is_err() {
-        log::warn!("{} requests are still unanswered", shell.in_flight());
+        log::warn!("{} requests are still unanswered", server.in_flight());
     }
 }
 
@@ -350,7 +355,7 @@ async fn end_at_second_interrupt() {
 }
 
 /// Says where the server listens and on which terms.
-fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
+fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
     let scheme = if settings.http.tls.is_some() {
         "https"
     } else {
@@ -362,7 +367,7 @@ fn announce(settings: &Settings, address: SocketAddr, shell: &Shell) {
     log::info!(
         "{}; profile: {}; {}",
         summary.store,
-        shell.profile().name(),
+        server.profile().name(),
         summary.file
     );
     for line in &summary.lines {
@@ -475,8 +480,8 @@ pub fn mysql_options(settings: &Settings, mysql: &MysqlSettings) -> mysql::Optio
     }
 }
 
-fn shell_settings(settings: &Settings, retirement: Duration) -> ShellSettings {
-    ShellSettings {
+fn shell_settings(settings: &Settings, retirement: Duration) -> ServerSettings {
+    ServerSettings {
         compatibility: settings.lock.compatibility,
         limits: settings.lock.limits,
         wait_ms: settings.lock.wait.as_millis() as u64,

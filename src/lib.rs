@@ -5,7 +5,7 @@
 //! | [`lock`] | the lock core: who holds, who waits, what ends a lease. Pure |
 //! | [`store`] | rows that outlive the process: memory, SQLite, MySQL |
 //! | `resource` | one named resource: an actor around the core, its data and its timer |
-//! | `registry` | finds, starts and retires resource actors; the handlers' door to them |
+//! | `registry` | finds, starts and retires resource actors; how handlers reach them |
 //! | `persistence` | the only writer: group commit, opening and reopening the store |
 //! | `shared` | what all of them use: clock, gate, limits, cache budget, audit log |
 //! | `cluster` | several instances on one database: requests are passed on to the active one |

@@ -196,6 +196,7 @@ mod tests {
     #[test]
     fn a_server_that_answers_byte_by_byte_is_not_waited_for() {
         let (address, server) = answering("127.0.0.1", |mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX: ");
             // Ends when the asker has hung up.
             while stream.write_all(b"x").is_ok() {

@@ -87,17 +87,17 @@ impl FrontDoor {
     /// thread.
     pub fn new(router: Router, lease: Option<Duration>) -> FrontDoor {
         let abroad = lease.map(|lease| Abroad {
-            owner: router.shell.owner.follow(),
+            owner: router.server.owner.follow(),
             link: RefCell::default(),
             lease,
-            in_flight: router.shell.count_in_flight(),
+            in_flight: router.server.count_in_flight(),
         });
         FrontDoor { router, abroad }
     }
 
     /// May a request be accepted? By an instance that is not active too, which passes it on.
     pub fn check(&self) -> Result<(), Closed> {
-        match (self.router.shell.gate.check(), &self.abroad) {
+        match (self.router.server.gate.check(), &self.abroad) {
             (Err(closed), Some(abroad)) => abroad.place(closed).map(|_| ()),
             (known, _) => known,
         }
@@ -108,7 +108,7 @@ impl FrontDoor {
         let Some(abroad) = &self.abroad else {
             return self.router.ask(name, op, caller).await;
         };
-        if self.router.shell.gate.check().is_ok() {
+        if self.router.server.gate.check().is_ok() {
             return self.router.ask(name, op, caller).await;
         }
         let _in_flight = InFlight::new(&abroad.in_flight);
@@ -119,7 +119,7 @@ impl FrontDoor {
     /// Counts as a sign of life of this ticket, if that can be told without waiting for anything.
     pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Caller) {
         match &self.abroad {
-            Some(abroad) if self.router.shell.gate.check().is_err() => {
+            Some(abroad) if self.router.server.gate.check().is_err() => {
                 abroad.tell(Question::Touch {
                     name: name.clone(),
                     presented,
@@ -157,7 +157,7 @@ impl FrontDoor {
         let question = || Question::Tally(prefix.clone());
         let here = async || {
             let tally = self.router.tally(prefix.clone()).await?;
-            let grants = self.router.shell.metrics.locks.grants();
+            let grants = self.router.server.metrics.locks.grants();
             Ok(ServerTally { tally, grants })
         };
         self.look(here, question, told).await
@@ -224,7 +224,7 @@ impl FrontDoor {
                     }
                 }
                 Some(Place::Here) => {
-                    let reader = self.router.shell.feed.follow();
+                    let reader = self.router.server.feed.follow();
                     return Ok(reader.map(EventReader::Here));
                 }
                 None => {}
@@ -235,7 +235,7 @@ impl FrontDoor {
 
     /// Whether events that are read here are all there are.
     pub fn is_active(&self) -> bool {
-        self.router.shell.gate.check().is_ok()
+        self.router.server.gate.check().is_ok()
     }
 
     /// Asks something that may be asked again and again. `told`: what is told; `None`: to be asked again.
@@ -257,19 +257,19 @@ impl FrontDoor {
                 }
                 Some(Place::Here) => {
                     let answer = here().await?;
-                    self.router.shell.gate.check_answer()?;
+                    self.router.server.gate.check_answer()?;
                     return Ok(answer);
                 }
                 None => {}
             }
             hold.pause().await?;
-            self.router.shell.metrics.peers.retried.inc();
+            self.router.server.metrics.peers.retried.inc();
         }
     }
 
     /// `None`: nobody is active, as far as one can tell.
     fn place(&self) -> Result<Option<Place>, Closed> {
-        match (self.router.shell.gate.check(), &self.abroad) {
+        match (self.router.server.gate.check(), &self.abroad) {
             (Ok(()), _) => Ok(Some(Place::Here)),
             (Err(closed), None) => Err(closed),
             (Err(closed), Some(abroad)) => abroad.place(closed),
@@ -282,7 +282,7 @@ impl FrontDoor {
         Hold {
             until: since + wait.max(lease + HOLD_BEYOND),
             since,
-            owner: self.router.shell.owner.follow(),
+            owner: self.router.server.owner.follow(),
         }
     }
 
@@ -315,8 +315,8 @@ impl FrontDoor {
         let Some(link) = cell.get() else {
             return Exchange::NotDone;
         };
-        self.router.shell.metrics.peers.sent.inc();
-        let mut owner = self.router.shell.owner.follow();
+        self.router.server.metrics.peers.sent.inc();
+        let mut owner = self.router.server.owner.follow();
         let is_active = |known: &ActiveInstance| known.id == active.id;
         let told = tokio::select! {
             biased;
@@ -421,7 +421,7 @@ impl Forwarded<'_> {
             door,
             op,
             caller: Caller {
-                relayed: makes_ticket.then(|| door.router.shell.fresh_ticket()),
+                relayed: makes_ticket.then(|| door.router.server.fresh_ticket()),
                 ..caller.clone()
             },
             hold: door.hold(wait_of(op).unwrap_or_default()),
@@ -450,7 +450,7 @@ impl Forwarded<'_> {
             if let Err(closed) = self.hold.pause().await {
                 return Box::new(Reply::Closed(closed));
             }
-            self.door.router.shell.metrics.peers.retried.inc();
+            self.door.router.server.metrics.peers.retried.inc();
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::link::Link;
 use crate::shared::owner::{HOLD_BEYOND, Reach};
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 use crate::store::{ActiveInstance, PeerAddress};
 
 /// Between two tries to reach it.
@@ -24,8 +24,8 @@ struct Silence {
 }
 
 /// Keeps in touch with whichever instance is active, for ever. `lease`: `INSTANCE_LEASE_SECONDS`.
-pub async fn keep_in_touch(shell: Arc<Shell>, lease: Duration) {
-    let mut owner = shell.owner.follow();
+pub async fn keep_in_touch(server: Arc<ServerState>, lease: Duration) {
+    let mut owner = server.owner.follow();
     let mut silence: Option<Silence> = None;
     loop {
         let active = owner.borrow_and_update().active.clone();
@@ -34,7 +34,7 @@ pub async fn keep_in_touch(shell: Arc<Shell>, lease: Duration) {
             match Link::open(active, peer, lease / 2).await {
                 Ok(link) => {
                     silence = None;
-                    stay(&shell, active, &link).await;
+                    stay(&server, active, &link).await;
                 }
                 Err(error) => {
                     let silence = lost(&mut silence, active.heartbeat);
@@ -43,16 +43,16 @@ pub async fn keep_in_touch(shell: Arc<Shell>, lease: Duration) {
             }
         }
         let heartbeat = active.map_or(0, |active| active.heartbeat);
-        judge(&shell, lost(&mut silence, heartbeat), lease);
+        judge(&server, lost(&mut silence, heartbeat), lease);
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
 /// As long as the connection lasts and leads to the active instance.
-async fn stay(shell: &Shell, active: &ActiveInstance, link: &Link) {
-    shell.owner.reach(Reach::Reached);
-    shell.metrics.peers.unreachable.set(0);
-    let mut owner = shell.owner.follow();
+async fn stay(server: &ServerState, active: &ActiveInstance, link: &Link) {
+    server.owner.reach(Reach::Reached);
+    server.metrics.peers.unreachable.set(0);
+    let mut owner = server.owner.follow();
     let another = async {
         let same = |known: &ActiveInstance| known.id == active.id;
         let changed = owner.wait_for(|owner| !owner.active.as_ref().is_some_and(same));
@@ -62,7 +62,7 @@ async fn stay(shell: &Shell, active: &ActiveInstance, link: &Link) {
     let counting = async {
         while trips.changed().await.is_ok() {
             let took = *trips.borrow_and_update();
-            shell.metrics.peers.round_trip.observe(took.as_secs_f64());
+            server.metrics.peers.round_trip.observe(took.as_secs_f64());
         }
         std::future::pending::<()>().await;
     };
@@ -97,9 +97,9 @@ fn complain(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &
     }
 }
 
-fn judge(shell: &Shell, silence: &Silence, lease: Duration) {
+fn judge(server: &ServerState, silence: &Silence, lease: Duration) {
     let long = silence.since.elapsed();
-    let known = shell.owner.follow().borrow().reach;
+    let known = server.owner.follow().borrow().reach;
     let reach = if silence.beats >= PROOF_OF_LIFE && long >= lease / 2 {
         Reach::CutOff
     } else if long >= lease + HOLD_BEYOND && known != Reach::NotYet {
@@ -109,10 +109,10 @@ fn judge(shell: &Shell, silence: &Silence, lease: Duration) {
     } else {
         known
     };
-    shell.owner.reach(reach);
-    let stands_by = shell.gate.check().is_err();
+    server.owner.reach(reach);
+    let stands_by = server.gate.check().is_err();
     let unreachable = stands_by && reach == Reach::CutOff;
-    shell.metrics.peers.unreachable.set(unreachable.into());
+    server.metrics.peers.unreachable.set(unreachable.into());
 }
 
 #[cfg(test)]

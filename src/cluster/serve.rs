@@ -23,7 +23,7 @@ use crate::registry::client::{Router, Untaken};
 use crate::resource::messages::{Op, Reply};
 use crate::shared::event_feed::{FeedReader, Found};
 use crate::shared::gate::Closed;
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 
 /// How often somebody who follows events from afar is sent what there is.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -36,7 +36,7 @@ const EVENTS_MAX: usize = 512;
 /// `lease`: `INSTANCE_LEASE_SECONDS`.
 pub fn start(
     listener: std::net::TcpListener,
-    shell: &Arc<Shell>,
+    server: &Arc<ServerState>,
     router: impl Fn() -> Router + Send + Clone + 'static,
     (threads, lease): (usize, Duration),
 ) -> Vec<Arbiter> {
@@ -47,15 +47,15 @@ pub fn start(
         let (arbiter, router) = (Arbiter::new(), router.clone());
         arbiter.spawn_fn(move || {
             let router = Rc::new(router());
-            actix_rt::spawn(router.shell.liveness.worker().prove_on());
+            actix_rt::spawn(router.server.liveness.worker().prove_on());
             actix_rt::spawn(serve_all(router, connections, lease / 2));
         });
         arbiter
     });
     let arbiters: Vec<Arbiter> = serving.collect();
-    let shell = shell.clone();
+    let server = server.clone();
     arbiters[0].spawn_fn(move || {
-        actix_rt::spawn(keep_in_touch(shell, lease));
+        actix_rt::spawn(keep_in_touch(server, lease));
         actix_rt::spawn(accept_all(listener, queues));
     });
     arbiters
@@ -98,7 +98,7 @@ async fn serve_all(
         let router = router.clone();
         actix_rt::spawn(async move {
             if let Err(error) = serve(stream, router.clone(), silence_max).await {
-                router.shell.metrics.peers.refused.inc();
+                router.server.metrics.peers.refused.inc();
                 log::warn!("a connection of another instance was refused: {error}");
             }
         });
@@ -117,7 +117,7 @@ async fn serve(
     stream.set_nonblocking(true)?;
     let mut stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
-    let active = router.shell.store.active().filter(|a| a.is_here);
+    let active = router.server.store.active().filter(|a| a.is_here);
     let Some((id, peer)) = active.and_then(|active| Some((active.id, active.peer?))) else {
         log::debug!("another instance takes this one for the active one");
         return Ok(());
@@ -167,7 +167,7 @@ impl PeerRequests {
     }
 
     fn begin(self: &Rc<Self>, id: u64, question: Question) {
-        self.router.shell.metrics.peers.received.inc();
+        self.router.server.metrics.peers.received.inc();
         let requests = self.clone();
         let task = actix_rt::spawn(async move {
             requests.answer(id, question).await;
@@ -182,7 +182,7 @@ impl PeerRequests {
 
     async fn answer(&self, id: u64, question: Question) {
         let router = &self.router;
-        if router.shell.gate.check().is_err() {
+        if router.server.gate.check().is_err() {
             return self.tell(id, Told::NotActive);
         }
         let told = match question {
@@ -209,7 +209,7 @@ impl PeerRequests {
             Question::Page(query) => Told::Page(self.as_active(router.page(query).await)),
             Question::Tally(prefix) => {
                 let tally = self.as_active(router.tally(prefix).await);
-                let grants = router.shell.metrics.locks.grants();
+                let grants = router.server.metrics.locks.grants();
                 Told::Tally(tally.map(|tally| ServerTally { tally, grants }))
             }
             Question::History(name) => Told::History(self.as_active(router.history(&name).await)),
@@ -225,18 +225,18 @@ impl PeerRequests {
     /// No answer leaves when the store may no longer be this instance's.
     fn as_active<T, E: From<Closed>>(&self, answer: Result<T, E>) -> Result<T, E> {
         let answer = answer?;
-        self.router.shell.gate.check_answer()?;
+        self.router.server.gate.check_answer()?;
         Ok(answer)
     }
 
     /// Sends what happens, until this instance is active no more.
     async fn follow(&self, id: u64, prefix: &str) {
-        let shell = &self.router.shell;
-        let Some(mut reader) = shell.feed.follow() else {
+        let server = &self.router.server;
+        let Some(mut reader) = server.feed.follow() else {
             return self.tell(id, Told::TooManyReaders);
         };
         self.tell(id, Told::Events(Vec::new()));
-        while shell.gate.check().is_ok() {
+        while server.gate.check().is_ok() {
             tokio::time::sleep(LOOK_PAUSE).await;
             self.send_events(id, &mut reader, prefix);
         }
@@ -283,7 +283,7 @@ impl PeerRequests {
 /// Whether the store can hold what is to be written.
 fn takes(router: &Router, op: &Op) -> bool {
     match op {
-        Op::Write { json, .. } => router.shell.store.takes_document(json),
+        Op::Write { json, .. } => router.server.store.takes_document(json),
         _ => true,
     }
 }

@@ -100,10 +100,10 @@ pub fn run(
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let address = listener.local_addr()?;
-    let server = builder.listen("http", listener, move || {
+    let http_server = builder.listen("http", listener, move || {
         let acceptor = Rc::new(limits.acceptor(connections.clone()));
         let worker = web::Data::new(limits.worker(door(), policy.clone()));
-        actix_rt::spawn(worker.shell().liveness.worker().prove_on());
+        actix_rt::spawn(worker.server().liveness.worker().prove_on());
         let admitting = worker.clone();
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);
@@ -139,5 +139,5 @@ pub fn run(
         .and_then(http.map_err(Refused::Http))
         .map_err(move |refused| noting.note(&refused))
     })?;
-    Ok(server.run())
+    Ok(http_server.run())
 }

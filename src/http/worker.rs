@@ -12,7 +12,7 @@ use super::policy::SharedPolicy;
 use crate::cluster::door::FrontDoor;
 use crate::lock::{Profile, ResourceName};
 use crate::resource::messages::{Op, Reply};
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 
 /// What every handler of one worker thread shares.
 pub struct Worker {
@@ -24,8 +24,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn shell(&self) -> &Shell {
-        &self.door.router.shell
+    pub fn server(&self) -> &ServerState {
+        &self.door.router.server
     }
 
     /// One message, one reply; and no reply of ours leaves when the store may no longer be ours.
@@ -40,7 +40,7 @@ impl Worker {
     /// Refused before anything else of it happens: what the store cannot hold must not end what others
     /// have under way with the resource.
     pub fn check_document(&self, json: &[u8]) -> Result<(), ApiError> {
-        if self.shell().store.takes_document(json) {
+        if self.server().store.takes_document(json) {
             Ok(())
         } else {
             Err(ApiError::TooLargeToStore)
@@ -49,10 +49,10 @@ impl Worker {
 
     /// Clients of the PHP server may send whatever body they like where none is needed.
     pub fn is_lenient(&self) -> bool {
-        self.shell().profile() == Profile::Php
+        self.server().profile() == Profile::Php
     }
 
     pub fn selectors_max(&self) -> usize {
-        self.shell().settings.selectors_max
+        self.server().settings.selectors_max
     }
 }

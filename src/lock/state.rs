@@ -35,11 +35,11 @@ pub struct LockState {
 }
 
 impl LockState {
-    /// A free lock. `floor`: the highest token that any deleted resource reached.
-    pub fn new(options: ResourceOptions, floor: FencingToken) -> LockState {
+    /// A free lock. `token_floor`: the highest token that any deleted resource reached.
+    pub fn new(options: ResourceOptions, token_floor: FencingToken) -> LockState {
         LockState {
             options,
-            token: floor,
+            token: token_floor,
             leases: Leases::None,
             queue: None,
             ended: Ended::default(),

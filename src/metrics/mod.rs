@@ -96,7 +96,7 @@ struct NowMetrics {
     waiters_max: IntGauge,
     data_cache_bytes: IntGauge,
     data_cache_bytes_max: IntGauge,
-    unsettled: IntGauge,
+    pending: IntGauge,
     ready: IntGauge,
     standby: IntGauge,
     incarnation: IntGauge,
@@ -109,7 +109,7 @@ pub struct Gauges {
     pub data_cache_bytes: usize,
     pub data_cache_bytes_max: usize,
     /// Resources whose lock has changes in the journal alone.
-    pub unsettled: usize,
+    pub pending: usize,
     pub ready: bool,
     pub standby: bool,
     /// How often the store was opened.
@@ -339,8 +339,8 @@ impl NowMetrics {
             waiters_max: make.gauge("waiters_max", "MAX_WAITERS."),
             data_cache_bytes: make.gauge("data_cache_bytes", "JSON kept in memory."),
             data_cache_bytes_max: make.gauge("data_cache_bytes_max", "DATA_CACHE_BYTES."),
-            unsettled: make.gauge(
-                "store_unsettled_resources",
+            pending: make.gauge(
+                "store_pending_resources",
                 "Resources whose lock has changes in the journal alone.",
             ),
             ready: make.gauge("ready", "1 while /ready answers 200."),
@@ -355,7 +355,7 @@ impl NowMetrics {
         self.data_cache_bytes.set(now.data_cache_bytes as i64);
         self.data_cache_bytes_max
             .set(now.data_cache_bytes_max as i64);
-        self.unsettled.set(now.unsettled as i64);
+        self.pending.set(now.pending as i64);
         self.ready.set(now.ready.into());
         self.standby.set(now.standby.into());
         self.incarnation.set(now.incarnation as i64);
@@ -373,7 +373,7 @@ mod tests {
             waiters_max: 10,
             data_cache_bytes: 7,
             data_cache_bytes_max: 100,
-            unsettled: 5,
+            pending: 5,
             ready: true,
             standby: false,
             incarnation: 1,
@@ -410,7 +410,7 @@ mod tests {
         for line in [
             "resource_server_waiters 3",
             "resource_server_data_cache_bytes 7",
-            "resource_server_store_unsettled_resources 5",
+            "resource_server_store_pending_resources 5",
             "resource_server_ready 1",
             "resource_server_standby 0",
             "resource_server_log_lines_dropped_total 2",

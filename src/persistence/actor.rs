@@ -23,13 +23,13 @@ use crate::persistence::messages::{
 use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
-use crate::shared::server_state::{PERSISTENCE, Shell};
+use crate::shared::server_state::{PERSISTENCE, ServerState};
 use crate::store::{StoreError, StoredResource};
 
 /// How often past leases are handed to the store, and what a crash loses of them at most.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
 /// How often the store tidies up what commits put off.
-const SETTLE_EVERY: Duration = Duration::from_secs(5);
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -43,7 +43,7 @@ pub(super) type LoadAnswer = oneshot::Sender<Result<Option<StoredResource>, Stor
 pub(super) type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
 
 pub struct Persistence {
-    pub(super) shell: Arc<Shell>,
+    pub(super) server: Arc<ServerState>,
     pub(super) registry: Option<Recipient<DiscardAll>>,
     pub(super) phase: Phase,
     /// In which it serves. Another one is in force when the registry has given up a commit that hangs.
@@ -56,7 +56,7 @@ pub struct Persistence {
     /// Loads of names that have a commit waiting or in flight.
     pub(super) deferred: Vec<(ResourceName, LoadAnswer)>,
     pub(super) beating: bool,
-    pub(super) settling: bool,
+    pub(super) checkpointing: bool,
     pub(super) storing_history: bool,
     /// Counts attempts to open the store.
     pub(super) attempt: u64,
@@ -68,10 +68,14 @@ pub struct Persistence {
 }
 
 impl Persistence {
-    pub fn new(shell: Arc<Shell>, commits: Arc<CommitQueue>, first_open: FirstOpen) -> Persistence {
+    pub fn new(
+        server: Arc<ServerState>,
+        commits: Arc<CommitQueue>,
+        first_open: FirstOpen,
+    ) -> Persistence {
         Persistence {
-            alive: shell.liveness.actor(PERSISTENCE),
-            shell,
+            alive: server.liveness.actor(PERSISTENCE),
+            server,
             registry: None,
             phase: Phase::Opening,
             incarnation: 0,
@@ -80,7 +84,7 @@ impl Persistence {
             in_flight: HashMap::new(),
             deferred: Vec::new(),
             beating: false,
-            settling: false,
+            checkpointing: false,
             storing_history: false,
             attempt: 0,
             last_complaint: String::new(),
@@ -90,7 +94,7 @@ impl Persistence {
     }
 
     pub(super) fn store_timeout(&self) -> Duration {
-        Duration::from_millis(self.shell.settings.store_timeout_ms)
+        Duration::from_millis(self.server.settings.store_timeout_ms)
     }
 }
 
@@ -124,7 +128,7 @@ impl Actor for Persistence {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
         ctx.run_interval(PROOF_PAUSE, |actor, _| actor.alive.prove());
-        ctx.run_interval(SETTLE_EVERY, |actor, ctx| actor.settle(ctx));
+        ctx.run_interval(CHECKPOINT_EVERY, |actor, ctx| actor.checkpoint(ctx));
         ctx.run_interval(HISTORY_EVERY, |actor, ctx| actor.store_history(ctx));
         self.open_store(ctx);
     }
@@ -150,7 +154,7 @@ impl Handler<CommitTimedOut> for Persistence {
     type Result = ();
 
     fn handle(&mut self, _: CommitTimedOut, ctx: &mut Self::Context) {
-        if self.incarnation != self.shell.incarnation() {
+        if self.incarnation != self.server.incarnation() {
             self.lose_store(&late(self.store_timeout()), ctx);
         }
     }
@@ -180,16 +184,16 @@ impl Handler<Finish> for Persistence {
         let finish = drained.into_actor(self).then(|(), actor, _| {
             actor.phase = Phase::Finished;
             actor.commits.finish();
-            actor.shell.gate.close(Closed::Stopping);
-            let shell = actor.shell.clone();
+            actor.server.gate.close(Closed::Stopping);
+            let server = actor.server.clone();
             async move {
-                let handed = shell
+                let handed = server
                     .history
-                    .hand_over(shell.store.as_ref(), shell.clock.mono());
+                    .hand_over(server.store.as_ref(), server.clock.mono());
                 if let Err(error) = handed.await {
                     log::debug!("the last past leases are lost: {error}");
                 }
-                shell.store.close().await;
+                server.store.close().await;
             }
             .into_actor(actor)
         });

@@ -1,4 +1,4 @@
-//! What waits becomes one transaction (group commit), and the store settles beside it.
+//! What waits becomes one transaction (group commit), and the store makes its checkpoints beside it.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ impl Persistence {
     /// Stores what was handed in, unless a commit is under way or the store is not to be trusted.
     pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
         // Another incarnation: the registry gave up a commit that hangs, and has yet to be heard.
-        let serves = self.phase == Phase::Serving && self.incarnation == self.shell.incarnation();
+        let serves = self.phase == Phase::Serving && self.incarnation == self.server.incarnation();
         if serves
             && self.in_flight.is_empty()
             && let Some(batch) = self.commits.take()
@@ -35,17 +35,17 @@ impl Persistence {
             ..
         } = batch;
         self.in_flight = places;
-        let store = self.shell.store.clone();
+        let store = self.server.store.clone();
         let limit = self.store_timeout();
-        let incarnation = self.shell.incarnation();
-        self.shell.metrics.store.batch(snapshots.len(), rows);
+        let incarnation = self.server.incarnation();
+        self.server.metrics.store.batch(snapshots.len(), rows);
         let sent = Instant::now();
         async move { store_batch(store.as_ref(), &snapshots, limit).await }
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 actor.in_flight.clear();
-                actor.shell.metrics.store.committed(sent.elapsed());
-                if actor.shell.incarnation() == incarnation {
+                actor.server.metrics.store.committed(sent.elapsed());
+                if actor.server.incarnation() == incarnation {
                     actor.stored(members, result, ctx);
                 }
                 actor.work(ctx);
@@ -56,38 +56,40 @@ impl Persistence {
     }
 
     /// Beside the commits, which take turns with it in the store.
-    pub(super) fn settle(&mut self, ctx: &mut Context<Self>) {
-        if self.settling || self.phase != Phase::Serving {
+    pub(super) fn checkpoint(&mut self, ctx: &mut Context<Self>) {
+        if self.checkpointing || self.phase != Phase::Serving {
             return;
         }
-        self.settling = true;
-        let store = self.shell.store.clone();
-        let incarnation = self.shell.incarnation();
-        unpanicked(async move { store.settle().await })
+        self.checkpointing = true;
+        let store = self.server.store.clone();
+        let incarnation = self.server.incarnation();
+        unpanicked(async move { store.checkpoint().await })
             .into_actor(self)
             .map(move |result, actor, ctx| {
-                actor.settling = false;
-                actor.settled(&result, incarnation, ctx);
+                actor.checkpointing = false;
+                actor.checkpointed(&result, incarnation, ctx);
             })
             .spawn(ctx);
     }
 
-    /// `incarnation`: of the store when settling began.
-    pub(super) fn settled(
+    /// `incarnation`: of the store when the checkpoint began.
+    pub(super) fn checkpointed(
         &mut self,
         result: &Result<(), StoreError>,
         incarnation: u64,
         ctx: &mut Context<Self>,
     ) {
         match result {
-            Err(refused @ StoreError::Rejected(_)) => log::error!("settling: {refused}"),
-            Err(error) if self.shell.incarnation() == incarnation => self.lose_store(error, ctx),
+            Err(refused @ StoreError::Rejected(_)) => {
+                log::error!("a checkpoint was refused: {refused}")
+            }
+            Err(error) if self.server.incarnation() == incarnation => self.lose_store(error, ctx),
             _ => {}
         }
     }
 
     pub(super) fn count(&self) {
-        let metrics = &self.shell.metrics.store;
+        let metrics = &self.server.metrics.store;
         metrics.queue.set(self.commits.len() as i64);
         metrics.in_flight.set(self.in_flight.len() as i64);
     }
@@ -113,9 +115,9 @@ impl Persistence {
     /// One actor's change was refused: it starts over from what is stored.
     fn discard(&mut self, actor: &Recipient<CommitResult>, error: &StoreError) {
         log::error!("{error}");
-        self.shell.metrics.store.failed(error);
+        self.server.metrics.store.failed(error);
         self.commits.discard(actor);
-        self.shell.restart_leases();
+        self.server.restart_leases();
         actor.do_send(CommitResult::Discard(DiscardReason::StoreRefused));
     }
 

@@ -12,12 +12,12 @@ impl Persistence {
             return;
         }
         self.storing_history = true;
-        let shell = self.shell.clone();
+        let server = self.server.clone();
         // Not cut short: it may be in a transaction.
         async move {
-            let handed = shell
+            let handed = server
                 .history
-                .hand_over(shell.store.as_ref(), shell.clock.mono());
+                .hand_over(server.store.as_ref(), server.clock.mono());
             if let Err(error) = handed.await {
                 log::debug!("past leases are not stored yet: {error}");
             }

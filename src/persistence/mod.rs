@@ -7,7 +7,7 @@
 //! | `queue` | commits merged per name into batches, one transaction after another |
 //! | `handle` | how a resource actor reaches it |
 //! | `actor` | what it has in hand, how it ends |
-//! | `commit` | what waits becomes one transaction; settling beside it |
+//! | `commit` | what waits becomes one transaction; checkpointing beside it |
 //! | `opening` | the store is opened, watched, lost and opened again |
 //! | `reads` | loads, documents and listings |
 

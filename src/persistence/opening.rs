@@ -27,7 +27,7 @@ impl Persistence {
         let late = ctx.run_later(patience, move |actor, _| {
             actor.still_opening(attempt, patience)
         });
-        let store = self.shell.store.clone();
+        let store = self.server.store.clone();
         let sent = boottime_ms();
         unpanicked(async move { store.open().await })
             .into_actor(self)
@@ -43,7 +43,7 @@ impl Persistence {
             return;
         }
         let text = format!("opening it takes longer than {} ms", after.as_millis());
-        self.shell.gate.lose_store(&text);
+        self.server.gate.lose_store(&text);
         self.complain(&format!("waiting for the store: {text}"));
         if let Some(first) = self.first_open.take() {
             let _ = first.send(Err(StoreError::Unavailable(text)));
@@ -72,19 +72,19 @@ impl Persistence {
         let pause = match result {
             Ok(opened) => return self.serve(opened, sent, ctx),
             Err(error @ StoreError::Unusable(_)) => {
-                self.shell.gate.lose_store(error.detail());
-                self.shell.metrics.store.failed(&error);
-                return self.shell.liveness.give_up(error);
+                self.server.gate.lose_store(error.detail());
+                self.server.metrics.store.failed(&error);
+                return self.server.liveness.give_up(error);
             }
             Err(StoreError::Standby) => {
-                self.shell.gate.close(Closed::Standby);
+                self.server.gate.close(Closed::Standby);
                 self.see_owner();
                 self.complain("stand-by: another instance is active");
                 STANDBY_PAUSE
             }
             Err(error) => {
-                self.shell.gate.lose_store(error.detail());
-                self.shell.metrics.store.failed(&error);
+                self.server.gate.lose_store(error.detail());
+                self.server.metrics.store.failed(&error);
                 self.complain(&format!("waiting for the store: {error}"));
                 REOPEN_PAUSE
             }
@@ -94,12 +94,12 @@ impl Persistence {
 
     /// Where requests are passed on to, and the profile under which they are answered there.
     fn see_owner(&self) {
-        let active = self.shell.store.active();
+        let active = self.server.store.active();
         let active = active.filter(|active| !active.is_here);
         if let Some(active) = &active {
-            self.shell.use_recorded_profile(active.recorded_profile);
+            self.server.use_recorded_profile(active.recorded_profile);
         }
-        self.shell.owner.see(active);
+        self.server.owner.see(active);
     }
 
     /// Logs a state once, not at every attempt.
@@ -111,21 +111,21 @@ impl Persistence {
     }
 
     fn serve(&mut self, opened: Opened, sent: u64, ctx: &mut Context<Self>) {
-        self.shell.raise_floor(opened.floor);
-        self.shell.use_recorded_profile(opened.recorded_profile);
-        self.shell.next_incarnation();
-        self.incarnation = self.shell.incarnation();
+        self.server.raise_token_floor(opened.token_floor);
+        self.server.use_recorded_profile(opened.recorded_profile);
+        self.server.next_incarnation();
+        self.incarnation = self.server.incarnation();
         self.phase = Phase::Serving;
         self.commits.open(self.incarnation);
-        if let Some(times) = self.shell.store.heartbeat_ms() {
-            self.shell.gate.valid_until(sent + times.valid_ms);
+        if let Some(times) = self.server.store.heartbeat_ms() {
+            self.server.gate.valid_until(sent + times.valid_ms);
             if !self.beating {
                 self.beating = true;
                 self.beat_later(ctx);
             }
         }
-        self.shell.gate.open();
-        self.shell.owner.see(None);
+        self.server.gate.open();
+        self.server.owner.see(None);
         if !self.last_complaint.is_empty() {
             log::warn!("the store is open: serving");
             self.last_complaint.clear();
@@ -143,12 +143,12 @@ impl Persistence {
             _ => Closed::StoreAway,
         };
         log::error!("the store was lost: {error}");
-        self.shell.metrics.store.failed(error);
+        self.server.metrics.store.failed(error);
         match &why {
-            Closed::StoreAway => self.shell.gate.lose_store(error.detail()),
-            _ => self.shell.gate.close(why.clone()),
+            Closed::StoreAway => self.server.gate.lose_store(error.detail()),
+            _ => self.server.gate.close(why.clone()),
         }
-        self.shell.next_incarnation();
+        self.server.next_incarnation();
         self.commits.close();
         self.count();
         for (_, load) in self.deferred.drain(..) {
@@ -162,7 +162,7 @@ impl Persistence {
     }
 
     fn beat_later(&mut self, ctx: &mut Context<Self>) {
-        let Some(times) = self.shell.store.heartbeat_ms() else {
+        let Some(times) = self.server.store.heartbeat_ms() else {
             return;
         };
         let every = Duration::from_millis(times.every_ms);
@@ -173,16 +173,16 @@ impl Persistence {
         if self.phase != Phase::Serving {
             return self.beat_later(ctx);
         }
-        let store = self.shell.store.clone();
+        let store = self.server.store.clone();
         let sent = boottime_ms();
-        let incarnation = self.shell.incarnation();
+        let incarnation = self.server.incarnation();
         within(self.store_timeout(), async move { store.heartbeat().await })
             .into_actor(self)
             .map(move |result, actor, ctx| {
-                let current = actor.shell.incarnation() == incarnation;
-                match (result, actor.shell.store.heartbeat_ms()) {
+                let current = actor.server.incarnation() == incarnation;
+                match (result, actor.server.store.heartbeat_ms()) {
                     (Ok(()), Some(times)) if current => {
-                        actor.shell.gate.valid_until(sent + times.valid_ms);
+                        actor.server.gate.valid_until(sent + times.valid_ms);
                     }
                     (Err(error), _) if current => actor.lose_store(&error, ctx),
                     _ => {}

@@ -27,7 +27,7 @@ impl Persistence {
     }
 
     fn start_load(&mut self, name: ResourceName, load: LoadAnswer, ctx: &mut Context<Self>) {
-        let store = self.shell.store.clone();
+        let store = self.server.store.clone();
         self.read(async move { store.load(&name).await }, load, ctx);
     }
 
@@ -57,7 +57,7 @@ impl Persistence {
 
     /// Counts each, and logs at most one a second.
     fn complain_of_read(&mut self, error: &StoreError) {
-        self.shell.metrics.store.failed(error);
+        self.server.metrics.store.failed(error);
         let pause = Duration::from_secs(1);
         if self.read_complaint.is_none_or(|at| at.elapsed() >= pause) {
             self.read_complaint = Some(Instant::now());
@@ -92,7 +92,7 @@ impl Handler<LoadData> for Persistence {
 
     fn handle(&mut self, msg: LoadData, ctx: &mut Self::Context) -> Self::Result {
         let (tx, rx) = oneshot::channel();
-        let store = self.shell.store.clone();
+        let store = self.server.store.clone();
         let read = async move { store.load_data(&msg.id, &msg.selector).await };
         self.read(read, tx, ctx);
         Box::pin(answered(rx))
@@ -107,28 +107,28 @@ impl Handler<List> for Persistence {
             return Box::pin(answered(oneshot::channel().1));
         }
         let (tx, rx) = oneshot::channel();
-        let store = self.shell.store.clone();
+        let store = self.server.store.clone();
         let limit = self.store_timeout();
-        let listing_limit = Duration::from_millis(self.shell.settings.listing_timeout_ms);
-        let incarnation = self.shell.incarnation();
+        let listing_limit = Duration::from_millis(self.server.settings.listing_timeout_ms);
+        let incarnation = self.server.incarnation();
         // Settling is not cut short.
         let listing = async move {
-            let settled = unpanicked(store.settle()).await;
-            let listed = match &settled {
+            let checkpointed = unpanicked(store.checkpoint()).await;
+            let listed = match &checkpointed {
                 Ok(()) => within(limit, store.list(&msg.0, listing_limit)).await,
                 Err(error) => Err(error.clone()),
             };
-            (settled, listed)
+            (checkpointed, listed)
         };
         listing
             .into_actor(self)
-            .map(move |(settled, listed), actor, ctx| {
-                actor.settled(&settled, incarnation, ctx);
+            .map(move |(checkpointed, listed), actor, ctx| {
+                actor.checkpointed(&checkpointed, incarnation, ctx);
                 // One that takes too long is no sign that the store is lost: heartbeats, loads and commits
                 // would tell.
-                if let (Ok(()), Err(error)) = (settled, &listed) {
+                if let (Ok(()), Err(error)) = (checkpointed, &listed) {
                     log::warn!("a listing failed: {error}");
-                    actor.shell.metrics.store.failed(error);
+                    actor.server.metrics.store.failed(error);
                 }
                 let _ = tx.send(listed);
             })

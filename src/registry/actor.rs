@@ -22,7 +22,7 @@ use crate::resource::messages::{EndWaits, RegistryLink, Retired, Vanished, Vanis
 use crate::resource::status::{ResourceStatus, StatusCell};
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
-use crate::shared::server_state::{REGISTRY, Shell};
+use crate::shared::server_state::{REGISTRY, ServerState};
 use crate::store::shrink::shrink_if_sparse;
 
 /// Between two lines that say which events were not logged one by one, and two looks whether the store hangs.
@@ -37,7 +37,7 @@ const RETRY_PAUSE_MS: Millis = 1_000;
 
 /// One address per live name. Strong: the others hold theirs only for a moment.
 pub struct Registry {
-    shell: Arc<Shell>,
+    server: Arc<ServerState>,
     timed_out: Recipient<CommitTimedOut>,
     persistence: PersistenceHandle,
     live: HashMap<ResourceName, LiveActor>,
@@ -66,13 +66,13 @@ impl Registry {
     }
 
     pub fn new(
-        shell: Arc<Shell>,
+        server: Arc<ServerState>,
         timed_out: Recipient<CommitTimedOut>,
         persistence: PersistenceHandle,
     ) -> Registry {
         Registry {
-            alive: shell.liveness.actor(REGISTRY),
-            shell,
+            alive: server.liveness.actor(REGISTRY),
+            server,
             timed_out,
             persistence,
             live: HashMap::new(),
@@ -91,7 +91,7 @@ impl Registry {
         registry: Addr<Registry>,
     ) -> Addr<ResourceActor> {
         self.generation += 1;
-        let incarnation = self.shell.incarnation();
+        let incarnation = self.server.incarnation();
         let status = Arc::new(StatusCell::default());
         let dormant = self.dormant.remove(&find.name);
         let dormant = dormant.filter(|dormant| dormant.incarnation == incarnation);
@@ -111,7 +111,7 @@ impl Registry {
             retired: registry.clone().recipient(),
             vanished: registry.recipient(),
         };
-        let actor = ResourceActor::new(origin, self.shell.clone(), link, persistence);
+        let actor = ResourceActor::new(origin, self.server.clone(), link, persistence);
         // On the thread that asks: most resources are used over few connections, and a message within a
         // thread costs a fraction of one between threads.
         let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
@@ -141,7 +141,7 @@ impl Registry {
 
     fn resume_due(&mut self, ctx: &mut Context<Self>) {
         self.alarm = None;
-        let now = self.shell.clock.mono();
+        let now = self.server.clock.mono();
         if self.alarm_from <= now {
             self.alarm_from = now + RESUME_PAUSE_MS;
             for _ in 0..RESUMES_MAX {
@@ -167,7 +167,7 @@ impl Registry {
         if let Some((_, handle)) = self.alarm.take() {
             ctx.cancel_future(handle);
         }
-        let pause = at.saturating_sub(self.shell.clock.mono());
+        let pause = at.saturating_sub(self.server.clock.mono());
         let handle = ctx.run_later(Duration::from_millis(pause), |registry, ctx| {
             registry.resume_due(ctx)
         });
@@ -176,10 +176,10 @@ impl Registry {
 
     /// An actor left its lease to go on without it.
     fn suspend(&mut self, name: ResourceName, dormant: DormantLease, ctx: &mut Context<Self>) {
-        if dormant.incarnation != self.shell.incarnation() {
+        if dormant.incarnation != self.server.incarnation() {
             return;
         }
-        let now = self.shell.clock.mono();
+        let now = self.server.clock.mono();
         if dormant.lease.deadline().is_some_and(|at| at <= now) {
             // It was woken for that, and could not be read from the store.
             self.alarm_from = now + RETRY_PAUSE_MS;
@@ -195,7 +195,7 @@ impl Registry {
         match self.dormant.get(name) {
             Some(dormant) => Whereabouts::Dormant {
                 token: dormant.lease.token(),
-                expires: dormant.lease.expiry(self.shell.clock.now()),
+                expires: dormant.lease.expiry(self.server.clock.now()),
             },
             None => Whereabouts::Stored,
         }
@@ -204,14 +204,14 @@ impl Registry {
     /// A store that works on the persistence actor's thread may hang and that actor with it: then whoever
     /// waits for it is told here.
     fn watch(&mut self) {
-        let limit = Duration::from_millis(self.shell.settings.store_timeout_ms);
-        let gate = &self.shell.gate;
-        if self.shell.store.blocks_for() <= limit || gate.check_answer().is_err() {
+        let limit = Duration::from_millis(self.server.settings.store_timeout_ms);
+        let gate = &self.server.gate;
+        if self.server.store.blocks_for() <= limit || gate.check_answer().is_err() {
             return;
         }
         log::error!("the store hangs: no answer within {} ms", limit.as_millis());
         gate.close(Closed::StoreAway);
-        self.shell.next_incarnation();
+        self.server.next_incarnation();
         self.discard_all(&DiscardReason::Closed(Closed::StoreAway));
         self.timed_out.do_send(CommitTimedOut);
     }
@@ -226,7 +226,7 @@ impl Registry {
     }
 
     fn count(&self) {
-        let metrics = &self.shell.metrics.actors;
+        let metrics = &self.server.metrics.actors;
         metrics.live.set(self.live.len() as i64);
         metrics.asleep.set(self.dormant.len() as i64);
     }
@@ -239,7 +239,7 @@ impl Actor for Registry {
         ctx.set_mailbox_capacity(1024);
         ctx.run_interval(PROOF_PAUSE, |registry, _| registry.alive.prove());
         ctx.run_interval(LOOK_PAUSE, |registry, _| {
-            registry.shell.events.summarise();
+            registry.server.events.summarise();
             registry.watch();
         });
     }
@@ -250,7 +250,7 @@ impl Handler<Find> for Registry {
 
     fn handle(&mut self, msg: Find, ctx: &mut Self::Context) -> Self::Result {
         if let Some(entry) = self.live.get(&msg.name) {
-            if entry.addr.connected() && entry.incarnation == self.shell.incarnation() {
+            if entry.addr.connected() && entry.incarnation == self.server.incarnation() {
                 return MessageResult(entry.addr.clone());
             }
             if entry.addr.connected() {
@@ -260,10 +260,10 @@ impl Handler<Find> for Registry {
             } else {
                 // It died in the middle of something. What its lease had left to run is not known.
                 log::error!("the actor of resource {} is gone; replaced", msg.name);
-                self.shell.restart_leases();
+                self.server.restart_leases();
             }
         }
-        let now = self.shell.clock.mono();
+        let now = self.server.clock.mono();
         MessageResult(self.start_actor(&msg, now, ctx.address()))
     }
 }

@@ -26,13 +26,13 @@ use crate::resource::actor::ResourceActor;
 use crate::resource::messages::{Call, Op, Reply, Vanished};
 use crate::shared::caller::Caller;
 use crate::shared::gate::{Closed, Gate};
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 use crate::store::history::PastLease;
 use crate::store::shrink::shrink_if_sparse;
 use crate::store::{DocumentSize, ResourceId};
 
 /// Addresses a worker remembers; past that it forgets them all.
-const REMEMBERED_MAX: usize = 65_536;
+const ADDRESSES_MAX: usize = 65_536;
 /// Request numbers that a worker takes at once.
 const NUMBERS_AT_ONCE: u64 = 1024;
 /// How often a request asks for a new address before it gives up.
@@ -41,9 +41,9 @@ const MOVES_MAX: usize = 16;
 const SWEEP_PAUSE: Duration = Duration::from_secs(2);
 
 /// Addresses by name.
-type Book = RefCell<HashMap<ResourceName, Remembered>>;
+type AddressCache = RefCell<HashMap<ResourceName, CachedAddress>>;
 
-struct Remembered {
+struct CachedAddress {
     /// Counted by this thread alone: a copy of an [`Addr`] costs two allocations.
     actor: Rc<Addr<ResourceActor>>,
     /// Since the last sweep.
@@ -52,10 +52,10 @@ struct Remembered {
 
 /// One per worker.
 pub struct Router {
-    pub shell: Arc<Shell>,
+    pub server: Arc<ServerState>,
     pub(super) registry: Addr<Registry>,
     pub(super) persistence: Addr<Persistence>,
-    book: Rc<Book>,
+    addresses: Rc<AddressCache>,
     in_flight: Arc<AtomicUsize>,
     /// Numbers for requests to come, so that workers do not fight over the count of all.
     numbers: Cell<Range<RequestId>>,
@@ -139,18 +139,18 @@ impl PendingReply<'_> {
 impl Router {
     /// Must be called on the worker's thread, inside its runtime.
     pub fn new(
-        shell: Arc<Shell>,
+        server: Arc<ServerState>,
         registry: Addr<Registry>,
         persistence: Addr<Persistence>,
     ) -> Router {
-        let book = Rc::new(Book::default());
-        actix_rt::spawn(sweep(Rc::downgrade(&book)));
+        let addresses = Rc::new(AddressCache::default());
+        actix_rt::spawn(sweep(Rc::downgrade(&addresses)));
         Router {
-            in_flight: shell.count_in_flight(),
-            shell,
+            in_flight: server.count_in_flight(),
+            server,
             registry,
             persistence,
-            book,
+            addresses,
             numbers: Cell::new(0..0),
         }
     }
@@ -158,7 +158,7 @@ impl Router {
     fn next_request(&self) -> RequestId {
         let mut numbers = self.numbers.take();
         let next = numbers.next().unwrap_or_else(|| {
-            let first = self.shell.next_requests(NUMBERS_AT_ONCE);
+            let first = self.server.next_requests(NUMBERS_AT_ONCE);
             numbers = first + 1..first + NUMBERS_AT_ONCE;
             first
         });
@@ -186,7 +186,7 @@ impl Router {
     ) -> (Box<Reply>, Option<Untaken>) {
         let closed = |closed| (Box::new(Reply::Closed(closed)), None);
         for _ in 0..MOVES_MAX {
-            let actor = match self.remembered(name) {
+            let actor = match self.cached(name) {
                 Some(actor) => actor,
                 None => match self.find(name).await {
                     Some(actor) => actor,
@@ -200,7 +200,7 @@ impl Router {
             if !matches!(*reply, Reply::Moved) {
                 return (reply, Some(asked.untaken()));
             }
-            self.book.borrow_mut().remove(name);
+            self.addresses.borrow_mut().remove(name);
         }
         log::error!("resource {name} moved {MOVES_MAX} times during one request");
         closed(Closed::StoreAway)
@@ -233,7 +233,7 @@ impl Router {
             reply: sender,
         });
         Some(PendingReply {
-            gate: &self.shell.gate,
+            gate: &self.server.gate,
             presence,
             reply,
         })
@@ -243,7 +243,7 @@ impl Router {
     /// loaded for it, and nobody waits for the reply.
     pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Caller) {
         let sent = self
-            .remembered(name)
+            .cached(name)
             .and_then(|actor| self.send(actor, &Op::Touch { presented }, caller));
         if let Some(mut asked) = sent {
             asked.presence.answered = true;
@@ -256,12 +256,12 @@ impl Router {
     /// The store cannot be read now.
     pub async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, Closed> {
         // In this order: what is handed to the store between the two is seen twice, not missed.
-        let known = self.shell.history.known(name);
-        let limit = Duration::from_millis(self.shell.settings.store_timeout_ms);
-        let reading = self.shell.store.history(name);
+        let known = self.server.history.known(name);
+        let limit = Duration::from_millis(self.server.settings.store_timeout_ms);
+        let reading = self.server.store.history(name);
         let stored = actix_rt::time::timeout(limit, reading).await;
         match stored {
-            Ok(Ok(stored)) => Ok(self.shell.history.merged(&known, stored)),
+            Ok(Ok(stored)) => Ok(self.server.history.merged(&known, stored)),
             Ok(Err(error)) => {
                 log::warn!("a history cannot be read: {error}");
                 Err(Closed::StoreAway)
@@ -280,8 +280,8 @@ impl Router {
         after: &str,
         limit: usize,
     ) -> Result<Vec<DocumentSize>, Closed> {
-        let most = Duration::from_millis(self.shell.settings.store_timeout_ms);
-        let reading = self.shell.store.document_sizes(id, after, limit);
+        let most = Duration::from_millis(self.server.settings.store_timeout_ms);
+        let reading = self.server.store.document_sizes(id, after, limit);
         match actix_rt::time::timeout(most, reading).await {
             Ok(Ok(sizes)) => Ok(sizes),
             Ok(Err(error)) => {
@@ -292,11 +292,13 @@ impl Router {
         }
     }
 
-    fn remembered(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
-        let book = self.book.borrow();
-        let remembered = book.get(name).filter(|known| known.actor.connected())?;
-        remembered.used.set(true);
-        Some(remembered.actor.clone())
+    fn cached(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
+        let addresses = self.addresses.borrow();
+        let cached = addresses
+            .get(name)
+            .filter(|known| known.actor.connected())?;
+        cached.used.set(true);
+        Some(cached.actor.clone())
     }
 
     /// Asks the registry, which starts an actor where there is none. `None`: the server stops.
@@ -306,28 +308,28 @@ impl Router {
             home: Arbiter::current(),
         };
         let actor = Rc::new(self.registry.send(find).await.ok()?);
-        let mut book = self.book.borrow_mut();
-        if book.len() >= REMEMBERED_MAX {
-            book.clear();
+        let mut addresses = self.addresses.borrow_mut();
+        if addresses.len() >= ADDRESSES_MAX {
+            addresses.clear();
         }
-        let remembered = Remembered {
+        let cached = CachedAddress {
             actor: actor.clone(),
             used: Cell::new(true),
         };
-        book.insert(name.clone(), remembered);
+        addresses.insert(name.clone(), cached);
         Some(actor)
     }
 }
 
 /// Forgets the addresses that were not used since the last time, as long as the router exists.
-async fn sweep(book: Weak<Book>) {
+async fn sweep(addresses: Weak<AddressCache>) {
     loop {
         actix_rt::time::sleep(SWEEP_PAUSE).await;
-        let Some(book) = book.upgrade() else {
+        let Some(addresses) = addresses.upgrade() else {
             return;
         };
-        let mut book = book.borrow_mut();
-        book.retain(|_, remembered| remembered.used.take());
-        shrink_if_sparse(&mut book);
+        let mut addresses = addresses.borrow_mut();
+        addresses.retain(|_, cached| cached.used.take());
+        shrink_if_sparse(&mut addresses);
     }
 }

@@ -138,20 +138,20 @@ impl Router {
 
     /// Of the names with this prefix.
     pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
-        let _one_at_a_time = self.shell.surveys.acquire().await;
+        let _one_at_a_time = self.server.surveys.acquire().await;
         let counted = self.registry.send(CountLocks { prefix }).await;
         counted.map_err(|_| Closed::StoreAway)
     }
 
     async fn survey(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
-        let _one_at_a_time = self.shell.surveys.acquire().await;
+        let _one_at_a_time = self.server.surveys.acquire().await;
         let seen = self.registry.send(Survey(query)).await;
         seen.map_err(|_| Closed::StoreAway)
     }
 
     async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, ListingRefused> {
         // One time for the read, and one that a store which hangs has until it is given up.
-        let limit = Duration::from_millis(2 * self.shell.settings.store_timeout_ms);
+        let limit = Duration::from_millis(2 * self.server.settings.store_timeout_ms);
         match self.persistence.send(List(query)).timeout(limit).await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(StoreError::TooSlow(_))) => Err(ListingRefused::TooBusy),
@@ -207,7 +207,7 @@ impl Router {
         match *reply {
             Reply::Described(description) => Ok(Some(*description)),
             // It alone cannot be read: that must not cost the others their place.
-            Reply::Closed(_) if self.shell.gate.check_answer().is_ok() => {
+            Reply::Closed(_) if self.server.gate.check_answer().is_ok() => {
                 Ok(row.map(|row| row.expiring(None)))
             }
             Reply::Closed(closed) => Err(closed),

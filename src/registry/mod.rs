@@ -5,7 +5,7 @@
 //! | `messages` | what the registry is asked |
 //! | `actor` | finds, starts and replaces the actor of a name |
 //! | `dormant` | held resources that nobody has used for a while |
-//! | `client` | the handlers' door: cached addresses, retries of `Moved` |
+//! | `client` | how handlers reach a resource: cached addresses, retries of `Moved` |
 //! | `survey` | which live and dormant resources a listing asks for |
 //! | `tally` | how much is held and waited for |
 //! | `listing` | pages of resources: committed rows overlaid by what live actors know |

@@ -23,7 +23,7 @@ use crate::resource::messages::{
 use crate::resource::status::StatusCell;
 use crate::shared::cache_budget::Evict;
 use crate::shared::gate::Closed;
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 use crate::store::{StoreError, StoredResource};
 
 pub(super) enum Stage {
@@ -76,7 +76,7 @@ pub struct ResourceActor {
     pub(super) incarnation: u64,
     /// When the message in hand was taken up: one look at the clocks for everything that it sets off.
     pub(super) now: Now,
-    pub(super) shell: Arc<Shell>,
+    pub(super) server: Arc<ServerState>,
     pub(super) registry: RegistryLink,
     pub(super) persistence: PersistenceHandle,
     pub(super) stage: Stage,
@@ -85,7 +85,7 @@ pub struct ResourceActor {
 impl ResourceActor {
     pub fn new(
         mut origin: Origin,
-        shell: Arc<Shell>,
+        server: Arc<ServerState>,
         registry: RegistryLink,
         persistence: PersistenceHandle,
     ) -> ResourceActor {
@@ -101,8 +101,8 @@ impl ResourceActor {
             status: origin.status,
             generation: origin.generation,
             incarnation: origin.incarnation,
-            now: shell.clock.now(),
-            shell,
+            now: server.clock.now(),
+            server,
             registry,
             persistence,
             stage: Stage::Loading(loading),
@@ -118,14 +118,14 @@ impl ResourceActor {
             return;
         };
         let stored = match result {
-            Ok(stored) if self.incarnation == self.shell.incarnation() => stored,
+            Ok(stored) if self.incarnation == self.server.incarnation() => stored,
             Ok(_) => return self.refuse(loading, &Reply::Moved),
             Err(error) => return self.refuse(loading, &unread(&error)),
         };
         // What came meanwhile counts as of when it came: a lease that was renewed in time must not end because
         // it took long to load it.
         let first = loading.calls.first().map(|(arrived, _)| *arrived);
-        self.now = first.unwrap_or_else(|| self.shell.clock.now());
+        self.now = first.unwrap_or_else(|| self.server.clock.now());
         let mut live = match stored {
             Some(stored) => self.restore(stored, loading.dormant, ctx),
             None => Live::new(None, Account::default()),
@@ -153,13 +153,13 @@ impl ResourceActor {
         dormant: Option<DormantLease>,
         ctx: &Context<Self>,
     ) -> Live {
-        let terms = self.shell.terms();
+        let terms = self.server.terms();
         let now = self.now;
-        let leases_from = self.shell.leases_from().min(now.mono);
+        let leases_from = self.server.leases_from().min(now.mono);
         let mut lock = stored.lock;
         if lock.head == Default::default() {
             // Never granted: it starts above whatever a deleted resource of its name reached.
-            lock.head.token = self.shell.floor();
+            lock.head.token = self.server.token_floor();
         }
         let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
         let core = match &dormant {
@@ -167,12 +167,12 @@ impl ResourceActor {
             None => LockState::restore(stored.options, lock, &terms, now, leases_from),
         };
         let held_since = core.held_since();
-        let account = Account::restored(held_since, waiting.into_iter(), now.mono, &self.shell);
+        let account = Account::restored(held_since, waiting.into_iter(), now.mono, &self.server);
         let resource = Resource {
             id: stored.id,
             core,
             documents: Documents::new(
-                self.shell.clone(),
+                self.server.clone(),
                 ctx.address().downgrade().recipient(),
                 stored.selectors,
             ),
@@ -182,7 +182,7 @@ impl ResourceActor {
 
     /// To be called before anything that a message or the timer sets off.
     pub(super) fn look_at_clocks(&mut self) {
-        self.now = self.shell.clock.now();
+        self.now = self.server.clock.now();
     }
 
     /// Ends this actor's part: everything that is open gets `reply`, everything that comes gets
@@ -193,7 +193,7 @@ impl ResourceActor {
             Stage::Live(mut live) => {
                 live.answer_all(reply);
                 self.status.show_absent();
-                self.shell.metrics.actors.retired.inc();
+                self.server.metrics.actors.retired.inc();
                 self.leave_registry(None);
             }
             Stage::Retired => {}
@@ -211,7 +211,7 @@ impl ResourceActor {
         };
         // The status goes on showing the lease until the registry shows the dormant.
         self.stage = Stage::Retired;
-        self.shell.metrics.actors.retired.inc();
+        self.server.metrics.actors.retired.inc();
         self.leave_registry(Some(DormantLease {
             lease,
             held,
@@ -244,7 +244,7 @@ impl ResourceActor {
 
     /// What this actor remembers may be older than what another instance stored.
     pub(super) fn is_stale(&self) -> bool {
-        self.incarnation != self.shell.incarnation()
+        self.incarnation != self.server.incarnation()
     }
 }
 
@@ -351,8 +351,8 @@ impl Handler<Evict> for ResourceActor {
 
     fn handle(&mut self, msg: Evict, _: &mut Self::Context) {
         match &mut self.stage {
-            Stage::Live(live) => live.evict(&msg, &self.shell),
-            Stage::Loading(_) | Stage::Retired => self.shell.budget.answered(msg.bytes),
+            Stage::Live(live) => live.evict(&msg, &self.server),
+            Stage::Loading(_) | Stage::Retired => self.server.budget.answered(msg.bytes),
         }
     }
 }

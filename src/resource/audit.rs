@@ -20,7 +20,7 @@ use crate::resource::status::ResourceStatus;
 use crate::shared::audit_log::{AuditEvent, AuditKind, Detail};
 use crate::shared::caller::Caller;
 use crate::shared::event_feed::{FeedEvent, Happening};
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 use crate::store::history::{ForcedBy, LeaseEnd, PastLease};
 
 /// What the reports of one resource need besides the lock itself.
@@ -37,10 +37,10 @@ impl Account {
         held_since: Option<WallMillis>,
         waiting: impl Iterator<Item = Ticket>,
         now: Millis,
-        shell: &Arc<Shell>,
+        server: &Arc<ServerState>,
     ) -> Account {
         let mut account = Account {
-            held: held_since.map(|since| HeldLease::new(since, shell.clone())),
+            held: held_since.map(|since| HeldLease::new(since, server.clone())),
             waiting: None,
         };
         for ticket in waiting {
@@ -55,9 +55,9 @@ impl Account {
     }
 
     /// The lock is held since then, or not at all.
-    fn hold(&mut self, since: Option<WallMillis>, shell: &Arc<Shell>) {
+    fn hold(&mut self, since: Option<WallMillis>, server: &Arc<ServerState>) {
         if self.held.as_ref().map(|held| held.since) != since {
-            self.held = since.map(|since| HeldLease::new(since, shell.clone()));
+            self.held = since.map(|since| HeldLease::new(since, server.clone()));
         }
     }
 
@@ -114,7 +114,7 @@ impl ResourceActor {
             answers: &outcome.answers,
             now: self.now,
         };
-        let writer = AuditWriter::new(&self.name, &self.shell, step.now);
+        let writer = AuditWriter::new(&self.name, &self.server, step.now);
         let mut gone = 0;
         for change in &outcome.changes {
             if let Change::Waiting(row) = change
@@ -127,7 +127,7 @@ impl ResourceActor {
             writer.event(live, &step, event);
         }
         let held_since = live.resource.as_ref().and_then(|r| r.core.held_since());
-        live.account.hold(held_since, &self.shell);
+        live.account.hold(held_since, &self.server);
         for change in &outcome.changes {
             if let Change::NotWaiting(ticket) = change {
                 live.account.left(*ticket);
@@ -145,7 +145,7 @@ impl ResourceActor {
         token: Option<FencingToken>,
         selector: Option<&Selector>,
     ) {
-        let writer = AuditWriter::new(&self.name, &self.shell, self.now);
+        let writer = AuditWriter::new(&self.name, &self.server, self.now);
         writer.write(AuditEvent {
             token,
             caller: Some(caller),
@@ -160,14 +160,14 @@ impl ResourceActor {
     /// The resource is gone, and with it these leases.
     pub(super) fn report_end_by_deletion(&mut self, leases: &[HolderView], ephemeral: bool) {
         let now = self.now;
-        let writer = AuditWriter::new(&self.name, &self.shell, now);
+        let writer = AuditWriter::new(&self.name, &self.server, now);
         for lease in leases {
             writer.remember(lease, LeaseEnd::Deleted, None, ephemeral);
         }
         if let Stage::Live(live) = &mut self.stage {
             let account = std::mem::take(&mut live.account);
             if let Some(held) = &account.held {
-                let metrics = &self.shell.metrics.locks;
+                let metrics = &self.server.metrics.locks;
                 metrics.deleted(now.wall.saturating_sub(held.since));
             }
         }
@@ -193,17 +193,17 @@ impl ResourceActor {
 /// Writes down what happened to one resource, for all who want to know.
 struct AuditWriter<'a> {
     name: &'a ResourceName,
-    shell: &'a Arc<Shell>,
+    server: &'a Arc<ServerState>,
     now: Now,
     /// To be published once it is durable.
     happened: RefCell<Vec<FeedEvent>>,
 }
 
 impl<'a> AuditWriter<'a> {
-    fn new(name: &'a ResourceName, shell: &'a Arc<Shell>, now: Now) -> AuditWriter<'a> {
+    fn new(name: &'a ResourceName, server: &'a Arc<ServerState>, now: Now) -> AuditWriter<'a> {
         AuditWriter {
             name,
-            shell,
+            server,
             now,
             happened: RefCell::default(),
         }
@@ -240,8 +240,8 @@ impl<'a> AuditWriter<'a> {
     }
 
     fn write(&self, line: AuditEvent<'_>) {
-        self.shell.events.write(self.now.mono, &line);
-        if self.shell.feed.is_read() {
+        self.server.events.write(self.now.mono, &line);
+        if self.server.feed.is_read() {
             self.happened
                 .borrow_mut()
                 .push(feed_event(&line, self.now.wall));
@@ -273,7 +273,7 @@ impl<'a> AuditWriter<'a> {
             forced,
             queued_ms: queued.unwrap_or(0),
         };
-        self.shell
+        self.server
             .history
             .ended(self.name, past, ephemeral, self.now.mono);
     }
@@ -315,7 +315,7 @@ impl<'a> AuditWriter<'a> {
             Event::Granted(holder) => self.granted(live, step, holder),
             Event::Ended { reason, holder } => self.ended(live, step, *reason, holder),
             Event::TakenBack(token) => {
-                self.shell.metrics.locks.taken_back();
+                self.server.metrics.locks.taken_back();
                 self.write(AuditEvent {
                     token: Some(*token),
                     ..self.line(AuditKind::TakenBack)
@@ -323,7 +323,7 @@ impl<'a> AuditWriter<'a> {
             }
             Event::Promoted { .. } | Event::Demoted(_) => {}
             Event::WaiterDropped => {
-                self.shell.metrics.locks.waiter_dropped();
+                self.server.metrics.locks.waiter_dropped();
                 self.write(AuditEvent {
                     ..self.line(AuditKind::WaiterDropped)
                 });
@@ -358,7 +358,7 @@ impl<'a> AuditWriter<'a> {
         });
         let since = queued.into_iter().chain(asked).min();
         let waited = since.map_or(0, |since| step.now.mono.saturating_sub(since));
-        self.shell.metrics.locks.granted(waited);
+        self.server.metrics.locks.granted(waited);
         self.write(AuditEvent {
             caller: asker.map(|(open, _)| &open.caller),
             detail: Detail::Waited(waited),
@@ -375,7 +375,7 @@ impl<'a> AuditWriter<'a> {
     ) {
         // By the wall clock, which also tells it of a lease that an earlier process granted.
         let held = step.now.wall.saturating_sub(holder.acquired_at);
-        self.shell.metrics.locks.ended(reason, held);
+        self.server.metrics.locks.ended(reason, held);
         let asked = |answer: &Answer| match (reason, answer) {
             (EndReason::Released, Answer::Unlocked { dead: None }) => true,
             (EndReason::Released, Answer::Writable { token }) => *token == Some(holder.token),

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::lock::Selector;
 use crate::resource::messages::{Document, EntityTag};
 use crate::shared::cache_budget::Evict;
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 use crate::store::snapshot::DataRow;
 use crate::store::{ResourceId, StoredData};
 
@@ -74,7 +74,7 @@ impl DocumentState {
 
 /// In memory only: what the store holds of it is one row for each document.
 pub struct Documents {
-    shell: Arc<Shell>,
+    server: Arc<ServerState>,
     /// Whom the budget asks for memory back.
     owner: WeakRecipient<Evict>,
     states: HashMap<Selector, DocumentState>,
@@ -83,18 +83,18 @@ pub struct Documents {
     /// How many of `states` are documents that exist.
     known: usize,
     /// Some state may have to change or go when a commit is durable or a pin is gone.
-    unsettled: bool,
+    uncommitted: bool,
 }
 
 impl Documents {
-    pub fn new(shell: Arc<Shell>, owner: WeakRecipient<Evict>, total: usize) -> Documents {
+    pub fn new(server: Arc<ServerState>, owner: WeakRecipient<Evict>, total: usize) -> Documents {
         Documents {
-            shell,
+            server,
             owner,
             states: HashMap::new(),
             total,
             known: 0,
-            unsettled: false,
+            uncommitted: false,
         }
     }
 
@@ -171,7 +171,7 @@ impl Documents {
     ) {
         let bytes = json.len();
         let stamp = self
-            .shell
+            .server
             .budget
             .enter(self.owner.clone(), selector.clone(), bytes);
         let content = Content::Loaded {
@@ -190,7 +190,7 @@ impl Documents {
         if state.is_some_and(|state| state.content.exists()) {
             self.set(selector, Content::Deleted, commit);
             self.total -= 1;
-            self.unsettled = true;
+            self.uncommitted = true;
         }
     }
 
@@ -210,7 +210,7 @@ impl Documents {
         let before = std::mem::replace(&mut state.content, content);
         state.commit = commit;
         state.asked_back = false;
-        release(&self.shell, &before);
+        release(&self.server, &before);
     }
 
     /// A request that waits will need this document.
@@ -226,34 +226,34 @@ impl Documents {
     pub fn unpin(&mut self, selector: &Selector, committed: u64) {
         if let Some(state) = self.states.get_mut(selector) {
             state.pins = state.pins.saturating_sub(1);
-            self.unsettled |= !state.content.exists();
+            self.uncommitted |= !state.content.exists();
         }
         self.give_back(committed);
     }
 
     /// The budget wants a document's memory.
     pub fn evict(&mut self, evict: &Evict, committed: u64) {
-        self.shell.budget.answered(evict.bytes);
+        self.server.budget.answered(evict.bytes);
         if let Some(state) = self.states.get_mut(&evict.selector)
             && matches!(state.content, Content::Loaded { stamp, .. } if stamp == evict.stamp)
         {
             state.asked_back = true;
-            self.unsettled = true;
+            self.uncommitted = true;
         }
         self.give_back(committed);
     }
 
     /// Lets go of what was asked back or deleted and is not needed any more.
     pub fn give_back(&mut self, committed: u64) {
-        if !self.unsettled {
+        if !self.uncommitted {
             return;
         }
-        let (shell, mut unsettled) = (&self.shell, false);
+        let (server, mut uncommitted) = (&self.server, false);
         self.states.retain(|_, state| {
             let needed = state.is_needed(committed);
             match &mut state.content {
                 Content::NotLoaded | Content::Deleted => {
-                    unsettled |= needed;
+                    uncommitted |= needed;
                     return needed;
                 }
                 Content::Loaded { id, tag, .. } if state.asked_back && !needed => {
@@ -262,13 +262,13 @@ impl Documents {
                         tag: tag.get().copied(),
                     };
                     state.asked_back = false;
-                    release(shell, &std::mem::replace(&mut state.content, evicted));
+                    release(server, &std::mem::replace(&mut state.content, evicted));
                 }
-                Content::Loaded { .. } | Content::Evicted { .. } => unsettled |= state.asked_back,
+                Content::Loaded { .. } | Content::Evicted { .. } => uncommitted |= state.asked_back,
             }
             true
         });
-        self.unsettled = unsettled;
+        self.uncommitted = uncommitted;
     }
 }
 
@@ -281,16 +281,16 @@ fn tag_of(json: &[u8]) -> EntityTag {
 }
 
 /// What leaves memory leaves the budget.
-fn release(shell: &Shell, content: &Content) {
+fn release(server: &ServerState, content: &Content) {
     if let Content::Loaded { json, stamp, .. } = content {
-        shell.budget.leave(*stamp, json.len());
+        server.budget.leave(*stamp, json.len());
     }
 }
 
 impl Drop for Documents {
     fn drop(&mut self) {
         for state in self.states.values() {
-            release(&self.shell, &state.content);
+            release(&self.server, &state.content);
         }
     }
 }

@@ -6,24 +6,24 @@ use actix::ArbiterHandle;
 
 use crate::lock::{RequestId, SuspendedLease, WallMillis};
 use crate::resource::status::ResourceStatus;
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 
 /// Counted among the held locks while it exists.
 pub struct HeldLease {
     pub since: WallMillis,
-    shell: Arc<Shell>,
+    server: Arc<ServerState>,
 }
 
 impl HeldLease {
-    pub fn new(since: WallMillis, shell: Arc<Shell>) -> HeldLease {
-        shell.metrics.locks.holds();
-        HeldLease { since, shell }
+    pub fn new(since: WallMillis, server: Arc<ServerState>) -> HeldLease {
+        server.metrics.locks.holds();
+        HeldLease { since, server }
     }
 }
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        self.shell.metrics.locks.holds_no_more();
+        self.server.metrics.locks.holds_no_more();
     }
 }
 

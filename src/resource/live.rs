@@ -20,7 +20,7 @@ use crate::resource::open_requests::{OpenRequest, OpenRequests, RequestKind};
 use crate::shared::cache_budget::Evict;
 use crate::shared::event_feed::FeedEvent;
 use crate::shared::gate::Closed;
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 use crate::store::{ResourceId, Snapshot};
 
 /// A resource that exists.
@@ -79,7 +79,7 @@ pub struct Live {
     pub(super) open: OpenRequests,
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
-    pub(super) unsettled: VecDeque<(u64, RequestId, Box<Reply>)>,
+    pub(super) held_back: VecDeque<(u64, RequestId, Box<Reply>)>,
     /// What happened that followers are to be told, and with which commit it is durable. In the order of both.
     pub(super) happened: Vec<FeedEvent>,
     pub(super) unpublished: VecDeque<(u64, FeedEvent)>,
@@ -107,7 +107,7 @@ impl Live {
             resource,
             account,
             open: OpenRequests::default(),
-            unsettled: VecDeque::new(),
+            held_back: VecDeque::new(),
             happened: Vec::new(),
             unpublished: VecDeque::new(),
             reading: HashMap::new(),
@@ -122,7 +122,7 @@ impl Live {
     }
 
     /// Tells followers what has become durable.
-    pub(super) fn publish(&mut self, shell: &Shell) {
+    pub(super) fn publish(&mut self, server: &ServerState) {
         let seq = self.sent;
         let happened = self.happened.drain(..).map(|event| (seq, event));
         self.unpublished.extend(happened);
@@ -130,7 +130,7 @@ impl Live {
             if seq > self.committed {
                 return self.unpublished.push_front((seq, event));
             }
-            shell.feed.publish(event);
+            server.feed.publish(event);
         }
     }
 
@@ -167,13 +167,13 @@ impl Live {
         for call in self.reading.drain().flat_map(|(_, read)| read.calls) {
             let _ = call.reply.send(Box::new(reply.clone()));
         }
-        self.unsettled.clear();
+        self.held_back.clear();
     }
 
-    pub fn evict(&mut self, evict: &Evict, shell: &Shell) {
+    pub fn evict(&mut self, evict: &Evict, server: &ServerState) {
         match &mut self.resource {
             Some(resource) => resource.documents.evict(evict, self.committed),
-            None => shell.budget.answered(evict.bytes),
+            None => server.budget.answered(evict.bytes),
         }
     }
 
@@ -189,7 +189,7 @@ impl Live {
 
     /// When this actor may retire, if it is idle: its lock is free, or held by somebody who is quiet.
     pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
-        let busy = !self.open.is_empty() || !self.unsettled.is_empty() || !self.reading.is_empty();
+        let busy = !self.open.is_empty() || !self.held_back.is_empty() || !self.reading.is_empty();
         match &self.resource {
             _ if busy || self.sent != self.committed => None,
             None => Some(self.last_active + retire_ms.min(ABSENT_STAYS_MS)),
@@ -271,7 +271,7 @@ impl ResourceActor {
     pub(super) fn schedule(&mut self, ctx: &mut Context<Self>) {
         self.answer_watchers(ctx);
         let now = self.now.mono;
-        let retire_ms = self.shell.settings.retire_ms;
+        let retire_ms = self.server.settings.retire_ms;
         let Some(live) = self.live() else {
             return;
         };
@@ -297,7 +297,7 @@ impl ResourceActor {
         }
         self.command(Command::Tick, ctx);
         let now = self.now.mono;
-        let retire_ms = self.shell.settings.retire_ms;
+        let retire_ms = self.server.settings.retire_ms;
         let retire_at = self.live().and_then(|live| live.retire_at(retire_ms));
         if retire_at.is_some_and(|at| at <= now) {
             return self.leave_memory();

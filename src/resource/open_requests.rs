@@ -11,7 +11,7 @@ use crate::lock::rows::Forced;
 use crate::lock::{Millis, PresentedTicket, RequestId, Selector};
 use crate::resource::messages::{Condition, Reply, Watch};
 use crate::shared::caller::Caller;
-use crate::shared::server_state::Shell;
+use crate::shared::server_state::ServerState;
 
 /// What an open request is about, as far as its answer needs it.
 pub(super) enum RequestKind {
@@ -54,7 +54,7 @@ pub(super) struct OpenRequest {
 }
 
 /// One of the `MAX_WAITERS` places; given back when dropped.
-pub(super) struct WaiterPermit(pub(super) Arc<Shell>);
+pub(super) struct WaiterPermit(pub(super) Arc<ServerState>);
 
 impl Drop for WaiterPermit {
     fn drop(&mut self) {

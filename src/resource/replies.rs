@@ -19,18 +19,18 @@ impl ResourceActor {
     /// Applies a command that nobody in particular is answered for.
     pub(super) fn command(&mut self, command: Command, ctx: &mut Context<Self>) {
         if let Some(outcome) = self.apply(command) {
-            self.settle(outcome, ctx);
+            self.conclude(outcome, ctx);
         }
     }
 
     pub(super) fn apply(&mut self, command: Command) -> Option<Outcome> {
-        let (terms, now) = (self.shell.terms(), self.now);
+        let (terms, now) = (self.server.terms(), self.now);
         let resource = self.resource()?;
         Some(resource.core.apply(&terms, now, command))
     }
 
     /// Turns the core's outcome into rows and replies.
-    pub(super) fn settle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
+    pub(super) fn conclude(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
         let unborn = self.live().and_then(|live| live.unborn.take());
         let is_new = unborn.is_some();
         if outcome.is_empty() && !is_new && !self.is_deserted(is_new) {
@@ -77,7 +77,7 @@ impl ResourceActor {
     /// It goes, in the commit of the change that made it so.
     fn leave_no_rows(&mut self, snapshot: &mut Snapshot) {
         let now = self.now.mono;
-        let (name, shell) = (self.name.clone(), self.shell.clone());
+        let (name, server) = (self.name.clone(), self.server.clone());
         let Some(live) = self.live() else {
             return;
         };
@@ -86,8 +86,8 @@ impl ResourceActor {
         };
         live.account = Account::default();
         let token = resource.core.token();
-        shell.raise_floor(token);
-        shell
+        server.raise_token_floor(token);
+        server
             .lost_tickets
             .add(&name, resource.core.lost_tickets(now), now);
         match snapshot.created {
@@ -121,7 +121,7 @@ impl ResourceActor {
         answer: Answer,
         snapshot: &mut Snapshot,
     ) -> Option<Reply> {
-        let selectors_max = self.shell.settings.selectors_max;
+        let selectors_max = self.server.settings.selectors_max;
         let live = self.live()?;
         let open = live.open.get_mut(request)?;
         let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
@@ -184,7 +184,7 @@ impl ResourceActor {
         if let Some(resource) = self.live().and_then(|live| live.resource.take()) {
             let token = resource.core.token();
             snapshot.remove(token);
-            self.shell.raise_floor(token);
+            self.server.raise_token_floor(token);
             self.report_end_by_deletion(leases, resource.core.options().ephemeral);
             self.report_change(AuditKind::Deleted, caller, Some(token), None);
         }
@@ -193,7 +193,7 @@ impl ResourceActor {
 
     /// Requests that wait to read a document that was deleted: there is nothing to wait for any more.
     pub(super) fn end_gets_of(&mut self, selector: &Selector) {
-        let waits_unwritten = self.shell.terms().rules.get_locks_unwritten;
+        let waits_unwritten = self.server.terms().rules.get_locks_unwritten;
         let Some(live) = self.live() else {
             return;
         };
@@ -216,7 +216,7 @@ impl ResourceActor {
         ctx: &mut Context<Self>,
     ) {
         let changes = !snapshot.is_empty();
-        let inline = changes && self.shell.store.commit_inline(&snapshot);
+        let inline = changes && self.server.store.commit_inline(&snapshot);
         self.show();
         let incarnation = self.incarnation;
         let Some(live) = self.live() else {
@@ -232,7 +232,7 @@ impl ResourceActor {
             if let Some(resource) = &mut live.resource {
                 resource.documents.give_back(seq);
             }
-            self.shell.metrics.locks.stored_inline();
+            self.server.metrics.locks.stored_inline();
         }
         self.hold_or_deliver(replies, ctx);
         if send {
@@ -253,7 +253,7 @@ impl ResourceActor {
         if let Stage::Live(live) = &mut self.stage
             && !(live.happened.is_empty() && live.unpublished.is_empty())
         {
-            live.publish(&self.shell);
+            live.publish(&self.server);
         }
     }
 
@@ -270,7 +270,7 @@ impl ResourceActor {
         let seq = live.sent;
         if live.committed < seq {
             let waiting = replies.into_iter().map(|(id, reply)| (seq, id, reply));
-            live.unsettled.extend(waiting);
+            live.held_back.extend(waiting);
             return;
         }
         for (request, reply) in replies {
@@ -288,8 +288,8 @@ impl ResourceActor {
         }
         self.publish();
         while let Some(live) = self.live() {
-            let ready = live.unsettled.front().is_some_and(|(at, ..)| *at <= seq);
-            let Some((_, request, reply)) = ready.then(|| live.unsettled.pop_front()).flatten()
+            let ready = live.held_back.front().is_some_and(|(at, ..)| *at <= seq);
+            let Some((_, request, reply)) = ready.then(|| live.held_back.pop_front()).flatten()
             else {
                 break;
             };

@@ -56,7 +56,7 @@ impl ResourceActor {
     fn make(&mut self, call: &Call, ctx: &Context<Self>) -> Result<(), Box<Reply>> {
         let now = self.now.mono;
         let lost = lost_matters(&call.op).and_then(|ticket| {
-            let lost_tickets = &self.shell.lost_tickets;
+            let lost_tickets = &self.server.lost_tickets;
             lost_tickets.get(&self.name, ticket, now)
         });
         // An unlock that was carried out is not told from one of a name that never was.
@@ -77,27 +77,30 @@ impl ResourceActor {
 
     /// The resource exists from now on; what has to be stored for that.
     fn born(&mut self, options: ResourceOptions, ctx: &Context<Self>) -> Snapshot {
-        let (floor, now) = (self.shell.floor(), self.now.mono);
+        let (token_floor, now) = (self.server.token_floor(), self.now.mono);
         let id = ResourceId::random();
-        let mut core = LockState::new(options, floor);
+        let mut core = LockState::new(options, token_floor);
         let mut snapshot = Snapshot::empty(self.name.clone(), id.clone());
         snapshot.create(id.clone(), options);
-        if floor != Default::default() {
+        if token_floor != Default::default() {
             snapshot.lock.head = Some(HeadRow {
-                token: floor,
+                token: token_floor,
                 ..HeadRow::default()
             });
         }
-        let lost = self.shell.lost_tickets.of(&self.name, now);
+        let lost = self.server.lost_tickets.of(&self.name, now);
         if !lost.is_empty() {
-            self.shell.lost_tickets.forget(&self.name);
+            self.server.lost_tickets.forget(&self.name);
             let recalled = core.recall(lost);
             recalled
                 .into_iter()
                 .for_each(|change| snapshot.change(change));
         }
-        let documents =
-            Documents::new(self.shell.clone(), ctx.address().downgrade().recipient(), 0);
+        let documents = Documents::new(
+            self.server.clone(),
+            ctx.address().downgrade().recipient(),
+            0,
+        );
         if let Some(live) = self.live() {
             live.resource = Some(Resource {
                 id,
@@ -162,8 +165,8 @@ impl ResourceActor {
         exists: bool,
         patience: Patience,
     ) -> Option<(RequestKind, Command)> {
-        let get_locks_unwritten = self.shell.terms().rules.get_locks_unwritten;
-        let fresh = caller.relayed.unwrap_or_else(|| self.shell.fresh_ticket());
+        let get_locks_unwritten = self.server.terms().rules.get_locks_unwritten;
+        let fresh = caller.relayed.unwrap_or_else(|| self.server.fresh_ticket());
         Some(match op {
             Op::Acquire {
                 selector: Some(_),
@@ -201,7 +204,7 @@ impl ResourceActor {
                 (kind, lock_command(request, fresh, caller, op, never)?)
             }
             Op::Delete { presented } => {
-                let (terms, now) = (self.shell.terms(), self.now);
+                let (terms, now) = (self.server.terms(), self.now);
                 let leases = self
                     .resource()
                     .map(|r| r.core.holders(&terms, now).collect());
@@ -213,7 +216,7 @@ impl ResourceActor {
     }
 
     pub(super) fn is_full(&mut self) -> bool {
-        let max = self.shell.settings.selectors_max;
+        let max = self.server.settings.selectors_max;
         self.resource()
             .is_some_and(|resource| resource.documents.total() >= max)
     }
@@ -221,8 +224,8 @@ impl ResourceActor {
     /// How long a request may wait; `None` when there is no resource.
     pub(super) fn patience(&mut self, op: &Op) -> Option<Patience> {
         let now = self.now.mono;
-        let server_wait = self.shell.settings.wait_ms;
-        let timeout_waits = self.shell.terms().rules.timeout_is_wait;
+        let server_wait = self.server.settings.wait_ms;
+        let timeout_waits = self.server.terms().rules.timeout_is_wait;
         let timeout: Seconds = self.resource()?.core.timeout();
         let wait = match op {
             Op::Acquire { wait, .. } => *wait,
@@ -273,7 +276,7 @@ impl ResourceActor {
             return;
         };
         let answered = outcome.answers.iter().any(|(id, _)| *id == request);
-        self.settle(outcome, ctx);
+        self.conclude(outcome, ctx);
         if !answered {
             self.park(request, ctx);
         }
@@ -281,10 +284,10 @@ impl ResourceActor {
 
     /// The request waits for the lock, unless too many do already or nobody may any more.
     pub(super) fn park(&mut self, request: RequestId, ctx: &mut Context<Self>) {
-        let permit = match self.shell.gate.check() {
+        let permit = match self.server.gate.check() {
             // Those that wait were ended, or are about to be.
             Err(why @ Closed::Stopping) => Err(Reply::Closed(why)),
-            _ if self.shell.add_waiter() => Ok(WaiterPermit(self.shell.clone())),
+            _ if self.server.add_waiter() => Ok(WaiterPermit(self.server.clone())),
             _ => Err(Reply::TooManyWaiters),
         };
         let permit = match permit {
@@ -416,7 +419,7 @@ impl ResourceActor {
     /// Answers those who wait for another description or document and can have it, and those who have waited
     /// long enough.
     pub(super) fn answer_watchers(&mut self, ctx: &mut Context<Self>) {
-        let (now, terms, name) = (self.now, self.shell.terms(), self.name.clone());
+        let (now, terms, name) = (self.now, self.server.terms(), self.name.clone());
         let Some(live) = self.live().filter(|live| !live.watchers.is_empty()) else {
             return;
         };
@@ -532,7 +535,7 @@ impl ResourceActor {
     fn arrive(&mut self, call: Call, ctx: &mut Context<Self>) -> Option<Call> {
         let request = call.request;
         let relayed = call.caller.relayed;
-        let fresh = relayed.unwrap_or_else(|| self.shell.fresh_ticket());
+        let fresh = relayed.unwrap_or_else(|| self.server.fresh_ticket());
         let op = match &call.op {
             // The document is not for the core.
             Op::Write {
@@ -558,7 +561,7 @@ impl ResourceActor {
             }
             false => Some(call),
         };
-        self.settle(outcome, ctx);
+        self.conclude(outcome, ctx);
         call
     }
 

@@ -51,9 +51,9 @@ impl Clock {
 pub const PERSISTENCE: &str = "the actor that writes to the store";
 pub const REGISTRY: &str = "the actor that finds resources";
 
-/// How the shell behaves, besides the core's [`Terms`].
+/// How the server behaves, besides the core's [`Terms`].
 #[derive(Clone, Debug)]
-pub struct ShellSettings {
+pub struct ServerSettings {
     /// `None`: what the store has recorded, else the default.
     pub compatibility: Option<Profile>,
     pub limits: Limits,
@@ -76,8 +76,8 @@ pub struct ShellSettings {
 }
 
 /// One per server; every actor and worker has an `Arc` of it.
-pub struct Shell {
-    pub settings: ShellSettings,
+pub struct ServerState {
+    pub settings: ServerSettings,
     pub clock: Clock,
     pub gate: Gate,
     pub liveness: Liveness,
@@ -97,14 +97,14 @@ pub struct Shell {
     waiters: AtomicUsize,
     /// One count per worker, so that workers do not fight over a cache line.
     in_flight: Mutex<Vec<Arc<AtomicUsize>>>,
-    floor: AtomicU64,
+    token_floor: AtomicU64,
     leases_from: AtomicU64,
     incarnation: AtomicU64,
 }
 
-impl Shell {
-    pub fn new(settings: ShellSettings, store: Arc<dyn Store>) -> Shell {
-        Shell {
+impl ServerState {
+    pub fn new(settings: ServerSettings, store: Arc<dyn Store>) -> ServerState {
+        ServerState {
             budget: DataBudget::new(settings.data_cache_bytes),
             history: History::new(settings.history_per_resource),
             php: AtomicBool::new(settings.compatibility == Some(Profile::Php)),
@@ -122,7 +122,7 @@ impl Shell {
             requests: AtomicU64::new(1),
             waiters: AtomicUsize::new(0),
             in_flight: Mutex::default(),
-            floor: AtomicU64::new(0),
+            token_floor: AtomicU64::new(0),
             leases_from: AtomicU64::new(0),
             incarnation: AtomicU64::new(0),
         }
@@ -218,7 +218,7 @@ impl Shell {
             waiters_max: self.settings.waiters_max,
             data_cache_bytes: self.budget.used(),
             data_cache_bytes_max: self.settings.data_cache_bytes,
-            unsettled: self.store.unsettled(),
+            pending: self.store.pending(),
             ready: ready.is_ok(),
             standby,
             incarnation: self.incarnation(),
@@ -250,12 +250,12 @@ impl Shell {
     }
 
     /// The highest fencing token that any deleted resource reached.
-    pub fn floor(&self) -> FencingToken {
-        FencingToken(self.floor.load(Ordering::Acquire))
+    pub fn token_floor(&self) -> FencingToken {
+        FencingToken(self.token_floor.load(Ordering::Acquire))
     }
 
-    pub fn raise_floor(&self, token: FencingToken) {
-        self.floor.fetch_max(token.0, Ordering::AcqRel);
+    pub fn raise_token_floor(&self, token: FencingToken) {
+        self.token_floor.fetch_max(token.0, Ordering::AcqRel);
     }
 
     /// From when on a lease that is read from the store gets its TTL anew: the last instant at which an

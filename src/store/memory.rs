@@ -29,7 +29,7 @@ struct Rows {
     by_name: BTreeMap<ResourceName, ResourceId>,
     /// Boxed: a table of a million doubles at once, and stands half empty afterwards.
     resources: HashMap<ResourceId, Box<StoredState>>,
-    floor: FencingToken,
+    token_floor: FencingToken,
 }
 
 /// There may be a million of these and most are idle, so what an idle one has none of costs a pointer.
@@ -213,7 +213,9 @@ impl Rows {
                 self.by_name.remove(&snapshot.name);
             }
         }
-        self.floor = self.floor.max(snapshot.floor.unwrap_or_default());
+        self.token_floor = self
+            .token_floor
+            .max(snapshot.token_floor.unwrap_or_default());
         if let Some(options) = snapshot.created {
             let (name, id) = (snapshot.name.clone(), snapshot.id.clone());
             self.by_name.insert(name, id.clone());
@@ -274,7 +276,7 @@ impl Store for MemoryStore {
 
     async fn open(&self) -> Result<Opened, StoreError> {
         Ok(Opened {
-            floor: self.rows().floor,
+            token_floor: self.rows().token_floor,
             recorded_profile: None,
         })
     }
@@ -305,7 +307,7 @@ impl Store for MemoryStore {
         // Most snapshots change a resource that is there, and need no more than one look for it.
         let plain = snapshot.removed.is_empty() && snapshot.created.is_none();
         if plain
-            && snapshot.floor.is_none()
+            && snapshot.token_floor.is_none()
             && let Some(resource) = rows.resources.get_mut(&snapshot.id)
         {
             resource.write(snapshot);

@@ -130,7 +130,7 @@ pub enum ListOrder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
     /// The highest fencing token that any deleted resource reached.
-    pub floor: FencingToken,
+    pub token_floor: FencingToken,
     /// The profile that is recorded in the store (a database that the PHP server wrote).
     pub recorded_profile: Option<Profile>,
 }
@@ -233,7 +233,7 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError>;
 
-    /// A page of resources, as of the last [`Store::settle`]: their order and which of them are held is the
+    /// A page of resources, as of the last [`Store::checkpoint`]: their order and which of them are held is the
     /// database's to say. What would take longer than `limit` is ended, in the database too:
     /// [`StoreError::TooSlow`].
     async fn list(
@@ -264,7 +264,7 @@ pub trait Store: Send + Sync + 'static {
     /// them. Called every few seconds; nothing that was committed depends on it.
     ///
     /// Errors as of [`Store::commit`]; with [`StoreError::Rejected`] it is still to be done.
-    async fn settle(&self) -> Result<(), StoreError> {
+    async fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -282,8 +282,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(FencingToken(0))
     }
 
-    /// How many locks have changes that are put off for [`Store::settle`].
-    fn unsettled(&self) -> usize {
+    /// How many locks have changes that are put off for [`Store::checkpoint`].
+    fn pending(&self) -> usize {
         0
     }
 
@@ -307,7 +307,7 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// For how long a call of [`Store::commit`] or [`Store::settle`] has blocked its thread by now, where a
+    /// For how long a call of [`Store::commit`] or [`Store::checkpoint`] has blocked its thread by now, where a
     /// store works on the thread that calls it. Zero: nothing is blocked.
     fn blocks_for(&self) -> Duration {
         Duration::ZERO

@@ -166,7 +166,7 @@ pub struct Snapshot {
     /// Resources to remove with all their rows. All of them had this name.
     pub removed: Vec<ResourceId>,
     /// With `removed`: the recorded floor becomes at least this.
-    pub floor: Option<FencingToken>,
+    pub token_floor: Option<FencingToken>,
     /// A resource to create.
     pub created: Option<ResourceOptions>,
     /// Options that an existing resource gets instead of its own.
@@ -190,7 +190,7 @@ impl Snapshot {
             name,
             id,
             removed: Vec::new(),
-            floor: None,
+            token_floor: None,
             created: None,
             options: None,
             lock: LockChanges::default(),
@@ -231,7 +231,7 @@ impl Snapshot {
     pub fn remove(&mut self, token: FencingToken) {
         let id = self.id.clone();
         self.removed.push(id);
-        self.floor = self.floor.max(Some(token));
+        self.token_floor = self.token_floor.max(Some(token));
         self.forget_rows();
     }
 
@@ -251,7 +251,7 @@ impl Snapshot {
         }
         self.id = later.id;
         self.removed.extend(later.removed);
-        self.floor = self.floor.max(later.floor);
+        self.token_floor = self.token_floor.max(later.token_floor);
         self.created = later.created.or(self.created);
         // Of one that is still to be created they are those it is created with.
         match &mut self.created {

@@ -18,8 +18,8 @@ use small_resource_server::resource::actor::ResourceActor;
 use small_resource_server::resource::messages::{Description, Vanished, Wait};
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
-use small_resource_server::shared::server_state::Shell;
-use small_resource_server::shared::server_state::ShellSettings;
+use small_resource_server::shared::server_state::ServerSettings;
+use small_resource_server::shared::server_state::ServerState;
 use tokio::task::JoinHandle;
 
 use crate::store::Scripted;
@@ -28,8 +28,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// So long does nothing retire in these tests.
 pub const NEVER: Millis = 600_000;
 
-pub fn settings(data_cache_bytes: usize, retire_ms: Millis) -> ShellSettings {
-    ShellSettings {
+pub fn settings(data_cache_bytes: usize, retire_ms: Millis) -> ServerSettings {
+    ServerSettings {
         compatibility: None,
         limits: Limits::default(),
         wait_ms: 0,
@@ -91,7 +91,7 @@ pub fn read(at: &str) -> Op {
 
 pub struct Bed {
     pub store: Arc<Scripted>,
-    pub shell: Arc<Shell>,
+    pub server: Arc<ServerState>,
     pub registry: Addr<Registry>,
     pub router: Rc<Router>,
 }
@@ -100,17 +100,17 @@ impl Bed {
     pub async fn start(data_cache_bytes: usize, retire_ms: Millis) -> Bed {
         let store = Arc::new(Scripted::default());
         let settings = settings(data_cache_bytes, retire_ms);
-        let shell = Arc::new(Shell::new(settings, store.clone()));
+        let server = Arc::new(ServerState::new(settings, store.clone()));
         let Started {
             persistence,
             registry,
             first_open,
-        } = start_actors(&shell, &Arbiter::current(), &Arbiter::current());
+        } = start_actors(&server, &Arbiter::current(), &Arbiter::current());
         first_open.await.unwrap().unwrap();
-        let router = Rc::new(Router::new(shell.clone(), registry.clone(), persistence));
+        let router = Rc::new(Router::new(server.clone(), registry.clone(), persistence));
         Bed {
             store,
-            shell,
+            server,
             registry,
             router,
         }
@@ -172,9 +172,9 @@ impl Bed {
         }
     }
 
-    pub async fn until(&self, what: &str, condition: impl Fn(&Shell) -> bool) {
+    pub async fn until(&self, what: &str, condition: impl Fn(&ServerState) -> bool) {
         let held = async {
-            while !condition(&self.shell) {
+            while !condition(&self.server) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
@@ -184,7 +184,7 @@ impl Bed {
 
     /// Whoever comes next knows only what is stored.
     pub async fn until_nobody_is_live(&self) {
-        let nobody = |shell: &Shell| shell.metrics.actors.live.get() == 0;
+        let nobody = |server: &ServerState| server.metrics.actors.live.get() == 0;
         self.until("nobody is live", nobody).await;
     }
 

@@ -9,7 +9,7 @@ use small_resource_server::registry::listing::ListingRefused;
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::gate::Closed;
-use small_resource_server::shared::server_state::Shell;
+use small_resource_server::shared::server_state::ServerState;
 use small_resource_server::store::ListQuery;
 
 use crate::bed::{Bed, NEVER, acquire, name};
@@ -22,11 +22,11 @@ fn a_lease_that_nobody_may_be_told_of_is_taken_back() {
         bed.create("printer").await;
         *bed.store.held_up.lock().unwrap() = Some(name("printer"));
         let lock = bed.begin("printer", acquire(None, Wait::NoQueue)).await;
-        bed.shell.gate.close(Closed::StoreAway);
+        bed.server.gate.close(Closed::StoreAway);
         *bed.store.held_up.lock().unwrap() = None;
         assert_eq!(lock.await.unwrap(), Reply::Closed(Closed::StoreAway));
-        bed.shell.gate.open();
-        let free = |shell: &Shell| shell.metrics.locks.held() == 0;
+        bed.server.gate.open();
+        let free = |server: &ServerState| server.metrics.locks.held() == 0;
         bed.until("it is taken back", free).await;
         assert!(!bed.describe("printer").await.locked);
     });
@@ -44,7 +44,7 @@ fn a_listing_that_fails_costs_nobody_else_anything() {
             ..ListQuery::default()
         };
         assert_eq!(bed.router.page(all()).await, Err(Closed::StoreAway.into()));
-        assert_eq!(bed.shell.incarnation(), 1);
+        assert_eq!(bed.server.incarnation(), 1);
         let presented = PresentedTicket::Ticket(ticket);
         let unlocked = bed.ask("printer", Op::Unlock { presented }).await;
         assert!(matches!(unlocked, Reply::Lock(_)), "{unlocked:?}");
@@ -65,7 +65,7 @@ fn a_listing_that_the_store_ended_is_said_to_take_too_long() {
             ..ListQuery::default()
         });
         assert_eq!(listed.await, Err(ListingRefused::TooBusy));
-        assert!(bed.shell.gate.check().is_ok());
+        assert!(bed.server.gate.check().is_ok());
     });
 }
 
@@ -79,7 +79,7 @@ fn a_resource_that_cannot_be_read_is_listed_as_it_is_stored() {
         }
         bed.hold("printer").await;
         bed.until_nobody_is_live().await;
-        bed.shell.next_incarnation();
+        bed.server.next_incarnation();
         bed.store.unreadable.store(true, Ordering::SeqCst);
         let page = bed.router.page(ListQuery {
             limit: 10,
@@ -102,11 +102,11 @@ fn whoever_would_wait_when_the_server_stops_is_told_so_at_once() {
         let bed = Bed::start(1 << 20, NEVER).await;
         bed.create("printer").await;
         bed.hold("printer").await;
-        bed.shell.gate.stop();
+        bed.server.gate.stop();
         let wait = Wait::For(Duration::from_secs(600));
         let reply = bed.ask("printer", acquire(None, wait)).await;
         assert_eq!(reply, Reply::Closed(Closed::Stopping));
         assert_eq!(bed.describe("printer").await.waiting, 0);
-        assert_eq!(bed.shell.waiters(), 0);
+        assert_eq!(bed.server.waiters(), 0);
     });
 }

@@ -7,7 +7,7 @@ use actix::System;
 use small_resource_server::lock::{Answer, PresentedTicket};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
-use small_resource_server::shared::server_state::Shell;
+use small_resource_server::shared::server_state::ServerState;
 
 use crate::bed::{Bed, NEVER, acquire, read, selector, write};
 
@@ -30,7 +30,7 @@ fn a_waiter_gets_its_document_however_small_the_cache_is() {
         };
         assert!(matches!(answer, Answer::Granted(_)), "{answer:?}");
         assert_eq!(&*document.expect("its document").json, b"7");
-        let nothing = |shell: &Shell| shell.budget.used() == 0;
+        let nothing = |server: &ServerState| server.budget.used() == 0;
         bed.until("it leaves memory then", nothing).await;
     });
 }

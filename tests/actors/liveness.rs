@@ -6,12 +6,12 @@ use actix::System;
 use small_resource_server::resource::messages::Reply;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::liveness::Failure;
-use small_resource_server::shared::server_state::{PERSISTENCE, REGISTRY, Shell};
+use small_resource_server::shared::server_state::{PERSISTENCE, REGISTRY, ServerState};
 
 use crate::bed::{Bed, DEADLINE, NEVER, read, write};
 
 async fn failure(bed: &Bed) -> Failure {
-    let failed = tokio::time::timeout(DEADLINE, bed.shell.failure()).await;
+    let failed = tokio::time::timeout(DEADLINE, bed.server.failure()).await;
     failed.expect("it is noticed")
 }
 
@@ -54,11 +54,11 @@ fn a_driver_that_panics_fails_that_call_alone() {
         bed.store.driver_panics.store(true, Ordering::SeqCst);
         let reply = bed.ask("b", read("s")).await;
         assert_eq!(reply, Reply::Closed(Closed::StoreAway));
-        assert_eq!(bed.shell.gate.check(), Ok(()));
+        assert_eq!(bed.server.gate.check(), Ok(()));
         bed.put("a", "s", "1").await;
         bed.store.driver_panics.store(false, Ordering::SeqCst);
         assert_eq!(bed.ask("b", read("s")).await, Reply::NoResource);
-        assert_eq!(bed.shell.incarnation(), 1);
+        assert_eq!(bed.server.incarnation(), 1);
     });
 }
 
@@ -71,15 +71,15 @@ fn a_driver_that_panics_while_the_store_is_opened_is_called_again() {
         bed.store.failures.store(1, Ordering::SeqCst);
         let reply = bed.ask("a", write("s", "1")).await;
         assert_eq!(reply, Reply::Closed(Closed::StoreAway));
-        let says_so = |shell: &Shell| {
-            shell
+        let says_so = |server: &ServerState| {
+            server
                 .gate
                 .reason()
                 .contains("a mistake of the database driver")
         };
         bed.until("opening it failed", says_so).await;
         bed.store.driver_panics.store(false, Ordering::SeqCst);
-        bed.until("it serves", |shell| shell.gate.check().is_ok())
+        bed.until("it serves", |server| server.gate.check().is_ok())
             .await;
         bed.put("a", "s", "2").await;
     });

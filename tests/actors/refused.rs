@@ -53,7 +53,7 @@ fn nothing_that_rests_on_a_refused_commit_is_stored() {
         let (go, gone) = oneshot::channel::<()>();
         let (reply, second) = oneshot::channel();
         let call = Call {
-            request: bed.shell.next_requests(1),
+            request: bed.server.next_requests(1),
             op: write("t", "2"),
             caller: Caller::NOBODY,
             reply,

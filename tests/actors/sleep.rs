@@ -9,7 +9,7 @@ use small_resource_server::persistence::messages::{DiscardAll, DiscardReason};
 use small_resource_server::resource::messages::{Call, Reply, Vanished, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
-use small_resource_server::shared::server_state::Shell;
+use small_resource_server::shared::server_state::ServerState;
 use tokio::sync::oneshot;
 
 use crate::bed::{Bed, DESCRIBE, acquire};
@@ -26,7 +26,7 @@ async fn start() -> Bed {
 async fn hold(bed: &Bed) -> (RequestId, Recipient<Vanished>) {
     let actor = bed.actor(PRINTER).await;
     let (reply, answer) = oneshot::channel();
-    let request = bed.shell.next_requests(1);
+    let request = bed.server.next_requests(1);
     actor.do_send(Call {
         request,
         op: acquire(None, Wait::NoQueue),
@@ -39,12 +39,12 @@ async fn hold(bed: &Bed) -> (RequestId, Recipient<Vanished>) {
 }
 
 async fn until_asleep(bed: &Bed) {
-    let asleep = |shell: &Shell| shell.metrics.actors.asleep.get() == 1;
+    let asleep = |server: &ServerState| server.metrics.actors.asleep.get() == 1;
     bed.until("it sleeps", asleep).await;
 }
 
 fn held(bed: &Bed) -> i64 {
-    bed.shell.metrics.locks.held()
+    bed.server.metrics.locks.held()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_grant_whose_client_turns_out_to_be_gone_is_taken_back_from_a_sleeper() {
         let (request, actor) = hold(&bed).await;
         until_asleep(&bed).await;
         actor.do_send(Vanished { request });
-        let free = |shell: &Shell| shell.metrics.locks.held() == 0;
+        let free = |server: &ServerState| server.metrics.locks.held() == 0;
         bed.until("the lock is free", free).await;
         assert!(!bed.describe(PRINTER).await.locked);
     });
@@ -107,10 +107,10 @@ fn nothing_that_slept_is_believed_when_the_store_was_in_doubt() {
         hold(&bed).await;
         let before = bed.describe(PRINTER).await.holders.remove(0);
         until_asleep(&bed).await;
-        bed.shell.next_incarnation();
+        bed.server.next_incarnation();
         bed.registry
             .do_send(DiscardAll(DiscardReason::Closed(Closed::StoreAway)));
-        let none = |shell: &Shell| shell.metrics.actors.asleep.get() == 0;
+        let none = |server: &ServerState| server.metrics.actors.asleep.get() == 0;
         bed.until("none sleeps", none).await;
         assert_eq!(held(&bed), 0);
         let after = bed.describe(PRINTER).await.holders.remove(0);

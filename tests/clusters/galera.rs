@@ -109,7 +109,7 @@ async fn a_commit_at_a_node_that_has_not_heard_of_a_take_over_is_refused() {
     let stale = old.commit(&[created("b")]).await;
     assert!(stale.is_err(), "{stale:?}");
     assert!(lagged, "the node did not lag: the test proves nothing");
-    new.settle().await.unwrap();
+    new.checkpoint().await.unwrap();
     new.commit(&[granted(&resource, 3)]).await.unwrap();
     assert_eq!(token(&new, &resource).await, Some(3));
 }
@@ -130,7 +130,7 @@ async fn a_read_at_a_node_that_lags_waits_for_what_was_committed() {
     let resource = created("a");
     store.commit(std::slice::from_ref(&resource)).await.unwrap();
     store.commit(&[granted(&resource, 7)]).await.unwrap();
-    store.settle().await.unwrap();
+    store.checkpoint().await.unwrap();
     let lagged = cluster.lags().await;
     assert_eq!(token(&store, &resource).await, Some(7));
     assert!(lagged, "the node did not lag: the test proves nothing");

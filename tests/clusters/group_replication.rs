@@ -149,7 +149,7 @@ async fn a_commit_at_a_member_that_has_not_heard_of_a_take_over_is_refused() {
     assert!(lagged, "the member did not lag: the test proves nothing");
     drop(stalled);
     new.commit(&[granted(&resource, 3)]).await.unwrap();
-    new.settle().await.unwrap();
+    new.checkpoint().await.unwrap();
     assert_eq!(token(&new, &resource).await, Some(3));
     assert_eq!(old.open().await, Err(StoreError::Standby));
 }
@@ -191,7 +191,7 @@ async fn a_read_at_a_member_that_lags_waits_for_what_was_committed() {
     let resource = created("a");
     store.commit(std::slice::from_ref(&resource)).await.unwrap();
     store.commit(&[granted(&resource, 7)]).await.unwrap();
-    store.settle().await.unwrap();
+    store.checkpoint().await.unwrap();
     assert!(group.lags(1).await, "the test proves nothing");
     let reading = token(&store, &resource);
     let (read, ()) = tokio::join!(reading, group.ends_lag_after(stalled, LAG));

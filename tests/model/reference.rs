@@ -106,11 +106,11 @@ fn later(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
 }
 
 impl Model {
-    pub fn new(terms: Terms, options: ResourceOptions, floor: FencingToken) -> Model {
+    pub fn new(terms: Terms, options: ResourceOptions, token_floor: FencingToken) -> Model {
         Model {
             terms,
             options,
-            token: floor,
+            token: token_floor,
             holders: Vec::new(),
             reserved: None,
             delay_until: None,

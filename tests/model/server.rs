@@ -27,7 +27,7 @@ pub struct Disk {
     /// An ephemeral name has rows only while somebody has a use for it.
     pub exists: bool,
     /// The highest token that any resource reached which is gone.
-    pub floor: FencingToken,
+    pub token_floor: FencingToken,
 }
 
 /// What goes wrong in a broken server; in the sound one nothing does.
@@ -53,8 +53,8 @@ pub trait Fault: Clone + Copy + Debug + PartialEq + Eq + Hash + Send + Sync + 's
         options
     }
     /// Above which token a name that was gone begins.
-    fn floor(floor: FencingToken) -> FencingToken {
-        floor
+    fn token_floor(token_floor: FencingToken) -> FencingToken {
+        token_floor
     }
 }
 
@@ -86,7 +86,7 @@ impl<F: Fault> Server<F> {
         let restored = F::options(options);
         let core = match disk.exists || !options.ephemeral {
             true => LockState::restore(restored, disk.rows, terms, now, now.mono),
-            false => LockState::new(restored, F::floor(disk.floor)),
+            false => LockState::new(restored, F::token_floor(disk.token_floor)),
         };
         Server {
             core,
@@ -122,10 +122,10 @@ impl<F: Fault> Server<F> {
 
     /// `?create=1` on a name that there is not.
     fn make(&mut self, disk: &mut Disk) {
-        let floor = F::floor(disk.floor);
-        self.core = LockState::new(F::options(self.options), floor);
+        let token_floor = F::token_floor(disk.token_floor);
+        self.core = LockState::new(F::options(self.options), token_floor);
         disk.rows.head = HeadRow {
-            token: floor,
+            token: token_floor,
             ..HeadRow::default()
         };
         for change in self.core.recall(std::mem::take(&mut self.lost)) {
@@ -137,11 +137,11 @@ impl<F: Fault> Server<F> {
 
     fn leave_no_rows(&mut self, now: Now, disk: &mut Disk) {
         self.lost = self.core.lost_tickets(now.mono);
-        disk.floor = disk.floor.max(self.core.token());
+        disk.token_floor = disk.token_floor.max(self.core.token());
         disk.rows = LockRows::default();
         disk.exists = false;
         self.exists = false;
-        self.core = LockState::new(F::options(self.options), F::floor(disk.floor));
+        self.core = LockState::new(F::options(self.options), F::token_floor(disk.token_floor));
     }
 
     /// Whoever lost a lease is told so; for the others there is nothing.
@@ -453,7 +453,7 @@ impl Fault for OthersForgotten {
 }
 
 impl Fault for FloorForgotten {
-    fn floor(_floor: FencingToken) -> FencingToken {
+    fn token_floor(_floor: FencingToken) -> FencingToken {
         FencingToken(0)
     }
 }

@@ -612,7 +612,7 @@ async fn a_foreign_key_that_version_2_0_0_left_goes_and_comes_back() {
         database.run(sql).await;
     }
     let store = database.store();
-    assert_eq!(store.open().await.unwrap().floor, FencingToken(17));
+    assert_eq!(store.open().await.unwrap().token_floor, FencingToken(17));
     let printer = store.load(&name("Printer")).await.unwrap().unwrap();
     let mut gone = Snapshot::empty(name("Printer"), printer.id.clone());
     gone.remove(FencingToken(0));

@@ -157,9 +157,9 @@ async fn the_guard_refuses_changes_of_locks_and_settling_too() {
         return;
     };
     let store = database.store();
-    for settling in [false, true] {
+    for checkpointing in [false, true] {
         store.open().await.unwrap();
-        let printer = created(&format!("settling {settling}"));
+        let printer = created(&format!("checkpointing {checkpointing}"));
         for (token, batch) in [printer.clone(), granted(&printer, 1), granted(&printer, 2)]
             .into_iter()
             .enumerate()
@@ -172,14 +172,14 @@ async fn the_guard_refuses_changes_of_locks_and_settling_too() {
         database
             .run("UPDATE resource_server SET epoch = epoch + 1")
             .await;
-        let refused = match settling {
-            true => store.settle().await,
+        let refused = match checkpointing {
+            true => store.checkpoint().await,
             false => store.commit(&[granted(&printer, 3)]).await,
         };
         assert_eq!(refused, Err(StoreError::Standby));
         assert_eq!(database.number(rows).await, 2);
         let stored = "SELECT COALESCE(MAX(token), 0) FROM resource_lock";
-        let before = if settling { 2 } else { 0 };
+        let before = if checkpointing { 2 } else { 0 };
         assert_eq!(
             database.number(stored).await,
             before,
@@ -241,7 +241,7 @@ async fn what_was_committed_while_the_database_was_being_taken_is_seen() {
     until_somebody_waits(&database).await;
     late.query_drop("COMMIT").await.unwrap();
     let opened = opening.await.unwrap().unwrap();
-    assert_eq!(opened.floor, FencingToken(9));
+    assert_eq!(opened.token_floor, FencingToken(9));
 }
 
 fn ended(resource: &Snapshot, n: u64) -> Snapshot {
@@ -271,7 +271,7 @@ async fn settling_the_rest_of_a_journal_again_forgets_no_ended_ticket() {
     database
         .run("CREATE TABLE rest AS SELECT * FROM resource_journal WHERE n > 10")
         .await;
-    store.settle().await.unwrap();
+    store.checkpoint().await.unwrap();
     let before = store.load(&printer.name).await.unwrap();
     assert_eq!(before.as_ref().unwrap().lock.ended.len(), 20);
     database
@@ -440,7 +440,7 @@ async fn rows_of_the_journal_that_nobody_read_are_not_taken_out() {
     database
         .run("INSERT INTO resource_journal SELECT 1, changes FROM resource_journal WHERE n = 2")
         .await;
-    let refused = store.settle().await;
+    let refused = store.checkpoint().await;
     assert!(
         matches!(&refused, Err(StoreError::Unavailable(text)) if text.contains("journal")),
         "{refused:?}"
@@ -469,7 +469,7 @@ async fn a_database_that_lost_commits_gives_no_token_out_again() {
         database.run(&sql).await;
     }
     store.commit(&[granted(&resource, 60)]).await.unwrap();
-    store.settle().await.unwrap();
+    store.checkpoint().await.unwrap();
     store.heartbeat().await.unwrap();
     for table in tables {
         database.run(&format!("DELETE FROM {table}")).await;
@@ -478,13 +478,13 @@ async fn a_database_that_lost_commits_gives_no_token_out_again() {
     }
     database.kill_all().await;
     let opened = store.open().await.unwrap();
-    assert!(opened.floor >= FencingToken(60), "{opened:?}");
+    assert!(opened.token_floor >= FencingToken(60), "{opened:?}");
     assert!(token(&store, &resource).await >= 60);
     assert!(token(&store, &untouched).await >= 60);
     // Nothing is lost the next time, and nothing is raised.
     store.commit(&[granted(&resource, 61)]).await.unwrap();
     store.heartbeat().await.unwrap();
-    assert_eq!(store.open().await.unwrap().floor, opened.floor);
+    assert_eq!(store.open().await.unwrap().token_floor, opened.token_floor);
     assert_eq!(token(&store, &resource).await, 61);
 }
 
@@ -496,14 +496,14 @@ async fn a_store_that_is_opened_again_has_lost_nothing() {
     let store = database.store();
     let resource = created("a");
     for number in 1..6 {
-        assert_eq!(store.open().await.unwrap().floor, FencingToken(0));
+        assert_eq!(store.open().await.unwrap().token_floor, FencingToken(0));
         if number == 1 {
             store.commit(std::slice::from_ref(&resource)).await.unwrap();
         }
         store.commit(&[granted(&resource, number)]).await.unwrap();
         store.heartbeat().await.unwrap();
         if number % 2 == 0 {
-            store.settle().await.unwrap();
+            store.checkpoint().await.unwrap();
         }
         database.kill_all().await;
     }

@@ -31,7 +31,7 @@ fn a_session_is_counted() {
     let text = server.metrics();
     let samples = samples(&text);
     for (series, expected) in [
-        ("store_unsettled_resources", 0.0),
+        ("store_pending_resources", 0.0),
         ("lock_grants_total", 4.0),
         ("lock_ends_total{reason=\"released\"}", 1.0),
         ("lock_ends_total{reason=\"forced_off\"}", 1.0),

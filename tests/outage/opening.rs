@@ -17,8 +17,8 @@ use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
-use small_resource_server::shared::server_state::Shell;
-use small_resource_server::shared::server_state::ShellSettings;
+use small_resource_server::shared::server_state::ServerSettings;
+use small_resource_server::shared::server_state::ServerState;
 use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
@@ -164,8 +164,8 @@ impl Store for Slow {
 
 type FirstOpen = oneshot::Receiver<Result<(), StoreError>>;
 
-fn shell(store: Arc<Slow>) -> Arc<Shell> {
-    let settings = ShellSettings {
+fn server(store: Arc<Slow>) -> Arc<ServerState> {
+    let settings = ServerSettings {
         compatibility: None,
         limits: Limits::default(),
         wait_ms: 0,
@@ -177,14 +177,14 @@ fn shell(store: Arc<Slow>) -> Arc<Shell> {
         history_per_resource: 20,
         retire_ms: 1000,
     };
-    Arc::new(Shell::new(settings, store))
+    Arc::new(ServerState::new(settings, store))
 }
 
-fn persistence(store: Arc<Slow>) -> (Arc<Shell>, Addr<Persistence>, FirstOpen) {
-    let shell = shell(store);
+fn persistence(store: Arc<Slow>) -> (Arc<ServerState>, Addr<Persistence>, FirstOpen) {
+    let server = server(store);
     let (sender, first) = oneshot::channel();
-    let actor = Persistence::new(shell.clone(), Arc::default(), sender).start();
-    (shell, actor, first)
+    let actor = Persistence::new(server.clone(), Arc::default(), sender).start();
+    (server, actor, first)
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -201,16 +201,16 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 fn a_store_that_takes_long_to_open_is_not_begun_again() {
     System::new().block_on(async {
         let store = Slow::new(0, 1);
-        let (shell, _actor, first) = persistence(store.clone());
+        let (server, _actor, first) = persistence(store.clone());
         // The start of the server is not held up by it.
         let told = tokio::time::timeout(DEADLINE, first)
             .await
             .unwrap()
             .unwrap();
         assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
-        assert!(shell.gate.check().is_err());
+        assert!(server.gate.check().is_err());
         store.may_open.add_permits(1);
-        until("it serves", || shell.gate.check().is_ok()).await;
+        until("it serves", || server.gate.check().is_ok()).await;
         assert_eq!(store.opens.load(Ordering::SeqCst), 1);
     });
 }
@@ -219,8 +219,8 @@ fn a_store_that_takes_long_to_open_is_not_begun_again() {
 fn a_store_that_is_being_given_back_is_not_opened_again() {
     System::new().block_on(async {
         let store = Slow::new(9, 0);
-        let (shell, actor, _first) = persistence(store.clone());
-        until("it serves", || shell.gate.check().is_ok()).await;
+        let (server, actor, _first) = persistence(store.clone());
+        until("it serves", || server.gate.check().is_ok()).await;
         let finished = actor.send(Finish);
         let finishing = actix_rt::spawn(finished);
         until("closing begins", || {
@@ -235,7 +235,7 @@ fn a_store_that_is_being_given_back_is_not_opened_again() {
         store.may_close.add_permits(1);
         finishing.await.unwrap().unwrap();
         assert_eq!(store.opens.load(Ordering::SeqCst), 1);
-        assert!(shell.gate.check().is_err());
+        assert!(server.gate.check().is_err());
     });
 }
 
@@ -243,33 +243,33 @@ fn a_store_that_is_being_given_back_is_not_opened_again() {
 fn a_store_that_opens_while_the_server_stops_is_given_back_unused() {
     System::new().block_on(async {
         let store = Slow::new(0, 2);
-        let (shell, actor, _first) = persistence(store.clone());
+        let (server, actor, _first) = persistence(store.clone());
         until("opening begins", || store.opens.load(Ordering::SeqCst) == 1).await;
         actor.send(Finish).await.unwrap();
         store.may_open.add_permits(1);
         until("it was opened", || store.may_open.available_permits() == 0).await;
         // The actor has taken note when it answers again.
         actor.send(Finish).await.unwrap();
-        assert!(shell.gate.check().is_err());
+        assert!(server.gate.check().is_err());
         assert_eq!(store.opens.load(Ordering::SeqCst), 1);
     });
 }
 
 /// The actors on threads of their own, as the server has them.
-async fn served(store: Arc<Slow>) -> (Arc<Shell>, Router) {
-    let shell = shell(store);
+async fn served(store: Arc<Slow>) -> (Arc<ServerState>, Router) {
+    let server = server(store);
     let [writing, finding] = [Arbiter::new(), Arbiter::new()];
-    let started = start_actors(&shell, &writing.handle(), &finding.handle());
+    let started = start_actors(&server, &writing.handle(), &finding.handle());
     started.first_open.await.unwrap().unwrap();
-    let router = Router::new(shell.clone(), started.registry, started.persistence);
-    (shell, router)
+    let router = Router::new(server.clone(), started.registry, started.persistence);
+    (server, router)
 }
 
 #[test]
 fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
     System::new().block_on(async {
         let store = Slow::new(9, 9);
-        let (shell, router) = served(store.clone()).await;
+        let (server, router) = served(store.clone()).await;
         let ask = async |op: Op| {
             let name = ResourceName::parse("printer").unwrap();
             let asked = router.ask(&name, &op, &Caller::NOBODY);
@@ -289,7 +289,7 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         store.hangs.set(true);
         let refused = ask(lock()).await;
         assert_eq!(*refused, Reply::Closed(Closed::StoreAway));
-        assert_eq!(shell.gate.check(), Err(Closed::StoreAway));
+        assert_eq!(server.gate.check(), Err(Closed::StoreAway));
         let listed = router.page(ListQuery {
             limit: 1,
             ..ListQuery::default()
@@ -299,7 +299,7 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         assert_eq!(store.opens.load(Ordering::SeqCst), 1);
 
         store.hangs.set(false);
-        until("it serves again", || shell.gate.check().is_ok()).await;
+        until("it serves again", || server.gate.check().is_ok()).await;
         assert_eq!(store.opens.load(Ordering::SeqCst), 2);
         let describe = Op::Describe {
             presented: PresentedTicket::Absent,

@@ -89,7 +89,7 @@ struct Player {
     batches: Vec<Vec<Snapshot>>,
     model: Option<Model>,
     lives: usize,
-    floor: u64,
+    token_floor: u64,
     /// How many tickets ended.
     ended: u64,
     /// The id that a selector's document got in this life. A document that is deleted and written again may
@@ -104,7 +104,7 @@ impl Player {
             batches: vec![Vec::new()],
             model: None,
             lives: 0,
-            floor: 0,
+            token_floor: 0,
             ended: 0,
             first_ids: BTreeMap::new(),
         }
@@ -126,7 +126,7 @@ impl Player {
             (Step::Create(timeout), None) => self.create(plain(i64::from(*timeout))),
             (Step::Remove(token), Some(_)) => {
                 self.snapshot.remove(FencingToken(*token));
-                self.floor = self.floor.max(*token);
+                self.token_floor = self.token_floor.max(*token);
                 self.model = None;
             }
             (Step::Lock(change), Some(model)) => {
@@ -213,13 +213,13 @@ async fn stored(store: &dyn Store, text: &str) -> Option<Model> {
 }
 
 /// Each of the three ways under a name of its own, in one store.
-async fn check(store: &dyn Store, text: &str, history: &[Step], floor: &RefCell<u64>) {
+async fn check(store: &dyn Store, text: &str, history: &[Step], token_floor: &RefCell<u64>) {
     let [single, merged, batched] =
         ["single", "merged", "batched"].map(|way| Player::play(history, &format!("{text} {way}")));
     for (at, snapshot) in single.snapshots().into_iter().enumerate() {
         commit(store, &[snapshot]).await;
         if at % 3 == 2 {
-            store.settle().await.unwrap();
+            store.checkpoint().await.unwrap();
         }
     }
     for snapshot in merged.merged() {
@@ -230,13 +230,13 @@ async fn check(store: &dyn Store, text: &str, history: &[Step], floor: &RefCell<
     }
     let players = [single, merged, batched];
     for player in &players {
-        let mut highest = floor.borrow_mut();
-        *highest = player.floor.max(*highest);
+        let mut highest = token_floor.borrow_mut();
+        *highest = player.token_floor.max(*highest);
     }
     is_as_played(store, &players).await;
-    // What is not settled yet is, from what the store wrote down.
+    // What is not checkpointed yet is, from what the store wrote down.
     let opened = store.open().await.unwrap();
-    assert_eq!(opened.floor.0, *floor.borrow());
+    assert_eq!(opened.token_floor.0, *token_floor.borrow());
     is_as_played(store, &players).await;
 }
 
@@ -273,10 +273,10 @@ pub async fn one_at_a_time_merged_and_batched_store_the_same<B: Bed>() {
     });
     let histories = prop::collection::vec(step(), 0..60);
     let bed = B::fresh().await;
-    let floor = RefCell::new(0);
+    let token_floor = RefCell::new(0);
     for i in 0..HISTORIES {
         let history = histories.new_tree(&mut runner).unwrap().current();
         println!("history {i}: {history:?}");
-        check(bed.store(), &format!("{i}"), &history, &floor).await;
+        check(bed.store(), &format!("{i}"), &history, &token_floor).await;
     }
 }

@@ -9,16 +9,16 @@
 //! | `suite` | the claims about rows: each field, their order, names and documents by their bytes |
 //! | `listing` | the claims about listings |
 //! | `many` | listings of many names |
-//! | `settling` | the claims about what commits put off |
+//! | `checkpointing` | the claims about what commits put off |
 //! | `equivalence` | random histories, stored one at a time, merged and in batches |
 //! | `sqlite` | what holds for the embedded store alone |
 
 mod bed;
+mod checkpointing;
 mod equivalence;
 mod listing;
 mod many;
 mod rows;
-mod settling;
 mod sqlite;
 mod suite;
 #[path = "../support/mod.rs"]
@@ -69,11 +69,11 @@ macro_rules! conformance {
                 listing::most_waiting_tickets_come_first_and_then_names
                 listing::longest_held_comes_first_and_then_names
                 listing::other_orders_heed_prefix_and_limit_and_ignore_after
-                settling::settling_changes_nothing_that_is_loaded
-                settling::a_load_beside_settling_sees_each_lock_whole
-                settling::a_crash_between_settling_and_the_next_loses_nothing
-                settling::what_a_removed_resource_had_is_nothing_to_its_successor
-                settling::a_listing_shows_what_was_settled_last
+                checkpointing::settling_changes_nothing_that_is_loaded
+                checkpointing::a_load_beside_settling_sees_each_lock_whole
+                checkpointing::a_crash_between_settling_and_the_next_loses_nothing
+                checkpointing::what_a_removed_resource_had_is_nothing_to_its_successor
+                checkpointing::a_listing_shows_what_was_settled_last
                 equivalence::one_at_a_time_merged_and_batched_store_the_same
             }
         }

@@ -153,7 +153,7 @@ pub async fn commit(store: &dyn Store, batch: &[Snapshot]) {
 pub const LISTING_MAX: Duration = Duration::from_secs(600);
 
 pub async fn list(store: &dyn Store, query: &ListQuery) -> Vec<ListedResource> {
-    store.settle().await.unwrap();
+    store.checkpoint().await.unwrap();
     store.list(query, LISTING_MAX).await.unwrap()
 }
 

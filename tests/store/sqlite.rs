@@ -179,7 +179,7 @@ fn a_file_that_version_2_0_0_wrote_is_taken_along_whole() {
         raw.execute_batch(FILE_OF_2_0_0).unwrap();
         drop(raw);
         let store = SqliteStore::new(bed.path());
-        assert_eq!(store.open().await.unwrap().floor.0, 4);
+        assert_eq!(store.open().await.unwrap().token_floor.0, 4);
         let ticket = |bits, ttl| TicketRow {
             ttl: Some(seconds(ttl)),
             ..plain_ticket(bits)
@@ -224,7 +224,7 @@ fn the_journal_of_version_2_is_settled() {
         let saved = fs::read(bed.path()).unwrap();
         let log = fs::read(bed.log()).unwrap();
         bed.store().close().await;
-        // As after a crash, with a journal that nobody has settled; there, rows were as long as what they say.
+        // As after a crash, with a journal that nobody has checkpointed; there, rows were as long as what they say.
         fs::write(bed.path(), saved).unwrap();
         fs::write(bed.log(), log).unwrap();
         let raw = Connection::open(bed.path()).unwrap();
@@ -466,12 +466,12 @@ fn a_file_locked_by_another_program_makes_the_store_unavailable_until_it_is_free
         let path = folder.path().join("resources.db");
         let store = hasty(&path);
         store.open().await.unwrap();
-        let shell = Connection::open(&path).unwrap();
-        shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let server = Connection::open(&path).unwrap();
+        server.execute_batch("BEGIN IMMEDIATE").unwrap();
         let away = |error: StoreError| matches!(error, StoreError::Unavailable(_));
         assert!(store.commit(&[created("printer")]).await.is_err_and(away));
         assert!(store.open().await.is_err_and(away));
-        shell.execute_batch("ROLLBACK").unwrap();
+        server.execute_batch("ROLLBACK").unwrap();
         store.open().await.unwrap();
         assert_eq!(load(&store, "printer").await, None);
         commit(&store, &[created("printer")]).await;
@@ -483,19 +483,19 @@ fn opening_again_waits_for_the_commit_that_is_under_way() {
     run(async || {
         let folder = TempDir::new().unwrap();
         let store = shared(&folder).await;
-        let shell = Connection::open(folder.path().join("resources.db")).unwrap();
-        shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let server = Connection::open(folder.path().join("resources.db")).unwrap();
+        server.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert_eq!(store.blocks_for(), Duration::ZERO);
         let writer = store.clone();
         let committing =
             thread::spawn(move || run(async || commit(&*writer, &[created("first")]).await));
         while store.blocks_for().is_zero() {
-            assert!(!committing.is_finished(), "it waits for the shell");
+            assert!(!committing.is_finished(), "it waits for the server");
             thread::yield_now();
         }
         let mut opening = store.open();
         assert!(opening.as_mut().now_or_never().is_none());
-        shell.execute_batch("ROLLBACK").unwrap();
+        server.execute_batch("ROLLBACK").unwrap();
         opening.await.unwrap();
         committing.join().unwrap();
         assert_eq!(store.blocks_for(), Duration::ZERO);
@@ -523,9 +523,9 @@ fn a_commit_of_a_lock_writes_one_page() {
         let rows = commits / 50;
         // A row that is new takes a page from the file.
         assert!((commits..commits + 4 * rows).contains(&many(0).await));
-        assert_eq!(bed.store().unsettled(), 1);
-        bed.store().settle().await.unwrap();
-        assert_eq!(bed.store().unsettled(), 0);
+        assert_eq!(bed.store().pending(), 1);
+        bed.store().checkpoint().await.unwrap();
+        assert_eq!(bed.store().pending(), 0);
         assert_eq!(many(commits).await, commits);
     });
 }
@@ -578,8 +578,8 @@ async fn a_file_that_is_replaced_is_not_served_without_a_restart() {
     let backup = folder.path().join("backup.db");
     std::fs::copy(&path, &backup).unwrap();
     std::fs::rename(&backup, &path).unwrap();
-    // Nothing is written: settling alone notices.
-    let told = store.settle().await.unwrap_err();
+    // Nothing is written: checkpointing alone notices.
+    let told = store.checkpoint().await.unwrap_err();
     assert!(
         told.to_string().contains("replaced by another file"),
         "{told}"
@@ -593,7 +593,7 @@ async fn tokens_are_raised_for_names_that_exist_and_names_that_will() {
     let store = SqliteStore::new(folder.path().join("resources.db"));
     store.open().await.unwrap();
     store.commit(&[created("a")]).await.unwrap();
-    store.settle().await.unwrap();
+    store.checkpoint().await.unwrap();
     store.raise_tokens(FencingToken(500)).await.unwrap();
     assert_eq!(store.highest_token().await.unwrap(), FencingToken(500));
     assert_eq!(
@@ -601,5 +601,5 @@ async fn tokens_are_raised_for_names_that_exist_and_names_that_will() {
         FencingToken(500)
     );
     store.close().await;
-    assert_eq!(store.open().await.unwrap().floor, FencingToken(500));
+    assert_eq!(store.open().await.unwrap().token_floor, FencingToken(500));
 }

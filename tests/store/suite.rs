@@ -120,7 +120,7 @@ pub async fn leases_beside_the_one_in_the_head_row_come_back_and_go<B: Bed>() {
         let found = lock_rows(bed.store(), "pool").await;
         assert_eq!(found.head, head);
         assert_eq!(rows(found), [3, 4]);
-        bed.store().settle().await.unwrap();
+        bed.store().checkpoint().await.unwrap();
     }
     let mut gone = next(&pool);
     gone.remove(FencingToken(1));
@@ -292,16 +292,16 @@ pub async fn a_resource_that_was_never_stored_can_be_removed<B: Bed>() {
     commit(bed.store(), &[snapshot]).await;
     assert_eq!(load(bed.store(), "printer").await, None);
     let bed = bed.reopened().await;
-    assert_eq!(floor(&bed).await, 9);
+    assert_eq!(token_floor(&bed).await, 9);
 }
 
-async fn floor<B: Bed>(bed: &B) -> u64 {
-    bed.store().open().await.unwrap().floor.0
+async fn token_floor<B: Bed>(bed: &B) -> u64 {
+    bed.store().open().await.unwrap().token_floor.0
 }
 
 pub async fn the_floor_grows_and_never_falls<B: Bed>() {
     let mut bed = B::fresh().await;
-    assert_eq!(floor(&bed).await, 0);
+    assert_eq!(token_floor(&bed).await, 0);
     for (token, expected) in [
         (7, 7),
         (3, 7),
@@ -314,9 +314,9 @@ pub async fn the_floor_grows_and_never_falls<B: Bed>() {
         snapshot = next(&snapshot);
         snapshot.remove(FencingToken(token));
         commit(bed.store(), &[snapshot]).await;
-        assert_eq!(floor(&bed).await, expected);
+        assert_eq!(token_floor(&bed).await, expected);
         bed = bed.reopened().await;
-        assert_eq!(floor(&bed).await, expected);
+        assert_eq!(token_floor(&bed).await, expected);
     }
 }
 
@@ -424,7 +424,7 @@ pub async fn a_rejected_batch_stores_nothing<B: Bed>() {
     assert!(load(bed.store(), "plotter").await.is_some());
     printer = changed(&printer, [free(51)]);
     commit(bed.store(), &[printer]).await;
-    assert_eq!(floor(&bed).await, 0);
+    assert_eq!(token_floor(&bed).await, 0);
 }
 
 pub async fn rows_of_a_resource_that_does_not_exist_are_rejected<B: Bed>() {
@@ -621,7 +621,7 @@ async fn is_all_there<B: Bed>(bed: &B, printer: &Snapshot, before: Option<Stored
     commit(bed.store(), &[changed(printer, [free(7)])]).await;
     let found = lock_rows(bed.store(), "printer").await;
     assert_eq!(found.head.token, FencingToken(7));
-    assert_eq!(floor(bed).await, 44);
+    assert_eq!(token_floor(bed).await, 44);
 }
 
 pub async fn everything_outlives_closing_and_opening<B: Bed>() {

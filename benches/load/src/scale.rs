@@ -57,10 +57,10 @@ pub fn hold(bench: &Bench, resources: usize) -> Result<Held> {
     let before = resident_bytes(server.pid());
     let tickets = block_on(take_all(&server, resources))?;
     let peak_bytes = peak_bytes_of(server.pid());
-    let rest = settle(&server, |rest| rest.live == 0)?;
+    let rest = checkpoint(&server, |rest| rest.live == 0)?;
     block_on(release_all(&server, tickets))?;
     let given_back = |rest: &Rest| rest.live == 0 && rest.bytes <= RELEASED_BYTES_MAX;
-    let released = settle(&server, given_back)?;
+    let released = checkpoint(&server, given_back)?;
     server.stop()?;
     let (start_full_seconds, start_empty_seconds) = starts(bench)?;
     Ok(Held {
@@ -88,7 +88,7 @@ struct Rest {
 }
 
 /// Waits until the server is at rest as `enough` says, or [`RETIREMENT`] is over.
-fn settle(server: &Server, enough: impl Fn(&Rest) -> bool) -> Result<Rest> {
+fn checkpoint(server: &Server, enough: impl Fn(&Rest) -> bool) -> Result<Rest> {
     let begun = Instant::now();
     loop {
         std::thread::sleep(Duration::from_millis(250));
@@ -237,7 +237,7 @@ async fn idle(server: &Server, count: usize, duration: Duration) -> io::Result<f
         queue_reaches(&mut looking, &format!("idle{name}"), 1).await?;
     }
     // The store has its own to do after so many grants.
-    while metric(server, "store_unsettled_resources").await? > 0 {
+    while metric(server, "store_pending_resources").await? > 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let before = cpu_seconds(server.pid());

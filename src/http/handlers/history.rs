@@ -60,7 +60,7 @@ pub async fn history(req: HttpRequest, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Read)?;
     let name = history_name(&req)?;
     authorize_name(&req, &name, Right::Read)?;
-    let most = worker.shell().history.per_resource();
+    let most = worker.server().history.per_resource();
     let limit = Query::of(&req)?.count("limit", most.max(1), 1..=1000)?;
     let mut leases = worker.door.history(&name).await.map_err(ApiError::Closed)?;
     if leases.is_empty() {

@@ -254,7 +254,7 @@ pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
             Some(prefixes) => page_within(&worker, query, &prefixes).await,
         }
     };
-    let limit = Duration::from_millis(worker.shell().settings.listing_timeout_ms);
+    let limit = Duration::from_millis(worker.server().settings.listing_timeout_ms);
     let page = timeout(limit, listing).await;
     let page = page.unwrap_or(Err(refused(ListingRefused::TooBusy)))?;
     Ok(HttpResponse::Ok().json(ListBody {

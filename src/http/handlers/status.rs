@@ -26,10 +26,10 @@ pub async fn health() -> HttpResponse {
 
 /// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
 pub async fn ready(worker: Data<Worker>) -> Response {
-    let shell = worker.shell();
-    match shell.check_ready() {
+    let server = worker.server();
+    match server.check_ready() {
         Ok(()) => {}
-        Err(Closed::StoreAway) => return Ok(store_away(&shell.gate.reason())),
+        Err(Closed::StoreAway) => return Ok(store_away(&server.gate.reason())),
         Err(closed) => return Err(ApiError::Closed(closed)),
     }
     Ok(HttpResponse::Ok().json(StatusBody { status: "ready" }))
@@ -70,12 +70,12 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
         tally = tally.and(part.tally);
         grants = part.grants;
     }
-    let shell = worker.shell();
+    let server = worker.server();
     Ok(HttpResponse::Ok().json(ServerStatusBody {
         version: env!("CARGO_PKG_VERSION"),
-        store: shell.store.kind(),
-        profile: shell.profile().name(),
-        now: Time(shell.clock.now().wall),
+        store: server.store.kind(),
+        profile: server.profile().name(),
+        now: Time(server.clock.now().wall),
         key: KeyBody {
             name: &presented.name,
             rights: right.key_name(),
@@ -96,7 +96,7 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
 
 /// GET `/metrics`: Prometheus text.
 pub async fn metrics(worker: Data<Worker>) -> Response {
-    let text = worker.shell().render_metrics().map_err(|error| {
+    let text = worker.server().render_metrics().map_err(|error| {
         log::error!("the metrics cannot be shown: {error}");
         ApiError::Refused
     })?;

@@ -58,7 +58,7 @@ where
             announce(&mut response, allowance);
         }
         // While the server stops, the next request should go to another instance.
-        if reserved || upgrade || worker.shell().gate.is_draining() {
+        if reserved || upgrade || worker.server().gate.is_draining() {
             let head = response.response_mut().head_mut();
             head.set_connection_type(ConnectionType::Close);
         }
@@ -129,7 +129,7 @@ fn note_previous_key(request: &HttpRequest, worker: &Worker) {
     let Some(key) = observe::key(request).filter(|key| key.previous) else {
         return;
     };
-    let metrics = &worker.shell().metrics;
+    let metrics = &worker.server().metrics;
     metrics.previous_keys.with_label_values(&[&*key.name]).inc();
     // Minutes of a clock that never goes back; 0 was never.
     let minute = boottime_ms() / 60_000 + 1;

@@ -3,9 +3,9 @@
 //! A lock that is taken and given back changes the same few rows again and again, and writing a row costs a
 //! database far more than its bytes. So a commit does not write them: it appends the changes of its whole
 //! batch to a journal table, one row of bytes however many locks it is about, in the same transaction as
-//! everything else. Every few seconds the store *settles*: it writes to the tables what the changes since
-//! then came to, and deletes the rows of the journal. Whoever opens the database first settles what an
-//! earlier process left. (The idea is the write-ahead log of databases: Mohan et al., "ARIES", 1992.)
+//! everything else. Every few seconds the store makes a *checkpoint*: it writes to the tables what the changes since then
+//! came to, and deletes the rows of the journal. Whoever opens the database first makes one of what an earlier
+//! process left. (The idea is the write-ahead log of databases: Mohan et al., "ARIES", 1992.)
 //!
 //! What is answered is as durable as before: it is in the journal, and the journal is in the database. What
 //! must hold:
@@ -16,7 +16,7 @@
 //! - Lock rows of a resource that exists go through the journal only. A resource is created and removed in
 //!   the tables; an id is used once, so a change in the journal whose resource is gone is nothing.
 //! - Documents go to their table: they are large, and the PHP server's.
-//! - [`Journal`] keeps in memory what is not settled yet, so a load reads the tables and lays that over them.
+//! - [`Journal`] keeps in memory what is not checkpointed yet, so a load reads the tables and lays that over them.
 //!
 //! The SQL stores share this folder; what is theirs is how rows get into their tables.
 
@@ -33,9 +33,9 @@ use super::snapshot::{LockChanges, ResourceId, Snapshot};
 use super::{StoreError, StoredResource};
 use crate::lock::ResourceName;
 use crate::store::shrink::shrink_if_sparse;
-pub(super) use rows::{portions, read};
+pub(super) use rows::{chunks_of_rows, read};
 
-/// How many rows of tables one transaction of settling writes: few, because commits wait meanwhile.
+/// How many rows of tables one transaction of checkpointing writes: few, because commits wait meanwhile.
 const STEP_ROWS: usize = 256;
 
 /// How a store wants the rows of its journal.
@@ -46,20 +46,20 @@ pub(super) struct Layout {
     /// A commit goes into the row of the one before it if there is room: for a store that writes whole pages.
     /// Otherwise its rows are its own.
     pub fills_rows: bool,
-    /// How many rows one transaction of settling takes out.
+    /// How many rows one transaction of checkpointing takes out.
     pub taken_out_at_once: u64,
 }
 
 /// The changes of one lock that a database has in its journal only.
 #[derive(Clone, Debug)]
-struct Unsettled {
+struct PendingChanges {
     id: ResourceId,
     changes: LockChanges,
     /// Never the same after a change.
     stamp: u64,
 }
 
-type Part = HashMap<ResourceName, Unsettled>;
+type Part = HashMap<ResourceName, PendingChanges>;
 
 #[derive(Default)]
 struct State {
@@ -67,7 +67,7 @@ struct State {
     /// Number of the last row that is committed.
     last: u64,
     /// The changes up to this row are in the tables, and those of `older` are in rows up to `mark`.
-    settled: u64,
+    checkpointed: u64,
     mark: u64,
     /// Rows up to this one are out of the journal.
     taken_out: u64,
@@ -116,7 +116,7 @@ pub(super) struct PendingLock {
     pub changes: LockChanges,
 }
 
-/// One transaction of settling.
+/// One transaction of checkpointing.
 pub(super) struct CheckpointStep {
     /// To be written to the tables, where the resource exists.
     pub locks: Vec<PendingLock>,
@@ -128,7 +128,7 @@ pub(super) struct CheckpointStep {
 
 /// What a load has to lay over the rows that it reads.
 struct Overlay {
-    unsettled: [Option<Unsettled>; 2],
+    pending: [Option<PendingChanges>; 2],
 }
 
 impl Journal {
@@ -189,7 +189,7 @@ impl Journal {
         Ok(entry)
     }
 
-    /// The resource of this name as `read` finds it in the tables, with what is not settled laid over it. Reads
+    /// The resource of this name as `read` finds it in the tables, with what is not checkpointed laid over it. Reads
     /// again when a change of it came between.
     ///
     /// # Errors
@@ -240,7 +240,7 @@ impl Journal {
         state.newer.len() + state.older.len()
     }
 
-    /// Number of the last row that was committed: what there is to settle now.
+    /// Number of the last row that was committed: what there is to checkpoint now.
     pub fn last(&self) -> u64 {
         self.state().last
     }
@@ -252,19 +252,19 @@ impl Journal {
     }
 
     /// The next transaction towards having everything up to `row` in the tables and out of the journal;
-    /// `None`: that is so. To be followed by [`Journal::settled`] once it is committed; no other commit may
+    /// `None`: that is so. To be followed by [`Journal::checkpointed`] once it is committed; no other commit may
     /// be under way meanwhile.
     pub fn next_step(&self, row: u64) -> Option<CheckpointStep> {
         self.state().next_step(row, self.layout.taken_out_at_once)
     }
 
-    pub fn settled(&self, step: CheckpointStep) {
+    pub fn checkpointed(&self, step: CheckpointStep) {
         let mut state = self.state();
         for lock in &step.locks {
             state.older.remove(&lock.name);
         }
         if state.older.is_empty() {
-            state.settled = state.mark;
+            state.checkpointed = state.mark;
         }
         state.taken_out = step.done.unwrap_or(state.taken_out);
         state.give_memory_back();
@@ -276,15 +276,15 @@ impl State {
     fn knows(&self, lock: &NewLock<'_>) -> bool {
         let parts = [&self.newer, &self.older];
         parts.into_iter().any(|part| {
-            let unsettled = part.get(lock.name);
-            unsettled.is_some_and(|unsettled| unsettled.id == *lock.id)
+            let pending = part.get(lock.name);
+            pending.is_some_and(|pending| pending.id == *lock.id)
         })
     }
 
     fn overlay(&self, name: &ResourceName) -> Option<Overlay> {
         let of = |part: &Part| part.get(name).cloned();
         (!self.committing.contains(name)).then(|| Overlay {
-            unsettled: [of(&self.older), of(&self.newer)],
+            pending: [of(&self.older), of(&self.newer)],
         })
     }
 
@@ -297,52 +297,52 @@ impl State {
         self.stamps += 1;
         let stamp = self.stamps;
         match self.newer.get_mut(lock.name) {
-            Some(unsettled) if unsettled.id == *lock.id => {
-                unsettled.changes.merge(&lock.changes);
-                unsettled.stamp = stamp;
+            Some(pending) if pending.id == *lock.id => {
+                pending.changes.merge(&lock.changes);
+                pending.stamp = stamp;
             }
             _ => {
-                let unsettled = Unsettled {
+                let pending = PendingChanges {
                     id: lock.id.clone(),
                     changes: lock.changes.into_owned(),
                     stamp,
                 };
-                self.newer.insert(lock.name.clone(), unsettled);
+                self.newer.insert(lock.name.clone(), pending);
             }
         }
     }
 
     fn next_step(&mut self, row: u64, taken_out_at_once: u64) -> Option<CheckpointStep> {
         let row = row.min(self.last);
-        if self.older.is_empty() && self.settled < row {
+        if self.older.is_empty() && self.checkpointed < row {
             self.mark = self.last;
             // What comes from here on is newer, and so has a row of its own.
             self.open = Vec::new();
             self.older = std::mem::take(&mut self.newer);
             if self.older.is_empty() {
-                self.settled = self.mark;
+                self.checkpointed = self.mark;
             }
         }
-        if self.taken_out < self.settled {
+        if self.taken_out < self.checkpointed {
             let done = self.taken_out.saturating_add(taken_out_at_once);
-            let done = self.settled.min(done);
+            let done = self.checkpointed.min(done);
             return Some(CheckpointStep {
                 locks: Vec::new(),
                 done: Some(done),
                 rows: done - self.taken_out,
             });
         }
-        if self.settled >= row {
+        if self.checkpointed >= row {
             return None;
         }
         let mut locks = Vec::new();
         let mut rows = 0;
-        for (name, unsettled) in &self.older {
-            rows += unsettled.changes.rows();
+        for (name, pending) in &self.older {
+            rows += pending.changes.rows();
             locks.push(PendingLock {
                 name: name.clone(),
-                id: unsettled.id.clone(),
-                changes: unsettled.changes.clone(),
+                id: pending.id.clone(),
+                changes: pending.changes.clone(),
             });
             if rows >= STEP_ROWS {
                 break;
@@ -439,23 +439,23 @@ impl Drop for JournalEntry<'_> {
 
 impl Overlay {
     fn stamps(&self) -> [u64; 2] {
-        let [older, newer] = &self.unsettled;
+        let [older, newer] = &self.pending;
         [stamp(older.as_ref()), stamp(newer.as_ref())]
     }
 
     /// Lays it over what was read from the tables.
     fn lay_over(&self, resource: &mut StoredResource) {
-        for unsettled in self.unsettled.iter().flatten() {
-            if unsettled.id == resource.id {
-                unsettled.changes.overlay(&mut resource.lock);
+        for pending in self.pending.iter().flatten() {
+            if pending.id == resource.id {
+                pending.changes.overlay(&mut resource.lock);
             }
         }
     }
 }
 
-/// 0: nothing is unsettled.
-fn stamp(unsettled: Option<&Unsettled>) -> u64 {
-    unsettled.map_or(0, |unsettled| unsettled.stamp)
+/// 0: nothing is pending.
+fn stamp(pending: Option<&PendingChanges>) -> u64 {
+    pending.map_or(0, |pending| pending.stamp)
 }
 
 #[cfg(test)]
@@ -532,7 +532,7 @@ mod tests {
             assert_eq!(step.locks.is_empty(), step.done.is_some(), "one at a time");
             locks += step.locks.len();
             done = step.done.unwrap_or(done);
-            journal.settled(step);
+            journal.checkpointed(step);
         }
         (locks, done)
     }
@@ -548,7 +548,7 @@ mod tests {
         assert_eq!((first.locks.len(), first.done), (1, None));
         // Comes while the older changes are being moved, and stays in the journal.
         commit(&journal, snapshot("1", [head(3)]));
-        journal.settled(first);
+        journal.checkpointed(first);
         assert_eq!(drain(&journal, before), (0, 2));
         assert_eq!(drain(&journal, journal.last()), (1, 3));
     }
@@ -563,8 +563,12 @@ mod tests {
         assert_eq!(numbers(1), [1]);
         assert_eq!(numbers(2), [1], "there is room");
         let step = journal.next_step(1).unwrap();
-        journal.settled(step);
-        assert_eq!(numbers(3), [2], "what is taken out with row 1 is settled");
+        journal.checkpointed(step);
+        assert_eq!(
+            numbers(3),
+            [2],
+            "what is taken out with row 1 is checkpointed"
+        );
         assert_eq!(drain(&journal, 1), (0, 1));
         let full = (4..1_000).map(numbers).find(|numbers| *numbers != [2]);
         assert_eq!(full.unwrap(), [3]);
@@ -633,7 +637,7 @@ mod tests {
         assert!(!journal.is_current(&name("a"), &overlay));
         let overlay = journal.overlay(&name("a")).await;
         let step = journal.next_step(1).unwrap();
-        journal.settled(step);
+        journal.checkpointed(step);
         assert!(
             !journal.is_current(&name("a"), &overlay),
             "it is in the tables now"

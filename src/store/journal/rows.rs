@@ -105,8 +105,8 @@ pub(in crate::store) fn read(
     Ok(found.into_iter().collect())
 }
 
-/// What was [`read`] in portions of at most so many rows of tables, or of one lock.
-pub(in crate::store) fn portions(
+/// What was [`read`] in chunks of at most so many rows of tables, or of one lock.
+pub(in crate::store) fn chunks_of_rows(
     mut read: &[(ResourceId, LockChanges)],
     rows_max: usize,
 ) -> impl Iterator<Item = &[(ResourceId, LockChanges)]> {
@@ -117,9 +117,9 @@ pub(in crate::store) fn portions(
             rows <= rows_max
         };
         let count = read.iter().take_while(|lock| fits(lock)).count();
-        let (portion, rest) = read.split_at_checked(count.max(1))?;
+        let (chunk, rest) = read.split_at_checked(count.max(1))?;
         read = rest;
-        Some(portion)
+        Some(chunk)
     })
 }
 
@@ -184,9 +184,9 @@ mod tests {
             (snapshot.id, snapshot.lock)
         };
         let all = [1, 2, 1, 9, 3, 1, 1].map(lock);
-        let counts: Vec<usize> = portions(&all, 4).map(<[_]>::len).collect();
+        let counts: Vec<usize> = chunks_of_rows(&all, 4).map(<[_]>::len).collect();
         assert_eq!(counts, [3, 1, 2, 1], "9 rows are those of one lock");
-        assert_eq!(portions(&[], 4).count(), 0);
+        assert_eq!(chunks_of_rows(&[], 4).count(), 0);
     }
 
     #[test]

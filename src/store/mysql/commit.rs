@@ -183,14 +183,14 @@ pub(super) fn script(
             snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
         };
         let ids: Vec<_> = run.iter().filter(needs_resource).map(|s| &s.id).collect();
-        strangers(&mut script, &ids)?;
+        require_existing(&mut script, &ids)?;
         removals(&mut script, run)?;
         creations(&mut script, run)?;
         let locks: Vec<_> = run.iter().map(|s| (&s.id, &s.lock)).collect();
         lock_rows(&mut script, &locks)?;
         data_rows(&mut script, run)?;
     }
-    strangers(&mut script, &entry.must_exist)?;
+    require_existing(&mut script, &entry.must_exist)?;
     script.rows(&JOURNAL, entry.rows.iter(), |sql, (n, changes)| {
         sql.push("(").number(*n);
         sql.push(",").bytes(changes).push(")");
@@ -210,7 +210,7 @@ pub(super) struct TakenOut {
 }
 
 /// Lock rows as a whole transaction, and rows of the journal gone with it.
-pub(super) fn settling_script(
+pub(super) fn checkpoint_script(
     locks: &[(&ResourceId, &LockChanges)],
     taken_out: Option<TakenOut>,
     epoch: Epoch,
@@ -282,7 +282,7 @@ fn runs(batch: &[Snapshot]) -> Vec<&[Snapshot]> {
 }
 
 /// Ends the transaction unless all of these resources exist.
-fn strangers(script: &mut Script, ids: &[&ResourceId]) -> Result<(), StoreError> {
+fn require_existing(script: &mut Script, ids: &[&ResourceId]) -> Result<(), StoreError> {
     for ids in ids.chunks(STATEMENT_ROWS) {
         let mut sql = Sql::default();
         schema::guard_existence(&mut sql, ids);
@@ -298,9 +298,13 @@ fn removals(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
             sql.text(id.as_str());
         })?;
     }
-    if let Some(floor) = batch.iter().filter_map(|snapshot| snapshot.floor).max() {
+    if let Some(token_floor) = batch
+        .iter()
+        .filter_map(|snapshot| snapshot.token_floor)
+        .max()
+    {
         let mut sql = Sql::new("UPDATE resource_server SET floor = GREATEST(floor, ");
-        sql.number(floor.0).push(") WHERE id = 1");
+        sql.number(token_floor.0).push(") WHERE id = 1");
         script.statement(sql)?;
     }
     Ok(())

@@ -208,7 +208,7 @@ mod tests {
             step: MigrationStep::Ready,
             profile: None,
             php_collation: None,
-            floor: FencingToken(0),
+            token_floor: FencingToken(0),
             epoch: 7,
             heartbeat,
             owner: owner.map(|byte| vec![byte; 16]),

@@ -15,8 +15,8 @@
 //! | `sql` | SQL text with literals made here |
 //! | `schema` | the tables, their versions, the guard of every write |
 //! | `instance` | whose the database is: epoch, heartbeat, take-over |
-//! | `commit` | a batch as one transaction; what settling the journal writes |
-//! | `write` | the one connection that writes: transactions, settling |
+//! | `commit` | a batch as one transaction; what checkpointing the journal writes |
+//! | `write` | the one connection that writes: transactions, checkpointing |
 //! | `witness` | whether the database has lost what this process committed |
 //! | `read` | load, load a document, list |
 //! | `php` | from the PHP server's tables and back |
@@ -73,9 +73,9 @@ pub struct MysqlStore {
     claimed: AtomicBool,
     /// The server's `max_allowed_packet` as the last writer found it, bytes.
     packet_bytes_max: AtomicUsize,
-    door: Mutex<Door>,
+    opening: Mutex<OpeningState>,
     writer: Mutex<Writer>,
-    pulse: Mutex<Option<Session>>,
+    heartbeat_session: Mutex<Option<Session>>,
     readers: Readers,
     /// The server on which the database became ours.
     home: std::sync::Mutex<Option<Server>>,
@@ -89,7 +89,7 @@ pub struct MysqlStore {
 
 /// What opening remembers from one call to the next.
 #[derive(Default)]
-struct Door {
+struct OpeningState {
     session: Option<Session>,
     seen: Option<SeenOwner>,
 }
@@ -111,9 +111,9 @@ impl MysqlStore {
             epoch: AtomicU64::new(0),
             claimed: AtomicBool::new(false),
             packet_bytes_max: AtomicUsize::new(usize::MAX),
-            door: Mutex::default(),
+            opening: Mutex::default(),
             writer: Mutex::default(),
-            pulse: Mutex::default(),
+            heartbeat_session: Mutex::default(),
             readers: Readers::new(options.pool_size),
             home: std::sync::Mutex::default(),
             journal: Journal::new(commit::LAYOUT),
@@ -144,8 +144,8 @@ impl MysqlStore {
     }
 
     /// Tries to make the database ours. `None`: another instance is alive, as far as one can tell.
-    async fn claim(&self, door: &mut Door) -> Result<Option<Taken>, Fault> {
-        let mut session = match door.session.take() {
+    async fn claim(&self, opening: &mut OpeningState) -> Result<Option<Taken>, Fault> {
+        let mut session = match opening.session.take() {
             Some(session) => session,
             None => Session::connect_creating(&self.options).await?,
         };
@@ -153,14 +153,14 @@ impl MysqlStore {
             let asked_at = Instant::now();
             let row = schema::server_row(&mut session).await?;
             let lease = self.options.instance_lease;
-            let seen = door.seen.as_ref();
+            let seen = opening.seen.as_ref();
             match instance::judge(&row, &self.me, seen, lease, asked_at, Instant::now()) {
                 Claim::Wait(seen) => {
                     self.see_active(&row);
                     // Documents are accepted in the name of the owner, on the same server.
                     self.note_packet(&session);
-                    door.seen = Some(seen);
-                    door.session = Some(session);
+                    opening.seen = Some(seen);
+                    opening.session = Some(session);
                     return Ok(None);
                 }
                 Claim::Now => {}
@@ -170,7 +170,7 @@ impl MysqlStore {
             let address = self.options.peer_address().await?;
             match instance::take(&mut session, &row, &self.me, address.as_deref()).await {
                 Ok(Some(epoch)) => {
-                    door.seen = None;
+                    opening.seen = None;
                     let journal_row = self.journal.last_in_table();
                     self.witness().sees_row(&row, &self.me, journal_row);
                     // Read anew: what the old epoch still committed is in it, and nothing of it comes after.
@@ -192,8 +192,8 @@ impl MysqlStore {
         }
     }
 
-    async fn take_over(&self, door: &mut Door) -> Result<Taken, StoreError> {
-        match within(self.options.timeout, self.claim(door)).await? {
+    async fn take_over(&self, opening: &mut OpeningState) -> Result<Taken, StoreError> {
+        match within(self.options.timeout, self.claim(opening)).await? {
             Some(taken) => {
                 self.set_home(Some(taken.session.server.clone()));
                 Ok(taken)
@@ -233,7 +233,7 @@ impl MysqlStore {
         let script = commit::raising_script(token, taken.epoch, packet_bytes_max)?;
         let raised = self.send(&mut taken.session, &script);
         self.while_alive(taken.epoch.number, raised).await?;
-        taken.row.floor = taken.row.floor.max(token);
+        taken.row.token_floor = taken.row.token_floor.max(token);
         Ok(())
     }
 
@@ -286,10 +286,10 @@ impl MysqlStore {
     /// One heartbeat; a kept connection that turns out to be dead costs a second try.
     async fn beat(&self, epoch: u64) -> Result<bool, Fault> {
         let patience = self.options.timeout.min(self.options.instance_lease / 4);
-        let mut pulse = self.pulse.lock().await;
-        let kept = pulse.take();
+        let mut heartbeat_session = self.heartbeat_session.lock().await;
+        let kept = heartbeat_session.take();
         if let Some(session) = kept {
-            let beaten = self.beat_on(&mut pulse, session, epoch);
+            let beaten = self.beat_on(&mut heartbeat_session, session, epoch);
             match within(patience, beaten).await {
                 Err(Fault::Away(text)) => log::debug!("the heartbeat connection was gone: {text}"),
                 result => return result,
@@ -297,7 +297,7 @@ impl MysqlStore {
         }
         within(patience, async {
             let session = Session::connect(&self.options, self.home().as_ref()).await?;
-            self.beat_on(&mut pulse, session, epoch).await
+            self.beat_on(&mut heartbeat_session, session, epoch).await
         })
         .await
     }
@@ -307,7 +307,7 @@ impl MysqlStore {
     async fn open_pulse(&self, taken: &Taken) -> Result<(), StoreError> {
         let connecting = Session::connect(&self.options, Some(&taken.session.server));
         match within(self.options.timeout, connecting).await {
-            Ok(session) => *self.pulse.lock().await = Some(session),
+            Ok(session) => *self.heartbeat_session.lock().await = Some(session),
             Err(fault) => {
                 let error = StoreError::from(fault);
                 let text = format!(
@@ -322,7 +322,7 @@ impl MysqlStore {
 
     async fn beat_on(
         &self,
-        pulse: &mut Option<Session>,
+        heartbeat_session: &mut Option<Session>,
         mut session: Session,
         epoch: u64,
     ) -> Result<bool, Fault> {
@@ -331,7 +331,7 @@ impl MysqlStore {
                 // A long commit holds the row.
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 result => {
-                    *pulse = Some(session);
+                    *heartbeat_session = Some(session);
                     return result;
                 }
             }
@@ -378,7 +378,7 @@ impl Store for MysqlStore {
     /// An instance that owns the database begins a new epoch without waiting: nothing of the old one can
     /// land then. [`StoreError::Standby`] comes at once; what was seen is remembered for the next call.
     async fn open(&self) -> Result<Opened, StoreError> {
-        let mut door = self.door.lock().await;
+        let mut opening = self.opening.lock().await;
         let mut writer = self.writer.lock().await;
         self.epoch.store(0, Ordering::SeqCst);
         *writer = Writer {
@@ -387,17 +387,17 @@ impl Store for MysqlStore {
         };
         // Every connection: the name may lead to another server by now, and those that are open still lead to
         // the old one.
-        *self.pulse.lock().await = None;
+        *self.heartbeat_session.lock().await = None;
         self.readers.renew();
         self.set_home(None);
-        let mut taken = self.take_over(&mut door).await?;
+        let mut taken = self.take_over(&mut opening).await?;
         self.open_pulse(&taken).await?;
         php::revert::refuse_half_reverted(&taken.row)?;
         self.migrate(&mut taken).await?;
         let engines = schema::refuse_foreign_engines(&mut taken.session);
         within(self.options.timeout, engines).await?;
         within(self.options.timeout, self.warn(&mut taken.session)).await?;
-        let left = self.settle_left(&mut taken.session, taken.epoch);
+        let left = self.checkpoint_left(&mut taken.session, taken.epoch);
         self.while_alive(taken.epoch.number, left).await?;
         self.go_on_above_what_was_lost(&mut taken).await?;
         self.note_packet(&taken.session);
@@ -411,7 +411,7 @@ impl Store for MysqlStore {
             taken.epoch.number
         );
         Ok(Opened {
-            floor: taken.row.floor,
+            token_floor: taken.row.token_floor,
             recorded_profile: taken.row.profile,
         })
     }
@@ -432,8 +432,8 @@ impl Store for MysqlStore {
         Ok(())
     }
 
-    async fn settle(&self) -> Result<(), StoreError> {
-        self.settle_all().await
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.checkpoint_all().await
     }
 
     async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
@@ -467,7 +467,7 @@ impl Store for MysqlStore {
         Ok(FencingToken(token))
     }
 
-    fn unsettled(&self) -> usize {
+    fn pending(&self) -> usize {
         self.journal.len()
     }
 
@@ -590,7 +590,7 @@ impl Store for MysqlStore {
 
     async fn close(&self) {
         if self.epoch.load(Ordering::SeqCst) != 0
-            && let Err(error) = self.settle_all().await
+            && let Err(error) = self.checkpoint_all().await
         {
             log::debug!("the journal is left to whoever opens the database next: {error}");
         }
@@ -605,8 +605,8 @@ impl Store for MysqlStore {
         {
             log::warn!("the next instance has to wait, this one could not say goodbye: {fault:?}");
         }
-        *self.door.lock().await = Door::default();
-        *self.pulse.lock().await = None;
+        *self.opening.lock().await = OpeningState::default();
+        *self.heartbeat_session.lock().await = None;
         self.readers.renew();
     }
 }
@@ -634,7 +634,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     let mut taken = take_when_silent(&store).await?;
     if taken.row.step != MigrationStep::Reverting {
         store.migrate(&mut taken).await?;
-        let left = store.settle_left(&mut taken.session, taken.epoch);
+        let left = store.checkpoint_left(&mut taken.session, taken.epoch);
         store.while_alive(taken.epoch.number, left).await?;
     }
     let work = php::revert::revert(&mut taken.session, &taken.row, taken.epoch, rehearse);
@@ -650,11 +650,11 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
 /// [`StoreError::Standby`] as soon as a sign of life is seen.
 async fn take_when_silent(store: &MysqlStore) -> Result<Taken, StoreError> {
     let every = Duration::from_millis(store.options.heartbeat().every_ms);
-    let mut door = Door::default();
+    let mut opening = OpeningState::default();
     loop {
-        let seen = door.seen.clone();
-        match store.take_over(&mut door).await {
-            Err(StoreError::Standby) if seen.is_none() || seen == door.seen => {
+        let seen = opening.seen.clone();
+        match store.take_over(&mut opening).await {
+            Err(StoreError::Standby) if seen.is_none() || seen == opening.seen => {
                 tokio::time::sleep(every).await;
             }
             result => return result,

@@ -201,7 +201,7 @@ pub(super) struct ServerRow {
     pub step: MigrationStep,
     pub profile: Option<Profile>,
     pub php_collation: Option<String>,
-    pub floor: FencingToken,
+    pub token_floor: FencingToken,
     pub epoch: u64,
     pub heartbeat: u64,
     pub owner: Option<Vec<u8>>,
@@ -299,7 +299,7 @@ fn parse(row: Row) -> Result<ServerRow, Fault> {
             None => None,
         },
         php_collation: columns.take()?,
-        floor: FencingToken(columns.take()?),
+        token_floor: FencingToken(columns.take()?),
         epoch: columns.take()?,
         heartbeat: columns.take()?,
         owner: columns.take()?,
@@ -460,7 +460,7 @@ pub(super) fn is_miscounted(fault: &Fault) -> bool {
 }
 
 /// Whether [`guard_existence`] refused.
-pub(super) fn is_stranger(fault: &Fault) -> bool {
+pub(super) fn is_missing_resource(fault: &Fault) -> bool {
     refused_null(fault, "'version'")
 }
 

@@ -27,7 +27,7 @@ impl Witness {
     pub fn committed(&mut self, batch: &[Snapshot]) {
         for snapshot in batch {
             let head = snapshot.lock.head.as_ref().map(|head| head.token);
-            let tokens = head.into_iter().chain(snapshot.floor);
+            let tokens = head.into_iter().chain(snapshot.token_floor);
             tokens.for_each(|token| self.sees_token(token));
         }
     }

@@ -1,4 +1,4 @@
-//! The one connection that writes: transactions whose outcome is known or in doubt, and settling.
+//! The one connection that writes: transactions whose outcome is known or in doubt, and checkpointing.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) struct Writer {
     pub in_doubt: bool,
 }
 
-/// Rows that are settled in one transaction when a database is opened, or those of one lock: it holds up the
+/// Rows that are checkpointed in one transaction when a database is opened, or those of one lock: it holds up the
 /// heartbeat.
 const LEFT_ROWS: usize = 4096;
 /// A writer that is silent for longer is asked whether it is still there.
@@ -105,8 +105,8 @@ impl MysqlStore {
         result
     }
 
-    /// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.
-    async fn settle_step(&self, row: u64) -> Result<bool, StoreError> {
+    /// One transaction of checkpointing up to this row of the journal. `false`: there was nothing left to do.
+    async fn checkpoint_step(&self, row: u64) -> Result<bool, StoreError> {
         let mut writer = self.writer.lock().await;
         let Some(step) = self.journal.next_step(row) else {
             return Ok(false);
@@ -117,23 +117,23 @@ impl MysqlStore {
                 up_to,
                 rows: step.rows,
             });
-            settling_script(session, locks, taken_out, epoch).await
+            checkpoint_script(session, locks, taken_out, epoch).await
         };
         self.transact(&mut writer, script).await?;
-        self.journal.settled(step);
+        self.journal.checkpointed(step);
         Ok(true)
     }
 
     /// Everything that is committed by now is in the tables afterwards.
-    pub(super) async fn settle_all(&self) -> Result<(), StoreError> {
+    pub(super) async fn checkpoint_all(&self) -> Result<(), StoreError> {
         let row = self.journal.last();
-        while self.settle_step(row).await? {}
+        while self.checkpoint_step(row).await? {}
         Ok(())
     }
 
     /// Settles what an earlier instance left in the journal. The caller owns the database in `epoch`. May be
     /// begun again at any point: what is stored twice is the same.
-    pub(super) async fn settle_left(
+    pub(super) async fn checkpoint_left(
         &self,
         session: &mut Session,
         epoch: Epoch,
@@ -141,7 +141,7 @@ impl MysqlStore {
         let left = read::journal(session.rows(read::JOURNAL).await?)?;
         self.witness().sees_journal(left.numbers.last().copied());
         let mut steps: Vec<(Vec<_>, Option<TakenOut>)> =
-            journal::portions(&left.changes, LEFT_ROWS)
+            journal::chunks_of_rows(&left.changes, LEFT_ROWS)
                 .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))
                 .collect();
         let at_once = commit::LAYOUT.taken_out_at_once as usize;
@@ -153,7 +153,7 @@ impl MysqlStore {
             (Vec::new(), taken_out)
         }));
         for (locks, taken_out) in steps {
-            let script = settling_script(session, locks, taken_out, epoch).await?;
+            let script = checkpoint_script(session, locks, taken_out, epoch).await?;
             self.send(session, &script).await?;
         }
         self.journal.reset();
@@ -193,7 +193,7 @@ impl MysqlStore {
             if schema::is_fenced(&fault) {
                 return Err(StoreError::Standby.into());
             }
-            if schema::is_stranger(&fault) {
+            if schema::is_missing_resource(&fault) {
                 let text = "it has rows of a resource that does not exist";
                 return Err(StoreError::Rejected(text.into()).into());
             }
@@ -212,7 +212,7 @@ impl MysqlStore {
 }
 
 /// Leaves out what belongs to resources that are gone.
-async fn settling_script(
+async fn checkpoint_script(
     session: &mut Session,
     mut locks: Vec<(&ResourceId, &LockChanges)>,
     taken_out: Option<TakenOut>,
@@ -223,7 +223,7 @@ async fn settling_script(
         let existing = read::existing(session.rows(read::existing_sql(&ids).as_str()).await?)?;
         locks.retain(|(id, _)| existing.contains(*id));
     }
-    let script = commit::settling_script(&locks, taken_out, epoch, session.packet_bytes_max);
+    let script = commit::checkpoint_script(&locks, taken_out, epoch, session.packet_bytes_max);
     Ok(script?)
 }
 

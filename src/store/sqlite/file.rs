@@ -91,7 +91,7 @@ pub(super) struct OpenedFile {
     pub(super) writer: SqliteWriter,
     pub(super) loader: Connection,
     pub(super) lister: Connection,
-    pub(super) floor: FencingToken,
+    pub(super) token_floor: FencingToken,
 }
 
 impl DatabaseFile {
@@ -173,7 +173,7 @@ impl DatabaseFile {
         // file writes and syncs it anew, so that what is served from here on is on disk.
         empty_log(writer.connection()).map_err(unopened)?;
         Ok(OpenedFile {
-            floor: read::floor(writer.connection()).map_err(unopened)?,
+            token_floor: read::token_floor(writer.connection()).map_err(unopened)?,
             loader: self.reader(path).map_err(unopened)?,
             lister: self.reader(path).map_err(unopened)?,
             writer,

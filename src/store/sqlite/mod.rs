@@ -12,8 +12,8 @@
 //! | `worker` | a thread that owns a connection and does jobs on it |
 //! | `file` | the file on disk: its folder, its lock, its connections |
 //! | `schema` | tables and migrations |
-//! | `write` | a batch as one transaction, and settling the journal |
-//! | `ring` | where the rows of the journal are |
+//! | `write` | a batch as one transaction, and checkpointing the journal |
+//! | `row_slots` | where the rows of the journal are |
 //! | `read` | rows back into types |
 //! | `error` | what a failure of SQLite means to the caller |
 
@@ -21,7 +21,7 @@ mod error;
 mod file;
 mod history;
 mod read;
-mod ring;
+mod row_slots;
 mod schema;
 mod worker;
 mod write;
@@ -219,14 +219,14 @@ impl Store for SqliteStore {
             journal: self.journal.clone(),
         };
         let opened = worker::once("sqlite-open", move || file.open()).await?;
-        let floor = opened.floor;
+        let token_floor = opened.token_floor;
         if let Ok(identity) = FileIdentity::of(&self.path) {
             locked(&self.identity).get_or_insert(identity);
         }
         self.serve(opened, &mut threads).await?;
         self.has_served.store(true, Ordering::Relaxed);
         Ok(Opened {
-            floor,
+            token_floor,
             recorded_profile: None,
         })
     }
@@ -239,9 +239,9 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn settle(&self) -> Result<(), StoreError> {
+    async fn checkpoint(&self) -> Result<(), StoreError> {
         let row = self.journal.last();
-        let step = |writer: &mut SqliteWriter| writer.settle_step(&self.journal, row);
+        let step = |writer: &mut SqliteWriter| writer.checkpoint_step(&self.journal, row);
         while self.write(step).await? {
             // Commits that wait come first.
             tokio::task::yield_now().await;
@@ -274,7 +274,7 @@ impl Store for SqliteStore {
         self.write(SqliteWriter::highest_token).await
     }
 
-    fn unsettled(&self) -> usize {
+    fn pending(&self) -> usize {
         self.journal.len()
     }
 
@@ -324,7 +324,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         let is_open = locked(&self.readers).is_some();
-        if is_open && let Err(error) = self.settle().await {
+        if is_open && let Err(error) = self.checkpoint().await {
             log::debug!("the journal is left to the next start: {error}");
         }
         let mut threads = self.threads.lock().await;

@@ -13,7 +13,7 @@ use super::super::{
     ended,
 };
 use super::error::unread;
-use super::ring;
+use super::row_slots;
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
 use crate::lock::{
     FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,
@@ -21,7 +21,7 @@ use crate::lock::{
 };
 
 /// The highest token that any deleted resource reached.
-pub(super) fn floor(db: &Connection) -> Result<FencingToken> {
+pub(super) fn token_floor(db: &Connection) -> Result<FencingToken> {
     Ok(FencingToken(meta(db, "floor")?.unwrap_or_default()))
 }
 
@@ -349,7 +349,7 @@ pub(super) fn journal(db: &Connection) -> Result<Vec<Vec<u8>>> {
     all(db, sql, [done.cast_signed()], |row| {
         let odd = |error| Error::FromSqlConversionFailure(0, Type::Blob, Box::new(error));
         let stored = row.get_ref(0)?.as_blob().map_err(odd)?;
-        let changes = ring::unfilled(stored).ok_or_else(|| odd(FromSqlError::InvalidType))?;
+        let changes = row_slots::unfilled(stored).ok_or_else(|| odd(FromSqlError::InvalidType))?;
         Ok(changes.to_vec())
     })
 }

@@ -94,7 +94,7 @@ CREATE TABLE resource_journal (
 ) STRICT;
 ";
 
-/// The rows of the journal are overwritten in their places (see `ring`) and not deleted any more: `n` says
+/// The rows of the journal are overwritten in their places (see `row_slots`) and not deleted any more: `n` says
 /// which are newer than those that are done with, up to `journal_done` in `server_meta`.
 const V3: &str = "
 ALTER TABLE resource_journal RENAME TO resource_journal_2;

@@ -9,7 +9,7 @@ use super::super::{StoreError, ended};
 use super::error::{away, classify};
 use super::history;
 use super::read;
-use super::ring::{self, Ring};
+use super::row_slots::{self, RowSlots};
 use crate::lock::rows::{HeadRow, HolderRow, TicketRow};
 use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket, Ttl};
 use crate::store::history::PastLease;
@@ -21,15 +21,15 @@ type WriteResult = Result<(), StoreError>;
 
 /// A commit changes one page of the journal, as a rule. Being done with rows costs nothing.
 pub(super) const LAYOUT: Layout = Layout {
-    row_bytes: ring::ROW_BYTES,
+    row_bytes: row_slots::ROW_BYTES,
     fills_rows: true,
     taken_out_at_once: u64::MAX,
 };
 
-/// The connection that writes, to a file whose journal is settled.
+/// The connection that writes, to a file whose journal is checkpointed.
 pub(super) struct SqliteWriter {
     connection: Connection,
-    ring: Ring,
+    row_slots: RowSlots,
 }
 
 impl SqliteWriter {
@@ -43,7 +43,7 @@ impl SqliteWriter {
         if read::has_journal(&connection).map_err(&unopened)? {
             transact(&connection, |db| {
                 let mut left = left.iter();
-                left.try_for_each(|(id, changes)| settle(db, id, changes))?;
+                left.try_for_each(|(id, changes)| checkpoint(db, id, changes))?;
                 execute(db, "DELETE FROM resource_journal", [])?;
                 set_meta(db, "journal_done", 0)
             })?;
@@ -51,7 +51,7 @@ impl SqliteWriter {
         journal.reset();
         Ok(SqliteWriter {
             connection,
-            ring: Ring::default(),
+            row_slots: RowSlots::default(),
         })
     }
 
@@ -62,14 +62,14 @@ impl SqliteWriter {
     /// Stores all snapshots or none; see [`super::Store::commit`].
     pub fn commit(&mut self, journal: &Journal, batch: &[Snapshot]) -> WriteResult {
         let entry = journal.enter(batch)?;
-        let ring = &mut self.ring;
+        let row_slots = &mut self.row_slots;
         transact(&self.connection, |db| {
             entry.direct.iter().try_for_each(|s| write(db, s))?;
             for id in &entry.must_exist {
                 must_exist(find(db, id)?, id)?;
             }
             let mut rows = entry.rows.iter();
-            rows.try_for_each(|(n, changes)| write_journal(db, ring.place(*n), *n, changes))
+            rows.try_for_each(|(n, changes)| write_journal(db, row_slots.place(*n), *n, changes))
         })?;
         entry.committed();
         Ok(())
@@ -87,7 +87,7 @@ impl SqliteWriter {
     /// See [`super::Store::raise_tokens`]. Nothing is in the journal.
     pub fn raise_tokens(&mut self, above: FencingToken) -> WriteResult {
         transact(&self.connection, |db| {
-            raise_floor(db, above)?;
+            raise_token_floor(db, above)?;
             let sql = "UPDATE resource_lock SET token = MAX(token, ?1)";
             execute(db, sql, [same_bits(above.0)])
         })
@@ -95,30 +95,30 @@ impl SqliteWriter {
 
     /// See [`super::Store::highest_token`]. Nothing is in the journal.
     pub fn highest_token(&mut self) -> Result<FencingToken, StoreError> {
-        let floor = read::floor(&self.connection).map_err(classify)?;
+        let token_floor = read::token_floor(&self.connection).map_err(classify)?;
         let sql = "SELECT COALESCE(MAX(token), 0) FROM resource_lock";
         let token: i64 = self
             .connection
             .query_row(sql, [], |row| row.get(0))
             .map_err(classify)?;
-        Ok(floor.max(FencingToken(token.cast_unsigned())))
+        Ok(token_floor.max(FencingToken(token.cast_unsigned())))
     }
 
-    /// One transaction of settling up to this row of the journal. `false`: there was nothing left to do.
-    pub fn settle_step(&mut self, journal: &Journal, row: u64) -> Result<bool, StoreError> {
+    /// One transaction of checkpointing up to this row of the journal. `false`: there was nothing left to do.
+    pub fn checkpoint_step(&mut self, journal: &Journal, row: u64) -> Result<bool, StoreError> {
         let Some(step) = journal.next_step(row) else {
             return Ok(false);
         };
         transact(&self.connection, |db| {
             let mut locks = step.locks.iter();
-            locks.try_for_each(|lock| settle(db, &lock.id, &lock.changes))?;
+            locks.try_for_each(|lock| checkpoint(db, &lock.id, &lock.changes))?;
             step.done
                 .map_or(Ok(()), |n| set_meta(db, "journal_done", n))
         })?;
         if let Some(n) = step.done {
-            self.ring.free(n);
+            self.row_slots.free(n);
         }
-        journal.settled(step);
+        journal.checkpointed(step);
         Ok(true)
     }
 }
@@ -126,7 +126,11 @@ impl SqliteWriter {
 /// Without looking what is there: SQLite overwrites it in its place.
 fn write_journal(db: &Connection, place: i64, n: u64, changes: &[u8]) -> WriteResult {
     let sql = "REPLACE INTO resource_journal (place, n, changes) VALUES (?1, ?2, ?3)";
-    execute(db, sql, params![place, same_bits(n), ring::filled(changes)])
+    execute(
+        db,
+        sql,
+        params![place, same_bits(n), row_slots::filled(changes)],
+    )
 }
 
 /// Everything or nothing of it. After an error other than [`StoreError::Rejected`] the connection may still
@@ -152,7 +156,7 @@ fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> WriteResu
 }
 
 /// What belongs to a resource that is gone is left out.
-fn settle(db: &Connection, id: &ResourceId, changes: &LockChanges) -> WriteResult {
+fn checkpoint(db: &Connection, id: &ResourceId, changes: &LockChanges) -> WriteResult {
     match find(db, id)? {
         Some(nr) => write_lock(db, nr, changes),
         None => Ok(()),
@@ -167,8 +171,8 @@ fn write(db: &Connection, snapshot: &Snapshot) -> WriteResult {
     for id in &snapshot.removed {
         remove(db, id)?;
     }
-    if let Some(floor) = snapshot.floor {
-        raise_floor(db, floor)?;
+    if let Some(token_floor) = snapshot.token_floor {
+        raise_token_floor(db, token_floor)?;
     }
     let nr = match snapshot.created {
         Some(options) => create(db, snapshot, options)?,
@@ -242,11 +246,11 @@ fn remove(db: &Connection, id: &ResourceId) -> WriteResult {
     execute(db, "DELETE FROM resource WHERE nr = ?1", [nr])
 }
 
-fn raise_floor(db: &Connection, floor: FencingToken) -> WriteResult {
-    if floor <= read::floor(db).map_err(classify)? {
+fn raise_token_floor(db: &Connection, token_floor: FencingToken) -> WriteResult {
+    if token_floor <= read::token_floor(db).map_err(classify)? {
         return Ok(());
     }
-    set_meta(db, "floor", floor.0)
+    set_meta(db, "floor", token_floor.0)
 }
 
 fn set_meta(db: &Connection, key: &str, value: u64) -> WriteResult {

@@ -15,14 +15,14 @@ pub(super) const ROW_BYTES: usize = FILLED_BYTES - LENGTH_BYTES;
 
 /// The places of rows. A place that is free is used again, the one first that is free for longest.
 #[derive(Default)]
-pub(super) struct Ring {
+pub(super) struct RowSlots {
     /// Numbers of rows, growing, and their places.
     used: VecDeque<(u64, i64)>,
     free: VecDeque<i64>,
     places: i64,
 }
 
-impl Ring {
+impl RowSlots {
     /// Where the row of this number is, or is to be. Numbers that are new come in their order.
     pub fn place(&mut self, n: u64) -> i64 {
         // A commit that failed has places already.
@@ -73,14 +73,14 @@ mod tests {
 
     #[test]
     fn a_place_is_used_again_after_its_row_is_done_the_oldest_first() {
-        let mut ring = Ring::default();
-        assert_eq!([1, 2, 3].map(|n| ring.place(n)), [1, 2, 3]);
-        assert_eq!(ring.place(3), 3, "it is there");
-        assert_eq!(ring.place(2), 2, "so is this");
-        ring.free(2);
-        assert_eq!([4, 5, 6].map(|n| ring.place(n)), [1, 2, 4]);
-        ring.free(6);
-        assert_eq!([7, 8, 9, 10].map(|n| ring.place(n)), [3, 1, 2, 4]);
+        let mut row_slots = RowSlots::default();
+        assert_eq!([1, 2, 3].map(|n| row_slots.place(n)), [1, 2, 3]);
+        assert_eq!(row_slots.place(3), 3, "it is there");
+        assert_eq!(row_slots.place(2), 2, "so is this");
+        row_slots.free(2);
+        assert_eq!([4, 5, 6].map(|n| row_slots.place(n)), [1, 2, 4]);
+        row_slots.free(6);
+        assert_eq!([7, 8, 9, 10].map(|n| row_slots.place(n)), [3, 1, 2, 4]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The claims about what commits put off and [`Store::settle`] does: nobody sees the difference.
+//! The claims about what commits put off and [`Store::checkpoint`] does: nobody sees the difference.
 
 use small_resource_server::lock::rows::Change;
 use small_resource_server::lock::{EndReason, FencingToken, Ticket};
@@ -7,7 +7,7 @@ use small_resource_server::store::{ListOrder, ListQuery, Snapshot, StoredResourc
 use crate::bed::Bed;
 use crate::rows::*;
 
-/// More locks than one transaction of settling takes.
+/// More locks than one transaction of checkpointing takes.
 const MANY: u64 = 700;
 
 async fn create_many<B: Bed>(bed: &B) -> Vec<Snapshot> {
@@ -37,7 +37,7 @@ async fn all_loaded<B: Bed>(bed: &B, all: &[Snapshot]) -> Vec<Option<StoredResou
     loaded
 }
 
-/// Locks that were settled, changed since, and changed for the first time since.
+/// Locks that were checkpointed, changed since, and changed for the first time since.
 async fn half_settled<B: Bed>(bed: &B) -> Vec<Snapshot> {
     let all = create_many(bed).await;
     for n in 0..70 {
@@ -45,7 +45,7 @@ async fn half_settled<B: Bed>(bed: &B) -> Vec<Snapshot> {
     }
     let first: Vec<_> = all.iter().skip(2).map(|r| round(r, 0)).collect();
     commit(bed.store(), &first[..first.len() / 2]).await;
-    bed.store().settle().await.unwrap();
+    bed.store().checkpoint().await.unwrap();
     commit(bed.store(), &[round(&all[0], 70)]).await;
     commit(bed.store(), &first[first.len() / 2..]).await;
     all
@@ -58,9 +58,9 @@ pub async fn settling_changes_nothing_that_is_loaded<B: Bed>() {
     let hot = before[0].as_ref().unwrap();
     assert_eq!(hot.lock.head.token, FencingToken(70));
     assert_eq!((hot.lock.waiting.len(), hot.lock.ended.len()), (3, 64));
-    bed.store().settle().await.unwrap();
+    bed.store().checkpoint().await.unwrap();
     assert_eq!(all_loaded(&bed, &all).await, before);
-    bed.store().settle().await.unwrap();
+    bed.store().checkpoint().await.unwrap();
     assert_eq!(all_loaded(&bed, &all).await, before);
 }
 
@@ -68,13 +68,13 @@ pub async fn a_load_beside_settling_sees_each_lock_whole<B: Bed>() {
     let bed = B::fresh().await;
     let all = half_settled(&bed).await;
     let before = all_loaded(&bed, &all[..20]).await;
-    let settling = async { bed.store().settle().await.unwrap() };
+    let checkpointing = async { bed.store().checkpoint().await.unwrap() };
     let loading = async {
         for _ in 0..5 {
             assert_eq!(all_loaded(&bed, &all[..20]).await, before);
         }
     };
-    tokio::join!(settling, loading);
+    tokio::join!(checkpointing, loading);
 }
 
 pub async fn a_crash_between_settling_and_the_next_loses_nothing<B: Bed>() {
