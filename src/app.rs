@@ -151,7 +151,7 @@ impl App {
         let peer_port = peers.as_ref().map(|(_, port)| port.clone());
         let store = store(&settings, peer_port);
         let server = Arc::new(ServerState::new(
-            shell_settings(&settings, retirement),
+            server_settings(&settings, retirement),
             store,
         ));
 
@@ -180,12 +180,7 @@ impl App {
             return Err(StartError::Store(error));
         }
         let door = move || FrontDoor::new(router(), shared.then_some(lease));
-        let certificate = match &settings.http.tls {
-            Some(files) => {
-                Some(Certificate::read(files, &server.metrics).map_err(StartError::Tls)?)
-            }
-            None => None,
-        };
+        let certificate = certificate(&settings, &server).map_err(StartError::Tls)?;
         let tls = certificate.clone().map(tls::server_config).transpose();
         let tls = tls.map_err(|error| StartError::Tls(error.to_string()))?;
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
@@ -354,6 +349,16 @@ async fn end_at_second_interrupt() {
     }
 }
 
+/// What TLS is served with, if it is.
+fn certificate(
+    settings: &Settings,
+    server: &ServerState,
+) -> Result<Option<Arc<Certificate>>, String> {
+    let files = settings.http.tls.as_ref();
+    let read = |files| Certificate::read(files, &server.metrics);
+    files.map(read).transpose()
+}
+
 /// Says where the server listens and on which terms.
 fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
     let scheme = if settings.http.tls.is_some() {
@@ -480,7 +485,7 @@ pub fn mysql_options(settings: &Settings, mysql: &MysqlSettings) -> mysql::Optio
     }
 }
 
-fn shell_settings(settings: &Settings, retirement: Duration) -> ServerSettings {
+fn server_settings(settings: &Settings, retirement: Duration) -> ServerSettings {
     ServerSettings {
         compatibility: settings.lock.compatibility,
         limits: settings.lock.limits,
