@@ -52,10 +52,13 @@ fn the_command_has_the_terminal_and_gives_it_back() {
     assert_eq!(lines(&out), ["inside", "after", "usable"], "{out}");
 }
 
-/// A job that is suspended with Ctrl-Z as soon as it runs, and continued when there is a file `back`.
+/// A job that is suspended with Ctrl-Z as soon as it runs, and continued when there is a file `back`; it ends when
+/// something is written to `go`. It waits without a child: Debian's `sh` starts children by vfork, and one that is
+/// suspended just then leaves its parent hanging.
 fn suspended(session: &Session, options: &str) -> (Process, i32) {
     let script = format!(
-        "{BINARY} lock a {options} -- sh -c 'echo $$ > pid.new; mv pid.new pid; while [ ! -e go ]; do sleep 0.05; done; {IN_FRONT} ended'
+        "mkfifo go
+        {BINARY} lock a {options} -- sh -c 'echo $$ > pid.new; mv pid.new pid; read word < go; {IN_FRONT} ended'
         echo code $? > suspended.new; mv suspended.new suspended
         {UNTIL_BACK}
         fg > name; echo code $?"
@@ -77,7 +80,7 @@ fn a_job_that_is_suspended_keeps_its_lock_and_goes_on() {
     let (process, command) = suspended(&session, "");
     assert!(is_stopped(command));
     assert!(session.server.is_locked("a"));
-    for file in ["go", "back"] {
+    for file in ["back", "go"] {
         std::fs::write(session.file(file), "").unwrap();
     }
     let (_, out, _) = process.end();
