@@ -156,3 +156,40 @@ async fn a_take_over_at_a_node_that_lags_sees_everything_that_was_committed() {
     assert_eq!(token(&new, &resource).await, Some(50));
     assert!(old.commit(&[granted(&resource, 51)]).await.is_err());
 }
+
+#[tokio::test]
+async fn a_node_that_leaves_is_away_and_its_instance_is_replaced() {
+    let Some(cluster) = Cluster::new().await else {
+        return;
+    };
+    let [first, second] = &cluster.nodes;
+    let old = MysqlStore::new(first.clone());
+    old.open().await.unwrap();
+    let resource = created("a");
+    old.commit(std::slice::from_ref(&resource)).await.unwrap();
+    old.commit(&[granted(&resource, 1)]).await.unwrap();
+    let new = MysqlStore::new(second.clone());
+    assert_eq!(new.open().await, Err(StoreError::Standby));
+
+    // What a node that is not in the majority's group any more answers: error 1047.
+    let mut admin = admin(first).await;
+    let leave = "SET GLOBAL wsrep_reject_queries = ALL";
+    admin.query_drop(leave).await.unwrap();
+    let away = |result| matches!(result, Err(StoreError::Unavailable(_)));
+    let lost = old.commit(&[granted(&resource, 2)]).await;
+    let beaten = old.heartbeat().await;
+    let reopened = old.open().await.map(|_| ());
+    let taken = take_over(&new).await;
+    let seen = token(&new, &resource).await;
+    let served = new.commit(&[granted(&resource, 3)]).await;
+    admin
+        .query_drop("SET GLOBAL wsrep_reject_queries = NONE")
+        .await
+        .unwrap();
+    assert!(away(lost.clone()), "{lost:?}");
+    assert!(away(beaten.clone()), "{beaten:?}");
+    assert!(away(reopened.clone()), "{reopened:?}");
+    assert_eq!((seen, served), (Some(1), Ok(())), "{taken:?}");
+    // Back again, it stands by.
+    assert_eq!(old.open().await.map(|_| ()), Err(StoreError::Standby));
+}

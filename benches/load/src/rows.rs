@@ -248,7 +248,7 @@ type Find<'a, 'b> = dyn Fn(&str) -> Option<&'a Subject<'b>> + 'a;
 fn bare_rows(find: &Find<'_, '_>) -> Vec<Row> {
     let listed = [
         ("lock + unlock, memory", "bare handler, before locks", 0.80),
-        ("read `lock=0`", "bare handler, before reads", 0.90),
+        ("read `lock=0`", "bare handler, before reads", 0.80),
         ("lock + unlock, SQLite", "bare handler, before SQLite", 0.50),
     ];
     let row = |(this, bare, target)| {
