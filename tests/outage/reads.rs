@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::instance::{BOUND, serving};
 use crate::private::PrivateServer;
-use crate::support::{Database, Program, until};
+use crate::support::{Database, Program, Proxy, State, until};
 use crate::{turn, wait};
 
 fn was_lost(instance: &Program) -> bool {
@@ -51,6 +51,53 @@ fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
     assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
     assert_eq!(waiting.answer().json()["locked"], true);
     assert!(!was_lost(&instance));
+}
+
+/// Names that are stored and in nobody's memory, each with a client of its own.
+const STRANGERS: usize = 3_000;
+
+#[test]
+fn many_clients_with_a_name_of_their_own_after_a_restart_cost_nobody_the_store() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let proxy = Proxy::to(&database.options());
+    let instance = serving(&proxy.between(database.options()));
+    let digits = "(SELECT 0 AS d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 \
+                  UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)";
+    wait(database.run(&format!(
+        "INSERT INTO resource (id, name, timeout) SELECT CONCAT('id-', n), CONCAT('name-', n), 0 FROM \
+         (SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d AS n FROM {digits} a, {digits} b, {digits} c, {digits} e) x \
+         WHERE n < {STRANGERS}"
+    )));
+    instance.prepare("printer");
+    let (ticket, token) = instance.hold_with(instance.lock("printer/s").body(r#"{"ttl":3000}"#));
+    let mut waiting = instance.lock("printer/s").query("wait=60").open();
+    until("it waits", || instance.described("printer")["waiting"] == 1);
+
+    // A round trip of 10 ms, and fewer connections than loads: many wait longer than STORE_TIMEOUT_SECONDS.
+    proxy.set(State::Slow(Duration::from_millis(5)));
+    let locks = (0..STRANGERS).map(|n| instance.lock(&format!("name-{n}/s")).open());
+    let mut locks: Vec<_> = locks.collect();
+    let mut refused = 0;
+    for lock in &mut locks {
+        let answer = lock.answer();
+        match answer.status {
+            200 => assert_eq!(answer.json()["locked"], true),
+            _ => {
+                answer.assert_refused(503, "store_unavailable");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "no load had to wait: the test proves nothing");
+    assert!(!was_lost(&instance));
+    assert!(waiting.is_silent(), "the waiter lost its place");
+    let kept = instance.renew("printer/s", &ticket).settled();
+    assert_eq!((kept.status, kept.token()), (200, token));
+    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
+    assert_eq!(waiting.answer().json()["locked"], true);
 }
 
 #[test]
