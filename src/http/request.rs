@@ -181,36 +181,44 @@ fn entity_tags(
     header: HeaderName,
     weak: bool,
 ) -> Result<Option<EntityTags>, ApiError> {
+    let malformed = || {
+        ApiError::Malformed(format!(
+            "The header {header} is not accepted: send * or tags in quotation marks."
+        ))
+    };
     let mut tags = None;
     for value in req.headers().get_all(&header) {
         let tags: &mut Vec<EntityTag> = tags.get_or_insert_default();
-        for text in value.to_str().unwrap_or_default().split(',') {
-            let text = text.trim();
+        let mut rest = value.to_str().unwrap_or_default();
+        loop {
             // Lists may have empty elements.
-            if text.is_empty() {
-                continue;
+            rest = rest.trim_start_matches([',', ' ', '\t']);
+            if rest.is_empty() {
+                break;
             }
-            if text == "*" {
+            if rest.trim_end() == "*" {
                 return Ok(Some(None));
             }
-            let (is_weak, quoted) = match text.strip_prefix("W/") {
-                Some(rest) => (true, rest),
-                None => (false, text),
-            };
-            let inside = quoted
-                .strip_prefix('"')
-                .and_then(|rest| rest.strip_suffix('"'));
-            let inside = inside.ok_or_else(|| {
-                ApiError::Malformed(format!(
-                    "The header {header} is not accepted: send * or tags in quotation marks."
-                ))
-            })?;
+            let (is_weak, inside, after) = first_tag(rest).ok_or_else(malformed)?;
             if weak || !is_weak {
                 tags.extend(EntityTag::from_str_radix(inside, 16).ok());
             }
+            rest = after;
         }
     }
     Ok(tags.map(Some))
+}
+
+/// The first tag of a list: whether it is weak, what stands in its quotation marks, which may have commas, and
+/// what follows. `None`: it is none.
+fn first_tag(list: &str) -> Option<(bool, &str, &str)> {
+    let (is_weak, quoted) = match list.strip_prefix("W/") {
+        Some(quoted) => (true, quoted),
+        None => (false, list),
+    };
+    let (inside, rest) = quoted.strip_prefix('"')?.split_once('"')?;
+    let rest = rest.trim_start();
+    (rest.is_empty() || rest.starts_with(',')).then_some((is_weak, inside, rest))
 }
 
 /// What `If-None-Match` names. Compared weakly: a proxy that compresses weakens tags.
@@ -541,6 +549,25 @@ fn depth(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_ends_with_its_quotation_mark_whatever_is_in_it() {
+        assert_eq!(
+            first_tag(r#""a,b", W/"c""#),
+            Some((false, "a,b", r#", W/"c""#))
+        );
+        assert_eq!(first_tag(r#"W/"" "#), Some((true, "", "")));
+        for none in [
+            r#"a"#,
+            r#""a"#,
+            r#""a"b"#,
+            r#"w/"a""#,
+            r#"W/a"#,
+            r#""a""b""#,
+        ] {
+            assert_eq!(first_tag(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn percent_decoding_is_strict() {

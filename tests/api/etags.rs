@@ -33,7 +33,7 @@ api_tests! {
         let tag = etag(&app.put("printer/s", "1").expect(204));
         let unchanged = read_unless(&app, &tag).expect(304);
         assert_eq!(etag(&unchanged), tag);
-        for list in [format!("\"0\", {tag}"), format!("W/{tag}"), "*".to_owned()] {
+        for list in [format!("\"0\", {tag}"), format!("W/{tag}"), "*".to_owned(), format!("\"a, \", W/\"\",,{tag} ")] {
             read_unless(&app, &list).expect(304);
         }
         read_unless(&app, "\"0123\", \"not ours\"").expect(200);
