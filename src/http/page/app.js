@@ -6,7 +6,7 @@ import { live, watch } from "./live.js";
 import { Lock } from "./lock.js";
 import { Locks } from "./locks.js";
 import { refresher, server, useServer, useServerKept } from "./now.js";
-import { Dialog, html, News, useEffect, useRedraw, useRef, useSession, useState } from "./parts.js";
+import { Dialog, html, News, useEffect, useLayoutEffect, useRedraw, useRef, useSession, useState } from "./parts.js";
 import { render } from "./preact.js";
 
 // ---- where the address leads ---------------------------------------------------------------------------
@@ -192,7 +192,7 @@ function Key() {
 // ---- all together --------------------------------------------------------------------------------------
 
 function useKeys(onHelp) {
-  useEffect(() => {
+  useLayoutEffect(() => {
     const press = (e) => {
       const typing = e.target.closest?.("input, textarea, select");
       if (e.key === "Escape" && typing?.type === "search") return e.target.blur();

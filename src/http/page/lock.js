@@ -7,7 +7,7 @@ import { live, watch } from "./live.js";
 import { may, useServer } from "./now.js";
 import {
   Ago, commandLine, curl, Elsewhere, Gap, html, Left, Refresher, State, Text, Trouble,
-  useEffect, usePhone, useRef, useState, useVisibleRows,
+  useEffect, useLayoutEffect, usePhone, useRef, useState, useVisibleRows,
 } from "./parts.js";
 import { absolute, clock, count, number, span } from "./text.js";
 
@@ -213,7 +213,8 @@ export function Lock({ name }) {
   const [open, show] = useState(null);
   const close = () => show(null);
   const force = (token) => show({ token });
-  useEffect(() => {
+  // With what is seen, not a moment later: a key means what is on the screen.
+  useLayoutEffect(() => {
     const press = (e) => {
       if (e.detail === "f" && may("admin") && lock?.holders.length === 1) force(lock.holders[0].fencingToken);
     };

@@ -262,7 +262,7 @@ function usePlace(listing, state) {
 function useRowKeys(all) {
   const ref = useRef();
   ref.current = all;
-  useEffect(() => {
+  useLayoutEffect(() => {
     const press = (e) => {
       const { rows, at, setAt, table, height, force, show } = ref.current;
       const body = table.current.tBodies[0];
