@@ -6,6 +6,7 @@
 //! it missed. Where nobody reads, an event is not even made.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -107,12 +108,15 @@ pub enum Found {
 /// One for each server.
 pub struct EventFeed {
     ring: broadcast::Sender<Arc<FeedEvent>>,
+    /// The ring knows it too, behind a lock that every change of every resource would ask for.
+    readers: Arc<AtomicUsize>,
 }
 
 impl Default for EventFeed {
     fn default() -> EventFeed {
         EventFeed {
             ring: broadcast::Sender::new(RING_EVENTS),
+            readers: Arc::default(),
         }
     }
 }
@@ -120,7 +124,7 @@ impl Default for EventFeed {
 impl EventFeed {
     /// Whether somebody reads. Where nobody does, events need not be made.
     pub fn is_read(&self) -> bool {
-        self.ring.receiver_count() > 0
+        self.readers() > 0
     }
 
     /// To be called once the change is durable.
@@ -131,22 +135,37 @@ impl EventFeed {
 
     /// A reader of everything that is published from now on. `None`: there are 10,000 already.
     pub fn follow(&self) -> Option<FeedReader> {
-        (self.readers() < READERS_MAX).then(|| FeedReader(self.ring.subscribe()))
+        let more = |readers| (readers < READERS_MAX).then_some(readers + 1);
+        let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
+        self.readers.fetch_update(set, get, more).ok()?;
+        Some(FeedReader {
+            ring: self.ring.subscribe(),
+            readers: self.readers.clone(),
+        })
     }
 
     /// Readers now.
     pub fn readers(&self) -> usize {
-        self.ring.receiver_count()
+        self.readers.load(Ordering::Acquire)
     }
 }
 
 /// One reader's place in the ring.
-pub struct FeedReader(broadcast::Receiver<Arc<FeedEvent>>);
+pub struct FeedReader {
+    ring: broadcast::Receiver<Arc<FeedEvent>>,
+    readers: Arc<AtomicUsize>,
+}
+
+impl Drop for FeedReader {
+    fn drop(&mut self) {
+        self.readers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 impl FeedReader {
     /// The next event that was published, without waiting for one.
     pub fn look(&mut self) -> Found {
-        match self.0.try_recv() {
+        match self.ring.try_recv() {
             Ok(event) => Found::Event(event),
             Err(TryRecvError::Lagged(missed)) => Found::Missed(missed),
             Err(TryRecvError::Empty | TryRecvError::Closed) => Found::Nothing,
