@@ -414,6 +414,7 @@ def test_everything_can_be_done_by_keyboard_alone(visit):
     server.hold("beta", "second")
     page = visit.open(key=None)
     press, type_ = page.keyboard.press, page.keyboard.type
+    expect(page.locator("input[type=password]")).to_be_focused()
     type_(ADMIN)
     press("Enter")
     expect(rows(page)).to_have_count(2)

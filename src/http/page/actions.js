@@ -1,7 +1,7 @@
 // What ends somebody else's lease or wait. Both name exactly what was shown, so that whoever came meanwhile is spared.
 
 import { describe, forceOff, path, removeWaiter, url } from "./api.js";
-import { Ago, commandLine, curl, Dialog, Elsewhere, html, Left, tell, Text, useEffect, useRef, useState } from "./parts.js";
+import { Ago, commandLine, curl, Dialog, Elsewhere, html, Left, tell, Text, useEffect, useLayoutEffect, useRef, useState } from "./parts.js";
 import { count } from "./text.js";
 
 const REASON_MAX = 255;
@@ -25,7 +25,7 @@ function Next({ lock, isLast }) {
 }
 
 function Reason({ input }) {
-  useEffect(() => input.current.focus(), []);
+  useLayoutEffect(() => input.current.focus(), []);
   return html`<label class="field"><span>Why (required)</span>
     <input ref=${input} type="text" required maxlength=${REASON_MAX} autocomplete="off" aria-describedby="reason-hint" /></label>
     <p class="hint" id="reason-hint">Told to the client that loses it, and logged.</p>`;

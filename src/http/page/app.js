@@ -104,9 +104,10 @@ function Menu({ told, onHelp }) {
   const menu = useRef();
   const close = () => (menu.current.open = false);
   useEffect(() => {
-    const elsewhere = (e) => menu.current.contains(e.target) || close();
+    // The form for the key may take the focus while this goes.
+    const elsewhere = (e) => !menu.current || menu.current.contains(e.target) || close();
     const escape = (e) => {
-      if (e.key !== "Escape" || !menu.current.open) return;
+      if (e.key !== "Escape" || !menu.current?.open) return;
       close();
       menu.current.firstElementChild.focus();
     };
@@ -174,7 +175,7 @@ function Key() {
     const key = input.current.value.trim();
     if (key) session.use(key);
   };
-  useEffect(() => input.current.focus(), [refused]);
+  useLayoutEffect(() => input.current.focus(), [refused]);
   return html`<main class="gate" id="main"><form class="card" onSubmit=${use}>
     <img src="page/icon.svg" alt="" width="40" height="40" />
     <h1>Locks</h1>

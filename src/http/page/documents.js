@@ -2,7 +2,7 @@
 
 import { documents, isReachable, path, read, url, write } from "./api.js";
 import { may } from "./now.js";
-import { commandLine, curl, Dialog, Elsewhere, html, tell, Text, useEffect, useRef, useState } from "./parts.js";
+import { commandLine, curl, Dialog, Elsewhere, html, tell, Text, useEffect, useLayoutEffect, useRef, useState } from "./parts.js";
 import { bytes, number, pretty } from "./text.js";
 
 // Larger ones are shown as they are: colours for them would take the browser too long.
@@ -30,7 +30,7 @@ function Editor({ name, selector, document: { text, tag }, onDone, onCancel }) {
   const area = useRef();
   const [sentence, say] = useState("");
   const [busy, work] = useState(false);
-  useEffect(() => area.current.focus(), []);
+  useLayoutEffect(() => area.current.focus(), []);
   const save = async (e) => {
     e.preventDefault();
     const changed = area.current.value;
