@@ -30,8 +30,7 @@ use crate::reload::{FileWatch, ReadSettings, Reloader};
 use crate::resource::messages::EndWaits;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::Failure;
-use crate::shared::server_state::ServerSettings;
-use crate::shared::server_state::ServerState;
+use crate::shared::server_state::{ServerSettings, ServerState};
 use crate::store::memory::MemoryStore;
 use crate::store::mysql::{self, MysqlStore, PeerPort};
 use crate::store::sqlite::SqliteStore;
@@ -67,7 +66,7 @@ pub enum StartError {
 /// Why a server that ran ended without having been asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("the HTTP http_server ended: {0}")]
+    #[error("the HTTP server ended: {0}")]
     Http(std::io::Error),
     #[error("{0}")]
     Failed(Failure),

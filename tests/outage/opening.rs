@@ -17,8 +17,7 @@ use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
-use small_resource_server::shared::server_state::ServerSettings;
-use small_resource_server::shared::server_state::ServerState;
+use small_resource_server::shared::server_state::{ServerSettings, ServerState};
 use small_resource_server::store::history::{PastLease, PastLeases};
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{

@@ -466,12 +466,12 @@ fn a_file_locked_by_another_program_makes_the_store_unavailable_until_it_is_free
         let path = folder.path().join("resources.db");
         let store = hasty(&path);
         store.open().await.unwrap();
-        let server = Connection::open(&path).unwrap();
-        server.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let shell = Connection::open(&path).unwrap();
+        shell.execute_batch("BEGIN IMMEDIATE").unwrap();
         let away = |error: StoreError| matches!(error, StoreError::Unavailable(_));
         assert!(store.commit(&[created("printer")]).await.is_err_and(away));
         assert!(store.open().await.is_err_and(away));
-        server.execute_batch("ROLLBACK").unwrap();
+        shell.execute_batch("ROLLBACK").unwrap();
         store.open().await.unwrap();
         assert_eq!(load(&store, "printer").await, None);
         commit(&store, &[created("printer")]).await;
@@ -483,19 +483,19 @@ fn opening_again_waits_for_the_commit_that_is_under_way() {
     run(async || {
         let folder = TempDir::new().unwrap();
         let store = shared(&folder).await;
-        let server = Connection::open(folder.path().join("resources.db")).unwrap();
-        server.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let shell = Connection::open(folder.path().join("resources.db")).unwrap();
+        shell.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert_eq!(store.blocks_for(), Duration::ZERO);
         let writer = store.clone();
         let committing =
             thread::spawn(move || run(async || commit(&*writer, &[created("first")]).await));
         while store.blocks_for().is_zero() {
-            assert!(!committing.is_finished(), "it waits for the server");
+            assert!(!committing.is_finished(), "it waits for the shell");
             thread::yield_now();
         }
         let mut opening = store.open();
         assert!(opening.as_mut().now_or_never().is_none());
-        server.execute_batch("ROLLBACK").unwrap();
+        shell.execute_batch("ROLLBACK").unwrap();
         opening.await.unwrap();
         committing.join().unwrap();
         assert_eq!(store.blocks_for(), Duration::ZERO);

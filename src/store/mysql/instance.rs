@@ -12,8 +12,6 @@ use super::session::{Columns, Session};
 use super::sql::Sql;
 use crate::store::InstanceId;
 
-pub(super) type OwnerId = InstanceId;
-
 /// Of what instances prove to each other that they know.
 const SECRET_BYTES: usize = 32;
 
@@ -40,7 +38,7 @@ pub(super) enum Claim {
 /// known to be so no earlier than the answer, and to be so still no later than the question.
 pub(super) fn judge(
     row: &ServerRow,
-    me: &OwnerId,
+    me: &InstanceId,
     seen: Option<&SeenOwner>,
     lease: Duration,
     asked_at: Instant,
@@ -73,7 +71,7 @@ pub(super) fn judge(
 pub(super) async fn take(
     session: &mut Session,
     row: &ServerRow,
-    me: &OwnerId,
+    me: &InstanceId,
     address: Option<&str>,
 ) -> Result<Option<u64>, Fault> {
     let is_of_this_server = match &row.server {
@@ -147,7 +145,11 @@ async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<
 /// # Errors
 /// Among others: the server has become read-only, so another one is the primary, or soon will be. (An
 /// account with the right to write all the same would go on writing to what nobody reads.)
-pub(super) async fn beat(session: &mut Session, epoch: u64, me: &OwnerId) -> Result<bool, Fault> {
+pub(super) async fn beat(
+    session: &mut Session,
+    epoch: u64,
+    me: &InstanceId,
+) -> Result<bool, Fault> {
     let mut sql = Sql::new("UPDATE resource_server SET heartbeat = heartbeat + 1");
     mine(&mut sql, epoch, me);
     sql.push("; SELECT ROW_COUNT(), CAST(@@global.read_only AS CHAR)");
@@ -167,7 +169,7 @@ pub(super) async fn beat(session: &mut Session, epoch: u64, me: &OwnerId) -> Res
 pub(super) async fn record_writer(
     session: &mut Session,
     epoch: u64,
-    me: &OwnerId,
+    me: &InstanceId,
 ) -> Result<bool, Fault> {
     let mut sql = Sql::new("UPDATE resource_server SET connection = CONNECTION_ID()");
     sql.push(", server = ").text(&session.server.id);
@@ -178,7 +180,7 @@ pub(super) async fn record_writer(
 }
 
 /// Frees the row. The next epoch begins, so that nothing of ours can land later.
-pub(super) async fn release(session: &mut Session, me: &OwnerId) -> Result<(), Fault> {
+pub(super) async fn release(session: &mut Session, me: &InstanceId) -> Result<(), Fault> {
     let mut sql = Sql::new(
         "UPDATE resource_server SET epoch = epoch + 1, owner = NULL, connection = NULL, \
          server = NULL, address = NULL, peer_secret = NULL",
@@ -188,7 +190,7 @@ pub(super) async fn release(session: &mut Session, me: &OwnerId) -> Result<(), F
     Ok(())
 }
 
-fn mine(sql: &mut Sql, epoch: u64, me: &OwnerId) {
+fn mine(sql: &mut Sql, epoch: u64, me: &InstanceId) {
     sql.push(" WHERE id = 1 AND epoch = ").number(epoch);
     sql.push(" AND owner = ").bytes(me);
 }
@@ -199,7 +201,7 @@ mod tests {
     use crate::lock::FencingToken;
     use crate::store::mysql::schema::MigrationStep;
 
-    const ME: OwnerId = [1; 16];
+    const ME: InstanceId = [1; 16];
     const LEASE: Duration = Duration::from_secs(4);
 
     fn row(owner: Option<u8>, heartbeat: u64) -> ServerRow {

@@ -44,7 +44,7 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use self::error::Fault;
-use self::instance::{Claim, OwnerId, SeenOwner};
+use self::instance::{Claim, SeenOwner};
 use self::schema::{Epoch, MigrationStep, ServerRow};
 use self::server::Server;
 use self::session::{Readers, Session, Sets, within};
@@ -54,8 +54,8 @@ use self::write::Writer;
 use super::journal::Journal;
 use super::listing::{self, FewRows, Walk, is_counted};
 use super::{
-    ActiveInstance, DocumentSize, HeartbeatTimes, ListOrder, ListQuery, ListedResource, Opened,
-    ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
+    ActiveInstance, DocumentSize, HeartbeatTimes, InstanceId, ListOrder, ListQuery, ListedResource,
+    Opened, ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
@@ -66,7 +66,7 @@ pub use php::revert::RevertReport;
 /// Rows in a MySQL or MariaDB database.
 pub struct MysqlStore {
     options: Options,
-    me: OwnerId,
+    me: InstanceId,
     /// The epoch in which the database is ours; 0: it is not.
     epoch: AtomicU64,
     /// The row may have our name in it, so closing has to free it.
@@ -304,7 +304,7 @@ impl MysqlStore {
 
     /// The heartbeat has its connection before anything is served: where connections are few, reads would take the
     /// last one, and the store would be lost for want of it.
-    async fn open_pulse(&self, taken: &Taken) -> Result<(), StoreError> {
+    async fn open_heartbeat_session(&self, taken: &Taken) -> Result<(), StoreError> {
         let connecting = Session::connect(&self.options, Some(&taken.session.server));
         match within(self.options.timeout, connecting).await {
             Ok(session) => *self.heartbeat_session.lock().await = Some(session),
@@ -391,7 +391,7 @@ impl Store for MysqlStore {
         self.readers.renew();
         self.set_home(None);
         let mut taken = self.take_over(&mut opening).await?;
-        self.open_pulse(&taken).await?;
+        self.open_heartbeat_session(&taken).await?;
         php::revert::refuse_half_reverted(&taken.row)?;
         self.migrate(&mut taken).await?;
         let engines = schema::refuse_foreign_engines(&mut taken.session);

@@ -2,9 +2,9 @@
 //! that lost acknowledged commits (an asynchronous failover, a crash with a lax flush, a restored dump) must
 //! not give out the same fencing tokens again.
 
-use super::instance::OwnerId;
 use super::schema::ServerRow;
 use crate::lock::FencingToken;
+use crate::store::InstanceId;
 use crate::store::snapshot::Snapshot;
 
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Witness {
     }
 
     /// The row as it was before it became ours anew. `journal_row`: the last that must still be there.
-    pub fn sees_row(&mut self, row: &ServerRow, me: &OwnerId, journal_row: Option<u64>) {
+    pub fn sees_row(&mut self, row: &ServerRow, me: &InstanceId, journal_row: Option<u64>) {
         self.journal_row = None;
         if self.epoch == 0 || row.epoch > self.epoch {
             return;
