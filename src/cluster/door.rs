@@ -12,10 +12,11 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{AnswerPieces, Link};
-use super::wire::{Question, ServerTally, Told};
+use super::wire::{PeerReply, Question};
 use crate::lock::{Answer, EndReason, PresentedTicket, ResourceName};
 use crate::registry::client::Router;
 use crate::registry::listing::{ListingRefused, Page};
+use crate::registry::tally::Tally;
 use crate::resource::messages::{Op, Reply, Wait};
 use crate::shared::caller::Caller;
 use crate::shared::event_feed::{FeedEvent, FeedReader, Found};
@@ -52,7 +53,7 @@ enum Place {
 
 /// What became of a question.
 enum Exchange {
-    Told(Told),
+    Answered(PeerReply),
     /// Nothing was done.
     NotDone,
     /// It may have been acted on.
@@ -136,8 +137,8 @@ impl FrontDoor {
     /// Nobody answers now.
     pub async fn page(&self, query: ListQuery) -> Result<Page, ListingRefused> {
         let told = |told| match told {
-            Told::Page(Err(ListingRefused::Closed(_))) => None,
-            Told::Page(page) => Some(page),
+            PeerReply::Page(page) => Some(Ok(page)),
+            PeerReply::TooBusy => Some(Err(ListingRefused::TooBusy)),
             _ => None,
         };
         let question = || Question::Page(query.clone());
@@ -149,17 +150,13 @@ impl FrontDoor {
     ///
     /// # Errors
     /// Nobody answers now.
-    pub async fn tally(&self, prefix: String) -> Result<ServerTally, Closed> {
+    pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
         let told = |told| match told {
-            Told::Tally(Ok(tally)) => Some(Ok(tally)),
+            PeerReply::Tally(tally) => Some(Ok(tally)),
             _ => None,
         };
         let question = || Question::Tally(prefix.clone());
-        let here = async || {
-            let tally = self.router.tally(prefix.clone()).await?;
-            let grants = self.router.server.metrics.locks.grants();
-            Ok(ServerTally { tally, grants })
-        };
+        let here = || self.router.tally(prefix.clone());
         self.look(here, question, told).await
     }
 
@@ -169,7 +166,7 @@ impl FrontDoor {
     /// Nobody answers now.
     pub async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, Closed> {
         let told = |told| match told {
-            Told::History(Ok(history)) => Some(Ok(history)),
+            PeerReply::History(history) => Some(Ok(history)),
             _ => None,
         };
         let question = || Question::History(name.clone());
@@ -188,7 +185,7 @@ impl FrontDoor {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, Closed> {
         let told = |told| match told {
-            Told::DocumentSizes(Ok(sizes)) => Some(Ok(sizes)),
+            PeerReply::DocumentSizes(sizes) => Some(Ok(sizes)),
             _ => None,
         };
         let question = || Question::DocumentSizes {
@@ -215,11 +212,11 @@ impl FrontDoor {
                         None => None,
                     };
                     match first_piece(pieces).await {
-                        Some((Told::Events(_), pieces)) => {
+                        Some((PeerReply::Events(_), pieces)) => {
                             let events = Vec::new().into_iter();
                             return Ok(Some(EventReader::There { pieces, events }));
                         }
-                        Some((Told::TooManyReaders, _)) => return Ok(None),
+                        Some((PeerReply::TooBusy, _)) => return Ok(None),
                         _ => {}
                     }
                 }
@@ -243,13 +240,13 @@ impl FrontDoor {
         &self,
         here: impl AsyncFn() -> Result<T, E>,
         question: impl Fn() -> Question,
-        told: impl Fn(Told) -> Option<Result<T, E>>,
+        told: impl Fn(PeerReply) -> Option<Result<T, E>>,
     ) -> Result<T, E> {
         let mut hold = self.hold(Duration::ZERO);
         loop {
             match self.place()? {
                 Some(Place::There(active)) => {
-                    if let Exchange::Told(answer) = self.exchange(&active, question()).await
+                    if let Exchange::Answered(answer) = self.exchange(&active, question()).await
                         && let Some(answer) = told(answer)
                     {
                         return answer;
@@ -327,14 +324,14 @@ impl FrontDoor {
             }
         };
         match told {
-            Ok(Told::NotActive) => Exchange::NotDone,
-            Ok(told) => Exchange::Told(told),
+            Ok(PeerReply::NotActive) => Exchange::NotDone,
+            Ok(told) => Exchange::Answered(told),
             Err(_) => Exchange::Lost,
         }
     }
 }
 
-async fn first_piece(pieces: Option<AnswerPieces>) -> Option<(Told, AnswerPieces)> {
+async fn first_piece(pieces: Option<AnswerPieces>) -> Option<(PeerReply, AnswerPieces)> {
     let mut pieces = pieces?;
     let first = pieces.pieces.recv().await?;
     Some((first, pieces))
@@ -473,13 +470,13 @@ impl Forwarded<'_> {
             None => exchange.await,
         };
         let reply = match exchange {
-            Exchange::Told(Told::Reply(reply)) => reply,
+            Exchange::Answered(PeerReply::Reply(reply)) => reply,
             Exchange::NotDone => return None,
-            Exchange::Told(_) | Exchange::Lost if may_repeat(self.op) => {
+            Exchange::Answered(_) | Exchange::Lost if may_repeat(self.op) => {
                 self.lost = true;
                 return None;
             }
-            Exchange::Told(_) | Exchange::Lost => {
+            Exchange::Answered(_) | Exchange::Lost => {
                 return Some(Box::new(Reply::Closed(Closed::AnswerLost)));
             }
         };
@@ -565,36 +562,22 @@ pub enum EventReader {
     },
 }
 
-/// What a reader finds when it looks.
-pub enum Followed {
-    Happened(Arc<FeedEvent>),
-    /// So many events are gone that this reader did not see.
-    Missed(u64),
-    Nothing,
-    /// Nothing comes any more: whoever reads has to ask anew.
-    End,
-}
-
 impl EventReader {
     /// The next event, without waiting for one. `active`: whether this instance is.
-    pub fn look(&mut self, active: bool) -> Followed {
+    pub fn look(&mut self, active: bool) -> Found {
         match self {
-            EventReader::Here(_) if !active => Followed::End,
-            EventReader::Here(reader) => match reader.look() {
-                Found::Event(event) => Followed::Happened(event),
-                Found::Missed(count) => Followed::Missed(count),
-                Found::Nothing => Followed::Nothing,
-            },
+            EventReader::Here(_) if !active => Found::End,
+            EventReader::Here(reader) => reader.look(),
             EventReader::There { pieces, events } => loop {
                 if let Some(event) = events.next() {
-                    return Followed::Happened(Arc::new(event));
+                    return Found::Event(Arc::new(event));
                 }
                 use tokio::sync::mpsc::error::TryRecvError;
                 match pieces.pieces.try_recv() {
-                    Ok(Told::Events(more)) => *events = more.into_iter(),
-                    Ok(Told::Missed(count)) => return Followed::Missed(count),
-                    Err(TryRecvError::Empty) => return Followed::Nothing,
-                    Ok(_) | Err(TryRecvError::Disconnected) => return Followed::End,
+                    Ok(PeerReply::Events(more)) => *events = more.into_iter(),
+                    Ok(PeerReply::Missed(count)) => return Found::Missed(count),
+                    Err(TryRecvError::Empty) => return Found::Nothing,
+                    Ok(_) | Err(TryRecvError::Disconnected) => return Found::End,
                 }
             },
         }

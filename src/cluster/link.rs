@@ -15,7 +15,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::wire::{
-    Asking, PeerSecret, Question, Telling, Told, frame, greet, read_frames, write_frames,
+    PeerReply, PeerSecret, Question, ReplyFrame, RequestFrame, frame, greet, read_frames,
+    write_frames,
 };
 use crate::store::{ActiveInstance, PeerAddress};
 
@@ -28,8 +29,8 @@ pub struct Lost;
 
 /// Who waits for the answer to a question.
 enum Waiting {
-    One(oneshot::Sender<Told>),
-    Many(Sender<Told>),
+    One(oneshot::Sender<PeerReply>),
+    Many(Sender<PeerReply>),
 }
 
 struct LinkState {
@@ -56,13 +57,13 @@ impl Drop for Link {
 }
 
 impl LinkState {
-    fn send(&self, asking: &Asking) {
+    fn send(&self, request: &RequestFrame) {
         // A connection that has ended has withdrawn everything.
-        let _ = self.frames.send(frame(asking));
+        let _ = self.frames.send(frame(request));
     }
 
-    fn hear(&self, telling: Telling) {
-        let Telling::Told { id, told } = telling else {
+    fn hear(&self, heard: ReplyFrame) {
+        let ReplyFrame::Reply { id, reply } = heard else {
             if let Some(asked) = self.pinged.take() {
                 self.round_trip.send_replace(asked.elapsed());
             }
@@ -70,11 +71,11 @@ impl LinkState {
         };
         let mut waiting = self.waiting.borrow_mut();
         let taken = match waiting.get(&id) {
-            Some(Waiting::Many(answers)) => answers.try_send(told).is_ok(),
+            Some(Waiting::Many(answers)) => answers.try_send(reply).is_ok(),
             // Where nobody takes it, `Gone` is on its way.
             _ => {
                 if let Some(Waiting::One(answer)) = waiting.remove(&id) {
-                    let _ = answer.send(told);
+                    let _ = answer.send(reply);
                 }
                 true
             }
@@ -83,7 +84,7 @@ impl LinkState {
             // It reads too slowly, or not any more: what it missed cannot be told, so that it ends.
             waiting.remove(&id);
             drop(waiting);
-            self.send(&Asking::Gone(id));
+            self.send(&RequestFrame::Gone(id));
         }
     }
 
@@ -131,7 +132,7 @@ impl Link {
         let address = peer.address.clone();
         let task = actix_rt::spawn(async move {
             let ended = tokio::select! {
-                ended = read_frames(read, silence_max, |told| shared.hear(told)) => ended,
+                ended = read_frames(read, silence_max, |heard| shared.hear(heard)) => ended,
                 ended = write_frames(write, to_write) => ended,
                 () = pings(&shared, silence_max / 4) => Ok(()),
             };
@@ -160,22 +161,22 @@ impl Link {
     pub fn tell(&self, question: Question) {
         let id = self.state.next_id();
         let question = Box::new(question);
-        self.state.send(&Asking::Question { id, question });
+        self.state.send(&RequestFrame::Question { id, question });
     }
 
     /// Sends a question and waits for its answer. Dropping the future withdraws the question.
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn ask(&self, question: Question) -> Result<Told, Lost> {
+    pub async fn ask(&self, question: Question) -> Result<PeerReply, Lost> {
         let (sender, answer) = oneshot::channel();
         let mut open = self.open_question(question, Waiting::One(sender))?;
-        let told = answer.await.map_err(|_| Lost)?;
+        let reply = answer.await.map_err(|_| Lost)?;
         open.answered = true;
-        if told.is_tracked() {
-            self.state.send(&Asking::Taken(open.id));
+        if reply.is_tracked() {
+            self.state.send(&RequestFrame::Taken(open.id));
         }
-        Ok(told)
+        Ok(reply)
     }
 
     /// As [`Link::ask`], for a question whose answer comes in pieces, until the connection ends.
@@ -195,7 +196,7 @@ impl Link {
         let id = self.state.next_id();
         self.state.waiting.borrow_mut().insert(id, waiting);
         let question = Box::new(question);
-        self.state.send(&Asking::Question { id, question });
+        self.state.send(&RequestFrame::Question { id, question });
         Ok(OpenQuestion {
             state: self.state.clone(),
             id,
@@ -209,14 +210,14 @@ async fn pings(state: &LinkState, every: Duration) {
         if state.pinged.get().is_none() {
             state.pinged.set(Some(Instant::now()));
         }
-        state.send(&Asking::Ping);
+        state.send(&RequestFrame::Ping);
         tokio::time::sleep(every).await;
     }
 }
 
 /// The pieces of an answer; dropped, the question is withdrawn.
 pub struct AnswerPieces {
-    pub pieces: Receiver<Told>,
+    pub pieces: Receiver<PeerReply>,
     _open: OpenQuestion,
 }
 
@@ -231,7 +232,7 @@ impl Drop for OpenQuestion {
     fn drop(&mut self) {
         if !self.answered {
             self.state.waiting.borrow_mut().remove(&self.id);
-            self.state.send(&Asking::Gone(self.id));
+            self.state.send(&RequestFrame::Gone(self.id));
         }
     }
 }

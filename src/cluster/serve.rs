@@ -16,13 +16,13 @@ use tokio::time::timeout;
 
 use super::reach::keep_in_touch;
 use super::wire::{
-    Asking, PeerSecret, Question, ServerTally, Telling, Told, frame, read_frames, welcome,
+    PeerReply, PeerSecret, Question, ReplyFrame, RequestFrame, frame, read_frames, welcome,
     write_frames,
 };
 use crate::registry::client::{Router, Untaken};
+use crate::registry::listing::ListingRefused;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::event_feed::{FeedReader, Found};
-use crate::shared::gate::Closed;
 use crate::shared::server_state::ServerState;
 
 /// How often somebody who follows events from afar is sent what there is.
@@ -133,7 +133,7 @@ async fn serve(
         untaken: RefCell::default(),
     });
     let ended = tokio::select! {
-        ended = read_frames(read, silence_max, |asking| answering.hear(asking)) => ended,
+        ended = read_frames(read, silence_max, |heard| answering.hear(heard)) => ended,
         ended = write_frames(write, to_write) => ended,
     };
     log::debug!("a connection of another instance has ended: {ended:?}");
@@ -151,17 +151,17 @@ struct PeerRequests {
 }
 
 impl PeerRequests {
-    fn hear(self: &Rc<Self>, asking: Asking) {
-        match asking {
-            Asking::Question { id, question } => self.begin(id, *question),
-            Asking::Taken(id) => {
+    fn hear(self: &Rc<Self>, heard: RequestFrame) {
+        match heard {
+            RequestFrame::Question { id, question } => self.begin(id, *question),
+            RequestFrame::Taken(id) => {
                 if let Some(untaken) = self.untaken.borrow_mut().remove(&id) {
                     untaken.taken();
                 }
             }
-            Asking::Gone(id) => self.withdraw(id),
-            Asking::Ping => {
-                let _ = self.frames.send(frame(&Telling::Pong));
+            RequestFrame::Gone(id) => self.withdraw(id),
+            RequestFrame::Ping => {
+                let _ = self.frames.send(frame(&ReplyFrame::Pong));
             }
         }
     }
@@ -176,71 +176,74 @@ impl PeerRequests {
         self.running.borrow_mut().insert(id, task);
     }
 
-    fn tell(&self, id: u64, told: Told) {
-        let _ = self.frames.send(frame(&Telling::Told { id, told }));
+    fn tell(&self, id: u64, reply: PeerReply) {
+        let _ = self.frames.send(frame(&ReplyFrame::Reply { id, reply }));
     }
 
     async fn answer(&self, id: u64, question: Question) {
         let router = &self.router;
         if router.server.gate.check().is_err() {
-            return self.tell(id, Told::NotActive);
+            return self.tell(id, PeerReply::NotActive);
         }
-        let told = match question {
+        let reply = match question {
             Question::Ask { name, op, caller } => {
                 if !takes(router, &op) {
                     let refused = Box::new(Reply::TooLargeToStore);
-                    return self.tell(id, Told::Reply(refused));
+                    return self.tell(id, PeerReply::Reply(refused));
                 }
                 let (reply, untaken) = router.ask_untaken(&name, &op, &caller).await;
-                let told = Told::Reply(reply);
+                let reply = PeerReply::Reply(reply);
                 if let Some(untaken) = untaken {
-                    match told.is_tracked() {
+                    match reply.is_tracked() {
                         true => drop(self.untaken.borrow_mut().insert(id, untaken)),
                         false => untaken.taken(),
                     }
                 }
-                told
+                reply
             }
             Question::Touch {
                 name,
                 presented,
                 caller,
             } => return router.touch(&name, presented, &caller),
-            Question::Page(query) => Told::Page(self.as_active(router.page(query).await)),
-            Question::Tally(prefix) => {
-                let tally = self.as_active(router.tally(prefix).await);
-                let grants = router.server.metrics.locks.grants();
-                Told::Tally(tally.map(|tally| ServerTally { tally, grants }))
-            }
-            Question::History(name) => Told::History(self.as_active(router.history(&name).await)),
+            Question::Page(query) => self.looked(router.page(query).await, PeerReply::Page),
+            Question::Tally(prefix) => self.looked(router.tally(prefix).await, PeerReply::Tally),
+            Question::History(name) => self.looked(router.history(&name).await, PeerReply::History),
             Question::DocumentSizes { id, after, limit } => {
                 let sizes = router.document_sizes(&id, &after, limit).await;
-                Told::DocumentSizes(self.as_active(sizes))
+                self.looked(sizes, PeerReply::DocumentSizes)
             }
             Question::Follow(prefix) => return self.follow(id, &prefix).await,
         };
-        self.tell(id, told);
+        self.tell(id, reply);
     }
 
     /// No answer leaves when the store may no longer be this instance's.
-    fn as_active<T, E: From<Closed>>(&self, answer: Result<T, E>) -> Result<T, E> {
-        let answer = answer?;
-        self.router.server.gate.check_answer()?;
-        Ok(answer)
+    fn looked<T>(
+        &self,
+        answer: Result<T, impl Into<ListingRefused>>,
+        reply: impl FnOnce(T) -> PeerReply,
+    ) -> PeerReply {
+        let is_ours = self.router.server.gate.check_answer().is_ok();
+        match answer.map_err(Into::into) {
+            Ok(answer) if is_ours => reply(answer),
+            Err(ListingRefused::TooBusy) => PeerReply::TooBusy,
+            Ok(_) | Err(ListingRefused::Closed(_)) => PeerReply::NotActive,
+        }
     }
 
     /// Sends what happens, until this instance is active no more.
     async fn follow(&self, id: u64, prefix: &str) {
         let server = &self.router.server;
         let Some(mut reader) = server.feed.follow() else {
-            return self.tell(id, Told::TooManyReaders);
+            return self.tell(id, PeerReply::TooBusy);
         };
-        self.tell(id, Told::Events(Vec::new()));
+        self.tell(id, PeerReply::Events(Vec::new()));
         while server.gate.check().is_ok() {
             tokio::time::sleep(LOOK_PAUSE).await;
             self.send_events(id, &mut reader, prefix);
         }
-        self.tell(id, Told::NotActive);
+        self.tell(id, PeerReply::NotActive);
     }
 
     fn send_events(&self, id: u64, reader: &mut FeedReader, prefix: &str) {
@@ -252,15 +255,15 @@ impl PeerRequests {
                         events.push(event.as_ref().clone());
                     }
                 }
-                Found::Missed(count) => self.tell(id, Told::Missed(count)),
-                Found::Nothing => break,
+                Found::Missed(count) => self.tell(id, PeerReply::Missed(count)),
+                Found::Nothing | Found::End => break,
             }
             if events.len() == EVENTS_MAX {
-                self.tell(id, Told::Events(std::mem::take(&mut events)));
+                self.tell(id, PeerReply::Events(std::mem::take(&mut events)));
             }
         }
         if !events.is_empty() {
-            self.tell(id, Told::Events(events));
+            self.tell(id, PeerReply::Events(events));
         }
     }
 

@@ -13,12 +13,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
 use crate::lock::{Answer, PresentedTicket, ResourceName};
-use crate::registry::listing::{ListingRefused, Page};
+use crate::registry::listing::Page;
 use crate::registry::tally::Tally;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::Caller;
 use crate::shared::event_feed::FeedEvent;
-use crate::shared::gate::Closed;
 use crate::store::history::PastLease;
 use crate::store::{DocumentSize, InstanceId, ListQuery, ResourceId};
 
@@ -62,33 +61,26 @@ pub enum Question {
 
 /// What the active one answers.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Told {
-    /// It is active no more. Nothing was done.
+pub enum PeerReply {
+    /// It is active no more, or cannot tell now. Nothing was done.
     NotActive,
     Reply(Box<Reply>),
-    Page(Result<Page, ListingRefused>),
-    Tally(Result<ServerTally, Closed>),
-    History(Result<Vec<PastLease>, Closed>),
-    DocumentSizes(Result<Vec<DocumentSize>, Closed>),
+    Page(Page),
+    Tally(Tally),
+    History(Vec<PastLease>),
+    DocumentSizes(Vec<DocumentSize>),
+    /// It would cost others too much.
+    TooBusy,
     /// Comes again and again, the first time without any.
     Events(Vec<FeedEvent>),
     /// So many events are gone.
     Missed(u64),
-    /// As many follow the events as may.
-    TooManyReaders,
 }
 
-/// How much is held and waited for, and the grants since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerTally {
-    pub tally: Tally,
-    pub grants: u64,
-}
-
-impl Told {
+impl PeerReply {
     /// Whether the other end has to hear that it was taken: it tells of a lease or a place.
     pub fn is_tracked(&self) -> bool {
-        let Told::Reply(reply) = self else {
+        let PeerReply::Reply(reply) = self else {
             return false;
         };
         match &**reply {
@@ -100,7 +92,7 @@ impl Told {
 
 /// From the instance that asks.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Asking {
+pub enum RequestFrame {
     Question {
         id: u64,
         question: Box<Question>,
@@ -114,8 +106,8 @@ pub enum Asking {
 
 /// From the active instance.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Telling {
-    Told { id: u64, told: Told },
+pub enum ReplyFrame {
+    Reply { id: u64, reply: PeerReply },
     Pong,
 }
 

@@ -29,7 +29,7 @@ use crate::shared::gate::{Closed, Gate};
 use crate::shared::server_state::ServerState;
 use crate::store::history::PastLease;
 use crate::store::shrink::shrink_if_sparse;
-use crate::store::{DocumentSize, ResourceId};
+use crate::store::{DocumentSize, ResourceId, StoreError};
 
 /// Addresses a worker remembers; past that it forgets them all.
 const ADDRESSES_MAX: usize = 65_536;
@@ -257,17 +257,8 @@ impl Router {
     pub async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, Closed> {
         // In this order: what is handed to the store between the two is seen twice, not missed.
         let known = self.server.history.known(name);
-        let limit = Duration::from_millis(self.server.settings.store_timeout_ms);
-        let reading = self.server.store.history(name);
-        let stored = actix_rt::time::timeout(limit, reading).await;
-        match stored {
-            Ok(Ok(stored)) => Ok(self.server.history.merged(&known, stored)),
-            Ok(Err(error)) => {
-                log::warn!("a history cannot be read: {error}");
-                Err(Closed::StoreAway)
-            }
-            Err(_) => Err(Closed::StoreAway),
-        }
+        let stored = self.read(self.server.store.history(name)).await?;
+        Ok(self.server.history.merged(&known, stored))
     }
 
     /// The first `limit` documents of a resource whose selectors come after this one, in their order.
@@ -280,12 +271,20 @@ impl Router {
         after: &str,
         limit: usize,
     ) -> Result<Vec<DocumentSize>, Closed> {
-        let most = Duration::from_millis(self.server.settings.store_timeout_ms);
-        let reading = self.server.store.document_sizes(id, after, limit);
-        match actix_rt::time::timeout(most, reading).await {
-            Ok(Ok(sizes)) => Ok(sizes),
+        let sizes = self.server.store.document_sizes(id, after, limit);
+        self.read(sizes).await
+    }
+
+    /// One read of the store on the asker's thread: of what no actor knows.
+    async fn read<T>(
+        &self,
+        reading: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Closed> {
+        let limit = Duration::from_millis(self.server.settings.store_timeout_ms);
+        match actix_rt::time::timeout(limit, reading).await {
+            Ok(Ok(read)) => Ok(read),
             Ok(Err(error)) => {
-                log::warn!("the sizes of documents cannot be read: {error}");
+                log::warn!("the store cannot be read: {error}");
                 Err(Closed::StoreAway)
             }
             Err(_) => Err(Closed::StoreAway),

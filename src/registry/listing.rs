@@ -140,7 +140,9 @@ impl Router {
     pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
         let _one_at_a_time = self.server.surveys.acquire().await;
         let counted = self.registry.send(CountLocks { prefix }).await;
-        counted.map_err(|_| Closed::StoreAway)
+        let grants = self.server.metrics.locks.grants();
+        let with_grants = |tally| Tally { grants, ..tally };
+        counted.map(with_grants).map_err(|_| Closed::StoreAway)
     }
 
     async fn survey(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {

@@ -24,6 +24,8 @@ pub struct Tally {
     pub waiting: usize,
     /// The one whose first has waited longest, and since when.
     pub oldest_wait: Option<(WallMillis, ResourceName)>,
+    /// Leases granted since the start, of whatever name.
+    pub grants: u64,
 }
 
 /// Takes time in proportion to their number.
@@ -47,13 +49,14 @@ pub fn tally<'a>(
 }
 
 impl Tally {
-    /// With what was counted of other names.
+    /// With what was counted of other names, later.
     pub fn and(mut self, other: Tally) -> Tally {
         self.held += other.held;
         self.reserved += other.reserved;
         self.waiting += other.waiting;
         let oldest = self.oldest_wait.into_iter().chain(other.oldest_wait);
         self.oldest_wait = oldest.min();
+        self.grants = other.grants;
         self
     }
 }

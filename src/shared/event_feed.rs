@@ -103,6 +103,8 @@ pub enum Found {
     /// So many events are gone that this reader did not see.
     Missed(u64),
     Nothing,
+    /// Nothing comes any more: whoever reads has to ask anew.
+    End,
 }
 
 /// One for each server.
@@ -168,7 +170,8 @@ impl FeedReader {
         match self.ring.try_recv() {
             Ok(event) => Found::Event(event),
             Err(TryRecvError::Lagged(missed)) => Found::Missed(missed),
-            Err(TryRecvError::Empty | TryRecvError::Closed) => Found::Nothing,
+            Err(TryRecvError::Empty) => Found::Nothing,
+            Err(TryRecvError::Closed) => Found::End,
         }
     }
 }
@@ -190,7 +193,7 @@ mod tests {
             match reader.look() {
                 Found::Event(event) => tokens.extend(event.fencing_token),
                 Found::Missed(count) => missed += count,
-                Found::Nothing => return (tokens, missed),
+                Found::Nothing | Found::End => return (tokens, missed),
             }
         }
     }

@@ -11,7 +11,7 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::cluster::door::{EventReader, Followed};
+use crate::cluster::door::EventReader;
 use crate::http::auth::{KnownKey, Right};
 use crate::http::connection::ConnectionState;
 use crate::http::errors::ApiError;
@@ -20,7 +20,7 @@ use crate::http::respond::Response;
 use crate::http::time::Time;
 use crate::http::worker::Worker;
 use crate::lock::Mode;
-use crate::shared::event_feed::FeedEvent;
+use crate::shared::event_feed::{FeedEvent, Found};
 
 /// How often a reader looks for events.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -92,17 +92,17 @@ impl Following {
         let active = self.worker.door.is_active();
         while chunk.len() < CHUNK_BYTES {
             match self.reader.look(active) {
-                Followed::Happened(event) if self.covers(key, event.name.as_str()) => {
+                Found::Event(event) if self.covers(key, event.name.as_str()) => {
                     chunk.extend_from_slice(&event.rendered(render));
                 }
-                Followed::Happened(_) => {}
-                Followed::Missed(count) => {
+                Found::Event(_) => {}
+                Found::Missed(count) => {
                     let text = format!("event: lagged\ndata: {{\"missed\":{count}}}\n\n");
                     chunk.extend_from_slice(text.as_bytes());
                 }
-                Followed::Nothing => break,
-                Followed::End if chunk.is_empty() => return None,
-                Followed::End => break,
+                Found::Nothing => break,
+                Found::End if chunk.is_empty() => return None,
+                Found::End => break,
             }
         }
         Some(chunk)

@@ -63,12 +63,9 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
     let presented = authenticate(&req)?;
     let prefixes = presented.prefixes(Right::Read);
     let mut tally = Tally::default();
-    let mut grants = 0;
     for prefix in prefixes.as_deref().unwrap_or(&[""]) {
         let part = worker.door.tally((*prefix).to_owned()).await;
-        let part = part.map_err(ApiError::Closed)?;
-        tally = tally.and(part.tally);
-        grants = part.grants;
+        tally = tally.and(part.map_err(ApiError::Closed)?);
     }
     let server = worker.server();
     Ok(HttpResponse::Ok().json(ServerStatusBody {
@@ -89,7 +86,7 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
                 name: name.as_str(),
                 since: Time(*since),
             }),
-            grants,
+            grants: tally.grants,
         },
     }))
 }
