@@ -5,9 +5,9 @@
 //! [`CommitsWait`] only when it has nothing under way; otherwise it looks here when that is done.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use actix::Recipient;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::lock::ResourceName;
 use crate::persistence::messages::CommitResult;
@@ -143,7 +143,7 @@ impl PendingCommits {
 
 impl CommitQueue {
     fn pending(&self) -> MutexGuard<'_, PendingCommits> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     #[must_use]

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use actix::{Message, WeakRecipient};
+use parking_lot::Mutex;
 
 use crate::lock::Selector;
 
@@ -59,7 +59,7 @@ impl DataBudget {
     /// A document came into memory. Returns the stamp that [`Evict`] will name.
     pub fn enter(&self, actor: WeakRecipient<Evict>, selector: Selector, bytes: usize) -> u64 {
         let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         entries.stamp += 1;
         let stamp = entries.stamp;
         let entry = CachedDocument {
@@ -87,13 +87,13 @@ impl DataBudget {
     /// The document that was entered under this stamp left memory.
     pub fn leave(&self, stamp: u64, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         entries.by_stamp.remove(&stamp);
     }
 
     /// An [`Evict`] of this many bytes was dealt with, whatever came of it.
     pub fn answered(&self, bytes: usize) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         entries.asked_back = entries.asked_back.saturating_sub(bytes);
     }
 }
@@ -127,9 +127,9 @@ mod tests {
             stamp = budget.enter(actor.clone(), selector.clone(), 10);
         }
         assert_eq!(budget.used(), 10);
-        assert_eq!(budget.entries.lock().unwrap().by_stamp.len(), 1);
+        assert_eq!(budget.entries.lock().by_stamp.len(), 1);
         budget.leave(stamp, 10);
         assert_eq!(budget.used(), 0);
-        assert!(budget.entries.lock().unwrap().by_stamp.is_empty());
+        assert!(budget.entries.lock().by_stamp.is_empty());
     }
 }

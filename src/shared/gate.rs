@@ -1,8 +1,8 @@
 //! Whether this instance may answer requests for resources, and why not.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// Why requests for resources are refused with 503.
@@ -122,7 +122,7 @@ impl Gate {
 
     /// As [`Gate::close`], because the store is away; `reason` in words of the store.
     pub fn lose_store(&self, reason: &str) {
-        let mut known = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.reason.lock();
         reason.clone_into(&mut known);
         drop(known);
         self.close(Closed::StoreAway);
@@ -130,7 +130,7 @@ impl Gate {
 
     /// Why the store is away; empty when nobody said so.
     pub fn reason(&self) -> String {
-        let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = self.reason.lock();
         reason.clone()
     }
 

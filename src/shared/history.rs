@@ -6,11 +6,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::lock::{Millis, ResourceName};
 use crate::store::history::{PastLease, PastLeases, append};
 use crate::store::{Store, StoreError};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Names are spread over so many tables, so that workers seldom wait for each other.
 const TABLES: usize = 64;
@@ -52,7 +52,7 @@ impl History {
 
     fn table(&self, name: &ResourceName) -> MutexGuard<'_, Table> {
         let at = self.spread.hash_one(name) as usize % TABLES;
-        lock(&self.tables[at])
+        self.tables[at].lock()
     }
 
     /// A lease of this name has ended. `ephemeral`: the store is to know nothing of it. `now`: monotonic.
@@ -94,7 +94,7 @@ impl History {
     fn news(&self, now: Millis) -> PastLeases {
         let mut news = PastLeases::new();
         for table in &self.tables {
-            let mut table = lock(table);
+            let mut table = table.lock();
             table.retain(|_, past| past.until.is_none_or(|until| until > now));
             let stored = table.iter().filter(|(_, past)| past.until.is_none());
             news.extend(
@@ -136,10 +136,6 @@ impl History {
         past.map(|past| past.leases.iter().cloned().collect())
             .unwrap_or_default()
     }
-}
-
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -207,7 +203,7 @@ mod tests {
         for n in 0..(TABLES * NAMES_MAX * 2) as u64 {
             history.ended(&name(&n.to_string()), lease(1), false, 0);
         }
-        let names: usize = history.tables.iter().map(|table| lock(table).len()).sum();
+        let names: usize = history.tables.iter().map(|table| table.lock().len()).sum();
         assert!(names <= TABLES * NAMES_MAX);
         let off = History::new(0);
         off.ended(&name("a"), lease(1), false, 0);

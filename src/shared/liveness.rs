@@ -3,10 +3,11 @@
 //! store with its heartbeat and serve nobody.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::store::StoreError;
+use parking_lot::Mutex;
 
 /// How often each part proves that it runs, and how often that is looked at.
 pub const PROOF_PAUSE: Duration = Duration::from_millis(500);
@@ -82,7 +83,7 @@ impl Liveness {
             ended: AtomicBool::new(false),
             may_end,
         });
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock();
         parts.push(part.clone());
         LifeSign(part)
     }
@@ -112,7 +113,7 @@ impl Liveness {
         if let Some(error) = self.unusable.get() {
             return Some(Failure::Store(error.clone()));
         }
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock();
         parts.retain(|part| !(part.may_end && part.ended.load(Ordering::Acquire)));
         seen.retain(|(part, ..)| parts.iter().any(|known| Arc::ptr_eq(known, part)));
         for part in parts.iter() {

@@ -2,10 +2,10 @@
 //! only, and bounded.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 
 use crate::lock::{LostTicket, Millis, ResourceName, Ticket};
 use crate::store::shrink::shrink_if_sparse;
+use parking_lot::Mutex;
 
 /// How many tickets are remembered in all; past that the oldest are forgotten first.
 const TICKETS_MAX: usize = 65_536;
@@ -30,7 +30,7 @@ impl LostTickets {
         let Some(last) = lost.iter().map(|ticket| ticket.forget_at).max() else {
             return;
         };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.forget(now);
         state.tickets += lost.len();
         state.order.push_back((name.clone(), lost.len(), last));
@@ -42,7 +42,7 @@ impl LostTickets {
 
     /// What is remembered of this ticket of a resource that is gone.
     pub fn get(&self, name: &ResourceName, ticket: Ticket, now: Millis) -> Option<LostTicket> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         let mut lost = state.by_name.get(name)?.iter().rev();
         lost.find(|lost| lost.ticket == ticket && now <= lost.forget_at)
             .cloned()
@@ -50,14 +50,14 @@ impl LostTickets {
 
     /// What a new resource of this name has to remember, oldest first.
     pub fn of(&self, name: &ResourceName, now: Millis) -> Vec<LostTicket> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         let lost = state.by_name.get(name).into_iter().flatten();
         lost.filter(|lost| now <= lost.forget_at).cloned().collect()
     }
 
     /// They are the new resource's to remember.
     pub fn forget(&self, name: &ResourceName) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if let Some(lost) = state.by_name.remove(name) {
             state.tickets -= lost.len();
             state.order.retain(|(of, ..)| of != name);
@@ -114,10 +114,10 @@ mod tests {
             tickets.add(&name(n), vec![lost(n as u128, 100)], 1);
         }
         assert!(tickets.of(&name(0), 1).is_empty(), "the oldest had to go");
-        assert_eq!(tickets.state.lock().unwrap().tickets, TICKETS_MAX);
+        assert_eq!(tickets.state.lock().tickets, TICKETS_MAX);
         tickets.forget(&name(1));
         tickets.add(&name(0), vec![lost(7, 200)], 150);
-        let state = tickets.state.lock().unwrap();
+        let state = tickets.state.lock();
         assert_eq!((state.tickets, state.by_name.len()), (1, 1));
     }
 }

@@ -1,9 +1,10 @@
 //! What the actors and the HTTP workers share: settings, clock, gate, counters.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
@@ -229,20 +230,14 @@ impl ServerState {
     /// A new worker's count of requests that wait for a reply.
     pub fn count_in_flight(&self) -> Arc<AtomicUsize> {
         let count = Arc::new(AtomicUsize::new(0));
-        let mut counts = self
-            .in_flight
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.in_flight.lock();
         counts.push(count.clone());
         count
     }
 
     /// Requests of all workers that wait for a reply.
     pub fn in_flight(&self) -> usize {
-        let counts = self
-            .in_flight
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let counts = self.in_flight.lock();
         counts
             .iter()
             .map(|count| count.load(Ordering::Acquire))

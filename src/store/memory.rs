@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::slice;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::history::{self, PastLease, PastLeases};
 use super::snapshot::{DataRow, ResourceId, Snapshot};
@@ -55,7 +55,7 @@ struct More {
 impl MemoryStore {
     /// Nothing that is done while the lock is held stops halfway: after a panic elsewhere, go on.
     fn rows(&self) -> MutexGuard<'_, Rows> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock()
     }
 }
 
@@ -289,7 +289,7 @@ impl Store for MemoryStore {
     }
 
     async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
-        let mut known = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.history.lock();
         for (name, newer) in news {
             history::append(known.entry(name.clone()).or_default(), newer, most);
         }
@@ -297,7 +297,7 @@ impl Store for MemoryStore {
     }
 
     async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
-        let known = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.history.lock();
         Ok(known.get(name).cloned().unwrap_or_default())
     }
 

@@ -37,10 +37,10 @@ mod witness;
 mod write;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::MutexGuard;
 use tokio::sync::Mutex;
 
 use self::error::Fault;
@@ -78,11 +78,11 @@ pub struct MysqlStore {
     heartbeat_session: Mutex<Option<Session>>,
     readers: Readers,
     /// The server on which the database became ours.
-    home: std::sync::Mutex<Option<Server>>,
+    home: parking_lot::Mutex<Option<Server>>,
     journal: Journal,
-    witness: std::sync::Mutex<Witness>,
+    witness: parking_lot::Mutex<Witness>,
     /// Whose the database is, as it was last read by opening.
-    active: std::sync::Mutex<Option<ActiveInstance>>,
+    active: parking_lot::Mutex<Option<ActiveInstance>>,
     /// What was said about the database's own settings.
     warned: Mutex<Vec<String>>,
 }
@@ -115,31 +115,31 @@ impl MysqlStore {
             writer: Mutex::default(),
             heartbeat_session: Mutex::default(),
             readers: Readers::new(options.pool_size),
-            home: std::sync::Mutex::default(),
+            home: parking_lot::Mutex::default(),
             journal: Journal::new(commit::LAYOUT),
-            witness: std::sync::Mutex::default(),
-            active: std::sync::Mutex::default(),
+            witness: parking_lot::Mutex::default(),
+            active: parking_lot::Mutex::default(),
             warned: Mutex::default(),
             options,
         }
     }
 
     fn home(&self) -> Option<Server> {
-        let home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        let home = self.home.lock();
         home.clone()
     }
 
     fn witness(&self) -> MutexGuard<'_, Witness> {
-        self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+        self.witness.lock()
     }
 
     fn see_active(&self, row: &ServerRow) {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.active.lock();
         *active = row.active(&self.me);
     }
 
     fn set_home(&self, server: Option<Server>) {
-        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut home = self.home.lock();
         *home = server;
     }
 
@@ -580,7 +580,7 @@ impl Store for MysqlStore {
     }
 
     fn active(&self) -> Option<ActiveInstance> {
-        let active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        let active = self.active.lock();
         active.clone()
     }
 

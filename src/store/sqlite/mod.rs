@@ -28,11 +28,12 @@ mod write;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::journal::Journal;
@@ -92,10 +93,6 @@ struct ReadThreads {
     lister: Jobs,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl SqliteStore {
     /// A store in this file. Nothing is touched before [`Store::open`].
     pub fn new(path: impl Into<PathBuf>) -> SqliteStore {
@@ -119,7 +116,7 @@ impl SqliteStore {
 
     /// Takes effect at the next [`Store::open`].
     pub fn set_options(&self, options: SqliteOptions) {
-        *locked(&self.options) = options;
+        *self.options.lock() = options;
     }
 
     /// Does `job` on one of the connections that read. Holds no sender while it waits, so that `open` and
@@ -129,7 +126,7 @@ impl SqliteStore {
         pick: fn(&ReadThreads) -> &Jobs,
         job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let answer = match &*locked(&self.readers) {
+        let answer = match &*self.readers.lock() {
             Some(readers) => pick(readers).submit(job),
             None => return Err(closed()),
         };
@@ -145,14 +142,14 @@ impl SqliteStore {
         let Some(open) = writer.as_mut() else {
             return Err(closed());
         };
-        *locked(&self.blocks_since) = Some(Instant::now());
+        *self.blocks_since.lock() = Some(Instant::now());
         let written = catch_unwind(AssertUnwindSafe(|| {
             let written = job(open)?;
             // Afterwards: what was written before it was deleted is lost too.
             self.check_file()?;
             Ok(written)
         }));
-        *locked(&self.blocks_since) = None;
+        *self.blocks_since.lock() = None;
         let written = written.unwrap_or_else(|_| {
             let text = "writing to it broke off by a mistake of this program";
             Err(StoreError::Unavailable(text.to_owned()))
@@ -160,13 +157,13 @@ impl SqliteStore {
         if let Err(StoreError::Unavailable(_)) = written {
             // What these connections believe is in doubt: nobody is served from them any more.
             *writer = None;
-            *locked(&self.readers) = None;
+            *self.readers.lock() = None;
         }
         written
     }
 
     fn check_file(&self) -> Result<(), StoreError> {
-        let identity = *locked(&self.identity);
+        let identity = *self.identity.lock();
         identity.map_or(Ok(()), |identity| identity.check(&self.path))
     }
 
@@ -174,7 +171,7 @@ impl SqliteStore {
     /// log into the file, which a reader may not.
     async fn drain(&self, threads: &mut Vec<WorkerEnded>) -> Result<(), StoreError> {
         let drained = async {
-            locked(&self.readers).take();
+            self.readers.lock().take();
             worker::all_ended(threads).await;
             *self.writer.lock().await = None;
         };
@@ -195,7 +192,7 @@ impl SqliteStore {
         let (lister, lister_ended) = spawn("sqlite-lister", opened.lister)?;
         threads.push(lister_ended);
         let mut writer = self.writer.lock().await;
-        *locked(&self.readers) = Some(ReadThreads { loader, lister });
+        *self.readers.lock() = Some(ReadThreads { loader, lister });
         *writer = Some(opened.writer);
         Ok(())
     }
@@ -212,16 +209,16 @@ impl Store for SqliteStore {
         self.drain(&mut threads).await?;
         let file = DatabaseFile {
             path: self.path.clone(),
-            options: *locked(&self.options),
+            options: *self.options.lock(),
             lock: self.lock.clone(),
             has_served: self.has_served.load(Ordering::Relaxed),
-            identity: *locked(&self.identity),
+            identity: *self.identity.lock(),
             journal: self.journal.clone(),
         };
         let opened = worker::once("sqlite-open", move || file.open()).await?;
         let token_floor = opened.token_floor;
         if let Ok(identity) = FileIdentity::of(&self.path) {
-            locked(&self.identity).get_or_insert(identity);
+            self.identity.lock().get_or_insert(identity);
         }
         self.serve(opened, &mut threads).await?;
         self.has_served.store(true, Ordering::Relaxed);
@@ -279,7 +276,7 @@ impl Store for SqliteStore {
     }
 
     fn blocks_for(&self) -> Duration {
-        let since = *locked(&self.blocks_since);
+        let since = *self.blocks_since.lock();
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
@@ -323,7 +320,7 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
-        let is_open = locked(&self.readers).is_some();
+        let is_open = self.readers.lock().is_some();
         if is_open && let Err(error) = self.checkpoint().await {
             log::debug!("the journal is left to the next start: {error}");
         }
