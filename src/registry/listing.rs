@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lock::command::HolderView;
 use crate::lock::rows::HolderRow;
-use crate::lock::{Expiry, FencingToken, PresentedTicket, ResourceName};
+use crate::lock::{Expiry, FencingToken, ResourceName};
 use crate::persistence::messages::List;
 use crate::registry::client::Router;
 use crate::registry::messages::{Locate, Whereabouts};
@@ -29,13 +29,6 @@ use crate::resource::status::ResourceStatus;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::{ListOrder, ListQuery, ListedResource, StoreError};
-
-/// What a listing asks of each.
-const DESCRIBE: Op = Op::Describe {
-    presented: PresentedTicket::Absent,
-    places: 0,
-    watch: None,
-};
 
 /// How many times a page is read, at most.
 const READ_AGAIN_MAX: usize = 16;
@@ -193,7 +186,7 @@ impl Router {
                 return Ok(Some(row.expiring(expires)));
             }
             (Whereabouts::Live(actor), _) => {
-                match self.send(Rc::new(actor), &DESCRIBE, &Caller::NOBODY) {
+                match self.send(Rc::new(actor), &Op::DESCRIBE, &Caller::NOBODY) {
                     Some(asked) => asked.await,
                     None => Box::new(Reply::Moved),
                 }
@@ -203,7 +196,7 @@ impl Router {
             (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
-            Reply::Moved => self.ask(&name, &DESCRIBE, &Caller::NOBODY).await,
+            Reply::Moved => self.ask(&name, &Op::DESCRIBE, &Caller::NOBODY).await,
             _ => reply,
         };
         match *reply {

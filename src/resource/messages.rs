@@ -143,6 +143,15 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// How the resource stands, asked by nobody in particular and answered at once.
+    pub const DESCRIBE: Op = Op::Describe {
+        presented: PresentedTicket::Absent,
+        places: 0,
+        watch: None,
+    };
+}
+
 /// JSON text as one piece.
 mod json_bytes {
     use std::fmt;

@@ -5,6 +5,8 @@
 //! | `messages` | what it is asked, what it answers, what it tells others |
 //! | `actor` | its life: loading, at work, retired; one handler for each message |
 //! | `requests` | requests in: what has to be known first, what the core is asked |
+//! | `loading` | requests whose document has to be read first |
+//! | `watchers` | requests that wait for another description or document |
 //! | `replies` | what the core says, carried out |
 //! | `live` | what the actor has in hand, and its timer |
 //! | `open_requests` | requests that are not answered yet |
@@ -18,8 +20,10 @@ mod audit;
 mod documents;
 pub mod dormant;
 mod live;
+mod loading;
 pub mod messages;
 mod open_requests;
 mod replies;
 mod requests;
 pub mod status;
+mod watchers;

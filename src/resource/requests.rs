@@ -1,25 +1,23 @@
 //! Requests in: what has to be known first, what the core is asked, who waits.
 
-use std::collections::hash_map::Entry;
-use std::time::Duration;
-
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::lock::rows::{Forced, HeadRow};
 use crate::lock::{
-    Command, EndReason, LockState, Now, Patience, PresentedTicket, RequestId, ResourceName,
-    ResourceOptions, Seconds, Selector, Terms, Ticket, Wish,
+    Command, EndReason, LockState, Patience, PresentedTicket, RequestId, ResourceOptions, Seconds,
+    Selector, Ticket, Wish,
 };
-use crate::resource::actor::{ResourceActor, unread};
+use crate::resource::actor::ResourceActor;
 use crate::resource::documents::{Documents, Known};
-use crate::resource::live::{DocumentRead, Resource};
-use crate::resource::messages::{Call, Condition, Op, Reply, Wait, Watch};
+use crate::resource::live::Resource;
+use crate::resource::loading::needed_document;
+use crate::resource::messages::{Call, Condition, Op, Reply, Wait};
 use crate::resource::open_requests::{OpenRequest, RequestKind, WaiterPermit};
 use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
-use crate::store::{ResourceId, Snapshot, StoreError, StoredData};
+use crate::store::{ResourceId, Snapshot};
 
 impl ResourceActor {
     pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
@@ -390,97 +388,12 @@ impl ResourceActor {
         self.hold_or_deliver(vec![(call.request, Box::new(reply))], ctx);
     }
 
-    /// Answers with a description, now or when there is another than the asker has.
-    pub(super) fn describe(
-        &mut self,
-        (request, reply, caller): (RequestId, oneshot::Sender<Box<Reply>>, Caller),
-        presented: PresentedTicket,
-        places: usize,
-        watch: Option<Watch>,
-        ctx: &mut Context<Self>,
-    ) {
-        self.command(Command::Tick, ctx);
-        let now = self.now.mono;
-        let watch = watch.unwrap_or(Watch {
-            known: Some(Vec::new()),
-            wait: Duration::ZERO,
-        });
-        let wait = watch.wait;
-        let kind = RequestKind::Describe {
-            presented,
-            places,
-            until: now + wait.as_millis() as u64,
-            watch,
-        };
-        let open = self.opened(reply, kind, caller);
-        self.watch(request, open, ctx);
-    }
-
-    /// Answers those who wait for another description or document and can have it, and those who have waited
-    /// long enough.
-    pub(super) fn answer_watchers(&mut self, ctx: &mut Context<Self>) {
-        let (now, terms, name) = (self.now, self.server.terms(), self.name.clone());
-        let Some(live) = self.live().filter(|live| !live.watchers.is_empty()) else {
-            return;
-        };
-        let mut replies = Vec::new();
-        for request in std::mem::take(&mut live.watchers) {
-            let Some(open) = live.open.get_mut(request) else {
-                continue;
-            };
-            let resource = live.resource.as_ref();
-            match watched(&open.kind, resource, &name, (&terms, now)) {
-                Some(reply) => {
-                    open.permit = None;
-                    replies.push((request, Box::new(reply)));
-                }
-                None => live.watchers.push(request),
-            }
-        }
-        self.hold_or_deliver(replies, ctx);
-    }
-
     /// Whether what a write depends on is so.
     fn holds(&mut self, condition: Option<&Condition>, selector: &Selector) -> bool {
         let resource = self.resource();
         condition.is_none_or(|condition| {
             condition.holds(resource.and_then(|resource| resource.documents.tag(selector)))
         })
-    }
-
-    /// Answers with a document, now or when there is another than the asker has.
-    fn watch_document(
-        &mut self,
-        call: Call,
-        selector: Selector,
-        presented: PresentedTicket,
-        watch: Watch,
-        ctx: &mut Context<Self>,
-    ) {
-        let kind = RequestKind::Watch {
-            selector,
-            presented,
-            until: self.now.mono + watch.wait.as_millis() as u64,
-            watch,
-        };
-        let open = self.opened(call.reply, kind, call.caller);
-        self.watch(call.request, open, ctx);
-    }
-
-    /// Answers a request for what its asker may have already, or lets it wait for something else.
-    fn watch(&mut self, request: RequestId, open: OpenRequest, ctx: &mut Context<Self>) {
-        let Some(live) = self.live() else {
-            return;
-        };
-        live.open.insert(request, Box::new(open));
-        live.watchers.push(request);
-        self.answer_watchers(ctx);
-        let waits = self
-            .live()
-            .is_some_and(|live| live.watchers.contains(&request));
-        if waits {
-            self.park(request, ctx);
-        }
     }
 
     pub(super) fn read(
@@ -496,123 +409,10 @@ impl ResourceActor {
         };
         self.reply(call, reply, ctx);
     }
-
-    pub(super) fn load_document(&mut self, call: Call, ctx: &mut Context<Self>) {
-        let Some((selector, _)) = needed_document(&call.op) else {
-            return;
-        };
-        let selector = selector.clone();
-        let Some(call) = self.arrive(call, ctx) else {
-            return;
-        };
-        let Some(live) = self.live() else {
-            return;
-        };
-        let Some(id) = live.resource.as_ref().map(|resource| resource.id.clone()) else {
-            return;
-        };
-        match live.reading.entry(selector.clone()) {
-            // Under way, even when everybody who waited for it has left.
-            Entry::Occupied(mut read) => return read.get_mut().calls.push(call),
-            Entry::Vacant(none) => none.insert(DocumentRead {
-                calls: vec![call],
-                overtaken: false,
-            }),
-        };
-        let persistence = self.persistence.clone();
-        let read = (id.clone(), selector.clone());
-        async move { persistence.load_data(read.0, read.1).await }
-            .into_actor(self)
-            .map(move |result, actor, ctx| {
-                actor.document_loaded(&id, &selector, result, ctx);
-                actor.schedule(ctx);
-            })
-            .spawn(ctx);
-    }
-
-    /// Before anything is loaded for a request, its ticket counts as presented and its place is taken. `None`: it
-    /// is answered already.
-    fn arrive(&mut self, call: Call, ctx: &mut Context<Self>) -> Option<Call> {
-        let request = call.request;
-        let relayed = call.caller.relayed;
-        let fresh = relayed.unwrap_or_else(|| self.server.fresh_ticket());
-        let op = match &call.op {
-            // The document is not for the core.
-            Op::Write {
-                selector,
-                presented,
-                ..
-            } => Op::DeleteSelector {
-                selector: selector.clone(),
-                presented: *presented,
-            },
-            other => other.clone(),
-        };
-        let loading = Patience::Loading;
-        let Some(command) = lock_command(request, fresh, &call.caller, op, loading) else {
-            return Some(call);
-        };
-        let outcome = self.apply(command)?;
-        let answered = outcome.answers.iter().any(|(id, _)| *id == request);
-        let call = match answered {
-            true => {
-                self.open_call(request, call.reply, call.caller);
-                None
-            }
-            false => Some(call),
-        };
-        self.conclude(outcome, ctx);
-        call
-    }
-
-    pub(super) fn document_loaded(
-        &mut self,
-        id: &ResourceId,
-        selector: &Selector,
-        result: Result<Option<StoredData>, StoreError>,
-        ctx: &mut Context<Self>,
-    ) {
-        self.look_at_clocks();
-        let Some(live) = self.live() else {
-            return;
-        };
-        let Some(DocumentRead { calls, overtaken }) = live.reading.remove(selector) else {
-            return;
-        };
-        let data = match result {
-            Ok(data) => data,
-            Err(error) => {
-                for call in calls {
-                    let _ = call.reply.send(Box::new(unread(&error)));
-                    let request = call.request;
-                    self.command(Command::Vanished { request }, ctx);
-                }
-                return;
-            }
-        };
-        let same = |resource: &&mut Resource| resource.id == *id && !overtaken;
-        let Some(resource) = live.resource.as_mut().filter(same) else {
-            // Changed, or its resource deleted and perhaps created anew, meanwhile.
-            return calls.into_iter().for_each(|call| self.call(call, ctx));
-        };
-        if let Some(data) = data {
-            resource.documents.loaded(selector, data);
-        }
-        for call in calls {
-            // Asked anew for each: the one before may have written or deleted it.
-            let known = self.resource().map(|r| r.documents.known(selector));
-            let exists = matches!(known, Some(Known::Present | Known::Evicted));
-            if self.resource().is_some() {
-                self.carry_out(call, exists, ctx);
-            } else {
-                self.reply(call, Reply::NoResource, ctx);
-            }
-        }
-    }
 }
 
 /// How the lock core is asked for what this request wants of the lock or of a document.
-fn lock_command(
+pub(super) fn lock_command(
     request: RequestId,
     fresh: Ticket,
     caller: &Caller,
@@ -695,44 +495,6 @@ fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> 
     })
 }
 
-/// What a watcher is answered; `None`: nothing yet.
-fn watched(
-    kind: &RequestKind,
-    resource: Option<&Resource>,
-    name: &ResourceName,
-    (terms, now): (&Terms, Now),
-) -> Option<Reply> {
-    let Some(resource) = resource else {
-        return Some(Reply::NoResource);
-    };
-    let unchanged = |tag, until| (now.mono >= until).then_some(Reply::Unchanged(tag));
-    match kind {
-        RequestKind::Describe {
-            presented,
-            places,
-            watch,
-            until,
-        } => {
-            let tag = resource.core.fingerprint().into();
-            if watch.knows(tag) {
-                return unchanged(tag, *until);
-            }
-            let described = resource.describe(name, (terms, now), *presented, *places);
-            Some(Reply::Described(Box::new(described)))
-        }
-        RequestKind::Watch {
-            selector,
-            presented,
-            watch,
-            until,
-        } => match resource.documents.tag(selector) {
-            Some(tag) if watch.knows(tag) => unchanged(tag, *until),
-            _ => Some(resource.read(selector, *presented)),
-        },
-        _ => Some(Reply::Refused),
-    }
-}
-
 /// The ticket whose end matters although the resource is gone: not to those who would be given a new one.
 fn lost_matters(op: &Op) -> Option<Ticket> {
     match op {
@@ -741,26 +503,6 @@ fn lost_matters(op: &Op) -> Option<Ticket> {
         | Op::Delete { presented }
         | Op::Renew { presented, .. }
         | Op::Unlock { presented } => presented.ticket(),
-        _ => None,
-    }
-}
-
-/// The selector whose document this request needs, and whether it needs the JSON or only has to know that
-/// it exists.
-fn needed_document(op: &Op) -> Option<(&Selector, bool)> {
-    match op {
-        Op::Read { selector, .. } => Some((selector, true)),
-        Op::Acquire {
-            selector: Some(selector),
-            ..
-        } => Some((selector, true)),
-        // Which document there is, if any, can be told by its bytes alone.
-        Op::Write {
-            selector,
-            condition,
-            ..
-        } => Some((selector, condition.is_some())),
-        Op::DeleteSelector { selector, .. } => Some((selector, false)),
         _ => None,
     }
 }

@@ -11,7 +11,6 @@ use crate::http::respond::{self, Response};
 use crate::http::time::Time;
 use crate::http::wire::ForcedByBody;
 use crate::http::worker::Worker;
-use crate::lock::PresentedTicket;
 use crate::resource::messages::{Op, Reply};
 use crate::store::history::PastLease;
 
@@ -64,12 +63,7 @@ pub async fn history(req: HttpRequest, worker: Data<Worker>) -> Response {
     let limit = Query::of(&req)?.count("limit", most.max(1), 1..=1000)?;
     let mut leases = worker.door.history(&name).await.map_err(ApiError::Closed)?;
     if leases.is_empty() {
-        let describe = Op::Describe {
-            presented: PresentedTicket::Absent,
-            places: 0,
-            watch: None,
-        };
-        match worker.ask(&req, &name, &describe).await {
+        match worker.ask(&req, &name, &Op::DESCRIBE).await {
             Reply::Described(_) => {}
             other => return Err(respond::refusal(other, worker.selectors_max())),
         }

@@ -1,0 +1,148 @@
+//! Requests whose document has to be read first: which one that is, and what counts before it is there.
+
+use std::collections::hash_map::Entry;
+
+use actix::prelude::*;
+
+use crate::lock::{Command, Patience, Selector};
+use crate::resource::actor::{ResourceActor, unread};
+use crate::resource::documents::Known;
+use crate::resource::live::{DocumentRead, Resource};
+use crate::resource::messages::{Call, Op, Reply};
+use crate::resource::requests::lock_command;
+use crate::store::{ResourceId, StoreError, StoredData};
+
+impl ResourceActor {
+    pub(super) fn load_document(&mut self, call: Call, ctx: &mut Context<Self>) {
+        let Some((selector, _)) = needed_document(&call.op) else {
+            return;
+        };
+        let selector = selector.clone();
+        let Some(call) = self.arrive(call, ctx) else {
+            return;
+        };
+        let Some(live) = self.live() else {
+            return;
+        };
+        let Some(id) = live.resource.as_ref().map(|resource| resource.id.clone()) else {
+            return;
+        };
+        match live.reading.entry(selector.clone()) {
+            // Under way, even when everybody who waited for it has left.
+            Entry::Occupied(mut read) => return read.get_mut().calls.push(call),
+            Entry::Vacant(none) => none.insert(DocumentRead {
+                calls: vec![call],
+                overtaken: false,
+            }),
+        };
+        let persistence = self.persistence.clone();
+        let read = (id.clone(), selector.clone());
+        async move { persistence.load_data(read.0, read.1).await }
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                actor.document_loaded(&id, &selector, result, ctx);
+                actor.schedule(ctx);
+            })
+            .spawn(ctx);
+    }
+
+    /// Before anything is loaded for a request, its ticket counts as presented and its place is taken. `None`: it
+    /// is answered already.
+    fn arrive(&mut self, call: Call, ctx: &mut Context<Self>) -> Option<Call> {
+        let request = call.request;
+        let relayed = call.caller.relayed;
+        let fresh = relayed.unwrap_or_else(|| self.server.fresh_ticket());
+        let op = match &call.op {
+            // The document is not for the core.
+            Op::Write {
+                selector,
+                presented,
+                ..
+            } => Op::DeleteSelector {
+                selector: selector.clone(),
+                presented: *presented,
+            },
+            other => other.clone(),
+        };
+        let loading = Patience::Loading;
+        let Some(command) = lock_command(request, fresh, &call.caller, op, loading) else {
+            return Some(call);
+        };
+        let outcome = self.apply(command)?;
+        let answered = outcome.answers.iter().any(|(id, _)| *id == request);
+        let call = match answered {
+            true => {
+                self.open_call(request, call.reply, call.caller);
+                None
+            }
+            false => Some(call),
+        };
+        self.conclude(outcome, ctx);
+        call
+    }
+
+    pub(super) fn document_loaded(
+        &mut self,
+        id: &ResourceId,
+        selector: &Selector,
+        result: Result<Option<StoredData>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.look_at_clocks();
+        let Some(live) = self.live() else {
+            return;
+        };
+        let Some(DocumentRead { calls, overtaken }) = live.reading.remove(selector) else {
+            return;
+        };
+        let data = match result {
+            Ok(data) => data,
+            Err(error) => {
+                for call in calls {
+                    let _ = call.reply.send(Box::new(unread(&error)));
+                    let request = call.request;
+                    self.command(Command::Vanished { request }, ctx);
+                }
+                return;
+            }
+        };
+        let same = |resource: &&mut Resource| resource.id == *id && !overtaken;
+        let Some(resource) = live.resource.as_mut().filter(same) else {
+            // Changed, or its resource deleted and perhaps created anew, meanwhile.
+            return calls.into_iter().for_each(|call| self.call(call, ctx));
+        };
+        if let Some(data) = data {
+            resource.documents.loaded(selector, data);
+        }
+        for call in calls {
+            // Asked anew for each: the one before may have written or deleted it.
+            let known = self.resource().map(|r| r.documents.known(selector));
+            let exists = matches!(known, Some(Known::Present | Known::Evicted));
+            if self.resource().is_some() {
+                self.carry_out(call, exists, ctx);
+            } else {
+                self.reply(call, Reply::NoResource, ctx);
+            }
+        }
+    }
+}
+
+/// The selector whose document this request needs, and whether it needs the JSON or only has to know that
+/// it exists.
+pub(super) fn needed_document(op: &Op) -> Option<(&Selector, bool)> {
+    match op {
+        Op::Read { selector, .. } => Some((selector, true)),
+        Op::Acquire {
+            selector: Some(selector),
+            ..
+        } => Some((selector, true)),
+        // Which document there is, if any, can be told by its bytes alone.
+        Op::Write {
+            selector,
+            condition,
+            ..
+        } => Some((selector, condition.is_some())),
+        Op::DeleteSelector { selector, .. } => Some((selector, false)),
+        _ => None,
+    }
+}

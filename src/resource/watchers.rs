@@ -1,0 +1,139 @@
+//! Requests that are answered now, or when there is something else than their asker has: of a description or of a
+//! document.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use crate::lock::{Command, Now, PresentedTicket, RequestId, ResourceName, Selector, Terms};
+use crate::resource::actor::ResourceActor;
+use crate::resource::live::Resource;
+use crate::resource::messages::{Call, Reply, Watch};
+use crate::resource::open_requests::{OpenRequest, RequestKind};
+use crate::shared::caller::Caller;
+
+impl ResourceActor {
+    /// Answers with a description, now or when there is another than the asker has.
+    pub(super) fn describe(
+        &mut self,
+        (request, reply, caller): (RequestId, oneshot::Sender<Box<Reply>>, Caller),
+        presented: PresentedTicket,
+        places: usize,
+        watch: Option<Watch>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.command(Command::Tick, ctx);
+        let now = self.now.mono;
+        let watch = watch.unwrap_or(Watch {
+            known: Some(Vec::new()),
+            wait: Duration::ZERO,
+        });
+        let wait = watch.wait;
+        let kind = RequestKind::Describe {
+            presented,
+            places,
+            until: now + wait.as_millis() as u64,
+            watch,
+        };
+        let open = self.opened(reply, kind, caller);
+        self.watch(request, open, ctx);
+    }
+
+    /// Answers those who wait for another description or document and can have it, and those who have waited
+    /// long enough.
+    pub(super) fn answer_watchers(&mut self, ctx: &mut Context<Self>) {
+        let (now, terms, name) = (self.now, self.server.terms(), self.name.clone());
+        let Some(live) = self.live().filter(|live| !live.watchers.is_empty()) else {
+            return;
+        };
+        let mut replies = Vec::new();
+        for request in std::mem::take(&mut live.watchers) {
+            let Some(open) = live.open.get_mut(request) else {
+                continue;
+            };
+            let resource = live.resource.as_ref();
+            match watched(&open.kind, resource, &name, (&terms, now)) {
+                Some(reply) => {
+                    open.permit = None;
+                    replies.push((request, Box::new(reply)));
+                }
+                None => live.watchers.push(request),
+            }
+        }
+        self.hold_or_deliver(replies, ctx);
+    }
+
+    /// Answers with a document, now or when there is another than the asker has.
+    pub(super) fn watch_document(
+        &mut self,
+        call: Call,
+        selector: Selector,
+        presented: PresentedTicket,
+        watch: Watch,
+        ctx: &mut Context<Self>,
+    ) {
+        let kind = RequestKind::Watch {
+            selector,
+            presented,
+            until: self.now.mono + watch.wait.as_millis() as u64,
+            watch,
+        };
+        let open = self.opened(call.reply, kind, call.caller);
+        self.watch(call.request, open, ctx);
+    }
+
+    /// Answers a request for what its asker may have already, or lets it wait for something else.
+    fn watch(&mut self, request: RequestId, open: OpenRequest, ctx: &mut Context<Self>) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        live.open.insert(request, Box::new(open));
+        live.watchers.push(request);
+        self.answer_watchers(ctx);
+        let waits = self
+            .live()
+            .is_some_and(|live| live.watchers.contains(&request));
+        if waits {
+            self.park(request, ctx);
+        }
+    }
+}
+
+/// What a watcher is answered; `None`: nothing yet.
+fn watched(
+    kind: &RequestKind,
+    resource: Option<&Resource>,
+    name: &ResourceName,
+    (terms, now): (&Terms, Now),
+) -> Option<Reply> {
+    let Some(resource) = resource else {
+        return Some(Reply::NoResource);
+    };
+    let unchanged = |tag, until| (now.mono >= until).then_some(Reply::Unchanged(tag));
+    match kind {
+        RequestKind::Describe {
+            presented,
+            places,
+            watch,
+            until,
+        } => {
+            let tag = resource.core.fingerprint().into();
+            if watch.knows(tag) {
+                return unchanged(tag, *until);
+            }
+            let described = resource.describe(name, (terms, now), *presented, *places);
+            Some(Reply::Described(Box::new(described)))
+        }
+        RequestKind::Watch {
+            selector,
+            presented,
+            watch,
+            until,
+        } => match resource.documents.tag(selector) {
+            Some(tag) if watch.knows(tag) => unchanged(tag, *until),
+            _ => Some(resource.read(selector, *presented)),
+        },
+        _ => Some(Reply::Refused),
+    }
+}
