@@ -7,8 +7,8 @@ use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::support::{DEADLINE, Proxy};
-use crate::{admin, created, granted, members, take_over, token};
+use crate::support::{DEADLINE, Proxy, take_over};
+use crate::{admin, created, granted, members, serve, token};
 
 /// Rows of the table whose change keeps a node busy: without a key each of them is looked for by itself.
 const LAG_ROWS: u32 = 1 << 12;
@@ -89,9 +89,7 @@ async fn a_commit_at_a_node_that_has_not_heard_of_a_take_over_is_refused() {
     };
     let [first, second] = &cluster.nodes;
     let old = MysqlStore::new(second.clone());
-    old.open().await.unwrap();
-    let resource = created("a");
-    old.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let resource = serve(&old).await;
     old.commit(&[granted(&resource, 1)]).await.unwrap();
 
     let new = MysqlStore::new(first.clone());
@@ -143,9 +141,7 @@ async fn a_take_over_at_a_node_that_lags_sees_everything_that_was_committed() {
     };
     let [first, second] = &cluster.nodes;
     let old = MysqlStore::new(first.clone());
-    old.open().await.unwrap();
-    let resource = created("a");
-    old.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let resource = serve(&old).await;
     let new = MysqlStore::new(second.clone());
     assert_eq!(new.open().await, Err(StoreError::Standby));
     cluster.second_node_lags().await;
@@ -164,9 +160,7 @@ async fn a_node_that_leaves_is_away_and_its_instance_is_replaced() {
     };
     let [first, second] = &cluster.nodes;
     let old = MysqlStore::new(first.clone());
-    old.open().await.unwrap();
-    let resource = created("a");
-    old.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let resource = serve(&old).await;
     old.commit(&[granted(&resource, 1)]).await.unwrap();
     let new = MysqlStore::new(second.clone());
     assert_eq!(new.open().await, Err(StoreError::Standby));

@@ -9,8 +9,8 @@ use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::support::{DEADLINE, Proxy};
-use crate::{admin, created, granted, members, take_over, token};
+use crate::support::{DEADLINE, Proxy, take_over};
+use crate::{admin, created, granted, members, serve, token};
 
 struct Group {
     members: Vec<Options>,
@@ -132,9 +132,7 @@ async fn a_commit_at_a_member_that_has_not_heard_of_a_take_over_is_refused() {
         impatient(&group.members[1]),
         MysqlStore::new(group.members[0].clone()),
     );
-    old.open().await.unwrap();
-    let resource = created("a");
-    old.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let resource = serve(&old).await;
     old.commit(&[granted(&resource, 1)]).await.unwrap();
     assert_eq!(new.open().await, Err(StoreError::Standby));
     tokio::time::sleep(group.members[0].instance_lease).await;
@@ -160,9 +158,7 @@ async fn a_take_over_at_a_member_that_lags_sees_everything_that_was_committed() 
         return;
     };
     let old = MysqlStore::new(group.members[0].clone());
-    old.open().await.unwrap();
-    let resource = created("a");
-    old.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let resource = serve(&old).await;
     let new = MysqlStore::new(group.members[1].clone());
     assert_eq!(new.open().await, Err(StoreError::Standby));
     let stalled = group.stall(1).await;

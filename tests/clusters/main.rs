@@ -9,15 +9,15 @@ mod group_replication;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mysql_async::{Conn, Opts, OptsBuilder};
 use small_resource_server::lock::rows::HeadRow;
 use small_resource_server::lock::{FencingToken, ResourceName, ResourceOptions, Seconds};
-use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
-use small_resource_server::store::{Opened, ResourceId, Snapshot, Store, StoreError};
+use small_resource_server::store::mysql::{MysqlStore, Options};
+use small_resource_server::store::{ResourceId, Snapshot, Store};
 
-use support::{DEADLINE, skip};
+use support::{options, skip};
 
 /// The members that a variable leads to, with a database of a test's own that does not exist yet. `None`: skipped.
 fn members(variable: &str, script: &str) -> Option<Vec<Options>> {
@@ -30,19 +30,9 @@ fn members(variable: &str, script: &str) -> Option<Vec<Options>> {
 }
 
 fn member(url: &str, database: &str) -> Options {
-    let opts = Opts::from_url(url).unwrap();
     Options {
-        host: opts.ip_or_hostname().to_owned(),
-        port: opts.tcp_port(),
-        database: database.to_owned(),
-        user: opts.user().unwrap_or_default().to_owned(),
-        password: opts.pass().unwrap_or_default().to_owned(),
-        pool_size: 2,
-        tls: Tls::Off,
         timeout: Duration::from_secs(60),
-        instance_lease: Duration::from_secs(3),
-        adopt: None,
-        peers: None,
+        ..options(&Opts::from_url(url).unwrap(), database)
     }
 }
 
@@ -79,15 +69,10 @@ async fn token(store: &MysqlStore, resource: &Snapshot) -> Option<u64> {
     found.map(|found| found.lock.head.token.0)
 }
 
-/// Asks again while the other instance seems to be alive.
-async fn take_over(store: &MysqlStore) -> Opened {
-    let began = Instant::now();
-    loop {
-        match store.open().await {
-            Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            result => return result.unwrap(),
-        }
-    }
+/// Opens a store on a new database, with one resource in it.
+async fn serve(store: &MysqlStore) -> Snapshot {
+    store.open().await.unwrap();
+    let resource = created("a");
+    store.commit(std::slice::from_ref(&resource)).await.unwrap();
+    resource
 }

@@ -7,24 +7,10 @@ use mysql_async::prelude::Queryable;
 use small_resource_server::lock::rows::{EndedRow, HeadRow};
 use small_resource_server::lock::{EndReason, FencingToken, Ticket};
 use small_resource_server::store::mysql::{MysqlStore, Options};
-use small_resource_server::store::{Opened, Snapshot, Store, StoreError};
+use small_resource_server::store::{Snapshot, Store, StoreError};
 
-use super::support::Proxy;
-use super::support::{DEADLINE, Database};
+use super::support::{DEADLINE, Database, Proxy, take_over};
 use super::{created, exists, write};
-
-/// Asks again while another instance seems to be alive.
-async fn take_over(store: &MysqlStore) -> Opened {
-    let began = Instant::now();
-    loop {
-        match store.open().await {
-            Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            result => return result.unwrap(),
-        }
-    }
-}
 
 #[tokio::test]
 async fn instances_that_start_together_make_one_schema_and_one_owner() {

@@ -4,11 +4,56 @@ use std::time::{Duration, Instant};
 
 use crate::instance::{BOUND, serving};
 use crate::private::PrivateServer;
-use crate::support::{Database, Program, Proxy, State, until};
+use crate::support::{Connection, Database, Program, Proxy, State, until};
 use crate::{turn, wait};
 
 fn was_lost(instance: &Program) -> bool {
     instance.log().contains("the store was lost")
+}
+
+/// How many statements in this database wait for a lock.
+fn waits_for_a_table(database: &Database) -> u64 {
+    wait(database.number(&format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{}' AND state LIKE '%lock%'",
+        database.name
+    )))
+}
+
+/// Somebody who holds `printer` and somebody who waits for it: what the askers of reads must not touch.
+struct Others {
+    ticket: String,
+    token: u64,
+    waiting: Connection,
+}
+
+impl Others {
+    fn of(instance: &Program) -> Others {
+        instance.prepare("printer");
+        let lock = instance.lock("printer/s").body(r#"{"ttl":3000}"#);
+        let (ticket, token) = instance.hold_with(lock);
+        let waiting = instance.lock("printer/s").query("wait=60").open();
+        until("it waits", || instance.described("printer")["waiting"] == 1);
+        Others {
+            ticket,
+            token,
+            waiting,
+        }
+    }
+
+    fn untouched(mut self, instance: &Program) -> Others {
+        assert!(self.waiting.is_silent(), "the waiter lost its place");
+        let kept = instance.renew("printer/s", &self.ticket).settled();
+        assert_eq!((kept.status, kept.token()), (200, self.token));
+        assert!(!was_lost(instance));
+        self
+    }
+
+    fn go_on(mut self, instance: &Program) {
+        let unlocked = instance.unlock("printer/s", &self.ticket).settled();
+        assert_eq!(unlocked.status, 200);
+        assert_eq!(self.waiting.answer().json()["locked"], true);
+        assert!(!was_lost(instance));
+    }
 }
 
 #[test]
@@ -18,10 +63,7 @@ fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
     };
     let _turn = turn();
     let instance = serving(&database.options());
-    instance.prepare("printer");
-    let (ticket, token) = instance.hold_with(instance.lock("printer/s").body(r#"{"ttl":3000}"#));
-    let mut waiting = instance.lock("printer/s").query("wait=60").open();
-    until("it waits", || instance.described("printer")["waiting"] == 1);
+    let others = Others::of(&instance);
 
     // Reads stand in front of this lock until they are given up; commits of locks need no documents.
     let admin = wait(database.hold_table("resource_data"));
@@ -36,21 +78,13 @@ fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
         }
     });
     assert!(start.elapsed() < 2 * BOUND, "{:?}", start.elapsed());
-    assert!(waiting.is_silent(), "the waiter lost its place");
-    let kept = instance.renew("printer/s", &ticket).settled();
-    assert_eq!((kept.status, kept.token()), (200, token));
-    assert!(instance.is_ready() && !was_lost(&instance));
+    let others = others.untouched(&instance);
+    assert!(instance.is_ready());
 
     // What was given up has ended in the database too, though the table is still locked.
-    let hanging = format!(
-        "SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{}' AND state LIKE '%lock%'",
-        database.name
-    );
-    until("reads have ended", || wait(database.number(&hanging)) == 0);
+    until("reads have ended", || waits_for_a_table(&database) == 0);
     drop(admin);
-    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
-    assert_eq!(waiting.answer().json()["locked"], true);
-    assert!(!was_lost(&instance));
+    others.go_on(&instance);
 }
 
 /// Names that are stored and in nobody's memory, each with a client of its own.
@@ -71,10 +105,7 @@ fn many_clients_with_a_name_of_their_own_after_a_restart_cost_nobody_the_store()
          (SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d AS n FROM {digits} a, {digits} b, {digits} c, {digits} e) x \
          WHERE n < {STRANGERS}"
     )));
-    instance.prepare("printer");
-    let (ticket, token) = instance.hold_with(instance.lock("printer/s").body(r#"{"ttl":3000}"#));
-    let mut waiting = instance.lock("printer/s").query("wait=60").open();
-    until("it waits", || instance.described("printer")["waiting"] == 1);
+    let others = Others::of(&instance);
 
     // A round trip of 10 ms, and fewer connections than loads: many wait longer than STORE_TIMEOUT_SECONDS.
     proxy.set(State::Slow(Duration::from_millis(5)));
@@ -92,12 +123,7 @@ fn many_clients_with_a_name_of_their_own_after_a_restart_cost_nobody_the_store()
         }
     }
     assert!(refused > 0, "no load had to wait: the test proves nothing");
-    assert!(!was_lost(&instance));
-    assert!(waiting.is_silent(), "the waiter lost its place");
-    let kept = instance.renew("printer/s", &ticket).settled();
-    assert_eq!((kept.status, kept.token()), (200, token));
-    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
-    assert_eq!(waiting.answer().json()["locked"], true);
+    others.untouched(&instance).go_on(&instance);
 }
 
 #[test]
@@ -127,13 +153,7 @@ fn a_listing_that_the_database_does_not_answer_is_too_busy_and_ends_there_too() 
     let kept = instance.renew("printer/s", &ticket).settled();
     assert_eq!((kept.status, kept.token()), (200, token));
     assert!(instance.is_ready() && !was_lost(&instance));
-    let hanging = format!(
-        "SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{}' AND state LIKE '%lock%'",
-        database.name
-    );
-    until("listings have ended", || {
-        wait(database.number(&hanging)) == 0
-    });
+    until("listings have ended", || waits_for_a_table(&database) == 0);
     drop(admin);
     until("listings are answered again", || listing("").status == 200);
     assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
@@ -153,10 +173,7 @@ fn a_user_with_too_few_connections_gets_refusals_and_keeps_the_store() {
     until("it writes and sends heartbeats", || {
         wait(server.text(connections)) == "2"
     });
-    instance.prepare("printer");
-    let (ticket, _) = instance.hold_with(instance.lock("printer/s").body(r#"{"ttl":3000}"#));
-    let mut waiting = instance.lock("printer/s").query("wait=60").open();
-    until("it waits", || instance.described("printer")["waiting"] == 1);
+    let others = Others::of(&instance);
     let refused = std::thread::scope(|scope| {
         let workers = (0..8).map(|worker| {
             let instance = &instance;
@@ -174,10 +191,7 @@ fn a_user_with_too_few_connections_gets_refusals_and_keeps_the_store() {
         refused > 0,
         "the limit was never reached: the test proves nothing"
     );
-    assert!(waiting.is_silent(), "the waiter lost its place");
-    assert!(!was_lost(&instance));
-    assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
-    assert_eq!(waiting.answer().json()["locked"], true);
+    others.untouched(&instance).go_on(&instance);
 }
 
 #[test]

@@ -314,12 +314,8 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-#[test]
-fn a_cut_link_is_told_apart_from_a_dead_owner_and_mended() {
-    let Some(database) = Database::new() else {
-        return;
-    };
-    let _turn = turn();
+/// The active instance, another one, and what is between the two.
+fn pair_with_a_proxy_between(database: &Database) -> (Program, Program, Proxy) {
     let port = free_port();
     let peer = Options {
         host: "127.0.0.1".to_owned(),
@@ -327,14 +323,23 @@ fn a_cut_link_is_told_apart_from_a_dead_owner_and_mended() {
         ..database.options()
     };
     let proxy = Proxy::to(&peer);
-    let between = format!("127.0.0.1:{}", proxy.between(peer).port);
     let owner = setup(&database.options())
         .with("PEER_PORT", &port.to_string())
-        .with("ADVERTISE_ADDRESS", &between)
+        .with("ADVERTISE_ADDRESS", &proxy.address().to_string())
         .launch();
     becomes_active(&owner);
     let front = launch(&database.options());
     becomes_standby(&front);
+    (owner, front, proxy)
+}
+
+#[test]
+fn a_cut_link_is_told_apart_from_a_dead_owner_and_mended() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (owner, front, proxy) = pair_with_a_proxy_between(&database);
     front.prepare("printer");
     let (ticket, _) = front.hold("printer/s");
     let leaving = front.wait("printer/s");
@@ -346,7 +351,7 @@ fn a_cut_link_is_told_apart_from_a_dead_owner_and_mended() {
     front.read("printer/s").refused(503, "owner_unreachable");
     assert_eq!(metric(&front, "peers_unreachable"), 1);
     assert!(owner.is_ready() && is_standby(&front), "it stays the owner");
-    front.logged(&["cannot be reached at", &between]);
+    front.logged(&["cannot be reached at", &proxy.address().to_string()]);
     drop(leaving);
     proxy.set(State::Up);
     becomes_standby(&front);
@@ -464,21 +469,7 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
         return;
     };
     let _turn = turn();
-    let port = free_port();
-    let peer = Options {
-        host: "127.0.0.1".to_owned(),
-        port,
-        ..database.options()
-    };
-    let proxy = Proxy::to(&peer);
-    let between = format!("127.0.0.1:{}", proxy.between(peer).port);
-    let owner = setup(&database.options())
-        .with("PEER_PORT", &port.to_string())
-        .with("ADVERTISE_ADDRESS", &between)
-        .launch();
-    becomes_active(&owner);
-    let front = launch(&database.options());
-    becomes_standby(&front);
+    let (owner, front, proxy) = pair_with_a_proxy_between(&database);
     front.prepare("printer");
     proxy.hold_answers(true);
     let mut write = front.put("printer/s", "2").open();

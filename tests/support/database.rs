@@ -1,10 +1,43 @@
 //! A real database server for the tests, and a database for each.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
 use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
+use small_resource_server::store::{Opened, Store, StoreError};
+
+use super::DEADLINE;
+
+/// A store in this database, of the server that `opts` lead to.
+pub fn options(opts: &Opts, database: &str) -> Options {
+    Options {
+        host: opts.ip_or_hostname().to_owned(),
+        port: opts.tcp_port(),
+        database: database.to_owned(),
+        user: opts.user().unwrap_or_default().to_owned(),
+        password: opts.pass().unwrap_or_default().to_owned(),
+        pool_size: 2,
+        tls: Tls::Off,
+        timeout: Duration::from_secs(20),
+        instance_lease: Duration::from_secs(3),
+        adopt: None,
+        peers: None,
+    }
+}
+
+/// Opens a store, and asks again while another instance seems to be alive.
+pub async fn take_over(store: &MysqlStore) -> Opened {
+    let began = Instant::now();
+    loop {
+        match store.open().await {
+            Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => return result.unwrap(),
+        }
+    }
+}
 
 /// A database of its own on the server that `TEST_MYSQL_URL` leads to; dropped with this.
 pub struct Database {
@@ -38,19 +71,7 @@ impl Database {
     }
 
     pub fn options(&self) -> Options {
-        Options {
-            host: self.opts.ip_or_hostname().to_owned(),
-            port: self.opts.tcp_port(),
-            database: self.name.clone(),
-            user: self.opts.user().unwrap_or_default().to_owned(),
-            password: self.opts.pass().unwrap_or_default().to_owned(),
-            pool_size: 2,
-            tls: Tls::Off,
-            timeout: Duration::from_secs(20),
-            instance_lease: Duration::from_secs(3),
-            adopt: None,
-            peers: None,
-        }
+        options(&self.opts, &self.name)
     }
 
     pub fn store(&self) -> MysqlStore {

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 pub use client::{Answer, Call, Client, Connection, find, is_ticket, request};
-pub use database::Database;
+pub use database::{Database, options, take_over};
 pub use group::ControlGroup;
 pub use program::Program;
 pub use proxy::{Proxy, State};

@@ -74,6 +74,11 @@ impl Proxy {
         Proxy { address, control }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The store reaches its server through this.
     pub fn between(&self, options: Options) -> Options {
         Options {
