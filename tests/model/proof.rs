@@ -65,6 +65,11 @@ impl Setting {
         }
     }
 
+    /// A client for each of these, which it does in this order.
+    fn scripts(scripts: &[&'static [Op]]) -> Setting {
+        Setting::of(scripts.iter().copied().map(Plan::Script).collect())
+    }
+
     fn linear(self) -> Setting {
         Setting {
             linear: true,
@@ -310,10 +315,10 @@ fn clients_under_a_lock_delay_break_no_rule() {
     ));
     let beside = Setting {
         ticks: 3,
-        ..Setting::of(vec![
-            Plan::Script(&[Op::PollShared, Op::Promote]),
-            Plan::Script(&[Op::PollShared]),
-            Plan::Script(&[Op::WaitShared]),
+        ..Setting::scripts(&[
+            &[Op::PollShared, Op::Promote],
+            &[Op::PollShared],
+            &[Op::WaitShared],
         ])
         .delay(1)
     };
@@ -415,7 +420,7 @@ fn a_lease_that_ends_early_is_caught() {
     let setting = Setting {
         ttl: 3,
         ticks: 3,
-        ..Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Wait])])
+        ..Setting::scripts(&[&[Op::Poll], &[Op::Wait]])
     };
     is_caught(LeaseEndsEarly, setting, NOT_EARLY);
 }
@@ -424,10 +429,10 @@ fn a_lease_that_ends_early_is_caught() {
 fn a_grant_out_of_order_is_caught() {
     let setting = Setting {
         crashes: 1,
-        ..Setting::of(vec![
-            Plan::Script(&[Op::Poll, Op::Unlock]),
-            Plan::Script(&[Op::Poll, Op::Wait]),
-            Plan::Script(&[Op::Poll, Op::Wait]),
+        ..Setting::scripts(&[
+            &[Op::Poll, Op::Unlock],
+            &[Op::Poll, Op::Wait],
+            &[Op::Poll, Op::Wait],
         ])
     };
     is_caught(QueueReversed, setting, IN_ORDER);
@@ -437,7 +442,7 @@ fn a_grant_out_of_order_is_caught() {
 fn an_acknowledged_write_that_is_dropped_is_caught() {
     let setting = Setting {
         crashes: 1,
-        ..Setting::of(vec![Plan::Script(&[Op::Write, Op::Read])])
+        ..Setting::scripts(&[&[Op::Write, Op::Read]])
     };
     is_caught(WriteDropped, setting.clone(), KEPT);
     is_caught(WriteDropped, setting.linear(), LINEARIZABLE);
@@ -447,10 +452,7 @@ fn an_acknowledged_write_that_is_dropped_is_caught() {
 fn an_accepted_stale_writer_is_caught() {
     let setting = Setting {
         ticks: 2,
-        ..Setting::of(vec![
-            Plan::Script(&[Op::Poll, Op::Write]),
-            Plan::Script(&[Op::Poll]),
-        ])
+        ..Setting::scripts(&[&[Op::Poll, Op::Write], &[Op::Poll]])
     };
     is_caught(StaleWriterAccepted, setting.clone(), GUARDED);
     is_caught(StaleWriterAccepted, setting.linear(), LINEARIZABLE);
@@ -460,10 +462,7 @@ fn an_accepted_stale_writer_is_caught() {
 fn a_token_that_is_used_again_after_a_restart_is_caught() {
     let setting = Setting {
         crashes: 1,
-        ..Setting::of(vec![
-            Plan::Script(&[Op::Poll, Op::Unlock]),
-            Plan::Script(&[Op::Poll]),
-        ])
+        ..Setting::scripts(&[&[Op::Poll, Op::Unlock], &[Op::Poll]])
     };
     is_caught(TokenReused, setting.clone(), TOKENS_GROW);
     is_caught(TokenReused, setting.linear(), LINEARIZABLE);
@@ -471,16 +470,13 @@ fn a_token_that_is_used_again_after_a_restart_is_caught() {
 
 #[test]
 fn two_holders_at_once_are_caught() {
-    let setting = Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Poll])]);
+    let setting = Setting::scripts(&[&[Op::Poll], &[Op::Poll]]);
     is_caught(EveryoneGranted, setting, TOGETHER);
 }
 
 #[test]
 fn a_release_that_wakes_nobody_is_caught() {
-    let setting = Setting::of(vec![
-        Plan::Script(&[Op::Poll, Op::Unlock]),
-        Plan::Script(&[Op::Wait]),
-    ]);
+    let setting = Setting::scripts(&[&[Op::Poll, Op::Unlock], &[Op::Wait]]);
     is_caught(ReleaseWakesNobody, setting, WOKEN);
 }
 
@@ -488,7 +484,7 @@ fn a_release_that_wakes_nobody_is_caught() {
 fn a_holder_forgotten_by_a_restart_is_caught() {
     let setting = Setting {
         crashes: 1,
-        ..Setting::of(vec![Plan::Script(&[Op::Poll])])
+        ..Setting::scripts(&[&[Op::Poll]])
     };
     is_caught(HolderForgotten, setting, NOT_EARLY);
 }
@@ -497,25 +493,21 @@ fn a_holder_forgotten_by_a_restart_is_caught() {
 fn a_queue_forgotten_by_a_restart_is_caught() {
     let setting = Setting {
         crashes: 1,
-        ..Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Poll])])
+        ..Setting::scripts(&[&[Op::Poll], &[Op::Poll]])
     };
     is_caught(QueueForgotten, setting, KEPT);
 }
 
 #[test]
 fn a_write_past_the_holder_is_caught() {
-    let setting = Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Write])]);
+    let setting = Setting::scripts(&[&[Op::Poll], &[Op::Write]]);
     is_caught(GuardMissing, setting.clone(), GUARDED);
     is_caught(GuardMissing, setting.linear(), LINEARIZABLE);
 }
 
 #[test]
 fn a_reader_let_past_a_waiting_writer_is_caught() {
-    let setting = Setting::of(vec![
-        Plan::Script(&[Op::PollShared]),
-        Plan::Script(&[Op::Wait]),
-        Plan::Script(&[Op::PollShared]),
-    ]);
+    let setting = Setting::scripts(&[&[Op::PollShared], &[Op::Wait], &[Op::PollShared]]);
     is_caught(ReaderLetPast, setting, IN_ORDER);
 }
 
@@ -527,19 +519,13 @@ fn a_third_holder_of_two_slots_is_caught() {
 
 #[test]
 fn a_reader_promoted_beside_another_is_caught() {
-    let setting = Setting::of(vec![
-        Plan::Script(&[Op::PollShared, Op::Promote]),
-        Plan::Script(&[Op::PollShared]),
-    ]);
+    let setting = Setting::scripts(&[&[Op::PollShared, Op::Promote], &[Op::PollShared]]);
     is_caught(PromotedBesideOthers, setting, TOGETHER);
 }
 
 #[test]
 fn a_reader_that_may_write_is_caught() {
-    let setting = Setting::of(vec![
-        Plan::Script(&[Op::PollShared, Op::Write]),
-        Plan::Script(&[Op::PollShared]),
-    ]);
+    let setting = Setting::scripts(&[&[Op::PollShared, Op::Write], &[Op::PollShared]]);
     is_caught(ReaderMayWrite, setting, GUARDED);
 }
 
@@ -547,13 +533,10 @@ fn a_reader_that_may_write_is_caught() {
 fn a_lock_delay_that_is_skipped_is_caught() {
     let expiring = Setting {
         ticks: 2,
-        ..Setting::of(vec![Plan::Script(&[Op::Poll]), Plan::Script(&[Op::Poll])]).delay(2)
+        ..Setting::scripts(&[&[Op::Poll], &[Op::Poll]]).delay(2)
     };
     is_caught(DelaySkipped, expiring, DELAYED);
-    let forced = Setting::of(vec![
-        Plan::Script(&[Op::PollShared, Op::Force]),
-        Plan::Script(&[Op::WaitShared]),
-    ]);
+    let forced = Setting::scripts(&[&[Op::PollShared, Op::Force], &[Op::WaitShared]]);
     is_caught(DelaySkipped, forced.delay(2), DELAYED);
 }
 
@@ -561,10 +544,7 @@ fn a_lock_delay_that_is_skipped_is_caught() {
 fn a_lock_delay_that_is_forgotten_by_a_restart_is_caught() {
     let setting = Setting {
         crashes: 1,
-        ..Setting::of(vec![
-            Plan::Script(&[Op::Poll, Op::Force]),
-            Plan::Script(&[Op::Wait]),
-        ])
+        ..Setting::scripts(&[&[Op::Poll, Op::Force], &[Op::Wait]])
     };
     is_caught(DelayForgotten, setting.delay(2), DELAYED);
 }
@@ -580,10 +560,7 @@ fn a_holder_beside_others_forgotten_by_a_restart_is_caught() {
 
 #[test]
 fn an_ephemeral_name_that_forgets_its_token_is_caught() {
-    let setting = Setting::of(vec![
-        Plan::Script(&[Op::Poll, Op::Unlock]),
-        Plan::Script(&[Op::Poll]),
-    ]);
+    let setting = Setting::scripts(&[&[Op::Poll, Op::Unlock], &[Op::Poll]]);
     is_caught(FloorForgotten, setting.ephemeral(), TOKENS_GROW);
 }
 
@@ -592,10 +569,7 @@ fn a_plain_renewal_that_makes_a_lease_end_earlier_is_caught() {
     let setting = Setting {
         ttl: 3,
         ticks: 2,
-        ..Setting::of(vec![
-            Plan::Script(&[Op::Poll, Op::Renew]),
-            Plan::Script(&[Op::Wait]),
-        ])
+        ..Setting::scripts(&[&[Op::Poll, Op::Renew], &[Op::Wait]])
     };
     is_caught(RenewalCuts, setting, NOT_EARLY);
 }
