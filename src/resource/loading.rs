@@ -14,7 +14,7 @@ use crate::store::{ResourceId, StoreError, StoredData};
 
 impl ResourceActor {
     pub(super) fn load_document(&mut self, call: Call, ctx: &mut Context<Self>) {
-        let Some((selector, _)) = needed_document(&call.op) else {
+        let Some((selector, _)) = call.op.needed_document() else {
             return;
         };
         let selector = selector.clone();
@@ -124,25 +124,5 @@ impl ResourceActor {
                 self.reply(call, Reply::NoResource, ctx);
             }
         }
-    }
-}
-
-/// The selector whose document this request needs, and whether it needs the JSON or only has to know that
-/// it exists.
-pub(super) fn needed_document(op: &Op) -> Option<(&Selector, bool)> {
-    match op {
-        Op::Read { selector, .. } => Some((selector, true)),
-        Op::Acquire {
-            selector: Some(selector),
-            ..
-        } => Some((selector, true)),
-        // Which document there is, if any, can be told by its bytes alone.
-        Op::Write {
-            selector,
-            condition,
-            ..
-        } => Some((selector, condition.is_some())),
-        Op::DeleteSelector { selector, .. } => Some((selector, false)),
-        _ => None,
     }
 }

@@ -150,6 +150,26 @@ impl Op {
         places: 0,
         watch: None,
     };
+
+    /// The selector whose document this request needs, and whether it needs the JSON or only has to know that
+    /// it exists.
+    pub(super) fn needed_document(&self) -> Option<(&Selector, bool)> {
+        match self {
+            Op::Read { selector, .. } => Some((selector, true)),
+            Op::Acquire {
+                selector: Some(selector),
+                ..
+            } => Some((selector, true)),
+            // Which document there is, if any, can be told by its bytes alone.
+            Op::Write {
+                selector,
+                condition,
+                ..
+            } => Some((selector, condition.is_some())),
+            Op::DeleteSelector { selector, .. } => Some((selector, false)),
+            _ => None,
+        }
+    }
 }
 
 /// JSON text as one piece.

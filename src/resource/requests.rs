@@ -11,7 +11,6 @@ use crate::lock::{
 use crate::resource::actor::ResourceActor;
 use crate::resource::documents::{Documents, Known};
 use crate::resource::live::Resource;
-use crate::resource::loading::needed_document;
 use crate::resource::messages::{Call, Condition, Op, Reply, Wait};
 use crate::resource::open_requests::{OpenRequest, RequestKind, WaiterPermit};
 use crate::shared::audit_log::AuditKind;
@@ -38,7 +37,7 @@ impl ResourceActor {
         let Some(resource) = self.resource() else {
             return self.reply(call, Reply::NoResource, ctx);
         };
-        let known = match needed_document(&call.op) {
+        let known = match call.op.needed_document() {
             None => Known::Absent,
             Some((selector, json)) => match resource.documents.known(selector) {
                 Known::Unknown => return self.load_document(call, ctx),
