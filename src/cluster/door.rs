@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -80,6 +81,22 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Counts requests that are held.
+struct Held<'a>(&'a IntGauge);
+
+impl<'a> Held<'a> {
+    fn new(count: &'a IntGauge) -> Held<'a> {
+        count.inc();
+        Held(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -226,7 +243,7 @@ impl FrontDoor {
                 }
                 None => {}
             }
-            hold.pause().await?;
+            self.pause(&mut hold).await?;
         }
     }
 
@@ -259,8 +276,7 @@ impl FrontDoor {
                 }
                 None => {}
             }
-            hold.pause().await?;
-            self.router.server.metrics.peers.retried.inc();
+            self.pause(&mut hold).await?;
         }
     }
 
@@ -281,6 +297,20 @@ impl FrontDoor {
             since,
             owner: self.router.server.owner.follow(),
         }
+    }
+
+    /// Until something has changed, or a moment has passed.
+    async fn pause(&self, hold: &mut Hold) -> Result<(), Closed> {
+        let now = Instant::now();
+        if now >= hold.until {
+            return Err(Closed::Moving);
+        }
+        let peers = &self.router.server.metrics.peers;
+        let _held = Held::new(&peers.held);
+        let until = hold.until.min(now + RETRY_PAUSE);
+        let _ = timeout_at(until, hold.owner.changed()).await;
+        peers.retried.inc();
+        Ok(())
     }
 
     /// The connection to the active instance.
@@ -324,7 +354,10 @@ impl FrontDoor {
             }
         };
         match told {
-            Ok(PeerReply::NotActive) => Exchange::NotDone,
+            Ok(PeerReply::NotActive) => {
+                self.router.server.metrics.peers.misdirected.inc();
+                Exchange::NotDone
+            }
             Ok(told) => Exchange::Answered(told),
             Err(_) => Exchange::Lost,
         }
@@ -383,17 +416,6 @@ impl Abroad {
 }
 
 impl Hold {
-    /// Until something has changed, or a moment has passed.
-    async fn pause(&mut self) -> Result<(), Closed> {
-        let now = Instant::now();
-        if now >= self.until {
-            return Err(Closed::Moving);
-        }
-        let until = self.until.min(now + RETRY_PAUSE);
-        let _ = timeout_at(until, self.owner.changed()).await;
-        Ok(())
-    }
-
     /// Ready when this instance ends.
     async fn stopped(&mut self) {
         let _ = self.owner.wait_for(|owner| owner.stopping).await;
@@ -444,10 +466,9 @@ impl Forwarded<'_> {
                 }
                 None => {}
             }
-            if let Err(closed) = self.hold.pause().await {
+            if let Err(closed) = self.door.pause(&mut self.hold).await {
                 return Box::new(Reply::Closed(closed));
             }
-            self.door.router.server.metrics.peers.retried.inc();
         }
     }
 

@@ -64,6 +64,10 @@ pub struct PeerMetrics {
     pub received: IntCounter,
     /// Asked again after a pause: nobody was active, or the connection broke.
     pub retried: IntCounter,
+    /// Passed on to an instance that was not active any more, or not yet.
+    pub misdirected: IntCounter,
+    /// Requests that wait now until an instance is active, or the connection to it is back.
+    pub held: IntGauge,
     /// Connections of others that did not prove to have this database.
     pub refused: IntCounter,
     pub round_trip: Histogram,
@@ -98,6 +102,7 @@ struct NowMetrics {
     data_cache_bytes_max: IntGauge,
     pending: IntGauge,
     ready: IntGauge,
+    active: IntGauge,
     standby: IntGauge,
     incarnation: IntGauge,
 }
@@ -111,6 +116,7 @@ pub struct Gauges {
     /// Resources whose lock has changes in the journal alone.
     pub pending: usize,
     pub ready: bool,
+    pub active: bool,
     pub standby: bool,
     /// How often the store was opened.
     pub incarnation: u64,
@@ -248,6 +254,14 @@ impl PeerMetrics {
                 "forwarded_retries_total",
                 "Requests that were asked again: no instance was active, or the connection broke.",
             ),
+            misdirected: make.counter(
+                "forwarded_requests_refused_total",
+                "Requests that were passed on to an instance that was not active.",
+            ),
+            held: make.gauge(
+                "forwarded_requests_held",
+                "Requests that wait until an instance is active, or can be reached again.",
+            ),
             refused: make.counter(
                 "peer_connections_refused_total",
                 "Connections to PEER_PORT that did not prove to have this database.",
@@ -344,6 +358,7 @@ impl NowMetrics {
                 "Resources whose lock has changes in the journal alone.",
             ),
             ready: make.gauge("ready", "1 while /ready answers 200."),
+            active: make.gauge("active", "1 while this instance owns the store."),
             standby: make.gauge("standby", "1 while another instance is active."),
             incarnation: make.gauge("store_opened_count", "How often the store was opened."),
         }
@@ -357,6 +372,7 @@ impl NowMetrics {
             .set(now.data_cache_bytes_max as i64);
         self.pending.set(now.pending as i64);
         self.ready.set(now.ready.into());
+        self.active.set(now.active.into());
         self.standby.set(now.standby.into());
         self.incarnation.set(now.incarnation as i64);
     }
@@ -375,6 +391,7 @@ mod tests {
             data_cache_bytes_max: 100,
             pending: 5,
             ready: true,
+            active: true,
             standby: false,
             incarnation: 1,
             log_lines_dropped: 2,
@@ -412,6 +429,7 @@ mod tests {
             "resource_server_data_cache_bytes 7",
             "resource_server_store_pending_resources 5",
             "resource_server_ready 1",
+            "resource_server_active 1",
             "resource_server_standby 0",
             "resource_server_log_lines_dropped_total 2",
         ] {

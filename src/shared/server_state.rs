@@ -221,6 +221,7 @@ impl ServerState {
             data_cache_bytes_max: self.settings.data_cache_bytes,
             pending: self.store.pending(),
             ready: ready.is_ok(),
+            active: self.gate.check_answer().is_ok(),
             standby,
             incarnation: self.incarnation(),
             log_lines_dropped: logging::dropped_lines(),

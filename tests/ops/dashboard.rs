@@ -112,7 +112,7 @@ fn each_panel_names_only_metrics_and_labels_that_a_server_shows() {
 }
 
 #[test]
-fn each_metric_that_says_how_locks_are_is_on_a_panel() {
+fn each_metric_that_says_how_locks_and_instances_are_is_on_a_panel() {
     let queries = queries(&dashboard());
     let named: BTreeSet<String> = queries.iter().flat_map(|(_, query)| words(query)).collect();
     for name in [
@@ -131,6 +131,15 @@ fn each_metric_that_says_how_locks_are_is_on_a_panel() {
         "ready",
         "http_requests_total",
         "http_request_seconds_bucket",
+        "active",
+        "forwarded_requests_total",
+        "forwarded_requests_received_total",
+        "forwarded_retries_total",
+        "forwarded_requests_refused_total",
+        "forwarded_requests_held",
+        "peer_connections_refused_total",
+        "peer_round_trip_seconds_bucket",
+        "peers_unreachable",
     ] {
         assert!(named.contains(&format!("resource_server_{name}")), "{name}");
     }

@@ -243,6 +243,31 @@ fn when_the_owner_is_killed_requests_are_held_and_waiters_keep_their_places() {
 }
 
 #[test]
+fn metrics_say_which_instance_is_active_and_how_many_requests_are_held() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (mut owner, front) = pair(&database);
+    front.prepare("printer");
+    assert_eq!((metric(&owner, "active"), metric(&front, "active")), (1, 0));
+    assert_eq!(metric(&front, "forwarded_requests_held"), 0);
+    owner.kill();
+    let mut held = front.lock("printer/s").open();
+    let leaving = front.lock("printer/s").query("queue=0").open();
+    until("they are held", || {
+        metric(&front, "forwarded_requests_held") == 2
+    });
+    leaving.hang_up();
+    assert_eq!(held.answer().json()["locked"], true);
+    until("none is held", || {
+        metric(&front, "forwarded_requests_held") == 0
+    });
+    assert_eq!(metric(&front, "active"), 1);
+    assert!(metric(&front, "forwarded_retries_total") > 0);
+}
+
+#[test]
 fn when_the_owner_is_told_to_stop_no_client_of_another_instance_sees_an_error() {
     let Some(database) = Database::new() else {
         return;
