@@ -8,6 +8,7 @@ use actix_web::http::header::{self, HeaderName};
 use actix_web::{HttpResponse, ResponseError};
 
 use super::auth::Right;
+use super::headers::X_FENCING_TOKEN;
 use super::wire::{ErrorBody, ForcedByBody, HolderBody};
 use crate::lock::rows::Forced;
 use crate::lock::{EndReason, FencingToken};
@@ -405,7 +406,7 @@ impl ResponseError for ApiError {
             response.insert_header((header::ALLOW, *allow));
         }
         if let ApiError::NoSelector(Some(token)) | ApiError::ConditionFailed(Some(token)) = self {
-            response.insert_header(("x-fencing-token", token.0));
+            response.insert_header((X_FENCING_TOKEN.clone(), token.0));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, ApiError::Taken(..)) {
             response.insert_header((header::RETRY_AFTER, "1"));

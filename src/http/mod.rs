@@ -2,9 +2,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `routes` | which path and method leads where; 404, 405 |
+//! | `paths` | which paths there are, and what stands in them |
+//! | `routes` | which path and method leads to which handler; 404, 405 |
 //! | `handlers` | one short function per route |
 //! | `request` | parsing: names, query, headers, bodies |
+//! | `headers` | the names of our own headers |
 //! | `auth` | keys and the rights they carry |
 //! | `respond` | replies of a resource as HTTP answers |
 //! | `errors` | every refusal with its status and code: the one place that knows both |
@@ -30,10 +32,12 @@ pub mod connection;
 pub mod connection_limit;
 pub mod errors;
 pub mod handlers;
+pub mod headers;
 pub mod limit;
 pub mod middleware;
 pub mod openapi;
 pub mod page;
+pub mod paths;
 pub mod policy;
 pub mod request;
 pub mod respond;

@@ -23,7 +23,7 @@ mod tests {
 
     use super::*;
     use crate::http::errors::CODES;
-    use crate::http::routes::PATTERNS;
+    use crate::http::paths::PATTERNS;
 
     fn document() -> Value {
         serde_json::from_str(text()).unwrap()

@@ -18,8 +18,10 @@ use tokio::time::timeout;
 use super::auth::{KnownKey, Right};
 use super::connection::ConnectionState;
 use super::errors::ApiError;
+use super::headers::{IDEMPOTENCY_KEY, X_API_KEY, X_TICKET};
 use super::middleware::observe;
-use super::routes::{self, Segments, position};
+use super::paths::{self, Segments, position};
+use super::wire::to_millis;
 use super::worker::Worker;
 use crate::lock::{IdempotencyKey, KeyName, PresentedTicket, ResourceName, Selector, Ticket};
 use crate::resource::messages::{Condition, EntityTag, EntityTags};
@@ -28,10 +30,6 @@ use crate::resource::messages::{Condition, EntityTag, EntityTags};
 pub const JSON_DEPTH_MAX: usize = 511;
 /// Other bodies are flat. Where our parser gives up.
 const BODY_DEPTH_MAX: usize = 127;
-
-pub static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-pub static X_TICKET: HeaderName = HeaderName::from_static("x-ticket");
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Does the request carry a key with this right, and may this instance answer at all?
 /// Returns the highest right that the key carries, to the name in the path if there is one.
@@ -150,7 +148,7 @@ pub fn name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
 
 /// The name in a path of `/history/{name}`.
 pub fn history_name(req: &HttpRequest) -> Result<ResourceName, ApiError> {
-    let text = routes::history_name(req.uri().path()).unwrap_or_default();
+    let text = paths::history_name(req.uri().path()).unwrap_or_default();
     let text = decode_strictly(text).map_err(malformed_name)?;
     ResourceName::parse(&text).map_err(|error| malformed_name(&error.to_string()))
 }
@@ -287,12 +285,6 @@ fn decode_query(text: &str) -> Result<Cow<'_, str>, ApiError> {
         decode_strictly(text)
     };
     decoded.map_err(|why| ApiError::Malformed(format!("The query {why}.")))
-}
-
-/// Decimal seconds to the millisecond. What is above 0 stays above 0.
-pub fn to_millis(seconds: f64) -> u64 {
-    let millis = (seconds * 1000.0).round() as u64;
-    if seconds > 0.0 { millis.max(1) } else { millis }
 }
 
 /// The query, decoded. Parameters that nobody asks for are ignored; of several the last one counts.

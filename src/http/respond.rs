@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::errors::ApiError;
-use super::request::X_TICKET;
+use super::headers::{X_FENCING_TOKEN, X_TICKET, X_TICKET_ENDED, X_WAITED_MS};
 use super::time::Time;
 use super::wire::{
     DataBody, DecimalSeconds, ForcedBody, GrantedBody, QueuedBody, RenewedBody, UnavailableBody,
@@ -54,15 +54,14 @@ fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
 
 fn with_token(response: &mut HttpResponseBuilder, token: Option<FencingToken>) {
     if let Some(FencingToken(token)) = token {
-        let name = header::HeaderName::from_static("x-fencing-token");
-        response.insert_header((name, HeaderValue::from(token)));
+        response.insert_header((X_FENCING_TOKEN.clone(), HeaderValue::from(token)));
     }
 }
 
 fn with_ended(response: &mut HttpResponseBuilder, ended: Option<EndReason>) {
     if let Some(reason) = ended {
-        let name = header::HeaderName::from_static("x-ticket-ended");
-        response.insert_header((name, HeaderValue::from_static(reason.code())));
+        let reason = HeaderValue::from_static(reason.code());
+        response.insert_header((X_TICKET_ENDED.clone(), reason));
     }
 }
 
@@ -72,7 +71,7 @@ fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
     with_token(&mut response, Some(grant.holder.token));
     with_ended(&mut response, grant.ended);
     if grant.new {
-        response.insert_header(("x-waited-ms", grant.waited_ms));
+        response.insert_header((X_WAITED_MS.clone(), grant.waited_ms));
     }
     response
 }

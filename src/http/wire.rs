@@ -6,7 +6,6 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::time::Time;
-use crate::http::request::to_millis;
 use crate::lock::command::{HolderView, PlaceView, Role};
 use crate::lock::{
     FencingToken, Mode, Owner, Reason, ResourceOptions, Seconds, Ticket, TicketId, Ttl,
@@ -302,6 +301,12 @@ fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ttl>, D::Err
     };
     let accepts = "seconds must be a number or a numeric string from 0 to 2147483647";
     number(deserializer, read, accepts)
+}
+
+/// Decimal seconds to the millisecond. What is above 0 stays above 0.
+pub fn to_millis(seconds: f64) -> u64 {
+    let millis = (seconds * 1000.0).round() as u64;
+    if seconds > 0.0 { millis.max(1) } else { millis }
 }
 
 /// Digits, with a point among or after them.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::names::{
     FencingToken, IdempotencyKey, Millis, Mode, Owner, Reason, Ticket, TicketId, Ttl, WallMillis,
 };
-use super::rows::{Change, Forced};
+use super::rows::{Change, EndReason, Forced};
 
 /// Id of an open request, unique in this process.
 pub type RequestId = u64;
@@ -29,24 +29,6 @@ impl PresentedTicket {
         match self {
             PresentedTicket::Ticket(ticket) => Some(ticket),
             PresentedTicket::Absent | PresentedTicket::Malformed => None,
-        }
-    }
-}
-
-/// Why a ticket ended. The text is the `code` of a 403 and the value of `X-Ticket-Ended`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum EndReason {
-    Released,
-    Expired,
-    ForcedOff,
-}
-
-impl EndReason {
-    pub fn code(self) -> &'static str {
-        match self {
-            EndReason::Released => "ticket_released",
-            EndReason::Expired => "lease_expired",
-            EndReason::ForcedOff => "lease_forced_off",
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::command::{Answer, EndReason};
+use super::command::Answer;
 use super::names::{IdempotencyKey, Millis, Ticket, TicketId};
-use super::rows::{ENDED_MAX, EndedMore, EndedRow, Forced};
+use super::rows::{ENDED_MAX, EndReason, EndedMore, EndedRow, Forced};
 
 /// The ended tickets of one resource, oldest first, at most [`ENDED_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

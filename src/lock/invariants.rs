@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::command::{Answer, Command, EndReason, Event, HolderView, Outcome, PresentedTicket};
+use super::command::{Answer, Command, Event, HolderView, Outcome, PresentedTicket};
 use super::leases::{Lease, LeaseClock};
 use super::names::{FencingToken, IdempotencyKey, Millis, Mode, Now, Ticket};
 use super::queue::{Queue, Seq, TicketDelivery, Waiter};
-use super::rows::{Change, HolderRow, LockRows, TicketRow};
-use super::state::LockState;
-use super::step::later;
+use super::rows::{Change, EndReason, HolderRow, LockRows, TicketRow};
+use super::state::{LockState, later};
 use super::terms::Terms;
 
 /// A rule that did not hold, as a sentence.

@@ -33,14 +33,13 @@ mod step;
 mod suspend;
 pub mod terms;
 
-pub use command::{
-    Answer, Command, EndReason, Outcome, Patience, PresentedTicket, RequestId, Wish,
-};
+pub use command::{Answer, Command, Outcome, Patience, PresentedTicket, RequestId, Wish};
 pub use ended::LostTicket;
 pub use names::{
     FencingToken, IdempotencyKey, KeyName, Millis, Mode, Now, Owner, Reason, ResourceName,
     ResourceOptions, Seconds, Selector, Ticket, TicketId, Ttl, WallMillis,
 };
+pub use rows::EndReason;
 pub use state::LockState;
 pub use suspend::{Expiry, SuspendedLease};
 pub use terms::{Limits, Profile, Rules, Terms};

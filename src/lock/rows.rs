@@ -6,10 +6,27 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::command::EndReason;
 use super::names::{
     FencingToken, IdempotencyKey, KeyName, Mode, Owner, Reason, Ticket, Ttl, WallMillis,
 };
+
+/// Why a ticket ended. The text is the `code` of a 403 and the value of `X-Ticket-Ended`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EndReason {
+    Released,
+    Expired,
+    ForcedOff,
+}
+
+impl EndReason {
+    pub fn code(self) -> &'static str {
+        match self {
+            EndReason::Released => "ticket_released",
+            EndReason::Expired => "lease_expired",
+            EndReason::ForcedOff => "lease_forced_off",
+        }
+    }
+}
 
 /// One change to the stored rows of a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,17 +2,14 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::command::{Command, EndReason, HolderView, LockedBy, Outcome, PlaceView, Role};
+use super::command::{HolderView, LockedBy, PlaceView, Role};
 use super::ended::{Ended, LostTicket};
-#[cfg(debug_assertions)]
-use super::invariants;
 use super::leases::{Lease, LeaseClock, Leases};
 use super::names::{
     FencingToken, Millis, Mode, Now, ResourceOptions, Seconds, Ticket, Ttl, WallMillis,
 };
 use super::queue::{Queue, Seq, Waiter, WaiterTimeouts};
-use super::rows::{Change, HeadRow, HolderRow, LockRows};
-use super::step::Step;
+use super::rows::{Change, EndReason, HeadRow, HolderRow, LockRows};
 use super::terms::Terms;
 
 /// The lock, queue and memory of one resource name. Changed by [`LockState::apply`] alone.
@@ -95,27 +92,7 @@ impl LockState {
         state
     }
 
-    /// Applies one command at `now` (milliseconds on the monotonic clock; never less than before).
-    /// Whatever time alone has done until then happens first. The answers may leave only when the
-    /// changes are durable.
-    pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
-        #[cfg(debug_assertions)]
-        let before = invariants::Before::of(self, &command);
-        let outcome = Step::new(self, terms, now).run(command);
-        if self.queue_ref().is_some_and(Queue::is_empty) {
-            self.queue = None;
-        }
-        self.leases.shrink();
-        #[cfg(debug_assertions)]
-        if let Err(broken) = invariants::check_cheap(self, terms, now)
-            .and_then(|()| before.check(self, now, &outcome))
-        {
-            panic!("invariant broken: {broken}");
-        }
-        outcome
-    }
-
-    /// When [`Command::Tick`] has something to do, on the monotonic clock.
+    /// When [`Command::Tick`](super::Command::Tick) has something to do, on the monotonic clock.
     pub fn deadline(&self) -> Option<Millis> {
         let lease = self.leases.next_end().map(|(at, _)| at);
         let queue = self.queue_ref().and_then(Queue::deadline);
@@ -434,4 +411,9 @@ pub(super) fn waiter_timeouts(terms: &Terms) -> WaiterTimeouts {
         claim_ms: terms.limits.claim_ms,
         ticket_ttl_ms: terms.limits.ticket_ttl_ms,
     }
+}
+
+/// The later of two expiries; `None` never comes.
+pub(super) fn later(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
+    Some(a?.max(b?))
 }

@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 
 use super::command::{
-    Answer, Command, Death, EndReason, Event, Grant, HolderView, Outcome, Patience,
-    PresentedTicket, RequestId, Wish,
+    Answer, Command, Death, Event, Grant, HolderView, Outcome, Patience, PresentedTicket,
+    RequestId, Wish,
 };
+#[cfg(debug_assertions)]
+use super::invariants;
 use super::leases::{Lease, LeaseClock};
 use super::names::{FencingToken, Millis, Mode, Now, Ticket, TicketId, Ttl};
-use super::queue::{Due, Parked, Purpose, Seq, TicketDelivery, Waiter, fresh_row};
-use super::rows::{Change, EndedMore, Forced, TicketRow};
-use super::state::{LockState, waiter_timeouts};
+use super::queue::{Due, Parked, Purpose, Queue, Seq, TicketDelivery, Waiter, fresh_row};
+use super::rows::{Change, EndReason, EndedMore, Forced, TicketRow};
+use super::state::{LockState, later, waiter_timeouts};
 use super::terms::Terms;
 
 /// What a presented ticket is to this lock.
@@ -33,24 +35,43 @@ struct LockRequest {
     place: Option<Seq>,
 }
 
-pub(super) struct Step<'a> {
+struct Step<'a> {
     state: &'a mut LockState,
     terms: &'a Terms,
     now: Now,
     out: Outcome,
 }
 
-impl<'a> Step<'a> {
-    pub fn new(state: &'a mut LockState, terms: &'a Terms, now: Now) -> Self {
-        Step {
-            state,
+impl LockState {
+    /// Applies one command at `now` (milliseconds on the monotonic clock; never less than before).
+    /// Whatever time alone has done until then happens first. The answers may leave only when the
+    /// changes are durable.
+    pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
+        #[cfg(debug_assertions)]
+        let before = invariants::Before::of(self, &command);
+        let outcome = Step {
+            state: self,
             terms,
             now,
             out: Outcome::default(),
         }
+        .run(command);
+        if self.queue_ref().is_some_and(Queue::is_empty) {
+            self.queue = None;
+        }
+        self.leases.shrink();
+        #[cfg(debug_assertions)]
+        if let Err(broken) = invariants::check_cheap(self, terms, now)
+            .and_then(|()| before.check(self, now, &outcome))
+        {
+            panic!("invariant broken: {broken}");
+        }
+        outcome
     }
+}
 
-    pub fn run(mut self, command: Command) -> Outcome {
+impl Step<'_> {
+    fn run(mut self, command: Command) -> Outcome {
         self.pass_time();
         match command {
             Command::Acquire {
@@ -1228,9 +1249,4 @@ fn deadline_of(patience: Patience) -> Option<Option<Millis>> {
         Patience::Until(at) | Patience::UntilThenLeave(at) => Some(Some(at)),
         Patience::Forever => Some(None),
     }
-}
-
-/// The later of two expiries; `None` never comes.
-pub(super) fn later(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
-    Some(a?.max(b?))
 }

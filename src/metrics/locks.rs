@@ -2,7 +2,7 @@
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::Maker;
+use super::maker::Maker;
 use crate::lock::{EndReason, Millis};
 
 /// Upper bounds in seconds, from one millisecond (the actors' clock counts those) to what only a forgotten

@@ -6,26 +6,23 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod` | actors and store: one set per server |
+//! | `maker` | makes metrics and enters them in a registry |
 //! | `locks` | what became of locks |
 //! | `requests` | requests by route |
 
 pub mod locks;
+mod maker;
 pub mod requests;
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::store::StoreError;
 use locks::LockMetrics;
+use maker::{Maker, PREFIX, SOUND};
 use requests::RequestMetrics;
-
-/// What all names start with.
-const PREFIX: &str = "resource_server_";
-/// Why a metric that cannot be registered is a mistake in this file and nothing else.
-const SOUND: &str = "each metric is named once and well";
 
 const COMMIT_SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -121,44 +118,6 @@ pub struct Gauges {
     /// How often the store was opened.
     pub incarnation: u64,
     pub log_lines_dropped: u64,
-}
-
-/// Makes metrics and enters them in a registry.
-struct Maker<'a>(&'a Registry);
-
-impl Maker<'_> {
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        let counter = IntCounter::new(format!("{PREFIX}{name}"), help).expect(SOUND);
-        self.0.register(Box::new(counter.clone())).expect(SOUND);
-        counter
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let options = Opts::new(format!("{PREFIX}{name}"), help);
-        let counters = IntCounterVec::new(options, labels).expect(SOUND);
-        self.0.register(Box::new(counters.clone())).expect(SOUND);
-        counters
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        let gauge = IntGauge::new(format!("{PREFIX}{name}"), help).expect(SOUND);
-        self.0.register(Box::new(gauge.clone())).expect(SOUND);
-        gauge
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let options = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec());
-        let histogram = Histogram::with_opts(options).expect(SOUND);
-        self.0.register(Box::new(histogram.clone())).expect(SOUND);
-        histogram
-    }
-
-    fn histograms(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
-        let options = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec());
-        let histograms = HistogramVec::new(options, labels).expect(SOUND);
-        self.0.register(Box::new(histograms.clone())).expect(SOUND);
-        histograms
-    }
 }
 
 impl Metrics {

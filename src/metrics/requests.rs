@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
-use super::Maker;
+use super::maker::Maker;
 
 /// Others are counted as `other`: a client can send any word.
 const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PUT", "DELETE"];
@@ -143,7 +143,7 @@ mod tests {
             "refusals_total{code=\"gone\"} 2",
             "refusals_total{code=\"never\"} 0",
         ] {
-            let line = format!("{}{line}", super::super::PREFIX);
+            let line = format!("{}{line}", crate::metrics::maker::PREFIX);
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
     }

@@ -11,16 +11,16 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::HeaderValue;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{Error, HttpMessage, HttpRequest};
 
 use crate::http::auth::KnownKey;
 use crate::http::client;
 use crate::http::errors::ApiError;
+use crate::http::headers::{X_API_KEY, X_REQUEST_ID};
+use crate::http::paths::{self, Route};
 use crate::http::policy::SharedPolicy;
-use crate::http::request::X_API_KEY;
-use crate::http::routes::{self, Route};
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::Caller;
 use crate::shared::caller::RequestTag;
@@ -30,8 +30,6 @@ pub const TARGET: &str = "access";
 
 /// A tag made here is never longer: 8 digits, a dash, 16 digits.
 const MADE_TAG_BYTES: usize = 25;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One per HTTP worker.
 pub struct Observer {
@@ -55,7 +53,7 @@ impl Observer {
     }
 
     fn tag(&self, request: &ServiceRequest) -> RequestTag {
-        let given = request.headers().get(REQUEST_ID);
+        let given = request.headers().get(&X_REQUEST_ID);
         let given = given.and_then(|value| RequestTag::parse(value.as_bytes()));
         given.unwrap_or_else(|| {
             let number = self.next.get();
@@ -89,7 +87,7 @@ impl Observer {
     fn count(&self, seen: &ObservedRequest<'_>) {
         let method = seen.method.as_str();
         let status = seen.status.as_u16();
-        let route = seen.known.route.map_or(routes::UNKNOWN, Route::pattern);
+        let route = seen.known.route.map_or(paths::UNKNOWN, Route::pattern);
         self.numbers.answered(route, method, status, seen.took);
         if let Some(code) = seen.code {
             self.numbers.refused(code);
@@ -204,7 +202,7 @@ where
             took: began.elapsed(),
         });
         if let Some(value) = header_value(&known.caller.tag) {
-            response.headers_mut().insert(REQUEST_ID, value);
+            response.headers_mut().insert(X_REQUEST_ID.clone(), value);
         }
         Ok(response)
     }

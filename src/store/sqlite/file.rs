@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags};
@@ -14,7 +15,7 @@ use rustix::fs::FlockOperation;
 use super::super::StoreError;
 use super::super::journal::Journal;
 use super::write::SqliteWriter;
-use super::{SqliteOptions, error, read, schema};
+use super::{error, read, schema};
 use crate::lock::FencingToken;
 
 /// Statements that are kept prepared per connection: all there are.
@@ -73,6 +74,25 @@ impl FileIdentity {
              there now",
             path.display()
         )))
+    }
+}
+
+/// What can be chosen about the file.
+#[derive(Clone, Copy, Debug)]
+pub struct SqliteOptions {
+    /// How long a statement waits for a lock that some other program (a shell, a backup) has on the file.
+    pub busy_timeout: Duration,
+    /// Keeps the file at or under this many pages of 4096 bytes; a commit that needs more fails as on a full
+    /// disk. `None`: bounded by the disk alone.
+    pub pages_max: Option<u32>,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        SqliteOptions {
+            busy_timeout: Duration::from_secs(2),
+            pages_max: None,
+        }
     }
 }
 

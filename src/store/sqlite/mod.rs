@@ -43,31 +43,13 @@ use super::{
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
+pub use file::SqliteOptions;
 use file::{DatabaseFile, FileIdentity, FileLock};
 use worker::{Jobs, WorkerEnded, closed};
 use write::SqliteWriter;
 
 /// How long [`Store::open`] and [`Store::close`] wait for a statement of an earlier connection to end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-
-/// What can be chosen about the file.
-#[derive(Clone, Copy, Debug)]
-pub struct SqliteOptions {
-    /// How long a statement waits for a lock that some other program (a shell, a backup) has on the file.
-    pub busy_timeout: Duration,
-    /// Keeps the file at or under this many pages of 4096 bytes; a commit that needs more fails as on a full
-    /// disk. `None`: bounded by the disk alone.
-    pub pages_max: Option<u32>,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        SqliteOptions {
-            busy_timeout: Duration::from_secs(2),
-            pages_max: None,
-        }
-    }
-}
 
 /// Rows in one SQLite file.
 pub struct SqliteStore {

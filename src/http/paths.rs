@@ -1,0 +1,262 @@
+//! Which paths and methods there are, taken apart.
+//!
+//! Paths below `/resource` are taken apart here and not by the framework's patterns: names keep the bytes
+//! they were sent with, and one look at the segments is cheaper than trying one pattern after the other.
+
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderName};
+
+/// Every path there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/resource`
+    Resources,
+    /// `/resource/{name}`
+    Resource,
+    /// `/resource/{name}/{selector}`
+    Data,
+    /// `/resource/{name}/force-unlock`, with POST; with other methods it is the selector of that name.
+    ForceUnlock,
+    /// `/resource/{name}/{selector}/lock`
+    Lock,
+    /// `/resource/{name}/{selector}/unlock`
+    Unlock,
+    /// `/resource/{name}/{selector}/renew`
+    Renew,
+    /// `/history/{name}`
+    History,
+    /// `/events`
+    Events,
+    /// `/`: the operator's page.
+    Page,
+    /// `/page/{file}`
+    PageFile,
+    Status,
+    Health,
+    Ready,
+    Metrics,
+    Openapi,
+}
+
+/// The paths as documentation, log and metrics write them, in the order of [`Route`].
+pub const PATTERNS: &[&str] = &[
+    "/resource",
+    "/resource/{name}",
+    "/resource/{name}/{selector}",
+    "/resource/{name}/force-unlock",
+    "/resource/{name}/{selector}/lock",
+    "/resource/{name}/{selector}/unlock",
+    "/resource/{name}/{selector}/renew",
+    "/history/{name}",
+    "/events",
+    "/",
+    "/page/{file}",
+    "/status",
+    "/health",
+    "/ready",
+    "/metrics",
+    "/openapi.json",
+];
+
+/// In their place for a request that leads nowhere.
+pub const UNKNOWN: &str = "unknown";
+
+/// Where the first of these bytes is, which has to be ASCII. Paths and queries are short: to look at their bytes
+/// one by one is faster than a search that has to be set up.
+pub fn position(text: &str, byte: u8) -> Option<usize> {
+    text.bytes().position(|b| b == byte)
+}
+
+/// What stands between the slashes of a path below `/resource`, as it was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segments<'p> {
+    parts: [&'p str; Segments::MAX],
+    count: usize,
+}
+
+impl<'p> Segments<'p> {
+    /// Name, selector, action.
+    const MAX: usize = 3;
+
+    /// `None`: it is not below `/resource`, or has more segments than any path of ours.
+    pub fn of(path: &'p str) -> Option<Segments<'p>> {
+        let mut rest = path.strip_prefix("/resource")?;
+        let mut segments = Segments {
+            parts: [""; Segments::MAX],
+            count: 0,
+        };
+        while let Some(begun) = rest.strip_prefix('/') {
+            let end = position(begun, b'/').unwrap_or(begun.len());
+            let (part, left) = begun.split_at(end);
+            *segments.parts.get_mut(segments.count)? = part;
+            segments.count += 1;
+            rest = left;
+        }
+        rest.is_empty().then_some(segments)
+    }
+
+    /// Counted from 0, the name. `None`: the path ends before it.
+    pub fn get(&self, index: usize) -> Option<&'p str> {
+        self.parts[..self.count].get(index).copied()
+    }
+}
+
+/// The condition of a description or document: answer when it is another than the client has.
+static WATCHED: [HeaderName; 1] = [header::IF_NONE_MATCH];
+/// Those of a write.
+static CONDITIONAL: [HeaderName; 2] = [header::IF_MATCH, header::IF_NONE_MATCH];
+
+/// The name in a path of `/history/{name}`, as it was sent.
+pub fn history_name(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("/history/")?;
+    position(name, b'/').is_none().then_some(name)
+}
+
+impl Route {
+    pub fn pattern(self) -> &'static str {
+        PATTERNS[self as usize]
+    }
+
+    /// `None`: there is nothing at this path.
+    pub fn of(method: &Method, path: &str) -> Option<Route> {
+        match path {
+            "/events" => return Some(Route::Events),
+            "/" => return Some(Route::Page),
+            "/status" => return Some(Route::Status),
+            "/health" => return Some(Route::Health),
+            "/ready" => return Some(Route::Ready),
+            "/metrics" => return Some(Route::Metrics),
+            "/openapi.json" => return Some(Route::Openapi),
+            _ => {}
+        }
+        if path.starts_with("/page/") {
+            return Some(Route::PageFile);
+        }
+        if let Some(name) = history_name(path) {
+            return (!name.is_empty()).then_some(Route::History);
+        }
+        let segments = Segments::of(path)?;
+        let (name, selector, action) = (segments.get(0), segments.get(1), segments.get(2));
+        if name == Some("") {
+            return None;
+        }
+        match (name, selector, action) {
+            (None, ..) => Some(Route::Resources),
+            (_, None, _) => Some(Route::Resource),
+            (_, Some(""), _) => None,
+            (_, Some("force-unlock"), None) if method == Method::POST => Some(Route::ForceUnlock),
+            (_, _, None) => Some(Route::Data),
+            (_, _, Some("lock")) => Some(Route::Lock),
+            (_, _, Some("unlock")) => Some(Route::Unlock),
+            (_, _, Some("renew")) => Some(Route::Renew),
+            (_, _, Some(_)) => None,
+        }
+    }
+
+    /// Watched by balancers, monitoring and, as the page, by people: no key is needed, no limit counts.
+    pub fn is_about_the_server(self) -> bool {
+        use Route::{Health, Metrics, Openapi, Page, PageFile, Ready};
+        matches!(self, Health | Ready | Metrics | Openapi | Page | PageFile)
+    }
+
+    /// The conditional headers that it understands; others are refused.
+    pub fn conditions(self, method: &Method) -> &'static [HeaderName] {
+        match self {
+            Route::Resource | Route::Data if method == Method::GET => &WATCHED,
+            Route::Data if method == Method::PUT => &CONDITIONAL,
+            _ => &[],
+        }
+    }
+
+    /// The methods it takes, as `Allow` names them.
+    pub fn allow(self) -> &'static str {
+        match self {
+            Route::Resources => "GET, POST",
+            Route::Resource => "GET, DELETE",
+            Route::Data => "GET, PUT, DELETE",
+            Route::ForceUnlock => "POST",
+            Route::Lock | Route::Unlock | Route::Renew => "PUT, POST",
+            Route::History | Route::Events => "GET",
+            Route::Status => "GET",
+            Route::Page
+            | Route::PageFile
+            | Route::Health
+            | Route::Ready
+            | Route::Metrics
+            | Route::Openapi => "GET, HEAD",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(path: &str) -> Option<Route> {
+        Route::of(&Method::GET, path)
+    }
+
+    #[test]
+    fn paths_are_taken_apart_as_they_were_sent() {
+        assert_eq!(get("/resource"), Some(Route::Resources));
+        assert_eq!(get("/resource/a"), Some(Route::Resource));
+        assert_eq!(get("/resource/a%2Fb/lock"), Some(Route::Data));
+        assert_eq!(get("/resource/lock/lock/lock"), Some(Route::Lock));
+        assert_eq!(get("/resource/./../unlock"), Some(Route::Unlock));
+        assert_eq!(get("/resource/a/b/renew"), Some(Route::Renew));
+        assert_eq!(get("/history/a%2Fb"), Some(Route::History));
+        assert_eq!(get("/resource/a/history"), Some(Route::Data));
+    }
+
+    #[test]
+    fn force_unlock_is_a_selector_to_every_method_but_post() {
+        let path = "/resource/a/force-unlock";
+        assert_eq!(Route::of(&Method::POST, path), Some(Route::ForceUnlock));
+        assert_eq!(Route::of(&Method::PUT, path), Some(Route::Data));
+    }
+
+    #[test]
+    fn each_route_has_the_pattern_of_its_place() {
+        assert_eq!(Route::Resources.pattern(), "/resource");
+        assert_eq!(Route::Renew.pattern(), "/resource/{name}/{selector}/renew");
+        assert_eq!(Route::Openapi as usize, PATTERNS.len() - 1);
+        for route in [
+            Route::Page,
+            Route::PageFile,
+            Route::Status,
+            Route::Health,
+            Route::Ready,
+            Route::Metrics,
+            Route::Openapi,
+        ] {
+            assert_eq!(get(route.pattern()), Some(route));
+        }
+        let data = get("/resource/a/b").map(Route::pattern);
+        assert_eq!(data, Some("/resource/{name}/{selector}"));
+        assert_eq!(get("/nothing"), None);
+    }
+
+    #[test]
+    fn everything_else_leads_nowhere() {
+        for path in [
+            "/page",
+            "/resources",
+            "/resource/",
+            "/resource//x",
+            "/resource/a/",
+            "/resource/a//lock",
+            "/resource/a/b/",
+            "/resource/a/b/c",
+            "/resource/a/b/lock/",
+            "/resource/a/b/lock/x",
+            "/history",
+            "/history/",
+            "/history/a/b",
+            "/events/a",
+            "*",
+            "",
+        ] {
+            assert_eq!(get(path), None, "{path}");
+        }
+    }
+}
