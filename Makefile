@@ -32,7 +32,7 @@ callgrind: ## instructions of each operation of the lock core, the same however 
 	scripts/callgrind
 
 chaos: ## faults injected into real servers, histories checked (CHAOS_SECONDS, CHAOS_SEED, CHAOS_STORE, CHAOS_CLIENTS)
-	scripts/with-mariadb $(CARGO) test --locked --test chaos -- --nocapture
+	scripts/with-galera scripts/with-mariadb $(CARGO) test --locked --test chaos -- --nocapture --skip group_replication::
 
 image: ## the container image
 	docker build -t small-resource-server .

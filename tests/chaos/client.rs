@@ -27,8 +27,8 @@ pub struct Stage {
     pub kinds: Vec<Kind>,
     /// Where the instances listen.
     pub instances: RwLock<Vec<SocketAddr>>,
-    /// The one that answered last.
-    preferred: AtomicUsize,
+    /// Whose turn it is, as a balancer has it.
+    turn: AtomicUsize,
     pub over: AtomicBool,
     next_number: AtomicU64,
 }
@@ -40,7 +40,7 @@ impl Stage {
             names,
             kinds,
             instances: RwLock::default(),
-            preferred: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
             over: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
         })
@@ -55,23 +55,11 @@ impl Stage {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn address(&self) -> (usize, Option<SocketAddr>) {
-        let preferred = self.preferred.load(Ordering::Relaxed);
-        (preferred, self.address_of(preferred))
-    }
-
-    fn address_of(&self, instance: usize) -> Option<SocketAddr> {
+    /// Of the next instance in turn.
+    fn address(&self) -> Option<SocketAddr> {
         let instances = self.instances.read().unwrap();
-        let count = instances.len().max(1);
-        instances.get(instance % count).copied()
-    }
-
-    fn avoid(&self, tried: usize) {
-        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        // Someone else may have moved on already.
-        let _ = self
-            .preferred
-            .compare_exchange(tried, tried.wrapping_add(1), success, failure);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        instances.get(turn % instances.len().max(1)).copied()
     }
 
     fn is_over(&self) -> bool {
@@ -375,12 +363,7 @@ impl Client {
             Op::Lock { wait, .. } => Duration::from_micros(wait),
             _ => Duration::ZERO,
         };
-        let (mut instance, mut address) = self.stage.address();
-        if self.random.percent(10) {
-            // Balancers err: an instance that is not active any more must say so.
-            instance = self.random.below(2) as usize;
-            address = self.stage.address_of(instance);
-        }
+        let address = self.stage.address();
         let patience = self.random.millis(PATIENCE.0, PATIENCE.1);
         let sent = self.stage.now();
         let answer = match address {
@@ -395,7 +378,6 @@ impl Client {
         };
         let elsewhere = matches!(outcome, Outcome::Unavailable | Outcome::NotSent);
         if elsewhere || (outcome == Outcome::Lost && cut.is_none()) {
-            self.stage.avoid(instance);
             // As Retry-After asks for, scaled to the length of a run.
             std::thread::sleep(self.random.millis(10, 50));
         }

@@ -8,22 +8,35 @@ use crate::plan::Random;
 use crate::support::{Program, Proxy, State, until};
 use crate::wire::Wire;
 
-/// The servers of a run. With a database, one proxy for each instance before it.
+/// The servers of a run. With a database, one instance's links at the same place.
 pub struct Cluster {
     pub instances: Vec<Program>,
-    pub proxies: Vec<Proxy>,
+    pub links: Vec<Links>,
     /// When no instance was left.
     pub deaths: Vec<Micros>,
 }
 
+/// What lies between an instance and the rest of the world.
+pub struct Links {
+    pub database: Proxy,
+    /// Between the other instances and it.
+    pub peers: Proxy,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// `kill -9` of the active instance, then a new start.
+    /// `kill -9` of an instance, then a new start.
     Kill,
     /// SIGTERM, then a new start.
     Stop,
     /// SIGSTOP for longer than leases and instance lease last.
     Pause,
+    /// SIGTERM and a new start of each instance in turn.
+    Rolling,
+    /// No other instance reaches the active one.
+    PeersCut,
+    /// What others send to the active instance, or what it answers, stays on the way.
+    PeersHeldBack,
     /// The active instance loses its database.
     CutOff,
     /// The active instance's bytes stay on the way for longer than its lease, and arrive then.
@@ -40,7 +53,10 @@ pub enum Fault {
 
 const OF_PROCESSES: &[Fault] = &[Fault::Kill, Fault::Pause, Fault::Stop];
 
-const OF_DATABASES: &[Fault] = &[
+const OF_SEVERAL: &[Fault] = &[
+    Fault::Rolling,
+    Fault::PeersCut,
+    Fault::PeersHeldBack,
     Fault::CutOff,
     Fault::HoldBack,
     Fault::DatabaseDown,
@@ -55,6 +71,9 @@ impl Fault {
             Fault::Kill => "kill -9",
             Fault::Stop => "SIGTERM",
             Fault::Pause => "SIGSTOP",
+            Fault::Rolling => "rolling restart",
+            Fault::PeersCut => "link between instances cut",
+            Fault::PeersHeldBack => "link between instances held up",
             Fault::CutOff => "cut off from the database",
             Fault::HoldBack => "bytes to the database held back",
             Fault::DatabaseDown => "database down",
@@ -66,11 +85,11 @@ impl Fault {
 }
 
 impl Cluster {
-    pub fn new(instances: Vec<Program>, proxies: Vec<Proxy>) -> Cluster {
+    pub fn new(instances: Vec<Program>, links: Vec<Links>) -> Cluster {
         let deaths = Vec::new();
         Cluster {
             instances,
-            proxies,
+            links,
             deaths,
         }
     }
@@ -78,7 +97,7 @@ impl Cluster {
     /// Until clients can begin.
     pub fn open(&mut self, stage: &Stage) {
         self.publish(stage);
-        self.until_ready();
+        self.until_one_serves();
     }
 
     /// Tells the clients where the instances listen.
@@ -100,15 +119,34 @@ impl Cluster {
         self.open(stage);
     }
 
-    fn until_ready(&mut self) {
-        until("an instance is ready", || {
-            self.instances.iter_mut().any(is_ready)
+    fn until_one_serves(&mut self) {
+        until("an instance is active", || {
+            self.instances.iter_mut().any(is_active)
         });
     }
 
     fn active(&mut self) -> usize {
-        let ready = self.instances.iter_mut().position(is_ready);
-        ready.unwrap_or(0)
+        let active = self.instances.iter_mut().position(is_active);
+        active.unwrap_or(0)
+    }
+
+    /// Mostly the active one.
+    fn victim(&mut self, random: &mut Random) -> usize {
+        match random.percent(60) {
+            true => self.active(),
+            false => random.below(self.instances.len() as u64) as usize,
+        }
+    }
+
+    /// Requests that were passed on since the instances started.
+    pub fn passed_on(&mut self) -> u64 {
+        let counts = self.instances.iter_mut().map(|instance| {
+            let text = numbers(instance).unwrap_or_default();
+            let name = "resource_server_forwarded_requests_total ";
+            let count = text.lines().find_map(|line| line.strip_prefix(name));
+            count.map_or(0, |count| count.parse().expect("a count"))
+        });
+        counts.sum()
     }
 
     /// Faults of every kind in an order of chance, again and again, with calm in between, until the run is
@@ -116,8 +154,8 @@ impl Cluster {
     pub fn suffer(&mut self, stage: &Stage, random: &mut Random, time: Duration) -> Vec<Outage> {
         let mut outages = Vec::new();
         let mut kinds = OF_PROCESSES.to_vec();
-        if !self.proxies.is_empty() {
-            kinds.extend_from_slice(OF_DATABASES);
+        if !self.links.is_empty() {
+            kinds.extend_from_slice(OF_SEVERAL);
         }
         loop {
             random.shuffle(&mut kinds);
@@ -127,8 +165,20 @@ impl Cluster {
                     return outages;
                 }
                 let from = stage.now();
-                self.inflict(*fault, stage, random);
-                self.until_ready();
+                match fault {
+                    Fault::Kill | Fault::Stop | Fault::Pause => {
+                        let victim = self.victim(random);
+                        self.hit(*fault, victim, stage, random);
+                    }
+                    Fault::Rolling => {
+                        for instance in 0..self.instances.len() {
+                            self.hit(Fault::Stop, instance, stage, random);
+                            self.until_one_serves();
+                        }
+                    }
+                    _ => self.disturb(*fault, random),
+                }
+                self.until_one_serves();
                 let until = stage.now();
                 outages.push(Outage {
                     kind: fault.name(),
@@ -139,63 +189,82 @@ impl Cluster {
         }
     }
 
-    fn inflict(&mut self, fault: Fault, stage: &Stage, random: &mut Random) {
-        let active = self.active();
-        let while_away = random.millis(1100, 2400);
+    /// One process.
+    fn hit(&mut self, fault: Fault, victim: usize, stage: &Stage, random: &mut Random) {
         match fault {
-            Fault::Kill | Fault::Stop => {
-                if fault == Fault::Kill {
-                    self.instances[active].kill();
-                } else {
-                    self.instances[active].stop();
-                }
-                if self.instances.len() == 1 {
-                    self.deaths.push(stage.now());
-                } else if random.percent(50) {
-                    self.publish(stage);
-                    self.until_ready();
-                }
-                self.instances[active].launch_again();
-                self.publish(stage);
-            }
             Fault::Pause => {
-                self.instances[active].pause();
-                std::thread::sleep(while_away);
-                self.instances[active].resume();
+                self.instances[victim].pause();
+                std::thread::sleep(random.millis(1100, 2400));
+                return self.instances[victim].resume();
             }
-            Fault::CutOff => self.set(active..active + 1, State::Down, while_away),
-            Fault::HoldBack => self.set(active..active + 1, State::Hung, while_away),
-            Fault::DatabaseDown => self.set(0..self.proxies.len(), State::Down, while_away),
-            Fault::DatabaseHung => self.set(0..self.proxies.len(), State::Hung, while_away),
-            Fault::DatabaseRestarted => {
-                self.set(0..self.proxies.len(), State::Down, Duration::from_millis(1));
-            }
-            Fault::DatabaseSlow => {
-                let slow = State::Slow(random.millis(5, 60));
-                self.set(0..self.proxies.len(), slow, while_away);
-            }
+            Fault::Kill => self.instances[victim].kill(),
+            _ => self.instances[victim].stop(),
         }
+        if self.instances.len() == 1 {
+            self.deaths.push(stage.now());
+        } else if random.percent(50) {
+            self.publish(stage);
+            self.until_one_serves();
+        }
+        self.instances[victim].launch_again();
+        self.publish(stage);
     }
 
-    fn set(&self, which: std::ops::Range<usize>, state: State, time: Duration) {
-        for proxy in &self.proxies[which.clone()] {
-            proxy.set(state);
-        }
-        std::thread::sleep(time);
-        for proxy in &self.proxies[which] {
-            proxy.set(State::Up);
+    /// What connects processes.
+    fn disturb(&mut self, fault: Fault, random: &mut Random) {
+        let active = self.active();
+        let while_away = random.millis(1100, 2400);
+        let (one, all) = (&self.links[active..=active], &self.links[..]);
+        match fault {
+            Fault::PeersCut => {
+                self.links[active].peers.set(State::Down);
+                std::thread::sleep(while_away);
+                self.links[active].peers.set(State::Up);
+            }
+            Fault::PeersHeldBack => {
+                let hold: fn(&Proxy, bool) = match random.percent(50) {
+                    true => Proxy::hold_requests,
+                    false => Proxy::hold_answers,
+                };
+                hold(&self.links[active].peers, true);
+                std::thread::sleep(while_away);
+                hold(&self.links[active].peers, false);
+            }
+            Fault::CutOff => set(one, State::Down, while_away),
+            Fault::HoldBack => set(one, State::Hung, while_away),
+            Fault::DatabaseDown => set(all, State::Down, while_away),
+            Fault::DatabaseHung => set(all, State::Hung, while_away),
+            Fault::DatabaseRestarted => set(all, State::Down, Duration::from_millis(1)),
+            _ => set(all, State::Slow(random.millis(5, 60)), while_away),
         }
     }
 }
 
-/// Within a moment: it may be paused, or gone.
-fn is_ready(instance: &mut Program) -> bool {
-    if !instance.is_running() {
-        return false;
+/// The way to the database, for a while.
+fn set(links: &[Links], state: State, time: Duration) {
+    for link in links {
+        link.database.set(state);
     }
-    let (ask, limit) = (instance.ready().bytes(), Duration::from_secs(1));
+    std::thread::sleep(time);
+    for link in links {
+        link.database.set(State::Up);
+    }
+}
+
+/// What it says of itself within a moment: it may be paused, or gone.
+fn numbers(instance: &mut Program) -> Option<String> {
+    if !instance.is_running() {
+        return None;
+    }
+    let ask = instance.call("GET", "/metrics").bytes();
+    let limit = Duration::from_secs(1);
     let answer = Wire::default().exchange(instance.address(), &ask, limit, None);
-    answer.is_ok_and(|answer| answer.status == 200)
+    Some(answer.ok()?.text().to_owned())
+}
+
+fn is_active(instance: &mut Program) -> bool {
+    let text = numbers(instance).unwrap_or_default();
+    text.lines().any(|line| line == "resource_server_active 1")
 }
 
 /// Lines of its log that should never be there.

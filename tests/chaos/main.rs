@@ -1,13 +1,14 @@
 //! Evidence from outside: real processes under faults, histories recorded by their clients, and a checker
 //! that knows the rules and nothing of the server.
 //!
-//! `make chaos` runs it with `CHAOS_SECONDS`, `CHAOS_SEED`, `CHAOS_STORE` (sqlite, mysql or both) and
-//! `CHAOS_CLIENTS`.
+//! `make chaos` runs it with `CHAOS_SECONDS`, `CHAOS_SEED`, `CHAOS_STORE` (sqlite, mysql, galera, group_replication
+//! or all) and `CHAOS_CLIENTS`.
 
 mod broken;
 mod checker;
 mod client;
 mod clocks;
+mod engines;
 mod faults;
 mod history;
 mod hostile;
@@ -17,10 +18,10 @@ mod run;
 mod support;
 mod wire;
 
-use faults::Cluster;
+use faults::{Cluster, Links};
 use plan::Plan;
 use small_resource_server::store::mysql::Options;
-use support::{Database, Proxy, Setup, State, until};
+use support::{Database, Proxy, Setup, State, free_port, until};
 
 /// With times that a run goes through often.
 fn setup() -> Setup {
@@ -38,20 +39,34 @@ fn histories_of_a_server_with_sqlite_under_faults_break_no_rule() {
     if !plan.is_wanted("sqlite") {
         return;
     }
-    let instances = vec![setup().sqlite().launch()];
-    run::run(&plan, "sqlite", Cluster::new(instances, Vec::new()));
+    run::run(&plan, "sqlite", || {
+        Cluster::new(vec![setup().sqlite().launch()], Vec::new())
+    });
 }
 
-/// Two setups on a database, each with a proxy of its own before it.
-fn pair(database: &Database) -> [(Setup, Proxy); 2] {
-    [(); 2].map(|()| {
-        let options = Options {
-            pool_size: 8,
-            ..database.options()
-        };
-        let proxy = Proxy::to(&options);
-        (setup().mysql(&proxy.between(options)), proxy)
-    })
+/// An instance to be on this database server, and what lies between it and the rest of the world.
+fn place(options: &Options) -> (Setup, Links) {
+    let options = Options {
+        pool_size: 8,
+        ..options.clone()
+    };
+    let port = free_port();
+    let links = Links {
+        database: Proxy::to(&options),
+        peers: Proxy::to_peer(port),
+    };
+    let address = links.peers.address().to_string();
+    let setup = setup().mysql(&links.database.between(options)).with_all(&[
+        ("PEER_PORT", &port.to_string()),
+        ("ADVERTISE_ADDRESS", &address),
+    ]);
+    (setup, links)
+}
+
+/// One instance for each of these, which all lead to the same data.
+fn cluster(places: &[Options]) -> Cluster {
+    let (setups, links): (Vec<_>, Vec<_>) = places.iter().map(place).unzip();
+    Cluster::new(setups.iter().map(Setup::launch).collect(), links)
 }
 
 #[test]
@@ -61,24 +76,24 @@ fn an_instance_whose_database_is_silent_answers_nothing_once_another_one_serves(
     };
     // The store's own time-out must not be what saves it.
     let launch = |setup: Setup| setup.with("STORE_TIMEOUT_SECONDS", "60").launch();
-    let [(first, proxy), (second, _)] = pair(&database);
+    let [(first, links), (second, _)] = [(); 2].map(|()| place(&database.options()));
     let first = launch(first);
     first.until_ready();
     let second = launch(second);
     first.create("a", 0).expect(201);
     first.put("a/s", "1").expect(204);
     assert_eq!(first.data("a/s"), "1");
-    proxy.set(State::Hung);
+    links.database.set(State::Hung);
     until("the second one serves", || {
         second.put("a/s", "2").send().status == 204
     });
     first.read("a/s").expect(503);
     assert_eq!(second.data("a/s"), "2");
-    proxy.set(State::Up);
+    links.database.set(State::Up);
 }
 
 #[test]
-fn histories_of_two_instances_on_one_database_under_faults_break_no_rule() {
+fn histories_of_three_instances_on_one_database_under_faults_break_no_rule() {
     let plan = Plan::from_env();
     if !plan.is_wanted("mysql") {
         return;
@@ -86,7 +101,6 @@ fn histories_of_two_instances_on_one_database_under_faults_break_no_rule() {
     let Some(database) = Database::new() else {
         return;
     };
-    let (setups, proxies): (Vec<_>, Vec<_>) = pair(&database).into_iter().unzip();
-    let instances = setups.iter().map(Setup::launch).collect();
-    run::run(&plan, "mysql", Cluster::new(instances, proxies));
+    let places = [(); 3].map(|()| database.options());
+    run::run(&plan, "mysql", || cluster(&places));
 }

@@ -61,18 +61,18 @@ impl Plan {
             time: Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(8)),
             seed: number("CHAOS_SEED").unwrap_or(fresh),
             clients: number("CHAOS_CLIENTS").unwrap_or(16) as usize,
-            store: std::env::var("CHAOS_STORE").unwrap_or_else(|_| "both".into()),
+            store: std::env::var("CHAOS_STORE").unwrap_or_else(|_| "all".into()),
         }
     }
 
     pub fn is_wanted(&self, store: &str) -> bool {
-        let known = ["sqlite", "mysql", "both"].contains(&self.store.as_str());
+        let known = ["all", "sqlite", "mysql", "galera", "group_replication"];
         assert!(
-            known,
-            "CHAOS_STORE is sqlite, mysql or both, not {:?}",
+            known.contains(&self.store.as_str()),
+            "CHAOS_STORE is one of {known:?}, not {:?}",
             self.store
         );
-        self.store == "both" || self.store == store
+        self.store == "all" || self.store == store
     }
 }
 

@@ -1,8 +1,8 @@
 //! One run: servers, clients and faults, then the verdict on what the clients saw.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::json;
@@ -29,8 +29,11 @@ const KINDS: [Kind; 9] = [
     Kind::Ephemeral,
 ];
 
-/// Runs the plan against these servers and panics when a rule was broken.
-pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
+/// Runs the plan against these servers and panics when a rule was broken. One run at a time has the machine.
+pub fn run(plan: &Plan, store: &str, cluster: impl FnOnce() -> Cluster) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut cluster = cluster();
     println!(
         "chaos on {store}: CHAOS_SEED={} CHAOS_CLIENTS={}",
         plan.seed, plan.clients
@@ -64,6 +67,11 @@ pub fn run(plan: &Plan, store: &str, mut cluster: Cluster) {
         outages,
         deaths,
     };
+    let passed_on = cluster.passed_on();
+    assert!(
+        cluster.instances.len() == 1 || passed_on > 0,
+        "no instance passed anything on"
+    );
     let violations = checker::check(&history, &terms());
     print_figures(store, &history, &violations);
     let complaints: Vec<String> = cluster.instances.iter().flat_map(complaints).collect();

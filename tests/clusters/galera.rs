@@ -7,8 +7,8 @@ use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::support::{DEADLINE, Proxy, take_over};
-use crate::{admin, created, granted, members, serve, token};
+use crate::support::{DEADLINE, Proxy, members, take_over};
+use crate::{admin, created, granted, serve, token};
 
 /// Rows of the table whose change keeps a node busy: without a key each of them is looked for by itself.
 const LAG_ROWS: u32 = 1 << 12;

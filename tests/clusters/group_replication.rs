@@ -9,8 +9,8 @@ use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::support::{DEADLINE, Proxy, take_over};
-use crate::{admin, created, granted, members, serve, token};
+use crate::support::{DEADLINE, Proxy, members, take_over};
+use crate::{admin, created, granted, serve, token};
 
 struct Group {
     members: Vec<Options>,

@@ -9,32 +9,11 @@ mod group_replication;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::time::Duration;
-
 use mysql_async::{Conn, Opts, OptsBuilder};
 use small_resource_server::lock::rows::HeadRow;
 use small_resource_server::lock::{FencingToken, ResourceName, ResourceOptions, Seconds};
 use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{ResourceId, Snapshot, Store};
-
-use support::{options, skip};
-
-/// The members that a variable leads to, with a database of a test's own that does not exist yet. `None`: skipped.
-fn members(variable: &str, script: &str) -> Option<Vec<Options>> {
-    let Ok(urls) = std::env::var(variable) else {
-        skip(&format!("{variable} is not set: run with {script}"));
-        return None;
-    };
-    let database = format!("test_{}", uuid::Uuid::new_v4().simple());
-    Some(urls.split(' ').map(|url| member(url, &database)).collect())
-}
-
-fn member(url: &str, database: &str) -> Options {
-    Options {
-        timeout: Duration::from_secs(60),
-        ..options(&Opts::from_url(url).unwrap(), database)
-    }
-}
 
 /// A connection of an administrator, in no database.
 async fn admin(member: &Options) -> Conn {

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
-use crate::stalled_log::{Ended, free_port};
-use crate::support::{Client, Setup, WRITE, until};
+use crate::stalled_log::Ended;
+use crate::support::{Client, Setup, WRITE, free_port, until};
 
 /// As many descriptors as connections would need are kept for the store and for watching.
 #[test]

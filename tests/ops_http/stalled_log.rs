@@ -1,18 +1,12 @@
 //! A log reader that stalls, on a real pipe.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Client, LOCK, Setup, until};
-
-/// A port that was free a moment ago: the log that would name one is not read.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
+use crate::support::{Client, LOCK, Setup, free_port, until};
 
 pub struct Ended(pub Child);
 

@@ -2,14 +2,15 @@
 //! sees, and what it does not see.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use small_resource_server::store::mysql::Options;
 
 use crate::instance::{LEASE, becomes_active, becomes_standby, is_standby, launch, serving, setup};
-use crate::support::{ADMIN, Connection, DEADLINE, Database, Program, Proxy, State, until};
+use crate::support::{
+    ADMIN, Connection, DEADLINE, Database, Program, Proxy, State, free_port, until,
+};
 use crate::{turn, wait};
 
 /// Beyond the lease and the hold, on any machine.
@@ -333,21 +334,10 @@ fn a_stand_by_that_is_told_to_stop_ends_what_waits_there() {
     until("its place is gone", || owner.waiting("printer") == 0);
 }
 
-/// A port that nothing listens on, a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// The active instance, another one, and what is between the two.
 fn pair_with_a_proxy_between(database: &Database) -> (Program, Program, Proxy) {
     let port = free_port();
-    let peer = Options {
-        host: "127.0.0.1".to_owned(),
-        port,
-        ..database.options()
-    };
-    let proxy = Proxy::to(&peer);
+    let proxy = Proxy::to_peer(port);
     let owner = setup(&database.options())
         .with("PEER_PORT", &port.to_string())
         .with("ADVERTISE_ADDRESS", &proxy.address().to_string())

@@ -2,6 +2,7 @@
 //! understands them is for `scripts/check-manifests` to say, which has its schemas.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -144,15 +145,49 @@ fn containers_run_without_rights_they_do_not_need() {
     assert_eq!(container["readOnlyRootFilesystem"], true);
     assert_eq!(container["allowPrivilegeEscalation"], false);
     assert_eq!(container["capabilities"]["drop"][0], "ALL");
-    let compose = std::fs::read_to_string(root().join("compose.yaml")).unwrap();
-    let compose = documents(&compose).remove(0);
-    let server = &compose["services"]["resource-server"];
-    assert_eq!(server["read_only"], true);
-    assert_eq!(server["cap_drop"][0], "ALL");
-    let grace = server["stop_grace_period"].as_str().unwrap();
+    let services = compose();
+    for name in ["one", "two", "proxy"] {
+        assert_eq!(services[name]["read_only"], true);
+        assert_eq!(services[name]["cap_drop"][0], "ALL");
+    }
+    let grace = services["one"]["stop_grace_period"].as_str().unwrap();
     let grace: u64 = grace.trim_end_matches('s').parse().unwrap();
     // The defaults of SHUTDOWN_DELAY_SECONDS and SHUTDOWN_SECONDS.
     assert!(grace > 20, "{grace}");
+}
+
+fn compose() -> Value {
+    let text = std::fs::read_to_string(root().join("compose.yaml")).unwrap();
+    let mut compose = documents(&text).remove(0);
+    compose.apply_merge().unwrap();
+    compose["services"].clone()
+}
+
+#[test]
+fn compose_starts_two_instances_and_clients_reach_them_through_the_proxy_alone() {
+    let services = compose();
+    let address = |name: &str| {
+        let address = &services[name]["networks"]["default"]["ipv4_address"];
+        address.as_str().unwrap().to_owned()
+    };
+    let (path, text) = (PathBuf::from("compose.conf"), read("compose.conf"));
+    let settings = Settings::from_pairs(BTreeMap::new(), Some((path, text))).unwrap();
+    let proxy: IpAddr = address("proxy").parse().unwrap();
+    let trusted = &settings.http.trusted_proxies;
+    assert!(trusted.iter().any(|net| net.contains(&proxy)));
+    let asked = texts(&services["proxy"]["environment"]);
+    for (variable, instance) in [("INSTANCE_ONE", "one"), ("INSTANCE_TWO", "two")] {
+        let port = settings.http.port;
+        assert_eq!(asked[variable], format!("{}:{port}", address(instance)));
+        assert!(read("haproxy.cfg").contains(&format!("\"${{{variable}")));
+        let mounted = services[instance]["volumes"][0].as_str().unwrap();
+        assert!(mounted.starts_with("./config/compose.conf:"), "{mounted}");
+    }
+    let mounted = services["proxy"]["volumes"][0].as_str().unwrap();
+    assert!(mounted.starts_with("./config/haproxy.cfg:"), "{mounted}");
+    for (name, service) in services.as_mapping().unwrap() {
+        assert_eq!(service.get("ports").is_some(), name == "proxy", "{name:?}");
+    }
 }
 
 #[test]

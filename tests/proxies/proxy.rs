@@ -1,12 +1,12 @@
 //! nginx or HAProxy as a process, with the configuration from `config/` in front of a server under test.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::support::{Answer, Client, Connection, Program, eventually, request, until};
+use crate::support::{Answer, Client, Connection, Program, eventually, free_port, request, until};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -41,7 +41,7 @@ impl ReverseProxy {
         let config = configuration(kind, port, servers);
         let path = folder.path().join("proxy.conf");
         std::fs::write(&path, config).unwrap();
-        let mut command = command(kind, folder.path(), &path);
+        let mut command = command(kind, folder.path(), &path, servers);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = command
             .stdin(Stdio::null())
@@ -130,11 +130,6 @@ impl Drop for ReverseProxy {
     }
 }
 
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -145,35 +140,28 @@ pub fn read(name: &str) -> String {
 
 /// The file from `config/` with the ports changed, the second server taken in where there is one, and nothing else.
 fn configuration(kind: Kind, port: u16, servers: &[u16]) -> String {
-    let (name, listen, here) = match kind {
-        Kind::Nginx => (
-            "nginx.conf",
-            "listen 80;",
-            format!("listen 127.0.0.1:{port};"),
-        ),
-        Kind::Haproxy => ("haproxy.cfg", "bind :80", format!("bind 127.0.0.1:{port}")),
+    let replaced = |text: &str, from: &str, to: &str| {
+        assert_eq!(text.matches(from).count(), 1, "{from}");
+        text.replace(from, to)
     };
-    let text = read(name);
-    assert_eq!(text.matches(listen).count(), 1, "{name}");
-    let text = text.replace(listen, &here);
-    assert!(text.contains(" 127.0.0.1:9501"), "{name}");
-    let mut text = text.replace("127.0.0.1:9501", &format!("127.0.0.1:{}", servers[0]));
+    if kind == Kind::Haproxy {
+        let here = format!("bind 127.0.0.1:{port}");
+        return replaced(&read("haproxy.cfg"), "bind :80", &here);
+    }
+    let here = format!("listen 127.0.0.1:{port};");
+    let text = replaced(&read("nginx.conf"), "listen 80;", &here);
+    let first = format!("server 127.0.0.1:{} ", servers[0]);
+    let mut text = replaced(&text, "server 127.0.0.1:9501 ", &first);
     if let Some(second) = servers.get(1) {
-        let line = text.lines().find(|line| line.contains(" 127.0.0.2:9501"));
-        let line = line.expect("a second server").to_owned();
-        let uncommented = line.replacen('#', "", 1);
-        let uncommented = uncommented.replace("127.0.0.2:9501", &format!("127.0.0.1:{second}"));
-        text = text.replace(&line, &uncommented);
+        let second = format!("server 127.0.0.1:{second} ");
+        text = replaced(&text, "#server 127.0.0.2:9501 ", &second);
     }
-    match kind {
-        Kind::Haproxy => text,
-        Kind::Nginx => format!(
-            "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr warn;\nevents {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\nclient_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\n{text}\n}}\n"
-        ),
-    }
+    format!(
+        "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr warn;\nevents {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\nclient_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\n{text}\n}}\n"
+    )
 }
 
-fn command(kind: Kind, folder: &Path, config: &Path) -> Command {
+fn command(kind: Kind, folder: &Path, config: &Path, servers: &[u16]) -> Command {
     match kind {
         Kind::Nginx => {
             let mut command = Command::new(program("nginx"));
@@ -184,6 +172,9 @@ fn command(kind: Kind, folder: &Path, config: &Path) -> Command {
         Kind::Haproxy => {
             let mut command = Command::new(program("haproxy"));
             command.arg("-db").arg("-f").arg(config);
+            for (name, server) in ["INSTANCE_ONE", "INSTANCE_TWO"].iter().zip(servers) {
+                command.env(name, format!("127.0.0.1:{server}"));
+            }
             command
         }
     }

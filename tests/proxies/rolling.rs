@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::proxy::{BOTH, Kind, ReverseProxy, free_port};
+use crate::proxy::{BOTH, Kind, ReverseProxy};
 use crate::support::{
-    Connection, Database, Program, Setup, StopWhenDropped, Store, WRITE, request, until,
+    Connection, Database, Program, Setup, StopWhenDropped, Store, WRITE, free_port, request, until,
 };
 
 const ONE_SECOND: Duration = Duration::from_secs(1);

@@ -26,6 +26,21 @@ pub fn options(opts: &Opts, database: &str) -> Options {
     }
 }
 
+/// The servers that a variable leads to, which all have the same, with a database of a test's own that does not exist
+/// yet. `None`: skipped.
+pub fn members(variable: &str, script: &str) -> Option<Vec<Options>> {
+    let Ok(urls) = std::env::var(variable) else {
+        super::skip(&format!("{variable} is not set: run with {script}"));
+        return None;
+    };
+    let database = format!("test_{}", uuid::Uuid::new_v4().simple());
+    let member = |url: &str| Options {
+        timeout: Duration::from_secs(60),
+        ..options(&Opts::from_url(url).unwrap(), &database)
+    };
+    Some(urls.split(' ').map(member).collect())
+}
+
 /// Opens a store, and asks again while another instance seems to be alive.
 pub async fn take_over(store: &MysqlStore) -> Opened {
     let began = Instant::now();

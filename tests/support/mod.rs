@@ -35,10 +35,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 pub use client::{Answer, Call, Client, Connection, find, is_ticket, request};
-pub use database::{Database, options, take_over};
+pub use database::{Database, members, options, take_over};
 pub use group::ControlGroup;
 pub use program::Program;
-pub use proxy::{Proxy, State};
+pub use proxy::{Proxy, State, free_port};
 pub use server::Server;
 pub use setup::{ADMIN, KEYS, LOCK, READ, Setup, Store, WRITE, certificate_file, replace_file};
 pub use threads::{StoppedThread, serving_threads};

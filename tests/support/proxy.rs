@@ -55,12 +55,21 @@ struct Control {
 impl Proxy {
     /// Before the server of these options; it runs until the test binary ends.
     pub fn to(options: &Options) -> Proxy {
+        Proxy::leading_to(options.host.clone(), options.port)
+    }
+
+    /// Before an instance's `PEER_PORT`; the instance need not be there yet.
+    pub fn to_peer(port: u16) -> Proxy {
+        Proxy::leading_to("127.0.0.1".to_owned(), port)
+    }
+
+    fn leading_to(host: String, port: u16) -> Proxy {
         let local = (Ipv4Addr::LOCALHOST, 0);
         let listener = std::net::TcpListener::bind(local).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let control = Arc::new(Control {
-            upstream: Mutex::new((options.host.clone(), options.port)),
+            upstream: Mutex::new((host, port)),
             state: watch::Sender::new(State::Up),
             cuts: watch::Sender::new(0),
             requests_held: watch::Sender::new(false),
@@ -127,6 +136,12 @@ impl Proxy {
     pub async fn answer_is_unheard(&self) {
         until(self.control.unheard.subscribe()).await;
     }
+}
+
+/// A port that nothing listens on, a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// With a time-out that runs in whichever runtime the test has.
