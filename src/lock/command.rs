@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::names::{
     FencingToken, IdempotencyKey, Millis, Mode, Owner, Reason, Ticket, TicketId, Ttl, WallMillis,
 };
-use super::rows::{Change, EndReason, Forced};
+use super::rows::{EndReason, Forced, LockChanges};
 
 /// Id of an open request, unique in this process.
 pub type RequestId = u64;
@@ -128,8 +128,6 @@ pub enum Command {
     },
     /// The client of this request is gone: before it was answered, or before the answer reached it.
     Vanished { request: RequestId },
-    /// The answer of this request went out to a connection that was still there.
-    Delivered { request: RequestId },
     /// Time passed; nothing else happened.
     Tick,
 }
@@ -147,7 +145,6 @@ impl Command {
             Command::ForceUnlock { .. }
             | Command::RemoveWaiter { .. }
             | Command::Vanished { .. }
-            | Command::Delivered { .. }
             | Command::Tick => None,
         }
     }
@@ -282,8 +279,8 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Whether the core has to hear what became of this answer: [`Command::Delivered`] or
-    /// [`Command::Vanished`].
+    /// Whether the core has to hear what became of this answer: [`LockState::delivered`](super::LockState::delivered)
+    /// or [`Command::Vanished`].
     pub fn is_tracked(&self) -> bool {
         matches!(
             self,
@@ -298,7 +295,7 @@ pub struct Outcome {
     /// Who is to be told what, once `changes` are durable.
     pub answers: Vec<(RequestId, Answer)>,
     /// What has to be stored.
-    pub changes: Vec<Change>,
+    pub changes: LockChanges,
     /// What happened, for log lines and metrics.
     pub events: Vec<Event>,
 }

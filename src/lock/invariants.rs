@@ -9,7 +9,7 @@ use super::command::{Answer, Command, Event, HolderView, Outcome, PresentedTicke
 use super::leases::{Lease, LeaseClock};
 use super::names::{FencingToken, IdempotencyKey, Millis, Mode, Now, Ticket};
 use super::queue::{Queue, Seq, TicketDelivery, Waiter};
-use super::rows::{Change, EndReason, HolderRow, LockRows, TicketRow};
+use super::rows::{EndReason, HolderRow, LockRows, TicketRow};
 use super::state::{LockState, later};
 use super::terms::Terms;
 
@@ -427,14 +427,10 @@ impl Before {
 
     /// "a change is answered only after it is committed": whoever holds now is what the rows say.
     fn check_stored(&self, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
-        let changes = || outcome.changes.iter().rev();
-        let head = changes().find_map(|change| match change {
-            Change::Head(head) => Some(head),
-            _ => None,
-        });
+        let changes = &outcome.changes;
         let before = self.holders.keys().next().copied();
         let in_head = after.leases.first().map(|lease| lease.token);
-        match head {
+        match &changes.head {
             Some(head) => rule(*head == after.head(), "the stored head is not the state's")?,
             None => rule(
                 before == in_head
@@ -444,11 +440,9 @@ impl Before {
             )?,
         }
         for lease in after.leases.iter().skip(1) {
-            let stored = changes().any(|change| {
-                matches!(change, Change::Holding(row) if row.ticket.ticket == lease.row.ticket)
-            });
+            let stored = changes.holding.get(&lease.row.ticket);
             rule(
-                stored || self.holders.contains_key(&lease.token),
+                stored.is_some_and(Option::is_some) || self.holders.contains_key(&lease.token),
                 "a lease began and nothing was stored",
             )?;
         }

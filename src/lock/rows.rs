@@ -1,8 +1,10 @@
 //! What has to be stored for a lock to outlive its process. Stores write these rows; the core reads them
 //! back with [`super::LockState::restore`].
 //!
-//! They can be serialised, for stores that keep changes one after another: the order of variants and fields
-//! is part of that form.
+//! They can be serialised, for stores that keep changes one after another: the order of fields is part of that
+//! form.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,21 +28,6 @@ impl EndReason {
             EndReason::ForcedOff => "lease_forced_off",
         }
     }
-}
-
-/// One change to the stored rows of a resource.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
-    Head(HeadRow),
-    /// A lease beside the one in the head row began, or changed.
-    Holding(Box<HolderRow>),
-    /// A lease beside the one in the head row is none any more.
-    NotHolding(Ticket),
-    /// A waiting ticket was told, or changed.
-    Waiting(TicketRow),
-    /// A waiting ticket is none any more.
-    NotWaiting(Ticket),
-    Ended(EndedRow),
 }
 
 /// The lock itself: one row per resource.
@@ -153,27 +140,107 @@ pub struct LockRows {
     pub ended: Vec<EndedRow>,
 }
 
-impl LockRows {
-    /// What the stored rows look like after `change`; the reference that stores are measured against.
-    pub fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Head(head) => self.head = head.clone(),
-            Change::Holding(row) => {
-                self.holding
-                    .retain(|h| h.ticket.ticket != row.ticket.ticket);
-                self.holding.push(HolderRow::clone(row));
+/// The changed rows of one lock: what a step of the core wants stored, and what batches and the journal carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockChanges {
+    pub head: Option<HeadRow>,
+    /// Leases beside the one in the head row, begun or changed (`Some`) and ended (`None`).
+    pub holding: BTreeMap<Ticket, Option<HolderRow>>,
+    /// Waiting tickets added or changed (`Some`) and removed (`None`).
+    pub waiting: BTreeMap<Ticket, Option<TicketRow>>,
+    /// In the order of their numbers.
+    pub ended: Vec<EndedRow>,
+}
+
+impl LockChanges {
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0
+    }
+
+    /// How many rows it touches.
+    pub fn rows(&self) -> usize {
+        usize::from(self.head.is_some())
+            + self.holding.len()
+            + self.waiting.len()
+            + self.ended.len()
+    }
+
+    /// A lease beside the one in the head row began, or changed.
+    pub fn hold(&mut self, row: HolderRow) {
+        self.holding.insert(row.ticket.ticket, Some(row));
+    }
+
+    /// A waiting ticket was told, or changed.
+    pub fn wait(&mut self, row: TicketRow) {
+        self.waiting.insert(row.ticket, Some(row));
+    }
+
+    /// A waiting ticket is none any more.
+    pub fn leave(&mut self, ticket: Ticket) {
+        self.waiting.insert(ticket, None);
+    }
+
+    /// A ticket ended.
+    pub fn end(&mut self, row: EndedRow) {
+        match self.ended.last() {
+            // Out of order only where rows were read in any order.
+            Some(last) if last.n > row.n => {
+                let place = self.ended.partition_point(|earlier| earlier.n < row.n);
+                self.ended.insert(place, row);
             }
-            Change::NotHolding(ticket) => self.holding.retain(|h| h.ticket.ticket != *ticket),
-            Change::Waiting(row) => {
-                self.waiting.retain(|w| w.ticket != row.ticket);
-                self.waiting.push(row.clone());
-            }
-            Change::NotWaiting(ticket) => self.waiting.retain(|w| w.ticket != *ticket),
-            Change::Ended(row) => {
-                let newest = self.ended.iter().map(|e| e.n).fold(row.n, u64::max);
-                self.ended.push(row.clone());
-                self.ended.retain(|e| !e.is_outlived_by(newest));
-            }
+            _ => self.ended.push(row),
+        }
+        if let [oldest, .., newest] = &self.ended[..]
+            && oldest.is_outlived_by(newest.n)
+        {
+            let newest = newest.n;
+            let outlived = self.ended.partition_point(|e| e.is_outlived_by(newest));
+            self.ended.drain(..outlived);
+        }
+    }
+
+    /// Adds later changes, so that storing the result equals storing both in turn.
+    pub fn merge(&mut self, later: &LockChanges) {
+        if later.head.is_some() {
+            self.head.clone_from(&later.head);
+        }
+        for (ticket, row) in &later.holding {
+            self.holding.insert(*ticket, row.clone());
+        }
+        for (ticket, row) in &later.waiting {
+            self.waiting.insert(*ticket, row.clone());
+        }
+        for row in &later.ended {
+            self.end(row.clone());
+        }
+    }
+
+    /// What stored rows look like once these changes are stored, too. Harmless where they are already.
+    pub fn overlay(&self, rows: &mut LockRows) {
+        if let Some(head) = &self.head {
+            rows.head.clone_from(head);
+        }
+        if !self.holding.is_empty() {
+            rows.holding
+                .retain(|row| !self.holding.contains_key(&row.ticket.ticket));
+            rows.holding
+                .extend(self.holding.values().flatten().cloned());
+        }
+        if !self.waiting.is_empty() {
+            rows.waiting
+                .retain(|row| !self.waiting.contains_key(&row.ticket));
+            rows.waiting
+                .extend(self.waiting.values().flatten().cloned());
+        }
+        if !self.ended.is_empty() {
+            let mut ended = LockChanges::default();
+            let known = |n| self.ended.binary_search_by_key(&n, |row| row.n).is_ok();
+            let stored = std::mem::take(&mut rows.ended).into_iter();
+            let stored = stored.filter(|row| !known(row.n));
+            stored
+                .chain(self.ended.iter().cloned())
+                .for_each(|row| ended.end(row));
+            rows.ended = ended.ended;
         }
     }
 }

@@ -9,7 +9,7 @@ use super::names::{
     FencingToken, Millis, Mode, Now, ResourceOptions, Seconds, Ticket, Ttl, WallMillis,
 };
 use super::queue::{Queue, Seq, Waiter, WaiterTimeouts};
-use super::rows::{Change, EndReason, HeadRow, HolderRow, LockRows};
+use super::rows::{EndReason, HeadRow, HolderRow, LockChanges, LockRows};
 use super::terms::Terms;
 
 /// The lock, queue and memory of one resource name. Changed by [`LockState::apply`] alone.
@@ -106,24 +106,24 @@ impl LockState {
     /// The resource has other options from now on: an ephemeral one became ordinary. Leases and places stay, and
     /// leases without a TTL of their own keep the one they began with: a shorter timeout must not end them early.
     /// Returns what has to be stored for that.
-    pub fn set_options(&mut self, options: ResourceOptions) -> Vec<Change> {
+    pub fn set_options(&mut self, options: ResourceOptions) -> LockChanges {
         let before = Ttl::from(self.options.timeout);
         self.options = options;
         let tokens: Vec<FencingToken> = self.leases.iter().map(|lease| lease.token).collect();
-        let mut changes = Vec::new();
+        let mut changes = LockChanges::default();
         for token in tokens {
             let Some(mut lease) = self.leases.take(token) else {
                 continue;
             };
             lease.row.ttl.get_or_insert(before);
             lease.stored_ttl.get_or_insert(before);
-            let row = Box::new(lease.holder_row());
+            let row = lease.holder_row();
             self.leases.put(lease);
             if !self.leases.is_in_head(token) {
-                changes.push(Change::Holding(row));
+                changes.hold(row);
             }
         }
-        changes.push(Change::Head(self.head()));
+        changes.head = Some(self.head());
         changes
     }
 
@@ -181,14 +181,14 @@ impl LockState {
     }
 
     /// A new resource of the same name remembers them again. Says what has to be stored.
-    pub fn recall(&mut self, lost: Vec<LostTicket>) -> Vec<Change> {
-        let remember = |lost: LostTicket| {
-            let row = self
-                .ended
-                .remember(lost.ticket, lost.reason, lost.more, lost.forget_at);
-            Change::Ended(row)
-        };
-        lost.into_iter().map(remember).collect()
+    pub fn recall(&mut self, lost: Vec<LostTicket>) -> LockChanges {
+        let mut changes = LockChanges::default();
+        for lost in lost {
+            let ended = &mut self.ended;
+            let row = ended.remember(lost.ticket, lost.reason, lost.more, lost.forget_at);
+            changes.end(row);
+        }
+        changes
     }
 
     // ---- as others see it -------------------------------------------------------------------------

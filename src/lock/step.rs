@@ -11,7 +11,7 @@ use super::invariants;
 use super::leases::{Lease, LeaseClock};
 use super::names::{FencingToken, Millis, Mode, Now, Ticket, TicketId, Ttl};
 use super::queue::{Due, Parked, Purpose, Queue, Seq, TicketDelivery, Waiter, fresh_row};
-use super::rows::{Change, EndReason, EndedMore, Forced, TicketRow};
+use super::rows::{EndReason, EndedMore, Forced, TicketRow};
 use super::state::{LockState, later, waiter_timeouts};
 use super::terms::Terms;
 
@@ -49,13 +49,16 @@ impl LockState {
     pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
         #[cfg(debug_assertions)]
         let before = invariants::Before::of(self, &command);
-        let outcome = Step {
+        let mut step = Step {
             state: self,
             terms,
             now,
             out: Outcome::default(),
-        }
-        .run(command);
+        };
+        step.pass_time();
+        step.carry_out(command);
+        step.hand_off();
+        let outcome = step.out;
         if self.queue_ref().is_some_and(Queue::is_empty) {
             self.queue = None;
         }
@@ -68,11 +71,47 @@ impl LockState {
         }
         outcome
     }
+
+    /// The answer of this request went out to a connection that was still there: the lease that it tells of runs
+    /// from now on, and a ticket in the queue is on its way to its client. Nobody is to be told of that, and
+    /// nothing to be stored.
+    pub fn delivered(&mut self, terms: &Terms, now: Now, request: RequestId) {
+        let lease = self.leases.with_request(request);
+        match lease.map(|lease| (lease.token, &lease.clock)) {
+            Some((token, LeaseClock::Answering(_))) => self.start_lease(terms, now.mono, token),
+            _ => self.close(terms, now.mono, request, true),
+        }
+        #[cfg(debug_assertions)]
+        if let Err(broken) = invariants::check_cheap(self, terms, now) {
+            panic!("invariant broken: {broken}");
+        }
+    }
+
+    /// The holder is being answered: from now on its lease runs.
+    fn start_lease(&mut self, terms: &Terms, now: Millis, token: FencingToken) {
+        let Some(mut lease) = self.leases.take(token) else {
+            return;
+        };
+        if let LeaseClock::Answering(unconfirmed) = lease.clock {
+            let expires = self.expiry(terms, lease.stored_ttl, now, now);
+            lease.clock = LeaseClock::Running {
+                since: now,
+                expires,
+                unconfirmed,
+            };
+        }
+        self.leases.put(lease);
+    }
+
+    fn close(&mut self, terms: &Terms, now: Millis, request: RequestId, delivered: bool) {
+        if let Some(queue) = &mut self.queue {
+            queue.close(request, delivered, now, waiter_timeouts(terms));
+        }
+    }
 }
 
 impl Step<'_> {
-    fn run(mut self, command: Command) -> Outcome {
-        self.pass_time();
+    fn carry_out(&mut self, command: Command) {
         match command {
             Command::Acquire {
                 request,
@@ -108,11 +147,8 @@ impl Step<'_> {
             } => self.remove_waiter(request, waiter, &forced),
             Command::Delete { request, presented } => self.delete(request, presented),
             Command::Vanished { request } => self.vanished(request),
-            Command::Delivered { request } => self.delivered(request),
             Command::Tick => {}
         }
-        self.hand_off();
-        self.out
     }
 
     fn answer(&mut self, request: RequestId, answer: Answer) {
@@ -121,7 +157,7 @@ impl Step<'_> {
 
     fn change_head(&mut self) {
         let head = self.state.head();
-        self.out.changes.push(Change::Head(head));
+        self.out.changes.head = Some(head);
     }
 
     /// This lease has to be stored as it is now.
@@ -130,20 +166,19 @@ impl Step<'_> {
             return self.change_head();
         }
         if let Some(lease) = self.state.leases.get(token) {
-            let row = Box::new(lease.holder_row());
-            self.out.changes.push(Change::Holding(row));
+            self.out.changes.hold(lease.holder_row());
         }
     }
 
     /// This lease, which was stored in the head row or not, is none any more.
     fn change_ended(&mut self, lease: &Lease, was_in_head: bool) {
+        let holding = &mut self.out.changes.holding;
         if !was_in_head {
-            let ticket = lease.row.ticket;
-            return self.out.changes.push(Change::NotHolding(ticket));
+            holding.insert(lease.row.ticket, None);
+            return;
         }
         if let Some(next) = self.state.leases.first() {
-            let ticket = next.row.ticket;
-            self.out.changes.push(Change::NotHolding(ticket));
+            holding.insert(next.row.ticket, None);
         }
         self.change_head();
     }
@@ -530,7 +565,7 @@ impl Step<'_> {
         {
             waiter.stored = true;
             let row = waiter.row.clone();
-            self.out.changes.push(Change::Waiting(row));
+            self.out.changes.wait(row);
         }
     }
 
@@ -558,8 +593,7 @@ impl Step<'_> {
         self.state.token = self.state.token.next();
         self.state.reserved = None;
         if waiter.stored {
-            let ticket = waiter.row.ticket;
-            self.out.changes.push(Change::NotWaiting(ticket));
+            self.out.changes.leave(waiter.row.ticket);
         }
         let mut told: Vec<(RequestId, Millis, Death)> = asking.into_iter().collect();
         let mut writes: Vec<(RequestId, bool)> = Vec::new();
@@ -768,7 +802,7 @@ impl Step<'_> {
         let forget_at = now + self.terms.limits.ended_ms;
         let ended = &mut self.state.ended;
         let row = ended.remember(row.ticket, reason, more, forget_at);
-        self.out.changes.push(Change::Ended(row));
+        self.out.changes.end(row);
     }
 
     /// Gives what can be had now to the near waiters, first to last, as far as they can have it beside each
@@ -1095,38 +1129,9 @@ impl Step<'_> {
 
     // ---- what became of answers -------------------------------------------------------------------
 
-    fn delivered(&mut self, request: RequestId) {
-        let lease = self.state.leases.with_request(request);
-        match lease.map(|lease| (lease.token, &lease.clock)) {
-            Some((token, LeaseClock::Answering(_))) => self.start_lease(token),
-            _ => self.close(request, true),
-        }
-    }
-
-    /// The holder is being answered: from now on its lease runs.
-    fn start_lease(&mut self, token: FencingToken) {
-        let now = self.now.mono;
-        let Some(mut lease) = self.state.leases.take(token) else {
-            return;
-        };
-        if let LeaseClock::Answering(unconfirmed) = lease.clock {
-            let expires = self.state.expiry(self.terms, lease.stored_ttl, now, now);
-            lease.clock = LeaseClock::Running {
-                since: now,
-                expires,
-                unconfirmed,
-            };
-        }
-        self.state.leases.put(lease);
-    }
-
     fn close(&mut self, request: RequestId, delivered: bool) {
-        if self.state.queue.is_some() {
-            let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
-            self.state
-                .queue_mut()
-                .close(request, delivered, now, waiter_timeouts);
-        }
+        self.state
+            .close(self.terms, self.now.mono, request, delivered);
     }
 
     fn vanished(&mut self, request: RequestId) {
@@ -1176,8 +1181,7 @@ impl Step<'_> {
             return;
         };
         if waiter.stored {
-            let ticket = waiter.row.ticket;
-            self.out.changes.push(Change::NotWaiting(ticket));
+            self.out.changes.leave(waiter.row.ticket);
         }
         for (request, ..) in waiter.parked() {
             self.answer(request, told.clone());
@@ -1200,7 +1204,7 @@ impl Step<'_> {
         let now = self.now;
         let lease = self.state.leases.get(token);
         if lease.is_some_and(|lease| lease.row.key.is_some()) {
-            return self.start_lease(token);
+            return self.state.start_lease(self.terms, now.mono, token);
         }
         let was_in_head = self.state.leases.is_in_head(token);
         let Some(lease) = self.state.leases.take(token) else {
@@ -1211,7 +1215,7 @@ impl Step<'_> {
         if lease.told {
             let mut row = lease.row;
             row.queued_at.get_or_insert(now.wall);
-            self.out.changes.push(Change::Waiting(row.clone()));
+            self.out.changes.wait(row.clone());
             let mut waiter = Waiter::known(row);
             waiter.client = lease.client;
             let waiter_timeouts = waiter_timeouts(self.terms);

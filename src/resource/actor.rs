@@ -324,7 +324,7 @@ impl Handler<CommitResult> for ResourceActor {
         self.look_at_clocks();
         match msg {
             CommitResult::Committed { seq } if !self.is_stale() => {
-                self.committed(seq, ctx);
+                self.committed(seq);
                 self.schedule(ctx);
             }
             // What it rests on is in doubt: a discard follows.

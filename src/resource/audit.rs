@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::lock::command::{Event, HolderView};
-use crate::lock::rows::{Change, Forced, TicketRow};
+use crate::lock::rows::{Forced, TicketRow};
 use crate::lock::{
     Answer, EndReason, FencingToken, Millis, Now, Outcome, RequestId, ResourceName, Selector,
     Ticket, WallMillis,
@@ -116,10 +116,8 @@ impl ResourceActor {
         };
         let writer = AuditWriter::new(&self.name, &self.server, step.now);
         let mut gone = 0;
-        for change in &outcome.changes {
-            if let Change::Waiting(row) = change
-                && live.account.queued(row.ticket, step.now.mono)
-            {
+        for row in outcome.changes.waiting.values().flatten() {
+            if live.account.queued(row.ticket, step.now.mono) {
                 writer.queued(live, &step, row);
             }
         }
@@ -128,8 +126,8 @@ impl ResourceActor {
         }
         let held_since = live.resource.as_ref().and_then(|r| r.core.held_since());
         live.account.hold(held_since, &self.server);
-        for change in &outcome.changes {
-            if let Change::NotWaiting(ticket) = change {
+        for (ticket, row) in &outcome.changes.waiting {
+            if row.is_none() {
                 live.account.left(*ticket);
                 gone += 1;
             }

@@ -269,7 +269,7 @@ impl ResourceActor {
     /// Sees to it that the actor wakes up for the core's next deadline, or to retire. A timer that fires
     /// too early does no harm, so one that is early enough is left alone.
     pub(super) fn schedule(&mut self, ctx: &mut Context<Self>) {
-        self.answer_watchers(ctx);
+        self.answer_watchers();
         let now = self.now.mono;
         let retire_ms = self.server.settings.retire_ms;
         let Some(live) = self.live() else {

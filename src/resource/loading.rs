@@ -121,7 +121,7 @@ impl ResourceActor {
             if self.resource().is_some() {
                 self.carry_out(call, exists, ctx);
             } else {
-                self.reply(call, Reply::NoResource, ctx);
+                self.reply(call, Reply::NoResource);
             }
         }
     }

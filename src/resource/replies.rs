@@ -42,10 +42,16 @@ impl ResourceActor {
         let Some(id) = self.resource().map(|resource| resource.id.clone()) else {
             return;
         };
-        let mut snapshot = unborn.unwrap_or_else(|| Snapshot::empty(name, id));
-        for change in outcome.changes {
-            snapshot.change(change);
-        }
+        let mut snapshot = match unborn {
+            Some(mut created) => {
+                created.lock.merge(&outcome.changes);
+                created
+            }
+            None => Snapshot {
+                lock: outcome.changes,
+                ..Snapshot::empty(name, id)
+            },
+        };
         let mut replies = Vec::with_capacity(outcome.answers.len());
         for (request, answer) in outcome.answers {
             if let Some(reply) = self.reply_to(request, answer, &mut snapshot) {
@@ -234,7 +240,7 @@ impl ResourceActor {
             }
             self.server.metrics.locks.stored_inline();
         }
-        self.hold_or_deliver(replies, ctx);
+        self.hold_or_deliver(replies);
         if send {
             let taken = self.persistence.commit(Commit {
                 actor: ctx.address().recipient(),
@@ -258,11 +264,7 @@ impl ResourceActor {
     }
 
     /// Replies leave when everything that was sent to the store is durable.
-    pub(super) fn hold_or_deliver(
-        &mut self,
-        replies: Vec<(RequestId, Box<Reply>)>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn hold_or_deliver(&mut self, replies: Vec<(RequestId, Box<Reply>)>) {
         self.publish();
         let Some(live) = self.live() else {
             return;
@@ -274,11 +276,11 @@ impl ResourceActor {
             return;
         }
         for (request, reply) in replies {
-            self.deliver(request, reply, ctx);
+            self.deliver(request, reply);
         }
     }
 
-    pub(super) fn committed(&mut self, seq: u64, ctx: &mut Context<Self>) {
+    pub(super) fn committed(&mut self, seq: u64) {
         let Some(live) = self.live() else {
             return;
         };
@@ -293,17 +295,20 @@ impl ResourceActor {
             else {
                 break;
             };
-            self.deliver(request, reply, ctx);
+            self.deliver(request, reply);
+        }
+    }
+
+    /// The answer to this request went out.
+    pub(super) fn delivered(&mut self, request: RequestId) {
+        let (terms, now) = (self.server.terms(), self.now);
+        if let Some(resource) = self.resource() {
+            resource.core.delivered(&terms, now, request);
         }
     }
 
     /// Hands a reply to whoever waits for it, and tells the core that it went out.
-    pub(super) fn deliver(
-        &mut self,
-        request: RequestId,
-        reply: Box<Reply>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn deliver(&mut self, request: RequestId, reply: Box<Reply>) {
         let tracked = match &*reply {
             Reply::Lock(answer) | Reply::Locked { answer, .. } => answer.is_tracked(),
             Reply::Written { .. } | Reply::Deleted { .. } | Reply::ConditionFailed(_) => true,
@@ -314,7 +319,7 @@ impl ResourceActor {
         };
         // Where nobody takes it, `Vanished` is already on its way.
         if open.reply.send(reply).is_ok() && tracked {
-            self.command(Command::Delivered { request }, ctx);
+            self.delivered(request);
         }
     }
 }

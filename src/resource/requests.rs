@@ -32,10 +32,10 @@ impl ResourceActor {
         if live.resource.is_none()
             && let Err(reply) = self.make(&call, ctx)
         {
-            return self.reply(call, *reply, ctx);
+            return self.reply(call, *reply);
         }
         let Some(resource) = self.resource() else {
-            return self.reply(call, Reply::NoResource, ctx);
+            return self.reply(call, Reply::NoResource);
         };
         let known = match call.op.needed_document() {
             None => Known::Absent,
@@ -88,10 +88,7 @@ impl ResourceActor {
         let lost = self.server.lost_tickets.of(&self.name, now);
         if !lost.is_empty() {
             self.server.lost_tickets.forget(&self.name);
-            let recalled = core.recall(lost);
-            recalled
-                .into_iter()
-                .for_each(|change| snapshot.change(change));
+            snapshot.lock.merge(&core.recall(lost));
         }
         let documents = Documents::new(
             self.server.clone(),
@@ -111,7 +108,7 @@ impl ResourceActor {
     /// A request whose document, if it names one, is known to exist or not.
     pub(super) fn carry_out(&mut self, mut call: Call, exists: bool, ctx: &mut Context<Self>) {
         let Some(patience) = self.patience(&call.op) else {
-            return self.reply(call, Reply::NoResource, ctx);
+            return self.reply(call, Reply::NoResource);
         };
         let request = call.request;
         match call.op {
@@ -131,13 +128,13 @@ impl ResourceActor {
                 let (selector, watch) = (selector.clone(), watch.take());
                 return match watch {
                     Some(watch) => self.watch_document(call, selector, presented, watch, ctx),
-                    None => self.read(call, &selector, presented, ctx),
+                    None => self.read(call, &selector, presented),
                 };
             }
             Op::DeleteSelector { presented, .. } if !exists => {
                 self.command(Command::Vanished { request }, ctx);
                 let token = self.resource().and_then(|r| r.token_of(presented));
-                return self.reply(call, Reply::NoSelector(token), ctx);
+                return self.reply(call, Reply::NoSelector(token));
             }
             _ => {}
         }
@@ -316,8 +313,8 @@ impl ResourceActor {
         for (request, relayed) in waiting {
             if relayed {
                 // Its place stays: the instance that passed it on asks the next owner.
-                self.deliver(request, Box::new(Reply::Closed(Closed::Stopping)), ctx);
-                self.command(Command::Delivered { request }, ctx);
+                self.deliver(request, Box::new(Reply::Closed(Closed::Stopping)));
+                self.delivered(request);
             } else {
                 self.turn_away(request, Reply::Closed(Closed::Stopping), ctx);
             }
@@ -339,18 +336,15 @@ impl ResourceActor {
                 let changes = resource.core.set_options(options);
                 Some((resource.id.clone(), changes))
             }
-            Some(_) => return self.reply(call, Reply::Exists, ctx),
+            Some(_) => return self.reply(call, Reply::Exists),
             None => None,
         };
         let snapshot = match now_ordinary {
-            Some((id, changes)) => {
-                let mut snapshot = Snapshot::empty(self.name.clone(), id);
-                changes
-                    .into_iter()
-                    .for_each(|change| snapshot.change(change));
-                snapshot.options = Some(options);
-                snapshot
-            }
+            Some((id, changes)) => Snapshot {
+                options: Some(options),
+                lock: changes,
+                ..Snapshot::empty(self.name.clone(), id)
+            },
             None => self.born(options, ctx),
         };
         let id = snapshot.id.clone();
@@ -375,7 +369,7 @@ impl ResourceActor {
     }
 
     /// Answers a request that changes nothing, once what it saw is durable.
-    pub(super) fn reply(&mut self, call: Call, reply: Reply, ctx: &mut Context<Self>) {
+    pub(super) fn reply(&mut self, call: Call, reply: Reply) {
         let Some(live) = self.live() else {
             return;
         };
@@ -384,7 +378,7 @@ impl ResourceActor {
             return;
         }
         self.open_call(call.request, call.reply, call.caller);
-        self.hold_or_deliver(vec![(call.request, Box::new(reply))], ctx);
+        self.hold_or_deliver(vec![(call.request, Box::new(reply))]);
     }
 
     /// Whether what a write depends on is so.
@@ -395,18 +389,12 @@ impl ResourceActor {
         })
     }
 
-    pub(super) fn read(
-        &mut self,
-        call: Call,
-        selector: &Selector,
-        presented: PresentedTicket,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn read(&mut self, call: Call, selector: &Selector, presented: PresentedTicket) {
         let reply = match self.resource() {
             Some(resource) => resource.read(selector, presented),
             None => Reply::NoResource,
         };
-        self.reply(call, reply, ctx);
+        self.reply(call, reply);
     }
 }
 

@@ -42,7 +42,7 @@ impl ResourceActor {
 
     /// Answers those who wait for another description or document and can have it, and those who have waited
     /// long enough.
-    pub(super) fn answer_watchers(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn answer_watchers(&mut self) {
         let (now, terms, name) = (self.now, self.server.terms(), self.name.clone());
         let Some(live) = self.live().filter(|live| !live.watchers.is_empty()) else {
             return;
@@ -61,7 +61,7 @@ impl ResourceActor {
                 None => live.watchers.push(request),
             }
         }
-        self.hold_or_deliver(replies, ctx);
+        self.hold_or_deliver(replies);
     }
 
     /// Answers with a document, now or when there is another than the asker has.
@@ -90,7 +90,7 @@ impl ResourceActor {
         };
         live.open.insert(request, Box::new(open));
         live.watchers.push(request);
-        self.answer_watchers(ctx);
+        self.answer_watchers();
         let waits = self
             .live()
             .is_some_and(|live| live.watchers.contains(&request));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::lock::rows::{Change, EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
-use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket};
+pub use crate::lock::rows::LockChanges;
+use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector};
 
 /// The `id` of a resource: up to 255 bytes, made by us or by the PHP server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,115 +44,6 @@ impl<'de> Deserialize<'de> for ResourceId {
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// The changed rows of one lock.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockChanges {
-    pub head: Option<HeadRow>,
-    /// Leases beside the one in the head row, begun or changed (`Some`) and ended (`None`).
-    pub holding: BTreeMap<Ticket, Option<HolderRow>>,
-    /// Waiting tickets added or changed (`Some`) and removed (`None`).
-    pub waiting: BTreeMap<Ticket, Option<TicketRow>>,
-    /// In the order of their numbers.
-    pub ended: Vec<EndedRow>,
-}
-
-impl LockChanges {
-    pub fn is_empty(&self) -> bool {
-        self.rows() == 0
-    }
-
-    /// How many rows it touches.
-    pub fn rows(&self) -> usize {
-        usize::from(self.head.is_some())
-            + self.holding.len()
-            + self.waiting.len()
-            + self.ended.len()
-    }
-
-    /// Adds what the lock core wants stored.
-    pub fn change(&mut self, change: Change) {
-        match change {
-            Change::Head(head) => self.head = Some(head),
-            Change::Holding(row) => {
-                self.holding.insert(row.ticket.ticket, Some(*row));
-            }
-            Change::NotHolding(ticket) => {
-                self.holding.insert(ticket, None);
-            }
-            Change::Waiting(row) => {
-                self.waiting.insert(row.ticket, Some(row));
-            }
-            Change::NotWaiting(ticket) => {
-                self.waiting.insert(ticket, None);
-            }
-            Change::Ended(row) => self.end(row),
-        }
-    }
-
-    fn end(&mut self, row: EndedRow) {
-        match self.ended.last() {
-            // Out of order only where rows were read in any order.
-            Some(last) if last.n > row.n => {
-                let place = self.ended.partition_point(|earlier| earlier.n < row.n);
-                self.ended.insert(place, row);
-            }
-            _ => self.ended.push(row),
-        }
-        if let [oldest, .., newest] = &self.ended[..]
-            && oldest.is_outlived_by(newest.n)
-        {
-            let newest = newest.n;
-            let outlived = self.ended.partition_point(|e| e.is_outlived_by(newest));
-            self.ended.drain(..outlived);
-        }
-    }
-
-    /// Adds later changes, so that storing the result equals storing both in turn.
-    pub fn merge(&mut self, later: &LockChanges) {
-        if later.head.is_some() {
-            self.head.clone_from(&later.head);
-        }
-        for (ticket, row) in &later.holding {
-            self.holding.insert(*ticket, row.clone());
-        }
-        for (ticket, row) in &later.waiting {
-            self.waiting.insert(*ticket, row.clone());
-        }
-        for row in &later.ended {
-            self.end(row.clone());
-        }
-    }
-
-    /// What stored rows look like once these changes are stored, too. Harmless where they are already.
-    pub fn overlay(&self, rows: &mut LockRows) {
-        if let Some(head) = &self.head {
-            rows.head.clone_from(head);
-        }
-        if !self.holding.is_empty() {
-            rows.holding
-                .retain(|row| !self.holding.contains_key(&row.ticket.ticket));
-            rows.holding
-                .extend(self.holding.values().flatten().cloned());
-        }
-        if !self.waiting.is_empty() {
-            rows.waiting
-                .retain(|row| !self.waiting.contains_key(&row.ticket));
-            rows.waiting
-                .extend(self.waiting.values().flatten().cloned());
-        }
-        if !self.ended.is_empty() {
-            let mut ended = LockChanges::default();
-            let known = |n| self.ended.binary_search_by_key(&n, |row| row.n).is_ok();
-            let stored = std::mem::take(&mut rows.ended).into_iter();
-            let stored = stored.filter(|row| !known(row.n));
-            stored
-                .chain(self.ended.iter().cloned())
-                .for_each(|row| ended.end(row));
-            rows.ended = ended.ended;
-        }
     }
 }
 
@@ -214,11 +105,6 @@ impl Snapshot {
     /// How many bytes of data it carries, for the cap on a batch.
     pub fn bytes(&self) -> usize {
         self.data.values().flatten().map(|row| row.json.len()).sum()
-    }
-
-    /// Adds what the lock core wants stored.
-    pub fn change(&mut self, change: Change) {
-        self.lock.change(change);
     }
 
     /// From here on this is the resource `id`, created with these options.

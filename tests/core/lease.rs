@@ -360,7 +360,7 @@ fn a_renewal_that_keeps_its_ttl_stores_nothing() {
         ttl: None,
         exact: false,
     });
-    assert_eq!(outcome.changes, []);
+    assert!(outcome.changes.is_empty());
 }
 
 #[test]

@@ -41,9 +41,7 @@ impl World {
         let before = Before::of(&self.state, &command);
         let mut stored = self.rows.clone();
         let outcome = restored(options, rows).apply(&self.terms, now, command);
-        for change in &outcome.changes {
-            stored.apply(change);
-        }
+        outcome.changes.overlay(&mut stored);
         before.check(&restored(self.state.options(), stored), now, &outcome)
     }
 

@@ -1,6 +1,5 @@
 //! "Ticket" and "Ended tickets": capabilities, why they ended, and how long that is remembered.
 
-use small_resource_server::lock::rows::Change;
 use small_resource_server::lock::{Answer, EndReason, PresentedTicket, Ticket};
 
 use crate::world::{World, presented};
@@ -245,16 +244,9 @@ fn one_change_of_the_lock_is_one_head_row() {
         request,
         presented: presented(grant.ticket),
     });
-    let last_head = outcome
-        .changes
-        .iter()
-        .rev()
-        .find_map(|change| match change {
-            Change::Head(head) => head.holder.clone(),
-            _ => None,
-        });
+    let head = outcome.changes.head.unwrap();
     assert!(
-        last_head.is_some(),
+        head.holder.is_some(),
         "the successor is stored with the release"
     );
 }

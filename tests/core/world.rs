@@ -94,9 +94,7 @@ impl World {
     pub fn apply(&mut self, command: Command) -> Outcome {
         let outcome = self.state.apply(&self.terms, self.now, command);
         self.before_last = self.rows.clone();
-        for change in &outcome.changes {
-            self.rows.apply(change);
-        }
+        outcome.changes.overlay(&mut self.rows);
         for (request, answer) in &outcome.answers {
             let earlier = self.answers.insert(*request, answer.clone());
             assert_eq!(earlier, None, "request {request} was answered twice");
@@ -245,8 +243,10 @@ impl World {
         self.take(request)
     }
 
+    /// The answer to this request went out; then time passes.
     pub fn deliver(&mut self, request: RequestId) -> Outcome {
-        self.apply(Command::Delivered { request })
+        self.state.delivered(&self.terms, self.now, request);
+        self.apply(Command::Tick)
     }
 
     pub fn vanish(&mut self, request: RequestId) -> Outcome {

@@ -465,6 +465,12 @@ impl<F: Fault> World<F> {
     }
 
     /// The server carries out a command; all of it becomes durable, then the answers leave.
+    fn delivered(&mut self, request: RequestId) {
+        let clock = self.clock();
+        self.server.delivered(&terms(), clock, request);
+        self.serve(Command::Tick);
+    }
+
     fn serve(&mut self, command: Command) {
         let mut before = Before {
             held: self
@@ -737,7 +743,7 @@ impl<F: Fault> World<F> {
         }
         if tracked {
             let request = call.request;
-            self.serve(Command::Delivered { request });
+            self.delivered(request);
         }
     }
 
@@ -751,7 +757,7 @@ impl<F: Fault> World<F> {
             }
             self.serve(Command::Vanished { request });
         } else if tracked {
-            self.serve(Command::Delivered { request });
+            self.delivered(request);
         }
     }
 

@@ -216,7 +216,7 @@ impl Run {
             Action::Answer { pick, fate } => self.resolve(*pick, *fate),
             Action::DeliveredLate => {
                 if let Some(request) = self.delivered_late.pop() {
-                    self.apply(Command::Delivered { request });
+                    self.delivered(request);
                 }
             }
             Action::HangUp { pick } => self.hang_up(*pick),
@@ -234,9 +234,7 @@ impl Run {
     fn apply(&mut self, command: Command) {
         let expected = self.model.apply(self.now, &command);
         let outcome = self.core.apply(&self.terms, self.now, command);
-        for change in &outcome.changes {
-            self.rows.apply(change);
-        }
+        outcome.changes.overlay(&mut self.rows);
         for event in &outcome.events {
             if let Event::Promoted { from, holder } = event {
                 self.promoted.push((*from, holder.token));
@@ -611,6 +609,12 @@ impl Run {
         self.forget_forced();
     }
 
+    fn delivered(&mut self, request: RequestId) {
+        self.core.delivered(&self.terms, self.now, request);
+        self.model.delivered(self.now, request);
+        self.apply(Command::Tick);
+    }
+
     fn forget_forced(&mut self) {
         for client in &mut self.clients {
             client
@@ -629,7 +633,7 @@ impl Run {
             Fate::Received => {
                 self.receive(request, &answer);
                 if tracked {
-                    self.apply(Command::Delivered { request });
+                    self.delivered(request);
                 }
             }
             Fate::ReceivedBeforeDelivered => {
@@ -640,10 +644,10 @@ impl Run {
             }
             Fate::Vanished if tracked => self.apply(Command::Vanished { request }),
             Fate::DeliveredThenVanished if tracked => {
-                self.apply(Command::Delivered { request });
+                self.delivered(request);
                 self.apply(Command::Vanished { request });
             }
-            Fate::LostUnnoticed if tracked => self.apply(Command::Delivered { request }),
+            Fate::LostUnnoticed if tracked => self.delivered(request),
             _ => {}
         }
         self.calls.remove(&request);

@@ -636,7 +636,6 @@ impl Model {
             } => self.remove_waiter(*request, *waiter, forced),
             Command::Delete { request, presented } => self.delete(*request, *presented),
             Command::Vanished { request } => self.vanished(*request),
-            Command::Delivered { request } => self.delivered(*request),
             Command::Tick => {}
         }
     }
@@ -1086,8 +1085,9 @@ impl Model {
         self.holders.iter().position(telling)
     }
 
-    fn delivered(&mut self, request: RequestId) {
-        let now = self.now.mono;
+    pub fn delivered(&mut self, now: Now, request: RequestId) {
+        self.now = now;
+        let now = now.mono;
         if let Some(index) = self.telling(request)
             && self.holders[index].runs.is_none()
         {

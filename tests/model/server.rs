@@ -105,9 +105,7 @@ impl<F: Fault> Server<F> {
             }
         }
         let mut outcome = self.core.apply(terms, now, F::twist(command.clone()));
-        for change in &outcome.changes {
-            disk.rows.apply(change);
-        }
+        outcome.changes.overlay(&mut disk.rows);
         outcome.answers = F::answers(&self.core, &command, outcome.answers);
         let writes = outcome
             .answers
@@ -120,6 +118,13 @@ impl<F: Fault> Server<F> {
         outcome
     }
 
+    /// This answer went out.
+    pub fn delivered(&mut self, terms: &Terms, now: Now, request: RequestId) {
+        if self.exists {
+            self.core.delivered(terms, now, request);
+        }
+    }
+
     /// `?create=1` on a name that there is not.
     fn make(&mut self, disk: &mut Disk) {
         let token_floor = F::token_floor(disk.token_floor);
@@ -128,9 +133,8 @@ impl<F: Fault> Server<F> {
             token: token_floor,
             ..HeadRow::default()
         };
-        for change in self.core.recall(std::mem::take(&mut self.lost)) {
-            disk.rows.apply(&change);
-        }
+        let recalled = self.core.recall(std::mem::take(&mut self.lost));
+        recalled.overlay(&mut disk.rows);
         self.exists = true;
         disk.exists = true;
     }

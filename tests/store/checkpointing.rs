@@ -1,6 +1,5 @@
 //! The claims about what commits put off and [`Store::checkpoint`] does: nobody sees the difference.
 
-use small_resource_server::lock::rows::Change;
 use small_resource_server::lock::{EndReason, FencingToken, Ticket};
 use small_resource_server::store::{ListOrder, ListQuery, Snapshot, StoredResource};
 
@@ -21,11 +20,11 @@ fn round(resource: &Snapshot, round: u64) -> Snapshot {
     let ticket = |round: u64| u128::from(round) + 1;
     let changes = [
         held(round, full_ticket(ticket(round)), round),
-        Change::Waiting(plain_ticket(ticket(round))),
-        Change::Ended(ended(round, EndReason::Expired)),
+        waiting(plain_ticket(ticket(round))),
+        over(ended(round, EndReason::Expired)),
     ];
     let earlier = round.checked_sub(3);
-    let gone = earlier.map(|round| Change::NotWaiting(Ticket::from_bits(ticket(round))));
+    let gone = earlier.map(|round| left(Ticket::from_bits(ticket(round))));
     changed(resource, changes.into_iter().chain(gone))
 }
 

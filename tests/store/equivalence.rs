@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use small_resource_server::lock::rows::{Change, LockRows, TicketRow};
+use small_resource_server::lock::rows::{LockChanges, LockRows, TicketRow};
 use small_resource_server::lock::{EndReason, FencingToken, ResourceOptions, Seconds, Ticket};
 use small_resource_server::store::{ResourceId, Snapshot, Store};
 
@@ -25,7 +25,7 @@ enum Step {
     Create(u32),
     /// These only while it exists.
     Remove(u64),
-    Lock(Change),
+    Lock(LockChanges),
     Put(usize, String),
     Delete(usize),
     /// The snapshot so far is handed over.
@@ -45,7 +45,7 @@ fn ticket_row() -> impl Strategy<Value = TicketRow> {
     })
 }
 
-fn lock_change() -> impl Strategy<Value = Change> {
+fn lock_change() -> impl Strategy<Value = LockChanges> {
     let reason = prop_oneof![
         Just(EndReason::Released),
         Just(EndReason::Expired),
@@ -54,10 +54,10 @@ fn lock_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         (any::<u64>(), ticket_row(), 0..u64::MAX / 2).prop_map(|(t, row, at)| held(t, row, at)),
         any::<u64>().prop_map(free),
-        ticket_row().prop_map(Change::Waiting),
-        (0..6_u128).prop_map(|bits| Change::NotWaiting(Ticket::from_bits(bits))),
+        ticket_row().prop_map(waiting),
+        (0..6_u128).prop_map(|bits| left(Ticket::from_bits(bits))),
         // Its number is given to it when it is played.
-        reason.prop_map(|reason| Change::Ended(ended(0, reason))),
+        reason.prop_map(|reason| over(ended(0, reason))),
     ]
 }
 
@@ -131,12 +131,12 @@ impl Player {
             }
             (Step::Lock(change), Some(model)) => {
                 let mut change = change.clone();
-                if let Change::Ended(row) = &mut change {
+                if let Some(row) = change.ended.first_mut() {
                     *row = ended(self.ended, row.reason);
                     self.ended += 1;
                 }
-                model.lock.apply(&change);
-                self.snapshot.change(change);
+                change.overlay(&mut model.lock);
+                self.snapshot.lock.merge(&change);
             }
             (Step::Put(s, json), Some(_)) => self.put(at, *s, json),
             (Step::Delete(s), Some(model)) => {

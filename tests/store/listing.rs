@@ -2,7 +2,7 @@
 
 use small_resource_server::lock::FencingToken;
 use small_resource_server::lock::rows::HolderRow;
-use small_resource_server::lock::rows::{Change, TicketRow};
+use small_resource_server::lock::rows::TicketRow;
 use small_resource_server::store::{ListOrder, ListQuery, ListedResource, Snapshot, Store};
 
 use crate::bed::Bed;
@@ -31,9 +31,11 @@ pub async fn a_listing_shows_what_is_stored<B: Bed>() {
     let bed = B::fresh().await;
     let mut printer = created("printer");
     let holder = full_ticket(1);
-    printer.change(held(u64::MAX, holder.clone(), 1_700_000_000_123));
-    printer.change(Change::Waiting(plain_ticket(2)));
-    printer.change(Change::Waiting(plain_ticket(3)));
+    printer
+        .lock
+        .merge(&held(u64::MAX, holder.clone(), 1_700_000_000_123));
+    printer.lock.merge(&waiting(plain_ticket(2)));
+    printer.lock.merge(&waiting(plain_ticket(3)));
     put(&mut printer, "a", "1", "1");
     put(&mut printer, "b", "2", "1");
     put(&mut printer, "c", "3", "1");
@@ -197,13 +199,13 @@ async fn busy_bed<B: Bed>() -> B {
         ("b", Some(300), 2),
         ("a", None, 0),
     ];
-    let batch = states.map(|(text, since, waiting)| {
+    let batch = states.map(|(text, since, waits)| {
         let mut snapshot = created(text);
         if let Some(since) = since {
-            snapshot.change(held(1, plain_ticket(1), since));
+            snapshot.lock.merge(&held(1, plain_ticket(1), since));
         }
-        for i in 0..waiting {
-            snapshot.change(Change::Waiting(TicketRow {
+        for i in 0..waits {
+            snapshot.lock.merge(&waiting(TicketRow {
                 seq: i,
                 ..plain_ticket(u128::from(i) + 10)
             }));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use small_resource_server::lock::rows::{
-    Change, EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow,
+    EndedRow, HeadRow, HolderRow, KeyRow, LockChanges, LockRows, TicketRow,
 };
 use small_resource_server::lock::{
     EndReason, FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions,
@@ -55,11 +55,11 @@ pub fn next(earlier: &Snapshot) -> Snapshot {
     Snapshot::empty(earlier.name.clone(), earlier.id.clone())
 }
 
-pub fn changed(earlier: &Snapshot, changes: impl IntoIterator<Item = Change>) -> Snapshot {
+pub fn changed(earlier: &Snapshot, changes: impl IntoIterator<Item = LockChanges>) -> Snapshot {
     let mut snapshot = next(earlier);
-    changes
-        .into_iter()
-        .for_each(|change| snapshot.change(change));
+    for change in changes {
+        snapshot.lock.merge(&change);
+    }
     snapshot
 }
 
@@ -95,30 +95,61 @@ pub fn full_ticket(bits: u128) -> TicketRow {
     }
 }
 
-pub fn held(token: u64, ticket: TicketRow, acquired_at: u64) -> Change {
+pub fn held(token: u64, ticket: TicketRow, acquired_at: u64) -> LockChanges {
     let token = FencingToken(token);
-    Change::Head(HeadRow {
+    let holder = HolderRow {
+        ticket,
+        token,
+        acquired_at,
+    };
+    head(HeadRow {
         token,
         delayed: false,
-        holder: Some(Box::new(HolderRow {
-            ticket,
-            token,
-            acquired_at,
-        })),
+        holder: Some(Box::new(holder)),
     })
 }
 
+fn head(row: HeadRow) -> LockChanges {
+    LockChanges {
+        head: Some(row),
+        ..LockChanges::default()
+    }
+}
+
+/// This ticket waits.
+pub fn waiting(row: TicketRow) -> LockChanges {
+    let mut changes = LockChanges::default();
+    changes.wait(row);
+    changes
+}
+
+/// It waits no more.
+pub fn left(ticket: Ticket) -> LockChanges {
+    let mut changes = LockChanges::default();
+    changes.leave(ticket);
+    changes
+}
+
+/// A ticket ended.
+pub fn over(row: EndedRow) -> LockChanges {
+    let mut changes = LockChanges::default();
+    changes.end(row);
+    changes
+}
+
 /// A lease beside the one in the head row.
-pub fn holding(token: u64, ticket: TicketRow) -> Change {
-    Change::Holding(Box::new(HolderRow {
+pub fn holding(token: u64, ticket: TicketRow) -> LockChanges {
+    let mut changes = LockChanges::default();
+    changes.hold(HolderRow {
         ticket,
         token: FencingToken(token),
         acquired_at: u64::MAX >> 1,
-    }))
+    });
+    changes
 }
 
-pub fn free(token: u64) -> Change {
-    Change::Head(HeadRow {
+pub fn free(token: u64) -> LockChanges {
+    head(HeadRow {
         token: FencingToken(token),
         delayed: false,
         holder: None,

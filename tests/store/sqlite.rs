@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use rusqlite::Connection;
-use small_resource_server::lock::rows::{Change, TicketRow};
+use small_resource_server::lock::rows::TicketRow;
 use small_resource_server::lock::{EndReason, FencingToken, Mode};
 use small_resource_server::store::sqlite::{SqliteOptions, SqliteStore};
 use small_resource_server::store::{ListQuery, Snapshot, Store, StoreError};
@@ -382,8 +382,8 @@ fn a_load_sees_each_commit_whole() {
                         &printer,
                         [
                             free(n),
-                            Change::Waiting(plain_ticket(u128::from(n))),
-                            Change::Ended(ended(n, EndReason::Released)),
+                            waiting(plain_ticket(u128::from(n))),
+                            over(ended(n, EndReason::Released)),
                         ],
                     );
                     put(&mut snapshot, &format!("s{n}"), "id", "1");

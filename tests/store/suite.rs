@@ -1,7 +1,9 @@
 //! The claims about rows that every store keeps.
 
 use bytes::Bytes;
-use small_resource_server::lock::rows::{Change, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
+use small_resource_server::lock::rows::{
+    HeadRow, HolderRow, KeyRow, LockChanges, LockRows, TicketRow,
+};
 use small_resource_server::lock::{EndReason, FencingToken, Mode, ResourceName, Ticket, Ttl};
 use small_resource_server::store::history::{LeaseEnd, PastLease, PastLeases};
 use small_resource_server::store::{ListQuery, ResourceId, Snapshot, StoredResource};
@@ -46,10 +48,10 @@ pub async fn every_field_of_the_head_row_comes_back<B: Bed>() {
     for (i, head) in heads.into_iter().enumerate() {
         let text = format!("head {i}");
         let mut snapshot = created(&text);
-        snapshot.change(head.clone());
+        snapshot.lock.merge(&head.clone());
         commit(bed.store(), &[snapshot]).await;
         let found = lock_rows(bed.store(), &text).await;
-        assert_eq!(Change::Head(found.head), head);
+        assert_eq!(Some(found.head), head.head);
     }
 }
 
@@ -67,7 +69,7 @@ pub async fn a_head_row_replaces_the_earlier_one_whole<B: Bed>() {
     for head in heads {
         commit(bed.store(), &[changed(&printer, [head.clone()])]).await;
         let found = lock_rows(bed.store(), "printer").await;
-        assert_eq!(Change::Head(found.head), head);
+        assert_eq!(Some(found.head), head.head);
     }
 }
 
@@ -78,7 +80,7 @@ pub async fn every_field_of_a_waiting_ticket_comes_back<B: Bed>() {
     let rows = vec![plain_ticket(0), zero_ttl, full_ticket(u128::MAX)];
     let mut printer = created("printer");
     for row in &rows {
-        printer.change(Change::Waiting(row.clone()));
+        printer.lock.merge(&waiting(row.clone()));
     }
     commit(bed.store(), &[printer]).await;
     assert_eq!(lock_rows(bed.store(), "printer").await.waiting, rows);
@@ -88,9 +90,9 @@ pub async fn leases_beside_the_one_in_the_head_row_come_back_and_go<B: Bed>() {
     let bed = B::fresh().await;
     let mut pool = created("pool");
     pool.options = Some(special());
-    pool.change(held(u64::MAX, full_ticket(1), 7));
-    pool.change(holding(1, plain_ticket(2)));
-    pool.change(holding(2, full_ticket(3)));
+    pool.lock.merge(&held(u64::MAX, full_ticket(1), 7));
+    pool.lock.merge(&holding(1, plain_ticket(2)));
+    pool.lock.merge(&holding(2, full_ticket(3)));
     commit(bed.store(), std::slice::from_ref(&pool)).await;
     let rows = |found: LockRows| -> Vec<u128> {
         let rows = found.holding.iter();
@@ -111,8 +113,11 @@ pub async fn leases_beside_the_one_in_the_head_row_come_back_and_go<B: Bed>() {
         })),
     };
     let changes = [
-        Change::Head(head.clone()),
-        Change::NotHolding(Ticket::from_bits(2)),
+        LockChanges {
+            head: Some(head.clone()),
+            holding: [(Ticket::from_bits(2), None)].into(),
+            ..LockChanges::default()
+        },
         holding(3, plain_ticket(4)),
     ];
     commit(bed.store(), &[changed(&pool, changes)]).await;
@@ -152,17 +157,17 @@ pub async fn options_change_and_go_with_their_resource<B: Bed>() {
 pub async fn a_waiting_ticket_is_replaced_and_removed<B: Bed>() {
     let bed = B::fresh().await;
     let mut printer = created("printer");
-    printer.change(Change::Waiting(full_ticket(1)));
-    printer.change(Change::Waiting(full_ticket(2)));
+    printer.lock.merge(&waiting(full_ticket(1)));
+    printer.lock.merge(&waiting(full_ticket(2)));
     commit(bed.store(), std::slice::from_ref(&printer)).await;
     let again = TicketRow {
         seq: 9,
         ..plain_ticket(1)
     };
     let changes = [
-        Change::Waiting(again.clone()),
-        Change::NotWaiting(Ticket::from_bits(2)),
-        Change::NotWaiting(Ticket::from_bits(3)),
+        waiting(again.clone()),
+        left(Ticket::from_bits(2)),
+        left(Ticket::from_bits(3)),
     ];
     commit(bed.store(), &[changed(&printer, changes)]).await;
     let found = lock_rows(bed.store(), "printer").await;
@@ -178,7 +183,7 @@ pub async fn every_reason_of_an_ended_ticket_comes_back<B: Bed>() {
     ];
     let mut printer = created("printer");
     for row in &rows {
-        printer.change(Change::Ended(row.clone()));
+        printer.lock.merge(&over(row.clone()));
     }
     commit(bed.store(), &[printer]).await;
     assert_eq!(lock_rows(bed.store(), "printer").await.ended, rows);
@@ -188,9 +193,9 @@ pub async fn an_ended_ticket_overwrites_the_one_64_before_it<B: Bed>() {
     let bed = B::fresh().await;
     let printer = created("printer");
     commit(bed.store(), std::slice::from_ref(&printer)).await;
-    let first = (0..64).map(|n| Change::Ended(ended(n, EndReason::Released)));
+    let first = (0..64).map(|n| over(ended(n, EndReason::Released)));
     commit(bed.store(), &[changed(&printer, first)]).await;
-    let later = (64..66).map(|n| Change::Ended(ended(n, EndReason::Expired)));
+    let later = (64..66).map(|n| over(ended(n, EndReason::Expired)));
     commit(bed.store(), &[changed(&printer, later)]).await;
     let found = lock_rows(bed.store(), "printer").await.ended;
     let numbers: Vec<u64> = found.iter().map(|row| row.n).collect();
@@ -232,9 +237,9 @@ pub async fn a_document_written_again_after_its_deletion_has_its_new_id<B: Bed>(
 /// A resource with a row of every kind.
 fn with_all_rows(text: &str) -> Snapshot {
     let mut snapshot = created(text);
-    snapshot.change(held(5, full_ticket(1), 77));
-    snapshot.change(Change::Waiting(plain_ticket(2)));
-    snapshot.change(Change::Ended(ended(0, EndReason::Expired)));
+    snapshot.lock.merge(&held(5, full_ticket(1), 77));
+    snapshot.lock.merge(&waiting(plain_ticket(2)));
+    snapshot.lock.merge(&over(ended(0, EndReason::Expired)));
     // Ids of documents are unique in the whole store.
     put(&mut snapshot, "state", &format!("document of {text}"), "{}");
     snapshot
@@ -247,7 +252,7 @@ pub async fn what_is_removed_goes_before_what_is_created_and_that_before_the_res
     let mut snapshot = next(&old);
     snapshot.remove(FencingToken(5));
     snapshot.create(ResourceId::random(), plain(7));
-    snapshot.change(held(6, plain_ticket(3), 88));
+    snapshot.lock.merge(&held(6, plain_ticket(3), 88));
     put(&mut snapshot, "other", "new document", "[]");
     let new = snapshot.id.clone();
     commit(bed.store(), std::slice::from_ref(&snapshot)).await;
@@ -361,12 +366,7 @@ pub async fn a_batch_of_thousands_is_stored_whole<B: Bed>() {
     commit(bed.store(), &batch).await;
     let changes: Vec<Snapshot> = batch
         .iter()
-        .map(|snapshot| {
-            changed(
-                snapshot,
-                [free(6), Change::NotWaiting(Ticket::from_bits(2))],
-            )
-        })
+        .map(|snapshot| changed(snapshot, [free(6), left(Ticket::from_bits(2))]))
         .collect();
     commit(bed.store(), &changes).await;
     for i in [0, 1, 1_499, 2_999] {
@@ -390,11 +390,11 @@ pub async fn ten_thousand_waiting_tickets_come_back<B: Bed>() {
         ..plain_ticket(u128::from(i) << 64)
     };
     for i in 0..10_000 {
-        printer.change(Change::Waiting(waiter(i)));
+        printer.lock.merge(&waiting(waiter(i)));
     }
     commit(bed.store(), std::slice::from_ref(&printer)).await;
     // One leaves from each end.
-    let gone = [0, 9_999].map(|i| Change::NotWaiting(waiter(i).ticket));
+    let gone = [0, 9_999].map(|i| left(waiter(i).ticket));
     commit(bed.store(), &[changed(&printer, gone)]).await;
     let found = lock_rows(bed.store(), "printer").await.waiting;
     assert_eq!(found, (1..9_999).map(waiter).collect::<Vec<_>>());
@@ -436,8 +436,8 @@ pub async fn rows_of_a_resource_that_does_not_exist_are_rejected<B: Bed>() {
     put(&mut document, "state", "id", "1");
     for lost in [
         changed(&stranger, [free(1)]),
-        changed(&stranger, [Change::Waiting(plain_ticket(1))]),
-        changed(&stranger, [Change::Ended(ended(0, EndReason::Released))]),
+        changed(&stranger, [waiting(plain_ticket(1))]),
+        changed(&stranger, [over(ended(0, EndReason::Released))]),
         document,
     ] {
         let batch = [changed(&printer, [free(2)]), lost];

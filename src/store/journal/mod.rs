@@ -461,7 +461,7 @@ fn stamp(pending: Option<&PendingChanges>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::rows::{Change, EndedRow, HeadRow, TicketRow};
+    use crate::lock::rows::{EndedRow, HeadRow, TicketRow};
     use crate::lock::{EndReason, FencingToken, Mode, Ticket};
 
     const OWN_ROWS: Layout = Layout {
@@ -479,16 +479,21 @@ mod tests {
         ResourceName::parse(text).unwrap()
     }
 
-    pub(super) fn head(token: u64) -> Change {
-        Change::Head(HeadRow {
+    pub(super) fn head(token: u64) -> LockChanges {
+        let head = HeadRow {
             token: FencingToken(token),
             delayed: false,
             holder: None,
-        })
+        };
+        LockChanges {
+            head: Some(head),
+            ..LockChanges::default()
+        }
     }
 
-    pub(super) fn waiting(bits: u128) -> Change {
-        Change::Waiting(TicketRow {
+    pub(super) fn waiting(bits: u128) -> LockChanges {
+        let mut changes = LockChanges::default();
+        changes.wait(TicketRow {
             ticket: Ticket::from_bits(bits),
             seq: bits as u64,
             owner: None,
@@ -497,23 +502,26 @@ mod tests {
             reason: None,
             queued_at: None,
             key: None,
-        })
+        });
+        changes
     }
 
-    pub(super) fn ended(n: u64) -> Change {
-        Change::Ended(EndedRow {
+    pub(super) fn ended(n: u64) -> LockChanges {
+        let mut changes = LockChanges::default();
+        changes.end(EndedRow {
             n,
             ticket: Ticket::from_bits(u128::from(n)),
             reason: EndReason::Expired,
             more: None,
-        })
+        });
+        changes
     }
 
-    pub(super) fn snapshot(id: &str, changes: impl IntoIterator<Item = Change>) -> Snapshot {
+    pub(super) fn snapshot(id: &str, changes: impl IntoIterator<Item = LockChanges>) -> Snapshot {
         let mut snapshot = Snapshot::empty(name("a"), ResourceId::new(id));
-        changes
-            .into_iter()
-            .for_each(|change| snapshot.change(change));
+        for change in changes {
+            snapshot.lock.merge(&change);
+        }
         snapshot
     }
 

@@ -127,12 +127,11 @@ pub(in crate::store) fn chunks_of_rows(
 mod tests {
     use super::super::tests::{ended, head, snapshot, waiting};
     use super::*;
-    use crate::lock::rows::Change;
     use crate::lock::{FencingToken, Ticket};
 
     const ROW_BYTES: usize = 1_000;
 
-    fn rows_of(changes: impl IntoIterator<Item = Change>) -> Vec<Vec<u8>> {
+    fn rows_of(changes: impl IntoIterator<Item = LockChanges>) -> Vec<Vec<u8>> {
         let snapshot = snapshot("1", changes);
         write([(&snapshot.id, &snapshot.lock)], ROW_BYTES).unwrap()
     }
@@ -140,7 +139,9 @@ mod tests {
     #[test]
     fn what_was_written_is_read_whole_and_in_order() {
         let first = rows_of([head(1), waiting(7), ended(0)]);
-        let second = rows_of([head(2), Change::NotWaiting(Ticket::from_bits(7))]);
+        let mut left = head(2);
+        left.leave(Ticket::from_bits(7));
+        let second = rows_of([left]);
         let mut rows = vec![join(&first[0], &second[0], ROW_BYTES).unwrap()];
         let many = (0..5_000).map(|bits| waiting(u128::MAX - bits));
         rows.extend(rows_of(many.chain((1..80).map(ended))));
