@@ -7,6 +7,7 @@ use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::owners::contend;
 use crate::support::{DEADLINE, Proxy, members, take_over};
 use crate::{admin, created, granted, serve, token};
 
@@ -101,7 +102,7 @@ async fn a_commit_at_a_node_that_has_not_heard_of_a_take_over_is_refused() {
     assert_eq!(token(&new, &resource).await, Some(1));
     new.commit(&[granted(&resource, 2)]).await.unwrap();
     let lagged = cluster.lags().await;
-    // At the second node the old epoch is still the newest.
+    // At the second node the old one still owns the database.
     let stale = old.commit(&[granted(&resource, 2)]).await;
     assert!(stale.is_err(), "two instances gave out one token");
     let stale = old.commit(&[created("b")]).await;
@@ -186,4 +187,14 @@ async fn a_node_that_leaves_is_away_and_its_instance_is_replaced() {
     assert_eq!((seen, served), (Some(1), Ok(())), "{taken:?}");
     // Back again, it stands by.
     assert_eq!(old.open().await.map(|_| ()), Err(StoreError::Standby));
+}
+
+#[tokio::test]
+async fn of_instances_that_want_a_database_at_different_nodes_at_once_one_owns_it() {
+    let Some(nodes) = members("TEST_GALERA_URLS", "scripts/with-galera") else {
+        return;
+    };
+    for number in 0..8 {
+        contend(&nodes, number).await;
+    }
 }

@@ -9,6 +9,7 @@ use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::owners::contend;
 use crate::support::{DEADLINE, Proxy, members, take_over};
 use crate::{admin, created, granted, serve, token};
 
@@ -49,6 +50,10 @@ impl Group {
             _turn: TURN.lock().await,
         };
         let mut first = admin(&group.members[0]).await;
+        // It made the group, and would make another one of its own when it is started again.
+        let sql = "SET GLOBAL group_replication_bootstrap_group = OFF";
+        first.query_drop(sql).await.unwrap();
+        group.is_whole().await;
         first.query_drop(switch).await.unwrap();
         let database = &group.members[0].database;
         for sql in [
@@ -63,11 +68,31 @@ impl Group {
         Some(group)
     }
 
+    /// Every member is in one group with the others, and ready.
+    async fn is_whole(&self) {
+        let sql = "SELECT COUNT(*) FROM performance_schema.replication_group_members \
+                   WHERE member_state = 'ONLINE'";
+        for member in &self.members {
+            let mut admin = admin(member).await;
+            let began = Instant::now();
+            while admin.query_first(sql).await.unwrap() != Some(self.members.len()) {
+                assert!(began.elapsed() < DEADLINE, "the group is not whole");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
     async fn has_caught_up(&self, member: &Options) {
         let mut admin = admin(member).await;
         let sql = "SET group_replication_consistency = 'BEFORE'";
         admin.query_drop(sql).await.unwrap();
-        admin.query_drop("DO 1").await.unwrap();
+        // Only a statement about a table waits; and the table may not have come yet.
+        let read = format!("SELECT COUNT(*) FROM {}.lag", self.members[0].database);
+        let began = Instant::now();
+        while let Err(error) = admin.query_drop(&read).await {
+            assert!(began.elapsed() < DEADLINE, "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// `member` lags from now on.
@@ -120,6 +145,7 @@ fn impatient(member: &Options) -> MysqlStore {
     })
 }
 
+const ROUNDS: usize = 8;
 /// For how long a member is left behind.
 const LAG: Duration = Duration::from_millis(1_500);
 
@@ -134,6 +160,7 @@ async fn a_commit_at_a_member_that_has_not_heard_of_a_take_over_is_refused() {
     );
     let resource = serve(&old).await;
     old.commit(&[granted(&resource, 1)]).await.unwrap();
+    group.has_caught_up(&group.members[0]).await;
     assert_eq!(new.open().await, Err(StoreError::Standby));
     tokio::time::sleep(group.members[0].instance_lease).await;
     let stalled = group.stall(1).await;
@@ -160,6 +187,7 @@ async fn a_take_over_at_a_member_that_lags_sees_everything_that_was_committed() 
     let old = MysqlStore::new(group.members[0].clone());
     let resource = serve(&old).await;
     let new = MysqlStore::new(group.members[1].clone());
+    group.has_caught_up(&group.members[1]).await;
     assert_eq!(new.open().await, Err(StoreError::Standby));
     let stalled = group.stall(1).await;
     for number in 1..=50 {
@@ -207,7 +235,7 @@ async fn a_commit_that_another_member_was_faster_than_is_tried_again() {
     group.has_caught_up(&group.members[0]).await;
     let stalled = group.stall(1).await;
     let database = &group.members[0].database;
-    let change = format!("UPDATE {database}.resource_server SET heartbeat = heartbeat + 1");
+    let change = format!("UPDATE {database}.resource_instance SET heartbeat = heartbeat + 1");
     let mut other = admin(&group.members[0]).await;
     other.query_drop(change).await.unwrap();
     assert!(group.lags(1).await, "the test proves nothing");
@@ -227,15 +255,8 @@ async fn opened(store: &MysqlStore) {
     }
 }
 
-/// Gives out one token after another, a few at a time and then none for so long, until it is refused. The last that was
-/// acknowledged.
-async fn give_out(
-    store: &MysqlStore,
-    resource: &str,
-    from: u64,
-    pause: Duration,
-    ended: &AtomicBool,
-) -> u64 {
+/// Gives out one token after another, until it is refused. The last that was acknowledged.
+async fn give_out(store: &MysqlStore, resource: &str, from: u64, ended: &AtomicBool) -> u64 {
     let found = store.load(&created(resource).name).await.unwrap().unwrap();
     let mut snapshot = created(resource);
     snapshot.id = found.id;
@@ -247,9 +268,6 @@ async fn give_out(
         }
         assert!(!comes_late, "two instances gave out tokens");
         last += 1;
-        if last.is_multiple_of(4) {
-            tokio::time::sleep(pause).await;
-        }
     }
 }
 
@@ -265,7 +283,7 @@ async fn whoever_takes_over_goes_on_above_all_that_was_acknowledged_and_nobody_b
         ..group.members[place].clone()
     };
     let mut owner = MysqlStore::new(options(0));
-    owner.open().await.unwrap();
+    opened(&owner).await;
     let resource = created("a");
     owner.commit(std::slice::from_ref(&resource)).await.unwrap();
     let mut last = 0;
@@ -275,15 +293,13 @@ async fn whoever_takes_over_goes_on_above_all_that_was_acknowledged_and_nobody_b
         let lagging = (round + round / 3) % 3;
         let stalled = group.stall_again(lagging, round).await;
         let ended = AtomicBool::new(false);
-        // It comes back to life about when it counts as dead.
-        let pause = LEASE + Duration::from_millis(15 * round as u64);
         let taking = async {
             // No heartbeat is sent: it counts as silent, and goes on all the same.
             opened(&next).await;
             ended.store(true, Ordering::SeqCst);
         };
         let (acknowledged, (), ()) = tokio::join!(
-            give_out(&owner, "a", last, pause, &ended),
+            give_out(&owner, "a", last, &ended),
             taking,
             group.ends_lag_after(stalled, LAG),
         );
@@ -295,6 +311,52 @@ async fn whoever_takes_over_goes_on_above_all_that_was_acknowledged_and_nobody_b
         last = found;
         owner = next;
     }
+}
+
+#[tokio::test]
+async fn of_instances_that_want_a_database_at_different_members_at_once_one_owns_it() {
+    let Some(group) = Group::of_primaries().await else {
+        return;
+    };
+    for number in 0..ROUNDS {
+        contend(&group.members, number).await;
+    }
+}
+
+#[tokio::test]
+async fn of_instances_that_want_a_database_while_all_members_become_primaries_one_owns_it() {
+    let Some(group) = Group::of_primaries().await else {
+        return;
+    };
+    let mut first = admin(&group.members[0]).await;
+    for number in 0..ROUNDS {
+        let primary = uuid(&group.members[number % 3]).await;
+        let one = format!("SELECT group_replication_switch_to_single_primary_mode('{primary}')");
+        first.query_drop(one).await.unwrap();
+        let all = "SELECT group_replication_switch_to_multi_primary_mode()";
+        // Those at the others go on as soon as these take writes.
+        let (switched, ()) = tokio::join!(first.query_drop(all), contend(&group.members, number));
+        switched.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_database_is_not_owned_at_a_member_that_has_not_heard_of_its_owner() {
+    let Some(group) = Group::of_primaries().await else {
+        return;
+    };
+    let (owner, late) = (
+        MysqlStore::new(group.members[0].clone()),
+        impatient(&group.members[1]),
+    );
+    let stalled = group.stall(1).await;
+    let resource = serve(&owner).await;
+    assert!(group.lags(1).await, "the test proves nothing");
+    assert!(late.open().await.is_err(), "two instances own one database");
+    drop(stalled);
+    group.has_caught_up(&group.members[1]).await;
+    assert_eq!(late.open().await, Err(StoreError::Standby));
+    owner.commit(&[granted(&resource, 1)]).await.unwrap();
 }
 
 /// The new primary still has to apply what the old one was told to be committed.

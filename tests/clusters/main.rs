@@ -6,6 +6,7 @@
 
 mod galera;
 mod group_replication;
+mod owners;
 #[path = "../support/mod.rs"]
 mod support;
 

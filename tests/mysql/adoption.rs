@@ -309,14 +309,14 @@ async fn tables_of_an_engine_without_transactions_are_not_served() {
     store.open().await.unwrap();
     store.close().await;
     database
-        .run("ALTER TABLE resource_journal ENGINE = MyISAM")
+        .run("ALTER TABLE resource_log ENGINE = MyISAM")
         .await;
     let refused = database.store().open().await;
     let Err(StoreError::Unusable(text)) = refused else {
         panic!("{refused:?}");
     };
     assert!(
-        text.contains("`resource_journal` has the engine MyISAM"),
+        text.contains("`resource_log` has the engine MyISAM"),
         "{text}"
     );
 }
@@ -351,7 +351,7 @@ async fn an_adoption_that_was_interrupted_is_gone_on_with() {
          CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci, \
          ADD UNIQUE ux_resource_data_name_selector (id_resource, selector)",
         "UPDATE resource_data SET selector = '100%2525'",
-        "DROP TABLE resource_lock, resource_waiting, resource_ended_tickets, resource_journal, \
+        "DROP TABLE resource_lock, resource_waiting, resource_ended_tickets, \
          resource_adopted",
     ] {
         database.run(sql).await;
@@ -566,7 +566,7 @@ async fn the_ended_tickets_of_version_1_are_taken_along() {
         printer.id
     );
     for sql in [
-        "DROP TABLE resource_journal, resource_ended_tickets",
+        "DROP TABLE resource_ended_tickets, resource_instance, resource_log",
         "CREATE TABLE resource_ended (id_resource VARCHAR(255) NOT NULL, slot TINYINT UNSIGNED NOT NULL, \
          n BIGINT UNSIGNED NOT NULL, ticket BINARY(16) NOT NULL, reason TINYINT UNSIGNED NOT NULL, \
          PRIMARY KEY (id_resource, slot)) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
@@ -629,4 +629,31 @@ async fn a_foreign_key_that_version_2_0_0_left_goes_and_comes_back() {
         .make_php(|schema| schema.replace("utf8mb4;", "utf8mb4 COLLATE=utf8mb4_bin;"))
         .await;
     assert_eq!(reverted, shapes(&original).await);
+}
+
+/// As version 2.0.0 wrote it: a lock that is held, with token 9.
+#[tokio::test]
+async fn what_is_in_the_journal_of_version_2_0_0_only_is_taken_along() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    database.make_2_0_0().await;
+    for sql in [
+        "INSERT INTO resource (id, name, timeout) VALUES ('2', 'b', 60)",
+        "INSERT INTO resource_journal (n, changes) VALUES (7, x'010132010901330100013c0080d095ffbc31\
+         0144014401000101000100ffffffffffffffffffffffffffffffffffff0301')",
+    ] {
+        database.run(sql).await;
+    }
+    let store = database.store();
+    let opened = store.open().await.unwrap();
+    assert_eq!(opened.token_floor, FencingToken(17));
+    let found = store.load(&name("b")).await.unwrap().unwrap();
+    assert_eq!(found.lock.head.token, FencingToken(9));
+    assert!(found.lock.head.holder.is_some());
+    let old = "SELECT COUNT(*) FROM information_schema.tables \
+               WHERE table_schema = DATABASE() AND table_name = 'resource_journal'";
+    assert_eq!(database.number(old).await, 0);
+    let logs = "SELECT COUNT(DISTINCT log) FROM resource_log";
+    assert_eq!(database.number(logs).await, 1);
 }

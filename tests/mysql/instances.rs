@@ -106,20 +106,37 @@ async fn an_instance_that_lost_the_database_can_commit_nothing() {
     new.commit(&[created("a")]).await.unwrap();
 }
 
+/// What others do to whom they take over from, one at a time.
+const FENCES: [&str; 5] = [
+    "UPDATE resource_instance SET state = 3",
+    "UPDATE resource_instance SET log = REPEAT('x', 16)",
+    "DELETE FROM resource_instance",
+    "INSERT INTO resource_log SELECT log, MAX(n) + 1, x'03' FROM resource_log GROUP BY log",
+    "DELETE FROM resource_log ORDER BY n DESC LIMIT 1",
+];
+
 #[tokio::test]
-async fn the_guard_refuses_a_commit_on_a_living_connection() {
-    let Some(database) = Database::new() else {
-        return;
-    };
-    let store = database.store();
-    store.open().await.unwrap();
-    database
-        .run("UPDATE resource_server SET epoch = epoch + 1")
-        .await;
-    let refused = store.commit(&[created("late")]).await;
-    assert_eq!(refused, Err(StoreError::Standby));
-    let count = database.number("SELECT COUNT(*) FROM resource").await;
-    assert_eq!(count, 0);
+async fn each_part_of_a_fence_refuses_a_commit_on_a_living_connection() {
+    for fence in FENCES {
+        let Some(database) = Database::new() else {
+            return;
+        };
+        let store = database.store();
+        store.open().await.unwrap();
+        let printer = created("printer");
+        store.commit(std::slice::from_ref(&printer)).await.unwrap();
+        for late in [granted(&printer, 1), created("late")] {
+            database.run(fence).await;
+            let refused = store.commit(&[late]).await;
+            assert_eq!(refused, Err(StoreError::Standby), "{fence}");
+            // It finds itself the owner, and goes on with a new log.
+            store.open().await.unwrap();
+            assert_eq!(token(&store, &printer).await, 0, "{fence}");
+        }
+        let count = database.number("SELECT COUNT(*) FROM resource").await;
+        assert_eq!(count, 1, "{fence}");
+        store.commit(&[granted(&printer, 1)]).await.unwrap();
+    }
 }
 
 /// A grant of a resource that exists.
@@ -153,11 +170,9 @@ async fn the_guard_refuses_changes_of_locks_and_settling_too() {
             store.commit(&[batch]).await.unwrap();
             assert_eq!(self::token(&store, &printer).await, token as u64);
         }
-        let rows = "SELECT COUNT(*) FROM resource_journal";
+        let rows = "SELECT COUNT(*) FROM resource_log WHERE LENGTH(changes) > 1";
         assert_eq!(database.number(rows).await, 2);
-        database
-            .run("UPDATE resource_server SET epoch = epoch + 1")
-            .await;
+        database.run("UPDATE resource_instance SET state = 3").await;
         let refused = match checkpointing {
             true => store.checkpoint().await,
             false => store.commit(&[granted(&printer, 3)]).await,
@@ -175,7 +190,7 @@ async fn the_guard_refuses_changes_of_locks_and_settling_too() {
 }
 
 #[tokio::test]
-async fn a_lock_of_its_own_that_comes_late_lands_in_no_later_epoch() {
+async fn a_lock_of_its_own_that_comes_late_lands_in_no_later_log() {
     let Some(database) = Database::new() else {
         return;
     };
@@ -211,7 +226,7 @@ async fn until_somebody_waits(database: &Database) {
     }
 }
 
-/// The commit of an earlier epoch that was on its way when the database was taken counts.
+/// The commit of an earlier owner that was on its way when the database was taken counts.
 #[tokio::test]
 async fn what_was_committed_while_the_database_was_being_taken_is_seen() {
     let Some(database) = Database::new() else {
@@ -255,13 +270,13 @@ async fn settling_the_rest_of_a_journal_again_forgets_no_ended_ticket() {
         store.commit(&[ended(&printer, n)]).await.unwrap();
     }
     database
-        .run("CREATE TABLE rest AS SELECT * FROM resource_journal WHERE n > 10")
+        .run("CREATE TABLE rest AS SELECT * FROM resource_log WHERE n > 10 AND LENGTH(changes) > 1")
         .await;
     store.checkpoint().await.unwrap();
     let before = store.load(&printer.name).await.unwrap();
     assert_eq!(before.as_ref().unwrap().lock.ended.len(), 20);
     database
-        .run("INSERT INTO resource_journal SELECT * FROM rest")
+        .run("INSERT INTO resource_log SELECT REPEAT('x', 16), n, changes FROM rest")
         .await;
     store.open().await.unwrap();
     assert_eq!(store.load(&printer.name).await.unwrap(), before);
@@ -333,7 +348,7 @@ fn impatient(options: Options) -> Options {
 }
 
 #[tokio::test]
-async fn a_commit_of_its_own_that_comes_late_lands_in_no_later_epoch() {
+async fn a_commit_of_its_own_that_comes_late_lands_in_no_later_log() {
     let Some(database) = Database::new() else {
         return;
     };
@@ -421,18 +436,16 @@ async fn rows_of_the_journal_that_nobody_read_are_not_taken_out() {
     store.commit(&[granted(&resource, 1)]).await.unwrap();
     store.commit(&[granted(&resource, 2)]).await.unwrap();
     database
-        .run("UPDATE resource_journal SET n = 0 WHERE n = 1")
+        .run("INSERT INTO resource_log SELECT log, 0, changes FROM resource_log WHERE n = 3")
         .await;
-    database
-        .run("INSERT INTO resource_journal SELECT 1, changes FROM resource_journal WHERE n = 2")
-        .await;
+    let rows = "SELECT COUNT(*) FROM resource_log WHERE LENGTH(changes) > 1";
+    let before = database.number(rows).await;
     let refused = store.checkpoint().await;
     assert!(
         matches!(&refused, Err(StoreError::Unavailable(text)) if text.contains("journal")),
         "{refused:?}"
     );
-    let rows = database.number("SELECT COUNT(*) FROM resource_journal");
-    assert_eq!(rows.await, 3);
+    assert_eq!(database.number(rows).await, before);
 }
 
 #[tokio::test]
@@ -449,7 +462,12 @@ async fn a_database_that_lost_commits_gives_no_token_out_again() {
         .unwrap();
     store.commit(&[granted(&resource, 41)]).await.unwrap();
     // A dump of now is restored under the living process, later.
-    let tables = ["resource_server", "resource_lock", "resource_journal"];
+    let tables = [
+        "resource_server",
+        "resource_instance",
+        "resource_lock",
+        "resource_log",
+    ];
     for table in tables {
         let sql = format!("CREATE TABLE dump_{table} AS SELECT * FROM {table}");
         database.run(&sql).await;
@@ -495,4 +513,72 @@ async fn a_store_that_is_opened_again_has_lost_nothing() {
     }
     store.open().await.unwrap();
     assert_eq!(token(&store, &resource).await, 5);
+}
+
+#[tokio::test]
+async fn a_log_whose_end_is_lost_is_noticed_and_its_tokens_are_not_given_out_again() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    let resource = created("a");
+    store.commit(std::slice::from_ref(&resource)).await.unwrap();
+    for number in 1..=9 {
+        store.commit(&[granted(&resource, number)]).await.unwrap();
+    }
+    database
+        .run("DELETE FROM resource_log ORDER BY n DESC LIMIT 4")
+        .await;
+    // It goes into no log that has a gap.
+    let refused = store.commit(&[granted(&resource, 10)]).await;
+    assert_eq!(refused, Err(StoreError::Standby));
+    let opened = store.open().await.unwrap();
+    assert!(opened.token_floor >= FencingToken(9), "{opened:?}");
+    assert!(token(&store, &resource).await >= 9);
+}
+
+/// The one row that says whose the database is, though nobody has touched the instance's own.
+#[tokio::test]
+async fn a_heartbeat_of_whom_the_database_does_not_name_is_refused() {
+    for other in [
+        "owner = REPEAT('x', 16)",
+        "owner = NULL",
+        "epoch = epoch + 1",
+    ] {
+        let Some(database) = Database::new() else {
+            return;
+        };
+        let store = database.store();
+        store.open().await.unwrap();
+        store.heartbeat().await.unwrap();
+        let sql = format!("UPDATE resource_server SET {other}");
+        database.run(&sql).await;
+        assert_eq!(store.heartbeat().await, Err(StoreError::Standby), "{other}");
+    }
+}
+
+/// Whoever is idle writes nothing.
+#[tokio::test]
+async fn a_checkpoint_of_what_is_in_the_tables_writes_nothing() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    store.open().await.unwrap();
+    let resource = created("a");
+    store.commit(std::slice::from_ref(&resource)).await.unwrap();
+    store.commit(&[granted(&resource, 1)]).await.unwrap();
+    store.checkpoint().await.unwrap();
+    let last = "SELECT MAX(n) FROM resource_log";
+    let before = database.number(last).await;
+    for _ in 0..3 {
+        store.checkpoint().await.unwrap();
+    }
+    assert_eq!(database.number(last).await, before);
+    // And what it wrote goes the next time there is something.
+    store.commit(&[granted(&resource, 2)]).await.unwrap();
+    store.checkpoint().await.unwrap();
+    let rows = database.number("SELECT COUNT(*) FROM resource_log").await;
+    assert!(rows <= 3, "{rows} rows");
 }

@@ -48,6 +48,10 @@ async fn a_hung_server_hangs_nobody_and_is_used_again_when_it_answers() {
     let Some(database) = Database::new() else {
         return;
     };
+    // Making the tables may take longer.
+    let first = database.store();
+    first.open().await.unwrap();
+    first.close().await;
     let proxy = Proxy::to(&database.options());
     let store = MysqlStore::new(proxy.between(Options {
         timeout: Duration::from_millis(500),
@@ -277,7 +281,7 @@ async fn a_lock_of_someone_else_is_waited_for_and_the_commit_tried_again() {
     store.open().await.unwrap();
     store.commit(&[created("a")]).await.unwrap();
     let mut other = database.admin().await;
-    let sql = "BEGIN; SELECT * FROM resource_server FOR UPDATE";
+    let sql = "BEGIN; SELECT * FROM resource_instance FOR UPDATE";
     other.query_drop(sql).await.unwrap();
     let commit = tokio::spawn(async move {
         let result = store.commit(&[created("b")]).await;

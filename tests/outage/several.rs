@@ -398,7 +398,7 @@ fn whoever_does_not_know_the_secret_of_the_database_is_told_nothing() {
     };
     let owner = serving(&database.options());
     becomes_active(&owner);
-    let addresses = wait(database.texts("SELECT address FROM resource_server"));
+    let addresses = wait(database.texts("SELECT address FROM resource_instance"));
     let mut stranger = TcpStream::connect(&addresses[0]).unwrap();
     stranger.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut hello = b"srs-pr/1".to_vec();

@@ -33,7 +33,7 @@ use super::snapshot::{LockChanges, ResourceId, Snapshot};
 use super::{StoreError, StoredResource};
 use crate::lock::ResourceName;
 use crate::store::shrink::shrink_if_sparse;
-pub(super) use rows::{chunks_of_rows, read};
+pub(super) use rows::{EMPTY, SEAL, chunks_of_rows, read};
 
 /// How many rows of tables one transaction of checkpointing writes: few, because commits wait meanwhile.
 const STEP_ROWS: usize = 256;
@@ -66,6 +66,8 @@ struct State {
     stamps: u64,
     /// Number of the last row that is committed.
     last: u64,
+    /// Number of the last row that has changes in it.
+    last_told: u64,
     /// The changes up to this row are in the tables, and those of `older` are in rows up to `mark`.
     checkpointed: u64,
     mark: u64,
@@ -144,10 +146,19 @@ impl Journal {
         self.state.lock()
     }
 
-    /// The journal table is empty.
-    pub fn reset(&self) {
-        *self.state() = State::default();
+    /// The journal table has nothing to say. `last`: its last row.
+    pub fn reset(&self, last: u64) {
+        *self.state() = State {
+            last,
+            ..State::default()
+        };
         self.ended.notify_waiters();
+    }
+
+    /// A row was committed that says nothing, for a store that has one for every transaction.
+    pub fn appended(&self, row: u64) {
+        let mut state = self.state();
+        state.last = state.last.max(row);
     }
 
     /// Takes a batch apart. To be followed by [`JournalEntry::committed`] once it is.
@@ -240,15 +251,14 @@ impl Journal {
         state.newer.len() + state.older.len()
     }
 
-    /// Number of the last row that was committed: what there is to checkpoint now.
-    pub fn last(&self) -> u64 {
-        self.state().last
+    /// Number of the last row that has changes in it: what there is to checkpoint now.
+    pub fn last_told(&self) -> u64 {
+        self.state().last_told
     }
 
-    /// Number of the last row, if it must still be in the table.
-    pub fn last_in_table(&self) -> Option<u64> {
-        let state = self.state();
-        (state.taken_out < state.last).then_some(state.last)
+    /// Number of the last row that was committed.
+    pub fn last(&self) -> u64 {
+        self.state().last
     }
 
     /// The next transaction towards having everything up to `row` in the tables and out of the journal;
@@ -412,6 +422,7 @@ impl JournalEntry<'_> {
         let mut state = self.journal.state();
         if let Some((last, row)) = self.rows.pop() {
             state.last = last;
+            state.last_told = last;
             if self.journal.layout.fills_rows {
                 state.open = row;
             }
@@ -548,17 +559,17 @@ mod tests {
     #[test]
     fn rows_are_taken_out_after_what_they_say_is_in_the_tables_and_not_beyond() {
         let journal = Journal::new(OWN_ROWS);
-        assert_eq!(drain(&journal, journal.last()), (0, 0));
+        assert_eq!(drain(&journal, journal.last_told()), (0, 0));
         commit(&journal, snapshot("1", [head(1)]));
         commit(&journal, snapshot("1", [head(2)]));
-        let before = journal.last();
+        let before = journal.last_told();
         let first = journal.next_step(before).unwrap();
         assert_eq!((first.locks.len(), first.done), (1, None));
         // Comes while the older changes are being moved, and stays in the journal.
         commit(&journal, snapshot("1", [head(3)]));
         journal.checkpointed(first);
         assert_eq!(drain(&journal, before), (0, 2));
-        assert_eq!(drain(&journal, journal.last()), (1, 3));
+        assert_eq!(drain(&journal, journal.last_told()), (1, 3));
     }
 
     #[test]
@@ -580,7 +591,7 @@ mod tests {
         assert_eq!(drain(&journal, 1), (0, 1));
         let full = (4..1_000).map(numbers).find(|numbers| *numbers != [2]);
         assert_eq!(full.unwrap(), [3]);
-        assert_eq!(drain(&journal, journal.last()), (1, 3));
+        assert_eq!(drain(&journal, journal.last_told()), (1, 3));
         // Nothing but documents: no row at all.
         assert!(commit(&journal, snapshot("1", [])).is_empty());
         assert_eq!(numbers(1_000), [4]);
@@ -608,7 +619,7 @@ mod tests {
         let mut removed = snapshot("1", []);
         removed.remove(FencingToken(1));
         commit(&journal, removed);
-        assert_eq!(drain(&journal, journal.last()), (0, 1));
+        assert_eq!(drain(&journal, journal.last_told()), (0, 1));
     }
 
     #[test]

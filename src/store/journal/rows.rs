@@ -12,6 +12,11 @@ use crate::store::snapshot::{LockChanges, ResourceId};
 const FORM: u8 = 2;
 /// What version 2.0.0 wrote.
 const FORM_V1: u8 = 1;
+/// What a row has that says nothing.
+pub(in crate::store) const EMPTY: &[u8] = &[FORM];
+/// The last row of a log that nobody may add to any more.
+const FORM_SEAL: u8 = 3;
+pub(in crate::store) const SEAL: &[u8] = &[FORM_SEAL];
 /// Changes of one lock are taken apart, so that a row does not get much larger than it is wanted.
 const PIECE_ROWS: usize = 64;
 
@@ -84,6 +89,9 @@ pub(in crate::store) fn read(
 ) -> Result<Vec<(ResourceId, LockChanges)>, StoreError> {
     let mut found: HashMap<ResourceId, LockChanges> = HashMap::new();
     for row in rows {
+        if row == SEAL {
+            continue;
+        }
         let Some((&form @ (FORM | FORM_V1), mut rest)) = row.split_first() else {
             let text =
                 "its journal has a form that this program does not know; a newer one wrote it";
@@ -194,7 +202,7 @@ mod tests {
     fn what_is_of_an_unknown_form_or_cut_off_is_refused() {
         let rows = rows_of([head(1)]);
         let mut newer = rows.clone();
-        newer[0][0] = FORM + 1;
+        newer[0][0] = FORM_SEAL + 1;
         let mut short = rows.clone();
         short[0].pop();
         for bad in [newer, short, vec![Vec::new()]] {

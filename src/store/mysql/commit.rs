@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::mem;
 
-use super::schema::{self, Epoch};
+use super::fence::{self, LogId, LogPlace};
 use super::sql::{self, Sql};
 use crate::lock::rows::{HeadRow, TicketRow};
 use crate::lock::{FencingToken, ResourceName, Ttl};
-use crate::store::journal::{JournalEntry, Layout};
+use crate::store::journal::{self, JournalEntry, Layout};
 use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
 use crate::store::{ResourceId, StoreError, ended};
 
@@ -31,7 +31,7 @@ pub(super) const LAYOUT: Layout = Layout {
 #[derive(Debug)]
 pub(super) struct Script {
     pub packets: Vec<Sql>,
-    /// It changes no row unless the epoch is the writer's, instead of failing then.
+    /// It changes no row where it is refused, instead of failing.
     pub is_guarded_by_its_rows: bool,
     statement: Sql,
     rows: usize,
@@ -147,7 +147,7 @@ const ENDED: Form = Form::upsert(
     " ON DUPLICATE KEY UPDATE entries = IF(LENGTH(VALUES(entries)) > LENGTH(entries), VALUES(entries), entries)",
 );
 const OUTLIVED: Form = Form::remove("DELETE FROM resource_ended_tickets WHERE ", " OR ", "");
-const JOURNAL: Form = Form::upsert("INSERT INTO resource_journal (n, changes) VALUES ", "");
+const LOG: Form = Form::upsert("INSERT INTO resource_log (log, n, changes) VALUES ", "");
 const HISTORY: Form = Form::upsert(
     "INSERT INTO resource_history (name, leases) VALUES ",
     " ON DUPLICATE KEY UPDATE leases = VALUES(leases)",
@@ -163,45 +163,45 @@ const DATA: Form = Form::upsert(
 /// A batch as a whole transaction. [`StoreError::Rejected`]: something in it can never be sent.
 pub(super) fn script(
     entry: &JournalEntry<'_>,
-    epoch: Epoch,
+    place: LogPlace,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
-    if let (true, true, false, [(n, changes)]) = (
-        entry.direct.is_empty(),
-        entry.must_exist.is_empty(),
-        epoch.is_shared_by_members,
-        &entry.rows[..],
-    ) {
-        let script = Script::journal_row(*n, changes, epoch);
+    let first = entry.rows.first();
+    let changes = first.map_or(journal::EMPTY, |(_, changes)| changes);
+    let is_all = entry.direct.is_empty() && entry.must_exist.is_empty() && entry.rows.len() <= 1;
+    if is_all {
+        let script = Script::log_row(place, changes);
         if script.packets[0].len() + SPARE_BYTES <= packet_bytes_max {
             return Ok(script);
         }
     }
-    let mut script = Script::begin(epoch, packet_bytes_max);
+    let mut script = Script::begin(place, changes, packet_bytes_max)?;
     for run in runs(&entry.direct) {
         let needs_resource = |snapshot: &&Snapshot| {
             snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
         };
         let ids: Vec<_> = run.iter().filter(needs_resource).map(|s| &s.id).collect();
-        require_existing(&mut script, &ids)?;
+        require_existing(&mut script, place, &ids)?;
         removals(&mut script, run)?;
         creations(&mut script, run)?;
         let locks: Vec<_> = run.iter().map(|s| (&s.id, &s.lock)).collect();
         lock_rows(&mut script, &locks)?;
         data_rows(&mut script, run)?;
     }
-    require_existing(&mut script, &entry.must_exist)?;
-    script.rows(&JOURNAL, entry.rows.iter(), |sql, (n, changes)| {
-        sql.push("(").number(*n);
+    require_existing(&mut script, place, &entry.must_exist)?;
+    script.rows(&LOG, entry.rows.iter().skip(1), |sql, (n, changes)| {
+        sql.push("(").bytes(&place.tenure.log);
+        sql.push(",").number(*n);
         sql.push(",").bytes(changes).push(")");
     })?;
     script.commit();
     Ok(script)
 }
 
-/// Rows of the journal that have nothing to say any more.
+/// Rows of a log that have nothing to say any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TakenOut {
+    pub log: LogId,
     /// All up to this number.
     pub up_to: u64,
     /// How many these are. The transaction fails when the table has more or fewer: some would go that nobody
@@ -209,23 +209,34 @@ pub(super) struct TakenOut {
     pub rows: u64,
 }
 
-/// Lock rows as a whole transaction, and rows of the journal gone with it.
+/// Lock rows as a whole transaction, and rows of a log gone with it.
 pub(super) fn checkpoint_script(
     locks: &[(&ResourceId, &LockChanges)],
     taken_out: Option<TakenOut>,
-    epoch: Epoch,
+    place: LogPlace,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
-    let mut script = Script::begin(epoch, packet_bytes_max);
+    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
     lock_rows(&mut script, locks)?;
-    if let Some(taken_out) = taken_out {
+    if let Some(TakenOut { log, up_to, rows }) = taken_out {
         let mut sql = Sql::default();
-        schema::guard_journal(&mut sql, taken_out.up_to, taken_out.rows);
+        fence::guard_log(&mut sql, place.tenure, &log, up_to, rows);
         script.statement(sql)?;
-        let mut sql = Sql::new("DELETE FROM resource_journal WHERE n <= ");
-        sql.number(taken_out.up_to);
+        let mut sql = Sql::new("DELETE FROM resource_log WHERE log = ");
+        sql.bytes(&log).push(" AND n <= ").number(up_to);
         script.statement(sql)?;
     }
+    script.commit();
+    Ok(script)
+}
+
+/// Instances that were fenced, and whose logs are checkpointed, as a whole transaction.
+pub(super) fn burying_script(
+    place: LogPlace,
+    packet_bytes_max: usize,
+) -> Result<Script, StoreError> {
+    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+    script.statement(Sql::new("DELETE FROM resource_instance WHERE state = 3"))?;
     script.commit();
     Ok(script)
 }
@@ -233,10 +244,10 @@ pub(super) fn checkpoint_script(
 /// Past leases as a whole transaction: the value of each of these names anew.
 pub(super) fn history_script(
     rows: &[(&[u8], Vec<u8>)],
-    epoch: Epoch,
+    place: LogPlace,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
-    let mut script = Script::begin(epoch, packet_bytes_max);
+    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
     script.rows(&HISTORY, rows.iter(), |sql, (name, leases)| {
         sql.push("(").bytes(name);
         sql.push(",").bytes(leases).push(")");
@@ -248,10 +259,10 @@ pub(super) fn history_script(
 /// See [`super::Store::raise_tokens`]; as a whole transaction.
 pub(super) fn raising_script(
     above: FencingToken,
-    epoch: Epoch,
+    place: LogPlace,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
-    let mut script = Script::begin(epoch, packet_bytes_max);
+    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
     let mut sql = Sql::new("UPDATE resource_server SET floor = GREATEST(floor, ");
     sql.number(above.0).push(") WHERE id = 1");
     script.statement(sql)?;
@@ -282,10 +293,14 @@ fn runs(batch: &[Snapshot]) -> Vec<&[Snapshot]> {
 }
 
 /// Ends the transaction unless all of these resources exist.
-fn require_existing(script: &mut Script, ids: &[&ResourceId]) -> Result<(), StoreError> {
+fn require_existing(
+    script: &mut Script,
+    place: LogPlace,
+    ids: &[&ResourceId],
+) -> Result<(), StoreError> {
     for ids in ids.chunks(STATEMENT_ROWS) {
         let mut sql = Sql::default();
-        schema::guard_existence(&mut sql, ids);
+        fence::guard_existence(&mut sql, place.tenure, ids);
         script.statement(sql)?;
     }
     Ok(())
@@ -536,12 +551,10 @@ fn ticket_row(sql: &mut Sql, row: &TicketRow) {
 
 impl Script {
     /// What most commits are, in one statement: for the database, a statement more costs as much as some
-    /// dozens of locks. The locking read of the guard is the one that it selects from.
-    fn journal_row(n: u64, changes: &[u8], epoch: Epoch) -> Script {
-        let mut sql = Sql::new("INSERT INTO resource_journal (n, changes) SELECT ");
-        sql.number(n).push(",").bytes(changes);
-        sql.push(" FROM resource_server WHERE id = 1 AND epoch = ");
-        sql.number(epoch.number).push(" FOR UPDATE");
+    /// dozens of locks.
+    fn log_row(place: LogPlace, changes: &[u8]) -> Script {
+        let mut sql = Sql::default();
+        fence::append_alone(&mut sql, place, changes);
         Script {
             packets: vec![sql],
             is_guarded_by_its_rows: true,
@@ -551,16 +564,22 @@ impl Script {
         }
     }
 
-    fn begin(epoch: Epoch, packet_bytes_max: usize) -> Script {
-        let mut first = Sql::new("BEGIN; ");
-        schema::guard(&mut first, epoch);
-        Script {
-            packets: vec![first],
+    fn begin(
+        place: LogPlace,
+        changes: &[u8],
+        packet_bytes_max: usize,
+    ) -> Result<Script, StoreError> {
+        let mut script = Script {
+            packets: vec![Sql::new("BEGIN")],
             is_guarded_by_its_rows: false,
             statement: Sql::default(),
             rows: 0,
             packet_bytes_max: packet_bytes_max.saturating_sub(SPARE_BYTES),
-        }
+        };
+        let mut sql = Sql::default();
+        fence::append(&mut sql, place, changes);
+        script.statement(sql)?;
+        Ok(script)
     }
 
     fn commit(&mut self) {
@@ -633,10 +652,15 @@ mod tests {
     use super::*;
     use crate::lock::Selector;
     use crate::store::journal::Journal;
+    use crate::store::mysql::fence::Tenure;
 
-    const EPOCH: Epoch = Epoch {
-        number: 7,
-        is_shared_by_members: false,
+    const PLACE: LogPlace = LogPlace {
+        tenure: Tenure {
+            epoch: 7,
+            id: [1; 16],
+            log: [2; 16],
+        },
+        n: 9,
     };
 
     /// The change that writes this document under the longest names there are.
@@ -671,7 +695,7 @@ mod tests {
             let journal = Journal::new(LAYOUT);
             let batch = [written(longest.as_bytes())];
             let entry = journal.enter(&batch).unwrap();
-            let sent = script(&entry, EPOCH, PACKET);
+            let sent = script(&entry, PLACE, PACKET);
             assert!(sent.is_ok(), "{piece}: {sent:?}");
         }
     }

@@ -26,8 +26,7 @@ pub(super) mod code {
     pub const NO_MEMBER: u16 = 1047;
     pub const ACCESS_DENIED: u16 = 1045;
     pub const UNKNOWN_DATABASE: u16 = 1049;
-    pub const NO_SUCH_COLUMN: u16 = 1054;
-    pub const COLUMN_EXISTS: u16 = 1060;
+    pub const DUPLICATE: u16 = 1062;
     pub const PACKET_TOO_LARGE: u16 = 1153;
     pub const NO_SUCH_THREAD: u16 = 1094;
     /// `require_secure_transport`.

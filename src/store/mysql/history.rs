@@ -62,10 +62,10 @@ impl MysqlStore {
                 rows.push((name, history::encode(&leases)));
             }
             let mut writer = self.writer.lock().await;
-            self.transact(&mut writer, async |session, epoch| {
+            self.transact(&mut writer, async |session, place| {
                 Ok(commit::history_script(
                     &rows,
-                    epoch,
+                    place,
                     session.packet_bytes_max,
                 )?)
             })

@@ -1,16 +1,24 @@
-//! Which of several instances serves the database: one row with an epoch and a heartbeat number.
+//! Which of several instances serves the database: `resource_server` names the owner, which has a row in
+//! `resource_instance` with a heartbeat number, and a log of its own.
 //!
 //! No clock of another machine is compared. A stand-by takes over when it has seen the same heartbeat
-//! number for a whole lease on its own monotonic clock. Taking is one statement, so that an instance that
-//! is cut off in the middle of it leaves no lock behind.
+//! number for a whole lease on its own monotonic clock. Taking over is one transaction, in one packet, so that
+//! an instance that is cut off in the middle of it leaves no lock behind: it marks the row of the one that is
+//! silent, *seals* its log with a last row, and makes the database its own. What the sealed log has to say is
+//! checkpointed before anything else (see `write`). An owner that does not know what became of its last commit does
+//! the same to itself.
+//!
+//! Why nothing of the old owner lands afterwards, and nothing that it was told is missed: see
+//! [`super::fence::append`]. (The idea is the sealing of logs of BookKeeper and Delos.)
 
 use std::time::{Duration, Instant};
 
 use super::error::{Fault, code};
-use super::schema::ServerRow;
+use super::fence::{self, LogId, Tenure};
+use super::schema::{self, ServerRow};
 use super::session::{Columns, Session};
 use super::sql::Sql;
-use crate::store::InstanceId;
+use crate::store::{InstanceId, journal};
 
 /// Of what instances prove to each other that they know.
 const SECRET_BYTES: usize = 32;
@@ -19,7 +27,7 @@ const SECRET_BYTES: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SeenOwner {
     epoch: u64,
-    heartbeat: u64,
+    heartbeats: [u64; 2],
     at: Instant,
 }
 
@@ -49,8 +57,9 @@ pub(super) fn judge(
         Some(owner) if owner == me => return Claim::Now,
         Some(_) => {}
     }
+    let heartbeats = row.heartbeats();
     match seen {
-        Some(seen) if (seen.epoch, seen.heartbeat) == (row.epoch, row.heartbeat) => {
+        Some(seen) if (seen.epoch, seen.heartbeats) == (row.epoch, heartbeats) => {
             if asked_at.saturating_duration_since(seen.at) >= lease {
                 Claim::Silent
             } else {
@@ -59,51 +68,110 @@ pub(super) fn judge(
         }
         _ => Claim::Wait(SeenOwner {
             epoch: row.epoch,
-            heartbeat: row.heartbeat,
+            heartbeats,
             at: answered_at,
         }),
     }
 }
 
-/// Makes the row ours in the next epoch, if it is still as it was read. The writer of the epoch before is
-/// cut off: stopped in the middle of a transaction, it would keep its row lock. Only on the server that it
+/// Makes the database ours in the next epoch, if its rows are still as they were read. The writer of the epoch before
+/// is cut off: stopped in the middle of a transaction, it would keep its row lock. Only on the server that it
 /// belongs to: on another one its number is somebody else's.
 pub(super) async fn take(
     session: &mut Session,
     row: &ServerRow,
     me: &InstanceId,
     address: Option<&str>,
-) -> Result<Option<u64>, Fault> {
-    let is_of_this_server = match &row.server {
-        Some(server) => *server == session.server.id,
-        // Version 2.0.0 wrote it, which knew of one server only.
-        None => !session.server.is_member,
+) -> Result<Option<Tenure>, Fault> {
+    let writer = match &row.instance {
+        Some(instance) => Some((instance.connection, Some(&instance.server))),
+        None => row.connection.map(|number| (number, None)),
     };
-    if let Some(connection) = row.connection.filter(|_| is_of_this_server) {
-        kill(session, connection).await?;
+    if let Some((connection, server)) = writer {
+        let is_of_this_server = match server {
+            Some(server) => *server == session.server.id,
+            // Version 2.0.0 wrote it, which knew of one server only.
+            None => !session.server.is_member,
+        };
+        if is_of_this_server {
+            kill(session, connection).await?;
+        }
     }
-    let mut sql = Sql::new(
-        "UPDATE resource_server SET epoch = epoch + 1, heartbeat = heartbeat + 1, owner = ",
+    let tenure = Tenure {
+        epoch: row.epoch + 1,
+        id: *me,
+        log: *uuid::Uuid::new_v4().as_bytes(),
+    };
+    let sql = taking(row, tenure, &session.server.id, address);
+    match session.run(sql.as_str()).await {
+        Ok(_) => Ok(Some(tenure)),
+        Err(fault) if fault.leaves_connection() => {
+            session.run("ROLLBACK").await?;
+            // Changed meanwhile, by whoever was thought to be silent or by another that takes over.
+            let is_late = fence::is_refusal(&fault) || fence::is_fenced(&fault);
+            if is_late { Ok(None) } else { Err(fault) }
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+fn taking(row: &ServerRow, tenure: Tenure, server: &str, address: Option<&str>) -> Sql {
+    let mut sql = Sql::new("BEGIN; ");
+    let owner = |sql: &mut Sql| {
+        sql.or_null(row.owner.as_deref(), |sql, owner| {
+            sql.bytes(owner);
+        });
+    };
+    if let Some(instance) = &row.instance {
+        sql.push("UPDATE resource_instance SET state = IF(heartbeat = ");
+        sql.number(instance.heartbeat).push(" AND log = ");
+        sql.bytes(&instance.log).push(", 3, NULL) WHERE id = ");
+        owner(&mut sql);
+        sql.push("; ");
+        seal(&mut sql, &instance.log);
+    }
+    sql.push("UPDATE resource_server SET epoch = IF(epoch = ");
+    sql.number(row.epoch).push(" AND heartbeat = ");
+    sql.number(row.heartbeat).push(" AND owner <=> ");
+    owner(&mut sql);
+    sql.push(", epoch + 1, NULL), owner = ").bytes(&tenure.id);
+    sql.push(
+        ", connection = NULL WHERE id = 1; INSERT INTO resource_instance \
+         (id, state, heartbeat, log, server, connection, address, peer_secret) VALUES (",
     );
-    sql.bytes(me);
-    sql.push(", connection = CONNECTION_ID(), server = ");
-    sql.text(&session.server.id);
-    sql.push(", address = ").or_null(address, |sql, address| {
+    sql.bytes(&tenure.id).push(", 1, 1, ").bytes(&tenure.log);
+    sql.push(", ").text(server).push(", CONNECTION_ID(), ");
+    sql.or_null(address, |sql, address| {
         sql.text(address);
     });
     // Another one for each owner.
-    sql.push(", peer_secret = ")
-        .bytes(&rand::random::<[u8; SECRET_BYTES]>());
-    sql.push(" WHERE id = 1 AND epoch = ");
-    sql.number(row.epoch).push(" AND owner <=> ");
-    sql.or_null(row.owner.as_deref(), |sql, owner| {
-        sql.bytes(owner);
-    });
-    if row.owner.as_deref() != Some(me) {
-        sql.push(" AND heartbeat = ").number(row.heartbeat);
-    }
-    let changed = session.change(sql.as_str()).await?;
-    Ok((changed > 0).then_some(row.epoch + 1))
+    sql.push(", ").bytes(&rand::random::<[u8; SECRET_BYTES]>());
+    sql.push(
+        ") ON DUPLICATE KEY UPDATE state = 1, heartbeat = heartbeat + 1, log = VALUES(log), \
+         server = VALUES(server), connection = VALUES(connection), address = VALUES(address), \
+         peer_secret = VALUES(peer_secret); ",
+    );
+    sql.push("INSERT INTO resource_log (log, n, changes) VALUES (");
+    sql.bytes(&tenure.log)
+        .push(", 1, ")
+        .bytes(journal::EMPTY)
+        .push("); COMMIT");
+    sql
+}
+
+/// Nothing can be appended to the log afterwards. (A log that never had a row has no instance.)
+fn seal(sql: &mut Sql, log: &LogId) {
+    sql.push("INSERT INTO resource_log (log, n, changes) SELECT log, MAX(n) + 1, ");
+    sql.bytes(journal::SEAL);
+    sql.push(" FROM resource_log WHERE log = ").bytes(log);
+    sql.push(" GROUP BY log; ");
+}
+
+/// Whether the log goes on after this row, which was the last: with a seal, at least.
+pub(super) async fn goes_on(session: &mut Session, log: &LogId, last: u64) -> Result<bool, Fault> {
+    let mut sql = Sql::new("SELECT n FROM resource_log WHERE log = ");
+    sql.bytes(log).push(" AND n = ").number(last + 1);
+    Ok(!session.rows(sql.as_str()).await?.is_empty())
 }
 
 /// Ends a connection of ours to this database. Ids are used anew after a restart of the server, so it is
@@ -140,18 +208,24 @@ async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<
     Ok(!session.rows(sql.as_str()).await?.is_empty())
 }
 
-/// One sign of life. `false`: the row is not ours any more.
+/// One sign of life. `false`: the database is not ours any more. `is_opening`: those that know no instances look
+/// for it where it was up to version 3.
 ///
 /// # Errors
 /// Among others: the server has become read-only, so another one is the primary, or soon will be. (An
 /// account with the right to write all the same would go on writing to what nobody reads.)
 pub(super) async fn beat(
     session: &mut Session,
-    epoch: u64,
-    me: &InstanceId,
+    tenure: Tenure,
+    is_opening: bool,
 ) -> Result<bool, Fault> {
-    let mut sql = Sql::new("UPDATE resource_server SET heartbeat = heartbeat + 1");
-    mine(&mut sql, epoch, me);
+    let mut sql = Sql::default();
+    if is_opening {
+        sql.push("UPDATE resource_server SET heartbeat = heartbeat + 1 WHERE id = 1 AND epoch = ");
+        sql.number(tenure.epoch).push("; ");
+    }
+    sql.push("UPDATE resource_instance SET heartbeat = heartbeat + 1");
+    mine(&mut sql, tenure);
     sql.push("; SELECT ROW_COUNT(), CAST(@@global.read_only AS CHAR)");
     let Some(row) = session.rows(sql.as_str()).await?.pop() else {
         return Err(Fault::Away("a heartbeat has no answer".into()));
@@ -166,33 +240,51 @@ pub(super) async fn beat(
 }
 
 /// Records the connection that writes from now on.
-pub(super) async fn record_writer(
-    session: &mut Session,
-    epoch: u64,
-    me: &InstanceId,
-) -> Result<bool, Fault> {
-    let mut sql = Sql::new("UPDATE resource_server SET connection = CONNECTION_ID()");
+pub(super) async fn record_writer(session: &mut Session, tenure: Tenure) -> Result<bool, Fault> {
+    let mut sql = Sql::new("UPDATE resource_instance SET connection = CONNECTION_ID()");
     sql.push(", server = ").text(&session.server.id);
     // A heartbeat, so that the row changes in any case.
     sql.push(", heartbeat = heartbeat + 1");
-    mine(&mut sql, epoch, me);
+    mine(&mut sql, tenure);
     Ok(session.change(sql.as_str()).await? > 0)
 }
 
-/// Frees the row. The next epoch begins, so that nothing of ours can land later.
+/// Gives the database back, if it is ours. The log is sealed, so that nothing of ours can land later.
 pub(super) async fn release(session: &mut Session, me: &InstanceId) -> Result<(), Fault> {
-    let mut sql = Sql::new(
-        "UPDATE resource_server SET epoch = epoch + 1, owner = NULL, connection = NULL, \
-         server = NULL, address = NULL, peer_secret = NULL",
-    );
-    sql.push(" WHERE id = 1 AND owner = ").bytes(me);
-    session.change(sql.as_str()).await?;
-    Ok(())
+    let row = schema::read_server_row(session).await?;
+    let is_ours = |row: &ServerRow| row.owner.as_deref() == Some(me);
+    let Some(row) = row.filter(is_ours) else {
+        return Ok(());
+    };
+    let mut sql = Sql::new("BEGIN; ");
+    if let Some(instance) = &row.instance {
+        sql.push("UPDATE resource_instance SET state = IF(log = ");
+        sql.bytes(&instance.log).push(", 3, NULL) WHERE id = ");
+        sql.bytes(me).push("; ");
+        seal(&mut sql, &instance.log);
+    }
+    sql.push("UPDATE resource_server SET epoch = IF(epoch = ");
+    sql.number(row.epoch).push(" AND owner <=> ").bytes(me);
+    sql.push(", epoch + 1, NULL), owner = NULL WHERE id = 1; COMMIT");
+    match session.run(sql.as_str()).await {
+        Err(fault) if fault.leaves_connection() => {
+            session.run("ROLLBACK").await?;
+            let is_late = fence::is_refusal(&fault) || fence::is_fenced(&fault);
+            if is_late { Ok(()) } else { Err(fault) }
+        }
+        result => result.map(|_| ()),
+    }
 }
 
-fn mine(sql: &mut Sql, epoch: u64, me: &InstanceId) {
-    sql.push(" WHERE id = 1 AND epoch = ").number(epoch);
-    sql.push(" AND owner = ").bytes(me);
+/// Nobody took this log, nor the database: the one row about that is what everybody agrees on.
+fn mine(sql: &mut Sql, tenure: Tenure) {
+    sql.push(" WHERE id = ").bytes(&tenure.id);
+    sql.push(" AND log = ").bytes(&tenure.log);
+    sql.push(
+        " AND state IN (1, 2) AND EXISTS (SELECT 1 FROM resource_server WHERE id = 1 AND epoch = ",
+    );
+    sql.number(tenure.epoch).push(" AND owner = ");
+    sql.bytes(&tenure.id).push(")");
 }
 
 #[cfg(test)]
@@ -215,9 +307,7 @@ mod tests {
             heartbeat,
             owner: owner.map(|byte| vec![byte; 16]),
             connection: None,
-            server: None,
-            address: None,
-            peer_secret: None,
+            instance: None,
         }
     }
 

@@ -13,8 +13,9 @@
 //! | `settings` | what each session sets, whatever is set globally |
 //! | `error` | what a failure means for a store |
 //! | `sql` | SQL text with literals made here |
-//! | `schema` | the tables, their versions, the guard of every write |
-//! | `instance` | whose the database is: epoch, heartbeat, take-over |
+//! | `schema` | the tables, and their versions |
+//! | `fence` | the log of an owner, and what fences it |
+//! | `instance` | whose the database is: heartbeat, take-over |
 //! | `commit` | a batch as one transaction; what checkpointing the journal writes |
 //! | `write` | the one connection that writes: transactions, checkpointing |
 //! | `witness` | whether the database has lost what this process committed |
@@ -23,6 +24,7 @@
 
 mod commit;
 mod error;
+mod fence;
 mod history;
 mod instance;
 mod options;
@@ -36,7 +38,8 @@ mod sql;
 mod witness;
 mod write;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -44,8 +47,9 @@ use parking_lot::MutexGuard;
 use tokio::sync::Mutex;
 
 use self::error::Fault;
+use self::fence::{LogPlace, Tenure};
 use self::instance::{Claim, SeenOwner};
-use self::schema::{Epoch, MigrationStep, ServerRow};
+use self::schema::{MigrationStep, ServerRow};
 use self::server::Server;
 use self::session::{Readers, Session, Sets, within};
 use self::sql::Sql;
@@ -67,8 +71,7 @@ pub use php::revert::RevertReport;
 pub struct MysqlStore {
     options: Options,
     me: InstanceId,
-    /// The epoch in which the database is ours; 0: it is not.
-    epoch: AtomicU64,
+    tenure: parking_lot::Mutex<Option<Tenure>>,
     /// The row may have our name in it, so closing has to free it.
     claimed: AtomicBool,
     /// The server's `max_allowed_packet` as the last writer found it, bytes.
@@ -98,7 +101,7 @@ struct OpeningState {
 struct Taken {
     session: Session,
     row: ServerRow,
-    epoch: Epoch,
+    tenure: Tenure,
 }
 
 /// Between two tries of what someone else's lock or deadlock made fail.
@@ -108,7 +111,7 @@ impl MysqlStore {
     pub fn new(options: Options) -> MysqlStore {
         MysqlStore {
             me: *uuid::Uuid::new_v4().as_bytes(),
-            epoch: AtomicU64::new(0),
+            tenure: parking_lot::Mutex::default(),
             claimed: AtomicBool::new(false),
             packet_bytes_max: AtomicUsize::new(usize::MAX),
             opening: Mutex::default(),
@@ -150,46 +153,73 @@ impl MysqlStore {
             None => Session::connect_creating(&self.options).await?,
         };
         loop {
-            let asked_at = Instant::now();
-            let row = schema::server_row(&mut session).await?;
-            let lease = self.options.instance_lease;
-            let seen = opening.seen.as_ref();
-            match instance::judge(&row, &self.me, seen, lease, asked_at, Instant::now()) {
-                Claim::Wait(seen) => {
-                    self.see_active(&row);
+            match self.claim_once(&mut session, &mut opening.seen).await {
+                Ok(ControlFlow::Break(None)) => {
                     // Documents are accepted in the name of the owner, on the same server.
                     self.note_packet(&session);
-                    opening.seen = Some(seen);
                     opening.session = Some(session);
                     return Ok(None);
                 }
-                Claim::Now => {}
-                Claim::Silent => log::warn!("the active instance is silent; taking over"),
-            }
-            self.claimed.store(true, Ordering::SeqCst);
-            let address = self.options.peer_address().await?;
-            match instance::take(&mut session, &row, &self.me, address.as_deref()).await {
-                Ok(Some(epoch)) => {
+                Ok(ControlFlow::Break(Some((row, tenure)))) => {
                     opening.seen = None;
-                    let journal_row = self.journal.last_in_table();
-                    self.witness().sees_row(&row, &self.me, journal_row);
-                    // Read anew: what the old epoch still committed is in it, and nothing of it comes after.
-                    let row = schema::read_server_row(&mut session).await?;
-                    if let Some(row) = row.filter(|row| row.epoch == epoch) {
-                        self.see_active(&row);
-                        return Ok(Some(Taken {
-                            epoch: self.epoch_on(epoch, Some(&session.server)),
-                            session,
-                            row,
-                        }));
-                    }
+                    return Ok(Some(Taken {
+                        session,
+                        row,
+                        tenure,
+                    }));
                 }
-                // The row changed meanwhile: judge it anew.
-                Ok(None) => {}
+                Ok(ControlFlow::Continue(())) => {}
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(fault) => return Err(fault),
             }
         }
+    }
+
+    /// Goes on where the row changed meanwhile, so that it has to be judged anew.
+    async fn claim_once(
+        &self,
+        session: &mut Session,
+        seen: &mut Option<SeenOwner>,
+    ) -> Result<ControlFlow<Option<(ServerRow, Tenure)>>, Fault> {
+        let asked_at = Instant::now();
+        let row = schema::server_row(session).await?;
+        let lease = self.options.instance_lease;
+        match instance::judge(
+            &row,
+            &self.me,
+            seen.as_ref(),
+            lease,
+            asked_at,
+            Instant::now(),
+        ) {
+            Claim::Wait(owner) => {
+                self.see_active(&row);
+                *seen = Some(owner);
+                return Ok(ControlFlow::Break(None));
+            }
+            Claim::Now => {}
+            Claim::Silent => log::warn!("the active instance is silent; taking over"),
+        }
+        self.claimed.store(true, Ordering::SeqCst);
+        let address = self.options.peer_address().await?;
+        let taken = instance::take(session, &row, &self.me, address.as_deref()).await?;
+        let Some(tenure) = taken else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let own_log = self.witness().own_log(&row);
+        let has_tail = match own_log {
+            Some(log) => instance::goes_on(session, &log, self.journal.last()).await?,
+            None => true,
+        };
+        self.witness().sees_row(&row, &self.me, has_tail);
+        self.journal.reset(1);
+        // Read anew: what the old owner still committed is in it, and nothing of it comes after.
+        let row = schema::read_server_row(session).await?;
+        let Some(row) = row.filter(|row| row.is_in(tenure)) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        self.see_active(&row);
+        Ok(ControlFlow::Break(Some((row, tenure))))
     }
 
     async fn take_over(&self, opening: &mut OpeningState) -> Result<Taken, StoreError> {
@@ -218,9 +248,9 @@ impl MysqlStore {
 
     /// A database that has lost acknowledged commits gives no token out again that clients have seen.
     async fn go_on_above_what_was_lost(&self, taken: &mut Taken) -> Result<(), Fault> {
-        let lost = self
-            .witness()
-            .owned(taken.epoch.number, taken.row.heartbeat);
+        let instance = taken.row.instance.as_ref();
+        let heartbeat = instance.map_or(0, |instance| instance.heartbeat);
+        let lost = self.witness().owned(taken.tenure, heartbeat);
         let Some(token) = lost else {
             return Ok(());
         };
@@ -230,9 +260,10 @@ impl MysqlStore {
             token.0
         );
         let packet_bytes_max = taken.session.packet_bytes_max;
-        let script = commit::raising_script(token, taken.epoch, packet_bytes_max)?;
-        let raised = self.send(&mut taken.session, &script);
-        self.while_alive(taken.epoch.number, raised).await?;
+        let place = self.place_in(taken.tenure);
+        let script = commit::raising_script(token, place, packet_bytes_max)?;
+        let raised = self.send_opening(&mut taken.session, &script, place);
+        self.while_alive(taken.tenure, raised).await?;
         taken.row.token_floor = taken.row.token_floor.max(token);
         Ok(())
     }
@@ -245,11 +276,11 @@ impl MysqlStore {
         let migration = schema::migrate(
             &mut taken.session,
             &taken.row,
-            taken.epoch,
+            taken.tenure,
             self.options.adopt,
         );
-        let migrated = self.while_alive(taken.epoch.number, migration).await;
-        migrated.map_err(|fault| match schema::is_fenced(&fault) {
+        let migrated = self.while_alive(taken.tenure, migration).await;
+        migrated.map_err(|fault| match fence::is_fenced(&fault) {
             true => StoreError::Standby.into(),
             false => fault.stops_migration(),
         })?;
@@ -261,14 +292,14 @@ impl MysqlStore {
     /// Work that may take longer than any time-out: it goes on as long as heartbeats beside it succeed.
     async fn while_alive<T>(
         &self,
-        epoch: u64,
+        tenure: Tenure,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         let every = Duration::from_millis(self.options.heartbeat().every_ms);
         let heartbeats = async {
             loop {
                 tokio::time::sleep(every).await;
-                match self.beat(epoch).await {
+                match self.beat(tenure, true).await {
                     Ok(true) => {}
                     Ok(false) => return Fault::from(StoreError::Standby),
                     // Reverting removes the table as its last step.
@@ -284,12 +315,12 @@ impl MysqlStore {
     }
 
     /// One heartbeat; a kept connection that turns out to be dead costs a second try.
-    async fn beat(&self, epoch: u64) -> Result<bool, Fault> {
+    async fn beat(&self, tenure: Tenure, is_opening: bool) -> Result<bool, Fault> {
         let patience = self.options.timeout.min(self.options.instance_lease / 4);
         let mut heartbeat_session = self.heartbeat_session.lock().await;
         let kept = heartbeat_session.take();
         if let Some(session) = kept {
-            let beaten = self.beat_on(&mut heartbeat_session, session, epoch);
+            let beaten = self.beat_on(&mut heartbeat_session, session, tenure, is_opening);
             match within(patience, beaten).await {
                 Err(Fault::Away(text)) => log::debug!("the heartbeat connection was gone: {text}"),
                 result => return result,
@@ -297,7 +328,8 @@ impl MysqlStore {
         }
         within(patience, async {
             let session = Session::connect(&self.options, self.home().as_ref()).await?;
-            self.beat_on(&mut heartbeat_session, session, epoch).await
+            self.beat_on(&mut heartbeat_session, session, tenure, is_opening)
+                .await
         })
         .await
     }
@@ -324,10 +356,11 @@ impl MysqlStore {
         &self,
         heartbeat_session: &mut Option<Session>,
         mut session: Session,
-        epoch: u64,
+        tenure: Tenure,
+        is_opening: bool,
     ) -> Result<bool, Fault> {
         loop {
-            match instance::beat(&mut session, epoch, &self.me).await {
+            match instance::beat(&mut session, tenure, is_opening).await {
                 // A long commit holds the row.
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 result => {
@@ -375,12 +408,12 @@ impl Store for MysqlStore {
         "mysql"
     }
 
-    /// An instance that owns the database begins a new epoch without waiting: nothing of the old one can
+    /// An instance that owns the database goes on with a new log without waiting: nothing of the old one can
     /// land then. [`StoreError::Standby`] comes at once; what was seen is remembered for the next call.
     async fn open(&self) -> Result<Opened, StoreError> {
         let mut opening = self.opening.lock().await;
         let mut writer = self.writer.lock().await;
-        self.epoch.store(0, Ordering::SeqCst);
+        self.set_tenure(None);
         *writer = Writer {
             session: None,
             in_doubt: true,
@@ -397,18 +430,18 @@ impl Store for MysqlStore {
         let engines = schema::refuse_foreign_engines(&mut taken.session);
         within(self.options.timeout, engines).await?;
         within(self.options.timeout, self.warn(&mut taken.session)).await?;
-        let left = self.checkpoint_left(&mut taken.session, taken.epoch);
-        self.while_alive(taken.epoch.number, left).await?;
+        let left = self.checkpoint_left(&mut taken.session, taken.tenure);
+        self.while_alive(taken.tenure, left).await?;
         self.go_on_above_what_was_lost(&mut taken).await?;
         self.note_packet(&taken.session);
         *writer = Writer {
             session: Some(taken.session),
             in_doubt: false,
         };
-        self.epoch.store(taken.epoch.number, Ordering::SeqCst);
+        self.set_tenure(Some(taken.tenure));
         log::info!(
             "this instance owns the database, epoch {}",
-            taken.epoch.number
+            taken.tenure.epoch
         );
         Ok(Opened {
             token_floor: taken.row.token_floor,
@@ -418,13 +451,13 @@ impl Store for MysqlStore {
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        self.writing_epoch(&writer)?;
+        self.place(&writer)?;
         if batch.iter().all(Snapshot::is_empty) {
             return Ok(());
         }
         let entry = self.journal.enter(batch)?;
-        let script = async |session: &mut Session, epoch| {
-            Ok(commit::script(&entry, epoch, session.packet_bytes_max)?)
+        let script = async |session: &mut Session, place: LogPlace| {
+            Ok(commit::script(&entry, place, session.packet_bytes_max)?)
         };
         self.transact(&mut writer, script).await?;
         entry.committed();
@@ -446,10 +479,10 @@ impl Store for MysqlStore {
 
     async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        let script = async |session: &mut Session, epoch| {
+        let script = async |session: &mut Session, place: LogPlace| {
             Ok(commit::raising_script(
                 above,
-                epoch,
+                place,
                 session.packet_bytes_max,
             )?)
         };
@@ -556,19 +589,17 @@ impl Store for MysqlStore {
     }
 
     async fn heartbeat(&self) -> Result<(), StoreError> {
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        if epoch == 0 {
+        let Some(tenure) = self.tenure() else {
             return Err(StoreError::Unavailable("the database is not open".into()));
-        }
-        let beaten = self.beat(epoch).await?;
+        };
+        let beaten = self.beat(tenure, false).await?;
         if !beaten {
-            let ours = self
-                .epoch
-                .compare_exchange(epoch, 0, Ordering::SeqCst, Ordering::SeqCst);
-            return Err(match ours {
-                Ok(_) => StoreError::Standby,
-                Err(_) => StoreError::Unavailable("the database is being opened anew".into()),
-            });
+            if self.tenure() != Some(tenure) {
+                let text = "the database is being opened anew";
+                return Err(StoreError::Unavailable(text.into()));
+            }
+            self.set_tenure(None);
+            return Err(StoreError::Standby);
         }
         self.witness().heartbeat_acknowledged();
         self.check_writer().await;
@@ -589,7 +620,7 @@ impl Store for MysqlStore {
     }
 
     async fn close(&self) {
-        if self.epoch.load(Ordering::SeqCst) != 0
+        if self.tenure().is_some()
             && let Err(error) = self.checkpoint_all().await
         {
             log::debug!("the journal is left to whoever opens the database next: {error}");
@@ -599,7 +630,7 @@ impl Store for MysqlStore {
             session: None,
             in_doubt: true,
         };
-        self.epoch.store(0, Ordering::SeqCst);
+        self.set_tenure(None);
         if self.claimed.load(Ordering::SeqCst)
             && let Err(fault) = within(self.options.timeout, self.free()).await
         {
@@ -622,7 +653,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     let options = &store.options;
     within(options.timeout, async {
         let mut session = Session::connect(options, None).await?;
-        match schema::read_server_row(&mut session).await {
+        match schema::version(&mut session).await {
             Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => {
                 let text = "it has no table `resource_server`, so there is nothing to revert";
                 Err(StoreError::Unusable(text.into()).into())
@@ -634,11 +665,11 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     let mut taken = take_when_silent(&store).await?;
     if taken.row.step != MigrationStep::Reverting {
         store.migrate(&mut taken).await?;
-        let left = store.checkpoint_left(&mut taken.session, taken.epoch);
-        store.while_alive(taken.epoch.number, left).await?;
+        let left = store.checkpoint_left(&mut taken.session, taken.tenure);
+        store.while_alive(taken.tenure, left).await?;
     }
-    let work = php::revert::revert(&mut taken.session, &taken.row, taken.epoch, rehearse);
-    let report = store.while_alive(taken.epoch.number, work).await;
+    let work = php::revert::revert(&mut taken.session, &taken.row, taken.tenure, rehearse);
+    let report = store.while_alive(taken.tenure, work).await;
     match &report {
         // The row that would be freed is gone with its table.
         Ok(report) if report.obstacles.is_empty() && !rehearse => {}

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use mysql_async::Row;
 
 use super::error::Fault;
+use super::fence::LogId;
 use super::session::{Columns, Sets, value};
 use super::sql::{HELD_INDEX, Sql};
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
@@ -224,24 +225,33 @@ fn ended_rows(runs: Vec<Row>) -> Result<Vec<EndedRow>, Fault> {
     Ok(ended::newest(all))
 }
 
-/// All rows of the journal, in their order.
-pub(super) const JOURNAL: &str = "SELECT n, changes FROM resource_journal ORDER BY n";
+/// All rows of the logs of others, in their order.
+pub(super) fn left_sql(own: &LogId) -> Sql {
+    let mut sql = Sql::new("SELECT log, n, changes FROM resource_log WHERE log <> ");
+    sql.bytes(own).push(" ORDER BY log, n");
+    sql
+}
 
-/// The rows of the journal: their numbers, and what they say.
-pub(super) struct StoredJournal {
-    pub numbers: Vec<u64>,
+/// What others left: how many rows each log has, the number of its last, and what they say.
+pub(super) struct LeftLogs {
+    pub logs: Vec<(LogId, Vec<u64>)>,
     pub changes: Vec<(ResourceId, LockChanges)>,
 }
 
-pub(super) fn journal(rows: Vec<Row>) -> Result<StoredJournal, Fault> {
-    let (mut numbers, mut changes) = (Vec::new(), Vec::new());
+pub(super) fn left(rows: Vec<Row>) -> Result<LeftLogs, Fault> {
+    let (mut logs, mut changes) = (Vec::<(LogId, Vec<u64>)>::new(), Vec::new());
     for row in rows {
         let mut row = Columns::of(row);
-        numbers.push(row.take()?);
+        let log = row.log_id()?;
+        let n = row.take()?;
+        match logs.last_mut() {
+            Some((last, numbers)) if *last == log => numbers.push(n),
+            _ => logs.push((log, vec![n])),
+        }
         changes.push(row.take()?);
     }
-    Ok(StoredJournal {
-        numbers,
+    Ok(LeftLogs {
+        logs,
         changes: journal::read(changes)?,
     })
 }

@@ -1,20 +1,23 @@
 //! The tables, and how a database comes to have them.
 //!
 //! `resource` and `resource_data` are the PHP server's, with columns of our own added. The rest is ours:
-//! `resource_server` has one row that says whose the database is and how far its schema is; every write
-//! transaction begins by locking it.
+//! `resource_server` has one row that says whose the database is and how far its schema is. Each owner has a row in
+//! `resource_instance` and a log of its own in `resource_log`; see `instance`.
 
 use mysql_async::Row;
 
 use super::error::{Fault, code};
+use super::fence::{LogId, Tenure};
 use super::session::{Columns, Session, value};
 use super::sql::{HELD_INDEX, Sql};
 use crate::lock::{FencingToken, Profile};
-use crate::store::{ActiveInstance, InstanceId, PeerAddress, ResourceId, StoreError};
+use crate::store::{ActiveInstance, InstanceId, PeerAddress, StoreError};
 
 /// The newest schema this program knows.
 pub(super) const VERSION: u32 = 4;
 
+/// As version 2.0.0 has it, so that nothing has to be altered before the database is somebody's: on several servers that
+/// take writes two that altered it at once would be refused at the other's.
 const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
     version INT UNSIGNED NOT NULL,
@@ -25,21 +28,32 @@ const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     epoch BIGINT UNSIGNED NOT NULL,
     heartbeat BIGINT UNSIGNED NOT NULL,
     owner BINARY(16) NULL,
-    connection BIGINT UNSIGNED NULL,
-    server VARCHAR(255) NULL,
-    address VARCHAR(255) NULL,
-    peer_secret VARBINARY(255) NULL
+    connection BIGINT UNSIGNED NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// What version 2.0.0 did not have. Added before anything else is read: whoever takes over has to know, and who
-/// stands by too.
-const NEW_COLUMNS: [&str; 3] = [
-    // Which server the connection belongs to.
-    "ALTER TABLE resource_server ADD COLUMN server VARCHAR(255) NULL",
-    // Where the owner takes requests from other instances, and what both have to know.
-    "ALTER TABLE resource_server ADD COLUMN address VARCHAR(255) NULL",
-    "ALTER TABLE resource_server ADD COLUMN peer_secret VARBINARY(255) NULL",
-];
+/// Instances, and which log each writes. An id and a log that are gone do not come back. `address` and `peer_secret`: where
+/// others pass requests on to, and what both have to know.
+const INSTANCE: &str = "CREATE TABLE IF NOT EXISTS resource_instance (
+    id BINARY(16) NOT NULL PRIMARY KEY,
+    state TINYINT UNSIGNED NOT NULL,
+    heartbeat BIGINT UNSIGNED NOT NULL,
+    log BINARY(16) NOT NULL,
+    server VARCHAR(255) NOT NULL,
+    connection BIGINT UNSIGNED NOT NULL,
+    address VARCHAR(255) NULL,
+    peer_secret VARBINARY(255) NOT NULL
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+/// See `store::journal`: the rows of each log are numbered without a gap, and the first of them may be gone.
+const LOG: &str = "CREATE TABLE IF NOT EXISTS resource_log (
+    log BINARY(16) NOT NULL,
+    n BIGINT UNSIGNED NOT NULL,
+    changes LONGBLOB NOT NULL,
+    PRIMARY KEY (log, n)
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+/// Up to version 3 there was one journal for all. It becomes a log that nobody writes.
+const JOURNAL_V3: &str = "resource_journal";
 
 const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
     (id, version, step, floor, epoch, heartbeat) VALUES (1, 0, 'new', 0, 0, 0)";
@@ -63,7 +77,7 @@ const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// Lock state, and what reverting needs to know of selectors that do not encode to what they were.
-const OWN: [&str; 8] = [
+const OWN: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS resource_lock (
     id_resource VARCHAR(255) NOT NULL PRIMARY KEY,
     token BIGINT UNSIGNED NOT NULL,
@@ -127,11 +141,6 @@ const OWN: [&str; 8] = [
     entries MEDIUMBLOB NOT NULL,
     PRIMARY KEY (id_resource, n)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    // See `store::journal`.
-    "CREATE TABLE IF NOT EXISTS resource_journal (
-    n BIGINT UNSIGNED NOT NULL PRIMARY KEY,
-    changes LONGBLOB NOT NULL
-) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     // See `store::history`. By the bytes of the name, because they outlive the resource.
     "CREATE TABLE IF NOT EXISTS resource_history (
     name VARBINARY(1020) NOT NULL PRIMARY KEY,
@@ -147,8 +156,8 @@ const OWN: [&str; 8] = [
 const ENDED_V1: &str = "resource_ended";
 
 /// Everything that reverting removes, the marker last.
-pub(super) const OWN_TABLES: [&str; 11] = [
-    "resource_journal",
+pub(super) const OWN_TABLES: [&str; 13] = [
+    JOURNAL_V3,
     "resource_lock",
     "resource_waiting",
     "resource_holding",
@@ -158,6 +167,8 @@ pub(super) const OWN_TABLES: [&str; 11] = [
     "resource_history",
     "resource_adopted",
     "resource_php_table",
+    "resource_log",
+    "resource_instance",
     "resource_server",
 ];
 
@@ -203,71 +214,94 @@ pub(super) struct ServerRow {
     pub php_collation: Option<String>,
     pub token_floor: FencingToken,
     pub epoch: u64,
+    /// Of an owner of version 3 and earlier, or one that migrates: those look here.
     pub heartbeat: u64,
     pub owner: Option<Vec<u8>>,
-    /// The connection that writes, and the server that it belongs to.
+    /// The connection that an owner of version 3 and earlier writes on.
     pub connection: Option<u64>,
-    pub server: Option<String>,
-    /// Where the owner takes requests from other instances, and the secret for that.
-    pub address: Option<String>,
-    pub peer_secret: Option<Vec<u8>>,
+    /// The owner's.
+    pub instance: Option<InstanceRow>,
 }
 
 impl ServerRow {
+    /// Of the two signs of life, that of version 3 and that of now.
+    pub fn heartbeats(&self) -> [u64; 2] {
+        let of_instance = self.instance.as_ref().map_or(0, |row| row.heartbeat);
+        [self.heartbeat, of_instance]
+    }
+
+    /// Whether the database is somebody's in this tenure.
+    pub fn is_in(&self, tenure: Tenure) -> bool {
+        self.epoch == tenure.epoch
+            && self.owner.as_deref() == Some(&tenure.id)
+            && self.instance.as_ref().map(|instance| instance.log) == Some(tenure.log)
+    }
+
     /// Whose the database is.
     pub fn active(&self, me: &InstanceId) -> Option<ActiveInstance> {
         let id = InstanceId::try_from(self.owner.as_deref()?).ok()?;
-        let peer = |address: &String| {
+        let peer = |instance: &InstanceRow| {
             Some(PeerAddress {
-                address: address.clone(),
-                secret: self.peer_secret.clone()?,
+                address: instance.address.clone()?,
+                secret: instance.peer_secret.clone(),
             })
         };
         Some(ActiveInstance {
             id,
             is_here: id == *me,
-            peer: self.address.as_ref().and_then(peer),
-            heartbeat: self.heartbeat,
+            peer: self.instance.as_ref().and_then(peer),
+            heartbeat: self.heartbeats().into_iter().sum(),
             recorded_profile: self.profile,
         })
     }
 }
 
-/// Reads the row, which is made when the database is new.
+/// A row of `resource_instance`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InstanceRow {
+    pub heartbeat: u64,
+    pub log: LogId,
+    /// The connection that writes, and the server that it belongs to.
+    pub connection: u64,
+    pub server: String,
+    /// Where it takes requests from other instances, and the secret for that.
+    pub address: Option<String>,
+    pub peer_secret: Vec<u8>,
+}
+
+/// Reads the row, which is made when the database is new, as are the tables that say whose it is.
 pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
     match read_server_row(session).await {
-        Ok(Some(row)) => Ok(row),
-        Err(fault) if fault.is(code::NO_SUCH_COLUMN) => {
-            for column in NEW_COLUMNS {
-                match session.run(column).await {
-                    Ok(_) => {}
-                    // There before, or another instance was faster.
-                    Err(fault) if fault.is(code::COLUMN_EXISTS) => {}
-                    Err(fault) => return Err(fault),
-                }
-            }
-            let row = read_server_row(session).await?;
-            row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))
-        }
-        Err(fault) if !fault.is(code::NO_SUCH_TABLE) => Err(fault),
-        Ok(None) | Err(_) => {
-            session.run(SERVER).await?;
-            session.run(SERVER_ROW).await?;
-            let row = read_server_row(session).await?;
-            row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))
-        }
+        Ok(Some(row)) => return Ok(row),
+        Ok(None) => {}
+        Err(fault) if fault.is(code::NO_SUCH_TABLE) => {}
+        Err(fault) => return Err(fault),
     }
+    session.run(SERVER).await?;
+    session.run(SERVER_ROW).await?;
+    session.run(LOG).await?;
+    session.run(INSTANCE).await?;
+    let row = read_server_row(session).await?;
+    row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))
+}
+
+/// `None`: the table is empty.
+pub(super) async fn version(session: &mut Session) -> Result<Option<u32>, Fault> {
+    let rows = session
+        .rows("SELECT version FROM resource_server WHERE id = 1")
+        .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    value(rows).map(Some)
 }
 
 /// `None`: the table is empty.
 pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<ServerRow>, Fault> {
     // A newer schema may have other columns: look at the version before anything else.
-    let sql = "SELECT version FROM resource_server WHERE id = 1";
-    let rows = session.rows(sql).await?;
-    if rows.is_empty() {
+    let Some(version) = version(session).await? else {
         return Ok(None);
-    }
-    let version: u32 = value(rows)?;
+    };
     if version > VERSION {
         let text = format!(
             "its schema has version {version} and this program knows versions up to {VERSION}; \
@@ -275,8 +309,9 @@ pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<Serv
         );
         return Err(StoreError::Unusable(text).into());
     }
-    let sql = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, connection, \
-               server, address, peer_secret FROM resource_server WHERE id = 1";
+    let sql = "SELECT s.version, s.step, s.profile, s.php_collation, s.floor, s.epoch, s.heartbeat, s.owner, \
+               s.connection, i.heartbeat, i.log, i.connection, i.server, i.address, i.peer_secret \
+               FROM resource_server s LEFT JOIN resource_instance i ON i.id = s.owner WHERE s.id = 1";
     match session.rows(sql).await?.pop() {
         Some(row) => parse(row).map(Some),
         None => Ok(None),
@@ -304,23 +339,31 @@ fn parse(row: Row) -> Result<ServerRow, Fault> {
         heartbeat: columns.take()?,
         owner: columns.take()?,
         connection: columns.take()?,
-        server: columns.take()?,
-        address: columns.take()?,
-        peer_secret: columns.take()?,
+        instance: match columns.take::<Option<u64>>()? {
+            None => None,
+            Some(heartbeat) => Some(InstanceRow {
+                heartbeat,
+                log: columns.log_id()?,
+                connection: columns.take()?,
+                server: columns.take()?,
+                address: columns.take()?,
+                peer_secret: columns.take()?,
+            }),
+        },
     })
 }
 
-/// Brings the schema to [`VERSION`]. The caller owns the database in `epoch`, and goes on sending
+/// Brings the schema to [`VERSION`]. The caller owns the database in `tenure`, and goes on sending
 /// heartbeats meanwhile: adopting a large database takes its time. Whatever was begun is gone on with.
 pub(super) async fn migrate(
     session: &mut Session,
     row: &ServerRow,
-    epoch: Epoch,
+    tenure: Tenure,
     explicit: Option<Profile>,
 ) -> Result<(), Fault> {
     let mut step = row.step;
     if step == MigrationStep::New {
-        step = super::php::adopt::begin(session, epoch, explicit).await?;
+        step = super::php::adopt::begin(session, tenure, explicit).await?;
     }
     if step == MigrationStep::Adopting {
         super::php::adopt::reshape(session).await?;
@@ -334,9 +377,10 @@ pub(super) async fn migrate(
     convert_engines(session).await?;
     move_ended(session).await?;
     refine_tickets(session).await?;
+    move_journal(session).await?;
     match step {
-        MigrationStep::Adopting => super::php::adopt::finish(session, epoch).await,
-        _ => set_ready(session, epoch).await,
+        MigrationStep::Adopting => super::php::adopt::finish(session, tenure).await,
+        _ => set_ready(session, tenure).await,
     }
 }
 
@@ -351,6 +395,19 @@ async fn move_ended(session: &mut Session) -> Result<(), Fault> {
     );
     session.run(&copy).await?;
     session.run(&format!("DROP TABLE {ENDED_V1}")).await?;
+    Ok(())
+}
+
+/// From version 3. May be begun again: nothing is replayed before it is done.
+async fn move_journal(session: &mut Session) -> Result<(), Fault> {
+    if columns(session, JOURNAL_V3).await?.is_empty() {
+        return Ok(());
+    }
+    let mut copy = Sql::new("INSERT IGNORE INTO resource_log (log, n, changes) SELECT ");
+    copy.bytes(&LogId::default());
+    copy.push(", n, changes FROM ").push(JOURNAL_V3);
+    session.run(copy.as_str()).await?;
+    session.run(&format!("DROP TABLE {JOURNAL_V3}")).await?;
     Ok(())
 }
 
@@ -393,80 +450,14 @@ async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn set_ready(session: &mut Session, epoch: Epoch) -> Result<(), Fault> {
+async fn set_ready(session: &mut Session, tenure: Tenure) -> Result<(), Fault> {
     let mut sql = Sql::new("UPDATE resource_server SET step = 'ready', version = ");
     sql.number(VERSION);
-    sql.push(" WHERE id = 1 AND epoch = ").number(epoch.number);
+    sql.push(" WHERE id = 1 AND epoch = ").number(tenure.epoch);
     match session.change(sql.as_str()).await? {
         0 => Err(StoreError::Standby.into()),
         _ => Ok(()),
     }
-}
-
-/// What makes a transaction one of this epoch, and what it begins with: a locking read of the row that fails
-/// unless the epoch is still the writer's. (It sets the epoch to itself, or to `NULL`, which strict mode
-/// refuses; so the check needs no round trip of its own.) See [`is_fenced`].
-pub(super) fn guard(sql: &mut Sql, epoch: Epoch) {
-    sql.push("UPDATE resource_server SET ");
-    if epoch.is_shared_by_members {
-        // What changes nothing is in no write set: a take-over that was committed at another member, and is
-        // not applied here yet, would not meet it. Both change this row, so only the first is certified;
-        // and whoever takes over has applied everything that was committed before, or is refused.
-        sql.push("heartbeat = heartbeat + 1, ");
-    }
-    sql.push("epoch = IF(epoch = ").number(epoch.number);
-    sql.push(", epoch, NULL) WHERE id = 1");
-}
-
-/// In which a writer owns the database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Epoch {
-    pub number: u64,
-    /// The database has several servers that take writes (Galera, Group Replication).
-    pub is_shared_by_members: bool,
-}
-
-/// Whether the guard refused. No other statement of ours can put `NULL` into this column.
-pub(super) fn is_fenced(fault: &Fault) -> bool {
-    refused_null(fault, "'epoch'")
-}
-
-/// Fails unless all of these resources exist; in the same way as [`guard`]. (Foreign keys would say so
-/// too, but the PHP server's tables have none, and may have rows that would contradict them.)
-pub(super) fn guard_existence(sql: &mut Sql, ids: &[&ResourceId]) {
-    sql.push(
-        "UPDATE resource_server SET version = IF((SELECT COUNT(*) FROM resource WHERE id IN (",
-    );
-    for (place, id) in ids.iter().enumerate() {
-        sql.push(if place > 0 { "," } else { "" });
-        sql.text(id.as_str());
-    }
-    sql.push(")) = ").number(ids.len() as u64);
-    sql.push(", version, NULL) WHERE id = 1");
-}
-
-/// Fails unless the journal has this many rows up to this number; in the same way as [`guard`].
-pub(super) fn guard_journal(sql: &mut Sql, up_to: u64, rows: u64) {
-    sql.push(
-        "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_journal WHERE n <= ",
-    );
-    sql.number(up_to).push(") = ").number(rows);
-    sql.push(", floor, NULL) WHERE id = 1");
-}
-
-/// Whether [`guard_journal`] refused.
-pub(super) fn is_miscounted(fault: &Fault) -> bool {
-    refused_null(fault, "'floor'")
-}
-
-/// Whether [`guard_existence`] refused.
-pub(super) fn is_missing_resource(fault: &Fault) -> bool {
-    refused_null(fault, "'version'")
-}
-
-fn refused_null(fault: &Fault, column: &str) -> bool {
-    matches!(fault, Fault::Server { code, text, .. }
-        if *code == code::NULL_IN_NOT_NULL && text.contains(column))
 }
 
 /// The names of a table's columns; empty when it does not exist.

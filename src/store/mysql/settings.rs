@@ -15,7 +15,7 @@ const NO_LIMIT: &str = "18446744073709551615";
 
 /// Set where the server knows them and has another value. Names and values as `SHOW VARIABLES` has them;
 /// MySQL and MariaDB know different ones.
-const WANTED: [(&str, &str); 36] = [
+const WANTED: [(&str, &str); 37] = [
     // What a statement means.
     (
         "sql_mode",
@@ -48,6 +48,8 @@ const WANTED: [(&str, &str); 36] = [
     ("tx_isolation", "REPEATABLE-READ"),
     ("transaction_isolation", "REPEATABLE-READ"),
     ("wsrep_sync_wait", "1"),
+    // We try again ourselves.
+    ("wsrep_retry_autocommit", "0"),
     ("group_replication_consistency", "BEFORE"),
     // How long it may take.
     ("max_statement_time", "0.000000"),
@@ -72,7 +74,7 @@ pub(super) fn ask() -> Sql {
         ", sql_big_selects = 1; SET NAMES utf8mb4 COLLATE utf8mb4_bin; \
          SHOW SESSION VARIABLES WHERE variable_name IN ('lock_wait_timeout', 'max_allowed_packet', \
          'server_uuid', 'hostname', 'port', 'read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on', \
-         'group_replication_group_name'",
+         'group_replication_group_name', 'binlog_format'",
     );
     for (name, _) in WANTED {
         sql.push(", ").text(name);
@@ -102,6 +104,7 @@ pub(super) fn changes(
     let wanted = WANTED
         .into_iter()
         .chain([("lock_wait_timeout", own.as_str())]);
+    let logs_statements = has.get("binlog_format").is_some_and(|v| v == "STATEMENT");
     let mut changes = Vec::new();
     for (name, value) in wanted {
         let value = match (read_limit_ms, name) {
@@ -113,6 +116,11 @@ pub(super) fn changes(
                 Some(there) if there == "EVENTUAL" => "BEFORE_ON_PRIMARY_FAILOVER".to_owned(),
                 _ => continue,
             },
+            // Statements that lock look at what is newest, and lock no gaps. (A binary log of statements cannot
+            // have that.)
+            (None, "tx_isolation" | "transaction_isolation") if !logs_statements => {
+                "READ-COMMITTED".to_owned()
+            }
             _ => value.to_owned(),
         };
         match has.get(name) {

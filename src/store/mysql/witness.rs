@@ -2,6 +2,7 @@
 //! that lost acknowledged commits (an asynchronous failover, a crash with a lax flush, a restored dump) must
 //! not give out the same fencing tokens again.
 
+use super::fence::{LogId, Tenure};
 use super::schema::ServerRow;
 use crate::lock::FencingToken;
 use crate::store::InstanceId;
@@ -12,8 +13,7 @@ pub(super) struct Witness {
     /// In which the database was ours last, and the heartbeats that were acknowledged by then; 0: never.
     epoch: u64,
     heartbeat: u64,
-    /// Nobody else owned it since, so its journal is as we left it: with this row, at least.
-    journal_row: Option<u64>,
+    log: LogId,
     /// The highest that this process has committed or read.
     token: u64,
     has_lost: bool,
@@ -36,31 +36,27 @@ impl Witness {
         self.heartbeat += 1;
     }
 
-    /// The row as it was before it became ours anew. `journal_row`: the last that must still be there.
-    pub fn sees_row(&mut self, row: &ServerRow, me: &InstanceId, journal_row: Option<u64>) {
-        self.journal_row = None;
+    /// The row as it was before it became ours anew. `has_tail`: the last row that we committed is in our log.
+    pub fn sees_row(&mut self, row: &ServerRow, me: &InstanceId, has_tail: bool) {
         if self.epoch == 0 || row.epoch > self.epoch {
             return;
         }
         let is_ours = row.owner.as_deref() == Some(me);
-        if row.epoch < self.epoch || !is_ours || row.heartbeat < self.heartbeat {
+        let heartbeat = row.instance.as_ref().map_or(0, |row| row.heartbeat);
+        if row.epoch < self.epoch || !is_ours || heartbeat < self.heartbeat || !has_tail {
             self.has_lost = true;
-        } else {
-            self.journal_row = journal_row;
         }
     }
 
-    /// The last row of the journal as it was found; `None`: it is empty.
-    pub fn sees_journal(&mut self, last: Option<u64>) {
-        if self.journal_row.is_some_and(|row| last < Some(row)) {
-            self.has_lost = true;
-        }
-        self.journal_row = None;
+    /// The log in which our last commit must be, if the row says that nobody else has owned the database since.
+    pub fn own_log(&self, row: &ServerRow) -> Option<LogId> {
+        (self.epoch != 0 && row.epoch == self.epoch).then_some(self.log)
     }
 
-    /// It is ours in this epoch. Above which token it has to go on, if it has lost something.
-    pub fn owned(&mut self, epoch: u64, heartbeat: u64) -> Option<FencingToken> {
-        self.epoch = epoch;
+    /// It is ours in this tenure. Above which token it has to go on, if it has lost something.
+    pub fn owned(&mut self, tenure: Tenure, heartbeat: u64) -> Option<FencingToken> {
+        self.epoch = tenure.epoch;
+        self.log = tenure.log;
         self.heartbeat = heartbeat;
         std::mem::take(&mut self.has_lost).then_some(FencingToken(self.token))
     }

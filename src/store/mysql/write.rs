@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use super::commit::{self, Script, TakenOut};
 use super::error::Fault;
+use super::fence::{self, LogPlace, Tenure};
 use super::instance;
 use super::read;
-use super::schema::{self, Epoch};
-use super::server::Server;
 use super::session::{Session, within};
 use super::{MysqlStore, RETRY_PAUSE};
 use crate::store::snapshot::LockChanges;
@@ -18,7 +17,7 @@ use crate::store::{ResourceId, StoreError, journal};
 #[derive(Default)]
 pub(super) struct Writer {
     pub session: Option<Session>,
-    /// A commit began and its outcome is not known: only a new epoch makes it certain. Also set while a
+    /// A commit began and its outcome is not known: only a new log makes it certain. Also set while a
     /// commit is under way, so that one that is dropped half way leaves it set.
     pub in_doubt: bool,
 }
@@ -48,54 +47,68 @@ impl MysqlStore {
         }
     }
 
-    /// The epoch in which the database is ours, unless an earlier transaction is in doubt.
-    pub(super) fn writing_epoch(&self, writer: &Writer) -> Result<Epoch, StoreError> {
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        if epoch == 0 || writer.in_doubt {
-            let text = "an earlier change is in doubt, or the database is not ours";
-            return Err(StoreError::Unavailable(text.into()));
-        }
-        Ok(self.epoch_on(epoch, self.home().as_ref()))
+    /// In which the database is ours; `None`: it is not.
+    pub(super) fn tenure(&self) -> Option<Tenure> {
+        *self.tenure.lock()
     }
 
-    pub(super) fn epoch_on(&self, number: u64, server: Option<&Server>) -> Epoch {
-        Epoch {
-            number,
-            is_shared_by_members: server.is_some_and(|server| server.is_member),
+    pub(super) fn set_tenure(&self, tenure: Option<Tenure>) {
+        *self.tenure.lock() = tenure;
+    }
+
+    /// Where the next transaction stands, unless an earlier one is in doubt.
+    pub(super) fn place(&self, writer: &Writer) -> Result<LogPlace, StoreError> {
+        match self.tenure() {
+            Some(tenure) if !writer.in_doubt => Ok(self.place_in(tenure)),
+            _ => {
+                let text = "an earlier change is in doubt, or the database is not ours";
+                Err(StoreError::Unavailable(text.into()))
+            }
         }
     }
 
-    /// Runs one transaction. `script` makes it for the connection and the epoch.
+    pub(super) fn place_in(&self, tenure: Tenure) -> LogPlace {
+        LogPlace {
+            tenure,
+            n: self.journal.last() + 1,
+        }
+    }
+
+    /// Runs one transaction. `script` makes it for the connection and its place in the log.
     pub(super) async fn transact(
         &self,
         writer: &mut Writer,
-        script: impl AsyncFnOnce(&mut Session, Epoch) -> Result<Script, Fault>,
+        script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<(), StoreError> {
-        let epoch = self.writing_epoch(writer)?;
+        let place = self.place(writer)?;
         writer.in_doubt = true;
-        let work = self.transact_in(writer, epoch, script);
+        let work = self.transact_in(writer, place, script);
         let result = within(self.options.timeout, work).await;
         let result = result.map_err(StoreError::from);
-        if matches!(result, Ok(()) | Err(StoreError::Rejected(_))) {
-            writer.in_doubt = false;
-        } else {
-            self.epoch.store(0, Ordering::SeqCst);
-            writer.session = None;
+        match result {
+            Ok(()) => self.journal.appended(place.n),
+            Err(StoreError::Rejected(_)) => {}
+            Err(_) => {
+                self.set_tenure(None);
+                writer.session = None;
+                return result;
+            }
         }
+        writer.in_doubt = false;
         result
     }
 
     async fn transact_in(
         &self,
         writer: &mut Writer,
-        epoch: Epoch,
-        script: impl AsyncFnOnce(&mut Session, Epoch) -> Result<Script, Fault>,
+        place: LogPlace,
+        script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<(), Fault> {
         let mut session = match writer.session.take() {
             Some(session) => session,
-            None => self.new_writer(epoch).await?,
+            None => self.new_writer(place.tenure).await?,
         };
-        let result = match script(&mut session, epoch).await {
+        let result = match script(&mut session, place).await {
             Ok(script) => self.send(&mut session, &script).await,
             Err(fault) => Err(fault),
         };
@@ -111,13 +124,14 @@ impl MysqlStore {
         let Some(step) = self.journal.next_step(row) else {
             return Ok(false);
         };
-        let script = async |session: &mut Session, epoch| {
+        let script = async |session: &mut Session, place: LogPlace| {
             let locks: Vec<_> = step.locks.iter().map(|l| (&l.id, &l.changes)).collect();
             let taken_out = step.done.map(|up_to| TakenOut {
+                log: place.tenure.log,
                 up_to,
                 rows: step.rows,
             });
-            checkpoint_script(session, locks, taken_out, epoch).await
+            checkpoint_script(session, locks, taken_out, place).await
         };
         self.transact(&mut writer, script).await?;
         self.journal.checkpointed(step);
@@ -126,45 +140,64 @@ impl MysqlStore {
 
     /// Everything that is committed by now is in the tables afterwards.
     pub(super) async fn checkpoint_all(&self) -> Result<(), StoreError> {
-        let row = self.journal.last();
+        let row = self.journal.last_told();
         while self.checkpoint_step(row).await? {}
         Ok(())
     }
 
-    /// Settles what an earlier instance left in the journal. The caller owns the database in `epoch`. May be
-    /// begun again at any point: what is stored twice is the same.
+    /// Writes a checkpoint of what earlier instances left in their logs, which are sealed, and removes them. The caller owns the
+    /// database in `tenure`, and commits nothing else before. May be begun again at any point: what is stored
+    /// twice is the same.
     pub(super) async fn checkpoint_left(
         &self,
         session: &mut Session,
-        epoch: Epoch,
+        tenure: Tenure,
     ) -> Result<(), Fault> {
-        let left = read::journal(session.rows(read::JOURNAL).await?)?;
-        self.witness().sees_journal(left.numbers.last().copied());
-        let mut steps: Vec<(Vec<_>, Option<TakenOut>)> =
-            journal::chunks_of_rows(&left.changes, LEFT_ROWS)
-                .map(|some| (some.iter().map(|(id, lock)| (id, lock)).collect(), None))
-                .collect();
-        let at_once = commit::LAYOUT.taken_out_at_once as usize;
-        steps.extend(left.numbers.chunks(at_once).map(|numbers| {
-            let taken_out = numbers.last().map(|last| TakenOut {
-                up_to: *last,
-                rows: numbers.len() as u64,
-            });
-            (Vec::new(), taken_out)
-        }));
-        for (locks, taken_out) in steps {
-            let script = checkpoint_script(session, locks, taken_out, epoch).await?;
-            self.send(session, &script).await?;
+        let left = read::left(session.rows(read::left_sql(&tenure.log).as_str()).await?)?;
+        for some in journal::chunks_of_rows(&left.changes, LEFT_ROWS) {
+            let locks = some.iter().map(|(id, lock)| (id, lock)).collect();
+            let place = self.place_in(tenure);
+            let script = checkpoint_script(session, locks, None, place).await?;
+            self.send_opening(session, &script, place).await?;
         }
-        self.journal.reset();
+        let at_once = commit::LAYOUT.taken_out_at_once as usize;
+        for (log, numbers) in &left.logs {
+            for numbers in numbers.chunks(at_once) {
+                let taken_out = numbers.last().map(|last| TakenOut {
+                    log: *log,
+                    up_to: *last,
+                    rows: numbers.len() as u64,
+                });
+                let place = self.place_in(tenure);
+                let script = checkpoint_script(session, Vec::new(), taken_out, place).await?;
+                self.send_opening(session, &script, place).await?;
+            }
+        }
+        if left.logs.is_empty() {
+            return Ok(());
+        }
+        let place = self.place_in(tenure);
+        let script = commit::burying_script(place, session.packet_bytes_max)?;
+        self.send_opening(session, &script, place).await
+    }
+
+    /// As [`MysqlStore::transact`], before the database is open.
+    pub(super) async fn send_opening(
+        &self,
+        session: &mut Session,
+        script: &Script,
+        place: LogPlace,
+    ) -> Result<(), Fault> {
+        self.send(session, script).await?;
+        self.journal.appended(place.n);
         Ok(())
     }
 
     /// A connection that writes, known to whoever takes over.
-    async fn new_writer(&self, epoch: Epoch) -> Result<Session, Fault> {
+    async fn new_writer(&self, tenure: Tenure) -> Result<Session, Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
-            match instance::record_writer(&mut session, epoch.number, &self.me).await {
+            match instance::record_writer(&mut session, tenure).await {
                 Ok(true) => {
                     self.note_packet(&session);
                     return Ok(session);
@@ -190,14 +223,14 @@ impl MysqlStore {
                 return Err(fault);
             }
             session.run("ROLLBACK").await?;
-            if schema::is_fenced(&fault) {
+            if fence::is_fenced(&fault) {
                 return Err(StoreError::Standby.into());
             }
-            if schema::is_missing_resource(&fault) {
+            if fence::is_missing_resource(&fault) {
                 let text = "it has rows of a resource that does not exist";
                 return Err(StoreError::Rejected(text.into()).into());
             }
-            if schema::is_miscounted(&fault) {
+            if fence::is_miscounted(&fault) {
                 let text =
                     "its journal has other rows than were written and read; none is taken out";
                 return Err(StoreError::Unavailable(text.into()).into());
@@ -216,14 +249,14 @@ async fn checkpoint_script(
     session: &mut Session,
     mut locks: Vec<(&ResourceId, &LockChanges)>,
     taken_out: Option<TakenOut>,
-    epoch: Epoch,
+    place: LogPlace,
 ) -> Result<Script, Fault> {
     if !locks.is_empty() {
         let ids: Vec<_> = locks.iter().map(|(id, _)| *id).collect();
         let existing = read::existing(session.rows(read::existing_sql(&ids).as_str()).await?)?;
         locks.retain(|(id, _)| existing.contains(*id));
     }
-    let script = commit::checkpoint_script(&locks, taken_out, epoch, session.packet_bytes_max);
+    let script = commit::checkpoint_script(&locks, taken_out, place, session.packet_bytes_max);
     Ok(script?)
 }
 

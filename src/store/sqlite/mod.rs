@@ -219,7 +219,7 @@ impl Store for SqliteStore {
     }
 
     async fn checkpoint(&self) -> Result<(), StoreError> {
-        let row = self.journal.last();
+        let row = self.journal.last_told();
         let step = |writer: &mut SqliteWriter| writer.checkpoint_step(&self.journal, row);
         while self.write(step).await? {
             // Commits that wait come first.

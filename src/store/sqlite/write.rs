@@ -48,7 +48,7 @@ impl SqliteWriter {
                 set_meta(db, "journal_done", 0)
             })?;
         }
-        journal.reset();
+        journal.reset(0);
         Ok(SqliteWriter {
             connection,
             row_slots: RowSlots::default(),

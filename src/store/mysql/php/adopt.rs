@@ -11,14 +11,15 @@ use super::selectors::{self, Stored};
 use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
-use crate::store::mysql::schema::{self, Epoch, MigrationStep, VERSION};
+use crate::store::mysql::fence::{self, Tenure};
+use crate::store::mysql::schema::{self, MigrationStep, VERSION};
 use crate::store::mysql::session::{Columns, Session, value};
 use crate::store::mysql::sql::Sql;
 
 /// Looks at what the database holds and records what is to be done with it.
 pub(in crate::store::mysql) async fn begin(
     session: &mut Session,
-    epoch: Epoch,
+    tenure: Tenure,
     explicit: Option<Profile>,
 ) -> Result<MigrationStep, Fault> {
     let columns = schema::columns(session, "resource").await?;
@@ -34,7 +35,7 @@ pub(in crate::store::mysql) async fn begin(
     refuse_what_cannot_be_adopted(session).await?;
     session.run(definition::TAKEN_DOWN).await?;
     let mut sql = Sql::new("BEGIN; ");
-    schema::guard(&mut sql, epoch);
+    fence::guard(&mut sql, tenure);
     sql.push("; ");
     sql.push(definition::take_down(session).await?.as_str());
     sql.push(
@@ -225,7 +226,7 @@ async fn reshape_table(
 /// database is gets locked last: heartbeats go on until then, however much there is to decode.
 pub(in crate::store::mysql) async fn finish(
     session: &mut Session,
-    epoch: Epoch,
+    tenure: Tenure,
 ) -> Result<(), Fault> {
     session.run("BEGIN").await?;
     let mut script = Statements::default();
@@ -234,7 +235,7 @@ pub(in crate::store::mysql) async fn finish(
     }
     script.run(session).await?;
     let mut sql = Sql::default();
-    schema::guard(&mut sql, epoch);
+    fence::guard(&mut sql, tenure);
     sql.push("; UPDATE resource_server SET step = 'ready', version = ");
     sql.number(VERSION).push(" WHERE id = 1; COMMIT");
     session.run(sql.as_str()).await?;

@@ -8,7 +8,8 @@ use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
-use crate::store::mysql::schema::{self, Epoch, MigrationStep, OWN_TABLES, ServerRow};
+use crate::store::mysql::fence::{self, Tenure};
+use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
 use crate::store::mysql::session::{Columns, Session, value};
 use crate::store::mysql::sql::Sql;
 
@@ -25,11 +26,11 @@ pub struct RevertReport {
     pub obstacles: Vec<String>,
 }
 
-/// The caller owns the database in `epoch`. `rehearse`: only find out what would happen.
+/// The caller owns the database in `tenure`. `rehearse`: only find out what would happen.
 pub(in crate::store::mysql) async fn revert(
     session: &mut Session,
     row: &ServerRow,
-    epoch: Epoch,
+    tenure: Tenure,
     rehearse: bool,
 ) -> Result<RevertReport, Fault> {
     let collation = match &row.php_collation {
@@ -41,7 +42,7 @@ pub(in crate::store::mysql) async fn revert(
     let data = definition::of(session, data, &collation).await?;
     let mut report = count(session).await?;
     if row.step != MigrationStep::Reverting {
-        report.obstacles = encode(session, epoch, &resource, &data, rehearse).await?;
+        report.obstacles = encode(session, tenure, &resource, &data, rehearse).await?;
     }
     if rehearse || !report.obstacles.is_empty() {
         return Ok(report);
@@ -83,7 +84,7 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
 /// As when adopting, the row of the heartbeats is locked last.
 async fn encode(
     session: &mut Session,
-    epoch: Epoch,
+    tenure: Tenure,
     resource: &Definition,
     data: &Definition,
     rehearse: bool,
@@ -100,7 +101,7 @@ async fn encode(
     obstacles.extend(encoding.obstacles);
     let mut end = Sql::default();
     if obstacles.is_empty() && !rehearse {
-        schema::guard(&mut end, epoch);
+        fence::guard(&mut end, tenure);
         end.push("; UPDATE resource_server SET step = 'reverting' WHERE id = 1; COMMIT");
     } else {
         end.push("ROLLBACK");

@@ -1,0 +1,131 @@
+//! The log that each owner of the database writes, and what fences its transactions.
+
+use super::error::{Fault, code};
+use super::session::Columns;
+use super::sql::Sql;
+use crate::store::ResourceId;
+
+/// Names a log.
+pub(super) type LogId = [u8; 16];
+
+impl Columns {
+    pub fn log_id(&mut self) -> Result<LogId, Fault> {
+        let bytes: Vec<u8> = self.take()?;
+        let id = bytes.try_into();
+        id.map_err(|_| Fault::Away("the id of a log has not 16 bytes".into()))
+    }
+}
+
+/// In which an instance owns the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tenure {
+    pub epoch: u64,
+    /// The instance.
+    pub id: [u8; 16],
+    /// Which log it writes, and nobody else ever.
+    pub log: LogId,
+}
+
+/// Where the next transaction of a tenure stands in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogPlace {
+    pub tenure: Tenure,
+    pub n: u64,
+}
+
+/// Appends a row to the log of the tenure. Every transaction of an owner begins with it, most have nothing
+/// else, and it is what fences them:
+///
+/// - it locks the instance's own row, and fails unless that says that the instance may write: whoever
+///   takes over changes it, and so waits for a transaction that is under way;
+/// - it takes the next position of the log, which whoever takes over takes instead with a seal. Where several
+///   servers take writes the locks of one are nothing to the others, but two rows with one key cannot both be
+///   certified. So the seal also proves that whoever seals has applied everything that was committed before;
+/// - the row before it must be the last: a database that lost the end of the log takes no more of it.
+///
+/// It fails by `NULL` in a column that has none, so it needs no round trip of its own. See [`is_fenced`].
+pub(super) fn append(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
+    sql.push("INSERT INTO resource_log (log, n, changes) SELECT IF(COUNT(*) = 1, ");
+    sql.bytes(&place.tenure.log).push(", NULL), ");
+    sql.number(place.n).push(", ").bytes(changes);
+    where_appendable(sql, place);
+}
+
+/// As [`append`], for a transaction that is nothing else: where that fails, this appends nothing. (A Galera node
+/// tries a statement by itself again that was not certified, and then puts zeros in the place of a `NULL`.)
+pub(super) fn append_alone(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
+    sql.push("INSERT INTO resource_log (log, n, changes) SELECT ");
+    sql.bytes(&place.tenure.log).push(", ");
+    sql.number(place.n).push(", ").bytes(changes);
+    where_appendable(sql, place);
+}
+
+fn where_appendable(sql: &mut Sql, place: LogPlace) {
+    let LogPlace { tenure, n } = place;
+    sql.push(" FROM resource_instance WHERE id = ");
+    sql.bytes(&tenure.id).push(" AND log = ").bytes(&tenure.log);
+    sql.push(" AND state IN (1, 2) AND (SELECT MAX(n) FROM resource_log WHERE log = ");
+    sql.bytes(&tenure.log).push(") = ");
+    sql.number(n.saturating_sub(1)).push(" FOR UPDATE");
+}
+
+/// Whether [`append`] refused, or somebody else took the position in the log meanwhile.
+pub(super) fn is_fenced(fault: &Fault) -> bool {
+    refused_null(fault, "'log'")
+        || refused_null(fault, "'epoch'")
+        || matches!(fault, Fault::Server { code, text, .. }
+            if *code == code::DUPLICATE && text.contains("resource_log"))
+}
+
+/// What makes a change of the row of `resource_server` one of this epoch: it fails unless the epoch is still
+/// the writer's. For transactions that change that row anyway, before there is a log to write.
+pub(super) fn guard(sql: &mut Sql, tenure: Tenure) {
+    sql.push("UPDATE resource_server SET epoch = IF(epoch = ")
+        .number(tenure.epoch);
+    sql.push(", epoch, NULL) WHERE id = 1");
+}
+
+/// Fails unless all of these resources exist; in the same way as [`append`], in a transaction that begins with
+/// it. (Foreign keys would say so too, but the PHP server's tables have none, and may have rows that would
+/// contradict them.)
+pub(super) fn guard_existence(sql: &mut Sql, tenure: Tenure, ids: &[&ResourceId]) {
+    sql.push(
+        "UPDATE resource_instance SET state = IF((SELECT COUNT(*) FROM resource WHERE id IN (",
+    );
+    for (place, id) in ids.iter().enumerate() {
+        sql.push(if place > 0 { "," } else { "" });
+        sql.text(id.as_str());
+    }
+    sql.push(")) = ").number(ids.len() as u64);
+    sql.push(", state, NULL) WHERE id = ").bytes(&tenure.id);
+}
+
+/// Fails unless the log has this many rows up to this number; in the same way.
+pub(super) fn guard_log(sql: &mut Sql, tenure: Tenure, log: &LogId, up_to: u64, rows: u64) {
+    sql.push(
+        "UPDATE resource_instance SET heartbeat = IF((SELECT COUNT(*) FROM resource_log WHERE log = ",
+    );
+    sql.bytes(log).push(" AND n <= ").number(up_to);
+    sql.push(") = ").number(rows);
+    sql.push(", heartbeat, NULL) WHERE id = ").bytes(&tenure.id);
+}
+
+/// Whether [`guard_log`] refused.
+pub(super) fn is_miscounted(fault: &Fault) -> bool {
+    refused_null(fault, "'heartbeat'")
+}
+
+/// Whether [`guard_existence`] refused.
+pub(super) fn is_missing_resource(fault: &Fault) -> bool {
+    refused_null(fault, "'state'")
+}
+
+/// Whether a `NULL` that stands for a refusal was refused.
+pub(super) fn is_refusal(fault: &Fault) -> bool {
+    fault.is(code::NULL_IN_NOT_NULL)
+}
+
+fn refused_null(fault: &Fault, column: &str) -> bool {
+    matches!(fault, Fault::Server { code, text, .. }
+        if *code == code::NULL_IN_NOT_NULL && text.contains(column))
+}
