@@ -377,6 +377,7 @@ impl Abroad {
         match (closed, &owner.active) {
             (closed @ (Closed::Starting | Closed::Stopping), _) => Err(closed),
             (_, Some(_)) if owner.reach == Reach::CutOff => Err(Closed::OwnerUnreachable),
+            (_, Some(_)) if owner.reach == Reach::OtherProtocol => Err(Closed::OtherProtocol),
             (_, Some(active)) if active.peer.is_some() => Ok(Some(Place::There(active.clone()))),
             (Closed::Standby, None) => Ok(None),
             // Of a version that takes nothing from others; or the store is away for all.

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::wire::{
-    PeerReply, PeerSecret, Question, ReplyFrame, RequestFrame, frame, greet, read_frames,
+    Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
 use crate::store::{ActiveInstance, PeerAddress};
@@ -110,14 +110,16 @@ impl Link {
         peer: &PeerAddress,
         silence_max: Duration,
     ) -> io::Result<Link> {
-        let secret = PeerSecret::new(&peer.secret);
+        let us = Introduction::new(&peer.secret, active.id, Protocols::OURS);
         let connecting = async {
             let mut stream = TcpStream::connect(&peer.address).await?;
             stream.set_nodelay(true)?;
-            greet(&mut stream, &secret, active.id).await?;
-            Ok::<_, io::Error>(stream)
+            let protocol = us.greet(&mut stream).await?;
+            Ok::<_, io::Error>((stream, protocol))
         };
-        let stream = timeout(silence_max, connecting).await??;
+        let (stream, protocol) = timeout(silence_max, connecting).await??;
+        let address = peer.address.clone();
+        log::debug!("the active instance at {address} speaks version {protocol} with this one");
         let (read, write) = stream.into_split();
         let (frames, to_write) = unbounded_channel();
         let state = Rc::new(LinkState {
@@ -129,7 +131,6 @@ impl Link {
             ended: watch::Sender::new(false),
         });
         let shared = state.clone();
-        let address = peer.address.clone();
         let task = actix_rt::spawn(async move {
             let ended = tokio::select! {
                 ended = read_frames(read, silence_max, |heard| shared.hear(heard)) => ended,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::link::Link;
+use super::wire::NoCommonProtocol;
 use crate::shared::owner::{HOLD_BEYOND, Reach};
 use crate::shared::server_state::ServerState;
 use crate::store::{ActiveInstance, PeerAddress};
@@ -20,6 +21,8 @@ struct Silence {
     /// Its signs of life in the database, as they were then, and how many have come since.
     heartbeat: u64,
     beats: u64,
+    /// It answered, in no version of the protocol that this one speaks.
+    is_other_protocol: bool,
     told: bool,
 }
 
@@ -38,9 +41,12 @@ pub async fn keep_in_touch(server: Arc<ServerState>, lease: Duration) {
                 }
                 Err(error) => {
                     let silence = lost(&mut silence, active.heartbeat);
+                    silence.is_other_protocol = NoCommonProtocol::is(&error);
                     complain(silence, lease, peer, &error);
                 }
             }
+        } else if let Some(silence) = &mut silence {
+            silence.is_other_protocol = false;
         }
         let heartbeat = active.map_or(0, |active| active.heartbeat);
         judge(&server, lost(&mut silence, heartbeat), lease);
@@ -78,6 +84,7 @@ fn lost(silence: &mut Option<Silence>, heartbeat: u64) -> &mut Silence {
         since: Instant::now(),
         heartbeat,
         beats: 0,
+        is_other_protocol: false,
         told: false,
     });
     if silence.heartbeat != heartbeat {
@@ -88,7 +95,8 @@ fn lost(silence: &mut Option<Silence>, heartbeat: u64) -> &mut Silence {
 }
 
 fn complain(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &std::io::Error) {
-    if silence.since.elapsed() >= lease / 2 && !silence.told {
+    let is_lasting = silence.is_other_protocol || silence.since.elapsed() >= lease / 2;
+    if is_lasting && !silence.told {
         silence.told = true;
         log::warn!(
             "the active instance cannot be reached at {}: {error}",
@@ -100,18 +108,23 @@ fn complain(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &
 fn judge(server: &ServerState, silence: &Silence, lease: Duration) {
     let long = silence.since.elapsed();
     let known = server.owner.follow().borrow().reach;
-    let reach = if silence.beats >= PROOF_OF_LIFE && long >= lease / 2 {
+    let reach = if silence.is_other_protocol {
+        Reach::OtherProtocol
+    } else if silence.beats >= PROOF_OF_LIFE && long >= lease / 2 {
         Reach::CutOff
     } else if long >= lease + HOLD_BEYOND && known != Reach::NotYet {
         Reach::Gone
     } else if known == Reach::Reached {
         Reach::Lost
+    } else if known == Reach::OtherProtocol {
+        Reach::NotYet
     } else {
         known
     };
     server.owner.reach(reach);
     let stands_by = server.gate.check().is_err();
-    let unreachable = stands_by && reach == Reach::CutOff;
+    let is_out_of_reach = matches!(reach, Reach::CutOff | Reach::OtherProtocol);
+    let unreachable = stands_by && is_out_of_reach;
     server.metrics.peers.unreachable.set(unreachable.into());
 }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::reach::keep_in_touch;
 use super::wire::{
-    PeerReply, PeerSecret, Question, ReplyFrame, RequestFrame, frame, read_frames, welcome,
+    Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
 use crate::registry::client::{Router, Untaken};
@@ -122,8 +122,9 @@ async fn serve(
         log::debug!("another instance takes this one for the active one");
         return Ok(());
     };
-    let secret = PeerSecret::new(&peer.secret);
-    timeout(silence_max, welcome(&mut stream, &secret, id)).await??;
+    let us = Introduction::new(&peer.secret, id, Protocols::OURS);
+    let protocol = timeout(silence_max, us.welcome(&mut stream)).await??;
+    log::debug!("version {protocol} is spoken with another instance");
     let (read, write) = stream.into_split();
     let (frames, to_write) = unbounded_channel();
     let answering = Rc::new(PeerRequests {

@@ -1,6 +1,7 @@
 //! What crosses between two instances: a proof at both ends, then frames, each a length of four bytes and a value in
 //! `postcard`.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ use crate::shared::event_feed::FeedEvent;
 use crate::store::history::PastLease;
 use crate::store::{DocumentSize, InstanceId, ListQuery, ResourceId};
 
-/// First bytes of a connection. Another number for what is not understood by earlier versions.
-const GREETING: &[u8; 8] = b"srs-pr/1";
+/// First bytes of a connection.
+const GREETING: &[u8; 8] = b"srs-peer";
 /// A number that is used once, and what is made of it.
 const NONCE_BYTES: usize = 16;
 const PROOF_BYTES: usize = 32;
@@ -30,6 +31,74 @@ const PROOF_BYTES: usize = 32;
 const READ_BYTES: usize = 16 << 10;
 /// Frames that are written at once, at most.
 const WRITES_MAX: usize = 64;
+
+/// Two versions of the protocol, in two bytes each.
+const PROTOCOLS_BYTES: usize = 4;
+const HELLO_BYTES: usize = GREETING.len() + PROTOCOLS_BYTES + NONCE_BYTES;
+const ANSWER_BYTES: usize = PROTOCOLS_BYTES + NONCE_BYTES;
+
+/// The versions of the protocol that an instance speaks: of the frames, and of everything in them. Two instances speak the
+/// highest that both do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    pub min: u16,
+    pub max: u16,
+}
+
+impl Protocols {
+    /// What this program speaks. A change of anything that crosses is another version, however small it is: values have
+    /// no names on the way. The one before is spoken on, so that instances are replaced one after another.
+    pub const OURS: Protocols = Protocols { min: 1, max: 1 };
+
+    /// The version to speak.
+    ///
+    /// # Errors
+    /// None is in common.
+    fn agreed(self, theirs: Protocols) -> Result<u16, NoCommonProtocol> {
+        let highest = self.max.min(theirs.max);
+        match highest >= self.min.max(theirs.min) {
+            true => Ok(highest),
+            false => Err(NoCommonProtocol { ours: self, theirs }),
+        }
+    }
+
+    fn bytes(self) -> [u8; PROTOCOLS_BYTES] {
+        let [[a, b], [c, d]] = [self.min.to_be_bytes(), self.max.to_be_bytes()];
+        [a, b, c, d]
+    }
+
+    fn of(bytes: [u8; PROTOCOLS_BYTES]) -> Protocols {
+        let [a, b, c, d] = bytes;
+        Protocols {
+            min: u16::from_be_bytes([a, b]),
+            max: u16::from_be_bytes([c, d]),
+        }
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.min, self.max)
+    }
+}
+
+/// Two instances that cannot talk to each other: one is too old for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the other end speaks versions {theirs} of the protocol between instances, and this one speaks {ours}: \
+     update the older one, by way of a version that speaks both"
+)]
+pub struct NoCommonProtocol {
+    pub ours: Protocols,
+    pub theirs: Protocols,
+}
+
+impl NoCommonProtocol {
+    pub fn is(error: &io::Error) -> bool {
+        let cause = error.get_ref();
+        cause.is_some_and(|cause| cause.is::<NoCommonProtocol>())
+    }
+}
 
 /// What one instance asks of the active one.
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,78 +180,90 @@ pub enum ReplyFrame {
     Pong,
 }
 
-/// What both ends of a connection know, and nobody without the database.
-pub struct PeerSecret(hmac::Key);
+/// What two ends need to know of each other, each for itself, before anything crosses.
+pub struct Introduction {
+    secret: hmac::Key,
+    /// The active instance.
+    to: InstanceId,
+    protocols: Protocols,
+}
 
-impl PeerSecret {
-    /// `bytes`: as they are in the database.
-    pub fn new(bytes: &[u8]) -> PeerSecret {
-        PeerSecret(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+impl Introduction {
+    /// `secret`: as it is in the database. `to`: which instance is active.
+    pub fn new(secret: &[u8], to: InstanceId, protocols: Protocols) -> Introduction {
+        Introduction {
+            secret: hmac::Key::new(hmac::HMAC_SHA256, secret),
+            to,
+            protocols,
+        }
     }
 
-    fn said(role: &[u8], nonces: [&[u8]; 2], to: InstanceId) -> Vec<u8> {
-        [role, nonces[0], nonces[1], &to].concat()
+    fn prove(&self, role: &[u8], said: [&[u8]; 2]) -> hmac::Tag {
+        let said = [role, said[0], said[1], &self.to].concat();
+        hmac::sign(&self.secret, &said)
     }
 
-    fn prove(&self, role: &[u8], nonces: [&[u8]; 2], to: InstanceId) -> hmac::Tag {
-        hmac::sign(&self.0, &PeerSecret::said(role, nonces, to))
-    }
-
-    fn verify(
-        &self,
-        role: &[u8],
-        nonces: [&[u8]; 2],
-        to: InstanceId,
-        proof: &[u8],
-    ) -> io::Result<()> {
+    fn verify(&self, role: &[u8], said: [&[u8]; 2], proof: &[u8]) -> io::Result<()> {
+        let said = [role, said[0], said[1], &self.to].concat();
         // In constant time.
-        hmac::verify(&self.0, &PeerSecret::said(role, nonces, to), proof).map_err(|_| {
+        hmac::verify(&self.secret, &said, proof).map_err(|_| {
             io::Error::other("the other end does not know the secret of this database")
         })
     }
-}
 
-/// The asker's half: says whom it wants, sees the other's proof, and proves that it knows the secret too.
-///
-/// # Errors
-/// The other end is another instance, or none, or does not answer.
-pub async fn greet<S>(stream: &mut S, secret: &PeerSecret, to: InstanceId) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mine: [u8; NONCE_BYTES] = rand::random();
-    stream.write_all(&[&GREETING[..], &mine].concat()).await?;
-    let mut answer = [0; NONCE_BYTES + PROOF_BYTES];
-    stream.read_exact(&mut answer).await?;
-    let (theirs, proof) = answer.split_at(NONCE_BYTES);
-    secret.verify(b"asked", [&mine, theirs], to, proof)?;
-    let proof = secret.prove(b"asks", [&mine, theirs], to);
-    stream.write_all(proof.as_ref()).await
-}
-
-/// The other half.
-///
-/// # Errors
-/// Whoever asks is none of ours, or does not speak this protocol.
-pub async fn welcome<S>(stream: &mut S, secret: &PeerSecret, me: InstanceId) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut hello = [0; GREETING.len() + NONCE_BYTES];
-    stream.read_exact(&mut hello).await?;
-    let (greeting, theirs) = hello.split_at(GREETING.len());
-    if greeting != GREETING {
-        let text = "the other end does not speak this protocol";
-        return Err(io::Error::other(text));
+    fn agree(&self, theirs: Protocols) -> io::Result<u16> {
+        self.protocols.agreed(theirs).map_err(io::Error::other)
     }
-    let mine: [u8; NONCE_BYTES] = rand::random();
-    let proof = secret.prove(b"asked", [theirs, &mine], me);
-    stream
-        .write_all(&[&mine[..], proof.as_ref()].concat())
-        .await?;
-    let mut proof = [0; PROOF_BYTES];
-    stream.read_exact(&mut proof).await?;
-    secret.verify(b"asks", [theirs, &mine], me, &proof)
+
+    /// The asker's half: says whom it wants, sees the other's proof, and proves that it knows the secret too. The version
+    /// of the protocol to speak. (Both proofs are about all that was said, so nobody in between changes the versions.)
+    ///
+    /// # Errors
+    /// The other end is another instance, or none, or does not answer. [`NoCommonProtocol`].
+    pub async fn greet<S>(&self, stream: &mut S) -> io::Result<u16>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let nonce: [u8; NONCE_BYTES] = rand::random();
+        let hello = [&GREETING[..], &self.protocols.bytes(), &nonce].concat();
+        stream.write_all(&hello).await?;
+        let mut answer = [0; ANSWER_BYTES];
+        stream.read_exact(&mut answer).await?;
+        let mut proof = [0; PROOF_BYTES];
+        stream.read_exact(&mut proof).await?;
+        self.verify(b"asked", [&hello, &answer], &proof)?;
+        let proof = self.prove(b"asks", [&hello, &answer]);
+        stream.write_all(proof.as_ref()).await?;
+        let (theirs, _) = answer.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        self.agree(Protocols::of(*theirs))
+    }
+
+    /// The other half.
+    ///
+    /// # Errors
+    /// Whoever asks is none of ours, or does not speak this protocol. [`NoCommonProtocol`].
+    pub async fn welcome<S>(&self, stream: &mut S) -> io::Result<u16>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut hello = [0; HELLO_BYTES];
+        stream.read_exact(&mut hello).await?;
+        let said = hello.strip_prefix(GREETING);
+        let Some((theirs, _)) = said.and_then(|said| said.split_first_chunk()) else {
+            let text = "the other end does not speak this protocol";
+            return Err(io::Error::other(text));
+        };
+        let nonce: [u8; NONCE_BYTES] = rand::random();
+        let answer = [&self.protocols.bytes()[..], &nonce].concat();
+        let proof = self.prove(b"asked", [&hello, &answer]);
+        stream
+            .write_all(&[&answer[..], proof.as_ref()].concat())
+            .await?;
+        let mut proof = [0; PROOF_BYTES];
+        stream.read_exact(&mut proof).await?;
+        self.verify(b"asks", [&hello, &answer], &proof)?;
+        self.agree(Protocols::of(*theirs))
+    }
 }
 
 /// One value on its way.
@@ -265,35 +346,95 @@ mod tests {
 
     const OWNER: InstanceId = [7; 16];
 
-    async fn meet(asks: &[u8], to: InstanceId, asked: &[u8]) -> (io::Result<()>, io::Result<()>) {
+    const ONE: Protocols = Protocols { min: 1, max: 1 };
+
+    fn with(secret: &[u8], to: InstanceId, protocols: Protocols) -> Introduction {
+        Introduction::new(secret, to, protocols)
+    }
+
+    async fn meet(asks: Introduction, asked: Introduction) -> [io::Result<u16>; 2] {
         let (mut a, mut b) = tokio::io::duplex(1024);
-        let (asks, asked) = (PeerSecret::new(asks), PeerSecret::new(asked));
         let asking = async move {
-            let met = greet(&mut a, &asks, to).await;
+            let met = asks.greet(&mut a).await;
             drop(a);
             met
         };
-        tokio::join!(asking, welcome(&mut b, &asked, OWNER))
+        tokio::join!(asking, asked.welcome(&mut b)).into()
     }
 
     #[tokio::test]
     async fn both_ends_prove_the_same_secret_for_the_same_instance() {
-        let (asks, asked) = meet(b"secret", OWNER, b"secret").await;
-        asks.unwrap();
-        asked.unwrap();
+        let met = meet(with(b"secret", OWNER, ONE), with(b"secret", OWNER, ONE)).await;
+        assert!(met.iter().all(Result::is_ok), "{met:?}");
         for (secret, to) in [(&b"guessed"[..], OWNER), (b"secret", [8; 16])] {
-            let (asks, asked) = meet(secret, to, b"secret").await;
-            assert!(asks.is_err() && asked.is_err());
+            let met = meet(with(secret, to, ONE), with(b"secret", OWNER, ONE)).await;
+            assert!(met.iter().all(Result::is_err), "{met:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_highest_version_that_both_speak_is_spoken() {
+        let versions = |min, max| Protocols { min, max };
+        for (asks, asked, spoken) in [
+            (versions(1, 1), versions(1, 1), Some(1)),
+            (versions(1, 1), versions(1, 2), Some(1)),
+            (versions(2, 4), versions(1, 3), Some(3)),
+            (versions(2, 3), versions(1, 9), Some(3)),
+            (versions(2, 3), versions(1, 1), None),
+            (versions(1, 1), versions(2, 3), None),
+        ] {
+            let met = meet(with(b"s", OWNER, asks), with(b"s", OWNER, asked)).await;
+            for (met, [ours, theirs]) in met.into_iter().zip([[asks, asked], [asked, asks]]) {
+                match (met, spoken) {
+                    (Ok(met), Some(spoken)) => assert_eq!(met, spoken),
+                    (Err(error), None) => {
+                        assert!(NoCommonProtocol::is(&error), "{error}");
+                        let said = NoCommonProtocol { ours, theirs }.to_string();
+                        assert_eq!(error.to_string(), said);
+                    }
+                    (met, _) => panic!("{asks} with {asked}: {met:?}"),
+                }
+            }
+        }
+    }
+
+    /// Somebody in between would have them speak an older version, with mistakes of its own.
+    #[tokio::test]
+    async fn nobody_in_between_changes_the_versions() {
+        for (at, changed_by) in [(GREETING.len() + 3, "asks"), (3, "asked")] {
+            let (mut a, mut between_a) = tokio::io::duplex(1024);
+            let (mut between_b, mut b) = tokio::io::duplex(1024);
+            let newer = Protocols { min: 1, max: 2 };
+            let (asks, asked) = (with(b"s", OWNER, newer), with(b"s", OWNER, newer));
+            let between = async {
+                let mut hello = [0; HELLO_BYTES];
+                between_a.read_exact(&mut hello).await.unwrap();
+                if changed_by == "asks" {
+                    hello[at] = 1;
+                }
+                between_b.write_all(&hello).await.unwrap();
+                let mut answer = [0; ANSWER_BYTES + PROOF_BYTES];
+                between_b.read_exact(&mut answer).await.unwrap();
+                if changed_by == "asked" {
+                    answer[at] = 1;
+                }
+                between_a.write_all(&answer).await.unwrap();
+                drop((between_a, between_b));
+            };
+            let (asked_by, welcomed, ()) =
+                tokio::join!(asks.greet(&mut a), asked.welcome(&mut b), between);
+            assert!(asked_by.unwrap_err().to_string().contains("secret"));
+            welcomed.unwrap_err();
         }
     }
 
     #[tokio::test]
     async fn whoever_does_not_speak_the_protocol_is_told_nothing() {
         let (mut a, mut b) = tokio::io::duplex(1024);
-        a.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        a.write_all(b"GET / HTTP/1.1\r\nhost: example.org\r\n\r\n")
             .await
             .unwrap();
-        let refused = welcome(&mut b, &PeerSecret::new(b"secret"), OWNER).await;
+        let refused = with(b"secret", OWNER, ONE).welcome(&mut b).await;
         assert!(refused.is_err());
         drop(b);
         let mut said = Vec::new();

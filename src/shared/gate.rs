@@ -25,13 +25,17 @@ pub enum Closed {
     /// Said of a change that was passed on.
     #[error("the active instance did not answer: the change may or may not have been made")]
     AnswerLost,
+    #[error(
+        "the active instance and this one have no version of their protocol in common; the log says which they speak"
+    )]
+    OtherProtocol,
 }
 
 /// What an open gate has in the place of the reason.
 const OPEN: u8 = u8::MAX;
 
 impl Closed {
-    const ALL: [Closed; 7] = [
+    const ALL: [Closed; 8] = [
         Closed::Starting,
         Closed::Standby,
         Closed::StoreAway,
@@ -39,6 +43,7 @@ impl Closed {
         Closed::Moving,
         Closed::OwnerUnreachable,
         Closed::AnswerLost,
+        Closed::OtherProtocol,
     ];
 
     /// The stable `code` of the error body.
@@ -49,7 +54,7 @@ impl Closed {
             Closed::StoreAway => "store_unavailable",
             Closed::Stopping => "shutting_down",
             Closed::Moving => "moving",
-            Closed::OwnerUnreachable => "owner_unreachable",
+            Closed::OwnerUnreachable | Closed::OtherProtocol => "owner_unreachable",
             Closed::AnswerLost => "answer_lost",
         }
     }

@@ -24,6 +24,8 @@ pub enum Reach {
     Gone,
     /// It lives, and the link to it is cut.
     CutOff,
+    /// It lives, and speaks no version of the protocol that this one speaks.
+    OtherProtocol,
 }
 
 /// What is known of the active instance.
@@ -74,6 +76,7 @@ impl OwnerWatch {
             Reach::NotYet => Err(Closed::Standby),
             Reach::Gone => Err(Closed::Moving),
             Reach::CutOff => Err(Closed::OwnerUnreachable),
+            Reach::OtherProtocol => Err(Closed::OtherProtocol),
         }
     }
 }

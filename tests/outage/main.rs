@@ -17,6 +17,7 @@ mod several;
 #[path = "../support/mod.rs"]
 mod support;
 mod takeover;
+mod versions;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -401,10 +401,11 @@ fn whoever_does_not_know_the_secret_of_the_database_is_told_nothing() {
     let addresses = wait(database.texts("SELECT address FROM resource_instance"));
     let mut stranger = TcpStream::connect(&addresses[0]).unwrap();
     stranger.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut hello = b"srs-pr/1".to_vec();
+    let mut hello = b"srs-peer".to_vec();
+    hello.extend([0, 1, 0, 1]);
     hello.extend([7; 16]);
     stranger.write_all(&hello).unwrap();
-    let mut answer = [0; 48];
+    let mut answer = [0; 52];
     stranger.read_exact(&mut answer).unwrap();
     stranger.write_all(&[0; 32]).unwrap();
     let mut rest = Vec::new();

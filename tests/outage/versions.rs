@@ -1,0 +1,128 @@
+//! Instances of different versions on one database, while they are replaced one after another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use small_resource_server::cluster::wire::{Introduction, Protocols, ReplyFrame, frame};
+use small_resource_server::store::Store;
+use small_resource_server::store::mysql::{MysqlStore, Options, PeerPort};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::instance::{LEASE, becomes_active, becomes_standby, launch};
+use crate::support::{Database, until};
+
+const OFTEN: Duration = Duration::from_millis(100);
+
+/// The active instance, of another version: it speaks these versions of the protocol, and nothing but that it lives.
+struct OtherVersion {
+    is_over: Arc<AtomicBool>,
+    spoken: Arc<AtomicU16>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OtherVersion {
+    fn that_speaks(protocols: Protocols, database: &Database) -> OtherVersion {
+        let (is_over, spoken) = <(Arc<AtomicBool>, Arc<AtomicU16>)>::default();
+        let (over, heard, options) = (is_over.clone(), spoken.clone(), database.options());
+        let (owns, owned) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let store = MysqlStore::new(Options {
+                    instance_lease: LEASE,
+                    peers: Some(PeerPort {
+                        host: Some("127.0.0.1".into()),
+                        port: listener.local_addr().unwrap().port(),
+                    }),
+                    ..options
+                });
+                store.open().await.unwrap();
+                owns.send(()).unwrap();
+                let active = store.active().unwrap();
+                let (id, secret) = (active.id, active.peer.unwrap().secret);
+                while !over.load(Ordering::SeqCst) {
+                    store.heartbeat().await.unwrap();
+                    let Ok(Ok((stream, _))) = tokio::time::timeout(OFTEN, listener.accept()).await
+                    else {
+                        continue;
+                    };
+                    let us = Introduction::new(&secret, id, protocols);
+                    tokio::spawn(live(stream, us, heard.clone()));
+                }
+            });
+        });
+        owned.recv().unwrap();
+        OtherVersion {
+            is_over,
+            spoken,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for OtherVersion {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking());
+    }
+}
+
+/// One connection of another instance, for as long as that wants it.
+async fn live(mut stream: TcpStream, us: Introduction, spoken: Arc<AtomicU16>) {
+    let Ok(protocol) = us.welcome(&mut stream).await else {
+        return;
+    };
+    spoken.store(protocol, Ordering::SeqCst);
+    while stream.write_all(&frame(&ReplyFrame::Pong)).await.is_ok() {
+        tokio::time::sleep(OFTEN).await;
+    }
+}
+
+#[test]
+fn an_instance_of_a_later_version_is_spoken_to_as_both_can() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let later = Protocols {
+        min: Protocols::OURS.max,
+        max: Protocols::OURS.max + 7,
+    };
+    let other = OtherVersion::that_speaks(later, &database);
+    let front = launch(&database.options());
+    becomes_standby(&front);
+    assert_eq!(other.spoken.load(Ordering::SeqCst), Protocols::OURS.max);
+    drop(other);
+    becomes_active(&front);
+}
+
+#[test]
+fn an_instance_with_no_version_in_common_is_not_ready_and_says_why_until_it_is_active_itself() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (min, max) = (Protocols::OURS.max + 1, Protocols::OURS.max + 2);
+    let other = OtherVersion::that_speaks(Protocols { min, max }, &database);
+    let front = launch(&database.options());
+    until("it says so", || {
+        let ready = front.ready().send();
+        ready.status == 503
+            && ready
+                .text()
+                .contains("no version of their protocol in common")
+    });
+    front.read("printer/s").refused(503, "owner_unreachable");
+    let theirs = format!("the other end speaks versions {min} to {max}");
+    let ours = format!("this one speaks {}", Protocols::OURS);
+    front.logged(&["cannot be reached at", &theirs, &ours]);
+    drop(other);
+    becomes_active(&front);
+    front.prepare("printer");
+}
