@@ -10,7 +10,7 @@ use small_resource_server::app::start_actors;
 use small_resource_server::lock::{
     Answer, Limits, PresentedTicket, ResourceName, ResourceOptions, Seconds, Selector, Ticket, Wish,
 };
-use small_resource_server::registry::client::Router;
+use small_resource_server::registry::client::{Router, taken};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
@@ -87,7 +87,7 @@ impl Bed {
     }
 
     async fn ask(&self, op: Op) -> Reply {
-        *self.router.ask(&self.name, &op, &Caller::NOBODY).await
+        *taken(self.router.ask(&self.name, &op, &Caller::NOBODY).await)
     }
 
     async fn lock(&self) -> Ticket {

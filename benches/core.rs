@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use criterion::Criterion;
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, LockState, Now, Patience, PresentedTicket, RequestId,
-    ResourceOptions, Terms, Ticket, Wish,
+    Answer, Command, FencingToken, LockRequest, LockState, Now, Patience, PresentedTicket,
+    RequestId, ResourceOptions, Terms, Ticket, Wish,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -87,13 +87,13 @@ impl World {
 
     fn acquire(&mut self, presented: PresentedTicket, patience: Patience) {
         let request = self.request();
-        self.apply(Command::Acquire {
+        self.apply(Command::Acquire(LockRequest {
             request,
             presented,
             fresh: Ticket::from_bits(u128::from(request)),
             wish: Wish::default(),
             patience,
-        });
+        }));
     }
 
     fn unlock(&mut self) {

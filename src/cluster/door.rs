@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::link::{AnswerPieces, Link};
 use super::wire::{PeerReply, Question};
 use crate::lock::{Answer, EndReason, PresentedTicket, ResourceName};
-use crate::registry::client::Router;
+use crate::registry::client::{Router, taken};
 use crate::registry::listing::{ListingRefused, Page};
 use crate::registry::tally::Tally;
 use crate::resource::messages::{Op, Reply, Wait};
@@ -124,10 +124,10 @@ impl FrontDoor {
     /// Sends one request to wherever its resource is and waits for its reply. Dropping the future withdraws it.
     pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Box<Reply> {
         let Some(abroad) = &self.abroad else {
-            return self.router.ask(name, op, caller).await;
+            return taken(self.router.ask(name, op, caller).await);
         };
         if self.router.server.gate.check().is_ok() {
-            return self.router.ask(name, op, caller).await;
+            return taken(self.router.ask(name, op, caller).await);
         }
         let _in_flight = InFlight::new(&abroad.in_flight);
         let asked = Forwarded::new(self, op, caller);
@@ -458,7 +458,7 @@ impl Forwarded<'_> {
             match place {
                 Some(Place::Here) => {
                     let op = self.remaining();
-                    return self.door.router.ask(name, &op, &self.caller).await;
+                    return taken(self.door.router.ask(name, &op, &self.caller).await);
                 }
                 Some(Place::There(active)) => {
                     if let Some(reply) = self.ask(&active, name).await {

@@ -19,7 +19,7 @@ use super::wire::{
     Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
-use crate::registry::client::{Router, Untaken};
+use crate::registry::client::{OpenCall, Router};
 use crate::registry::listing::ListingRefused;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::event_feed::{FeedReader, Found};
@@ -148,7 +148,7 @@ struct PeerRequests {
     frames: UnboundedSender<Vec<u8>>,
     running: RefCell<HashMap<u64, actix_rt::task::JoinHandle<()>>>,
     /// Answered, and perhaps not taken.
-    untaken: RefCell<HashMap<u64, Untaken>>,
+    untaken: RefCell<HashMap<u64, OpenCall>>,
 }
 
 impl PeerRequests {
@@ -156,8 +156,8 @@ impl PeerRequests {
         match heard {
             RequestFrame::Question { id, question } => self.begin(id, *question),
             RequestFrame::Taken(id) => {
-                if let Some(untaken) = self.untaken.borrow_mut().remove(&id) {
-                    untaken.taken();
+                if let Some(call) = self.untaken.borrow_mut().remove(&id) {
+                    call.taken();
                 }
             }
             RequestFrame::Gone(id) => self.withdraw(id),
@@ -192,12 +192,12 @@ impl PeerRequests {
                     let refused = Box::new(Reply::TooLargeToStore);
                     return self.tell(id, PeerReply::Reply(refused));
                 }
-                let (reply, untaken) = router.ask_untaken(&name, &op, &caller).await;
+                let (reply, call) = router.ask(&name, &op, &caller).await;
                 let reply = PeerReply::Reply(reply);
-                if let Some(untaken) = untaken {
+                if let Some(call) = call {
                     match reply.is_tracked() {
-                        true => drop(self.untaken.borrow_mut().insert(id, untaken)),
-                        false => untaken.taken(),
+                        true => drop(self.untaken.borrow_mut().insert(id, call)),
+                        false => call.taken(),
                     }
                 }
                 reply

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::HttpService;
-use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, fn_service, map_config};
-use actix_web::dev::{AppConfig, Server, ServiceResponse};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::{AppConfig, Server};
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, Error, web};
+use actix_web::{App, web};
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
@@ -70,16 +70,6 @@ impl HttpLimits {
     }
 }
 
-/// The PHP client reads header names in title case only.
-async fn title_case<B>(
-    answer: impl Future<Output = Result<ServiceResponse<B>, Error>>,
-) -> Result<ServiceResponse<B>, Error> {
-    let mut response = answer.await?;
-    let head = response.response_mut().head_mut();
-    head.set_camel_case_headers(true);
-    Ok(response)
-}
-
 /// Starts the workers on a bound listener. Must be called inside an actix system.
 pub fn run(
     listener: TcpListener,
@@ -112,7 +102,6 @@ pub fn run(
             .configure(routes::configure)
             .wrap_fn(move |request, service| admit(&admitting, request, service))
             .wrap_fn(move |request, service| observe(&observer, request, service))
-            .wrap_fn(|request, service| title_case(service.call(request)))
             .into_factory()
             .map_err(|error| error.error_response());
         let stopping = stopping.clone();

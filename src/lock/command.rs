@@ -69,18 +69,22 @@ pub struct Wish {
     pub relayed: bool,
 }
 
+/// A request for the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LockRequest {
+    pub request: RequestId,
+    pub presented: PresentedTicket,
+    /// The id of the ticket to make if one has to be made.
+    pub fresh: Ticket,
+    pub wish: Wish,
+    pub patience: Patience,
+}
+
 /// One thing to do to a lock. `request` names who is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// GET `lock=1` and `lock`: keep, take or queue for the lock.
-    Acquire {
-        request: RequestId,
-        presented: PresentedTicket,
-        /// The id of the ticket to make if one has to be made.
-        fresh: Ticket,
-        wish: Wish,
-        patience: Patience,
-    },
+    Acquire(LockRequest),
     /// A live ticket was presented with lock intent, and nothing else is wanted: keep its place, renew
     /// its lease. Takes no lock and no place. (GET `lock=1` that ends in 404; a request that is refused
     /// for load.)
@@ -136,7 +140,7 @@ impl Command {
     /// The ticket that comes with it, where one may come.
     pub fn presented(&self) -> Option<PresentedTicket> {
         match self {
-            Command::Acquire { presented, .. }
+            Command::Acquire(LockRequest { presented, .. })
             | Command::Touch { presented, .. }
             | Command::Write { presented, .. }
             | Command::Renew { presented, .. }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::command::{Answer, Command, Event, HolderView, Outcome, PresentedTicket};
+use super::command::{Answer, Command, Event, HolderView, LockRequest, Outcome, PresentedTicket};
 use super::leases::{Lease, LeaseClock};
 use super::names::{FencingToken, IdempotencyKey, Millis, Mode, Now, Ticket};
 use super::queue::{Queue, Seq, TicketDelivery, Waiter};
@@ -196,7 +196,7 @@ fn cause(command: &Command) -> Cause {
     match command {
         Command::Unlock { .. } | Command::Write { .. } => Cause::Presented,
         Command::Renew { exact: true, .. } => Cause::Exact,
-        Command::Acquire { .. } => Cause::Asks,
+        Command::Acquire(_) => Cause::Asks,
         Command::ForceUnlock { .. } => Cause::Force,
         Command::RemoveWaiter { .. } => Cause::Remove,
         Command::Vanished { .. } => Cause::Vanish,
@@ -224,7 +224,7 @@ impl Before {
             delay_until: state.delay_until,
             presented: command.presented(),
             key: match command {
-                Command::Acquire { wish, .. } => wish.key.clone(),
+                Command::Acquire(LockRequest { wish, .. }) => wish.key.clone(),
                 _ => None,
             },
             cause: cause(command),

@@ -33,7 +33,9 @@ mod step;
 mod suspend;
 pub mod terms;
 
-pub use command::{Answer, Command, Outcome, Patience, PresentedTicket, RequestId, Wish};
+pub use command::{
+    Answer, Command, LockRequest, Outcome, Patience, PresentedTicket, RequestId, Wish,
+};
 pub use ended::LostTicket;
 pub use names::{
     FencingToken, IdempotencyKey, KeyName, Millis, Mode, Now, Owner, Reason, ResourceName,

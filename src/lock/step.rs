@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::command::{
-    Answer, Command, Death, Event, Grant, HolderView, Outcome, Patience, PresentedTicket,
-    RequestId, Wish,
+    Answer, Command, Death, Event, Grant, HolderView, LockRequest, Outcome, Patience,
+    PresentedTicket, RequestId, Wish,
 };
 #[cfg(debug_assertions)]
 use super::invariants;
@@ -23,22 +23,14 @@ enum Standing {
     Dead(Death),
 }
 
-/// A request for the lock, taken apart.
-struct LockRequest {
-    request: RequestId,
-    /// When it arrived.
-    since: Millis,
-    fresh: Ticket,
-    wish: Wish,
-    patience: Patience,
-    /// The place that it took when it came the first time.
-    place: Option<Seq>,
-}
-
+/// One command on its way through the lock.
 struct Step<'a> {
     state: &'a mut LockState,
     terms: &'a Terms,
     now: Now,
+    /// When the request in hand came first, and the place that it took then.
+    since: Millis,
+    place: Option<Seq>,
     out: Outcome,
 }
 
@@ -53,10 +45,42 @@ impl LockState {
             state: self,
             terms,
             now,
+            since: now.mono,
+            place: None,
             out: Outcome::default(),
         };
         step.pass_time();
-        step.carry_out(command);
+        match command {
+            Command::Acquire(asked) => step.acquire(asked),
+            Command::Touch { request, presented } => step.touch(request, presented),
+            Command::Write {
+                request,
+                presented,
+                fresh,
+                release,
+                patience,
+            } => step.write(request, presented, fresh, release, patience),
+            Command::Renew {
+                request,
+                presented,
+                ttl,
+                exact,
+            } => step.renew(request, presented, ttl, exact),
+            Command::Unlock { request, presented } => step.unlock(request, presented),
+            Command::ForceUnlock {
+                request,
+                token,
+                forced,
+            } => step.force_unlock(request, token, &forced),
+            Command::RemoveWaiter {
+                request,
+                waiter,
+                forced,
+            } => step.remove_waiter(request, waiter, &forced),
+            Command::Delete { request, presented } => step.delete(request, presented),
+            Command::Vanished { request } => step.vanished(request),
+            Command::Tick => {}
+        }
         step.hand_off();
         let outcome = step.out;
         if self.queue_ref().is_some_and(Queue::is_empty) {
@@ -111,46 +135,6 @@ impl LockState {
 }
 
 impl Step<'_> {
-    fn carry_out(&mut self, command: Command) {
-        match command {
-            Command::Acquire {
-                request,
-                presented,
-                fresh,
-                wish,
-                patience,
-            } => self.acquire(request, presented, fresh, wish, patience),
-            Command::Touch { request, presented } => self.touch(request, presented),
-            Command::Write {
-                request,
-                presented,
-                fresh,
-                release,
-                patience,
-            } => self.write(request, presented, fresh, release, patience),
-            Command::Renew {
-                request,
-                presented,
-                ttl,
-                exact,
-            } => self.renew(request, presented, ttl, exact),
-            Command::Unlock { request, presented } => self.unlock(request, presented),
-            Command::ForceUnlock {
-                request,
-                token,
-                forced,
-            } => self.force_unlock(request, token, &forced),
-            Command::RemoveWaiter {
-                request,
-                waiter,
-                forced,
-            } => self.remove_waiter(request, waiter, &forced),
-            Command::Delete { request, presented } => self.delete(request, presented),
-            Command::Vanished { request } => self.vanished(request),
-            Command::Tick => {}
-        }
-    }
-
     fn answer(&mut self, request: RequestId, answer: Answer) {
         self.out.answers.push((request, answer));
     }
@@ -345,27 +329,12 @@ impl Step<'_> {
 
     // ---- asking for the lock ----------------------------------------------------------------------
 
-    fn acquire(
-        &mut self,
-        request: RequestId,
-        presented: PresentedTicket,
-        fresh: Ticket,
-        wish: Wish,
-        patience: Patience,
-    ) {
-        let (place, since) = self.come_again(request);
-        if wish.mode == Some(Mode::Shared) && self.state.options.slots > 1 {
-            return self.answer(request, Answer::ModeNotOffered);
+    fn acquire(&mut self, asked: LockRequest) {
+        self.come_again(asked.request);
+        if asked.wish.mode == Some(Mode::Shared) && self.state.options.slots > 1 {
+            return self.answer(asked.request, Answer::ModeNotOffered);
         }
-        let asked = LockRequest {
-            request,
-            since,
-            fresh,
-            wish,
-            patience,
-            place,
-        };
-        match self.standing(presented) {
+        match self.standing(asked.presented) {
             Standing::Holder(token) => self.keep(token, asked, None),
             Standing::Waiting(seq) => self.ask_with_ticket(seq, asked),
             Standing::Nobody => self.ask_anew(asked, None),
@@ -373,20 +342,19 @@ impl Step<'_> {
         }
     }
 
-    /// The place that a request has from when it came first, and when that was.
-    fn come_again(&mut self, request: RequestId) -> (Option<Seq>, Millis) {
+    /// Finds the place that a request has from when it came first, and when that was.
+    fn come_again(&mut self, request: RequestId) {
         let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
         let queue = self.state.queue.as_mut();
         let came = queue.and_then(|queue| queue.come_again(request, now, waiter_timeouts));
-        match came {
-            Some((seq, since)) => (Some(seq), since),
-            None => (None, now),
+        if let Some((seq, since)) = came {
+            (self.place, self.since) = (Some(seq), since);
         }
     }
 
     /// Without a live ticket: the idempotency key may know one, else a new one is made.
     fn ask_anew(&mut self, asked: LockRequest, ended: Death) {
-        if let Some(seq) = asked.place {
+        if let Some(seq) = self.place {
             return self.go_on(seq, asked, ended);
         }
         match self.by_copy(&asked).or_else(|| self.by_key(&asked.wish)) {
@@ -396,7 +364,7 @@ impl Step<'_> {
             }
             Some((_, false)) => return self.answer(asked.request, Answer::KeyReused),
             Some((Standing::Waiting(seq), true)) if self.is_copy(seq, &asked) => {
-                let asked = asked.repeated();
+                let asked = repeated(asked);
                 self.present_waiter(seq, Some(&asked.wish));
                 // Gone with its request, as if that had come once.
                 if let Some(waiter) = self.state.queue_mut().get_mut(seq) {
@@ -406,10 +374,10 @@ impl Step<'_> {
             }
             Some((Standing::Holder(token), true)) => {
                 // A retry repeats what was asked then; it must not undo what was changed since.
-                return self.keep(token, asked.repeated(), ended);
+                return self.keep(token, repeated(asked), ended);
             }
             Some((Standing::Waiting(seq), true)) => {
-                return self.ask_again(seq, asked.repeated(), ended);
+                return self.ask_again(seq, repeated(asked), ended);
             }
             Some(_) | None => {}
         }
@@ -423,7 +391,7 @@ impl Step<'_> {
             self.state.next_seq += 1;
             let mut waiter = Waiter::new(row, false);
             waiter.client = client;
-            let told = (asked.request, asked.since, ended);
+            let told = (asked.request, self.since, ended);
             self.grant(waiter, Some(told));
         } else if asked.patience == Patience::Never {
             self.answer_locked(asked.request, None);
@@ -451,7 +419,7 @@ impl Step<'_> {
         if (relayed && parks) || self.waiter(seq).is_some_and(confirmed) {
             self.store_waiter(seq);
         }
-        let request = (asked.request, asked.since);
+        let request = (asked.request, self.since);
         self.queue_up(seq, request, asked.patience, ended);
     }
 
@@ -486,7 +454,7 @@ impl Step<'_> {
     }
 
     fn take_or_wait(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
-        let (request, since) = (asked.request, asked.since);
+        let (request, since) = (asked.request, self.since);
         if asked.patience != Patience::Loading && self.may_take(seq) {
             if let Some(waiter) = self.state.queue_mut().remove(seq) {
                 self.grant(waiter, Some((request, since, ended)));
@@ -875,7 +843,8 @@ impl Step<'_> {
         release: bool,
         patience: Patience,
     ) {
-        let (place, since) = self.come_again(request);
+        self.come_again(request);
+        let since = self.since;
         let loading = patience == Patience::Loading;
         let patience = match loading || self.terms.rules.refused_write_waits {
             true => patience,
@@ -897,7 +866,7 @@ impl Step<'_> {
             Standing::Dead(death) if !self.writes_as_nobody(death) => {
                 self.answer_dead(request, presented, death);
             }
-            Standing::Nobody | Standing::Dead(_) => match place {
+            Standing::Nobody | Standing::Dead(_) => match self.place {
                 Some(seq) if loading => self.park_write(seq, (request, since), patience),
                 Some(seq) => self.write_on(seq, (request, since), patience),
                 None => self.write_ticketless((request, since), fresh, patience),
@@ -1226,17 +1195,15 @@ impl Step<'_> {
     }
 }
 
-impl LockRequest {
-    /// As its first copy: what was asked then stands in the ticket.
-    fn repeated(self) -> LockRequest {
-        LockRequest {
-            wish: Wish {
-                ttl: None,
-                mode: None,
-                ..self.wish
-            },
-            ..self
-        }
+/// As its first copy: what was asked then stands in the ticket.
+fn repeated(asked: LockRequest) -> LockRequest {
+    LockRequest {
+        wish: Wish {
+            ttl: None,
+            mode: None,
+            ..asked.wish
+        },
+        ..asked
     }
 }
 

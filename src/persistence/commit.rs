@@ -16,17 +16,15 @@ impl Persistence {
     /// Stores what was handed in, unless a commit is under way or the store is not to be trusted.
     pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
         // Another incarnation: the registry gave up a commit that hangs, and has yet to be heard.
-        let serves = self.phase == Phase::Serving && self.incarnation == self.server.incarnation();
-        if serves
-            && self.in_flight.is_empty()
-            && let Some(batch) = self.commits.take()
-        {
-            self.commit(batch, ctx);
-        }
-        self.count();
-    }
-
-    fn commit(&mut self, batch: Batch, ctx: &mut Context<Self>) {
+        let incarnation = self.server.incarnation();
+        let serves = self.phase == Phase::Serving && self.incarnation == incarnation;
+        let batch = match serves && self.in_flight.is_empty() {
+            true => self.commits.take(),
+            false => None,
+        };
+        let Some(batch) = batch else {
+            return self.count();
+        };
         let rows = batch.rows();
         let Batch {
             members,
@@ -37,7 +35,6 @@ impl Persistence {
         self.in_flight = places;
         let store = self.server.store.clone();
         let limit = self.store_timeout();
-        let incarnation = self.server.incarnation();
         self.server.metrics.store.batch(snapshots.len(), rows);
         let sent = Instant::now();
         async move { store_batch(store.as_ref(), &snapshots, limit).await }
@@ -53,6 +50,7 @@ impl Persistence {
                 actor.notify_drained();
             })
             .spawn(ctx);
+        self.count();
     }
 
     /// Beside the commits, which take turns with it in the store.

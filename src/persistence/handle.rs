@@ -7,35 +7,24 @@ use actix::{Addr, Recipient};
 use crate::lock::{ResourceName, Selector};
 use crate::persistence::actor::Persistence;
 use crate::persistence::messages::{ActorStopped, CommitResult, CommitsWait, Load, LoadData};
-use crate::persistence::queue::{Accepted, Commit, CommitQueue};
+use crate::persistence::queue::CommitQueue;
 use crate::store::{ResourceId, StoreError, StoredData, StoredResource};
 
 #[derive(Clone)]
 pub struct PersistenceHandle {
     actor: Addr<Persistence>,
-    commits: Arc<CommitQueue>,
+    /// Where resource actors hand in what they changed.
+    pub commits: Arc<CommitQueue>,
 }
-
-/// The store was given back: a commit was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreFinished;
 
 impl PersistenceHandle {
     pub fn new(actor: Addr<Persistence>, commits: Arc<CommitQueue>) -> PersistenceHandle {
         PersistenceHandle { actor, commits }
     }
 
-    /// Hands in a commit. Its actor hears of it by [`CommitResult`].
-    ///
-    /// # Errors
-    /// When nothing is stored any more.
-    pub fn commit(&self, commit: Commit) -> Result<(), StoreFinished> {
-        match self.commits.push(commit) {
-            Accepted::Wake => self.actor.do_send(CommitsWait),
-            Accepted::Taken => {}
-            Accepted::Finished => return Err(StoreFinished),
-        }
-        Ok(())
+    /// There are commits again.
+    pub fn wake(&self) {
+        self.actor.do_send(CommitsWait);
     }
 
     /// As [`Load`].

@@ -18,17 +18,9 @@ const ROWS_MAX: usize = 4096;
 /// And below this many bytes of data, unless a single snapshot is larger.
 const BYTES_MAX: usize = 8 << 20;
 
-/// Store this; `actor` is sent a [`CommitResult`].
-pub struct Commit {
-    pub actor: Recipient<CommitResult>,
-    pub incarnation: u64,
-    pub seq: u64,
-    pub snapshot: Snapshot,
-}
-
 /// Who is told that a snapshot is stored, and up to which of its commits.
 #[derive(Debug)]
-pub(super) struct Member {
+pub struct Member {
     pub actor: Recipient<CommitResult>,
     pub seq: u64,
 }
@@ -66,7 +58,12 @@ impl Batch {
     /// A later snapshot of a name is merged into the one that is there.
     fn add(&mut self, member: Member, snapshot: Snapshot) {
         let Some(&place) = self.places.get(&snapshot.name) else {
-            return self.push(member, snapshot);
+            self.rows += snapshot.rows();
+            self.bytes += snapshot.bytes();
+            self.places
+                .insert(snapshot.name.clone(), self.members.len());
+            self.members.push(member);
+            return self.snapshots.push(snapshot);
         };
         let there = &mut self.snapshots[place];
         self.rows -= there.rows();
@@ -75,15 +72,6 @@ impl Batch {
         self.rows += there.rows();
         self.bytes += there.bytes();
         self.members[place].seq = member.seq;
-    }
-
-    fn push(&mut self, member: Member, snapshot: Snapshot) {
-        self.rows += snapshot.rows();
-        self.bytes += snapshot.bytes();
-        self.places
-            .insert(snapshot.name.clone(), self.members.len());
-        self.members.push(member);
-        self.snapshots.push(snapshot);
     }
 }
 
@@ -129,15 +117,14 @@ struct PendingCommits {
 }
 
 impl PendingCommits {
-    fn add(&mut self, member: Member, snapshot: Snapshot) {
-        match self.batches.back_mut() {
-            Some(last) if last.has_room_for(&snapshot) => last.add(member, snapshot),
-            _ => {
-                let mut batch = Batch::sized_for(self.usual);
-                batch.push(member, snapshot);
-                self.batches.push_back(batch);
-            }
+    /// Where this goes: into the last transaction, or behind it where that has no room.
+    fn batch_for(&mut self, snapshot: &Snapshot) -> &mut Batch {
+        let last = self.batches.back();
+        if !last.is_some_and(|last| last.has_room_for(snapshot)) {
+            self.batches.push_back(Batch::sized_for(self.usual));
         }
+        let last = self.batches.len() - 1;
+        &mut self.batches[last]
     }
 }
 
@@ -146,20 +133,19 @@ impl CommitQueue {
         self.0.lock()
     }
 
+    /// Takes the changes that an actor of this incarnation made; `member.actor` hears of them by [`CommitResult`].
     #[must_use]
-    pub fn push(&self, commit: Commit) -> Accepted {
+    pub fn push(&self, member: Member, incarnation: u64, snapshot: Snapshot) -> Accepted {
         let mut pending = self.pending();
-        let current = Intake::Open {
-            incarnation: commit.incarnation,
-        };
         if pending.intake == Intake::Finished {
             return Accepted::Finished;
         }
-        if pending.intake != current || pending.discarded.contains(&commit.actor) {
+        if pending.intake != (Intake::Open { incarnation })
+            || pending.discarded.contains(&member.actor)
+        {
             return Accepted::Taken;
         }
-        let (actor, seq) = (commit.actor, commit.seq);
-        pending.add(Member { actor, seq }, commit.snapshot);
+        pending.batch_for(&snapshot).add(member, snapshot);
         match std::mem::replace(&mut pending.awake, true) {
             true => Accepted::Taken,
             false => Accepted::Wake,
@@ -217,7 +203,7 @@ impl CommitQueue {
         for batch in std::mem::take(&mut pending.batches) {
             let all = batch.members.into_iter().zip(batch.snapshots);
             for (member, snapshot) in all.filter(|(member, _)| member.actor != *actor) {
-                pending.add(member, snapshot);
+                pending.batch_for(&snapshot).add(member, snapshot);
             }
         }
         pending.discarded.insert(actor.clone());
@@ -268,7 +254,7 @@ mod tests {
         name: &str,
         selector: &str,
         bytes: usize,
-    ) -> Commit {
+    ) -> (Member, Snapshot) {
         let name = ResourceName::parse(name).unwrap();
         let mut snapshot = Snapshot::empty(name, ResourceId::new("1"));
         let row = DataRow {
@@ -276,12 +262,13 @@ mod tests {
             json: Bytes::from(vec![b'1'; bytes]),
         };
         snapshot.document(Selector::parse(selector).unwrap(), Some(row));
-        Commit {
-            actor: actor.clone(),
-            incarnation: 1,
-            seq,
-            snapshot,
-        }
+        let actor = actor.clone();
+        (Member { actor, seq }, snapshot)
+    }
+
+    /// Of incarnation 1.
+    fn push(queue: &CommitQueue, (member, snapshot): (Member, Snapshot)) -> Accepted {
+        queue.push(member, 1, snapshot)
     }
 
     fn seqs(batch: &Batch) -> Vec<u64> {
@@ -291,37 +278,41 @@ mod tests {
     #[test]
     fn a_resting_actor_is_woken_once_and_misses_no_commit() {
         let (queue, a) = (open_queue(), actor());
-        let push = |seq: u64| queue.push(writes(&a, seq, &seq.to_string(), "x", 1));
-        assert_eq!(push(1), Accepted::Wake);
-        assert_eq!(push(2), Accepted::Taken);
+        let hand_in = |seq: u64| push(&queue, writes(&a, seq, &seq.to_string(), "x", 1));
+        assert_eq!(hand_in(1), Accepted::Wake);
+        assert_eq!(hand_in(2), Accepted::Taken);
         assert_eq!(seqs(&queue.take().unwrap()), [1, 2]);
-        assert_eq!(push(3), Accepted::Taken, "it looks again before it rests");
+        assert_eq!(
+            hand_in(3),
+            Accepted::Taken,
+            "it looks again before it rests"
+        );
         assert_eq!(seqs(&queue.take().unwrap()), [3]);
         assert!(queue.take().is_none());
-        assert_eq!(push(4), Accepted::Wake);
+        assert_eq!(hand_in(4), Accepted::Wake);
     }
 
     #[test]
     fn commits_of_another_incarnation_and_of_a_closed_store_are_dropped() {
         let (queue, a) = (CommitQueue::default(), actor());
-        assert_eq!(queue.push(writes(&a, 1, "a", "x", 1)), Accepted::Taken);
+        assert_eq!(push(&queue, writes(&a, 1, "a", "x", 1)), Accepted::Taken);
         queue.open(2);
-        assert_eq!(queue.push(writes(&a, 1, "a", "x", 1)), Accepted::Taken);
+        assert_eq!(push(&queue, writes(&a, 1, "a", "x", 1)), Accepted::Taken);
         assert!(queue.is_empty());
         queue.open(1);
-        assert_eq!(queue.push(writes(&a, 1, "a", "x", 1)), Accepted::Wake);
+        assert_eq!(push(&queue, writes(&a, 1, "a", "x", 1)), Accepted::Wake);
         queue.close();
         assert!(queue.is_empty());
         queue.finish();
-        assert_eq!(queue.push(writes(&a, 1, "a", "x", 1)), Accepted::Finished);
+        assert_eq!(push(&queue, writes(&a, 1, "a", "x", 1)), Accepted::Finished);
     }
 
     #[test]
     fn a_name_is_in_a_transaction_once_and_told_of_its_last_commit() {
         let (queue, a, b) = (open_queue(), actor(), actor());
-        let _ = queue.push(writes(&a, 1, "a", "x", 1));
-        let _ = queue.push(writes(&b, 1, "b", "x", 1));
-        let _ = queue.push(writes(&a, 2, "a", "y", 1));
+        let _ = push(&queue, writes(&a, 1, "a", "x", 1));
+        let _ = push(&queue, writes(&b, 1, "b", "x", 1));
+        let _ = push(&queue, writes(&a, 2, "a", "y", 1));
         assert_eq!(queue.len(), 2);
         assert!(queue.contains(&ResourceName::parse("a").unwrap()));
         let batch = queue.take().unwrap();
@@ -336,16 +327,16 @@ mod tests {
     fn what_is_too_much_for_a_transaction_waits_for_the_next_one_in_order() {
         let (queue, a) = (open_queue(), actor());
         for seq in 0..=ROWS_MAX as u64 {
-            let _ = queue.push(writes(&a, seq, &seq.to_string(), "x", 1));
+            let _ = push(&queue, writes(&a, seq, &seq.to_string(), "x", 1));
         }
         assert_eq!(queue.len(), ROWS_MAX + 1);
         // Its first change waits with those that came before; this one must not overtake anything.
-        let _ = queue.push(writes(&a, 9_999, "0", "y", 1));
+        let _ = push(&queue, writes(&a, 9_999, "0", "y", 1));
         assert_eq!(queue.take().unwrap().members.len(), ROWS_MAX);
         assert_eq!(seqs(&queue.take().unwrap()), [ROWS_MAX as u64, 9_999]);
 
         for (name, bytes) in [("a", BYTES_MAX + 1), ("b", BYTES_MAX), ("c", 1)] {
-            let _ = queue.push(writes(&a, 1, name, "x", bytes));
+            let _ = push(&queue, writes(&a, 1, name, "x", bytes));
         }
         let sizes = std::iter::from_fn(|| queue.take()).map(|batch| batch.members.len());
         assert_eq!(sizes.collect::<Vec<_>>(), [1, 1, 1]);
@@ -354,16 +345,16 @@ mod tests {
     #[test]
     fn what_a_refused_actor_handed_in_is_dropped_and_the_rest_is_not() {
         let (queue, a, b) = (open_queue(), actor(), actor());
-        let _ = queue.push(writes(&a, 1, "a", "x", 1));
-        let _ = queue.push(writes(&b, 4, "b", "x", 1));
+        let _ = push(&queue, writes(&a, 1, "a", "x", 1));
+        let _ = push(&queue, writes(&b, 4, "b", "x", 1));
         queue.discard(&a);
-        let _ = queue.push(writes(&a, 2, "a", "y", 1));
+        let _ = push(&queue, writes(&a, 2, "a", "y", 1));
         assert!(!queue.contains(&ResourceName::parse("a").unwrap()));
         let batch = queue.take().unwrap();
         assert_eq!(seqs(&batch), [4]);
         assert_eq!((batch.rows(), batch.bytes), (1, 1));
         queue.forget(&a);
-        let _ = queue.push(writes(&a, 3, "a", "x", 1));
+        let _ = push(&queue, writes(&a, 3, "a", "x", 1));
         assert_eq!(seqs(&queue.take().unwrap()), [3]);
     }
 }

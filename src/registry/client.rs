@@ -8,11 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::ops::Range;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix::{Addr, Arbiter};
@@ -25,7 +23,7 @@ use crate::registry::messages::Find;
 use crate::resource::actor::ResourceActor;
 use crate::resource::messages::{Call, Op, Reply, Vanished};
 use crate::shared::caller::Caller;
-use crate::shared::gate::{Closed, Gate};
+use crate::shared::gate::Closed;
 use crate::shared::server_state::ServerState;
 use crate::store::history::PastLease;
 use crate::store::shrink::shrink_if_sparse;
@@ -61,63 +59,25 @@ pub struct Router {
     numbers: Cell<Range<RequestId>>,
 }
 
-/// Tells the actor when the request's future is dropped before it took its reply: the client is gone.
-struct OpenCall {
-    request: RequestId,
-    actor: Rc<Addr<ResourceActor>>,
-    answered: bool,
-    in_flight: Arc<AtomicUsize>,
-}
-
-impl Drop for OpenCall {
-    fn drop(&mut self) {
-        self.in_flight.fetch_sub(1, Ordering::Release);
-        if !self.answered {
-            self.actor.do_send(Vanished {
-                request: self.request,
-            });
-        }
-    }
-}
-
-/// A request that was sent, until its reply comes. Dropping it withdraws the request.
-pub(super) struct PendingReply<'r> {
-    gate: &'r Gate,
-    presence: OpenCall,
-    reply: oneshot::Receiver<Box<Reply>>,
-}
-
-impl Future for PendingReply<'_> {
-    type Output = Box<Reply>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Box<Reply>> {
-        let reply = ready!(Pin::new(&mut self.reply).poll(cx));
-        // No reply leaves when the store may no longer be ours, and nobody was told of a lease then.
-        if let Err(closed) = self.gate.check_answer() {
-            return Poll::Ready(Box::new(Reply::Closed(closed)));
-        }
-        self.presence.answered = true;
-        // Without a reply the actor died with the request in its hands; whether it happened is not known.
-        Poll::Ready(reply.unwrap_or_else(|_| Box::new(Reply::Closed(Closed::StoreAway))))
-    }
-}
-
-/// A request that has its reply, and whose client may not get it: dropped, this tells the actor so.
-pub struct Untaken {
+/// A request that was sent, until its client has the reply: dropped before that, it tells the actor that the client
+/// is gone.
+pub struct OpenCall {
     request: RequestId,
     actor: Rc<Addr<ResourceActor>>,
     is_taken: bool,
+    in_flight: Arc<AtomicUsize>,
 }
 
-impl Untaken {
+impl OpenCall {
     /// The client has it.
     pub fn taken(mut self) {
         self.is_taken = true;
     }
 }
 
-impl Drop for Untaken {
+impl Drop for OpenCall {
     fn drop(&mut self) {
+        self.in_flight.fetch_sub(1, Ordering::Release);
         if !self.is_taken {
             self.actor.do_send(Vanished {
                 request: self.request,
@@ -126,14 +86,13 @@ impl Drop for Untaken {
     }
 }
 
-impl PendingReply<'_> {
-    fn untaken(&self) -> Untaken {
-        Untaken {
-            request: self.presence.request,
-            actor: self.presence.actor.clone(),
-            is_taken: false,
-        }
-    }
+/// A reply, and the call that it ends. `None`: no actor has a part in it.
+pub type Replied = (Box<Reply>, Option<OpenCall>);
+
+/// The reply, for one who has it with that.
+pub fn taken((reply, call): Replied) -> Box<Reply> {
+    call.into_iter().for_each(OpenCall::taken);
+    reply
 }
 
 impl Router {
@@ -167,23 +126,8 @@ impl Router {
     }
 
     /// Sends one request and waits for its reply. Dropping the future withdraws the request, and so does a gate
-    /// that is closed when the reply comes: then that is the reply.
-    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Box<Reply> {
-        let (reply, untaken) = self.ask_untaken(name, op, caller).await;
-        if let Some(untaken) = untaken {
-            untaken.taken();
-        }
-        reply
-    }
-
-    /// As [`Router::ask`], for a client that may be gone after the reply came: to be told by dropping the second.
-    /// `None`: no actor has a part in it.
-    pub async fn ask_untaken(
-        &self,
-        name: &ResourceName,
-        op: &Op,
-        caller: &Caller,
-    ) -> (Box<Reply>, Option<Untaken>) {
+    /// that is closed when the reply comes: then that is the reply. The call is to be told once the client has it.
+    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Replied {
         let closed = |closed| (Box::new(Reply::Closed(closed)), None);
         for _ in 0..MOVES_MAX {
             let actor = match self.cached(name) {
@@ -193,12 +137,10 @@ impl Router {
                     None => return closed(Closed::Stopping),
                 },
             };
-            let Some(mut asked) = self.send(actor, op, caller) else {
-                continue;
-            };
-            let reply = (&mut asked).await;
-            if !matches!(*reply, Reply::Moved) {
-                return (reply, Some(asked.untaken()));
+            match self.send(actor, op, caller).await {
+                Some(replied) if *replied.0 == Reply::Moved => drop(taken(replied)),
+                Some(replied) => return replied,
+                None => continue,
             }
             self.addresses.borrow_mut().remove(name);
         }
@@ -206,47 +148,51 @@ impl Router {
         closed(Closed::StoreAway)
     }
 
-    /// Sends one request. `None`: the actor is gone.
-    pub(super) fn send(
+    /// As [`Router::ask`], of the actor at this address. `None`: it is gone.
+    pub(super) async fn send(
         &self,
         actor: Rc<Addr<ResourceActor>>,
         op: &Op,
         caller: &Caller,
-    ) -> Option<PendingReply<'_>> {
+    ) -> Option<Replied> {
         if !actor.connected() {
             return None;
         }
         let (sender, reply) = oneshot::channel();
-        let request = self.next_request();
         // Counted before it is sent: whoever waits for the last answer must not miss it.
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let presence = OpenCall {
-            request,
+        let call = OpenCall {
+            request: self.next_request(),
             actor,
-            answered: false,
+            is_taken: false,
             in_flight: self.in_flight.clone(),
         };
-        presence.actor.do_send(Call {
-            request,
+        call.actor.do_send(Call {
+            request: call.request,
             op: op.clone(),
             caller: caller.clone(),
             reply: sender,
         });
-        Some(PendingReply {
-            gate: &self.server.gate,
-            presence,
-            reply,
-        })
+        let reply = reply.await;
+        // No reply leaves when the store may no longer be ours, and nobody was told of a lease then.
+        if let Err(closed) = self.server.gate.check_answer() {
+            return Some((Box::new(Reply::Closed(closed)), None));
+        }
+        // Without a reply the actor died with the request in its hands; whether it happened is not known.
+        let reply = reply.unwrap_or_else(|_| Box::new(Reply::Closed(Closed::StoreAway)));
+        Some((reply, Some(call)))
     }
 
     /// Counts as a sign of life of this ticket, if this worker knows the actor's address; nothing is started or
     /// loaded for it, and nobody waits for the reply.
     pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Caller) {
-        let sent = self
-            .cached(name)
-            .and_then(|actor| self.send(actor, &Op::Touch { presented }, caller));
-        if let Some(mut asked) = sent {
-            asked.presence.answered = true;
+        if let Some(actor) = self.cached(name) {
+            actor.do_send(Call {
+                request: self.next_request(),
+                op: Op::Touch { presented },
+                caller: caller.clone(),
+                reply: oneshot::channel().0,
+            });
         }
     }
 

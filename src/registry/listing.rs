@@ -20,7 +20,7 @@ use crate::lock::command::HolderView;
 use crate::lock::rows::HolderRow;
 use crate::lock::{Expiry, FencingToken, ResourceName};
 use crate::persistence::messages::List;
-use crate::registry::client::Router;
+use crate::registry::client::{Router, taken};
 use crate::registry::messages::{Locate, Whereabouts};
 use crate::registry::survey::Survey;
 use crate::registry::tally::{CountLocks, Tally};
@@ -186,17 +186,15 @@ impl Router {
                 return Ok(Some(row.expiring(expires)));
             }
             (Whereabouts::Live(actor), _) => {
-                match self.send(Rc::new(actor), &Op::DESCRIBE, &Caller::NOBODY) {
-                    Some(asked) => asked.await,
-                    None => Box::new(Reply::Moved),
-                }
+                let asked = self.send(Rc::new(actor), &Op::DESCRIBE, &Caller::NOBODY);
+                asked.await.map_or_else(|| Box::new(Reply::Moved), taken)
             }
             // Without a row, or with one that was read before its lease began; or held when the server was
             // started: then only its actor knows whether the lease has ended since.
             (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
-            Reply::Moved => self.ask(&name, &Op::DESCRIBE, &Caller::NOBODY).await,
+            Reply::Moved => taken(self.ask(&name, &Op::DESCRIBE, &Caller::NOBODY).await),
             _ => reply,
         };
         match *reply {

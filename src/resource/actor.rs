@@ -324,7 +324,20 @@ impl Handler<CommitResult> for ResourceActor {
         self.look_at_clocks();
         match msg {
             CommitResult::Committed { seq } if !self.is_stale() => {
-                self.committed(seq);
+                let Some(live) = self.live() else {
+                    return;
+                };
+                live.committed = live.committed.max(seq);
+                if let Some(resource) = &mut live.resource {
+                    resource.documents.give_back(live.committed);
+                }
+                self.publish();
+                while let Some(live) = self.live()
+                    && live.held_back.front().is_some_and(|(at, ..)| *at <= seq)
+                    && let Some((_, request, reply)) = live.held_back.pop_front()
+                {
+                    self.deliver(request, reply);
+                }
                 self.schedule(ctx);
             }
             // What it rests on is in doubt: a discard follows.

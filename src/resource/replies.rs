@@ -1,13 +1,13 @@
 //! The core's outcome carried out: rows to the store, replies once everything they rest on is durable.
 
 use actix::prelude::*;
+use bytes::Bytes;
 
 use crate::lock::command::HolderView;
-use crate::lock::{Answer, Command, Outcome, PresentedTicket, RequestId, Selector};
-use crate::persistence::queue::Commit;
+use crate::lock::{Answer, Command, FencingToken, Outcome, PresentedTicket, RequestId, Selector};
+use crate::persistence::queue::{Accepted, Member};
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
-use crate::resource::live::Resource;
 use crate::resource::messages::{Condition, Reply};
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::audit_log::AuditKind;
@@ -127,7 +127,6 @@ impl ResourceActor {
         answer: Answer,
         snapshot: &mut Snapshot,
     ) -> Option<Reply> {
-        let selectors_max = self.server.settings.selectors_max;
         let live = self.live()?;
         let open = live.open.get_mut(request)?;
         let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
@@ -150,19 +149,9 @@ impl ResourceActor {
         }
         let reply = match (kind, answer) {
             (RequestKind::Write(selector, json, condition), Answer::Writable { token }) => {
-                let holds = |c: Condition| c.holds(resource.documents.tag(&selector));
-                if !condition.is_none_or(holds) {
-                    Reply::ConditionFailed(token)
-                } else if !resource.documents.has_room_for(&selector, selectors_max) {
-                    // Others may have been written while it waited.
-                    Reply::TooManySelectors
-                } else {
-                    let caller = open.caller.clone();
-                    let (row, tag) = resource.documents.write(&selector, json, commit);
-                    snapshot.document(selector.clone(), Some(row));
-                    self.report_change(AuditKind::Written, &caller, token, Some(&selector));
-                    Reply::Written { token, tag }
-                }
+                let caller = open.caller.clone();
+                let write = (selector, json, condition);
+                self.write_document(write, &caller, token, snapshot)?
             }
             (RequestKind::DeleteSelector(selector), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
@@ -176,13 +165,52 @@ impl ResourceActor {
                 let caller = open.caller.clone();
                 self.delete(&leases, &caller, snapshot)
             }
-            (kind, answer) => unchanging_reply(resource, kind, answer),
+            (RequestKind::GetAbsent(presented), _) => {
+                Reply::NoSelector(resource.token_of(presented))
+            }
+            (RequestKind::WriteBeyond, _) => Reply::TooManySelectors,
+            (_, Answer::Gone) => Reply::NoResource,
+            (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
+            (RequestKind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
+                answer,
+                document: resource.documents.get(&selector, &resource.id),
+            },
+            (RequestKind::Get(_), answer @ Answer::Queued { .. }) => Reply::Locked {
+                answer,
+                document: None,
+            },
+            (_, answer) => Reply::Lock(answer),
         };
         // Only now: it may leave memory with that.
         if let (Some(selector), Some(live)) = (pinned, self.live()) {
             live.unpin(&selector);
         }
         Some(reply)
+    }
+
+    /// The document is written, if it may be as it is now. `None`: there is no resource.
+    fn write_document(
+        &mut self,
+        (selector, json, condition): (Selector, Bytes, Option<Condition>),
+        caller: &Caller,
+        token: Option<FencingToken>,
+        snapshot: &mut Snapshot,
+    ) -> Option<Reply> {
+        let selectors_max = self.server.settings.selectors_max;
+        let live = self.live()?;
+        let commit = live.sent + 1;
+        let documents = &mut live.resource.as_mut()?.documents;
+        if !condition.is_none_or(|c| c.holds(documents.tag(&selector))) {
+            return Some(Reply::ConditionFailed(token));
+        }
+        // Others may have been written while it waited.
+        if !documents.has_room_for(&selector, selectors_max) {
+            return Some(Reply::TooManySelectors);
+        }
+        let (row, tag) = documents.write(&selector, json, commit);
+        snapshot.document(selector.clone(), Some(row));
+        self.report_change(AuditKind::Written, caller, token, Some(&selector));
+        Some(Reply::Written { token, tag })
     }
 
     /// The resource is gone, and with it these leases.
@@ -224,7 +252,6 @@ impl ResourceActor {
         let changes = !snapshot.is_empty();
         let inline = changes && self.server.store.commit_inline(&snapshot);
         self.show();
-        let incarnation = self.incarnation;
         let Some(live) = self.live() else {
             return;
         };
@@ -242,20 +269,18 @@ impl ResourceActor {
         }
         self.hold_or_deliver(replies);
         if send {
-            let taken = self.persistence.commit(Commit {
-                actor: ctx.address().recipient(),
-                incarnation,
-                seq,
-                snapshot,
-            });
-            if taken.is_err() {
-                self.retire(&Reply::Closed(Closed::Stopping));
+            let actor = ctx.address().recipient();
+            let commits = &self.persistence.commits;
+            match commits.push(Member { actor, seq }, self.incarnation, snapshot) {
+                Accepted::Taken => {}
+                Accepted::Wake => self.persistence.wake(),
+                Accepted::Finished => self.retire(&Reply::Closed(Closed::Stopping)),
             }
         }
     }
 
     /// Tells followers what happened, as far as it is durable.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         if let Stage::Live(live) = &mut self.stage
             && !(live.happened.is_empty() && live.unpublished.is_empty())
         {
@@ -280,38 +305,13 @@ impl ResourceActor {
         }
     }
 
-    pub(super) fn committed(&mut self, seq: u64) {
-        let Some(live) = self.live() else {
-            return;
-        };
-        live.committed = live.committed.max(seq);
-        if let Some(resource) = &mut live.resource {
-            resource.documents.give_back(live.committed);
-        }
-        self.publish();
-        while let Some(live) = self.live() {
-            let ready = live.held_back.front().is_some_and(|(at, ..)| *at <= seq);
-            let Some((_, request, reply)) = ready.then(|| live.held_back.pop_front()).flatten()
-            else {
-                break;
-            };
-            self.deliver(request, reply);
-        }
-    }
-
-    /// The answer to this request went out.
-    pub(super) fn delivered(&mut self, request: RequestId) {
-        let (terms, now) = (self.server.terms(), self.now);
-        if let Some(resource) = self.resource() {
-            resource.core.delivered(&terms, now, request);
-        }
-    }
-
     /// Hands a reply to whoever waits for it, and tells the core that it went out.
     pub(super) fn deliver(&mut self, request: RequestId, reply: Box<Reply>) {
         let tracked = match &*reply {
             Reply::Lock(answer) | Reply::Locked { answer, .. } => answer.is_tracked(),
             Reply::Written { .. } | Reply::Deleted { .. } | Reply::ConditionFailed(_) => true,
+            // Of a request that waited for another instance, which keeps its place and asks the next owner.
+            Reply::Closed(_) => true,
             _ => false,
         };
         let Some(open) = self.live().and_then(|live| live.open.remove(request)) else {
@@ -319,26 +319,10 @@ impl ResourceActor {
         };
         // Where nobody takes it, `Vanished` is already on its way.
         if open.reply.send(reply).is_ok() && tracked {
-            self.delivered(request);
+            let (terms, now) = (self.server.terms(), self.now);
+            if let Some(resource) = self.resource() {
+                resource.core.delivered(&terms, now, request);
+            }
         }
-    }
-}
-
-/// The reply to a request that changes no document.
-fn unchanging_reply(resource: &Resource, kind: RequestKind, answer: Answer) -> Reply {
-    match (kind, answer) {
-        (RequestKind::GetAbsent(presented), _) => Reply::NoSelector(resource.token_of(presented)),
-        (RequestKind::WriteBeyond, _) => Reply::TooManySelectors,
-        (_, Answer::Gone) => Reply::NoResource,
-        (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
-        (RequestKind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
-            answer,
-            document: resource.documents.get(&selector, &resource.id),
-        },
-        (RequestKind::Get(_), answer @ Answer::Queued { .. }) => Reply::Locked {
-            answer,
-            document: None,
-        },
-        (_, answer) => Reply::Lock(answer),
     }
 }

@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 
 use crate::lock::rows::{Forced, HeadRow};
 use crate::lock::{
-    Command, EndReason, LockState, Patience, PresentedTicket, RequestId, ResourceOptions, Seconds,
-    Selector, Ticket, Wish,
+    Command, EndReason, LockRequest, LockState, Patience, PresentedTicket, RequestId,
+    ResourceOptions, Seconds, Selector, Ticket, Wish,
 };
 use crate::resource::actor::ResourceActor;
 use crate::resource::documents::{Documents, Known};
@@ -147,7 +147,17 @@ impl ResourceActor {
             self.command(Command::Vanished { request }, ctx);
         }
         let open = self.opened(call.reply, kind, call.caller);
-        self.open_and_apply(request, open, command, ctx);
+        if let Some(live) = self.live() {
+            live.open.insert(request, Box::new(open));
+        }
+        let Some(outcome) = self.apply(command) else {
+            return;
+        };
+        let answered = outcome.answers.iter().any(|(id, _)| *id == request);
+        self.conclude(outcome, ctx);
+        if !answered {
+            self.park(request, ctx);
+        }
     }
 
     /// What the answer has to be made of, and what the core is asked. `None`: the lock has no part in it.
@@ -255,27 +265,6 @@ impl ResourceActor {
         }
     }
 
-    pub(super) fn open_and_apply(
-        &mut self,
-        request: RequestId,
-        open: OpenRequest,
-        command: Command,
-        ctx: &mut Context<Self>,
-    ) {
-        let Some(live) = self.live() else {
-            return;
-        };
-        live.open.insert(request, Box::new(open));
-        let Some(outcome) = self.apply(command) else {
-            return;
-        };
-        let answered = outcome.answers.iter().any(|(id, _)| *id == request);
-        self.conclude(outcome, ctx);
-        if !answered {
-            self.park(request, ctx);
-        }
-    }
-
     /// The request waits for the lock, unless too many do already or nobody may any more.
     pub(super) fn park(&mut self, request: RequestId, ctx: &mut Context<Self>) {
         let permit = match self.server.gate.check() {
@@ -314,7 +303,6 @@ impl ResourceActor {
             if relayed {
                 // Its place stays: the instance that passed it on asks the next owner.
                 self.deliver(request, Box::new(Reply::Closed(Closed::Stopping)));
-                self.delivered(request);
             } else {
                 self.turn_away(request, Reply::Closed(Closed::Stopping), ctx);
             }
@@ -409,7 +397,7 @@ pub(super) fn lock_command(
     match op {
         Op::Acquire {
             presented, wish, ..
-        } => Some(Command::Acquire {
+        } => Some(Command::Acquire(LockRequest {
             request,
             presented,
             fresh,
@@ -419,7 +407,7 @@ pub(super) fn lock_command(
                 ..wish
             },
             patience,
-        }),
+        })),
         Op::Write {
             presented, release, ..
         } => Some(Command::Write {

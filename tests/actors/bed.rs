@@ -12,7 +12,7 @@ use small_resource_server::lock::{
     Selector, Ticket, Wish,
 };
 use small_resource_server::registry::actor::Registry;
-use small_resource_server::registry::client::Router;
+use small_resource_server::registry::client::{Router, taken};
 use small_resource_server::registry::messages::Find;
 use small_resource_server::resource::actor::ResourceActor;
 use small_resource_server::resource::messages::{Description, Vanished, Wait};
@@ -117,7 +117,7 @@ impl Bed {
     }
 
     pub async fn ask(&self, to: &str, op: Op) -> Reply {
-        let asked = async { *self.router.ask(&name(to), &op, &Caller::NOBODY).await };
+        let asked = async { *taken(self.router.ask(&name(to), &op, &Caller::NOBODY).await) };
         let answered = tokio::time::timeout(DEADLINE, asked).await;
         answered.unwrap_or_else(|_| panic!("no answer to {op:?}"))
     }
@@ -125,7 +125,7 @@ impl Bed {
     /// Asks without waiting for the answer.
     pub fn send(&self, to: &str, op: Op) -> JoinHandle<Reply> {
         let (router, name) = (self.router.clone(), name(to));
-        actix_rt::spawn(async move { *router.ask(&name, &op, &Caller::NOBODY).await })
+        actix_rt::spawn(async move { *taken(router.ask(&name, &op, &Caller::NOBODY).await) })
     }
 
     pub async fn actor(&self, of: &str) -> Addr<ResourceActor> {

@@ -2,7 +2,9 @@
 //! renewal; `queue=0` with a wait; what is told of time.
 
 use small_resource_server::lock::command::Role;
-use small_resource_server::lock::{Answer, Command, EndReason, Patience, PresentedTicket, Wish};
+use small_resource_server::lock::{
+    Answer, Command, EndReason, LockRequest, Patience, PresentedTicket, Wish,
+};
 
 use crate::world::{World, forced, presented, seconds};
 
@@ -16,13 +18,13 @@ fn arrive(world: &mut World, ticket: PresentedTicket) -> u64 {
 /// The same request once more.
 fn again(world: &mut World, request: u64, ticket: PresentedTicket, patience: Patience) {
     let fresh = world.fresh();
-    world.apply(Command::Acquire {
+    world.apply(Command::Acquire(LockRequest {
         request,
         presented: ticket,
         fresh,
         wish: Wish::default(),
         patience,
-    });
+    }));
 }
 
 #[test]

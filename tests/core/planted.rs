@@ -5,8 +5,8 @@
 use small_resource_server::lock::invariants::{Before, Broken};
 use small_resource_server::lock::rows::LockRows;
 use small_resource_server::lock::{
-    Command, FencingToken, LockState, Mode, Patience, PresentedTicket, ResourceOptions, Ticket,
-    Ttl, Wish,
+    Command, FencingToken, LockRequest, LockState, Mode, Patience, PresentedTicket,
+    ResourceOptions, Ticket, Ttl, Wish,
 };
 
 use crate::world::{World, presented};
@@ -14,7 +14,7 @@ use crate::world::{World, presented};
 const REQUEST: u64 = 1_000;
 
 fn asks(presented: PresentedTicket, mode: Mode) -> Command {
-    Command::Acquire {
+    Command::Acquire(LockRequest {
         request: REQUEST,
         presented,
         fresh: Ticket::from_bits(0xf5e5),
@@ -23,7 +23,7 @@ fn asks(presented: PresentedTicket, mode: Mode) -> Command {
             ..Wish::default()
         },
         patience: Patience::Poll,
-    }
+    })
 }
 
 impl World {

@@ -1,14 +1,14 @@
 //! Requests that another instance passes on: it chose the id of the ticket, and may send a copy.
 
 use small_resource_server::lock::{
-    Answer, Command, EndReason, Patience, PresentedTicket, Ticket, Wish,
+    Answer, Command, EndReason, LockRequest, Patience, PresentedTicket, Ticket, Wish,
 };
 
 use crate::world::World;
 
 fn relay(world: &mut World, made: Ticket, patience: Patience) -> u64 {
     let request = world.request();
-    world.apply(Command::Acquire {
+    world.apply(Command::Acquire(LockRequest {
         request,
         presented: PresentedTicket::Absent,
         fresh: made,
@@ -17,7 +17,7 @@ fn relay(world: &mut World, made: Ticket, patience: Patience) -> u64 {
             ..Wish::default()
         },
         patience,
-    });
+    }));
     request
 }
 

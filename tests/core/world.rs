@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use small_resource_server::lock::command::{Grant, HolderView, LockedBy};
 use small_resource_server::lock::rows::{Forced, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, IdempotencyKey, KeyName, LockState, Mode, Now, Outcome, Owner,
-    Patience, PresentedTicket, Profile, Reason, RequestId, ResourceOptions, Seconds, Terms, Ticket,
-    TicketId, Ttl, Wish, invariants,
+    Answer, Command, FencingToken, IdempotencyKey, KeyName, LockRequest, LockState, Mode, Now,
+    Outcome, Owner, Patience, PresentedTicket, Profile, Reason, RequestId, ResourceOptions,
+    Seconds, Terms, Ticket, TicketId, Ttl, Wish, invariants,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -454,13 +454,13 @@ impl<'a> Ask<'a> {
         let world = self.world;
         let request = world.request();
         let fresh = world.fresh();
-        world.apply(Command::Acquire {
+        world.apply(Command::Acquire(LockRequest {
             request,
             presented: self.presented,
             fresh,
             wish: self.wish,
             patience: self.patience,
-        });
+        }));
         (world, request)
     }
 }

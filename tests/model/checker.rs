@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{Forced, HolderRow};
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, Millis, Mode, Now,
-    Patience, PresentedTicket, Reason, RequestId, ResourceOptions, Seconds, Terms, Ticket, Ttl,
-    Wish,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockRequest, Millis,
+    Mode, Now, Patience, PresentedTicket, Reason, RequestId, ResourceOptions, Seconds, Terms,
+    Ticket, Ttl, Wish,
 };
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use stateright::{Model, Property};
@@ -415,7 +415,7 @@ impl<F: Fault> World<F> {
                 self.answered(index, Reply::Value, false);
                 return self.returned(request, Ret::Value(value));
             }
-            op if op.asks() => Command::Acquire {
+            op if op.asks() => Command::Acquire(LockRequest {
                 request,
                 presented,
                 fresh,
@@ -430,7 +430,7 @@ impl<F: Fault> World<F> {
                     Op::WaitThenLeave => Patience::UntilThenLeave(self.now + 2 * TICK),
                     _ => Patience::Until(self.now + 2 * TICK),
                 },
-            },
+            }),
             Op::Renew => Command::Renew {
                 request,
                 presented,
@@ -608,8 +608,7 @@ impl<F: Fault> World<F> {
             Answer::Granted(grant) => {
                 let token = grant.holder.token;
                 if grant.new {
-                    let own =
-                        matches!(command, Command::Acquire { request: r, .. } if *r == request);
+                    let own = matches!(command, Command::Acquire(LockRequest { request: r, .. }) if *r == request);
                     self.check_order(index, own, &call, command);
                 }
                 let reply = Reply::Held {
@@ -810,7 +809,8 @@ impl<F: Fault> World<F> {
             other != index && Self::waits(client) && earlier
         });
         // One that shows a ticket, or its key, may be the one that the lock was reserved for.
-        let keyed = matches!(command, Command::Acquire { wish, .. } if wish.key.is_some());
+        let keyed =
+            matches!(command, Command::Acquire(LockRequest { wish, .. }) if wish.key.is_some());
         let reserved = own && (call.shown.is_some() || keyed);
         self.judge(IN_ORDER, reserved || !overtakes);
     }

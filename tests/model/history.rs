@@ -12,9 +12,9 @@ use proptest::test_runner::FileFailurePersistence;
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{Forced, HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockState, Mode,
-    Now, Owner, Patience, PresentedTicket, Profile, Reason, RequestId, ResourceOptions, Seconds,
-    Terms, Ticket, Ttl, Wish, invariants,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockRequest,
+    LockState, Mode, Now, Owner, Patience, PresentedTicket, Profile, Reason, RequestId,
+    ResourceOptions, Seconds, Terms, Ticket, Ttl, Wish, invariants,
 };
 
 use crate::beliefs::{self, Belief};
@@ -433,10 +433,14 @@ impl Run {
         }
         let (mut command, waits) = self.loading.remove(pick % self.loading.len());
         let new = Ticket::from_bits(u128::from(1_000 + self.number()));
-        if let Command::Acquire { fresh, .. } | Command::Write { fresh, .. } = &mut command {
+        if let Command::Acquire(LockRequest { fresh, .. }) | Command::Write { fresh, .. } =
+            &mut command
+        {
             *fresh = new;
         }
-        let (Command::Acquire { request, .. } | Command::Write { request, .. }) = command else {
+        let (Command::Acquire(LockRequest { request, .. }) | Command::Write { request, .. }) =
+            command
+        else {
             unreachable!("nothing else loads")
         };
         match again {
@@ -495,7 +499,7 @@ impl Run {
                 ttl,
                 owner,
                 mode,
-            } => Command::Acquire {
+            } => Command::Acquire(LockRequest {
                 request,
                 presented,
                 fresh,
@@ -508,7 +512,7 @@ impl Run {
                     ..Wish::default()
                 },
                 patience,
-            },
+            }),
             Wants::Touch => Command::Touch { request, presented },
             Wants::Write { release } => Command::Write {
                 request,
@@ -669,7 +673,7 @@ impl Run {
         let request = open[pick % open.len()];
         self.calls.remove(&request);
         self.loading.retain(|(command, _)| {
-            !matches!(command, Command::Acquire { request: r, .. } | Command::Write { request: r, .. } if *r == request)
+            !matches!(command, Command::Acquire(LockRequest { request: r, .. }) | Command::Write { request: r, .. } if *r == request)
         });
         self.apply(Command::Vanished { request });
         self.held_back.retain(|(r, _)| *r != request);
@@ -678,7 +682,9 @@ impl Run {
 
 /// The same request, with another patience.
 fn with_patience(mut command: Command, new: Patience) -> Command {
-    if let Command::Acquire { patience, .. } | Command::Write { patience, .. } = &mut command {
+    if let Command::Acquire(LockRequest { patience, .. }) | Command::Write { patience, .. } =
+        &mut command
+    {
         *patience = new;
     }
     command

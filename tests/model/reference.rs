@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use small_resource_server::lock::command::{Death, Grant, HolderView, LockedBy};
 use small_resource_server::lock::rows::Forced;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, Millis, Mode, Now, Owner, Patience,
-    PresentedTicket, RequestId, ResourceOptions, Terms, Ticket, TicketId, Ttl, WallMillis, Wish,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, LockRequest, Millis, Mode, Now,
+    Owner, Patience, PresentedTicket, RequestId, ResourceOptions, Terms, Ticket, TicketId, Ttl,
+    WallMillis, Wish,
 };
 
 pub type Answers = BTreeMap<RequestId, Answer>;
@@ -569,7 +570,7 @@ impl Model {
 
     fn command(&mut self, command: &Command) {
         match command {
-            Command::Acquire { .. } => self.acquire(command),
+            Command::Acquire(_) => self.acquire(command),
             Command::Touch { request, presented } => {
                 let live = match self.who(*presented) {
                     Who::Holder(token) => {
@@ -674,13 +675,13 @@ impl Model {
     }
 
     fn acquire(&mut self, command: &Command) {
-        let Command::Acquire {
+        let Command::Acquire(LockRequest {
             request,
             presented,
             fresh,
             wish,
             patience,
-        } = command
+        }) = command
         else {
             unreachable!()
         };

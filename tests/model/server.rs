@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 use small_resource_server::lock::command::{Grant, HolderView};
 use small_resource_server::lock::rows::{HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, LockState, LostTicket, Millis, Mode, Now, Outcome, RequestId,
-    ResourceOptions, Terms, Ticket, Ttl,
+    Answer, Command, FencingToken, LockRequest, LockState, LostTicket, Millis, Mode, Now, Outcome,
+    RequestId, ResourceOptions, Terms, Ticket, Ttl,
 };
 
 /// The document: how often it was written, and what was written last.
@@ -100,7 +100,7 @@ impl<F: Fault> Server<F> {
     pub fn apply(&mut self, terms: &Terms, now: Now, command: Command, disk: &mut Disk) -> Outcome {
         if !self.exists {
             match command {
-                Command::Acquire { .. } => self.make(disk),
+                Command::Acquire(_) => self.make(disk),
                 _ => return self.answer_for_nothing(&command),
             }
         }
@@ -251,7 +251,7 @@ fn more(ttl: Ttl) -> Ttl {
 impl Fault for LeaseEndsEarly {
     fn twist(mut command: Command) -> Command {
         match &mut command {
-            Command::Acquire { wish, .. } => wish.ttl = less(wish.ttl),
+            Command::Acquire(LockRequest { wish, .. }) => wish.ttl = less(wish.ttl),
             Command::Renew { ttl, .. } => *ttl = less(*ttl),
             _ => {}
         }
@@ -357,8 +357,7 @@ impl Fault for ReaderLetPast {
         command: &Command,
         mut answers: Vec<(RequestId, Answer)>,
     ) -> Vec<(RequestId, Answer)> {
-        let reads =
-            matches!(command, Command::Acquire { wish, .. } if wish.mode == Some(Mode::Shared));
+        let reads = matches!(command, Command::Acquire(LockRequest { wish, .. }) if wish.mode == Some(Mode::Shared));
         let first = core.holder(&Terms::default(), Now::default());
         for (_, answer) in answers.iter_mut().filter(|_| reads) {
             if let (Answer::Queued { ticket, .. }, Some(holder)) = (&answer, &first)
@@ -391,9 +390,9 @@ impl Fault for PromotedBesideOthers {
         command: &Command,
         mut answers: Vec<(RequestId, Answer)>,
     ) -> Vec<(RequestId, Answer)> {
-        let Command::Acquire {
+        let Command::Acquire(LockRequest {
             presented, wish, ..
-        } = command
+        }) = command
         else {
             return answers;
         };

@@ -12,7 +12,7 @@ use small_resource_server::lock::{
 };
 use small_resource_server::persistence::actor::Persistence;
 use small_resource_server::persistence::messages::Finish;
-use small_resource_server::registry::client::Router;
+use small_resource_server::registry::client::{Router, taken};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
@@ -272,7 +272,7 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         let ask = async |op: Op| {
             let name = ResourceName::parse("printer").unwrap();
             let asked = router.ask(&name, &op, &Caller::NOBODY);
-            tokio::time::timeout(DEADLINE, asked).await.unwrap()
+            taken(tokio::time::timeout(DEADLINE, asked).await.unwrap())
         };
         let lock = || Op::Acquire {
             selector: None,

@@ -204,6 +204,9 @@ where
         if let Some(value) = header_value(&known.caller.tag) {
             response.headers_mut().insert(X_REQUEST_ID.clone(), value);
         }
+        // The PHP client reads header names in title case only.
+        let head = response.response_mut().head_mut();
+        head.set_camel_case_headers(true);
         Ok(response)
     }
 }

@@ -62,14 +62,19 @@ impl SqliteWriter {
     /// Stores all snapshots or none; see [`super::Store::commit`].
     pub fn commit(&mut self, journal: &Journal, batch: &[Snapshot]) -> WriteResult {
         let entry = journal.enter(batch)?;
-        let row_slots = &mut self.row_slots;
+        let slots = &mut self.row_slots;
         transact(&self.connection, |db| {
             entry.direct.iter().try_for_each(|s| write(db, s))?;
             for id in &entry.must_exist {
                 must_exist(find(db, id)?, id)?;
             }
             let mut rows = entry.rows.iter();
-            rows.try_for_each(|(n, changes)| write_journal(db, row_slots.place(*n), *n, changes))
+            rows.try_for_each(|(n, changes)| {
+                // Without looking what is there: SQLite overwrites it in its place.
+                let sql = "REPLACE INTO resource_journal (place, n, changes) VALUES (?1, ?2, ?3)";
+                let filled = row_slots::filled(changes);
+                execute(db, sql, params![slots.place(*n), same_bits(*n), filled])
+            })
         })?;
         entry.committed();
         Ok(())
@@ -121,16 +126,6 @@ impl SqliteWriter {
         journal.checkpointed(step);
         Ok(true)
     }
-}
-
-/// Without looking what is there: SQLite overwrites it in its place.
-fn write_journal(db: &Connection, place: i64, n: u64, changes: &[u8]) -> WriteResult {
-    let sql = "REPLACE INTO resource_journal (place, n, changes) VALUES (?1, ?2, ?3)";
-    execute(
-        db,
-        sql,
-        params![place, same_bits(n), row_slots::filled(changes)],
-    )
 }
 
 /// Everything or nothing of it. After an error other than [`StoreError::Rejected`] the connection may still
