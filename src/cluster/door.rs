@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus::IntGauge;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -39,12 +40,19 @@ pub struct FrontDoor {
 /// The way to the active instance.
 struct Abroad {
     owner: watch::Receiver<Owner>,
-    link: RefCell<Option<(InstanceId, LinkCell)>>,
+    links: RefCell<Option<(InstanceId, Links)>>,
     lease: Duration,
     in_flight: Arc<AtomicUsize>,
 }
 
 type LinkCell = Rc<OnceCell<Link>>;
+
+/// A large document holds up what is behind it on a connection: locks have one of their own.
+#[derive(Default)]
+struct Links {
+    locks: LinkCell,
+    documents: LinkCell,
+}
 
 /// Where requests are answered now.
 enum Place {
@@ -106,7 +114,7 @@ impl FrontDoor {
     pub fn new(router: Router, lease: Option<Duration>) -> FrontDoor {
         let abroad = lease.map(|lease| Abroad {
             owner: router.server.owner.follow(),
-            link: RefCell::default(),
+            links: RefCell::default(),
             lease,
             in_flight: router.server.count_in_flight(),
         });
@@ -224,12 +232,12 @@ impl FrontDoor {
             match self.place()? {
                 Some(Place::There(active)) => {
                     let question = Question::Follow(prefix.to_owned());
-                    let pieces = match self.link(&active).await {
+                    let pieces = match self.link(&active, &question).await {
                         Some(link) => link.get().and_then(|link| link.ask_on(question).ok()),
                         None => None,
                     };
                     match first_piece(pieces).await {
-                        Some((PeerReply::Events(_), pieces)) => {
+                        Some((PeerReply::Events { .. }, pieces)) => {
                             let events = Vec::new().into_iter();
                             return Ok(Some(EventReader::There { pieces, events }));
                         }
@@ -313,11 +321,11 @@ impl FrontDoor {
         Ok(())
     }
 
-    /// The connection to the active instance.
-    async fn link(&self, active: &ActiveInstance) -> Option<LinkCell> {
+    /// The connection to the active instance that is for such questions.
+    async fn link(&self, active: &ActiveInstance, question: &Question) -> Option<LinkCell> {
         let abroad = self.abroad.as_ref()?;
         let peer = active.peer.as_ref()?;
-        let cell = abroad.cell(active.id);
+        let cell = abroad.cell(active.id, question.is_bulky());
         let opening = || Link::open(active, peer, abroad.lease / 2);
         match cell.get_or_try_init(opening).await {
             Ok(link) if !link.has_ended() => Some(cell),
@@ -336,7 +344,7 @@ impl FrontDoor {
     }
 
     async fn exchange(&self, active: &ActiveInstance, question: Question) -> Exchange {
-        let Some(cell) = self.link(active).await else {
+        let Some(cell) = self.link(active, &question).await else {
             return Exchange::NotDone;
         };
         let Some(link) = cell.get() else {
@@ -366,7 +374,7 @@ impl FrontDoor {
 
 async fn first_piece(pieces: Option<AnswerPieces>) -> Option<(PeerReply, AnswerPieces)> {
     let mut pieces = pieces?;
-    let first = pieces.pieces.recv().await?;
+    let first = pieces.next().await?;
     Some((first, pieces))
 }
 
@@ -385,32 +393,32 @@ impl Abroad {
         }
     }
 
-    fn cell(&self, id: InstanceId) -> LinkCell {
-        let mut link = self.link.borrow_mut();
-        match &*link {
-            Some((known, cell)) if *known == id => cell.clone(),
-            _ => {
-                let cell = LinkCell::default();
-                *link = Some((id, cell.clone()));
-                cell
-            }
+    fn cell(&self, id: InstanceId, is_bulky: bool) -> LinkCell {
+        let mut links = self.links.borrow_mut();
+        if links.as_ref().is_none_or(|(known, _)| *known != id) {
+            *links = None;
+        }
+        let (_, links) = links.get_or_insert_with(|| (id, Links::default()));
+        match is_bulky {
+            true => links.documents.clone(),
+            false => links.locks.clone(),
         }
     }
 
     /// The next request opens another connection.
     fn forget(&self, broken: &LinkCell) {
-        let mut link = self.link.borrow_mut();
-        if link
-            .as_ref()
-            .is_some_and(|(_, cell)| Rc::ptr_eq(cell, broken))
-        {
-            *link = None;
+        if let Some((_, links)) = &mut *self.links.borrow_mut() {
+            for cell in [&mut links.locks, &mut links.documents] {
+                if Rc::ptr_eq(cell, broken) {
+                    *cell = LinkCell::default();
+                }
+            }
         }
     }
 
     fn tell(&self, question: Question) {
-        let link = self.link.borrow();
-        if let Some(link) = link.as_ref().and_then(|(_, cell)| cell.get()) {
+        let links = self.links.borrow();
+        if let Some(link) = links.as_ref().and_then(|(_, links)| links.locks.get()) {
             link.tell(question);
         }
     }
@@ -594,10 +602,16 @@ impl EventReader {
                 if let Some(event) = events.next() {
                     return Found::Event(Arc::new(event));
                 }
-                use tokio::sync::mpsc::error::TryRecvError;
-                match pieces.pieces.try_recv() {
-                    Ok(PeerReply::Events(more)) => *events = more.into_iter(),
-                    Ok(PeerReply::Missed(count)) => return Found::Missed(count),
+                match pieces.try_next() {
+                    Ok(PeerReply::Events {
+                        missed,
+                        events: more,
+                    }) => {
+                        *events = more.into_iter();
+                        if missed > 0 {
+                            return Found::Missed(missed);
+                        }
+                    }
                     Err(TryRecvError::Empty) => return Found::Nothing,
                     Ok(_) | Err(TryRecvError::Disconnected) => return Found::End,
                 }

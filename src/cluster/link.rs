@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
@@ -20,9 +21,6 @@ use super::wire::{
 };
 use crate::store::{ActiveInstance, PeerAddress};
 
-/// Answers to one question that may wait to be taken.
-const ANSWERS_MAX: usize = 1024;
-
 /// The connection broke before the answer: the question may have been acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
@@ -30,7 +28,7 @@ pub struct Lost;
 /// Who waits for the answer to a question.
 enum Waiting {
     One(oneshot::Sender<PeerReply>),
-    Many(Sender<PeerReply>),
+    Many(UnboundedSender<PeerReply>),
 }
 
 struct LinkState {
@@ -63,28 +61,22 @@ impl LinkState {
     }
 
     fn hear(&self, heard: ReplyFrame) {
-        let ReplyFrame::Reply { id, reply } = heard else {
-            if let Some(asked) = self.pinged.take() {
-                self.round_trip.send_replace(asked.elapsed());
+        let (id, reply) = match heard {
+            ReplyFrame::Reply { id, reply } => (id, reply),
+            ReplyFrame::Alive => return,
+            ReplyFrame::Pong => {
+                if let Some(asked) = self.pinged.take() {
+                    self.round_trip.send_replace(asked.elapsed());
+                }
+                return;
             }
-            return;
         };
         let mut waiting = self.waiting.borrow_mut();
-        let taken = match waiting.get(&id) {
-            Some(Waiting::Many(answers)) => answers.try_send(reply).is_ok(),
-            // Where nobody takes it, `Gone` is on its way.
-            _ => {
-                if let Some(Waiting::One(answer)) = waiting.remove(&id) {
-                    let _ = answer.send(reply);
-                }
-                true
-            }
-        };
-        if !taken {
-            // It reads too slowly, or not any more: what it missed cannot be told, so that it ends.
-            waiting.remove(&id);
-            drop(waiting);
-            self.send(&RequestFrame::Gone(id));
+        // Where nobody takes it, `Gone` is on its way.
+        if let Some(Waiting::Many(pieces)) = waiting.get(&id) {
+            let _ = pieces.send(reply);
+        } else if let Some(Waiting::One(answer)) = waiting.remove(&id) {
+            let _ = answer.send(reply);
         }
     }
 
@@ -182,12 +174,9 @@ impl Link {
 
     /// As [`Link::ask`], for a question whose answer comes in pieces, until the connection ends.
     pub fn ask_on(&self, question: Question) -> Result<AnswerPieces, Lost> {
-        let (sender, pieces) = channel(ANSWERS_MAX);
+        let (sender, pieces) = unbounded_channel();
         let open = self.open_question(question, Waiting::Many(sender))?;
-        Ok(AnswerPieces {
-            pieces,
-            _open: open,
-        })
+        Ok(AnswerPieces { pieces, open })
     }
 
     fn open_question(&self, question: Question, waiting: Waiting) -> Result<OpenQuestion, Lost> {
@@ -218,8 +207,27 @@ async fn pings(state: &LinkState, every: Duration) {
 
 /// The pieces of an answer; dropped, the question is withdrawn.
 pub struct AnswerPieces {
-    pub pieces: Receiver<PeerReply>,
-    _open: OpenQuestion,
+    pieces: UnboundedReceiver<PeerReply>,
+    open: OpenQuestion,
+}
+
+impl AnswerPieces {
+    /// The next piece, once it is there. `None`: nothing comes any more.
+    pub async fn next(&mut self) -> Option<PeerReply> {
+        let piece = self.pieces.recv().await;
+        self.open.state.send(&RequestFrame::Taken(self.open.id));
+        piece
+    }
+
+    /// The next piece, if it is there.
+    ///
+    /// # Errors
+    /// It is not, or nothing comes any more.
+    pub fn try_next(&mut self) -> Result<PeerReply, TryRecvError> {
+        let piece = self.pieces.try_recv()?;
+        self.open.state.send(&RequestFrame::Taken(self.open.id));
+        Ok(piece)
+    }
 }
 
 /// Withdraws a question whose answer nobody took.

@@ -2,7 +2,7 @@
 //! clients are. What whoever asked did not take, and everything that is open when the connection ends, counts as
 //! asked by clients that are gone.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -29,8 +29,8 @@ use crate::shared::server_state::ServerState;
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// After a connection could not be taken, for want of descriptors perhaps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Events that are sent at once.
-const EVENTS_MAX: usize = 512;
+/// Events that are sent at once: as many as the feed keeps for a reader that does not look.
+const EVENTS_MAX: usize = 8192;
 
 /// Takes connections of other instances and keeps in touch with the active one, on so many threads of their own.
 /// `lease`: `INSTANCE_LEASE_SECONDS`.
@@ -132,10 +132,12 @@ async fn serve(
         frames,
         running: RefCell::default(),
         untaken: RefCell::default(),
+        followers: RefCell::default(),
     });
     let ended = tokio::select! {
         ended = read_frames(read, silence_max, |heard| answering.hear(heard)) => ended,
         ended = write_frames(write, to_write) => ended,
+        () = answering.prove_alive(silence_max / 4) => Ok(()),
     };
     log::debug!("a connection of another instance has ended: {ended:?}");
     answering.withdraw_all();
@@ -149,6 +151,8 @@ struct PeerRequests {
     running: RefCell<HashMap<u64, actix_rt::task::JoinHandle<()>>>,
     /// Answered, and perhaps not taken.
     untaken: RefCell<HashMap<u64, OpenCall>>,
+    /// Whether those who follow events have taken what they were sent.
+    followers: RefCell<HashMap<u64, Rc<Cell<bool>>>>,
 }
 
 impl PeerRequests {
@@ -158,12 +162,21 @@ impl PeerRequests {
             RequestFrame::Taken(id) => {
                 if let Some(call) = self.untaken.borrow_mut().remove(&id) {
                     call.taken();
+                } else if let Some(taken) = self.followers.borrow().get(&id) {
+                    taken.set(true);
                 }
             }
             RequestFrame::Gone(id) => self.withdraw(id),
             RequestFrame::Ping => {
                 let _ = self.frames.send(frame(&ReplyFrame::Pong));
             }
+        }
+    }
+
+    async fn prove_alive(&self, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            let _ = self.frames.send(frame(&ReplyFrame::Alive));
         }
     }
 
@@ -233,39 +246,32 @@ impl PeerRequests {
         }
     }
 
-    /// Sends what happens, until this instance is active no more.
+    /// Sends what happens, until this instance is active no more. Whoever has not taken what was sent last is sent
+    /// nothing, and misses what the feed cannot keep, as a slow reader of this instance does.
     async fn follow(&self, id: u64, prefix: &str) {
         let server = &self.router.server;
         let Some(mut reader) = server.feed.follow() else {
             return self.tell(id, PeerReply::TooBusy);
         };
-        self.tell(id, PeerReply::Events(Vec::new()));
+        let taken = Rc::new(Cell::new(false));
+        self.followers.borrow_mut().insert(id, taken.clone());
+        self.tell(
+            id,
+            PeerReply::Events {
+                missed: 0,
+                events: Vec::new(),
+            },
+        );
         while server.gate.check().is_ok() {
             tokio::time::sleep(LOOK_PAUSE).await;
-            self.send_events(id, &mut reader, prefix);
+            if taken.get()
+                && let Some(events) = events(&mut reader, prefix)
+            {
+                taken.set(false);
+                self.tell(id, events);
+            }
         }
         self.tell(id, PeerReply::NotActive);
-    }
-
-    fn send_events(&self, id: u64, reader: &mut FeedReader, prefix: &str) {
-        let mut events = Vec::new();
-        loop {
-            match reader.look() {
-                Found::Event(event) => {
-                    if event.name.as_str().starts_with(prefix) {
-                        events.push(event.as_ref().clone());
-                    }
-                }
-                Found::Missed(count) => self.tell(id, PeerReply::Missed(count)),
-                Found::Nothing | Found::End => break,
-            }
-            if events.len() == EVENTS_MAX {
-                self.tell(id, PeerReply::Events(std::mem::take(&mut events)));
-            }
-        }
-        if !events.is_empty() {
-            self.tell(id, PeerReply::Events(events));
-        }
     }
 
     fn withdraw(&self, id: u64) {
@@ -274,6 +280,7 @@ impl PeerRequests {
         }
         // Dropped, it says that its client is gone.
         self.untaken.borrow_mut().remove(&id);
+        self.followers.borrow_mut().remove(&id);
     }
 
     fn withdraw_all(&self) {
@@ -282,6 +289,22 @@ impl PeerRequests {
         }
         self.untaken.borrow_mut().clear();
     }
+}
+
+/// What happened since the last look; `None`: nothing.
+fn events(reader: &mut FeedReader, prefix: &str) -> Option<PeerReply> {
+    let (mut missed, mut events) = (0, Vec::new());
+    while events.len() < EVENTS_MAX {
+        match reader.look() {
+            Found::Event(event) if event.name.as_str().starts_with(prefix) => {
+                events.push(event.as_ref().clone());
+            }
+            Found::Event(_) => {}
+            Found::Missed(count) => missed += count,
+            Found::Nothing | Found::End => break,
+        }
+    }
+    (missed > 0 || !events.is_empty()).then_some(PeerReply::Events { missed, events })
 }
 
 /// Whether the store can hold what is to be written.

@@ -128,6 +128,17 @@ pub enum Question {
     Follow(String),
 }
 
+impl Question {
+    /// Whether it, or its answer, may be so large that it would hold up others.
+    pub fn is_bulky(&self) -> bool {
+        match self {
+            Question::Ask { op, .. } => op.carries_document(),
+            Question::Touch { .. } | Question::Tally(_) => false,
+            _ => true,
+        }
+    }
+}
+
 /// What the active one answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum PeerReply {
@@ -140,10 +151,12 @@ pub enum PeerReply {
     DocumentSizes(Vec<DocumentSize>),
     /// It would cost others too much.
     TooBusy,
-    /// Comes again and again, the first time without any.
-    Events(Vec<FeedEvent>),
-    /// So many events are gone.
-    Missed(u64),
+    /// Comes again and again, each time once the last one was taken; the first time without any. `missed`: so many are
+    /// gone.
+    Events {
+        missed: u64,
+        events: Vec<FeedEvent>,
+    },
 }
 
 impl PeerReply {
@@ -166,7 +179,7 @@ pub enum RequestFrame {
         id: u64,
         question: Box<Question>,
     },
-    /// The answer to this question has been taken by whoever waited for it.
+    /// The answer to this question, or a piece of it, has been taken by whoever waited for it.
     Taken(u64),
     /// Nobody waits for the answer any more.
     Gone(u64),
@@ -176,8 +189,13 @@ pub enum RequestFrame {
 /// From the active instance.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ReplyFrame {
-    Reply { id: u64, reply: PeerReply },
+    Reply {
+        id: u64,
+        reply: PeerReply,
+    },
     Pong,
+    /// Said again and again: a ping may wait behind a large document.
+    Alive,
 }
 
 /// What two ends need to know of each other, each for itself, before anything crosses.

@@ -151,6 +151,15 @@ impl Op {
         watch: None,
     };
 
+    /// Whether it, or its answer, has a document in it.
+    pub fn carries_document(&self) -> bool {
+        match self {
+            Op::Read { .. } | Op::Write { .. } => true,
+            Op::Acquire { selector, .. } => selector.is_some(),
+            _ => false,
+        }
+    }
+
     /// The selector whose document this request needs, and whether it needs the JSON or only has to know that
     /// it exists.
     pub(super) fn needed_document(&self) -> Option<(&Selector, bool)> {

@@ -2,10 +2,11 @@
 //! sees, and what it does not see.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::instance::{LEASE, becomes_active, becomes_standby, is_standby, launch, serving, setup};
 use crate::support::{
@@ -449,16 +450,109 @@ fn events_come_through_a_stand_by_and_end_with_the_owner() {
     becomes_active(&front);
 }
 
+/// As many large ones as a pair of sockets takes, and more than the feed keeps for a reader that does not look.
+const TOO_MANY_EVENTS: usize = 14_000;
+
+/// A connection on which little is on its way.
+fn narrow(address: SocketAddr) -> Connection {
+    let connecting = async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        socket.connect(address).await?.into_std()
+    };
+    let stream = wait(connecting).unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    Connection::over(stream)
+}
+
+#[test]
+fn whoever_reads_events_too_slowly_through_a_stand_by_is_told_how_many_it_missed() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (owner, front) = pair(&database);
+    let mut events = narrow(front.address());
+    events.write(&front.call("GET", "/events").bytes());
+    until_text(&mut events, ": following");
+    std::thread::scope(|scope| {
+        let busy = (0..16).map(|worker| {
+            let owner = &owner;
+            scope.spawn(move || {
+                let path = format!("busy-{worker}/s");
+                let long = "\"".repeat(200);
+                let asked = json!({"owner": long, "reason": long});
+                owner.prepare(&format!("busy-{worker}"));
+                let lock = owner.lock(&path).json(&asked);
+                let mut connection = owner.connect();
+                // Granted and released.
+                for _ in 0..TOO_MANY_EVENTS / 16 / 2 {
+                    let ticket = connection.exchange(&lock).ticket();
+                    let unlock = owner.unlock(&path, &ticket);
+                    assert_eq!(connection.exchange(&unlock).status, 200);
+                }
+            })
+        });
+        let busy: Vec<_> = busy.collect();
+        // Whoever takes nothing at all for 20 s is given up.
+        while busy.iter().any(|thread| !thread.is_finished()) {
+            events.stream.read_exact(&mut [0; 1024]).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    until_text(&mut events, "event: lagged");
+    front.prepare("printer");
+    until_text(&mut events, "printer");
+}
+
+#[test]
+fn documents_on_their_way_do_not_hold_up_a_lock() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (owner, front, proxy) = pair_with_a_proxy_between(&database);
+    front.prepare("printer");
+    front.prepare("archive");
+    let _ = front.hold("printer/s");
+    let before = metric(&front, "forwarded_requests_total");
+    // So much at a time for each connection: 64 KiB.
+    proxy.set(State::Slow(Duration::from_millis(100)));
+    let document = format!("\"{}\"", "x".repeat(1 << 20));
+    let path = |writer| format!("archive/s{writer}");
+    let mut writes: Vec<Connection> = (0..4)
+        .map(|writer| front.put(&path(writer), &document).open())
+        .collect();
+    until("they are on their way", || {
+        metric(&front, "forwarded_requests_total") == before + 4
+    });
+    let refused = front.lock("printer/s").query("queue=0").send();
+    assert_eq!(refused.code(), "locked", "{refused:?}");
+    // Had it waited behind them, all of them would be there.
+    let arrived = metric(&owner, "forwarded_requests_received_total");
+    assert!(arrived < metric(&front, "forwarded_requests_total"));
+    for write in &mut writes {
+        assert_eq!(write.answer().status, 204);
+    }
+    proxy.set(State::Up);
+    assert_eq!(owner.data("archive/s3"), document);
+}
+
 /// Everything that comes until this does.
 fn until_text(connection: &mut Connection, text: &str) -> String {
-    let mut seen = String::new();
-    let mut chunk = [0; 4096];
-    while !seen.contains(text) {
+    let mut seen = Vec::new();
+    let mut chunk = [0; 64 << 10];
+    loop {
         let count = connection.stream.read(&mut chunk).unwrap();
-        assert!(count > 0, "it ended: {seen}");
-        seen.push_str(&String::from_utf8_lossy(&chunk[..count]));
+        assert!(count > 0, "it ended: {}", String::from_utf8_lossy(&seen));
+        let from = seen.len().saturating_sub(text.len());
+        seen.extend_from_slice(&chunk[..count]);
+        let mut windows = seen[from..].windows(text.len());
+        if windows.any(|window| window == text.as_bytes()) {
+            return String::from_utf8_lossy(&seen).into_owned();
+        }
     }
-    seen
 }
 
 #[test]
