@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::link::{AnswerPieces, Link};
 use super::wire::{PeerReply, Question};
-use crate::lock::{Answer, EndReason, PresentedTicket, ResourceName};
+use crate::lock::{Answer, EndReason, PresentedTicket, Refusal, ResourceName};
 use crate::registry::client::{Router, taken};
 use crate::registry::listing::{ListingRefused, Page};
 use crate::registry::tally::Tally;
@@ -516,7 +516,7 @@ impl Forwarded<'_> {
                 None
             }
             // The first copy did it.
-            Reply::Lock(Answer::Dead(Some(EndReason::Released)))
+            Reply::Refused(Refusal::Dead(Some(EndReason::Released)))
                 if self.lost && matches!(self.op, Op::Unlock { .. }) =>
             {
                 Some(Box::new(Reply::Lock(Answer::Unlocked { dead: None })))

@@ -19,6 +19,7 @@ use super::wire::{
     Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
+use crate::lock::Refusal;
 use crate::registry::client::{OpenCall, Router};
 use crate::registry::listing::ListingRefused;
 use crate::resource::messages::{Op, Reply};
@@ -202,7 +203,7 @@ impl PeerRequests {
         let reply = match question {
             Question::Ask { name, op, caller } => {
                 if !takes(router, &op) {
-                    let refused = Box::new(Reply::TooLargeToStore);
+                    let refused = Box::new(Reply::Refused(Refusal::TooLargeToStore));
                     return self.tell(id, PeerReply::Reply(refused));
                 }
                 let (reply, call) = router.ask(&name, &op, &caller).await;

@@ -1,6 +1,7 @@
 //! Every refusal, with its status and its stable code. What the client is told is here; what the log is
 //! told is written where it happens.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use actix_web::http::StatusCode;
@@ -10,8 +11,8 @@ use actix_web::{HttpResponse, ResponseError};
 use super::auth::Right;
 use super::headers::X_FENCING_TOKEN;
 use super::wire::{ErrorBody, ForcedByBody, HolderBody};
-use crate::lock::rows::Forced;
-use crate::lock::{EndReason, FencingToken};
+use crate::lock::command::LockedBy;
+use crate::lock::{EndReason, Refusal};
 use crate::shared::gate::Closed;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -20,47 +21,23 @@ pub enum ApiError {
     Malformed(String),
     /// A conditional header that the route does not understand.
     ConditionNotOffered(HeaderName),
-    TicketMissing,
     KeyMissing,
     KeyUnknown,
     KeyInsufficient(Right),
-    /// `None`: the ticket is not known.
-    DeadTicket(Option<EndReason>),
-    /// This ticket was ended by force, and by whom.
-    ForcedOff(Box<Forced>),
     NoRoute,
-    NoResource,
-    /// With the fencing token, where the holder asked.
-    NoSelector(Option<FencingToken>),
-    /// 412: with the fencing token, where the holder asked.
-    ConditionFailed(Option<FencingToken>),
     /// The methods that the path has.
     Method(&'static str),
-    Exists,
-    /// With the holder, and whether it is reserved.
-    Locked(Option<Box<HolderBody>>, bool),
-    /// The same in answer to a lock request that wants no place in the queue: it may come back.
-    Taken(Option<Box<HolderBody>>, bool),
-    KeyReused,
-    NotHolder,
-    NotExclusive,
-    ModeDiffers,
-    ModeNotOffered,
-    OtherLease,
-    NotWaiting,
-    TooManySelectors(usize),
     TooLarge(usize),
-    /// The body is accepted, but the store cannot hold the document.
-    TooLargeToStore,
     SlowBody,
-    TooManyWaiters,
     TooManyConnections,
     /// Too many requests; when to come back is in the headers.
     RateLimited,
     /// This request would cost others too much; the sentence says why.
     TooBusy(&'static str),
-    /// The store would not take it.
-    Refused,
+    /// By the resource.
+    Refused(Refusal),
+    /// [`Refusal::Locked`] in answer to a lock request that wants no place in the queue: it may come back.
+    Taken(Box<LockedBy>),
     Closed(Closed),
 }
 
@@ -234,45 +211,52 @@ pub fn codes() -> Vec<&'static str> {
     CODES.iter().map(|(_, code, _)| *code).collect()
 }
 
+/// The status and code of what a resource refuses.
+fn refusal_code(refusal: &Refusal) -> (StatusCode, &'static str) {
+    match refusal {
+        Refusal::TicketMissing => (StatusCode::BAD_REQUEST, "ticket_missing"),
+        Refusal::WaitsAlready => (StatusCode::BAD_REQUEST, "malformed"),
+        Refusal::ModeNotOffered => (StatusCode::BAD_REQUEST, "mode_not_offered"),
+        Refusal::Dead(None) => (StatusCode::FORBIDDEN, "ticket_unknown"),
+        Refusal::Dead(Some(reason)) => (StatusCode::FORBIDDEN, reason.code()),
+        Refusal::DeadByForce(_) => (StatusCode::FORBIDDEN, EndReason::ForcedOff.code()),
+        Refusal::NoResource => (StatusCode::NOT_FOUND, "resource_unknown"),
+        Refusal::NoSelector(_) => (StatusCode::NOT_FOUND, "selector_unknown"),
+        Refusal::Exists => (StatusCode::CONFLICT, "resource_exists"),
+        Refusal::Locked(_) => (StatusCode::CONFLICT, "locked"),
+        Refusal::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
+        Refusal::NotHolder => (StatusCode::CONFLICT, "not_holder"),
+        Refusal::NotExclusive => (StatusCode::CONFLICT, "not_exclusive"),
+        Refusal::ModeDiffers => (StatusCode::CONFLICT, "mode_differs"),
+        Refusal::OtherLease => (StatusCode::CONFLICT, "lease_over"),
+        Refusal::NotWaiting => (StatusCode::CONFLICT, "not_waiting"),
+        Refusal::TooManySelectors(_) => (StatusCode::CONFLICT, "too_many_selectors"),
+        Refusal::ConditionFailed(_) => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+        Refusal::TooLargeToStore => (StatusCode::PAYLOAD_TOO_LARGE, "document_too_large"),
+        Refusal::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
+        Refusal::NotStored => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
+    }
+}
+
 impl ApiError {
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             ApiError::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
             ApiError::ConditionNotOffered(_) => (StatusCode::BAD_REQUEST, "condition_not_offered"),
-            ApiError::TicketMissing => (StatusCode::BAD_REQUEST, "ticket_missing"),
             ApiError::KeyMissing => (StatusCode::UNAUTHORIZED, "key_missing"),
             ApiError::KeyUnknown => (StatusCode::UNAUTHORIZED, "key_unknown"),
             ApiError::KeyInsufficient(_) => (StatusCode::UNAUTHORIZED, "key_insufficient"),
-            ApiError::DeadTicket(None) => (StatusCode::FORBIDDEN, "ticket_unknown"),
-            ApiError::DeadTicket(Some(reason)) => (StatusCode::FORBIDDEN, reason.code()),
-            ApiError::ForcedOff(_) => (StatusCode::FORBIDDEN, EndReason::ForcedOff.code()),
             ApiError::NoRoute => (StatusCode::NOT_FOUND, "route_unknown"),
-            ApiError::NoResource => (StatusCode::NOT_FOUND, "resource_unknown"),
-            ApiError::NoSelector(_) => (StatusCode::NOT_FOUND, "selector_unknown"),
-            ApiError::ConditionFailed(_) => {
-                (StatusCode::PRECONDITION_FAILED, "precondition_failed")
-            }
             ApiError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            ApiError::Exists => (StatusCode::CONFLICT, "resource_exists"),
-            ApiError::Locked(..) | ApiError::Taken(..) => (StatusCode::CONFLICT, "locked"),
-            ApiError::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
-            ApiError::NotHolder => (StatusCode::CONFLICT, "not_holder"),
-            ApiError::NotExclusive => (StatusCode::CONFLICT, "not_exclusive"),
-            ApiError::ModeDiffers => (StatusCode::CONFLICT, "mode_differs"),
-            ApiError::ModeNotOffered => (StatusCode::BAD_REQUEST, "mode_not_offered"),
-            ApiError::OtherLease => (StatusCode::CONFLICT, "lease_over"),
-            ApiError::NotWaiting => (StatusCode::CONFLICT, "not_waiting"),
-            ApiError::TooManySelectors(_) => (StatusCode::CONFLICT, "too_many_selectors"),
             ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-            ApiError::TooLargeToStore => (StatusCode::PAYLOAD_TOO_LARGE, "document_too_large"),
             ApiError::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
-            ApiError::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
             ApiError::TooManyConnections => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections")
             }
             ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             ApiError::TooBusy(_) => (StatusCode::SERVICE_UNAVAILABLE, "too_busy"),
-            ApiError::Refused => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
+            ApiError::Refused(refusal) => refusal_code(refusal),
+            ApiError::Taken(_) => (StatusCode::CONFLICT, "locked"),
             ApiError::Closed(closed) => (StatusCode::SERVICE_UNAVAILABLE, closed.code()),
         }
     }
@@ -280,39 +264,58 @@ impl ApiError {
     pub fn code(&self) -> &'static str {
         self.status_and_code().1
     }
-
-    fn holder(&self) -> Option<Option<&HolderBody>> {
-        match self {
-            ApiError::Locked(holder, _) | ApiError::Taken(holder, _) => Some(holder.as_deref()),
-            _ => None,
-        }
-    }
-
-    fn reserved(&self) -> Option<bool> {
-        match self {
-            ApiError::Locked(_, reserved) | ApiError::Taken(_, reserved) => Some(*reserved),
-            _ => None,
-        }
-    }
-
-    fn forced(&self) -> Option<ForcedByBody<'_>> {
-        match self {
-            ApiError::ForcedOff(forced) => Some(ForcedByBody {
-                reason: forced.reason.as_str(),
-                by: forced.by.as_str(),
-            }),
-            _ => None,
-        }
-    }
 }
 
 const FORCED_OFF: &str = "The lease of this ticket, or its place in the queue, was ended by force.";
-const NOT_EXCLUSIVE: &str =
-    "This ticket shares the lock; only an exclusive holder can change data.";
-const MODE_DIFFERS: &str =
-    "This ticket waits for another mode; unlock it and ask anew, or leave the mode out.";
-const MODE_NOT_OFFERED: &str =
-    "A resource with several slots is not shared; leave the mode out, or send exclusive.";
+
+/// What the client is told of what a resource refuses.
+fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
+    Cow::Borrowed(match refusal {
+        Refusal::TicketMissing => {
+            "No ticket was presented: send the X-Ticket header that the lock was answered with."
+        }
+        Refusal::WaitsAlready => {
+            "The ticket waits already: send queue=0 and wait= without a ticket, or leave queue=0 out."
+        }
+        Refusal::Dead(None) => "The ticket is not known.",
+        Refusal::Dead(Some(EndReason::Released)) => "The ticket was released.",
+        Refusal::Dead(Some(EndReason::Expired)) => "The lease of this ticket expired.",
+        Refusal::Dead(Some(EndReason::ForcedOff)) | Refusal::DeadByForce(_) => FORCED_OFF,
+        Refusal::NoResource => "There is no resource of this name.",
+        Refusal::NoSelector(_) => "Nothing was ever written at this selector of the resource.",
+        Refusal::ConditionFailed(_) => {
+            "The document is not as the condition of this request says; nothing was changed."
+        }
+        Refusal::Exists => "A resource of this name exists already.",
+        Refusal::Locked(_) => LOCKED,
+        Refusal::KeyReused => {
+            "This Idempotency-Key was used with another owner, ttl or mode; use a new key per attempt."
+        }
+        Refusal::NotHolder => "This ticket waits; only a holder can renew.",
+        Refusal::NotExclusive => {
+            "This ticket shares the lock; only an exclusive holder can change data."
+        }
+        Refusal::ModeDiffers => {
+            "This ticket waits for another mode; unlock it and ask anew, or leave the mode out."
+        }
+        Refusal::ModeNotOffered => {
+            "A resource with several slots is not shared; leave the mode out, or send exclusive."
+        }
+        Refusal::OtherLease => "The lease with this fencing token does not hold.",
+        Refusal::NotWaiting => {
+            "No ticket with this id waits: it holds the lock by now, or left the queue."
+        }
+        Refusal::TooManySelectors(max) => {
+            let text = format!("The resource has {max} selectors, which is the most it can have.");
+            return Cow::Owned(text);
+        }
+        Refusal::TooLargeToStore => "The document is larger than the database takes.",
+        Refusal::TooManyWaiters => "Too many requests wait for a lock.",
+        Refusal::NotStored => "The store refused the change; it did not happen.",
+    })
+}
+
+const LOCKED: &str = "The lock is someone else's.";
 
 /// Text as a sentence: a capital at the beginning, a full stop at the end.
 fn sentence(text: &str) -> String {
@@ -327,11 +330,11 @@ impl fmt::Display for ApiError {
         match self {
             ApiError::Malformed(sentence) => f.write_str(sentence),
             ApiError::ConditionNotOffered(name) => {
-                write!(f, "This route does not understand {name}; send the request without it.")
+                write!(
+                    f,
+                    "This route does not understand {name}; send the request without it."
+                )
             }
-            ApiError::TicketMissing => f.write_str(
-                "No ticket was presented: send the X-Ticket header that the lock was answered with.",
-            ),
             ApiError::KeyMissing => {
                 f.write_str("No key was presented: send it in the x-api-key header.")
             }
@@ -339,48 +342,14 @@ impl fmt::Display for ApiError {
             ApiError::KeyInsufficient(right) => {
                 write!(f, "The key in x-api-key lacks the {} right.", right.name())
             }
-            ApiError::DeadTicket(reason) => f.write_str(match reason {
-                None => "The ticket is not known.",
-                Some(EndReason::Released) => "The ticket was released.",
-                Some(EndReason::Expired) => "The lease of this ticket expired.",
-                Some(EndReason::ForcedOff) => FORCED_OFF,
-            }),
-            ApiError::ForcedOff(_) => f.write_str(FORCED_OFF),
             ApiError::NoRoute => f.write_str("There is nothing at this path."),
-            ApiError::NoResource => f.write_str("There is no resource of this name."),
-            ApiError::NoSelector(_) => {
-                f.write_str("Nothing was ever written at this selector of the resource.")
-            }
-            ApiError::ConditionFailed(_) => f.write_str(
-                "The document is not as the condition of this request says; nothing was changed.",
-            ),
             ApiError::Method(allow) => {
                 write!(f, "This path does not take this method; it takes {allow}.")
-            }
-            ApiError::Exists => f.write_str("A resource of this name exists already."),
-            ApiError::Locked(..) | ApiError::Taken(..) => f.write_str("The lock is someone else's."),
-            ApiError::KeyReused => f.write_str(
-                "This Idempotency-Key was used with another owner, ttl or mode; use a new key per attempt.",
-            ),
-            ApiError::NotHolder => f.write_str("This ticket waits; only a holder can renew."),
-            ApiError::NotExclusive => f.write_str(NOT_EXCLUSIVE),
-            ApiError::ModeDiffers => f.write_str(MODE_DIFFERS),
-            ApiError::ModeNotOffered => f.write_str(MODE_NOT_OFFERED),
-            ApiError::OtherLease => f.write_str("The lease with this fencing token does not hold."),
-            ApiError::NotWaiting => f.write_str(
-                "No ticket with this id waits: it holds the lock by now, or left the queue.",
-            ),
-            ApiError::TooManySelectors(max) => {
-                write!(f, "The resource has {max} selectors, which is the most it can have.")
             }
             ApiError::TooLarge(max) => {
                 write!(f, "The body is too large; accepted are up to {max} bytes.")
             }
-            ApiError::TooLargeToStore => {
-                f.write_str("The document is larger than the database takes.")
-            }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
-            ApiError::TooManyWaiters => f.write_str("Too many requests wait for a lock."),
             ApiError::TooManyConnections => {
                 f.write_str("Too many connections are open; try again later.")
             }
@@ -388,7 +357,8 @@ impl fmt::Display for ApiError {
                 f.write_str("Too many requests; wait as long as Retry-After says.")
             }
             ApiError::TooBusy(why) => write!(f, "Not now: {why}. Try again."),
-            ApiError::Refused => f.write_str("The store refused the change; it did not happen."),
+            ApiError::Refused(refusal) => f.write_str(&refusal_sentence(refusal)),
+            ApiError::Taken(_) => f.write_str(LOCKED),
             ApiError::Closed(closed) => f.write_str(&sentence(&closed.to_string())),
         }
     }
@@ -405,19 +375,35 @@ impl ResponseError for ApiError {
         if let ApiError::Method(allow) = self {
             response.insert_header((header::ALLOW, *allow));
         }
-        if let ApiError::NoSelector(Some(token)) | ApiError::ConditionFailed(Some(token)) = self {
-            response.insert_header((X_FENCING_TOKEN.clone(), token.0));
-        }
-        if status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, ApiError::Taken(..)) {
+        if status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, ApiError::Taken(_)) {
             response.insert_header((header::RETRY_AFTER, "1"));
         }
-        response.json(ErrorBody {
+        let mut body = ErrorBody {
             error: self.to_string(),
             code,
-            holder: self.holder(),
-            reserved: self.reserved(),
-            forced: self.forced(),
-        })
+            holder: None,
+            reserved: None,
+            forced: None,
+        };
+        match self {
+            ApiError::Taken(by) | ApiError::Refused(Refusal::Locked(by)) => {
+                body.holder = Some(by.holder.clone().map(HolderBody::from));
+                body.reserved = Some(by.reserved);
+            }
+            ApiError::Refused(Refusal::DeadByForce(forced)) => {
+                body.forced = Some(ForcedByBody {
+                    reason: forced.reason.as_str(),
+                    by: forced.by.as_str(),
+                });
+            }
+            ApiError::Refused(
+                Refusal::NoSelector(Some(token)) | Refusal::ConditionFailed(Some(token)),
+            ) => {
+                response.insert_header((X_FENCING_TOKEN.clone(), token.0));
+            }
+            _ => {}
+        }
+        response.json(body)
     }
 }
 
@@ -425,42 +411,44 @@ impl ResponseError for ApiError {
 mod tests {
     use super::*;
 
-    /// One of each. The match makes this function fail to compile when a kind of error is added.
+    /// One of each. The matches make this fail to compile when a kind of error is added.
     fn all() -> Vec<ApiError> {
+        let refusals = vec![
+            Refusal::TicketMissing,
+            Refusal::ModeNotOffered,
+            Refusal::Dead(None),
+            Refusal::Dead(Some(EndReason::Released)),
+            Refusal::Dead(Some(EndReason::Expired)),
+            Refusal::Dead(Some(EndReason::ForcedOff)),
+            Refusal::NoResource,
+            Refusal::NoSelector(None),
+            Refusal::ConditionFailed(None),
+            Refusal::Exists,
+            Refusal::Locked(Box::default()),
+            Refusal::NotExclusive,
+            Refusal::ModeDiffers,
+            Refusal::KeyReused,
+            Refusal::NotHolder,
+            Refusal::OtherLease,
+            Refusal::NotWaiting,
+            Refusal::TooManySelectors(1),
+            Refusal::TooLargeToStore,
+            Refusal::TooManyWaiters,
+            Refusal::NotStored,
+        ];
         let every = vec![
             ApiError::Malformed(String::new()),
             ApiError::ConditionNotOffered(header::IF_MATCH),
-            ApiError::TicketMissing,
             ApiError::KeyMissing,
             ApiError::KeyUnknown,
             ApiError::KeyInsufficient(Right::Write),
-            ApiError::DeadTicket(None),
-            ApiError::DeadTicket(Some(EndReason::Released)),
-            ApiError::DeadTicket(Some(EndReason::Expired)),
-            ApiError::DeadTicket(Some(EndReason::ForcedOff)),
             ApiError::NoRoute,
-            ApiError::NoResource,
-            ApiError::NoSelector(None),
-            ApiError::ConditionFailed(None),
             ApiError::Method("GET"),
-            ApiError::Exists,
-            ApiError::Locked(None, true),
-            ApiError::NotExclusive,
-            ApiError::ModeDiffers,
-            ApiError::ModeNotOffered,
-            ApiError::KeyReused,
-            ApiError::NotHolder,
-            ApiError::OtherLease,
-            ApiError::NotWaiting,
-            ApiError::TooManySelectors(1),
             ApiError::TooLarge(1),
-            ApiError::TooLargeToStore,
             ApiError::SlowBody,
-            ApiError::TooManyWaiters,
             ApiError::TooManyConnections,
             ApiError::RateLimited,
             ApiError::TooBusy("why"),
-            ApiError::Refused,
             ApiError::Closed(Closed::Starting),
             ApiError::Closed(Closed::Standby),
             ApiError::Closed(Closed::StoreAway),
@@ -469,27 +457,30 @@ mod tests {
             ApiError::Closed(Closed::OwnerUnreachable),
             ApiError::Closed(Closed::AnswerLost),
         ];
-        every.into_iter().inspect(in_the_list_above).collect()
+        let refusals = refusals.into_iter().map(ApiError::Refused);
+        let every = every.into_iter().chain(refusals);
+        every.inspect(in_the_lists_above).collect()
     }
 
-    fn in_the_list_above(error: &ApiError) {
+    fn in_the_lists_above(error: &ApiError) {
         match error {
-            ApiError::Malformed(_) | ApiError::TicketMissing | ApiError::KeyMissing => {}
-            ApiError::ConditionNotOffered(_) | ApiError::ConditionFailed(_) => {}
-            ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::DeadTicket(_) => {}
-            ApiError::NoRoute | ApiError::NoResource | ApiError::NoSelector(_) => {}
-            ApiError::Method(_) | ApiError::Exists | ApiError::Locked(..) => {}
+            ApiError::Malformed(_) | ApiError::ConditionNotOffered(_) | ApiError::KeyMissing => {}
+            ApiError::KeyUnknown | ApiError::KeyInsufficient(_) | ApiError::NoRoute => {}
+            ApiError::Method(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
+            ApiError::TooManyConnections | ApiError::RateLimited | ApiError::TooBusy(_) => {}
+            ApiError::Closed(_) => {}
             // Carries the code of a lock that is someone else's.
-            ApiError::Taken(..) => {}
-            ApiError::NotExclusive | ApiError::ModeDiffers | ApiError::ModeNotOffered => {}
-            // Carries the code of a dead ticket.
-            ApiError::ForcedOff(_) => {}
-            ApiError::KeyReused | ApiError::NotHolder | ApiError::OtherLease => {}
-            ApiError::NotWaiting => {}
-            ApiError::TooManySelectors(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
-            ApiError::TooLargeToStore => {}
-            ApiError::TooManyWaiters | ApiError::TooManyConnections | ApiError::RateLimited => {}
-            ApiError::TooBusy(_) | ApiError::Refused | ApiError::Closed(_) => {}
+            ApiError::Taken(_) => {}
+            ApiError::Refused(refusal) => match refusal {
+                Refusal::TicketMissing | Refusal::ModeNotOffered | Refusal::Dead(_) => {}
+                Refusal::NoResource | Refusal::NoSelector(_) | Refusal::ConditionFailed(_) => {}
+                Refusal::Exists | Refusal::Locked(_) | Refusal::NotExclusive => {}
+                Refusal::ModeDiffers | Refusal::KeyReused | Refusal::NotHolder => {}
+                Refusal::OtherLease | Refusal::NotWaiting | Refusal::TooManySelectors(_) => {}
+                Refusal::TooLargeToStore | Refusal::TooManyWaiters | Refusal::NotStored => {}
+                // Carry the codes of a dead ticket, and of what is not understood.
+                Refusal::DeadByForce(_) | Refusal::WaitsAlready => {}
+            },
         }
     }
 

@@ -14,7 +14,7 @@ use super::wire::{
     UnlockedBody,
 };
 use crate::lock::command::Grant;
-use crate::lock::{Answer, EndReason, FencingToken, Selector, Ticket, TicketId};
+use crate::lock::{Answer, EndReason, FencingToken, Refusal, Selector, Ticket, TicketId};
 use crate::resource::messages::Reply;
 use crate::resource::messages::{Document, EntityTag};
 
@@ -41,7 +41,7 @@ fn text(body: &impl Serialize, data_bytes: usize) -> Result<Bytes, ApiError> {
     // JSON as a string has most of its quotation marks escaped: about one in eight bytes.
     let mut text = Vec::with_capacity(BODY_BYTES + data_bytes + data_bytes / 8);
     // Our own bodies have only string keys: serialising them cannot fail.
-    serde_json::to_writer(&mut text, body).map_err(|_| ApiError::Refused)?;
+    serde_json::to_writer(&mut text, body).map_err(|_| ApiError::Refused(Refusal::NotStored))?;
     Ok(text.into())
 }
 
@@ -76,62 +76,13 @@ fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
     response
 }
 
-/// Replies that mean the same on every route.
-pub fn refusal(reply: Reply, selectors_max: usize) -> ApiError {
+/// A reply that is no success of this route.
+pub fn refusal(reply: Reply) -> ApiError {
     match reply {
-        Reply::NoResource => ApiError::NoResource,
-        Reply::NoSelector(token) => ApiError::NoSelector(token),
-        Reply::Exists => ApiError::Exists,
-        Reply::TooManySelectors => ApiError::TooManySelectors(selectors_max),
-        Reply::TooManyWaiters => ApiError::TooManyWaiters,
-        Reply::TooLargeToStore => ApiError::TooLargeToStore,
+        Reply::Refused(refusal) => ApiError::Refused(refusal),
         Reply::Closed(closed) => ApiError::Closed(closed),
-        Reply::Lock(answer) | Reply::Locked { answer, .. } => refused(answer),
-        Reply::ConditionFailed(token) => ApiError::ConditionFailed(token),
-        Reply::Refused
-        | Reply::Moved
-        | Reply::Created { .. }
-        | Reply::Described(_)
-        | Reply::Unchanged(_)
-        | Reply::Read { .. }
-        | Reply::Written { .. }
-        | Reply::Deleted { .. } => ApiError::Refused,
-    }
-}
-
-/// What the lock said, where it is a refusal.
-fn refused(answer: Answer) -> ApiError {
-    match answer {
-        Answer::Locked(by) => {
-            let holder = by.holder.map(|holder| Box::new(holder.into()));
-            ApiError::Locked(holder, by.reserved)
-        }
-        Answer::Dead(reason) => ApiError::DeadTicket(reason),
-        Answer::DeadByForce(forced) => ApiError::ForcedOff(forced),
-        Answer::NotExclusive => ApiError::NotExclusive,
-        Answer::ModeDiffers => ApiError::ModeDiffers,
-        Answer::ModeNotOffered => ApiError::ModeNotOffered,
-        Answer::WaitsAlready => ApiError::Malformed(
-            "The ticket waits already: send queue=0 and wait= without a ticket, or leave queue=0 out."
-                .to_owned(),
-        ),
-        Answer::TicketMissing => ApiError::TicketMissing,
-        Answer::KeyReused => ApiError::KeyReused,
-        Answer::NotHolder => ApiError::NotHolder,
-        Answer::OtherLease => ApiError::OtherLease,
-        Answer::NotWaiting => ApiError::NotWaiting,
-        Answer::TooManyWaiters => ApiError::TooManyWaiters,
-        Answer::Gone => ApiError::NoResource,
-        // Successes; a route that gets one it did not ask for has nothing to tell.
-        Answer::Granted(_)
-        | Answer::Queued { .. }
-        | Answer::Writable { .. }
-        | Answer::Deletable
-        | Answer::Renewed { .. }
-        | Answer::Unlocked { .. }
-        | Answer::Touched { .. }
-        | Answer::Forced(_)
-        | Answer::WaiterRemoved(_) => ApiError::Refused,
+        // A success that this route did not ask for: there is nothing to tell.
+        _ => ApiError::Refused(Refusal::NotStored),
     }
 }
 
@@ -163,7 +114,8 @@ pub fn description_tag(tag: EntityTag) -> String {
 /// The document as the bundle wants it.
 fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> {
     // Documents are checked to be UTF-8 before they are stored.
-    let data = std::str::from_utf8(&document.json).map_err(|_| ApiError::Refused)?;
+    let data =
+        std::str::from_utf8(&document.json).map_err(|_| ApiError::Refused(Refusal::NotStored))?;
     let body = DataBody {
         id: &document.id,
         id_resource: document.resource.as_str(),
@@ -174,7 +126,7 @@ fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> 
 }
 
 /// GET `lock=0`.
-pub fn read(selector: &Selector, reply: Reply, raw: bool, selectors_max: usize) -> Response {
+pub fn read(selector: &Selector, reply: Reply, raw: bool) -> Response {
     match reply {
         Reply::Read {
             document: found,
@@ -190,12 +142,12 @@ pub fn read(selector: &Selector, reply: Reply, raw: bool, selectors_max: usize) 
         Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
             .insert_header((header::ETAG, document_tag(tag)))
             .finish()),
-        other => Err(refusal(other, selectors_max)),
+        other => Err(refusal(other)),
     }
 }
 
 /// GET `lock=1`.
-pub fn get_locked(selector: &Selector, reply: Reply, raw: bool, selectors_max: usize) -> Response {
+pub fn get_locked(selector: &Selector, reply: Reply, raw: bool) -> Response {
     match reply {
         Reply::Locked {
             answer: Answer::Granted(grant),
@@ -220,7 +172,7 @@ pub fn get_locked(selector: &Selector, reply: Reply, raw: bool, selectors_max: u
             response.insert_header((header::RETRY_AFTER, "1"));
             unavailable(response, Some(position))
         }
-        other => Err(refusal(other, selectors_max)),
+        other => Err(refusal(other)),
     }
 }
 
@@ -235,7 +187,7 @@ fn unavailable(response: HttpResponseBuilder, position: Option<usize>) -> Respon
 }
 
 /// lock.
-pub fn lock(reply: Reply, selectors_max: usize) -> Response {
+pub fn lock(reply: Reply) -> Response {
     match reply {
         Reply::Lock(Answer::Granted(grant)) => {
             let response = granted_head(StatusCode::OK, &grant);
@@ -268,16 +220,13 @@ pub fn lock(reply: Reply, selectors_max: usize) -> Response {
             };
             json(response, &body)
         }
-        Reply::Lock(Answer::Locked(by)) => {
-            let holder = by.holder.map(|holder| Box::new(holder.into()));
-            Err(ApiError::Taken(holder, by.reserved))
-        }
-        other => Err(refusal(other, selectors_max)),
+        Reply::Refused(Refusal::Locked(by)) => Err(ApiError::Taken(by)),
+        other => Err(refusal(other)),
     }
 }
 
 /// PUT of a document, and DELETE of a document or a resource.
-pub fn changed(reply: Reply, selectors_max: usize) -> Response {
+pub fn changed(reply: Reply) -> Response {
     match reply {
         Reply::Written { token, tag } => {
             let mut response = HttpResponse::NoContent();
@@ -290,11 +239,11 @@ pub fn changed(reply: Reply, selectors_max: usize) -> Response {
             with_token(&mut response, token);
             Ok(response.finish())
         }
-        other => Err(refusal(other, selectors_max)),
+        other => Err(refusal(other)),
     }
 }
 
-pub fn renew(reply: Reply, selectors_max: usize) -> Response {
+pub fn renew(reply: Reply) -> Response {
     match reply {
         Reply::Lock(Answer::Renewed {
             ttl,
@@ -313,14 +262,14 @@ pub fn renew(reply: Reply, selectors_max: usize) -> Response {
             };
             json(response, &body)
         }
-        other => Err(refusal(other, selectors_max)),
+        other => Err(refusal(other)),
     }
 }
 
 /// What every unlock of a live ticket is answered: [`UnlockedBody`] without a code.
 const UNLOCKED: &str = r#"{"unlocked":true}"#;
 
-pub fn unlock(reply: Reply, selectors_max: usize) -> Response {
+pub fn unlock(reply: Reply) -> Response {
     match reply {
         Reply::Lock(Answer::Unlocked { dead: None }) => {
             let text = Bytes::from_static(UNLOCKED.as_bytes());
@@ -333,12 +282,12 @@ pub fn unlock(reply: Reply, selectors_max: usize) -> Response {
             };
             json(HttpResponse::Ok(), &body)
         }
-        other => Err(refusal(other, selectors_max)),
+        other => Err(refusal(other)),
     }
 }
 
 /// `waiter`: that was to be removed.
-pub fn force_unlock(reply: Reply, waiter: Option<TicketId>, selectors_max: usize) -> Response {
+pub fn force_unlock(reply: Reply, waiter: Option<TicketId>) -> Response {
     match reply {
         Reply::Lock(Answer::WaiterRemoved(forced)) => {
             let body = ForcedBody {
@@ -358,7 +307,7 @@ pub fn force_unlock(reply: Reply, waiter: Option<TicketId>, selectors_max: usize
             };
             json(HttpResponse::Ok(), &body)
         }
-        other => Err(refusal(other, selectors_max)),
+        other => Err(refusal(other)),
     }
 }
 

@@ -25,7 +25,7 @@ pub struct ErrorBody<'a> {
     pub code: &'a str,
     /// With code `locked` only; `null` while the lock is reserved for a waiter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub holder: Option<Option<&'a HolderBody>>,
+    pub holder: Option<Option<HolderBody>>,
     /// With code `locked` only: kept for a waiter, or for nobody while the lock-delay runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserved: Option<bool>,

@@ -10,7 +10,7 @@ use super::errors::ApiError;
 use super::middleware::observe;
 use super::policy::SharedPolicy;
 use crate::cluster::door::FrontDoor;
-use crate::lock::{Profile, ResourceName};
+use crate::lock::{Profile, Refusal, ResourceName};
 use crate::resource::messages::{Op, Reply};
 use crate::shared::server_state::ServerState;
 
@@ -43,16 +43,12 @@ impl Worker {
         if self.server().store.takes_document(json) {
             Ok(())
         } else {
-            Err(ApiError::TooLargeToStore)
+            Err(ApiError::Refused(Refusal::TooLargeToStore))
         }
     }
 
     /// Clients of the PHP server may send whatever body they like where none is needed.
     pub fn is_lenient(&self) -> bool {
         self.server().profile() == Profile::Php
-    }
-
-    pub fn selectors_max(&self) -> usize {
-        self.server().settings.selectors_max
     }
 }

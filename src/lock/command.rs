@@ -125,7 +125,7 @@ pub enum Command {
         waiter: TicketId,
         forced: Box<Forced>,
     },
-    /// May this caller delete the resource now? If so every waiter is answered [`Answer::Gone`].
+    /// May this caller delete the resource now? If so every waiter is answered [`Answer::Refused(Refusal::NoResource)`].
     Delete {
         request: RequestId,
         presented: PresentedTicket,
@@ -220,6 +220,48 @@ pub struct LockedBy {
     pub reserved: bool,
 }
 
+/// Why a request is refused: by the lock, or by the resource that it is of. `http` gives each its status and code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The lock is someone else's, and the caller did not want to wait.
+    Locked(Box<LockedBy>),
+    /// A waiting ticket asked for something only a holder can have.
+    NotHolder,
+    /// A holder or waiter of the shared mode asked for what takes an exclusive one.
+    NotExclusive,
+    /// The shared mode, on a resource with several slots.
+    ModeNotOffered,
+    /// A waiting ticket asked for another mode than its own.
+    ModeDiffers,
+    /// A ticket that waits already came with `queue=0` and a wait.
+    WaitsAlready,
+    /// A dead or unknown ticket.
+    Dead(Death),
+    /// A dead ticket that was ended by force, where it is known by whom.
+    DeadByForce(Box<Forced>),
+    TicketMissing,
+    KeyReused,
+    TooManyWaiters,
+    /// Force-unlock named a lease that does not hold.
+    OtherLease,
+    /// The waiter to remove does not wait.
+    NotWaiting,
+    /// There is none of this name, or it was deleted while this request waited.
+    NoResource,
+    /// A resource of this name exists already.
+    Exists,
+    /// Nothing was ever written there; with the fencing token, where the holder asked.
+    NoSelector(Option<FencingToken>),
+    /// The condition of a write does not hold; with the fencing token, where the holder asked.
+    ConditionFailed(Option<FencingToken>),
+    /// The resource has so many, which is the most it can have.
+    TooManySelectors(usize),
+    /// The store cannot hold the document.
+    TooLargeToStore,
+    /// The store would not take the change, for what it contains.
+    NotStored,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The lock is this ticket's.
@@ -230,8 +272,6 @@ pub enum Answer {
         position: usize,
         ended: Death,
     },
-    /// Someone else's, and the caller did not want to wait.
-    Locked(Box<LockedBy>),
     /// The write may happen now, in this very step. The token when the caller holds the lock (or held it
     /// until this step released it).
     Writable {
@@ -257,29 +297,7 @@ pub enum Answer {
     Forced(Vec<HolderView>),
     /// `false`: this ticket had been ended by force before.
     WaiterRemoved(bool),
-    /// A waiting ticket asked for something only a holder can have.
-    NotHolder,
-    /// A holder or waiter of the shared mode asked for what takes an exclusive one.
-    NotExclusive,
-    /// The shared mode, on a resource with several slots.
-    ModeNotOffered,
-    /// A waiting ticket asked for another mode than its own.
-    ModeDiffers,
-    /// A ticket that waits already came with `queue=0` and a wait.
-    WaitsAlready,
-    /// A dead or unknown ticket.
-    Dead(Death),
-    /// A dead ticket that was ended by force, where it is known by whom.
-    DeadByForce(Box<Forced>),
-    TicketMissing,
-    KeyReused,
-    TooManyWaiters,
-    /// Force-unlock named a lease that does not hold.
-    OtherLease,
-    /// The waiter to remove does not wait.
-    NotWaiting,
-    /// The resource was deleted while this request waited.
-    Gone,
+    Refused(Refusal),
 }
 
 impl Answer {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::command::Answer;
+use super::command::Refusal;
 use super::names::{IdempotencyKey, Millis, Ticket, TicketId};
 use super::rows::{ENDED_MAX, EndReason, EndedMore, EndedRow, Forced};
 
@@ -29,10 +29,10 @@ pub struct LostTicket {
 
 impl LostTicket {
     /// What whoever presents it is told.
-    pub fn answer(self) -> Answer {
+    pub fn refusal(self) -> Refusal {
         match self.more.and_then(|more| more.forced) {
-            Some(forced) => Answer::DeadByForce(Box::new(forced)),
-            None => Answer::Dead(Some(self.reason)),
+            Some(forced) => Refusal::DeadByForce(Box::new(forced)),
+            None => Refusal::Dead(Some(self.reason)),
         }
     }
 }

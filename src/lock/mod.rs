@@ -34,7 +34,7 @@ mod suspend;
 pub mod terms;
 
 pub use command::{
-    Answer, Command, LockRequest, Outcome, Patience, PresentedTicket, RequestId, Wish,
+    Answer, Command, LockRequest, Outcome, Patience, PresentedTicket, Refusal, RequestId, Wish,
 };
 pub use ended::LostTicket;
 pub use names::{

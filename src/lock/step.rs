@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::command::{
     Answer, Command, Death, Event, Grant, HolderView, LockRequest, Outcome, Patience,
-    PresentedTicket, RequestId, Wish,
+    PresentedTicket, Refusal, RequestId, Wish,
 };
 #[cfg(debug_assertions)]
 use super::invariants;
@@ -290,22 +290,24 @@ impl Step<'_> {
         });
         Some(match same {
             true => self.dead(ticket, self.state.ended.reason(ticket, now)),
-            false => Answer::KeyReused,
+            false => Answer::Refused(Refusal::KeyReused),
         })
     }
 
     /// What a dead ticket is told.
     fn dead(&self, ticket: Ticket, death: Death) -> Answer {
         match self.state.ended.forced(ticket, self.now.mono) {
-            Some(forced) => Answer::DeadByForce(Box::new(forced.clone())),
-            None => Answer::Dead(death),
+            Some(forced) => Answer::Refused(Refusal::DeadByForce(Box::new(forced.clone()))),
+            None => Answer::Refused(Refusal::Dead(death)),
         }
     }
 
     fn answer_dead(&mut self, request: RequestId, presented: PresentedTicket, death: Death) {
         let answer = match presented {
             PresentedTicket::Ticket(ticket) => self.dead(ticket, death),
-            PresentedTicket::Absent | PresentedTicket::Malformed => Answer::Dead(death),
+            PresentedTicket::Absent | PresentedTicket::Malformed => {
+                Answer::Refused(Refusal::Dead(death))
+            }
         };
         self.answer(request, answer);
     }
@@ -332,7 +334,7 @@ impl Step<'_> {
     fn acquire(&mut self, asked: LockRequest) {
         self.come_again(asked.request);
         if asked.wish.mode == Some(Mode::Shared) && self.state.options.slots > 1 {
-            return self.answer(asked.request, Answer::ModeNotOffered);
+            return self.answer(asked.request, Answer::Refused(Refusal::ModeNotOffered));
         }
         match self.standing(asked.presented) {
             Standing::Holder(token) => self.keep(token, asked, None),
@@ -362,7 +364,9 @@ impl Step<'_> {
                 let dead = self.dead(asked.fresh, death);
                 return self.answer(asked.request, dead);
             }
-            Some((_, false)) => return self.answer(asked.request, Answer::KeyReused),
+            Some((_, false)) => {
+                return self.answer(asked.request, Answer::Refused(Refusal::KeyReused));
+            }
             Some((Standing::Waiting(seq), true)) if self.is_copy(seq, &asked) => {
                 let asked = repeated(asked);
                 self.present_waiter(seq, Some(&asked.wish));
@@ -438,10 +442,10 @@ impl Step<'_> {
         let mode = self.waiter(seq).map(|w| w.row.mode);
         if asked.wish.mode.is_some() && asked.wish.mode != mode {
             self.present_waiter(seq, None);
-            self.answer(asked.request, Answer::ModeDiffers);
+            self.answer(asked.request, Answer::Refused(Refusal::ModeDiffers));
         } else if leaves {
             self.present_waiter(seq, None);
-            self.answer(asked.request, Answer::WaitsAlready);
+            self.answer(asked.request, Answer::Refused(Refusal::WaitsAlready));
         } else {
             self.ask_again(seq, asked, None);
         }
@@ -472,7 +476,7 @@ impl Step<'_> {
     /// A new place at the end of the queue, or a refusal when it is full.
     fn enqueue(&mut self, request: RequestId, waiter: Waiter, open: bool) -> Option<Seq> {
         if !open && self.state.waiting() >= self.terms.limits.waiters_max {
-            self.answer(request, Answer::TooManyWaiters);
+            self.answer(request, Answer::Refused(Refusal::TooManyWaiters));
             return None;
         }
         let seq = waiter.row.seq;
@@ -523,7 +527,7 @@ impl Step<'_> {
     /// `except`: the asker's own lease.
     fn answer_locked(&mut self, request: RequestId, except: Option<FencingToken>) {
         let by = self.state.locked_by(self.terms, self.now, except);
-        self.answer(request, Answer::Locked(Box::new(by)));
+        self.answer(request, Answer::Refused(Refusal::Locked(Box::new(by))));
     }
 
     fn store_waiter(&mut self, seq: Seq) {
@@ -854,7 +858,7 @@ impl Step<'_> {
             Standing::Holder(token) if loading => self.touch_holder(token),
             Standing::Holder(token) if self.is_shared(token) => {
                 self.touch_holder(token);
-                self.answer(request, Answer::NotExclusive);
+                self.answer(request, Answer::Refused(Refusal::NotExclusive));
             }
             Standing::Holder(token) => {
                 self.present_holder(token, None, Some(request), None);
@@ -914,7 +918,7 @@ impl Step<'_> {
             ended: None,
         };
         if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
-            self.answer(request.0, Answer::NotExclusive);
+            self.answer(request.0, Answer::Refused(Refusal::NotExclusive));
         } else if self.may_take(seq) {
             let queue = self.state.queue_mut();
             queue.open(seq, request, Some(parked(None)));
@@ -998,10 +1002,10 @@ impl Step<'_> {
             }
             Standing::Waiting(seq) => {
                 self.present_waiter(seq, None);
-                self.answer(request, Answer::NotHolder);
+                self.answer(request, Answer::Refused(Refusal::NotHolder));
             }
             Standing::Dead(death) => self.answer_dead(request, presented, death),
-            Standing::Nobody => self.answer(request, Answer::TicketMissing),
+            Standing::Nobody => self.answer(request, Answer::Refused(Refusal::TicketMissing)),
         }
     }
 
@@ -1023,7 +1027,7 @@ impl Step<'_> {
             }
             Standing::Dead(Some(EndReason::Released)) => Answer::Unlocked { dead: None },
             Standing::Dead(death) => return self.answer_dead(request, presented, death),
-            Standing::Nobody => Answer::TicketMissing,
+            Standing::Nobody => Answer::Refused(Refusal::TicketMissing),
         };
         self.answer(request, answer);
     }
@@ -1034,7 +1038,7 @@ impl Step<'_> {
             .filter(|lease| token.is_none_or(|token| token == *lease))
             .collect();
         if token.is_some() && ended.is_empty() {
-            return self.answer(request, Answer::OtherLease);
+            return self.answer(request, Answer::Refused(Refusal::OtherLease));
         }
         let views = ended.iter().filter_map(|token| self.view(*token)).collect();
         self.answer(request, Answer::Forced(views));
@@ -1053,14 +1057,17 @@ impl Step<'_> {
         let Some((seq, row)) = told.map(|(seq, place)| (seq, place.row.clone())) else {
             let answer = match self.state.ended.was_forced(waiter, self.now.mono) {
                 true => Answer::WaiterRemoved(false),
-                false => Answer::NotWaiting,
+                false => Answer::Refused(Refusal::NotWaiting),
             };
             return self.answer(request, answer);
         };
         self.remember(&row, EndReason::ForcedOff, Some(forced));
         let (owner, mode) = (row.owner, row.mode);
         self.out.events.push(Event::WaiterRemoved { owner, mode });
-        self.leave_with(seq, &Answer::DeadByForce(Box::new(forced.clone())));
+        self.leave_with(
+            seq,
+            &Answer::Refused(Refusal::DeadByForce(Box::new(forced.clone()))),
+        );
         self.answer(request, Answer::WaiterRemoved(true));
     }
 
@@ -1068,13 +1075,13 @@ impl Step<'_> {
         let allowed = match self.standing(presented) {
             Standing::Holder(token) if self.is_shared(token) => {
                 self.touch_holder(token);
-                return self.answer(request, Answer::NotExclusive);
+                return self.answer(request, Answer::Refused(Refusal::NotExclusive));
             }
             Standing::Holder(_) => true,
             Standing::Waiting(seq) => {
                 self.present_waiter(seq, None);
                 if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
-                    return self.answer(request, Answer::NotExclusive);
+                    return self.answer(request, Answer::Refused(Refusal::NotExclusive));
                 }
                 self.may_take(seq)
             }
@@ -1087,7 +1094,7 @@ impl Step<'_> {
             return self.answer_locked(request, None);
         }
         for waiting in self.state.queue_mut().parked_requests() {
-            self.answer(waiting, Answer::Gone);
+            self.answer(waiting, Answer::Refused(Refusal::NoResource));
         }
         self.state.queue = None;
         self.state.reserved = None;
@@ -1141,7 +1148,10 @@ impl Step<'_> {
 
     /// Leaves the queue; a reservation for it goes on to the next.
     fn leave(&mut self, seq: Seq) {
-        self.leave_with(seq, &Answer::Dead(Some(EndReason::Released)));
+        self.leave_with(
+            seq,
+            &Answer::Refused(Refusal::Dead(Some(EndReason::Released))),
+        );
     }
 
     /// As [`Step::leave`]; requests that wait with it are told this.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use crate::lock::{Command, LockState, Millis, Now, RequestId, ResourceName, Ticket};
+use crate::lock::{Command, LockState, Millis, Now, Refusal, RequestId, ResourceName, Ticket};
 use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{CommitResult, DiscardReason};
 use crate::resource::audit::Account;
@@ -253,7 +253,7 @@ pub(super) fn unread(error: &StoreError) -> Reply {
     match error {
         StoreError::Standby => Reply::Closed(Closed::Standby),
         // Waiting does not help.
-        StoreError::Rejected(_) => Reply::Refused,
+        StoreError::Rejected(_) => Reply::Refused(Refusal::NotStored),
         _ => Reply::Closed(Closed::StoreAway),
     }
 }
@@ -353,7 +353,7 @@ impl Handler<CommitResult> for ResourceActor {
 impl From<DiscardReason> for Reply {
     fn from(reason: DiscardReason) -> Reply {
         match reason {
-            DiscardReason::StoreRefused => Reply::Refused,
+            DiscardReason::StoreRefused => Reply::Refused(Refusal::NotStored),
             DiscardReason::Closed(closed) => Reply::Closed(closed),
         }
     }

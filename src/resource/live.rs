@@ -9,8 +9,8 @@ use actix::WeakAddr;
 use actix::prelude::*;
 
 use crate::lock::{
-    Command, FencingToken, LockState, Millis, Now, PresentedTicket, RequestId, ResourceName,
-    Selector, Terms, Ticket,
+    Command, FencingToken, LockState, Millis, Now, PresentedTicket, Refusal, RequestId,
+    ResourceName, Selector, Terms, Ticket,
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
@@ -205,7 +205,7 @@ impl Resource {
     /// GET `lock=0` of a document that is in memory, or is not there.
     pub(super) fn read(&self, selector: &Selector, presented: PresentedTicket) -> Reply {
         let Some(document) = self.documents.get(selector, &self.id) else {
-            return Reply::NoSelector(self.token_of(presented));
+            return Reply::Refused(Refusal::NoSelector(self.token_of(presented)));
         };
         let ticket = self.live_ticket(presented);
         let ticket = ticket.map(|ticket| (ticket, self.core.token_of(ticket)));

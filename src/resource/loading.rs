@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 
 use actix::prelude::*;
 
-use crate::lock::{Command, Patience, Selector};
+use crate::lock::{Command, Patience, Refusal, Selector};
 use crate::resource::actor::{ResourceActor, unread};
 use crate::resource::documents::Known;
 use crate::resource::live::{DocumentRead, Resource};
@@ -121,7 +121,7 @@ impl ResourceActor {
             if self.resource().is_some() {
                 self.carry_out(call, exists, ctx);
             } else {
-                self.reply(call, Reply::NoResource);
+                self.reply(call, Reply::Refused(Refusal::NoResource));
             }
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::lock::command::{HolderView, PlaceView, Role};
 use crate::lock::{
-    Answer, FencingToken, KeyName, PresentedTicket, Reason, RequestId, ResourceName,
+    Answer, FencingToken, KeyName, PresentedTicket, Reason, Refusal, RequestId, ResourceName,
     ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis, Wish,
 };
 use crate::resource::dormant::DormantLease;
@@ -250,15 +250,9 @@ pub enum Reply {
         id: ResourceId,
         options: ResourceOptions,
     },
-    Exists,
-    NoResource,
-    /// With the fencing token, where the holder asked.
-    NoSelector(Option<FencingToken>),
     Described(Box<Description>),
     /// The asker of a description or document has it already.
     Unchanged(EntityTag),
-    /// The condition of a write does not hold; with the fencing token, where the holder asked.
-    ConditionFailed(Option<FencingToken>),
     Read {
         document: Document,
         /// The live ticket that was presented, and its lease's token if it holds.
@@ -278,12 +272,7 @@ pub enum Reply {
     Deleted {
         token: Option<FencingToken>,
     },
-    TooManySelectors,
-    TooManyWaiters,
-    /// The store would not take it, for what it contains.
-    Refused,
-    /// The store cannot hold the document.
-    TooLargeToStore,
+    Refused(Refusal),
     Closed(Closed),
     /// Ask the registry again.
     Moved,

@@ -4,7 +4,9 @@ use actix::prelude::*;
 use bytes::Bytes;
 
 use crate::lock::command::HolderView;
-use crate::lock::{Answer, Command, FencingToken, Outcome, PresentedTicket, RequestId, Selector};
+use crate::lock::{
+    Answer, Command, FencingToken, Outcome, PresentedTicket, Refusal, RequestId, Selector,
+};
 use crate::persistence::queue::{Accepted, Member};
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
@@ -62,7 +64,12 @@ impl ResourceActor {
             self.leave_no_rows(&mut snapshot);
         }
         let orphans = self.take_orphans();
-        let gone = |request: &RequestId| (*request, Box::new(Reply::NoSelector(None)));
+        let gone = |request: &RequestId| {
+            (
+                *request,
+                Box::new(Reply::Refused(Refusal::NoSelector(None))),
+            )
+        };
         replies.extend(orphans.iter().map(gone));
         self.store(snapshot, replies, ctx);
         for request in orphans {
@@ -127,6 +134,7 @@ impl ResourceActor {
         answer: Answer,
         snapshot: &mut Snapshot,
     ) -> Option<Reply> {
+        let selectors_max = self.server.settings.selectors_max;
         let live = self.live()?;
         let open = live.open.get_mut(request)?;
         let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
@@ -166,11 +174,12 @@ impl ResourceActor {
                 self.delete(&leases, &caller, snapshot)
             }
             (RequestKind::GetAbsent(presented), _) => {
-                Reply::NoSelector(resource.token_of(presented))
+                Reply::Refused(Refusal::NoSelector(resource.token_of(presented)))
             }
-            (RequestKind::WriteBeyond, _) => Reply::TooManySelectors,
-            (_, Answer::Gone) => Reply::NoResource,
-            (_, Answer::TooManyWaiters) => Reply::TooManyWaiters,
+            (RequestKind::WriteBeyond, _) => {
+                Reply::Refused(Refusal::TooManySelectors(selectors_max))
+            }
+            (_, Answer::Refused(refusal)) => Reply::Refused(refusal),
             (RequestKind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
                 answer,
                 document: resource.documents.get(&selector, &resource.id),
@@ -201,11 +210,11 @@ impl ResourceActor {
         let commit = live.sent + 1;
         let documents = &mut live.resource.as_mut()?.documents;
         if !condition.is_none_or(|c| c.holds(documents.tag(&selector))) {
-            return Some(Reply::ConditionFailed(token));
+            return Some(Reply::Refused(Refusal::ConditionFailed(token)));
         }
         // Others may have been written while it waited.
         if !documents.has_room_for(&selector, selectors_max) {
-            return Some(Reply::TooManySelectors);
+            return Some(Reply::Refused(Refusal::TooManySelectors(selectors_max)));
         }
         let (row, tag) = documents.write(&selector, json, commit);
         snapshot.document(selector.clone(), Some(row));
@@ -309,7 +318,9 @@ impl ResourceActor {
     pub(super) fn deliver(&mut self, request: RequestId, reply: Box<Reply>) {
         let tracked = match &*reply {
             Reply::Lock(answer) | Reply::Locked { answer, .. } => answer.is_tracked(),
-            Reply::Written { .. } | Reply::Deleted { .. } | Reply::ConditionFailed(_) => true,
+            Reply::Written { .. }
+            | Reply::Deleted { .. }
+            | Reply::Refused(Refusal::ConditionFailed(_)) => true,
             // Of a request that waited for another instance, which keeps its place and asks the next owner.
             Reply::Closed(_) => true,
             _ => false,

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use crate::lock::rows::{Forced, HeadRow};
 use crate::lock::{
-    Command, EndReason, LockRequest, LockState, Patience, PresentedTicket, RequestId,
+    Command, EndReason, LockRequest, LockState, Patience, PresentedTicket, Refusal, RequestId,
     ResourceOptions, Seconds, Selector, Ticket, Wish,
 };
 use crate::resource::actor::ResourceActor;
@@ -35,7 +35,7 @@ impl ResourceActor {
             return self.reply(call, *reply);
         }
         let Some(resource) = self.resource() else {
-            return self.reply(call, Reply::NoResource);
+            return self.reply(call, Reply::Refused(Refusal::NoResource));
         };
         let known = match call.op.needed_document() {
             None => Known::Absent,
@@ -58,12 +58,12 @@ impl ResourceActor {
         });
         // An unlock that was carried out is not told from one of a name that never was.
         if let Some(lost) = lost.filter(|lost| lost.reason != EndReason::Released) {
-            return Err(Box::new(Reply::Lock(lost.answer())));
+            return Err(Box::new(Reply::Refused(lost.refusal())));
         }
         let options = match &call.op {
             Op::Acquire { create: true, .. } => ResourceOptions::ephemeral(),
             Op::Write { create: true, .. } => ResourceOptions::default(),
-            _ => return Err(Box::new(Reply::NoResource)),
+            _ => return Err(Box::new(Reply::Refused(Refusal::NoResource))),
         };
         let snapshot = self.born(options, ctx);
         if let Some(live) = self.live() {
@@ -108,7 +108,7 @@ impl ResourceActor {
     /// A request whose document, if it names one, is known to exist or not.
     pub(super) fn carry_out(&mut self, mut call: Call, exists: bool, ctx: &mut Context<Self>) {
         let Some(patience) = self.patience(&call.op) else {
-            return self.reply(call, Reply::NoResource);
+            return self.reply(call, Reply::Refused(Refusal::NoResource));
         };
         let request = call.request;
         match call.op {
@@ -134,7 +134,7 @@ impl ResourceActor {
             Op::DeleteSelector { presented, .. } if !exists => {
                 self.command(Command::Vanished { request }, ctx);
                 let token = self.resource().and_then(|r| r.token_of(presented));
-                return self.reply(call, Reply::NoSelector(token));
+                return self.reply(call, Reply::Refused(Refusal::NoSelector(token)));
             }
             _ => {}
         }
@@ -271,7 +271,7 @@ impl ResourceActor {
             // Those that wait were ended, or are about to be.
             Err(why @ Closed::Stopping) => Err(Reply::Closed(why)),
             _ if self.server.add_waiter() => Ok(WaiterPermit(self.server.clone())),
-            _ => Err(Reply::TooManyWaiters),
+            _ => Err(Reply::Refused(Refusal::TooManyWaiters)),
         };
         let permit = match permit {
             Ok(permit) => permit,
@@ -324,7 +324,7 @@ impl ResourceActor {
                 let changes = resource.core.set_options(options);
                 Some((resource.id.clone(), changes))
             }
-            Some(_) => return self.reply(call, Reply::Exists),
+            Some(_) => return self.reply(call, Reply::Refused(Refusal::Exists)),
             None => None,
         };
         let snapshot = match now_ordinary {
@@ -380,7 +380,7 @@ impl ResourceActor {
     pub(super) fn read(&mut self, call: Call, selector: &Selector, presented: PresentedTicket) {
         let reply = match self.resource() {
             Some(resource) => resource.read(selector, presented),
-            None => Reply::NoResource,
+            None => Reply::Refused(Refusal::NoResource),
         };
         self.reply(call, reply);
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use crate::lock::{Command, Now, PresentedTicket, RequestId, ResourceName, Selector, Terms};
+use crate::lock::{
+    Command, Now, PresentedTicket, Refusal, RequestId, ResourceName, Selector, Terms,
+};
 use crate::resource::actor::ResourceActor;
 use crate::resource::live::Resource;
 use crate::resource::messages::{Call, Reply, Watch};
@@ -108,7 +110,7 @@ fn watched(
     (terms, now): (&Terms, Now),
 ) -> Option<Reply> {
     let Some(resource) = resource else {
-        return Some(Reply::NoResource);
+        return Some(Reply::Refused(Refusal::NoResource));
     };
     let unchanged = |tag, until| (now.mono >= until).then_some(Reply::Unchanged(tag));
     match kind {
@@ -134,6 +136,6 @@ fn watched(
             Some(tag) if watch.knows(tag) => unchanged(tag, *until),
             _ => Some(resource.read(selector, *presented)),
         },
-        _ => Some(Reply::Refused),
+        _ => Some(Reply::Refused(Refusal::NotStored)),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::System;
-use small_resource_server::lock::{Answer, PresentedTicket};
+use small_resource_server::lock::{Answer, PresentedTicket, Refusal};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::server_state::ServerState;
@@ -64,7 +64,10 @@ fn a_document_is_loaded_once_though_its_reader_left() {
         bed.store.loads_held_up.store(false, Ordering::SeqCst);
         let deleted = deleter.await.unwrap();
         assert!(matches!(deleted, Reply::Deleted { .. }), "{deleted:?}");
-        assert_eq!(bed.ask("printer", read("s")).await, Reply::NoSelector(None));
+        assert_eq!(
+            bed.ask("printer", read("s")).await,
+            Reply::Refused(Refusal::NoSelector(None))
+        );
         assert_eq!(bed.describe("printer").await.selectors, 1);
         bed.put("printer", "s", "9").await;
     });

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use actix::System;
+use small_resource_server::lock::Refusal;
 use small_resource_server::resource::messages::Reply;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::liveness::Failure;
@@ -57,7 +58,10 @@ fn a_driver_that_panics_fails_that_call_alone() {
         assert_eq!(bed.server.gate.check(), Ok(()));
         bed.put("a", "s", "1").await;
         bed.store.driver_panics.store(false, Ordering::SeqCst);
-        assert_eq!(bed.ask("b", read("s")).await, Reply::NoResource);
+        assert_eq!(
+            bed.ask("b", read("s")).await,
+            Reply::Refused(Refusal::NoResource)
+        );
         assert_eq!(bed.server.incarnation(), 1);
     });
 }

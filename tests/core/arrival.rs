@@ -3,7 +3,7 @@
 
 use small_resource_server::lock::command::Role;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, LockRequest, Patience, PresentedTicket, Wish,
+    Answer, Command, EndReason, LockRequest, Patience, PresentedTicket, Refusal, Wish,
 };
 
 use crate::world::{World, forced, presented, seconds};
@@ -168,7 +168,7 @@ fn queue_0_with_a_wait_leaves_its_place_with_the_refusal() {
     assert_eq!(world.granted(asked).waited_ms, 1_000);
     let (waiting, _) = world.ask().place();
     let answer = world.ask().ticket(waiting).wait_then_leave(3).answer();
-    assert_eq!(answer, Answer::WaitsAlready);
+    assert_eq!(answer, Answer::Refused(Refusal::WaitsAlready));
 }
 
 #[test]
@@ -176,16 +176,16 @@ fn a_late_copy_of_an_attempt_does_not_take_the_lock_anew() {
     let mut world = World::new();
     let grant = world.ask().key("k").owner("ann").ttl(5).grant();
     world.unlock(grant.ticket);
-    let released = Answer::Dead(Some(EndReason::Released));
+    let released = Answer::Refused(Refusal::Dead(Some(EndReason::Released)));
     for _ in 0..2 {
         assert_eq!(world.ask().key("k").owner("ann").ttl(5).answer(), released);
         assert_eq!(
             world.ask().key("k").owner("bob").ttl(5).answer(),
-            Answer::KeyReused
+            Answer::Refused(Refusal::KeyReused)
         );
         assert_eq!(
             world.ask().key("k").owner("ann").ttl(5).shared().answer(),
-            Answer::KeyReused
+            Answer::Refused(Refusal::KeyReused)
         );
         world.restart();
     }
@@ -201,7 +201,10 @@ fn a_key_whose_wait_without_a_place_is_over_does_not_queue_anew() {
     world.pass(1_000);
     assert_eq!(world.take(asked), world.locked());
     let late = world.ask().key("k").wait_then_leave(1).answer();
-    assert_eq!(late, Answer::Dead(Some(EndReason::Released)));
+    assert_eq!(
+        late,
+        Answer::Refused(Refusal::Dead(Some(EndReason::Released)))
+    );
 }
 
 #[test]
@@ -209,7 +212,7 @@ fn a_ticket_that_was_forced_off_is_told_by_whom() {
     let mut world = World::new();
     let grant = world.ask().key("k").grant();
     world.force(None);
-    let told = Answer::DeadByForce(Box::new(forced()));
+    let told = Answer::Refused(Refusal::DeadByForce(Box::new(forced())));
     for _ in 0..2 {
         assert_eq!(world.renew(grant.ticket, None), told);
         assert_eq!(world.write(presented(grant.ticket)), told);

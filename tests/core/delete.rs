@@ -1,6 +1,6 @@
 //! `DELETE /resource/{name}`: the lock rules of a write, and the end of holder and queue.
 
-use small_resource_server::lock::{Answer, EndReason, LockState, PresentedTicket, Ticket};
+use small_resource_server::lock::{Answer, EndReason, LockState, PresentedTicket, Refusal, Ticket};
 
 use crate::world::{World, presented};
 
@@ -11,8 +11,8 @@ fn the_holder_deletes_and_open_waiters_learn_that_the_resource_is_gone() {
     let first = world.ask().wait(10).send();
     let second = world.ask().wait(10).send();
     assert_eq!(world.delete(presented(holder.ticket)), Answer::Deletable);
-    assert_eq!(world.take(first), Answer::Gone);
-    assert_eq!(world.take(second), Answer::Gone);
+    assert_eq!(world.take(first), Answer::Refused(Refusal::NoResource));
+    assert_eq!(world.take(second), Answer::Refused(Refusal::NoResource));
     assert!(world.state.is_idle());
 }
 
@@ -46,9 +46,12 @@ fn a_dead_ticket_may_not_delete() {
     let released = Some(EndReason::Released);
     assert_eq!(
         world.delete(presented(holder.ticket)),
-        Answer::Dead(released)
+        Answer::Refused(Refusal::Dead(released))
     );
-    assert_eq!(world.delete(PresentedTicket::Malformed), Answer::Dead(None));
+    assert_eq!(
+        world.delete(PresentedTicket::Malformed),
+        Answer::Refused(Refusal::Dead(None))
+    );
 }
 
 #[test]
@@ -60,7 +63,7 @@ fn tickets_of_a_deleted_resource_are_unknown_to_the_one_created_anew_and_tokens_
     world.state = LockState::new(world.state.options(), world.state.token());
     world.rows.head.token = world.state.token();
     for old in [holder.ticket, waiting, Ticket::from_bits(0xbad)] {
-        assert_eq!(world.renew(old, None), Answer::Dead(None));
+        assert_eq!(world.renew(old, None), Answer::Refused(Refusal::Dead(None)));
     }
     assert!(world.hold().holder.token > holder.holder.token);
 }

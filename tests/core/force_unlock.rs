@@ -1,6 +1,6 @@
 //! `POST /resource/{name}/force-unlock`.
 
-use small_resource_server::lock::{Answer, FencingToken};
+use small_resource_server::lock::{Answer, FencingToken, Refusal};
 
 use crate::world::{World, by_force, presented};
 
@@ -42,10 +42,17 @@ fn forcing_by_token_ends_that_very_lease_only() {
     let first = world.hold();
     let old = first.holder.token;
     world.unlock(first.ticket);
-    assert_eq!(world.force(Some(old)), Answer::OtherLease, "nobody holds");
+    assert_eq!(
+        world.force(Some(old)),
+        Answer::Refused(Refusal::OtherLease),
+        "nobody holds"
+    );
     let second = world.hold();
-    assert_eq!(world.force(Some(old)), Answer::OtherLease);
-    assert_eq!(world.force(Some(FencingToken(99))), Answer::OtherLease);
+    assert_eq!(world.force(Some(old)), Answer::Refused(Refusal::OtherLease));
+    assert_eq!(
+        world.force(Some(FencingToken(99))),
+        Answer::Refused(Refusal::OtherLease)
+    );
     assert!(world.holds(second.ticket));
     let view = world.holder();
     assert_eq!(
@@ -101,18 +108,21 @@ fn the_ticket_of_a_removed_waiter_stays_dead_over_a_restart() {
         world.restart();
     }
     world.pass(300_001);
-    assert_eq!(world.remove(ticket), Answer::NotWaiting);
+    assert_eq!(world.remove(ticket), Answer::Refused(Refusal::NotWaiting));
 }
 
 #[test]
 fn removing_somebody_who_does_not_wait_changes_nothing() {
     let mut world = World::new();
     let holder = world.hold();
-    assert_eq!(world.remove(holder.ticket), Answer::NotWaiting);
+    assert_eq!(
+        world.remove(holder.ticket),
+        Answer::Refused(Refusal::NotWaiting)
+    );
     assert!(world.holds(holder.ticket));
     let gone = world.queue();
     world.unlock(gone);
-    assert_eq!(world.remove(gone), Answer::NotWaiting);
+    assert_eq!(world.remove(gone), Answer::Refused(Refusal::NotWaiting));
 }
 
 #[test]

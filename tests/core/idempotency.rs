@@ -1,6 +1,6 @@
 //! "Idempotency-Key": one attempt, one ticket, however often it is sent.
 
-use small_resource_server::lock::{Answer, EndReason};
+use small_resource_server::lock::{Answer, EndReason, Refusal};
 
 use crate::world::{World, seconds};
 
@@ -38,7 +38,7 @@ fn the_same_key_with_another_owner_or_ttl_is_refused() {
     world.ask().key("holds").owner("ann").ttl(30).grant();
     world.ask().key("waits").owner("ann").ttl(30).place();
     for key in ["holds", "waits"] {
-        let reused = Answer::KeyReused;
+        let reused = Answer::Refused(Refusal::KeyReused);
         assert_eq!(world.ask().key(key).owner("bob").ttl(30).answer(), reused);
         assert_eq!(world.ask().key(key).ttl(30).answer(), reused);
         assert_eq!(world.ask().key(key).owner("ann").ttl(31).answer(), reused);
@@ -107,7 +107,10 @@ fn the_key_of_a_ticket_that_ended_makes_no_new_one_as_long_as_that_is_remembered
     world.unlock(first.ticket);
     for key in ["k", "w"] {
         let late = world.ask().key(key).answer();
-        assert_eq!(late, Answer::Dead(Some(EndReason::Released)));
+        assert_eq!(
+            late,
+            Answer::Refused(Refusal::Dead(Some(EndReason::Released)))
+        );
     }
     world.pass(300_001);
     assert!(world.ask().key("k").owner("other").grant().new);
@@ -167,7 +170,10 @@ fn a_key_finds_its_ticket_after_a_restart() {
     world.restart();
     assert_eq!(world.ask().key("h").ttl(30).grant().ticket, held.ticket);
     assert_eq!(world.ask().key("w").owner("ann").place().0, waits);
-    assert_eq!(world.ask().key("w").answer(), Answer::KeyReused);
+    assert_eq!(
+        world.ask().key("w").answer(),
+        Answer::Refused(Refusal::KeyReused)
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, Limits, Seconds, Terms, Ttl,
+    Answer, Command, EndReason, FencingToken, Limits, Refusal, Seconds, Terms, Ttl,
 };
 
 use crate::world::{START, World, presented, seconds};
@@ -61,7 +61,7 @@ fn a_lease_holds_through_its_last_millisecond_and_ends_in_the_next() {
     assert!(!world.state.is_locked());
     assert_eq!(
         world.renew(grant.ticket, None),
-        Answer::Dead(Some(EndReason::Expired))
+        Answer::Refused(Refusal::Dead(Some(EndReason::Expired)))
     );
 }
 
@@ -257,7 +257,7 @@ fn an_expired_lease_goes_to_the_first_near_waiter() {
     assert!(grant.holder.token > first.holder.token);
     assert_eq!(
         world.unlock(first.ticket),
-        Answer::Dead(Some(EndReason::Expired))
+        Answer::Refused(Refusal::Dead(Some(EndReason::Expired)))
     );
     assert!(world.holds(grant.ticket));
 }
@@ -286,7 +286,7 @@ fn max_lease_seconds_bounds_a_lease_however_often_it_is_renewed() {
     assert!(!world.holds(grant.ticket));
     assert_eq!(
         world.unlock(grant.ticket),
-        Answer::Dead(Some(EndReason::Expired))
+        Answer::Refused(Refusal::Dead(Some(EndReason::Expired)))
     );
 }
 
@@ -335,7 +335,10 @@ fn a_refused_renewal_changes_nothing() {
     let mut world = World::new();
     let holder = world.ask().ttl(10).grant();
     let waiting = world.queue();
-    assert_eq!(world.renew(waiting, Some(99)), Answer::NotHolder);
+    assert_eq!(
+        world.renew(waiting, Some(99)),
+        Answer::Refused(Refusal::NotHolder)
+    );
     assert_eq!(world.ask().ticket(waiting).place(), (waiting, 1));
     let request = world.request();
     world.apply(Command::Renew {
@@ -344,7 +347,7 @@ fn a_refused_renewal_changes_nothing() {
         ttl: None,
         exact: false,
     });
-    assert_eq!(world.take(request), Answer::TicketMissing);
+    assert_eq!(world.take(request), Answer::Refused(Refusal::TicketMissing));
     world.pass(10_001);
     assert!(!world.holds(holder.ticket));
 }

@@ -1,7 +1,7 @@
 //! "Mode and slots" and "Lock-delay": who may hold beside whom, promotion and demotion, and when nobody may.
 
 use small_resource_server::lock::{
-    Answer, EndReason, FencingToken, Mode, Patience, PresentedTicket,
+    Answer, EndReason, FencingToken, Mode, Patience, PresentedTicket, Refusal,
 };
 
 use crate::world::{World, presented};
@@ -101,10 +101,13 @@ fn a_resource_with_slots_has_so_many_exclusive_holders() {
 #[test]
 fn a_resource_with_slots_is_not_shared() {
     let mut world = World::with_slots(2);
-    assert_eq!(world.ask().shared().answer(), Answer::ModeNotOffered);
+    assert_eq!(
+        world.ask().shared().answer(),
+        Answer::Refused(Refusal::ModeNotOffered)
+    );
     let holder = world.hold();
     let again = world.ask().ticket(holder.ticket).shared().answer();
-    assert_eq!(again, Answer::ModeNotOffered);
+    assert_eq!(again, Answer::Refused(Refusal::ModeNotOffered));
 }
 
 #[test]
@@ -114,7 +117,10 @@ fn leases_beside_each_other_expire_each_at_its_time() {
     let long = world.ask().ttl(3).grant();
     world.pass(1_001);
     assert!(!world.holds(short.ticket) && world.holds(long.ticket));
-    let (dead, long_ticket) = (Answer::Dead(Some(EndReason::Expired)), long.ticket);
+    let (dead, long_ticket) = (
+        Answer::Refused(Refusal::Dead(Some(EndReason::Expired))),
+        long.ticket,
+    );
     assert_eq!(world.renew(short.ticket, None), dead);
     world.pass(2_000);
     assert!(!world.holds(long_ticket) && !world.state.is_held());
@@ -129,7 +135,7 @@ fn a_live_ticket_without_a_mode_keeps_its_own() {
     let (writer, _) = world.ask().place();
     assert_eq!(world.ask().ticket(writer).place(), (writer, 1));
     let differs = world.ask().ticket(writer).shared().answer();
-    assert_eq!(differs, Answer::ModeDiffers);
+    assert_eq!(differs, Answer::Refused(Refusal::ModeDiffers));
 }
 
 #[test]
@@ -184,7 +190,7 @@ fn while_others_share_a_promotion_is_refused_at_once() {
             .ticket(asks.ticket)
             .exclusive()
             .with_patience(waits);
-        let Answer::Locked(by) = refused.answer() else {
+        let Answer::Refused(Refusal::Locked(by)) = refused.answer() else {
             panic!("promoted beside another");
         };
         assert_eq!(by.holder.unwrap().token, other.holder.token);
@@ -197,8 +203,8 @@ fn a_shared_holder_changes_no_data() {
     let mut world = World::new();
     let reader = world.ask().shared().grant();
     let ticket = presented(reader.ticket);
-    assert_eq!(world.write(ticket), Answer::NotExclusive);
-    assert_eq!(world.delete(ticket), Answer::NotExclusive);
+    assert_eq!(world.write(ticket), Answer::Refused(Refusal::NotExclusive));
+    assert_eq!(world.delete(ticket), Answer::Refused(Refusal::NotExclusive));
     assert_eq!(world.write(PresentedTicket::Absent), world.locked());
     world.ask().ticket(reader.ticket).exclusive().grant();
     assert!(matches!(world.write(ticket), Answer::Writable { .. }));
@@ -296,7 +302,9 @@ fn during_the_lock_delay_no_lease_begins_beside_others_and_none_is_promoted() {
     world.pass(1_001);
     assert_eq!(world.ask().shared().no_queue().answer(), world.locked());
     let promotion = world.ask().ticket(stays.ticket).exclusive().answer();
-    assert!(matches!(promotion, Answer::Locked(by) if by.reserved && by.holder.is_none()));
+    assert!(
+        matches!(promotion, Answer::Refused(Refusal::Locked(by)) if by.reserved && by.holder.is_none())
+    );
     world.ask().ticket(stays.ticket).grant();
     world.pass(10_000);
     world.ask().ticket(stays.ticket).exclusive().grant();

@@ -1,6 +1,6 @@
 //! The right-hand column of the table of the two profiles.
 
-use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Ticket};
+use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Refusal, Ticket};
 
 use crate::world::{World, by_force, presented};
 
@@ -83,7 +83,7 @@ fn an_expired_or_forced_off_ticket_does_not_write() {
     world.force(None);
     assert_eq!(
         world.write(presented(expired)),
-        Answer::Dead(Some(EndReason::Expired))
+        Answer::Refused(Refusal::Dead(Some(EndReason::Expired)))
     );
     assert_eq!(world.write(presented(forced)), by_force());
 }

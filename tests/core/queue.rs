@@ -1,7 +1,7 @@
 //! "Queue": strict arrival order among near tickets, reservation, passing over, dropping.
 
 use small_resource_server::lock::command::Event;
-use small_resource_server::lock::{Answer, Command, Limits, Terms};
+use small_resource_server::lock::{Answer, Command, Limits, Refusal, Terms};
 
 use crate::world::{World, presented};
 
@@ -189,7 +189,7 @@ fn a_waiting_ticket_not_presented_for_60_seconds_is_dropped() {
     assert!(world.rows.waiting.is_empty());
     assert_eq!(
         world.renew(silent, None),
-        Answer::Dead(None),
+        Answer::Refused(Refusal::Dead(None)),
         "ticket_unknown"
     );
 }
@@ -337,7 +337,10 @@ fn a_queue_that_is_full_refuses_newcomers_only() {
     let holder = world.hold();
     let first = world.queue();
     let second = world.queue();
-    assert_eq!(world.ask().answer(), Answer::TooManyWaiters);
+    assert_eq!(
+        world.ask().answer(),
+        Answer::Refused(Refusal::TooManyWaiters)
+    );
     assert_eq!(world.ask().ticket(first).place(), (first, 1));
     assert!(!world.ask().ticket(holder.ticket).grant().new);
     world.unlock(second);
@@ -375,7 +378,10 @@ fn an_open_request_whose_ticket_is_unlocked_learns_that_it_was_released() {
     let waiting = world.ask().ticket(ticket).wait(10).send();
     world.unlock(ticket);
     let released = small_resource_server::lock::EndReason::Released;
-    assert_eq!(world.take(waiting), Answer::Dead(Some(released)));
+    assert_eq!(
+        world.take(waiting),
+        Answer::Refused(Refusal::Dead(Some(released)))
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Requests that another instance passes on: it chose the id of the ticket, and may send a copy.
 
 use small_resource_server::lock::{
-    Answer, Command, EndReason, LockRequest, Patience, PresentedTicket, Ticket, Wish,
+    Answer, Command, EndReason, LockRequest, Patience, PresentedTicket, Refusal, Ticket, Wish,
 };
 
 use crate::world::World;
@@ -59,7 +59,7 @@ fn after_a_restart_a_copy_finds_the_place_and_is_gone_with_its_request_too() {
     let next = relay(&mut world, made, Patience::Never);
     assert_eq!(
         world.answer(next),
-        Some(&Answer::Dead(Some(EndReason::Released))),
+        Some(&Answer::Refused(Refusal::Dead(Some(EndReason::Released)))),
         "a ticket does not come back to life"
     );
     assert!(world.ask().ticket(second).grant().new);

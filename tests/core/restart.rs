@@ -1,7 +1,7 @@
 //! What is there again after the process ended: the stored rows, and nothing else.
 
 use small_resource_server::lock::command::HolderView;
-use small_resource_server::lock::{Answer, FencingToken, LockState};
+use small_resource_server::lock::{Answer, FencingToken, LockState, Refusal};
 
 use crate::world::{World, presented, seconds};
 
@@ -137,7 +137,10 @@ fn a_grant_that_was_not_durable_never_was_and_its_token_may_be_given_again() {
     let ticket = world.granted(lost).ticket;
     world.restart_without_last();
     assert!(!world.state.is_locked());
-    assert_eq!(world.renew(ticket, None), Answer::Dead(None));
+    assert_eq!(
+        world.renew(ticket, None),
+        Answer::Refused(Refusal::Dead(None))
+    );
     assert_eq!(world.state.token(), FencingToken(0));
 }
 

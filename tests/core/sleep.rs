@@ -1,7 +1,7 @@
 //! A held lock that leaves memory while its lease runs, and comes back: nothing that a client can see
 //! changes.
 
-use small_resource_server::lock::{Answer, EndReason, LockState};
+use small_resource_server::lock::{Answer, EndReason, LockState, Refusal};
 
 use crate::world::World;
 
@@ -35,7 +35,7 @@ fn a_lease_that_ended_in_its_sleep_is_over_when_it_wakes() {
         world.now,
         &memory,
     );
-    let dead = Answer::Dead(Some(EndReason::Expired));
+    let dead = Answer::Refused(Refusal::Dead(Some(EndReason::Expired)));
     assert_eq!(world.renew(grant.ticket, None), dead);
     assert!(!world.state.is_locked());
 }

@@ -1,6 +1,6 @@
 //! "Ticket" and "Ended tickets": capabilities, why they ended, and how long that is remembered.
 
-use small_resource_server::lock::{Answer, EndReason, PresentedTicket, Ticket};
+use small_resource_server::lock::{Answer, EndReason, PresentedTicket, Refusal, Ticket};
 
 use crate::world::{World, presented};
 
@@ -57,11 +57,17 @@ fn a_released_ticket_is_dead_and_says_so() {
     let grant = world.hold();
     assert_eq!(world.unlock(grant.ticket), Answer::Unlocked { dead: None });
     let released = Some(EndReason::Released);
-    assert_eq!(world.renew(grant.ticket, None), Answer::Dead(released));
-    assert_eq!(world.write(presented(grant.ticket)), Answer::Dead(released));
+    assert_eq!(
+        world.renew(grant.ticket, None),
+        Answer::Refused(Refusal::Dead(released))
+    );
+    assert_eq!(
+        world.write(presented(grant.ticket)),
+        Answer::Refused(Refusal::Dead(released))
+    );
     assert_eq!(
         world.delete(presented(grant.ticket)),
-        Answer::Dead(released)
+        Answer::Refused(Refusal::Dead(released))
     );
 }
 
@@ -87,10 +93,19 @@ fn unlocking_twice_does_not_release_the_next_holder() {
 fn unlocking_without_a_ticket_or_with_an_unknown_one_is_refused() {
     let mut world = World::new();
     let grant = world.hold();
-    assert_eq!(world.unlock(Ticket::from_bits(0xbad)), Answer::Dead(None));
+    assert_eq!(
+        world.unlock(Ticket::from_bits(0xbad)),
+        Answer::Refused(Refusal::Dead(None))
+    );
     for (presented, expected) in [
-        (PresentedTicket::Absent, Answer::TicketMissing),
-        (PresentedTicket::Malformed, Answer::Dead(None)),
+        (
+            PresentedTicket::Absent,
+            Answer::Refused(Refusal::TicketMissing),
+        ),
+        (
+            PresentedTicket::Malformed,
+            Answer::Refused(Refusal::Dead(None)),
+        ),
     ] {
         let request = world.request();
         world.apply(small_resource_server::lock::Command::Unlock { request, presented });
@@ -149,10 +164,13 @@ fn the_reason_is_remembered_for_300_seconds_and_then_the_ticket_is_unknown() {
     world.pass(300_000);
     assert_eq!(
         world.renew(ticket, None),
-        Answer::Dead(Some(EndReason::Released))
+        Answer::Refused(Refusal::Dead(Some(EndReason::Released)))
     );
     world.pass(1);
-    assert_eq!(world.renew(ticket, None), Answer::Dead(None));
+    assert_eq!(
+        world.renew(ticket, None),
+        Answer::Refused(Refusal::Dead(None))
+    );
 }
 
 #[test]
@@ -165,11 +183,14 @@ fn the_last_64_ended_tickets_are_remembered() {
             ticket
         })
         .collect();
-    assert_eq!(world.renew(tickets[0], None), Answer::Dead(None));
+    assert_eq!(
+        world.renew(tickets[0], None),
+        Answer::Refused(Refusal::Dead(None))
+    );
     for ticket in &tickets[1..] {
         assert_eq!(
             world.renew(*ticket, None),
-            Answer::Dead(Some(EndReason::Released))
+            Answer::Refused(Refusal::Dead(Some(EndReason::Released)))
         );
     }
     assert_eq!(world.rows.ended.len(), 64, "the oldest row is overwritten");
@@ -183,7 +204,7 @@ fn the_reason_survives_a_restart() {
     world.restart();
     assert_eq!(
         world.renew(expired, None),
-        Answer::Dead(Some(EndReason::Expired))
+        Answer::Refused(Refusal::Dead(Some(EndReason::Expired)))
     );
 }
 
@@ -200,7 +221,7 @@ fn after_a_restart_new_reasons_do_not_overwrite_the_newest_stored_ones() {
     world.restart();
     assert_eq!(
         world.renew(old, None),
-        Answer::Dead(Some(EndReason::Released))
+        Answer::Refused(Refusal::Dead(Some(EndReason::Released)))
     );
     assert_eq!(world.rows.ended.len(), 64);
 }

@@ -1,6 +1,6 @@
 //! Time: long pauses, far jumps, and the wall clock, which decides nothing.
 
-use small_resource_server::lock::{Answer, EndReason, Now};
+use small_resource_server::lock::{Answer, EndReason, Now, Refusal};
 
 use crate::world::{START, World, presented};
 
@@ -37,7 +37,7 @@ fn a_command_after_a_pause_finds_what_time_has_done() {
     world.now.mono += 2_001;
     assert_eq!(
         world.write(presented(holder.ticket)),
-        Answer::Dead(Some(EndReason::Expired))
+        Answer::Refused(Refusal::Dead(Some(EndReason::Expired)))
     );
 }
 

@@ -9,8 +9,8 @@ use small_resource_server::lock::command::{Grant, HolderView, LockedBy};
 use small_resource_server::lock::rows::{Forced, LockRows};
 use small_resource_server::lock::{
     Answer, Command, FencingToken, IdempotencyKey, KeyName, LockRequest, LockState, Mode, Now,
-    Outcome, Owner, Patience, PresentedTicket, Profile, Reason, RequestId, ResourceOptions,
-    Seconds, Terms, Ticket, TicketId, Ttl, Wish, invariants,
+    Outcome, Owner, Patience, PresentedTicket, Profile, Reason, Refusal, RequestId,
+    ResourceOptions, Seconds, Terms, Ticket, TicketId, Ttl, Wish, invariants,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -336,10 +336,10 @@ impl World {
 
     /// What somebody who has to do without is told now.
     pub fn locked(&self) -> Answer {
-        Answer::Locked(Box::new(LockedBy {
+        Answer::Refused(Refusal::Locked(Box::new(LockedBy {
             holder: self.holder(),
             reserved: self.state.is_reserved(),
-        }))
+        })))
     }
 
     pub fn holds(&self, ticket: Ticket) -> bool {
@@ -471,7 +471,7 @@ pub fn seconds(value: i64) -> Ttl {
 
 /// What the ticket of a lease that was forced off is told.
 pub fn by_force() -> Answer {
-    Answer::DeadByForce(Box::new(forced()))
+    Answer::Refused(Refusal::DeadByForce(Box::new(forced())))
 }
 
 /// What force-unlock is told.

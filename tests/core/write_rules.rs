@@ -1,6 +1,6 @@
 //! The table of the PUT route, in the default profile.
 
-use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Ticket};
+use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Refusal, Ticket};
 
 use crate::world::{World, by_force, presented};
 
@@ -29,7 +29,7 @@ fn unlock_1_writes_and_releases_in_one_step() {
     assert!(world.granted(next).new);
     assert_eq!(
         world.write_and_release(grant.ticket),
-        Answer::Dead(Some(EndReason::Released)),
+        Answer::Refused(Refusal::Dead(Some(EndReason::Released))),
         "the retry learns that it had happened"
     );
 }
@@ -123,11 +123,20 @@ fn a_dead_or_unknown_ticket_never_writes_even_while_the_lock_is_free() {
     world.unlock(released);
     let unknown = presented(Ticket::from_bits(0xbad));
     for (presented, death) in [
-        (presented(expired), Answer::Dead(Some(EndReason::Expired))),
+        (
+            presented(expired),
+            Answer::Refused(Refusal::Dead(Some(EndReason::Expired))),
+        ),
         (presented(forced), by_force()),
-        (presented(released), Answer::Dead(Some(EndReason::Released))),
-        (unknown, Answer::Dead(None)),
-        (PresentedTicket::Malformed, Answer::Dead(None)),
+        (
+            presented(released),
+            Answer::Refused(Refusal::Dead(Some(EndReason::Released))),
+        ),
+        (unknown, Answer::Refused(Refusal::Dead(None))),
+        (
+            PresentedTicket::Malformed,
+            Answer::Refused(Refusal::Dead(None)),
+        ),
     ] {
         assert_eq!(world.write(presented), death);
     }

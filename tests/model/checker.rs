@@ -11,8 +11,8 @@ use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{Forced, HolderRow};
 use small_resource_server::lock::{
     Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockRequest, Millis,
-    Mode, Now, Patience, PresentedTicket, Reason, RequestId, ResourceOptions, Seconds, Terms,
-    Ticket, Ttl, Wish,
+    Mode, Now, Patience, PresentedTicket, Reason, Refusal, RequestId, ResourceOptions, Seconds,
+    Terms, Ticket, Ttl, Wish,
 };
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use stateright::{Model, Property};
@@ -651,7 +651,7 @@ impl<F: Fault> World<F> {
                 let ret = ended.map_or(Ret::Nothing, |(token, _)| Ret::Ended(*token));
                 (Reply::Released, ret)
             }
-            Answer::Dead(death) => {
+            Answer::Refused(Refusal::Dead(death)) => {
                 if call.op == Op::Write {
                     self.seen.push(seen::STALE_REFUSED);
                 }
@@ -660,16 +660,18 @@ impl<F: Fault> World<F> {
                 }
                 (Reply::Dead, Ret::Nothing)
             }
-            Answer::DeadByForce(_) | Answer::Gone => (Reply::Dead, Ret::Nothing),
-            Answer::Locked(_) if call.op == Op::WaitThenLeave => {
+            Answer::Refused(Refusal::DeadByForce(_)) | Answer::Refused(Refusal::NoResource) => {
+                (Reply::Dead, Ret::Nothing)
+            }
+            Answer::Refused(Refusal::Locked(_)) if call.op == Op::WaitThenLeave => {
                 self.seen.push(seen::LEFT);
                 (Reply::LeftWithout, Ret::Nothing)
             }
-            Answer::Locked(_) if call.op == Op::Promote => {
+            Answer::Refused(Refusal::Locked(_)) if call.op == Op::Promote => {
                 self.seen.push(seen::NOT_PROMOTED);
                 (Reply::Refused, Ret::Nothing)
             }
-            Answer::NotExclusive => {
+            Answer::Refused(Refusal::NotExclusive) => {
                 self.seen.push(seen::NOT_EXCLUSIVE);
                 (Reply::Refused, Ret::Nothing)
             }

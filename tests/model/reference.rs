@@ -8,8 +8,8 @@ use small_resource_server::lock::command::{Death, Grant, HolderView, LockedBy};
 use small_resource_server::lock::rows::Forced;
 use small_resource_server::lock::{
     Answer, Command, EndReason, FencingToken, IdempotencyKey, LockRequest, Millis, Mode, Now,
-    Owner, Patience, PresentedTicket, RequestId, ResourceOptions, Terms, Ticket, TicketId, Ttl,
-    WallMillis, Wish,
+    Owner, Patience, PresentedTicket, Refusal, RequestId, ResourceOptions, Terms, Ticket, TicketId,
+    Ttl, WallMillis, Wish,
 };
 
 pub type Answers = BTreeMap<RequestId, Answer>;
@@ -390,7 +390,7 @@ impl Model {
             holder: others.next().map(|h| self.view(h)),
             reserved: self.is_reserved(),
         };
-        self.answer(request, Answer::Locked(Box::new(by)));
+        self.answer(request, Answer::Refused(Refusal::Locked(Box::new(by))));
     }
 
     fn at(&self, token: FencingToken) -> usize {
@@ -606,10 +606,10 @@ impl Model {
                     }
                     Who::Waiting(index) => {
                         self.show_place(index, None);
-                        Answer::NotHolder
+                        Answer::Refused(Refusal::NotHolder)
                     }
                     Who::Dead(death) => self.dead(*presented, death),
-                    Who::Nobody => Answer::TicketMissing,
+                    Who::Nobody => Answer::Refused(Refusal::TicketMissing),
                 };
                 self.answer(*request, answer);
             }
@@ -622,7 +622,7 @@ impl Model {
                 let named = |h: &&Holder| token.is_none_or(|token| token == h.token);
                 let ended: Vec<Holder> = self.holders.iter().filter(named).cloned().collect();
                 if token.is_some() && ended.is_empty() {
-                    return self.answer(*request, Answer::OtherLease);
+                    return self.answer(*request, Answer::Refused(Refusal::OtherLease));
                 }
                 let views = ended.iter().map(|h| self.view(h)).collect();
                 for holder in ended {
@@ -645,8 +645,8 @@ impl Model {
     fn dead(&self, presented: PresentedTicket, death: Death) -> Answer {
         let ended = presented.ticket().and_then(|ticket| self.ended(ticket));
         match ended.and_then(|ended| ended.forced.clone()) {
-            Some(forced) => Answer::DeadByForce(Box::new(forced)),
-            None => Answer::Dead(death),
+            Some(forced) => Answer::Refused(Refusal::DeadByForce(Box::new(forced))),
+            None => Answer::Refused(Refusal::Dead(death)),
         }
     }
 
@@ -690,7 +690,7 @@ impl Model {
         let since = came.map_or(now, |(_, since)| since);
         let loading = *patience == Patience::Loading;
         if wish.mode == Some(Mode::Shared) && self.options.slots > 1 {
-            return self.answer(request, Answer::ModeNotOffered);
+            return self.answer(request, Answer::Refused(Refusal::ModeNotOffered));
         }
         let ended = match self.who(*presented) {
             Who::Holder(token) if loading => return self.touch_holder(token),
@@ -704,8 +704,8 @@ impl Model {
                     return self.answer(
                         request,
                         match differs {
-                            true => Answer::ModeDiffers,
-                            false => Answer::WaitsAlready,
+                            true => Answer::Refused(Refusal::ModeDiffers),
+                            false => Answer::Refused(Refusal::WaitsAlready),
                         },
                     );
                 }
@@ -731,7 +731,7 @@ impl Model {
         };
         if let Some(holder) = self.holders.iter().find(|h| is_key(&h.place.key)) {
             if !asked(holder.place.key.as_ref().unwrap(), &holder.place.owner) {
-                return self.answer(request, Answer::KeyReused);
+                return self.answer(request, Answer::Refused(Refusal::KeyReused));
             }
             let token = holder.token;
             if loading {
@@ -742,7 +742,7 @@ impl Model {
         if let Some(index) = self.queue.iter().position(|(_, p)| is_key(&p.key)) {
             let place = &self.queue[index].1;
             if !asked(place.key.as_ref().unwrap(), &place.owner) {
-                return self.answer(request, Answer::KeyReused);
+                return self.answer(request, Answer::Refused(Refusal::KeyReused));
             }
             return self.ask(index, (request, since), None, *patience, ended);
         }
@@ -753,7 +753,7 @@ impl Model {
         if let Some(late) = late {
             let answer = match asked(late.key.as_ref().unwrap(), &late.owner) {
                 true => self.dead(PresentedTicket::Ticket(late.ticket), Some(late.reason)),
-                false => Answer::KeyReused,
+                false => Answer::Refused(Refusal::KeyReused),
             };
             return self.answer(request, answer);
         }
@@ -763,7 +763,7 @@ impl Model {
             return self.answer_locked(request, None);
         }
         if !open && self.waiting() >= self.terms.limits.waiters_max {
-            return self.answer(request, Answer::TooManyWaiters);
+            return self.answer(request, Answer::Refused(Refusal::TooManyWaiters));
         }
         let index = self.arrive(*fresh, false, wish, !open || loading);
         if loading {
@@ -923,7 +923,7 @@ impl Model {
             Who::Holder(token) if loading => self.touch_holder(token),
             Who::Holder(token) if self.holders[self.at(token)].place.mode == Mode::Shared => {
                 self.touch_holder(token);
-                self.answer(*request, Answer::NotExclusive);
+                self.answer(*request, Answer::Refused(Refusal::NotExclusive));
             }
             Who::Holder(token) => {
                 self.show_holder(token, None, false, Some(*request));
@@ -934,7 +934,7 @@ impl Model {
                 if loading {
                     self.queue[index].1.open.push((*request, now, None));
                 } else if self.queue[index].1.mode == Mode::Shared {
-                    self.answer(*request, Answer::NotExclusive);
+                    self.answer(*request, Answer::Refused(Refusal::NotExclusive));
                 } else if self.is_open_to(index) {
                     let place = &mut self.queue[index].1;
                     place.open.push((*request, now, Some(wait(*release, None))));
@@ -970,7 +970,7 @@ impl Model {
                 if loading && (!self.is_locked() || rules.refused_write_waits) =>
             {
                 if self.is_locked() && self.waiting() >= self.terms.limits.waiters_max {
-                    return self.answer(*request, Answer::TooManyWaiters);
+                    return self.answer(*request, Answer::Refused(Refusal::TooManyWaiters));
                 }
                 let index = self.arrive(*fresh, true, &Wish::default(), false);
                 self.queue[index].1.open.push((*request, now, None));
@@ -981,7 +981,7 @@ impl Model {
             Who::Dead(_) | Who::Nobody => match until {
                 None => self.answer_locked(*request, None),
                 Some(_) if self.waiting() >= self.terms.limits.waiters_max => {
-                    self.answer(*request, Answer::TooManyWaiters);
+                    self.answer(*request, Answer::Refused(Refusal::TooManyWaiters));
                 }
                 Some(until) => {
                     let index = self.arrive(*fresh, true, &Wish::default(), false);
@@ -1008,7 +1008,10 @@ impl Model {
                 self.remove(place.ticket);
                 self.remember(&place, EndReason::Released, None);
                 for (waiting, ..) in place.open.iter().filter(|(.., wait)| wait.is_some()) {
-                    self.answer(*waiting, Answer::Dead(Some(EndReason::Released)));
+                    self.answer(
+                        *waiting,
+                        Answer::Refused(Refusal::Dead(Some(EndReason::Released))),
+                    );
                 }
                 Answer::Unlocked { dead: None }
             }
@@ -1017,7 +1020,7 @@ impl Model {
             }
             Who::Dead(Some(EndReason::Released)) => Answer::Unlocked { dead: None },
             Who::Dead(death) => self.dead(presented, death),
-            Who::Nobody => Answer::TicketMissing,
+            Who::Nobody => Answer::Refused(Refusal::TicketMissing),
         };
         self.answer(request, answer);
     }
@@ -1035,14 +1038,17 @@ impl Model {
             let mut forced = self.ended.iter().filter(forced);
             let answer = match forced.any(|ended| ended.ticket.id() == waiter) {
                 true => Answer::WaiterRemoved(false),
-                false => Answer::NotWaiting,
+                false => Answer::Refused(Refusal::NotWaiting),
             };
             return self.answer(request, answer);
         };
         self.remove(place.ticket);
         self.remember(&place, EndReason::ForcedOff, Some(forced));
         for (waiting, ..) in place.open.iter().filter(|(.., wait)| wait.is_some()) {
-            self.answer(*waiting, Answer::DeadByForce(Box::new(forced.clone())));
+            self.answer(
+                *waiting,
+                Answer::Refused(Refusal::DeadByForce(Box::new(forced.clone()))),
+            );
         }
         self.answer(request, Answer::WaiterRemoved(true));
     }
@@ -1051,13 +1057,13 @@ impl Model {
         let allowed = match self.who(presented) {
             Who::Holder(token) if self.holders[self.at(token)].place.mode == Mode::Shared => {
                 self.touch_holder(token);
-                return self.answer(request, Answer::NotExclusive);
+                return self.answer(request, Answer::Refused(Refusal::NotExclusive));
             }
             Who::Holder(_) => true,
             Who::Waiting(index) => {
                 self.show_place(index, None);
                 if self.queue[index].1.mode == Mode::Shared {
-                    return self.answer(request, Answer::NotExclusive);
+                    return self.answer(request, Answer::Refused(Refusal::NotExclusive));
                 }
                 self.is_open_to(index)
             }
@@ -1072,7 +1078,7 @@ impl Model {
         }
         for (_, place) in std::mem::take(&mut self.queue) {
             for (waiting, ..) in place.open.iter().filter(|(.., wait)| wait.is_some()) {
-                self.answer(*waiting, Answer::Gone);
+                self.answer(*waiting, Answer::Refused(Refusal::NoResource));
             }
         }
         self.holders.clear();

@@ -9,7 +9,7 @@ use small_resource_server::lock::command::{Grant, HolderView};
 use small_resource_server::lock::rows::{HeadRow, LockRows};
 use small_resource_server::lock::{
     Answer, Command, FencingToken, LockRequest, LockState, LostTicket, Millis, Mode, Now, Outcome,
-    RequestId, ResourceOptions, Terms, Ticket, Ttl,
+    Refusal, RequestId, ResourceOptions, Terms, Ticket, Ttl,
 };
 
 /// The document: how often it was written, and what was written last.
@@ -164,7 +164,9 @@ impl<F: Fault> Server<F> {
             .lost
             .iter()
             .find(|lost| Some(lost.ticket) == presented.ticket());
-        let answer = lost.map_or(Answer::Gone, |lost| lost.clone().answer());
+        let answer = lost.map_or(Answer::Refused(Refusal::NoResource), |lost| {
+            Answer::Refused(lost.clone().refusal())
+        });
         Outcome {
             answers: vec![(*request, answer)],
             ..Outcome::default()
@@ -301,7 +303,7 @@ impl Fault for StaleWriterAccepted {
     ) -> Vec<(RequestId, Answer)> {
         if matches!(command, Command::Write { .. }) {
             for (_, answer) in &mut answers {
-                if matches!(answer, Answer::Dead(_)) {
+                if matches!(answer, Answer::Refused(Refusal::Dead(_))) {
                     let token = Some(core.token());
                     *answer = Answer::Writable { token };
                 }
@@ -402,7 +404,9 @@ impl Fault for PromotedBesideOthers {
         let now = Now::default();
         let first = core.holder(&Terms::default(), now);
         for (_, answer) in &mut answers {
-            if let (Answer::Locked(_), Some(ticket), Some(holder)) = (&answer, own, &first) {
+            if let (Answer::Refused(Refusal::Locked(_)), Some(ticket), Some(holder)) =
+                (&answer, own, &first)
+            {
                 let holder = HolderView {
                     token: core.token_of(ticket).unwrap_or(holder.token),
                     mode: Mode::Exclusive,
@@ -424,7 +428,7 @@ impl Fault for ReaderMayWrite {
         let presented = command.presented().and_then(|presented| presented.ticket());
         let token = presented.and_then(|ticket| core.token_of(ticket));
         for (_, answer) in &mut answers {
-            if matches!(answer, Answer::NotExclusive) {
+            if matches!(answer, Answer::Refused(Refusal::NotExclusive)) {
                 *answer = Answer::Writable { token };
             }
         }
@@ -506,7 +510,7 @@ impl Fault for GuardMissing {
     ) -> Vec<(RequestId, Answer)> {
         if matches!(command, Command::Write { .. }) {
             for (_, answer) in &mut answers {
-                if matches!(answer, Answer::Locked(_)) {
+                if matches!(answer, Answer::Refused(Refusal::Locked(_))) {
                     *answer = Answer::Writable { token: None };
                 }
             }

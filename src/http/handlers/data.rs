@@ -46,7 +46,7 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
         create: false,
     };
     let reply = worker.ask(&req, &name, &op).await;
-    respond::get_locked(&selector, reply, raw, worker.selectors_max())
+    respond::get_locked(&selector, reply, raw)
 }
 
 /// With `lock=0`.
@@ -64,7 +64,7 @@ async fn read(
         watch,
     };
     let reply = worker.ask(req, &name, &op).await;
-    respond::read(&selector, reply, raw, worker.selectors_max())
+    respond::read(&selector, reply, raw)
 }
 
 /// PUT `/resource/{name}/{selector}`.
@@ -85,7 +85,7 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
         create,
     };
     let reply = worker.ask(&req, &name, &op).await;
-    respond::changed(reply, worker.selectors_max())
+    respond::changed(reply)
 }
 
 /// DELETE `/resource/{name}/{selector}`.
@@ -97,5 +97,5 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
         presented: presented(&req),
     };
     let reply = worker.ask(&req, &name, &op).await;
-    respond::changed(reply, worker.selectors_max())
+    respond::changed(reply)
 }

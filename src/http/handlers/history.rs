@@ -65,7 +65,7 @@ pub async fn history(req: HttpRequest, worker: Data<Worker>) -> Response {
     if leases.is_empty() {
         match worker.ask(&req, &name, &Op::DESCRIBE).await {
             Reply::Described(_) => {}
-            other => return Err(respond::refusal(other, worker.selectors_max())),
+            other => return Err(respond::refusal(other)),
         }
     }
     leases.truncate(limit);

@@ -74,7 +74,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         create,
     };
     let reply = worker.ask(&req, &name, &op).await;
-    respond::lock(reply, worker.selectors_max())
+    respond::lock(reply)
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.
@@ -83,7 +83,7 @@ pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
     let name = name_before_selector(&req)?;
     let presented = presented(&req);
     let reply = worker.ask(&req, &name, &Op::Unlock { presented }).await;
-    respond::unlock(reply, worker.selectors_max())
+    respond::unlock(reply)
 }
 
 /// PUT or POST `/resource/{name}/{selector}/renew`.
@@ -99,7 +99,7 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
         exact: body.exact,
     };
     let reply = worker.ask(&req, &name, &op).await;
-    respond::renew(reply, worker.selectors_max())
+    respond::renew(reply)
 }
 
 /// POST `/resource/{name}/force-unlock`.
@@ -121,5 +121,5 @@ pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worke
         }
     };
     let reply = worker.ask(&req, &name, &op).await;
-    respond::force_unlock(reply, waiter, worker.selectors_max())
+    respond::force_unlock(reply, waiter)
 }

@@ -72,7 +72,7 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
                     lock_delay: options.lock_delay,
                 }))
         }
-        other => Err(respond::refusal(other, worker.selectors_max())),
+        other => Err(respond::refusal(other)),
     }
 }
 
@@ -109,7 +109,7 @@ pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
         Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
             .insert_header((header::ETAG, respond::description_tag(tag)))
             .finish()),
-        other => Err(respond::refusal(other, worker.selectors_max())),
+        other => Err(respond::refusal(other)),
     }
 }
 
@@ -269,5 +269,5 @@ pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
     let name = name(&req)?;
     let presented = presented(&req);
     let reply = worker.ask(&req, &name, &Op::Delete { presented }).await;
-    respond::changed(reply, worker.selectors_max())
+    respond::changed(reply)
 }

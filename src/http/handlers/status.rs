@@ -16,6 +16,7 @@ use crate::http::wire::{
     ErrorBody, KeyBody, LockCountsBody, ServerStatusBody, StatusBody, WaitBody,
 };
 use crate::http::worker::Worker;
+use crate::lock::Refusal;
 use crate::registry::tally::Tally;
 use crate::shared::gate::Closed;
 
@@ -95,7 +96,7 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
 pub async fn metrics(worker: Data<Worker>) -> Response {
     let text = worker.server().render_metrics().map_err(|error| {
         log::error!("the metrics cannot be shown: {error}");
-        ApiError::Refused
+        ApiError::Refused(Refusal::NotStored)
     })?;
     Ok(HttpResponse::Ok()
         .insert_header((
