@@ -9,9 +9,11 @@
 //! | `checker` | clients, network, clock and crashes as a state space (stateright) |
 //! | `linear` | the sequential object that histories must be linearizable to |
 //! | `proof` | the sound server in every interleaving, the broken ones until they are caught |
+//! | `cluster` | several instances on one database, likewise |
 
 mod beliefs;
 mod checker;
+mod cluster;
 mod history;
 mod linear;
 mod proof;
