@@ -13,9 +13,10 @@ use socket2::{Domain, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::door::FrontDoor;
-use crate::cluster::serve;
+use crate::cluster::{serve, tls as peer_tls};
 use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::server::{self, HttpLimits};
@@ -170,18 +171,18 @@ impl App {
         let lease = settings.store.instance_lease;
         let mut arbiters = vec![finding, writing];
         let shared = peers.is_some();
+        let certificate = certificate(&settings, &server).map_err(StartError::Tls)?;
+        let (tls, tls_to_peers) = spoken_tls(certificate.as_ref())?.unzip();
         if let Some((listener, _)) = peers {
             let threads = (settings.http.workers, lease);
-            arbiters.extend(serve::start(listener, &server, router.clone(), threads));
+            let serving = serve::start((listener, tls_to_peers), &server, router.clone(), threads);
+            arbiters.extend(serving);
         }
         let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
             return Err(StartError::Store(error));
         }
         let door = move || FrontDoor::new(router(), shared.then_some(lease));
-        let certificate = certificate(&settings, &server).map_err(StartError::Tls)?;
-        let tls = certificate.clone().map(tls::server_config).transpose();
-        let tls = tls.map_err(|error| StartError::Tls(error.to_string()))?;
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
         let http_server = server::run(
             listener,
@@ -358,6 +359,18 @@ fn certificate(
     files.map(read).transpose()
 }
 
+/// How TLS is spoken with clients, and with other instances; `None`: it is not.
+fn spoken_tls(
+    certificate: Option<&Arc<Certificate>>,
+) -> Result<Option<(Arc<rustls::ServerConfig>, TlsAcceptor)>, StartError> {
+    let both = |certificate: &Arc<Certificate>| {
+        let to_clients = tls::server_config(certificate.clone())?;
+        Ok((to_clients, peer_tls::acceptor(certificate.clone())?))
+    };
+    let spoken = certificate.map(both).transpose();
+    spoken.map_err(|error: rustls::Error| StartError::Tls(error.to_string()))
+}
+
 /// Says where the server listens and on which terms.
 fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
     let scheme = if settings.http.tls.is_some() {
@@ -434,13 +447,12 @@ fn peer_listener(settings: &Settings) -> Result<Option<(TcpListener, PeerPort)>,
     let port = listener.local_addr().map_err(listen)?.port();
     let is_one_address = !settings.http.host.is_unspecified();
     let known = is_one_address.then(|| settings.http.host.to_string());
-    let peer_port = match &settings.peers.advertise {
-        Some((host, advertised)) => PeerPort {
-            host: Some(host.clone()),
-            port: advertised.unwrap_or(port),
-        },
-        None => PeerPort { host: known, port },
+    let (host, port) = match &settings.peers.advertise {
+        Some((host, advertised)) => (Some(host.clone()), advertised.unwrap_or(port)),
+        None => (known, port),
     };
+    let is_tls = settings.http.tls.is_some();
+    let peer_port = PeerPort { host, port, is_tls };
     Ok(Some((listener, peer_port)))
 }
 

@@ -9,12 +9,12 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use super::connection::PeerConnection;
 use super::wire::{
     Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
@@ -103,16 +103,14 @@ impl Link {
         silence_max: Duration,
     ) -> io::Result<Link> {
         let us = Introduction::new(&peer.secret, active.id, Protocols::OURS);
-        let connecting = async {
-            let mut stream = TcpStream::connect(&peer.address).await?;
-            stream.set_nodelay(true)?;
-            let protocol = us.greet(&mut stream).await?;
-            Ok::<_, io::Error>((stream, protocol))
-        };
-        let (stream, protocol) = timeout(silence_max, connecting).await??;
+        let opened = timeout(silence_max, PeerConnection::open(peer, us)).await??;
+        let PeerConnection {
+            read,
+            write,
+            protocol,
+        } = opened;
         let address = peer.address.clone();
         log::debug!("the active instance at {address} speaks version {protocol} with this one");
-        let (read, write) = stream.into_split();
         let (frames, to_write) = unbounded_channel();
         let state = Rc::new(LinkState {
             frames,

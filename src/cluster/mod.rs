@@ -11,10 +11,14 @@
 //! | `link` | the asking end of a connection between two instances |
 //! | `serve` | the other end |
 //! | `reach` | whether the active instance answers |
+//! | `connection` | a connection until both ends know each other |
+//! | `tls` | TLS between the two, where the active one has a certificate |
 //! | `wire` | what crosses, in frames; the proof that both have the same database |
 
+pub mod connection;
 pub mod door;
 pub mod link;
 pub mod reach;
 pub mod serve;
+pub mod tls;
 pub mod wire;

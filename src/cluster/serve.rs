@@ -13,7 +13,9 @@ use actix::Arbiter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
+use super::connection::PeerConnection;
 use super::reach::keep_in_touch;
 use super::wire::{
     Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
@@ -34,9 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const EVENTS_MAX: usize = 8192;
 
 /// Takes connections of other instances and keeps in touch with the active one, on so many threads of their own.
-/// `lease`: `INSTANCE_LEASE_SECONDS`.
+/// `tls`: how it is spoken, if it is. `lease`: `INSTANCE_LEASE_SECONDS`.
 pub fn start(
-    listener: std::net::TcpListener,
+    (listener, tls): (std::net::TcpListener, Option<TlsAcceptor>),
     server: &Arc<ServerState>,
     router: impl Fn() -> Router + Send + Clone + 'static,
     (threads, lease): (usize, Duration),
@@ -45,11 +47,11 @@ pub fn start(
     let serving = (0..threads.max(1)).map(|_| {
         let (queue, connections) = unbounded_channel();
         queues.push(queue);
-        let (arbiter, router) = (Arbiter::new(), router.clone());
+        let (arbiter, router, tls) = (Arbiter::new(), router.clone(), tls.clone());
         arbiter.spawn_fn(move || {
             let router = Rc::new(router());
             actix_rt::spawn(router.server.liveness.worker().prove_on());
-            actix_rt::spawn(serve_all(router, connections, lease / 2));
+            actix_rt::spawn(serve_all(router, connections, (tls, lease / 2)));
         });
         arbiter
     });
@@ -93,12 +95,12 @@ async fn accept_all(
 async fn serve_all(
     router: Rc<Router>,
     mut connections: UnboundedReceiver<std::net::TcpStream>,
-    silence_max: Duration,
+    (tls, silence_max): (Option<TlsAcceptor>, Duration),
 ) {
     while let Some(stream) = connections.recv().await {
-        let router = router.clone();
+        let (router, tls) = (router.clone(), tls.clone());
         actix_rt::spawn(async move {
-            if let Err(error) = serve(stream, router.clone(), silence_max).await {
+            if let Err(error) = serve(stream, tls, router.clone(), silence_max).await {
                 router.server.metrics.peers.refused.inc();
                 log::warn!("a connection of another instance was refused: {error}");
             }
@@ -112,21 +114,26 @@ async fn serve_all(
 /// The other end is no instance on this database, or this one is not active.
 async fn serve(
     stream: std::net::TcpStream,
+    tls: Option<TlsAcceptor>,
     router: Rc<Router>,
     silence_max: Duration,
 ) -> io::Result<()> {
     stream.set_nonblocking(true)?;
-    let mut stream = TcpStream::from_std(stream)?;
-    stream.set_nodelay(true)?;
+    let stream = TcpStream::from_std(stream)?;
     let active = router.server.store.active().filter(|a| a.is_here);
     let Some((id, peer)) = active.and_then(|active| Some((active.id, active.peer?))) else {
         log::debug!("another instance takes this one for the active one");
         return Ok(());
     };
     let us = Introduction::new(&peer.secret, id, Protocols::OURS);
-    let protocol = timeout(silence_max, us.welcome(&mut stream)).await??;
+    let taking = PeerConnection::take(stream, tls.as_ref(), us);
+    let taken = timeout(silence_max, taking).await??;
+    let PeerConnection {
+        read,
+        write,
+        protocol,
+    } = taken;
     log::debug!("version {protocol} is spoken with another instance");
-    let (read, write) = stream.into_split();
     let (frames, to_write) = unbounded_channel();
     let answering = Rc::new(PeerRequests {
         router,

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
+use super::tls::SessionKey;
 use crate::lock::{Answer, PresentedTicket, ResourceName};
 use crate::registry::listing::Page;
 use crate::registry::tally::Tally;
@@ -204,6 +205,8 @@ pub struct Introduction {
     /// The active instance.
     to: InstanceId,
     protocols: Protocols,
+    /// What else the proofs are about: of the TLS session, nothing without one.
+    session: Vec<u8>,
 }
 
 impl Introduction {
@@ -213,18 +216,28 @@ impl Introduction {
             secret: hmac::Key::new(hmac::HMAC_SHA256, secret),
             to,
             protocols,
+            session: Vec::new(),
         }
     }
 
-    fn prove(&self, role: &[u8], said: [&[u8]; 2]) -> hmac::Tag {
-        let said = [role, said[0], said[1], &self.to].concat();
-        hmac::sign(&self.secret, &said)
+    /// Over TLS: `key` is of its session.
+    pub fn over_tls(mut self, key: SessionKey) -> Introduction {
+        self.session = key.to_vec();
+        self
     }
 
-    fn verify(&self, role: &[u8], said: [&[u8]; 2], proof: &[u8]) -> io::Result<()> {
-        let said = [role, said[0], said[1], &self.to].concat();
+    /// What a proof is about. Each part but the last is of one length.
+    fn said(&self, role: &[u8; 4], said: [&[u8]; 2]) -> Vec<u8> {
+        [role, said[0], said[1], &self.to, &self.session].concat()
+    }
+
+    fn prove(&self, role: &[u8; 4], said: [&[u8]; 2]) -> hmac::Tag {
+        hmac::sign(&self.secret, &self.said(role, said))
+    }
+
+    fn verify(&self, role: &[u8; 4], said: [&[u8]; 2], proof: &[u8]) -> io::Result<()> {
         // In constant time.
-        hmac::verify(&self.secret, &said, proof).map_err(|_| {
+        hmac::verify(&self.secret, &self.said(role, said), proof).map_err(|_| {
             io::Error::other("the other end does not know the secret of this database")
         })
     }
@@ -245,13 +258,15 @@ impl Introduction {
         let nonce: [u8; NONCE_BYTES] = rand::random();
         let hello = [&GREETING[..], &self.protocols.bytes(), &nonce].concat();
         stream.write_all(&hello).await?;
+        stream.flush().await?;
         let mut answer = [0; ANSWER_BYTES];
         stream.read_exact(&mut answer).await?;
         let mut proof = [0; PROOF_BYTES];
         stream.read_exact(&mut proof).await?;
-        self.verify(b"asked", [&hello, &answer], &proof)?;
+        self.verify(b"told", [&hello, &answer], &proof)?;
         let proof = self.prove(b"asks", [&hello, &answer]);
         stream.write_all(proof.as_ref()).await?;
+        stream.flush().await?;
         let (theirs, _) = answer.split_first_chunk().unwrap_or((&[0; 4], &[]));
         self.agree(Protocols::of(*theirs))
     }
@@ -273,10 +288,11 @@ impl Introduction {
         };
         let nonce: [u8; NONCE_BYTES] = rand::random();
         let answer = [&self.protocols.bytes()[..], &nonce].concat();
-        let proof = self.prove(b"asked", [&hello, &answer]);
+        let proof = self.prove(b"told", [&hello, &answer]);
         stream
             .write_all(&[&answer[..], proof.as_ref()].concat())
             .await?;
+        stream.flush().await?;
         let mut proof = [0; PROOF_BYTES];
         stream.read_exact(&mut proof).await?;
         self.verify(b"asks", [&hello, &answer], &proof)?;
@@ -353,6 +369,8 @@ pub async fn write_frames(
             [one] => to.write_all(one).await?,
             several => to.write_all(&several.concat()).await?,
         }
+        // TLS may keep the end back.
+        to.flush().await?;
         next.clear();
     }
     Ok(())

@@ -157,6 +157,8 @@ pub struct ActiveInstance {
 pub struct PeerAddress {
     /// Host and port.
     pub address: String,
+    /// TLS is spoken there.
+    pub is_tls: bool,
     /// Never to be logged.
     pub secret: Vec<u8>,
 }

@@ -2,7 +2,8 @@
 //! sees, and what it does not see.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -633,4 +634,63 @@ fn a_request_that_hangs_at_an_owner_whose_database_is_silent_goes_on_at_the_next
     proxy.set(State::Up);
     becomes_standby(&owner);
     assert_eq!(owner.data("printer/s"), front.data("printer/s"));
+}
+
+/// Hands on every byte to this port, and keeps a copy. Where to connect, and the copy.
+fn overheard(port: u16) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let copy = Arc::<Mutex<Vec<u8>>>::default();
+    let heard = copy.clone();
+    std::thread::spawn(move || {
+        while let Ok((here, _)) = listener.accept() {
+            let there = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            for (mut from, mut to) in [
+                (here.try_clone().unwrap(), there.try_clone().unwrap()),
+                (there, here),
+            ] {
+                let heard = heard.clone();
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 4096];
+                    while let Ok(length @ 1..) = from.read(&mut bytes) {
+                        heard.lock().unwrap().extend(&bytes[..length]);
+                        if to.write_all(&bytes[..length]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+    (address, copy)
+}
+
+#[test]
+fn where_the_owner_has_a_certificate_nobody_in_between_reads_what_crosses() {
+    for tls in [false, true] {
+        let Some(database) = Database::new() else {
+            return;
+        };
+        let port = free_port();
+        let (address, copy) = overheard(port);
+        let setup = setup(&database.options())
+            .with("PEER_PORT", &port.to_string())
+            .with("ADVERTISE_ADDRESS", &address.to_string());
+        let owner = if tls { setup.tls() } else { setup }.launch();
+        // It serves, whatever it speaks.
+        owner.logged(&["this instance owns the database"]);
+        let front = launch(&database.options());
+        becomes_standby(&front);
+        front.prepare("a-name-to-be-found");
+        let (ticket, _) = front.hold("a-name-to-be-found/s");
+        assert_eq!(
+            front.unlock("a-name-to-be-found/s", &ticket).send().status,
+            200
+        );
+        let copy = copy.lock().unwrap();
+        let name = b"a-name-to-be-found";
+        let is_read = copy.windows(name.len()).any(|bytes| bytes == name);
+        assert_eq!(is_read, !tls, "{} bytes crossed", copy.len());
+    }
 }

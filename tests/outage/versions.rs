@@ -40,6 +40,7 @@ impl OtherVersion {
                     peers: Some(PeerPort {
                         host: Some("127.0.0.1".into()),
                         port: listener.local_addr().unwrap().port(),
+                        is_tls: false,
                     }),
                     ..options
                 });

@@ -43,10 +43,14 @@ pub struct PeerPort {
     /// `None`: the local address of the connection to the database.
     pub host: Option<String>,
     pub port: u16,
+    pub is_tls: bool,
 }
 
+/// Before an address at which TLS is spoken.
+pub(super) const TLS_SCHEME: &str = "tls://";
+
 impl Options {
-    /// What other instances are told: host and port.
+    /// What other instances are told: host and port, and whether TLS is spoken there.
     pub(super) async fn peer_address(&self) -> Result<Option<String>, Fault> {
         let Some(peers) = &self.peers else {
             return Ok(None);
@@ -57,7 +61,8 @@ impl Options {
         };
         let is_v6 = host.contains(':') && !host.starts_with('[');
         let host = if is_v6 { format!("[{host}]") } else { host };
-        Ok(Some(format!("{host}:{}", peers.port)))
+        let scheme = if peers.is_tls { TLS_SCHEME } else { "" };
+        Ok(Some(format!("{scheme}{host}:{}", peers.port)))
     }
 
     /// From where this machine reaches the database. Nothing is sent for that.

@@ -8,6 +8,7 @@ use mysql_async::Row;
 
 use super::error::{Fault, code};
 use super::fence::{LogId, Tenure};
+use super::options::TLS_SCHEME;
 use super::session::{Columns, Session, value};
 use super::sql::{HELD_INDEX, Sql};
 use crate::lock::{FencingToken, Profile};
@@ -241,8 +242,11 @@ impl ServerRow {
     pub fn active(&self, me: &InstanceId) -> Option<ActiveInstance> {
         let id = InstanceId::try_from(self.owner.as_deref()?).ok()?;
         let peer = |instance: &InstanceRow| {
+            let told = instance.address.as_deref()?;
+            let of_tls = told.strip_prefix(TLS_SCHEME);
             Some(PeerAddress {
-                address: instance.address.clone()?,
+                address: of_tls.unwrap_or(told).to_owned(),
+                is_tls: of_tls.is_some(),
                 secret: instance.peer_secret.clone(),
             })
         };

@@ -1,0 +1,74 @@
+//! A connection between two instances, from its beginning until both ends know each other.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::tls;
+use super::wire::Introduction;
+use crate::store::PeerAddress;
+
+/// Both ends have proved that they know the secret of the database.
+pub struct PeerConnection {
+    pub read: Box<dyn AsyncRead + Unpin>,
+    pub write: Box<dyn AsyncWrite + Unpin>,
+    /// The version of the protocol to speak.
+    pub protocol: u16,
+}
+
+impl PeerConnection {
+    fn plain(stream: TcpStream, protocol: u16) -> PeerConnection {
+        let (read, write) = stream.into_split();
+        PeerConnection {
+            read: Box::new(read),
+            write: Box::new(write),
+            protocol,
+        }
+    }
+
+    fn tls(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, protocol: u16) -> PeerConnection {
+        let (read, write) = tokio::io::split(stream);
+        PeerConnection {
+            read: Box::new(read),
+            write: Box::new(write),
+            protocol,
+        }
+    }
+
+    /// To an instance that is active, as `us` has it.
+    ///
+    /// # Errors
+    /// Nobody answers there, or not the one that is wanted; or as [`Introduction::greet`].
+    pub async fn open(peer: &PeerAddress, us: Introduction) -> io::Result<PeerConnection> {
+        let mut stream = TcpStream::connect(&peer.address).await?;
+        stream.set_nodelay(true)?;
+        if !peer.is_tls {
+            let protocol = us.greet(&mut stream).await?;
+            return Ok(PeerConnection::plain(stream, protocol));
+        }
+        let (mut stream, key) = tls::connect(stream).await?;
+        let protocol = us.over_tls(key).greet(&mut stream).await?;
+        Ok(PeerConnection::tls(stream, protocol))
+    }
+
+    /// From whoever connected to this instance. `tls`: it is spoken, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Introduction::welcome`].
+    pub async fn take(
+        mut stream: TcpStream,
+        tls: Option<&TlsAcceptor>,
+        us: Introduction,
+    ) -> io::Result<PeerConnection> {
+        stream.set_nodelay(true)?;
+        let Some(acceptor) = tls else {
+            let protocol = us.welcome(&mut stream).await?;
+            return Ok(PeerConnection::plain(stream, protocol));
+        };
+        let (mut stream, key) = tls::accept(acceptor, stream).await?;
+        let protocol = us.over_tls(key).welcome(&mut stream).await?;
+        Ok(PeerConnection::tls(stream, protocol))
+    }
+}
