@@ -6,6 +6,7 @@
 //! | `throughput` | requests per second |
 //! | `handoff` | from one holder to the next |
 //! | `readers` | readers of events that take nothing |
+//! | `several` | two instances on one database |
 //! | `scale` | many resources, leases and waits |
 //! | `commits` | what a commit costs without a lock server |
 //! | `client`, `peers` | connections to us, to etcd and to Redis |
@@ -29,6 +30,7 @@ mod readers;
 mod report;
 mod rows;
 mod scale;
+mod several;
 mod svg;
 mod throughput;
 
@@ -88,6 +90,9 @@ fn measure(bench: &Bench, plan: &Plan) -> Result<Report> {
     }
     if wanted("idle") {
         rows.extend(rows::idle(bench, plan)?);
+    }
+    if wanted("several") {
+        rows.extend(several::rows(bench, plan)?);
     }
     machine.push(("load average at the end", machine::load_average()));
     Ok(Report {

@@ -26,6 +26,8 @@ pub struct Server {
     pub address: String,
     /// The process of the database that it stores in, where that is on this machine.
     pub database: Option<u32>,
+    /// The process of the instance that it passes requests on to.
+    pub active: Option<u32>,
 }
 
 impl Drop for Server {
@@ -50,6 +52,7 @@ impl Server {
             log,
             address: String::new(),
             database: None,
+            active: None,
         })
     }
 
@@ -173,6 +176,17 @@ impl Mysql {
 impl Bench {
     /// A server of ours that is ready. `place` names its database or file: the same place, the same data.
     pub fn start(&self, store: Store, place: &str) -> Result<Server> {
+        self.start_instance(store, place, place)
+    }
+
+    /// Another one on the same database, which passes requests on. `log`: the name of its log.
+    pub fn start_beside(&self, active: &Server, place: &str, log: &str) -> Result<Server> {
+        let mut server = self.start_instance(Store::Mysql, place, log)?;
+        server.active = Some(active.pid());
+        Ok(server)
+    }
+
+    fn start_instance(&self, store: Store, place: &str, log: &str) -> Result<Server> {
         let mut command = Command::new(&self.binary);
         command
             .current_dir(&self.folder)
@@ -197,7 +211,7 @@ impl Bench {
                     .env("MYSQL_DATABASE", format!("bench_{place}"))
             }
         };
-        let mut server = Server::spawn(command, self.folder.join(format!("{place}.log")))?;
+        let mut server = Server::spawn(command, self.folder.join(format!("{log}.log")))?;
         if let (Store::Mysql, Some(mysql)) = (store, &self.mysql) {
             server.database = mysql.process();
         }

@@ -23,12 +23,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn run(&self) -> Duration {
+    pub fn run(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     percentile(&values, 50.0)
 }
@@ -73,7 +73,7 @@ impl Subject<'_> {
     }
 }
 
-const NO_MYSQL: &str = "no MariaDB or MySQL could be had";
+pub const NO_MYSQL: &str = "no MariaDB or MySQL could be had";
 const NO_ETCD: &str = "no etcd could be had";
 const NO_REDIS: &str = "no Redis could be had";
 const NO_EARLIER: &str = "BENCH_EARLIER names no earlier version";
@@ -460,7 +460,13 @@ fn queue_row(plan: &Plan, store: Store, server: &Server) -> Result<Row> {
 
 // ---- many at once ---------------------------------------------------------------------------------
 
-fn at_most(what: String, target: f64, unit: &'static str, measured: f64, detail: String) -> Row {
+pub fn at_most(
+    what: String,
+    target: f64,
+    unit: &'static str,
+    measured: f64,
+    detail: String,
+) -> Row {
     let row = Row {
         what,
         goal: Goal::AtMost,

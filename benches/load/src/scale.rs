@@ -40,7 +40,7 @@ pub struct Held {
     pub start_empty_seconds: f64,
 }
 
-fn block_on<T>(work: impl Future<Output = io::Result<T>>) -> Result<T> {
+pub fn block_on<T>(work: impl Future<Output = io::Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -47,7 +47,8 @@ impl Load {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
     pub per_second: f64,
-    /// CPU microseconds of the server's process for each request (or cycle).
+    /// CPU microseconds of the server's process for each request (or cycle), with those of the instance that it passes
+    /// requests on to.
     pub server_us: f64,
     /// The same of the server's database, as far as it is known.
     pub database_us: f64,
@@ -163,6 +164,7 @@ pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
     let begun = Instant::now();
     let processes = [
         Some(server.pid()),
+        server.active,
         server.database,
         Some(std::process::id()),
     ];
@@ -178,9 +180,9 @@ pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
     let counted = (rounds * load.counts()) as f64;
     Ok(Sample {
         per_second: counted / elapsed,
-        server_us: (after[0] - before[0]) * 1e6 / counted.max(1.0),
-        database_us: (after[1] - before[1]) * 1e6 / counted.max(1.0),
-        generator_cores: (after[2] - before[2]) / elapsed,
+        server_us: (after[0] + after[1] - before[0] - before[1]) * 1e6 / counted.max(1.0),
+        database_us: (after[2] - before[2]) * 1e6 / counted.max(1.0),
+        generator_cores: (after[3] - before[3]) / elapsed,
     })
 }
 
