@@ -92,7 +92,7 @@ impl Sources {
         if let Some((path, text)) = file {
             match dotenv::parse(&text) {
                 Ok(pairs) => sources.in_file = pairs.into_iter().collect(),
-                Err(dotenv::Unreadable { line }) => sources.problems.push(Problem {
+                Err(line) => sources.problems.push(Problem {
                     variable: None,
                     sentence: format!(
                         "Line {line} of {} cannot be read; accepted are NAME=value, NAME='value' where the value has spaces, quotes, $ or #, a comment that begins with #, or a blank line.",

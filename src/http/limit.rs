@@ -30,15 +30,6 @@ pub struct Allowance {
     pub retry_after: Option<Duration>,
 }
 
-/// Whether a request may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// `None`: it is not counted.
-    Pass(Option<Allowance>),
-    /// With the right of its key, if it is a valid one.
-    Limited(Allowance, Option<Right>),
-}
-
 /// The counters; one for all workers.
 pub struct RateLimit {
     per_second: NonZeroU32,
@@ -66,18 +57,25 @@ impl RateLimit {
 
     /// Counts a request. `known`: its key, `None` for a wrong one. `client`: what counts as one client (see
     /// [`client`](super::client)).
-    pub fn check(&self, known: Option<(KeyId, Right)>, client: IpAddr) -> Verdict {
+    ///
+    /// # Errors
+    /// It may not go on. With the right of its key, if it is a valid one.
+    pub fn check(
+        &self,
+        known: Option<(KeyId, Right)>,
+        client: IpAddr,
+    ) -> Result<Allowance, (Allowance, Option<Right>)> {
         self.forget();
         let (key, right) = known.unzip();
         match self.requests.check_key(&(key, client)) {
-            Ok(state) => Verdict::Pass(Some(self.allowance(state.remaining_burst_capacity()))),
+            Ok(state) => Ok(self.allowance(state.remaining_burst_capacity())),
             Err(until) => {
                 let wait = until.wait_time_from(self.clock.now());
                 let allowance = Allowance {
                     retry_after: Some(wait),
                     ..self.allowance(0)
                 };
-                Verdict::Limited(allowance, right)
+                Err((allowance, right))
             }
         }
     }
@@ -122,7 +120,7 @@ mod tests {
     }
 
     fn passes(limit: &RateLimit, presented: &str, client: IpAddr) -> bool {
-        matches!(limit.check(key(presented), client), Verdict::Pass(_))
+        limit.check(key(presented), client).is_ok()
     }
 
     /// How many of `tries` requests pass; a slow machine can let one or two more pass than the limit.
@@ -157,10 +155,7 @@ mod tests {
     #[test]
     fn a_limited_client_is_told_when_to_come_back() {
         let limit = RateLimit::new(2).unwrap();
-        let limited = (0..1_000).find_map(|_| match limit.check(key("read"), client(1)) {
-            Verdict::Limited(allowance, right) => Some((allowance, right)),
-            Verdict::Pass(_) => None,
-        });
+        let limited = (0..1_000).find_map(|_| limit.check(key("read"), client(1)).err());
         let (allowance, right) = limited.unwrap();
         assert_eq!((allowance.limit, allowance.remaining), (2, 0));
         assert_eq!(allowance.reset_seconds, 1);
@@ -172,7 +167,7 @@ mod tests {
     fn clients_that_stay_away_are_forgotten() {
         let limit = RateLimit::new(1_000_000_000).unwrap();
         for n in 0..100_000u32 {
-            limit.check(key("read"), IpAddr::from(n.to_be_bytes()));
+            let _ = limit.check(key("read"), IpAddr::from(n.to_be_bytes()));
         }
         assert!(limit.requests.len() <= 2 * FORGET_EVERY as usize);
     }

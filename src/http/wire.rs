@@ -492,11 +492,6 @@ pub struct ListBody<'a> {
     pub next: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
-pub struct StatusBody<'a> {
-    pub status: &'a str,
-}
-
 /// Body of GET `/status`.
 #[derive(Debug, Serialize)]
 pub struct ServerStatusBody<'a> {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::command::{Death, RequestId, Wish};
 use super::names::{IdempotencyKey, Millis, Ticket, WallMillis};
 use super::rows::{KeyRow, TicketRow};
+use super::terms::Limits;
 
 /// Arrival number within a resource: the order of the queue.
 pub type Seq = u64;
@@ -127,13 +128,6 @@ impl Waiter {
     }
 }
 
-/// How long tickets last without a request, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct WaiterTimeouts {
-    pub claim_ms: Millis,
-    pub ticket_ttl_ms: Millis,
-}
-
 /// What time did to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -216,7 +210,7 @@ impl Queue {
     }
 
     /// Adds a waiter in its place, near as of `now`.
-    pub fn insert(&mut self, waiter: Waiter, now: Millis, patience: WaiterTimeouts) {
+    pub fn insert(&mut self, waiter: Waiter, now: Millis, limits: &Limits) {
         let seq = waiter.row.seq;
         let index = self.order.partition_point(|s| *s < seq);
         self.order.insert(index, seq);
@@ -225,7 +219,7 @@ impl Queue {
             self.by_key.insert(key.clone(), seq);
         }
         self.waiters.insert(seq, waiter);
-        self.touch(seq, now, patience);
+        self.touch(seq, now, limits);
     }
 
     /// Takes a waiter out, with whatever requests it has open.
@@ -269,11 +263,11 @@ impl Queue {
     }
 
     /// A sign of life at `now`.
-    pub fn touch(&mut self, seq: Seq, now: Millis, patience: WaiterTimeouts) {
+    pub fn touch(&mut self, seq: Seq, now: Millis, limits: &Limits) {
         if let Some(waiter) = self.waiters.get_mut(&seq) {
             waiter.last_seen = now;
             let presence = if waiter.open.is_empty() {
-                Presence::Near(now + patience.claim_ms)
+                Presence::Near(now + limits.claim_ms)
             } else {
                 Presence::Open
             };
@@ -321,26 +315,20 @@ impl Queue {
         &mut self,
         request: RequestId,
         now: Millis,
-        patience: WaiterTimeouts,
+        limits: &Limits,
     ) -> Option<(Seq, Millis)> {
         let seq = self.with_request(request)?;
         let waiter = self.waiters.get_mut(&seq)?;
         let index = waiter.open.iter().position(|o| o.request == request)?;
         let open = waiter.open.remove(index);
         self.by_request.remove(&request);
-        self.touch(seq, now, patience);
+        self.touch(seq, now, limits);
         Some((seq, open.since))
     }
 
     /// Detaches a request. `delivered` says that its answer left. A waiter whose last request closed is
     /// near from `now` on.
-    pub fn close(
-        &mut self,
-        request: RequestId,
-        delivered: bool,
-        now: Millis,
-        patience: WaiterTimeouts,
-    ) {
+    pub fn close(&mut self, request: RequestId, delivered: bool, now: Millis, limits: &Limits) {
         let Some(seq) = self.by_request.remove(&request) else {
             return;
         };
@@ -354,7 +342,7 @@ impl Queue {
         if let Some(index) = waiter.open.iter().position(|o| o.request == request) {
             let open = waiter.open.remove(index);
             self.unschedule_wait(&open);
-            self.touch(seq, now, patience);
+            self.touch(seq, now, limits);
         }
     }
 
@@ -394,7 +382,7 @@ impl Queue {
     /// The next thing that was due at `now`; carries out changes of presence, the rest is the caller's. At
     /// the same instant presence comes first: a reservation that ends then is granted to a request whose
     /// wait ends then.
-    pub fn pop_due(&mut self, now: Millis, patience: WaiterTimeouts) -> Option<Due> {
+    pub fn pop_due(&mut self, now: Millis, limits: &Limits) -> Option<Due> {
         let at = self.deadline().filter(|at| *at <= now)?;
         let Some((_, seq)) = self.due.first().copied().filter(|(t, _)| *t == at) else {
             return self
@@ -404,7 +392,7 @@ impl Queue {
         };
         let waiter = self.waiters.get(&seq)?;
         if matches!(waiter.presence, Presence::Near(_)) {
-            let drop_at = (waiter.last_seen + patience.ticket_ttl_ms).max(at);
+            let drop_at = (waiter.last_seen + limits.ticket_ttl_ms).max(at);
             self.set_presence(seq, Presence::Far(drop_at));
             return Some(Due::WentFar(seq));
         }

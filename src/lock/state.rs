@@ -8,7 +8,7 @@ use super::leases::{Lease, LeaseClock, Leases};
 use super::names::{
     FencingToken, Millis, Mode, Now, ResourceOptions, Seconds, Ticket, Ttl, WallMillis,
 };
-use super::queue::{Queue, Seq, Waiter, WaiterTimeouts};
+use super::queue::{Queue, Seq, Waiter};
 use super::rows::{EndReason, HeadRow, HolderRow, LockChanges, LockRows};
 use super::terms::Terms;
 
@@ -69,7 +69,7 @@ impl LockState {
         for row in rows.waiting {
             state
                 .queue_mut()
-                .insert(Waiter::known(row), now.mono, waiter_timeouts(terms));
+                .insert(Waiter::known(row), now.mono, &terms.limits);
         }
         for row in holders {
             let ttl = row.ticket.ttl;
@@ -403,13 +403,6 @@ impl LockState {
                 .first()
                 .map(|lease| Box::new(lease.holder_row())),
         }
-    }
-}
-
-pub(super) fn waiter_timeouts(terms: &Terms) -> WaiterTimeouts {
-    WaiterTimeouts {
-        claim_ms: terms.limits.claim_ms,
-        ticket_ttl_ms: terms.limits.ticket_ttl_ms,
     }
 }
 

@@ -12,7 +12,7 @@ use super::leases::{Lease, LeaseClock};
 use super::names::{FencingToken, Millis, Mode, Now, Ticket, TicketId, Ttl};
 use super::queue::{Due, Parked, Purpose, Queue, Seq, TicketDelivery, Waiter, fresh_row};
 use super::rows::{EndReason, EndedMore, Forced, TicketRow};
-use super::state::{LockState, later, waiter_timeouts};
+use super::state::{LockState, later};
 use super::terms::Terms;
 
 /// What a presented ticket is to this lock.
@@ -129,7 +129,7 @@ impl LockState {
 
     fn close(&mut self, terms: &Terms, now: Millis, request: RequestId, delivered: bool) {
         if let Some(queue) = &mut self.queue {
-            queue.close(request, delivered, now, waiter_timeouts(terms));
+            queue.close(request, delivered, now, &terms.limits);
         }
     }
 }
@@ -180,11 +180,7 @@ impl Step<'_> {
                 self.state.delay_until = None;
                 self.change_head();
             } else {
-                match self
-                    .state
-                    .queue_mut()
-                    .pop_due(now, waiter_timeouts(self.terms))
-                {
+                match self.state.queue_mut().pop_due(now, &self.terms.limits) {
                     Some(Due::WaitOver(request)) => self.wait_over(request),
                     Some(Due::WentFar(seq)) => self.pass_over(seq),
                     Some(Due::Dropped(seq)) => {
@@ -346,9 +342,9 @@ impl Step<'_> {
 
     /// Finds the place that a request has from when it came first, and when that was.
     fn come_again(&mut self, request: RequestId) {
-        let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
+        let (now, limits) = (self.now.mono, &self.terms.limits);
         let queue = self.state.queue.as_mut();
-        let came = queue.and_then(|queue| queue.come_again(request, now, waiter_timeouts));
+        let came = queue.and_then(|queue| queue.come_again(request, now, limits));
         if let Some((seq, since)) = came {
             (self.place, self.since) = (Some(seq), since);
         }
@@ -481,8 +477,8 @@ impl Step<'_> {
         }
         let seq = waiter.row.seq;
         self.state.next_seq = seq + 1;
-        let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
-        self.state.queue_mut().insert(waiter, now, waiter_timeouts);
+        let (now, limits) = (self.now.mono, &self.terms.limits);
+        self.state.queue_mut().insert(waiter, now, limits);
         Some(seq)
     }
 
@@ -543,10 +539,10 @@ impl Step<'_> {
 
     /// A waiting ticket was presented: its client is alive and knows it.
     fn present_waiter(&mut self, seq: Seq, wish: Option<&Wish>) {
-        let (now, waiter_timeouts) = (self.now.mono, waiter_timeouts(self.terms));
+        let (now, limits) = (self.now.mono, &self.terms.limits);
         let queue = self.state.queue_mut();
         queue.confirm(seq);
-        queue.touch(seq, now, waiter_timeouts);
+        queue.touch(seq, now, limits);
         if let (Some(waiter), Some(wish)) = (queue.get_mut(seq), wish) {
             waiter.client = wish.client.or(waiter.client);
             if wish.ttl.is_some() && waiter.row.ttl != wish.ttl {
@@ -1197,10 +1193,9 @@ impl Step<'_> {
             self.out.changes.wait(row.clone());
             let mut waiter = Waiter::known(row);
             waiter.client = lease.client;
-            let waiter_timeouts = waiter_timeouts(self.terms);
             self.state
                 .queue_mut()
-                .insert(waiter, now.mono, waiter_timeouts);
+                .insert(waiter, now.mono, &self.terms.limits);
         }
     }
 }

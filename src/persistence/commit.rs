@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
-use crate::persistence::messages::{CommitResult, DiscardReason};
+use crate::persistence::messages::CommitResult;
 use crate::persistence::queue::{Batch, Member};
 use crate::store::{Snapshot, Store, StoreError};
 
@@ -116,7 +116,7 @@ impl Persistence {
         self.server.metrics.store.failed(error);
         self.commits.discard(actor);
         self.server.restart_leases();
-        actor.do_send(CommitResult::Discard(DiscardReason::StoreRefused));
+        actor.do_send(CommitResult::Discard(None));
     }
 
     pub(super) fn notify_drained(&mut self) {

@@ -19,23 +19,15 @@ pub struct Load {
 pub enum CommitResult {
     /// Everything up to this commit of the actor's is durable.
     Committed { seq: u64 },
-    /// Nothing that is in the actor's memory counts any more: answer what is open, and retire.
-    Discard(DiscardReason),
-}
-
-/// What the open requests of a discarded actor are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DiscardReason {
-    /// The store would not take a commit of this actor's, for what it contains.
-    StoreRefused,
-    /// The store is in doubt, or another's, or given back.
-    Closed(Closed),
+    /// Nothing that is in the actor's memory counts any more: answer what is open, and retire. The store is closed
+    /// for this reason; `None`: it would not take a commit of this actor's, for what it contains.
+    Discard(Option<Closed>),
 }
 
 /// To the registry: discard every actor.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct DiscardAll(pub DiscardReason);
+pub struct DiscardAll(pub Closed);
 
 /// To the persistence actor: there are commits again.
 #[derive(Message)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
-use crate::persistence::messages::{DiscardAll, DiscardReason};
+use crate::persistence::messages::DiscardAll;
 use crate::shared::gate::{Closed, boottime_ms};
 use crate::store::{Opened, StoreError};
 
@@ -155,7 +155,7 @@ impl Persistence {
             let _ = load.send(Err(error.clone()));
         }
         if let Some(registry) = &self.registry {
-            registry.do_send(DiscardAll(DiscardReason::Closed(why)));
+            registry.do_send(DiscardAll(why));
         }
         self.notify_drained();
         self.open_store(ctx);

@@ -11,7 +11,7 @@ use actix::prelude::*;
 
 use crate::lock::{Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll, DiscardReason};
+use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll};
 use crate::registry::dormant::DormantLeases;
 use crate::registry::messages::{Find, Locate, Whereabouts};
 use crate::registry::survey::{Survey, survey};
@@ -212,13 +212,15 @@ impl Registry {
         log::error!("the store hangs: no answer within {} ms", limit.as_millis());
         gate.close(Closed::StoreAway);
         self.server.next_incarnation();
-        self.discard_all(&DiscardReason::Closed(Closed::StoreAway));
+        self.discard_all(&Closed::StoreAway);
         self.timed_out.do_send(CommitTimedOut);
     }
 
-    fn discard_all(&mut self, reason: &DiscardReason) {
+    fn discard_all(&mut self, closed: &Closed) {
         for (_, entry) in self.live.drain() {
-            entry.addr.do_send(CommitResult::Discard(reason.clone()));
+            entry
+                .addr
+                .do_send(CommitResult::Discard(Some(closed.clone())));
         }
         // What they remember is of an incarnation that is over: their leases get their full TTL again.
         self.dormant.clear();
@@ -255,8 +257,8 @@ impl Handler<Find> for Registry {
             }
             if entry.addr.connected() {
                 // Its memory is of an earlier incarnation: whoever still waits there is told so.
-                let reason = DiscardReason::Closed(Closed::StoreAway);
-                entry.addr.do_send(CommitResult::Discard(reason));
+                let discard = CommitResult::Discard(Some(Closed::StoreAway));
+                entry.addr.do_send(discard);
             } else {
                 // It died in the middle of something. What its lease had left to run is not known.
                 log::error!("the actor of resource {} is gone; replaced", msg.name);

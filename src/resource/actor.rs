@@ -12,7 +12,7 @@ use actix::prelude::*;
 
 use crate::lock::{Command, LockState, Millis, Now, Refusal, RequestId, ResourceName, Ticket};
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{CommitResult, DiscardReason};
+use crate::persistence::messages::CommitResult;
 use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
 use crate::resource::dormant::DormantLease;
@@ -342,19 +342,11 @@ impl Handler<CommitResult> for ResourceActor {
             }
             // What it rests on is in doubt: a discard follows.
             CommitResult::Committed { .. } => {}
-            CommitResult::Discard(reason) => {
-                self.retire(&reason.into());
+            CommitResult::Discard(closed) => {
+                let refused = Reply::Refused(Refusal::NotStored);
+                self.retire(&closed.map_or(refused, Reply::Closed));
                 self.persistence.stopped(ctx.address().recipient());
             }
-        }
-    }
-}
-
-impl From<DiscardReason> for Reply {
-    fn from(reason: DiscardReason) -> Reply {
-        match reason {
-            DiscardReason::StoreRefused => Reply::Refused(Refusal::NotStored),
-            DiscardReason::Closed(closed) => Reply::Closed(closed),
         }
     }
 }

@@ -83,22 +83,17 @@ impl Account {
     }
 }
 
-/// What a step is reported with.
-struct ReportedStep<'a> {
-    answers: &'a [(RequestId, Answer)],
-    now: Now,
-}
+/// What a step answered.
+type Answers = [(RequestId, Answer)];
 
-impl ReportedStep<'_> {
-    /// The open request whose answer is like this, with the answer.
-    fn asker<'l>(
-        &self,
-        live: &'l Live,
-        like: impl Fn(&Answer) -> bool,
-    ) -> Option<(&'l OpenRequest, &Answer)> {
-        let (request, answer) = self.answers.iter().find(|(_, answer)| like(answer))?;
-        Some((live.open.get(*request)?, answer))
-    }
+/// The open request whose answer is like this, with the answer.
+fn asker<'l, 'a>(
+    live: &'l Live,
+    answers: &'a Answers,
+    like: impl Fn(&Answer) -> bool,
+) -> Option<(&'l OpenRequest, &'a Answer)> {
+    let (request, answer) = answers.iter().find(|(_, answer)| like(answer))?;
+    Some((live.open.get(*request)?, answer))
 }
 
 impl ResourceActor {
@@ -110,19 +105,16 @@ impl ResourceActor {
         if outcome.events.is_empty() && outcome.changes.is_empty() {
             return;
         }
-        let step = ReportedStep {
-            answers: &outcome.answers,
-            now: self.now,
-        };
-        let writer = AuditWriter::new(&self.name, &self.server, step.now);
+        let answers = &outcome.answers;
+        let writer = AuditWriter::new(&self.name, &self.server, self.now);
         let mut gone = 0;
         for row in outcome.changes.waiting.values().flatten() {
-            if live.account.queued(row.ticket, step.now.mono) {
-                writer.queued(live, &step, row);
+            if live.account.queued(row.ticket, self.now.mono) {
+                writer.queued(live, answers, row);
             }
         }
         for event in &outcome.events {
-            writer.event(live, &step, event);
+            writer.event(live, answers, event);
         }
         let held_since = live.resource.as_ref().and_then(|r| r.core.held_since());
         live.account.hold(held_since, &self.server);
@@ -132,7 +124,7 @@ impl ResourceActor {
                 gone += 1;
             }
         }
-        writer.left(live, &step, gone, &outcome.events);
+        writer.left(live, answers, gone, &outcome.events);
         live.happened.extend(writer.happened.into_inner());
     }
 
@@ -278,7 +270,7 @@ impl<'a> AuditWriter<'a> {
 
     /// Places that were given up, of the `gone` ones that are no more: not those that became leases, nor those
     /// that were dropped.
-    fn left(&self, live: &Live, step: &ReportedStep<'_>, gone: usize, events: &[Event]) {
+    fn left(&self, live: &Live, answers: &Answers, gone: usize, events: &[Event]) {
         let explained = events.iter().filter(|event| match event {
             Event::Granted(holder) => holder.queued_at.is_some(),
             Event::WaiterDropped | Event::WaiterRemoved { .. } => true,
@@ -286,7 +278,7 @@ impl<'a> AuditWriter<'a> {
         });
         let asked = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
         for _ in explained.count()..gone {
-            let asker = step.asker(live, asked).map(|(open, _)| open);
+            let asker = asker(live, answers, asked).map(|(open, _)| open);
             self.write(AuditEvent {
                 caller: asker.map(|open| &open.caller),
                 ..self.line(AuditKind::WaiterLeft)
@@ -294,9 +286,9 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    fn queued(&self, live: &Live, step: &ReportedStep<'_>, row: &TicketRow) {
+    fn queued(&self, live: &Live, answers: &Answers, row: &TicketRow) {
         let told = |answer: &Answer| matches!(answer, Answer::Queued { ticket, .. } if *ticket == row.ticket);
-        if let Some((open, Answer::Queued { position, .. })) = step.asker(live, told) {
+        if let Some((open, Answer::Queued { position, .. })) = asker(live, answers, told) {
             self.write(AuditEvent {
                 owner: row.owner.as_ref(),
                 reason: row.reason.as_ref(),
@@ -308,10 +300,10 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    fn event(&self, live: &mut Live, step: &ReportedStep<'_>, event: &Event) {
+    fn event(&self, live: &mut Live, answers: &Answers, event: &Event) {
         match event {
-            Event::Granted(holder) => self.granted(live, step, holder),
-            Event::Ended { reason, holder } => self.ended(live, step, *reason, holder),
+            Event::Granted(holder) => self.granted(live, answers, holder),
+            Event::Ended { reason, holder } => self.ended(live, answers, *reason, holder),
             Event::TakenBack(token) => {
                 self.server.metrics.locks.taken_back();
                 self.write(AuditEvent {
@@ -328,7 +320,7 @@ impl<'a> AuditWriter<'a> {
             }
             Event::WaiterRemoved { owner, mode } => {
                 let asked = |answer: &Answer| matches!(answer, Answer::WaiterRemoved(true));
-                let asker = step.asker(live, asked).map(|(open, _)| open);
+                let asker = asker(live, answers, asked).map(|(open, _)| open);
                 self.write(AuditEvent {
                     owner: owner.as_ref(),
                     mode: Some(*mode),
@@ -342,20 +334,20 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    fn granted(&self, live: &mut Live, step: &ReportedStep<'_>, holder: &HolderView) {
+    fn granted(&self, live: &mut Live, answers: &Answers, holder: &HolderView) {
         let told = |answer: &Answer| match answer {
             Answer::Granted(grant) => grant.new && grant.holder.token == holder.token,
             Answer::Writable { token } => *token == Some(holder.token),
             _ => false,
         };
-        let asker = step.asker(live, told);
+        let asker = asker(live, answers, told);
         let asked = asker.map(|(open, _)| open.since);
         let queued = asker.and_then(|(_, answer)| match answer {
             Answer::Granted(grant) => live.account.waits_since(grant.ticket),
             _ => None,
         });
         let since = queued.into_iter().chain(asked).min();
-        let waited = since.map_or(0, |since| step.now.mono.saturating_sub(since));
+        let waited = since.map_or(0, |since| self.now.mono.saturating_sub(since));
         self.server.metrics.locks.granted(waited);
         self.write(AuditEvent {
             caller: asker.map(|(open, _)| &open.caller),
@@ -364,15 +356,9 @@ impl<'a> AuditWriter<'a> {
         });
     }
 
-    fn ended(
-        &self,
-        live: &mut Live,
-        step: &ReportedStep<'_>,
-        reason: EndReason,
-        holder: &HolderView,
-    ) {
+    fn ended(&self, live: &mut Live, answers: &Answers, reason: EndReason, holder: &HolderView) {
         // By the wall clock, which also tells it of a lease that an earlier process granted.
-        let held = step.now.wall.saturating_sub(holder.acquired_at);
+        let held = self.now.wall.saturating_sub(holder.acquired_at);
         self.server.metrics.locks.ended(reason, held);
         let asked = |answer: &Answer| match (reason, answer) {
             (EndReason::Released, Answer::Unlocked { dead: None }) => true,
@@ -380,7 +366,7 @@ impl<'a> AuditWriter<'a> {
             (EndReason::ForcedOff, Answer::Forced(holders)) => !holders.is_empty(),
             _ => false,
         };
-        let asker = step.asker(live, asked).map(|(open, _)| open);
+        let asker = asker(live, answers, asked).map(|(open, _)| open);
         let why = asker.and_then(why);
         let (kind, detail) = match reason {
             EndReason::Released => (AuditKind::Released, Detail::Held(held)),

@@ -183,32 +183,15 @@ impl Op {
 
 /// JSON text as one piece.
 mod json_bytes {
-    use std::fmt;
-
     use bytes::Bytes;
-    use serde::de::{Error, Visitor};
-    use serde::{Deserializer, Serializer};
+    use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(json: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(json)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        deserializer.deserialize_bytes(JsonVisitor)
-    }
-
-    struct JsonVisitor;
-
-    impl Visitor<'_> for JsonVisitor {
-        type Value = Bytes;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("bytes")
-        }
-
-        fn visit_bytes<E: Error>(self, json: &[u8]) -> Result<Bytes, E> {
-            Ok(Bytes::copy_from_slice(json))
-        }
+        <&[u8]>::deserialize(deserializer).map(Bytes::copy_from_slice)
     }
 }
 

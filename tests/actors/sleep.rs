@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use actix::prelude::*;
 use small_resource_server::lock::{Answer, RequestId};
-use small_resource_server::persistence::messages::{DiscardAll, DiscardReason};
+use small_resource_server::persistence::messages::DiscardAll;
 use small_resource_server::resource::messages::{Call, Reply, Vanished, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
@@ -108,8 +108,7 @@ fn nothing_that_slept_is_believed_when_the_store_was_in_doubt() {
         let before = bed.describe(PRINTER).await.holders.remove(0);
         until_asleep(&bed).await;
         bed.server.next_incarnation();
-        bed.registry
-            .do_send(DiscardAll(DiscardReason::Closed(Closed::StoreAway)));
+        bed.registry.do_send(DiscardAll(Closed::StoreAway));
         let none = |server: &ServerState| server.metrics.actors.asleep.get() == 0;
         bed.until("none sleeps", none).await;
         assert_eq!(held(&bed), 0);

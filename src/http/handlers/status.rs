@@ -5,6 +5,7 @@ use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use serde_json::json;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
@@ -12,9 +13,7 @@ use crate::http::openapi;
 use crate::http::request::{authenticate, authorize};
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
-use crate::http::wire::{
-    ErrorBody, KeyBody, LockCountsBody, ServerStatusBody, StatusBody, WaitBody,
-};
+use crate::http::wire::{ErrorBody, KeyBody, LockCountsBody, ServerStatusBody, WaitBody};
 use crate::http::worker::Worker;
 use crate::lock::Refusal;
 use crate::registry::tally::Tally;
@@ -22,7 +21,7 @@ use crate::shared::gate::Closed;
 
 /// GET `/health`: 200 while the process serves.
 pub async fn health() -> HttpResponse {
-    HttpResponse::Ok().json(StatusBody { status: "ok" })
+    HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
 /// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
@@ -33,7 +32,7 @@ pub async fn ready(worker: Data<Worker>) -> Response {
         Err(Closed::StoreAway) => return Ok(store_away(&server.gate.reason())),
         Err(closed) => return Err(ApiError::Closed(closed)),
     }
-    Ok(HttpResponse::Ok().json(StatusBody { status: "ready" }))
+    Ok(HttpResponse::Ok().json(json!({ "status": "ready" })))
 }
 
 /// As everywhere else, and why.

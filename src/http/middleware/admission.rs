@@ -19,7 +19,7 @@ use crate::http::auth::Right;
 use crate::http::client;
 use crate::http::connection::ConnectionState;
 use crate::http::errors::ApiError;
-use crate::http::limit::{Allowance, Verdict};
+use crate::http::limit::Allowance;
 use crate::http::paths::Route;
 use crate::http::request::{name, presented};
 use crate::http::worker::Worker;
@@ -96,8 +96,8 @@ fn check(
     }
     note_previous_key(request.request(), worker);
     match limit(request.request(), worker, route) {
-        Verdict::Pass(allowance) => (Ok(()), allowance),
-        Verdict::Limited(allowance, right) => {
+        Ok(allowance) => (Ok(()), allowance),
+        Err((allowance, right)) => {
             if right >= Some(Right::Lock) {
                 show_sign_of_life(request.request(), worker);
             }
@@ -106,10 +106,15 @@ fn check(
     }
 }
 
-fn limit(request: &HttpRequest, worker: &Worker, route: Option<Route>) -> Verdict {
+/// What is left to it; `None`: it is not counted. Else as [`RateLimit::check`](crate::http::limit::RateLimit::check).
+fn limit(
+    request: &HttpRequest,
+    worker: &Worker,
+    route: Option<Route>,
+) -> Result<Option<Allowance>, (Allowance, Option<Right>)> {
     let policy = worker.policy.load();
     let Some(rate) = &policy.rate else {
-        return Verdict::Pass(None);
+        return Ok(None);
     };
     // A connection whose peer is not known any more is about to end.
     let unknown = IpAddr::from([0, 0, 0, 0]);
@@ -118,8 +123,8 @@ fn limit(request: &HttpRequest, worker: &Worker, route: Option<Route>) -> Verdic
     // A limit must cost nobody a lock.
     let exempt = matches!(route, Some(Route::Renew | Route::Unlock));
     match known {
-        Some((_, right)) if exempt && right >= Right::Lock => Verdict::Pass(None),
-        _ => rate.check(known, client::counted_as(address)),
+        Some((_, right)) if exempt && right >= Right::Lock => Ok(None),
+        _ => rate.check(known, client::counted_as(address)).map(Some),
     }
 }
 

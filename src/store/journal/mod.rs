@@ -128,10 +128,8 @@ pub(super) struct CheckpointStep {
     pub rows: u64,
 }
 
-/// What a load has to lay over the rows that it reads.
-struct Overlay {
-    pending: [Option<PendingChanges>; 2],
-}
+/// What a load has to lay over the rows that it reads: what is being checkpointed, and what came since.
+type Overlay = [Option<PendingChanges>; 2];
 
 impl Journal {
     pub fn new(layout: Layout) -> Journal {
@@ -218,7 +216,9 @@ impl Journal {
             let mut found = read().await?;
             if self.is_current(name, &overlay) {
                 if let Some(found) = &mut found {
-                    overlay.lay_over(found);
+                    for pending in overlay.iter().flatten().filter(|p| p.id == found.id) {
+                        pending.changes.overlay(&mut found.lock);
+                    }
                 }
                 return Ok(found);
             }
@@ -242,7 +242,8 @@ impl Journal {
     /// between belongs to it.
     fn is_current(&self, name: &ResourceName, overlay: &Overlay) -> bool {
         let state = self.state();
-        !state.committing.contains(name) && state.stamps(name) == overlay.stamps()
+        let stamps = overlay.each_ref().map(|pending| stamp(pending.as_ref()));
+        !state.committing.contains(name) && state.stamps(name) == stamps
     }
 
     /// How many locks have changes that are not in the tables.
@@ -293,12 +294,10 @@ impl State {
 
     fn overlay(&self, name: &ResourceName) -> Option<Overlay> {
         let of = |part: &Part| part.get(name).cloned();
-        (!self.committing.contains(name)).then(|| Overlay {
-            pending: [of(&self.older), of(&self.newer)],
-        })
+        (!self.committing.contains(name)).then(|| [of(&self.older), of(&self.newer)])
     }
 
-    /// As [`Overlay::stamps`] would say.
+    /// Of the two parts that an [`Overlay`] has.
     fn stamps(&self, name: &ResourceName) -> [u64; 2] {
         [&self.older, &self.newer].map(|part| stamp(part.get(name)))
     }
@@ -445,22 +444,6 @@ impl Drop for JournalEntry<'_> {
         }
         drop(state);
         self.journal.ended.notify_waiters();
-    }
-}
-
-impl Overlay {
-    fn stamps(&self) -> [u64; 2] {
-        let [older, newer] = &self.pending;
-        [stamp(older.as_ref()), stamp(newer.as_ref())]
-    }
-
-    /// Lays it over what was read from the tables.
-    fn lay_over(&self, resource: &mut StoredResource) {
-        for pending in self.pending.iter().flatten() {
-            if pending.id == resource.id {
-                pending.changes.overlay(&mut resource.lock);
-            }
-        }
     }
 }
 
