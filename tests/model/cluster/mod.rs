@@ -19,9 +19,11 @@
 //! | `world` | processes, clients, what may happen, and what must not |
 //! | `faults` | how it could be broken |
 //! | `proof` | the protocol in every order of steps; the broken ones until they are caught |
+//! | `shares` | which slots would move when instances come and go |
 
 mod database;
 mod faults;
 mod proof;
+mod shares;
 mod transactions;
 mod world;
