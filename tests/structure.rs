@@ -228,7 +228,7 @@ fn no_room_reaches_another_through_super() {
 const CIRCLES_ALLOWED: [&str; 1] = ["src/resource/"];
 /// Circles that still have to be opened: below which folder, and of how many files at most. To be shortened, never
 /// to be added to.
-const CIRCLES_LEFT: [(&str, usize); 1] = [("src/store/mysql/", 8)];
+const CIRCLES_LEFT: [(&str, usize); 1] = [("src/store/mysql/", 7)];
 
 const FUNCTION_LINES_MAX: usize = 70;
 
@@ -408,7 +408,7 @@ fn files_import_each_other_in_no_circle() {
 }
 
 /// Structs, enums and traits outside test modules. To be lowered when some go; a new one has to be worth its name.
-const TYPES_MAX: usize = 406;
+const TYPES_MAX: usize = 408;
 
 /// What this line declares: the kind, and its name.
 fn declared(line: &str) -> Option<(&str, &str)> {

@@ -1,6 +1,6 @@
 //! What a resource actor has in hand while it works, and the timer that wakes it.
 //!
-//! Neighbours: `requests` takes requests in, `outcome` carries out what the core says.
+//! Neighbours: `requests` takes requests in, `replies` carries out what the core says.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

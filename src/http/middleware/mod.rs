@@ -1,4 +1,4 @@
-//! Around every route, from the outside in: [`title_case`](crate::http::server), [`observe`], [`admission`].
+//! Around every route, from the outside in: [`observe`], [`admission`].
 
 pub mod admission;
 pub mod observe;
