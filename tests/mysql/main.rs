@@ -1,9 +1,11 @@
-//! What only the MySQL store does: adoption of a PHP database and back, several instances, outages.
+//! What only the MySQL store does: adoption of a PHP database and back, a database that an earlier version left, several
+//! instances, outages.
 //!
 //! Run with `scripts/with-mariadb cargo test --test mysql`. What all stores have in common is in
 //! `tests/store`.
 
 mod adoption;
+mod earlier_version;
 mod instances;
 mod outages;
 #[path = "../support/mod.rs"]

@@ -113,15 +113,18 @@ impl Database {
     }
 
     async fn make(&self, schema: &str) {
+        let create = format!("CREATE DATABASE {} CHARACTER SET utf8mb4", self.name);
+        self.run(&create).await;
+        self.run_script(schema).await;
+    }
+
+    /// Statements, each with a semicolon at its end and none in it, between lines of comments.
+    pub async fn run_script(&self, script: &str) {
         let mut admin = self.admin().await;
-        let lines = schema.lines().filter(|line| !line.starts_with("--"));
+        let lines = script.lines().filter(|line| !line.starts_with("--"));
         let text = lines.collect::<Vec<_>>().join("\n");
-        let begin = [
-            format!("CREATE DATABASE {} CHARACTER SET utf8mb4", self.name),
-            format!("USE {}", self.name),
-        ];
-        let tables = text.split(';').map(str::trim).filter(|sql| !sql.is_empty());
-        for sql in begin.into_iter().chain(tables.map(str::to_owned)) {
+        let statements = text.split(';').map(str::trim);
+        for sql in statements.filter(|sql| !sql.is_empty()) {
             admin.query_drop(sql).await.unwrap();
         }
     }
