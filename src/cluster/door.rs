@@ -139,7 +139,8 @@ impl FrontDoor {
         }
         let _in_flight = InFlight::new(&abroad.in_flight);
         let asked = Forwarded::new(self, op, caller);
-        asked.answer(name).await
+        // Apart: what a forwarded request needs must not make the futures of all requests large.
+        Box::pin(asked.answer(name)).await
     }
 
     /// Counts as a sign of life of this ticket, if that can be told without waiting for anything.
@@ -232,7 +233,7 @@ impl FrontDoor {
             match self.place()? {
                 Some(Place::There(active)) => {
                     let question = Question::Follow(prefix.to_owned());
-                    let pieces = match self.link(&active, &question).await {
+                    let pieces = match Box::pin(self.link(&active, &question)).await {
                         Some(link) => link.get().and_then(|link| link.ask_on(question).ok()),
                         None => None,
                     };
@@ -271,7 +272,8 @@ impl FrontDoor {
         loop {
             match self.place()? {
                 Some(Place::There(active)) => {
-                    if let Exchange::Answered(answer) = self.exchange(&active, question()).await
+                    let exchange = Box::pin(self.exchange(&active, question()));
+                    if let Exchange::Answered(answer) = exchange.await
                         && let Some(answer) = told(answer)
                     {
                         return answer;

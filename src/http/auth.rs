@@ -90,6 +90,11 @@ pub struct KnownKey {
 }
 
 impl KnownKey {
+    /// The right that it carries to every name; `None`: to some names alone.
+    pub fn right_to_all(&self) -> Option<Right> {
+        self.grants.is_none().then_some(self.right)
+    }
+
     /// The highest right that it carries to this name; `None`: to this name it is an unknown key.
     pub fn right_to(&self, name: &str) -> Option<Right> {
         let Some(grants) = &self.grants else {

@@ -197,7 +197,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         503,
         "owner_unreachable",
-        "the active instance lives, and this one cannot reach it",
+        "the active instance lives, and this one cannot reach it, or they have no version of their protocol in common",
     ),
     (
         503,

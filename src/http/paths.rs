@@ -80,19 +80,22 @@ impl<'p> Segments<'p> {
 
     /// `None`: it is not below `/resource`, or has more segments than any path of ours.
     pub fn of(path: &'p str) -> Option<Segments<'p>> {
-        let mut rest = path.strip_prefix("/resource")?;
-        let mut segments = Segments {
-            parts: [""; Segments::MAX],
-            count: 0,
+        let inside = path.strip_prefix("/resource")?;
+        let mut segments = Segments::default();
+        let Some(mut rest) = inside.strip_prefix('/') else {
+            return inside.is_empty().then_some(segments);
         };
-        while let Some(begun) = rest.strip_prefix('/') {
-            let end = position(begun, b'/').unwrap_or(begun.len());
-            let (part, left) = begun.split_at(end);
-            *segments.parts.get_mut(segments.count)? = part;
+        loop {
+            let slash = position(rest, b'/');
+            let part = segments.parts.get_mut(segments.count)?;
             segments.count += 1;
-            rest = left;
+            let Some(at) = slash else {
+                *part = rest;
+                return Some(segments);
+            };
+            *part = &rest[..at];
+            rest = &rest[at + 1..];
         }
-        rest.is_empty().then_some(segments)
     }
 
     /// Counted from 0, the name. `None`: the path ends before it.

@@ -20,7 +20,7 @@ use super::connection::ConnectionState;
 use super::errors::ApiError;
 use super::headers::{IDEMPOTENCY_KEY, X_API_KEY, X_TICKET};
 use super::middleware::observe;
-use super::paths::{self, Segments, position};
+use super::paths::{self, Route, Segments, position};
 use super::wire::to_millis;
 use super::worker::Worker;
 use crate::lock::{IdempotencyKey, KeyName, PresentedTicket, ResourceName, Selector, Ticket};
@@ -34,23 +34,26 @@ const BODY_DEPTH_MAX: usize = 127;
 /// Does the request carry a key with this right, and may this instance answer at all?
 /// Returns the highest right that the key carries, to the name in the path if there is one.
 pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<Right, ApiError> {
-    let key = authenticate(req)?;
-    let named = segments(req).get(0).is_some();
-    // A name that is malformed is not within anybody's prefixes.
-    let right = match name(req) {
-        Ok(name) => key.right_to(name.as_str()),
-        Err(_) if named => key.right_to("\0"),
-        Err(_) => Some(key.right),
+    let known = observe::known(req);
+    let known = known.as_deref();
+    let key = known.and_then(|known| known.key.as_ref());
+    let key = key.ok_or_else(|| without_key(req))?;
+    let right = match key.right_to_all() {
+        Some(right) => Some(right),
+        None if segments(req).get(0).is_none() => Some(key.right),
+        // A name that is malformed is not within anybody's prefixes.
+        None => key.right_to(name(req).as_ref().map_or("\0", ResourceName::as_str)),
     };
     let right = check_right(right, needed)?;
-    check_conditions(req)?;
+    let route = known.and_then(|known| known.route);
+    check_conditions(req, route)?;
     worker.door.check().map_err(ApiError::Closed)?;
     Ok(right)
 }
 
 /// A condition that is not understood must not be ignored: the client would believe that it was met.
-fn check_conditions(req: &HttpRequest) -> Result<(), ApiError> {
-    let offered = observe::route(req).map_or(&[][..], |route| route.conditions(req.method()));
+fn check_conditions(req: &HttpRequest, route: Option<Route>) -> Result<(), ApiError> {
+    let offered = route.map_or(&[][..], |route| route.conditions(req.method()));
     let conditions = [
         header::IF_MATCH,
         header::IF_NONE_MATCH,
@@ -76,14 +79,17 @@ pub fn authorize_name(
 }
 
 /// The key that the request carries.
-pub fn authenticate(req: &HttpRequest) -> Result<Rc<KnownKey>, ApiError> {
-    observe::key(req).ok_or_else(|| {
-        if req.headers().contains_key(&X_API_KEY) {
-            ApiError::KeyUnknown
-        } else {
-            ApiError::KeyMissing
-        }
-    })
+pub fn authenticate(req: &HttpRequest) -> Result<KnownKey, ApiError> {
+    let key = observe::known(req).and_then(|known| known.key.clone());
+    key.ok_or_else(|| without_key(req))
+}
+
+/// Why a request has no key that is known.
+fn without_key(req: &HttpRequest) -> ApiError {
+    match req.headers().contains_key(&X_API_KEY) {
+        true => ApiError::KeyUnknown,
+        false => ApiError::KeyMissing,
+    }
 }
 
 fn check_right(right: Option<Right>, needed: Right) -> Result<Right, ApiError> {
@@ -96,8 +102,7 @@ fn check_right(right: Option<Right>, needed: Right) -> Result<Right, ApiError> {
 
 /// What the operator calls the key that the request carries.
 pub fn caller_key(req: &HttpRequest) -> Result<KeyName, ApiError> {
-    let key = observe::caller(req).key.ok_or(ApiError::KeyUnknown)?;
-    KeyName::parse(&key).map_err(|_| ApiError::KeyUnknown)
+    KeyName::parse(&authenticate(req)?.name).map_err(|_| ApiError::KeyUnknown)
 }
 
 /// Percent-decoding that never guesses: an invalid escape or invalid UTF-8 is an error, so that two

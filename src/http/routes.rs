@@ -1,8 +1,7 @@
 //! Which path and method leads to which handler. Everything else is a 404, or a 405 that names the methods.
 
-use actix_web::guard::{self, Guard};
+use actix_web::HttpRequest;
 use actix_web::web::{self, Data, Payload, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse, Resource};
 
 use super::errors::ApiError;
 use super::handlers::{data, events, history, locks, resources, status};
@@ -13,7 +12,8 @@ use super::respond::Response;
 use super::worker::Worker;
 
 async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
-    let route = observe::route(&req).ok_or(ApiError::NoRoute)?;
+    let route = observe::known(&req).and_then(|known| known.route);
+    let route = route.ok_or(ApiError::NoRoute)?;
     let method = req.method().clone();
     match (route, method.as_str()) {
         (Route::Lock, "PUT" | "POST") => locks::lock(req, payload, worker).await,
@@ -28,7 +28,8 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         (Route::Data, "DELETE") => data::delete(req, worker).await,
         (Route::Resource, "GET") => resources::describe(req, worker).await,
         (Route::Resource, "DELETE") => resources::delete(req, worker).await,
-        (Route::Resources, "GET") => resources::list(req, worker).await,
+        // Apart: every request would be as large as a listing.
+        (Route::Resources, "GET") => Box::pin(resources::list(req, worker)).await,
         (Route::Resources, "POST") => resources::create(req, payload, worker).await,
         (Route::History, "GET") => history::history(req, worker).await,
         (Route::Events, "GET") => {
@@ -36,6 +37,10 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
             drop(payload);
             events::events(req, worker).await
         }
+        (Route::Health, "GET" | "HEAD") => Ok(status::health()),
+        (Route::Ready, "GET" | "HEAD") => status::ready(&worker),
+        (Route::Metrics, "GET" | "HEAD") => status::metrics(&worker),
+        (Route::Openapi, "GET" | "HEAD") => Ok(status::openapi()),
         (Route::Status, "GET") => status::status(req, worker).await,
         (Route::Page | Route::PageFile, "GET" | "HEAD") => page::file(&req),
         (Route::ForceUnlock, "POST") => locks::force_unlock(req, payload, worker).await,
@@ -47,23 +52,6 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
     }
 }
 
-/// A path that is read by programs that watch the server.
-fn watched(route: Route) -> Resource {
-    web::resource(route.pattern()).default_service(web::to(move || async move {
-        Err::<HttpResponse, ApiError>(ApiError::Method(route.allow()))
-    }))
-}
-
-fn get_or_head() -> impl Guard {
-    guard::Any(guard::Get()).or(guard::Head())
-}
-
 pub fn configure(config: &mut ServiceConfig) {
-    let read = || web::route().guard(get_or_head());
-    config
-        .service(watched(Route::Health).route(read().to(status::health)))
-        .service(watched(Route::Ready).route(read().to(status::ready)))
-        .service(watched(Route::Metrics).route(read().to(status::metrics)))
-        .service(watched(Route::Openapi).route(read().to(status::openapi)))
-        .default_service(web::to(dispatch));
+    config.default_service(web::to(dispatch));
 }

@@ -17,8 +17,8 @@ use super::acceptor::{Acceptor, Refused};
 use super::connection::{Connection, ConnectionTimeouts};
 use super::connection_limit::{self, ConnectionLimit};
 use super::errors;
-use super::middleware::admission::admit;
-use super::middleware::observe::{Observer, observe};
+use super::middleware::around;
+use super::middleware::observe::Observer;
 use super::policy::SharedPolicy;
 use super::routes;
 use super::worker::Worker;
@@ -94,14 +94,13 @@ pub fn run(
         let acceptor = Rc::new(limits.acceptor(connections.clone()));
         let worker = web::Data::new(limits.worker(door(), policy.clone()));
         actix_rt::spawn(worker.server().liveness.worker().prove_on());
-        let admitting = worker.clone();
+        let shared = worker.clone();
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);
         let app = App::new()
             .app_data(worker)
             .configure(routes::configure)
-            .wrap_fn(move |request, service| admit(&admitting, request, service))
-            .wrap_fn(move |request, service| observe(&observer, request, service))
+            .wrap_fn(move |request, service| around(&observer, &shared, request, service))
             .into_factory()
             .map_err(|error| error.error_response());
         let stopping = stopping.clone();

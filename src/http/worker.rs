@@ -12,6 +12,7 @@ use super::policy::SharedPolicy;
 use crate::cluster::door::FrontDoor;
 use crate::lock::{Profile, Refusal, ResourceName};
 use crate::resource::messages::{Op, Reply};
+use crate::shared::caller::Caller;
 use crate::shared::server_state::ServerState;
 
 /// What every handler of one worker thread shares.
@@ -33,8 +34,11 @@ impl Worker {
         if let Some(connection) = request.conn_data::<Rc<ConnectionState>>() {
             connection.begin_wait();
         }
-        let caller = observe::caller(request);
-        *self.door.ask(name, op, &caller).await
+        let known = observe::known(request);
+        let caller = known
+            .as_ref()
+            .map_or(&Caller::NOBODY, |known| &known.caller);
+        *self.door.ask(name, op, caller).await
     }
 
     /// Refused before anything else of it happens: what the store cannot hold must not end what others

@@ -188,7 +188,25 @@ impl Leases {
         }
     }
 
-    /// Takes a lease out, to end it or to put it back changed.
+    /// Changes a lease, in place where there is no index to follow.
+    pub fn change<T>(
+        &mut self,
+        token: FencingToken,
+        change: impl FnOnce(&mut Lease) -> T,
+    ) -> Option<T> {
+        match self {
+            Leases::None => None,
+            Leases::One(lease) => (lease.token == token).then(|| change(lease)),
+            Leases::Many(many) => {
+                let mut lease = many.take(token)?;
+                let changed = change(&mut lease);
+                many.put(lease);
+                Some(changed)
+            }
+        }
+    }
+
+    /// Takes a lease out, to end it.
     pub fn take(&mut self, token: FencingToken) -> Option<Lease> {
         match self {
             Leases::None => None,

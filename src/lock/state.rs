@@ -112,14 +112,12 @@ impl LockState {
         let tokens: Vec<FencingToken> = self.leases.iter().map(|lease| lease.token).collect();
         let mut changes = LockChanges::default();
         for token in tokens {
-            let Some(mut lease) = self.leases.take(token) else {
-                continue;
-            };
-            lease.row.ttl.get_or_insert(before);
-            lease.stored_ttl.get_or_insert(before);
-            let row = lease.holder_row();
-            self.leases.put(lease);
-            if !self.leases.is_in_head(token) {
+            let row = self.leases.change(token, |lease| {
+                lease.row.ttl.get_or_insert(before);
+                lease.stored_ttl.get_or_insert(before);
+                lease.holder_row()
+            });
+            if let Some(row) = row.filter(|_| !self.leases.is_in_head(token)) {
                 changes.hold(row);
             }
         }

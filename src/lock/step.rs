@@ -113,18 +113,19 @@ impl LockState {
 
     /// The holder is being answered: from now on its lease runs.
     fn start_lease(&mut self, terms: &Terms, now: Millis, token: FencingToken) {
-        let Some(mut lease) = self.leases.take(token) else {
+        let Some(lease) = self.leases.get(token) else {
             return;
         };
-        if let LeaseClock::Answering(unconfirmed) = lease.clock {
-            let expires = self.expiry(terms, lease.stored_ttl, now, now);
-            lease.clock = LeaseClock::Running {
-                since: now,
-                expires,
-                unconfirmed,
-            };
-        }
-        self.leases.put(lease);
+        let expires = self.expiry(terms, lease.stored_ttl, now, now);
+        self.leases.change(token, |lease| {
+            if let LeaseClock::Answering(told) = &mut lease.clock {
+                lease.clock = LeaseClock::Running {
+                    since: now,
+                    expires,
+                    unconfirmed: std::mem::take(told),
+                };
+            }
+        });
     }
 
     fn close(&mut self, terms: &Terms, now: Millis, request: RequestId, delivered: bool) {
@@ -671,9 +672,8 @@ impl Step<'_> {
 
     /// An exclusive holder lets others share, and keeps its token.
     fn demote(&mut self, token: FencingToken) -> FencingToken {
-        if let Some(mut lease) = self.state.leases.take(token) {
-            lease.row.mode = Mode::Shared;
-            self.state.leases.put(lease);
+        let share = |lease: &mut Lease| lease.row.mode = Mode::Shared;
+        if self.state.leases.change(token, share).is_some() {
             self.change_lease(token);
             let view = self.view(token);
             self.out.events.extend(view.map(Event::Demoted));
@@ -828,11 +828,11 @@ impl Step<'_> {
         if matches!(lease.clock, LeaseClock::Running { .. }) {
             return self.present_holder(token, None, None, None);
         }
-        if let Some(mut lease) = self.state.leases.take(token) {
+        let now = self.now.mono;
+        self.state.leases.change(token, |lease| {
             lease.told = true;
-            lease.seen = Some(self.now.mono);
-            self.state.leases.put(lease);
-        }
+            lease.seen = Some(now);
+        });
     }
 
     fn write(
@@ -1127,17 +1127,15 @@ impl Step<'_> {
 
     /// The answer to this request did not tell of the lease.
     fn untell(&mut self, token: FencingToken, request: RequestId) {
-        let Some(mut lease) = self.state.leases.take(token) else {
-            return;
-        };
-        let (LeaseClock::Answering(told)
-        | LeaseClock::Running {
-            unconfirmed: told, ..
-        }) = &mut lease.clock;
-        told.retain(|id| *id != request);
-        let untold = told.is_empty();
-        self.state.leases.put(lease);
-        if untold {
+        let untold = self.state.leases.change(token, |lease| {
+            let (LeaseClock::Answering(told)
+            | LeaseClock::Running {
+                unconfirmed: told, ..
+            }) = &mut lease.clock;
+            told.retain(|id| *id != request);
+            told.is_empty()
+        });
+        if untold == Some(true) {
             self.take_back(token);
         }
     }

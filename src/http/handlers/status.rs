@@ -20,12 +20,12 @@ use crate::registry::tally::Tally;
 use crate::shared::gate::Closed;
 
 /// GET `/health`: 200 while the process serves.
-pub async fn health() -> HttpResponse {
+pub fn health() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
 /// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
-pub async fn ready(worker: Data<Worker>) -> Response {
+pub fn ready(worker: &Worker) -> Response {
     let server = worker.server();
     match server.check_ready() {
         Ok(()) => {}
@@ -92,7 +92,7 @@ pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
 }
 
 /// GET `/metrics`: Prometheus text.
-pub async fn metrics(worker: Data<Worker>) -> Response {
+pub fn metrics(worker: &Worker) -> Response {
     let text = worker.server().render_metrics().map_err(|error| {
         log::error!("the metrics cannot be shown: {error}");
         ApiError::Refused(Refusal::NotStored)
@@ -106,7 +106,7 @@ pub async fn metrics(worker: Data<Worker>) -> Response {
 }
 
 /// GET `/openapi.json`.
-pub async fn openapi() -> HttpResponse {
+pub fn openapi() -> HttpResponse {
     let text = Bytes::from_static(openapi::text().as_bytes());
     respond::json_text(HttpResponse::Ok(), text)
 }

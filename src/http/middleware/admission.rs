@@ -1,20 +1,17 @@
 //! Whether a request is answered at all: the rate limit, and connections beyond `MAX_CONNECTIONS`. And what is
 //! to be said about its connection.
 
-use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use actix_service::Service;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, header};
 use actix_web::web::Data;
 use actix_web::{Error, HttpRequest};
-use futures_util::future::Either;
 
-use super::observe;
+use super::observe::RouteAndCaller;
 use crate::http::auth::Right;
 use crate::http::client;
 use crate::http::connection::ConnectionState;
@@ -26,39 +23,53 @@ use crate::http::worker::Worker;
 use crate::lock::PresentedTicket;
 use crate::shared::gate::boottime_ms;
 
-/// The middleware.
-pub fn admit<S>(
-    worker: &Data<Worker>,
-    request: ServiceRequest,
-    service: &S,
-) -> impl Future<Output = Result<ServiceResponse, Error>> + use<S>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
-{
-    let connection = request.conn_data::<Rc<ConnectionState>>().cloned();
-    if let Some(connection) = &connection {
-        connection.begin_request(body_length(&request));
+/// A request that is under way, as its connection sees it.
+pub struct Admission {
+    worker: Data<Worker>,
+    connection: Option<Rc<ConnectionState>>,
+    /// The connection ends with the answer.
+    closes: bool,
+    allowance: Option<Allowance>,
+}
+
+impl Admission {
+    /// Is it answered at all, or what instead?
+    pub fn begin(
+        worker: &Data<Worker>,
+        known: &RouteAndCaller,
+        request: &ServiceRequest,
+    ) -> (Admission, Result<(), ApiError>) {
+        let connection = request.conn_data::<Rc<ConnectionState>>().cloned();
+        if let Some(connection) = &connection {
+            connection.begin_request(body_length(request));
+        }
+        let reserved = connection.as_ref().is_some_and(|state| state.reserved);
+        // The framework answers a request to upgrade and then closes, which it does not say.
+        let upgrade = request.head().connection_type() == ConnectionType::Upgrade;
+        let (verdict, allowance) = check(request.request(), known, worker, reserved);
+        let admission = Admission {
+            worker: worker.clone(),
+            connection,
+            closes: reserved || upgrade,
+            allowance,
+        };
+        (admission, verdict)
     }
-    let reserved = connection.as_ref().is_some_and(|state| state.reserved);
-    // The framework answers a request to upgrade and then closes, which it does not say.
-    let upgrade = request.head().connection_type() == ConnectionType::Upgrade;
-    let (verdict, allowance) = check(&request, worker, reserved);
-    let answer = match verdict {
-        Ok(()) => Either::Left(service.call(request)),
-        Err(error) => Either::Right(ready(Ok(request.error_response(error)))),
-    };
-    let worker = worker.clone();
-    async move {
-        let answered = answer.await;
-        if connection.is_some_and(|connection| connection.end_request()) {
+
+    /// It was answered: says what is to be said about its connection and its rate.
+    pub async fn end(
+        self,
+        answered: Result<ServiceResponse, Error>,
+    ) -> Result<ServiceResponse, Error> {
+        if self.connection.is_some_and(|state| state.end_request()) {
             std::future::poll_fn(wake).await;
         }
         let mut response = answered?;
-        if let Some(allowance) = allowance {
+        if let Some(allowance) = self.allowance {
             announce(&mut response, allowance);
         }
         // While the server stops, the next request should go to another instance.
-        if reserved || upgrade || worker.server().gate.is_draining() {
+        if self.closes || self.worker.server().gate.is_draining() {
             let head = response.response_mut().head_mut();
             head.set_connection_type(ConnectionType::Close);
         }
@@ -83,23 +94,23 @@ fn body_length(request: &ServiceRequest) -> Option<usize> {
 
 /// May it be answered, and what is its key and address still allowed?
 fn check(
-    request: &ServiceRequest,
-    worker: &Data<Worker>,
+    request: &HttpRequest,
+    known: &RouteAndCaller,
+    worker: &Worker,
     reserved: bool,
 ) -> (Result<(), ApiError>, Option<Allowance>) {
-    let route = observe::route(request.request());
-    if route.is_some_and(Route::is_about_the_server) {
+    if known.route.is_some_and(Route::is_about_the_server) {
         return (Ok(()), None);
     }
     if reserved {
         return (Err(ApiError::TooManyConnections), None);
     }
-    note_previous_key(request.request(), worker);
-    match limit(request.request(), worker, route) {
+    note_previous_key(known, worker);
+    match limit(known, worker) {
         Ok(allowance) => (Ok(()), allowance),
         Err((allowance, right)) => {
             if right >= Some(Right::Lock) {
-                show_sign_of_life(request.request(), worker);
+                show_sign_of_life(request, known, worker);
             }
             (Err(ApiError::RateLimited), Some(allowance))
         }
@@ -108,9 +119,8 @@ fn check(
 
 /// What is left to it; `None`: it is not counted. Else as [`RateLimit::check`](crate::http::limit::RateLimit::check).
 fn limit(
-    request: &HttpRequest,
+    known: &RouteAndCaller,
     worker: &Worker,
-    route: Option<Route>,
 ) -> Result<Option<Allowance>, (Allowance, Option<Right>)> {
     let policy = worker.policy.load();
     let Some(rate) = &policy.rate else {
@@ -118,20 +128,20 @@ fn limit(
     };
     // A connection whose peer is not known any more is about to end.
     let unknown = IpAddr::from([0, 0, 0, 0]);
-    let address = observe::caller(request).address.unwrap_or(unknown);
-    let known = observe::key(request).map(|key| (key.id, key.right));
+    let address = known.caller.address.unwrap_or(unknown);
+    let key = known.key.as_ref().map(|key| (key.id, key.right));
     // A limit must cost nobody a lock.
-    let exempt = matches!(route, Some(Route::Renew | Route::Unlock));
-    match known {
+    let exempt = matches!(known.route, Some(Route::Renew | Route::Unlock));
+    match key {
         Some((_, right)) if exempt && right >= Right::Lock => Ok(None),
-        _ => rate.check(known, client::counted_as(address)).map(Some),
+        _ => rate.check(key, client::counted_as(address)).map(Some),
     }
 }
 
 /// Counts the use of a key that is about to be replaced, and says so at most once a minute.
-fn note_previous_key(request: &HttpRequest, worker: &Worker) {
+fn note_previous_key(known: &RouteAndCaller, worker: &Worker) {
     static SAID: AtomicU64 = AtomicU64::new(0);
-    let Some(key) = observe::key(request).filter(|key| key.previous) else {
+    let Some(key) = known.key.as_ref().filter(|key| key.previous) else {
         return;
     };
     let metrics = &worker.server().metrics;
@@ -139,7 +149,7 @@ fn note_previous_key(request: &HttpRequest, worker: &Worker) {
     // Minutes of a clock that never goes back; 0 was never.
     let minute = boottime_ms() / 60_000 + 1;
     if SAID.swap(minute, Ordering::Relaxed) < minute {
-        let address = observe::caller(request).address;
+        let address = known.caller.address;
         let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
         log::warn!(
             "the previous {} key is still used: client={address}",
@@ -150,12 +160,10 @@ fn note_previous_key(request: &HttpRequest, worker: &Worker) {
 
 /// The ticket of a request that is refused for its rate counts as seen, as if it had been answered. Nothing is
 /// loaded for that.
-fn show_sign_of_life(request: &HttpRequest, worker: &Worker) {
+fn show_sign_of_life(request: &HttpRequest, known: &RouteAndCaller, worker: &Worker) {
     let presented = presented(request);
     if let (PresentedTicket::Ticket(_), Ok(name)) = (presented, name(request)) {
-        worker
-            .door
-            .touch(&name, presented, &observe::caller(request));
+        worker.door.touch(&name, presented, &known.caller);
     }
 }
 

@@ -1,19 +1,15 @@
 //! What every request leaves behind: an id, a count, a line in the access log.
 //!
-//! The middleware here runs around everything else. It says who the caller is and which route is meant, once,
-//! for all that want to know ([`caller`], [`route`]), answers `X-Request-Id`, and counts the answer under its
-//! route.
+//! Who the caller is and which route is meant is found out once, for all that want to know ([`known`]).
 
 use std::cell::Cell;
-use std::future::Future;
-use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::HeaderValue;
-use actix_web::http::{Method, StatusCode};
-use actix_web::{Error, HttpMessage, HttpRequest};
+use actix_web::{HttpMessage, HttpRequest};
 
 use crate::http::auth::KnownKey;
 use crate::http::client;
@@ -28,8 +24,9 @@ use crate::shared::caller::RequestTag;
 /// What `RUST_LOG` names the lines of the access log by.
 pub const TARGET: &str = "access";
 
-/// A tag made here is never longer: 8 digits, a dash, 16 digits.
-const MADE_TAG_BYTES: usize = 25;
+const WORKER_DIGITS: usize = 8;
+/// A tag made here is never longer: its worker's digits, a dash, 16 digits.
+const MADE_TAG_BYTES: usize = WORKER_DIGITS + 1 + 16;
 
 /// One per HTTP worker.
 pub struct Observer {
@@ -65,10 +62,9 @@ impl Observer {
         })
     }
 
-    fn key(&self, request: &ServiceRequest) -> Option<Rc<KnownKey>> {
+    fn key(&self, request: &ServiceRequest) -> Option<KnownKey> {
         let presented = request.headers().get(&X_API_KEY)?;
-        let key = self.policy.load().keys.identify(presented.as_bytes());
-        key.map(Rc::new)
+        self.policy.load().keys.identify(presented.as_bytes())
     }
 
     fn caller(&self, request: &ServiceRequest, key: Option<&KnownKey>) -> Caller {
@@ -83,130 +79,130 @@ impl Observer {
             relayed: None,
         }
     }
-
-    fn count(&self, seen: &ObservedRequest<'_>) {
-        let method = seen.method.as_str();
-        let status = seen.status.as_u16();
-        let route = seen.known.route.map_or(paths::UNKNOWN, Route::pattern);
-        self.numbers.answered(route, method, status, seen.took);
-        if let Some(code) = seen.code {
-            self.numbers.refused(code);
-        }
-        if self.access_log {
-            log::info!(target: TARGET, "{seen}");
-        }
-    }
 }
 
 /// What is known of a request from the first.
-#[derive(Clone)]
-struct RouteAndCaller {
-    caller: Caller,
+pub struct RouteAndCaller {
+    pub caller: Caller,
     /// `None`: there is nothing at its path.
-    route: Option<Route>,
-    /// `None`: it presents no key, or one that is unknown.
-    key: Option<Rc<KnownKey>>,
+    pub route: Option<Route>,
+    /// The key that it presents, if it is one of those in force.
+    pub key: Option<KnownKey>,
 }
 
-/// A request and how it was answered.
-struct ObservedRequest<'a> {
-    known: &'a RouteAndCaller,
-    method: &'a Method,
-    path: &'a str,
-    status: StatusCode,
-    code: Option<&'static str>,
-    took: Duration,
-}
-
-impl std::fmt::Display for ObservedRequest<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (method, path, status) = (self.method, self.path, self.status.as_u16());
-        // The path as it was sent, percent-encoded; the query is left out.
-        write!(f, "{method} {path} {status}")?;
-        if let Some(code) = self.code {
-            write!(f, " code={code}")?;
-        }
-        write!(f, " ms={:.3}", self.took.as_secs_f64() * 1000.0)?;
-        match self.known.caller.address {
-            Some(address) => write!(f, " client={address}")?,
-            None => f.write_str(" client=-")?,
-        }
-        write!(f, " request={}", self.known.caller.tag)?;
-        match &self.known.caller.key {
-            Some(key) => write!(f, " key={key}"),
-            None => f.write_str(" key=-"),
-        }
-    }
-}
-
-/// Who sent this request.
-pub fn caller(request: &HttpRequest) -> Caller {
+/// What is known of this request. `None`: it did not come through [`super::around`].
+pub fn known(request: &HttpRequest) -> Option<Rc<RouteAndCaller>> {
     let extensions = request.extensions();
-    let known = extensions.get::<RouteAndCaller>();
-    known.map_or(Caller::NOBODY, |known| known.caller.clone())
-}
-
-/// The key that this request presents, if it is one of those in force.
-pub fn key(request: &HttpRequest) -> Option<Rc<KnownKey>> {
-    request.extensions().get::<RouteAndCaller>()?.key.clone()
-}
-
-/// Where this request leads; `None`: nowhere.
-pub fn route(request: &HttpRequest) -> Option<Route> {
-    request.extensions().get::<RouteAndCaller>()?.route
+    extensions.get::<Rc<RouteAndCaller>>().cloned()
 }
 
 fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
     match tag {
         RequestTag::Given(text) => HeaderValue::from_str(text).ok(),
-        RequestTag::Made { .. } => {
+        RequestTag::Made { worker, number } => {
             let mut text = [0; MADE_TAG_BYTES];
-            let mut rest = &mut text[..];
-            write!(rest, "{tag}").ok()?;
-            let free = rest.len();
-            HeaderValue::from_bytes(&text[..MADE_TAG_BYTES - free]).ok()
+            let length = made_tag(*worker, *number, &mut text);
+            HeaderValue::from_bytes(&text[..length]).ok()
         }
     }
 }
 
-/// The middleware.
-pub fn observe<S, B>(
-    observer: &Rc<Observer>,
-    request: ServiceRequest,
-    service: &S,
-) -> impl Future<Output = Result<ServiceResponse<B>, Error>> + use<S, B>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
-{
-    let began = Instant::now();
-    let observer = observer.clone();
-    let method = request.method().clone();
-    let key = observer.key(&request);
-    let known = RouteAndCaller {
-        caller: observer.caller(&request, key.as_deref()),
-        key,
-        route: Route::of(&method, request.uri().path()),
-    };
-    request.extensions_mut().insert(known.clone());
-    let answer = service.call(request);
-    async move {
-        let mut response = answer.await?;
-        let api_error = response.response().error();
-        let api_error = api_error.and_then(|error| error.as_error::<ApiError>());
-        observer.count(&ObservedRequest {
-            known: &known,
-            method: &method,
-            path: response.request().uri().path(),
-            status: response.status(),
-            code: api_error.map(ApiError::code),
-            took: began.elapsed(),
+/// As the tag is displayed, and its length: formatted for every answer, so without the formatter.
+fn made_tag(worker: u32, number: u64, text: &mut [u8; MADE_TAG_BYTES]) -> usize {
+    let digit = |n: u64| b"0123456789abcdef"[(n & 0xf) as usize];
+    let numbered = number.max(1).ilog2() as usize / 4 + 1;
+    let length = WORKER_DIGITS + 1 + numbered;
+    for (at, place) in text[..WORKER_DIGITS].iter_mut().enumerate() {
+        *place = digit(u64::from(worker) >> (4 * (WORKER_DIGITS - 1 - at)));
+    }
+    text[WORKER_DIGITS] = b'-';
+    for (at, place) in text[WORKER_DIGITS + 1..length].iter_mut().enumerate() {
+        *place = digit(number >> (4 * (numbered - 1 - at)));
+    }
+    length
+}
+
+/// A request that is under way.
+pub struct Observed {
+    observer: Rc<Observer>,
+    began: Instant,
+    method: Method,
+    pub known: Rc<RouteAndCaller>,
+}
+
+impl Observed {
+    /// Notes what is known of a request, for all that ask [`known`].
+    pub fn begin(observer: &Rc<Observer>, request: &ServiceRequest) -> Observed {
+        let began = Instant::now();
+        let method = request.method().clone();
+        let key = observer.key(request);
+        let known = Rc::new(RouteAndCaller {
+            caller: observer.caller(request, key.as_ref()),
+            key,
+            route: Route::of(&method, request.uri().path()),
         });
-        if let Some(value) = header_value(&known.caller.tag) {
+        request.extensions_mut().insert(known.clone());
+        Observed {
+            observer: observer.clone(),
+            began,
+            method,
+            known,
+        }
+    }
+
+    /// Of the access log. `path`: as it was sent, percent-encoded; the query is left out.
+    fn line(&self, path: &str, status: u16, code: Option<&str>, took: Duration) -> String {
+        let mut line = format!("{} {path} {status}", self.method);
+        if let Some(code) = code {
+            line += &format!(" code={code}");
+        }
+        let caller = &self.known.caller;
+        let ms = took.as_secs_f64() * 1000.0;
+        let address = caller.address.map(|address| address.to_string());
+        let address = address.as_deref().unwrap_or("-");
+        let key = caller.key.as_deref().unwrap_or("-");
+        line += &format!(
+            " ms={ms:.3} client={address} request={} key={key}",
+            caller.tag
+        );
+        line
+    }
+
+    /// Counts the answer and gives it the request's id.
+    pub fn end<B>(self, response: &mut ServiceResponse<B>) {
+        let took = self.began.elapsed();
+        let error = response.response().error();
+        let code = error
+            .and_then(|error| error.as_error::<ApiError>())
+            .map(ApiError::code);
+        let status = response.status().as_u16();
+        let route = self.known.route.map_or(paths::UNKNOWN, Route::pattern);
+        let numbers = &self.observer.numbers;
+        numbers.answered(route, self.method.as_str(), status, took);
+        if let Some(code) = code {
+            numbers.refused(code);
+        }
+        if self.observer.access_log {
+            let path = response.request().uri().path();
+            log::info!(target: TARGET, "{}", self.line(path, status, code, took));
+        }
+        if let Some(value) = header_value(&self.known.caller.tag) {
             response.headers_mut().insert(X_REQUEST_ID.clone(), value);
         }
-        // The PHP client reads header names in title case only.
-        let head = response.response_mut().head_mut();
-        head.set_camel_case_headers(true);
-        Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_of_a_made_tag_is_what_the_log_shows() {
+        for number in [0, 1, 0xf, 0x10, 0xfff, 0x1000, u64::MAX] {
+            for worker in [0, 1, 0xabc, u32::MAX] {
+                let tag = RequestTag::Made { worker, number };
+                assert_eq!(header_value(&tag).unwrap(), tag.to_string().as_str());
+            }
+        }
     }
 }
