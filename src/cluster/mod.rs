@@ -16,6 +16,8 @@
 //! | `wire` | what crosses, in frames; the proof that both have the same database |
 
 pub mod connection;
+#[cfg(test)]
+mod crossing;
 pub mod door;
 pub mod link;
 pub mod reach;

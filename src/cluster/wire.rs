@@ -48,7 +48,8 @@ pub struct Protocols {
 
 impl Protocols {
     /// What this program speaks. A change of anything that crosses is another version, however small it is: values have
-    /// no names on the way. The one before is spoken on, so that instances are replaced one after another.
+    /// no names on the way. The one before is spoken on, so that instances are replaced one after another. A test holds
+    /// what crosses against `tests/data/peer-protocol-N.txt`.
     pub const OURS: Protocols = Protocols { min: 1, max: 1 };
 
     /// The version to speak.
