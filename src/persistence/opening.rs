@@ -11,7 +11,8 @@ use crate::store::{Opened, StoreError};
 
 /// Pause between two attempts to open a store that is away.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
-/// Pause between two looks at a store that another instance serves.
+/// Pause between two looks at a store that another instance serves: less than an eighth of the shortest lease, since
+/// whoever looks away for a quarter of it begins to wait anew.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Persistence {

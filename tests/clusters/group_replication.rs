@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::owners::contend;
 use crate::support::{DEADLINE, Proxy, members, take_over};
-use crate::{admin, created, granted, serve, token};
+use crate::{admin, created, granted, serve, token, watch};
 
 struct Group {
     members: Vec<Options>,
@@ -161,8 +161,7 @@ async fn a_commit_at_a_member_that_has_not_heard_of_a_take_over_is_refused() {
     let resource = serve(&old).await;
     old.commit(&[granted(&resource, 1)]).await.unwrap();
     group.has_caught_up(&group.members[0]).await;
-    assert_eq!(new.open().await, Err(StoreError::Standby));
-    tokio::time::sleep(group.members[0].instance_lease).await;
+    watch(&new, group.members[0].instance_lease).await;
     let stalled = group.stall(1).await;
     take_over(&new).await;
     assert_eq!(token(&new, &resource).await, Some(1));

@@ -10,11 +10,13 @@ mod owners;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::time::{Duration, Instant};
+
 use mysql_async::{Conn, Opts, OptsBuilder};
 use small_resource_server::lock::rows::HeadRow;
 use small_resource_server::lock::{FencingToken, ResourceName, ResourceOptions, Seconds};
 use small_resource_server::store::mysql::{MysqlStore, Options};
-use small_resource_server::store::{ResourceId, Snapshot, Store};
+use small_resource_server::store::{ResourceId, Snapshot, Store, StoreError};
 
 /// A connection of an administrator, in no database.
 async fn admin(member: &Options) -> Conn {
@@ -25,6 +27,15 @@ async fn admin(member: &Options) -> Conn {
         .pass(Some(member.password.clone()))
         .prefer_socket(false);
     Conn::new(Opts::from(opts)).await.unwrap()
+}
+
+/// Another instance owns the database, and is looked at for so long that it is taken over from soon afterwards.
+async fn watch(store: &MysqlStore, lease: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < lease / 8 * 7 {
+        assert_eq!(store.open().await, Err(StoreError::Standby));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn created(name: &str) -> Snapshot {

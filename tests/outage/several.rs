@@ -636,6 +636,56 @@ fn a_request_that_hangs_at_an_owner_whose_database_is_silent_goes_on_at_the_next
     assert_eq!(owner.data("printer/s"), front.data("printer/s"));
 }
 
+/// Neither of the two can know how the other one is, and the stand-by is back first.
+#[test]
+fn after_an_outage_that_both_had_the_owner_is_still_the_owner() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let (to_owner, to_front) = (
+        Proxy::to(&database.options()),
+        Proxy::to(&database.options()),
+    );
+    // The owner has that long to come back.
+    let lease = 2 * LEASE;
+    let launch = |proxy: &Proxy| {
+        let setup = setup(&proxy.between(database.options()));
+        let seconds = lease.as_secs().to_string();
+        setup.with("INSTANCE_LEASE_SECONDS", &seconds).launch()
+    };
+    let owner = launch(&to_owner);
+    becomes_active(&owner);
+    let front = launch(&to_front);
+    becomes_standby(&front);
+    owner.prepare("printer");
+    let lock = owner.lock("printer/s").body(r#"{"ttl":3000}"#);
+    let (ticket, token) = owner.hold_with(lock);
+    let named = || wait(database.texts("SELECT HEX(owner) FROM resource_server"));
+    let before = named();
+    let is_away = |instance: &Program| instance.ready().send().code() == "store_unavailable";
+    for state in [State::Down, State::Hung] {
+        to_front.set(state);
+        to_owner.set(state);
+        until("both notice", || is_away(&owner) && is_away(&front));
+        std::thread::sleep(lease);
+        to_front.set(State::Up);
+        // By what the stand-by sees first, the owner has been silent for longer than its lease.
+        until("it has looked", || !is_away(&front));
+        to_owner.set(State::Up);
+        until("both are back", || owner.is_ready() && front.is_ready());
+        assert_eq!(named(), before, "after {state:?}");
+        assert!(is_standby(&front) && !is_standby(&owner), "after {state:?}");
+    }
+    let said = front.lines();
+    assert!(
+        !said.iter().any(|line| line.contains("is silent")),
+        "{said:#?}"
+    );
+    let kept = front.renew("printer/s", &ticket).settled();
+    assert_eq!((kept.status, kept.token()), (200, token), "{kept:?}");
+}
+
 /// Hands on every byte to this port, and keeps a copy. Where to connect, and the copy.
 fn overheard(port: u16) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

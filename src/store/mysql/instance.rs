@@ -2,7 +2,9 @@
 //! `resource_instance` with a heartbeat number, and a log of its own.
 //!
 //! No clock of another machine is compared. A stand-by takes over when it has seen the same heartbeat
-//! number for a whole lease on its own monotonic clock. Taking over is one transaction, in one packet, so that
+//! number for a whole lease on its own monotonic clock, and never looked away meanwhile: after an outage of the
+//! database, of which the owner knows as little as the stand-by, the watch begins anew. Taking over is one
+//! transaction, in one packet, so that
 //! an instance that is cut off in the middle of it leaves no lock behind: it marks the row of the one that is
 //! silent, *seals* its log with a last row, and makes the database its own. What the sealed log has to say is
 //! checkpointed before anything else (see `write`). An owner that does not know what became of its last commit does
@@ -23,12 +25,33 @@ use crate::store::{InstanceId, journal};
 /// Of what instances prove to each other that they know.
 const SECRET_BYTES: usize = 32;
 
-/// A sign of life of another instance, and when it was first seen.
+/// Between two looks no more than this part of a lease may pass: else the owner may have been silent for want of
+/// a database.
+const LOOKS_A_LEASE: u32 = 4;
+
+/// A sign of life of another instance, when it was first seen, and when it was last looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SeenOwner {
     epoch: u64,
     heartbeats: [u64; 2],
     at: Instant,
+    looked_at: Instant,
+}
+
+impl SeenOwner {
+    fn of(row: &ServerRow, at: Instant) -> SeenOwner {
+        SeenOwner {
+            epoch: row.epoch,
+            heartbeats: row.heartbeats(),
+            at,
+            looked_at: at,
+        }
+    }
+
+    /// No other one was seen meanwhile, whenever that was.
+    pub(super) fn is_same_sign(&self, other: &SeenOwner) -> bool {
+        (self.epoch, self.heartbeats) == (other.epoch, other.heartbeats)
+    }
 }
 
 /// What to do about the row as it was read.
@@ -43,7 +66,8 @@ pub(super) enum Claim {
 }
 
 /// `asked_at`: when the row was asked for; `answered_at`: when the answer was there. What was seen is
-/// known to be so no earlier than the answer, and to be so still no later than the question.
+/// known to be so no earlier than the answer, and to be so still no later than the question. `seen`: by the look
+/// before, if that one succeeded.
 pub(super) fn judge(
     row: &ServerRow,
     me: &InstanceId,
@@ -57,20 +81,15 @@ pub(super) fn judge(
         Some(owner) if owner == me => return Claim::Now,
         Some(_) => {}
     }
-    let heartbeats = row.heartbeats();
-    match seen {
-        Some(seen) if (seen.epoch, seen.heartbeats) == (row.epoch, heartbeats) => {
-            if asked_at.saturating_duration_since(seen.at) >= lease {
-                Claim::Silent
-            } else {
-                Claim::Wait(seen.clone())
-            }
-        }
-        _ => Claim::Wait(SeenOwner {
-            epoch: row.epoch,
-            heartbeats,
-            at: answered_at,
-        }),
+    let now = SeenOwner::of(row, answered_at);
+    let is_watched = |seen: &&SeenOwner| {
+        let away = answered_at.saturating_duration_since(seen.looked_at);
+        seen.is_same_sign(&now) && away <= lease / LOOKS_A_LEASE
+    };
+    match seen.filter(is_watched) {
+        Some(seen) if asked_at.saturating_duration_since(seen.at) >= lease => Claim::Silent,
+        Some(seen) => Claim::Wait(SeenOwner { at: seen.at, ..now }),
+        None => Claim::Wait(now),
     }
 }
 
@@ -329,29 +348,66 @@ mod tests {
         assert_eq!(judged(&row(Some(1), 3), None, now), Claim::Now);
     }
 
+    /// The owner stays at this heartbeat: looked at as often as this, until that time has passed.
+    fn watched(heartbeat: u64, mut seen: SeenOwner, every: Duration, until: Duration) -> SeenOwner {
+        let start = seen.at;
+        let mut asked_at = start + every;
+        while asked_at < start + until {
+            let Claim::Wait(still) = judged(&row(Some(2), heartbeat), Some(&seen), asked_at) else {
+                panic!("taken {:?} after the first look", asked_at - start);
+            };
+            seen = still;
+            asked_at += every;
+        }
+        seen
+    }
+
+    fn first_look(start: Instant) -> SeenOwner {
+        match judged(&row(Some(2), 3), None, start) {
+            Claim::Wait(seen) => seen,
+            claim => panic!("{claim:?}"),
+        }
+    }
+
     #[test]
     fn a_silent_owner_is_waited_for_a_whole_lease() {
-        let start = Instant::now();
-        let Claim::Wait(seen) = judged(&row(Some(2), 3), None, start) else {
-            panic!("taken without waiting");
-        };
+        let seen = first_look(Instant::now());
+        let start = seen.at;
         // The lease counts from the first answer to the last question.
-        let early = judged(&row(Some(2), 3), Some(&seen), start + LEASE);
-        assert_eq!(early, Claim::Wait(seen.clone()));
-        let late = start + LEASE + Duration::from_millis(5);
-        assert_eq!(judged(&row(Some(2), 3), Some(&seen), late), Claim::Silent);
+        let seen = watched(3, seen, LEASE / 8, LEASE);
+        assert_eq!(seen.at, start);
+        let late = judged(&row(Some(2), 3), Some(&seen), start + LEASE);
+        assert_eq!(late, Claim::Silent);
     }
 
     #[test]
     fn a_heartbeat_begins_the_wait_anew() {
-        let start = Instant::now();
-        let Claim::Wait(seen) = judged(&row(Some(2), 3), None, start) else {
-            panic!("taken without waiting");
-        };
-        let late = start + 2 * LEASE;
+        let seen = watched(3, first_look(Instant::now()), LEASE / 8, LEASE);
+        let late = seen.at + LEASE;
         let Claim::Wait(again) = judged(&row(Some(2), 4), Some(&seen), late) else {
             panic!("taken from a living owner");
         };
         assert!(again.at >= late);
+    }
+
+    #[test]
+    fn whoever_looked_away_begins_the_wait_anew() {
+        let row = row(Some(2), 3);
+        let most = LEASE / LOOKS_A_LEASE;
+        // Be it between two looks, or that one of them took so long.
+        for answer_took in [Duration::ZERO, 2 * LEASE] {
+            let seen = watched(3, first_look(Instant::now()), LEASE / 8, LEASE);
+            let answered_at = seen.looked_at + most.max(answer_took) + Duration::from_millis(1);
+            let asked_at = answered_at - answer_took;
+            let claim = judge(&row, &ME, Some(&seen), LEASE, asked_at, answered_at);
+            let Claim::Wait(again) = claim else {
+                panic!("taken after a pause: an answer that took {answer_took:?}");
+            };
+            assert_eq!(again.at, answered_at);
+            // And then for a whole lease.
+            let seen = watched(3, again, LEASE / 8, LEASE);
+            let late = judged(&row, Some(&seen), answered_at + LEASE);
+            assert_eq!(late, Claim::Silent);
+        }
     }
 }

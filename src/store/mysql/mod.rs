@@ -148,20 +148,22 @@ impl MysqlStore {
 
     /// Tries to make the database ours. `None`: another instance is alive, as far as one can tell.
     async fn claim(&self, opening: &mut OpeningState) -> Result<Option<Taken>, Fault> {
-        let mut session = match opening.session.take() {
+        // What is remembered survives no look that fails or is given up.
+        let OpeningState { session, mut seen } = std::mem::take(opening);
+        let mut session = match session {
             Some(session) => session,
             None => Session::connect_creating(&self.options).await?,
         };
         loop {
-            match self.claim_once(&mut session, &mut opening.seen).await {
+            match self.claim_once(&mut session, &mut seen).await {
                 Ok(ControlFlow::Break(None)) => {
                     // Documents are accepted in the name of the owner, on the same server.
                     self.note_packet(&session);
-                    opening.session = Some(session);
+                    let session = Some(session);
+                    *opening = OpeningState { session, seen };
                     return Ok(None);
                 }
                 Ok(ControlFlow::Break(Some((row, tenure)))) => {
-                    opening.seen = None;
                     return Ok(Some(Taken {
                         session,
                         row,
@@ -409,7 +411,8 @@ impl Store for MysqlStore {
     }
 
     /// An instance that owns the database goes on with a new log without waiting: nothing of the old one can
-    /// land then. [`StoreError::Standby`] comes at once; what was seen is remembered for the next call.
+    /// land then. [`StoreError::Standby`] comes at once; what was seen is remembered for the next call,
+    /// which takes over only if it comes soon: see [`instance::judge`].
     async fn open(&self) -> Result<Opened, StoreError> {
         let mut opening = self.opening.lock().await;
         let mut writer = self.writer.lock().await;
@@ -683,12 +686,16 @@ async fn take_when_silent(store: &MysqlStore) -> Result<Taken, StoreError> {
     let every = Duration::from_millis(store.options.heartbeat().every_ms);
     let mut opening = OpeningState::default();
     loop {
-        let seen = opening.seen.clone();
+        let before = opening.seen.clone();
         match store.take_over(&mut opening).await {
-            Err(StoreError::Standby) if seen.is_none() || seen == opening.seen => {
-                tokio::time::sleep(every).await;
-            }
+            Err(StoreError::Standby) => {}
             result => return result,
         }
+        if let (Some(before), Some(now)) = (&before, &opening.seen)
+            && !before.is_same_sign(now)
+        {
+            return Err(StoreError::Standby);
+        }
+        tokio::time::sleep(every).await;
     }
 }
