@@ -14,6 +14,7 @@ use super::wire::{
     UnlockedBody,
 };
 use crate::lock::command::Grant;
+use crate::lock::names::hex_digits;
 use crate::lock::{Answer, EndReason, FencingToken, Refusal, Selector, Ticket, TicketId};
 use crate::resource::messages::Reply;
 use crate::resource::messages::{Document, EntityTag};
@@ -93,7 +94,7 @@ pub fn document(
     document: &Document,
     raw: bool,
 ) -> Response {
-    response.insert_header((header::ETAG, document_tag(document.tag)));
+    response.insert_header((header::ETAG, &document_tag(document.tag)[..]));
     let text = match raw {
         true => document.json.clone(),
         false => wrapped(selector, document)?,
@@ -102,8 +103,10 @@ pub fn document(
 }
 
 /// The `ETag` of a document.
-fn document_tag(tag: EntityTag) -> String {
-    format!("\"{tag:032x}\"")
+fn document_tag(tag: EntityTag) -> [u8; 34] {
+    let mut text = [b'"'; 34];
+    text[1..33].copy_from_slice(&hex_digits(tag));
+    text
 }
 
 /// The `ETag` of a description.
@@ -140,7 +143,7 @@ pub fn read(selector: &Selector, reply: Reply, raw: bool) -> Response {
             document(response, selector, &found, raw)
         }
         Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
-            .insert_header((header::ETAG, document_tag(tag)))
+            .insert_header((header::ETAG, &document_tag(tag)[..]))
             .finish()),
         other => Err(refusal(other)),
     }
@@ -192,7 +195,6 @@ pub fn lock(reply: Reply) -> Response {
         Reply::Lock(Answer::Granted(grant)) => {
             let response = granted_head(StatusCode::OK, &grant);
             let body = GrantedBody {
-                locked: true,
                 ticket: grant.ticket,
                 fencing_token: grant.holder.token,
                 owner: grant.holder.owner,
@@ -203,7 +205,9 @@ pub fn lock(reply: Reply) -> Response {
                 waited_ms: grant.waited_ms,
                 mode: grant.holder.mode,
             };
-            json(response, &body)
+            let text = body.text(Vec::with_capacity(BODY_BYTES));
+            let text = text.map_err(|_| ApiError::Refused(Refusal::NotStored))?;
+            Ok(json_text(response, text.into()))
         }
         Reply::Lock(Answer::Queued {
             ticket,
@@ -231,7 +235,7 @@ pub fn changed(reply: Reply) -> Response {
         Reply::Written { token, tag } => {
             let mut response = HttpResponse::NoContent();
             with_token(&mut response, token);
-            response.insert_header((header::ETAG, document_tag(tag)));
+            response.insert_header((header::ETAG, &document_tag(tag)[..]));
             Ok(response.finish())
         }
         Reply::Deleted { token } => {

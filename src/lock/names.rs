@@ -362,15 +362,19 @@ impl Ticket {
         TicketId(first.fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
     }
 
-    /// The 32 digits, without an allocation.
     pub fn digits(self) -> [u8; 32] {
-        let mut out = [0; 32];
-        for (i, byte) in self.0.to_be_bytes().into_iter().enumerate() {
-            out[2 * i] = HEX[usize::from(byte >> 4)];
-            out[2 * i + 1] = HEX[usize::from(byte & 15)];
-        }
-        out
+        hex_digits(self.0)
     }
+}
+
+/// All 32 of them, without an allocation.
+pub fn hex_digits(number: u128) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (i, byte) in number.to_be_bytes().into_iter().enumerate() {
+        out[2 * i] = HEX[usize::from(byte >> 4)];
+        out[2 * i + 1] = HEX[usize::from(byte & 15)];
+    }
+    out
 }
 
 impl fmt::Display for Ticket {

@@ -1,9 +1,9 @@
 //! Requests by route, method and status, with their latencies.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::maker::Maker;

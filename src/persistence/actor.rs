@@ -5,13 +5,13 @@
 //! memory can be trusted: the incarnation grows, every actor answers what it has open with 503 and
 //! retires, and new ones read from the store once it is open again.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use foldhash::HashMap;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -81,7 +81,7 @@ impl Persistence {
             incarnation: 0,
             first_open: Some(first_open),
             commits,
-            in_flight: HashMap::new(),
+            in_flight: HashMap::default(),
             deferred: Vec::new(),
             beating: false,
             checkpointing: false,

@@ -4,9 +4,10 @@
 //! load many times in the course of one transaction, only to be put aside. So the actor is woken by
 //! [`CommitsWait`] only when it has nothing under way; otherwise it looks here when that is done.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use actix::Recipient;
+use foldhash::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::lock::ResourceName;
@@ -42,7 +43,7 @@ impl Batch {
         Batch {
             members: Vec::with_capacity(names),
             snapshots: Vec::with_capacity(names),
-            places: HashMap::with_capacity(names),
+            places: HashMap::with_capacity_and_hasher(names, Default::default()),
             ..Batch::default()
         }
     }

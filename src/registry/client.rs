@@ -5,7 +5,6 @@
 //! uses is forgotten soon, so that it keeps no such actor in memory for long.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::Future;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -14,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::{Addr, Arbiter};
+use foldhash::HashMap;
 use tokio::sync::oneshot;
 
 use crate::lock::{PresentedTicket, RequestId, ResourceName};

@@ -49,10 +49,7 @@ impl ResourceActor {
                 created.lock.merge(&outcome.changes);
                 created
             }
-            None => Snapshot {
-                lock: outcome.changes,
-                ..Snapshot::empty(name, id)
-            },
+            None => Snapshot::of(name, id, outcome.changes),
         };
         let mut replies = Vec::with_capacity(outcome.answers.len());
         for (request, answer) in outcome.answers {

@@ -4,8 +4,9 @@
 //! locks cost no more for it. A crash loses what was not handed over yet, and nothing else depends on it. The
 //! leases of ephemeral names stay here alone, for an hour at most.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
 
 use crate::lock::{Millis, ResourceName};
 use crate::store::history::{PastLease, PastLeases, append};
@@ -31,7 +32,6 @@ type Table = HashMap<ResourceName, Past>;
 /// One for each server.
 pub struct History {
     per_resource: usize,
-    spread: RandomState,
     tables: Vec<Mutex<Table>>,
 }
 
@@ -40,7 +40,6 @@ impl History {
     pub fn new(per_resource: usize) -> History {
         History {
             per_resource,
-            spread: RandomState::new(),
             tables: (0..TABLES).map(|_| Mutex::default()).collect(),
         }
     }
@@ -51,7 +50,9 @@ impl History {
     }
 
     fn table(&self, name: &ResourceName) -> MutexGuard<'_, Table> {
-        let at = self.spread.hash_one(name) as usize % TABLES;
+        // Names that are chosen to meet in one table do no more than to fill it.
+        let sum = |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte));
+        let at = name.as_str().bytes().fold(0, sum) % TABLES;
         self.tables[at].lock()
     }
 

@@ -1,11 +1,12 @@
 //! A store for tests and for state that may be lost: commits never wait.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::slice;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldhash::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::history::{self, PastLease, PastLeases};
@@ -179,7 +180,7 @@ impl Rows {
     /// Whether all of them can be stored: a name has one resource, and rows need one to belong to.
     fn check(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         // What the batch did so far to the resources it removes and creates.
-        let mut named: HashMap<&ResourceName, Option<&ResourceId>> = HashMap::new();
+        let mut named: HashMap<&ResourceName, Option<&ResourceId>> = HashMap::default();
         for snapshot in batch {
             let before = match named.get(&snapshot.name) {
                 Some(changed) => *changed,

@@ -1,14 +1,14 @@
 //! Memory that a table keeps after a burst.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
 /// Tables with room for fewer entries than this are left alone.
 const SMALL: usize = 1024;
 
 /// Gives back what a table does not need any more: most of it, when it has become less than an eighth full. To be
 /// called where entries are removed; costs nothing as long as the table has about the size it needs.
-pub fn shrink_if_sparse<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+pub fn shrink_if_sparse<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
     if table.capacity() > SMALL && table.len() < table.capacity() / 8 {
         table.shrink_to_fit();
     }

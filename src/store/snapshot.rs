@@ -77,6 +77,11 @@ pub struct DataRow {
 impl Snapshot {
     /// Nothing changed.
     pub fn empty(name: ResourceName, id: ResourceId) -> Snapshot {
+        Snapshot::of(name, id, LockChanges::default())
+    }
+
+    /// Nothing changed but the lock.
+    pub fn of(name: ResourceName, id: ResourceId, lock: LockChanges) -> Snapshot {
         Snapshot {
             name,
             id,
@@ -84,7 +89,7 @@ impl Snapshot {
             token_floor: None,
             created: None,
             options: None,
-            lock: LockChanges::default(),
+            lock,
             data: BTreeMap::new(),
         }
     }

@@ -10,7 +10,26 @@ use crate::process::{Result, Server};
 
 /// They leave when this is dropped.
 pub struct Readers {
-    _streams: Vec<TcpStream>,
+    streams: Vec<TcpStream>,
+}
+
+/// More than the kernel keeps for one of them.
+const PEEK_BYTES: usize = 8 << 20;
+
+impl Readers {
+    /// Bytes that wait for them on their side. No more come once they are stuck.
+    pub fn piled_up(&self) -> Result<usize> {
+        let mut buffer = vec![0; PEEK_BYTES];
+        let mut waiting = |stream: &TcpStream| {
+            stream.set_nonblocking(true)?;
+            match stream.peek(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
+                told => told,
+            }
+        };
+        let all: std::io::Result<usize> = self.streams.iter().map(&mut waiting).sum();
+        all.map_err(|e| format!("readers of events: {e}"))
+    }
 }
 
 /// Returns when each of them has the head of its stream.
@@ -18,7 +37,7 @@ pub fn attach(server: &Server, count: usize) -> Result<Readers> {
     let streams = (0..count).map(|_| open(&server.address));
     let streams: std::io::Result<Vec<TcpStream>> = streams.collect();
     let streams = streams.map_err(|e| format!("readers of events: {e}"))?;
-    Ok(Readers { _streams: streams })
+    Ok(Readers { streams })
 }
 
 fn open(address: &str) -> std::io::Result<TcpStream> {

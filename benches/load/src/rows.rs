@@ -45,7 +45,15 @@ struct Subject<'a> {
 
 impl Subject<'_> {
     fn run(&self, plan: &Plan) -> Result<Sample> {
-        let _readers = readers::attach(self.server, self.readers)?;
+        let readers = readers::attach(self.server, self.readers)?;
+        if self.readers > 0 {
+            // Until they are stuck they take what fits into their kernel: that is not what is asked here.
+            let mut before = None;
+            while before != Some(readers.piled_up()?) {
+                before = Some(readers.piled_up()?);
+                throughput::run(self.server, self.load, plan.run())?;
+            }
+        }
         throughput::run(self.server, self.load, plan.run())
     }
 
