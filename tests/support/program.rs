@@ -150,8 +150,18 @@ impl Program {
         kill_process(Pid::from_child(self.child()), signal).expect("the program is there");
     }
 
+    /// Returns when all of its threads stand still: the system tells one, which tells the others when it gets to it.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.pid());
+        until("all of its threads stand still", || {
+            let mut threads = std::fs::read_dir(&threads).unwrap();
+            threads.all(|thread| {
+                let state = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+                // The state follows the name, which stands in brackets. A thread may have ended meanwhile.
+                state.is_ok_and(|state| state.rsplit(')').next().unwrap().starts_with(" T"))
+            })
+        });
     }
 
     pub fn resume(&self) {
