@@ -32,22 +32,14 @@ mod galera {
 
 mod group_replication {
     use mysql_async::prelude::Queryable;
-    use mysql_async::{Conn, Opts, OptsBuilder};
     use small_resource_server::store::mysql::Options;
 
-    use crate::support::wait;
+    use crate::support::{admin, wait};
 
     /// Every member takes writes.
     async fn switch(member: &Options) {
-        let opts = OptsBuilder::default()
-            .ip_or_hostname(member.host.clone())
-            .tcp_port(member.port)
-            .user(Some(member.user.clone()))
-            .pass(Some(member.password.clone()))
-            .prefer_socket(false);
-        let mut admin = Conn::new(Opts::from(opts)).await.unwrap();
         let sql = "SELECT group_replication_switch_to_multi_primary_mode()";
-        admin.query_drop(sql).await.unwrap();
+        admin(member).await.query_drop(sql).await.unwrap();
     }
 
     #[test]

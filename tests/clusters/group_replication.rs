@@ -10,8 +10,8 @@ use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::owners::contend;
-use crate::support::{DEADLINE, Proxy, members, take_over};
-use crate::{admin, created, granted, serve, token, watch};
+use crate::support::{DEADLINE, Proxy, admin, created, granted, members, serve, take_over, token};
+use crate::watch;
 
 struct Group {
     members: Vec<Options>,

@@ -12,22 +12,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use mysql_async::{Conn, Opts, OptsBuilder};
-use small_resource_server::lock::rows::HeadRow;
-use small_resource_server::lock::{FencingToken, ResourceName, ResourceOptions, Seconds};
-use small_resource_server::store::mysql::{MysqlStore, Options};
-use small_resource_server::store::{ResourceId, Snapshot, Store, StoreError};
-
-/// A connection of an administrator, in no database.
-async fn admin(member: &Options) -> Conn {
-    let opts = OptsBuilder::default()
-        .ip_or_hostname(member.host.clone())
-        .tcp_port(member.port)
-        .user(Some(member.user.clone()))
-        .pass(Some(member.password.clone()))
-        .prefer_socket(false);
-    Conn::new(Opts::from(opts)).await.unwrap()
-}
+use small_resource_server::store::mysql::MysqlStore;
+use small_resource_server::store::{Store, StoreError};
 
 /// Another instance owns the database, and is looked at for so long that it is taken over from soon afterwards.
 async fn watch(store: &MysqlStore, lease: Duration) {
@@ -36,34 +22,4 @@ async fn watch(store: &MysqlStore, lease: Duration) {
         assert_eq!(store.open().await, Err(StoreError::Standby));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-fn created(name: &str) -> Snapshot {
-    let name = ResourceName::parse(name).unwrap();
-    let mut snapshot = Snapshot::empty(name, ResourceId::random());
-    snapshot.created = Seconds::new(30).map(ResourceOptions::plain);
-    snapshot
-}
-
-fn granted(resource: &Snapshot, token: u64) -> Snapshot {
-    let mut snapshot = Snapshot::empty(resource.name.clone(), resource.id.clone());
-    snapshot.lock.head = Some(HeadRow {
-        delayed: false,
-        token: FencingToken(token),
-        holder: None,
-    });
-    snapshot
-}
-
-async fn token(store: &MysqlStore, resource: &Snapshot) -> Option<u64> {
-    let found = store.load(&resource.name).await.unwrap();
-    found.map(|found| found.lock.head.token.0)
-}
-
-/// Opens a store on a new database, with one resource in it.
-async fn serve(store: &MysqlStore) -> Snapshot {
-    store.open().await.unwrap();
-    let resource = created("a");
-    store.commit(std::slice::from_ref(&resource)).await.unwrap();
-    resource
 }

@@ -7,8 +7,7 @@ use futures_util::future::join_all;
 use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Store, StoreError};
 
-use crate::support::DEADLINE;
-use crate::{created, granted, token};
+use crate::support::{DEADLINE, created, granted, token};
 
 /// Whether it owns the database, once it knows, whatever stands in its way until then. `is_decided`: another one
 /// does.

@@ -10,6 +10,7 @@
 //! | `linear` | the sequential object that histories must be linearizable to |
 //! | `proof` | the sound server in every interleaving, the broken ones until they are caught |
 //! | `cluster` | several instances on one database, likewise |
+//! | `walk` | how both walk through their states |
 
 mod beliefs;
 mod checker;
@@ -19,3 +20,4 @@ mod linear;
 mod proof;
 mod reference;
 mod server;
+mod walk;

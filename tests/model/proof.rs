@@ -2,10 +2,6 @@
 //!
 //! `MODEL_DEPTH` (0) deepens the exhaustive runs: 1 takes minutes, 2 takes hours and much memory.
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::time::Instant;
-
 use stateright::{Checker, HasDiscoveries, Model};
 
 use small_resource_server::lock::ResourceOptions;
@@ -20,6 +16,7 @@ use crate::server::{
     QueueReversed, ReaderLetPast, ReaderMayWrite, ReleaseWakesNobody, RenewalCuts, SlotTooMany,
     Sound, StaleWriterAccepted, TokenReused, WriteDropped,
 };
+use crate::walk::{Happened, assert_seen, depth, report, walk};
 
 const ALL: &[Op] = &[
     Op::Poll,
@@ -46,10 +43,6 @@ const PROMOTING: &[Op] = &[
     Op::Unlock,
 ];
 const CHANGING: &[Op] = &[Op::Wait, Op::PollShared, Op::Promote, Op::Write, Op::Unlock];
-
-fn depth() -> u8 {
-    std::env::var("MODEL_DEPTH").map_or(0, |text| text.parse().expect("MODEL_DEPTH is a number"))
-}
 
 impl Setting {
     fn of(plans: Vec<Plan>) -> Setting {
@@ -96,36 +89,11 @@ impl Setting {
     }
 }
 
-/// Past the capture of the test harness: the counts are what a reader wants to see.
-fn report(line: &str) {
-    writeln!(std::io::stdout(), "{line}").expect("standard output");
-}
-
-/// Walks through every interleaving; prints how many states there were, of which there must be `at_least` so
-/// many different ones. Says what happened in some.
-fn prove(name: &str, at_least: usize, setting: Setting) -> BTreeSet<&'static str> {
-    let started = Instant::now();
+/// The sound server in every interleaving, of which there must be `at_least` so many different states.
+fn prove(name: &str, at_least: usize, setting: Setting) -> Happened {
     let model = Checked::new(setting, Sound);
     let seen = model.seen.clone();
-    let checker = model.checker().threads(2).spawn_bfs().join();
-    report(&format!(
-        "{name}: {} states, {} of them different, {} steps deep, {:.1} s",
-        checker.state_count(),
-        checker.unique_state_count(),
-        checker.max_depth(),
-        started.elapsed().as_secs_f32(),
-    ));
-    checker.assert_properties();
-    let different = checker.unique_state_count();
-    assert!(different >= at_least, "{name}: only {different} states");
-    let seen = seen.lock().unwrap();
-    seen.clone()
-}
-
-#[track_caller]
-fn assert_seen(happened: &BTreeSet<&'static str>, of_note: &[&'static str]) {
-    let missing: Vec<_> = of_note.iter().filter(|s| !happened.contains(*s)).collect();
-    assert!(missing.is_empty(), "never: {missing:?}");
+    walk(name, at_least, model, &seen)
 }
 
 #[test]

@@ -7,7 +7,8 @@ use small_resource_server::store::mysql::{MysqlStore, Options, revert_to_php};
 use small_resource_server::store::{Snapshot, Store, StoreError};
 
 use super::support::Database;
-use super::{created, exists, name, read, selector, write};
+use super::support::created;
+use super::{exists, name, read, selector, write};
 
 const PRINTER: &str = "01HQZX3V5K8M2N4P6R7S9T0WXY";
 const CAFE: &str = "01HQZX3V5K8M2N4P6R7S9T0WXZ";

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
-use small_resource_server::lock::rows::{EndedRow, HeadRow};
+use small_resource_server::lock::rows::EndedRow;
 use small_resource_server::lock::{EndReason, FencingToken, Ticket};
 use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Snapshot, Store, StoreError};
 
-use super::support::{DEADLINE, Database, Proxy, take_over};
-use super::{created, exists, write};
+use super::support::{DEADLINE, Database, Proxy, created, granted, serve, take_over, token};
+use super::{exists, write};
 
 #[tokio::test]
 async fn instances_that_start_together_make_one_schema_and_one_owner() {
@@ -131,7 +131,7 @@ async fn each_part_of_a_fence_refuses_a_commit_on_a_living_connection() {
             assert_eq!(refused, Err(StoreError::Standby), "{fence}");
             // It finds itself the owner, and goes on with a new log.
             store.open().await.unwrap();
-            assert_eq!(token(&store, &printer).await, 0, "{fence}");
+            assert_eq!(token(&store, &printer).await, Some(0), "{fence}");
         }
         let count = database.number("SELECT COUNT(*) FROM resource").await;
         assert_eq!(count, 1, "{fence}");
@@ -140,20 +140,6 @@ async fn each_part_of_a_fence_refuses_a_commit_on_a_living_connection() {
 }
 
 /// A grant of a resource that exists.
-fn granted(resource: &Snapshot, token: u64) -> Snapshot {
-    let mut snapshot = Snapshot::empty(resource.name.clone(), resource.id.clone());
-    snapshot.lock.head = Some(HeadRow {
-        token: FencingToken(token),
-        ..HeadRow::default()
-    });
-    snapshot
-}
-
-async fn token(store: &MysqlStore, resource: &Snapshot) -> u64 {
-    let found = store.load(&resource.name).await.unwrap();
-    found.unwrap().lock.head.token.0
-}
-
 #[tokio::test]
 async fn the_guard_refuses_changes_of_locks_and_settling_too() {
     let Some(database) = Database::new() else {
@@ -168,7 +154,10 @@ async fn the_guard_refuses_changes_of_locks_and_settling_too() {
             .enumerate()
         {
             store.commit(&[batch]).await.unwrap();
-            assert_eq!(self::token(&store, &printer).await, token as u64);
+            assert_eq!(
+                super::support::token(&store, &printer).await,
+                Some(token as u64)
+            );
         }
         let rows = "SELECT COUNT(*) FROM resource_log WHERE LENGTH(changes) > 1";
         assert_eq!(database.number(rows).await, 2);
@@ -205,13 +194,13 @@ async fn a_lock_of_its_own_that_comes_late_lands_in_no_later_log() {
     assert!(matches!(unknown, StoreError::Unavailable(_)), "{unknown:?}");
     proxy.let_new_connections_pass();
     store.open().await.unwrap();
-    assert_eq!(token(&store, &printer).await, 1);
+    assert_eq!(token(&store, &printer).await, Some(1));
     store.commit(&[granted(&printer, 2)]).await.unwrap();
     proxy.hold_requests(false);
     proxy.answer_is_unheard().await;
-    assert_eq!(token(&store, &printer).await, 2);
+    assert_eq!(token(&store, &printer).await, Some(2));
     store.open().await.unwrap();
-    assert_eq!(token(&store, &printer).await, 2);
+    assert_eq!(token(&store, &printer).await, Some(2));
 }
 
 /// Waits until somebody waits for a row lock.
@@ -430,9 +419,7 @@ async fn rows_of_the_journal_that_nobody_read_are_not_taken_out() {
         return;
     };
     let store = database.store();
-    store.open().await.unwrap();
-    let resource = created("a");
-    store.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let resource = serve(&store).await;
     store.commit(&[granted(&resource, 1)]).await.unwrap();
     store.commit(&[granted(&resource, 2)]).await.unwrap();
     database
@@ -483,13 +470,13 @@ async fn a_database_that_lost_commits_gives_no_token_out_again() {
     database.kill_all().await;
     let opened = store.open().await.unwrap();
     assert!(opened.token_floor >= FencingToken(60), "{opened:?}");
-    assert!(token(&store, &resource).await >= 60);
-    assert!(token(&store, &untouched).await >= 60);
+    assert!(token(&store, &resource).await >= Some(60));
+    assert!(token(&store, &untouched).await >= Some(60));
     // Nothing is lost the next time, and nothing is raised.
     store.commit(&[granted(&resource, 61)]).await.unwrap();
     store.heartbeat().await.unwrap();
     assert_eq!(store.open().await.unwrap().token_floor, opened.token_floor);
-    assert_eq!(token(&store, &resource).await, 61);
+    assert_eq!(token(&store, &resource).await, Some(61));
 }
 
 #[tokio::test]
@@ -512,7 +499,7 @@ async fn a_store_that_is_opened_again_has_lost_nothing() {
         database.kill_all().await;
     }
     store.open().await.unwrap();
-    assert_eq!(token(&store, &resource).await, 5);
+    assert_eq!(token(&store, &resource).await, Some(5));
 }
 
 #[tokio::test]
@@ -521,9 +508,7 @@ async fn a_log_whose_end_is_lost_is_noticed_and_its_tokens_are_not_given_out_aga
         return;
     };
     let store = database.store();
-    store.open().await.unwrap();
-    let resource = created("a");
-    store.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let resource = serve(&store).await;
     for number in 1..=9 {
         store.commit(&[granted(&resource, number)]).await.unwrap();
     }
@@ -535,7 +520,7 @@ async fn a_log_whose_end_is_lost_is_noticed_and_its_tokens_are_not_given_out_aga
     assert_eq!(refused, Err(StoreError::Standby));
     let opened = store.open().await.unwrap();
     assert!(opened.token_floor >= FencingToken(9), "{opened:?}");
-    assert!(token(&store, &resource).await >= 9);
+    assert!(token(&store, &resource).await >= Some(9));
 }
 
 /// The one row that says whose the database is, though nobody has touched the instance's own.
@@ -565,9 +550,7 @@ async fn a_checkpoint_of_what_is_in_the_tables_writes_nothing() {
         return;
     };
     let store = database.store();
-    store.open().await.unwrap();
-    let resource = created("a");
-    store.commit(std::slice::from_ref(&resource)).await.unwrap();
+    let resource = serve(&store).await;
     store.commit(&[granted(&resource, 1)]).await.unwrap();
     store.checkpoint().await.unwrap();
     let last = "SELECT MAX(n) FROM resource_log";

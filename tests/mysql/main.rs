@@ -12,7 +12,7 @@ mod outages;
 mod support;
 
 use bytes::Bytes;
-use small_resource_server::lock::{ResourceName, ResourceOptions, Seconds, Selector};
+use small_resource_server::lock::{ResourceName, Selector};
 use small_resource_server::store::snapshot::DataRow;
 use small_resource_server::store::{ResourceId, Snapshot, Store};
 
@@ -22,13 +22,6 @@ fn name(text: &str) -> ResourceName {
 
 fn selector(text: &str) -> Selector {
     Selector::parse(text).unwrap()
-}
-
-/// A resource of this name that is created.
-fn created(text: &str) -> Snapshot {
-    let mut snapshot = Snapshot::empty(name(text), ResourceId::random());
-    snapshot.created = Seconds::new(30).map(ResourceOptions::plain);
-    snapshot
 }
 
 fn write(snapshot: &mut Snapshot, at: &str, json: &[u8]) {

@@ -7,8 +7,9 @@ use mysql_async::prelude::Queryable;
 use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
 use small_resource_server::store::{ListQuery, Store, StoreError};
 
+use super::support::created;
 use super::support::{DEADLINE, Database, Proxy, skip};
-use super::{created, exists, name, read, write};
+use super::{exists, name, read, write};
 
 fn is_away<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Unavailable(_)))

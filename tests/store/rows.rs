@@ -15,6 +15,8 @@ use small_resource_server::store::{
     ListQuery, ListedResource, ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
 };
 
+pub use crate::support::created;
+
 pub fn name(text: &str) -> ResourceName {
     ResourceName::parse(text).unwrap()
 }
@@ -40,14 +42,6 @@ pub fn special() -> ResourceOptions {
         lock_delay: ResourceOptions::LOCK_DELAY_MAX,
         ephemeral: true,
     }
-}
-
-/// A snapshot that creates a resource with a new id and a timeout of 30 seconds.
-pub fn created(text: &str) -> Snapshot {
-    let id = ResourceId::random();
-    let mut snapshot = Snapshot::empty(name(text), id.clone());
-    snapshot.create(id, plain(30));
-    snapshot
 }
 
 /// An empty snapshot of the resource that `earlier` is about.

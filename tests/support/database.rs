@@ -41,6 +41,17 @@ pub fn members(variable: &str, script: &str) -> Option<Vec<Options>> {
     Some(urls.split(' ').map(member).collect())
 }
 
+/// A connection of an administrator, in no database.
+pub async fn admin(member: &Options) -> Conn {
+    let opts = OptsBuilder::default()
+        .ip_or_hostname(member.host.clone())
+        .tcp_port(member.port)
+        .user(Some(member.user.clone()))
+        .pass(Some(member.password.clone()))
+        .prefer_socket(false);
+    Conn::new(Opts::from(opts)).await.unwrap()
+}
+
 /// Opens a store, and asks again while another instance seems to be alive.
 pub async fn take_over(store: &MysqlStore) -> Opened {
     let began = Instant::now();

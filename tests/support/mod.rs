@@ -24,6 +24,7 @@ mod program;
 mod proxy;
 mod server;
 mod setup;
+mod snapshots;
 mod threads;
 
 use std::future::Future;
@@ -35,12 +36,13 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 pub use client::{Answer, Call, Client, Connection, find, is_ticket, request};
-pub use database::{Database, members, options, take_over};
+pub use database::{Database, admin, members, options, take_over};
 pub use group::ControlGroup;
 pub use program::Program;
 pub use proxy::{Proxy, State, free_port};
 pub use server::Server;
 pub use setup::{ADMIN, KEYS, LOCK, READ, Setup, Store, WRITE, certificate_file, replace_file};
+pub use snapshots::{created, granted, serve, token};
 pub use threads::{StoppedThread, serving_threads};
 
 /// Nothing in these tests takes this long unless it is broken.

@@ -2,8 +2,6 @@
 //!
 //! `MODEL_DEPTH` (0) as for the rest of the model.
 
-use std::collections::BTreeSet;
-use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -14,13 +12,14 @@ use super::world::{
     JUSTLY_FENCED, KEPT, ONE_HOLDER, ONE_SERVES, SERVED_AGAIN, Setting, Step, TOKENS_GROW,
     WHOLE_LOGS, World, seen,
 };
+use crate::walk::{Happened, assert_seen, depth, report, walk};
 
 struct Cluster {
     setting: Setting,
     /// Only this rule is judged, so that it is shown to be broken and not only another one on the way there.
     rule: Option<&'static str>,
     /// Which of [`seen`] have happened.
-    seen: Arc<Mutex<BTreeSet<&'static str>>>,
+    seen: Arc<Mutex<Happened>>,
 }
 
 impl Cluster {
@@ -73,10 +72,6 @@ impl Model for Cluster {
             }),
         ]
     }
-}
-
-fn depth() -> u8 {
-    std::env::var("MODEL_DEPTH").map_or(0, |text| text.parse().expect("MODEL_DEPTH is a number"))
 }
 
 /// Two instances with a share each, one of which has the only slot, on one database.
@@ -132,35 +127,11 @@ impl Setting {
     }
 }
 
-/// Past the capture of the test harness: the counts are what a reader wants to see.
-fn report(line: &str) {
-    writeln!(std::io::stdout(), "{line}").expect("standard output");
-}
-
-/// Walks through every order of steps, of which there must be `at_least` so many different states. Returns what
-/// happened in some.
-fn prove(name: &str, at_least: usize, setting: Setting) -> BTreeSet<&'static str> {
-    let started = Instant::now();
+/// The sound protocol in every order of steps, of which there must be `at_least` so many different states.
+fn prove(name: &str, at_least: usize, setting: Setting) -> Happened {
     let model = Cluster::new(setting);
     let seen = model.seen.clone();
-    let checker = model.checker().threads(2).spawn_bfs().join();
-    let different = checker.unique_state_count();
-    report(&format!(
-        "{name}: {} states, {different} of them different, {} steps deep, {:.1} s",
-        checker.state_count(),
-        checker.max_depth(),
-        started.elapsed().as_secs_f32(),
-    ));
-    checker.assert_properties();
-    assert!(different >= at_least, "{name}: only {different} states");
-    let seen = seen.lock().unwrap();
-    seen.clone()
-}
-
-#[track_caller]
-fn assert_seen(happened: &BTreeSet<&'static str>, of_note: &[&'static str]) {
-    let missing: Vec<_> = of_note.iter().filter(|s| !happened.contains(*s)).collect();
-    assert!(missing.is_empty(), "never: {missing:?} among {happened:?}");
+    walk(name, at_least, model, &seen)
 }
 
 // ---- one owner, others stand by -------------------------------------------------------------------
