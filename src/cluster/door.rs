@@ -1,7 +1,6 @@
 //! How a handler reaches a resource: through this instance's own registry while it is active, else through the
 //! active one. While nobody is, requests are held until somebody is again.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus::IntGauge;
-use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::events::EventReader;
 use super::link::{AnswerPieces, Link};
 use super::wire::{PeerReply, Question};
 use crate::lock::{Answer, EndReason, PresentedTicket, Refusal, ResourceName};
@@ -21,7 +20,6 @@ use crate::registry::listing::{ListingRefused, Page};
 use crate::registry::tally::Tally;
 use crate::resource::messages::{Op, Reply, Wait};
 use crate::shared::caller::Caller;
-use crate::shared::event_feed::{FeedEvent, FeedReader, Found};
 use crate::shared::gate::Closed;
 use crate::shared::owner::{HOLD_BEYOND, Owner, Reach};
 use crate::store::history::PastLease;
@@ -397,9 +395,7 @@ impl Abroad {
 
     fn cell(&self, id: InstanceId, is_bulky: bool) -> LinkCell {
         let mut links = self.links.borrow_mut();
-        if links.as_ref().is_none_or(|(known, _)| *known != id) {
-            *links = None;
-        }
+        links.take_if(|(known, _)| *known != id);
         let (_, links) = links.get_or_insert_with(|| (id, Links::default()));
         match is_bulky {
             true => links.documents.clone(),
@@ -454,7 +450,7 @@ impl Forwarded<'_> {
                 relayed: makes_ticket.then(|| door.router.server.fresh_ticket()),
                 ..caller.clone()
             },
-            hold: door.hold(wait_of(op).unwrap_or_default()),
+            hold: door.hold(op.wait().unwrap_or_default()),
             lost: false,
         }
     }
@@ -487,11 +483,11 @@ impl Forwarded<'_> {
     async fn ask(&mut self, active: &ActiveInstance, name: &ResourceName) -> Option<Box<Reply>> {
         let question = Question::Ask {
             name: name.clone(),
-            op: self.remaining().into_owned(),
+            op: self.remaining(),
             caller: self.caller.clone(),
         };
         let exchange = self.door.exchange(active, question);
-        let exchange = match wait_of(self.op) {
+        let exchange = match self.op.wait() {
             // As its own waits, those that are passed on end when this instance does.
             Some(_) => tokio::select! {
                 exchange = exchange => exchange,
@@ -504,7 +500,7 @@ impl Forwarded<'_> {
         let reply = match exchange {
             Exchange::Answered(PeerReply::Reply(reply)) => reply,
             Exchange::NotDone => return None,
-            Exchange::Answered(_) | Exchange::Lost if may_repeat(self.op) => {
+            Exchange::Answered(_) | Exchange::Lost if self.op.may_repeat() => {
                 self.lost = true;
                 return None;
             }
@@ -513,7 +509,7 @@ impl Forwarded<'_> {
             }
         };
         match *reply {
-            Reply::Closed(_) if may_repeat(self.op) => {
+            Reply::Closed(_) if self.op.may_repeat() => {
                 self.lost = true;
                 None
             }
@@ -528,7 +524,7 @@ impl Forwarded<'_> {
     }
 
     /// With what is left of its wait.
-    fn remaining(&self) -> Cow<'_, Op> {
+    fn remaining(&self) -> Op {
         let passed = self.hold.since.elapsed();
         let mut op = self.op.clone();
         match &mut op {
@@ -542,82 +538,8 @@ impl Forwarded<'_> {
             | Op::Describe {
                 watch: Some(watch), ..
             } => watch.wait = watch.wait.saturating_sub(passed),
-            _ => return Cow::Borrowed(self.op),
+            _ => {}
         }
-        Cow::Owned(op)
-    }
-}
-
-/// How long a request may take for its own sake; `None`: it is answered at once.
-fn wait_of(op: &Op) -> Option<Duration> {
-    match op {
-        Op::Acquire {
-            wait: Wait::For(wait) | Wait::ThenLeave(wait),
-            ..
-        } => (!wait.is_zero()).then_some(*wait),
-        // The active instance knows.
-        Op::Acquire {
-            wait: Wait::Default,
-            ..
-        } => Some(Duration::ZERO),
-        Op::Read { watch, .. } | Op::Describe { watch, .. } => {
-            watch.as_ref().map(|watch| watch.wait)
-        }
-        _ => None,
-    }
-}
-
-/// Whether asking twice is asking once.
-fn may_repeat(op: &Op) -> bool {
-    match op {
-        Op::Describe { .. }
-        | Op::Read { .. }
-        | Op::Acquire { .. }
-        | Op::Renew { .. }
-        | Op::Unlock { .. }
-        | Op::Touch { .. } => true,
-        Op::Create { .. }
-        | Op::Write { .. }
-        | Op::DeleteSelector { .. }
-        | Op::Delete { .. }
-        | Op::ForceUnlock { .. }
-        | Op::RemoveWaiter { .. } => false,
-    }
-}
-
-/// Reads events, wherever they happen.
-pub enum EventReader {
-    Here(FeedReader),
-    There {
-        pieces: AnswerPieces,
-        events: std::vec::IntoIter<FeedEvent>,
-    },
-}
-
-impl EventReader {
-    /// The next event, without waiting for one. `active`: whether this instance is.
-    pub fn look(&mut self, active: bool) -> Found {
-        match self {
-            EventReader::Here(_) if !active => Found::End,
-            EventReader::Here(reader) => reader.look(),
-            EventReader::There { pieces, events } => loop {
-                if let Some(event) = events.next() {
-                    return Found::Event(Arc::new(event));
-                }
-                match pieces.try_next() {
-                    Ok(PeerReply::Events {
-                        missed,
-                        events: more,
-                    }) => {
-                        *events = more.into_iter();
-                        if missed > 0 {
-                            return Found::Missed(missed);
-                        }
-                    }
-                    Err(TryRecvError::Empty) => return Found::Nothing,
-                    Ok(_) | Err(TryRecvError::Disconnected) => return Found::End,
-                }
-            },
-        }
+        op
     }
 }

@@ -1,7 +1,7 @@
 //! Which path and method leads to which handler. Everything else is a 404, or a 405 that names the methods.
 
 use actix_web::HttpRequest;
-use actix_web::web::{self, Data, Payload, ServiceConfig};
+use actix_web::web::{Data, Payload};
 
 use super::errors::ApiError;
 use super::handlers::{data, events, history, locks, resources, status};
@@ -11,7 +11,8 @@ use super::paths::Route;
 use super::respond::Response;
 use super::worker::Worker;
 
-async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
+/// Every request, as the framework has no routes of its own.
+pub async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     let route = observe::known(&req).and_then(|known| known.route);
     let route = route.ok_or(ApiError::NoRoute)?;
     let method = req.method().clone();
@@ -50,8 +51,4 @@ async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         }
         (route, _) => Err(ApiError::Method(route.allow())),
     }
-}
-
-pub fn configure(config: &mut ServiceConfig) {
-    config.default_service(web::to(dispatch));
 }

@@ -99,7 +99,7 @@ pub fn run(
         let observer = Rc::new(observer);
         let app = App::new()
             .app_data(worker)
-            .configure(routes::configure)
+            .default_service(web::to(routes::dispatch))
             .wrap_fn(move |request, service| around(&observer, &shared, request, service))
             .into_factory()
             .map_err(|error| error.error_response());

@@ -206,7 +206,7 @@ impl Leases {
         }
     }
 
-    /// Takes a lease out, to end it.
+    /// Takes a lease out: to end it, or to put it back as another.
     pub fn take(&mut self, token: FencingToken) -> Option<Lease> {
         match self {
             Leases::None => None,

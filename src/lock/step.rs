@@ -140,6 +140,10 @@ impl Step<'_> {
         self.out.answers.push((request, answer));
     }
 
+    fn refuse(&mut self, request: RequestId, refusal: Refusal) {
+        self.answer(request, Answer::Refused(refusal));
+    }
+
     fn change_head(&mut self) {
         let head = self.state.head();
         self.out.changes.head = Some(head);
@@ -331,7 +335,7 @@ impl Step<'_> {
     fn acquire(&mut self, asked: LockRequest) {
         self.come_again(asked.request);
         if asked.wish.mode == Some(Mode::Shared) && self.state.options.slots > 1 {
-            return self.answer(asked.request, Answer::Refused(Refusal::ModeNotOffered));
+            return self.refuse(asked.request, Refusal::ModeNotOffered);
         }
         match self.standing(asked.presented) {
             Standing::Holder(token) => self.keep(token, asked, None),
@@ -362,7 +366,7 @@ impl Step<'_> {
                 return self.answer(asked.request, dead);
             }
             Some((_, false)) => {
-                return self.answer(asked.request, Answer::Refused(Refusal::KeyReused));
+                return self.refuse(asked.request, Refusal::KeyReused);
             }
             Some((Standing::Waiting(seq), true)) if self.is_copy(seq, &asked) => {
                 let asked = repeated(asked);
@@ -439,10 +443,10 @@ impl Step<'_> {
         let mode = self.waiter(seq).map(|w| w.row.mode);
         if asked.wish.mode.is_some() && asked.wish.mode != mode {
             self.present_waiter(seq, None);
-            self.answer(asked.request, Answer::Refused(Refusal::ModeDiffers));
+            self.refuse(asked.request, Refusal::ModeDiffers);
         } else if leaves {
             self.present_waiter(seq, None);
-            self.answer(asked.request, Answer::Refused(Refusal::WaitsAlready));
+            self.refuse(asked.request, Refusal::WaitsAlready);
         } else {
             self.ask_again(seq, asked, None);
         }
@@ -473,7 +477,7 @@ impl Step<'_> {
     /// A new place at the end of the queue, or a refusal when it is full.
     fn enqueue(&mut self, request: RequestId, waiter: Waiter, open: bool) -> Option<Seq> {
         if !open && self.state.waiting() >= self.terms.limits.waiters_max {
-            self.answer(request, Answer::Refused(Refusal::TooManyWaiters));
+            self.refuse(request, Refusal::TooManyWaiters);
             return None;
         }
         let seq = waiter.row.seq;
@@ -524,7 +528,7 @@ impl Step<'_> {
     /// `except`: the asker's own lease.
     fn answer_locked(&mut self, request: RequestId, except: Option<FencingToken>) {
         let by = self.state.locked_by(self.terms, self.now, except);
-        self.answer(request, Answer::Refused(Refusal::Locked(Box::new(by))));
+        self.refuse(request, Refusal::Locked(Box::new(by)));
     }
 
     fn store_waiter(&mut self, seq: Seq) {
@@ -854,7 +858,7 @@ impl Step<'_> {
             Standing::Holder(token) if loading => self.touch_holder(token),
             Standing::Holder(token) if self.is_shared(token) => {
                 self.touch_holder(token);
-                self.answer(request, Answer::Refused(Refusal::NotExclusive));
+                self.refuse(request, Refusal::NotExclusive);
             }
             Standing::Holder(token) => {
                 self.present_holder(token, None, Some(request), None);
@@ -914,7 +918,7 @@ impl Step<'_> {
             ended: None,
         };
         if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
-            self.answer(request.0, Answer::Refused(Refusal::NotExclusive));
+            self.refuse(request.0, Refusal::NotExclusive);
         } else if self.may_take(seq) {
             let queue = self.state.queue_mut();
             queue.open(seq, request, Some(parked(None)));
@@ -998,10 +1002,10 @@ impl Step<'_> {
             }
             Standing::Waiting(seq) => {
                 self.present_waiter(seq, None);
-                self.answer(request, Answer::Refused(Refusal::NotHolder));
+                self.refuse(request, Refusal::NotHolder);
             }
             Standing::Dead(death) => self.answer_dead(request, presented, death),
-            Standing::Nobody => self.answer(request, Answer::Refused(Refusal::TicketMissing)),
+            Standing::Nobody => self.refuse(request, Refusal::TicketMissing),
         }
     }
 
@@ -1034,7 +1038,7 @@ impl Step<'_> {
             .filter(|lease| token.is_none_or(|token| token == *lease))
             .collect();
         if token.is_some() && ended.is_empty() {
-            return self.answer(request, Answer::Refused(Refusal::OtherLease));
+            return self.refuse(request, Refusal::OtherLease);
         }
         let views = ended.iter().filter_map(|token| self.view(*token)).collect();
         self.answer(request, Answer::Forced(views));
@@ -1071,13 +1075,13 @@ impl Step<'_> {
         let allowed = match self.standing(presented) {
             Standing::Holder(token) if self.is_shared(token) => {
                 self.touch_holder(token);
-                return self.answer(request, Answer::Refused(Refusal::NotExclusive));
+                return self.refuse(request, Refusal::NotExclusive);
             }
             Standing::Holder(_) => true,
             Standing::Waiting(seq) => {
                 self.present_waiter(seq, None);
                 if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
-                    return self.answer(request, Answer::Refused(Refusal::NotExclusive));
+                    return self.refuse(request, Refusal::NotExclusive);
                 }
                 self.may_take(seq)
             }
@@ -1090,7 +1094,7 @@ impl Step<'_> {
             return self.answer_locked(request, None);
         }
         for waiting in self.state.queue_mut().parked_requests() {
-            self.answer(waiting, Answer::Refused(Refusal::NoResource));
+            self.refuse(waiting, Refusal::NoResource);
         }
         self.state.queue = None;
         self.state.reserved = None;

@@ -160,6 +160,43 @@ impl Op {
         }
     }
 
+    /// How long it may take for its own sake; `None`: it is answered at once.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            Op::Acquire {
+                wait: Wait::For(wait) | Wait::ThenLeave(wait),
+                ..
+            } => (!wait.is_zero()).then_some(*wait),
+            // The resource knows.
+            Op::Acquire {
+                wait: Wait::Default,
+                ..
+            } => Some(Duration::ZERO),
+            Op::Read { watch, .. } | Op::Describe { watch, .. } => {
+                watch.as_ref().map(|watch| watch.wait)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether asking twice is asking once.
+    pub fn may_repeat(&self) -> bool {
+        match self {
+            Op::Describe { .. }
+            | Op::Read { .. }
+            | Op::Acquire { .. }
+            | Op::Renew { .. }
+            | Op::Unlock { .. }
+            | Op::Touch { .. } => true,
+            Op::Create { .. }
+            | Op::Write { .. }
+            | Op::DeleteSelector { .. }
+            | Op::Delete { .. }
+            | Op::ForceUnlock { .. }
+            | Op::RemoveWaiter { .. } => false,
+        }
+    }
+
     /// The selector whose document this request needs, and whether it needs the JSON or only has to know that
     /// it exists.
     pub(super) fn needed_document(&self) -> Option<(&Selector, bool)> {

@@ -330,8 +330,7 @@ impl ResourceActor {
         let snapshot = match now_ordinary {
             Some((id, changes)) => Snapshot {
                 options: Some(options),
-                lock: changes,
-                ..Snapshot::empty(self.name.clone(), id)
+                ..Snapshot::of(self.name.clone(), id, changes)
             },
             None => self.born(options, ctx),
         };

@@ -11,7 +11,7 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::cluster::door::EventReader;
+use crate::cluster::events::EventReader;
 use crate::http::auth::{KnownKey, Right};
 use crate::http::connection::ConnectionState;
 use crate::http::errors::ApiError;

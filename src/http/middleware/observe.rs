@@ -17,6 +17,7 @@ use crate::http::errors::ApiError;
 use crate::http::headers::{X_API_KEY, X_REQUEST_ID};
 use crate::http::paths::{self, Route};
 use crate::http::policy::SharedPolicy;
+use crate::lock::names::hex_digits;
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::Caller;
 use crate::shared::caller::RequestTag;
@@ -109,17 +110,14 @@ fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
 
 /// As the tag is displayed, and its length: formatted for every answer, so without the formatter.
 fn made_tag(worker: u32, number: u64, text: &mut [u8; MADE_TAG_BYTES]) -> usize {
-    let digit = |n: u64| b"0123456789abcdef"[(n & 0xf) as usize];
-    let numbered = number.max(1).ilog2() as usize / 4 + 1;
-    let length = WORKER_DIGITS + 1 + numbered;
-    for (at, place) in text[..WORKER_DIGITS].iter_mut().enumerate() {
-        *place = digit(u64::from(worker) >> (4 * (WORKER_DIGITS - 1 - at)));
-    }
+    let digits = hex_digits(u128::from(worker) << u64::BITS | u128::from(number));
+    let (worker, number) = digits[WORKER_DIGITS..].split_at(WORKER_DIGITS);
+    let first = number.iter().position(|digit| *digit != b'0');
+    let number = &number[first.unwrap_or(number.len() - 1)..];
+    text[..WORKER_DIGITS].copy_from_slice(worker);
     text[WORKER_DIGITS] = b'-';
-    for (at, place) in text[WORKER_DIGITS + 1..length].iter_mut().enumerate() {
-        *place = digit(number >> (4 * (numbered - 1 - at)));
-    }
-    length
+    text[WORKER_DIGITS + 1..][..number.len()].copy_from_slice(number);
+    WORKER_DIGITS + 1 + number.len()
 }
 
 /// A request that is under way.

@@ -64,7 +64,7 @@ fn where_appendable(sql: &mut Sql, place: LogPlace) {
     let LogPlace { tenure, n } = place;
     sql.push(" FROM resource_instance WHERE id = ");
     sql.bytes(&tenure.id).push(" AND log = ").bytes(&tenure.log);
-    sql.push(" AND state IN (1, 2) AND (SELECT MAX(n) FROM resource_log WHERE log = ");
+    sql.push(" AND state = 1 AND (SELECT MAX(n) FROM resource_log WHERE log = ");
     sql.bytes(&tenure.log).push(") = ");
     sql.number(n.saturating_sub(1)).push(" FOR UPDATE");
 }

@@ -4,11 +4,10 @@
 //! No clock of another machine is compared. A stand-by takes over when it has seen the same heartbeat
 //! number for a whole lease on its own monotonic clock, and never looked away meanwhile: after an outage of the
 //! database, of which the owner knows as little as the stand-by, the watch begins anew. Taking over is one
-//! transaction, in one packet, so that
-//! an instance that is cut off in the middle of it leaves no lock behind: it marks the row of the one that is
-//! silent, *seals* its log with a last row, and makes the database its own. What the sealed log has to say is
-//! checkpointed before anything else (see `write`). An owner that does not know what became of its last commit does
-//! the same to itself.
+//! transaction, in one packet, so that an instance that is cut off in the middle of it leaves no lock behind: it
+//! marks the row of the one that is silent, *seals* its log with a last row, and makes the database its own. What
+//! the sealed log has to say is checkpointed before anything else (see `write`). An owner that does not know what
+//! became of its last commit does the same to itself.
 //!
 //! Why nothing of the old owner lands afterwards, and nothing that it was told is missed: see
 //! [`super::fence::append`]. (The idea is the sealing of logs of BookKeeper and Delos.)
@@ -122,13 +121,18 @@ pub(super) async fn take(
         log: *uuid::Uuid::new_v4().as_bytes(),
     };
     let sql = taking(row, tenure, &session.server.id, address);
+    Ok(run_in_time(session, &sql).await?.then_some(tenure))
+}
+
+/// Runs a transaction about rows as they were read. `false`: they were changed meanwhile, by whoever was thought to
+/// be silent or by another that takes over.
+async fn run_in_time(session: &mut Session, sql: &Sql) -> Result<bool, Fault> {
     match session.run(sql.as_str()).await {
-        Ok(_) => Ok(Some(tenure)),
+        Ok(_) => Ok(true),
         Err(fault) if fault.leaves_connection() => {
             session.run("ROLLBACK").await?;
-            // Changed meanwhile, by whoever was thought to be silent or by another that takes over.
             let is_late = fence::is_refusal(&fault) || fence::is_fenced(&fault);
-            if is_late { Ok(None) } else { Err(fault) }
+            if is_late { Ok(false) } else { Err(fault) }
         }
         Err(fault) => Err(fault),
     }
@@ -285,23 +289,14 @@ pub(super) async fn release(session: &mut Session, me: &InstanceId) -> Result<()
     sql.push("UPDATE resource_server SET epoch = IF(epoch = ");
     sql.number(row.epoch).push(" AND owner <=> ").bytes(me);
     sql.push(", epoch + 1, NULL), owner = NULL WHERE id = 1; COMMIT");
-    match session.run(sql.as_str()).await {
-        Err(fault) if fault.leaves_connection() => {
-            session.run("ROLLBACK").await?;
-            let is_late = fence::is_refusal(&fault) || fence::is_fenced(&fault);
-            if is_late { Ok(()) } else { Err(fault) }
-        }
-        result => result.map(|_| ()),
-    }
+    run_in_time(session, &sql).await.map(|_| ())
 }
 
 /// Nobody took this log, nor the database: the one row about that is what everybody agrees on.
 fn mine(sql: &mut Sql, tenure: Tenure) {
     sql.push(" WHERE id = ").bytes(&tenure.id);
     sql.push(" AND log = ").bytes(&tenure.log);
-    sql.push(
-        " AND state IN (1, 2) AND EXISTS (SELECT 1 FROM resource_server WHERE id = 1 AND epoch = ",
-    );
+    sql.push(" AND state = 1 AND EXISTS (SELECT 1 FROM resource_server WHERE id = 1 AND epoch = ");
     sql.number(tenure.epoch).push(" AND owner = ");
     sql.bytes(&tenure.id).push(")");
 }

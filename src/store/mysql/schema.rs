@@ -32,8 +32,8 @@ const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     connection BIGINT UNSIGNED NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// Instances, and which log each writes. An id and a log that are gone do not come back. `address` and `peer_secret`: where
-/// others pass requests on to, and what both have to know.
+/// Instances, and which log each writes. An id and a log that are gone do not come back. `state`: 1 serves, 3 is fenced.
+/// `address` and `peer_secret`: where others pass requests on to, and what both have to know.
 const INSTANCE: &str = "CREATE TABLE IF NOT EXISTS resource_instance (
     id BINARY(16) NOT NULL PRIMARY KEY,
     state TINYINT UNSIGNED NOT NULL,
