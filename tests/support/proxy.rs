@@ -2,7 +2,7 @@
 //! as a network or a hung server does.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -138,10 +138,25 @@ impl Proxy {
     }
 }
 
-/// A port that nothing listens on, a moment ago.
+/// A port that nothing listens on, and that nothing else takes before the caller does: it lies below those that the system
+/// gives to connections as they leave, and each call of a process has another one.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let end = range
+        .ok()
+        .and_then(|range| range.split_whitespace().next()?.parse().ok());
+    let ports = end.unwrap_or(32_768_u32).saturating_sub(FIRST).max(1);
+    let free = (0..ports).find_map(|_| {
+        let call = CALLS.fetch_add(1, Ordering::SeqCst);
+        // Processes that run at the same time begin far from each other.
+        let port = FIRST + std::process::id().wrapping_mul(211).wrapping_add(call) % ports;
+        let port = u16::try_from(port).unwrap();
+        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+        Some(port)
+    });
+    free.expect("a free port")
 }
 
 /// With a time-out that runs in whichever runtime the test has.
