@@ -94,10 +94,10 @@ impl ConnectionState {
         self.streams.set(true);
     }
 
-    /// It was answered. True: the rest of its body may still come, so that the connection has to be looked at
+    /// It was answered at `now`. True: the rest of its body may still come, so that the connection has to be looked at
     /// anew.
-    pub fn end_request(&self) -> bool {
-        self.quiet_since.set(Some(Instant::now()));
+    pub fn end_request(&self, now: Instant) -> bool {
+        self.quiet_since.set(Some(now));
         let chunked = self.chunked.get();
         // Nobody counted the bytes of a chunked body.
         let rest = if chunked {
@@ -176,23 +176,27 @@ impl Connection {
         &self.state
     }
 
-    /// Ready when there was no request for too long.
+    /// Ready when there was no request for too long. The clock is looked at only when the timer fires.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let patience = if self.state.rest_open.get() {
             self.patience.head
         } else {
             self.patience.quiet
         };
+        let quiet_since = self.state.quiet_since.get();
+        if let Some(deadline) = quiet_since.map(|since| since + patience)
+            && self.timer.deadline() > deadline
+        {
+            self.timer.as_mut().reset(deadline);
+        }
         loop {
+            ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            let deadline = self.state.quiet_since.get().unwrap_or(now) + patience;
+            let deadline = quiet_since.unwrap_or(now) + patience;
             if now >= deadline {
                 return Poll::Ready(());
             }
-            if self.timer.deadline() > deadline || self.timer.is_elapsed() {
-                self.timer.as_mut().reset(deadline);
-            }
-            ready!(self.timer.as_mut().poll(cx));
+            self.timer.as_mut().reset(deadline);
         }
     }
 }
@@ -203,20 +207,20 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.poll_quiet(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if self.state.allowance.get() == 0 {
-            if self.state.exhausted.replace(true) {
-                return Poll::Ready(Err(io::Error::other("more was sent than is read ahead")));
-            }
+        let mut read = Poll::Pending;
+        if self.state.allowance.get() > 0 {
+            let before = buf.filled().len();
+            read = Pin::new(&mut self.wire).poll_read(cx, buf);
+            self.state.count_read(buf.filled().len() - before);
+        } else if self.state.exhausted.replace(true) {
+            return Poll::Ready(Err(io::Error::other("more was sent than is read ahead")));
+        } else {
             // There may be whole requests in what was read.
             cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.wire).poll_read(cx, buf);
-        self.state.count_read(buf.filled().len() - before);
+        if read.is_pending() && self.poll_quiet(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         read
     }
 }

@@ -27,22 +27,22 @@ pub async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) 
         }
         (Route::Data, "PUT") => data::put(req, payload, worker).await,
         (Route::Data, "DELETE") => data::delete(req, worker).await,
-        (Route::Resource, "GET") => resources::describe(req, worker).await,
+        // Apart, as others below: every request would be as large as a listing.
+        (Route::Resource, "GET") => Box::pin(resources::describe(req, worker)).await,
         (Route::Resource, "DELETE") => resources::delete(req, worker).await,
-        // Apart: every request would be as large as a listing.
         (Route::Resources, "GET") => Box::pin(resources::list(req, worker)).await,
         (Route::Resources, "POST") => resources::create(req, payload, worker).await,
         (Route::History, "GET") => history::history(req, worker).await,
         (Route::Events, "GET") => {
             // As above: the stream ends with its connection alone.
             drop(payload);
-            events::events(req, worker).await
+            Box::pin(events::events(req, worker)).await
         }
         (Route::Health, "GET" | "HEAD") => Ok(status::health()),
         (Route::Ready, "GET" | "HEAD") => status::ready(&worker),
         (Route::Metrics, "GET" | "HEAD") => status::metrics(&worker),
         (Route::Openapi, "GET" | "HEAD") => Ok(status::openapi()),
-        (Route::Status, "GET") => status::status(req, worker).await,
+        (Route::Status, "GET") => Box::pin(status::status(req, worker)).await,
         (Route::Page | Route::PageFile, "GET" | "HEAD") => page::file(&req),
         (Route::ForceUnlock, "POST") => locks::force_unlock(req, payload, worker).await,
         // The same path is force-unlock with POST.

@@ -4,67 +4,71 @@ use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
 
 use crate::http::auth::Right;
+use crate::http::errors::ApiError;
 use crate::http::request::{
     Query, authorize, body, idempotency_key, if_none_match, json_text, name_and_selector,
     presented, write_condition,
 };
 use crate::http::respond::{self, Response};
 use crate::http::worker::Worker;
-use crate::lock::{PresentedTicket, Wish};
+use crate::lock::{ResourceName, Selector, Wish};
 use crate::resource::messages::{Op, Wait, Watch};
 
 /// GET `/resource/{name}/{selector}`.
 pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
+    let (name, selector, op, raw) = asked(&req, &worker)?;
+    let reply = worker.ask(&req, &name, &op).await;
+    match op {
+        Op::Read { .. } => respond::read(&selector, reply, raw),
+        _ => respond::get_locked(&selector, reply, raw),
+    }
+}
+
+/// What a GET asks, of which document, and whether as it is.
+fn asked(
+    req: &HttpRequest,
+    worker: &Worker,
+) -> Result<(ResourceName, Selector, Op, bool), ApiError> {
     // The right that is needed hangs on the query; a query that cannot be read still needs a key first.
-    let query = Query::of(&req);
+    let query = Query::of(req);
     let wants_lock = query.as_ref().ok().map(|query| query.flag("lock"));
     let reads_only = matches!(wants_lock, Some(Ok(Some(false))));
     let needed = if reads_only { Right::Read } else { Right::Lock };
-    authorize(&req, &worker, needed)?;
+    authorize(req, worker, needed)?;
     let query = query?;
     query.flag("lock")?;
     let raw = query.flag("raw")?.unwrap_or(false);
-    let presented = presented(&req);
+    let presented = presented(req);
     // Looked at with lock=0 too: what is malformed is refused, whether or not it would be used.
-    let (wait, key) = (query.wait(worker.wait_max)?, idempotency_key(&req)?);
-    if reads_only {
-        let watch = if_none_match(&req)?.map(|known| Watch {
-            known,
-            wait: wait.unwrap_or_default(),
-        });
-        return read(&req, &worker, presented, watch, raw).await;
-    }
-    let (name, selector) = name_and_selector(&req)?;
-    let op = Op::Acquire {
-        selector: Some(selector.clone()),
-        presented,
-        wish: Wish {
-            key,
-            ..Wish::default()
-        },
-        wait: wait.map_or(Wait::Default, Wait::For),
-        create: false,
+    let (wait, key) = (query.wait(worker.wait_max)?, idempotency_key(req)?);
+    let known = if reads_only {
+        if_none_match(req)?
+    } else {
+        None
     };
-    let reply = worker.ask(&req, &name, &op).await;
-    respond::get_locked(&selector, reply, raw)
-}
-
-/// With `lock=0`.
-async fn read(
-    req: &HttpRequest,
-    worker: &Worker,
-    presented: PresentedTicket,
-    watch: Option<Watch>,
-    raw: bool,
-) -> Response {
     let (name, selector) = name_and_selector(req)?;
-    let op = Op::Read {
-        selector: selector.clone(),
-        presented,
-        watch,
+    let op = if reads_only {
+        Op::Read {
+            selector: selector.clone(),
+            presented,
+            watch: known.map(|known| Watch {
+                known,
+                wait: wait.unwrap_or_default(),
+            }),
+        }
+    } else {
+        Op::Acquire {
+            selector: Some(selector.clone()),
+            presented,
+            wish: Wish {
+                key,
+                ..Wish::default()
+            },
+            wait: wait.map_or(Wait::Default, Wait::For),
+            create: false,
+        }
     };
-    let reply = worker.ask(req, &name, &op).await;
-    respond::read(&selector, reply, raw)
+    Ok((name, selector, op, raw))
 }
 
 /// PUT `/resource/{name}/{selector}`.

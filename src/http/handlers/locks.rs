@@ -12,7 +12,7 @@ use crate::http::request::{
 use crate::http::respond::{self, Response};
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
 use crate::http::worker::Worker;
-use crate::lock::{FencingToken, Owner, Reason, TicketId, Wish};
+use crate::lock::{FencingToken, Owner, Reason, ResourceName, TicketId, Wish};
 use crate::resource::messages::Op;
 use crate::resource::messages::Wait;
 
@@ -52,16 +52,27 @@ fn waiter(text: &str) -> Result<TicketId, ApiError> {
 /// PUT or POST `/resource/{name}/{selector}/lock`.
 pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
     authorize(&req, &worker, Right::Lock)?;
-    let name = name_before_selector(&req)?;
-    let query = Query::of(&req)?;
-    let wait = wait(&query, &worker)?;
+    let (name, op) = lock_asked(&req, payload, &worker).await?;
+    let reply = worker.ask(&req, &name, &op).await;
+    respond::lock(reply)
+}
+
+/// Apart: what it is made of need not be kept until the lock is granted.
+async fn lock_asked(
+    req: &HttpRequest,
+    payload: Payload,
+    worker: &Worker,
+) -> Result<(ResourceName, Op), ApiError> {
+    let name = name_before_selector(req)?;
+    let query = Query::of(req)?;
+    let wait = wait(&query, worker)?;
     let create = query.flag("create")?.unwrap_or(false);
-    let key = idempotency_key(&req)?;
-    let body = body(&req, payload, &worker).await?;
+    let key = idempotency_key(req)?;
+    let body = body(req, payload, worker).await?;
     let body: LockBody = parse_optional(&body, LOCK_ACCEPTS, worker.is_lenient())?;
     let op = Op::Acquire {
         selector: None,
-        presented: presented(&req),
+        presented: presented(req),
         wish: Wish {
             owner: owner(body.owner)?,
             ttl: body.ttl,
@@ -73,8 +84,7 @@ pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> R
         wait,
         create,
     };
-    let reply = worker.ask(&req, &name, &op).await;
-    respond::lock(reply)
+    Ok((name, op))
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use actix_web::HttpRequest;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, header};
 use actix_web::web::Data;
-use actix_web::{Error, HttpRequest};
 
 use super::observe::RouteAndCaller;
 use crate::http::auth::Right;
@@ -56,24 +57,25 @@ impl Admission {
         (admission, verdict)
     }
 
-    /// It was answered: says what is to be said about its connection and its rate.
-    pub async fn end(
-        self,
-        answered: Result<ServiceResponse, Error>,
-    ) -> Result<ServiceResponse, Error> {
-        if self.connection.is_some_and(|state| state.end_request()) {
+    /// It was answered at `now`. Where the rest of its body may still come, this lets the framework look at its
+    /// connection again.
+    pub async fn answered(&self, now: Instant) {
+        let connection = self.connection.as_ref();
+        if connection.is_some_and(|state| state.end_request(now.into())) {
             std::future::poll_fn(wake).await;
         }
-        let mut response = answered?;
+    }
+
+    /// Says what is to be said about its connection and its rate.
+    pub fn end(self, response: &mut ServiceResponse) {
         if let Some(allowance) = self.allowance {
-            announce(&mut response, allowance);
+            announce(response, allowance);
         }
         // While the server stops, the next request should go to another instance.
         if self.closes || self.worker.server().gate.is_draining() {
             let head = response.response_mut().head_mut();
             head.set_connection_type(ConnectionType::Close);
         }
-        Ok(response)
     }
 }
 

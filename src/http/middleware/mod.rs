@@ -6,6 +6,7 @@ pub mod observe;
 
 use std::future::Future;
 use std::rc::Rc;
+use std::time::Instant;
 
 use actix_web::Error;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
@@ -36,8 +37,11 @@ where
             Ok(answer) => answer.await,
             Err(refused) => Ok(*refused),
         };
-        let mut response = admission.end(answered).await?;
-        observed.end(&mut response);
+        let now = Instant::now();
+        admission.answered(now).await;
+        let mut response = answered?;
+        admission.end(&mut response);
+        observed.end(&mut response, now);
         // The PHP client reads header names in title case only.
         let head = response.response_mut().head_mut();
         head.set_camel_case_headers(true);

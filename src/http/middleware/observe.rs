@@ -166,9 +166,9 @@ impl Observed {
         line
     }
 
-    /// Counts the answer and gives it the request's id.
-    pub fn end<B>(self, response: &mut ServiceResponse<B>) {
-        let took = self.began.elapsed();
+    /// Counts the answer, which was there at `now`, and gives it the request's id.
+    pub fn end<B>(self, response: &mut ServiceResponse<B>, now: Instant) {
+        let took = now - self.began;
         let error = response.response().error();
         let code = error
             .and_then(|error| error.as_error::<ApiError>())
