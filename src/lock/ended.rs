@@ -99,8 +99,10 @@ impl Ended {
     }
 
     fn pop(&mut self) {
-        if let Some(entry) = self.entries.pop_front()
-            && !self.more.is_empty()
+        let entry = self.entries.pop_front();
+        // Where there is no more, the entry, which was not used for long, is not looked at.
+        if !self.more.is_empty()
+            && let Some(entry) = entry
         {
             self.more.remove(&entry.ticket);
         }

@@ -215,8 +215,8 @@ impl Queue {
         let index = self.order.partition_point(|s| *s < seq);
         self.order.insert(index, seq);
         self.by_ticket.insert(waiter.row.ticket, seq);
-        if let Some(KeyRow { key, .. }) = &waiter.row.key {
-            self.by_key.insert(key.clone(), seq);
+        if let Some(row) = &waiter.row.key {
+            self.by_key.insert(row.key.clone(), seq);
         }
         self.waiters.insert(seq, waiter);
         self.touch(seq, now, limits);
@@ -229,8 +229,8 @@ impl Queue {
             self.order.remove(index);
         }
         self.by_ticket.remove(&waiter.row.ticket);
-        if let Some(KeyRow { key, .. }) = &waiter.row.key {
-            self.by_key.remove(key);
+        if let Some(row) = &waiter.row.key {
+            self.by_key.remove(&row.key);
         }
         for open in &waiter.open {
             self.by_request.remove(&open.request);
@@ -462,6 +462,6 @@ pub fn fresh_row(ticket: Ticket, seq: Seq, wish: Wish, queued_at: Option<WallMil
         mode,
         reason: wish.reason,
         queued_at,
-        key: wish.key.map(|key| KeyRow { key, ttl, mode }),
+        key: wish.key.map(|key| Box::new(KeyRow { key, ttl, mode })),
     }
 }

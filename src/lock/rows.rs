@@ -63,7 +63,8 @@ pub struct TicketRow {
     pub reason: Option<Reason>,
     /// When it took its place in the queue. `None`: it was granted as it arrived.
     pub queued_at: Option<WallMillis>,
-    pub key: Option<KeyRow>,
+    /// Boxed: most have none.
+    pub key: Option<Box<KeyRow>>,
 }
 
 /// The attempt that made a ticket, so that its retry finds it.
@@ -115,7 +116,7 @@ impl TicketRow {
     /// The attempt that made this ticket, for when it has ended.
     pub(super) fn attempt(&self) -> Option<EndedAttempt> {
         self.key.as_ref().map(|key| EndedAttempt {
-            key: key.clone(),
+            key: KeyRow::clone(key),
             owner: self.owner.clone(),
         })
     }

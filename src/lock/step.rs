@@ -764,11 +764,10 @@ impl Step<'_> {
     }
 
     fn remember(&mut self, row: &TicketRow, reason: EndReason, forced: Option<&Forced>) {
-        let more = EndedMore {
+        let more = (row.key.is_some() || forced.is_some()).then(|| EndedMore {
             attempt: row.attempt(),
             forced: forced.cloned(),
-        };
-        let more = (more != EndedMore::default()).then_some(more);
+        });
         let now = self.now.mono;
         self.state.ended.forget(now);
         let forget_at = now + self.terms.limits.ended_ms;

@@ -2,7 +2,8 @@
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::maker::Maker;
+use super::maker::{Maker, histogram_options, options};
+use super::per_thread::PerThread;
 use crate::lock::{EndReason, Millis};
 
 /// Upper bounds in seconds, from one millisecond (the actors' clock counts those) to what only a forgotten
@@ -17,35 +18,38 @@ const HELD_SECONDS: &[f64] = &[
 
 /// See the module.
 pub struct LockMetrics {
-    grants: IntCounter,
-    wait_seconds: Histogram,
-    held_seconds: Histogram,
-    released: IntCounter,
-    expired: IntCounter,
-    forced_off: IntCounter,
-    deleted: IntCounter,
+    grants: PerThread<IntCounter>,
+    wait_seconds: PerThread<Histogram>,
+    held_seconds: PerThread<Histogram>,
+    released: PerThread<IntCounter>,
+    expired: PerThread<IntCounter>,
+    forced_off: PerThread<IntCounter>,
+    deleted: PerThread<IntCounter>,
     taken_back: IntCounter,
     waiters_dropped: IntCounter,
-    held: IntGauge,
-    stored_inline: IntCounter,
+    held: PerThread<IntGauge>,
+    stored_inline: PerThread<IntCounter>,
 }
 
 impl LockMetrics {
     pub(super) fn new(make: &Maker<'_>) -> LockMetrics {
-        let ends = make.counters(
-            "lock_ends_total",
-            "Leases that ended, by reason.",
-            &["reason"],
-        );
-        let end = |reason| ends.with_label_values(&[reason]);
+        let counter = |name, help| make.per_thread(|| IntCounter::with_opts(options(name, help)));
+        let histogram = |name, help, buckets| {
+            make.per_thread(|| Histogram::with_opts(histogram_options(name, help, buckets)))
+        };
+        let end = |reason| {
+            let ends = options("lock_ends_total", "Leases that ended, by reason.");
+            let ends = ends.const_label("reason", reason);
+            make.per_thread(|| IntCounter::with_opts(ends.clone()))
+        };
         LockMetrics {
-            grants: make.counter("lock_grants_total", "Leases granted."),
-            wait_seconds: make.histogram(
+            grants: counter("lock_grants_total", "Leases granted."),
+            wait_seconds: histogram(
                 "lock_wait_seconds",
                 "From the first request of a ticket to its lease; 0 where the lock was free.",
                 WAIT_SECONDS,
             ),
-            held_seconds: make.histogram(
+            held_seconds: histogram(
                 "lock_held_seconds",
                 "From a lease's grant to its end.",
                 HELD_SECONDS,
@@ -62,8 +66,11 @@ impl LockMetrics {
                 "waiters_dropped_total",
                 "Waiting tickets that were not presented for TICKET_TTL_SECONDS.",
             ),
-            held: make.gauge("locks_held", "Leases that resources in memory know of."),
-            stored_inline: make.counter(
+            held: make.per_thread(|| {
+                let help = "Leases that resources in memory know of.";
+                IntGauge::with_opts(options("locks_held", help))
+            }),
+            stored_inline: counter(
                 "commits_inline_total",
                 "Changes stored without a transaction of their own (memory store).",
             ),
@@ -71,13 +78,13 @@ impl LockMetrics {
     }
 
     pub fn granted(&self, waited: Millis) {
-        self.grants.inc();
-        self.wait_seconds.observe(seconds(waited));
+        self.grants.mine().inc();
+        self.wait_seconds.mine().observe(seconds(waited));
     }
 
     /// Leases granted since the start.
     pub fn grants(&self) -> u64 {
-        self.grants.get()
+        self.grants.all().map(IntCounter::get).sum()
     }
 
     pub fn ended(&self, reason: EndReason, held: Millis) {
@@ -86,14 +93,14 @@ impl LockMetrics {
             EndReason::Expired => &self.expired,
             EndReason::ForcedOff => &self.forced_off,
         };
-        ends.inc();
-        self.held_seconds.observe(seconds(held));
+        ends.mine().inc();
+        self.held_seconds.mine().observe(seconds(held));
     }
 
     /// The resource was deleted by its holder.
     pub fn deleted(&self, held: Millis) {
-        self.deleted.inc();
-        self.held_seconds.observe(seconds(held));
+        self.deleted.mine().inc();
+        self.held_seconds.mine().observe(seconds(held));
     }
 
     pub fn taken_back(&self) {
@@ -106,22 +113,22 @@ impl LockMetrics {
 
     /// One more lease that a live actor knows of.
     pub fn holds(&self) {
-        self.held.inc();
+        self.held.mine().inc();
     }
 
     /// One less.
     pub fn holds_no_more(&self) {
-        self.held.dec();
+        self.held.mine().dec();
     }
 
     /// Leases that live actors know of, and those of dormant resources.
     pub fn held(&self) -> i64 {
-        self.held.get()
+        self.held.all().map(IntGauge::get).sum()
     }
 
     /// A commit that needed no batch, because the store never waits.
     pub fn stored_inline(&self) {
-        self.stored_inline.inc();
+        self.stored_inline.mine().inc();
     }
 }
 

@@ -1,8 +1,9 @@
 //! Makes metrics and enters them in a registry.
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::per_thread::PerThread;
 
 /// What all names start with.
 pub(super) const PREFIX: &str = "resource_server_";
@@ -20,8 +21,7 @@ impl Maker<'_> {
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let options = Opts::new(format!("{PREFIX}{name}"), help);
-        let counters = IntCounterVec::new(options, labels).expect(SOUND);
+        let counters = IntCounterVec::new(options(name, help), labels).expect(SOUND);
         self.0.register(Box::new(counters.clone())).expect(SOUND);
         counters
     }
@@ -33,22 +33,29 @@ impl Maker<'_> {
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let options = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec());
+        let options = histogram_options(name, help, buckets);
         let histogram = Histogram::with_opts(options).expect(SOUND);
         self.0.register(Box::new(histogram.clone())).expect(SOUND);
         histogram
     }
 
-    pub(super) fn histograms(
+    /// Counted in by every request.
+    pub(super) fn per_thread<M: Collector + Clone + 'static>(
         &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-        labels: &[&str],
-    ) -> HistogramVec {
-        let options = HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec());
-        let histograms = HistogramVec::new(options, labels).expect(SOUND);
-        self.0.register(Box::new(histograms.clone())).expect(SOUND);
-        histograms
+        make: impl Fn() -> prometheus::Result<M>,
+    ) -> PerThread<M> {
+        let metric = PerThread::new(|| make().expect(SOUND));
+        self.0.register(Box::new(metric.clone())).expect(SOUND);
+        metric
     }
+}
+
+/// Named as all are.
+pub(super) fn options(name: &str, help: &str) -> Opts {
+    Opts::new(format!("{PREFIX}{name}"), help)
+}
+
+/// Named as all are.
+pub(super) fn histogram_options(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec())
 }

@@ -9,9 +9,11 @@
 //! | `maker` | makes metrics and enters them in a registry |
 //! | `locks` | what became of locks |
 //! | `requests` | requests by route |
+//! | `per_thread` | what every request counts, a copy for each thread |
 
 pub mod locks;
 mod maker;
+pub mod per_thread;
 pub mod requests;
 
 use prometheus::process_collector::ProcessCollector;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use foldhash::HashMap;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
-use super::maker::Maker;
+use super::maker::{Maker, histogram_options, options};
+use super::per_thread::PerThread;
 
 /// Others are counted as `other`: a client can send any word.
 const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PUT", "DELETE"];
@@ -20,25 +21,23 @@ const BOUNDS: &[f64] = &[
 /// What all workers answered.
 #[derive(Clone)]
 pub struct RequestMetrics {
-    answered: IntCounterVec,
-    latencies: HistogramVec,
+    answered: PerThread<IntCounterVec>,
+    latencies: PerThread<HistogramVec>,
     refusals: IntCounterVec,
 }
 
 impl RequestMetrics {
     pub(super) fn new(make: &Maker<'_>) -> RequestMetrics {
         RequestMetrics {
-            answered: make.counters(
-                "http_requests_total",
-                "Requests answered.",
-                &["route", "method", "status"],
-            ),
-            latencies: make.histograms(
-                "http_request_seconds",
-                "From the request's head to its answer, waits for a lock included.",
-                BOUNDS,
-                &["route", "class"],
-            ),
+            answered: make.per_thread(|| {
+                let options = options("http_requests_total", "Requests answered.");
+                IntCounterVec::new(options, &["route", "method", "status"])
+            }),
+            latencies: make.per_thread(|| {
+                let help = "From the request's head to its answer, waits for a lock included.";
+                let options = histogram_options("http_request_seconds", help, BOUNDS);
+                HistogramVec::new(options, &["route", "class"])
+            }),
             refusals: make.counters(
                 "refusals_total",
                 "Requests refused, by the code in the error body.",
@@ -85,10 +84,11 @@ impl WorkerRequests {
         let mut series = self.series.borrow_mut();
         let (answered, latencies) = series.entry((route, method, status)).or_insert_with(|| {
             let labels = [route, method, &status.to_string()];
-            let answered = self.all.answered.with_label_values(&labels);
+            let answered = self.all.answered.mine().with_label_values(&labels);
             let latencies = self
                 .all
                 .latencies
+                .mine()
                 .with_label_values(&[route, class(status)]);
             (answered, latencies)
         });

@@ -132,7 +132,8 @@ impl Router {
         for _ in 0..MOVES_MAX {
             let actor = match self.cached(name) {
                 Some(actor) => actor,
-                None => match self.find(name).await {
+                // Apart: most requests find it in the cache, and all would be as large.
+                None => match Box::pin(self.find(name)).await {
                     Some(actor) => actor,
                     None => return closed(Closed::Stopping),
                 },
@@ -167,12 +168,13 @@ impl Router {
             is_taken: false,
             in_flight: self.in_flight.clone(),
         };
-        call.actor.do_send(Call {
+        // Boxed: it changes hands several times on its way.
+        call.actor.do_send(Box::new(Call {
             request: call.request,
             op: op.clone(),
             caller: caller.clone(),
             reply: sender,
-        });
+        }));
         let reply = reply.await;
         // No reply leaves when the store may no longer be ours, and nobody was told of a lease then.
         if let Err(closed) = self.server.gate.check_answer() {
@@ -187,12 +189,12 @@ impl Router {
     /// loaded for it, and nobody waits for the reply.
     pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Caller) {
         if let Some(actor) = self.cached(name) {
-            actor.do_send(Call {
+            actor.do_send(Box::new(Call {
                 request: self.next_request(),
                 op: Op::Touch { presented },
                 caller: caller.clone(),
                 reply: oneshot::channel().0,
-            });
+            }));
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) enum Stage {
 #[derive(Default)]
 pub(super) struct Loading {
     /// Each with the time when it came.
-    calls: Vec<(Now, Call)>,
+    calls: Vec<(Now, Box<Call>)>,
     /// These were told of the lease, perhaps, and are gone.
     vanished: Vec<RequestId>,
     /// Of the resource's lease, if it was suspended.
@@ -128,7 +128,7 @@ impl ResourceActor {
         self.now = first.unwrap_or_else(|| self.server.clock.now());
         let mut live = match stored {
             Some(stored) => self.restore(stored, loading.dormant, ctx),
-            None => Live::new(None, Account::default()),
+            None => Live::new(None, Account::new(self.server.clone())),
         };
         live.last_active = loading.active;
         self.stage = Stage::Live(Box::new(live));
@@ -270,10 +270,10 @@ impl Actor for ResourceActor {
     }
 }
 
-impl Handler<Call> for ResourceActor {
+impl Handler<Box<Call>> for ResourceActor {
     type Result = ();
 
-    fn handle(&mut self, call: Call, ctx: &mut Self::Context) {
+    fn handle(&mut self, call: Box<Call>, ctx: &mut Self::Context) {
         self.look_at_clocks();
         if self.is_stale() {
             let _ = call.reply.send(Box::new(Reply::Moved));

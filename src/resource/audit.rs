@@ -21,17 +21,26 @@ use crate::shared::audit_log::{AuditEvent, AuditKind, Detail};
 use crate::shared::caller::Caller;
 use crate::shared::event_feed::{FeedEvent, Happening};
 use crate::shared::server_state::ServerState;
-use crate::store::history::{ForcedBy, LeaseEnd, PastLease};
+use crate::store::history::{LeaseEnd, PastLease};
 
-/// What the reports of one resource need besides the lock itself.
-#[derive(Default)]
+/// What the reports of one resource need besides the lock itself. Its lease is counted among the held locks.
 pub struct Account {
-    held: Option<HeldLease>,
+    server: Arc<ServerState>,
+    held_since: Option<WallMillis>,
     /// Since when each stored ticket waits. `None` for most resources, where nobody does.
     waiting: Option<HashMap<Ticket, Millis>>,
 }
 
 impl Account {
+    /// Of a lock that is free.
+    pub fn new(server: Arc<ServerState>) -> Account {
+        Account {
+            server,
+            held_since: None,
+            waiting: None,
+        }
+    }
+
     /// Of a resource as it was loaded.
     pub fn restored(
         held_since: Option<WallMillis>,
@@ -39,10 +48,8 @@ impl Account {
         now: Millis,
         server: &Arc<ServerState>,
     ) -> Account {
-        let mut account = Account {
-            held: held_since.map(|since| HeldLease::new(since, server.clone())),
-            waiting: None,
-        };
+        let mut account = Account::new(server.clone());
+        account.hold(held_since);
         for ticket in waiting {
             account.queued(ticket, now);
         }
@@ -51,14 +58,20 @@ impl Account {
 
     /// The lease, which is not this account's any more.
     pub fn take_held(&mut self) -> Option<HeldLease> {
-        self.held.take()
+        let held = HeldLease::new(self.held_since?, self.server.clone());
+        self.hold(None);
+        Some(held)
     }
 
     /// The lock is held since then, or not at all.
-    fn hold(&mut self, since: Option<WallMillis>, server: &Arc<ServerState>) {
-        if self.held.as_ref().map(|held| held.since) != since {
-            self.held = since.map(|since| HeldLease::new(since, server.clone()));
+    fn hold(&mut self, since: Option<WallMillis>) {
+        let locks = &self.server.metrics.locks;
+        match (self.held_since, since) {
+            (None, Some(_)) => locks.holds(),
+            (Some(_), None) => locks.holds_no_more(),
+            _ => {}
         }
+        self.held_since = since;
     }
 
     /// True when this ticket was not known to wait.
@@ -80,6 +93,12 @@ impl Account {
                 self.waiting = None;
             }
         }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.hold(None);
     }
 }
 
@@ -117,7 +136,7 @@ impl ResourceActor {
             writer.event(live, answers, event);
         }
         let held_since = live.resource.as_ref().and_then(|r| r.core.held_since());
-        live.account.hold(held_since, &self.server);
+        live.account.hold(held_since);
         for (ticket, row) in &outcome.changes.waiting {
             if row.is_none() {
                 live.account.left(*ticket);
@@ -155,10 +174,11 @@ impl ResourceActor {
             writer.remember(lease, LeaseEnd::Deleted, None, ephemeral);
         }
         if let Stage::Live(live) = &mut self.stage {
-            let account = std::mem::take(&mut live.account);
-            if let Some(held) = &account.held {
+            let free = Account::new(self.server.clone());
+            let account = std::mem::replace(&mut live.account, free);
+            if let Some(since) = account.held_since {
                 let metrics = &self.server.metrics.locks;
-                metrics.deleted(now.wall.saturating_sub(held.since));
+                metrics.deleted(now.wall.saturating_sub(since));
             }
         }
     }
@@ -174,7 +194,7 @@ impl ResourceActor {
                 waiting: resource.core.waiting(),
                 waits_since: resource.core.waits_since(),
                 locked: resource.core.is_locked(),
-                held_since: live.account.held.as_ref().map(|held| held.since),
+                held_since: live.account.held_since,
             }),
         }
     }
@@ -243,24 +263,21 @@ impl<'a> AuditWriter<'a> {
         &self,
         lease: &HolderView,
         end: LeaseEnd,
-        forced: Option<ForcedBy>,
+        forced: Option<&Forced>,
         ephemeral: bool,
     ) {
         let queued = lease
             .queued_at
             .map(|at| lease.acquired_at.saturating_sub(at));
         let past = PastLease {
-            owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
-            reason: lease
-                .reason
-                .as_ref()
-                .map(|reason| reason.as_str().to_owned()),
+            owner: lease.owner.clone(),
+            reason: lease.reason.clone(),
             mode: lease.mode,
             fencing_token: lease.token.0,
             acquired_at: lease.acquired_at,
             ended_at: self.now.wall,
             end,
-            forced,
+            forced: forced.cloned().map(Box::new),
             queued_ms: queued.unwrap_or(0),
         };
         self.server
@@ -381,10 +398,6 @@ impl<'a> AuditWriter<'a> {
             detail,
             ..self.line_of(kind, holder)
         });
-        let forced = why.map(|why| ForcedBy {
-            reason: why.reason.as_str().to_owned(),
-            by: why.by.as_str().to_owned(),
-        });
         let ephemeral = live
             .resource
             .as_ref()
@@ -394,7 +407,7 @@ impl<'a> AuditWriter<'a> {
             EndReason::Expired => LeaseEnd::Expired,
             EndReason::ForcedOff => LeaseEnd::ForcedOff,
         };
-        self.remember(holder, end, forced, ephemeral);
+        self.remember(holder, end, why, ephemeral);
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) struct Woken {
 /// One document on its way from the store.
 pub(super) struct DocumentRead {
     /// Requests that wait for it.
-    pub(super) calls: Vec<Call>,
+    pub(super) calls: Vec<Box<Call>>,
     /// It was written or deleted meanwhile: what the store returns must not be believed.
     pub(super) overtaken: bool,
 }
@@ -88,7 +88,8 @@ pub struct Live {
     /// Requests that waited to read a document which has just been deleted.
     pub(super) orphans: Vec<RequestId>,
     /// A resource that was made for a request which is being carried out: it is stored with what comes of that.
-    pub(super) unborn: Option<Snapshot>,
+    /// Boxed: it is looked for with every step, and hardly ever there.
+    pub(super) unborn: Option<Box<Snapshot>>,
     /// Requests for a description that their askers do not have yet.
     pub(super) watchers: Vec<RequestId>,
     /// Number of the last commit sent, and of the last one known to be durable.

@@ -13,7 +13,7 @@ use crate::resource::requests::lock_command;
 use crate::store::{ResourceId, StoreError, StoredData};
 
 impl ResourceActor {
-    pub(super) fn load_document(&mut self, call: Call, ctx: &mut Context<Self>) {
+    pub(super) fn load_document(&mut self, call: Box<Call>, ctx: &mut Context<Self>) {
         let Some((selector, _)) = call.op.needed_document() else {
             return;
         };
@@ -48,7 +48,7 @@ impl ResourceActor {
 
     /// Before anything is loaded for a request, its ticket counts as presented and its place is taken. `None`: it
     /// is answered already.
-    fn arrive(&mut self, call: Call, ctx: &mut Context<Self>) -> Option<Call> {
+    fn arrive(&mut self, call: Box<Call>, ctx: &mut Context<Self>) -> Option<Box<Call>> {
         let request = call.request;
         let relayed = call.caller.relayed;
         let fresh = relayed.unwrap_or_else(|| self.server.fresh_ticket());

@@ -47,7 +47,7 @@ impl ResourceActor {
         let mut snapshot = match unborn {
             Some(mut created) => {
                 created.lock.merge(&outcome.changes);
-                created
+                *created
             }
             None => Snapshot::of(name, id, outcome.changes),
         };
@@ -94,7 +94,7 @@ impl ResourceActor {
         let Some(resource) = live.resource.take() else {
             return;
         };
-        live.account = Account::default();
+        live.account = Account::new(server.clone());
         let token = resource.core.token();
         server.raise_token_floor(token);
         server
@@ -112,6 +112,9 @@ impl ResourceActor {
         let Some(live) = self.live() else {
             return Vec::new();
         };
+        if live.orphans.is_empty() {
+            return Vec::new();
+        }
         let orphans = std::mem::take(&mut live.orphans);
         for request in &orphans {
             if let Some(mut open) = live.open.remove(*request) {
@@ -251,12 +254,12 @@ impl ResourceActor {
     /// everything they rest on.
     pub(super) fn store(
         &mut self,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         replies: Vec<(RequestId, Box<Reply>)>,
         ctx: &mut Context<Self>,
     ) {
         let changes = !snapshot.is_empty();
-        let inline = changes && self.server.store.commit_inline(&snapshot);
+        let inline = changes && self.server.store.commit_inline(&mut snapshot);
         self.show();
         let Some(live) = self.live() else {
             return;

@@ -19,7 +19,7 @@ use crate::shared::gate::Closed;
 use crate::store::{ResourceId, Snapshot};
 
 impl ResourceActor {
-    pub(super) fn call(&mut self, call: Call, ctx: &mut Context<Self>) {
+    pub(super) fn call(&mut self, call: Box<Call>, ctx: &mut Context<Self>) {
         let now = self.now.mono;
         let Some(live) = self.live() else {
             let _ = call.reply.send(Box::new(Reply::Moved));
@@ -67,7 +67,7 @@ impl ResourceActor {
         };
         let snapshot = self.born(options, ctx);
         if let Some(live) = self.live() {
-            live.unborn = Some(snapshot);
+            live.unborn = Some(Box::new(snapshot));
         }
         Ok(())
     }
@@ -106,7 +106,7 @@ impl ResourceActor {
     }
 
     /// A request whose document, if it names one, is known to exist or not.
-    pub(super) fn carry_out(&mut self, mut call: Call, exists: bool, ctx: &mut Context<Self>) {
+    pub(super) fn carry_out(&mut self, mut call: Box<Call>, exists: bool, ctx: &mut Context<Self>) {
         let Some(patience) = self.patience(&call.op) else {
             return self.reply(call, Reply::Refused(Refusal::NoResource));
         };
@@ -318,7 +318,12 @@ impl ResourceActor {
         self.command(Command::Vanished { request }, ctx);
     }
 
-    pub(super) fn create(&mut self, call: Call, options: ResourceOptions, ctx: &mut Context<Self>) {
+    pub(super) fn create(
+        &mut self,
+        call: Box<Call>,
+        options: ResourceOptions,
+        ctx: &mut Context<Self>,
+    ) {
         let now_ordinary = match self.resource() {
             Some(resource) if resource.core.options().ephemeral => {
                 let changes = resource.core.set_options(options);
@@ -356,7 +361,7 @@ impl ResourceActor {
     }
 
     /// Answers a request that changes nothing, once what it saw is durable.
-    pub(super) fn reply(&mut self, call: Call, reply: Reply) {
+    pub(super) fn reply(&mut self, call: Box<Call>, reply: Reply) {
         let Some(live) = self.live() else {
             return;
         };
@@ -376,7 +381,12 @@ impl ResourceActor {
         })
     }
 
-    pub(super) fn read(&mut self, call: Call, selector: &Selector, presented: PresentedTicket) {
+    pub(super) fn read(
+        &mut self,
+        call: Box<Call>,
+        selector: &Selector,
+        presented: PresentedTicket,
+    ) {
         let reply = match self.resource() {
             Some(resource) => resource.read(selector, presented),
             None => Reply::Refused(Refusal::NoResource),

@@ -69,7 +69,7 @@ impl ResourceActor {
     /// Answers with a document, now or when there is another than the asker has.
     pub(super) fn watch_document(
         &mut self,
-        call: Call,
+        call: Box<Call>,
         selector: Selector,
         presented: PresentedTicket,
         watch: Watch,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::lock::{FencingToken, Millis, Mode, Owner, Reason, ResourceName, Selector};
+use crate::metrics::per_thread::PerThread;
 use crate::shared::caller::Caller;
 
 /// How many lines may leave in one second.
@@ -145,12 +146,21 @@ impl fmt::Display for AuditEvent<'_> {
 }
 
 /// Writes events, and counts those there was no room for.
-#[derive(Default)]
 pub struct EventLog {
     second: AtomicU64,
     written: AtomicU32,
     /// By kind.
-    hidden: [AtomicU64; NAMES.len()],
+    hidden: PerThread<[AtomicU64; NAMES.len()]>,
+}
+
+impl Default for EventLog {
+    fn default() -> EventLog {
+        EventLog {
+            second: AtomicU64::default(),
+            written: AtomicU32::default(),
+            hidden: PerThread::new(Default::default),
+        }
+    }
 }
 
 impl EventLog {
@@ -168,7 +178,7 @@ impl EventLog {
     }
 
     fn hide(&self, kind: AuditKind, count: u64) {
-        self.hidden[kind as usize].fetch_add(count, Ordering::Relaxed);
+        self.hidden.mine()[kind as usize].fetch_add(count, Ordering::Relaxed);
     }
 
     fn has_room(&self, now: Millis) -> bool {
@@ -188,10 +198,16 @@ impl EventLog {
 
     /// How many events of which kind were not written since the last call, in words; `None`: all were.
     pub fn take_hidden(&self) -> Option<String> {
-        let hidden = self.hidden.iter().map(|n| n.swap(0, Ordering::Relaxed));
+        let of_kind = |kind: usize| {
+            let copies = self.hidden.all();
+            copies
+                .map(|of_thread| of_thread[kind].swap(0, Ordering::Relaxed))
+                .sum()
+        };
+        let hidden = (0..NAMES.len()).map(of_kind);
         let counts: Vec<String> = hidden
             .zip(NAMES)
-            .filter(|(n, _)| *n > 0)
+            .filter(|(n, _): &(u64, _)| *n > 0)
             .map(|(n, name)| format!("{name}={n}"))
             .collect();
         (!counts.is_empty()).then(|| counts.join(" "))

@@ -9,20 +9,31 @@ use std::collections::VecDeque;
 use foldhash::HashMap;
 
 use crate::lock::{Millis, ResourceName};
+use crate::metrics::per_thread::PerThread;
 use crate::store::history::{PastLease, PastLeases, append};
 use crate::store::{Store, StoreError};
 use parking_lot::{Mutex, MutexGuard};
 
-/// Names are spread over so many tables, so that workers seldom wait for each other.
-const TABLES: usize = 64;
-/// Names in one table that have news for the store, or are ephemeral; what comes beyond is not kept.
-const NAMES_MAX: usize = 4096;
+/// Leases of one thread that are not put to those of their names yet: some seconds' worth, so that this is seldom done
+/// by the threads that end leases.
+const RECENT_MAX: usize = 32_768;
+/// Names that have news for the store, or are ephemeral; what comes beyond is not kept.
+const NAMES_MAX: usize = 262_144;
 /// How long the leases of an ephemeral name are kept.
 const EPHEMERAL_MS: Millis = 3_600_000;
 
+/// A lease that has just ended.
+struct EndedLease {
+    name: ResourceName,
+    lease: PastLease,
+    ephemeral: bool,
+    /// On the monotonic clock.
+    ended: Millis,
+}
+
 struct Past {
-    /// Oldest first.
-    leases: VecDeque<PastLease>,
+    /// Oldest first, each with the time of its end.
+    leases: VecDeque<(Millis, PastLease)>,
     /// `None`: handed to the store and forgotten here. `Some`: kept here, until then.
     until: Option<Millis>,
 }
@@ -32,7 +43,9 @@ type Table = HashMap<ResourceName, Past>;
 /// One for each server.
 pub struct History {
     per_resource: usize,
-    tables: Vec<Mutex<Table>>,
+    /// What ended last, oldest first: threads that end leases do not wait for each other.
+    recent: PerThread<Mutex<Vec<EndedLease>>>,
+    past: Mutex<Table>,
 }
 
 impl History {
@@ -40,7 +53,8 @@ impl History {
     pub fn new(per_resource: usize) -> History {
         History {
             per_resource,
-            tables: (0..TABLES).map(|_| Mutex::default()).collect(),
+            recent: PerThread::new(Mutex::default),
+            past: Mutex::default(),
         }
     }
 
@@ -49,32 +63,61 @@ impl History {
         self.per_resource
     }
 
-    fn table(&self, name: &ResourceName) -> MutexGuard<'_, Table> {
-        // Names that are chosen to meet in one table do no more than to fill it.
-        let sum = |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte));
-        let at = name.as_str().bytes().fold(0, sum) % TABLES;
-        self.tables[at].lock()
-    }
-
     /// A lease of this name has ended. `ephemeral`: the store is to know nothing of it. `now`: monotonic.
     pub fn ended(&self, name: &ResourceName, lease: PastLease, ephemeral: bool, now: Millis) {
         if self.per_resource == 0 {
             return;
         }
-        let mut table = self.table(name);
-        if let Some(past) = table.get_mut(name) {
-            past.until = ephemeral.then_some(now + EPHEMERAL_MS);
-            past.leases.push_back(lease);
-            while past.leases.len() > self.per_resource {
+        let mut recent = self.recent.mine().lock();
+        recent.push(EndedLease {
+            name: name.clone(),
+            lease,
+            ephemeral,
+            ended: now,
+        });
+        // Nobody waits for one who looks through all of them.
+        if recent.len() >= RECENT_MAX
+            && let Some(mut past) = self.past.try_lock()
+        {
+            self.sort(&mut past, std::mem::take(&mut recent));
+        }
+    }
+
+    /// Puts leases that have ended to those of their names.
+    fn sort(&self, past: &mut Table, recent: Vec<EndedLease>) {
+        for ended in recent {
+            let until = ended.ephemeral.then_some(ended.ended + EPHEMERAL_MS);
+            if past.len() >= NAMES_MAX && !past.contains_key(&ended.name) {
+                continue;
+            }
+            let past = past.entry(ended.name).or_insert_with(|| Past {
+                leases: VecDeque::with_capacity(1),
+                until,
+            });
+            past.until = until;
+            // A name's actor may have lived on another thread before.
+            let later = past.leases.iter().rev();
+            let later = later.take_while(|(at, _)| *at > ended.ended).count();
+            let place = past.leases.len() - later;
+            past.leases.insert(place, (ended.ended, ended.lease));
+            if past.leases.len() > self.per_resource {
                 past.leases.pop_front();
             }
-        } else if table.len() < NAMES_MAX {
-            let past = Past {
-                leases: VecDeque::from([lease]),
-                until: ephemeral.then_some(now + EPHEMERAL_MS),
-            };
-            table.insert(name.clone(), past);
         }
+    }
+
+    /// All that is known here, sorted.
+    fn sorted(&self) -> MutexGuard<'_, Table> {
+        let mut past = self.past.lock();
+        for recent in self.recent.all() {
+            let mut recent = recent.lock();
+            let as_many = Vec::with_capacity(recent.len());
+            let leases = std::mem::replace(&mut *recent, as_many);
+            // Nobody waits for this to end leases.
+            drop(recent);
+            self.sort(&mut past, leases);
+        }
+        past
     }
 
     /// Hands the store what it does not have yet. Not to be called while an earlier call is under way.
@@ -93,27 +136,23 @@ impl History {
     /// What is to be handed to the store; it stays readable here until [`History::handed_over`]. Ephemeral names
     /// whose time is over are forgotten.
     fn news(&self, now: Millis) -> PastLeases {
-        let mut news = PastLeases::new();
-        for table in &self.tables {
-            let mut table = table.lock();
-            table.retain(|_, past| past.until.is_none_or(|until| until > now));
-            let stored = table.iter().filter(|(_, past)| past.until.is_none());
-            news.extend(
-                stored.map(|(name, past)| (name.clone(), past.leases.iter().cloned().collect())),
-            );
-        }
-        news
+        let mut past = self.sorted();
+        past.retain(|_, past| past.until.is_none_or(|until| until > now));
+        let stored = past.iter().filter(|(_, past)| past.until.is_none());
+        stored
+            .map(|(name, past)| (name.clone(), past.leases().collect()))
+            .collect()
     }
 
     /// The store has these.
     fn handed_over(&self, news: &PastLeases) {
+        let mut table = self.past.lock();
         for (name, leases) in news {
-            let mut table = self.table(name);
             let Some(past) = table.get_mut(name).filter(|past| past.until.is_none()) else {
                 continue;
             };
             let had = |token| leases.iter().any(|lease| lease.fencing_token == token);
-            past.leases.retain(|lease| !had(lease.fencing_token));
+            past.leases.retain(|(_, lease)| !had(lease.fencing_token));
             if past.leases.is_empty() {
                 table.remove(name);
             }
@@ -132,10 +171,15 @@ impl History {
 
     /// What is known here of a name, oldest first.
     pub fn known(&self, name: &ResourceName) -> Vec<PastLease> {
-        let table = self.table(name);
-        let past = table.get(name);
-        past.map(|past| past.leases.iter().cloned().collect())
-            .unwrap_or_default()
+        let past = self.sorted();
+        let leases = past.get(name).map(|past| past.leases().collect());
+        leases.unwrap_or_default()
+    }
+}
+
+impl Past {
+    fn leases(&self) -> impl Iterator<Item = PastLease> + '_ {
+        self.leases.iter().map(|(_, lease)| lease.clone())
     }
 }
 
@@ -151,7 +195,7 @@ mod tests {
 
     fn lease(token: u64) -> PastLease {
         PastLease {
-            owner: Some("worker".to_owned()),
+            owner: None,
             reason: None,
             mode: Mode::Exclusive,
             fencing_token: token,
@@ -199,13 +243,29 @@ mod tests {
     }
 
     #[test]
+    fn leases_that_ended_on_several_threads_stand_in_the_order_of_their_ends() {
+        let history = History::new(3);
+        let a = name("a");
+        history.ended(&a, lease(2), false, 20);
+        history.ended(&a, lease(4), false, 40);
+        let elsewhere = [(1, 10), (3, 30), (5, 50)];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (token, ended) in elsewhere {
+                    history.ended(&a, lease(token), false, ended);
+                }
+            });
+        });
+        assert_eq!(tokens(&history.known(&a)), [3, 4, 5]);
+    }
+
+    #[test]
     fn memory_is_bounded_whatever_ends() {
         let history = History::new(2);
-        for n in 0..(TABLES * NAMES_MAX * 2) as u64 {
+        for n in 0..(NAMES_MAX * 2) as u64 {
             history.ended(&name(&n.to_string()), lease(1), false, 0);
         }
-        let names: usize = history.tables.iter().map(|table| table.lock().len()).sum();
-        assert!(names <= TABLES * NAMES_MAX);
+        assert!(history.sorted().len() <= NAMES_MAX);
         let off = History::new(0);
         off.ended(&name("a"), lease(1), false, 0);
         assert!(off.known(&name("a")).is_empty());

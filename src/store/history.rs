@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::lock::{Millis, Mode, ResourceName, WallMillis};
+use crate::lock::rows::Forced;
+use crate::lock::{Millis, Mode, Owner, Reason, ResourceName, WallMillis};
 
 /// How a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,25 +27,19 @@ impl LeaseEnd {
     }
 }
 
-/// Why a lease was forced off, and by whose key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForcedBy {
-    pub reason: String,
-    pub by: String,
-}
-
 /// A lease that has ended. Times are wall clock, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PastLease {
-    pub owner: Option<String>,
-    pub reason: Option<String>,
+    pub owner: Option<Owner>,
+    pub reason: Option<Reason>,
     pub mode: Mode,
     /// No two leases of a name have the same.
     pub fencing_token: u64,
     pub acquired_at: WallMillis,
     pub ended_at: WallMillis,
     pub end: LeaseEnd,
-    pub forced: Option<ForcedBy>,
+    /// Why it was forced off, and by whose key.
+    pub forced: Option<Box<Forced>>,
     /// From the place in the queue to the grant.
     pub queued_ms: Millis,
 }
@@ -82,20 +77,21 @@ pub(super) fn decode(bytes: &[u8]) -> Vec<PastLease> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::KeyName;
 
     fn lease(token: u64) -> PastLease {
         PastLease {
-            owner: Some("worker".to_owned()),
+            owner: Owner::parse("worker").ok(),
             reason: None,
             mode: Mode::Shared,
             fencing_token: token,
             acquired_at: 10,
             ended_at: 15,
             end: LeaseEnd::ForcedOff,
-            forced: Some(ForcedBy {
-                reason: "it hangs".to_owned(),
-                by: "admin".to_owned(),
-            }),
+            forced: Some(Box::new(Forced {
+                reason: Reason::parse("it hangs").unwrap(),
+                by: KeyName::parse("admin").unwrap(),
+            })),
             queued_ms: 0,
         }
     }

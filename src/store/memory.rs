@@ -95,12 +95,15 @@ impl StoredState {
         }
     }
 
-    fn write(&mut self, snapshot: &Snapshot) {
+    /// Takes the rows of the lock.
+    fn write(&mut self, snapshot: &mut Snapshot) {
         self.options = snapshot.options.unwrap_or(self.options);
-        if let Some(head) = &snapshot.lock.head {
-            self.write_head(head);
+        if let Some(head) = snapshot.lock.head.take() {
+            self.token = head.token;
+            self.delayed = head.delayed;
+            self.holder = head.holder;
         }
-        for row in &snapshot.lock.ended {
+        for row in snapshot.lock.ended.drain(..) {
             self.write_ended(row);
         }
         let lock = &snapshot.lock;
@@ -113,15 +116,8 @@ impl StoredState {
         }
     }
 
-    /// In place where there was a holder before.
-    fn write_head(&mut self, head: &HeadRow) {
-        self.token = head.token;
-        self.delayed = head.delayed;
-        self.holder.clone_from(&head.holder);
-    }
-
     /// In the place of one that is outlived: a hot lock allocates nothing here, and looks at one row.
-    fn write_ended(&mut self, row: &EndedRow) {
+    fn write_ended(&mut self, row: EndedRow) {
         let replaced = |old: &EndedRow| old.n == row.n || old.is_outlived_by(row.n);
         let usual = (row.n % ENDED_MAX) as usize;
         let place = match self.ended.get(usual).is_some_and(replaced) {
@@ -129,11 +125,11 @@ impl StoredState {
             false => self.ended.iter().position(replaced),
         };
         match place {
-            Some(place) => self.ended[place].clone_from(row),
+            Some(place) => self.ended[place] = row,
             None => {
                 let mut rows = std::mem::take(&mut self.ended).into_vec();
                 rows.reserve_exact(1);
-                rows.push(row.clone());
+                rows.push(row);
                 self.ended = rows.into_boxed_slice();
             }
         }
@@ -207,7 +203,7 @@ impl Rows {
         Ok(())
     }
 
-    fn write(&mut self, snapshot: &Snapshot) {
+    fn write(&mut self, snapshot: &mut Snapshot) {
         for id in &snapshot.removed {
             self.resources.remove(id);
             if self.by_name.get(&snapshot.name) == Some(id) {
@@ -285,7 +281,7 @@ impl Store for MemoryStore {
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let mut rows = self.rows();
         rows.check(batch)?;
-        batch.iter().for_each(|snapshot| rows.write(snapshot));
+        batch.iter().for_each(|s| rows.write(&mut s.clone()));
         Ok(())
     }
 
@@ -303,7 +299,7 @@ impl Store for MemoryStore {
     }
 
     /// `false` also for what [`Store::commit`] would reject: it says why.
-    fn commit_inline(&self, snapshot: &Snapshot) -> bool {
+    fn commit_inline(&self, snapshot: &mut Snapshot) -> bool {
         let mut rows = self.rows();
         // Most snapshots change a resource that is there, and need no more than one look for it.
         let plain = snapshot.removed.is_empty() && snapshot.created.is_none();

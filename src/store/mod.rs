@@ -289,8 +289,9 @@ pub trait Store: Send + Sync + 'static {
         0
     }
 
-    /// Commits at once on the calling thread, for stores that never wait. `false`: not such a store.
-    fn commit_inline(&self, _snapshot: &Snapshot) -> bool {
+    /// Commits at once on the calling thread, for stores that never wait, and takes what it keeps. `false`: not such a
+    /// store, and nothing was taken.
+    fn commit_inline(&self, _snapshot: &mut Snapshot) -> bool {
         false
     }
 

@@ -70,7 +70,7 @@ fn nothing_that_rests_on_a_refused_commit_is_stored() {
                 tokio::task::yield_now().await;
             }
             *store.held_up.lock().unwrap() = Some(name("other"));
-            actor.do_send(call);
+            actor.do_send(Box::new(call));
         });
         *bed.store.held_up.lock().unwrap() = Some(name("a"));
         *bed.store.refused.lock().unwrap() = Some(name("a"));

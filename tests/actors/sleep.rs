@@ -27,12 +27,12 @@ async fn hold(bed: &Bed) -> (RequestId, Recipient<Vanished>) {
     let actor = bed.actor(PRINTER).await;
     let (reply, answer) = oneshot::channel();
     let request = bed.server.next_requests(1);
-    actor.do_send(Call {
+    actor.do_send(Box::new(Call {
         request,
         op: acquire(None, Wait::NoQueue),
         caller: Caller::NOBODY,
         reply,
-    });
+    }));
     let answer = answer.await.unwrap();
     assert!(matches!(*answer, Reply::Lock(Answer::Granted(_))));
     (request, actor.recipient())

@@ -81,11 +81,11 @@ pub fn full_ticket(bits: u128) -> TicketRow {
         mode: Mode::Shared,
         reason: Some(Reason::parse(&"é".repeat(255)).unwrap()),
         queued_at: Some(1_700_000_000_001),
-        key: Some(KeyRow {
+        key: Some(Box::new(KeyRow {
             key: IdempotencyKey::parse(&"~".repeat(255)).unwrap(),
             ttl: Ttl::from_millis(1),
             mode: Mode::Shared,
-        }),
+        })),
     }
 }
 

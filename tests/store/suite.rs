@@ -4,7 +4,9 @@ use bytes::Bytes;
 use small_resource_server::lock::rows::{
     HeadRow, HolderRow, KeyRow, LockChanges, LockRows, TicketRow,
 };
-use small_resource_server::lock::{EndReason, FencingToken, Mode, ResourceName, Ticket, Ttl};
+use small_resource_server::lock::{
+    EndReason, FencingToken, Mode, Owner, ResourceName, Ticket, Ttl,
+};
 use small_resource_server::store::history::{LeaseEnd, PastLease, PastLeases};
 use small_resource_server::store::{ListQuery, ResourceId, Snapshot, StoredResource};
 
@@ -38,7 +40,9 @@ pub async fn an_unknown_name_or_selector_is_nothing<B: Bed>() {
 pub async fn every_field_of_the_head_row_comes_back<B: Bed>() {
     let bed = B::fresh().await;
     let mut key_without_ttl = plain_ticket(3);
-    key_without_ttl.key = full_ticket(0).key.map(|key| KeyRow { ttl: None, ..key });
+    key_without_ttl.key = full_ticket(0)
+        .key
+        .map(|key| Box::new(KeyRow { ttl: None, ..*key }));
     let heads = [
         held(u64::MAX, full_ticket(u128::MAX), 1_799_999_999_999),
         held(1, plain_ticket(0), 0),
@@ -648,7 +652,7 @@ pub async fn everything_outlives_being_opened_again<B: Bed>() {
 pub async fn past_leases_are_added_to_those_of_their_name<B: Bed>() {
     let bed = B::fresh().await;
     let lease = |token| PastLease {
-        owner: Some("worker".to_owned()),
+        owner: Owner::parse("worker").ok(),
         reason: None,
         mode: Mode::Shared,
         fencing_token: token,

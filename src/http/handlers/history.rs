@@ -11,6 +11,7 @@ use crate::http::respond::{self, Response};
 use crate::http::time::Time;
 use crate::http::wire::ForcedByBody;
 use crate::http::worker::Worker;
+use crate::lock::{Owner, Reason};
 use crate::resource::messages::{Op, Reply};
 use crate::store::history::PastLease;
 
@@ -37,16 +38,16 @@ struct HistoryBody<'a> {
 
 fn told(lease: &PastLease) -> PastLeaseBody<'_> {
     PastLeaseBody {
-        owner: lease.owner.as_deref(),
-        reason: lease.reason.as_deref(),
+        owner: lease.owner.as_ref().map(Owner::as_str),
+        reason: lease.reason.as_ref().map(Reason::as_str),
         mode: lease.mode.name(),
         fencing_token: lease.fencing_token,
         acquired_at: Time(lease.acquired_at),
         ended_at: Time(lease.ended_at),
         end: lease.end.name(),
         forced: lease.forced.as_ref().map(|forced| ForcedByBody {
-            reason: &forced.reason,
-            by: &forced.by,
+            reason: forced.reason.as_str(),
+            by: forced.by.as_str(),
         }),
         queued_ms: lease.queued_ms,
         held_ms: lease.ended_at.saturating_sub(lease.acquired_at),

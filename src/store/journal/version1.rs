@@ -61,10 +61,12 @@ impl From<TicketRowV1> for TicketRow {
             mode: Mode::Exclusive,
             reason: None,
             queued_at: None,
-            key: row.key.map(|row| KeyRow {
-                key: row.key,
-                ttl: row.ttl.map(Into::into),
-                mode: Mode::Exclusive,
+            key: row.key.map(|row| {
+                Box::new(KeyRow {
+                    key: row.key,
+                    ttl: row.ttl.map(Into::into),
+                    mode: Mode::Exclusive,
+                })
             }),
         }
     }

@@ -96,11 +96,11 @@ impl Columns {
             Some(bytes) => {
                 let text = std::str::from_utf8(&bytes).ok();
                 let key = text.and_then(IdempotencyKey::parse);
-                Some(KeyRow {
+                Some(Box::new(KeyRow {
                     key: key.ok_or_else(|| odd("idempotency key"))?,
                     ttl: attempt_ttl,
                     mode: attempt_mode,
-                })
+                }))
             }
         };
         let reason = reason.transpose()?;

@@ -318,10 +318,12 @@ fn ticket_row(row: &Row<'_>) -> Result<TicketRow> {
         mode: mode(row, 4)?,
         reason: optional(row, 5, |text| Reason::parse(text).ok())?,
         queued_at: optional_unsigned(row, 6)?,
-        key: key.map(|key| KeyRow {
-            key,
-            ttl,
-            mode: asked_mode,
+        key: key.map(|key| {
+            Box::new(KeyRow {
+                key,
+                ttl,
+                mode: asked_mode,
+            })
         }),
     })
 }
