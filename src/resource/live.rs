@@ -67,6 +67,10 @@ pub(super) struct Woken {
 /// One document on its way from the store.
 pub(super) struct DocumentRead {
     /// Requests that wait for it.
+    #[expect(
+        clippy::vec_box,
+        reason = "as they came, and as they are taken up again"
+    )]
     pub(super) calls: Vec<Box<Call>>,
     /// It was written or deleted meanwhile: what the store returns must not be believed.
     pub(super) overtaken: bool,
