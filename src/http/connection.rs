@@ -57,6 +57,8 @@ pub struct ConnectionState {
     chunked: Cell<bool>,
     /// A first request was taken.
     begun: Cell<bool>,
+    /// It was answered just now, and nothing of that was written yet.
+    answered: Cell<bool>,
     /// The answer is a stream that goes on and on, and this side does not know it yet.
     streams: Cell<bool>,
     /// Only the routes that watch the server are answered on it.
@@ -98,6 +100,7 @@ impl ConnectionState {
     /// anew.
     pub fn end_request(&self, now: Instant) -> bool {
         self.quiet_since.set(Some(now));
+        self.answered.set(true);
         let chunked = self.chunked.get();
         // Nobody counted the bytes of a chunked body.
         let rest = if chunked {
@@ -162,6 +165,7 @@ impl Connection {
                 rest_open: Cell::new(false),
                 chunked: Cell::new(false),
                 begun: Cell::new(false),
+                answered: Cell::new(false),
                 streams: Cell::new(false),
                 reserved: permit.reserved,
             }),
@@ -235,8 +239,9 @@ impl AsyncWrite for Connection {
             bound_send_buffer(&self.wire);
         }
         let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
-        // Whoever takes an answer slowly is not idle.
-        if written.is_ready() && self.state.quiet_since.get().is_some() {
+        // Whoever takes an answer slowly is not idle. Most take it at once.
+        let at_once = self.state.answered.replace(false);
+        if written.is_ready() && !at_once && self.state.quiet_since.get().is_some() {
             self.state.quiet_since.set(Some(Instant::now()));
         }
         written

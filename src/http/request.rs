@@ -19,7 +19,7 @@ use super::auth::{KnownKey, Right};
 use super::connection::ConnectionState;
 use super::errors::ApiError;
 use super::headers::{IDEMPOTENCY_KEY, X_API_KEY, X_TICKET};
-use super::middleware::observe;
+use super::middleware::observe::{self, RouteAndCaller};
 use super::paths::{self, Route, Segments, position};
 use super::wire::to_millis;
 use super::worker::Worker;
@@ -33,11 +33,13 @@ const BODY_DEPTH_MAX: usize = 127;
 
 /// Does the request carry a key with this right, and may this instance answer at all?
 /// Returns the highest right that the key carries, to the name in the path if there is one.
-pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<Right, ApiError> {
-    let known = observe::known(req);
-    let known = known.as_deref();
-    let key = known.and_then(|known| known.key.as_ref());
-    let key = key.ok_or_else(|| without_key(req))?;
+pub fn authorize(
+    req: &HttpRequest,
+    known: &RouteAndCaller,
+    worker: &Worker,
+    needed: Right,
+) -> Result<Right, ApiError> {
+    let key = known.key.as_ref().ok_or_else(|| without_key(req))?;
     let right = match key.right_to_all() {
         Some(right) => Some(right),
         None if segments(req).get(0).is_none() => Some(key.right),
@@ -45,8 +47,7 @@ pub fn authorize(req: &HttpRequest, worker: &Worker, needed: Right) -> Result<Ri
         None => key.right_to(name(req).as_ref().map_or("\0", ResourceName::as_str)),
     };
     let right = check_right(right, needed)?;
-    let route = known.and_then(|known| known.route);
-    check_conditions(req, route)?;
+    check_conditions(req, known.route)?;
     worker.door.check().map_err(ApiError::Closed)?;
     Ok(right)
 }

@@ -7,7 +7,6 @@ use actix_web::HttpRequest;
 
 use super::connection::ConnectionState;
 use super::errors::ApiError;
-use super::middleware::observe;
 use super::policy::SharedPolicy;
 use crate::cluster::door::FrontDoor;
 use crate::lock::{Profile, Refusal, ResourceName};
@@ -30,14 +29,16 @@ impl Worker {
     }
 
     /// One message, one reply; and no reply of ours leaves when the store may no longer be ours.
-    pub async fn ask(&self, request: &HttpRequest, name: &ResourceName, op: &Op) -> Reply {
+    pub async fn ask(
+        &self,
+        request: &HttpRequest,
+        caller: &Caller,
+        name: &ResourceName,
+        op: &Op,
+    ) -> Reply {
         if let Some(connection) = request.conn_data::<Rc<ConnectionState>>() {
             connection.begin_wait();
         }
-        let known = observe::known(request);
-        let caller = known
-            .as_ref()
-            .map_or(&Caller::NOBODY, |known| &known.caller);
         *self.door.ask(name, op, caller).await
     }
 

@@ -1,10 +1,13 @@
 //! Reading, writing and deleting the JSON document at a selector.
 
+use std::rc::Rc;
+
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
+use crate::http::middleware::observe::RouteAndCaller;
 use crate::http::request::{
     Query, authorize, body, idempotency_key, if_none_match, json_text, name_and_selector,
     presented, write_condition,
@@ -15,9 +18,9 @@ use crate::lock::{ResourceName, Selector, Wish};
 use crate::resource::messages::{Op, Wait, Watch};
 
 /// GET `/resource/{name}/{selector}`.
-pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
-    let (name, selector, op, raw) = asked(&req, &worker)?;
-    let reply = worker.ask(&req, &name, &op).await;
+pub async fn get(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+    let (name, selector, op, raw) = asked(&req, &known, &worker)?;
+    let reply = worker.ask(&req, &known.caller, &name, &op).await;
     match op {
         Op::Read { .. } => respond::read(&selector, reply, raw),
         _ => respond::get_locked(&selector, reply, raw),
@@ -27,6 +30,7 @@ pub async fn get(req: HttpRequest, worker: Data<Worker>) -> Response {
 /// What a GET asks, of which document, and whether as it is.
 fn asked(
     req: &HttpRequest,
+    known: &RouteAndCaller,
     worker: &Worker,
 ) -> Result<(ResourceName, Selector, Op, bool), ApiError> {
     // The right that is needed hangs on the query; a query that cannot be read still needs a key first.
@@ -34,7 +38,7 @@ fn asked(
     let wants_lock = query.as_ref().ok().map(|query| query.flag("lock"));
     let reads_only = matches!(wants_lock, Some(Ok(Some(false))));
     let needed = if reads_only { Right::Read } else { Right::Lock };
-    authorize(req, worker, needed)?;
+    authorize(req, known, worker, needed)?;
     let query = query?;
     query.flag("lock")?;
     let raw = query.flag("raw")?.unwrap_or(false);
@@ -72,8 +76,13 @@ fn asked(
 }
 
 /// PUT `/resource/{name}/{selector}`.
-pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Write)?;
+pub async fn put(
+    req: HttpRequest,
+    known: Rc<RouteAndCaller>,
+    payload: Payload,
+    worker: Data<Worker>,
+) -> Response {
+    authorize(&req, &known, &worker, Right::Write)?;
     let (name, selector) = name_and_selector(&req)?;
     let query = Query::of(&req)?;
     let release = query.flag("unlock")?.unwrap_or(false);
@@ -88,18 +97,18 @@ pub async fn put(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Re
         condition: write_condition(&req)?,
         create,
     };
-    let reply = worker.ask(&req, &name, &op).await;
+    let reply = worker.ask(&req, &known.caller, &name, &op).await;
     respond::changed(reply)
 }
 
 /// DELETE `/resource/{name}/{selector}`.
-pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Write)?;
+pub async fn delete(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+    authorize(&req, &known, &worker, Right::Write)?;
     let (name, selector) = name_and_selector(&req)?;
     let op = Op::DeleteSelector {
         selector,
         presented: presented(&req),
     };
-    let reply = worker.ask(&req, &name, &op).await;
+    let reply = worker.ask(&req, &known.caller, &name, &op).await;
     respond::changed(reply)
 }

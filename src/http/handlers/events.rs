@@ -16,6 +16,7 @@ use crate::http::auth::{KnownKey, Right};
 use crate::http::connection::ConnectionState;
 use crate::http::errors::ApiError;
 use crate::http::headers::X_API_KEY;
+use crate::http::middleware::observe::RouteAndCaller;
 use crate::http::request::{Query, authorize};
 use crate::http::respond::Response;
 use crate::http::time::Time;
@@ -128,8 +129,8 @@ impl Following {
 }
 
 /// GET `/events`.
-pub async fn events(req: HttpRequest, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Read)?;
+pub async fn events(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+    authorize(&req, &known, &worker, Right::Read)?;
     let prefix = Query::of(&req)?.get("prefix").unwrap_or("").to_owned();
     let reader = worker.door.follow(&prefix).await;
     let reader = reader.map_err(ApiError::Closed)?.ok_or(ApiError::TooBusy(

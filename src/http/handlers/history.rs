@@ -1,11 +1,14 @@
 //! GET `/history/{name}`: the last leases of a name.
 
+use std::rc::Rc;
+
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
+use crate::http::middleware::observe::RouteAndCaller;
 use crate::http::request::{Query, authorize, authorize_name, history_name};
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
@@ -56,15 +59,19 @@ fn told(lease: &PastLease) -> PastLeaseBody<'_> {
 
 /// GET `/history/{name}`. An empty history is that of a resource that exists; what neither exists nor has any
 /// is 404.
-pub async fn history(req: HttpRequest, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Read)?;
+pub async fn history(
+    req: HttpRequest,
+    known: Rc<RouteAndCaller>,
+    worker: Data<Worker>,
+) -> Response {
+    authorize(&req, &known, &worker, Right::Read)?;
     let name = history_name(&req)?;
     authorize_name(&req, &name, Right::Read)?;
     let most = worker.server().history.per_resource();
     let limit = Query::of(&req)?.count("limit", most.max(1), 1..=1000)?;
     let mut leases = worker.door.history(&name).await.map_err(ApiError::Closed)?;
     if leases.is_empty() {
-        match worker.ask(&req, &name, &Op::DESCRIBE).await {
+        match worker.ask(&req, &known.caller, &name, &Op::DESCRIBE).await {
             Reply::Described(_) => {}
             other => return Err(respond::refusal(other)),
         }

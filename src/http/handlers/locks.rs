@@ -1,10 +1,13 @@
 //! lock, unlock, renew, force-unlock.
 
+use std::rc::Rc;
+
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Payload};
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
+use crate::http::middleware::observe::RouteAndCaller;
 use crate::http::request::{
     Query, authorize, body, caller_key, idempotency_key, name, name_before_selector, parse_json,
     parse_optional, presented,
@@ -50,10 +53,15 @@ fn waiter(text: &str) -> Result<TicketId, ApiError> {
 }
 
 /// PUT or POST `/resource/{name}/{selector}/lock`.
-pub async fn lock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Lock)?;
+pub async fn lock(
+    req: HttpRequest,
+    known: Rc<RouteAndCaller>,
+    payload: Payload,
+    worker: Data<Worker>,
+) -> Response {
+    authorize(&req, &known, &worker, Right::Lock)?;
     let (name, op) = lock_asked(&req, payload, &worker).await?;
-    let reply = worker.ask(&req, &name, &op).await;
+    let reply = worker.ask(&req, &known.caller, &name, &op).await;
     respond::lock(reply)
 }
 
@@ -88,17 +96,24 @@ async fn lock_asked(
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.
-pub async fn unlock(req: HttpRequest, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Lock)?;
+pub async fn unlock(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+    authorize(&req, &known, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
     let presented = presented(&req);
-    let reply = worker.ask(&req, &name, &Op::Unlock { presented }).await;
+    let reply = worker
+        .ask(&req, &known.caller, &name, &Op::Unlock { presented })
+        .await;
     respond::unlock(reply)
 }
 
 /// PUT or POST `/resource/{name}/{selector}/renew`.
-pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Lock)?;
+pub async fn renew(
+    req: HttpRequest,
+    known: Rc<RouteAndCaller>,
+    payload: Payload,
+    worker: Data<Worker>,
+) -> Response {
+    authorize(&req, &known, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"nothing, or {"ttl": seconds, "exact": true}"#;
@@ -108,13 +123,18 @@ pub async fn renew(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> 
         ttl: body.ttl,
         exact: body.exact,
     };
-    let reply = worker.ask(&req, &name, &op).await;
+    let reply = worker.ask(&req, &known.caller, &name, &op).await;
     respond::renew(reply)
 }
 
 /// POST `/resource/{name}/force-unlock`.
-pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Admin)?;
+pub async fn force_unlock(
+    req: HttpRequest,
+    known: Rc<RouteAndCaller>,
+    payload: Payload,
+    worker: Data<Worker>,
+) -> Response {
+    authorize(&req, &known, &worker, Right::Admin)?;
     let name = name(&req)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"reason": "why"}, with the "fencingToken" of one lease or the "waiter" of one place in the queue"#;
@@ -130,6 +150,6 @@ pub async fn force_unlock(req: HttpRequest, payload: Payload, worker: Data<Worke
             ));
         }
     };
-    let reply = worker.ask(&req, &name, &op).await;
+    let reply = worker.ask(&req, &known.caller, &name, &op).await;
     respond::force_unlock(reply, waiter)
 }

@@ -1,5 +1,7 @@
 //! Creating, describing, listing and deleting resources.
 
+use std::rc::Rc;
+
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
+use crate::http::middleware::observe::RouteAndCaller;
 use crate::http::request::{
     Query, authenticate, authorize, authorize_name, body, if_none_match, name, parse_json,
     presented,
@@ -45,8 +48,13 @@ const PLACES_MAX: usize = 1000;
 const SELECTORS_MAX: usize = 1000;
 
 /// POST `/resource`.
-pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Write)?;
+pub async fn create(
+    req: HttpRequest,
+    known: Rc<RouteAndCaller>,
+    payload: Payload,
+    worker: Data<Worker>,
+) -> Response {
+    authorize(&req, &known, &worker, Right::Write)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds, "slots": 1 to 1000, "lockDelay": 0 to 60}"#;
     let body: CreateBody = parse_json(&body, accepts)?;
@@ -59,7 +67,10 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
         lock_delay: body.lock_delay.unwrap_or(plain.lock_delay),
         ..plain
     };
-    match worker.ask(&req, &name, &Op::Create { options }).await {
+    match worker
+        .ask(&req, &known.caller, &name, &Op::Create { options })
+        .await
+    {
         Reply::Created { id, options } => {
             let path = utf8_percent_encode(name.as_str(), UNRESERVED);
             Ok(HttpResponse::Created()
@@ -77,8 +88,12 @@ pub async fn create(req: HttpRequest, payload: Payload, worker: Data<Worker>) ->
 }
 
 /// GET `/resource/{name}`.
-pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Read)?;
+pub async fn describe(
+    req: HttpRequest,
+    known: Rc<RouteAndCaller>,
+    worker: Data<Worker>,
+) -> Response {
+    authorize(&req, &known, &worker, Right::Read)?;
     let name = name(&req)?;
     let query = Query::of(&req)?;
     let wait = query.wait(worker.wait_max)?.unwrap_or_default();
@@ -90,7 +105,7 @@ pub async fn describe(req: HttpRequest, worker: Data<Worker>) -> Response {
         places,
         watch: if_none_match(&req)?.map(|known| Watch { known, wait }),
     };
-    match worker.ask(&req, &name, &op).await {
+    match worker.ask(&req, &known.caller, &name, &op).await {
         Reply::Described(description) => {
             let sizes = match selectors {
                 0 => Vec::new(),
@@ -244,8 +259,8 @@ async fn page_within(
 }
 
 /// GET `/resource`.
-pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Read)?;
+pub async fn list(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+    authorize(&req, &known, &worker, Right::Read)?;
     let query = list_query(&Query::of(&req)?)?;
     let key = authenticate(&req)?;
     let listing = async {
@@ -264,10 +279,12 @@ pub async fn list(req: HttpRequest, worker: Data<Worker>) -> Response {
 }
 
 /// DELETE `/resource/{name}`.
-pub async fn delete(req: HttpRequest, worker: Data<Worker>) -> Response {
-    authorize(&req, &worker, Right::Write)?;
+pub async fn delete(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+    authorize(&req, &known, &worker, Right::Write)?;
     let name = name(&req)?;
     let presented = presented(&req);
-    let reply = worker.ask(&req, &name, &Op::Delete { presented }).await;
+    let reply = worker
+        .ask(&req, &known.caller, &name, &Op::Delete { presented })
+        .await;
     respond::changed(reply)
 }

@@ -1,6 +1,8 @@
 //! How the server is, for balancers, containers and people. No key is needed but for `/status`, and no name,
 //! ticket or key is shown.
 
+use std::rc::Rc;
+
 use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -9,6 +11,7 @@ use serde_json::json;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
+use crate::http::middleware::observe::RouteAndCaller;
 use crate::http::openapi;
 use crate::http::request::{authenticate, authorize};
 use crate::http::respond::{self, Response};
@@ -58,8 +61,8 @@ fn store_away(reason: &str) -> HttpResponse {
 }
 
 /// GET `/status` (READ): what the key allows, how much is held and waited for.
-pub async fn status(req: HttpRequest, worker: Data<Worker>) -> Response {
-    let right = authorize(&req, &worker, Right::Read)?;
+pub async fn status(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+    let right = authorize(&req, &known, &worker, Right::Read)?;
     let presented = authenticate(&req)?;
     let prefixes = presented.prefixes(Right::Read);
     let mut tally = Tally::default();
