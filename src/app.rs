@@ -23,7 +23,7 @@ use crate::http::server::{self, HttpLimits};
 use crate::http::tls::{self, Certificate};
 use crate::persistence::actor::Persistence;
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{Attach, Finish};
+use crate::persistence::messages::{Attach, Finish, GiveAll};
 use crate::persistence::queue::CommitQueue;
 use crate::registry::actor::Registry;
 use crate::registry::client::Router;
@@ -45,6 +45,8 @@ const BACKLOG: i32 = 4096;
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
 /// How long a process that cannot go on tries to give its store back.
 const GIVING_BACK: Duration = Duration::from_secs(1);
+/// How long slots are given to other instances, where there are any, before the store is given back.
+const GIVING_SLOTS: Duration = Duration::from_secs(5);
 /// How long requests are answered that they came too late, before connections are closed.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
@@ -101,7 +103,10 @@ pub fn start_actors(
     let handle = PersistenceHandle::new(persistence.clone(), commits);
     let registry = Registry::new(server.clone(), persistence.clone().recipient(), handle);
     let registry = Registry::start_in_arbiter(finding, |_| registry);
-    persistence.do_send(Attach(registry.clone().recipient()));
+    persistence.do_send(Attach {
+        discard: registry.clone().recipient(),
+        leave: registry.clone().recipient(),
+    });
     Started {
         persistence,
         registry,
@@ -232,11 +237,15 @@ impl App {
             certificate: self.certificate.clone(),
             load,
         };
+        let server = self.server.clone();
         let reloading = actix_rt::spawn(async move {
+            let members = &server.members;
             let mut files = FileWatch::new(&reloader.started_with.origins.watched);
             let mut look = tokio::time::interval(WATCH_PAUSE);
+            let mut view = members.follow();
             loop {
                 tokio::select! {
+                    Ok(()) = view.changed() => reloader.share_limit(view.borrow_and_update().serving()),
                     Some(()) = hangup.recv() => reloader.reload(),
                     _ = look.tick() => if files.changed() {
                         log::info!("a file of settings, keys or certificates has changed");
@@ -292,10 +301,18 @@ impl App {
         self.server.gate.drain();
         // Everything is served as ever meanwhile: whoever has not noticed yet may have nobody else to ask.
         tokio::time::sleep(self.settings.shutdown.delay).await;
-        self.server.gate.stop();
-        self.server.owner.stop();
-        self.registry.do_send(EndWaits);
+        // Requests are still taken, and passed on to whoever has their names by then.
         let deadline = Instant::now() + self.settings.shutdown.timeout;
+        let limit = GIVING_SLOTS.min(self.settings.shutdown.timeout / 2);
+        if timeout(limit, self.persistence.send(GiveAll))
+            .await
+            .is_err()
+        {
+            log::warn!("not all names were given to others in time; they take them over");
+        }
+        self.server.gate.stop();
+        self.server.members.stop();
+        self.registry.do_send(EndWaits);
         finish_requests(&self.server, deadline).await;
         // What was acknowledged is stored already; this gives the store back. Before connections are
         // closed, which can take a client's time: the next instance need not wait for that.

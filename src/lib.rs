@@ -8,7 +8,7 @@
 //! | `registry` | finds, starts and retires resource actors; how handlers reach them |
 //! | `persistence` | the only writer: group commit, opening and reopening the store |
 //! | `shared` | what all of them use: clock, gate, limits, cache budget, audit log |
-//! | `cluster` | several instances on one database: requests are passed on to the active one |
+//! | `cluster` | several instances on one database: requests are passed on to the one that has the name |
 //! | `http` | routes, handlers, wire types, errors |
 //! | `metrics` | numbers for the people who run it; a leaf that the others write to |
 //! | [`config`] | settings as types, where each came from, validation |

@@ -103,6 +103,14 @@ impl Reloader {
         }
     }
 
+    /// So many instances serve behind the balancer.
+    pub fn share_limit(&self, instances: u32) {
+        let policy = self.policy.load();
+        if policy.instances() != instances {
+            self.policy.store(Arc::new(policy.shared_by(instances)));
+        }
+    }
+
     fn apply(&self, settings: &Settings) -> Result<(), String> {
         if let (Some(certificate), Some(files)) = (&self.certificate, &settings.http.tls) {
             certificate.replace(files)?;

@@ -1,36 +1,22 @@
 //! `after-restore`: fencing tokens go on above all that were given out since the backup.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use crate::app;
 use crate::config::Settings;
 use crate::lock::FencingToken;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
 /// How far above the highest token that is stored, unless the operator says otherwise: more grants than any
 /// name can have had since a backup.
 const MARGIN: u64 = 1_000_000_000;
-
-/// Waits for an instance that is silent, and not for one that lives.
-async fn open(store: &dyn Store, patience: Duration) -> Result<(), StoreError> {
-    let begun = Instant::now();
-    loop {
-        match store.open().await {
-            Err(StoreError::Standby) if begun.elapsed() < patience => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            opened => return opened.map(|_| ()),
-        }
-    }
-}
 
 /// Raises the tokens above `above`, or far above all that are stored. Exit code 1 when an instance still runs
 /// or the store cannot be reached.
 pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
     let work = async {
         let store = app::store(settings, None);
-        open(store.as_ref(), settings.store.instance_lease.mul_f32(1.5)).await?;
+        store.open_alone().await?;
         let stored = store.highest_token().await?;
         let above = above.map_or(stored.0.saturating_add(MARGIN), |above| above.max(stored.0));
         let raised = store.raise_tokens(FencingToken(above)).await;
@@ -44,7 +30,7 @@ pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
         }
         Err(StoreError::Standby) => {
             eprintln!(
-                "Nothing was changed: an instance owns the store; stop it, and wait for its lease."
+                "Nothing was changed: an instance serves from the store; stop it, and wait for its lease."
             );
             ExitCode::FAILURE
         }

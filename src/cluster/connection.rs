@@ -37,7 +37,7 @@ impl PeerConnection {
         }
     }
 
-    /// To an instance that is active, as `us` has it.
+    /// To another instance, the one that `us` names.
     ///
     /// # Errors
     /// Nobody answers there, or not the one that is wanted; or as [`Introduction::greet`].

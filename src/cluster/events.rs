@@ -1,46 +1,112 @@
-//! Events of this instance and of the active one, read alike.
+//! Events of all instances, read as one stream.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::watch;
 
 use super::link::AnswerPieces;
 use super::wire::PeerReply;
 use crate::shared::event_feed::{FeedEvent, FeedReader, Found};
+use crate::shared::members::View;
+use crate::shared::server_state::ServerState;
+use crate::store::members::InstanceId;
+
+/// Events of another instance.
+pub struct EventsThere {
+    id: InstanceId,
+    pieces: AnswerPieces,
+    events: std::vec::IntoIter<FeedEvent>,
+}
+
+impl EventsThere {
+    pub fn new(id: InstanceId, pieces: AnswerPieces) -> EventsThere {
+        EventsThere {
+            id,
+            pieces,
+            events: Vec::new().into_iter(),
+        }
+    }
+
+    fn look(&mut self) -> Found {
+        loop {
+            if let Some(event) = self.events.next() {
+                return Found::Event(Arc::new(event));
+            }
+            match self.pieces.try_next() {
+                Ok(PeerReply::Events { missed, events }) => {
+                    self.events = events.into_iter();
+                    if missed > 0 {
+                        return Found::Missed(missed);
+                    }
+                }
+                Err(TryRecvError::Empty) => return Found::Nothing,
+                Ok(_) | Err(TryRecvError::Disconnected) => return Found::End,
+            }
+        }
+    }
+}
 
 /// Reads events, wherever they happen.
-pub enum EventReader {
-    Here(FeedReader),
-    There {
-        pieces: AnswerPieces,
-        events: std::vec::IntoIter<FeedEvent>,
-    },
+pub struct EventReader {
+    server: Arc<ServerState>,
+    here: FeedReader,
+    /// Who this instance was; `None`: the store is not shared.
+    me: Option<InstanceId>,
+    there: Vec<EventsThere>,
+    view: watch::Receiver<View>,
+    lacks_somebody: bool,
+    /// Where to look next: nobody who has much to tell keeps the others from being read.
+    next: usize,
 }
 
 impl EventReader {
-    /// The next event, without waiting for one. `active`: whether this instance is.
-    pub fn look(&mut self, active: bool) -> Found {
-        match self {
-            EventReader::Here(_) if !active => Found::End,
-            EventReader::Here(reader) => reader.look(),
-            EventReader::There { pieces, events } => loop {
-                if let Some(event) = events.next() {
-                    return Found::Event(Arc::new(event));
-                }
-                match pieces.try_next() {
-                    Ok(PeerReply::Events {
-                        missed,
-                        events: more,
-                    }) => {
-                        *events = more.into_iter();
-                        if missed > 0 {
-                            return Found::Missed(missed);
-                        }
-                    }
-                    Err(TryRecvError::Empty) => return Found::Nothing,
-                    Ok(_) | Err(TryRecvError::Disconnected) => return Found::End,
-                }
-            },
+    pub fn new(server: Arc<ServerState>, here: FeedReader, there: Vec<EventsThere>) -> EventReader {
+        let mut view = server.members.follow();
+        view.mark_changed();
+        let me = view.borrow().members.as_ref().map(|members| members.me);
+        EventReader {
+            server,
+            here,
+            me,
+            there,
+            view,
+            lacks_somebody: false,
+            next: 0,
         }
+    }
+
+    /// The next event, without waiting for one.
+    pub fn look(&mut self) -> Found {
+        let mut has_ended = false;
+        for _ in 0..=self.there.len() {
+            let found = match self.there.get_mut(self.next) {
+                Some(there) => there.look(),
+                None => self.here.look(),
+            };
+            self.next = (self.next + 1) % (self.there.len() + 1);
+            match found {
+                Found::Event(_) | Found::Missed(_) => return found,
+                Found::End => has_ended = true,
+                Found::Nothing => {}
+            }
+        }
+        match has_ended || self.lacks() {
+            true => Found::End,
+            false => Found::Nothing,
+        }
+    }
+
+    /// Whether something may happen that is not seen here.
+    fn lacks(&mut self) -> bool {
+        if self.view.has_changed().unwrap_or(false) {
+            let is_followed = |id: &InstanceId| {
+                Some(*id) == self.me || self.there.iter().any(|there| there.id == *id)
+            };
+            let view = self.view.borrow_and_update();
+            let members = view.members.as_ref();
+            self.lacks_somebody = members.is_some_and(|all| !all.owners.iter().all(is_followed));
+        }
+        self.lacks_somebody || self.server.gate.check().is_err()
     }
 }

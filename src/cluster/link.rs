@@ -1,4 +1,4 @@
-//! The asking end of a connection to the active instance: many questions at once.
+//! The asking end of a connection to another instance: many questions at once.
 //!
 //! Whoever asks and drops its future withdraws the question at the other end; so does a connection that breaks, or
 //! one on which nothing was heard for too long.
@@ -19,7 +19,8 @@ use super::wire::{
     Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
-use crate::store::{ActiveInstance, PeerAddress};
+use crate::store::PeerAddress;
+use crate::store::members::InstanceId;
 
 /// The connection broke before the answer: the question may have been acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +99,11 @@ impl Link {
     /// # Errors
     /// Nobody answers there in time, or not the instance that is wanted. Nothing was asked then.
     pub async fn open(
-        active: &ActiveInstance,
+        to: InstanceId,
         peer: &PeerAddress,
         silence_max: Duration,
     ) -> io::Result<Link> {
-        let us = Introduction::new(&peer.secret, active.id, Protocols::OURS);
+        let us = Introduction::new(&peer.secret, to, Protocols::OURS);
         let opened = timeout(silence_max, PeerConnection::open(peer, us)).await??;
         let PeerConnection {
             read,
@@ -110,7 +111,7 @@ impl Link {
             protocol,
         } = opened;
         let address = peer.address.clone();
-        log::debug!("the active instance at {address} speaks version {protocol} with this one");
+        log::debug!("the instance at {address} speaks version {protocol} with this one");
         let (frames, to_write) = unbounded_channel();
         let state = Rc::new(LinkState {
             frames,
@@ -127,7 +128,7 @@ impl Link {
                 ended = write_frames(write, to_write) => ended,
                 () = pings(&shared, silence_max / 4) => Ok(()),
             };
-            log::debug!("the connection to the active instance at {address} has ended: {ended:?}");
+            log::debug!("the connection to the instance at {address} has ended: {ended:?}");
             shared.end();
         });
         Ok(Link { state, task })

@@ -1,21 +1,25 @@
-//! Whether the active instance answers this one: one connection that is always kept, so that `/ready` need not find
-//! out.
+//! Whether each of the other instances answers this one: one connection to each that is always kept, so that `/ready`
+//! need not find out.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::Link;
-use super::wire::NoCommonProtocol;
-use crate::shared::owner::{HOLD_BEYOND, Reach};
-use crate::shared::server_state::ServerState;
-use crate::store::{ActiveInstance, PeerAddress};
+use tokio::sync::watch;
 
-/// Between two tries to reach it.
+use super::link::Link;
+use super::wire::{NoCommonProtocol, Question};
+use crate::shared::members::{Reach, View};
+use crate::shared::server_state::ServerState;
+use crate::store::PeerAddress;
+use crate::store::members::{InstanceId, Member, Members};
+
+/// Between two tries to reach one.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// So many signs of life after the link was lost prove that the instance lives: one may have been on its way.
 const PROOF_OF_LIFE: u64 = 2;
 
-/// Since when the active instance does not answer.
+/// Since when an instance does not answer.
 struct Silence {
     since: Instant,
     /// Its signs of life in the database, as they were then, and how many have come since.
@@ -26,43 +30,108 @@ struct Silence {
     told: bool,
 }
 
-/// Keeps in touch with whichever instance is active, for ever. `lease`: `INSTANCE_LEASE_SECONDS`.
-pub async fn keep_in_touch(server: Arc<ServerState>, lease: Duration) {
-    let mut owner = server.owner.follow();
+/// Keeps in touch with whichever instances there are, for ever. `lease`: `INSTANCE_LEASE_SECONDS`.
+pub async fn keep_in_touch_with_all(server: Arc<ServerState>, lease: Duration) {
+    let mut view = server.members.follow();
+    let mut touched: HashMap<InstanceId, actix_rt::task::JoinHandle<()>> = HashMap::new();
+    let mut seen: Option<Arc<Members>> = None;
+    loop {
+        let now = view.borrow_and_update().clone();
+        count(&server, &now, seen.as_deref());
+        for other in now.others_alive() {
+            touched.entry(other.id).or_insert_with(|| {
+                log::debug!("there is an instance at {}", address(other));
+                let touching = keep_in_touch(server.clone(), other.id, lease);
+                actix_rt::spawn(touching)
+            });
+        }
+        touched.retain(|_, task| !task.is_finished());
+        seen = now.members;
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn address(member: &Member) -> &str {
+    let peer = member.peer.as_ref();
+    peer.map_or("no address", |peer| &peer.address)
+}
+
+/// What the metrics say of all instances. `before`: as they were seen the last time.
+fn count(server: &ServerState, view: &View, before: Option<&Members>) {
+    let Some(members) = &view.members else {
+        return;
+    };
+    let peers = &server.metrics.peers;
+    let is_out_of_reach = |member: &&Member| {
+        let reach = view.reach(member.id);
+        matches!(reach, Reach::CutOff | Reach::OtherProtocol)
+    };
+    let unreachable = view.others_alive().filter(is_out_of_reach).count();
+    peers.unreachable.set(unreachable as i64);
+    peers.instances.set(1 + view.others_alive().count() as i64);
+    peers.slots.set(server.slots.count() as i64);
+    let (gained, lost) = before.map_or((0, 0), |before| moved(before, members));
+    peers.slots_gained.inc_by(gained);
+    peers.slots_lost.inc_by(lost);
+}
+
+/// How many slots have come to this instance, and how many have left it.
+fn moved(before: &Members, now: &Members) -> (u64, u64) {
+    let both = before.owners.iter().zip(now.owners.iter());
+    both.fold((0, 0), |(gained, lost), (before_of, now_of)| {
+        let (was_here, is_here) = (*before_of == before.me, *now_of == now.me);
+        let came = u64::from(is_here && !was_here);
+        (gained + came, lost + u64::from(was_here && !is_here))
+    })
+}
+
+/// `None`: it is gone.
+fn member(view: &View, id: InstanceId) -> Option<&Member> {
+    let member = view.members.as_ref()?.member(id)?;
+    (member.state.is_alive()).then_some(member)
+}
+
+/// For as long as this one lives.
+async fn keep_in_touch(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
+    let mut view = server.members.follow();
     let mut silence: Option<Silence> = None;
     loop {
-        let active = owner.borrow_and_update().active.clone();
-        let peer = active.as_ref().and_then(|active| active.peer.clone());
-        if let (Some(active), Some(peer)) = (&active, &peer) {
-            match Link::open(active, peer, lease / 2).await {
+        let Some(member) = member(&view.borrow_and_update(), id).cloned() else {
+            log::debug!("an instance is gone");
+            return;
+        };
+        if let Some(peer) = &member.peer {
+            match Link::open(id, peer, lease / 2).await {
                 Ok(link) => {
                     silence = None;
-                    stay(&server, active, &link).await;
+                    server.members.reach(id, Reach::Reached);
+                    stay(&server, id, &link).await;
                 }
                 Err(error) => {
-                    let silence = lost(&mut silence, active.heartbeat);
+                    let silence = lost(&mut silence, member.heartbeat, lease / 4);
                     silence.is_other_protocol = NoCommonProtocol::is(&error);
                     complain(silence, lease, peer, &error);
                 }
             }
-        } else if let Some(silence) = &mut silence {
-            silence.is_other_protocol = false;
         }
-        let heartbeat = active.map_or(0, |active| active.heartbeat);
-        judge(&server, lost(&mut silence, heartbeat), lease);
+        let known = view.borrow().reach(id);
+        let reach = judged(
+            lost(&mut silence, member.heartbeat, lease / 4),
+            known,
+            lease,
+        );
+        server.members.reach(id, reach);
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
-/// As long as the connection lasts and leads to the active instance.
-async fn stay(server: &ServerState, active: &ActiveInstance, link: &Link) {
-    server.owner.reach(Reach::Reached);
-    server.metrics.peers.unreachable.set(0);
-    let mut owner = server.owner.follow();
-    let another = async {
-        let same = |known: &ActiveInstance| known.id == active.id;
-        let changed = owner.wait_for(|owner| !owner.active.as_ref().is_some_and(same));
-        let _ = changed.await;
+/// As long as the connection lasts and the instance lives.
+async fn stay(server: &ServerState, id: InstanceId, link: &Link) {
+    let mut view = server.members.follow();
+    let gone = async {
+        let _ = view.wait_for(|view| member(view, id).is_none()).await;
     };
     let mut trips = link.round_trips();
     let counting = async {
@@ -74,12 +143,27 @@ async fn stay(server: &ServerState, active: &ActiveInstance, link: &Link) {
     };
     tokio::select! {
         () = link.ended() => {}
-        () = another => {}
+        () = gone => {}
         () = counting => {}
+        () = tell_of_gifts(server.members.follow(), id, link) => {}
     }
 }
 
-fn lost(silence: &mut Option<Silence>, heartbeat: u64) -> &mut Silence {
+/// Whoever is given slots looks at once, and need not be found out by a request.
+async fn tell_of_gifts(mut view: watch::Receiver<View>, id: InstanceId, link: &Link) {
+    let (mut told, _) = view.borrow().given;
+    while view.changed().await.is_ok() {
+        let (given, last_to) = view.borrow_and_update().given;
+        // Of several at once only the last one is known.
+        if given > told && (last_to == id || given > told + 1) {
+            link.tell(Question::Look);
+        }
+        told = given;
+    }
+}
+
+/// `settled`: signs of life that are seen so soon after the loss may be from before it, however many they are.
+fn lost(silence: &mut Option<Silence>, heartbeat: u64, settled: Duration) -> &mut Silence {
     let silence = silence.get_or_insert_with(|| Silence {
         since: Instant::now(),
         heartbeat,
@@ -89,7 +173,9 @@ fn lost(silence: &mut Option<Silence>, heartbeat: u64) -> &mut Silence {
     });
     if silence.heartbeat != heartbeat {
         silence.heartbeat = heartbeat;
-        silence.beats += 1;
+        if silence.since.elapsed() >= settled {
+            silence.beats += 1;
+        }
     }
     silence
 }
@@ -98,46 +184,74 @@ fn complain(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &
     let is_lasting = silence.is_other_protocol || silence.since.elapsed() >= lease / 2;
     if is_lasting && !silence.told {
         silence.told = true;
-        log::warn!(
-            "the active instance cannot be reached at {}: {error}",
-            peer.address
-        );
+        let address = &peer.address;
+        log::warn!("another instance cannot be reached at {address}: {error}");
     }
 }
 
-fn judge(server: &ServerState, silence: &Silence, lease: Duration) {
-    let long = silence.since.elapsed();
-    let known = server.owner.follow().borrow().reach;
-    let reach = if silence.is_other_protocol {
-        Reach::OtherProtocol
-    } else if silence.beats >= PROOF_OF_LIFE && long >= lease / 2 {
-        Reach::CutOff
-    } else if long >= lease + HOLD_BEYOND && known != Reach::NotYet {
-        Reach::Gone
-    } else if known == Reach::Reached {
-        Reach::Lost
-    } else if known == Reach::OtherProtocol {
-        Reach::NotYet
-    } else {
-        known
-    };
-    server.owner.reach(reach);
-    let stands_by = server.gate.check().is_err();
-    let is_out_of_reach = matches!(reach, Reach::CutOff | Reach::OtherProtocol);
-    let unreachable = stands_by && is_out_of_reach;
-    server.metrics.peers.unreachable.set(unreachable.into());
+/// What can be said of an instance that does not answer. `known`: what was said last.
+fn judged(silence: &Silence, known: Reach, lease: Duration) -> Reach {
+    let is_long = silence.since.elapsed() >= lease / 2;
+    match known {
+        _ if silence.is_other_protocol => Reach::OtherProtocol,
+        _ if silence.beats >= PROOF_OF_LIFE && is_long => Reach::CutOff,
+        Reach::Reached => Reach::Lost,
+        Reach::OtherProtocol => Reach::NotYet,
+        Reach::NotYet | Reach::Lost | Reach::CutOff => known,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::FencingToken;
+    use crate::store::members::SLOTS;
 
     #[test]
     fn one_sign_of_life_may_have_been_on_its_way_and_two_are_a_proof() {
         let mut silence = None;
-        assert_eq!(lost(&mut silence, 7).beats, 0);
-        assert_eq!(lost(&mut silence, 8).beats, 1);
-        assert_eq!(lost(&mut silence, 8).beats, 1);
-        assert_eq!(lost(&mut silence, 10).beats, PROOF_OF_LIFE);
+        assert_eq!(lost(&mut silence, 7, Duration::ZERO).beats, 0);
+        assert_eq!(lost(&mut silence, 8, Duration::ZERO).beats, 1);
+        assert_eq!(lost(&mut silence, 8, Duration::ZERO).beats, 1);
+        assert_eq!(lost(&mut silence, 10, Duration::ZERO).beats, PROOF_OF_LIFE);
+        // Two at once from before the loss are none.
+        let (mut silence, settled) = (None, Duration::from_secs(60));
+        for heartbeat in [7, 8, 9] {
+            assert_eq!(lost(&mut silence, heartbeat, settled).beats, 0);
+        }
+    }
+
+    #[test]
+    fn an_instance_that_does_not_answer_is_cut_off_once_it_is_known_to_live() {
+        let (short, long) = (Duration::from_secs(3600), Duration::ZERO);
+        let mut silence = None;
+        lost(&mut silence, 1, Duration::ZERO).beats = PROOF_OF_LIFE;
+        let silence = silence.as_mut().unwrap();
+        assert_eq!(judged(silence, Reach::Reached, long), Reach::CutOff);
+        assert_eq!(judged(silence, Reach::Reached, short), Reach::Lost);
+        assert_eq!(judged(silence, Reach::Lost, short), Reach::Lost);
+        assert_eq!(judged(silence, Reach::CutOff, short), Reach::CutOff);
+        silence.is_other_protocol = true;
+        assert_eq!(judged(silence, Reach::NotYet, long), Reach::OtherProtocol);
+        (silence.is_other_protocol, silence.beats) = (false, 0);
+        assert_eq!(judged(silence, Reach::OtherProtocol, long), Reach::NotYet);
+        assert_eq!(judged(silence, Reach::NotYet, long), Reach::NotYet);
+    }
+
+    #[test]
+    fn slots_that_come_and_go_are_counted() {
+        let map = |me: u8, owners: [u8; 2]| Members {
+            me: [me; 16],
+            members: Vec::new(),
+            owners: (0..SLOTS).map(|n| [owners[n % 2]; 16]).collect(),
+            token_floor: FencingToken(0),
+            recorded_profile: None,
+        };
+        let half = SLOTS as u64 / 2;
+        assert_eq!(moved(&map(1, [1, 2]), &map(1, [1, 2])), (0, 0));
+        assert_eq!(moved(&map(1, [1, 2]), &map(1, [2, 1])), (half, half));
+        assert_eq!(moved(&map(1, [1, 1]), &map(1, [1, 2])), (0, half));
+        // Taken for dead and back under another id.
+        assert_eq!(moved(&map(1, [1, 2]), &map(3, [2, 2])), (0, half));
     }
 }

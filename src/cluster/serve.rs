@@ -16,17 +16,22 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::PeerConnection;
-use super::reach::keep_in_touch;
+use super::door::FrontDoor;
+use super::reach::keep_in_touch_with_all;
 use super::wire::{
     Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
-use crate::lock::Refusal;
+use crate::lock::{PresentedTicket, Refusal, ResourceName};
 use crate::registry::client::{OpenCall, Router};
 use crate::registry::listing::ListingRefused;
 use crate::resource::messages::{Op, Reply};
+use crate::shared::caller::Caller;
 use crate::shared::event_feed::{FeedReader, Found};
+use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
+use crate::store::PeerAddress;
+use crate::store::members::InstanceId;
 
 /// How often somebody who follows events from afar is sent what there is.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -35,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Events that are sent at once: as many as the feed keeps for a reader that does not look.
 const EVENTS_MAX: usize = 8192;
 
-/// Takes connections of other instances and keeps in touch with the active one, on so many threads of their own.
+/// Takes connections of other instances and keeps in touch with them, on so many threads of its own.
 /// `tls`: how it is spoken, if it is. `lease`: `INSTANCE_LEASE_SECONDS`.
 pub fn start(
     (listener, tls): (std::net::TcpListener, Option<TlsAcceptor>),
@@ -58,10 +63,28 @@ pub fn start(
     let arbiters: Vec<Arbiter> = serving.collect();
     let server = server.clone();
     arbiters[0].spawn_fn(move || {
-        actix_rt::spawn(keep_in_touch(server, lease));
+        actix_rt::spawn(keep_in_touch_with_all(server, lease));
         actix_rt::spawn(accept_all(listener, queues));
+        actix_rt::spawn(release_untaken(FrontDoor::new(router(), Some(lease))));
     });
     arbiters
+}
+
+/// Grants that nobody took, of names that have left this instance, are released where they are by then.
+async fn release_untaken(door: FrontDoor) {
+    let door = Rc::new(door);
+    let Some(mut untaken) = door.router.server.untaken.to_release() else {
+        return;
+    };
+    while let Some((name, ticket)) = untaken.recv().await {
+        log::debug!("a grant of {name} was not taken, and is released where the name is now");
+        let door = door.clone();
+        actix_rt::spawn(async move {
+            let presented = PresentedTicket::Ticket(ticket);
+            let unlock = Op::Unlock { presented };
+            door.ask(&name, &unlock, &Caller::NOBODY).await;
+        });
+    }
 }
 
 /// Hands connections to the threads in turn.
@@ -111,7 +134,7 @@ async fn serve_all(
 /// Serves one connection until it ends.
 ///
 /// # Errors
-/// The other end is no instance on this database, or this one is not active.
+/// The other end is no instance on this database.
 async fn serve(
     stream: std::net::TcpStream,
     tls: Option<TlsAcceptor>,
@@ -120,9 +143,9 @@ async fn serve(
 ) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(stream)?;
-    let active = router.server.store.active().filter(|a| a.is_here);
-    let Some((id, peer)) = active.and_then(|active| Some((active.id, active.peer?))) else {
-        log::debug!("another instance takes this one for the active one");
+    let mut view = router.server.members.follow();
+    let Some((id, peer)) = me(&view.borrow()) else {
+        log::debug!("another instance asks before this one is any");
         return Ok(());
     };
     let us = Introduction::new(&peer.secret, id, Protocols::OURS);
@@ -146,10 +169,19 @@ async fn serve(
         ended = read_frames(read, silence_max, |heard| answering.hear(heard)) => ended,
         ended = write_frames(write, to_write) => ended,
         () = answering.prove_alive(silence_max / 4) => Ok(()),
+        // Whoever asks meant the one that this was.
+        _ = view.wait_for(|view| me(view).is_none_or(|(now, _)| now != id)) => Ok(()),
     };
     log::debug!("a connection of another instance has ended: {ended:?}");
     answering.withdraw_all();
     Ok(())
+}
+
+/// Who this instance is, and where it takes questions.
+fn me(view: &View) -> Option<(InstanceId, PeerAddress)> {
+    let members = view.members.as_ref()?;
+    let peer = members.member(members.me)?.peer.clone();
+    Some((members.me, peer?))
 }
 
 /// What was asked over one connection.
@@ -204,40 +236,51 @@ impl PeerRequests {
 
     async fn answer(&self, id: u64, question: Question) {
         let router = &self.router;
-        if router.server.gate.check().is_err() {
-            return self.tell(id, PeerReply::NotActive);
-        }
+        let is_here = |name| router.server.slots.is_here(name);
+        let answers = router.server.gate.check().is_ok() && question.name().is_none_or(is_here);
         let reply = match question {
-            Question::Ask { name, op, caller } => {
-                if !takes(router, &op) {
-                    let refused = Box::new(Reply::Refused(Refusal::TooLargeToStore));
-                    return self.tell(id, PeerReply::Reply(refused));
-                }
-                let (reply, call) = router.ask(&name, &op, &caller).await;
-                let reply = PeerReply::Reply(reply);
-                if let Some(call) = call {
-                    match reply.is_tracked() {
-                        true => drop(self.untaken.borrow_mut().insert(id, call)),
-                        false => call.taken(),
-                    }
-                }
-                reply
-            }
+            Question::Look => return router.look(),
+            _ if !answers => PeerReply::NotOwner,
+            Question::Ask { name, op, caller } => self.ask(id, (name, op, caller)).await,
             Question::Touch {
                 name,
                 presented,
                 caller,
             } => return router.touch(&name, presented, &caller),
-            Question::Page(query) => self.looked(router.page(query).await, PeerReply::Page),
-            Question::Tally(prefix) => self.looked(router.tally(prefix).await, PeerReply::Tally),
+            Question::Page(query) => {
+                let told = |(page, covered)| PeerReply::Page(page, covered);
+                self.looked(router.part_of_page(query).await, told)
+            }
+            Question::Tally(prefix) => {
+                let told = |(tally, covered)| PeerReply::Tally(tally, covered);
+                self.looked(router.part_of_tally(prefix).await, told)
+            }
             Question::History(name) => self.looked(router.history(&name).await, PeerReply::History),
-            Question::DocumentSizes { id, after, limit } => {
+            Question::DocumentSizes {
+                id, after, limit, ..
+            } => {
                 let sizes = router.document_sizes(&id, &after, limit).await;
                 self.looked(sizes, PeerReply::DocumentSizes)
             }
             Question::Follow(prefix) => return self.follow(id, &prefix).await,
         };
         self.tell(id, reply);
+    }
+
+    async fn ask(&self, id: u64, (name, op, caller): (ResourceName, Op, Caller)) -> PeerReply {
+        let router = &self.router;
+        if !takes(router, &op) {
+            return PeerReply::Reply(Box::new(Reply::Refused(Refusal::TooLargeToStore)));
+        }
+        let (reply, call) = router.ask(&name, &op, &caller).await;
+        let reply = PeerReply::Reply(reply);
+        if let Some(call) = call {
+            match reply.is_tracked() {
+                true => drop(self.untaken.borrow_mut().insert(id, call)),
+                false => call.taken(),
+            }
+        }
+        reply
     }
 
     /// No answer leaves when the store may no longer be this instance's.
@@ -250,11 +293,11 @@ impl PeerRequests {
         match answer.map_err(Into::into) {
             Ok(answer) if is_ours => reply(answer),
             Err(ListingRefused::TooBusy) => PeerReply::TooBusy,
-            Ok(_) | Err(ListingRefused::Closed(_)) => PeerReply::NotActive,
+            Ok(_) | Err(ListingRefused::Closed(_)) => PeerReply::NotOwner,
         }
     }
 
-    /// Sends what happens, until this instance is active no more. Whoever has not taken what was sent last is sent
+    /// Sends what happens, for as long as this instance answers for anything. Whoever has not taken what was sent last is sent
     /// nothing, and misses what the feed cannot keep, as a slow reader of this instance does.
     async fn follow(&self, id: u64, prefix: &str) {
         let server = &self.router.server;
@@ -279,7 +322,7 @@ impl PeerRequests {
                 self.tell(id, events);
             }
         }
-        self.tell(id, PeerReply::NotActive);
+        self.tell(id, PeerReply::NotOwner);
     }
 
     fn withdraw(&self, id: u64) {

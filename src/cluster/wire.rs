@@ -15,13 +15,15 @@ use tokio::time::timeout;
 
 use super::tls::SessionKey;
 use crate::lock::{Answer, PresentedTicket, ResourceName};
+use crate::registry::coverage::Coverage;
 use crate::registry::listing::Page;
 use crate::registry::tally::Tally;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::Caller;
 use crate::shared::event_feed::FeedEvent;
 use crate::store::history::PastLease;
-use crate::store::{DocumentSize, InstanceId, ListQuery, ResourceId};
+use crate::store::members::InstanceId;
+use crate::store::{DocumentSize, ListQuery, ResourceId};
 
 /// First bytes of a connection.
 const GREETING: &[u8; 8] = b"srs-peer";
@@ -102,7 +104,7 @@ impl NoCommonProtocol {
     }
 }
 
-/// What one instance asks of the active one.
+/// What one instance asks of another.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Question {
     Ask {
@@ -116,39 +118,54 @@ pub enum Question {
         presented: PresentedTicket,
         caller: Caller,
     },
+    /// Of the names of the one that is asked, as the others that are about several names.
     Page(ListQuery),
     /// Of the names with this prefix.
     Tally(String),
     History(ResourceName),
     /// Of a resource, with selectors after this one, at most so many.
     DocumentSizes {
+        name: ResourceName,
         id: ResourceId,
         after: String,
         limit: usize,
     },
     /// Everything that happens to names with this prefix from now on.
     Follow(String),
+    /// Slots have changed hands: look at the store. Nobody waits for it.
+    Look,
 }
 
 impl Question {
+    /// Whoever answers for this name is asked; `None`: anybody is.
+    pub fn name(&self) -> Option<&ResourceName> {
+        match self {
+            Question::Ask { name, .. }
+            | Question::Touch { name, .. }
+            | Question::History(name)
+            | Question::DocumentSizes { name, .. } => Some(name),
+            Question::Page(_) | Question::Tally(_) | Question::Follow(_) | Question::Look => None,
+        }
+    }
+
     /// Whether it, or its answer, may be so large that it would hold up others.
     pub fn is_bulky(&self) -> bool {
         match self {
             Question::Ask { op, .. } => op.carries_document(),
-            Question::Touch { .. } | Question::Tally(_) => false,
+            Question::Touch { .. } | Question::Tally(_) | Question::Look => false,
             _ => true,
         }
     }
 }
 
-/// What the active one answers.
+/// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum PeerReply {
-    /// It is active no more, or cannot tell now. Nothing was done.
-    NotActive,
+    /// It does not answer for this name, or cannot tell now. Nothing was done.
+    NotOwner,
     Reply(Box<Reply>),
-    Page(Page),
-    Tally(Tally),
+    Page(Page, Coverage),
+    Tally(Tally, Coverage),
     History(Vec<PastLease>),
     DocumentSizes(Vec<DocumentSize>),
     /// It would cost others too much.
@@ -188,7 +205,7 @@ pub enum RequestFrame {
     Ping,
 }
 
-/// From the active instance.
+/// From the one that is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ReplyFrame {
     Reply {
@@ -203,7 +220,7 @@ pub enum ReplyFrame {
 /// What two ends need to know of each other, each for itself, before anything crosses.
 pub struct Introduction {
     secret: hmac::Key,
-    /// The active instance.
+    /// The instance that is asked.
     to: InstanceId,
     protocols: Protocols,
     /// What else the proofs are about: of the TLS session, nothing without one.
@@ -211,7 +228,7 @@ pub struct Introduction {
 }
 
 impl Introduction {
-    /// `secret`: as it is in the database. `to`: which instance is active.
+    /// `secret`: as it is in the database. `to`: which instance is asked.
     pub fn new(secret: &[u8], to: InstanceId, protocols: Protocols) -> Introduction {
         Introduction {
             secret: hmac::Key::new(hmac::HMAC_SHA256, secret),

@@ -111,7 +111,7 @@ pub struct StoreSettings {
     pub timeout: Duration,
     /// `LISTING_TIMEOUT_SECONDS`: a listing that takes longer is given up.
     pub listing_timeout: Duration,
-    /// `INSTANCE_LEASE_SECONDS`: how long an instance that gives no sign is still the active one.
+    /// `INSTANCE_LEASE_SECONDS`: how long an instance that gives no sign keeps its names.
     pub instance_lease: Duration,
 }
 

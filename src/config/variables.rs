@@ -167,7 +167,7 @@ pub const VARIABLES: &[Variable] = &[
         "4",
         1_000,
         HOUR,
-        "silence after which a stand-by takes over; the same for all instances",
+        "silence after which another instance takes over one's names; the same for all",
     ),
     integer(
         "PEER_PORT",

@@ -186,23 +186,23 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "the answer would cost other clients too much now",
     ),
     (503, "starting", "the store is not open yet"),
-    (503, "standby", "another instance is active"),
+    (503, "standby", "this instance does not serve yet"),
     (503, "store_unavailable", "the store does not answer"),
     (503, "shutting_down", "the server was told to stop"),
     (
         503,
         "moving",
-        "no instance was active for longer than requests are held",
+        "no instance answered for the name for longer than requests are held",
     ),
     (
         503,
         "owner_unreachable",
-        "the active instance lives, and this one cannot reach it, or they have no version of their protocol in common",
+        "the instance that answers for the name lives, and this one cannot reach it, or they have no version of their protocol in common",
     ),
     (
         503,
         "answer_lost",
-        "the active instance did not answer a change that was passed on; it may have been made",
+        "the instance that answers for the name did not answer a change that was passed on; it may have been made",
     ),
 ];
 

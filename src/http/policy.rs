@@ -11,12 +11,14 @@ use super::limit::RateLimit;
 use crate::config::{KeyRight, Settings};
 
 /// As the settings were last read.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Policy {
     pub keys: Keys,
     pub trusted_proxies: Vec<IpNet>,
-    /// `None`: off.
+    /// This instance's part of `RATE_LIMIT_PER_SECOND`; `None`: off.
     pub rate: Option<Arc<RateLimit>>,
+    per_second: u32,
+    instances: u32,
 }
 
 /// The policy in force, shared by all workers. To load it costs a request next to nothing.
@@ -25,19 +27,45 @@ pub type SharedPolicy = Arc<ArcSwap<Policy>>;
 impl Policy {
     /// Keeps what `before` has counted where limit and keys are the same: it is counted by key.
     pub fn new(settings: &Settings, before: Option<&Policy>) -> Policy {
-        let per_second = settings.http.rate_limit_per_second;
         let keys = keys(settings);
         let counted = before.filter(|policy| policy.keys == keys);
         let counted = counted.and_then(|policy| policy.rate.clone());
-        let rate = match counted {
-            Some(rate) if rate.per_second() == per_second => Some(rate),
-            _ => RateLimit::new(per_second).map(Arc::new),
-        };
+        let instances = before.map_or(1, |policy| policy.instances);
+        let per_second = settings.http.rate_limit_per_second;
         Policy {
             keys,
             trusted_proxies: settings.http.trusted_proxies.clone(),
-            rate,
+            rate: part(per_second, instances, counted),
+            per_second,
+            instances,
         }
+    }
+
+    /// Among how many instances the limit is shared out.
+    pub fn instances(&self) -> u32 {
+        self.instances
+    }
+
+    /// So many instances serve, and each lets its part of the requests pass.
+    pub fn shared_by(&self, instances: u32) -> Policy {
+        Policy {
+            rate: part(self.per_second, instances, self.rate.clone()),
+            instances,
+            ..self.clone()
+        }
+    }
+}
+
+/// Rounded up, so that it is never nothing. `counted` goes on where it is as high.
+fn part(
+    per_second: u32,
+    instances: u32,
+    counted: Option<Arc<RateLimit>>,
+) -> Option<Arc<RateLimit>> {
+    let part = per_second.div_ceil(instances.max(1));
+    match counted {
+        Some(rate) if rate.per_second() == part => Some(rate),
+        _ => RateLimit::new(part).map(Arc::new),
     }
 }
 
@@ -72,4 +100,25 @@ fn keys(settings: &Settings) -> Keys {
         });
     }
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_shared_out_among_the_instances_and_never_nothing() {
+        let limit =
+            |per_second, instances| part(per_second, instances, None).map(|r| r.per_second());
+        assert_eq!(limit(0, 3), None);
+        assert_eq!(limit(90, 3), Some(30));
+        assert_eq!(limit(100, 3), Some(34));
+        assert_eq!(limit(2, 3), Some(1));
+        let alone = part(9, 1, None);
+        let still = part(9, 1, alone.clone()).unwrap();
+        assert!(
+            Arc::ptr_eq(&still, &alone.unwrap()),
+            "what was counted counts"
+        );
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::command::{HolderView, LockedBy, PlaceView, Role};
+use super::command::{HolderView, LockedBy, PlaceView, RequestId, Role};
 use super::ended::{Ended, LostTicket};
 use super::leases::{Lease, LeaseClock, Leases};
 use super::names::{
@@ -201,6 +201,17 @@ impl LockState {
     pub fn holders(&self, terms: &Terms, now: Now) -> impl Iterator<Item = HolderView> {
         let leases = self.leases.iter();
         leases.map(move |lease| self.view(terms, now, lease))
+    }
+
+    /// Requests that were told of a lease whose client knows of it by that answer alone, if at all, and its ticket.
+    pub fn untold(&self) -> impl Iterator<Item = (RequestId, Ticket)> {
+        self.leases.iter().filter_map(|lease| match &lease.clock {
+            LeaseClock::Running { unconfirmed, .. } if !lease.told => match unconfirmed[..] {
+                [request] => Some((request, lease.row.ticket)),
+                _ => None,
+            },
+            _ => None,
+        })
     }
 
     /// Since when the first in the queue waits; `None`: nobody waits, or it was not told its place yet.

@@ -56,21 +56,27 @@ pub struct ConnectionMetrics {
     pub refused: IntCounterVec,
 }
 
-/// Requests between instances on one database.
+/// Instances on one database, and requests between them.
 pub struct PeerMetrics {
-    /// Passed on to the active instance, and taken from another one.
+    /// Alive, this one too, and how many slots this one answers for; 0 where the store is this process's alone.
+    pub instances: IntGauge,
+    pub slots: IntGauge,
+    /// Slots that became this instance's, and that it has not any more.
+    pub slots_gained: IntCounter,
+    pub slots_lost: IntCounter,
+    /// Passed on to another instance, and taken from another one.
     pub sent: IntCounter,
     pub received: IntCounter,
-    /// Asked again after a pause: nobody was active, or the connection broke.
+    /// Asked again after a pause: nobody answered for the name, or the connection broke.
     pub retried: IntCounter,
-    /// Passed on to an instance that was not active any more, or not yet.
+    /// Passed on to an instance that did not answer for the name any more, or not yet.
     pub misdirected: IntCounter,
-    /// Requests that wait now until an instance is active, or the connection to it is back.
+    /// Requests that wait now until an instance answers for their names, or the connection to it is back.
     pub held: IntGauge,
     /// Connections of others that did not prove to have this database.
     pub refused: IntCounter,
     pub round_trip: Histogram,
-    /// 1: the active instance.
+    /// Other instances that live.
     pub unreachable: IntGauge,
 }
 
@@ -203,9 +209,25 @@ fn build_info(registry: &Registry, store: &str) {
 impl PeerMetrics {
     fn new(make: &Maker) -> PeerMetrics {
         PeerMetrics {
+            instances: make.gauge(
+                "instances",
+                "Instances on this database that live; 0 where the store is this process's alone.",
+            ),
+            slots: make.gauge(
+                "slots",
+                "Of the 1024 parts of all names, those that this instance answers for; 0 where it has all for itself.",
+            ),
+            slots_gained: make.counter(
+                "slots_gained_total",
+                "Slots that this instance was given or took over.",
+            ),
+            slots_lost: make.counter(
+                "slots_lost_total",
+                "Slots that this instance gave away, or that were taken over.",
+            ),
             sent: make.counter(
                 "forwarded_requests_total",
-                "Requests that were passed on to the active instance.",
+                "Requests that were passed on to the instance that answers for the name.",
             ),
             received: make.counter(
                 "forwarded_requests_received_total",
@@ -213,15 +235,15 @@ impl PeerMetrics {
             ),
             retried: make.counter(
                 "forwarded_retries_total",
-                "Requests that were asked again: no instance was active, or the connection broke.",
+                "Requests that were asked again: nobody answered for the name, or the connection broke.",
             ),
             misdirected: make.counter(
                 "forwarded_requests_refused_total",
-                "Requests that were passed on to an instance that was not active.",
+                "Requests that were passed on to an instance that did not answer for the name.",
             ),
             held: make.gauge(
                 "forwarded_requests_held",
-                "Requests that wait until an instance is active, or can be reached again.",
+                "Requests that wait until an instance answers for the name, or can be reached again.",
             ),
             refused: make.counter(
                 "peer_connections_refused_total",
@@ -229,12 +251,12 @@ impl PeerMetrics {
             ),
             round_trip: make.histogram(
                 "peer_round_trip_seconds",
-                "Time until the active instance answered that it lives.",
+                "Time until another instance answered that it lives.",
                 COMMIT_SECONDS,
             ),
             unreachable: make.gauge(
                 "peers_unreachable",
-                "1 while the active instance lives and cannot be reached from this one.",
+                "Other instances that live and cannot be reached from this one.",
             ),
         }
     }
@@ -319,8 +341,11 @@ impl NowMetrics {
                 "Resources whose lock has changes in the journal alone.",
             ),
             ready: make.gauge("ready", "1 while /ready answers 200."),
-            active: make.gauge("active", "1 while this instance owns the store."),
-            standby: make.gauge("standby", "1 while another instance is active."),
+            active: make.gauge("active", "1 while this instance answers for names."),
+            standby: make.gauge(
+                "standby",
+                "1 while another instance has the store alone, or took this one for dead.",
+            ),
             incarnation: make.gauge("store_opened_count", "How often the store was opened."),
         }
     }

@@ -17,13 +17,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::lock::ResourceName;
-use crate::persistence::messages::{
-    ActorStopped, Attach, CommitTimedOut, CommitsWait, DiscardAll, Finish,
-};
+use crate::persistence::messages::{ActorStopped, Attach, CommitTimedOut, CommitsWait, Finish};
 use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 use crate::shared::server_state::{PERSISTENCE, ServerState};
+use crate::store::members::Members;
 use crate::store::{StoreError, StoredResource};
 
 /// How often past leases are handed to the store, and what a crash loses of them at most.
@@ -42,9 +41,27 @@ pub(super) enum Phase {
 pub(super) type LoadAnswer = oneshot::Sender<Result<Option<StoredResource>, StoreError>>;
 pub(super) type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
 
+/// What this instance knows of its part in a shared store.
+#[derive(Default)]
+pub(super) struct Sharing {
+    pub(super) members: Option<Members>,
+    /// A step is under way.
+    pub(super) busy: bool,
+    /// Grows with each gift, made or in doubt: a look that was begun before tells of slots that are gone.
+    pub(super) gifts: u64,
+    /// No step is tried before.
+    pub(super) not_before: Option<Instant>,
+    pub(super) looking: bool,
+    /// Somebody wanted another look while one was under way.
+    pub(super) look_again: bool,
+    /// This instance ends: told when it has no slot any more that somebody takes.
+    pub(super) leaving: Option<oneshot::Sender<()>>,
+    pub(super) is_leaving: bool,
+}
+
 pub struct Persistence {
     pub(super) server: Arc<ServerState>,
-    pub(super) registry: Option<Recipient<DiscardAll>>,
+    pub(super) registry: Option<Attach>,
     pub(super) phase: Phase,
     /// In which it serves. Another one is in force when the registry has given up a commit that hangs.
     pub(super) incarnation: u64,
@@ -56,6 +73,7 @@ pub struct Persistence {
     /// Loads of names that have a commit waiting or in flight.
     pub(super) deferred: Vec<(ResourceName, LoadAnswer)>,
     pub(super) beating: bool,
+    pub(super) sharing: Sharing,
     pub(super) checkpointing: bool,
     pub(super) storing_history: bool,
     /// Counts attempts to open the store.
@@ -77,6 +95,7 @@ impl Persistence {
             alive: server.liveness.actor(PERSISTENCE),
             server,
             registry: None,
+            sharing: Sharing::default(),
             phase: Phase::Opening,
             incarnation: 0,
             first_open: Some(first_open),
@@ -138,7 +157,7 @@ impl Handler<Attach> for Persistence {
     type Result = ();
 
     fn handle(&mut self, msg: Attach, _: &mut Self::Context) {
-        self.registry = Some(msg.0);
+        self.registry = Some(msg);
     }
 }
 
@@ -180,7 +199,7 @@ impl Handler<Finish> for Persistence {
             let _ = rx.await;
         };
         // From here on nothing may open the store again: not a heartbeat that finds it closed, nor the
-        // next look of a stand-by.
+        // next try of one that waits for the database.
         let finish = drained.into_actor(self).then(|(), actor, _| {
             actor.phase = Phase::Finished;
             actor.commits.finish();

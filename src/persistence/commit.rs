@@ -6,7 +6,7 @@ use actix::prelude::*;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
 use crate::persistence::messages::CommitResult;
-use crate::persistence::queue::{Batch, Member};
+use crate::persistence::queue::{Batch, BatchMember};
 use crate::store::{Snapshot, Store, StoreError};
 
 /// How a batch went: each member stored or refused, or everything in doubt.
@@ -94,7 +94,7 @@ impl Persistence {
 
     pub(super) fn stored(
         &mut self,
-        members: Vec<Member>,
+        members: Vec<BatchMember>,
         result: BatchResult,
         ctx: &mut Context<Self>,
     ) {
@@ -102,7 +102,7 @@ impl Persistence {
             Ok(verdicts) => verdicts,
             Err(error) => return self.lose_store(&error, ctx),
         };
-        for (Member { actor, seq }, verdict) in members.into_iter().zip(verdicts) {
+        for (BatchMember { actor, seq }, verdict) in members.into_iter().zip(verdicts) {
             match verdict {
                 Ok(()) => actor.do_send(CommitResult::Committed { seq }),
                 Err(error) => self.discard(&actor, &error),

@@ -1,8 +1,11 @@
 //! Past leases on their way from memory to the store, beside the commits and after them in importance.
 
+use std::sync::Arc;
+
 use actix::prelude::*;
 
 use crate::persistence::actor::{Persistence, Phase};
+use crate::shared::server_state::ServerState;
 
 impl Persistence {
     /// Hands the store what it does not have yet. Where that fails it is tried again the next time: nothing but
@@ -12,18 +15,19 @@ impl Persistence {
             return;
         }
         self.storing_history = true;
-        let server = self.server.clone();
-        // Not cut short: it may be in a transaction.
-        async move {
-            let handed = server
-                .history
-                .hand_over(server.store.as_ref(), server.clock.mono());
-            if let Err(error) = handed.await {
-                log::debug!("past leases are not stored yet: {error}");
-            }
-        }
-        .into_actor(self)
-        .map(|(), actor, _| actor.storing_history = false)
-        .spawn(ctx);
+        hand_over(self.server.clone())
+            .into_actor(self)
+            .map(|(), actor, _| actor.storing_history = false)
+            .spawn(ctx);
+    }
+}
+
+/// One call at a time. Not to be cut short: it may be in a transaction.
+pub(super) async fn hand_over(server: Arc<ServerState>) {
+    let handed = server
+        .history
+        .hand_over(server.store.as_ref(), server.clock.mono());
+    if let Err(error) = handed.await {
+        log::debug!("past leases are not stored yet: {error}");
     }
 }

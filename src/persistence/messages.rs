@@ -4,6 +4,7 @@ use actix::{Message, Recipient};
 
 use crate::lock::{ResourceName, Selector};
 use crate::shared::gate::Closed;
+use crate::store::members::Slot;
 use crate::store::{ListQuery, ListedResource, ResourceId, StoreError, StoredData, StoredResource};
 
 /// To the persistence actor: read a resource.
@@ -29,6 +30,23 @@ pub enum CommitResult {
 #[rtype(result = "()")]
 pub struct DiscardAll(pub Closed);
 
+/// To the persistence actor: slots may have changed hands; look at the store at once.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Look;
+
+/// To the persistence actor: this instance ends; give all slots to others, and answer when none is left that anybody
+/// takes.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct GiveAll;
+
+/// To the registry: the actors of names in these slots finish what they have in hand, and go. Answered when none is left;
+/// `false`: something came between.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct Leave(pub Vec<Slot>);
+
 /// To the persistence actor: there are commits again.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -37,7 +55,10 @@ pub struct CommitsWait;
 /// The registry, which is started after the persistence actor.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Attach(pub Recipient<DiscardAll>);
+pub struct Attach {
+    pub discard: Recipient<DiscardAll>,
+    pub leave: Recipient<Leave>,
+}
 
 /// The registry gave up a call that blocked the store for longer than `STORE_TIMEOUT_SECONDS`.
 #[derive(Message)]

@@ -9,6 +9,8 @@
 //! | `actor` | what it has in hand, how it ends |
 //! | `commit` | what waits becomes one transaction; checkpointing beside it |
 //! | `opening` | the store is opened, watched, lost and opened again |
+//! | `sharing` | slots of names that are given and taken over, where several instances share the store |
+//! | `shares` | how many slots each should have |
 //! | `reads` | loads, documents and listings |
 
 pub mod actor;
@@ -19,3 +21,5 @@ pub mod messages;
 mod opening;
 pub mod queue;
 mod reads;
+pub mod shares;
+mod sharing;

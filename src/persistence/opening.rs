@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
+use crate::persistence::actor::{Persistence, Phase, unpanicked};
 use crate::persistence::messages::DiscardAll;
 use crate::shared::gate::{Closed, boottime_ms};
 use crate::store::{Opened, StoreError};
@@ -79,8 +79,7 @@ impl Persistence {
             }
             Err(StoreError::Standby) => {
                 self.server.gate.close(Closed::Standby);
-                self.see_owner();
-                self.complain("stand-by: another instance is active");
+                self.complain("waiting: another instance prepares the database, or has it alone");
                 STANDBY_PAUSE
             }
             Err(error) => {
@@ -91,16 +90,6 @@ impl Persistence {
             }
         };
         ctx.run_later(pause, |actor, ctx| actor.open_store(ctx));
-    }
-
-    /// Where requests are passed on to, and the profile under which they are answered there.
-    fn see_owner(&self) {
-        let active = self.server.store.active();
-        let active = active.filter(|active| !active.is_here);
-        if let Some(active) = &active {
-            self.server.use_recorded_profile(active.recorded_profile);
-        }
-        self.server.owner.see(active);
     }
 
     /// Logs a state once, not at every attempt.
@@ -125,12 +114,18 @@ impl Persistence {
                 self.beat_later(ctx);
             }
         }
+        // Only what the store says is this instance's is answered for.
+        if let Some(members) = opened.members {
+            self.server.slots.share();
+            self.see(members, ctx);
+        }
         self.server.gate.open();
-        self.server.owner.see(None);
         if !self.last_complaint.is_empty() {
             log::warn!("the store is open: serving");
             self.last_complaint.clear();
         }
+        // Opening may have taken most of the time that a sign of life is good for.
+        self.look(ctx);
     }
 
     /// From now on nothing that is in memory counts. `why` is what open requests are told.
@@ -150,13 +145,14 @@ impl Persistence {
             _ => self.server.gate.close(why.clone()),
         }
         self.server.next_incarnation();
+        self.forget_slots();
         self.commits.close();
         self.count();
         for (_, load) in self.deferred.drain(..) {
             let _ = load.send(Err(error.clone()));
         }
         if let Some(registry) = &self.registry {
-            registry.do_send(DiscardAll(why));
+            registry.discard.do_send(DiscardAll(why));
         }
         self.notify_drained();
         self.open_store(ctx);
@@ -171,25 +167,7 @@ impl Persistence {
     }
 
     fn beat(&mut self, ctx: &mut Context<Self>) {
-        if self.phase != Phase::Serving {
-            return self.beat_later(ctx);
-        }
-        let store = self.server.store.clone();
-        let sent = boottime_ms();
-        let incarnation = self.server.incarnation();
-        within(self.store_timeout(), async move { store.heartbeat().await })
-            .into_actor(self)
-            .map(move |result, actor, ctx| {
-                let current = actor.server.incarnation() == incarnation;
-                match (result, actor.server.store.heartbeat_ms()) {
-                    (Ok(()), Some(times)) if current => {
-                        actor.server.gate.valid_until(sent + times.valid_ms);
-                    }
-                    (Err(error), _) if current => actor.lose_store(&error, ctx),
-                    _ => {}
-                }
-                actor.beat_later(ctx);
-            })
-            .spawn(ctx);
+        self.look(ctx);
+        self.beat_later(ctx);
     }
 }

@@ -21,7 +21,7 @@ const BYTES_MAX: usize = 8 << 20;
 
 /// Who is told that a snapshot is stored, and up to which of its commits.
 #[derive(Debug)]
-pub struct Member {
+pub struct BatchMember {
     pub actor: Recipient<CommitResult>,
     pub seq: u64,
 }
@@ -30,7 +30,7 @@ pub struct Member {
 #[derive(Default)]
 pub(super) struct Batch {
     /// As many as there are snapshots, in their order.
-    pub members: Vec<Member>,
+    pub members: Vec<BatchMember>,
     pub snapshots: Vec<Snapshot>,
     /// Where the snapshot of a name is.
     pub places: HashMap<ResourceName, usize>,
@@ -57,7 +57,7 @@ impl Batch {
     }
 
     /// A later snapshot of a name is merged into the one that is there.
-    fn add(&mut self, member: Member, snapshot: Snapshot) {
+    fn add(&mut self, member: BatchMember, snapshot: Snapshot) {
         let Some(&place) = self.places.get(&snapshot.name) else {
             self.rows += snapshot.rows();
             self.bytes += snapshot.bytes();
@@ -136,7 +136,7 @@ impl CommitQueue {
 
     /// Takes the changes that an actor of this incarnation made; `member.actor` hears of them by [`CommitResult`].
     #[must_use]
-    pub fn push(&self, member: Member, incarnation: u64, snapshot: Snapshot) -> Accepted {
+    pub fn push(&self, member: BatchMember, incarnation: u64, snapshot: Snapshot) -> Accepted {
         let mut pending = self.pending();
         if pending.intake == Intake::Finished {
             return Accepted::Finished;
@@ -197,6 +197,13 @@ impl CommitQueue {
         batches.any(|batch| batch.places.contains_key(name))
     }
 
+    /// Does one of these names wait?
+    pub(super) fn any(&self, is_one: impl Fn(&ResourceName) -> bool) -> bool {
+        let pending = self.pending();
+        let mut names = pending.batches.iter().flat_map(|batch| batch.places.keys());
+        names.any(is_one)
+    }
+
     /// A commit of this actor's was refused: drops what waits of it and what it still hands in, until
     /// [`CommitQueue::forget`].
     pub(super) fn discard(&self, actor: &Recipient<CommitResult>) {
@@ -255,7 +262,7 @@ mod tests {
         name: &str,
         selector: &str,
         bytes: usize,
-    ) -> (Member, Snapshot) {
+    ) -> (BatchMember, Snapshot) {
         let name = ResourceName::parse(name).unwrap();
         let mut snapshot = Snapshot::empty(name, ResourceId::new("1"));
         let row = DataRow {
@@ -264,11 +271,11 @@ mod tests {
         };
         snapshot.document(Selector::parse(selector).unwrap(), Some(row));
         let actor = actor.clone();
-        (Member { actor, seq }, snapshot)
+        (BatchMember { actor, seq }, snapshot)
     }
 
     /// Of incarnation 1.
-    fn push(queue: &CommitQueue, (member, snapshot): (Member, Snapshot)) -> Accepted {
+    fn push(queue: &CommitQueue, (member, snapshot): (BatchMember, Snapshot)) -> Accepted {
         queue.push(member, 1, snapshot)
     }
 

@@ -3,26 +3,30 @@
 //! A resource whose lease runs and that nobody uses is dormant: it has no actor, and is resumed by the next
 //! request or when its lease is over. One timer stands for all of these leases.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::sync::oneshot;
 
 use crate::lock::{Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll};
+use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll, Leave};
 use crate::registry::dormant::DormantLeases;
 use crate::registry::messages::{Find, Locate, Whereabouts};
 use crate::registry::survey::{Survey, survey};
 use crate::registry::tally::{CountLocks, tally};
 use crate::resource::actor::{Origin, ResourceActor};
 use crate::resource::dormant::DormantLease;
-use crate::resource::messages::{EndWaits, RegistryLink, Retired, Vanished, VanishedLate};
+use crate::resource::messages::{
+    EndWaits, LeaveMemory, RegistryLink, Retired, Vanished, VanishedLate,
+};
 use crate::resource::status::{ResourceStatus, StatusCell};
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 use crate::shared::server_state::{REGISTRY, ServerState};
+use crate::store::members::{SLOTS, Slot};
 use crate::store::shrink::shrink_if_sparse;
 
 /// Between two lines that say which events were not logged one by one, and two looks whether the store hangs.
@@ -42,6 +46,7 @@ pub struct Registry {
     persistence: PersistenceHandle,
     live: HashMap<ResourceName, LiveActor>,
     dormant: DormantLeases,
+    leaving: Leaving,
     generation: u64,
     /// For the first dormant lease to end.
     alarm: Option<(Millis, SpawnHandle)>,
@@ -55,6 +60,39 @@ struct LiveActor {
     status: Arc<StatusCell>,
     generation: u64,
     incarnation: u64,
+}
+
+/// Names that go to another instance, until none of them has an actor.
+#[derive(Default)]
+struct Leaving {
+    names: HashSet<ResourceName>,
+    told: Option<oneshot::Sender<()>>,
+}
+
+impl Leaving {
+    fn begin(&mut self, names: HashSet<ResourceName>) -> oneshot::Receiver<()> {
+        let (told, left) = oneshot::channel();
+        *self = Leaving {
+            names,
+            told: Some(told),
+        };
+        self.tell();
+        left
+    }
+
+    fn gone(&mut self, name: &ResourceName) {
+        if self.names.remove(name) {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        if self.names.is_empty()
+            && let Some(told) = self.told.take()
+        {
+            let _ = told.send(());
+        }
+    }
 }
 
 impl Registry {
@@ -77,6 +115,7 @@ impl Registry {
             persistence,
             live: HashMap::new(),
             dormant: DormantLeases::default(),
+            leaving: Leaving::default(),
             generation: 0,
             alarm: None,
             alarm_from: 0,
@@ -224,6 +263,7 @@ impl Registry {
         }
         // What they remember is of an incarnation that is over: their leases get their full TTL again.
         self.dormant.clear();
+        self.leaving = Leaving::default();
         self.count();
     }
 
@@ -251,9 +291,12 @@ impl Handler<Find> for Registry {
     type Result = MessageResult<Find>;
 
     fn handle(&mut self, msg: Find, ctx: &mut Self::Context) -> Self::Result {
+        if !self.server.slots.is_here(&msg.name) {
+            return MessageResult(None);
+        }
         if let Some(entry) = self.live.get(&msg.name) {
             if entry.addr.connected() && entry.incarnation == self.server.incarnation() {
-                return MessageResult(entry.addr.clone());
+                return MessageResult(Some(entry.addr.clone()));
             }
             if entry.addr.connected() {
                 // Its memory is of an earlier incarnation: whoever still waits there is told so.
@@ -266,7 +309,7 @@ impl Handler<Find> for Registry {
             }
         }
         let now = self.server.clock.mono();
-        MessageResult(self.start_actor(&msg, now, ctx.address()))
+        MessageResult(Some(self.start_actor(&msg, now, ctx.address())))
     }
 }
 
@@ -301,7 +344,11 @@ impl Handler<Retired> for Registry {
         let current = self.live.get(&msg.name).map(|entry| entry.generation);
         if current == Some(msg.generation) {
             self.live.remove(&msg.name);
-            if let Some(dormant) = msg.dormant {
+            let is_here = self.server.slots.is_here(&msg.name);
+            let now = self.server.clock.mono();
+            self.server.untaken.left(&msg.name, msg.untold, now);
+            self.leaving.gone(&msg.name);
+            if let Some(dormant) = msg.dormant.filter(|_| is_here) {
                 self.suspend(msg.name, dormant, ctx);
             }
             self.count();
@@ -315,10 +362,32 @@ impl Handler<VanishedLate> for Registry {
 
     fn handle(&mut self, msg: VanishedLate, ctx: &mut Self::Context) {
         let live = self.live.get(&msg.name).map(|entry| entry.addr.clone());
-        if let Some(actor) = live.or_else(|| self.resume(msg.name, ctx)) {
-            let request = msg.request;
-            actor.do_send(Vanished { request });
+        let request = msg.request;
+        match live.or_else(|| self.resume(msg.name, ctx)) {
+            Some(actor) => actor.do_send(Vanished { request }),
+            None => self.server.untaken.vanished(request),
         }
+    }
+}
+
+impl Handler<Leave> for Registry {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, msg: Leave, _: &mut Self::Context) -> Self::Result {
+        let mut slots = vec![false; SLOTS];
+        msg.0.iter().for_each(|slot| slots[slot.number()] = true);
+        let leaves = |name: &ResourceName| slots[Slot::of(name).number()];
+        self.dormant.retain(|name| !leaves(name));
+        self.live
+            .retain(|name, entry| !leaves(name) || entry.addr.connected());
+        let leaving = self.live.iter().filter(|(name, _)| leaves(name));
+        let names = leaving.map(|(name, entry)| {
+            entry.addr.do_send(LeaveMemory);
+            name.clone()
+        });
+        let left = self.leaving.begin(names.collect());
+        self.count();
+        Box::pin(async move { left.await.is_ok() })
     }
 }
 

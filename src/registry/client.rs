@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::lock::{PresentedTicket, RequestId, ResourceName};
 use crate::persistence::actor::Persistence;
+use crate::persistence::messages::Look;
 use crate::registry::actor::Registry;
 use crate::registry::messages::Find;
 use crate::resource::actor::ResourceActor;
@@ -134,8 +135,8 @@ impl Router {
                 Some(actor) => actor,
                 // Apart: most requests find it in the cache, and all would be as large.
                 None => match Box::pin(self.find(name)).await {
-                    Some(actor) => actor,
-                    None => return closed(Closed::Stopping),
+                    Ok(actor) => actor,
+                    Err(why) => return closed(why),
                 },
             };
             match self.send(actor, op, caller).await {
@@ -183,6 +184,11 @@ impl Router {
         // Without a reply the actor died with the request in its hands; whether it happened is not known.
         let reply = reply.unwrap_or_else(|_| Box::new(Reply::Closed(Closed::StoreAway)));
         Some((reply, Some(call)))
+    }
+
+    /// Somebody answers for other names than this instance thought.
+    pub fn look(&self) {
+        self.persistence.do_send(Look);
     }
 
     /// Counts as a sign of life of this ticket, if this worker knows the actor's address; nothing is started or
@@ -248,13 +254,18 @@ impl Router {
         Some(cached.actor.clone())
     }
 
-    /// Asks the registry, which starts an actor where there is none. `None`: the server stops.
-    async fn find(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
+    /// Asks the registry, which starts an actor where there is none.
+    ///
+    /// # Errors
+    /// The server stops, or does not answer for this name.
+    async fn find(&self, name: &ResourceName) -> Result<Rc<Addr<ResourceActor>>, Closed> {
         let find = Find {
             name: name.clone(),
             home: Arbiter::current(),
         };
-        let actor = Rc::new(self.registry.send(find).await.ok()?);
+        let found = self.registry.send(find).await;
+        let found = found.map_err(|_| Closed::Stopping)?;
+        let actor = Rc::new(found.ok_or(Closed::Moving)?);
         let mut addresses = self.addresses.borrow_mut();
         if addresses.len() >= ADDRESSES_MAX {
             addresses.clear();
@@ -264,7 +275,7 @@ impl Router {
             used: Cell::new(true),
         };
         addresses.insert(name.clone(), cached);
-        Some(actor)
+        Ok(actor)
     }
 }
 

@@ -42,6 +42,13 @@ impl DormantLeases {
         Some(dormant)
     }
 
+    /// Forgets those whose names are not to be kept.
+    pub fn retain(&mut self, keeps: impl Fn(&ResourceName) -> bool) {
+        self.by_name.retain(|name, _| keeps(name));
+        self.deadlines.retain(|(_, name)| keeps(name));
+        shrink_if_sparse(&mut self.by_name);
+    }
+
     pub fn clear(&mut self) {
         *self = DormantLeases::default();
     }

@@ -5,9 +5,10 @@ use actix::{Addr, ArbiterHandle, Message};
 use crate::lock::{Expiry, FencingToken, ResourceName};
 use crate::resource::actor::ResourceActor;
 
-/// To the registry: where is this resource's actor? Starts one, on the asker's thread, if there is none.
+/// To the registry: where is this resource's actor? Starts one, on the asker's thread, if there is none. `None`: this
+/// instance does not answer for the name.
 #[derive(Message)]
-#[rtype(result = "Addr<ResourceActor>")]
+#[rtype(result = "Option<Addr<ResourceActor>>")]
 pub struct Find {
     pub name: ResourceName,
     pub home: ArbiterHandle,

@@ -59,4 +59,13 @@ impl Tally {
         self.grants = other.grants;
         self
     }
+
+    /// With what another instance counted, of its names.
+    pub fn beside(self, other: Tally) -> Tally {
+        let grants = self.grants + other.grants;
+        Tally {
+            grants,
+            ..self.and(other)
+        }
+    }
 }

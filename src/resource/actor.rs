@@ -18,7 +18,7 @@ use crate::resource::documents::Documents;
 use crate::resource::dormant::DormantLease;
 use crate::resource::live::{Live, Resource};
 use crate::resource::messages::{
-    Call, EndWaits, RegistryLink, Reply, Retired, Vanished, VanishedLate,
+    Call, EndWaits, LeaveMemory, RegistryLink, Reply, Retired, Vanished, VanishedLate,
 };
 use crate::resource::status::StatusCell;
 use crate::shared::cache_budget::Evict;
@@ -155,7 +155,8 @@ impl ResourceActor {
     ) -> Live {
         let terms = self.server.terms();
         let now = self.now;
-        let leases_from = self.server.leases_from().min(now.mono);
+        let of_slot = self.server.slots.leases_from(&self.name);
+        let leases_from = self.server.leases_from().max(of_slot).min(now.mono);
         let mut lock = stored.lock;
         if lock.head == Default::default() {
             // Never granted: it starts above whatever a deleted resource of its name reached.
@@ -192,9 +193,11 @@ impl ResourceActor {
             Stage::Loading(loading) => self.refuse(loading, reply),
             Stage::Live(mut live) => {
                 live.answer_all(reply);
+                let core = live.resource.as_ref().filter(|_| live.is_leaving);
+                let untold = core.map(|resource| resource.core.untold().collect());
                 self.status.show_absent();
                 self.server.metrics.actors.retired.inc();
-                self.leave_registry(None);
+                self.leave_registry(None, untold.unwrap_or_default());
             }
             Stage::Retired => {}
         }
@@ -212,13 +215,22 @@ impl ResourceActor {
         // The status goes on showing the lease until the registry shows the dormant.
         self.stage = Stage::Retired;
         self.server.metrics.actors.retired.inc();
-        self.leave_registry(Some(DormantLease {
+        let dormant = DormantLease {
             lease,
             held,
             incarnation: self.incarnation,
             home: Arbiter::current(),
             vanished: Vec::new(),
-        }));
+        };
+        self.leave_registry(Some(dormant), Vec::new());
+    }
+
+    /// Once everything is stored, whoever goes to another instance goes; what is open is asked again there.
+    fn leave_if_settled(&mut self) {
+        let is_settled = |live: &mut Live| live.is_leaving && live.is_settled();
+        if self.live().is_some_and(is_settled) {
+            self.retire(&Reply::Closed(Closed::Moving));
+        }
     }
 
     /// The store cannot be read. A lease stays suspended.
@@ -231,14 +243,15 @@ impl ResourceActor {
             vanished,
             ..dormant
         });
-        self.leave_registry(dormant);
+        self.leave_registry(dormant, Vec::new());
     }
 
-    pub(super) fn leave_registry(&self, dormant: Option<DormantLease>) {
+    fn leave_registry(&self, dormant: Option<DormantLease>, untold: Vec<(RequestId, Ticket)>) {
         self.registry.retired.do_send(Retired {
             name: self.name.clone(),
             generation: self.generation,
             dormant,
+            untold,
         });
     }
 
@@ -281,11 +294,11 @@ impl Handler<Box<Call>> for ResourceActor {
         }
         match &mut self.stage {
             Stage::Loading(loading) => loading.calls.push((self.now, call)),
-            Stage::Live(_) => {
+            Stage::Live(live) if !live.is_leaving => {
                 self.call(call, ctx);
                 self.schedule(ctx);
             }
-            Stage::Retired => {
+            Stage::Live(_) | Stage::Retired => {
                 let _ = call.reply.send(Box::new(Reply::Moved));
             }
         }
@@ -339,6 +352,7 @@ impl Handler<CommitResult> for ResourceActor {
                     self.deliver(request, reply);
                 }
                 self.schedule(ctx);
+                self.leave_if_settled();
             }
             // What it rests on is in doubt: a discard follows.
             CommitResult::Committed { .. } => {}
@@ -368,5 +382,18 @@ impl Handler<EndWaits> for ResourceActor {
     fn handle(&mut self, _: EndWaits, ctx: &mut Self::Context) {
         self.look_at_clocks();
         self.end_waits(ctx);
+    }
+}
+
+impl Handler<LeaveMemory> for ResourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: LeaveMemory, _: &mut Self::Context) {
+        match &mut self.stage {
+            Stage::Live(live) => live.is_leaving = true,
+            Stage::Loading(_) => return self.retire(&Reply::Closed(Closed::Moving)),
+            Stage::Retired => {}
+        }
+        self.leave_if_settled();
     }
 }

@@ -101,6 +101,8 @@ pub struct Live {
     pub(super) committed: u64,
     pub(super) timer: Option<Timer>,
     pub(super) last_active: Millis,
+    /// Its name goes to another instance: nothing is begun any more.
+    pub(super) is_leaving: bool,
 }
 
 /// How long an actor stays whose name turned out not to exist.
@@ -123,6 +125,7 @@ impl Live {
             committed: 0,
             timer: None,
             last_active: 0,
+            is_leaving: false,
         }
     }
 
@@ -192,11 +195,16 @@ impl Live {
         ends.min()
     }
 
+    /// Everything that happened is stored, and told.
+    pub(super) fn is_settled(&self) -> bool {
+        self.held_back.is_empty() && self.sent == self.committed
+    }
+
     /// When this actor may retire, if it is idle: its lock is free, or held by somebody who is quiet.
     pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
-        let busy = !self.open.is_empty() || !self.held_back.is_empty() || !self.reading.is_empty();
+        let busy = !self.open.is_empty() || !self.reading.is_empty() || self.is_leaving;
         match &self.resource {
-            _ if busy || self.sent != self.committed => None,
+            _ if busy || !self.is_settled() => None,
             None => Some(self.last_active + retire_ms.min(ABSENT_STAYS_MS)),
             Some(resource) if resource.core.is_idle() || resource.core.can_suspend() => {
                 Some(self.last_active + retire_ms)
@@ -299,6 +307,9 @@ impl ResourceActor {
         }
         if self.is_stale() {
             return self.retire(&Reply::Closed(Closed::StoreAway));
+        }
+        if self.live().is_none_or(|live| live.is_leaving) {
+            return;
         }
         self.command(Command::Tick, ctx);
         let now = self.now.mono;

@@ -330,6 +330,8 @@ pub struct Retired {
     pub name: ResourceName,
     pub generation: u64,
     pub dormant: Option<DormantLease>,
+    /// Of a name that leaves for another instance: who was told of a grant, and may turn out to be gone.
+    pub untold: Vec<(RequestId, Ticket)>,
 }
 
 /// To the registry, from an actor that has retired: its lease may be one that this client was told of.
@@ -345,3 +347,8 @@ pub struct VanishedLate {
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
 pub struct EndWaits;
+
+/// From the registry: the name goes to another instance. What is under way is finished, and nothing is begun.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct LeaveMemory;

@@ -7,7 +7,7 @@ use crate::lock::command::HolderView;
 use crate::lock::{
     Answer, Command, FencingToken, Outcome, PresentedTicket, Refusal, RequestId, Selector,
 };
-use crate::persistence::queue::{Accepted, Member};
+use crate::persistence::queue::{Accepted, BatchMember};
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
 use crate::resource::messages::{Condition, Reply};
@@ -280,7 +280,7 @@ impl ResourceActor {
         if send {
             let actor = ctx.address().recipient();
             let commits = &self.persistence.commits;
-            match commits.push(Member { actor, seq }, self.incarnation, snapshot) {
+            match commits.push(BatchMember { actor, seq }, self.incarnation, snapshot) {
                 Accepted::Taken => {}
                 Accepted::Wake => self.persistence.wake(),
                 Accepted::Finished => self.retire(&Reply::Closed(Closed::Stopping)),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Closed {
     #[error("the server is starting: its store is not open yet")]
     Starting,
-    #[error("this instance is a stand-by; another one is active")]
+    #[error("this instance does not serve yet")]
     Standby,
     /// The detail is for the log and `/ready`; it never names a secret.
     #[error("the store is not available")]
@@ -20,13 +20,15 @@ pub enum Closed {
     /// Said of a request that was held as long as may be.
     #[error("another instance is taking over")]
     Moving,
-    #[error("the active instance cannot be reached from this one")]
+    #[error("the instance that answers for this cannot be reached from this one")]
     OwnerUnreachable,
     /// Said of a change that was passed on.
-    #[error("the active instance did not answer: the change may or may not have been made")]
+    #[error(
+        "the instance that answers for this did not answer: the change may or may not have been made"
+    )]
     AnswerLost,
     #[error(
-        "the active instance and this one have no version of their protocol in common; the log says which they speak"
+        "the instance that answers for this speaks no version of the protocol that this one speaks; the log says which"
     )]
     OtherProtocol,
 }

@@ -17,7 +17,9 @@ use crate::shared::gate::{Closed, Gate};
 use crate::shared::history::History;
 use crate::shared::liveness::{Failure, Liveness};
 use crate::shared::lost_tickets::LostTickets;
-use crate::shared::owner::OwnerWatch;
+use crate::shared::members::MembersWatch;
+use crate::shared::slots::Slots;
+use crate::shared::untaken::Untaken;
 use crate::store::Store;
 
 /// Reads the two clocks. The monotonic one starts near zero with the process.
@@ -82,7 +84,9 @@ pub struct ServerState {
     pub clock: Clock,
     pub gate: Gate,
     pub liveness: Liveness,
-    pub owner: OwnerWatch,
+    pub members: MembersWatch,
+    pub slots: Slots,
+    pub untaken: Untaken,
     pub store: Arc<dyn Store>,
     pub budget: DataBudget,
     pub metrics: Metrics,
@@ -118,7 +122,9 @@ impl ServerState {
             clock: Clock::default(),
             gate: Gate::default(),
             liveness: Liveness::default(),
-            owner: OwnerWatch::default(),
+            members: MembersWatch::default(),
+            slots: Slots::default(),
+            untaken: Untaken::default(),
             store,
             requests: AtomicU64::new(1),
             waiters: AtomicUsize::new(0),
@@ -199,11 +205,12 @@ impl ServerState {
         self.waiters.load(Ordering::Relaxed)
     }
 
-    /// Should a balancer send requests here? An instance that stands by passes them on.
+    /// Should a balancer send requests here? Those for names of other instances are passed on.
     pub fn check_ready(&self) -> Result<(), Closed> {
-        match self.gate.check_ready() {
-            Err(Closed::Standby) => self.owner.check_ready(),
-            known => known,
+        self.gate.check_ready()?;
+        match self.slots.are_shared() {
+            true => self.members.follow().borrow().check_ready(),
+            false => Ok(()),
         }
     }
 

@@ -275,6 +275,7 @@ impl Store for MemoryStore {
         Ok(Opened {
             token_floor: self.rows().token_floor,
             recorded_profile: None,
+            members: None,
         })
     }
 

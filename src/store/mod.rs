@@ -11,14 +11,16 @@
 //! | `ended` | ended tickets as the SQL stores keep them |
 //! | `history` | the last leases of each name |
 //! | `listing` | how the SQL stores find the resources of a listing |
+//! | `members` | how several instances share one store |
 //! | `memory` | for tests and for state that may be lost |
 //! | `sqlite` | the embedded store |
-//! | `mysql` | the production store, shared by several instances of which one is active |
+//! | `mysql` | the production store, shared by several instances |
 
 mod ended;
 pub mod history;
 mod journal;
 mod listing;
+pub mod members;
 pub mod memory;
 pub mod mysql;
 pub mod shrink;
@@ -34,6 +36,8 @@ use serde::{Deserialize, Serialize};
 use crate::lock::rows::{HolderRow, LockRows};
 use crate::lock::{FencingToken, Profile, ResourceName, ResourceOptions, Selector};
 use history::{PastLease, PastLeases};
+pub use members::{InstanceId, PeerAddress};
+use members::{Members, Slot};
 pub use snapshot::{ResourceId, Snapshot};
 
 /// A resource with its lock rows. Data stays in the store until it is asked for.
@@ -127,47 +131,21 @@ pub enum ListOrder {
 }
 
 /// What a store tells when it is ready to serve.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
     /// The highest fencing token that any deleted resource reached.
     pub token_floor: FencingToken,
     /// The profile that is recorded in the store (a database that the PHP server wrote).
     pub recorded_profile: Option<Profile>,
-}
-
-/// Names one instance on a store that several share; a restarted process is another one.
-pub type InstanceId = [u8; 16];
-
-/// The instance that a shared store belongs to.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ActiveInstance {
-    pub id: InstanceId,
-    /// It is this one.
-    pub is_here: bool,
-    /// How other instances reach it; `None`: it takes no requests from them.
-    pub peer: Option<PeerAddress>,
-    /// Another number with each sign of life.
-    pub heartbeat: u64,
-    /// The profile that is recorded in the store.
-    pub recorded_profile: Option<Profile>,
-}
-
-/// Where an instance takes requests from others, and what both prove to each other that they know.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// Host and port.
-    pub address: String,
-    /// TLS is spoken there.
-    pub is_tls: bool,
-    /// Never to be logged.
-    pub secret: Vec<u8>,
+    /// With whom the store is shared; `None`: it is this process's alone.
+    pub members: Option<Members>,
 }
 
 /// Why a store did not do what it was asked. The text is for the log, never for a client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Another instance serves this database; this one waits.
-    #[error("another instance is active")]
+    /// Another instance has this database alone for now, or took this one for dead; this one waits.
+    #[error("another instance has the store")]
     Standby,
     /// Away, or in doubt: whatever was under way may or may not have happened.
     #[error("the store is away: {0}")]
@@ -187,7 +165,7 @@ impl StoreError {
     /// What happened, without what that means.
     pub fn detail(&self) -> &str {
         match self {
-            StoreError::Standby => "another instance is active",
+            StoreError::Standby => "another instance has the store",
             StoreError::Unavailable(text)
             | StoreError::Rejected(text)
             | StoreError::TooSlow(text)
@@ -206,6 +184,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Standby`] and after [`StoreError::Unavailable`] of any method; when it succeeds,
     /// nothing of an earlier [`Store::commit`] can land any more.
     async fn open(&self) -> Result<Opened, StoreError>;
+
+    /// As [`Store::open`], for what has to have the whole store for itself; waits for those that are silent to be so for
+    /// long enough. [`StoreError::Standby`]: another instance lives.
+    async fn open_alone(&self) -> Result<Opened, StoreError> {
+        self.open().await
+    }
 
     /// Stores all snapshots in one transaction, durably, or none of them.
     ///
@@ -244,9 +228,34 @@ pub trait Store: Send + Sync + 'static {
         limit: Duration,
     ) -> Result<Vec<ListedResource>, StoreError>;
 
-    /// Whether the store still belongs to this instance and answers. Called about once a second by stores
-    /// that say so with [`Store::heartbeat_ms`].
-    async fn heartbeat(&self) -> Result<(), StoreError> {
+    /// A sign of life of this instance, and a look at the others. Called about once a second by stores that say so with
+    /// [`Store::heartbeat_ms`], and whenever something may have changed. [`StoreError::Standby`]: this instance was
+    /// taken for dead, and owns nothing any more; [`Store::open`] makes another one of it.
+    async fn heartbeat(&self) -> Result<Option<Members>, StoreError> {
+        Ok(None)
+    }
+
+    /// Gives slots of this instance to another one, after a checkpoint: commits wait for as long as that takes. Nothing of their
+    /// names may be under way. `false`: nothing was given, because that one takes none or others stood in the way.
+    ///
+    /// Errors as of [`Store::commit`]; a later commit about these names is one.
+    async fn give(&self, _slots: &[Slot], _to: InstanceId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Takes over what an instance owned that is dead, as [`Store::heartbeat`] told: nothing of it can land any more, what
+    /// it had committed is stored as if it had been checkpointed, and its slots are this one's. Returns without having
+    /// done anything when it turns out to live, or another instance is about to do the same.
+    ///
+    /// Errors as of [`Store::commit`].
+    async fn take_over(&self, _dead: InstanceId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// This instance takes no slots from now on, because it ends.
+    ///
+    /// Errors as of [`Store::commit`].
+    async fn leave(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -303,12 +312,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// The past leases of a name, the oldest first.
     async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError>;
-
-    /// Which instance a store that several share belongs to, as the last [`Store::open`] found. `None`: nobody's, or
-    /// it is this process's alone.
-    fn active(&self) -> Option<ActiveInstance> {
-        None
-    }
 
     /// For how long a call of [`Store::commit`] or [`Store::checkpoint`] has blocked its thread by now, where a
     /// store works on the thread that calls it. Zero: nothing is blocked.

@@ -133,7 +133,8 @@ impl Bed {
             name: name(of),
             home: Arbiter::current(),
         };
-        self.registry.send(find).await.unwrap()
+        let found = self.registry.send(find).await.unwrap();
+        found.expect("the name is here")
     }
 
     /// Asks without waiting for the answer; the actor has the request in hand when this is over.

@@ -4,6 +4,7 @@
 mod bed;
 mod closed;
 mod documents;
+mod leave;
 mod liveness;
 mod refused;
 mod sleep;

@@ -417,15 +417,15 @@ api_tests! {
 }
 
 #[test]
-fn the_client_s_life_at_an_instance_that_stands_by() {
+fn the_client_s_life_at_an_instance_that_passes_requests_on() {
     if Database::is_skipped() {
         return;
     }
     for profile in [Php, Default] {
-        let active = start(Store::Mysql, profile);
-        let stand_by = active.start_beside_with(&settings(profile));
-        stand_by.until_ready();
-        replay(&stand_by, profile);
+        let first = start(Store::Mysql, profile);
+        let other = first.start_beside_with(&settings(profile));
+        other.until_ready();
+        replay(&other, profile);
     }
 }
 

@@ -51,7 +51,7 @@ fn of_mysql(setup: &Setup) -> Tables {
     let read = async {
         let names = "SELECT table_name FROM information_schema.tables \
                      WHERE table_schema = DATABASE() \
-                     AND table_name NOT IN ('resource_server', 'resource_instance', 'resource_log')";
+                     AND table_name NOT IN ('resource_server', 'resource_instance', 'resource_log', 'resource_slot')";
         let names = database.texts(names).await;
         let mut admin = database.admin().await;
         let mut tables = Tables::new();

@@ -63,28 +63,23 @@ api_tests! {
 }
 
 #[test]
-fn a_stand_by_answers_as_the_active_one_does_and_goes_on_when_that_is_gone() {
+fn another_instance_answers_as_the_first_does_and_goes_on_when_that_is_gone() {
     if Database::is_skipped() {
         return;
     }
-    let mut active = Server::start(Store::Mysql);
-    active.prepare("printer");
-    let (ticket, token) = active.hold("printer/s");
-    let stand_by = active.start_beside();
-    stand_by.call("GET", "/health").no_key().expect(200);
-    stand_by.until_ready();
-    let renewed = stand_by.renew("printer/s", &ticket).expect(200);
+    let mut first = Server::start(Store::Mysql);
+    first.prepare("printer");
+    let (ticket, token) = first.hold("printer/s");
+    let other = first.start_beside();
+    other.call("GET", "/health").no_key().expect(200);
+    other.until_ready();
+    let renewed = other.renew("printer/s", &ticket).expect(200);
     assert_eq!(renewed.token(), token);
-    stand_by.create("another", 1).expect(201);
-    assert_eq!(active.names(), stand_by.names());
-    stand_by
-        .read("printer/s")
-        .no_key()
-        .refused(401, "key_missing");
-    stand_by
-        .call("GET", "/nothing")
-        .refused(404, "route_unknown");
-    active.stop();
-    let kept = stand_by.lock("printer/s").ticket(&ticket).expect(200);
+    other.create("another", 1).expect(201);
+    assert_eq!(first.names(), other.names());
+    other.read("printer/s").no_key().refused(401, "key_missing");
+    other.call("GET", "/nothing").refused(404, "route_unknown");
+    first.stop();
+    let kept = other.lock("printer/s").ticket(&ticket).expect(200);
     assert_eq!((kept.ticket(), kept.token()), (ticket, token));
 }

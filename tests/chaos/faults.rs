@@ -33,13 +33,13 @@ pub enum Fault {
     Pause,
     /// SIGTERM and a new start of each instance in turn.
     Rolling,
-    /// No other instance reaches the active one.
+    /// No other instance reaches one of them.
     PeersCut,
-    /// What others send to the active instance, or what it answers, stays on the way.
+    /// What others send to one of them, or what it answers, stays on the way.
     PeersHeldBack,
-    /// The active instance loses its database.
+    /// One of them loses its database.
     CutOff,
-    /// The active instance's bytes stay on the way for longer than its lease, and arrive then.
+    /// The bytes that one of them sends to its database stay on the way for longer than its lease, and arrive then.
     HoldBack,
     /// Every connection to the database is cut, and it cannot be reached for a while.
     DatabaseDown,
@@ -120,22 +120,17 @@ impl Cluster {
     }
 
     fn until_one_serves(&mut self) {
-        until("an instance is active", || {
-            self.instances.iter_mut().any(is_active)
+        until("an instance serves", || {
+            self.instances.iter_mut().any(serves)
         });
     }
 
-    fn active(&mut self) -> usize {
-        let active = self.instances.iter_mut().position(is_active);
-        active.unwrap_or(0)
-    }
-
-    /// Mostly the active one.
+    /// One that serves, if any does.
     fn victim(&mut self, random: &mut Random) -> usize {
-        match random.percent(60) {
-            true => self.active(),
-            false => random.below(self.instances.len() as u64) as usize,
-        }
+        let mut all: Vec<usize> = (0..self.instances.len()).collect();
+        random.shuffle(&mut all);
+        let serving = all.iter().find(|one| serves(&mut self.instances[**one]));
+        *serving.unwrap_or(&all[0])
     }
 
     /// Requests that were passed on since the instances started.
@@ -212,23 +207,23 @@ impl Cluster {
 
     /// What connects processes.
     fn disturb(&mut self, fault: Fault, random: &mut Random) {
-        let active = self.active();
+        let victim = self.victim(random);
         let while_away = random.millis(1100, 2400);
-        let (one, all) = (&self.links[active..=active], &self.links[..]);
+        let (one, all) = (&self.links[victim..=victim], &self.links[..]);
         match fault {
             Fault::PeersCut => {
-                self.links[active].peers.set(State::Down);
+                self.links[victim].peers.set(State::Down);
                 std::thread::sleep(while_away);
-                self.links[active].peers.set(State::Up);
+                self.links[victim].peers.set(State::Up);
             }
             Fault::PeersHeldBack => {
                 let hold: fn(&Proxy, bool) = match random.percent(50) {
                     true => Proxy::hold_requests,
                     false => Proxy::hold_answers,
                 };
-                hold(&self.links[active].peers, true);
+                hold(&self.links[victim].peers, true);
                 std::thread::sleep(while_away);
-                hold(&self.links[active].peers, false);
+                hold(&self.links[victim].peers, false);
             }
             Fault::CutOff => set(one, State::Down, while_away),
             Fault::HoldBack => set(one, State::Hung, while_away),
@@ -262,7 +257,7 @@ fn numbers(instance: &mut Program) -> Option<String> {
     Some(answer.ok()?.text().to_owned())
 }
 
-fn is_active(instance: &mut Program) -> bool {
+fn serves(instance: &mut Program) -> bool {
     let text = numbers(instance).unwrap_or_default();
     text.lines().any(|line| line == "resource_server_active 1")
 }

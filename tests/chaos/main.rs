@@ -20,8 +20,10 @@ mod wire;
 
 use faults::{Cluster, Links};
 use plan::Plan;
+use small_resource_server::lock::ResourceName;
+use small_resource_server::store::members::Slot;
 use small_resource_server::store::mysql::Options;
-use support::{Database, Proxy, Setup, State, free_port, until};
+use support::{Database, Program, Proxy, Setup, State, free_port, until};
 
 /// With times that a run goes through often.
 fn setup() -> Setup {
@@ -80,15 +82,24 @@ fn an_instance_whose_database_is_silent_answers_nothing_once_another_one_serves(
     let first = launch(first);
     first.until_ready();
     let second = launch(second);
-    first.create("a", 0).expect(201);
-    first.put("a/s", "1").expect(204);
-    assert_eq!(first.data("a/s"), "1");
+    let has_half = |one: &Program| one.metrics().contains("resource_server_slots 512\n");
+    until("each has its share", || {
+        has_half(&first) && has_half(&second)
+    });
+    // Whoever has all keeps the slots of the lowest numbers.
+    let is_first_s = |name: &String| Slot::of(&ResourceName::parse(name).unwrap()).number() < 512;
+    let mut names = (0..).map(|number| format!("name-{number}"));
+    let name = &names.find(is_first_s).unwrap();
+    let at = &format!("{name}/s");
+    second.create(name, 0).expect(201);
+    second.put(at, "1").expect(204);
+    assert_eq!(first.data(at), "1");
     links.database.set(State::Hung);
     until("the second one serves", || {
-        second.put("a/s", "2").send().status == 204
+        second.put(at, "2").send().status == 204
     });
-    first.read("a/s").expect(503);
-    assert_eq!(second.data("a/s"), "2");
+    first.read(at).expect(503);
+    assert_eq!(second.data(at), "2");
     links.database.set(State::Up);
 }
 

@@ -8,7 +8,9 @@ use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::owners::contend;
-use crate::support::{DEADLINE, Proxy, admin, created, granted, members, serve, take_over, token};
+use crate::support::{
+    DEADLINE, Proxy, admin, created, granted, join, members, serve, slots_of, take_all, token,
+};
 use crate::watch;
 
 /// Rows of the table whose change keeps a node busy: without a key each of them is looked for by itself.
@@ -97,11 +99,11 @@ async fn a_commit_at_a_node_that_has_not_heard_of_a_take_over_is_refused() {
     // Until the old one is silent for nearly long enough, as far as the first node knows.
     watch(&new, first.instance_lease).await;
     cluster.second_node_lags().await;
-    take_over(&new).await;
+    take_all(&new).await;
     assert_eq!(token(&new, &resource).await, Some(1));
     new.commit(&[granted(&resource, 2)]).await.unwrap();
     let lagged = cluster.lags().await;
-    // At the second node the old one still owns the database.
+    // At the second node the old one still owns all names.
     let stale = old.commit(&[granted(&resource, 2)]).await;
     assert!(stale.is_err(), "two instances gave out one token");
     let stale = old.commit(&[created("b")]).await;
@@ -143,12 +145,12 @@ async fn a_take_over_at_a_node_that_lags_sees_everything_that_was_committed() {
     let old = MysqlStore::new(first.clone());
     let resource = serve(&old).await;
     let new = MysqlStore::new(second.clone());
-    assert_eq!(new.open().await, Err(StoreError::Standby));
+    join(&new).await;
     cluster.second_node_lags().await;
     for number in 1..=50 {
         old.commit(&[granted(&resource, number)]).await.unwrap();
     }
-    take_over(&new).await;
+    take_all(&new).await;
     assert_eq!(token(&new, &resource).await, Some(50));
     assert!(old.commit(&[granted(&resource, 51)]).await.is_err());
 }
@@ -163,7 +165,7 @@ async fn a_node_that_leaves_is_away_and_its_instance_is_replaced() {
     let resource = serve(&old).await;
     old.commit(&[granted(&resource, 1)]).await.unwrap();
     let new = MysqlStore::new(second.clone());
-    assert_eq!(new.open().await, Err(StoreError::Standby));
+    join(&new).await;
 
     // What a node that is not in the majority's group any more answers: error 1047.
     let mut admin = admin(first).await;
@@ -171,9 +173,9 @@ async fn a_node_that_leaves_is_away_and_its_instance_is_replaced() {
     admin.query_drop(leave).await.unwrap();
     let away = |result| matches!(result, Err(StoreError::Unavailable(_)));
     let lost = old.commit(&[granted(&resource, 2)]).await;
-    let beaten = old.heartbeat().await;
+    let beaten = old.heartbeat().await.map(|_| ());
     let reopened = old.open().await.map(|_| ());
-    let taken = take_over(&new).await;
+    let taken = take_all(&new).await;
     let seen = token(&new, &resource).await;
     let served = new.commit(&[granted(&resource, 3)]).await;
     admin
@@ -184,15 +186,17 @@ async fn a_node_that_leaves_is_away_and_its_instance_is_replaced() {
     assert!(away(beaten.clone()), "{beaten:?}");
     assert!(away(reopened.clone()), "{reopened:?}");
     assert_eq!((seen, served), (Some(1), Ok(())), "{taken:?}");
-    // Back again, it stands by.
-    assert_eq!(old.open().await.map(|_| ()), Err(StoreError::Standby));
+    // Back again, it has nothing.
+    let back = join(&old).await;
+    assert_eq!(slots_of(&back, back.me), 0);
 }
 
 #[tokio::test]
-async fn of_instances_that_want_a_database_at_different_nodes_at_once_one_owns_it() {
+async fn instances_that_open_a_database_at_different_nodes_at_once_own_each_slot_once() {
     let Some(nodes) = members("TEST_GALERA_URLS", "scripts/with-galera") else {
         return;
     };
+    let _turn = TURN.lock().await;
     for number in 0..8 {
         contend(&nodes, number).await;
     }

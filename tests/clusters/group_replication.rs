@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use small_resource_server::store::Store;
 use small_resource_server::store::mysql::{MysqlStore, Options};
-use small_resource_server::store::{Store, StoreError};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::owners::contend;
-use crate::support::{DEADLINE, Proxy, admin, created, granted, members, serve, take_over, token};
+use crate::support::{
+    DEADLINE, Proxy, admin, created, granted, join, members, serve, slots_of, take_all, token,
+};
 use crate::watch;
 
 struct Group {
@@ -163,11 +165,11 @@ async fn a_commit_at_a_member_that_has_not_heard_of_a_take_over_is_refused() {
     group.has_caught_up(&group.members[0]).await;
     watch(&new, group.members[0].instance_lease).await;
     let stalled = group.stall(1).await;
-    take_over(&new).await;
+    take_all(&new).await;
     assert_eq!(token(&new, &resource).await, Some(1));
     new.commit(&[granted(&resource, 2)]).await.unwrap();
     let lagged = group.lags(1).await;
-    // At the second member the old one still owns the database.
+    // At the second member the old one still owns all names.
     let stale = old.commit(&[granted(&resource, 2)]).await;
     assert!(stale.is_err(), "two instances gave out one token");
     assert!(lagged, "the member did not lag: the test proves nothing");
@@ -175,7 +177,8 @@ async fn a_commit_at_a_member_that_has_not_heard_of_a_take_over_is_refused() {
     new.commit(&[granted(&resource, 3)]).await.unwrap();
     new.checkpoint().await.unwrap();
     assert_eq!(token(&new, &resource).await, Some(3));
-    assert_eq!(old.open().await, Err(StoreError::Standby));
+    let back = join(&old).await;
+    assert_eq!(slots_of(&back, back.me), 0);
 }
 
 #[tokio::test]
@@ -187,14 +190,14 @@ async fn a_take_over_at_a_member_that_lags_sees_everything_that_was_committed() 
     let resource = serve(&old).await;
     let new = MysqlStore::new(group.members[1].clone());
     group.has_caught_up(&group.members[1]).await;
-    assert_eq!(new.open().await, Err(StoreError::Standby));
+    join(&new).await;
     let stalled = group.stall(1).await;
     for number in 1..=50 {
         old.commit(&[granted(&resource, number)]).await.unwrap();
     }
     assert!(group.lags(1).await, "the test proves nothing");
     let pause = group.members[0].instance_lease + LAG;
-    tokio::join!(take_over(&new), group.ends_lag_after(stalled, pause));
+    tokio::join!(take_all(&new), group.ends_lag_after(stalled, pause));
     assert_eq!(token(&new, &resource).await, Some(50));
     assert!(old.commit(&[granted(&resource, 51)]).await.is_err());
 }
@@ -295,6 +298,7 @@ async fn whoever_takes_over_goes_on_above_all_that_was_acknowledged_and_nobody_b
         let taking = async {
             // No heartbeat is sent: it counts as silent, and goes on all the same.
             opened(&next).await;
+            take_all(&next).await;
             ended.store(true, Ordering::SeqCst);
         };
         let (acknowledged, (), ()) = tokio::join!(
@@ -313,7 +317,7 @@ async fn whoever_takes_over_goes_on_above_all_that_was_acknowledged_and_nobody_b
 }
 
 #[tokio::test]
-async fn of_instances_that_want_a_database_at_different_members_at_once_one_owns_it() {
+async fn instances_that_open_a_database_at_different_members_at_once_own_each_slot_once() {
     let Some(group) = Group::of_primaries().await else {
         return;
     };
@@ -323,7 +327,7 @@ async fn of_instances_that_want_a_database_at_different_members_at_once_one_owns
 }
 
 #[tokio::test]
-async fn of_instances_that_want_a_database_while_all_members_become_primaries_one_owns_it() {
+async fn instances_that_open_a_database_while_all_members_become_primaries_own_each_slot_once() {
     let Some(group) = Group::of_primaries().await else {
         return;
     };
@@ -354,7 +358,8 @@ async fn a_new_database_is_not_owned_at_a_member_that_has_not_heard_of_its_owner
     assert!(late.open().await.is_err(), "two instances own one database");
     drop(stalled);
     group.has_caught_up(&group.members[1]).await;
-    assert_eq!(late.open().await, Err(StoreError::Standby));
+    let members = join(&late).await;
+    assert_eq!(slots_of(&members, members.me), 0);
     owner.commit(&[granted(&resource, 1)]).await.unwrap();
 }
 

@@ -1,39 +1,27 @@
-//! Instances that want one database at different servers at once: one of them owns it.
+//! Instances that open one database at different servers at once: together they own all names, each once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use small_resource_server::store::Store;
+use small_resource_server::store::members::{Members, SLOTS, Slot};
 use small_resource_server::store::mysql::{MysqlStore, Options};
-use small_resource_server::store::{Store, StoreError};
 
-use crate::support::{DEADLINE, created, granted, token};
+use crate::support::{created, granted, look, slots_of, take_all, token};
 
-/// Whether it owns the database, once it knows, whatever stands in its way until then. `is_decided`: another one
-/// does.
-async fn owns(store: &MysqlStore, is_decided: impl Fn() -> bool) -> bool {
-    let began = Instant::now();
+/// Opens it, whatever stands in its way until then.
+async fn open(store: &MysqlStore) -> Members {
+    let began = std::time::Instant::now();
     loop {
         match store.open().await {
-            Ok(_) => return true,
-            Err(StoreError::Standby) if is_decided() => return false,
-            Err(error) => assert!(began.elapsed() < DEADLINE, "{error}"),
+            Ok(opened) => return opened.members.unwrap(),
+            Err(error) => assert!(began.elapsed() < crate::support::DEADLINE, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// The only one of these of which `owned` says that it owns the database, and the others.
-fn apart(stores: Vec<MysqlStore>, owned: Vec<bool>) -> (MysqlStore, Vec<MysqlStore>) {
-    let (mut owners, mut others) = (Vec::new(), Vec::new());
-    for (store, owns) in stores.into_iter().zip(owned) {
-        if owns { &mut owners } else { &mut others }.push(store);
-    }
-    assert_eq!(owners.len(), 1, "so many instances own one database");
-    (owners.remove(0), others)
-}
-
-/// At each of these at once a new database is opened; then its owner is silent, and the others want it.
+/// At each of these at once a new database is opened, and gets its share; then all but one are silent.
 pub async fn contend(members: &[Options], number: usize) {
     let at = |member: &Options| {
         MysqlStore::new(Options {
@@ -44,21 +32,47 @@ pub async fn contend(members: &[Options], number: usize) {
         })
     };
     let stores: Vec<_> = members.iter().map(at).collect();
-    let owned = join_all(stores.iter().map(|store| owns(store, || true))).await;
-    let (old, others) = apart(stores, owned);
+    let opened = join_all(stores.iter().map(open)).await;
+    let owners: Vec<_> = opened.iter().map(|members| members.owners[0]).collect();
+    assert!(
+        owners.iter().all(|owner| *owner == owners[0]),
+        "so many own one name: {opened:?}"
+    );
+    let place = opened
+        .iter()
+        .position(|members| members.me == owners[0])
+        .unwrap();
     let resource = created("a");
-    old.commit(std::slice::from_ref(&resource)).await.unwrap();
-    old.commit(&[granted(&resource, 1)]).await.unwrap();
+    stores[place]
+        .commit(std::slice::from_ref(&resource))
+        .await
+        .unwrap();
+    stores[place]
+        .commit(&[granted(&resource, 1)])
+        .await
+        .unwrap();
+    for (nth, other) in opened.iter().enumerate().filter(|(nth, _)| *nth != place) {
+        let share: Vec<_> = Slot::all()
+            .filter(|slot| slot.number() % 4 == nth)
+            .collect();
+        let is_given = stores[place].give(&share, other.me).await;
+        assert_eq!(is_given, Ok(true));
+        stores[nth]
+            .commit(&[created(&format!("of {nth}"))])
+            .await
+            .unwrap();
+    }
 
-    let is_taken = AtomicBool::new(false);
-    let takes = async |store: &MysqlStore| {
-        let owns = owns(store, || is_taken.load(Ordering::SeqCst)).await;
-        is_taken.fetch_or(owns, Ordering::SeqCst);
-        owns
-    };
-    let owned = join_all(others.iter().map(takes)).await;
-    let (new, _) = apart(others, owned);
-    assert!(old.commit(&[granted(&resource, 2)]).await.is_err());
-    assert_eq!(token(&new, &resource).await, Some(1));
-    new.commit(&[granted(&resource, 2)]).await.unwrap();
+    let last = &stores[(place + 1) % stores.len()];
+    let others = stores.iter().filter(|store| !std::ptr::eq(*store, last));
+    let members = take_all(last).await;
+    assert_eq!(slots_of(&members, members.me), SLOTS);
+    for other in others {
+        assert!(other.commit(&[granted(&resource, 2)]).await.is_err());
+        let back = open(other).await;
+        assert_eq!(slots_of(&back, back.me), 0, "{back:?}");
+    }
+    assert_eq!(token(last, &resource).await, Some(1));
+    last.commit(&[granted(&resource, 2)]).await.unwrap();
+    look(last).await;
 }

@@ -1,4 +1,4 @@
-//! Several instances on one database, of which one is active.
+//! Several instances on one database: who joins, what fences whom, what is lost and what is not.
 
 use std::time::{Duration, Instant};
 
@@ -6,28 +6,36 @@ use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 use small_resource_server::lock::rows::EndedRow;
 use small_resource_server::lock::{EndReason, FencingToken, Ticket};
+use small_resource_server::store::members::{MemberState, SLOTS};
 use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Snapshot, Store, StoreError};
 
-use super::support::{DEADLINE, Database, Proxy, created, granted, serve, take_over, token};
-use super::{exists, write};
+use super::support::{
+    DEADLINE, Database, Proxy, created, granted, join, look, serve, slots_of, take_all, take_over,
+    token,
+};
+use super::{exists, hex, write};
 
 #[tokio::test]
-async fn instances_that_start_together_make_one_schema_and_one_owner() {
+async fn instances_that_start_together_make_one_schema_and_one_owns_every_name() {
     let Some(database) = Database::new() else {
         return;
     };
     let stores: Vec<_> = (0..5).map(|_| database.store()).collect();
-    let opened = join_all(stores.iter().map(|store| store.open())).await;
-    let owners = opened.iter().filter(|result| result.is_ok()).count();
-    assert_eq!(owners, 1, "{opened:?}");
-    let others = opened.iter().filter_map(|result| result.as_ref().err());
-    for error in others {
-        assert_eq!(*error, StoreError::Standby);
+    let joined = join_all(stores.iter().map(join)).await;
+    let owners: Vec<_> = joined.iter().map(|members| members.owners[0]).collect();
+    assert!(owners.iter().all(|owner| *owner == owners[0]), "{joined:?}");
+    for (store, before) in stores.iter().zip(&joined) {
+        let members = look(store).await;
+        assert_eq!(members.members.len(), 5, "{members:?}");
+        assert_eq!(slots_of(&members, owners[0]), SLOTS);
+        assert_eq!(members.me, before.me);
+        // Whoever has joined serves: requests are passed on to the owner.
+        store
+            .commit(&[created(&format!("{:?}", members.me))])
+            .await
+            .unwrap();
     }
-    let owner = opened.iter().position(Result::is_ok).unwrap();
-    stores[owner].commit(&[created("a")]).await.unwrap();
-    assert!(exists(&stores[owner], "a").await);
 }
 
 #[tokio::test]
@@ -63,37 +71,43 @@ async fn a_newer_schema_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
-async fn a_stand_by_waits_while_the_active_one_lives_and_takes_over_when_it_is_silent() {
+async fn an_instance_is_waited_for_while_it_lives_and_taken_over_from_when_it_is_silent() {
     let Some(database) = Database::new() else {
         return;
     };
-    let (active, standby) = (database.store(), database.store());
-    active.open().await.unwrap();
-    active.commit(&[created("a")]).await.unwrap();
+    let (first, second) = (database.store(), database.store());
+    let owner = join(&first).await.me;
+    first.commit(&[created("a")]).await.unwrap();
+    join(&second).await;
     let lease = database.options().instance_lease;
     let began = Instant::now();
     let mut silent_since = began;
     while began.elapsed() < 3 * lease {
         silent_since = Instant::now();
-        active.heartbeat().await.unwrap();
-        assert_eq!(standby.open().await, Err(StoreError::Standby));
+        first.heartbeat().await.unwrap();
+        let members = look(&second).await;
+        assert_eq!(members.member(owner).unwrap().state, MemberState::Serves);
+        assert_eq!(members.dead().count(), 0);
+        // Nothing is taken from one that lives.
+        second.take_over(owner).await.unwrap();
+        assert_eq!(slots_of(&look(&second).await, owner), SLOTS);
     }
-    take_over(&standby).await;
+    take_all(&second).await;
     assert!(
         silent_since.elapsed() >= lease,
         "taken before the lease was over"
     );
-    assert!(exists(&standby, "a").await);
-    assert_eq!(active.heartbeat().await, Err(StoreError::Standby));
+    assert!(exists(&second, "a").await);
+    assert_eq!(first.heartbeat().await, Err(StoreError::Standby));
 }
 
 #[tokio::test]
-async fn an_instance_that_lost_the_database_can_commit_nothing() {
+async fn an_instance_that_was_taken_over_from_can_commit_nothing_and_comes_back_as_another() {
     let Some(database) = Database::new() else {
         return;
     };
     let (old, new) = (database.store(), database.store());
-    old.open().await.unwrap();
+    let before = join(&old).await.me;
     take_over(&new).await;
     let error = old.commit(&[created("late")]).await.unwrap_err();
     // Its connection was ended too, so it may learn of that first.
@@ -102,15 +116,16 @@ async fn an_instance_that_lost_the_database_can_commit_nothing() {
         "{error:?}"
     );
     assert!(!exists(&new, "late").await);
-    assert_eq!(old.open().await, Err(StoreError::Standby));
+    let back = join(&old).await;
+    assert_ne!(back.me, before);
+    assert_eq!(slots_of(&back, back.me), 0);
+    assert!(back.member(before).is_none(), "{back:?}");
     new.commit(&[created("a")]).await.unwrap();
 }
 
 /// What others do to whom they take over from, one at a time.
-const FENCES: [&str; 5] = [
+const FENCES: [&str; 3] = [
     "UPDATE resource_instance SET state = 3",
-    "UPDATE resource_instance SET log = REPEAT('x', 16)",
-    "DELETE FROM resource_instance",
     "INSERT INTO resource_log SELECT log, MAX(n) + 1, x'03' FROM resource_log GROUP BY log",
     "DELETE FROM resource_log ORDER BY n DESC LIMIT 1",
 ];
@@ -129,13 +144,38 @@ async fn each_part_of_a_fence_refuses_a_commit_on_a_living_connection() {
             database.run(fence).await;
             let refused = store.commit(&[late]).await;
             assert_eq!(refused, Err(StoreError::Standby), "{fence}");
-            // It finds itself the owner, and goes on with a new log.
+            // It takes over from itself, and goes on with a new log.
             store.open().await.unwrap();
             assert_eq!(token(&store, &printer).await, Some(0), "{fence}");
         }
         let count = database.number("SELECT COUNT(*) FROM resource").await;
         assert_eq!(count, 1, "{fence}");
         store.commit(&[granted(&printer, 1)]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_committed_without_a_row_of_ones_own_that_names_the_log() {
+    for fence in [
+        "UPDATE resource_instance SET log = REPEAT('x', 16)",
+        "DELETE FROM resource_instance",
+    ] {
+        for late in [true, false] {
+            let Some(database) = Database::new() else {
+                return;
+            };
+            let store = database.store();
+            let printer = serve(&store).await;
+            database.run(fence).await;
+            let batch = match late {
+                true => created("late"),
+                false => granted(&printer, 1),
+            };
+            assert_eq!(store.commit(&[batch]).await, Err(StoreError::Standby));
+            assert_eq!(token(&store, &printer).await, Some(0), "{fence}");
+            let count = database.number("SELECT COUNT(*) FROM resource").await;
+            assert_eq!(count, 1, "{fence}");
+        }
     }
 }
 
@@ -215,23 +255,34 @@ async fn until_somebody_waits(database: &Database) {
     }
 }
 
-/// The commit of an earlier owner that was on its way when the database was taken counts.
+/// The commit of a dead one that was on its way when it was taken over from counts.
 #[tokio::test]
-async fn what_was_committed_while_the_database_was_being_taken_is_seen() {
+async fn what_was_committed_during_a_take_over_is_seen() {
     let Some(database) = Database::new() else {
         return;
     };
-    let store = database.store();
-    store.open().await.unwrap();
-    store.close().await;
+    let (old, new) = (database.store(), database.store());
+    let dead = join(&old).await.me;
+    join(&new).await;
+    while look(&new).await.dead().count() == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let mut late = database.admin().await;
-    let begun = "BEGIN; UPDATE resource_server SET floor = 9";
+    let begun = format!(
+        "BEGIN; UPDATE resource_instance SET floor = 9 WHERE id = {}",
+        hex(dead)
+    );
     late.query_drop(begun).await.unwrap();
-    let opening = tokio::spawn(async move { store.open().await });
+    let taking = tokio::spawn(async move {
+        new.take_over(dead).await.unwrap();
+        new
+    });
     until_somebody_waits(&database).await;
     late.query_drop("COMMIT").await.unwrap();
-    let opened = opening.await.unwrap().unwrap();
-    assert_eq!(opened.token_floor, FencingToken(9));
+    let new = taking.await.unwrap();
+    let members = look(&new).await;
+    assert_eq!(members.token_floor, FencingToken(9));
+    assert_eq!(slots_of(&members, members.me), SLOTS);
 }
 
 fn ended(resource: &Snapshot, n: u64) -> Snapshot {
@@ -267,8 +318,17 @@ async fn settling_the_rest_of_a_journal_again_forgets_no_ended_ticket() {
     database
         .run("INSERT INTO resource_log SELECT REPEAT('x', 16), n, changes FROM rest")
         .await;
+    // Whoever wrote it is dead.
+    database
+        .run(
+            "INSERT INTO resource_instance SELECT REPEAT('d', 16), 3, 1, REPEAT('x', 16), server, \
+             connection, address, peer_secret, NULL, 0, lease_ms FROM resource_instance",
+        )
+        .await;
     store.open().await.unwrap();
     assert_eq!(store.load(&printer.name).await.unwrap(), before);
+    let left = "SELECT COUNT(*) FROM resource_log WHERE log = REPEAT('x', 16)";
+    assert_eq!(database.number(left).await, 0);
 }
 
 /// A batch that takes several packets.
@@ -391,10 +451,15 @@ async fn a_clean_close_hands_over_at_once() {
     };
     let (first, second) = (MysqlStore::new(options.clone()), MysqlStore::new(options));
     first.open().await.unwrap();
-    assert_eq!(second.open().await, Err(StoreError::Standby));
+    let resource = created("a");
+    first.commit(std::slice::from_ref(&resource)).await.unwrap();
+    first.commit(&[granted(&resource, 1)]).await.unwrap();
     first.close().await;
-    second.open().await.unwrap();
-    second.commit(&[created("a")]).await.unwrap();
+    let members = join(&second).await;
+    assert_eq!(slots_of(&members, members.me), SLOTS);
+    assert_eq!(members.members.len(), 1, "{members:?}");
+    assert_eq!(token(&second, &resource).await, Some(1));
+    second.commit(&[granted(&resource, 2)]).await.unwrap();
 }
 
 #[tokio::test]
@@ -407,10 +472,11 @@ async fn a_restarted_instance_waits_for_its_own_previous_life() {
         ..database.options()
     };
     let crashed = MysqlStore::new(options.clone());
-    crashed.open().await.unwrap();
+    let before = join(&crashed).await.me;
     drop(crashed);
-    let restarted = MysqlStore::new(options);
-    assert_eq!(restarted.open().await, Err(StoreError::Standby));
+    let members = join(&MysqlStore::new(options)).await;
+    assert_eq!(members.dead().count(), 0, "{members:?}");
+    assert_eq!(slots_of(&members, before), SLOTS);
 }
 
 #[tokio::test]
@@ -429,7 +495,7 @@ async fn rows_of_the_journal_that_nobody_read_are_not_taken_out() {
     let before = database.number(rows).await;
     let refused = store.checkpoint().await;
     assert!(
-        matches!(&refused, Err(StoreError::Unavailable(text)) if text.contains("journal")),
+        matches!(&refused, Err(StoreError::Unavailable(text)) if text.contains("other rows")),
         "{refused:?}"
     );
     assert_eq!(database.number(rows).await, before);
@@ -523,13 +589,12 @@ async fn a_log_whose_end_is_lost_is_noticed_and_its_tokens_are_not_given_out_aga
     assert!(token(&store, &resource).await >= Some(9));
 }
 
-/// The one row that says whose the database is, though nobody has touched the instance's own.
 #[tokio::test]
-async fn a_heartbeat_of_whom_the_database_does_not_name_is_refused() {
-    for other in [
-        "owner = REPEAT('x', 16)",
-        "owner = NULL",
-        "epoch = epoch + 1",
+async fn a_heartbeat_of_whom_the_database_does_not_know_any_more_is_refused() {
+    for fence in [
+        "UPDATE resource_instance SET state = 3",
+        "UPDATE resource_instance SET log = REPEAT('x', 16)",
+        "DELETE FROM resource_instance",
     ] {
         let Some(database) = Database::new() else {
             return;
@@ -537,9 +602,8 @@ async fn a_heartbeat_of_whom_the_database_does_not_name_is_refused() {
         let store = database.store();
         store.open().await.unwrap();
         store.heartbeat().await.unwrap();
-        let sql = format!("UPDATE resource_server SET {other}");
-        database.run(&sql).await;
-        assert_eq!(store.heartbeat().await, Err(StoreError::Standby), "{other}");
+        database.run(fence).await;
+        assert_eq!(store.heartbeat().await, Err(StoreError::Standby), "{fence}");
     }
 }
 

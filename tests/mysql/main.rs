@@ -1,5 +1,5 @@
 //! What only the MySQL store does: adoption of a PHP database and back, a database that an earlier version left, several
-//! instances, outages.
+//! instances, the slots that each of them owns, outages.
 //!
 //! Run with `scripts/with-mariadb cargo test --test mysql`. What all stores have in common is in
 //! `tests/store`.
@@ -8,13 +8,20 @@ mod adoption;
 mod earlier_version;
 mod instances;
 mod outages;
+mod slots;
 #[path = "../support/mod.rs"]
 mod support;
 
 use bytes::Bytes;
 use small_resource_server::lock::{ResourceName, Selector};
 use small_resource_server::store::snapshot::DataRow;
-use small_resource_server::store::{ResourceId, Snapshot, Store};
+use small_resource_server::store::{InstanceId, ResourceId, Snapshot, Store};
+
+/// As SQL.
+fn hex(id: InstanceId) -> String {
+    let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("x'{digits}'")
+}
 
 fn name(text: &str) -> ResourceName {
     ResourceName::parse(text).unwrap()

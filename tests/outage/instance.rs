@@ -1,10 +1,14 @@
 //! The server as a process on a database that may fail.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use small_resource_server::lock::ResourceName;
+use small_resource_server::store::members::{SLOTS, Slot};
 use small_resource_server::store::mysql::Options;
 
-use crate::support::{Answer, Call, Program, STRANGE_TICKET, Setup, until};
+use crate::support::{Answer, Call, Database, Program, STRANGE_TICKET, Setup, free_port, until};
+use crate::wait;
 
 /// `INSTANCE_LEASE_SECONDS` of the tests: room for a busy machine to be late with a heartbeat.
 pub const LEASE: Duration = Duration::from_secs(3);
@@ -15,6 +19,7 @@ pub const BOUND: Duration = Duration::from_secs(20);
 pub fn setup(options: &Options) -> Setup {
     let lease = LEASE.as_secs().to_string();
     Setup::new().patient().mysql(options).with_all(&[
+        ("PEER_PORT", &free_port().to_string()),
         ("HTTP_WORKERS", "1"),
         ("SHUTDOWN_SECONDS", "5"),
         ("STORE_TIMEOUT_SECONDS", "2"),
@@ -54,24 +59,52 @@ pub fn launch_at(options: &Options, offset: &str) -> Option<Program> {
     Some(instance)
 }
 
-/// Another instance is active, as this one sees it.
-pub fn is_standby(instance: &Program) -> bool {
+/// For how many slots it answers.
+pub fn slots(instance: &Program) -> usize {
     let text = instance.metrics();
-    text.lines().any(|line| line == "resource_server_standby 1")
+    let value = |line: &str| line.strip_prefix("resource_server_slots ")?.parse().ok();
+    text.lines().find_map(value).expect("a number of slots")
 }
 
-/// It passes requests on when this returns.
-pub fn becomes_standby(instance: &Program) {
-    until("the instance stands by", || {
-        is_standby(instance) && instance.is_ready()
+/// They answer for all names, each for its share, when this returns.
+pub fn share(instances: &[&Program]) {
+    let least = SLOTS / instances.len();
+    until("each has its share", || {
+        let has_share = |instance: &&Program| {
+            instance.is_ready() && (least..=least + 1).contains(&slots(instance))
+        };
+        instances.iter().all(has_share)
     });
 }
 
-/// It owns its database when this returns.
-pub fn becomes_active(instance: &Program) {
-    until("the instance is active", || {
-        instance.is_ready() && !is_standby(instance)
-    });
+/// It answers for all names when this returns.
+pub fn has_all(instance: &Program) {
+    share(&[instance]);
+}
+
+/// A name that this instance answers for now, and no earlier call has told.
+pub fn name_at(database: &Database, instance: &Program) -> String {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let settings = instance.setup().settings();
+    let find = |wanted: &str| {
+        let mut found = settings.iter().rev().filter(|(name, _)| name == wanted);
+        found.next().map(|(_, value)| value.clone())
+    };
+    let address = find("ADVERTISE_ADDRESS").or_else(|| find("PEER_PORT"));
+    let sql = format!(
+        "SELECT CAST(slot AS CHAR) FROM resource_slot JOIN resource_instance ON id = owner WHERE address LIKE '%{}'",
+        address.expect("a port of its own for other instances")
+    );
+    let own = wait(database.texts(&sql));
+    assert!(!own.is_empty(), "it has no names");
+    loop {
+        let call = CALLS.fetch_add(1, Ordering::SeqCst);
+        let name = format!("name-{call}");
+        let slot = Slot::of(&ResourceName::parse(&name).unwrap()).number();
+        if own.contains(&slot.to_string()) {
+            return name;
+        }
+    }
 }
 
 /// It lives, says why it does not serve, and answers every route 503 in bounded time.

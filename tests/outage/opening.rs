@@ -19,6 +19,7 @@ use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::server_state::{ServerSettings, ServerState};
 use small_resource_server::store::history::{PastLease, PastLeases};
+use small_resource_server::store::members::Members;
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{
     DocumentSize, HeartbeatTimes, ListQuery, ListedResource, Opened, ResourceId, Snapshot, Store,
@@ -131,10 +132,10 @@ impl Store for Slow {
     }
 
     /// Fails as soon as closing has begun.
-    async fn heartbeat(&self) -> Result<(), StoreError> {
+    async fn heartbeat(&self) -> Result<Option<Members>, StoreError> {
         self.heartbeats.fetch_add(1, Ordering::SeqCst);
         match self.closes.load(Ordering::SeqCst) {
-            0 => Ok(()),
+            0 => Ok(None),
             _ => Err(StoreError::Unavailable("it is not open".into())),
         }
     }

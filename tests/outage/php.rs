@@ -92,7 +92,7 @@ fn an_adopted_database_is_served_as_php_and_goes_back_and_forth() {
         );
         assert!(
             instance.is_ready(),
-            "reverting disturbed the active instance"
+            "reverting disturbed the instance that serves"
         );
         stop(instance);
 

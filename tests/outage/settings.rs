@@ -105,7 +105,7 @@ fn settings_that_can_lose_what_was_acknowledged_are_said_at_the_start() {
     wait(server.end_all_connections());
     until("the store was opened again", || {
         let log = instance.log();
-        log.matches("this instance owns the database").count() > 1 || {
+        log.matches("this instance shares the database").count() > 1 || {
             instance.create("again", 0).settled();
             false
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::instance::{LEASE, becomes_active, becomes_standby, is_standby, launch, serving, setup};
+use crate::instance::{LEASE, has_all, launch, name_at, serving, setup, share, slots};
 use crate::support::{
     ADMIN, Connection, DEADLINE, Database, Program, Proxy, State, free_port, until,
 };
@@ -18,11 +18,12 @@ use crate::{turn, wait};
 /// Beyond the lease and the hold, on any machine.
 const SOON: Duration = Duration::from_secs(20);
 
+/// The one whose names the tests ask for, and one that is asked for them.
 fn pair(database: &Database) -> (Program, Program) {
     let owner = serving(&database.options());
-    becomes_active(&owner);
+    has_all(&owner);
     let front = launch(&database.options());
-    becomes_standby(&front);
+    share(&[&owner, &front]);
     (owner, front)
 }
 
@@ -41,30 +42,29 @@ fn a_lock_taken_at_one_is_refused_at_the_other_and_released_there() {
         return;
     };
     let (owner, front) = pair(&database);
-    front.prepare("printer");
-    assert_eq!(owner.data("printer/s"), r#"{"v":1}"#);
-    let (ticket, token) = owner.hold("printer/s");
-    let refused = front.lock("printer/s").query("queue=0").send();
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    assert_eq!(owner.data(at), r#"{"v":1}"#);
+    let (ticket, token) = owner.hold(at);
+    let refused = front.lock(at).query("queue=0").send();
     assert_eq!((refused.status, refused.code().as_str()), (409, "locked"));
-    assert_eq!(front.unlock("printer/s", &ticket).send().status, 200);
-    let (ticket, later) = front.hold("printer/s");
+    assert_eq!(front.unlock(at, &ticket).send().status, 200);
+    let (ticket, later) = front.hold(at);
     assert!(later > token);
-    let refused = owner.lock("printer/s").query("queue=0").send();
+    let refused = owner.lock(at).query("queue=0").send();
     assert_eq!((refused.status, refused.code().as_str()), (409, "locked"));
-    let written = front.put("printer/s", "[2]").ticket(&ticket).send();
+    let written = front.put(at, "[2]").ticket(&ticket).send();
     assert_eq!(written.status, 204);
     assert_eq!(
         written.header("X-Fencing-Token"),
         Some(later.to_string().as_str())
     );
-    assert_eq!(owner.renew("printer/s", &ticket).send().token(), later);
-    assert_eq!(owner.unlock("printer/s", &ticket).send().status, 200);
-    assert!(!front.is_locked("printer"));
+    assert_eq!(owner.renew(at, &ticket).send().token(), later);
+    assert_eq!(owner.unlock(at, &ticket).send().status, 200);
+    assert!(!front.is_locked(printer));
     assert!(metric(&front, "forwarded_requests_total") > 0);
-    assert_eq!(
-        metric(&owner, "forwarded_requests_received_total"),
-        metric(&front, "forwarded_requests_total")
-    );
+    assert!(metric(&owner, "forwarded_requests_received_total") > 0);
 }
 
 #[test]
@@ -146,14 +146,16 @@ fn a_waiter_at_one_is_granted_by_a_release_at_the_other() {
         return;
     };
     let (owner, front) = pair(&database);
-    front.prepare("printer");
-    let (ticket, token) = owner.hold("printer/s");
-    let mut first = front.wait("printer/s");
-    let mut second = owner.wait("printer/s");
-    let mut third = front.wait("printer/s");
-    assert_eq!(front.unlock("printer/s", &ticket).send().status, 200);
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let (ticket, token) = owner.hold(at);
+    let mut first = front.wait(at);
+    let mut second = owner.wait(at);
+    let mut third = front.wait(at);
+    assert_eq!(front.unlock(at, &ticket).send().status, 200);
     let mut last = token;
-    for (waiter, at) in [
+    for (waiter, asked) in [
         (&mut first, &owner),
         (&mut second, &front),
         (&mut third, &owner),
@@ -162,7 +164,7 @@ fn a_waiter_at_one_is_granted_by_a_release_at_the_other() {
         assert_eq!(granted.json()["locked"], true, "{granted:?}");
         assert!(granted.token() > last);
         last = granted.token();
-        assert_eq!(at.unlock("printer/s", &granted.ticket()).send().status, 200);
+        assert_eq!(asked.unlock(at, &granted.ticket()).send().status, 200);
     }
 }
 
@@ -172,14 +174,16 @@ fn a_client_that_hangs_up_leaves_the_queue_wherever_it_asked() {
         return;
     };
     let (owner, front) = pair(&database);
-    front.prepare("printer");
-    let (ticket, token) = owner.hold("printer/s");
-    let leaving = front.wait("printer/s");
-    let mut staying = front.wait("printer/s");
-    assert_eq!(owner.waiting("printer"), 2);
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let (ticket, token) = owner.hold(at);
+    let leaving = front.wait(at);
+    let mut staying = front.wait(at);
+    assert_eq!(owner.waiting(printer), 2);
     leaving.hang_up();
-    until("it is noticed", || owner.waiting("printer") == 1);
-    assert_eq!(owner.unlock("printer/s", &ticket).send().status, 200);
+    until("it is noticed", || owner.waiting(printer) == 1);
+    assert_eq!(owner.unlock(at, &ticket).send().status, 200);
     assert_eq!(
         staying.answer().token(),
         token + 1,
@@ -193,15 +197,17 @@ fn all_requests_of_a_front_door_that_dies_vanish_at_once() {
         return;
     };
     let (owner, mut front) = pair(&database);
-    front.prepare("printer");
-    let (ticket, token) = owner.hold("printer/s");
-    let _lost: Vec<Connection> = (0..3).map(|_| front.wait("printer/s")).collect();
-    let mut staying = owner.wait("printer/s");
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let (ticket, token) = owner.hold(at);
+    let _lost: Vec<Connection> = (0..3).map(|_| front.wait(at)).collect();
+    let mut staying = owner.wait(at);
     front.kill();
     let killed = Instant::now();
-    until("they have vanished", || owner.waiting("printer") == 1);
+    until("they have vanished", || owner.waiting(printer) == 1);
     println!("vanished {:?} after the kill", killed.elapsed());
-    assert_eq!(owner.unlock("printer/s", &ticket).send().status, 200);
+    assert_eq!(owner.unlock(at, &ticket).send().status, 200);
     assert_eq!(
         staying.answer().token(),
         token + 1,
@@ -217,22 +223,24 @@ fn when_the_owner_is_killed_requests_are_held_and_waiters_keep_their_places() {
     let _turn = turn();
     let (mut owner, front) = pair(&database);
     let third = launch(&database.options());
-    becomes_standby(&third);
-    front.prepare("printer");
-    let (ticket, token) = front.hold("printer/s");
-    let mut first = front.wait("printer/s");
-    let mut second = third.wait("printer/s");
-    let mut last = front.wait("printer/s");
+    share(&[&owner, &front, &third]);
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let (ticket, token) = front.hold(at);
+    let mut first = front.wait(at);
+    let mut second = third.wait(at);
+    let mut last = front.wait(at);
     owner.kill();
     let killed = Instant::now();
     // Asked at once, answered after the take-over: no client notices more than a pause.
-    assert_eq!(front.data("printer/s"), r#"{"v":1}"#);
+    assert_eq!(front.data(at), r#"{"v":1}"#);
     println!("answered {:?} after the kill", killed.elapsed());
     assert!(killed.elapsed() < LEASE + SOON);
-    until("all have asked again", || third.waiting("printer") == 3);
-    let renewed = third.renew("printer/s", &ticket).settled();
+    until("all have asked again", || third.waiting(printer) == 3);
+    let renewed = third.renew(at, &ticket).settled();
     assert_eq!(renewed.token(), token);
-    assert_eq!(front.unlock("printer/s", &ticket).settled().status, 200);
+    assert_eq!(front.unlock(at, &ticket).settled().status, 200);
     let mut before = token;
     for waiter in [&mut first, &mut second, &mut last] {
         let granted = waiter.answer();
@@ -240,24 +248,29 @@ fn when_the_owner_is_killed_requests_are_held_and_waiters_keep_their_places() {
         assert_eq!(granted.json()["locked"], true, "{granted:?}");
         assert!(granted.token() > before);
         before = granted.token();
-        let unlocked = third.unlock("printer/s", &granted.ticket()).settled();
+        let unlocked = third.unlock(at, &granted.ticket()).settled();
         assert_eq!(unlocked.status, 200);
     }
 }
 
 #[test]
-fn metrics_say_which_instance_is_active_and_how_many_requests_are_held() {
+fn metrics_say_what_each_instance_has_and_how_many_requests_are_held() {
     let Some(database) = Database::new() else {
         return;
     };
     let _turn = turn();
     let (mut owner, front) = pair(&database);
-    front.prepare("printer");
-    assert_eq!((metric(&owner, "active"), metric(&front, "active")), (1, 0));
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    fn instances(instance: &Program) -> u64 {
+        metric(instance, "instances")
+    }
+    assert_eq!((instances(&owner), instances(&front)), (2, 2));
     assert_eq!(metric(&front, "forwarded_requests_held"), 0);
     owner.kill();
-    let mut held = front.lock("printer/s").open();
-    let leaving = front.lock("printer/s").query("queue=0").open();
+    let mut held = front.lock(at).open();
+    let leaving = front.lock(at).query("queue=0").open();
     until("they are held", || {
         metric(&front, "forwarded_requests_held") == 2
     });
@@ -266,7 +279,7 @@ fn metrics_say_which_instance_is_active_and_how_many_requests_are_held() {
     until("none is held", || {
         metric(&front, "forwarded_requests_held") == 0
     });
-    assert_eq!(metric(&front, "active"), 1);
+    assert_eq!((instances(&front), slots(&front)), (1, 1024));
     assert!(metric(&front, "forwarded_retries_total") > 0);
 }
 
@@ -278,12 +291,16 @@ fn when_the_owner_is_told_to_stop_no_client_of_another_instance_sees_an_error() 
     let _turn = turn();
     let (mut owner, front) = pair(&database);
     let third = launch(&database.options());
-    becomes_standby(&third);
-    front.prepare("printer");
-    front.prepare("scanner");
-    let (ticket, token) = front.hold("printer/s");
-    let mut first = front.wait("printer/s");
-    let mut second = third.wait("printer/s");
+    share(&[&owner, &front, &third]);
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    let scanner = &name_at(&database, &owner);
+    let beside = &format!("{scanner}/s");
+    front.prepare(printer);
+    front.prepare(scanner);
+    let (ticket, token) = front.hold(at);
+    let mut first = front.wait(at);
+    let mut second = third.wait(at);
     owner.signal(Signal::TERM);
     let start = Instant::now();
     let mut rounds = 0;
@@ -294,38 +311,37 @@ fn when_the_owner_is_told_to_stop_no_client_of_another_instance_sees_an_error() 
         } else {
             (&third, &front)
         };
-        let locked = asked.lock("scanner/s").send();
+        let locked = asked.lock(beside).send();
         assert_eq!(locked.status, 200, "{locked:?}");
-        let unlocked = other.unlock("scanner/s", &locked.ticket()).send();
+        let unlocked = other.unlock(beside, &locked.ticket()).send();
         assert_eq!(unlocked.status, 200, "{unlocked:?}");
-        let written = asked.put("scanner/s", &rounds.to_string()).send();
+        let written = asked.put(beside, &rounds.to_string()).send();
         assert_eq!(written.status, 204, "{written:?}");
     }
     println!("{rounds} rounds over the hand-over");
     assert!(owner.end().success());
-    assert_eq!(front.unlock("printer/s", &ticket).send().status, 200);
+    assert_eq!(front.unlock(at, &ticket).send().status, 200);
     let mut before = token;
     for waiter in [&mut first, &mut second] {
         let granted = waiter.answer();
         assert_eq!(granted.status, 200, "{granted:?}");
         assert!(granted.token() > before);
         before = granted.token();
-        assert_eq!(
-            front.unlock("printer/s", &granted.ticket()).send().status,
-            200
-        );
+        assert_eq!(front.unlock(at, &granted.ticket()).send().status, 200);
     }
 }
 
 #[test]
-fn a_stand_by_that_is_told_to_stop_ends_what_waits_there() {
+fn an_instance_that_is_told_to_stop_ends_what_waits_there() {
     let Some(database) = Database::new() else {
         return;
     };
     let (owner, mut front) = pair(&database);
-    front.prepare("printer");
-    let (_ticket, _) = owner.hold("printer/s");
-    let mut waiting = front.wait("printer/s");
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let (_ticket, _) = owner.hold(at);
+    let mut waiting = front.wait(at);
     front.signal(Signal::TERM);
     let refused = waiting.answer();
     assert_eq!(
@@ -333,10 +349,10 @@ fn a_stand_by_that_is_told_to_stop_ends_what_waits_there() {
         (503, "shutting_down")
     );
     assert!(front.end().success());
-    until("its place is gone", || owner.waiting("printer") == 0);
+    until("its place is gone", || owner.waiting(printer) == 0);
 }
 
-/// The active instance, another one, and what is between the two.
+/// The one whose names the tests ask for, one that is asked for them, and what is between the two.
 fn pair_with_a_proxy_between(database: &Database) -> (Program, Program, Proxy) {
     let port = free_port();
     let proxy = Proxy::to_peer(port);
@@ -344,9 +360,9 @@ fn pair_with_a_proxy_between(database: &Database) -> (Program, Program, Proxy) {
         .with("PEER_PORT", &port.to_string())
         .with("ADVERTISE_ADDRESS", &proxy.address().to_string())
         .launch();
-    becomes_active(&owner);
+    has_all(&owner);
     let front = launch(&database.options());
-    becomes_standby(&front);
+    share(&[&owner, &front]);
     (owner, front, proxy)
 }
 
@@ -357,23 +373,25 @@ fn a_cut_link_is_told_apart_from_a_dead_owner_and_mended() {
     };
     let _turn = turn();
     let (owner, front, proxy) = pair_with_a_proxy_between(&database);
-    front.prepare("printer");
-    let (ticket, _) = front.hold("printer/s");
-    let leaving = front.wait("printer/s");
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let (ticket, _) = front.hold(at);
+    let leaving = front.wait(at);
     proxy.set(State::Down);
-    until("they have vanished", || owner.waiting("printer") == 0);
+    until("they have vanished", || owner.waiting(printer) == 0);
     until("it says so", || {
         front.ready().send().code() == "owner_unreachable"
     });
-    front.read("printer/s").refused(503, "owner_unreachable");
+    front.read(at).refused(503, "owner_unreachable");
     assert_eq!(metric(&front, "peers_unreachable"), 1);
-    assert!(owner.is_ready() && is_standby(&front), "it stays the owner");
-    front.logged(&["cannot be reached at", &proxy.address().to_string()]);
+    assert_eq!((slots(&owner), slots(&front)), (512, 512), "nothing moves");
+    front.logged(&[&proxy.address().to_string(), "cannot be reached"]);
     drop(leaving);
     proxy.set(State::Up);
-    becomes_standby(&front);
+    until("it is reached again", || front.is_ready());
     assert_eq!(metric(&front, "peers_unreachable"), 0);
-    assert_eq!(front.unlock("printer/s", &ticket).settled().status, 200);
+    assert_eq!(front.unlock(at, &ticket).settled().status, 200);
 }
 
 #[test]
@@ -383,14 +401,15 @@ fn a_link_on_which_nothing_is_heard_ends_and_its_requests_with_it() {
     };
     let _turn = turn();
     let (owner, front) = pair(&database);
-    front.prepare("printer");
-    let (_ticket, _) = owner.hold("printer/s");
-    let _waiting = front.wait("printer/s");
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let (_ticket, _) = owner.hold(at);
+    let _waiting = front.wait(at);
     front.pause();
-    until("it has vanished", || owner.waiting("printer") == 0);
+    until("it has vanished", || owner.waiting(printer) == 0);
     front.resume();
-    becomes_standby(&front);
-    until("it asks again", || owner.waiting("printer") == 1);
+    until("it asks again", || owner.waiting(printer) == 1);
 }
 
 #[test]
@@ -399,7 +418,6 @@ fn whoever_does_not_know_the_secret_of_the_database_is_told_nothing() {
         return;
     };
     let owner = serving(&database.options());
-    becomes_active(&owner);
     let addresses = wait(database.texts("SELECT address FROM resource_instance"));
     let mut stranger = TcpStream::connect(&addresses[0]).unwrap();
     stranger.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -419,21 +437,24 @@ fn whoever_does_not_know_the_secret_of_the_database_is_told_nothing() {
 }
 
 #[test]
-fn events_come_through_a_stand_by_and_end_with_the_owner() {
+fn events_come_through_another_instance_and_end_with_the_owner() {
     let Some(database) = Database::new() else {
         return;
     };
     let _turn = turn();
     let (mut owner, front) = pair(&database);
-    front.prepare("printer");
-    let mut events = front.call("GET", "/events").query("prefix=pri").open();
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let prefix = format!("prefix={printer}");
+    let mut events = front.call("GET", "/events").query(&prefix).open();
     let head = until_text(&mut events, ": following");
     assert!(head.contains("200 OK"), "{head}");
-    let (ticket, token) = owner.hold("printer/s");
+    let (ticket, token) = owner.hold(at);
     front.prepare("other");
     let seen = until_text(&mut events, "granted");
     assert!(seen.contains("granted"), "{seen}");
-    let unlock = front.unlock("printer/s", &ticket);
+    let unlock = front.unlock(at, &ticket);
     assert_eq!(unlock.send().status, 200);
     let seen = until_text(&mut events, "released");
     assert!(
@@ -448,7 +469,7 @@ fn events_come_through_a_stand_by_and_end_with_the_owner() {
     owner.kill();
     // The last chunk: the client asks anew.
     until_text(&mut events, "0\r\n\r\n");
-    becomes_active(&front);
+    has_all(&front);
 }
 
 /// As many large ones as a pair of sockets takes, and more than the feed keeps for a reader that does not look.
@@ -468,24 +489,25 @@ fn narrow(address: SocketAddr) -> Connection {
 }
 
 #[test]
-fn whoever_reads_events_too_slowly_through_a_stand_by_is_told_how_many_it_missed() {
+fn whoever_reads_events_of_another_instance_too_slowly_is_told_how_many_it_missed() {
     let Some(database) = Database::new() else {
         return;
     };
     let _turn = turn();
     let (owner, front) = pair(&database);
+    let printer = &name_at(&database, &owner);
     let mut events = narrow(front.address());
     events.write(&front.call("GET", "/events").bytes());
     until_text(&mut events, ": following");
     let mut taken = Vec::new();
     std::thread::scope(|scope| {
-        let busy = (0..16).map(|worker| {
-            let owner = &owner;
+        let busy = (0..16).map(|_| {
+            let (owner, busy) = (&owner, name_at(&database, &owner));
             scope.spawn(move || {
-                let path = format!("busy-{worker}/s");
+                let path = format!("{busy}/s");
                 let long = "\"".repeat(200);
                 let asked = json!({"owner": long, "reason": long});
-                owner.prepare(&format!("busy-{worker}"));
+                owner.prepare(&busy);
                 let lock = owner.lock(&path).json(&asked);
                 let mut connection = owner.connect();
                 // Granted and released.
@@ -508,8 +530,8 @@ fn whoever_reads_events_too_slowly_through_a_stand_by_is_told_how_many_it_missed
     });
     // It may have been told while it was busy.
     until_text_after(&mut events, taken, "event: lagged");
-    front.prepare("printer");
-    until_text(&mut events, "printer");
+    front.prepare(printer);
+    until_text(&mut events, printer);
 }
 
 #[test]
@@ -519,21 +541,24 @@ fn documents_on_their_way_do_not_hold_up_a_lock() {
     };
     let _turn = turn();
     let (owner, front, proxy) = pair_with_a_proxy_between(&database);
-    front.prepare("printer");
-    front.prepare("archive");
-    let _ = front.hold("printer/s");
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    let archive = &name_at(&database, &owner);
+    front.prepare(printer);
+    front.prepare(archive);
+    let _ = front.hold(at);
     let before = metric(&front, "forwarded_requests_total");
     // So much at a time for each connection: 64 KiB.
     proxy.set(State::Slow(Duration::from_millis(100)));
     let document = format!("\"{}\"", "x".repeat(1 << 20));
-    let path = |writer| format!("archive/s{writer}");
+    let path = |writer| format!("{archive}/s{writer}");
     let mut writes: Vec<Connection> = (0..4)
         .map(|writer| front.put(&path(writer), &document).open())
         .collect();
     until("they are on their way", || {
         metric(&front, "forwarded_requests_total") == before + 4
     });
-    let refused = front.lock("printer/s").query("queue=0").send();
+    let refused = front.lock(at).query("queue=0").send();
     assert_eq!(refused.code(), "locked", "{refused:?}");
     // Had it waited behind them, all of them would be there.
     let arrived = metric(&owner, "forwarded_requests_received_total");
@@ -542,7 +567,7 @@ fn documents_on_their_way_do_not_hold_up_a_lock() {
         assert_eq!(write.answer().status, 204);
     }
     proxy.set(State::Up);
-    assert_eq!(owner.data("archive/s3"), document);
+    assert_eq!(owner.data(&path(3)), document);
 }
 
 /// Everything that comes until this does.
@@ -575,10 +600,10 @@ fn the_log_of_the_owner_names_the_client_and_the_request_of_another_instance() {
         return;
     };
     let (owner, front) = pair(&database);
-    front.prepare("printer");
-    let lock = front
-        .lock("printer/s")
-        .header("x-request-id", "from-the-other-one");
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
+    let lock = front.lock(at).header("x-request-id", "from-the-other-one");
     assert_eq!(lock.send().status, 200);
     let line = owner.logged(&["granted", "from-the-other-one"]);
     assert!(
@@ -594,12 +619,14 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
     };
     let _turn = turn();
     let (owner, front, proxy) = pair_with_a_proxy_between(&database);
-    front.prepare("printer");
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
     proxy.hold_answers(true);
-    let mut write = front.put("printer/s", "2").open();
-    let mut lock = front.lock("printer/s").open();
-    until("it is written", || owner.data("printer/s") == "2");
-    until("it is locked", || owner.is_locked("printer"));
+    let mut write = front.put(at, "2").open();
+    let mut lock = front.lock(at).open();
+    until("it is written", || owner.data(at) == "2");
+    until("it is locked", || owner.is_locked(printer));
     proxy.set(State::Down);
     let lost = write.answer();
     assert_eq!((lost.status, lost.code().as_str()), (503, "answer_lost"));
@@ -607,12 +634,9 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
     proxy.set(State::Up);
     let granted = lock.answer();
     assert_eq!(granted.json()["locked"], true, "{granted:?}");
-    assert_eq!(
-        owner.unlock("printer/s", &granted.ticket()).send().status,
-        200
-    );
-    assert_eq!(owner.data("printer/s"), "2");
-    assert!(!owner.is_locked("printer"));
+    assert_eq!(owner.unlock(at, &granted.ticket()).send().status, 200);
+    assert_eq!(owner.data(at), "2");
+    assert!(!owner.is_locked(printer));
 }
 
 #[test]
@@ -626,32 +650,31 @@ fn a_request_that_hangs_at_an_owner_whose_database_is_silent_goes_on_at_the_next
     let owner = setup(&proxy.between(database.options()))
         .with("STORE_TIMEOUT_SECONDS", "60")
         .launch();
-    becomes_active(&owner);
+    has_all(&owner);
     let front = launch(&database.options());
-    becomes_standby(&front);
-    front.prepare("printer");
+    share(&[&owner, &front]);
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    front.prepare(printer);
     proxy.set(State::Hung);
-    let mut lock = front.lock("printer/s").open();
-    let mut write = front.put("printer/s", "2").open();
+    let mut lock = front.lock(at).open();
+    let mut write = front.put(at, "2").open();
     let granted = lock.answer();
     assert_eq!(granted.json()["locked"], true, "{granted:?}");
     // Which of the two is said hangs on whether the owner still says anything.
     let lost = write.answer();
     let unknown = ["answer_lost", "store_unavailable"].contains(&lost.code().as_str());
     assert!(lost.status == 503 && unknown, "{lost:?}");
-    becomes_active(&front);
-    assert_eq!(
-        front.unlock("printer/s", &granted.ticket()).send().status,
-        200
-    );
+    has_all(&front);
+    assert_eq!(front.unlock(at, &granted.ticket()).send().status, 200);
     proxy.set(State::Up);
-    becomes_standby(&owner);
-    assert_eq!(owner.data("printer/s"), front.data("printer/s"));
+    share(&[&owner, &front]);
+    assert_eq!(owner.data(at), front.data(at));
 }
 
-/// Neither of the two can know how the other one is, and the stand-by is back first.
+/// Neither of the two can know how the other one is, and one is back first.
 #[test]
-fn after_an_outage_that_both_had_the_owner_is_still_the_owner() {
+fn after_an_outage_that_both_had_each_still_has_its_names() {
     let Some(database) = Database::new() else {
         return;
     };
@@ -668,13 +691,17 @@ fn after_an_outage_that_both_had_the_owner_is_still_the_owner() {
         setup.with("INSTANCE_LEASE_SECONDS", &seconds).launch()
     };
     let owner = launch(&to_owner);
-    becomes_active(&owner);
+    has_all(&owner);
     let front = launch(&to_front);
-    becomes_standby(&front);
+    share(&[&owner, &front]);
     owner.prepare("printer");
     let lock = owner.lock("printer/s").body(r#"{"ttl":3000}"#);
     let (ticket, token) = owner.hold_with(lock);
-    let named = || wait(database.texts("SELECT HEX(owner) FROM resource_server"));
+    let named = || {
+        let sql =
+            "SELECT address FROM resource_slot JOIN resource_instance ON id = owner ORDER BY slot";
+        wait(database.texts(sql))
+    };
     let before = named();
     let is_away = |instance: &Program| instance.ready().send().code() == "store_unavailable";
     for state in [State::Down, State::Hung] {
@@ -683,12 +710,12 @@ fn after_an_outage_that_both_had_the_owner_is_still_the_owner() {
         until("both notice", || is_away(&owner) && is_away(&front));
         std::thread::sleep(lease);
         to_front.set(State::Up);
-        // By what the stand-by sees first, the owner has been silent for longer than its lease.
+        // By what this one sees first, the other has been silent for longer than its lease.
         until("it has looked", || !is_away(&front));
         to_owner.set(State::Up);
         until("both are back", || owner.is_ready() && front.is_ready());
-        assert_eq!(named(), before, "after {state:?}");
-        assert!(is_standby(&front) && !is_standby(&owner), "after {state:?}");
+        share(&[&owner, &front]);
+        assert!(named() == before, "others than before, after {state:?}");
     }
     let said = front.lines();
     assert!(
@@ -742,17 +769,16 @@ fn where_the_owner_has_a_certificate_nobody_in_between_reads_what_crosses() {
             .with("ADVERTISE_ADDRESS", &address.to_string());
         let owner = if tls { setup.tls() } else { setup }.launch();
         // It serves, whatever it speaks.
-        owner.logged(&["this instance owns the database"]);
+        owner.logged(&["this instance shares the database"]);
         let front = launch(&database.options());
-        becomes_standby(&front);
-        front.prepare("a-name-to-be-found");
-        let (ticket, _) = front.hold("a-name-to-be-found/s");
-        assert_eq!(
-            front.unlock("a-name-to-be-found/s", &ticket).send().status,
-            200
-        );
+        until("it has its share", || slots(&front) == 512);
+        let printer = &name_at(&database, &owner);
+        let at = &format!("{printer}/s");
+        front.prepare(printer);
+        let (ticket, _) = front.hold(at);
+        assert_eq!(front.unlock(at, &ticket).send().status, 200);
         let copy = copy.lock().unwrap();
-        let name = b"a-name-to-be-found";
+        let name = printer.as_bytes();
         let is_read = copy.windows(name.len()).any(|bytes| bytes == name);
         assert_eq!(is_read, !tls, "{} bytes crossed", copy.len());
     }

@@ -1,16 +1,14 @@
-//! Several instances on one database, and restarts: one serves, another takes over, all is as it was.
+//! Several instances on one database, and restarts: another one has the names then, and all is as it was.
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::instance::{
-    LEASE, becomes_active, becomes_standby, is_standby, launch, launch_at, serving,
-};
+use crate::instance::{LEASE, has_all, launch, launch_at, name_at, serving, share};
 use crate::private::PrivateServer;
 use crate::support::{
-    Connection, Database, Program, Proxy, Setup, StoppedThread, Store, serving_threads, until,
+    Database, Program, Proxy, Setup, StoppedThread, Store, serving_threads, until,
 };
 use crate::{turn, wait};
 
@@ -19,6 +17,8 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A holder, a queue and a document, as clients know them.
 struct Scene {
+    printer: String,
+    forever: String,
     holder: (String, u64),
     queue: Vec<String>,
     endless: (String, u64),
@@ -26,15 +26,23 @@ struct Scene {
 }
 
 impl Scene {
-    fn set(instance: &Program) -> Scene {
-        instance.prepare("printer");
+    /// Of names that this instance answers for.
+    fn set(database: &Database, instance: &Program) -> Scene {
+        Scene::named([(); 2].map(|()| name_at(database, instance)), instance)
+    }
+
+    fn named([printer, forever]: [String; 2], instance: &Program) -> Scene {
+        let (at, endless_at) = (&format!("{printer}/s"), &format!("{forever}/s"));
+        instance.prepare(&printer);
         let body = r#"{"owner":"me","ttl":3000}"#;
-        let holder = instance.hold_with(instance.lock("printer/s").body(body));
-        let queue = (0..3).map(|_| instance.queue("printer/s")).collect();
-        instance.prepare("endless");
-        let endless = instance.hold_with(instance.lock("endless/s").body(r#"{"ttl":0}"#));
-        let described = without_expiry(instance.described("printer"));
+        let holder = instance.hold_with(instance.lock(at).body(body));
+        let queue = (0..3).map(|_| instance.queue(at)).collect();
+        instance.prepare(&forever);
+        let endless = instance.hold_with(instance.lock(endless_at).body(r#"{"ttl":0}"#));
+        let described = without_expiry(instance.described(&printer));
         Scene {
+            printer,
+            forever,
             holder,
             queue,
             endless,
@@ -42,34 +50,37 @@ impl Scene {
         }
     }
 
+    fn at(&self) -> String {
+        format!("{}/s", self.printer)
+    }
+
+    fn endless_at(&self) -> String {
+        format!("{}/s", self.forever)
+    }
+
     /// Everything is as it was, and goes on from there.
     fn check(&self, instance: &Program) {
+        let (at, endless_at) = (&self.at(), &self.endless_at());
         assert_eq!(
-            without_expiry(instance.described("printer")),
+            without_expiry(instance.described(&self.printer)),
             self.described
         );
-        assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
+        assert_eq!(instance.data(at), r#"{"v":1}"#);
         for (place, ticket) in self.queue.iter().enumerate() {
-            let answer = instance.lock("printer/s").ticket(ticket).settled();
+            let answer = instance.lock(at).ticket(ticket).settled();
             assert_eq!(answer.ticket(), *ticket);
             assert_eq!(answer.json()["position"], place + 1);
         }
         let (ticket, token) = &self.holder;
-        let kept = instance.renew("printer/s", ticket).settled();
+        let kept = instance.renew(at, ticket).settled();
         assert_eq!((kept.status, kept.token()), (200, *token), "{kept:?}");
         assert_eq!(kept.json()["ttl"], 3000);
         let (ticket, token) = &self.endless;
-        let kept = instance.renew("endless/s", ticket).settled();
+        let kept = instance.renew(endless_at, ticket).settled();
         assert_eq!((kept.status, kept.token()), (200, *token), "{kept:?}");
         assert!(kept.json()["expiresAt"].is_null(), "{kept:?}");
-        assert_eq!(
-            instance
-                .unlock("printer/s", &self.holder.0)
-                .settled()
-                .status,
-            200
-        );
-        let next = instance.lock("printer/s").ticket(&self.queue[0]).settled();
+        assert_eq!(instance.unlock(at, &self.holder.0).settled().status, 200);
+        let next = instance.lock(at).ticket(&self.queue[0]).settled();
         assert_eq!(next.json()["locked"], true, "{next:?}");
         assert!(next.token() > self.holder.1);
     }
@@ -93,139 +104,140 @@ fn without_expiry(mut described: Value) -> Value {
 }
 
 fn pair(database: &Database) -> (Program, Program) {
-    let active = serving(&database.options());
-    let standby = launch(&database.options());
-    becomes_standby(&standby);
-    (active, standby)
+    let owner = serving(&database.options());
+    let other = launch(&database.options());
+    share(&[&owner, &other]);
+    (owner, other)
 }
 
 #[test]
-fn when_the_active_one_is_killed_the_stand_by_serves_with_everything_as_it_was() {
+fn when_one_is_killed_the_other_serves_its_names_with_everything_as_it_was() {
     let Some(database) = Database::new() else {
         return;
     };
     let _turn = turn();
-    let (mut active, standby) = pair(&database);
-    let scene = Scene::set(&active);
-    active.kill();
+    let (mut owner, other) = pair(&database);
+    let scene = Scene::set(&database, &owner);
+    owner.kill();
     let start = Instant::now();
-    becomes_active(&standby);
+    has_all(&other);
     let took = start.elapsed();
     println!("took over {took:?} after the kill; INSTANCE_LEASE_SECONDS is {LEASE:?}");
     assert!(took < LEASE + SOON, "{took:?}");
-    scene.check(&standby);
+    scene.check(&other);
 }
 
 #[test]
-fn on_sigterm_the_stand_by_serves_at_once() {
+fn on_sigterm_the_other_one_serves_at_once() {
     let Some(database) = Database::new() else {
         return;
     };
     let _turn = turn();
-    let (mut active, standby) = pair(&database);
-    let scene = Scene::set(&active);
+    let (mut owner, other) = pair(&database);
+    let scene = Scene::set(&database, &owner);
     // A balancer keeps connections, and someone is in the middle of sending a body.
-    let mut idle = active.call("GET", "/health").no_key().open();
+    let mut idle = owner.call("GET", "/health").no_key().open();
     assert_eq!(idle.answer().status, 200);
-    let put = active
-        .put("endless/s", "[1,2,3]")
+    let put = owner
+        .put(&scene.endless_at(), "[1,2,3]")
         .ticket(&scene.endless.0)
         .bytes();
-    let mut slow = active.call("GET", "/health").no_key().open();
+    let mut slow = owner.call("GET", "/health").no_key().open();
     assert_eq!(slow.answer().status, 200);
     slow.write(&put[..put.len() - 3]);
-    let mut waiting = active.lock("endless/s").query("wait=60").open();
-    until("it waits", || active.described("endless")["waiting"] == 1);
-    active.signal(Signal::TERM);
+    let mut waiting = owner.lock(&scene.endless_at()).query("wait=60").open();
+    until("it waits", || {
+        owner.described(&scene.forever)["waiting"] == 1
+    });
+    owner.signal(Signal::TERM);
     let start = Instant::now();
-    becomes_active(&standby);
+    has_all(&other);
     let took = start.elapsed();
     println!("took over {took:?} after SIGTERM");
-    active.logged(&["shutting down"]);
+    owner.logged(&["shutting down"]);
     slow.try_write(&put[put.len() - 3..]);
-    not_written(&mut slow);
+    let answer = slow.unchecked_answer();
+    // Passed on, if it came before this one ended.
+    let is_written = answer.as_ref().is_some_and(|answer| answer.status == 204);
+    let refused = answer.filter(|answer| answer.status != 204);
+    assert!(refused.is_none_or(|answer| answer.status == 503));
     // It was never told its ticket, so that nobody could take its place.
     let refused = waiting.answer();
     assert_eq!(
         (refused.status, refused.code().as_str()),
         (503, "shutting_down")
     );
-    assert_eq!(standby.described("endless")["waiting"], 0);
-    scene.check(&standby);
-    assert_eq!(standby.data("endless/s"), r#"{"v":1}"#);
-    assert!(active.end().success());
+    until("its place is gone", || other.waiting(&scene.forever) == 0);
+    scene.check(&other);
+    let data = if is_written { "[1,2,3]" } else { r#"{"v":1}"# };
+    assert_eq!(other.data(&scene.endless_at()), data);
+    assert!(owner.end().success());
     assert!(took < LEASE, "it waited for the lease: {took:?}");
 }
 
-/// Refused, or hung up on.
-fn not_written(connection: &mut Connection) {
-    if let Some(answer) = connection.unchecked_answer() {
-        assert_eq!(answer.status, 503, "{answer:?}");
-    }
-}
-
 #[test]
-fn a_restart_of_the_database_leaves_one_active_instance_with_everything_as_it_was() {
+fn after_a_restart_of_the_database_all_instances_serve_with_everything_as_it_was() {
     let Some(mut server) = PrivateServer::new(&[]) else {
         return;
     };
     let _turn = turn();
     server.start();
-    let active = serving(&server.options());
-    let standby = launch(&server.options());
-    becomes_standby(&standby);
-    let scene = Scene::set(&active);
+    let owner = serving(&server.options());
+    let other = launch(&server.options());
+    share(&[&owner, &other]);
+    let names = ["printer", "endless"].map(str::to_owned);
+    let scene = Scene::named(names, &owner);
     server.kill();
     let code = |instance: &Program| instance.ready().send().code();
-    let both = [&active, &standby];
+    let both = [&owner, &other];
     until("both notice", || {
         both.iter().all(|i| code(i) == "store_unavailable")
     });
     server.start();
-    let mut codes = Vec::new();
-    until("one is active and the other stands by", || {
-        codes = both.iter().map(|i| code(i)).collect();
-        codes.iter().all(String::is_empty) && both.iter().filter(|i| is_standby(i)).count() == 1
-    });
+    share(&both);
     // Whichever is asked.
     scene.check(both[1]);
 }
 
 #[test]
-fn a_stand_by_that_is_stopped_does_not_take_over_on_its_way_out() {
+fn all_that_are_stopped_at_once_leave_everything_to_the_next_one() {
     let Some(database) = Database::new() else {
         return;
     };
-    let (mut active, mut standby) = pair(&database);
-    standby.signal(Signal::TERM);
-    active.signal(Signal::TERM);
-    assert!(standby.end().success());
-    assert!(active.end().success());
-    let free = "SELECT COUNT(*) FROM resource_server WHERE owner IS NULL";
+    let (mut owner, mut other) = pair(&database);
+    other.signal(Signal::TERM);
+    owner.signal(Signal::TERM);
+    assert!(other.end().success());
+    assert!(owner.end().success());
+    let left = "SELECT COUNT(*) FROM resource_instance WHERE state < 3";
     assert_eq!(
-        wait(database.number(free)),
-        1,
-        "someone took the database with it"
+        wait(database.number(left)),
+        0,
+        "one did not say that it ended"
     );
+    let next = serving(&database.options());
+    has_all(&next);
 }
 
 #[test]
-fn an_instance_that_was_paused_past_its_lease_tells_nothing_of_before_and_becomes_a_stand_by() {
+fn an_instance_that_was_paused_past_its_lease_tells_nothing_of_before_and_comes_back() {
     let Some(database) = Database::new() else {
         return;
     };
     let _turn = turn();
-    let (active, standby) = pair(&database);
-    let scene = Scene::set(&active);
-    active.pause();
+    let (owner, other) = pair(&database);
+    let scene = Scene::set(&database, &owner);
+    owner.pause();
     // They wait where the system keeps them until the process reads again.
-    let reads: Vec<_> = (0..8).map(|_| active.read("endless/s").open()).collect();
-    let write = active.put("endless/s", "2").open();
-    becomes_active(&standby);
+    let reads: Vec<_> = (0..8)
+        .map(|_| owner.read(&scene.endless_at()).open())
+        .collect();
+    let write = owner.put(&scene.endless_at(), "2").open();
+    has_all(&other);
     let (ticket, _) = &scene.endless;
-    let new = standby.put("endless/s", "7").ticket(ticket).settled();
+    let new = other.put(&scene.endless_at(), "7").ticket(ticket).settled();
     assert_eq!(new.status, 204, "{new:?}");
-    active.resume();
+    owner.resume();
     for mut read in reads {
         let answer = read.answer();
         let is_new = answer.status == 200 && answer.json()["data"] == "7";
@@ -234,9 +246,9 @@ fn an_instance_that_was_paused_past_its_lease_tells_nothing_of_before_and_become
     let mut write = write;
     let answer = write.answer();
     assert!([409, 503].contains(&answer.status), "{answer:?}");
-    becomes_standby(&active);
-    assert_eq!(active.data("endless/s"), "7");
-    scene.check(&standby);
+    share(&[&owner, &other]);
+    assert_eq!(owner.data(&scene.endless_at()), "7");
+    scene.check(&other);
 }
 
 #[test]
@@ -246,29 +258,29 @@ fn an_instance_that_was_paused_in_mid_transaction_commits_nothing() {
     };
     let _turn = turn();
     let proxy = Proxy::to(&database.options());
-    let active = serving(&proxy.between(database.options()));
-    let standby = launch(&database.options());
-    becomes_standby(&standby);
-    let scene = Scene::set(&active);
+    let owner = serving(&proxy.between(database.options()));
+    let other = launch(&database.options());
+    share(&[&owner, &other]);
+    let scene = Scene::set(&database, &owner);
     // Escaped it needs a packet of its own; the one before it has begun the transaction and locked the row.
     let large = format!("\"{}\"", "\\\\".repeat((1 << 20) - 1));
-    let mut paused = active
-        .put("printer/s", &large)
+    let mut paused = owner
+        .put(&scene.at(), &large)
         .ticket(&scene.holder.0)
         .open();
     proxy.hold_requests_after(40_000);
     wait(proxy.request_is_held());
-    active.pause();
-    becomes_active(&standby);
-    scene.check(&standby);
-    active.resume();
+    owner.pause();
+    has_all(&other);
+    scene.check(&other);
+    owner.resume();
     proxy.hold_requests(false);
     let answer = paused.answer();
     assert_eq!(answer.status, 503, "{answer:?}");
-    becomes_standby(&active);
-    assert_eq!(active.data("printer/s"), r#"{"v":1}"#);
-    assert_eq!(standby.data("printer/s"), r#"{"v":1}"#);
-    assert!(standby.is_ready());
+    share(&[&owner, &other]);
+    assert_eq!(owner.data(&scene.at()), r#"{"v":1}"#);
+    assert_eq!(other.data(&scene.at()), r#"{"v":1}"#);
+    assert!(other.is_ready());
 }
 
 #[test]
@@ -276,21 +288,23 @@ fn a_lease_runs_anew_in_full_after_a_take_over() {
     let Some(database) = Database::new() else {
         return;
     };
-    let (mut active, standby) = pair(&database);
-    active.prepare("printer");
+    let (mut owner, other) = pair(&database);
+    let printer = &name_at(&database, &owner);
+    let at = &format!("{printer}/s");
+    owner.prepare(printer);
     let ttl = Duration::from_secs(4);
-    let (ticket, token) = active.hold_with(active.lock("printer/s").body(r#"{"ttl":4}"#));
-    let next = active.queue("printer/s");
-    active.kill();
+    let (ticket, token) = owner.hold_with(owner.lock(at).body(r#"{"ttl":4}"#));
+    let next = owner.queue(at);
+    owner.kill();
     let killed = Instant::now();
-    becomes_active(&standby);
-    let waiting = standby.lock("printer/s").ticket(&next).query("wait=60");
+    has_all(&other);
+    let waiting = other.lock(at).ticket(&next).query("wait=60");
     let granted = waiting.settled();
     assert_eq!(granted.json()["locked"], true, "{granted:?}");
     // The one that took over did so after the kill, and only then the lease began anew.
     assert!(killed.elapsed() >= ttl, "{:?}", killed.elapsed());
     assert!(granted.token() > token);
-    let late = standby.put("printer/s", "2").ticket(&ticket).settled();
+    let late = other.put(at, "2").ticket(&ticket).settled();
     assert_eq!((late.status, late.code().as_str()), (403, "lease_expired"));
 }
 
@@ -335,7 +349,7 @@ fn the_wall_clock_of_the_next_instance_decides_nothing() {
 }
 
 #[test]
-fn several_that_start_together_have_one_active_among_them_and_all_answer() {
+fn several_that_start_together_share_all_names_and_all_answer() {
     let Some(database) = Database::new() else {
         return;
     };
@@ -347,10 +361,7 @@ fn several_that_start_together_have_one_active_among_them_and_all_answer() {
             .map(|start| start.join().unwrap())
             .collect::<Vec<_>>()
     });
-    let actives = || instances.iter().filter(|i| !is_standby(i)).count();
-    until("one is active, and all answer", || {
-        instances.iter().all(|instance| instance.is_ready()) && actives() == 1
-    });
+    share(&instances.iter().collect::<Vec<_>>());
     instances[0].prepare("printer");
     for instance in &instances {
         assert_eq!(instance.data("printer/s"), r#"{"v":1}"#);
@@ -383,7 +394,7 @@ fn after_a_restore_tokens_go_on_above_all_that_were_given_out() {
     assert!(instance.hold("new/s").1 > 5000);
 }
 
-/// One thread of the active instance stands still, be it the one that finds resources or one that serves
+/// One thread of an instance stands still, be it the one that finds resources or one that serves
 /// requests. Its heartbeat would go on for ever; the lease is so long that only an instance that gives the
 /// database back lets another one serve in time.
 #[test]
@@ -393,41 +404,21 @@ fn an_instance_of_which_a_thread_stands_still_makes_room_for_another() {
     }
     for place in [1, 2] {
         let setup = Setup::on(Store::Mysql).with("INSTANCE_LEASE_SECONDS", "600");
-        let mut active = setup.start();
-        active.create("a", 0).expect(201);
-        let (_, token) = active.hold("a/s");
-        let standby = active.launch_beside();
-        becomes_standby(&standby);
-        let Some(thread) = StoppedThread::stop(serving_threads(&active)[place]) else {
+        let mut owner = setup.start();
+        owner.create("a", 0).expect(201);
+        let (_, token) = owner.hold("a/s");
+        let other = owner.launch_beside();
+        share(&[&owner, &other]);
+        let Some(thread) = StoppedThread::stop(serving_threads(&owner)[place]) else {
             return;
         };
-        active.logged(&["stands still"]);
+        owner.logged(&["stands still"]);
         thread.wait_for_end();
-        assert_eq!(active.end().code(), Some(1));
-        becomes_active(&standby);
-        let holder = &standby.describe("a").expect(200).json()["holder"];
+        assert_eq!(owner.end().code(), Some(1));
+        has_all(&other);
+        let holder = &other.describe("a").expect(200).json()["holder"];
         assert_eq!(holder["fencingToken"], token);
     }
-}
-
-/// A newer program has migrated the database meanwhile: waiting does not make this one understand it.
-#[test]
-fn an_instance_that_stands_by_ends_when_the_schema_becomes_a_newer_one() {
-    if Database::is_skipped() {
-        return;
-    }
-    let setup = Setup::on(Store::Mysql);
-    let active = setup.start();
-    let mut standby = active.launch_beside();
-    becomes_standby(&standby);
-    wait(
-        setup
-            .database()
-            .run("UPDATE resource_server SET version = 1000"),
-    );
-    standby.logged(&["its schema has version 1000", "start a newer program"]);
-    assert_eq!(standby.end().code(), Some(78));
-    active.ready().expect(200);
 }
 
 /// A balancer may not have noticed yet, and there is nobody else to ask.

@@ -11,12 +11,12 @@ use small_resource_server::store::mysql::{MysqlStore, Options, PeerPort};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::instance::{LEASE, becomes_active, becomes_standby, launch};
+use crate::instance::{LEASE, has_all, launch};
 use crate::support::{Database, until};
 
 const OFTEN: Duration = Duration::from_millis(100);
 
-/// The active instance, of another version: it speaks these versions of the protocol, and nothing but that it lives.
+/// An instance that has all names, of another version: it speaks these versions of the protocol, and nothing but that it lives.
 struct OtherVersion {
     is_over: Arc<AtomicBool>,
     spoken: Arc<AtomicU16>,
@@ -44,10 +44,10 @@ impl OtherVersion {
                     }),
                     ..options
                 });
-                store.open().await.unwrap();
+                let members = store.open().await.unwrap().members.unwrap();
                 owns.send(()).unwrap();
-                let active = store.active().unwrap();
-                let (id, secret) = (active.id, active.peer.unwrap().secret);
+                let (id, known) = (members.me, members.member(members.me).unwrap());
+                let secret = known.peer.clone().unwrap().secret;
                 while !over.load(Ordering::SeqCst) {
                     store.heartbeat().await.unwrap();
                     let Ok(Ok((stream, _))) = tokio::time::timeout(OFTEN, listener.accept()).await
@@ -98,14 +98,14 @@ fn an_instance_of_a_later_version_is_spoken_to_as_both_can() {
     };
     let other = OtherVersion::that_speaks(later, &database);
     let front = launch(&database.options());
-    becomes_standby(&front);
+    front.until_ready();
     assert_eq!(other.spoken.load(Ordering::SeqCst), Protocols::OURS.max);
     drop(other);
-    becomes_active(&front);
+    has_all(&front);
 }
 
 #[test]
-fn an_instance_with_no_version_in_common_is_not_ready_and_says_why_until_it_is_active_itself() {
+fn an_instance_with_no_version_in_common_is_not_ready_and_says_why_until_it_has_the_names() {
     let Some(database) = Database::new() else {
         return;
     };
@@ -114,16 +114,13 @@ fn an_instance_with_no_version_in_common_is_not_ready_and_says_why_until_it_is_a
     let front = launch(&database.options());
     until("it says so", || {
         let ready = front.ready().send();
-        ready.status == 503
-            && ready
-                .text()
-                .contains("no version of their protocol in common")
+        ready.status == 503 && ready.text().contains("speaks no version of the protocol")
     });
     front.read("printer/s").refused(503, "owner_unreachable");
     let theirs = format!("the other end speaks versions {min} to {max}");
     let ours = format!("this one speaks {}", Protocols::OURS);
     front.logged(&["cannot be reached at", &theirs, &ours]);
     drop(other);
-    becomes_active(&front);
+    has_all(&front);
     front.prepare("printer");
 }

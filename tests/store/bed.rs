@@ -3,16 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use small_resource_server::store::Store;
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::mysql::MysqlStore;
 use small_resource_server::store::sqlite::SqliteStore;
-use small_resource_server::store::{Opened, Store, StoreError};
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, Database};
+use crate::support::{Database, take_over};
 
 /// One store on data of its own.
 #[async_trait(?Send)]
@@ -126,16 +125,7 @@ impl MysqlBed {
     /// Waits for a previous owner that was not closed to be silent for long enough.
     async fn on(database: Database) -> Self {
         let store = database.store();
-        let began = Instant::now();
-        let opened: Result<Opened, StoreError> = loop {
-            match store.open().await {
-                Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                result => break result,
-            }
-        };
-        opened.unwrap();
+        take_over(&store).await;
         MysqlBed { store, database }
     }
 }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
+use small_resource_server::store::members::{InstanceId, Members, SLOTS};
 use small_resource_server::store::mysql::{MysqlStore, Options, Tls};
-use small_resource_server::store::{Opened, Store, StoreError};
+use small_resource_server::store::{Store, StoreError};
 
 use super::DEADLINE;
 
@@ -52,17 +53,56 @@ pub async fn admin(member: &Options) -> Conn {
     Conn::new(Opts::from(opts)).await.unwrap()
 }
 
-/// Opens a store, and asks again while another instance seems to be alive.
-pub async fn take_over(store: &MysqlStore) -> Opened {
+/// Opens a store, and asks again while another instance has the database alone.
+pub async fn join(store: &MysqlStore) -> Members {
     let began = Instant::now();
     loop {
         match store.open().await {
             Err(StoreError::Standby) if began.elapsed() < DEADLINE => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            result => return result.unwrap(),
+            result => return result.unwrap().members.unwrap(),
         }
     }
+}
+
+/// A sign of life, and what the store sees of the others.
+pub async fn look(store: &MysqlStore) -> Members {
+    let began = Instant::now();
+    loop {
+        match store.heartbeat().await {
+            // It waits for no more than a part of a lease.
+            Err(StoreError::Unavailable(_)) if began.elapsed() < DEADLINE => {}
+            result => return result.unwrap().unwrap(),
+        }
+    }
+}
+
+/// Of an open store: takes over from whoever is dead, until all names are its own.
+pub async fn take_all(store: &MysqlStore) -> Members {
+    let began = Instant::now();
+    loop {
+        let members = look(store).await;
+        if slots_of(&members, members.me) == SLOTS {
+            return members;
+        }
+        for dead in members.dead() {
+            store.take_over(dead).await.unwrap();
+        }
+        assert!(began.elapsed() < DEADLINE, "others seem to live");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// How many slots are an instance's.
+pub fn slots_of(members: &Members, id: InstanceId) -> usize {
+    members.owners.iter().filter(|owner| **owner == id).count()
+}
+
+/// Opens a store, and waits for all others to be silent for long enough, so that all names are its own.
+pub async fn take_over(store: &MysqlStore) -> Members {
+    join(store).await;
+    take_all(store).await
 }
 
 /// A database of its own on the server that `TEST_MYSQL_URL` leads to; dropped with this.

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 pub use client::{Answer, Call, Client, Connection, find, is_ticket, request};
-pub use database::{Database, admin, members, options, take_over};
+pub use database::{Database, admin, join, look, members, options, slots_of, take_all, take_over};
 pub use group::ControlGroup;
 pub use program::Program;
 pub use proxy::{Proxy, State, free_port};

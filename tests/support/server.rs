@@ -80,7 +80,7 @@ impl Server {
         self.until_ready();
     }
 
-    /// Another server on the same store. It may have to stand by.
+    /// Another server on the same store. It may have to wait for the other one.
     pub fn start_beside(&self) -> Server {
         self.start_beside_with(&[])
     }

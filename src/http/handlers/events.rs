@@ -91,9 +91,8 @@ impl Following {
     /// What there is to send now; `None`: the stream ends.
     fn chunk(&mut self, key: &KnownKey) -> Option<BytesMut> {
         let mut chunk = BytesMut::new();
-        let active = self.worker.door.is_active();
         while chunk.len() < CHUNK_BYTES {
-            match self.reader.look(active) {
+            match self.reader.look() {
                 Found::Event(event) if self.covers(key, event.name.as_str()) => {
                     chunk.extend_from_slice(&event.rendered(render));
                 }

@@ -1,8 +1,6 @@
 //! Creating, describing, listing and deleting resources.
 
 use std::rc::Rc;
-
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -110,8 +108,9 @@ pub async fn describe(
             let sizes = match selectors {
                 0 => Vec::new(),
                 _ => {
-                    let (door, id) = (&worker.door, &description.id);
-                    let sizes = door.document_sizes(id, selectors_after, selectors + 1);
+                    let of = (&name, &description.id);
+                    let door = &worker.door;
+                    let sizes = door.document_sizes(of, selectors_after, selectors + 1);
                     sizes.await.map_err(ApiError::Closed)?
                 }
             };
@@ -229,33 +228,15 @@ async fn page_within(
         true => vec![asked.clone()],
         false => narrower.map(|prefix| (*prefix).to_owned()).collect(),
     };
-    let mut whole = Page {
-        resources: Vec::new(),
-        next: None,
-    };
-    let mut more = false;
+    let mut pages = Vec::new();
     for prefix in parts {
         let part = ListQuery {
             prefix,
             ..query.clone()
         };
-        let page = worker.door.page(part).await.map_err(refused)?;
-        more |= page.next.is_some();
-        whole.resources.extend(page.resources);
+        pages.push(worker.door.page(part).await.map_err(refused)?);
     }
-    match query.order {
-        ListOrder::Name => whole.resources.sort_by(|a, b| a.name.cmp(&b.name)),
-        ListOrder::Waiting => whole.resources.sort_by_key(|one| Reverse(one.waiting)),
-        ListOrder::Held => whole
-            .resources
-            .sort_by_key(|one| one.holders.first().map(|holder| holder.acquired_at)),
-    }
-    more |= whole.resources.len() > query.limit;
-    whole.resources.truncate(query.limit);
-    if more && query.order == ListOrder::Name {
-        whole.next = whole.resources.last().map(|last| last.name.clone());
-    }
-    Ok(whole)
+    Ok(Page::merged(pages, &query))
 }
 
 /// GET `/resource`.

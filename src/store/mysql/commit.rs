@@ -8,8 +8,9 @@ use super::sql::{self, Sql};
 use crate::lock::rows::{HeadRow, TicketRow};
 use crate::lock::{FencingToken, ResourceName, Ttl};
 use crate::store::journal::{self, JournalEntry, Layout};
+use crate::store::members::SLOTS;
 use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
-use crate::store::{ResourceId, StoreError, ended};
+use crate::store::{InstanceId, ResourceId, StoreError, ended};
 
 /// Packets are not made larger than this without need: a server reads a packet whole before it begins.
 const PACKET_BYTES: usize = 4 << 20;
@@ -31,6 +32,9 @@ pub(super) const LAYOUT: Layout = Layout {
 #[derive(Debug)]
 pub(super) struct Script {
     pub packets: Vec<Sql>,
+    /// How often it is tried while others stand in its way; then nothing was done. Where that is not as often as it takes, a
+    /// row that is there already may be theirs, too: of a log that is about to be sealed, which its writer goes on with.
+    pub tries: u32,
     /// It changes no row where it is refused, instead of failing.
     pub is_guarded_by_its_rows: bool,
     statement: Sql,
@@ -50,14 +54,14 @@ pub(super) fn fits(json: &[u8], packet_bytes_max: usize) -> bool {
 }
 
 /// The parts of a multi-row statement.
-struct Form {
+pub(super) struct Form {
     head: &'static str,
     between: &'static str,
     tail: &'static str,
 }
 
 impl Form {
-    const fn upsert(head: &'static str, tail: &'static str) -> Form {
+    pub const fn upsert(head: &'static str, tail: &'static str) -> Form {
         Form {
             head,
             between: ",",
@@ -182,7 +186,7 @@ pub(super) fn script(
         };
         let ids: Vec<_> = run.iter().filter(needs_resource).map(|s| &s.id).collect();
         require_existing(&mut script, place, &ids)?;
-        removals(&mut script, run)?;
+        removals(&mut script, place, run)?;
         creations(&mut script, run)?;
         let locks: Vec<_> = run.iter().map(|s| (&s.id, &s.lock)).collect();
         lock_rows(&mut script, &locks)?;
@@ -209,14 +213,21 @@ pub(super) struct TakenOut {
     pub rows: u64,
 }
 
-/// Lock rows as a whole transaction, and rows of a log gone with it.
+/// Lock rows as a whole transaction, and rows of a log gone with it. `of`: the dead instance whose rows these are, if they are
+/// another's.
 pub(super) fn checkpoint_script(
     locks: &[(&ResourceId, &LockChanges)],
     taken_out: Option<TakenOut>,
+    of: Option<&InstanceId>,
     place: LogPlace,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+    if let Some(dead) = of {
+        let mut sql = Sql::default();
+        fence::guard_take_over(&mut sql, place.tenure, dead);
+        script.statement(sql)?;
+    }
     lock_rows(&mut script, locks)?;
     if let Some(TakenOut { log, up_to, rows }) = taken_out {
         let mut sql = Sql::default();
@@ -226,17 +237,6 @@ pub(super) fn checkpoint_script(
         sql.bytes(&log).push(" AND n <= ").number(up_to);
         script.statement(sql)?;
     }
-    script.commit();
-    Ok(script)
-}
-
-/// Instances that were fenced, and whose logs are checkpointed, as a whole transaction.
-pub(super) fn burying_script(
-    place: LogPlace,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
-    script.statement(Sql::new("DELETE FROM resource_instance WHERE state = 3"))?;
     script.commit();
     Ok(script)
 }
@@ -256,19 +256,34 @@ pub(super) fn history_script(
     Ok(script)
 }
 
-/// See [`super::Store::raise_tokens`]; as a whole transaction.
+/// See [`super::Store::leave`]; as a whole transaction.
+pub(super) fn leaving_script(
+    place: LogPlace,
+    packet_bytes_max: usize,
+) -> Result<Script, StoreError> {
+    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+    let mut sql = Sql::new("UPDATE resource_instance SET state = 2 WHERE id = ");
+    sql.bytes(&place.tenure.id);
+    script.statement(sql)?;
+    script.commit();
+    Ok(script)
+}
+
+/// See [`super::Store::raise_tokens`]; as a whole transaction. Of the names that are this instance's: whoever has others
+/// knows what it has given out.
 pub(super) fn raising_script(
     above: FencingToken,
     place: LogPlace,
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
-    let mut sql = Sql::new("UPDATE resource_server SET floor = GREATEST(floor, ");
-    sql.number(above.0).push(") WHERE id = 1");
-    script.statement(sql)?;
-    let mut sql = Sql::new("INSERT INTO resource_lock (id_resource, token) SELECT id, ");
+    raise_floor(&mut script, place, above)?;
+    let mut sql = Sql::new("INSERT INTO resource_lock (id_resource, token) SELECT r.id, ");
     sql.number(above.0);
-    sql.push(" FROM resource ON DUPLICATE KEY UPDATE resource_lock.token = GREATEST(resource_lock.token, ");
+    sql.push(" FROM resource r JOIN resource_slot s ON s.slot = CRC32(r.name_bytes) % ");
+    sql.number(SLOTS as u64).push(" WHERE s.owner = ");
+    sql.bytes(&place.tenure.id);
+    sql.push(" ON DUPLICATE KEY UPDATE resource_lock.token = GREATEST(resource_lock.token, ");
     sql.number(above.0).push(")");
     script.statement(sql)?;
     script.commit();
@@ -306,7 +321,7 @@ fn require_existing(
     Ok(())
 }
 
-fn removals(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
+fn removals(script: &mut Script, place: LogPlace, batch: &[Snapshot]) -> Result<(), StoreError> {
     for form in &REMOVED {
         let ids = batch.iter().flat_map(|snapshot| &snapshot.removed);
         script.rows(form, ids, |sql, id| {
@@ -318,11 +333,22 @@ fn removals(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
         .filter_map(|snapshot| snapshot.token_floor)
         .max()
     {
-        let mut sql = Sql::new("UPDATE resource_server SET floor = GREATEST(floor, ");
-        sql.number(token_floor.0).push(") WHERE id = 1");
-        script.statement(sql)?;
+        raise_floor(script, place, token_floor)?;
     }
     Ok(())
+}
+
+/// In the instance's own row: what all of them write would hold up each other's commits.
+fn raise_floor(
+    script: &mut Script,
+    place: LogPlace,
+    floor: FencingToken,
+) -> Result<(), StoreError> {
+    let mut sql = Sql::new("UPDATE resource_instance SET floor = GREATEST(floor, ");
+    sql.number(floor.0)
+        .push(") WHERE id = ")
+        .bytes(&place.tenure.id);
+    script.statement(sql)
 }
 
 fn creations(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
@@ -557,6 +583,7 @@ impl Script {
         fence::append_alone(&mut sql, place, changes);
         Script {
             packets: vec![sql],
+            tries: u32::MAX,
             is_guarded_by_its_rows: true,
             statement: Sql::default(),
             rows: 0,
@@ -564,13 +591,14 @@ impl Script {
         }
     }
 
-    fn begin(
+    pub fn begin(
         place: LogPlace,
         changes: &[u8],
         packet_bytes_max: usize,
     ) -> Result<Script, StoreError> {
         let mut script = Script {
             packets: vec![Sql::new("BEGIN")],
+            tries: u32::MAX,
             is_guarded_by_its_rows: false,
             statement: Sql::default(),
             rows: 0,
@@ -582,14 +610,14 @@ impl Script {
         Ok(script)
     }
 
-    fn commit(&mut self) {
+    pub fn commit(&mut self) {
         // SPARE_BYTES has room for it.
         if let Some(last) = self.packets.last_mut() {
             last.push("; COMMIT");
         }
     }
 
-    fn rows<T>(
+    pub fn rows<T>(
         &mut self,
         form: &Form,
         items: impl Iterator<Item = T>,
@@ -626,7 +654,7 @@ impl Script {
     }
 
     /// Into the last packet, or a new one.
-    fn statement(&mut self, statement: Sql) -> Result<(), StoreError> {
+    pub fn statement(&mut self, statement: Sql) -> Result<(), StoreError> {
         if statement.len() > self.packet_bytes_max {
             return Err(StoreError::Rejected(format!(
                 "a change takes {} bytes as SQL, and `max_allowed_packet` of the database is {}",
@@ -656,7 +684,7 @@ mod tests {
 
     const PLACE: LogPlace = LogPlace {
         tenure: Tenure {
-            epoch: 7,
+            epoch: None,
             id: [1; 16],
             log: [2; 16],
         },

@@ -33,6 +33,8 @@ pub(super) mod code {
     pub const TLS_REQUIRED: u16 = 3159;
     pub const NO_SUCH_TABLE: u16 = 1146;
     pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
+    /// What MySQL says of a row that somebody else has locked, to one who does not wait.
+    pub const LOCKED: u16 = 3572;
     pub const DEADLOCK: u16 = 1213;
     /// A text that a character set of the server's own does not have.
     pub const NOT_CONVERTED: u16 = 3854;
@@ -60,6 +62,7 @@ impl Fault {
     pub fn is_passing(&self) -> bool {
         let codes = [
             code::LOCK_WAIT_TIMEOUT,
+            code::LOCKED,
             code::DEADLOCK,
             code::RECORD_CHANGED,
         ];

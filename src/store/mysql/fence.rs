@@ -1,27 +1,40 @@
-//! The log that each owner of the database writes, and what fences its transactions.
+//! The log that each instance writes, and what fences its transactions.
 
 use super::error::{Fault, code};
 use super::session::Columns;
 use super::sql::Sql;
-use crate::store::ResourceId;
+use crate::store::{InstanceId, ResourceId};
 
 /// Names a log.
 pub(super) type LogId = [u8; 16];
 
 impl Columns {
     pub fn log_id(&mut self) -> Result<LogId, Fault> {
+        self.instance_id()
+    }
+
+    pub fn instance_id(&mut self) -> Result<InstanceId, Fault> {
         let bytes: Vec<u8> = self.take()?;
-        let id = bytes.try_into();
-        id.map_err(|_| Fault::Away("the id of a log has not 16 bytes".into()))
+        of_16_bytes(bytes)
+    }
+
+    pub fn instance_id_or_null(&mut self) -> Result<Option<InstanceId>, Fault> {
+        let bytes: Option<Vec<u8>> = self.take()?;
+        bytes.map(of_16_bytes).transpose()
     }
 }
 
-/// In which an instance owns the database.
+fn of_16_bytes(bytes: Vec<u8>) -> Result<[u8; 16], Fault> {
+    let id = bytes.try_into();
+    id.map_err(|_| Fault::Away("the id of an instance or a log has not 16 bytes".into()))
+}
+
+/// In which an instance takes part in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tenure {
-    pub epoch: u64,
-    /// The instance.
-    pub id: [u8; 16],
+    /// In which it has the database alone; `None`: it shares it.
+    pub epoch: Option<u64>,
+    pub id: InstanceId,
     /// Which log it writes, and nobody else ever.
     pub log: LogId,
 }
@@ -33,7 +46,7 @@ pub(super) struct LogPlace {
     pub n: u64,
 }
 
-/// Appends a row to the log of the tenure. Every transaction of an owner begins with it, most have nothing
+/// Appends a row to the log of the tenure. Every transaction of an instance begins with it, most have nothing
 /// else, and it is what fences them:
 ///
 /// - it locks the instance's own row, and fails unless that says that the instance may write: whoever
@@ -64,7 +77,7 @@ fn where_appendable(sql: &mut Sql, place: LogPlace) {
     let LogPlace { tenure, n } = place;
     sql.push(" FROM resource_instance WHERE id = ");
     sql.bytes(&tenure.id).push(" AND log = ").bytes(&tenure.log);
-    sql.push(" AND state = 1 AND (SELECT MAX(n) FROM resource_log WHERE log = ");
+    sql.push(" AND state IN (1, 2) AND (SELECT MAX(n) FROM resource_log WHERE log = ");
     sql.bytes(&tenure.log).push(") = ");
     sql.number(n.saturating_sub(1)).push(" FOR UPDATE");
 }
@@ -80,9 +93,42 @@ pub(super) fn is_fenced(fault: &Fault) -> bool {
 /// What makes a change of the row of `resource_server` one of this epoch: it fails unless the epoch is still
 /// the writer's. For transactions that change that row anyway, before there is a log to write.
 pub(super) fn guard(sql: &mut Sql, tenure: Tenure) {
-    sql.push("UPDATE resource_server SET epoch = IF(epoch = ")
-        .number(tenure.epoch);
+    sql.push("UPDATE resource_server SET epoch = IF(");
+    is_alone(sql, tenure);
     sql.push(", epoch, NULL) WHERE id = 1");
+}
+
+/// The condition on the row of `resource_server` that the tenure has the database alone.
+pub(super) fn is_alone(sql: &mut Sql, tenure: Tenure) {
+    sql.push("owner <=> ").bytes(&tenure.id);
+    sql.push(" AND epoch <=> ");
+    sql.or_null(tenure.epoch, |sql, epoch| {
+        sql.number(epoch);
+    });
+}
+
+/// Fails unless the tenure is the one that takes over from `dead`; in a transaction that begins with [`append`]. It changes
+/// the row of the dead one, and so can be certified only where that is known as it is: nobody else has taken over since,
+/// on whatever server.
+pub(super) fn guard_take_over(sql: &mut Sql, tenure: Tenure, dead: &InstanceId) {
+    sql.push("UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE ");
+    is_taken_over(sql, tenure, dead);
+    sql.push("; ");
+    require_taken_over(sql, tenure, dead);
+}
+
+/// Fails unless the row of `dead` says that the tenure takes over from it.
+pub(super) fn require_taken_over(sql: &mut Sql, tenure: Tenure, dead: &InstanceId) {
+    sql.push(
+        "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_instance WHERE ",
+    );
+    is_taken_over(sql, tenure, dead);
+    sql.push(") = 1, floor, NULL) WHERE id = 1");
+}
+
+fn is_taken_over(sql: &mut Sql, tenure: Tenure, dead: &InstanceId) {
+    sql.push("id = ").bytes(dead);
+    sql.push(" AND state = 3 AND executor = ").bytes(&tenure.id);
 }
 
 /// Fails unless all of these resources exist; in the same way as [`append`], in a transaction that begins with
@@ -108,6 +154,16 @@ pub(super) fn guard_log(sql: &mut Sql, tenure: Tenure, log: &LogId, up_to: u64, 
     sql.bytes(log).push(" AND n <= ").number(up_to);
     sql.push(") = ").number(rows);
     sql.push(", heartbeat, NULL) WHERE id = ").bytes(&tenure.id);
+}
+
+/// Whether others were first: [`require_taken_over`] refused, or what else makes the floor `NULL`.
+pub(super) fn is_outrun(fault: &Fault) -> bool {
+    refused_null(fault, "'floor'")
+}
+
+/// Whether the owner of a slot would have become `NULL`: it is another one than was thought.
+pub(super) fn is_not_ours(fault: &Fault) -> bool {
+    refused_null(fault, "'owner'")
 }
 
 /// Whether [`guard_log`] refused.

@@ -1,7 +1,7 @@
-//! The production store: MySQL 8 or MariaDB, shared by several instances of which one is active.
+//! The production store: MySQL 8 or MariaDB, shared by several instances, each of which owns a part of all names.
 //!
 //! Driven by `persistence` like every store. One connection writes, one sends heartbeats, a few
-//! read; opening has one of its own, which becomes the writer when the database is ours. Nothing waits
+//! read; opening has one of its own, which becomes the writer. Nothing waits
 //! longer than [`Options::timeout`] for the server, migrations excepted, which are given up as soon as a
 //! heartbeat beside them fails.
 //!
@@ -14,19 +14,27 @@
 //! | `error` | what a failure means for a store |
 //! | `sql` | SQL text with literals made here |
 //! | `schema` | the tables, and their versions |
-//! | `fence` | the log of an owner, and what fences it |
-//! | `instance` | whose the database is: heartbeat, take-over |
+//! | `fence` | the log of an instance, and what fences it |
+//! | `instance` | an instance in the database: heartbeat, joining, having it alone |
+//! | `watch` | whether another instance is silent |
+//! | `looks` | what was seen of the others |
+//! | `slots` | whose each slot of names is, and how that changes |
+//! | `open` | coming to take part in a database |
+//! | `burial` | taking over from an instance that is dead |
 //! | `commit` | a batch as one transaction; what checkpointing the journal writes |
 //! | `write` | the one connection that writes: transactions, checkpointing |
 //! | `witness` | whether the database has lost what this process committed |
 //! | `read` | load, load a document, list |
 //! | `php` | from the PHP server's tables and back |
 
+mod burial;
 mod commit;
 mod error;
 mod fence;
 mod history;
 mod instance;
+mod looks;
+mod open;
 mod options;
 mod php;
 mod read;
@@ -34,12 +42,13 @@ mod schema;
 mod server;
 mod session;
 mod settings;
+mod slots;
 mod sql;
+mod watch;
 mod witness;
 mod write;
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -48,7 +57,8 @@ use tokio::sync::Mutex;
 
 use self::error::Fault;
 use self::fence::{LogPlace, Tenure};
-use self::instance::{Claim, SeenOwner};
+use self::instance::SeenOwner;
+use self::looks::Looks;
 use self::schema::{MigrationStep, ServerRow};
 use self::server::Server;
 use self::session::{Readers, Session, Sets, within};
@@ -57,9 +67,10 @@ use self::witness::Witness;
 use self::write::Writer;
 use super::journal::Journal;
 use super::listing::{self, FewRows, Walk, is_counted};
+use super::members::{Members, Slot};
 use super::{
-    ActiveInstance, DocumentSize, HeartbeatTimes, InstanceId, ListOrder, ListQuery, ListedResource,
-    Opened, ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
+    DocumentSize, HeartbeatTimes, InstanceId, ListOrder, ListQuery, ListedResource, Opened,
+    ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
@@ -70,22 +81,18 @@ pub use php::revert::RevertReport;
 /// Rows in a MySQL or MariaDB database.
 pub struct MysqlStore {
     options: Options,
-    me: InstanceId,
     tenure: parking_lot::Mutex<Option<Tenure>>,
-    /// The row may have our name in it, so closing has to free it.
-    claimed: AtomicBool,
     /// The server's `max_allowed_packet` as the last writer found it, bytes.
     packet_bytes_max: AtomicUsize,
     opening: Mutex<OpeningState>,
     writer: Mutex<Writer>,
     heartbeat_session: Mutex<Option<Session>>,
     readers: Readers,
-    /// The server on which the database became ours.
+    /// The server on which we came to take part.
     home: parking_lot::Mutex<Option<Server>>,
     journal: Journal,
     witness: parking_lot::Mutex<Witness>,
-    /// Whose the database is, as it was last read by opening.
-    active: parking_lot::Mutex<Option<ActiveInstance>>,
+    looks: parking_lot::Mutex<Looks>,
     /// What was said about the database's own settings.
     warned: Mutex<Vec<String>>,
 }
@@ -97,7 +104,7 @@ struct OpeningState {
     seen: Option<SeenOwner>,
 }
 
-/// A database that has become ours.
+/// A database that we have come to take part in, or that is ours alone: the tenure says which.
 struct Taken {
     session: Session,
     row: ServerRow,
@@ -110,9 +117,7 @@ impl MysqlStore {
     /// Connects to nothing yet.
     pub fn new(options: Options) -> MysqlStore {
         MysqlStore {
-            me: *uuid::Uuid::new_v4().as_bytes(),
             tenure: parking_lot::Mutex::default(),
-            claimed: AtomicBool::new(false),
             packet_bytes_max: AtomicUsize::new(usize::MAX),
             opening: Mutex::default(),
             writer: Mutex::default(),
@@ -121,7 +126,7 @@ impl MysqlStore {
             home: parking_lot::Mutex::default(),
             journal: Journal::new(commit::LAYOUT),
             witness: parking_lot::Mutex::default(),
-            active: parking_lot::Mutex::default(),
+            looks: parking_lot::Mutex::default(),
             warned: Mutex::default(),
             options,
         }
@@ -136,9 +141,8 @@ impl MysqlStore {
         self.witness.lock()
     }
 
-    fn see_active(&self, row: &ServerRow) {
-        let mut active = self.active.lock();
-        *active = row.active(&self.me);
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock()
     }
 
     fn set_home(&self, server: Option<Server>) {
@@ -146,183 +150,14 @@ impl MysqlStore {
         *home = server;
     }
 
-    /// Tries to make the database ours. `None`: another instance is alive, as far as one can tell.
-    async fn claim(&self, opening: &mut OpeningState) -> Result<Option<Taken>, Fault> {
-        // What is remembered survives no look that fails or is given up.
-        let OpeningState { session, mut seen } = std::mem::take(opening);
-        let mut session = match session {
-            Some(session) => session,
-            None => Session::connect_creating(&self.options).await?,
-        };
-        loop {
-            match self.claim_once(&mut session, &mut seen).await {
-                Ok(ControlFlow::Break(None)) => {
-                    // Documents are accepted in the name of the owner, on the same server.
-                    self.note_packet(&session);
-                    let session = Some(session);
-                    *opening = OpeningState { session, seen };
-                    return Ok(None);
-                }
-                Ok(ControlFlow::Break(Some((row, tenure)))) => {
-                    return Ok(Some(Taken {
-                        session,
-                        row,
-                        tenure,
-                    }));
-                }
-                Ok(ControlFlow::Continue(())) => {}
-                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
-                Err(fault) => return Err(fault),
-            }
-        }
-    }
-
-    /// Goes on where the row changed meanwhile, so that it has to be judged anew.
-    async fn claim_once(
-        &self,
-        session: &mut Session,
-        seen: &mut Option<SeenOwner>,
-    ) -> Result<ControlFlow<Option<(ServerRow, Tenure)>>, Fault> {
-        let asked_at = Instant::now();
-        let row = schema::server_row(session).await?;
-        let lease = self.options.instance_lease;
-        match instance::judge(
-            &row,
-            &self.me,
-            seen.as_ref(),
-            lease,
-            asked_at,
-            Instant::now(),
-        ) {
-            Claim::Wait(owner) => {
-                self.see_active(&row);
-                *seen = Some(owner);
-                return Ok(ControlFlow::Break(None));
-            }
-            Claim::Now => {}
-            Claim::Silent => log::warn!("the active instance is silent; taking over"),
-        }
-        self.claimed.store(true, Ordering::SeqCst);
-        let address = self.options.peer_address().await?;
-        let taken = instance::take(session, &row, &self.me, address.as_deref()).await?;
-        let Some(tenure) = taken else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        let own_log = self.witness().own_log(&row);
-        let has_tail = match own_log {
-            Some(log) => instance::goes_on(session, &log, self.journal.last()).await?,
-            None => true,
-        };
-        self.witness().sees_row(&row, &self.me, has_tail);
-        self.journal.reset(1);
-        // Read anew: what the old owner still committed is in it, and nothing of it comes after.
-        let row = schema::read_server_row(session).await?;
-        let Some(row) = row.filter(|row| row.is_in(tenure)) else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        self.see_active(&row);
-        Ok(ControlFlow::Break(Some((row, tenure))))
-    }
-
-    async fn take_over(&self, opening: &mut OpeningState) -> Result<Taken, StoreError> {
-        match within(self.options.timeout, self.claim(opening)).await? {
-            Some(taken) => {
-                self.set_home(Some(taken.session.server.clone()));
-                Ok(taken)
-            }
-            None => Err(StoreError::Standby),
-        }
-    }
-
-    /// Says what a session cannot set right about the database; each sentence once.
-    async fn warn(&self, session: &mut Session) -> Result<(), Fault> {
-        let mut warnings = std::mem::take(&mut session.refused);
-        warnings.extend(settings::warnings(session).await?);
-        let mut said = self.warned.lock().await;
-        for warning in warnings {
-            if !said.contains(&warning) {
-                log::warn!("{warning}");
-                said.push(warning);
-            }
-        }
-        Ok(())
-    }
-
-    /// A database that has lost acknowledged commits gives no token out again that clients have seen.
-    async fn go_on_above_what_was_lost(&self, taken: &mut Taken) -> Result<(), Fault> {
-        let instance = taken.row.instance.as_ref();
-        let heartbeat = instance.map_or(0, |instance| instance.heartbeat);
-        let lost = self.witness().owned(taken.tenure, heartbeat);
-        let Some(token) = lost else {
-            return Ok(());
-        };
-        log::error!(
-            "the database has lost changes that it had acknowledged: locks and documents are as they were some \
-             time ago; fencing tokens go on above {}",
-            token.0
-        );
-        let packet_bytes_max = taken.session.packet_bytes_max;
-        let place = self.place_in(taken.tenure);
-        let script = commit::raising_script(token, place, packet_bytes_max)?;
-        let raised = self.send_opening(&mut taken.session, &script, place);
-        self.while_alive(taken.tenure, raised).await?;
-        taken.row.token_floor = taken.row.token_floor.max(token);
-        Ok(())
-    }
-
-    /// Brings the schema up to date, and stays the owner meanwhile.
-    async fn migrate(&self, taken: &mut Taken) -> Result<(), Fault> {
-        if taken.row.version == schema::VERSION && taken.row.step == MigrationStep::Ready {
-            return Ok(());
-        }
-        let migration = schema::migrate(
-            &mut taken.session,
-            &taken.row,
-            taken.tenure,
-            self.options.adopt,
-        );
-        let migrated = self.while_alive(taken.tenure, migration).await;
-        migrated.map_err(|fault| match fence::is_fenced(&fault) {
-            true => StoreError::Standby.into(),
-            false => fault.stops_migration(),
-        })?;
-        let row = schema::read_server_row(&mut taken.session).await?;
-        taken.row = row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))?;
-        Ok(())
-    }
-
-    /// Work that may take longer than any time-out: it goes on as long as heartbeats beside it succeed.
-    async fn while_alive<T>(
-        &self,
-        tenure: Tenure,
-        work: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Fault> {
-        let every = Duration::from_millis(self.options.heartbeat().every_ms);
-        let heartbeats = async {
-            loop {
-                tokio::time::sleep(every).await;
-                match self.beat(tenure, true).await {
-                    Ok(true) => {}
-                    Ok(false) => return Fault::from(StoreError::Standby),
-                    // Reverting removes the table as its last step.
-                    Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => {}
-                    Err(fault) => return fault,
-                }
-            }
-        };
-        tokio::select! {
-            result = work => result,
-            fault = heartbeats => Err(fault),
-        }
-    }
-
-    /// One heartbeat; a kept connection that turns out to be dead costs a second try.
-    async fn beat(&self, tenure: Tenure, is_opening: bool) -> Result<bool, Fault> {
+    /// One heartbeat, and a look; a kept connection that turns out to be dead costs a second try. `false`: this instance was
+    /// taken for dead.
+    async fn beat(&self, tenure: Tenure) -> Result<bool, Fault> {
         let patience = self.options.timeout.min(self.options.instance_lease / 4);
         let mut heartbeat_session = self.heartbeat_session.lock().await;
         let kept = heartbeat_session.take();
         if let Some(session) = kept {
-            let beaten = self.beat_on(&mut heartbeat_session, session, tenure, is_opening);
+            let beaten = self.beat_on(&mut heartbeat_session, session, tenure);
             match within(patience, beaten).await {
                 Err(Fault::Away(text)) => log::debug!("the heartbeat connection was gone: {text}"),
                 result => return result,
@@ -330,28 +165,9 @@ impl MysqlStore {
         }
         within(patience, async {
             let session = Session::connect(&self.options, self.home().as_ref()).await?;
-            self.beat_on(&mut heartbeat_session, session, tenure, is_opening)
-                .await
+            self.beat_on(&mut heartbeat_session, session, tenure).await
         })
         .await
-    }
-
-    /// The heartbeat has its connection before anything is served: where connections are few, reads would take the
-    /// last one, and the store would be lost for want of it.
-    async fn open_heartbeat_session(&self, taken: &Taken) -> Result<(), StoreError> {
-        let connecting = Session::connect(&self.options, Some(&taken.session.server));
-        match within(self.options.timeout, connecting).await {
-            Ok(session) => *self.heartbeat_session.lock().await = Some(session),
-            Err(fault) => {
-                let error = StoreError::from(fault);
-                let text = format!(
-                    "no second connection for the heartbeat can be had; at least 3 are needed: {}",
-                    error.detail()
-                );
-                return Err(StoreError::Unavailable(text));
-            }
-        }
-        Ok(())
     }
 
     async fn beat_on(
@@ -359,16 +175,85 @@ impl MysqlStore {
         heartbeat_session: &mut Option<Session>,
         mut session: Session,
         tenure: Tenure,
-        is_opening: bool,
     ) -> Result<bool, Fault> {
         loop {
-            match instance::beat(&mut session, tenure, is_opening).await {
+            match self.look_on(&mut session, tenure).await {
                 // A long commit holds the row.
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 result => {
                     *heartbeat_session = Some(session);
                     return result;
                 }
+            }
+        }
+    }
+
+    /// One heartbeat, and what is seen of the others unless the database is ours alone.
+    async fn look_on(&self, session: &mut Session, tenure: Tenure) -> Result<bool, Fault> {
+        let Some(mut beaten) = instance::beat(session, tenure).await? else {
+            return Ok(false);
+        };
+        if tenure.epoch.is_some() {
+            return Ok(true);
+        }
+        let version = beaten.row.epoch;
+        if version < self.looks().version() && !session.server.is_member {
+            let text = "the database is as it was some time ago";
+            return Err(Fault::Away(text.into()));
+        }
+        let wants_owners = self.looks().wants_owners(version);
+        let owners = match wants_owners {
+            true => {
+                let owners;
+                (owners, beaten) = slots::look(session).await?;
+                Some(owners)
+            }
+            false => None,
+        };
+        let own = beaten.row.instance(&tenure.id).map(|row| row.heartbeat);
+        let mut witness = self.witness();
+        witness.sees_epoch(version);
+        witness.heartbeat_acknowledged(own.unwrap_or_default());
+        drop(witness);
+        let mut looks = self.looks();
+        if let Some(owners) = owners {
+            looks.see_owners(&tenure.id, version, owners);
+        }
+        looks.see(beaten, self.options.instance_lease);
+        Ok(true)
+    }
+
+    /// A heartbeat, and what it tells of the others.
+    async fn look(&self) -> Result<Members, StoreError> {
+        let Some(tenure) = self.tenure() else {
+            return Err(StoreError::Unavailable("the database is not open".into()));
+        };
+        let beaten = self.beat(tenure).await?;
+        let is_current = self.tenure() == Some(tenure);
+        if !beaten && is_current {
+            self.set_tenure(None);
+            return Err(StoreError::Standby);
+        }
+        let members = self.looks().members(tenure.id);
+        members.filter(|_| is_current).ok_or_else(|| {
+            let text = "the database is being opened anew";
+            StoreError::Unavailable(text.into())
+        })
+    }
+
+    async fn take_over_from(&self, dead: &InstanceId) -> Result<(), StoreError> {
+        let begun = {
+            let mut writer = self.writer.lock().await;
+            self.begin_burial(&mut writer, dead).await?
+        };
+        let Some(mut burial) = begun else {
+            return Ok(());
+        };
+        loop {
+            // Others' commits go on in between.
+            let mut writer = self.writer.lock().await;
+            if self.bury(&mut writer, &mut burial).await?.is_break() {
+                return Ok(());
             }
         }
     }
@@ -390,10 +275,23 @@ impl MysqlStore {
         self.read(&sql).await
     }
 
-    async fn free(&self) -> Result<(), Fault> {
+    /// Whoever has them now would not know of it.
+    fn refuse_what_was_given(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
+        let looks = self.looks();
+        let is_given = |snapshot: &Snapshot| looks.has_given(Slot::of(&snapshot.name));
+        match batch.iter().any(is_given) {
+            true => {
+                let text = "a change is about names that were given to another instance";
+                Err(StoreError::Unavailable(text.into()))
+            }
+            false => Ok(()),
+        }
+    }
+
+    async fn free(&self, tenure: Tenure, has_checkpointed: bool) -> Result<(), Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
-            match instance::release(&mut session, &self.me).await {
+            match instance::release(&mut session, tenure, has_checkpointed).await {
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 result => {
                     session.close().await;
@@ -410,46 +308,34 @@ impl Store for MysqlStore {
         "mysql"
     }
 
-    /// An instance that owns the database goes on with a new log without waiting: nothing of the old one can
-    /// land then. [`StoreError::Standby`] comes at once; what was seen is remembered for the next call,
-    /// which takes over only if it comes soon: see [`instance::judge`].
+    /// This process is another instance from then on, which has what the one before it had: nothing of that one can land.
+    /// [`StoreError::Standby`] comes at once; what was seen is remembered for the next call, which takes over only if it comes
+    /// soon: see [`instance::judge`].
     async fn open(&self) -> Result<Opened, StoreError> {
         let mut opening = self.opening.lock().await;
         let mut writer = self.writer.lock().await;
-        self.set_tenure(None);
-        *writer = Writer {
-            session: None,
-            in_doubt: true,
+        self.open_with(&mut opening, &mut writer).await
+    }
+
+    async fn open_alone(&self) -> Result<Opened, StoreError> {
+        let begun = Instant::now();
+        let every = Duration::from_millis(self.options.heartbeat().every_ms);
+        let mut opened = loop {
+            match self.open().await {
+                Err(StoreError::Standby) if begun.elapsed() < 2 * self.options.instance_lease => {
+                    tokio::time::sleep(every).await;
+                }
+                result => break result?,
+            }
         };
-        // Every connection: the name may lead to another server by now, and those that are open still lead to
-        // the old one.
-        *self.heartbeat_session.lock().await = None;
-        self.readers.renew();
-        self.set_home(None);
-        let mut taken = self.take_over(&mut opening).await?;
-        self.open_heartbeat_session(&taken).await?;
-        php::revert::refuse_half_reverted(&taken.row)?;
-        self.migrate(&mut taken).await?;
-        let engines = schema::refuse_foreign_engines(&mut taken.session);
-        within(self.options.timeout, engines).await?;
-        within(self.options.timeout, self.warn(&mut taken.session)).await?;
-        let left = self.checkpoint_left(&mut taken.session, taken.tenure);
-        self.while_alive(taken.tenure, left).await?;
-        self.go_on_above_what_was_lost(&mut taken).await?;
-        self.note_packet(&taken.session);
-        *writer = Writer {
-            session: Some(taken.session),
-            in_doubt: false,
-        };
-        self.set_tenure(Some(taken.tenure));
-        log::info!(
-            "this instance owns the database, epoch {}",
-            taken.tenure.epoch
-        );
-        Ok(Opened {
-            token_floor: taken.row.token_floor,
-            recorded_profile: taken.row.profile,
-        })
+        if let Err(error) = self.outlive_others().await {
+            self.close().await;
+            return Err(error);
+        }
+        let members = self.look().await?;
+        opened.token_floor = members.token_floor;
+        opened.members = Some(members);
+        Ok(opened)
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
@@ -458,6 +344,7 @@ impl Store for MysqlStore {
         if batch.iter().all(Snapshot::is_empty) {
             return Ok(());
         }
+        self.refuse_what_was_given(batch)?;
         let entry = self.journal.enter(batch)?;
         let script = async |session: &mut Session, place: LogPlace| {
             Ok(commit::script(&entry, place, session.packet_bytes_max)?)
@@ -480,6 +367,34 @@ impl Store for MysqlStore {
         self.past_leases(name).await
     }
 
+    async fn give(&self, slots: &[Slot], to: InstanceId) -> Result<bool, StoreError> {
+        let mut writer = self.writer.lock().await;
+        // What is left in our log would be laid over what the other one stores, when we die.
+        self.checkpoint_with(&mut writer).await?;
+        let script = async |session: &mut Session, place: LogPlace| {
+            Ok(slots::giving(place, slots, &to, session.packet_bytes_max)?)
+        };
+        let Some(sets) = self.attempt(&mut writer, script).await? else {
+            return Ok(false);
+        };
+        let version = instance::epoch(sets)?;
+        self.looks().gave(slots, to, version);
+        self.witness().sees_epoch(version);
+        Ok(true)
+    }
+
+    async fn take_over(&self, dead: InstanceId) -> Result<(), StoreError> {
+        self.take_over_from(&dead).await
+    }
+
+    async fn leave(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let script = async |session: &mut Session, place: LogPlace| {
+            Ok(commit::leaving_script(place, session.packet_bytes_max)?)
+        };
+        self.transact(&mut writer, script).await
+    }
+
     async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
         let script = async |session: &mut Session, place: LogPlace| {
@@ -496,6 +411,7 @@ impl Store for MysqlStore {
         let mut sql = Sql::default();
         sql.push(
             "SELECT GREATEST((SELECT floor FROM resource_server WHERE id = 1), \
+             (SELECT COALESCE(MAX(floor), 0) FROM resource_instance), \
              (SELECT COALESCE(MAX(token), 0) FROM resource_lock))",
         );
         let mut sets = self.read(&sql).await?;
@@ -591,31 +507,14 @@ impl Store for MysqlStore {
         Ok(listed)
     }
 
-    async fn heartbeat(&self) -> Result<(), StoreError> {
-        let Some(tenure) = self.tenure() else {
-            return Err(StoreError::Unavailable("the database is not open".into()));
-        };
-        let beaten = self.beat(tenure, false).await?;
-        if !beaten {
-            if self.tenure() != Some(tenure) {
-                let text = "the database is being opened anew";
-                return Err(StoreError::Unavailable(text.into()));
-            }
-            self.set_tenure(None);
-            return Err(StoreError::Standby);
-        }
-        self.witness().heartbeat_acknowledged();
+    async fn heartbeat(&self) -> Result<Option<Members>, StoreError> {
+        let members = self.look().await?;
         self.check_writer().await;
-        Ok(())
+        Ok(Some(members))
     }
 
     fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
         Some(self.options.heartbeat())
-    }
-
-    fn active(&self) -> Option<ActiveInstance> {
-        let active = self.active.lock();
-        active.clone()
     }
 
     fn takes_document(&self, json: &[u8]) -> bool {
@@ -623,10 +522,17 @@ impl Store for MysqlStore {
     }
 
     async fn close(&self) {
-        if self.tenure().is_some()
-            && let Err(error) = self.checkpoint_all().await
-        {
-            log::debug!("the journal is left to whoever opens the database next: {error}");
+        let ended = self.tenure();
+        let mut has_checkpointed = false;
+        if ended.is_some() {
+            match self.checkpoint_all().await {
+                Ok(()) => has_checkpointed = true,
+                Err(error) => {
+                    log::debug!(
+                        "the log is left to whoever takes over from this instance: {error}"
+                    );
+                }
+            }
         }
         let mut writer = self.writer.lock().await;
         *writer = Writer {
@@ -634,10 +540,18 @@ impl Store for MysqlStore {
             in_doubt: true,
         };
         self.set_tenure(None);
-        if self.claimed.load(Ordering::SeqCst)
-            && let Err(fault) = within(self.options.timeout, self.free()).await
-        {
-            log::warn!("the next instance has to wait, this one could not say goodbye: {fault:?}");
+        let all: Vec<Tenure> = self
+            .witness()
+            .former(None)
+            .map(|former| former.tenure)
+            .collect();
+        for tenure in all {
+            let has_checkpointed = has_checkpointed && ended == Some(tenure);
+            let freeing = self.free(tenure, has_checkpointed);
+            if let Err(fault) = within(self.options.timeout, freeing).await {
+                log::warn!("others have to wait, this instance could not say goodbye: {fault:?}");
+                break;
+            }
         }
         *self.opening.lock().await = OpeningState::default();
         *self.heartbeat_session.lock().await = None;
@@ -654,23 +568,25 @@ impl Store for MysqlStore {
 pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertReport, StoreError> {
     let store = MysqlStore::new(options);
     let options = &store.options;
-    within(options.timeout, async {
+    let row = within(options.timeout, async {
         let mut session = Session::connect(options, None).await?;
         match schema::version(&mut session).await {
             Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => {
                 let text = "it has no table `resource_server`, so there is nothing to revert";
                 Err(StoreError::Unusable(text.into()).into())
             }
-            result => result.map(|_| ()),
+            Err(fault) => Err(fault),
+            Ok(_) => schema::server_row(&mut session).await,
         }
     })
     .await?;
-    let mut taken = take_when_silent(&store).await?;
-    if taken.row.step != MigrationStep::Reverting {
-        store.migrate(&mut taken).await?;
-        let left = store.checkpoint_left(&mut taken.session, taken.tenure);
-        store.while_alive(taken.tenure, left).await?;
-    }
+    let mut taken = match row.step {
+        MigrationStep::Reverting => store.go_on_alone().await?,
+        _ => {
+            store.open_alone().await?;
+            store.have_alone().await?
+        }
+    };
     let work = php::revert::revert(&mut taken.session, &taken.row, taken.tenure, rehearse);
     let report = store.while_alive(taken.tenure, work).await;
     match &report {
@@ -679,23 +595,4 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
         _ => store.close().await,
     }
     Ok(report?)
-}
-
-/// [`StoreError::Standby`] as soon as a sign of life is seen.
-async fn take_when_silent(store: &MysqlStore) -> Result<Taken, StoreError> {
-    let every = Duration::from_millis(store.options.heartbeat().every_ms);
-    let mut opening = OpeningState::default();
-    loop {
-        let before = opening.seen.clone();
-        match store.take_over(&mut opening).await {
-            Err(StoreError::Standby) => {}
-            result => return result,
-        }
-        if let (Some(before), Some(now)) = (&before, &opening.seen)
-            && !before.is_same_sign(now)
-        {
-            return Err(StoreError::Standby);
-        }
-        tokio::time::sleep(every).await;
-    }
 }

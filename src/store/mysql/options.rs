@@ -49,6 +49,9 @@ pub struct PeerPort {
 /// Before an address at which TLS is spoken.
 pub(super) const TLS_SCHEME: &str = "tls://";
 
+/// Between two looks at the other instances, in milliseconds.
+const LOOK_MAX_MS: u64 = 1_000;
+
 impl Options {
     /// What other instances are told: host and port, and whether TLS is spoken there.
     pub(super) async fn peer_address(&self) -> Result<Option<String>, Fault> {
@@ -173,11 +176,12 @@ impl Options {
             .into()
     }
 
-    /// A heartbeat may fail several times within the time that one is good for.
+    /// A heartbeat may fail several times within the time that one is good for. With it this instance looks whether another
+    /// one has come, which is not to wait for names as long as a long lease would make it.
     pub(super) fn heartbeat(&self) -> HeartbeatTimes {
         let lease_ms = u64::try_from(self.instance_lease.as_millis()).unwrap_or(u64::MAX);
         HeartbeatTimes {
-            every_ms: (lease_ms / 8).max(1),
+            every_ms: (lease_ms / 8).clamp(1, LOOK_MAX_MS),
             valid_ms: lease_ms / 4 * 3,
         }
     }

@@ -232,6 +232,13 @@ pub(super) fn left_sql(own: &LogId) -> Sql {
     sql
 }
 
+/// All rows of one log, in their order; for [`left`], too.
+pub(super) fn log_sql(log: &LogId) -> Sql {
+    let mut sql = Sql::new("SELECT log, n, changes FROM resource_log WHERE log = ");
+    sql.bytes(log).push(" ORDER BY n");
+    sql
+}
+
 /// What others left: how many rows each log has, the number of its last, and what they say.
 pub(super) struct LeftLogs {
     pub logs: Vec<(LogId, Vec<u64>)>,

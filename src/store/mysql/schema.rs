@@ -1,18 +1,18 @@
 //! The tables, and how a database comes to have them.
 //!
 //! `resource` and `resource_data` are the PHP server's, with columns of our own added. The rest is ours:
-//! `resource_server` has one row that says whose the database is and how far its schema is. Each owner has a row in
-//! `resource_instance` and a log of its own in `resource_log`; see `instance`.
+//! `resource_server` has one row that says how far the schema is, and who has the database alone, if anybody has. Each
+//! instance has a row in `resource_instance` and a log of its own in `resource_log`, and owns slots of names in
+//! `resource_slot`; see `instance` and `slots`.
 
 use mysql_async::Row;
 
 use super::error::{Fault, code};
-use super::fence::{LogId, Tenure};
-use super::options::TLS_SCHEME;
-use super::session::{Columns, Session, value};
+use super::fence::{self, LogId, Tenure};
+use super::session::{Columns, Session, Sets, value};
 use super::sql::{HELD_INDEX, Sql};
 use crate::lock::{FencingToken, Profile};
-use crate::store::{ActiveInstance, InstanceId, PeerAddress, StoreError};
+use crate::store::{InstanceId, StoreError};
 
 /// The newest schema this program knows.
 pub(super) const VERSION: u32 = 4;
@@ -32,8 +32,9 @@ const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     connection BIGINT UNSIGNED NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// Instances, and which log each writes. An id and a log that are gone do not come back. `state`: 1 serves, 3 is fenced.
-/// `address` and `peer_secret`: where others pass requests on to, and what both have to know.
+/// Instances, and which log each writes. An id and a log that are gone do not come back. `state`: 1 serves, 2 leaves, 3 is
+/// fenced; then `executor` says who takes over what it had, if anybody does. `floor`: the highest token of names that it
+/// deleted. `address` and `peer_secret`: where others pass requests on to, and what both have to know.
 const INSTANCE: &str = "CREATE TABLE IF NOT EXISTS resource_instance (
     id BINARY(16) NOT NULL PRIMARY KEY,
     state TINYINT UNSIGNED NOT NULL,
@@ -42,7 +43,10 @@ const INSTANCE: &str = "CREATE TABLE IF NOT EXISTS resource_instance (
     server VARCHAR(255) NOT NULL,
     connection BIGINT UNSIGNED NOT NULL,
     address VARCHAR(255) NULL,
-    peer_secret VARBINARY(255) NOT NULL
+    peer_secret VARBINARY(255) NOT NULL,
+    executor BINARY(16) NULL,
+    floor BIGINT UNSIGNED NOT NULL,
+    lease_ms BIGINT UNSIGNED NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// See `store::journal`: the rows of each log are numbered without a gap, and the first of them may be gone.
@@ -77,8 +81,13 @@ const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
     UNIQUE KEY selector_bytes (id_resource, selector_bytes)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// Lock state, and what reverting needs to know of selectors that do not encode to what they were.
-const OWN: [&str; 7] = [
+/// Whose names are, lock state, and what reverting needs to know of selectors that do not encode to what they were.
+const OWN: [&str; 8] = [
+    // All of them, each of which has an owner at any time.
+    "CREATE TABLE IF NOT EXISTS resource_slot (
+    slot SMALLINT UNSIGNED NOT NULL PRIMARY KEY,
+    owner BINARY(16) NOT NULL
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS resource_lock (
     id_resource VARCHAR(255) NOT NULL PRIMARY KEY,
     token BIGINT UNSIGNED NOT NULL,
@@ -157,7 +166,7 @@ const OWN: [&str; 7] = [
 const ENDED_V1: &str = "resource_ended";
 
 /// Everything that reverting removes, the marker last.
-pub(super) const OWN_TABLES: [&str; 13] = [
+pub(super) const OWN_TABLES: [&str; 14] = [
     JOURNAL_V3,
     "resource_lock",
     "resource_waiting",
@@ -168,6 +177,7 @@ pub(super) const OWN_TABLES: [&str; 13] = [
     "resource_history",
     "resource_adopted",
     "resource_php_table",
+    "resource_slot",
     "resource_log",
     "resource_instance",
     "resource_server",
@@ -206,63 +216,62 @@ impl MigrationStep {
     }
 }
 
-/// The row of `resource_server`.
+/// The row of `resource_server`, and those of `resource_instance`.
 #[derive(Clone, Debug)]
 pub(super) struct ServerRow {
     pub version: u32,
     pub step: MigrationStep,
     pub profile: Option<Profile>,
     pub php_collation: Option<String>,
+    /// The highest of all.
     pub token_floor: FencingToken,
+    /// Grows whenever somebody has the database alone, whenever an instance joins, and whenever a slot changes hands.
     pub epoch: u64,
-    /// Of an owner of version 3 and earlier, or one that migrates: those look here.
+    /// Of an owner of version 3 and earlier, or one that has the database alone: those look here.
     pub heartbeat: u64,
-    pub owner: Option<Vec<u8>>,
+    /// Who has the database alone. `None`: it is shared, or nobody's yet.
+    pub owner: Option<InstanceId>,
     /// The connection that an owner of version 3 and earlier writes on.
     pub connection: Option<u64>,
-    /// The owner's.
-    pub instance: Option<InstanceRow>,
+    /// In the order of their ids.
+    pub instances: Vec<InstanceRow>,
 }
 
 impl ServerRow {
+    pub fn instance(&self, id: &InstanceId) -> Option<&InstanceRow> {
+        self.instances.iter().find(|instance| instance.id == *id)
+    }
+
+    /// Of whoever has the database alone.
+    pub fn owner_row(&self) -> Option<&InstanceRow> {
+        self.instance(self.owner.as_ref()?)
+    }
+
     /// Of the two signs of life, that of version 3 and that of now.
     pub fn heartbeats(&self) -> [u64; 2] {
-        let of_instance = self.instance.as_ref().map_or(0, |row| row.heartbeat);
+        let of_instance = self.owner_row().map_or(0, |row| row.heartbeat);
         [self.heartbeat, of_instance]
     }
 
-    /// Whether the database is somebody's in this tenure.
-    pub fn is_in(&self, tenure: Tenure) -> bool {
-        self.epoch == tenure.epoch
-            && self.owner.as_deref() == Some(&tenure.id)
-            && self.instance.as_ref().map(|instance| instance.log) == Some(tenure.log)
+    /// Whether the tenure has the database alone.
+    pub fn is_alone(&self, tenure: Tenure) -> bool {
+        Some(self.epoch) == tenure.epoch
+            && self.owner == Some(tenure.id)
+            && self.owner_row().map(|instance| instance.log) == Some(tenure.log)
     }
 
-    /// Whose the database is.
-    pub fn active(&self, me: &InstanceId) -> Option<ActiveInstance> {
-        let id = InstanceId::try_from(self.owner.as_deref()?).ok()?;
-        let peer = |instance: &InstanceRow| {
-            let told = instance.address.as_deref()?;
-            let of_tls = told.strip_prefix(TLS_SCHEME);
-            Some(PeerAddress {
-                address: of_tls.unwrap_or(told).to_owned(),
-                is_tls: of_tls.is_some(),
-                secret: instance.peer_secret.clone(),
-            })
-        };
-        Some(ActiveInstance {
-            id,
-            is_here: id == *me,
-            peer: self.instance.as_ref().and_then(peer),
-            heartbeat: self.heartbeats().into_iter().sum(),
-            recorded_profile: self.profile,
-        })
+    /// Any instance may join.
+    pub fn is_shared(&self) -> bool {
+        self.version == VERSION && self.step == MigrationStep::Ready && self.owner.is_none()
     }
 }
 
 /// A row of `resource_instance`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InstanceRow {
+    pub id: InstanceId,
+    /// See [`INSTANCE`].
+    pub state: u8,
     pub heartbeat: u64,
     pub log: LogId,
     /// The connection that writes, and the server that it belongs to.
@@ -271,6 +280,9 @@ pub(super) struct InstanceRow {
     /// Where it takes requests from other instances, and the secret for that.
     pub address: Option<String>,
     pub peer_secret: Vec<u8>,
+    /// Who takes over from it.
+    pub executor: Option<InstanceId>,
+    pub lease_ms: u64,
 }
 
 /// Reads the row, which is made when the database is new, as are the tables that say whose it is.
@@ -313,16 +325,43 @@ pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<Serv
         );
         return Err(StoreError::Unusable(text).into());
     }
-    let sql = "SELECT s.version, s.step, s.profile, s.php_collation, s.floor, s.epoch, s.heartbeat, s.owner, \
-               s.connection, i.heartbeat, i.log, i.connection, i.server, i.address, i.peer_secret \
-               FROM resource_server s LEFT JOIN resource_instance i ON i.id = s.owner WHERE s.id = 1";
-    match session.rows(sql).await?.pop() {
-        Some(row) => parse(row).map(Some),
-        None => Ok(None),
-    }
+    parse(session.run(ROWS).await?)
 }
 
-fn parse(row: Row) -> Result<ServerRow, Fault> {
+/// Two statements, of which [`parse`] reads the answers.
+pub(super) const ROWS: &str = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, \
+    connection FROM resource_server WHERE id = 1; \
+    SELECT id, state, heartbeat, log, connection, server, address, peer_secret, executor, lease_ms, floor \
+    FROM resource_instance ORDER BY id";
+
+/// The last two answers are those to [`ROWS`]. `None`: the table is empty.
+pub(super) fn parse(mut sets: Sets) -> Result<Option<ServerRow>, Fault> {
+    let (instances, server) = (sets.pop(), sets.pop());
+    let Some(row) = server.unwrap_or_default().pop() else {
+        return Ok(None);
+    };
+    let mut row = parse_server(row)?;
+    for instance in instances.unwrap_or_default() {
+        let mut columns = Columns::of(instance);
+        row.instances.push(InstanceRow {
+            id: columns.instance_id()?,
+            state: columns.take()?,
+            heartbeat: columns.take()?,
+            log: columns.log_id()?,
+            connection: columns.take()?,
+            server: columns.take()?,
+            address: columns.take()?,
+            peer_secret: columns.take()?,
+            executor: columns.instance_id_or_null()?,
+            lease_ms: columns.take()?,
+        });
+        let floor = FencingToken(columns.take()?);
+        row.token_floor = row.token_floor.max(floor);
+    }
+    Ok(Some(row))
+}
+
+fn parse_server(row: Row) -> Result<ServerRow, Fault> {
     let mut columns = Columns::of(row);
     let version = columns.take()?;
     let step: String = columns.take()?;
@@ -341,19 +380,9 @@ fn parse(row: Row) -> Result<ServerRow, Fault> {
         token_floor: FencingToken(columns.take()?),
         epoch: columns.take()?,
         heartbeat: columns.take()?,
-        owner: columns.take()?,
+        owner: columns.instance_id_or_null()?,
         connection: columns.take()?,
-        instance: match columns.take::<Option<u64>>()? {
-            None => None,
-            Some(heartbeat) => Some(InstanceRow {
-                heartbeat,
-                log: columns.log_id()?,
-                connection: columns.take()?,
-                server: columns.take()?,
-                address: columns.take()?,
-                peer_secret: columns.take()?,
-            }),
-        },
+        instances: Vec::new(),
     })
 }
 
@@ -457,7 +486,8 @@ async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
 async fn set_ready(session: &mut Session, tenure: Tenure) -> Result<(), Fault> {
     let mut sql = Sql::new("UPDATE resource_server SET step = 'ready', version = ");
     sql.number(VERSION);
-    sql.push(" WHERE id = 1 AND epoch = ").number(tenure.epoch);
+    sql.push(" WHERE id = 1 AND ");
+    fence::is_alone(&mut sql, tenure);
     match session.change(sql.as_str()).await? {
         0 => Err(StoreError::Standby.into()),
         _ => Ok(()),

@@ -2,20 +2,31 @@
 //! that lost acknowledged commits (an asynchronous failover, a crash with a lax flush, a restored dump) must
 //! not give out the same fencing tokens again.
 
-use super::fence::{LogId, Tenure};
-use super::schema::ServerRow;
+use super::fence::Tenure;
 use crate::lock::FencingToken;
 use crate::store::InstanceId;
 use crate::store::snapshot::Snapshot;
 
+/// An instance that this process was, as it knows it to be in the database.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Former {
+    pub tenure: Tenure,
+    /// Its last row in its log that was acknowledged, if any was.
+    pub last: Option<u64>,
+    /// The highest of its heartbeats that was acknowledged.
+    pub heartbeat: u64,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Witness {
-    /// In which the database was ours last, and the heartbeats that were acknowledged by then; 0: never.
+    /// The newest that `resource_server` has had.
     epoch: u64,
-    heartbeat: u64,
-    log: LogId,
+    /// The last is the one that this process is, or was until it lost the database. Those before it have left something.
+    instances: Vec<Former>,
     /// The highest that this process has committed or read.
     token: u64,
+    /// Nobody has changed who owns what since this process last looked.
+    is_unchanged: bool,
     has_lost: bool,
 }
 
@@ -32,32 +43,76 @@ impl Witness {
         }
     }
 
-    pub fn heartbeat_acknowledged(&mut self) {
-        self.heartbeat += 1;
+    /// A transaction that makes this process that instance may land from now on.
+    pub fn may_become(&mut self, tenure: Tenure) {
+        self.instances.push(Former {
+            tenure,
+            last: None,
+            heartbeat: 0,
+        });
     }
 
-    /// The row as it was before it became ours anew. `has_tail`: the last row that we committed is in our log.
-    pub fn sees_row(&mut self, row: &ServerRow, me: &InstanceId, has_tail: bool) {
-        if self.epoch == 0 || row.epoch > self.epoch {
-            return;
+    /// It is in the database.
+    pub fn is(&mut self, tenure: Tenure) {
+        for instance in self
+            .instances
+            .iter_mut()
+            .filter(|former| former.tenure.id == tenure.id)
+        {
+            instance.tenure = tenure;
+            instance.last = Some(1);
         }
-        let is_ours = row.owner.as_deref() == Some(me);
-        let heartbeat = row.instance.as_ref().map_or(0, |row| row.heartbeat);
-        if row.epoch < self.epoch || !is_ours || heartbeat < self.heartbeat || !has_tail {
-            self.has_lost = true;
+    }
+
+    /// It has lost the database, after this row of its log.
+    pub fn ends(&mut self, last: u64) {
+        if let Some(now) = self.instances.last_mut() {
+            now.last = now.last.map(|_| last);
         }
     }
 
-    /// The log in which our last commit must be, if the row says that nobody else has owned the database since.
-    pub fn own_log(&self, row: &ServerRow) -> Option<LogId> {
-        (self.epoch != 0 && row.epoch == self.epoch).then_some(self.log)
+    pub fn heartbeat_acknowledged(&mut self, heartbeat: u64) {
+        if let Some(now) = self.instances.last_mut() {
+            now.heartbeat = now.heartbeat.max(heartbeat);
+        }
     }
 
-    /// It is ours in this tenure. Above which token it has to go on, if it has lost something.
-    pub fn owned(&mut self, tenure: Tenure, heartbeat: u64) -> Option<FencingToken> {
-        self.epoch = tenure.epoch;
-        self.log = tenure.log;
-        self.heartbeat = heartbeat;
+    pub fn sees_epoch(&mut self, epoch: u64) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
+    /// This process makes the epoch that follows on this one.
+    pub fn comes_after(&mut self, epoch: u64) {
+        self.has_lost |= epoch < self.epoch;
+        self.is_unchanged = epoch <= self.epoch;
+        self.epoch = epoch + 1;
+    }
+
+    /// What this process was before what it is.
+    pub fn former(&self, me: Option<&InstanceId>) -> impl Iterator<Item = Former> {
+        let is_former = move |former: &&Former| Some(&former.tenure.id) != me;
+        self.instances.iter().filter(is_former).copied()
+    }
+
+    /// `former` is taken over from: its log ended before this row, and it had this heartbeat.
+    pub fn finds(&mut self, former: &Former, seal: u64, heartbeat: u64) {
+        let is_whole = former.last.is_none_or(|last| seal > last);
+        self.has_lost |= !is_whole || heartbeat < former.heartbeat;
+    }
+
+    /// The former instance is not in the database any more. Whoever takes over from one makes another epoch.
+    pub fn misses(&mut self, former: &Former) {
+        self.has_lost |= former.last.is_some() && self.is_unchanged;
+    }
+
+    /// It has left nothing any more.
+    pub fn buried(&mut self, id: &InstanceId) {
+        self.instances.retain(|instance| instance.tenure.id != *id);
+    }
+
+    /// Only this one counts from now on. Above which token it has to go on, if something was lost.
+    pub fn settles(&mut self, me: &InstanceId) -> Option<FencingToken> {
+        self.instances.retain(|instance| instance.tenure.id == *me);
         std::mem::take(&mut self.has_lost).then_some(FencingToken(self.token))
     }
 }

@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::commit::{self, Script, TakenOut};
-use super::error::Fault;
+use super::error::{Fault, code};
 use super::fence::{self, LogPlace, Tenure};
 use super::instance;
 use super::read;
-use super::session::{Session, within};
+use super::session::{Session, Sets, within};
 use super::{MysqlStore, RETRY_PAUSE};
 use crate::store::snapshot::LockChanges;
-use crate::store::{ResourceId, StoreError, journal};
+use crate::store::{InstanceId, ResourceId, StoreError, journal};
 
 /// The one connection that commits.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl MysqlStore {
         }
     }
 
-    /// In which the database is ours; `None`: it is not.
+    /// In which we take part in the database; `None`: we do not.
     pub(super) fn tenure(&self) -> Option<Tenure> {
         *self.tenure.lock()
     }
@@ -61,7 +61,7 @@ impl MysqlStore {
         match self.tenure() {
             Some(tenure) if !writer.in_doubt => Ok(self.place_in(tenure)),
             _ => {
-                let text = "an earlier change is in doubt, or the database is not ours";
+                let text = "an earlier change is in doubt, or the database is not open";
                 Err(StoreError::Unavailable(text.into()))
             }
         }
@@ -80,14 +80,25 @@ impl MysqlStore {
         writer: &mut Writer,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<(), StoreError> {
+        let outrun = || StoreError::Unavailable("others changed what this was about".into());
+        let done = self.attempt(writer, script).await?;
+        done.map(|_| ()).ok_or_else(outrun)
+    }
+
+    /// As [`MysqlStore::transact`]; what it selected. `None`: nothing was done, because others were first.
+    pub(super) async fn attempt(
+        &self,
+        writer: &mut Writer,
+        script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
+    ) -> Result<Option<Sets>, StoreError> {
         let place = self.place(writer)?;
         writer.in_doubt = true;
         let work = self.transact_in(writer, place, script);
         let result = within(self.options.timeout, work).await;
         let result = result.map_err(StoreError::from);
         match result {
-            Ok(()) => self.journal.appended(place.n),
-            Err(StoreError::Rejected(_)) => {}
+            Ok(Some(_)) => self.journal.appended(place.n),
+            Ok(None) | Err(StoreError::Rejected(_)) => {}
             Err(_) => {
                 self.set_tenure(None);
                 writer.session = None;
@@ -103,7 +114,7 @@ impl MysqlStore {
         writer: &mut Writer,
         place: LogPlace,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Sets>, Fault> {
         let mut session = match writer.session.take() {
             Some(session) => session,
             None => self.new_writer(place.tenure).await?,
@@ -119,8 +130,7 @@ impl MysqlStore {
     }
 
     /// One transaction of checkpointing up to this row of the journal. `false`: there was nothing left to do.
-    async fn checkpoint_step(&self, row: u64) -> Result<bool, StoreError> {
-        let mut writer = self.writer.lock().await;
+    async fn checkpoint_step(&self, writer: &mut Writer, row: u64) -> Result<bool, StoreError> {
         let Some(step) = self.journal.next_step(row) else {
             return Ok(false);
         };
@@ -131,23 +141,33 @@ impl MysqlStore {
                 up_to,
                 rows: step.rows,
             });
-            checkpoint_script(session, locks, taken_out, place).await
+            checkpoint_script(session, locks, taken_out, None, place).await
         };
-        self.transact(&mut writer, script).await?;
+        self.transact(writer, script).await?;
         self.journal.checkpointed(step);
         Ok(true)
     }
 
-    /// Everything that is committed by now is in the tables afterwards.
+    /// Everything that is committed by now is in the tables afterwards. Commits go on in between.
     pub(super) async fn checkpoint_all(&self) -> Result<(), StoreError> {
         let row = self.journal.last_told();
-        while self.checkpoint_step(row).await? {}
+        loop {
+            let mut writer = self.writer.lock().await;
+            if !self.checkpoint_step(&mut writer, row).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// As [`MysqlStore::checkpoint_all`], while nothing is committed.
+    pub(super) async fn checkpoint_with(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let row = self.journal.last_told();
+        while self.checkpoint_step(writer, row).await? {}
         Ok(())
     }
 
-    /// Writes a checkpoint of what earlier instances left in their logs, which are sealed, and removes them. The caller owns the
-    /// database in `tenure`, and commits nothing else before. May be begun again at any point: what is stored
-    /// twice is the same.
+    /// Writes a checkpoint of what earlier instances left in their logs, which are sealed, and removes them. The caller has the
+    /// database alone, and commits nothing else before. May be begun again at any point: what is stored twice is the same.
     pub(super) async fn checkpoint_left(
         &self,
         session: &mut Session,
@@ -157,7 +177,7 @@ impl MysqlStore {
         for some in journal::chunks_of_rows(&left.changes, LEFT_ROWS) {
             let locks = some.iter().map(|(id, lock)| (id, lock)).collect();
             let place = self.place_in(tenure);
-            let script = checkpoint_script(session, locks, None, place).await?;
+            let script = checkpoint_script(session, locks, None, None, place).await?;
             self.send_opening(session, &script, place).await?;
         }
         let at_once = commit::LAYOUT.taken_out_at_once as usize;
@@ -169,16 +189,11 @@ impl MysqlStore {
                     rows: numbers.len() as u64,
                 });
                 let place = self.place_in(tenure);
-                let script = checkpoint_script(session, Vec::new(), taken_out, place).await?;
+                let script = checkpoint_script(session, Vec::new(), taken_out, None, place).await?;
                 self.send_opening(session, &script, place).await?;
             }
         }
-        if left.logs.is_empty() {
-            return Ok(());
-        }
-        let place = self.place_in(tenure);
-        let script = commit::burying_script(place, session.packet_bytes_max)?;
-        self.send_opening(session, &script, place).await
+        Ok(())
     }
 
     /// As [`MysqlStore::transact`], before the database is open.
@@ -188,7 +203,9 @@ impl MysqlStore {
         script: &Script,
         place: LogPlace,
     ) -> Result<(), Fault> {
-        self.send(session, script).await?;
+        if self.send(session, script).await?.is_none() {
+            return Err(StoreError::Standby.into());
+        }
         self.journal.appended(place.n);
         Ok(())
     }
@@ -214,41 +231,59 @@ impl MysqlStore {
             .store(writer.packet_bytes_max, Ordering::Relaxed);
     }
 
-    pub(super) async fn send(&self, session: &mut Session, script: &Script) -> Result<(), Fault> {
+    /// What it selected. `None`: it was rolled back for others' sake.
+    async fn send(&self, session: &mut Session, script: &Script) -> Result<Option<Sets>, Fault> {
+        let mut tries = 1;
         loop {
-            let Err(fault) = send_once(session, script).await else {
-                return Ok(());
+            let fault = match send_once(session, script).await {
+                Ok(sets) => return Ok(Some(sets)),
+                Err(fault) => fault,
             };
             if !fault.leaves_connection() {
                 return Err(fault);
             }
             session.run("ROLLBACK").await?;
-            if fence::is_fenced(&fault) {
-                return Err(StoreError::Standby.into());
+            let may_be_theirs = script.tries < u32::MAX && fault.is(code::DUPLICATE);
+            let is_passing = fault.is_passing() || may_be_theirs;
+            if fence::is_outrun(&fault) || (is_passing && tries >= script.tries) {
+                log::debug!("others were first: {fault:?}");
+                return Ok(None);
             }
-            if fence::is_missing_resource(&fault) {
-                let text = "it has rows of a resource that does not exist";
-                return Err(StoreError::Rejected(text.into()).into());
+            if !is_passing {
+                return Err(refusal(&fault).map_or(fault, Fault::from));
             }
-            if fence::is_miscounted(&fault) {
-                let text =
-                    "its journal has other rows than were written and read; none is taken out";
-                return Err(StoreError::Unavailable(text.into()).into());
-            }
-            if !fault.is_passing() {
-                return Err(fault);
-            }
+            tries += 1;
             log::debug!("a commit is tried again: {fault:?}");
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 }
 
+/// What a guard of a transaction had to say, if it was one that failed.
+fn refusal(fault: &Fault) -> Option<StoreError> {
+    let unavailable = |text: &str| Some(StoreError::Unavailable(text.to_owned()));
+    if fence::is_fenced(fault) {
+        return Some(StoreError::Standby);
+    }
+    if fence::is_not_ours(fault) {
+        return unavailable("names that are to be given are another instance's");
+    }
+    if fence::is_missing_resource(fault) {
+        let text = "it has rows of a resource that does not exist";
+        return Some(StoreError::Rejected(text.to_owned()));
+    }
+    if fence::is_miscounted(fault) {
+        return unavailable("a log has other rows than were written and read; none is taken out");
+    }
+    None
+}
+
 /// Leaves out what belongs to resources that are gone.
-async fn checkpoint_script(
+pub(super) async fn checkpoint_script(
     session: &mut Session,
     mut locks: Vec<(&ResourceId, &LockChanges)>,
     taken_out: Option<TakenOut>,
+    of: Option<&InstanceId>,
     place: LogPlace,
 ) -> Result<Script, Fault> {
     if !locks.is_empty() {
@@ -256,16 +291,18 @@ async fn checkpoint_script(
         let existing = read::existing(session.rows(read::existing_sql(&ids).as_str()).await?)?;
         locks.retain(|(id, _)| existing.contains(*id));
     }
-    let script = commit::checkpoint_script(&locks, taken_out, place, session.packet_bytes_max);
+    let script = commit::checkpoint_script(&locks, taken_out, of, place, session.packet_bytes_max);
     Ok(script?)
 }
 
-async fn send_once(session: &mut Session, script: &Script) -> Result<(), Fault> {
+/// The answers to the last packet.
+async fn send_once(session: &mut Session, script: &Script) -> Result<Sets, Fault> {
+    let mut sets = Sets::new();
     for packet in &script.packets {
-        session.run(packet.as_str()).await?;
+        sets = session.run(packet.as_str()).await?;
     }
     if script.is_guarded_by_its_rows && session.changed_rows() == 0 {
         return Err(StoreError::Standby.into());
     }
-    Ok(())
+    Ok(sets)
 }

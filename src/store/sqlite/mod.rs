@@ -207,6 +207,7 @@ impl Store for SqliteStore {
         Ok(Opened {
             token_floor,
             recorded_profile: None,
+            members: None,
         })
     }
 

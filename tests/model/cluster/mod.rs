@@ -9,8 +9,8 @@
 //! served again.
 //! An instance that does not know what became of its last commit does the same to itself.
 //!
-//! Settings with `one_owner` are what the server does: one instance owns all names, the others stand by. In the others
-//! the names are divided into slots, which are given from one to another as well: a design that is not built yet.
+//! The names are divided into slots, which are given from one to another as well. In settings with `one_owner` one
+//! instance has all of it, and the others wait until they take its place: so it is while a database is not ready yet.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -19,7 +19,7 @@
 //! | `world` | processes, clients, what may happen, and what must not |
 //! | `faults` | how it could be broken |
 //! | `proof` | the protocol in every order of steps; the broken ones until they are caught |
-//! | `shares` | which slots would move when instances come and go |
+//! | `shares` | which slots move when instances come and go |
 
 mod database;
 mod faults;

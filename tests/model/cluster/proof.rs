@@ -98,8 +98,8 @@ const GROUP: Setting = Setting {
     fault: None,
 };
 
-/// One instance has all, another one stands by. Each may be the owner twice.
-const STANDBY: Setting = Setting {
+/// One instance has all, another one waits. Each may be the owner twice.
+const ONE_OWNER: Setting = Setting {
     one_owner: true,
     lives: 2,
     logs: 2,
@@ -134,31 +134,31 @@ fn prove(name: &str, at_least: usize, setting: Setting) -> Happened {
     walk(name, at_least, model, &seen)
 }
 
-// ---- one owner, others stand by -------------------------------------------------------------------
+// ---- one owner, others wait -----------------------------------------------------------------------
 
 #[test]
-fn a_stand_by_that_takes_over_breaks_no_rule() {
+fn whoever_takes_the_place_of_an_only_owner_breaks_no_rule() {
     let more = depth();
     let cut = Setting {
         cuts: 1,
         logs: 3 + more,
         lives: 1 + more,
-        ..STANDBY
+        ..ONE_OWNER
     };
-    let mut happened = prove("a stand-by, a commit is cut", 4_000, cut);
+    let mut happened = prove("one owner, a commit is cut", 4_000, cut);
     let crash = Setting {
         crashes: 1,
         lives: 1 + more,
-        ..STANDBY
+        ..ONE_OWNER
     };
-    happened.extend(prove("two stand-bys, a crash", 24_000, crash.three()));
+    happened.extend(prove("one owner, two wait, a crash", 24_000, crash.three()));
     let again = Setting {
         tokens: 2,
         deletes: true,
         crashes: more,
-        ..STANDBY
+        ..ONE_OWNER
     };
-    happened.extend(prove("a stand-by, names are deleted", 36_000, again));
+    happened.extend(prove("one owner, names are deleted", 36_000, again));
     assert_seen(
         &happened,
         &[
@@ -174,22 +174,22 @@ fn a_stand_by_that_takes_over_breaks_no_rule() {
 }
 
 #[test]
-fn a_stand_by_at_a_node_that_is_behind_breaks_no_rule() {
+fn whoever_does_so_at_a_node_that_is_behind_breaks_no_rule() {
     let more = depth();
     let setting = Setting {
         lives: 1 + more,
-        ..STANDBY
+        ..ONE_OWNER
     };
     let setting = setting.three().on_two_nodes();
-    let happened = prove("two stand-bys, two nodes", 60_000, setting);
+    let happened = prove("one owner, two wait, two nodes", 60_000, setting);
     assert_seen(&happened, &[seen::TAKEN_OVER, seen::FENCED_GRANT]);
     let cut = Setting {
         cuts: 1,
         logs: 3,
         lives: 1,
-        ..STANDBY
+        ..ONE_OWNER
     };
-    let name = "a stand-by, two nodes, a commit is cut";
+    let name = "one owner, two nodes, a commit is cut";
     prove(name, 30_000, cut.on_two_nodes().coarse());
 }
 
@@ -344,15 +344,15 @@ fn every_slot_is_served_again() {
     prove("recovery of slots", 700, slots);
     let three = slots.three().coarse();
     prove("recovery, three instances", 22_000, three);
-    let standby = Setting {
+    let one_owner = Setting {
         crashes: 1,
         cuts: 1,
         logs: 3,
         lives: 1,
         recovers: true,
-        ..STANDBY
+        ..ONE_OWNER
     };
-    prove("recovery by a stand-by", 500, standby);
+    prove("recovery of an only owner's slots", 500, one_owner);
 }
 
 // ---- broken ones ----------------------------------------------------------------------------------
@@ -390,7 +390,7 @@ fn is_caught(fault: Fault, setting: Setting, rule: &'static str) {
 
 #[test]
 fn the_guard_of_version_2_is_caught() {
-    let setting = STANDBY.on_two_nodes().coarse();
+    let setting = ONE_OWNER.on_two_nodes().coarse();
     is_caught(Fault::EpochGuard, setting, TOKENS_GROW);
 }
 

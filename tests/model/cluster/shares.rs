@@ -1,25 +1,13 @@
-//! Who should own which slots: the rule by which slots would move between instances, up to 100 of them. Pure, and with the
-//! tests alone, because nothing that is built divides names into slots yet.
+//! Who should own which slots: the rule by which they move between instances, run with up to 100 of them.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use small_resource_server::persistence::shares::{Move, plan, quotas};
+use small_resource_server::store::members::SLOTS;
 
-/// A slot goes from the first to the second.
-type Move = (usize, u64, u64);
-
-const SLOTS: usize = 1024;
 /// Slots that one instance gives away in a step.
 const STEP_MAX: usize = 64;
-
-/// How many slots each should own: all the same, and the first by their ids one more where it does not divide.
-fn quotas(live: &[u64], slots: usize) -> BTreeMap<u64, usize> {
-    let mut ids = live.to_vec();
-    ids.sort_unstable();
-    let count = ids.len();
-    let quota = |(at, id)| (id, (slots + count - 1 - at) / count);
-    ids.into_iter().enumerate().map(quota).collect()
-}
 
 fn owned(owners: &[u64]) -> BTreeMap<u64, usize> {
     let mut counts = BTreeMap::new();
@@ -29,32 +17,8 @@ fn owned(owners: &[u64]) -> BTreeMap<u64, usize> {
     counts
 }
 
-/// All slots that should move. Everybody works out all of it, and gives what is its own to give; of an owner that was
-/// fenced, whoever fenced it gives. `live` are those that take slots: one that leaves is not among them.
-fn plan(owners: &[u64], live: &[u64]) -> Vec<Move> {
-    let quotas = quotas(live, owners.len());
-    let owned = owned(owners);
-    let lacks = quotas.iter().flat_map(|(id, quota)| {
-        let has = owned.get(id).copied().unwrap_or(0);
-        std::iter::repeat_n(*id, quota.saturating_sub(has))
-    });
-    let mut kept = BTreeMap::new();
-    let mut surplus: Vec<(u64, usize)> = Vec::new();
-    for (slot, owner) in owners.iter().enumerate() {
-        let kept = kept.entry(*owner).or_insert(0);
-        if *kept < quotas.get(owner).copied().unwrap_or(0) {
-            *kept += 1;
-        } else {
-            surplus.push((*owner, slot));
-        }
-    }
-    surplus.sort_unstable();
-    let moves = surplus.into_iter().zip(lacks);
-    moves.map(|((from, slot), to)| (slot, from, to)).collect()
-}
-
 /// As one might think of it first: each fills up those that lack, without a thought of the others that do.
-fn plan_alone(owners: &[u64], live: &[u64]) -> Vec<Move> {
+fn plan_alone(owners: &[u64], live: &[u64]) -> Vec<Move<u64>> {
     let together = plan(owners, live);
     let lacks: Vec<u64> = together.iter().map(|(.., to)| *to).collect();
     let mut given = BTreeMap::new();
@@ -68,7 +32,7 @@ fn plan_alone(owners: &[u64], live: &[u64]) -> Vec<Move> {
 
 /// In steps all give at once what they should, by their reading of the same rows, until nobody gives any more.
 /// Returns how often each slot moved.
-fn settle(owners: &mut [u64], plan: impl Fn(&[u64]) -> Vec<Move>) -> Vec<usize> {
+fn settle(owners: &mut [u64], plan: impl Fn(&[u64]) -> Vec<Move<u64>>) -> Vec<usize> {
     let mut moved = vec![0; owners.len()];
     for _ in 0..1000 {
         let moves = plan(owners);

@@ -38,7 +38,7 @@ pub struct Setting {
     pub slots: u8,
     /// Of the database.
     pub nodes: u8,
-    /// One instance owns all slots, the others stand by and take over. Otherwise all have a share.
+    /// One instance owns all slots, the others wait and take its place. Otherwise all have a share.
     pub one_owner: bool,
     /// A lock is granted so often.
     pub tokens: u8,
@@ -104,7 +104,7 @@ struct Process {
     /// Used up so far.
     lives: u8,
     logs: u8,
-    /// `None`: it stands by, or found itself fenced.
+    /// `None`: it waits, or found itself fenced.
     id: Option<Id>,
     log: LogId,
     /// The position of its next row.
@@ -172,7 +172,7 @@ pub mod seen {
     pub const MADE_AGAIN: &str = "a name that was deleted is granted again by another instance";
     pub const REPLAYED: &str = "an acknowledged grant is found in the log of a fenced instance";
     pub const REOPENED: &str = "an instance goes on with a new log";
-    pub const TAKEN_OVER: &str = "a stand-by takes over";
+    pub const TAKEN_OVER: &str = "whoever waits takes the place of the one that has all";
     pub const INTERRUPTED: &str = "a watch starts anew after an interruption";
 }
 

@@ -1,0 +1,175 @@
+//! One request that does not simply end here: it waits, or belongs to another instance, or changes hands meanwhile.
+
+use std::sync::Arc;
+
+use super::hold::Hold;
+use super::links::{Exchange, Links};
+use super::place::{OtherMember, Place, of_slot};
+use super::wire::{PeerReply, Question};
+use crate::lock::{Answer, EndReason, Refusal, ResourceName};
+use crate::registry::client::{Router, taken};
+use crate::resource::messages::{Op, Reply, Wait};
+use crate::shared::caller::Caller;
+use crate::shared::gate::Closed;
+use crate::shared::server_state::ServerState;
+use crate::store::members::Slot;
+
+/// Asked again and again, until it is answered or may not be held any longer.
+pub struct Forwarded<'a> {
+    router: &'a Router,
+    links: &'a Links,
+    name: &'a ResourceName,
+    op: &'a Op,
+    /// With the ticket to make, so that a copy finds it.
+    caller: Caller,
+    hold: Hold,
+    /// A copy may have been acted on.
+    lost: bool,
+}
+
+fn closed(closed: Closed) -> Box<Reply> {
+    Box::new(Reply::Closed(closed))
+}
+
+impl<'a> Forwarded<'a> {
+    pub fn new(
+        (router, links): (&'a Router, &'a Links),
+        (name, op, caller): (&'a ResourceName, &'a Op, &Caller),
+        hold: Hold,
+    ) -> Forwarded<'a> {
+        let makes_ticket = matches!(op, Op::Acquire { .. });
+        Forwarded {
+            router,
+            links,
+            name,
+            op,
+            caller: Caller {
+                relayed: makes_ticket.then(|| router.server.fresh_ticket()),
+                ..caller.clone()
+            },
+            hold,
+            lost: false,
+        }
+    }
+
+    fn server(&self) -> &Arc<ServerState> {
+        &self.router.server
+    }
+
+    pub async fn answer(mut self) -> Box<Reply> {
+        loop {
+            let reply = match self.place() {
+                Ok(Some(Place::Here)) => self.ask_here().await,
+                Ok(Some(Place::There(other))) => self.ask_there(&other).await,
+                Ok(None) => None,
+                Err(why) => Some(closed(why)),
+            };
+            if let Some(reply) = reply {
+                return self.concluded(reply);
+            }
+            if let Err(why) = self.hold.pause(&self.router.server).await {
+                return closed(why);
+            }
+        }
+    }
+
+    fn place(&self) -> Result<Option<Place>, Closed> {
+        let server = self.server();
+        let slot = (Slot::of(self.name), server.slots.is_here(self.name));
+        of_slot(slot, server.gate.check(), &self.links.view())
+    }
+
+    /// `None`: it may be asked again.
+    async fn ask_here(&mut self) -> Option<Box<Reply>> {
+        let op = self.remaining();
+        let asking = self.router.ask(self.name, &op, &self.caller);
+        let (reply, call) = match op.wait() {
+            // Dropped, it loses its place: its client is told that there is none.
+            Some(_) => tokio::select! {
+                biased;
+                () = self.hold.stopped() => return Some(closed(Closed::Stopping)),
+                replied = asking => replied,
+            },
+            None => asking.await,
+        };
+        match &*reply {
+            // Nothing was done, or what was done stays for the next owner.
+            Reply::Closed(Closed::Moving) => {}
+            // Taken for dead: as if it had been asked of another instance that died.
+            Reply::Closed(Closed::Standby) if self.op.may_repeat() => self.lost = true,
+            Reply::Closed(Closed::Stopping) => return Some(reply),
+            _ => return Some(taken((reply, call))),
+        }
+        drop(taken((reply, call)));
+        None
+    }
+
+    /// `None`: it may be asked again.
+    async fn ask_there(&mut self, other: &OtherMember) -> Option<Box<Reply>> {
+        let question = Question::Ask {
+            name: self.name.clone(),
+            op: self.remaining(),
+            caller: self.caller.clone(),
+        };
+        let whom = (other, Some(Slot::of(self.name)));
+        let exchange = self.links.ask(self.router, whom, question);
+        let exchange = match self.op.wait() {
+            // As its own waits, those that are passed on end when this instance does.
+            Some(_) => tokio::select! {
+                exchange = exchange => exchange,
+                () = self.hold.stopped() => return Some(closed(Closed::Stopping)),
+            },
+            None => exchange.await,
+        };
+        let reply = match exchange {
+            Exchange::Answered(PeerReply::Reply(reply)) => reply,
+            Exchange::NotDone => return None,
+            Exchange::Answered(_) | Exchange::Lost if self.op.may_repeat() => {
+                self.lost = true;
+                return None;
+            }
+            Exchange::Answered(_) | Exchange::Lost => return Some(closed(Closed::AnswerLost)),
+        };
+        match *reply {
+            Reply::Closed(Closed::Moving) => None,
+            Reply::Closed(_) if self.op.may_repeat() => {
+                self.lost = true;
+                None
+            }
+            _ => Some(reply),
+        }
+    }
+
+    /// What the client is told.
+    fn concluded(&self, reply: Box<Reply>) -> Box<Reply> {
+        match *reply {
+            // The first copy did it.
+            Reply::Refused(Refusal::Dead(Some(EndReason::Released)))
+                if self.lost && matches!(self.op, Op::Unlock { .. }) =>
+            {
+                Box::new(Reply::Lock(Answer::Unlocked { dead: None }))
+            }
+            _ => reply,
+        }
+    }
+
+    /// With what is left of its wait.
+    fn remaining(&self) -> Op {
+        let passed = self.hold.elapsed();
+        let mut op = self.op.clone();
+        match &mut op {
+            Op::Acquire {
+                wait: Wait::For(wait) | Wait::ThenLeave(wait),
+                ..
+            } => *wait = wait.saturating_sub(passed),
+            Op::Read {
+                watch: Some(watch), ..
+            }
+            | Op::Describe {
+                watch: Some(watch), ..
+            } => watch.wait = watch.wait.saturating_sub(passed),
+            _ => {}
+        }
+        op
+    }
+}

@@ -1,0 +1,121 @@
+//! Questions about names of all instances: each owner is asked about its own, here too, and either all of them answer
+//! or nobody is told anything.
+
+use futures_util::future::join_all;
+
+use super::events::{EventReader, EventsThere};
+use super::hold::Hold;
+use super::links::{Exchange, Links};
+use super::place::{OtherMember, Place, of_all};
+use super::wire::{PeerReply, Question};
+use crate::registry::client::Router;
+use crate::registry::coverage::Coverage;
+use crate::registry::listing::ListingRefused;
+use crate::shared::gate::Closed;
+
+/// A part of an answer, and of which names it is; `None`: to be asked again.
+pub type ToldPart<T> = Option<Result<(T, Coverage), ListingRefused>>;
+
+/// One question to everybody.
+pub struct Gathering<'a> {
+    pub router: &'a Router,
+    pub links: &'a Links,
+    pub hold: Hold,
+}
+
+impl Gathering<'_> {
+    fn places(&self) -> Result<Option<Vec<Place>>, Closed> {
+        of_all(self.router.server.gate.check(), &self.links.view())
+    }
+
+    async fn pause(&mut self) -> Result<(), Closed> {
+        self.hold.pause(&self.router.server).await
+    }
+
+    /// What all tell, together of each name once. `here`: the part of this instance; `told`: that of another one.
+    ///
+    /// # Errors
+    /// Somebody refuses, or is missing for longer than requests are held.
+    pub async fn ask_all<T>(
+        mut self,
+        here: impl AsyncFn() -> Result<(T, Coverage), ListingRefused>,
+        question: impl Fn() -> Question,
+        told: impl Fn(PeerReply) -> ToldPart<T>,
+    ) -> Result<Vec<T>, ListingRefused> {
+        loop {
+            if let Some(places) = self.places()? {
+                let asked = places.iter().map(async |place| match place {
+                    Place::Here => self.of_here(here().await),
+                    Place::There(other) => self.of_there(other, question()).await.and_then(&told),
+                });
+                let parts: Option<Vec<_>> = join_all(asked).await.into_iter().collect();
+                let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>());
+                let parts = parts.transpose()?.unwrap_or_default();
+                // Names that change hands meanwhile would be missing, or there twice.
+                if Coverage::are_whole(parts.iter().map(|(_, covered)| *covered)) {
+                    return Ok(parts.into_iter().map(|(part, _)| part).collect());
+                }
+            }
+            self.pause().await?;
+        }
+    }
+
+    /// No answer leaves when the store may no longer be this instance's.
+    fn of_here<T>(&self, answer: Result<(T, Coverage), ListingRefused>) -> ToldPart<T> {
+        let checked = self.router.server.gate.check_answer();
+        match checked {
+            Err(Closed::Standby) => None,
+            checked => Some(checked.map_err(Into::into).and(answer)),
+        }
+    }
+
+    async fn of_there(&self, other: &OtherMember, question: Question) -> Option<PeerReply> {
+        match self.links.ask(self.router, (other, None), question).await {
+            Exchange::Answered(answer) => Some(answer),
+            Exchange::NotDone | Exchange::Lost => None,
+        }
+    }
+
+    /// Follows what happens to names with this prefix. `None`: as many do as may.
+    ///
+    /// # Errors
+    /// Somebody is missing for longer than requests are held.
+    pub async fn follow(mut self, prefix: &str) -> Result<Option<EventReader>, Closed> {
+        loop {
+            if let Some(places) = self.places()? {
+                // First here: what comes to this instance meanwhile is not missed.
+                let server = &self.router.server;
+                let Some(here) = server.feed.follow() else {
+                    return Ok(None);
+                };
+                if let Some(there) = self.follow_others(places, prefix).await {
+                    let reader = |there| EventReader::new(server.clone(), here, there);
+                    return Ok(there.map(reader));
+                }
+            }
+            self.pause().await?;
+        }
+    }
+
+    /// `None`: somebody is missing; `Some(None)`: as many follow one of them as may.
+    async fn follow_others(
+        &self,
+        places: Vec<Place>,
+        prefix: &str,
+    ) -> Option<Option<Vec<EventsThere>>> {
+        let mut followed = Vec::new();
+        for place in places {
+            let Place::There(other) = place else {
+                continue;
+            };
+            let question = Question::Follow(prefix.to_owned());
+            let mut pieces = self.links.ask_on(&other, question).await?;
+            match pieces.next().await? {
+                PeerReply::Events { .. } => followed.push(EventsThere::new(other.id, pieces)),
+                PeerReply::TooBusy => return Some(None),
+                _ => return None,
+            }
+        }
+        Some(Some(followed))
+    }
+}

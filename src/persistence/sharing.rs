@@ -1,0 +1,333 @@
+//! A store that several instances share: which slots of names this one has, gives away and takes over. One step at a
+//! time, each of them followed by a look at the store: only what the store says counts.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+
+use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
+use crate::persistence::history::hand_over;
+use crate::persistence::messages::{GiveAll, Leave, Look};
+use crate::persistence::shares;
+use crate::shared::gate::boottime_ms;
+use crate::shared::members::Reach;
+use crate::store::StoreError;
+use crate::store::members::{InstanceId, MemberState, Members, Slot};
+
+/// Slots that are given in one step: so few that their names are away for a moment only.
+const STEP_MAX: usize = 64;
+/// Between two tries to take over what one and the same instance had, or to give to one that took nothing.
+const AGAIN_PAUSE: Duration = Duration::from_millis(200);
+
+/// What there is to do next.
+enum SharingStep {
+    TakeOver(InstanceId),
+    Give(Vec<Slot>, InstanceId),
+}
+
+impl Persistence {
+    /// The store was opened, or looked at: this instance answers for what is its own.
+    pub(super) fn see(&mut self, members: Members, ctx: &mut Context<Self>) {
+        self.server.raise_token_floor(members.token_floor);
+        let now = self.server.clock.mono();
+        let slots = &self.server.slots;
+        for slot in Slot::all() {
+            let is_mine = members.owner(slot) == members.me;
+            if is_mine && slots.is_elsewhere(slot) {
+                slots.gain(slot, now);
+            } else if !is_mine && slots.has(slot) {
+                let text = "others own names that this instance has not given away";
+                return self.lose_store(&StoreError::Unavailable(text.to_owned()), ctx);
+            }
+        }
+        self.server.members.see(members.clone());
+        self.sharing.members = Some(members);
+        self.take_step(ctx);
+    }
+
+    /// One sign of life, and what it tells.
+    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+        if self.phase != Phase::Serving || self.server.store.heartbeat_ms().is_none() {
+            return;
+        }
+        if self.sharing.looking {
+            self.sharing.look_again = true;
+            return;
+        }
+        self.sharing.looking = true;
+        let store = self.server.store.clone();
+        let sent = boottime_ms();
+        let (incarnation, gifts) = (self.server.incarnation(), self.sharing.gifts);
+        within(self.store_timeout(), async move { store.heartbeat().await })
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                actor.sharing.looking = false;
+                if actor.server.incarnation() == incarnation {
+                    actor.looked(result, sent, gifts, ctx);
+                }
+                if std::mem::take(&mut actor.sharing.look_again) {
+                    actor.look(ctx);
+                }
+            })
+            .spawn(ctx);
+    }
+
+    /// `sent`: when it was, in [`boottime_ms`]. `gifts`: how many there had been by then.
+    fn looked(
+        &mut self,
+        result: Result<Option<Members>, StoreError>,
+        sent: u64,
+        gifts: u64,
+        ctx: &mut Context<Self>,
+    ) {
+        match (result, self.server.store.heartbeat_ms()) {
+            (Ok(members), Some(times)) => {
+                self.server.gate.valid_until(sent + times.valid_ms);
+                match members {
+                    Some(members) if self.sharing.gifts == gifts => self.see(members, ctx),
+                    Some(_) => self.sharing.look_again = true,
+                    None => {}
+                }
+            }
+            (Err(error), _) => self.lose_store(&error, ctx),
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// What was known of slots and of steps that are under way counts no more.
+    pub(super) fn forget_slots(&mut self) {
+        self.server.slots.lose_all();
+        self.sharing.members = None;
+        self.sharing.busy = false;
+        self.sharing.gifts += 1;
+    }
+
+    fn take_step(&mut self, ctx: &mut Context<Self>) {
+        let too_early = |at: Instant| at > Instant::now();
+        if self.sharing.busy || self.sharing.not_before.is_some_and(too_early) {
+            return;
+        }
+        match self.next_step() {
+            Some(SharingStep::TakeOver(dead)) => self.take_over(dead, ctx),
+            Some(SharingStep::Give(slots, to)) => self.give(slots, to, ctx),
+            None => {
+                // Nobody is there who takes what is left, or nothing is left.
+                if let Some(leaving) = self.sharing.leaving.take() {
+                    let _ = leaving.send(());
+                }
+            }
+        }
+    }
+
+    fn next_step(&self) -> Option<SharingStep> {
+        let members = self.sharing.members.as_ref()?;
+        let view = self.server.members.follow().borrow().clone();
+        let takes = |id: InstanceId, state: MemberState| match id == members.me {
+            true => !self.sharing.is_leaving,
+            false => state == MemberState::Serves && view.reach(id) == Reach::Reached,
+        };
+        let all = members.members.iter();
+        let live: Vec<InstanceId> = all
+            .filter(|member| takes(member.id, member.state))
+            .map(|member| member.id)
+            .collect();
+        if !self.sharing.is_leaving
+            && let Some(dead) = members.dead().find(|id| *id != members.me)
+        {
+            return Some(SharingStep::TakeOver(dead));
+        }
+        let moves = shares::plan(&members.owners, &live);
+        let mine: Vec<_> = moves
+            .into_iter()
+            .filter(|(_, from, _)| *from == members.me)
+            .collect();
+        let (_, _, to) = *mine.first()?;
+        let to_this_one = mine.into_iter().filter(|(.., id)| *id == to);
+        let numbers: HashSet<usize> = to_this_one.map(|(slot, ..)| slot).take(STEP_MAX).collect();
+        let slots = Slot::all().filter(|slot| numbers.contains(&slot.number()));
+        Some(SharingStep::Give(slots.collect(), to))
+    }
+
+    fn begin_step(&mut self) -> u64 {
+        self.sharing.busy = true;
+        self.server.incarnation()
+    }
+
+    /// `again`: it may be to be tried again, after a pause.
+    fn end_step(&mut self, again: bool, ctx: &mut Context<Self>) {
+        self.sharing.busy = false;
+        if again {
+            self.sharing.not_before = Some(Instant::now() + AGAIN_PAUSE);
+            ctx.run_later(AGAIN_PAUSE, |actor, ctx| actor.look(ctx));
+        } else {
+            self.look(ctx);
+        }
+    }
+
+    fn take_over(&mut self, dead: InstanceId, ctx: &mut Context<Self>) {
+        let incarnation = self.begin_step();
+        let store = self.server.store.clone();
+        // Not cut short: its log may be long.
+        unpanicked(async move { store.take_over(dead).await })
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                if actor.server.incarnation() != incarnation {
+                    return;
+                }
+                match result {
+                    Ok(()) => {
+                        actor.sharing.not_before = Some(Instant::now() + AGAIN_PAUSE);
+                        actor.end_step(false, ctx);
+                    }
+                    Err(error @ StoreError::Rejected(_)) => {
+                        log::error!("nothing was taken over: {error}");
+                        actor.end_step(true, ctx);
+                    }
+                    Err(error) => actor.lose_store(&error, ctx),
+                }
+            })
+            .spawn(ctx);
+    }
+
+    /// Most is stored as it has to be before anybody has to wait for it.
+    fn give(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
+        // The next owner adds to the history of these names, and nobody else any more.
+        if std::mem::replace(&mut self.storing_history, true) {
+            return self.end_step(true, ctx);
+        }
+        let incarnation = self.begin_step();
+        let server = self.server.clone();
+        let settling = async move {
+            hand_over(server.clone()).await;
+            server.store.checkpoint().await
+        };
+        unpanicked(settling)
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                actor.storing_history = false;
+                if actor.server.incarnation() != incarnation {
+                    return;
+                }
+                actor.checkpointed(&result, incarnation, ctx);
+                match result {
+                    Ok(()) => actor.empty(slots, to, ctx),
+                    Err(_) => actor.end_step(true, ctx),
+                }
+            })
+            .spawn(ctx);
+    }
+
+    /// From here on nobody is answered for these slots: their actors finish what they have in hand.
+    fn empty(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
+        // Before the registry hears of it: it starts no actor of these from then on.
+        slots.iter().for_each(|slot| self.server.slots.leave(*slot));
+        let Some(registry) = &self.registry else {
+            return self.end_step(true, ctx);
+        };
+        let left = registry.leave.send(Leave(slots.clone()));
+        let incarnation = self.server.incarnation();
+        let limit = self.store_timeout();
+        async move { tokio::time::timeout(limit, left).await }
+            .into_actor(self)
+            .map(move |left, actor, ctx| {
+                if actor.server.incarnation() != incarnation {
+                    return;
+                }
+                match left {
+                    Ok(Ok(true)) if !actor.has_commits_of(&slots) => actor.hand(slots, to, ctx),
+                    _ => {
+                        log::warn!("names are not given away: some are not free in time");
+                        actor.keep(&slots, ctx);
+                    }
+                }
+            })
+            .spawn(ctx);
+    }
+
+    /// An actor that died may have left a commit.
+    fn has_commits_of(&self, slots: &[Slot]) -> bool {
+        let is_of = |name: &_| slots.contains(&Slot::of(name));
+        self.in_flight.keys().any(is_of) || self.commits.any(is_of)
+    }
+
+    fn keep(&mut self, slots: &[Slot], ctx: &mut Context<Self>) {
+        let now = self.server.clock.mono();
+        slots
+            .iter()
+            .for_each(|slot| self.server.slots.gain(*slot, now));
+        self.end_step(true, ctx);
+    }
+
+    /// Nothing of these slots is under way: they are given.
+    fn hand(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.storing_history, true) {
+            return self.keep(&slots, ctx);
+        }
+        let incarnation = self.server.incarnation();
+        let (server, given) = (self.server.clone(), slots.clone());
+        let giving = async move {
+            hand_over(server.clone()).await;
+            server.store.give(&given, to).await
+        };
+        unpanicked(giving)
+            .into_actor(self)
+            .map(move |result, actor, ctx| {
+                actor.storing_history = false;
+                if actor.server.incarnation() != incarnation {
+                    return;
+                }
+                match result {
+                    Ok(true) => {
+                        slots.iter().for_each(|slot| actor.server.slots.lose(*slot));
+                        actor.sharing.gifts += 1;
+                        actor.server.members.given(to);
+                        actor.end_step(false, ctx);
+                    }
+                    Ok(false) => actor.keep(&slots, ctx),
+                    Err(error @ StoreError::Rejected(_)) => {
+                        log::error!("names were not given away: {error}");
+                        actor.keep(&slots, ctx);
+                    }
+                    Err(error) => actor.lose_store(&error, ctx),
+                }
+            })
+            .spawn(ctx);
+    }
+}
+
+impl Handler<Look> for Persistence {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
+        self.look(ctx);
+    }
+}
+
+impl Handler<GiveAll> for Persistence {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: GiveAll, ctx: &mut Self::Context) -> Self::Result {
+        if self.sharing.members.is_none() || self.phase != Phase::Serving {
+            return Box::pin(actix::fut::ready(()));
+        }
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.sharing.is_leaving = true;
+        self.sharing.leaving = Some(tx);
+        let store = self.server.store.clone();
+        let incarnation = self.server.incarnation();
+        within(self.store_timeout(), async move { store.leave().await })
+            .into_actor(self)
+            .map(move |result, actor, ctx| match result {
+                Err(error) if actor.server.incarnation() == incarnation => {
+                    actor.lose_store(&error, ctx)
+                }
+                _ => actor.look(ctx),
+            })
+            .spawn(ctx);
+        let given = async move {
+            let _ = rx.await;
+        };
+        Box::pin(given.into_actor(self))
+    }
+}

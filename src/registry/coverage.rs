@@ -1,0 +1,85 @@
+//! Of which names an answer tells all there is to tell, where each instance knows of its own names alone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::shared::slots::Slots;
+use crate::store::members::{SLOTS, Slot};
+
+const WORDS: usize = SLOTS / u64::BITS as usize;
+
+/// A set of slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage([u64; WORDS]);
+
+fn place(slot: Slot) -> (usize, u64) {
+    let bits = u64::BITS as usize;
+    (slot.number() / bits, 1 << (slot.number() % bits))
+}
+
+impl Coverage {
+    pub fn of(slots: impl Iterator<Item = Slot>) -> Coverage {
+        let mut covered = Coverage::default();
+        for (word, bit) in slots.map(place) {
+            covered.0[word] |= bit;
+        }
+        covered
+    }
+
+    /// What this instance answers for now.
+    pub fn here(slots: &Slots) -> Coverage {
+        Coverage::of(Slot::all().filter(|slot| slots.has(*slot)))
+    }
+
+    pub fn has(&self, slot: Slot) -> bool {
+        let (word, bit) = place(slot);
+        self.0[word] & bit != 0
+    }
+
+    /// What both have.
+    pub fn and(mut self, other: Coverage) -> Coverage {
+        for (ours, theirs) in self.0.iter_mut().zip(other.0) {
+            *ours &= theirs;
+        }
+        self
+    }
+
+    /// Whether these together tell everything, and nothing twice.
+    pub fn are_whole(parts: impl Iterator<Item = Coverage>) -> bool {
+        let mut sum = Coverage::default();
+        for part in parts {
+            for (sum, part) in sum.0.iter_mut().zip(part.0) {
+                if *sum & part != 0 {
+                    return false;
+                }
+                *sum |= part;
+            }
+        }
+        sum.0.iter().all(|word| *word == u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_whole_when_each_slot_is_in_one_of_them() {
+        let part = |rest| Coverage::of(Slot::all().filter(|slot| slot.number() % 3 == rest));
+        assert!(Coverage::are_whole([part(0), part(1), part(2)].into_iter()));
+        assert!(!Coverage::are_whole([part(0), part(1)].into_iter()));
+        let twice = [part(0), part(1), part(2), part(1)];
+        assert!(!Coverage::are_whole(twice.into_iter()));
+        assert!(Coverage::are_whole([Coverage::of(Slot::all())].into_iter()));
+    }
+
+    #[test]
+    fn what_both_have_is_in_each() {
+        let even = Coverage::of(Slot::all().filter(|slot| slot.number() % 2 == 0));
+        let low = Coverage::of(Slot::all().take(100));
+        let both = even.and(low);
+        for slot in Slot::all() {
+            let expected = slot.number() < 100 && slot.number() % 2 == 0;
+            assert_eq!(both.has(slot), expected);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What this process has seen of the instances that share the database with it, and of whose each slot is.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::instance::Beaten;
+use super::options::TLS_SCHEME;
+use super::schema::{InstanceRow, ServerRow};
+use super::watch::LifeWatch;
+use crate::store::members::{Member, MemberState, Members, Slot};
+use crate::store::{InstanceId, PeerAddress};
+
+/// What there is to take over.
+#[derive(Debug)]
+pub(super) enum Estate {
+    /// Slots of whom nobody knows any more.
+    Ownerless,
+    Of(InstanceRow),
+}
+
+#[derive(Default)]
+pub(super) struct Looks {
+    /// Whose each slot is, as of a version that the database gave this.
+    owners: Option<(u64, Arc<[InstanceId]>)>,
+    /// What this process has given and taken is in maps from this version on. A server that lags may tell of earlier ones.
+    least: u64,
+    /// Given away by this instance, and not seen to be its own again.
+    given: HashSet<Slot>,
+    row: Option<ServerRow>,
+    watches: HashMap<InstanceId, LifeWatch<u64>>,
+    silent: HashSet<InstanceId>,
+    /// Those that showed a sign of life between the last two looks.
+    beating: HashSet<InstanceId>,
+    /// What this process was before it lost the database: certainly dead.
+    former: HashSet<InstanceId>,
+}
+
+impl Looks {
+    /// Another instance begins, which this process is from now on, and `former` ends.
+    pub fn begin(&mut self, former: impl Iterator<Item = InstanceId>) {
+        self.former = former.collect();
+        self.owners = None;
+        self.least = 0;
+        self.given.clear();
+        self.row = None;
+    }
+
+    /// The newest version that is known to have been.
+    pub fn version(&self) -> u64 {
+        let seen = self.owners.as_ref().map_or(0, |(version, _)| *version);
+        seen.max(self.least)
+    }
+
+    /// Whether owners of that version are news.
+    pub fn wants_owners(&self, version: u64) -> bool {
+        let seen = self.owners.as_ref();
+        version >= self.least && seen.is_none_or(|(seen, _)| version > *seen)
+    }
+
+    /// `owners`: as of `version` or later, and no later than the rows.
+    pub fn see_owners(&mut self, me: &InstanceId, version: u64, owners: Arc<[InstanceId]>) {
+        if self.wants_owners(version) {
+            self.given.retain(|slot| owners[slot.number()] != *me);
+            self.owners = Some((version, owners));
+        }
+    }
+
+    /// `lease`: our own. An instance of which the row says another one lives by that.
+    pub fn see(&mut self, beaten: Beaten, lease: Duration) {
+        let Beaten {
+            row,
+            asked_at,
+            answered_at,
+        } = beaten;
+        let mut watches = HashMap::new();
+        self.silent.clear();
+        self.beating.clear();
+        for instance in row.instances.iter().filter(|instance| instance.state != 3) {
+            let lease = lease.max(Duration::from_millis(instance.lease_ms));
+            let before = self.watches.get(&instance.id);
+            let sign = instance.heartbeat;
+            if before.is_some_and(|before| before.sign != sign) {
+                self.beating.insert(instance.id);
+            }
+            let (watch, is_silent) = LifeWatch::look(before, sign, lease, asked_at, answered_at);
+            watches.insert(instance.id, watch);
+            if is_silent {
+                self.silent.insert(instance.id);
+            }
+        }
+        self.watches = watches;
+        self.row = Some(row);
+    }
+
+    /// These slots have another owner as of this version.
+    pub fn moved(
+        &mut self,
+        is_moved: impl Fn(Slot, &InstanceId) -> bool,
+        to: InstanceId,
+        version: u64,
+    ) {
+        self.least = self.least.max(version);
+        if let Some((_, owners)) = &mut self.owners {
+            let pairs = Slot::all().zip(owners.iter());
+            let pick = |(slot, owner): (Slot, &InstanceId)| match is_moved(slot, owner) {
+                true => to,
+                false => *owner,
+            };
+            *owners = pairs.map(pick).collect();
+        }
+    }
+
+    /// These are not this instance's any more.
+    pub fn gave(&mut self, slots: &[Slot], to: InstanceId, version: u64) {
+        self.moved(|slot, _| slots.contains(&slot), to, version);
+        self.given.extend(slots);
+    }
+
+    pub fn has_given(&self, slot: Slot) -> bool {
+        !self.given.is_empty() && self.given.contains(&slot)
+    }
+
+    /// Those that were silent for a whole lease, and whose connections nobody else has by now.
+    pub fn silent(&self) -> Vec<InstanceRow> {
+        let instances = self.row.iter().flat_map(|row| &row.instances);
+        let silent = instances.filter(|one| self.silent.contains(&one.id) && self.may_write(one));
+        silent.cloned().collect()
+    }
+
+    pub fn is_beating(&self, id: &InstanceId) -> bool {
+        self.beating.contains(id)
+    }
+
+    /// Of an instance that may live, and by another lease than this: whether it is known to live, and its lease.
+    pub fn other_lease(&self, lease_ms: u64, former: &[InstanceId]) -> Option<(bool, u64)> {
+        let instances = &self.row.as_ref()?.instances;
+        let mut others = instances.iter().filter(|instance| {
+            let id = &instance.id;
+            let may_live = instance.state != 3 && !former.contains(id) && !self.silent.contains(id);
+            may_live && instance.lease_ms != lease_ms
+        });
+        let first = others.clone().next()?;
+        let alive = others.find(|instance| self.is_beating(&instance.id));
+        Some((alive.is_some(), alive.unwrap_or(first).lease_ms))
+    }
+
+    /// Whether the connection that it wrote on may still be at something. Numbers of connections are given again when the
+    /// server was restarted: then another instance may have this one.
+    pub fn may_write(&self, dead: &InstanceRow) -> bool {
+        let is_same = |other: &&InstanceRow| {
+            other.id != dead.id
+                && other.state != 3
+                && (other.connection, &other.server) == (dead.connection, &dead.server)
+        };
+        let mut all = self.row.iter().flat_map(|row| &row.instances);
+        dead.state != 3 && all.find(is_same).is_none()
+    }
+
+    /// Nothing more will come of it, as far as one can tell.
+    fn is_gone(&self, row: &ServerRow, id: &InstanceId) -> bool {
+        let is_fenced = row.instance(id).is_none_or(|row| row.state == 3);
+        is_fenced || self.silent.contains(id) || self.former.contains(id)
+    }
+
+    fn state(&self, row: &ServerRow, me: &InstanceId, instance: &InstanceRow) -> MemberState {
+        let id = &instance.id;
+        match instance.state {
+            3 => match &instance.executor {
+                Some(executor) if executor != me && !self.is_gone(row, executor) => {
+                    MemberState::BeingTakenOver
+                }
+                _ => MemberState::Dead,
+            },
+            _ if id != me && self.is_gone(row, id) => MemberState::Dead,
+            1 => MemberState::Serves,
+            _ => MemberState::Leaves,
+        }
+    }
+
+    /// `None`: nothing, because it lives or another one does so.
+    pub fn estate(&self, me: &InstanceId, of: &InstanceId) -> Option<Estate> {
+        let row = self.row.as_ref()?;
+        let Some(instance) = row.instance(of) else {
+            return Some(Estate::Ownerless);
+        };
+        let is_dead = of != me && self.state(row, me, instance) == MemberState::Dead;
+        is_dead.then(|| Estate::Of(instance.clone()))
+    }
+
+    /// `None`: not looked yet.
+    pub fn members(&self, me: InstanceId) -> Option<Members> {
+        let (row, (_, owners)) = (self.row.as_ref()?, self.owners.as_ref()?);
+        let member = |instance: &InstanceRow| Member {
+            id: instance.id,
+            state: self.state(row, &me, instance),
+            peer: peer(instance),
+            heartbeat: instance.heartbeat,
+        };
+        Some(Members {
+            me,
+            members: row.instances.iter().map(member).collect(),
+            owners: owners.clone(),
+            token_floor: row.token_floor,
+            recorded_profile: row.profile,
+        })
+    }
+}
+
+fn peer(instance: &InstanceRow) -> Option<PeerAddress> {
+    let told = instance.address.as_deref()?;
+    let of_tls = told.strip_prefix(TLS_SCHEME);
+    Some(PeerAddress {
+        address: of_tls.unwrap_or(told).to_owned(),
+        is_tls: of_tls.is_some(),
+        secret: instance.peer_secret.clone(),
+    })
+}

@@ -1,0 +1,474 @@
+//! Coming to take part in a database: it is made ready by one instance that has it alone, and joined by all.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::commit;
+use super::error::{Fault, code};
+use super::fence::{self, LogPlace, Tenure};
+use super::instance::{self, Beaten, Claim, SeenOwner};
+use super::php;
+use super::schema::{self, MigrationStep, ServerRow};
+use super::session::{Session, within};
+use super::settings;
+use super::slots;
+use super::write::Writer;
+use super::{MysqlStore, OpeningState, RETRY_PAUSE, Taken};
+use crate::store::members::{Members, SLOTS};
+use crate::store::{InstanceId, Opened, Store, StoreError};
+
+impl MysqlStore {
+    /// See [`crate::store::Store::open`].
+    pub(super) async fn open_with(
+        &self,
+        opening: &mut OpeningState,
+        writer: &mut Writer,
+    ) -> Result<Opened, StoreError> {
+        self.set_tenure(None);
+        *writer = Writer {
+            session: None,
+            in_doubt: true,
+        };
+        self.witness().ends(self.journal.last());
+        // Every connection: the name may lead to another server by now, and those that are open still lead to
+        // the old one.
+        *self.heartbeat_session.lock().await = None;
+        self.readers.renew();
+        self.set_home(None);
+        let taken = within(self.options.timeout, self.enter(opening)).await?;
+        let mut taken = taken.ok_or(StoreError::Standby)?;
+        self.open_heartbeat_session(&taken.session).await?;
+        if taken.tenure.epoch.is_some() {
+            self.make_ready(&mut taken).await?;
+        }
+        let Taken {
+            session, tenure, ..
+        } = taken;
+        *writer = Writer {
+            session: Some(session),
+            in_doubt: false,
+        };
+        self.set_tenure(Some(tenure));
+        let settled = self
+            .while_alive(tenure, self.settle_in(writer, tenure))
+            .await;
+        if settled.is_err() {
+            self.set_tenure(None);
+            writer.in_doubt = true;
+        }
+        let members = settled?;
+        let owned = members
+            .owners
+            .iter()
+            .filter(|owner| **owner == tenure.id)
+            .count();
+        log::info!("this instance shares the database, and has {owned} of {SLOTS} slots");
+        Ok(Opened {
+            token_floor: members.token_floor,
+            recorded_profile: members.recorded_profile,
+            members: Some(members),
+        })
+    }
+
+    /// The database is joined, or ours alone for now. `None`: another instance has it alone, or lives by another lease.
+    async fn enter(&self, opening: &mut OpeningState) -> Result<Option<Taken>, Fault> {
+        // What is remembered survives no look that fails or is given up.
+        let OpeningState { session, mut seen } = std::mem::take(opening);
+        let mut session = match session {
+            Some(session) => session,
+            None => Session::connect_creating(&self.options).await?,
+        };
+        loop {
+            match self.enter_once(&mut session, &mut seen).await {
+                Ok(ControlFlow::Break(None)) => {
+                    let session = Some(session);
+                    *opening = OpeningState { session, seen };
+                    return Ok(None);
+                }
+                Ok(ControlFlow::Break(Some((row, tenure)))) => {
+                    self.set_home(Some(session.server.clone()));
+                    self.note_packet(&session);
+                    return Ok(Some(Taken {
+                        session,
+                        row,
+                        tenure,
+                    }));
+                }
+                Ok(ControlFlow::Continue(())) => {}
+                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    /// Goes on where the row changed meanwhile, so that it has to be judged anew.
+    async fn enter_once(
+        &self,
+        session: &mut Session,
+        seen: &mut Option<SeenOwner>,
+    ) -> Result<ControlFlow<Option<(ServerRow, Tenure)>>, Fault> {
+        let asked_at = Instant::now();
+        let row = schema::server_row(session).await?;
+        let answered_at = Instant::now();
+        if row.is_shared() {
+            let beaten = Beaten {
+                row: row.clone(),
+                asked_at,
+                answered_at,
+            };
+            return match self.agrees(beaten)? {
+                true => {
+                    self.free_from_silent(session).await?;
+                    self.join(session, row).await
+                }
+                false => Ok(ControlFlow::Break(None)),
+            };
+        }
+        let formers: Vec<InstanceId> = self.formers();
+        let is_ours = |owner: &InstanceId| formers.contains(owner);
+        let lease = self.options.instance_lease;
+        match instance::judge(&row, is_ours, seen.as_ref(), lease, asked_at, answered_at) {
+            Claim::Wait(owner) => {
+                *seen = Some(owner);
+                return Ok(ControlFlow::Break(None));
+            }
+            Claim::Now => {}
+            Claim::Silent => {
+                log::warn!("the instance that has the database alone is silent; taking over")
+            }
+        }
+        let address = self.options.peer_address().await?;
+        let tenure = instance::new_tenure(Some(row.epoch + 1));
+        self.witness().may_become(tenure);
+        let (address, lease_ms) = (address.as_deref(), self.lease_ms());
+        if !instance::take(session, &row, tenure, address, lease_ms).await? {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.becomes(tenure, row.epoch);
+        // Read anew: what the old owner still committed is in it, and nothing of it comes after.
+        let row = schema::read_server_row(session).await?;
+        let row = row.filter(|row| row.is_alone(tenure));
+        Ok(match row {
+            Some(row) => ControlFlow::Break(Some((row, tenure))),
+            None => ControlFlow::Continue(()),
+        })
+    }
+
+    /// One that was stopped in the middle of a transaction keeps its locks, and nobody could join.
+    async fn free_from_silent(&self, session: &mut Session) -> Result<(), Fault> {
+        let silent = self.looks().silent();
+        for instance in &silent {
+            instance::kill_writer(session, instance).await?;
+        }
+        Ok(())
+    }
+
+    fn lease_ms(&self) -> u64 {
+        u64::try_from(self.options.instance_lease.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn formers(&self) -> Vec<InstanceId> {
+        self.witness()
+            .former(None)
+            .map(|former| former.tenure.id)
+            .collect()
+    }
+
+    fn becomes(&self, tenure: Tenure, after: u64) {
+        let mut witness = self.witness();
+        witness.comes_after(after);
+        witness.is(tenure);
+        let formers: Vec<_> = witness.former(Some(&tenure.id)).collect();
+        drop(witness);
+        self.looks()
+            .begin(formers.iter().map(|former| former.tenure.id));
+        self.journal.reset(1);
+    }
+
+    /// Whether all others live by our lease. One of which that is not known may be dead: `false`, until it is known.
+    fn agrees(&self, beaten: Beaten) -> Result<bool, StoreError> {
+        let (formers, own) = (self.formers(), self.lease_ms());
+        let mut looks = self.looks();
+        looks.see(beaten, self.options.instance_lease);
+        let Some((is_alive, other)) = looks.other_lease(own, &formers) else {
+            return Ok(true);
+        };
+        if !is_alive {
+            return Ok(false);
+        }
+        let text = format!(
+            "INSTANCE_LEASE_SECONDS is {} here and {} at another instance that serves it; give all the same",
+            own as f64 / 1000.0,
+            other as f64 / 1000.0
+        );
+        Err(StoreError::Unusable(text))
+    }
+
+    async fn join(
+        &self,
+        session: &mut Session,
+        row: ServerRow,
+    ) -> Result<ControlFlow<Option<(ServerRow, Tenure)>>, Fault> {
+        let address = self.options.peer_address().await?;
+        let tenure = instance::new_tenure(None);
+        self.witness().may_become(tenure);
+        let joined = instance::join(session, tenure, address.as_deref(), self.lease_ms()).await?;
+        let Some(epoch) = joined else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        self.becomes(tenure, epoch.saturating_sub(1));
+        Ok(ControlFlow::Break(Some((row, tenure))))
+    }
+
+    /// A database that is ours alone gets ready, and is shared from then on.
+    async fn make_ready(&self, taken: &mut Taken) -> Result<(), StoreError> {
+        php::revert::refuse_half_reverted(&taken.row)?;
+        self.migrate(taken).await?;
+        let left = self.checkpoint_left(&mut taken.session, taken.tenure);
+        self.while_alive(taken.tenure, left).await?;
+        let place = self.place_in(taken.tenure);
+        let script = slots::sharing(place, taken.session.packet_bytes_max)?;
+        let sharing = self.send_opening(&mut taken.session, &script, place);
+        within(self.options.timeout, sharing).await?;
+        taken.tenure.epoch = None;
+        self.witness().is(taken.tenure);
+        Ok(())
+    }
+
+    /// Brings the schema up to date, and stays the owner meanwhile.
+    pub(super) async fn migrate(&self, taken: &mut Taken) -> Result<(), Fault> {
+        if taken.row.version == schema::VERSION && taken.row.step == MigrationStep::Ready {
+            return Ok(());
+        }
+        let migration = schema::migrate(
+            &mut taken.session,
+            &taken.row,
+            taken.tenure,
+            self.options.adopt,
+        );
+        let migrated = self.while_alive(taken.tenure, migration).await;
+        migrated.map_err(|fault| match fence::is_fenced(&fault) {
+            true => StoreError::Standby.into(),
+            false => fault.stops_migration(),
+        })?;
+        let row = schema::read_server_row(&mut taken.session).await?;
+        taken.row = row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))?;
+        Ok(())
+    }
+
+    /// Takes over what this process had before, and what nobody has to be waited for.
+    async fn settle_in(&self, writer: &mut Writer, tenure: Tenure) -> Result<Members, Fault> {
+        if let Some(session) = &mut writer.session {
+            let engines = schema::refuse_foreign_engines(session);
+            within(self.options.timeout, engines).await?;
+            within(self.options.timeout, self.warn(session)).await?;
+        }
+        let members = self.look_as_writer(writer, tenure).await?;
+        let formers: Vec<_> = self.witness().former(Some(&tenure.id)).collect();
+        for former in &formers {
+            let id = &former.tenure.id;
+            if members.member(*id).is_none() {
+                self.witness().misses(former);
+            }
+            if let Some(mut burial) = self.begin_burial(writer, id).await? {
+                self.witness().finds(former, burial.seal, burial.heartbeat);
+                while self.bury(writer, &mut burial).await?.is_continue() {}
+            }
+        }
+        for id in members.dead() {
+            if formers.iter().any(|former| former.tenure.id == id) {
+                continue;
+            }
+            if let Some(mut burial) = self.begin_burial(writer, &id).await? {
+                while self.bury(writer, &mut burial).await?.is_continue() {}
+            }
+        }
+        self.go_on_above_what_was_lost(writer, tenure).await?;
+        self.look_as_writer(writer, tenure).await
+    }
+
+    async fn look_as_writer(&self, writer: &mut Writer, tenure: Tenure) -> Result<Members, Fault> {
+        let Some(session) = &mut writer.session else {
+            return Err(Fault::Away("the connection that writes was lost".into()));
+        };
+        loop {
+            match within(self.options.timeout, self.look_on(session, tenure)).await {
+                Ok(true) => break,
+                Ok(false) => return Err(StoreError::Standby.into()),
+                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(fault) => return Err(fault),
+            }
+        }
+        let members = self.looks().members(tenure.id);
+        members.ok_or_else(|| Fault::Away("the owners of slots are not told".into()))
+    }
+
+    /// A database that has lost acknowledged commits gives no token out again that clients have seen.
+    async fn go_on_above_what_was_lost(
+        &self,
+        writer: &mut Writer,
+        tenure: Tenure,
+    ) -> Result<(), Fault> {
+        let lost = self.witness().settles(&tenure.id);
+        let Some(token) = lost else {
+            return Ok(());
+        };
+        log::error!(
+            "the database has lost changes that it had acknowledged: locks and documents are as they were some \
+             time ago; fencing tokens go on above {}",
+            token.0
+        );
+        let script = async |session: &mut Session, place: LogPlace| {
+            Ok(commit::raising_script(
+                token,
+                place,
+                session.packet_bytes_max,
+            )?)
+        };
+        Ok(self.transact(writer, script).await?)
+    }
+
+    /// Says what a session cannot set right about the database; each sentence once.
+    async fn warn(&self, session: &mut Session) -> Result<(), Fault> {
+        let mut warnings = std::mem::take(&mut session.refused);
+        warnings.extend(settings::warnings(session).await?);
+        let mut said = self.warned.lock().await;
+        for warning in warnings {
+            if !said.contains(&warning) {
+                log::warn!("{warning}");
+                said.push(warning);
+            }
+        }
+        Ok(())
+    }
+
+    /// The heartbeat has its connection before anything is served: where connections are few, reads would take the
+    /// last one, and the store would be lost for want of it.
+    async fn open_heartbeat_session(&self, opened: &Session) -> Result<(), StoreError> {
+        let connecting = Session::connect(&self.options, Some(&opened.server));
+        match within(self.options.timeout, connecting).await {
+            Ok(session) => *self.heartbeat_session.lock().await = Some(session),
+            Err(fault) => {
+                let error = StoreError::from(fault);
+                let text = format!(
+                    "no second connection for the heartbeat can be had; at least 3 are needed: {}",
+                    error.detail()
+                );
+                return Err(StoreError::Unavailable(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Work that may take longer than any time-out: it goes on for as long as a heartbeat beside it is good for.
+    pub(super) async fn while_alive<T>(
+        &self,
+        tenure: Tenure,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let times = self.options.heartbeat();
+        let every = Duration::from_millis(times.every_ms);
+        let valid = Duration::from_millis(times.valid_ms);
+        let heartbeats = async {
+            let mut last = Instant::now();
+            loop {
+                tokio::time::sleep(every).await;
+                let sent = Instant::now();
+                match self.beat(tenure).await {
+                    Ok(true) => last = sent,
+                    Ok(false) => return Fault::from(StoreError::Standby),
+                    // Reverting removes the table as its last step.
+                    Err(fault) if fault.is(code::NO_SUCH_TABLE) => last = sent,
+                    Err(fault) if last.elapsed() < valid => {
+                        log::debug!("a heartbeat failed: {fault:?}");
+                    }
+                    Err(fault) => return fault,
+                }
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            fault = heartbeats => Err(fault),
+        }
+    }
+
+    /// See [`crate::store::Store::open_alone`]. `self` is opened already.
+    pub(super) async fn outlive_others(&self) -> Result<(), StoreError> {
+        let every = Duration::from_millis(self.options.heartbeat().every_ms);
+        loop {
+            let members = self.look().await?;
+            let is_mine = |owner: &InstanceId| *owner == members.me;
+            if members.members.len() == 1 && members.owners.iter().all(is_mine) {
+                return Ok(());
+            }
+            let others = members
+                .members
+                .iter()
+                .filter(|member| member.id != members.me);
+            if others
+                .into_iter()
+                .any(|other| self.looks().is_beating(&other.id))
+            {
+                return Err(StoreError::Standby);
+            }
+            for id in members.dead() {
+                self.take_over_from(&id).await?;
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// What another process began that had the database alone is gone on with. [`StoreError::Standby`] as soon as a sign of its
+    /// life is seen.
+    pub(super) async fn go_on_alone(&self) -> Result<Taken, StoreError> {
+        let every = Duration::from_millis(self.options.heartbeat().every_ms);
+        let mut opening = OpeningState::default();
+        loop {
+            let before = opening.seen.clone();
+            match within(self.options.timeout, self.enter(&mut opening)).await? {
+                Some(taken) if taken.tenure.epoch.is_some() => return Ok(taken),
+                // It was not half way any more.
+                Some(_) => {
+                    self.close().await;
+                    return Err(StoreError::Standby);
+                }
+                None => {}
+            }
+            if let (Some(before), Some(now)) = (&before, &opening.seen)
+                && before.sign != now.sign
+            {
+                return Err(StoreError::Standby);
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// The database, all of which is ours, is nobody else's for as long as this tenure lasts.
+    pub(super) async fn have_alone(&self) -> Result<Taken, StoreError> {
+        let mut writer = self.writer.lock().await;
+        let tenure = self.tenure().ok_or(StoreError::Standby)?;
+        let script = async |session: &mut Session, place: LogPlace| {
+            Ok(slots::having_alone(place, session.packet_bytes_max)?)
+        };
+        let sets = self.attempt(&mut writer, script).await?;
+        let epoch = instance::epoch(sets.ok_or(StoreError::Standby)?)?;
+        let tenure = Tenure {
+            epoch: Some(epoch),
+            ..tenure
+        };
+        self.witness().is(tenure);
+        self.set_tenure(None);
+        let session = writer.session.take();
+        let mut session =
+            session.ok_or_else(|| StoreError::Unavailable("a connection was lost".into()))?;
+        let row = schema::read_server_row(&mut session).await?;
+        let row = row
+            .filter(|row| row.is_alone(tenure))
+            .ok_or(StoreError::Standby)?;
+        Ok(Taken {
+            session,
+            row,
+            tenure,
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! Whether another instance is silent: its sign of life stayed the same for a whole lease on our own monotonic clock, and
+//! we never looked away meanwhile. No clock of another machine is compared.
+
+use std::time::{Duration, Instant};
+
+/// Between two looks no more than this part of a lease may pass: else the other one may have been silent for want of
+/// a database.
+const LOOKS_A_LEASE: u32 = 4;
+
+/// A sign of life of another instance, when it was first seen, and when it was last looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LifeWatch<S> {
+    pub sign: S,
+    at: Instant,
+    looked_at: Instant,
+}
+
+impl<S: PartialEq> LifeWatch<S> {
+    /// `before`: the look before, if that one succeeded. `asked_at`: when the sign was asked for; `answered_at`: when the answer
+    /// was there. What was seen is known to be so no earlier than the answer, and to be so still no later than the
+    /// question. The second value: it has been silent for a whole lease.
+    pub fn look(
+        before: Option<&LifeWatch<S>>,
+        sign: S,
+        lease: Duration,
+        asked_at: Instant,
+        answered_at: Instant,
+    ) -> (LifeWatch<S>, bool) {
+        let is_watched = |before: &&LifeWatch<S>| {
+            let away = answered_at.saturating_duration_since(before.looked_at);
+            before.sign == sign && away <= lease / LOOKS_A_LEASE
+        };
+        let at = before.filter(is_watched).map(|before| before.at);
+        let watch = LifeWatch {
+            sign,
+            at: at.unwrap_or(answered_at),
+            looked_at: answered_at,
+        };
+        let is_silent = at.is_some_and(|at| asked_at.saturating_duration_since(at) >= lease);
+        (watch, is_silent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(4);
+
+    fn look(
+        before: Option<&LifeWatch<u64>>,
+        sign: u64,
+        asked_at: Instant,
+    ) -> (LifeWatch<u64>, bool) {
+        let answered_at = asked_at + Duration::from_millis(5);
+        LifeWatch::look(before, sign, LEASE, asked_at, answered_at)
+    }
+
+    /// It stays at this sign: looked at as often as this, until that time has passed.
+    fn watched(mut seen: LifeWatch<u64>, every: Duration, until: Duration) -> LifeWatch<u64> {
+        let start = seen.at;
+        let mut asked_at = start + every;
+        while asked_at < start + until {
+            let (still, is_silent) = look(Some(&seen), seen.sign, asked_at);
+            assert!(
+                !is_silent,
+                "taken {:?} after the first look",
+                asked_at - start
+            );
+            seen = still;
+            asked_at += every;
+        }
+        seen
+    }
+
+    fn first_look(start: Instant) -> LifeWatch<u64> {
+        let (seen, is_silent) = look(None, 3, start);
+        assert!(!is_silent);
+        seen
+    }
+
+    #[test]
+    fn whoever_is_silent_is_waited_for_a_whole_lease() {
+        let seen = first_look(Instant::now());
+        let start = seen.at;
+        // The lease counts from the first answer to the last question.
+        let seen = watched(seen, LEASE / 8, LEASE);
+        assert_eq!(seen.at, start);
+        assert!(look(Some(&seen), 3, start + LEASE).1);
+    }
+
+    #[test]
+    fn a_heartbeat_begins_the_wait_anew() {
+        let seen = watched(first_look(Instant::now()), LEASE / 8, LEASE);
+        let late = seen.at + LEASE;
+        let (again, is_silent) = look(Some(&seen), 4, late);
+        assert!(!is_silent, "taken from one that lives");
+        assert!(again.at >= late);
+    }
+
+    #[test]
+    fn whoever_looked_away_begins_the_wait_anew() {
+        let most = LEASE / LOOKS_A_LEASE;
+        // Be it between two looks, or that one of them took so long.
+        for answer_took in [Duration::ZERO, 2 * LEASE] {
+            let seen = watched(first_look(Instant::now()), LEASE / 8, LEASE);
+            let answered_at = seen.looked_at + most.max(answer_took) + Duration::from_millis(1);
+            let asked_at = answered_at - answer_took;
+            let (again, is_silent) = LifeWatch::look(Some(&seen), 3, LEASE, asked_at, answered_at);
+            assert!(
+                !is_silent,
+                "after a pause: an answer that took {answer_took:?}"
+            );
+            assert_eq!(again.at, answered_at);
+            // And then for a whole lease.
+            let seen = watched(again, LEASE / 8, LEASE);
+            assert!(look(Some(&seen), 3, answered_at + LEASE).1);
+        }
+    }
+}
