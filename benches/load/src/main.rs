@@ -6,7 +6,7 @@
 //! | `throughput` | requests per second |
 //! | `handoff` | from one holder to the next |
 //! | `readers` | readers of events that take nothing |
-//! | `several` | two instances on one database |
+//! | `several` | one, two and three instances on one database |
 //! | `scale` | many resources, leases and waits |
 //! | `commits` | what a commit costs without a lock server |
 //! | `client`, `peers` | connections to us, to etcd and to Redis |

@@ -26,8 +26,8 @@ pub struct Server {
     pub address: String,
     /// The process of the database that it stores in, where that is on this machine.
     pub database: Option<u32>,
-    /// The process of the instance that it passes requests on to.
-    pub active: Option<u32>,
+    /// Where it takes requests from other instances, if it does.
+    pub peer_port: Option<u16>,
 }
 
 impl Drop for Server {
@@ -52,7 +52,7 @@ impl Server {
             log,
             address: String::new(),
             database: None,
-            active: None,
+            peer_port: None,
         })
     }
 
@@ -179,11 +179,9 @@ impl Bench {
         self.start_instance(store, place, place)
     }
 
-    /// Another one on the same database, which passes requests on. `log`: the name of its log.
-    pub fn start_beside(&self, active: &Server, place: &str, log: &str) -> Result<Server> {
-        let mut server = self.start_instance(Store::Mysql, place, log)?;
-        server.active = Some(active.pid());
-        Ok(server)
+    /// Another one on the same database. `log`: the name of its log.
+    pub fn start_beside(&self, place: &str, log: &str) -> Result<Server> {
+        self.start_instance(Store::Mysql, place, log)
     }
 
     fn start_instance(&self, store: Store, place: &str, log: &str) -> Result<Server> {
@@ -196,6 +194,7 @@ impl Bench {
             .envs([("HTTP_HOST", "127.0.0.1"), ("RESOURCE_WRITE", KEY)])
             .envs([("RESOURCE_READ", "bench-read")])
             .envs([("RESOURCE_READ_LOCK", "bench-read-lock")]);
+        let mut peer_port = None;
         match store {
             Store::Memory => command.env("STORE", "memory"),
             Store::Sqlite => command
@@ -203,7 +202,9 @@ impl Bench {
                 .env("SQLITE_PATH", self.folder.join(format!("{place}.db"))),
             Store::Mysql => {
                 let mysql = self.mysql.as_ref().ok_or("there is no MySQL")?;
+                let port = *peer_port.insert(free_port()?);
                 command
+                    .env("PEER_PORT", port.to_string())
                     .env("STORE", "mysql")
                     .envs([("MYSQL_HOST", &mysql.host), ("MYSQL_PORT", &mysql.port)])
                     .envs([("MYSQL_USER", &mysql.user)])
@@ -212,6 +213,7 @@ impl Bench {
             }
         };
         let mut server = Server::spawn(command, self.folder.join(format!("{log}.log")))?;
+        server.peer_port = peer_port;
         if let (Store::Mysql, Some(mysql)) = (store, &self.mysql) {
             server.database = mysql.process();
         }

@@ -47,8 +47,7 @@ impl Load {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
     pub per_second: f64,
-    /// CPU microseconds of the server's process for each request (or cycle), with those of the instance that it passes
-    /// requests on to.
+    /// CPU microseconds for each request (or cycle), of the server's process or of all instances together.
     pub server_us: f64,
     /// The same of the server's database, as far as it is known.
     pub database_us: f64,
@@ -125,9 +124,9 @@ struct Name {
     ephemeral: Paths,
 }
 
-/// Those that this connection uses, and nobody else.
-fn names_of(connection: usize) -> Vec<Name> {
-    let numbers = (connection..NAMES).step_by(CONNECTIONS);
+/// Those of all these that this connection uses, and nobody else.
+fn names_of(connection: usize, all: &[usize]) -> Vec<Name> {
+    let numbers = all.iter().copied().skip(connection).step_by(CONNECTIONS);
     let name = |number| Name {
         number,
         paths: Paths::of(&format!("b{number}")),
@@ -145,30 +144,55 @@ pub fn document() -> Vec<u8> {
 /// nothing to do for a while has to find its resources again.
 pub const WARM_UP: Duration = Duration::from_millis(400);
 
+/// Whom the loops ask, and for what.
+pub struct Target<'a> {
+    /// One for each connection, in turn.
+    pub asked: Vec<&'a Server>,
+    /// Whose CPU is counted.
+    pub all: Vec<&'a Server>,
+    /// At least [`CONNECTIONS`] numbers, below [`NAMES`].
+    pub names: Vec<usize>,
+}
+
 /// One run of `duration` against one server, after [`WARM_UP`]. The first failure of any request fails it: a
 /// figure with errors in it means nothing.
 pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
+    let target = Target {
+        asked: vec![server],
+        all: vec![server],
+        names: (0..NAMES).collect(),
+    };
+    run_at(&target, load, duration)
+}
+
+/// As [`run`], of several instances.
+pub fn run_at(target: &Target<'_>, load: Load, duration: Duration) -> Result<Sample> {
+    let asked = |connection: usize| target.asked[connection % target.asked.len()];
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.clamp(1, CONNECTIONS);
     let barrier = Arc::new(Barrier::new(threads + 1));
     let handles: Vec<_> = (0..threads)
         .map(|thread| {
-            let (address, barrier) = (server.address.clone(), barrier.clone());
-            let mine: Vec<usize> = (thread..CONNECTIONS).step_by(threads).collect();
-            std::thread::spawn(move || generate(&address, load, duration, mine, &barrier))
+            let barrier = barrier.clone();
+            let mine = (thread..CONNECTIONS).step_by(threads);
+            let mine = mine.map(|connection| Loop {
+                address: asked(connection).address.clone(),
+                names: names_of(connection, &target.names),
+            });
+            let mine: Vec<Loop> = mine.collect();
+            std::thread::spawn(move || generate(load, duration, mine, &barrier))
         })
         .collect();
     // Everybody is connected from here on.
     barrier.wait();
     std::thread::sleep(WARM_UP);
     let begun = Instant::now();
-    let processes = [
-        Some(server.pid()),
-        server.active,
-        server.database,
-        Some(std::process::id()),
-    ];
-    let spent = || processes.map(|process| process.map_or(0.0, cpu_seconds));
+    let database = target.asked[0].database;
+    let spent = || {
+        let servers: f64 = target.all.iter().map(|s| cpu_seconds(s.pid())).sum();
+        let database = database.map_or(0.0, cpu_seconds);
+        [servers, database, cpu_seconds(std::process::id())]
+    };
     let before = spent();
     let mut rounds = 0;
     for handle in handles {
@@ -180,28 +204,28 @@ pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
     let counted = (rounds * load.counts()) as f64;
     Ok(Sample {
         per_second: counted / elapsed,
-        server_us: (after[0] + after[1] - before[0] - before[1]) * 1e6 / counted.max(1.0),
-        database_us: (after[2] - before[2]) * 1e6 / counted.max(1.0),
-        generator_cores: (after[3] - before[3]) / elapsed,
+        server_us: (after[0] - before[0]) * 1e6 / counted.max(1.0),
+        database_us: (after[1] - before[1]) * 1e6 / counted.max(1.0),
+        generator_cores: (after[2] - before[2]) / elapsed,
     })
 }
 
+/// What one connection does again and again.
+struct Loop {
+    address: String,
+    names: Vec<Name>,
+}
+
 /// One thread's share of the connections; says how many rounds were done.
-fn generate(
-    address: &str,
-    load: Load,
-    duration: Duration,
-    mine: Vec<usize>,
-    barrier: &Barrier,
-) -> io::Result<u64> {
+fn generate(load: Load, duration: Duration, mine: Vec<Loop>, barrier: &Barrier) -> io::Result<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let opened = runtime.and_then(|runtime| {
         let clients = runtime.block_on(async {
             let mut clients = Vec::new();
-            for index in mine {
-                clients.push((index, Client::open(load, address).await?));
+            for Loop { address, names } in mine {
+                clients.push((names, Client::open(load, &address).await?));
             }
             io::Result::Ok(clients)
         })?;
@@ -215,8 +239,8 @@ fn generate(
     runtime.block_on(LocalSet::new().run_until(async {
         let loops: Vec<_> = clients
             .into_iter()
-            .map(|(index, client)| {
-                tokio::task::spawn_local(repeat(client, load, index, counted.clone()))
+            .map(|(names, client)| {
+                tokio::task::spawn_local(repeat(client, load, names, counted.clone()))
             })
             .collect();
         let mut rounds = 0;
@@ -231,11 +255,10 @@ fn generate(
 async fn repeat(
     mut client: Client,
     load: Load,
-    index: usize,
+    names: Vec<Name>,
     counted: Range<Instant>,
 ) -> io::Result<u64> {
     let json = document();
-    let names = names_of(index);
     let mut rounds = 0;
     for name in names.iter().cycle() {
         let now = Instant::now();
@@ -270,7 +293,8 @@ pub fn prepare(server: &Server) -> Result<()> {
 async fn prepare_some(address: String, index: usize) -> io::Result<()> {
     let mut connection = Connection::open(&address).await?;
     let c = &mut connection;
-    for Name { number, paths, .. } in names_of(index) {
+    let all: Vec<usize> = (0..NAMES).collect();
+    for Name { number, paths, .. } in names_of(index, &all) {
         create(c, &format!("b{number}")).await?;
         let answer = c.send("PUT", &paths.write, None, b"{\"a\":1}").await?;
         expect(c, &answer, "write", answer.status == 204)?;
