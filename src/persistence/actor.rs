@@ -22,7 +22,6 @@ use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 use crate::shared::server_state::{PERSISTENCE, ServerState};
-use crate::store::members::Members;
 use crate::store::{StoreError, StoredResource};
 
 /// How often past leases are handed to the store, and what a crash loses of them at most.
@@ -44,7 +43,6 @@ pub(super) type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
 /// What this instance knows of its part in a shared store.
 #[derive(Default)]
 pub(super) struct Sharing {
-    pub(super) members: Option<Members>,
     /// A step is under way.
     pub(super) busy: bool,
     /// Grows with each gift, made or in doubt: a look that was begun before tells of slots that are gone.

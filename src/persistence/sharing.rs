@@ -41,8 +41,7 @@ impl Persistence {
                 return self.lose_store(&StoreError::Unavailable(text.to_owned()), ctx);
             }
         }
-        self.server.members.see(members.clone());
-        self.sharing.members = Some(members);
+        self.server.members.see(members);
         self.take_step(ctx);
     }
 
@@ -98,7 +97,6 @@ impl Persistence {
     /// What was known of slots and of steps that are under way counts no more.
     pub(super) fn forget_slots(&mut self) {
         self.server.slots.lose_all();
-        self.sharing.members = None;
         self.sharing.busy = false;
         self.sharing.gifts += 1;
     }
@@ -121,8 +119,8 @@ impl Persistence {
     }
 
     fn next_step(&self) -> Option<SharingStep> {
-        let members = self.sharing.members.as_ref()?;
         let view = self.server.members.follow().borrow().clone();
+        let members = view.members.as_ref()?;
         let takes = |id: InstanceId, state: MemberState| match id == members.me {
             true => !self.sharing.is_leaving,
             false => state == MemberState::Serves && view.reach(id) == Reach::Reached,
@@ -308,7 +306,7 @@ impl Handler<GiveAll> for Persistence {
     type Result = ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, _: GiveAll, ctx: &mut Self::Context) -> Self::Result {
-        if self.sharing.members.is_none() || self.phase != Phase::Serving {
+        if !self.server.slots.are_shared() || self.phase != Phase::Serving {
             return Box::pin(actix::fut::ready(()));
         }
         let (tx, rx) = tokio::sync::oneshot::channel();

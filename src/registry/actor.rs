@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::lock::{Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll, Leave};
+use crate::registry::coverage::Coverage;
 use crate::registry::dormant::DormantLeases;
 use crate::registry::messages::{Find, Locate, Whereabouts};
 use crate::registry::survey::{Survey, survey};
@@ -26,7 +27,7 @@ use crate::resource::status::{ResourceStatus, StatusCell};
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 use crate::shared::server_state::{REGISTRY, ServerState};
-use crate::store::members::{SLOTS, Slot};
+use crate::store::members::Slot;
 use crate::store::shrink::shrink_if_sparse;
 
 /// Between two lines that say which events were not logged one by one, and two looks whether the store hangs.
@@ -374,9 +375,8 @@ impl Handler<Leave> for Registry {
     type Result = ResponseFuture<bool>;
 
     fn handle(&mut self, msg: Leave, _: &mut Self::Context) -> Self::Result {
-        let mut slots = vec![false; SLOTS];
-        msg.0.iter().for_each(|slot| slots[slot.number()] = true);
-        let leaves = |name: &ResourceName| slots[Slot::of(name).number()];
+        let slots = Coverage::of(msg.0.into_iter());
+        let leaves = |name: &ResourceName| slots.has(Slot::of(name));
         self.dormant.retain(|name| !leaves(name));
         self.live
             .retain(|name, entry| !leaves(name) || entry.addr.connected());

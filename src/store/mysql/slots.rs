@@ -106,12 +106,7 @@ pub(super) fn giving(
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
-    let mut sql = Sql::new(
-        "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_instance WHERE state = 1 AND id = ",
-    );
-    sql.bytes(to);
-    sql.push(") = 1, floor, NULL), epoch = epoch + 1 WHERE id = 1");
-    script.statement(sql)?;
+    script.statement(version_if(("state = 1 AND id", to), 1))?;
     let mut sql = Sql::new("UPDATE resource_slot SET owner = IF(owner = ");
     sql.bytes(&place.tenure.id).push(", ").bytes(to);
     sql.push(", NULL) WHERE slot IN (");
@@ -132,12 +127,7 @@ pub(super) fn finding(
     packet_bytes_max: usize,
 ) -> Result<Script, StoreError> {
     let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
-    let mut sql = Sql::new(
-        "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_instance WHERE id = ",
-    );
-    sql.bytes(unknown);
-    sql.push(") = 0, floor, NULL), epoch = epoch + 1 WHERE id = 1");
-    script.statement(sql)?;
+    script.statement(version_if(("id", unknown), 0))?;
     inherit(&mut script, place, unknown)?;
     script.tries = TRIES;
     end(script)
@@ -206,6 +196,20 @@ pub(super) fn burying(
     sql.bytes(&dead.id);
     script.statement(sql)?;
     end(script)
+}
+
+/// Another version of the map, unless the instances of which this says that it is this one are not so many.
+fn version_if((what, id): (&str, &InstanceId), count: u64) -> Sql {
+    let mut sql = Sql::new(
+        "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_instance WHERE ",
+    );
+    sql.push(what)
+        .push(" = ")
+        .bytes(id)
+        .push(") = ")
+        .number(count);
+    sql.push(", floor, NULL), epoch = epoch + 1 WHERE id = 1");
+    sql
 }
 
 fn inherit(script: &mut Script, place: LogPlace, from: &InstanceId) -> Result<(), StoreError> {
