@@ -16,7 +16,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::door::FrontDoor;
-use crate::cluster::{serve, tls as peer_tls};
+use crate::cluster::serve::{PeerListener, keep_in_touch};
+use crate::cluster::tls as peer_tls;
 use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::server::{self, HttpLimits};
@@ -121,7 +122,7 @@ pub struct App {
     http_server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    /// Of the registry, of the persistence actor, and those that serve other instances.
+    /// Of the registry, of the persistence actor, and of what keeps in touch with other instances.
     arbiters: Vec<Arbiter>,
     settings: Settings,
     policy: SharedPolicy,
@@ -178,11 +179,10 @@ impl App {
         let shared = peers.is_some();
         let certificate = certificate(&settings, &server).map_err(StartError::Tls)?;
         let (tls, tls_to_peers) = spoken_tls(certificate.as_ref())?.unzip();
-        if let Some((listener, _)) = peers {
-            let threads = (settings.http.workers, lease);
-            let serving = serve::start((listener, tls_to_peers), &server, router.clone(), threads);
-            arbiters.extend(serving);
+        if shared {
+            arbiters.push(keep_in_touch(&server, router.clone(), lease));
         }
+        let peers = peers.map(|(listener, _)| PeerListener::new(listener, tls_to_peers, lease));
         let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
             return Err(StartError::Store(error));
@@ -194,7 +194,7 @@ impl App {
             http_limits(&settings, tls),
             policy.clone(),
             &server.metrics,
-            door,
+            (door, peers),
         )
         .map_err(StartError::Workers)?;
         announce(&settings, address, &server);

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,22 +26,6 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// Counts requests that are held.
-struct Held<'a>(&'a IntGauge);
-
-impl<'a> Held<'a> {
-    fn new(count: &'a IntGauge) -> Held<'a> {
-        count.inc();
-        Held(count)
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 
@@ -78,7 +61,8 @@ impl Hold {
         if now >= self.until {
             return Err(Closed::Moving);
         }
-        let _held = Held::new(&peers.held);
+        peers.held.inc();
+        let _held = scopeguard::guard(&peers.held, |held| held.dec());
         let until = self.until.min(now + RETRY_PAUSE);
         let _ = timeout_at(until, self.view.changed()).await;
         peers.retried.inc();

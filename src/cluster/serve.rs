@@ -3,15 +3,19 @@
 //! asked by clients that are gone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Arbiter;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use actix_server::ServerBuilder;
+use actix_service::fn_service;
+use foldhash::HashMap;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -35,39 +39,68 @@ use crate::store::members::InstanceId;
 
 /// How often somebody who follows events from afar is sent what there is.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
-/// After a connection could not be taken, for want of descriptors perhaps.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Events that are sent at once: as many as the feed keeps for a reader that does not look.
 const EVENTS_MAX: usize = 8192;
 
-/// Takes connections of other instances and keeps in touch with them, on so many threads of its own.
-/// `tls`: how it is spoken, if it is. `lease`: `INSTANCE_LEASE_SECONDS`.
-pub fn start(
-    (listener, tls): (std::net::TcpListener, Option<TlsAcceptor>),
+/// Where other instances ask this one.
+pub struct PeerListener {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    lease: Duration,
+}
+
+impl PeerListener {
+    /// `tls`: how it is spoken, if it is. `lease`: `INSTANCE_LEASE_SECONDS`.
+    pub fn new(listener: TcpListener, tls: Option<TlsAcceptor>, lease: Duration) -> PeerListener {
+        PeerListener {
+            listener,
+            tls,
+            lease,
+        }
+    }
+
+    /// Has the threads of this server, those on which resources live, answer other instances too.
+    pub fn serve_with(
+        self,
+        builder: ServerBuilder,
+        router: impl Fn() -> Router + Send + Clone + 'static,
+    ) -> io::Result<ServerBuilder> {
+        let (tls, silence_max) = (self.tls, self.lease / 2);
+        let stopping = builder.graceful_shutdown_signal();
+        builder.listen("peers", self.listener, move || {
+            let (router, tls) = (Rc::new(router()), tls.clone());
+            let stopping = stopping.clone();
+            fn_service(move |stream: TcpStream| {
+                let (router, tls, stopping) = (router.clone(), tls.clone(), stopping.clone());
+                async move {
+                    let ended = tokio::select! {
+                        ended = serve(stream, tls, router.clone(), silence_max) => ended,
+                        () = stopping.notified() => Ok(()),
+                    };
+                    if let Err(error) = ended {
+                        router.server.metrics.peers.refused.inc();
+                        log::warn!("a connection of another instance was refused: {error}");
+                    }
+                    Ok::<(), Infallible>(())
+                }
+            })
+        })
+    }
+}
+
+/// Keeps in touch with the other instances, on a thread of its own. `lease`: `INSTANCE_LEASE_SECONDS`.
+pub fn keep_in_touch(
     server: &Arc<ServerState>,
-    router: impl Fn() -> Router + Send + Clone + 'static,
-    (threads, lease): (usize, Duration),
-) -> Vec<Arbiter> {
-    let mut queues = Vec::new();
-    let serving = (0..threads.max(1)).map(|_| {
-        let (queue, connections) = unbounded_channel();
-        queues.push(queue);
-        let (arbiter, router, tls) = (Arbiter::new(), router.clone(), tls.clone());
-        arbiter.spawn_fn(move || {
-            let router = Rc::new(router());
-            actix_rt::spawn(router.server.liveness.worker().prove_on());
-            actix_rt::spawn(serve_all(router, connections, (tls, lease / 2)));
-        });
-        arbiter
-    });
-    let arbiters: Vec<Arbiter> = serving.collect();
-    let server = server.clone();
-    arbiters[0].spawn_fn(move || {
+    router: impl Fn() -> Router + Send + 'static,
+    lease: Duration,
+) -> Arbiter {
+    let (arbiter, server) = (Arbiter::new(), server.clone());
+    arbiter.spawn_fn(move || {
+        actix_rt::spawn(server.liveness.worker().prove_on());
         actix_rt::spawn(keep_in_touch_with_all(server, lease));
-        actix_rt::spawn(accept_all(listener, queues));
         actix_rt::spawn(release_untaken(FrontDoor::new(router(), Some(lease))));
     });
-    arbiters
+    arbiter
 }
 
 /// Grants that nobody took, of names that have left this instance, are released where they are by then.
@@ -87,62 +120,16 @@ async fn release_untaken(door: FrontDoor) {
     }
 }
 
-/// Hands connections to the threads in turn.
-async fn accept_all(
-    listener: std::net::TcpListener,
-    queues: Vec<UnboundedSender<std::net::TcpStream>>,
-) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return log::error!("no other instance can be served: {error}"),
-    };
-    for queue in queues.iter().cycle() {
-        let stream = loop {
-            match listener
-                .accept()
-                .await
-                .and_then(|(stream, _)| stream.into_std())
-            {
-                Ok(stream) => break stream,
-                Err(error) => {
-                    log::warn!("a connection of another instance was not taken: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        };
-        let _ = queue.send(stream);
-    }
-}
-
-/// Serves connections that come in, on the thread that this is called on, until none can come any more.
-async fn serve_all(
-    router: Rc<Router>,
-    mut connections: UnboundedReceiver<std::net::TcpStream>,
-    (tls, silence_max): (Option<TlsAcceptor>, Duration),
-) {
-    while let Some(stream) = connections.recv().await {
-        let (router, tls) = (router.clone(), tls.clone());
-        actix_rt::spawn(async move {
-            if let Err(error) = serve(stream, tls, router.clone(), silence_max).await {
-                router.server.metrics.peers.refused.inc();
-                log::warn!("a connection of another instance was refused: {error}");
-            }
-        });
-    }
-}
-
 /// Serves one connection until it ends.
 ///
 /// # Errors
 /// The other end is no instance on this database.
 async fn serve(
-    stream: std::net::TcpStream,
+    stream: TcpStream,
     tls: Option<TlsAcceptor>,
     router: Rc<Router>,
     silence_max: Duration,
 ) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
-    let stream = TcpStream::from_std(stream)?;
     let mut view = router.server.members.follow();
     let Some((id, peer)) = me(&view.borrow()) else {
         log::debug!("another instance asks before this one is any");
@@ -238,6 +225,7 @@ impl PeerRequests {
         let router = &self.router;
         let is_here = |name| router.server.slots.is_here(name);
         let answers = router.server.gate.check().is_ok() && question.name().is_none_or(is_here);
+        // Boxed, but for a lock: the futures of all questions would be as large.
         let reply = match question {
             Question::Look => return router.look(),
             _ if !answers => PeerReply::NotOwner,
@@ -249,20 +237,23 @@ impl PeerRequests {
             } => return router.touch(&name, presented, &caller),
             Question::Page(query) => {
                 let told = |(page, covered)| PeerReply::Page(page, covered);
-                self.looked(router.part_of_page(query).await, told)
+                self.looked(Box::pin(router.part_of_page(query)).await, told)
             }
             Question::Tally(prefix) => {
                 let told = |(tally, covered)| PeerReply::Tally(tally, covered);
-                self.looked(router.part_of_tally(prefix).await, told)
+                self.looked(Box::pin(router.part_of_tally(prefix)).await, told)
             }
-            Question::History(name) => self.looked(router.history(&name).await, PeerReply::History),
+            Question::History(name) => {
+                let history = Box::pin(router.history(&name)).await;
+                self.looked(history, PeerReply::History)
+            }
             Question::DocumentSizes {
                 id, after, limit, ..
             } => {
-                let sizes = router.document_sizes(&id, &after, limit).await;
+                let sizes = Box::pin(router.document_sizes(&id, &after, limit)).await;
                 self.looked(sizes, PeerReply::DocumentSizes)
             }
-            Question::Follow(prefix) => return self.follow(id, &prefix).await,
+            Question::Follow(prefix) => return Box::pin(self.follow(id, &prefix)).await,
         };
         self.tell(id, reply);
     }

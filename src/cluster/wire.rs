@@ -32,8 +32,12 @@ const NONCE_BYTES: usize = 16;
 const PROOF_BYTES: usize = 32;
 /// Room for a read.
 const READ_BYTES: usize = 16 << 10;
-/// Frames that are written at once, at most.
-const WRITES_MAX: usize = 64;
+/// Before each frame.
+const LENGTH_BYTES: usize = size_of::<u32>();
+/// Room for a request or an answer about a lock, without a document.
+const FRAME_BYTES: usize = 256;
+/// Frames are written together until they fill this.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// Two versions of the protocol, in two bytes each.
 const PROTOCOLS_BYTES: usize = 4;
@@ -320,30 +324,31 @@ impl Introduction {
 
 /// One value on its way.
 pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
-    let empty = vec![0; size_of::<u32>()];
-    let mut frame = postcard::to_extend(value, empty).unwrap_or_else(|error| {
+    let mut frame = Vec::with_capacity(FRAME_BYTES);
+    frame.extend_from_slice(&[0; LENGTH_BYTES]);
+    let mut frame = postcard::to_extend(value, frame).unwrap_or_else(|error| {
         // A value that was made here, of types that can all be written down.
         log::error!("a frame cannot be written: {error}");
-        vec![0; size_of::<u32>()]
+        vec![0; LENGTH_BYTES]
     });
-    let length = frame.len() - size_of::<u32>();
+    let length = frame.len() - LENGTH_BYTES;
     let length = u32::try_from(length).unwrap_or(u32::MAX);
-    frame[..size_of::<u32>()].copy_from_slice(&length.to_be_bytes());
+    frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
     frame
 }
 
 /// The first frame in the buffer, if all of it is there.
 fn next_frame<T: DeserializeOwned>(buffer: &mut BytesMut) -> io::Result<Option<T>> {
-    let Some(length) = buffer.first_chunk::<4>() else {
+    let Some(length) = buffer.first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
     let length = u32::from_be_bytes(*length) as usize;
-    let whole = size_of::<u32>() + length;
+    let whole = LENGTH_BYTES + length;
     if buffer.len() < whole {
         buffer.reserve(whole - buffer.len());
         return Ok(None);
     }
-    buffer.advance(size_of::<u32>());
+    buffer.advance(LENGTH_BYTES);
     let frame = buffer.split_to(length);
     postcard::from_bytes(&frame)
         .map(Some)
@@ -381,15 +386,18 @@ pub async fn write_frames(
     mut to: impl AsyncWrite + Unpin,
     mut frames: UnboundedReceiver<Vec<u8>>,
 ) -> io::Result<()> {
-    let mut next = Vec::with_capacity(WRITES_MAX);
-    while frames.recv_many(&mut next, WRITES_MAX).await > 0 {
-        match &next[..] {
-            [one] => to.write_all(one).await?,
-            several => to.write_all(&several.concat()).await?,
+    while let Some(mut bytes) = frames.recv().await {
+        // Whatever else this thread has to do may have more to say, as when many locks are committed together: a
+        // frame alone costs as much as all of them.
+        tokio::task::yield_now().await;
+        while bytes.len() < WRITE_BYTES
+            && let Ok(frame) = frames.try_recv()
+        {
+            bytes.extend_from_slice(&frame);
         }
+        to.write_all(&bytes).await?;
         // TLS may keep the end back.
         to.flush().await?;
-        next.clear();
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use super::policy::SharedPolicy;
 use super::routes;
 use super::worker::Worker;
 use crate::cluster::door::FrontDoor;
+use crate::cluster::serve::PeerListener;
 use crate::metrics::Metrics;
 
 /// How the HTTP side behaves.
@@ -70,13 +71,17 @@ impl HttpLimits {
     }
 }
 
-/// Starts the workers on a bound listener. Must be called inside an actix system.
+/// Starts the workers on a bound listener, and on that of other instances if there may be any. Must be called inside an
+/// actix system.
 pub fn run(
     listener: TcpListener,
     limits: HttpLimits,
     policy: SharedPolicy,
     metrics: &Metrics,
-    door: impl Fn() -> FrontDoor + Send + Clone + 'static,
+    (door, peers): (
+        impl Fn() -> FrontDoor + Send + Clone + 'static,
+        Option<PeerListener>,
+    ),
 ) -> std::io::Result<Server> {
     let requests = metrics.requests.clone();
     requests.show_codes(&errors::codes());
@@ -88,6 +93,13 @@ pub fn run(
         .max_concurrent_connections(connections_max.saturating_add(beyond))
         .shutdown_timeout(limits.shutdown_timeout.as_secs().max(1))
         .disable_signals();
+    let builder = match peers {
+        Some(peers) => {
+            let door = door.clone();
+            peers.serve_with(builder, move || door().router)?
+        }
+        None => builder,
+    };
     let stopping = builder.graceful_shutdown_signal();
     let address = listener.local_addr()?;
     let http_server = builder.listen("http", listener, move || {

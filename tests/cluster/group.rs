@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use actix_server::{Server, ServerHandle};
 use small_resource_server::app::{Started, start_actors};
 use small_resource_server::cluster::door::FrontDoor;
-use small_resource_server::cluster::serve;
+use small_resource_server::cluster::serve::{PeerListener, keep_in_touch};
 use small_resource_server::lock::{
     FencingToken, Limits, PresentedTicket, ResourceName, ResourceOptions, Wish,
 };
@@ -78,7 +79,8 @@ pub struct Instance {
     pub server: Arc<ServerState>,
     registry: Addr<Registry>,
     pub door: Rc<FrontDoor>,
-    _serving: Vec<Arbiter>,
+    _in_touch: Arbiter,
+    _answers: ServerHandle,
 }
 
 impl Instance {
@@ -96,12 +98,17 @@ impl Instance {
             let (server, registry) = (server.clone(), registry.clone());
             move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
-        let serving = serve::start((listener, None), &server, router.clone(), (1, LEASE));
+        let peers = PeerListener::new(listener, None, LEASE);
+        let builder = Server::build().workers(1).disable_signals();
+        let answering = peers.serve_with(builder, router.clone()).unwrap().run();
+        let answers = answering.handle();
+        actix_rt::spawn(answering);
         Instance {
+            _in_touch: keep_in_touch(&server, router.clone(), LEASE),
+            _answers: answers,
             door: Rc::new(FrontDoor::new(router(), Some(LEASE))),
             registry,
             server,
-            _serving: serving,
         }
     }
 

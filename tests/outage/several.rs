@@ -621,11 +621,14 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
     let (owner, front, proxy) = pair_with_a_proxy_between(&database);
     let printer = &name_at(&database, &owner);
     let at = &format!("{printer}/s");
+    let scanner = &name_at(&database, &owner);
+    let there = &format!("{scanner}/s");
     front.prepare(printer);
+    front.prepare(scanner);
     proxy.hold_answers(true);
-    let mut write = front.put(at, "2").open();
+    let mut write = front.put(there, "2").open();
     let mut lock = front.lock(at).open();
-    until("it is written", || owner.data(at) == "2");
+    until("it is written", || owner.data(there) == "2");
     until("it is locked", || owner.is_locked(printer));
     proxy.set(State::Down);
     let lost = write.answer();
@@ -635,7 +638,7 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
     let granted = lock.answer();
     assert_eq!(granted.json()["locked"], true, "{granted:?}");
     assert_eq!(owner.unlock(at, &granted.ticket()).send().status, 200);
-    assert_eq!(owner.data(at), "2");
+    assert_eq!(owner.data(there), "2");
     assert!(!owner.is_locked(printer));
 }
 
