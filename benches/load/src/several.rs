@@ -48,15 +48,16 @@ pub fn rows(bench: &Bench, plan: &Plan) -> Result<Vec<Row>> {
     };
     let one = bench.start(Store::Mysql, PLACE)?;
     throughput::prepare(&one)?;
-    let alone = in_turn(plan, &[&one])?;
+    let run = |_| throughput::run(&one, Load::LockUnlock, plan.run());
+    let alone = (0..plan.rounds).map(run).collect::<Result<Vec<Sample>>>()?;
     let two = bench.start_beside(PLACE, "two")?;
-    Map::of(mysql, 2)?;
+    let map = Map::of(mysql, 2)?;
     let mut rows = wait_rows(plan, mysql, &one, &two)?;
-    let both = in_turn(plan, &[&one, &two])?;
-    rows.extend(passed_on_rows(plan, &Map::of(mysql, 2)?, &one, &two)?);
+    let both = ask_all(plan, &map, &[&one, &two])?;
+    rows.extend(passed_on_rows(plan, &map, &one, &two)?);
     let three = bench.start_beside(PLACE, "three")?;
-    Map::of(mysql, 3)?;
-    let all = in_turn(plan, &[&one, &two, &three])?;
+    let map = Map::of(mysql, 3)?;
+    let all = ask_all(plan, &map, &[&one, &two, &three])?;
     rows.extend([in_turn_row(2, &both, &alone), in_turn_row(3, &all, &alone)]);
     three.stop()?;
     rows.extend(change_rows(bench, mysql, &[&one, &two])?);
@@ -123,41 +124,76 @@ fn crc32(text: &str) -> u32 {
 
 // ---- throughput and latency -----------------------------------------------------------------------
 
-/// A balancer that knows nothing.
-fn in_turn(plan: &Plan, servers: &[&Server]) -> Result<Vec<Sample>> {
-    let target = Target {
-        asked: servers.to_vec(),
-        all: servers.to_vec(),
-        names: (0..NAMES).collect(),
+/// What one run after the other took when the instances were asked in these two ways, each by as many clients: how many
+/// changes a commit takes along, and with that what each costs, depends on how many clients there are.
+struct Asked {
+    /// By somebody who knows whose a name is.
+    owners: Vec<Sample>,
+    /// By a balancer that knows nothing.
+    in_turn: Vec<Sample>,
+}
+
+fn ask_all(plan: &Plan, map: &Map, servers: &[&Server]) -> Result<Asked> {
+    let names = |wanted: &dyn Fn(usize, &Server) -> bool| -> Result<Vec<(&Server, Vec<usize>)>> {
+        let of = |server| {
+            (0..NAMES)
+                .filter(|number| wanted(*number, server))
+                .collect()
+        };
+        let asked: Vec<(&Server, Vec<usize>)> = servers.iter().map(|s| (*s, of(s))).collect();
+        match asked.iter().map(|(_, names)| names.len()).min() {
+            Some(least) if least >= CONNECTIONS => Ok(asked),
+            least => Err(format!("only {least:?} names for one instance")),
+        }
     };
-    let run = |_| throughput::run_at(&target, Load::LockUnlock, plan.run());
+    let has = |number: usize, server: &Server| map.has(server, &format!("b{number}"));
+    let is_next = |number: usize, server: &Server| {
+        servers[number % servers.len()].peer_port == server.peer_port
+    };
+    let run = |asked| {
+        let all = servers.to_vec();
+        throughput::run_at(&Target { asked, all }, Load::LockUnlock, plan.run())
+    };
+    let (of_owners, of_all) = (names(&has)?, names(&is_next)?);
     // Names that have moved, or rested, are loaded first.
-    run(0)?;
-    (0..plan.rounds).map(run).collect()
+    run(of_owners.clone())?;
+    let (mut owners, mut in_turn) = (Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        owners.push(run(of_owners.clone())?);
+        in_turn.push(run(of_all.clone())?);
+    }
+    Ok(Asked { owners, in_turn })
 }
 
 fn middle(samples: &[Sample], value: fn(&Sample) -> f64) -> f64 {
     median(samples.iter().map(value).collect())
 }
 
-/// Where none of them is slow for want of cores, CPU is what counts.
-fn in_turn_row(instances: u32, samples: &[Sample], alone: &[Sample]) -> Row {
-    let us = |samples: &[Sample]| middle(samples, |s| s.server_us);
+/// Where all of them share these cores, CPU is what counts.
+fn in_turn_row(instances: u32, asked: &Asked, alone: &[Sample]) -> Row {
+    let us = |samples: &[Sample]| figure(middle(samples, |s| s.server_us));
     let rate = |samples: &[Sample]| figure(middle(samples, |s| s.per_second));
-    let passed_on = f64::from(instances - 1) / f64::from(instances);
+    let database = |samples: &[Sample]| figure(middle(samples, |s| s.database_us));
+    let pairs = asked.in_turn.iter().zip(&asked.owners);
     at_most(
-        format!("CPU of a lock + unlock, {instances} instances asked in turn, of one, MySQL"),
-        1.0 + 0.6 * passed_on,
-        " ×",
-        us(samples) / us(alone),
         format!(
-            "{} against {} µs for each request; {} against {} durable requests/s on these cores; database {} against {} µs",
-            figure(us(samples)),
-            figure(us(alone)),
-            rate(samples),
+            "CPU of a lock + unlock, {instances} instances asked in turn, of the same asked by who owns the name, MySQL"
+        ),
+        1.6,
+        " ×",
+        median(pairs.map(|(t, o)| t.server_us / o.server_us).collect()),
+        format!(
+            "{} against {} µs for each request, of one instance {}; {}, {}, {} durable requests/s of all on these cores; \
+             database {}, {}, {} µs",
+            us(&asked.in_turn),
+            us(&asked.owners),
+            us(alone),
+            rate(&asked.in_turn),
+            rate(&asked.owners),
             rate(alone),
-            figure(middle(samples, |s| s.database_us)),
-            figure(middle(alone, |s| s.database_us)),
+            database(&asked.in_turn),
+            database(&asked.owners),
+            database(alone),
         ),
     )
 }
@@ -172,9 +208,8 @@ fn passed_on_rows(plan: &Plan, map: &Map, owner: &Server, front: &Server) -> Res
     let own = format!("b{}", names[0]);
     let run = |asked| {
         let target = Target {
-            asked: vec![asked],
+            asked: vec![(asked, names.clone())],
             all: vec![owner, front],
-            names: names.clone(),
         };
         throughput::run_at(&target, Load::LockUnlock, plan.run())
     };

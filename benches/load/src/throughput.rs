@@ -146,40 +146,40 @@ pub const WARM_UP: Duration = Duration::from_millis(400);
 
 /// Whom the loops ask, and for what.
 pub struct Target<'a> {
-    /// One for each connection, in turn.
-    pub asked: Vec<&'a Server>,
+    /// Each over [`CONNECTIONS`] connections, for as many names of its own at least: numbers below [`NAMES`].
+    pub asked: Vec<(&'a Server, Vec<usize>)>,
     /// Whose CPU is counted.
     pub all: Vec<&'a Server>,
-    /// At least [`CONNECTIONS`] numbers, below [`NAMES`].
-    pub names: Vec<usize>,
 }
 
 /// One run of `duration` against one server, after [`WARM_UP`]. The first failure of any request fails it: a
 /// figure with errors in it means nothing.
 pub fn run(server: &Server, load: Load, duration: Duration) -> Result<Sample> {
     let target = Target {
-        asked: vec![server],
+        asked: vec![(server, (0..NAMES).collect())],
         all: vec![server],
-        names: (0..NAMES).collect(),
     };
     run_at(&target, load, duration)
 }
 
 /// As [`run`], of several instances.
 pub fn run_at(target: &Target<'_>, load: Load, duration: Duration) -> Result<Sample> {
-    let asked = |connection: usize| target.asked[connection % target.asked.len()];
+    let loop_of = |connection: usize| {
+        let (server, names) = &target.asked[connection / CONNECTIONS];
+        Loop {
+            address: server.address.clone(),
+            names: names_of(connection % CONNECTIONS, names),
+        }
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.clamp(1, CONNECTIONS);
+    let connections = CONNECTIONS * target.asked.len();
+    let threads = threads.clamp(1, connections);
     let barrier = Arc::new(Barrier::new(threads + 1));
     let handles: Vec<_> = (0..threads)
         .map(|thread| {
             let barrier = barrier.clone();
-            let mine = (thread..CONNECTIONS).step_by(threads);
-            let mine = mine.map(|connection| Loop {
-                address: asked(connection).address.clone(),
-                names: names_of(connection, &target.names),
-            });
-            let mine: Vec<Loop> = mine.collect();
+            let mine = (thread..connections).step_by(threads);
+            let mine: Vec<Loop> = mine.map(loop_of).collect();
             std::thread::spawn(move || generate(load, duration, mine, &barrier))
         })
         .collect();
@@ -187,7 +187,7 @@ pub fn run_at(target: &Target<'_>, load: Load, duration: Duration) -> Result<Sam
     barrier.wait();
     std::thread::sleep(WARM_UP);
     let begun = Instant::now();
-    let database = target.asked[0].database;
+    let database = target.asked[0].0.database;
     let spent = || {
         let servers: f64 = target.all.iter().map(|s| cpu_seconds(s.pid())).sum();
         let database = database.map_or(0.0, cpu_seconds);
