@@ -2,13 +2,13 @@
 //! the instance that does. While nobody does, requests are held until somebody does again.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::events::EventReader;
 use super::forwarded::Forwarded;
 use super::gather::Gathering;
-use super::hold::{Hold, InFlight};
+use super::hold::Hold;
 use super::links::{Exchange, Links};
 use super::place::{self, Place};
 use super::wire::{PeerReply, Question};
@@ -96,7 +96,10 @@ impl FrontDoor {
                 return reply;
             }
         }
-        let _in_flight = InFlight::new(&abroad.in_flight);
+        abroad.in_flight.fetch_add(1, Ordering::Relaxed);
+        let _in_flight = scopeguard::guard(&abroad.in_flight, |count| {
+            count.fetch_sub(1, Ordering::Release);
+        });
         let hold = abroad.hold(op.wait().unwrap_or_default());
         let asked = Forwarded::new((&self.router, &abroad.links), (name, op, caller), hold);
         // Apart: what a forwarded request needs must not make the futures of all requests large.
@@ -258,8 +261,7 @@ impl FrontDoor {
             let place = place::of_slot((slot, is_here), server.gate.check(), &abroad.links.view())?;
             match place {
                 Some(Place::There(other)) => {
-                    let whom = (&other, Some(slot));
-                    let asked = Box::pin(abroad.links.ask(&self.router, whom, question()));
+                    let asked = Box::pin(abroad.links.ask(&self.router, &other, question()));
                     if let Exchange::Answered(answer) = asked.await
                         && let Some(answer) = told(answer)
                     {

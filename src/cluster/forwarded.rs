@@ -1,18 +1,22 @@
 //! One request that does not simply end here: it waits, or belongs to another instance, or changes hands meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::hold::Hold;
 use super::links::{Exchange, Links};
 use super::place::{OtherMember, Place, of_slot};
 use super::wire::{PeerReply, Question};
-use crate::lock::{Answer, EndReason, Refusal, ResourceName};
+use crate::lock::{Answer, EndReason, PresentedTicket, Refusal, ResourceName};
 use crate::registry::client::{Router, taken};
 use crate::resource::messages::{Op, Reply, Wait};
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::ServerState;
 use crate::store::members::Slot;
+
+/// How long a client that is refused may wait until its place is given back.
+const GIVING_BACK: Duration = Duration::from_secs(1);
 
 /// Asked again and again, until it is answered or may not be held any longer.
 pub struct Forwarded<'a> {
@@ -25,6 +29,8 @@ pub struct Forwarded<'a> {
     hold: Hold,
     /// A copy may have been acted on.
     lost: bool,
+    /// It may have a place in a queue that has gone to another instance, and whose ticket its client was never told.
+    has_place: bool,
 }
 
 fn closed(closed: Closed) -> Box<Reply> {
@@ -49,6 +55,7 @@ impl<'a> Forwarded<'a> {
             },
             hold,
             lost: false,
+            has_place: false,
         }
     }
 
@@ -64,12 +71,32 @@ impl<'a> Forwarded<'a> {
                 Ok(None) => None,
                 Err(why) => Some(closed(why)),
             };
-            if let Some(reply) = reply {
-                return self.concluded(reply);
+            let ended = match reply {
+                Some(reply) => Some(self.concluded(reply)),
+                None => self.hold.pause(&self.router.server).await.err().map(closed),
+            };
+            if let Some(reply) = ended {
+                if self.has_place && matches!(*reply, Reply::Closed(_)) {
+                    self.give_back().await;
+                }
+                return reply;
             }
-            if let Err(why) = self.hold.pause(&self.router.server).await {
-                return closed(why);
-            }
+        }
+    }
+
+    /// Nobody can take the place, and it would hold up the queue for as long as its ticket lives.
+    async fn give_back(&self) {
+        let slot = (Slot::of(self.name), false);
+        let place = of_slot(slot, Ok(()), &self.links.view());
+        if let (Some(ticket), Ok(Some(Place::There(other)))) = (self.caller.relayed, place) {
+            let presented = PresentedTicket::Ticket(ticket);
+            let question = Question::Ask {
+                name: self.name.clone(),
+                op: Op::Unlock { presented },
+                caller: self.caller.clone(),
+            };
+            let given = self.links.ask(self.router, &other, question);
+            let _ = tokio::time::timeout(GIVING_BACK, given).await;
         }
     }
 
@@ -94,7 +121,7 @@ impl<'a> Forwarded<'a> {
         };
         match &*reply {
             // Nothing was done, or what was done stays for the next owner.
-            Reply::Closed(Closed::Moving) => {}
+            Reply::Closed(Closed::Moving) => self.has_place = true,
             // Taken for dead: as if it had been asked of another instance that died.
             Reply::Closed(Closed::Standby) if self.op.may_repeat() => self.lost = true,
             Reply::Closed(Closed::Stopping) => return Some(reply),
@@ -111,8 +138,7 @@ impl<'a> Forwarded<'a> {
             op: self.remaining(),
             caller: self.caller.clone(),
         };
-        let whom = (other, Some(Slot::of(self.name)));
-        let exchange = self.links.ask(self.router, whom, question);
+        let exchange = self.links.ask(self.router, other, question);
         let exchange = match self.op.wait() {
             // As its own waits, those that are passed on end when this instance does.
             Some(_) => tokio::select! {

@@ -70,7 +70,7 @@ impl Gathering<'_> {
     }
 
     async fn of_there(&self, other: &OtherMember, question: Question) -> Option<PeerReply> {
-        match self.links.ask(self.router, (other, None), question).await {
+        match self.links.ask(self.router, other, question).await {
             Exchange::Answered(answer) => Some(answer),
             Exchange::NotDone | Exchange::Lost => None,
         }

@@ -1,6 +1,5 @@
-//! Requests that wait for another instance: counted, and for how long they may.
+//! Requests that wait for another instance, and for how long they may.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,22 +11,6 @@ use crate::shared::server_state::ServerState;
 
 /// Between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-/// Counts requests that wait for an answer.
-pub struct InFlight<'a>(&'a AtomicUsize);
-
-impl<'a> InFlight<'a> {
-    pub fn new(count: &'a AtomicUsize) -> InFlight<'a> {
-        count.fetch_add(1, Ordering::Relaxed);
-        InFlight(count)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Release);
-    }
-}
 
 /// A request, for as long as it is held.
 pub struct Hold {

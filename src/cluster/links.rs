@@ -12,7 +12,7 @@ use super::place::OtherMember;
 use super::wire::{PeerReply, Question};
 use crate::registry::client::Router;
 use crate::shared::members::View;
-use crate::store::members::{InstanceId, MemberState, Slot};
+use crate::store::members::{InstanceId, MemberState};
 
 /// The connection is opened by whoever comes first.
 type LinkCell = Rc<OnceCell<Link>>;
@@ -113,13 +113,8 @@ impl Links {
         }
     }
 
-    /// Asks another instance, of a name of this slot if it is about one.
-    pub async fn ask(
-        &self,
-        router: &Router,
-        (other, slot): (&OtherMember, Option<Slot>),
-        question: Question,
-    ) -> Exchange {
+    /// Asks another instance.
+    pub async fn ask(&self, router: &Router, other: &OtherMember, question: Question) -> Exchange {
         let Some(cell) = self.link(other, &question).await else {
             return Exchange::NotDone;
         };
@@ -131,7 +126,7 @@ impl Links {
         let told = tokio::select! {
             biased;
             told = link.ask(question) => told,
-            () = self.no_answer_counts(other.id, slot) => return Exchange::Lost,
+            () = self.no_answer_counts(other.id) => return Exchange::Lost,
         };
         match told {
             Ok(PeerReply::NotOwner) => {
@@ -144,19 +139,17 @@ impl Links {
         }
     }
 
-    /// Ready when this instance is not the one to ask any more, and what it may have said before has come: it may hang
-    /// with the question in its hands, and what it says later is not the truth any more.
-    async fn no_answer_counts(&self, id: InstanceId, slot: Option<Slot>) {
+    /// Ready when the one that was asked does not live any more, and what it may have said before has come: it may hang with
+    /// the question in its hands, and what it says later is not the truth any more. (Whoever gives a slot away answers
+    /// first.)
+    async fn no_answer_counts(&self, id: InstanceId) {
         let mut view = self.view.clone();
-        let is_the_one = |view: &View| {
-            let members = view.members.as_ref();
-            let has = |slot: Slot| members.is_some_and(|all| all.owner(slot) == id);
-            is_alive(view, id) && slot.is_none_or(has)
-        };
-        let _ = view.wait_for(|view| !is_the_one(view)).await;
-        // Whoever gives a slot away answers first.
-        let dies = view.wait_for(|view| is_dead(view, id));
-        let _ = tokio::time::timeout(self.lease / 4, dies).await;
+        let gone = view.wait_for(|view| !is_alive(view, id)).await;
+        let was_fenced = gone.is_ok_and(|view| state(&view, id).is_some());
+        if !was_fenced {
+            // It may have left in order.
+            tokio::time::sleep(self.lease / 4).await;
+        }
     }
 
     /// Asks another instance something that is answered in pieces, until the connection ends.
@@ -169,10 +162,6 @@ impl Links {
 fn state(view: &View, id: InstanceId) -> Option<MemberState> {
     let members = view.members.as_ref()?;
     members.member(id).map(|member| member.state)
-}
-
-fn is_dead(view: &View, id: InstanceId) -> bool {
-    state(view, id).is_some_and(|state| !state.is_alive())
 }
 
 fn is_alive(view: &View, id: InstanceId) -> bool {

@@ -144,6 +144,7 @@ mod tests {
                 secret: Vec::new(),
             }),
             heartbeat: 1,
+            version: String::new(),
         }
     }
 

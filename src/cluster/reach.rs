@@ -38,6 +38,8 @@ pub async fn keep_in_touch_with_all(server: Arc<ServerState>, lease: Duration) {
     loop {
         let now = view.borrow_and_update().clone();
         count(&server, &now, seen.as_deref());
+        // One that was dead for others may live after all.
+        touched.retain(|_, task| !task.is_finished());
         for other in now.others_alive() {
             touched.entry(other.id).or_insert_with(|| {
                 log::debug!("there is an instance at {}", address(other));
@@ -45,7 +47,6 @@ pub async fn keep_in_touch_with_all(server: Arc<ServerState>, lease: Duration) {
                 actix_rt::spawn(touching)
             });
         }
-        touched.retain(|_, task| !task.is_finished());
         seen = now.members;
         if view.changed().await.is_err() {
             return;
@@ -72,9 +73,23 @@ fn count(server: &ServerState, view: &View, before: Option<&Members>) {
     peers.unreachable.set(unreachable as i64);
     peers.instances.set(1 + view.others_alive().count() as i64);
     peers.slots.set(server.slots.count() as i64);
-    let (gained, lost) = before.map_or((0, 0), |before| moved(before, members));
-    peers.slots_gained.inc_by(gained);
-    peers.slots_lost.inc_by(lost);
+    if let Some(before) = before {
+        let (gained, lost) = moved(before, members);
+        peers.slots_gained.inc_by(gained);
+        peers.slots_lost.inc_by(lost);
+        peers.takeovers.inc_by(taken_over(before, members));
+    }
+}
+
+/// From how many instances that had died this one took slots over: a live one gives them.
+fn taken_over(before: &Members, now: &Members) -> u64 {
+    let is_here = |id: &InstanceId| {
+        let both = before.owners.iter().zip(now.owners.iter());
+        both.into_iter().any(|(was, is)| was == id && *is == now.me)
+    };
+    let dead = before.members.iter().filter(|one| !one.state.is_alive());
+    dead.filter(|one| one.id != now.me && is_here(&one.id))
+        .count() as u64
 }
 
 /// How many slots have come to this instance, and how many have left it.

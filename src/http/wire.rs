@@ -530,6 +530,24 @@ pub struct ServerStatusBody<'a> {
     pub now: Time,
     pub key: KeyBody<'a>,
     pub locks: LockCountsBody<'a>,
+    /// None where the store is this process's alone.
+    pub instances: Vec<InstanceBody<'a>>,
+}
+
+/// One of the instances on a database, as this one sees it.
+#[derive(Debug, Serialize)]
+pub struct InstanceBody<'a> {
+    /// Another one each time that it joins.
+    pub id: String,
+    /// Where it takes requests from the others.
+    pub address: Option<&'a str>,
+    /// It is the one that was asked.
+    pub you: bool,
+    /// `serving`, `leaving`, `dead`, or `unreachable`: it lives, and the one that was asked cannot reach it.
+    pub state: &'a str,
+    pub version: &'a str,
+    /// Of the 1024 parts of all names, how many are its own.
+    pub slots: usize,
 }
 
 /// The key that asked.

@@ -64,6 +64,8 @@ pub struct PeerMetrics {
     /// Slots that became this instance's, and that it has not any more.
     pub slots_gained: IntCounter,
     pub slots_lost: IntCounter,
+    /// Instances that died and from which this one took over.
+    pub takeovers: IntCounter,
     /// Passed on to another instance, and taken from another one.
     pub sent: IntCounter,
     pub received: IntCounter,
@@ -224,6 +226,10 @@ impl PeerMetrics {
             slots_lost: make.counter(
                 "slots_lost_total",
                 "Slots that this instance gave away, or that were taken over.",
+            ),
+            takeovers: make.counter(
+                "takeovers_total",
+                "Instances that died, and whose slots this one took over.",
             ),
             sent: make.counter(
                 "forwarded_requests_total",

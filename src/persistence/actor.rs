@@ -22,6 +22,7 @@ use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 use crate::shared::server_state::{PERSISTENCE, ServerState};
+use crate::store::members::InstanceId;
 use crate::store::{StoreError, StoredResource};
 
 /// How often past leases are handed to the store, and what a crash loses of them at most.
@@ -55,6 +56,8 @@ pub(super) struct Sharing {
     /// This instance ends: told when it has no slot any more that somebody takes.
     pub(super) leaving: Option<oneshot::Sender<()>>,
     pub(super) is_leaving: bool,
+    /// Since when this instance knows each of them.
+    pub(super) known: HashMap<InstanceId, Instant>,
 }
 
 pub struct Persistence {

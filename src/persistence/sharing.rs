@@ -20,6 +20,10 @@ const STEP_MAX: usize = 64;
 /// Between two tries to take over what one and the same instance had, or to give to one that took nothing.
 const AGAIN_PAUSE: Duration = Duration::from_millis(200);
 
+/// One that has just come is given nothing for so long, or for as long as an answer is valid after a heartbeat if that is
+/// shorter: if it crashes again and again as soon as it serves, no name waits for it.
+const NEWCOMER: Duration = Duration::from_secs(2);
+
 /// What there is to do next.
 enum SharingStep {
     TakeOver(InstanceId),
@@ -40,6 +44,11 @@ impl Persistence {
                 let text = "others own names that this instance has not given away";
                 return self.lose_store(&StoreError::Unavailable(text.to_owned()), ctx);
             }
+        }
+        let known = &mut self.sharing.known;
+        known.retain(|id, _| members.member(*id).is_some());
+        for member in &members.members {
+            known.entry(member.id).or_insert_with(Instant::now);
         }
         self.server.members.see(members);
         self.take_step(ctx);
@@ -123,7 +132,10 @@ impl Persistence {
         let members = view.members.as_ref()?;
         let takes = |id: InstanceId, state: MemberState| match id == members.me {
             true => !self.sharing.is_leaving,
-            false => state == MemberState::Serves && view.reach(id) == Reach::Reached,
+            false => {
+                let serves = state == MemberState::Serves && view.reach(id) == Reach::Reached;
+                serves && (self.sharing.is_leaving || !self.is_newcomer(id))
+            }
         };
         let all = members.members.iter();
         let live: Vec<InstanceId> = all
@@ -145,6 +157,13 @@ impl Persistence {
         let numbers: HashSet<usize> = to_this_one.map(|(slot, ..)| slot).take(STEP_MAX).collect();
         let slots = Slot::all().filter(|slot| numbers.contains(&slot.number()));
         Some(SharingStep::Give(slots.collect(), to))
+    }
+
+    fn is_newcomer(&self, id: InstanceId) -> bool {
+        let times = self.server.store.heartbeat_ms();
+        let valid = times.map_or(NEWCOMER, |times| Duration::from_millis(times.valid_ms));
+        let known = self.sharing.known.get(&id);
+        known.is_none_or(|since| since.elapsed() < valid.min(NEWCOMER))
     }
 
     fn begin_step(&mut self) -> u64 {

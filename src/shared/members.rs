@@ -28,7 +28,7 @@ pub enum Reach {
     OtherProtocol,
 }
 
-/// What is known of all instances.
+/// What is known of all instances. Whoever follows it is not told of heartbeats.
 #[derive(Clone, Default)]
 pub struct View {
     /// `None`: not looked yet.
@@ -111,12 +111,16 @@ impl MembersWatch {
         self.0.subscribe()
     }
 
-    /// The store was looked at.
+    /// The store was looked at. Signs of life alone are nothing that anybody waits for, and would wake each request that
+    /// waits several times a second.
     pub fn see(&self, members: Members) {
-        self.0.send_modify(|view| {
+        self.0.send_if_modified(|view| {
+            let before = view.members.as_ref();
+            let is_news = before.is_none_or(|before| !before.differs_in_heartbeats_only(&members));
             let known = |id: &InstanceId| members.member(*id).is_some();
             view.reach.retain(|id, _| known(id));
             view.members = Some(Arc::new(members));
+            is_news
         });
     }
 
@@ -151,6 +155,7 @@ mod tests {
             state,
             peer: None,
             heartbeat: 0,
+            version: String::new(),
         };
         let numbered = || (1..).zip(others);
         let known = numbered().map(|(id, (state, _))| member(id, *state));
@@ -198,5 +203,34 @@ mod tests {
         assert_eq!(ready(&[(Dead, Lost), reached], &[0, 1, 2]), None);
         assert_eq!(ready(&[(Dead, Lost)], &[0, 1]), None);
         assert_eq!(ready(&[(Dead, Lost)], &[1]), Some(Closed::Moving));
+    }
+
+    #[test]
+    fn who_follows_is_told_of_what_changed_and_not_of_heartbeats() {
+        let members = || {
+            Members::clone(
+                &view(&[(MemberState::Serves, Reach::NotYet)], &[0, 1])
+                    .members
+                    .unwrap(),
+            )
+        };
+        let watch = MembersWatch::default();
+        watch.see(members());
+        let mut told = watch.follow();
+        let mut beaten = members();
+        beaten.members[1].heartbeat = 7;
+        watch.see(beaten.clone());
+        assert!(!told.has_changed().unwrap());
+        assert_eq!(
+            told.borrow().members.as_ref().unwrap().members[1].heartbeat,
+            7
+        );
+        beaten.members[1].state = MemberState::Dead;
+        watch.see(beaten.clone());
+        assert!(told.has_changed().unwrap());
+        told.mark_unchanged();
+        beaten.owners = members().owners.iter().rev().copied().collect();
+        watch.see(beaten);
+        assert!(told.has_changed().unwrap());
     }
 }

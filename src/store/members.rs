@@ -88,6 +88,8 @@ pub struct Member {
     pub peer: Option<PeerAddress>,
     /// Another number with each sign of life.
     pub heartbeat: u64,
+    /// Of the program.
+    pub version: String,
 }
 
 /// Everything that a look at a shared store tells.
@@ -129,6 +131,21 @@ impl Members {
 
     pub fn member(&self, id: InstanceId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == id)
+    }
+
+    /// Whether it tells what the other look told, but for signs of life.
+    pub fn differs_in_heartbeats_only(&self, other: &Members) -> bool {
+        let without = |members: &Members| {
+            let mut members = members.clone();
+            members.members.iter_mut().for_each(|one| one.heartbeat = 0);
+            members
+        };
+        without(self) == without(other)
+    }
+
+    /// How many slots are this one's.
+    pub fn share(&self, id: InstanceId) -> usize {
+        self.owners.iter().filter(|owner| **owner == id).count()
     }
 
     /// The other one that a slot belongs to, if it lives.

@@ -173,6 +173,7 @@ impl Group {
                     secret: b"secret".to_vec(),
                 }),
                 heartbeat: 1,
+                version: String::new(),
             });
             instances.push(Instance::start(store.clone(), listener).await);
         }

@@ -322,7 +322,7 @@ async fn settling_the_rest_of_a_journal_again_forgets_no_ended_ticket() {
     database
         .run(
             "INSERT INTO resource_instance SELECT REPEAT('d', 16), 3, 1, REPEAT('x', 16), server, \
-             connection, address, peer_secret, NULL, 0, lease_ms FROM resource_instance",
+             connection, address, peer_secret, NULL, 0, lease_ms, version FROM resource_instance",
         )
         .await;
     store.open().await.unwrap();

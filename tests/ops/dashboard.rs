@@ -135,6 +135,7 @@ fn each_metric_that_says_how_locks_and_instances_are_is_on_a_panel() {
         "instances",
         "slots",
         "slots_gained_total",
+        "takeovers_total",
         "forwarded_requests_total",
         "forwarded_requests_received_total",
         "forwarded_retries_total",

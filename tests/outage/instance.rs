@@ -154,3 +154,12 @@ pub fn stays_calm(instance: &Program, during: Duration) {
     let said = instance.lines()[lines..].to_vec();
     assert!(said.len() < 20, "{said:#?}");
 }
+
+pub fn metric(instance: &Program, name: &str) -> u64 {
+    let text = instance.metrics();
+    let begin = format!("resource_server_{name} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&begin));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .parse()
+        .unwrap()
+}

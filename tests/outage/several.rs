@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::instance::{LEASE, has_all, launch, name_at, serving, setup, share, slots};
+use crate::instance::{LEASE, has_all, launch, metric, name_at, serving, setup, share, slots};
 use crate::support::{
     ADMIN, Connection, DEADLINE, Database, Program, Proxy, State, free_port, until,
 };
@@ -25,15 +25,6 @@ fn pair(database: &Database) -> (Program, Program) {
     let front = launch(&database.options());
     share(&[&owner, &front]);
     (owner, front)
-}
-
-fn metric(instance: &Program, name: &str) -> u64 {
-    let text = instance.metrics();
-    let begin = format!("resource_server_{name} ");
-    let line = text.lines().find_map(|line| line.strip_prefix(&begin));
-    line.unwrap_or_else(|| panic!("no {name} in {text}"))
-        .parse()
-        .unwrap()
 }
 
 #[test]
@@ -114,10 +105,33 @@ fn every_route_answers_at_both_as_it_does_at_one() {
     let status = |instance: &Program| {
         let mut status = instance.call("GET", "/status").expect(200).json();
         status["now"].take();
-        status
+        let instances = status["instances"].as_array_mut().unwrap();
+        let you: Vec<bool> = instances
+            .iter_mut()
+            .map(|one| one["you"].take().as_bool().unwrap())
+            .collect();
+        (status, you)
     };
-    assert_eq!(status(&front), status(&owner));
-    assert_eq!(status(&front)["locks"]["held"], 1);
+    let (told, you) = status(&front);
+    let (told_there, you_there) = status(&owner);
+    assert_eq!(told, told_there);
+    let turned: Vec<bool> = you.iter().map(|is_front| !is_front).collect();
+    assert_eq!((you.len(), &you_there), (2, &turned));
+    for instance in told["instances"].as_array().unwrap() {
+        let fields: Vec<&String> = instance.as_object().unwrap().keys().collect();
+        assert_eq!(
+            fields,
+            ["address", "id", "slots", "state", "version", "you"]
+        );
+        assert_eq!(instance["state"], "serving");
+        assert_eq!(instance["version"], env!("CARGO_PKG_VERSION"));
+    }
+    let slots = told["instances"].as_array().unwrap().iter();
+    assert_eq!(
+        slots.filter_map(|one| one["slots"].as_u64()).sum::<u64>(),
+        1024
+    );
+    assert_eq!(told["locks"]["held"], 1);
     let gone = front.unlock("b/s", &ticket).send();
     assert_eq!(gone.status, 200);
     assert_eq!(front.delete("c").send().status, 204);

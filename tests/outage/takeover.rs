@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::instance::{LEASE, has_all, launch, launch_at, name_at, serving, share};
+use crate::instance::{LEASE, has_all, launch, launch_at, metric, name_at, serving, share};
 use crate::private::PrivateServer;
 use crate::support::{
     Database, Program, Proxy, Setup, StoppedThread, Store, serving_threads, until,
@@ -125,6 +125,7 @@ fn when_one_is_killed_the_other_serves_its_names_with_everything_as_it_was() {
     println!("took over {took:?} after the kill; INSTANCE_LEASE_SECONDS is {LEASE:?}");
     assert!(took < LEASE + SOON, "{took:?}");
     scene.check(&other);
+    assert_eq!(metric(&other, "takeovers_total"), 1);
 }
 
 #[test]

@@ -4,10 +4,12 @@ import http.client
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
+import uuid
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -156,6 +158,33 @@ def make_server(tmp_path_factory):
     yield make
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def database():
+    """The settings of a database of its own on the server that the tests are run with."""
+    url = os.environ.get("TEST_MYSQL_URL")
+    client = shutil.which("mariadb") or shutil.which("mysql")
+    if not url or not client:
+        pytest.skip("no database server: run it with scripts/with-mariadb")
+    at = urlsplit(url)
+    name = f"page_{uuid.uuid4().hex}"
+
+    def run(sql):
+        command = [client, "--no-defaults", "--protocol", "TCP", "--host", at.hostname, "--port", str(at.port), "--user", at.username]
+        subprocess.run([*command, "--execute", sql], env={**os.environ, "MYSQL_PWD": at.password or ""}, check=True)
+
+    run(f"CREATE DATABASE {name}")
+    yield {
+        "STORE": "mysql",
+        "MYSQL_HOST": at.hostname,
+        "MYSQL_PORT": str(at.port),
+        "MYSQL_USER": at.username,
+        "MYSQL_PASSWORD": at.password or "",
+        "MYSQL_DATABASE": name,
+        "PEER_PORT": "0",
+    }
+    run(f"DROP DATABASE {name}")
 
 
 @pytest.fixture

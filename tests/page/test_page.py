@@ -590,6 +590,28 @@ def test_the_server_says_what_it_is_and_where_one_waits_longest(visit):
     expect(page.get_by_role("heading", level=1)).to_have_text("printer")
 
 
+def test_all_instances_on_one_database_are_shown(make_server, database, make_visit):
+    first = make_server(**database)
+    second = make_server(**database)
+    until("each has its share", lambda: shares(first) == shares(second) == [512, 512])
+    page = make_visit(first).open()
+    listed = page.get_by_role("table", name="Instances").locator("tbody tr")
+    expect(listed).to_have_count(2)
+    for one in listed.all():
+        expect(one).to_contain_text("serving")
+        expect(one).to_contain_text("512")
+    expect(listed.filter(has_text="this one")).to_have_count(1)
+    second.process.kill()
+    # Its names are the other one's by then, and nobody knows it any more.
+    expect(listed).to_have_count(1)
+    expect(listed).to_contain_text(re.compile("1.?024"))
+
+
+def shares(server):
+    told = server.expect(200, "GET", "/status")["instances"]
+    return [one["slots"] for one in told]
+
+
 def test_a_holder_is_shown_with_all_that_is_known_of_it(visit):
     server = visit.server
     server.create("printer")

@@ -8,6 +8,7 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
@@ -16,11 +17,15 @@ use crate::http::openapi;
 use crate::http::request::{authenticate, authorize};
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
-use crate::http::wire::{ErrorBody, KeyBody, LockCountsBody, ServerStatusBody, WaitBody};
+use crate::http::wire::{
+    ErrorBody, InstanceBody, KeyBody, LockCountsBody, ServerStatusBody, WaitBody,
+};
 use crate::http::worker::Worker;
 use crate::lock::Refusal;
 use crate::registry::tally::Tally;
 use crate::shared::gate::Closed;
+use crate::shared::members::{Reach, View};
+use crate::store::members::{Member, MemberState};
 
 /// GET `/health`: 200 while the process serves.
 pub fn health() -> HttpResponse {
@@ -60,7 +65,7 @@ fn store_away(reason: &str) -> HttpResponse {
         })
 }
 
-/// GET `/status` (READ): what the key allows, how much is held and waited for.
+/// GET `/status` (READ): what the key allows, how much is held and waited for, which instances there are.
 pub async fn status(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
     let right = authorize(&req, &known, &worker, Right::Read)?;
     let presented = authenticate(&req)?;
@@ -71,6 +76,7 @@ pub async fn status(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Wo
         tally = tally.and(part.map_err(ApiError::Closed)?);
     }
     let server = worker.server();
+    let view = server.members.follow().borrow().clone();
     Ok(HttpResponse::Ok().json(ServerStatusBody {
         version: env!("CARGO_PKG_VERSION"),
         store: server.store.kind(),
@@ -91,7 +97,30 @@ pub async fn status(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Wo
             }),
             grants: tally.grants,
         },
+        instances: instances(&view),
     }))
+}
+
+/// As the instance that is asked sees them.
+fn instances(view: &View) -> Vec<InstanceBody<'_>> {
+    let Some(members) = &view.members else {
+        return Vec::new();
+    };
+    let state = |member: &Member| match (member.state, view.reach(member.id)) {
+        (MemberState::Dead | MemberState::BeingTakenOver, _) => "dead",
+        (_, Reach::CutOff | Reach::OtherProtocol) => "unreachable",
+        (MemberState::Leaves, _) => "leaving",
+        (MemberState::Serves, _) => "serving",
+    };
+    let all = members.members.iter().map(|member| InstanceBody {
+        id: Uuid::from_bytes(member.id).simple().to_string(),
+        address: member.peer.as_ref().map(|peer| peer.address.as_str()),
+        you: member.id == members.me,
+        state: state(member),
+        version: &member.version,
+        slots: members.share(member.id),
+    });
+    all.collect()
 }
 
 /// GET `/metrics`: Prometheus text.

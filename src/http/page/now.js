@@ -90,19 +90,17 @@ export function Tiles() {
   </nav>`;
 }
 
-const Instance = ({ of, slots }) => html`<tr>
+const Instance = ({ of }) => html`<tr>
   <th scope="row"><${Text} of=${of.address ?? of.id} />${of.you && html` <span class="tag">this one</span>`}</th>
-  <td><span class=${`state ${of.up ? "free" : "away"}`}>${of.up ? "up" : "away"}</span></td>
-  <td>${of.version ?? "–"}</td>
-  <td><${Ago} at=${of.since} /></td>
-  ${slots && html`<td class="n">${of.slots ?? "–"}</td>`}
+  <td><span class=${`state ${of.state === "serving" ? "free" : "away"}`}>${of.state}</span></td>
+  <td>${of.version}</td>
+  <td class="n">${number(of.slots)}</td>
 </tr>`;
 
 export function Server() {
   const { told } = useServer();
   if (!told) return null;
   const instances = told.instances ?? [];
-  const slots = instances.some((instance) => typeof instance.slots === "number");
   return html`<section class="server" aria-labelledby="server-title">
     <h2 id="server-title">Server</h2>
     <dl class="facts">
@@ -114,9 +112,9 @@ export function Server() {
     </dl>
     ${instances.length > 0 &&
     html`<div class="scroll"><table class="plain" aria-label="Instances">
-      <thead><tr><th scope="col">Instance</th><th scope="col">State</th><th scope="col">Version</th><th scope="col">Up for</th>
-        ${slots && html`<th scope="col" class="n">Slots</th>`}</tr></thead>
-      <tbody>${instances.map((instance) => html`<${Instance} key=${instance.id} of=${instance} slots=${slots} />`)}</tbody>
+      <thead><tr><th scope="col">Instance</th><th scope="col">State</th><th scope="col">Version</th>
+        <th scope="col" class="n">Slots</th></tr></thead>
+      <tbody>${instances.map((instance) => html`<${Instance} key=${instance.id} of=${instance} />`)}</tbody>
     </table></div>`}
     <${Elsewhere} what="Ask this" curl=${curl("GET", url("status"))} />
   </section>`;

@@ -71,7 +71,7 @@ pub(super) fn new_tenure(epoch: Option<u64>) -> Tenure {
 fn introduce(sql: &mut Sql, tenure: Tenure, server: &str, address: Option<&str>, lease_ms: u64) {
     sql.push(
         "INSERT INTO resource_instance (id, state, heartbeat, log, server, connection, address, peer_secret, \
-         executor, floor, lease_ms) VALUES (",
+         executor, floor, lease_ms, version) VALUES (",
     );
     sql.bytes(&tenure.id).push(", 1, 1, ").bytes(&tenure.log);
     sql.push(", ").text(server).push(", CONNECTION_ID(), ");
@@ -81,6 +81,7 @@ fn introduce(sql: &mut Sql, tenure: Tenure, server: &str, address: Option<&str>,
     // Another one for each.
     sql.push(", ").bytes(&rand::random::<[u8; SECRET_BYTES]>());
     sql.push(", NULL, 0, ").number(lease_ms);
+    sql.push(", ").text(env!("CARGO_PKG_VERSION"));
     sql.push("); INSERT INTO resource_log (log, n, changes) VALUES (");
     sql.bytes(&tenure.log).push(", 1, ").bytes(journal::EMPTY);
     sql.push(")");

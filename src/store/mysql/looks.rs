@@ -196,6 +196,7 @@ impl Looks {
             state: self.state(row, &me, instance),
             peer: peer(instance),
             heartbeat: instance.heartbeat,
+            version: instance.version.clone(),
         };
         Some(Members {
             me,

@@ -46,7 +46,8 @@ const INSTANCE: &str = "CREATE TABLE IF NOT EXISTS resource_instance (
     peer_secret VARBINARY(255) NOT NULL,
     executor BINARY(16) NULL,
     floor BIGINT UNSIGNED NOT NULL,
-    lease_ms BIGINT UNSIGNED NOT NULL
+    lease_ms BIGINT UNSIGNED NOT NULL,
+    version VARCHAR(255) NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// See `store::journal`: the rows of each log are numbered without a gap, and the first of them may be gone.
@@ -283,6 +284,8 @@ pub(super) struct InstanceRow {
     /// Who takes over from it.
     pub executor: Option<InstanceId>,
     pub lease_ms: u64,
+    /// Of the program.
+    pub version: String,
 }
 
 /// Reads the row, which is made when the database is new, as are the tables that say whose it is.
@@ -331,7 +334,7 @@ pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<Serv
 /// Two statements, of which [`parse`] reads the answers.
 pub(super) const ROWS: &str = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, \
     connection FROM resource_server WHERE id = 1; \
-    SELECT id, state, heartbeat, log, connection, server, address, peer_secret, executor, lease_ms, floor \
+    SELECT id, state, heartbeat, log, connection, server, address, peer_secret, executor, lease_ms, version, floor \
     FROM resource_instance ORDER BY id";
 
 /// The last two answers are those to [`ROWS`]. `None`: the table is empty.
@@ -354,6 +357,7 @@ pub(super) fn parse(mut sets: Sets) -> Result<Option<ServerRow>, Fault> {
             peer_secret: columns.take()?,
             executor: columns.instance_id_or_null()?,
             lease_ms: columns.take()?,
+            version: columns.take()?,
         });
         let floor = FencingToken(columns.take()?);
         row.token_floor = row.token_floor.max(floor);
