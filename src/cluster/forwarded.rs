@@ -17,6 +17,7 @@ use crate::store::members::Slot;
 
 /// How long a client that is refused may wait until its place is given back.
 const GIVING_BACK: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Asked again and again, until it is answered or may not be held any longer.
 pub struct Forwarded<'a> {
@@ -84,19 +85,37 @@ impl<'a> Forwarded<'a> {
         }
     }
 
-    /// Nobody can take the place, and it would hold up the queue for as long as its ticket lives.
+    /// Nobody can take the place, and it would hold up the queue for as long as its ticket lives. Whoever was given the name
+    /// may not have heard of it yet.
     async fn give_back(&self) {
-        let slot = (Slot::of(self.name), false);
-        let place = of_slot(slot, Ok(()), &self.links.view());
-        if let (Some(ticket), Ok(Some(Place::There(other)))) = (self.caller.relayed, place) {
-            let presented = PresentedTicket::Ticket(ticket);
-            let question = Question::Ask {
-                name: self.name.clone(),
-                op: Op::Unlock { presented },
-                caller: self.caller.clone(),
-            };
-            let given = self.links.ask(self.router, &other, question);
-            let _ = tokio::time::timeout(GIVING_BACK, given).await;
+        let Some(ticket) = self.caller.relayed else {
+            return;
+        };
+        let presented = PresentedTicket::Ticket(ticket);
+        let giving = async {
+            loop {
+                let slot = (Slot::of(self.name), false);
+                let place = of_slot(slot, Ok(()), &self.links.view());
+                let question = Question::Ask {
+                    name: self.name.clone(),
+                    op: Op::Unlock { presented },
+                    caller: self.caller.clone(),
+                };
+                if let Ok(Some(Place::There(other))) = place
+                    && let Exchange::Answered(PeerReply::Reply(reply)) =
+                        self.links.ask(self.router, &other, question).await
+                    && !matches!(*reply, Reply::Closed(_))
+                {
+                    return;
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(GIVING_BACK, giving).await.is_err() {
+            log::warn!(
+                "a place in the queue of {} could not be given back",
+                self.name
+            );
         }
     }
 
@@ -114,7 +133,11 @@ impl<'a> Forwarded<'a> {
             // Dropped, it loses its place: its client is told that there is none.
             Some(_) => tokio::select! {
                 biased;
-                () = self.hold.stopped() => return Some(closed(Closed::Stopping)),
+                () = self.hold.stopped() => {
+                    // It may have gone already.
+                    self.has_place = !self.router.server.slots.is_here(self.name);
+                    return Some(closed(Closed::Stopping));
+                }
                 replied = asking => replied,
             },
             None => asking.await,
