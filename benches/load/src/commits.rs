@@ -62,7 +62,14 @@ pub fn mysql_commit_seconds(mysql: &Mysql) -> Result<f64> {
 
 /// Removes the databases that a run makes, as an earlier run may have left them.
 pub fn drop_databases(mysql: &Mysql) -> Result<()> {
-    for name in ["commits", "mysql", "queue_mysql", "profile", "several"] {
+    for name in [
+        "commits",
+        "mysql",
+        "queue_mysql",
+        "profile",
+        "several",
+        "earlier_mysql",
+    ] {
         mysql.query(&format!("DROP DATABASE IF EXISTS bench_{name}"))?;
     }
     Ok(())

@@ -230,14 +230,18 @@ impl Bench {
         Err(server.failed("the server did not become ready"))
     }
 
-    /// The same of the earlier version, with the memory store. `None`: there is no such binary.
-    pub fn start_earlier(&self) -> Result<Option<Server>> {
+    /// The same of the earlier version. `None`: there is no such binary.
+    pub fn start_earlier(&self, store: Store) -> Result<Option<Server>> {
         let start = |binary: &PathBuf| {
             let earlier = Bench {
                 binary: binary.clone(),
                 ..self.clone()
             };
-            earlier.start(Store::Memory, "earlier")
+            let place = match store {
+                Store::Mysql => "earlier_mysql",
+                Store::Memory | Store::Sqlite => "earlier",
+            };
+            earlier.start(store, place)
         };
         self.earlier.as_ref().map(start).transpose()
     }

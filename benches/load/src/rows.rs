@@ -96,7 +96,9 @@ struct Field {
     mysql: Option<Server>,
     etcd: Option<Server>,
     redis: Option<Server>,
+    /// Of an earlier version.
     earlier: Option<Server>,
+    earlier_mysql: Option<Server>,
 }
 
 impl Field {
@@ -118,13 +120,18 @@ impl Field {
                 .as_deref()
                 .map(|b| bench.start_redis(b))
                 .transpose()?,
-            earlier: bench.start_earlier()?,
+            earlier: bench.start_earlier(Store::Memory)?,
+            earlier_mysql: match bench.mysql {
+                Some(_) => bench.start_earlier(Store::Mysql)?,
+                None => None,
+            },
         };
         let ours = [
             Some(&field.memory),
             Some(&field.sqlite),
             field.mysql.as_ref(),
             field.earlier.as_ref(),
+            field.earlier_mysql.as_ref(),
         ];
         for server in ours.into_iter().flatten() {
             throughput::prepare(server)?;
@@ -159,6 +166,11 @@ impl Field {
             (
                 "lock + unlock, MySQL",
                 self.mysql.as_ref(),
+                Load::LockUnlock,
+            ),
+            (
+                "lock + unlock, MySQL, earlier version",
+                self.earlier_mysql.as_ref(),
                 Load::LockUnlock,
             ),
             (
@@ -282,6 +294,12 @@ fn own_rows(find: &Find<'_, '_>) -> Vec<Row> {
     let what = "exclusive lock + unlock, memory, of the earlier version";
     vec![
         ratio_row(what, memory(), earlier, 0.98),
+        ratio_row(
+            "lock + unlock, one instance on MySQL, of the earlier version",
+            find("lock + unlock, MySQL").ok_or(NO_MYSQL),
+            find("lock + unlock, MySQL, earlier version").ok_or(NO_EARLIER),
+            0.97,
+        ),
         ratio_row(
             "lock + unlock, memory, beside 1,000 stuck readers of events, of without",
             find(BESIDE_READERS).ok_or("-"),
