@@ -16,7 +16,7 @@ use crate::shared::server_state::ServerState;
 use crate::store::members::Slot;
 
 /// How long a client that is refused may wait until its place is given back.
-const GIVING_BACK: Duration = Duration::from_secs(1);
+const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Asked again and again, until it is answered or may not be held any longer.
@@ -111,7 +111,7 @@ impl<'a> Forwarded<'a> {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         };
-        if tokio::time::timeout(GIVING_BACK, giving).await.is_err() {
+        if tokio::time::timeout(GIVE_BACK_MAX, giving).await.is_err() {
             log::warn!(
                 "a place in the queue of {} could not be given back",
                 self.name

@@ -19,7 +19,6 @@ use crate::store::members::{InstanceId, MemberState, Members, Slot};
 const STEP_MAX: usize = 64;
 /// Between two tries to take over what one and the same instance had, or to give to one that took nothing.
 const AGAIN_PAUSE: Duration = Duration::from_millis(200);
-
 /// One that has just come is given nothing for so long, or for as long as an answer is valid after a heartbeat if that is
 /// shorter: if it crashes again and again as soon as it serves, no name waits for it.
 const NEWCOMER: Duration = Duration::from_secs(2);
@@ -128,7 +127,7 @@ impl Persistence {
     }
 
     fn next_step(&self) -> Option<SharingStep> {
-        let view = self.server.members.follow().borrow().clone();
+        let view = self.server.members.now();
         let members = view.members.as_ref()?;
         let takes = |id: InstanceId, state: MemberState| match id == members.me {
             true => !self.sharing.is_leaving,

@@ -111,6 +111,11 @@ impl MembersWatch {
         self.0.subscribe()
     }
 
+    /// As it is now; nothing changes while it is looked at.
+    pub fn now(&self) -> watch::Ref<'_, View> {
+        self.0.borrow()
+    }
+
     /// The store was looked at. Signs of life alone are nothing that anybody waits for, and would wake each request that
     /// waits several times a second.
     pub fn see(&self, members: Members) {
@@ -129,7 +134,7 @@ impl MembersWatch {
             .send_if_modified(|view| view.reach.insert(id, reach) != Some(reach));
     }
 
-    /// Slots were given to this instance.
+    /// This instance gave slots to that one.
     pub fn given(&self, to: InstanceId) {
         self.0
             .send_modify(|view| view.given = (view.given.0 + 1, to));

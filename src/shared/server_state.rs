@@ -209,7 +209,7 @@ impl ServerState {
     pub fn check_ready(&self) -> Result<(), Closed> {
         self.gate.check_ready()?;
         match self.slots.are_shared() {
-            true => self.members.follow().borrow().check_ready(),
+            true => self.members.now().check_ready(),
             false => Ok(()),
         }
     }

@@ -76,7 +76,7 @@ pub async fn status(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Wo
         tally = tally.and(part.map_err(ApiError::Closed)?);
     }
     let server = worker.server();
-    let view = server.members.follow().borrow().clone();
+    let view = server.members.now();
     Ok(HttpResponse::Ok().json(ServerStatusBody {
         version: env!("CARGO_PKG_VERSION"),
         store: server.store.kind(),
