@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -93,7 +94,7 @@ fn a_frame_has_the_bytes_of_this_version_of_the_protocol() {
     let question = Question::Ask {
         name: ResourceName::parse("größe").unwrap(),
         op,
-        caller: Caller {
+        caller: Arc::new(Caller {
             address: Some(IpAddr::from([10, 0, 0, 1])),
             tag: RequestTag::Made {
                 worker: 1,
@@ -101,7 +102,7 @@ fn a_frame_has_the_bytes_of_this_version_of_the_protocol() {
             },
             key: None,
             relayed: None,
-        },
+        }),
     };
     let question = RequestFrame::Question {
         id: 70_000,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::events::EventReader;
 use super::forwarded::Forwarded;
 use super::gather::Gathering;
@@ -85,7 +87,7 @@ impl FrontDoor {
     }
 
     /// Sends one request to wherever its resource is and waits for its reply. Dropping the future withdraws it.
-    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Box<Reply> {
+    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Arc<Caller>) -> Box<Reply> {
         let Some(abroad) = &self.abroad else {
             return taken(self.router.ask(name, op, caller).await);
         };
@@ -103,11 +105,11 @@ impl FrontDoor {
         let hold = abroad.hold(op.wait().unwrap_or_default());
         let asked = Forwarded::new((&self.router, &abroad.links), (name, op, caller), hold);
         // Apart: what a forwarded request needs must not make the futures of all requests large.
-        Box::pin(asked.answer()).await
+        asked.answer().boxed_local().await
     }
 
     /// Counts as a sign of life of this ticket, if that can be told without waiting for anything.
-    pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Caller) {
+    pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Arc<Caller>) {
         let Some(abroad) = self.abroad.as_ref().filter(|_| !self.is_here(name)) else {
             return self.router.touch(name, presented, caller);
         };

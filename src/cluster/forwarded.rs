@@ -26,7 +26,7 @@ pub struct Forwarded<'a> {
     name: &'a ResourceName,
     op: &'a Op,
     /// With the ticket to make, so that a copy finds it.
-    caller: Caller,
+    caller: Arc<Caller>,
     hold: Hold,
     /// A copy may have been acted on.
     lost: bool,
@@ -50,10 +50,10 @@ impl<'a> Forwarded<'a> {
             links,
             name,
             op,
-            caller: Caller {
+            caller: Arc::new(Caller {
                 relayed: makes_ticket.then(|| router.server.fresh_ticket()),
                 ..caller.clone()
-            },
+            }),
             hold,
             lost: false,
             has_place: false,

@@ -115,7 +115,7 @@ async fn release_untaken(door: FrontDoor) {
         actix_rt::spawn(async move {
             let presented = PresentedTicket::Ticket(ticket);
             let unlock = Op::Unlock { presented };
-            door.ask(&name, &unlock, &Caller::NOBODY).await;
+            door.ask(&name, &unlock, &Caller::nobody()).await;
         });
     }
 }
@@ -258,7 +258,7 @@ impl PeerRequests {
         self.tell(id, reply);
     }
 
-    async fn ask(&self, id: u64, (name, op, caller): (ResourceName, Op, Caller)) -> PeerReply {
+    async fn ask(&self, id: u64, (name, op, caller): (ResourceName, Op, Arc<Caller>)) -> PeerReply {
         let router = &self.router;
         if !takes(router, &op) {
             return PeerReply::Reply(Box::new(Reply::Refused(Refusal::TooLargeToStore)));

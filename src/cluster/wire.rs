@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -114,13 +115,13 @@ pub enum Question {
     Ask {
         name: ResourceName,
         op: Op,
-        caller: Caller,
+        caller: Arc<Caller>,
     },
     /// A sign of life of a ticket, which nobody waits for.
     Touch {
         name: ResourceName,
         presented: PresentedTicket,
-        caller: Caller,
+        caller: Arc<Caller>,
     },
     /// Of the names of the one that is asked, as the others that are about several names.
     Page(ListQuery),

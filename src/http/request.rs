@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
+use actix_web::dev::Payload;
 use actix_web::http::header::{self, HeaderName};
-use actix_web::web;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
@@ -19,7 +19,7 @@ use super::auth::{KnownKey, Right};
 use super::connection::ConnectionState;
 use super::errors::ApiError;
 use super::headers::{IDEMPOTENCY_KEY, X_API_KEY, X_TICKET};
-use super::middleware::observe::{self, RouteAndCaller};
+use super::middleware::observe::RouteAndCaller;
 use super::paths::{self, Route, Segments, position};
 use super::wire::to_millis;
 use super::worker::Worker;
@@ -39,7 +39,7 @@ pub fn authorize(
     worker: &Worker,
     needed: Right,
 ) -> Result<Right, ApiError> {
-    let key = known.key.as_ref().ok_or_else(|| without_key(req))?;
+    let key = authenticate(req, known)?;
     let right = match key.right_to_all() {
         Some(right) => Some(right),
         None if segments(req).get(0).is_none() => Some(key.right),
@@ -79,16 +79,19 @@ fn check_conditions(req: &HttpRequest, route: Option<Route>) -> Result<(), ApiEr
 /// For a name that does not stand in the path.
 pub fn authorize_name(
     req: &HttpRequest,
+    known: &RouteAndCaller,
     name: &ResourceName,
     needed: Right,
 ) -> Result<(), ApiError> {
-    check_right(authenticate(req)?.right_to(name.as_str()), needed).map(|_| ())
+    check_right(authenticate(req, known)?.right_to(name.as_str()), needed).map(|_| ())
 }
 
 /// The key that the request carries.
-pub fn authenticate(req: &HttpRequest) -> Result<KnownKey, ApiError> {
-    let key = observe::known(req).and_then(|known| known.key.clone());
-    key.ok_or_else(|| without_key(req))
+pub fn authenticate<'k>(
+    req: &HttpRequest,
+    known: &'k RouteAndCaller,
+) -> Result<&'k KnownKey, ApiError> {
+    known.key.as_ref().ok_or_else(|| without_key(req))
 }
 
 /// Why a request has no key that is known.
@@ -108,8 +111,8 @@ fn check_right(right: Option<Right>, needed: Right) -> Result<Right, ApiError> {
 }
 
 /// What the operator calls the key that the request carries.
-pub fn caller_key(req: &HttpRequest) -> Result<KeyName, ApiError> {
-    KeyName::parse(&authenticate(req)?.name).map_err(|_| ApiError::KeyUnknown)
+pub fn caller_key(req: &HttpRequest, known: &RouteAndCaller) -> Result<KeyName, ApiError> {
+    KeyName::parse(&authenticate(req, known)?.name).map_err(|_| ApiError::KeyUnknown)
 }
 
 /// Percent-decoding that never guesses: an invalid escape or invalid UTF-8 is an error, so that two
@@ -374,11 +377,7 @@ impl Query<'_> {
 }
 
 /// Reads the whole body, up to `MAX_BODY_BYTES`, as long as it keeps coming.
-pub async fn body(
-    req: &HttpRequest,
-    payload: web::Payload,
-    worker: &Worker,
-) -> Result<Bytes, ApiError> {
+pub async fn body(req: &HttpRequest, payload: Payload, worker: &Worker) -> Result<Bytes, ApiError> {
     let headers = req.headers();
     let comes = headers.contains_key(header::TRANSFER_ENCODING)
         || headers
@@ -407,7 +406,7 @@ pub async fn body(
     Ok(read)
 }
 
-async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, ApiError> {
+async fn read_body(mut payload: Payload, max: usize) -> Result<Bytes, ApiError> {
     let mut whole = Bytes::new();
     let mut parts = BytesMut::new();
     while let Some(chunk) = payload.next().await {

@@ -1,54 +1,62 @@
 //! Which path and method leads to which handler. Everything else is a 404, or a 405 that names the methods.
 
+use std::future::ready;
+use std::rc::Rc;
+
 use actix_web::HttpRequest;
-use actix_web::web::{Data, Payload};
+use actix_web::dev::Payload;
+use futures_util::future::LocalBoxFuture;
 
 use super::errors::ApiError;
 use super::handlers::{data, events, history, locks, resources, status};
-use super::middleware::observe;
+use super::middleware::observe::RouteAndCaller;
 use super::page;
 use super::paths::Route;
 use super::respond::Response;
 use super::worker::Worker;
 
-/// Every request, as the framework has no routes of its own.
-pub async fn dispatch(req: HttpRequest, payload: Payload, worker: Data<Worker>) -> Response {
-    let known = observe::known(&req).ok_or(ApiError::NoRoute)?;
-    let route = known.route.ok_or(ApiError::NoRoute)?;
-    let method = req.method().clone();
-    match (route, method.as_str()) {
-        (Route::Lock, "PUT" | "POST") => locks::lock(req, known, payload, worker).await,
-        (Route::Unlock, "PUT" | "POST") => locks::unlock(req, known, worker).await,
-        (Route::Renew, "PUT" | "POST") => locks::renew(req, known, payload, worker).await,
-        (Route::Data, "GET") => {
-            // It may wait for long. A body that nobody takes would keep the end of the connection unread.
-            drop(payload);
-            data::get(req, known, worker).await
-        }
-        (Route::Data, "PUT") => data::put(req, known, payload, worker).await,
-        (Route::Data, "DELETE") => data::delete(req, known, worker).await,
-        // Apart, as others below: every request would be as large as a listing.
-        (Route::Resource, "GET") => Box::pin(resources::describe(req, known, worker)).await,
-        (Route::Resource, "DELETE") => resources::delete(req, known, worker).await,
-        (Route::Resources, "GET") => Box::pin(resources::list(req, known, worker)).await,
-        (Route::Resources, "POST") => resources::create(req, known, payload, worker).await,
-        (Route::History, "GET") => history::history(req, known, worker).await,
-        (Route::Events, "GET") => {
-            // As above: the stream ends with its connection alone.
-            drop(payload);
-            Box::pin(events::events(req, known, worker)).await
-        }
-        (Route::Health, "GET" | "HEAD") => Ok(status::health()),
-        (Route::Ready, "GET" | "HEAD") => status::ready(&worker),
-        (Route::Metrics, "GET" | "HEAD") => status::metrics(&worker),
-        (Route::Openapi, "GET" | "HEAD") => Ok(status::openapi()),
-        (Route::Status, "GET") => Box::pin(status::status(req, known, worker)).await,
-        (Route::Page | Route::PageFile, "GET" | "HEAD") => page::file(&req),
-        (Route::ForceUnlock, "POST") => locks::force_unlock(req, known, payload, worker).await,
+/// Every request, as the framework has no routes of its own. A body that no handler takes is dropped here: kept while
+/// the request waits, it would keep the end of the connection unread.
+///
+/// Each handler's future takes its own memory and stack frames: as one future of all handlers each request would be as large
+/// as the largest.
+pub fn dispatch(
+    req: HttpRequest,
+    known: Rc<RouteAndCaller>,
+    payload: Payload,
+    worker: Rc<Worker>,
+) -> LocalBoxFuture<'static, Response> {
+    let Some(route) = known.route else {
+        return at_once(Err(ApiError::NoRoute));
+    };
+    match (route, req.method().as_str()) {
+        (Route::Lock, "PUT" | "POST") => Box::pin(locks::lock(req, known, payload, worker)),
+        (Route::Unlock, "PUT" | "POST") => Box::pin(locks::unlock(req, known, worker)),
+        (Route::Renew, "PUT" | "POST") => Box::pin(locks::renew(req, known, payload, worker)),
+        (Route::Data, "GET") => Box::pin(data::get(req, known, worker)),
+        (Route::Data, "PUT") => Box::pin(data::put(req, known, payload, worker)),
+        (Route::Data, "DELETE") => Box::pin(data::delete(req, known, worker)),
+        (Route::Resource, "GET") => Box::pin(resources::describe(req, known, worker)),
+        (Route::Resource, "DELETE") => Box::pin(resources::delete(req, known, worker)),
+        (Route::Resources, "GET") => Box::pin(resources::list(req, known, worker)),
+        (Route::Resources, "POST") => Box::pin(resources::create(req, known, payload, worker)),
+        (Route::History, "GET") => Box::pin(history::history(req, known, worker)),
+        (Route::Events, "GET") => Box::pin(events::events(req, known, worker)),
+        (Route::Health, "GET" | "HEAD") => at_once(Ok(status::health())),
+        (Route::Ready, "GET" | "HEAD") => at_once(status::ready(&worker)),
+        (Route::Metrics, "GET" | "HEAD") => at_once(status::metrics(&worker)),
+        (Route::Openapi, "GET" | "HEAD") => at_once(Ok(status::openapi())),
+        (Route::Status, "GET") => Box::pin(status::status(req, known, worker)),
+        (Route::Page | Route::PageFile, "GET" | "HEAD") => at_once(page::file(&req)),
+        (Route::ForceUnlock, "POST") => Box::pin(locks::force_unlock(req, known, payload, worker)),
         // The same path is force-unlock with POST.
         (Route::Data, _) if req.uri().path().ends_with("/force-unlock") => {
-            Err(ApiError::Method("GET, PUT, DELETE, POST"))
+            at_once(Err(ApiError::Method("GET, PUT, DELETE, POST")))
         }
-        (route, _) => Err(ApiError::Method(route.allow())),
+        (route, _) => at_once(Err(ApiError::Method(route.allow()))),
     }
+}
+
+fn at_once(response: Response) -> LocalBoxFuture<'static, Response> {
+    Box::pin(ready(response))
 }

@@ -1,15 +1,17 @@
 //! Starts the workers: what a connection may take, and what stands around the routes.
 
+use std::future::poll_fn;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::App;
 use actix_web::dev::{AppConfig, Server};
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, web};
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
@@ -17,14 +19,14 @@ use super::acceptor::{Acceptor, Refused};
 use super::connection::{Connection, ConnectionTimeouts};
 use super::connection_limit::{self, ConnectionLimit};
 use super::errors;
-use super::middleware::around;
+use super::middleware::answer;
 use super::middleware::observe::Observer;
 use super::policy::SharedPolicy;
-use super::routes;
 use super::worker::Worker;
 use crate::cluster::door::FrontDoor;
 use crate::cluster::serve::PeerListener;
 use crate::metrics::Metrics;
+use crate::shared::server_state::ServerState;
 
 /// How the HTTP side behaves.
 #[derive(Clone)]
@@ -71,6 +73,24 @@ impl HttpLimits {
     }
 }
 
+/// Waits for `stopped`. It is asked with each step of a connection, and `stopped` is shared by all threads: it is asked
+/// once, so that it wakes the connection, and then again when the server is on its way to an end.
+fn when_stopped(
+    server: Arc<ServerState>,
+    stopped: impl Future<Output = ()>,
+) -> impl Future<Output = ()> {
+    let mut stopped = Box::pin(stopped);
+    let mut asked: Option<Waker> = None;
+    poll_fn(move |cx| {
+        let known = asked.as_ref().is_some_and(|w| w.will_wake(cx.waker()));
+        if known && !server.gate.is_draining() {
+            return Poll::Pending;
+        }
+        asked = Some(cx.waker().clone());
+        stopped.as_mut().poll(cx)
+    })
+}
+
 /// Starts the workers on a bound listener, and on that of other instances if there may be any. Must be called inside an
 /// actix system.
 pub fn run(
@@ -104,22 +124,22 @@ pub fn run(
     let address = listener.local_addr()?;
     let http_server = builder.listen("http", listener, move || {
         let acceptor = Rc::new(limits.acceptor(connections.clone()));
-        let worker = web::Data::new(limits.worker(door(), policy.clone()));
+        let worker = Rc::new(limits.worker(door(), policy.clone()));
+        let server = worker.door.router.server.clone();
         actix_rt::spawn(worker.server().liveness.worker().prove_on());
-        let shared = worker.clone();
         let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
         let observer = Rc::new(observer);
         let app = App::new()
-            .app_data(worker)
-            .default_service(web::to(routes::dispatch))
-            .wrap_fn(move |request, service| around(&observer, &shared, request, service))
+            .default_service(fn_service(move |request| {
+                answer(&observer, &worker, request)
+            }))
             .into_factory()
             .map_err(|error| error.error_response());
         let stopping = stopping.clone();
         let http = HttpService::build()
             .graceful_shutdown_signal(move || {
-                let stopping = stopping.clone();
-                async move { stopping.notified().await }
+                let (stopping, server) = (stopping.clone(), server.clone());
+                when_stopped(server, async move { stopping.notified().await })
             })
             .keep_alive(limits.keep_alive)
             .client_request_timeout(limits.request_head_timeout)

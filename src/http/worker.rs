@@ -1,6 +1,7 @@
 //! What every handler of one worker thread shares, and the way from a handler to a resource.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -32,7 +33,7 @@ impl Worker {
     pub async fn ask(
         &self,
         request: &HttpRequest,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         name: &ResourceName,
         op: &Op,
     ) -> Reply {

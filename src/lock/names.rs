@@ -312,7 +312,12 @@ impl fmt::Debug for IdempotencyKey {
 /// Written as 32 lowercase hexadecimal digits, as the PHP server's tickets. `Debug` does not show it, so
 /// that no log line can leak one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Ticket(u128);
+#[serde(from = "u128", into = "u128")]
+pub struct Ticket {
+    // Two words: one of 128 bits is aligned to 16 bytes, and an optional one fills 32.
+    high: u64,
+    low: u64,
+}
 
 const NO_DIGIT: u8 = u8::MAX;
 
@@ -332,11 +337,14 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 impl Ticket {
     /// A ticket from 128 random bits.
     pub fn from_bits(bits: u128) -> Ticket {
-        Ticket(bits)
+        Ticket {
+            high: (bits >> u64::BITS) as u64,
+            low: bits as u64,
+        }
     }
 
     pub fn bits(self) -> u128 {
-        self.0
+        u128::from(self.high) << u64::BITS | u128::from(self.low)
     }
 
     /// `None` unless the text is 32 lowercase hexadecimal digits.
@@ -350,9 +358,10 @@ impl Ticket {
             })
         };
         let (high, low) = digits.split_at(16);
-        Some(Ticket(
-            u128::from(half(high)?) << 64 | u128::from(half(low)?),
-        ))
+        Some(Ticket {
+            high: half(high)?,
+            low: half(low)?,
+        })
     }
 
     /// Names it to those who must not learn it.
@@ -363,7 +372,7 @@ impl Ticket {
     }
 
     pub fn digits(self) -> [u8; 32] {
-        hex_digits(self.0)
+        hex_digits(self.bits())
     }
 }
 
@@ -377,9 +386,21 @@ pub fn hex_digits(number: u128) -> [u8; 32] {
     out
 }
 
+impl From<u128> for Ticket {
+    fn from(bits: u128) -> Ticket {
+        Ticket::from_bits(bits)
+    }
+}
+
+impl From<Ticket> for u128 {
+    fn from(ticket: Ticket) -> u128 {
+        ticket.bits()
+    }
+}
+
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", self.bits())
     }
 }
 

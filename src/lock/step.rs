@@ -135,6 +135,7 @@ impl LockState {
     }
 }
 
+// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
 impl Step<'_> {
     fn answer(&mut self, request: RequestId, answer: Answer) {
         self.out.answers.push((request, answer));
@@ -204,6 +205,7 @@ impl Step<'_> {
         self.state.reserved.take_if(|reserved| *reserved == seq);
     }
 
+    #[inline(never)]
     fn wait_over(&mut self, request: RequestId) {
         let Some((seq, parked)) = self.state.queue_mut().unpark(request) else {
             return;
@@ -406,6 +408,7 @@ impl Step<'_> {
     }
 
     /// `open`: the lock could be had now, so that the queue is not full whoever is in it.
+    #[inline(never)]
     fn take_place(&mut self, asked: LockRequest, ended: Death, open: bool) {
         let (client, relayed) = (asked.wish.client, asked.wish.relayed);
         let wall = Some(self.now.wall);
@@ -634,6 +637,7 @@ impl Step<'_> {
     }
 
     /// The holder asked again, perhaps for another mode.
+    #[inline(never)]
     fn keep(&mut self, token: FencingToken, asked: LockRequest, ended: Death) {
         let (request, wish) = (asked.request, asked.wish);
         if asked.patience == Patience::Loading {
@@ -808,6 +812,7 @@ impl Step<'_> {
 
     // ---- what holders do --------------------------------------------------------------------------
 
+    #[inline(never)]
     fn touch(&mut self, request: RequestId, presented: PresentedTicket) {
         let live = match self.standing(presented) {
             Standing::Holder(token) => {
@@ -838,6 +843,7 @@ impl Step<'_> {
         });
     }
 
+    #[inline(never)]
     fn write(
         &mut self,
         request: RequestId,
@@ -978,6 +984,7 @@ impl Step<'_> {
         self.state.queue_mut().open(seq, request, parked);
     }
 
+    #[inline(never)]
     fn renew(
         &mut self,
         request: RequestId,
@@ -1031,6 +1038,7 @@ impl Step<'_> {
         self.answer(request, answer);
     }
 
+    #[inline(never)]
     fn force_unlock(&mut self, request: RequestId, token: Option<FencingToken>, forced: &Forced) {
         let leases = self.state.leases.iter().map(|lease| lease.token);
         let ended: Vec<FencingToken> = leases
@@ -1047,6 +1055,7 @@ impl Step<'_> {
     }
 
     /// A retry finds the ticket among those that were ended by force.
+    #[inline(never)]
     fn remove_waiter(&mut self, request: RequestId, waiter: TicketId, forced: &Forced) {
         let queue = self.state.queue_ref();
         let told = queue.and_then(|queue| {
@@ -1070,6 +1079,7 @@ impl Step<'_> {
         self.answer(request, Answer::WaiterRemoved(true));
     }
 
+    #[inline(never)]
     fn delete(&mut self, request: RequestId, presented: PresentedTicket) {
         let allowed = match self.standing(presented) {
             Standing::Holder(token) if self.is_shared(token) => {
@@ -1109,6 +1119,7 @@ impl Step<'_> {
             .close(self.terms, self.now.mono, request, delivered);
     }
 
+    #[inline(never)]
     fn vanished(&mut self, request: RequestId) {
         let lease = self.state.leases.with_request(request);
         if let Some(token) = lease.map(|lease| lease.token) {

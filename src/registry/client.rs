@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use actix::{Addr, Arbiter};
 use foldhash::HashMap;
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use crate::lock::{PresentedTicket, RequestId, ResourceName};
@@ -128,13 +129,13 @@ impl Router {
 
     /// Sends one request and waits for its reply. Dropping the future withdraws the request, and so does a gate
     /// that is closed when the reply comes: then that is the reply. The call is to be told once the client has it.
-    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Caller) -> Replied {
+    pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Arc<Caller>) -> Replied {
         let closed = |closed| (Box::new(Reply::Closed(closed)), None);
         for _ in 0..MOVES_MAX {
             let actor = match self.cached(name) {
                 Some(actor) => actor,
                 // Apart: most requests find it in the cache, and all would be as large.
-                None => match Box::pin(self.find(name)).await {
+                None => match self.find(name).boxed_local().await {
                     Ok(actor) => actor,
                     Err(why) => return closed(why),
                 },
@@ -155,7 +156,7 @@ impl Router {
         &self,
         actor: Rc<Addr<ResourceActor>>,
         op: &Op,
-        caller: &Caller,
+        caller: &Arc<Caller>,
     ) -> Option<Replied> {
         if !actor.connected() {
             return None;
@@ -193,7 +194,7 @@ impl Router {
 
     /// Counts as a sign of life of this ticket, if this worker knows the actor's address; nothing is started or
     /// loaded for it, and nobody waits for the reply.
-    pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Caller) {
+    pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Arc<Caller>) {
         if let Some(actor) = self.cached(name) {
             actor.do_send(Box::new(Call {
                 request: self.next_request(),

@@ -257,6 +257,7 @@ impl Router {
         row: Option<ListedResource>,
         place: Whereabouts,
     ) -> Result<Option<Description>, Closed> {
+        let nobody = Caller::nobody();
         let reply = match (place, &row) {
             (Whereabouts::Stored, Some(row)) if row.holder.is_none() => {
                 return Ok(Some(row.expiring(None)));
@@ -265,15 +266,15 @@ impl Router {
                 return Ok(Some(row.expiring(expires)));
             }
             (Whereabouts::Live(actor), _) => {
-                let asked = self.send(Rc::new(actor), &Op::DESCRIBE, &Caller::NOBODY);
-                asked.await.map_or_else(|| Box::new(Reply::Moved), taken)
+                let asked = self.send(Rc::new(actor), &Op::DESCRIBE, &nobody).await;
+                asked.map_or_else(|| Box::new(Reply::Moved), taken)
             }
             // Without a row, or with one that was read before its lease began; or held when the server was
             // started: then only its actor knows whether the lease has ended since.
             (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
-            Reply::Moved => taken(self.ask(&name, &Op::DESCRIBE, &Caller::NOBODY).await),
+            Reply::Moved => taken(self.ask(&name, &Op::DESCRIBE, &nobody).await),
             _ => reply,
         };
         match *reply {

@@ -297,7 +297,7 @@ impl<'a> AuditWriter<'a> {
         for _ in explained.count()..gone {
             let asker = asker(live, answers, asked).map(|(open, _)| open);
             self.write(AuditEvent {
-                caller: asker.map(|open| &open.caller),
+                caller: asker.map(|open| &*open.caller),
                 ..self.line(AuditKind::WaiterLeft)
             });
         }
@@ -341,7 +341,7 @@ impl<'a> AuditWriter<'a> {
                 self.write(AuditEvent {
                     owner: owner.as_ref(),
                     mode: Some(*mode),
-                    caller: asker.map(|open| &open.caller),
+                    caller: asker.map(|open| &*open.caller),
                     detail: asker
                         .and_then(why)
                         .map_or(Detail::Nothing, |why| Detail::Why(&why.reason)),
@@ -367,7 +367,7 @@ impl<'a> AuditWriter<'a> {
         let waited = since.map_or(0, |since| self.now.mono.saturating_sub(since));
         self.server.metrics.locks.granted(waited);
         self.write(AuditEvent {
-            caller: asker.map(|(open, _)| &open.caller),
+            caller: asker.map(|(open, _)| &*open.caller),
             detail: Detail::Waited(waited),
             ..self.line_of(AuditKind::Granted, holder)
         });
@@ -394,7 +394,7 @@ impl<'a> AuditWriter<'a> {
             ),
         };
         self.write(AuditEvent {
-            caller: asker.map(|open| &open.caller),
+            caller: asker.map(|open| &*open.caller),
             detail,
             ..self.line_of(kind, holder)
         });

@@ -1,5 +1,6 @@
 //! What handlers ask a resource, what it answers, and what the actors tell each other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Message, Recipient};
@@ -305,7 +306,7 @@ pub enum Reply {
 pub struct Call {
     pub request: RequestId,
     pub op: Op,
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// Boxed: a reply changes hands a dozen times on its way.
     pub reply: oneshot::Sender<Box<Reply>>,
 }

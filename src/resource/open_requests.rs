@@ -46,7 +46,7 @@ pub(super) enum RequestKind {
 pub(super) struct OpenRequest {
     pub(super) reply: oneshot::Sender<Box<Reply>>,
     pub(super) kind: RequestKind,
-    pub(super) caller: Caller,
+    pub(super) caller: Arc<Caller>,
     /// When it arrived.
     pub(super) since: Millis,
     /// While it waits for the lock.
@@ -129,7 +129,7 @@ mod tests {
         Box::new(OpenRequest {
             reply: oneshot::channel().0,
             kind: RequestKind::Plain,
-            caller: Caller::NOBODY,
+            caller: Caller::nobody(),
             since,
             permit: None,
         })

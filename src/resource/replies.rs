@@ -17,6 +17,7 @@ use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::Snapshot;
 
+// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
 impl ResourceActor {
     /// Applies a command that nobody in particular is answered for.
     pub(super) fn command(&mut self, command: Command, ctx: &mut Context<Self>) {
@@ -85,6 +86,7 @@ impl ResourceActor {
     }
 
     /// It goes, in the commit of the change that made it so.
+    #[inline(never)]
     fn leave_no_rows(&mut self, snapshot: &mut Snapshot) {
         let now = self.now.mono;
         let (name, server) = (self.name.clone(), self.server.clone());
@@ -108,6 +110,7 @@ impl ResourceActor {
     }
 
     /// Requests whose document was deleted while they waited; they wait no more.
+    #[inline(never)]
     pub(super) fn take_orphans(&mut self) -> Vec<RequestId> {
         let Some(live) = self.live() else {
             return Vec::new();
@@ -128,6 +131,7 @@ impl ResourceActor {
     }
 
     /// The reply to one request, with the changes to data that it allows.
+    #[inline(never)]
     pub(super) fn reply_to(
         &mut self,
         request: RequestId,
@@ -198,6 +202,7 @@ impl ResourceActor {
     }
 
     /// The document is written, if it may be as it is now. `None`: there is no resource.
+    #[inline(never)]
     fn write_document(
         &mut self,
         (selector, json, condition): (Selector, Bytes, Option<Condition>),
@@ -223,6 +228,7 @@ impl ResourceActor {
     }
 
     /// The resource is gone, and with it these leases.
+    #[inline(never)]
     fn delete(&mut self, leases: &[HolderView], caller: &Caller, snapshot: &mut Snapshot) -> Reply {
         if let Some(resource) = self.live().and_then(|live| live.resource.take()) {
             let token = resource.core.token();
@@ -235,6 +241,7 @@ impl ResourceActor {
     }
 
     /// Requests that wait to read a document that was deleted: there is nothing to wait for any more.
+    #[inline(never)]
     pub(super) fn end_gets_of(&mut self, selector: &Selector) {
         let waits_unwritten = self.server.terms().rules.get_locks_unwritten;
         let Some(live) = self.live() else {
@@ -252,6 +259,7 @@ impl ResourceActor {
 
     /// Sends rows to the store and holds the replies back until they are durable, together with
     /// everything they rest on.
+    #[inline(never)]
     pub(super) fn store(
         &mut self,
         mut snapshot: Snapshot,

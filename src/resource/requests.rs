@@ -1,5 +1,7 @@
 //! Requests in: what has to be known first, what the core is asked, who waits.
 
+use std::sync::Arc;
+
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
@@ -18,6 +20,7 @@ use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::{ResourceId, Snapshot};
 
+// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
 impl ResourceActor {
     pub(super) fn call(&mut self, call: Box<Call>, ctx: &mut Context<Self>) {
         let now = self.now.mono;
@@ -50,6 +53,7 @@ impl ResourceActor {
 
     /// A request to a name that has no resource: some make one, for the others there is nothing, or what is
     /// remembered of their ticket. What is made is stored with what comes of the request.
+    #[inline(never)]
     fn make(&mut self, call: &Call, ctx: &Context<Self>) -> Result<(), Box<Reply>> {
         let now = self.now.mono;
         let lost = lost_matters(&call.op).and_then(|ticket| {
@@ -161,6 +165,7 @@ impl ResourceActor {
     }
 
     /// What the answer has to be made of, and what the core is asked. `None`: the lock has no part in it.
+    #[inline(never)]
     fn asked(
         &mut self,
         request: RequestId,
@@ -254,7 +259,7 @@ impl ResourceActor {
         &self,
         reply: oneshot::Sender<Box<Reply>>,
         kind: RequestKind,
-        caller: Caller,
+        caller: Arc<Caller>,
     ) -> OpenRequest {
         OpenRequest {
             reply,
@@ -266,6 +271,7 @@ impl ResourceActor {
     }
 
     /// The request waits for the lock, unless too many do already or nobody may any more.
+    #[inline(never)]
     pub(super) fn park(&mut self, request: RequestId, ctx: &mut Context<Self>) {
         let permit = match self.server.gate.check() {
             // Those that wait were ended, or are about to be.
@@ -310,6 +316,7 @@ impl ResourceActor {
     }
 
     /// Answers a request that would wait, and lets the core know that it does not.
+    #[inline(never)]
     fn turn_away(&mut self, request: RequestId, reply: Reply, ctx: &mut Context<Self>) {
         let open = self.live().and_then(|live| live.open.remove(request));
         if let Some(open) = open {
@@ -318,6 +325,7 @@ impl ResourceActor {
         self.command(Command::Vanished { request }, ctx);
     }
 
+    #[inline(never)]
     pub(super) fn create(
         &mut self,
         call: Box<Call>,
@@ -352,7 +360,7 @@ impl ResourceActor {
         &mut self,
         request: RequestId,
         reply: oneshot::Sender<Box<Reply>>,
-        caller: Caller,
+        caller: Arc<Caller>,
     ) {
         let open = self.opened(reply, RequestKind::Plain, caller);
         if let Some(live) = self.live() {
@@ -381,6 +389,7 @@ impl ResourceActor {
         })
     }
 
+    #[inline(never)]
     pub(super) fn read(
         &mut self,
         call: Box<Call>,

@@ -1,6 +1,7 @@
 //! Requests that are answered now, or when there is something else than their asker has: of a description or of a
 //! document.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -15,11 +16,13 @@ use crate::resource::messages::{Call, Reply, Watch};
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::caller::Caller;
 
+// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
 impl ResourceActor {
     /// Answers with a description, now or when there is another than the asker has.
+    #[inline(never)]
     pub(super) fn describe(
         &mut self,
-        (request, reply, caller): (RequestId, oneshot::Sender<Box<Reply>>, Caller),
+        (request, reply, caller): (RequestId, oneshot::Sender<Box<Reply>>, Arc<Caller>),
         presented: PresentedTicket,
         places: usize,
         watch: Option<Watch>,
@@ -67,6 +70,7 @@ impl ResourceActor {
     }
 
     /// Answers with a document, now or when there is another than the asker has.
+    #[inline(never)]
     pub(super) fn watch_document(
         &mut self,
         call: Box<Call>,

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -55,15 +56,17 @@ pub struct Caller {
 
 impl Caller {
     /// For what the server does by itself.
-    pub const NOBODY: Caller = Caller {
-        address: None,
-        tag: RequestTag::Made {
-            worker: 0,
-            number: 0,
-        },
-        key: None,
-        relayed: None,
-    };
+    pub fn nobody() -> Arc<Caller> {
+        Arc::new(Caller {
+            address: None,
+            tag: RequestTag::Made {
+                worker: 0,
+                number: 0,
+            },
+            key: None,
+            relayed: None,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,6 @@ use tokio::task::JoinHandle;
 
 pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const LEASE: Duration = Duration::from_secs(1);
-pub const NOBODY: Caller = Caller::NOBODY;
 const TICK: Duration = Duration::from_millis(5);
 
 fn settings() -> ServerSettings {
@@ -264,7 +263,7 @@ impl Group {
     /// Asks without waiting for the answer.
     pub fn begin(&self, door: usize, name: &ResourceName, op: Op) -> JoinHandle<Reply> {
         let (door, name) = (self.at(door).door.clone(), name.clone());
-        actix_rt::spawn(async move { *door.ask(&name, &op, &NOBODY).await })
+        actix_rt::spawn(async move { *door.ask(&name, &op, &Caller::nobody()).await })
     }
 
     pub async fn until(&self, mut is_so: impl FnMut() -> bool) {

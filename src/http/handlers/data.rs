@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use actix_web::HttpRequest;
-use actix_web::web::{Data, Payload};
+use actix_web::dev::Payload;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
@@ -18,7 +18,7 @@ use crate::lock::{ResourceName, Selector, Wish};
 use crate::resource::messages::{Op, Wait, Watch};
 
 /// GET `/resource/{name}/{selector}`.
-pub async fn get(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+pub async fn get(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     let (name, selector, op, raw) = asked(&req, &known, &worker)?;
     let reply = worker.ask(&req, &known.caller, &name, &op).await;
     match op {
@@ -80,7 +80,7 @@ pub async fn put(
     req: HttpRequest,
     known: Rc<RouteAndCaller>,
     payload: Payload,
-    worker: Data<Worker>,
+    worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Write)?;
     let (name, selector) = name_and_selector(&req)?;
@@ -102,7 +102,7 @@ pub async fn put(
 }
 
 /// DELETE `/resource/{name}/{selector}`.
-pub async fn delete(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+pub async fn delete(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Write)?;
     let (name, selector) = name_and_selector(&req)?;
     let op = Op::DeleteSelector {

@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::http::header;
-use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -69,7 +68,7 @@ fn render(event: &FeedEvent) -> Bytes {
 /// One reader's stream.
 struct Following {
     request: HttpRequest,
-    worker: Data<Worker>,
+    worker: Rc<Worker>,
     reader: EventReader,
     prefix: String,
     looks: Interval,
@@ -128,7 +127,7 @@ impl Following {
 }
 
 /// GET `/events`.
-pub async fn events(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+pub async fn events(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Read)?;
     let prefix = Query::of(&req)?.get("prefix").unwrap_or("").to_owned();
     let reader = worker.door.follow(&prefix).await;

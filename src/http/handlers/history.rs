@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
@@ -59,14 +58,10 @@ fn told(lease: &PastLease) -> PastLeaseBody<'_> {
 
 /// GET `/history/{name}`. An empty history is that of a resource that exists; what neither exists nor has any
 /// is 404.
-pub async fn history(
-    req: HttpRequest,
-    known: Rc<RouteAndCaller>,
-    worker: Data<Worker>,
-) -> Response {
+pub async fn history(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Read)?;
     let name = history_name(&req)?;
-    authorize_name(&req, &name, Right::Read)?;
+    authorize_name(&req, &known, &name, Right::Read)?;
     let most = worker.server().history.per_resource();
     let limit = Query::of(&req)?.count("limit", most.max(1), 1..=1000)?;
     let mut leases = worker.door.history(&name).await.map_err(ApiError::Closed)?;

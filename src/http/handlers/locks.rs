@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use actix_web::HttpRequest;
-use actix_web::web::{Data, Payload};
+use actix_web::dev::Payload;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
@@ -57,7 +57,7 @@ pub async fn lock(
     req: HttpRequest,
     known: Rc<RouteAndCaller>,
     payload: Payload,
-    worker: Data<Worker>,
+    worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Lock)?;
     let (name, op) = lock_asked(&req, payload, &worker).await?;
@@ -96,7 +96,7 @@ async fn lock_asked(
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.
-pub async fn unlock(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+pub async fn unlock(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
     let presented = presented(&req);
@@ -111,7 +111,7 @@ pub async fn renew(
     req: HttpRequest,
     known: Rc<RouteAndCaller>,
     payload: Payload,
-    worker: Data<Worker>,
+    worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
@@ -132,14 +132,14 @@ pub async fn force_unlock(
     req: HttpRequest,
     known: Rc<RouteAndCaller>,
     payload: Payload,
-    worker: Data<Worker>,
+    worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Admin)?;
     let name = name(&req)?;
     let body = body(&req, payload, &worker).await?;
     let accepts = r#"{"reason": "why"}, with the "fencingToken" of one lease or the "waiter" of one place in the queue"#;
     let body: ForceBody = parse_json(&body, accepts)?;
-    let (reason, by) = (reason(&body.reason)?, caller_key(&req)?);
+    let (reason, by) = (reason(&body.reason)?, caller_key(&req, &known)?);
     let waiter = body.waiter.as_deref().map(waiter).transpose()?;
     let op = match (waiter, body.fencing_token.map(FencingToken)) {
         (None, token) => Op::ForceUnlock { token, reason, by },

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use actix_web::dev::Payload;
 use actix_web::http::header;
-use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
@@ -50,7 +50,7 @@ pub async fn create(
     req: HttpRequest,
     known: Rc<RouteAndCaller>,
     payload: Payload,
-    worker: Data<Worker>,
+    worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Write)?;
     let body = body(&req, payload, &worker).await?;
@@ -58,7 +58,7 @@ pub async fn create(
     let body: CreateBody = parse_json(&body, accepts)?;
     let name = ResourceName::parse(&body.name)
         .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
-    authorize_name(&req, &name, Right::Write)?;
+    authorize_name(&req, &known, &name, Right::Write)?;
     let plain = ResourceOptions::plain(body.timeout.unwrap_or(Seconds::ZERO));
     let options = ResourceOptions {
         slots: body.slots.unwrap_or(plain.slots),
@@ -86,11 +86,7 @@ pub async fn create(
 }
 
 /// GET `/resource/{name}`.
-pub async fn describe(
-    req: HttpRequest,
-    known: Rc<RouteAndCaller>,
-    worker: Data<Worker>,
-) -> Response {
+pub async fn describe(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Read)?;
     let name = name(&req)?;
     let query = Query::of(&req)?;
@@ -240,10 +236,10 @@ async fn page_within(
 }
 
 /// GET `/resource`.
-pub async fn list(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+pub async fn list(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Read)?;
     let query = list_query(&Query::of(&req)?)?;
-    let key = authenticate(&req)?;
+    let key = authenticate(&req, &known)?;
     let listing = async {
         match key.prefixes(Right::Read) {
             None => worker.door.page(query).await.map_err(refused),
@@ -260,7 +256,7 @@ pub async fn list(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Work
 }
 
 /// DELETE `/resource/{name}`.
-pub async fn delete(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+pub async fn delete(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Write)?;
     let name = name(&req)?;
     let presented = presented(&req);

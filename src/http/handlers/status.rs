@@ -4,7 +4,6 @@
 use std::rc::Rc;
 
 use actix_web::http::header;
-use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use serde_json::json;
@@ -66,9 +65,9 @@ fn store_away(reason: &str) -> HttpResponse {
 }
 
 /// GET `/status` (READ): what the key allows, how much is held and waited for, which instances there are.
-pub async fn status(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Data<Worker>) -> Response {
+pub async fn status(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
     let right = authorize(&req, &known, &worker, Right::Read)?;
-    let presented = authenticate(&req)?;
+    let presented = authenticate(&req, &known)?;
     let prefixes = presented.prefixes(Right::Read);
     let mut tally = Tally::default();
     for prefix in prefixes.as_deref().unwrap_or(&[""]) {

@@ -10,7 +10,6 @@ use std::time::Instant;
 use actix_web::HttpRequest;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, header};
-use actix_web::web::Data;
 
 use super::observe::RouteAndCaller;
 use crate::http::auth::Right;
@@ -26,7 +25,7 @@ use crate::shared::gate::boottime_ms;
 
 /// A request that is under way, as its connection sees it.
 pub struct Admission {
-    worker: Data<Worker>,
+    worker: Rc<Worker>,
     connection: Option<Rc<ConnectionState>>,
     /// The connection ends with the answer.
     closes: bool,
@@ -36,7 +35,7 @@ pub struct Admission {
 impl Admission {
     /// Is it answered at all, or what instead?
     pub fn begin(
-        worker: &Data<Worker>,
+        worker: &Rc<Worker>,
         known: &RouteAndCaller,
         request: &ServiceRequest,
     ) -> (Admission, Result<(), ApiError>) {

@@ -4,44 +4,43 @@
 pub mod admission;
 pub mod observe;
 
-use std::future::Future;
 use std::rc::Rc;
 use std::time::Instant;
 
-use actix_web::Error;
-use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
-use actix_web::web::Data;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::{Error, ResponseError};
 
 use self::admission::Admission;
 use self::observe::{Observed, Observer};
+use super::errors::ApiError;
+use super::routes;
 use super::worker::Worker;
 
-/// The middleware: one, so that a request passes one future on its way and not one for each concern.
-pub fn around<S>(
+/// Answers a request. One future for all concerns, so that a request does not pass one for each.
+pub fn answer(
     observer: &Rc<Observer>,
-    worker: &Data<Worker>,
+    worker: &Rc<Worker>,
     request: ServiceRequest,
-    service: &S,
-) -> impl Future<Output = Result<ServiceResponse, Error>> + use<S>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
-{
+) -> impl Future<Output = Result<ServiceResponse, Error>> + use<> {
     let observed = Observed::begin(observer, &request);
     let (admission, verdict) = Admission::begin(worker, &observed.known, &request);
-    let answer = match verdict {
-        Ok(()) => Ok(service.call(request)),
-        Err(error) => Err(Box::new(request.error_response(error))),
-    };
+    let (request, payload) = request.into_parts();
+    let answer = verdict.map(|()| {
+        let (known, worker) = (observed.known.clone(), worker.clone());
+        routes::dispatch(request.clone(), known, payload, worker)
+    });
     async move {
         let answered = match answer {
             Ok(answer) => answer.await,
-            Err(refused) => Ok(*refused),
+            Err(refused) => Err(refused),
         };
         let now = Instant::now();
         admission.answered(now).await;
-        let mut response = answered?;
+        let code = answered.as_ref().err().map(ApiError::code);
+        let response = answered.unwrap_or_else(|error| error.error_response());
+        let mut response = ServiceResponse::new(request, response);
         admission.end(&mut response);
-        observed.end(&mut response, now);
+        observed.end(&mut response, code, now);
         // The PHP client reads header names in title case only.
         let head = response.response_mut().head_mut();
         head.set_camel_case_headers(true);

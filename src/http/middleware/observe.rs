@@ -1,19 +1,18 @@
 //! What every request leaves behind: an id, a count, a line in the access log.
 //!
-//! Who the caller is and which route is meant is found out once, for all that want to know ([`known`]).
+//! Who the caller is and which route is meant is found out once, for all that want to know ([`RouteAndCaller`]).
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::HeaderValue;
-use actix_web::{HttpMessage, HttpRequest};
 
 use crate::http::auth::KnownKey;
 use crate::http::client;
-use crate::http::errors::ApiError;
 use crate::http::headers::{X_API_KEY, X_REQUEST_ID};
 use crate::http::paths::{self, Route};
 use crate::http::policy::SharedPolicy;
@@ -84,17 +83,11 @@ impl Observer {
 
 /// What is known of a request from the first.
 pub struct RouteAndCaller {
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// `None`: there is nothing at its path.
     pub route: Option<Route>,
     /// The key that it presents, if it is one of those in force.
     pub key: Option<KnownKey>,
-}
-
-/// What is known of this request. `None`: it did not come through [`super::around`].
-pub fn known(request: &HttpRequest) -> Option<Rc<RouteAndCaller>> {
-    let extensions = request.extensions();
-    extensions.get::<Rc<RouteAndCaller>>().cloned()
 }
 
 fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
@@ -129,17 +122,16 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Notes what is known of a request, for all that ask [`known`].
+    /// Notes what is known of a request.
     pub fn begin(observer: &Rc<Observer>, request: &ServiceRequest) -> Observed {
         let began = Instant::now();
         let method = request.method().clone();
         let key = observer.key(request);
         let known = Rc::new(RouteAndCaller {
-            caller: observer.caller(request, key.as_ref()),
+            caller: Arc::new(observer.caller(request, key.as_ref())),
             key,
             route: Route::of(&method, request.uri().path()),
         });
-        request.extensions_mut().insert(known.clone());
         Observed {
             observer: observer.clone(),
             began,
@@ -166,13 +158,10 @@ impl Observed {
         line
     }
 
-    /// Counts the answer, which was there at `now`, and gives it the request's id.
-    pub fn end<B>(self, response: &mut ServiceResponse<B>, now: Instant) {
+    /// Counts the answer, which was there at `now`, with the code of its error if it is one, and gives it the
+    /// request's id.
+    pub fn end(self, response: &mut ServiceResponse, code: Option<&'static str>, now: Instant) {
         let took = now - self.began;
-        let error = response.response().error();
-        let code = error
-            .and_then(|error| error.as_error::<ApiError>())
-            .map(ApiError::code);
         let status = response.status().as_u16();
         let route = self.known.route.map_or(paths::UNKNOWN, Route::pattern);
         let numbers = &self.observer.numbers;
