@@ -2,17 +2,18 @@
 
 use std::ops::ControlFlow;
 
-use super::MysqlStore;
-use super::commit::{self, Script, TakenOut};
+use super::commit::{self, TakenOut};
+use super::database::{MysqlStore, Writer};
 use super::error::Fault;
 use super::fence::LogPlace;
 use super::instance;
 use super::looks::Estate;
 use super::read;
 use super::schema::InstanceRow;
+use super::script::Script;
 use super::session::Session;
 use super::slots;
-use super::write::{Writer, checkpoint_script};
+use super::write::checkpoint_script;
 use crate::store::snapshot::LockChanges;
 use crate::store::{InstanceId, ResourceId, StoreError, journal};
 

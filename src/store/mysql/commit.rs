@@ -1,9 +1,9 @@
-//! A batch as SQL: one transaction, multi-row statements, in as few packets as the server takes.
+//! A batch as SQL: the rows of one transaction.
 
 use std::collections::HashSet;
-use std::mem;
 
 use super::fence::{self, LogId, LogPlace};
+use super::script::{Form, SPARE_BYTES, STATEMENT_ROWS, Script};
 use super::sql::{self, Sql};
 use crate::lock::rows::{HeadRow, TicketRow};
 use crate::lock::{FencingToken, ResourceName, Ttl};
@@ -11,14 +11,6 @@ use crate::store::journal::{self, JournalEntry, Layout};
 use crate::store::members::SLOTS;
 use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
 use crate::store::{InstanceId, ResourceId, StoreError, ended};
-
-/// Packets are not made larger than this without need: a server reads a packet whole before it begins.
-const PACKET_BYTES: usize = 4 << 20;
-/// Nor statements: parsing and range analysis of one take memory on the server.
-const STATEMENT_BYTES: usize = 256 << 10;
-const STATEMENT_ROWS: usize = 1000;
-/// Left free in a packet for the command byte and what ends a transaction.
-const SPARE_BYTES: usize = 64;
 
 /// A row for each commit: InnoDB logs what is inserted once, and what is overwritten twice. Few are deleted at
 /// once, because commits wait meanwhile.
@@ -28,21 +20,6 @@ pub(super) const LAYOUT: Layout = Layout {
     taken_out_at_once: 512,
 };
 
-/// The packets to send one after another. The first begins the transaction, the last commits it.
-#[derive(Debug)]
-pub(super) struct Script {
-    pub packets: Vec<Sql>,
-    /// How often it is tried while others stand in its way; then nothing was done. Where that is not as often as it takes, a
-    /// row that is there already may be theirs, too: of a log that is about to be sealed, which its writer goes on with.
-    pub tries: u32,
-    /// It changes no row where it is refused, instead of failing.
-    pub is_guarded_by_its_rows: bool,
-    statement: Sql,
-    rows: usize,
-    /// The most that a packet may have, bytes.
-    packet_bytes_max: usize,
-}
-
 /// A document's id, resource, selector, each at most 255 characters and escaped, and the statement.
 const DOCUMENT_SPARE_BYTES: usize = 8 << 10;
 
@@ -51,31 +28,6 @@ pub(super) fn fits(json: &[u8], packet_bytes_max: usize) -> bool {
     let room = packet_bytes_max.saturating_sub(SPARE_BYTES + DOCUMENT_SPARE_BYTES);
     // Escaping at most doubles it: most documents need not be looked at.
     json.len().saturating_mul(2) <= room || sql::text_bytes(json) <= room
-}
-
-/// The parts of a multi-row statement.
-pub(super) struct Form {
-    head: &'static str,
-    between: &'static str,
-    tail: &'static str,
-}
-
-impl Form {
-    pub const fn upsert(head: &'static str, tail: &'static str) -> Form {
-        Form {
-            head,
-            between: ",",
-            tail,
-        }
-    }
-
-    const fn remove(head: &'static str, between: &'static str, tail: &'static str) -> Form {
-        Form {
-            head,
-            between,
-            tail,
-        }
-    }
 }
 
 /// With everything that belongs to a resource, whose id is in each of these.
@@ -573,104 +525,6 @@ fn ticket_row(sql: &mut Sql, row: &TicketRow) {
     sql.push(",").or_null(row.key.as_ref(), |sql, key| {
         sql.number(key.mode.number());
     });
-}
-
-impl Script {
-    /// What most commits are, in one statement: for the database, a statement more costs as much as some
-    /// dozens of locks.
-    fn log_row(place: LogPlace, changes: &[u8]) -> Script {
-        let mut sql = Sql::default();
-        fence::append_alone(&mut sql, place, changes);
-        Script {
-            packets: vec![sql],
-            tries: u32::MAX,
-            is_guarded_by_its_rows: true,
-            statement: Sql::default(),
-            rows: 0,
-            packet_bytes_max: 0,
-        }
-    }
-
-    pub fn begin(
-        place: LogPlace,
-        changes: &[u8],
-        packet_bytes_max: usize,
-    ) -> Result<Script, StoreError> {
-        let mut script = Script {
-            packets: vec![Sql::new("BEGIN")],
-            tries: u32::MAX,
-            is_guarded_by_its_rows: false,
-            statement: Sql::default(),
-            rows: 0,
-            packet_bytes_max: packet_bytes_max.saturating_sub(SPARE_BYTES),
-        };
-        let mut sql = Sql::default();
-        fence::append(&mut sql, place, changes);
-        script.statement(sql)?;
-        Ok(script)
-    }
-
-    pub fn commit(&mut self) {
-        // SPARE_BYTES has room for it.
-        if let Some(last) = self.packets.last_mut() {
-            last.push("; COMMIT");
-        }
-    }
-
-    pub fn rows<T>(
-        &mut self,
-        form: &Form,
-        items: impl Iterator<Item = T>,
-        write: impl Fn(&mut Sql, T),
-    ) -> Result<(), StoreError> {
-        let mut row = Sql::default();
-        for item in items {
-            row.clear();
-            write(&mut row, item);
-            let room = STATEMENT_BYTES.min(self.packet_bytes_max);
-            let full = self.statement.len() + row.len() + form.tail.len() + 4 > room;
-            if self.rows > 0 && (full || self.rows == STATEMENT_ROWS) {
-                self.end_statement(form)?;
-            }
-            let before = if self.rows == 0 {
-                form.head
-            } else {
-                form.between
-            };
-            self.statement.push(before).push(row.as_str());
-            self.rows += 1;
-        }
-        if self.rows > 0 {
-            self.end_statement(form)?;
-        }
-        Ok(())
-    }
-
-    fn end_statement(&mut self, form: &Form) -> Result<(), StoreError> {
-        self.rows = 0;
-        let mut statement = mem::take(&mut self.statement);
-        statement.push(form.tail);
-        self.statement(statement)
-    }
-
-    /// Into the last packet, or a new one.
-    pub fn statement(&mut self, statement: Sql) -> Result<(), StoreError> {
-        if statement.len() > self.packet_bytes_max {
-            return Err(StoreError::Rejected(format!(
-                "a change takes {} bytes as SQL, and `max_allowed_packet` of the database is {}",
-                statement.len(),
-                self.packet_bytes_max + SPARE_BYTES
-            )));
-        }
-        let room = PACKET_BYTES.min(self.packet_bytes_max);
-        match self.packets.last_mut() {
-            Some(last) if last.len() + 2 + statement.len() <= room => {
-                last.push("; ").push(statement.as_str());
-            }
-            _ => self.packets.push(statement),
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

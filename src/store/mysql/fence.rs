@@ -1,7 +1,7 @@
 //! The log that each instance writes, and what fences its transactions.
 
 use super::error::{Fault, code};
-use super::session::Columns;
+use super::rows::Columns;
 use super::sql::Sql;
 use crate::store::{InstanceId, ResourceId};
 

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::MysqlStore;
 use super::commit;
+use super::database::MysqlStore;
 use super::error::Fault;
-use super::session::{Columns, Sets};
+use super::rows::{Columns, Sets};
 use super::sql::Sql;
 use crate::lock::ResourceName;
 use crate::store::StoreError;

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::error::{Fault, code};
 use super::fence::{self, LogId, Tenure};
+use super::rows::{Columns, Sets};
 use super::schema::{self, InstanceRow, ServerRow};
-use super::session::{Columns, Session, Sets};
+use super::session::Session;
 use super::sql::Sql;
 use super::watch::LifeWatch;
 use crate::store::{InstanceId, journal};

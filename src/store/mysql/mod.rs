@@ -7,21 +7,26 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `database` | the database as this process has it |
 //! | `options` | how to reach the server |
 //! | `session` | one connection; the connections that read |
+//! | `rows` | rows as the server sends them |
 //! | `server` | which server a connection leads to |
 //! | `settings` | what each session sets, whatever is set globally |
 //! | `error` | what a failure means for a store |
 //! | `sql` | SQL text with literals made here |
-//! | `schema` | the tables, and their versions |
+//! | `schema` | the tables |
+//! | `migrate` | from earlier versions' tables to these |
 //! | `fence` | the log of an instance, and what fences it |
 //! | `instance` | an instance in the database: heartbeat, joining, having it alone |
+//! | `heartbeat` | heartbeats, and what they see |
 //! | `watch` | whether another instance is silent |
 //! | `looks` | what was seen of the others |
 //! | `slots` | whose each slot of names is, and how that changes |
 //! | `open` | coming to take part in a database |
 //! | `burial` | taking over from an instance that is dead |
-//! | `commit` | a batch as one transaction; what checkpointing the journal writes |
+//! | `script` | one transaction as SQL text |
+//! | `commit` | the rows of a batch; what checkpointing the journal writes |
 //! | `write` | the one connection that writes: transactions, checkpointing |
 //! | `witness` | whether the database has lost what this process committed |
 //! | `read` | load, load a document, list |
@@ -29,16 +34,21 @@
 
 mod burial;
 mod commit;
+mod database;
 mod error;
 mod fence;
+mod heartbeat;
 mod history;
 mod instance;
 mod looks;
+mod migrate;
 mod open;
 mod options;
 mod php;
 mod read;
+mod rows;
 mod schema;
+mod script;
 mod server;
 mod session;
 mod settings;
@@ -48,24 +58,17 @@ mod watch;
 mod witness;
 mod write;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use parking_lot::MutexGuard;
-use tokio::sync::Mutex;
 
+use self::database::{OpeningState, RETRY_PAUSE, Writer};
 use self::error::Fault;
 use self::fence::{LogPlace, Tenure};
-use self::instance::SeenOwner;
-use self::looks::Looks;
-use self::schema::{MigrationStep, ServerRow};
-use self::server::Server;
-use self::session::{Readers, Session, Sets, within};
+use self::schema::MigrationStep;
+use self::session::{Session, within};
 use self::sql::Sql;
-use self::witness::Witness;
-use self::write::Writer;
-use super::journal::Journal;
 use super::listing::{self, FewRows, Walk, is_counted};
 use super::members::{Members, Slot};
 use super::{
@@ -75,172 +78,11 @@ use super::{
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
 
+pub use database::MysqlStore;
 pub use options::{Options, PeerPort, Tls};
 pub use php::revert::RevertReport;
 
-/// Rows in a MySQL or MariaDB database.
-pub struct MysqlStore {
-    options: Options,
-    tenure: parking_lot::Mutex<Option<Tenure>>,
-    /// The server's `max_allowed_packet` as the last writer found it, bytes.
-    packet_bytes_max: AtomicUsize,
-    opening: Mutex<OpeningState>,
-    writer: Mutex<Writer>,
-    heartbeat_session: Mutex<Option<Session>>,
-    readers: Readers,
-    /// The server on which we came to take part.
-    home: parking_lot::Mutex<Option<Server>>,
-    journal: Journal,
-    witness: parking_lot::Mutex<Witness>,
-    looks: parking_lot::Mutex<Looks>,
-    /// What was said about the database's own settings.
-    warned: Mutex<Vec<String>>,
-}
-
-/// What opening remembers from one call to the next.
-#[derive(Default)]
-struct OpeningState {
-    session: Option<Session>,
-    seen: Option<SeenOwner>,
-}
-
-/// A database that we have come to take part in, or that is ours alone: the tenure says which.
-struct Taken {
-    session: Session,
-    row: ServerRow,
-    tenure: Tenure,
-}
-
-/// Between two tries of what someone else's lock or deadlock made fail.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
 impl MysqlStore {
-    /// Connects to nothing yet.
-    pub fn new(options: Options) -> MysqlStore {
-        MysqlStore {
-            tenure: parking_lot::Mutex::default(),
-            packet_bytes_max: AtomicUsize::new(usize::MAX),
-            opening: Mutex::default(),
-            writer: Mutex::default(),
-            heartbeat_session: Mutex::default(),
-            readers: Readers::new(options.pool_size),
-            home: parking_lot::Mutex::default(),
-            journal: Journal::new(commit::LAYOUT),
-            witness: parking_lot::Mutex::default(),
-            looks: parking_lot::Mutex::default(),
-            warned: Mutex::default(),
-            options,
-        }
-    }
-
-    fn home(&self) -> Option<Server> {
-        let home = self.home.lock();
-        home.clone()
-    }
-
-    fn witness(&self) -> MutexGuard<'_, Witness> {
-        self.witness.lock()
-    }
-
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock()
-    }
-
-    fn set_home(&self, server: Option<Server>) {
-        let mut home = self.home.lock();
-        *home = server;
-    }
-
-    /// One heartbeat, and a look; a kept connection that turns out to be dead costs a second try. `false`: this instance was
-    /// taken for dead.
-    async fn beat(&self, tenure: Tenure) -> Result<bool, Fault> {
-        let patience = self.options.timeout.min(self.options.instance_lease / 4);
-        let mut heartbeat_session = self.heartbeat_session.lock().await;
-        let kept = heartbeat_session.take();
-        if let Some(session) = kept {
-            let beaten = self.beat_on(&mut heartbeat_session, session, tenure);
-            match within(patience, beaten).await {
-                Err(Fault::Away(text)) => log::debug!("the heartbeat connection was gone: {text}"),
-                result => return result,
-            }
-        }
-        within(patience, async {
-            let session = Session::connect(&self.options, self.home().as_ref()).await?;
-            self.beat_on(&mut heartbeat_session, session, tenure).await
-        })
-        .await
-    }
-
-    async fn beat_on(
-        &self,
-        heartbeat_session: &mut Option<Session>,
-        mut session: Session,
-        tenure: Tenure,
-    ) -> Result<bool, Fault> {
-        loop {
-            match self.look_on(&mut session, tenure).await {
-                // A long commit holds the row.
-                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
-                result => {
-                    *heartbeat_session = Some(session);
-                    return result;
-                }
-            }
-        }
-    }
-
-    /// One heartbeat, and what is seen of the others unless the database is ours alone.
-    async fn look_on(&self, session: &mut Session, tenure: Tenure) -> Result<bool, Fault> {
-        let Some(mut beaten) = instance::beat(session, tenure).await? else {
-            return Ok(false);
-        };
-        if tenure.epoch.is_some() {
-            return Ok(true);
-        }
-        let version = beaten.row.epoch;
-        if version < self.looks().version() && !session.server.is_member {
-            let text = "the database is as it was some time ago";
-            return Err(Fault::Away(text.into()));
-        }
-        let wants_owners = self.looks().wants_owners(version);
-        let owners = match wants_owners {
-            true => {
-                let owners;
-                (owners, beaten) = slots::look(session).await?;
-                Some(owners)
-            }
-            false => None,
-        };
-        let own = beaten.row.instance(&tenure.id).map(|row| row.heartbeat);
-        let mut witness = self.witness();
-        witness.sees_epoch(version);
-        witness.heartbeat_acknowledged(own.unwrap_or_default());
-        drop(witness);
-        let mut looks = self.looks();
-        if let Some(owners) = owners {
-            looks.see_owners(&tenure.id, version, owners);
-        }
-        looks.see(beaten, self.options.instance_lease);
-        Ok(true)
-    }
-
-    /// A heartbeat, and what it tells of the others.
-    async fn look(&self) -> Result<Members, StoreError> {
-        let Some(tenure) = self.tenure() else {
-            return Err(StoreError::Unavailable("the database is not open".into()));
-        };
-        let beaten = self.beat(tenure).await?;
-        let is_current = self.tenure() == Some(tenure);
-        if !beaten && is_current {
-            self.set_tenure(None);
-            return Err(StoreError::Standby);
-        }
-        let members = self.looks().members(tenure.id);
-        members.filter(|_| is_current).ok_or_else(|| {
-            let text = "the database is being opened anew";
-            StoreError::Unavailable(text.into())
-        })
-    }
-
     async fn take_over_from(&self, dead: &InstanceId) -> Result<(), StoreError> {
         let begun = {
             let mut writer = self.writer.lock().await;
@@ -256,23 +98,6 @@ impl MysqlStore {
                 return Ok(());
             }
         }
-    }
-
-    async fn read(&self, sql: &Sql) -> Result<Sets, StoreError> {
-        let home = self.home();
-        let reading = self
-            .readers
-            .read(&self.options, home.as_ref(), sql.as_str());
-        within(self.options.timeout, reading)
-            .await
-            .map_err(Fault::of_read)
-    }
-
-    /// As [`MysqlStore::read`], of one SELECT that the server ends at this time.
-    async fn read_until(&self, mut sql: Sql, deadline: Instant) -> Result<Sets, StoreError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        sql.limit(left.max(Duration::from_millis(1)));
-        self.read(&sql).await
     }
 
     /// Whoever has them now would not know of it.
@@ -415,7 +240,7 @@ impl Store for MysqlStore {
              (SELECT COALESCE(MAX(token), 0) FROM resource_lock))",
         );
         let mut sets = self.read(&sql).await?;
-        let token: u64 = session::value(sets.pop().unwrap_or_default())?;
+        let token: u64 = rows::value(sets.pop().unwrap_or_default())?;
         Ok(FencingToken(token))
     }
 

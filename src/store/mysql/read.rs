@@ -6,7 +6,7 @@ use mysql_async::Row;
 
 use super::error::Fault;
 use super::fence::LogId;
-use super::session::{Columns, Sets, value};
+use super::rows::{Columns, Sets, value};
 use super::sql::{HELD_INDEX, Sql};
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
 use crate::lock::{

@@ -8,9 +8,10 @@
 use mysql_async::Row;
 
 use super::error::{Fault, code};
-use super::fence::{self, LogId, Tenure};
-use super::session::{Columns, Session, Sets, value};
-use super::sql::{HELD_INDEX, Sql};
+use super::fence::{LogId, Tenure};
+use super::rows::{Columns, Sets, value};
+use super::session::Session;
+use super::sql::Sql;
 use crate::lock::{FencingToken, Profile};
 use crate::store::{InstanceId, StoreError};
 
@@ -59,12 +60,12 @@ const LOG: &str = "CREATE TABLE IF NOT EXISTS resource_log (
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// Up to version 3 there was one journal for all. It becomes a log that nobody writes.
-const JOURNAL_V3: &str = "resource_journal";
+pub(super) const JOURNAL_V3: &str = "resource_journal";
 
 const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
     (id, version, step, floor, epoch, heartbeat) VALUES (1, 0, 'new', 0, 0, 0)";
 
-const RESOURCE: &str = "CREATE TABLE IF NOT EXISTS resource (
+pub(super) const RESOURCE: &str = "CREATE TABLE IF NOT EXISTS resource (
     id VARCHAR(255) NOT NULL PRIMARY KEY,
     name VARCHAR(255) NOT NULL,
     timeout INT NOT NULL,
@@ -72,7 +73,7 @@ const RESOURCE: &str = "CREATE TABLE IF NOT EXISTS resource (
     UNIQUE KEY name_bytes (name_bytes)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
+pub(super) const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
     id VARCHAR(255) NOT NULL PRIMARY KEY,
     id_resource VARCHAR(255) NOT NULL,
     selector VARCHAR(255) NOT NULL,
@@ -83,7 +84,7 @@ const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data (
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// Whose names are, lock state, and what reverting needs to know of selectors that do not encode to what they were.
-const OWN: [&str; 8] = [
+pub(super) const OWN: [&str; 8] = [
     // All of them, each of which has an owner at any time.
     "CREATE TABLE IF NOT EXISTS resource_slot (
     slot SMALLINT UNSIGNED NOT NULL PRIMARY KEY,
@@ -164,7 +165,7 @@ const OWN: [&str; 8] = [
 ];
 
 /// Version 1 had a row for each ended ticket.
-const ENDED_V1: &str = "resource_ended";
+pub(super) const ENDED_V1: &str = "resource_ended";
 
 /// Everything that reverting removes, the marker last.
 pub(super) const OWN_TABLES: [&str; 14] = [
@@ -390,114 +391,6 @@ fn parse_server(row: Row) -> Result<ServerRow, Fault> {
     })
 }
 
-/// Brings the schema to [`VERSION`]. The caller owns the database in `tenure`, and goes on sending
-/// heartbeats meanwhile: adopting a large database takes its time. Whatever was begun is gone on with.
-pub(super) async fn migrate(
-    session: &mut Session,
-    row: &ServerRow,
-    tenure: Tenure,
-    explicit: Option<Profile>,
-) -> Result<(), Fault> {
-    let mut step = row.step;
-    if step == MigrationStep::New {
-        step = super::php::adopt::begin(session, tenure, explicit).await?;
-    }
-    if step == MigrationStep::Adopting {
-        super::php::adopt::reshape(session).await?;
-    }
-    for table in [RESOURCE, RESOURCE_DATA].into_iter().chain(OWN) {
-        session.run(table).await?;
-    }
-    session.run(super::php::definition::TAKEN_DOWN).await?;
-    // Of a database that version 2.0.0 adopted.
-    super::php::adopt::drop_foreign_keys(session).await?;
-    convert_engines(session).await?;
-    move_ended(session).await?;
-    refine_tickets(session).await?;
-    move_journal(session).await?;
-    match step {
-        MigrationStep::Adopting => super::php::adopt::finish(session, tenure).await,
-        _ => set_ready(session, tenure).await,
-    }
-}
-
-/// From version 1: each ended ticket becomes a run of one. May be begun again.
-async fn move_ended(session: &mut Session) -> Result<(), Fault> {
-    if columns(session, ENDED_V1).await?.is_empty() {
-        return Ok(());
-    }
-    let copy = format!(
-        "INSERT IGNORE INTO resource_ended_tickets (id_resource, n, entries) \
-         SELECT id_resource, n, CONCAT(ticket, CHAR(reason)) FROM {ENDED_V1}"
-    );
-    session.run(&copy).await?;
-    session.run(&format!("DROP TABLE {ENDED_V1}")).await?;
-    Ok(())
-}
-
-/// From version 3. May be begun again: nothing is replayed before it is done.
-async fn move_journal(session: &mut Session) -> Result<(), Fault> {
-    if columns(session, JOURNAL_V3).await?.is_empty() {
-        return Ok(());
-    }
-    let mut copy = Sql::new("INSERT IGNORE INTO resource_log (log, n, changes) SELECT ");
-    copy.bytes(&LogId::default());
-    copy.push(", n, changes FROM ").push(JOURNAL_V3);
-    session.run(copy.as_str()).await?;
-    session.run(&format!("DROP TABLE {JOURNAL_V3}")).await?;
-    Ok(())
-}
-
-/// Up to version 3 durations were whole seconds, and a lock had no more than one lease. May be begun again.
-async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
-    const NEW: &str = "ADD COLUMN ttl_ms BIGINT UNSIGNED NULL AFTER owner, \
-        ADD COLUMN mode TINYINT UNSIGNED NULL AFTER ttl_ms, \
-        ADD COLUMN reason VARCHAR(255) NULL AFTER mode, \
-        ADD COLUMN queued_at BIGINT UNSIGNED NULL AFTER reason, \
-        ADD COLUMN attempt_ttl_ms BIGINT UNSIGNED NULL AFTER attempt, \
-        ADD COLUMN attempt_mode TINYINT UNSIGNED NULL AFTER attempt_ttl_ms";
-    const OF_LOCKS: &str = ", ADD COLUMN lease_token BIGINT UNSIGNED NULL, \
-        ADD COLUMN is_delayed TINYINT UNSIGNED NOT NULL DEFAULT 0";
-    for (table, more) in [("resource_lock", OF_LOCKS), ("resource_waiting", "")] {
-        let has = columns(session, table).await?;
-        if !has.iter().any(|column| column == "ttl_ms") {
-            session
-                .run(&format!("ALTER TABLE {table} {NEW}{more}"))
-                .await?;
-        }
-        if has.iter().any(|column| column == "ttl") {
-            let copy = format!(
-                "UPDATE {table} SET ttl_ms = ttl * 1000, attempt_ttl_ms = attempt_ttl * 1000 \
-                 WHERE ticket IS NOT NULL"
-            );
-            session.run(&copy).await?;
-            let drop = format!("ALTER TABLE {table} DROP COLUMN ttl, DROP COLUMN attempt_ttl");
-            session.run(&drop).await?;
-        }
-    }
-    if !indexes(session, "resource_lock")
-        .await?
-        .contains(&HELD_INDEX.to_owned())
-    {
-        let add = format!("ALTER TABLE resource_lock ADD KEY {HELD_INDEX} (acquired_at)");
-        session.run(&add).await?;
-    }
-    let widen = "ALTER TABLE resource_ended_tickets MODIFY entries MEDIUMBLOB NOT NULL";
-    session.run(widen).await?;
-    Ok(())
-}
-
-async fn set_ready(session: &mut Session, tenure: Tenure) -> Result<(), Fault> {
-    let mut sql = Sql::new("UPDATE resource_server SET step = 'ready', version = ");
-    sql.number(VERSION);
-    sql.push(" WHERE id = 1 AND ");
-    fence::is_alone(&mut sql, tenure);
-    match session.change(sql.as_str()).await? {
-        0 => Err(StoreError::Standby.into()),
-        _ => Ok(()),
-    }
-}
-
 /// The names of a table's columns; empty when it does not exist.
 pub(super) async fn columns(session: &mut Session, table: &str) -> Result<Vec<String>, Fault> {
     let mut sql = Sql::new(
@@ -524,7 +417,7 @@ pub(super) async fn indexes(session: &mut Session, table: &str) -> Result<Vec<St
 }
 
 /// Tables of ours, or the PHP server's, that another engine than InnoDB has, and which that is.
-async fn foreign_engines(session: &mut Session) -> Result<Vec<(String, String)>, Fault> {
+pub(super) async fn foreign_engines(session: &mut Session) -> Result<Vec<(String, String)>, Fault> {
     let mut sql = Sql::new(
         "SELECT table_name, COALESCE(engine, table_type) FROM information_schema.tables \
          WHERE table_schema = DATABASE() AND table_name IN ('resource', 'resource_data'",
@@ -551,16 +444,4 @@ pub(super) async fn refuse_foreign_engines(session: &mut Session) -> Result<(), 
          ROW_FORMAT = DYNAMIC"
     );
     Err(StoreError::Unusable(text).into())
-}
-
-/// Version 2.0.0 took over tables of engines that have no transactions as they were.
-async fn convert_engines(session: &mut Session) -> Result<(), Fault> {
-    for (table, engine) in foreign_engines(session).await? {
-        log::warn!("the table {table} has the engine {engine}; it becomes InnoDB's");
-        let mut sql = Sql::new("ALTER TABLE ");
-        sql.identifier(&table);
-        sql.push(" ENGINE = InnoDB, ROW_FORMAT = DYNAMIC");
-        session.run(sql.as_str()).await?;
-    }
-    Ok(())
 }

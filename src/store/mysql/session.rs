@@ -4,19 +4,17 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mysql_async::prelude::{FromValue, Queryable};
+use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 use super::error::{Fault, code};
 use super::options::{Options, Tls};
+use super::rows::Sets;
 use super::server::Server;
-use super::settings;
+use super::settings::{self, set};
 use super::sql::Sql;
-
-/// Rows of each statement of a text, in order.
-pub(super) type Sets = Vec<Vec<Row>>;
 
 pub(super) struct Session {
     conn: Conn,
@@ -136,7 +134,7 @@ impl Session {
         };
         let seconds = options.timeout.as_secs().max(1);
         let changes = settings::changes(&has, seconds, purpose.read_limit_ms);
-        session.refused = settings::apply(&mut session, &changes).await?;
+        session.refused = apply(&mut session, &changes).await?;
         Ok(session)
     }
 
@@ -191,33 +189,6 @@ async fn run(conn: &mut Conn, sql: &str) -> Result<Sets, Fault> {
     Ok(sets)
 }
 
-/// Takes the columns of a row one after another.
-pub(super) struct Columns {
-    row: Row,
-    next: usize,
-}
-
-impl Columns {
-    pub fn of(row: Row) -> Columns {
-        Columns { row, next: 0 }
-    }
-
-    pub fn take<T: FromValue>(&mut self) -> Result<T, Fault> {
-        let place = self.next;
-        self.next += 1;
-        let value = self.row.take_opt(place).and_then(Result::ok);
-        value.ok_or_else(|| Fault::Away(format!("column {place} of an answer is not as expected")))
-    }
-}
-
-/// The only column of the only row.
-pub(super) fn value<T: FromValue>(rows: Vec<Row>) -> Result<T, Fault> {
-    match rows.into_iter().next() {
-        Some(row) => Columns::of(row).take(),
-        None => Err(Fault::Away("an answer has no row".into())),
-    }
-}
-
 /// Nothing may take longer than `limit`, whatever the server does.
 pub(super) async fn within<T>(
     limit: Duration,
@@ -229,6 +200,35 @@ pub(super) async fn within<T>(
             "the database did not answer within {limit:?}"
         ))),
     }
+}
+
+/// Sets what differs. What the account may not set is said once in the log, and left as it is.
+async fn apply(session: &mut Session, changes: &[(String, String)]) -> Result<Vec<String>, Fault> {
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    match session.run(set(changes).as_str()).await {
+        Ok(_) => return Ok(Vec::new()),
+        Err(fault @ Fault::Server { .. }) if fault.leaves_connection() => {}
+        Err(fault) => return Err(fault),
+    }
+    let mut refused = Vec::new();
+    for change in changes {
+        match session
+            .run(set(std::slice::from_ref(change)).as_str())
+            .await
+        {
+            Ok(_) => {}
+            Err(Fault::Server { code, text, .. }) if code != code::DEADLOCK => {
+                let (name, value) = change;
+                refused.push(format!(
+                    "the database does not let this server set {name} to {value} for its sessions: {text}"
+                ));
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(refused)
 }
 
 /// The connections that read: at most `pool_size` at once, kept for the next reader.

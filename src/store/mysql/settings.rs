@@ -1,10 +1,10 @@
 //! What a session sets, so that nothing a database administrator can set globally changes, cuts, slows or
-//! stops what this store relies on; and what is said about settings that a session cannot change.
+//! stops what this store relies on.
 
 use std::collections::HashMap;
 
-use super::error::{Fault, code};
-use super::session::{Columns, Session};
+use super::error::Fault;
+use super::rows::Columns;
 use super::sql::Sql;
 
 /// Kept by the server after the last sign of life; idle connections are used or renewed far sooner.
@@ -133,7 +133,7 @@ pub(super) fn changes(
     changes
 }
 
-fn set(changes: &[(String, String)]) -> Sql {
+pub(super) fn set(changes: &[(String, String)]) -> Sql {
     let mut sql = Sql::new("SET SESSION ");
     for (place, (name, value)) in changes.iter().enumerate() {
         sql.push(if place > 0 { ", " } else { "" });
@@ -147,71 +147,6 @@ fn set(changes: &[(String, String)]) -> Sql {
     // A Galera node that is no member of its cluster lets us set anything, and do nothing else.
     sql.push("; DO 0");
     sql
-}
-
-/// Sets what differs. What the account may not set is said once in the log, and left as it is.
-pub(super) async fn apply(
-    session: &mut Session,
-    changes: &[(String, String)],
-) -> Result<Vec<String>, Fault> {
-    if changes.is_empty() {
-        return Ok(Vec::new());
-    }
-    match session.run(set(changes).as_str()).await {
-        Ok(_) => return Ok(Vec::new()),
-        Err(fault @ Fault::Server { .. }) if fault.leaves_connection() => {}
-        Err(fault) => return Err(fault),
-    }
-    let mut refused = Vec::new();
-    for change in changes {
-        match session
-            .run(set(std::slice::from_ref(change)).as_str())
-            .await
-        {
-            Ok(_) => {}
-            Err(Fault::Server { code, text, .. }) if code != code::DEADLOCK => {
-                let (name, value) = change;
-                refused.push(format!(
-                    "the database does not let this server set {name} to {value} for its sessions: {text}"
-                ));
-            }
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(refused)
-}
-
-/// What a session cannot change, and what may come of it; a sentence each.
-pub(super) async fn warnings(session: &mut Session) -> Result<Vec<String>, Fault> {
-    let sql = "SHOW GLOBAL VARIABLES WHERE variable_name IN \
-               ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite')";
-    let has = variables(session.rows(sql).await?)?;
-    let value = |name: &str| has.get(name).map(String::as_str);
-    let mut warnings = Vec::new();
-    // MariaDB's 3 flushes as 1 does.
-    if let Some(flush) =
-        value("innodb_flush_log_at_trx_commit").filter(|v| !matches!(*v, "1" | "3"))
-    {
-        warnings.push(format!(
-            "innodb_flush_log_at_trx_commit of the database is {flush}: when it crashes, it can lose locks and \
-             documents that were acknowledged; set it to 1"
-        ));
-    }
-    if let Some(sync) = value("sync_binlog").filter(|v| *v != "1" && value("log_bin") == Some("ON"))
-    {
-        warnings.push(format!(
-            "sync_binlog of the database is {sync}: when its machine crashes, its replicas can have what it \
-             lost, or the reverse; set it to 1"
-        ));
-    }
-    if value("innodb_doublewrite") == Some("OFF") {
-        warnings.push(
-            "innodb_doublewrite of the database is OFF: when its machine crashes, pages can be damaged; \
-             set it to ON"
-                .to_owned(),
-        );
-    }
-    Ok(warnings)
 }
 
 #[cfg(test)]

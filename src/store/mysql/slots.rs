@@ -15,12 +15,13 @@
 
 use std::sync::Arc;
 
-use super::commit::{Form, Script};
 use super::error::Fault;
 use super::fence::{self, LogPlace};
 use super::instance::{self, Beaten};
+use super::rows::Columns;
 use super::schema::{self, InstanceRow};
-use super::session::{Columns, Session};
+use super::script::{Form, Script};
+use super::session::Session;
 use super::sql::Sql;
 use crate::store::members::{SLOTS, Slot};
 use crate::store::{InstanceId, StoreError, journal};

@@ -3,24 +3,17 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::commit::{self, Script, TakenOut};
+use super::commit::{self, TakenOut};
+use super::database::{MysqlStore, RETRY_PAUSE, Writer};
 use super::error::{Fault, code};
 use super::fence::{self, LogPlace, Tenure};
 use super::instance;
 use super::read;
-use super::session::{Session, Sets, within};
-use super::{MysqlStore, RETRY_PAUSE};
+use super::rows::Sets;
+use super::script::Script;
+use super::session::{Session, within};
 use crate::store::snapshot::LockChanges;
 use crate::store::{InstanceId, ResourceId, StoreError, journal};
-
-/// The one connection that commits.
-#[derive(Default)]
-pub(super) struct Writer {
-    pub session: Option<Session>,
-    /// A commit began and its outcome is not known: only a new log makes it certain. Also set while a
-    /// commit is under way, so that one that is dropped half way leaves it set.
-    pub in_doubt: bool,
-}
 
 /// Rows that are checkpointed in one transaction when a database is opened, or those of one lock: it holds up the
 /// heartbeat.
@@ -45,15 +38,6 @@ impl MysqlStore {
         {
             writer.session = None;
         }
-    }
-
-    /// In which we take part in the database; `None`: we do not.
-    pub(super) fn tenure(&self) -> Option<Tenure> {
-        *self.tenure.lock()
-    }
-
-    pub(super) fn set_tenure(&self, tenure: Option<Tenure>) {
-        *self.tenure.lock() = tenure;
     }
 
     /// Where the next transaction stands, unless an earlier one is in doubt.

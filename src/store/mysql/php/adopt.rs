@@ -12,8 +12,9 @@ use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
 use crate::store::mysql::fence::{self, Tenure};
+use crate::store::mysql::rows::{Columns, value};
 use crate::store::mysql::schema::{self, MigrationStep, VERSION};
-use crate::store::mysql::session::{Columns, Session, value};
+use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
 
 /// Looks at what the database holds and records what is to be done with it.

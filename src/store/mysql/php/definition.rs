@@ -3,7 +3,8 @@
 
 use crate::store::StoreError;
 use crate::store::mysql::error::{Fault, code};
-use crate::store::mysql::session::{Columns, Session};
+use crate::store::mysql::rows::Columns;
+use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
 
 /// The PHP server's tables, parents first.

@@ -9,8 +9,9 @@ use super::selectors;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
 use crate::store::mysql::fence::{self, Tenure};
+use crate::store::mysql::rows::{Columns, value};
 use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
-use crate::store::mysql::session::{Columns, Session, value};
+use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
 
 /// What [`crate::store::mysql::revert_to_php`] did, or why it did not.

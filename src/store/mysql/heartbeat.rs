@@ -1,0 +1,107 @@
+//! Heartbeats, and what each of them sees of the other instances.
+
+use super::database::{MysqlStore, RETRY_PAUSE};
+use super::error::Fault;
+use super::fence::Tenure;
+use super::instance;
+use super::session::{Session, within};
+use super::slots;
+use crate::store::StoreError;
+use crate::store::members::Members;
+
+impl MysqlStore {
+    /// One heartbeat, and a look; a kept connection that turns out to be dead costs a second try. `false`: this instance was
+    /// taken for dead.
+    pub(super) async fn beat(&self, tenure: Tenure) -> Result<bool, Fault> {
+        let patience = self.options.timeout.min(self.options.instance_lease / 4);
+        let mut heartbeat_session = self.heartbeat_session.lock().await;
+        let kept = heartbeat_session.take();
+        if let Some(session) = kept {
+            let beaten = self.beat_on(&mut heartbeat_session, session, tenure);
+            match within(patience, beaten).await {
+                Err(Fault::Away(text)) => log::debug!("the heartbeat connection was gone: {text}"),
+                result => return result,
+            }
+        }
+        within(patience, async {
+            let session = Session::connect(&self.options, self.home().as_ref()).await?;
+            self.beat_on(&mut heartbeat_session, session, tenure).await
+        })
+        .await
+    }
+
+    async fn beat_on(
+        &self,
+        heartbeat_session: &mut Option<Session>,
+        mut session: Session,
+        tenure: Tenure,
+    ) -> Result<bool, Fault> {
+        loop {
+            match self.look_on(&mut session, tenure).await {
+                // A long commit holds the row.
+                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
+                result => {
+                    *heartbeat_session = Some(session);
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// One heartbeat, and what is seen of the others unless the database is ours alone.
+    pub(super) async fn look_on(
+        &self,
+        session: &mut Session,
+        tenure: Tenure,
+    ) -> Result<bool, Fault> {
+        let Some(mut beaten) = instance::beat(session, tenure).await? else {
+            return Ok(false);
+        };
+        if tenure.epoch.is_some() {
+            return Ok(true);
+        }
+        let version = beaten.row.epoch;
+        if version < self.looks().version() && !session.server.is_member {
+            let text = "the database is as it was some time ago";
+            return Err(Fault::Away(text.into()));
+        }
+        let wants_owners = self.looks().wants_owners(version);
+        let owners = match wants_owners {
+            true => {
+                let owners;
+                (owners, beaten) = slots::look(session).await?;
+                Some(owners)
+            }
+            false => None,
+        };
+        let own = beaten.row.instance(&tenure.id).map(|row| row.heartbeat);
+        let mut witness = self.witness();
+        witness.sees_epoch(version);
+        witness.heartbeat_acknowledged(own.unwrap_or_default());
+        drop(witness);
+        let mut looks = self.looks();
+        if let Some(owners) = owners {
+            looks.see_owners(&tenure.id, version, owners);
+        }
+        looks.see(beaten, self.options.instance_lease);
+        Ok(true)
+    }
+
+    /// A heartbeat, and what it tells of the others.
+    pub(super) async fn look(&self) -> Result<Members, StoreError> {
+        let Some(tenure) = self.tenure() else {
+            return Err(StoreError::Unavailable("the database is not open".into()));
+        };
+        let beaten = self.beat(tenure).await?;
+        let is_current = self.tenure() == Some(tenure);
+        if !beaten && is_current {
+            self.set_tenure(None);
+            return Err(StoreError::Standby);
+        }
+        let members = self.looks().members(tenure.id);
+        members.filter(|_| is_current).ok_or_else(|| {
+            let text = "the database is being opened anew";
+            StoreError::Unavailable(text.into())
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! From a new database, one of an earlier version or the PHP server's to this version's tables.
+
+use super::error::Fault;
+use super::fence::{self, LogId, Tenure};
+use super::php::{adopt, definition};
+use super::schema::{
+    ENDED_V1, JOURNAL_V3, MigrationStep, OWN, RESOURCE, RESOURCE_DATA, ServerRow, VERSION, columns,
+    foreign_engines, indexes,
+};
+use super::session::Session;
+use super::sql::{HELD_INDEX, Sql};
+use crate::lock::Profile;
+use crate::store::StoreError;
+
+/// Brings the schema to [`VERSION`]. The caller owns the database in `tenure`, and goes on sending
+/// heartbeats meanwhile: adopting a large database takes its time. Whatever was begun is gone on with.
+pub(super) async fn migrate(
+    session: &mut Session,
+    row: &ServerRow,
+    tenure: Tenure,
+    explicit: Option<Profile>,
+) -> Result<(), Fault> {
+    let mut step = row.step;
+    if step == MigrationStep::New {
+        step = adopt::begin(session, tenure, explicit).await?;
+    }
+    if step == MigrationStep::Adopting {
+        adopt::reshape(session).await?;
+    }
+    for table in [RESOURCE, RESOURCE_DATA].into_iter().chain(OWN) {
+        session.run(table).await?;
+    }
+    session.run(definition::TAKEN_DOWN).await?;
+    // Of a database that version 2.0.0 adopted.
+    adopt::drop_foreign_keys(session).await?;
+    convert_engines(session).await?;
+    move_ended(session).await?;
+    refine_tickets(session).await?;
+    move_journal(session).await?;
+    match step {
+        MigrationStep::Adopting => adopt::finish(session, tenure).await,
+        _ => set_ready(session, tenure).await,
+    }
+}
+
+/// From version 1: each ended ticket becomes a run of one. May be begun again.
+async fn move_ended(session: &mut Session) -> Result<(), Fault> {
+    if columns(session, ENDED_V1).await?.is_empty() {
+        return Ok(());
+    }
+    let copy = format!(
+        "INSERT IGNORE INTO resource_ended_tickets (id_resource, n, entries) \
+         SELECT id_resource, n, CONCAT(ticket, CHAR(reason)) FROM {ENDED_V1}"
+    );
+    session.run(&copy).await?;
+    session.run(&format!("DROP TABLE {ENDED_V1}")).await?;
+    Ok(())
+}
+
+/// From version 3. May be begun again: nothing is replayed before it is done.
+async fn move_journal(session: &mut Session) -> Result<(), Fault> {
+    if columns(session, JOURNAL_V3).await?.is_empty() {
+        return Ok(());
+    }
+    let mut copy = Sql::new("INSERT IGNORE INTO resource_log (log, n, changes) SELECT ");
+    copy.bytes(&LogId::default());
+    copy.push(", n, changes FROM ").push(JOURNAL_V3);
+    session.run(copy.as_str()).await?;
+    session.run(&format!("DROP TABLE {JOURNAL_V3}")).await?;
+    Ok(())
+}
+
+/// Up to version 3 durations were whole seconds, and a lock had no more than one lease. May be begun again.
+async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
+    const NEW: &str = "ADD COLUMN ttl_ms BIGINT UNSIGNED NULL AFTER owner, \
+        ADD COLUMN mode TINYINT UNSIGNED NULL AFTER ttl_ms, \
+        ADD COLUMN reason VARCHAR(255) NULL AFTER mode, \
+        ADD COLUMN queued_at BIGINT UNSIGNED NULL AFTER reason, \
+        ADD COLUMN attempt_ttl_ms BIGINT UNSIGNED NULL AFTER attempt, \
+        ADD COLUMN attempt_mode TINYINT UNSIGNED NULL AFTER attempt_ttl_ms";
+    const OF_LOCKS: &str = ", ADD COLUMN lease_token BIGINT UNSIGNED NULL, \
+        ADD COLUMN is_delayed TINYINT UNSIGNED NOT NULL DEFAULT 0";
+    for (table, more) in [("resource_lock", OF_LOCKS), ("resource_waiting", "")] {
+        let has = columns(session, table).await?;
+        if !has.iter().any(|column| column == "ttl_ms") {
+            session
+                .run(&format!("ALTER TABLE {table} {NEW}{more}"))
+                .await?;
+        }
+        if has.iter().any(|column| column == "ttl") {
+            let copy = format!(
+                "UPDATE {table} SET ttl_ms = ttl * 1000, attempt_ttl_ms = attempt_ttl * 1000 \
+                 WHERE ticket IS NOT NULL"
+            );
+            session.run(&copy).await?;
+            let drop = format!("ALTER TABLE {table} DROP COLUMN ttl, DROP COLUMN attempt_ttl");
+            session.run(&drop).await?;
+        }
+    }
+    if !indexes(session, "resource_lock")
+        .await?
+        .contains(&HELD_INDEX.to_owned())
+    {
+        let add = format!("ALTER TABLE resource_lock ADD KEY {HELD_INDEX} (acquired_at)");
+        session.run(&add).await?;
+    }
+    let widen = "ALTER TABLE resource_ended_tickets MODIFY entries MEDIUMBLOB NOT NULL";
+    session.run(widen).await?;
+    Ok(())
+}
+
+async fn set_ready(session: &mut Session, tenure: Tenure) -> Result<(), Fault> {
+    let mut sql = Sql::new("UPDATE resource_server SET step = 'ready', version = ");
+    sql.number(VERSION);
+    sql.push(" WHERE id = 1 AND ");
+    fence::is_alone(&mut sql, tenure);
+    match session.change(sql.as_str()).await? {
+        0 => Err(StoreError::Standby.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Version 2.0.0 took over tables of engines that have no transactions as they were.
+async fn convert_engines(session: &mut Session) -> Result<(), Fault> {
+    for (table, engine) in foreign_engines(session).await? {
+        log::warn!("the table {table} has the engine {engine}; it becomes InnoDB's");
+        let mut sql = Sql::new("ALTER TABLE ");
+        sql.identifier(&table);
+        sql.push(" ENGINE = InnoDB, ROW_FORMAT = DYNAMIC");
+        session.run(sql.as_str()).await?;
+    }
+    Ok(())
+}
