@@ -206,7 +206,7 @@ struct AuditWriter<'a> {
     server: &'a Arc<ServerState>,
     now: Now,
     /// To be published once it is durable.
-    happened: RefCell<Vec<FeedEvent>>,
+    happened: RefCell<Vec<Arc<FeedEvent>>>,
 }
 
 impl<'a> AuditWriter<'a> {
@@ -254,7 +254,7 @@ impl<'a> AuditWriter<'a> {
         if self.server.feed.is_read() {
             self.happened
                 .borrow_mut()
-                .push(feed_event(&line, self.now.wall));
+                .push(Arc::new(feed_event(&line, self.now.wall)));
         }
     }
 
@@ -436,17 +436,15 @@ fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
         AuditKind::Written => Happening::Written,
     };
     let mut event = FeedEvent::new(happening, line.resource.clone(), at);
-    event.owner = line.owner.map(|owner| owner.as_str().to_owned());
-    event.reason = line.reason.map(|reason| reason.as_str().to_owned());
+    event.owner = line.owner.map(|owner| owner.as_str().into());
+    event.reason = line.reason.map(|reason| reason.as_str().into());
     event.mode = line.mode;
     event.fencing_token = line.token.map(|token| token.0);
     event.client = line.caller.and_then(|caller| caller.address);
     event.key = line.caller.and_then(|caller| caller.key.clone());
     match line.detail {
-        Detail::Selector(selector) => event.selector = Some(selector.as_str().to_owned()),
-        Detail::Forced(_, Some(why)) | Detail::Why(why) => {
-            event.reason = Some(why.as_str().to_owned())
-        }
+        Detail::Selector(selector) => event.selector = Some(selector.as_str().into()),
+        Detail::Forced(_, Some(why)) | Detail::Why(why) => event.reason = Some(why.as_str().into()),
         _ => {}
     }
     event

@@ -3,6 +3,7 @@
 //! Neighbours: `requests` takes requests in, `replies` carries out what the core says.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::WeakAddr;
@@ -85,8 +86,8 @@ pub struct Live {
     /// Replies that wait for a commit, oldest first.
     pub(super) held_back: VecDeque<(u64, RequestId, Box<Reply>)>,
     /// What happened that followers are to be told, and with which commit it is durable. In the order of both.
-    pub(super) happened: Vec<FeedEvent>,
-    pub(super) unpublished: VecDeque<(u64, FeedEvent)>,
+    pub(super) happened: Vec<Arc<FeedEvent>>,
+    pub(super) unpublished: VecDeque<(u64, Arc<FeedEvent>)>,
     /// Documents that are being loaded, each once.
     pub(super) reading: HashMap<Selector, DocumentRead>,
     /// Requests that waited to read a document which has just been deleted.

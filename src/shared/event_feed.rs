@@ -58,9 +58,9 @@ impl Happening {
 pub struct FeedEvent {
     pub happening: Happening,
     pub name: ResourceName,
-    pub selector: Option<String>,
-    pub owner: Option<String>,
-    pub reason: Option<String>,
+    pub selector: Option<Box<str>>,
+    pub owner: Option<Box<str>>,
+    pub reason: Option<Box<str>>,
     pub mode: Option<Mode>,
     pub fencing_token: Option<u64>,
     /// The name of the key that asked for it, never the key.
@@ -130,9 +130,9 @@ impl EventFeed {
     }
 
     /// To be called once the change is durable.
-    pub fn publish(&self, event: FeedEvent) {
+    pub fn publish(&self, event: Arc<FeedEvent>) {
         // Nobody reads any more: nothing is lost.
-        let _ = self.ring.send(Arc::new(event));
+        let _ = self.ring.send(event);
     }
 
     /// A reader of everything that is published from now on. `None`: there are 10,000 already.
@@ -180,11 +180,11 @@ impl FeedReader {
 mod tests {
     use super::*;
 
-    fn event(token: u64) -> FeedEvent {
+    fn event(token: u64) -> Arc<FeedEvent> {
         let name = ResourceName::parse("a").unwrap();
         let mut event = FeedEvent::new(Happening::Granted, name, 0);
         event.fencing_token = Some(token);
-        event
+        Arc::new(event)
     }
 
     fn tokens(reader: &mut FeedReader) -> (Vec<u64>, u64) {
