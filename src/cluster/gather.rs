@@ -9,12 +9,12 @@ use super::links::{Exchange, Links};
 use super::place::{OtherMember, Place, of_all};
 use super::wire::{PeerReply, Question};
 use crate::registry::client::Router;
-use crate::registry::coverage::Coverage;
 use crate::registry::listing::ListingRefused;
 use crate::shared::gate::Closed;
+use crate::store::slot_set::SlotSet;
 
 /// A part of an answer, and of which names it is; `None`: to be asked again.
-pub type ToldPart<T> = Option<Result<(T, Coverage), ListingRefused>>;
+pub type ToldPart<T> = Option<Result<(T, SlotSet), ListingRefused>>;
 
 /// One question to everybody.
 pub struct Gathering<'a> {
@@ -38,7 +38,7 @@ impl Gathering<'_> {
     /// Somebody refuses, or is missing for longer than requests are held.
     pub async fn ask_all<T>(
         mut self,
-        here: impl AsyncFn() -> Result<(T, Coverage), ListingRefused>,
+        here: impl AsyncFn() -> Result<(T, SlotSet), ListingRefused>,
         question: impl Fn() -> Question,
         told: impl Fn(PeerReply) -> ToldPart<T>,
     ) -> Result<Vec<T>, ListingRefused> {
@@ -52,7 +52,7 @@ impl Gathering<'_> {
                 let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>());
                 let parts = parts.transpose()?.unwrap_or_default();
                 // Names that change hands meanwhile would be missing, or there twice.
-                if Coverage::are_whole(parts.iter().map(|(_, covered)| *covered)) {
+                if SlotSet::are_whole(parts.iter().map(|(_, covered)| *covered)) {
                     return Ok(parts.into_iter().map(|(part, _)| part).collect());
                 }
             }
@@ -61,7 +61,7 @@ impl Gathering<'_> {
     }
 
     /// No answer leaves when the store may no longer be this instance's.
-    fn of_here<T>(&self, answer: Result<(T, Coverage), ListingRefused>) -> ToldPart<T> {
+    fn of_here<T>(&self, answer: Result<(T, SlotSet), ListingRefused>) -> ToldPart<T> {
         let checked = self.router.server.gate.check_answer();
         match checked {
             Err(Closed::Standby) => None,

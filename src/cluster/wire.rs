@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use super::tls::SessionKey;
 use crate::lock::{Answer, PresentedTicket, ResourceName};
-use crate::registry::coverage::Coverage;
 use crate::registry::listing::Page;
 use crate::registry::tally::Tally;
 use crate::resource::messages::{Op, Reply};
@@ -24,6 +23,7 @@ use crate::shared::caller::Caller;
 use crate::shared::event_feed::FeedEvent;
 use crate::store::history::PastLease;
 use crate::store::members::InstanceId;
+use crate::store::slot_set::SlotSet;
 use crate::store::{DocumentSize, ListQuery, ResourceId};
 
 /// First bytes of a connection.
@@ -169,8 +169,8 @@ pub enum PeerReply {
     /// It does not answer for this name, or cannot tell now. Nothing was done.
     NotOwner,
     Reply(Box<Reply>),
-    Page(Page, Coverage),
-    Tally(Tally, Coverage),
+    Page(Page, SlotSet),
+    Tally(Tally, SlotSet),
     History(Vec<PastLease>),
     DocumentSizes(Vec<DocumentSize>),
     /// It would cost others too much.

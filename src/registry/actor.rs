@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use crate::lock::{Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll, Leave};
-use crate::registry::coverage::Coverage;
 use crate::registry::dormant::DormantLeases;
 use crate::registry::messages::{Find, Locate, Whereabouts};
 use crate::registry::survey::{Survey, survey};
@@ -29,6 +28,7 @@ use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 use crate::shared::server_state::{REGISTRY, ServerState};
 use crate::store::members::Slot;
 use crate::store::shrink::shrink_if_sparse;
+use crate::store::slot_set::SlotSet;
 
 /// Between two lines that say which events were not logged one by one, and two looks whether the store hangs.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -375,7 +375,7 @@ impl Handler<Leave> for Registry {
     type Result = ResponseFuture<bool>;
 
     fn handle(&mut self, msg: Leave, _: &mut Self::Context) -> Self::Result {
-        let slots = Coverage::of(msg.0.into_iter());
+        let slots = SlotSet::of(msg.0.into_iter());
         let leaves = |name: &ResourceName| slots.has(Slot::of(name));
         self.dormant.retain(|name| !leaves(name));
         self.live

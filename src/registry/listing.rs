@@ -24,7 +24,6 @@ use crate::lock::rows::HolderRow;
 use crate::lock::{Expiry, FencingToken, ResourceName};
 use crate::persistence::messages::List;
 use crate::registry::client::{Router, taken};
-use crate::registry::coverage::Coverage;
 use crate::registry::messages::{Locate, Whereabouts};
 use crate::registry::survey::Survey;
 use crate::registry::tally::{CountLocks, Tally};
@@ -33,6 +32,7 @@ use crate::resource::status::ResourceStatus;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::members::Slot;
+use crate::store::slot_set::SlotSet;
 use crate::store::{ListOrder, ListQuery, ListedResource, StoreError};
 
 /// How many times a page is read, at most.
@@ -117,10 +117,10 @@ impl Router {
     ///
     /// # Errors
     /// As [`Router::page`].
-    pub async fn part_of_page(&self, query: ListQuery) -> Result<(Page, Coverage), ListingRefused> {
-        let before = Coverage::here(&self.server.slots);
+    pub async fn part_of_page(&self, query: ListQuery) -> Result<(Page, SlotSet), ListingRefused> {
+        let before = self.server.slots.here();
         let mut page = self.page(query).await?;
-        let covered = before.and(Coverage::here(&self.server.slots));
+        let covered = before.and(self.server.slots.here());
         let resources = &mut page.resources;
         resources.retain(|listed| covered.has(Slot::of(&listed.name)));
         Ok((page, covered))
@@ -130,10 +130,10 @@ impl Router {
     ///
     /// # Errors
     /// As [`Router::tally`].
-    pub async fn part_of_tally(&self, prefix: String) -> Result<(Tally, Coverage), Closed> {
-        let before = Coverage::here(&self.server.slots);
+    pub async fn part_of_tally(&self, prefix: String) -> Result<(Tally, SlotSet), Closed> {
+        let before = self.server.slots.here();
         let tally = self.tally(prefix).await?;
-        Ok((tally, before.and(Coverage::here(&self.server.slots))))
+        Ok((tally, before.and(self.server.slots.here())))
     }
 
     /// The page that the query asks for, of the names that this instance answers for.

@@ -8,12 +8,10 @@
 //! | `client` | how handlers reach a resource: cached addresses, retries of `Moved` |
 //! | `survey` | which live and dormant resources a listing asks for |
 //! | `tally` | how much is held and waited for |
-//! | `coverage` | of which names an answer tells |
 //! | `listing` | pages of resources: committed rows overlaid by what live actors know |
 
 pub mod actor;
 pub mod client;
-pub mod coverage;
 mod dormant;
 pub mod listing;
 pub mod messages;

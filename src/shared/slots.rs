@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::lock::{Millis, ResourceName};
 use crate::store::members::{SLOTS, Slot};
+use crate::store::slot_set::SlotSet;
 
 /// Not this instance's.
 const ELSEWHERE: u8 = 0;
@@ -56,6 +57,11 @@ impl Slots {
     /// Does this instance answer for its names? Where the store is this process's alone, nobody asks.
     pub fn has(&self, slot: Slot) -> bool {
         self.state(slot) == HERE
+    }
+
+    /// What this instance answers for now.
+    pub fn here(&self) -> SlotSet {
+        SlotSet::of(Slot::all().filter(|slot| self.has(*slot)))
     }
 
     /// Is it another instance's, or nobody's?

@@ -12,6 +12,7 @@
 //! | `history` | the last leases of each name |
 //! | `listing` | how the SQL stores find the resources of a listing |
 //! | `members` | how several instances share one store |
+//! | `slot_set` | a set of slots |
 //! | `memory` | for tests and for state that may be lost |
 //! | `sqlite` | the embedded store |
 //! | `mysql` | the production store, shared by several instances |
@@ -24,6 +25,7 @@ pub mod members;
 pub mod memory;
 pub mod mysql;
 pub mod shrink;
+pub mod slot_set;
 pub mod snapshot;
 pub mod sqlite;
 

@@ -30,6 +30,7 @@
 //! | `write` | the one connection that writes: transactions, checkpointing |
 //! | `witness` | whether the database has lost what this process committed |
 //! | `read` | load, load a document, list |
+//! | `history` | past leases |
 //! | `php` | from the PHP server's tables and back |
 
 mod burial;

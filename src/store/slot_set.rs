@@ -1,33 +1,27 @@
-//! Of which names an answer tells all there is to tell, where each instance knows of its own names alone.
+//! A set of slots: of which names an answer tells all there is to tell, where each instance knows of its own names alone.
 
 use serde::{Deserialize, Serialize};
 
-use crate::shared::slots::Slots;
-use crate::store::members::{SLOTS, Slot};
+use super::members::{SLOTS, Slot};
 
 const WORDS: usize = SLOTS / u64::BITS as usize;
 
 /// A set of slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coverage([u64; WORDS]);
+pub struct SlotSet([u64; WORDS]);
 
 fn place(slot: Slot) -> (usize, u64) {
     let bits = u64::BITS as usize;
     (slot.number() / bits, 1 << (slot.number() % bits))
 }
 
-impl Coverage {
-    pub fn of(slots: impl Iterator<Item = Slot>) -> Coverage {
-        let mut covered = Coverage::default();
+impl SlotSet {
+    pub fn of(slots: impl Iterator<Item = Slot>) -> SlotSet {
+        let mut set = SlotSet::default();
         for (word, bit) in slots.map(place) {
-            covered.0[word] |= bit;
+            set.0[word] |= bit;
         }
-        covered
-    }
-
-    /// What this instance answers for now.
-    pub fn here(slots: &Slots) -> Coverage {
-        Coverage::of(Slot::all().filter(|slot| slots.has(*slot)))
+        set
     }
 
     pub fn has(&self, slot: Slot) -> bool {
@@ -36,7 +30,7 @@ impl Coverage {
     }
 
     /// What both have.
-    pub fn and(mut self, other: Coverage) -> Coverage {
+    pub fn and(mut self, other: SlotSet) -> SlotSet {
         for (ours, theirs) in self.0.iter_mut().zip(other.0) {
             *ours &= theirs;
         }
@@ -44,8 +38,8 @@ impl Coverage {
     }
 
     /// Whether these together tell everything, and nothing twice.
-    pub fn are_whole(parts: impl Iterator<Item = Coverage>) -> bool {
-        let mut sum = Coverage::default();
+    pub fn are_whole(parts: impl Iterator<Item = SlotSet>) -> bool {
+        let mut sum = SlotSet::default();
         for part in parts {
             for (sum, part) in sum.0.iter_mut().zip(part.0) {
                 if *sum & part != 0 {
@@ -64,18 +58,18 @@ mod tests {
 
     #[test]
     fn parts_are_whole_when_each_slot_is_in_one_of_them() {
-        let part = |rest| Coverage::of(Slot::all().filter(|slot| slot.number() % 3 == rest));
-        assert!(Coverage::are_whole([part(0), part(1), part(2)].into_iter()));
-        assert!(!Coverage::are_whole([part(0), part(1)].into_iter()));
+        let part = |rest| SlotSet::of(Slot::all().filter(|slot| slot.number() % 3 == rest));
+        assert!(SlotSet::are_whole([part(0), part(1), part(2)].into_iter()));
+        assert!(!SlotSet::are_whole([part(0), part(1)].into_iter()));
         let twice = [part(0), part(1), part(2), part(1)];
-        assert!(!Coverage::are_whole(twice.into_iter()));
-        assert!(Coverage::are_whole([Coverage::of(Slot::all())].into_iter()));
+        assert!(!SlotSet::are_whole(twice.into_iter()));
+        assert!(SlotSet::are_whole([SlotSet::of(Slot::all())].into_iter()));
     }
 
     #[test]
     fn what_both_have_is_in_each() {
-        let even = Coverage::of(Slot::all().filter(|slot| slot.number() % 2 == 0));
-        let low = Coverage::of(Slot::all().take(100));
+        let even = SlotSet::of(Slot::all().filter(|slot| slot.number() % 2 == 0));
+        let low = SlotSet::of(Slot::all().take(100));
         let both = even.and(low);
         for slot in Slot::all() {
             let expected = slot.number() < 100 && slot.number() % 2 == 0;
