@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
-use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -16,10 +15,9 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::auth::{KnownKey, Right};
-use super::connection::ConnectionState;
 use super::errors::ApiError;
 use super::headers::{IDEMPOTENCY_KEY, X_API_KEY, X_TICKET};
-use super::middleware::observe::RouteAndCaller;
+use super::middleware::observe::RequestContext;
 use super::paths::{self, Route, Segments, position};
 use super::wire::to_millis;
 use super::worker::Worker;
@@ -35,7 +33,7 @@ const BODY_DEPTH_MAX: usize = 127;
 /// Returns the highest right that the key carries, to the name in the path if there is one.
 pub fn authorize(
     req: &HttpRequest,
-    known: &RouteAndCaller,
+    known: &RequestContext,
     worker: &Worker,
     needed: Right,
 ) -> Result<Right, ApiError> {
@@ -79,7 +77,7 @@ fn check_conditions(req: &HttpRequest, route: Option<Route>) -> Result<(), ApiEr
 /// For a name that does not stand in the path.
 pub fn authorize_name(
     req: &HttpRequest,
-    known: &RouteAndCaller,
+    known: &RequestContext,
     name: &ResourceName,
     needed: Right,
 ) -> Result<(), ApiError> {
@@ -89,7 +87,7 @@ pub fn authorize_name(
 /// The key that the request carries.
 pub fn authenticate<'k>(
     req: &HttpRequest,
-    known: &'k RouteAndCaller,
+    known: &'k RequestContext,
 ) -> Result<&'k KnownKey, ApiError> {
     known.key.as_ref().ok_or_else(|| without_key(req))
 }
@@ -111,7 +109,7 @@ fn check_right(right: Option<Right>, needed: Right) -> Result<Right, ApiError> {
 }
 
 /// What the operator calls the key that the request carries.
-pub fn caller_key(req: &HttpRequest, known: &RouteAndCaller) -> Result<KeyName, ApiError> {
+pub fn caller_key(req: &HttpRequest, known: &RequestContext) -> Result<KeyName, ApiError> {
     KeyName::parse(&authenticate(req, known)?.name).map_err(|_| ApiError::KeyUnknown)
 }
 
@@ -377,7 +375,12 @@ impl Query<'_> {
 }
 
 /// Reads the whole body, up to `MAX_BODY_BYTES`, as long as it keeps coming.
-pub async fn body(req: &HttpRequest, payload: Payload, worker: &Worker) -> Result<Bytes, ApiError> {
+pub async fn body(
+    req: &HttpRequest,
+    known: &RequestContext,
+    payload: Payload,
+    worker: &Worker,
+) -> Result<Bytes, ApiError> {
     let headers = req.headers();
     let comes = headers.contains_key(header::TRANSFER_ENCODING)
         || headers
@@ -398,7 +401,7 @@ pub async fn body(req: &HttpRequest, payload: Payload, worker: &Worker) -> Resul
     )
     .await
     .unwrap_or(Err(ApiError::SlowBody))?;
-    if let Some(connection) = req.conn_data::<Rc<ConnectionState>>() {
+    if let Some(connection) = &known.connection {
         connection.end_body();
     }
     // It may have been long in coming.

@@ -9,7 +9,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::errors::ApiError;
 use super::handlers::{data, events, history, locks, resources, status};
-use super::middleware::observe::RouteAndCaller;
+use super::middleware::observe::RequestContext;
 use super::page;
 use super::paths::Route;
 use super::respond::Response;
@@ -22,7 +22,7 @@ use super::worker::Worker;
 /// as the largest.
 pub fn dispatch(
     req: HttpRequest,
-    known: Rc<RouteAndCaller>,
+    known: Rc<RequestContext>,
     payload: Payload,
     worker: Rc<Worker>,
 ) -> LocalBoxFuture<'static, Response> {

@@ -1,18 +1,13 @@
 //! What every handler of one worker thread shares, and the way from a handler to a resource.
 
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpRequest;
-
-use super::connection::ConnectionState;
 use super::errors::ApiError;
+use super::middleware::observe::RequestContext;
 use super::policy::SharedPolicy;
 use crate::cluster::door::FrontDoor;
 use crate::lock::{Profile, Refusal, ResourceName};
 use crate::resource::messages::{Op, Reply};
-use crate::shared::caller::Caller;
 use crate::shared::server_state::ServerState;
 
 /// What every handler of one worker thread shares.
@@ -30,17 +25,11 @@ impl Worker {
     }
 
     /// One message, one reply; and no reply of ours leaves when the store may no longer be ours.
-    pub async fn ask(
-        &self,
-        request: &HttpRequest,
-        caller: &Arc<Caller>,
-        name: &ResourceName,
-        op: &Op,
-    ) -> Reply {
-        if let Some(connection) = request.conn_data::<Rc<ConnectionState>>() {
+    pub async fn ask(&self, known: &RequestContext, name: &ResourceName, op: &Op) -> Reply {
+        if let Some(connection) = &known.connection {
             connection.begin_wait();
         }
-        *self.door.ask(name, op, caller).await
+        *self.door.ask(name, op, &known.caller).await
     }
 
     /// Refused before anything else of it happens: what the store cannot hold must not end what others

@@ -7,7 +7,7 @@ use actix_web::dev::Payload;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RouteAndCaller;
+use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{
     Query, authorize, body, idempotency_key, if_none_match, json_text, name_and_selector,
     presented, write_condition,
@@ -18,9 +18,9 @@ use crate::lock::{ResourceName, Selector, Wish};
 use crate::resource::messages::{Op, Wait, Watch};
 
 /// GET `/resource/{name}/{selector}`.
-pub async fn get(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn get(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     let (name, selector, op, raw) = asked(&req, &known, &worker)?;
-    let reply = worker.ask(&req, &known.caller, &name, &op).await;
+    let reply = worker.ask(&known, &name, &op).await;
     match op {
         Op::Read { .. } => respond::read(&selector, reply, raw),
         _ => respond::get_locked(&selector, reply, raw),
@@ -30,7 +30,7 @@ pub async fn get(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>
 /// What a GET asks, of which document, and whether as it is.
 fn asked(
     req: &HttpRequest,
-    known: &RouteAndCaller,
+    known: &RequestContext,
     worker: &Worker,
 ) -> Result<(ResourceName, Selector, Op, bool), ApiError> {
     // The right that is needed hangs on the query; a query that cannot be read still needs a key first.
@@ -78,7 +78,7 @@ fn asked(
 /// PUT `/resource/{name}/{selector}`.
 pub async fn put(
     req: HttpRequest,
-    known: Rc<RouteAndCaller>,
+    known: Rc<RequestContext>,
     payload: Payload,
     worker: Rc<Worker>,
 ) -> Response {
@@ -87,7 +87,7 @@ pub async fn put(
     let query = Query::of(&req)?;
     let release = query.flag("unlock")?.unwrap_or(false);
     let create = query.flag("create")?.unwrap_or(false);
-    let json = json_text(body(&req, payload, &worker).await?)?;
+    let json = json_text(body(&req, &known, payload, &worker).await?)?;
     worker.check_document(&json)?;
     let op = Op::Write {
         selector,
@@ -97,18 +97,18 @@ pub async fn put(
         condition: write_condition(&req)?,
         create,
     };
-    let reply = worker.ask(&req, &known.caller, &name, &op).await;
+    let reply = worker.ask(&known, &name, &op).await;
     respond::changed(reply)
 }
 
 /// DELETE `/resource/{name}/{selector}`.
-pub async fn delete(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn delete(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Write)?;
     let (name, selector) = name_and_selector(&req)?;
     let op = Op::DeleteSelector {
         selector,
         presented: presented(&req),
     };
-    let reply = worker.ask(&req, &known.caller, &name, &op).await;
+    let reply = worker.ask(&known, &name, &op).await;
     respond::changed(reply)
 }

@@ -12,10 +12,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::cluster::events::EventReader;
 use crate::http::auth::{KnownKey, Right};
-use crate::http::connection::ConnectionState;
 use crate::http::errors::ApiError;
 use crate::http::headers::X_API_KEY;
-use crate::http::middleware::observe::RouteAndCaller;
+use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{Query, authorize};
 use crate::http::respond::Response;
 use crate::http::time::Time;
@@ -127,14 +126,14 @@ impl Following {
 }
 
 /// GET `/events`.
-pub async fn events(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn events(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Read)?;
     let prefix = Query::of(&req)?.get("prefix").unwrap_or("").to_owned();
     let reader = worker.door.follow(&prefix).await;
     let reader = reader.map_err(ApiError::Closed)?.ok_or(ApiError::TooBusy(
         "as many clients follow the events as may",
     ))?;
-    if let Some(connection) = req.conn_data::<Rc<ConnectionState>>() {
+    if let Some(connection) = &known.connection {
         connection.begin_stream();
     }
     let mut looks = interval(LOOK_PAUSE);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RouteAndCaller;
+use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{Query, authorize, authorize_name, history_name};
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
@@ -58,7 +58,7 @@ fn told(lease: &PastLease) -> PastLeaseBody<'_> {
 
 /// GET `/history/{name}`. An empty history is that of a resource that exists; what neither exists nor has any
 /// is 404.
-pub async fn history(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn history(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Read)?;
     let name = history_name(&req)?;
     authorize_name(&req, &known, &name, Right::Read)?;
@@ -66,7 +66,7 @@ pub async fn history(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Wor
     let limit = Query::of(&req)?.count("limit", most.max(1), 1..=1000)?;
     let mut leases = worker.door.history(&name).await.map_err(ApiError::Closed)?;
     if leases.is_empty() {
-        match worker.ask(&req, &known.caller, &name, &Op::DESCRIBE).await {
+        match worker.ask(&known, &name, &Op::DESCRIBE).await {
             Reply::Described(_) => {}
             other => return Err(respond::refusal(other)),
         }

@@ -7,7 +7,7 @@ use actix_web::dev::Payload;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RouteAndCaller;
+use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{
     Query, authorize, body, caller_key, idempotency_key, name, name_before_selector, parse_json,
     parse_optional, presented,
@@ -55,19 +55,20 @@ fn waiter(text: &str) -> Result<TicketId, ApiError> {
 /// PUT or POST `/resource/{name}/{selector}/lock`.
 pub async fn lock(
     req: HttpRequest,
-    known: Rc<RouteAndCaller>,
+    known: Rc<RequestContext>,
     payload: Payload,
     worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Lock)?;
-    let (name, op) = lock_asked(&req, payload, &worker).await?;
-    let reply = worker.ask(&req, &known.caller, &name, &op).await;
+    let (name, op) = lock_asked(&req, &known, payload, &worker).await?;
+    let reply = worker.ask(&known, &name, &op).await;
     respond::lock(reply)
 }
 
 /// Apart: what it is made of need not be kept until the lock is granted.
 async fn lock_asked(
     req: &HttpRequest,
+    known: &RequestContext,
     payload: Payload,
     worker: &Worker,
 ) -> Result<(ResourceName, Op), ApiError> {
@@ -76,7 +77,7 @@ async fn lock_asked(
     let wait = wait(&query, worker)?;
     let create = query.flag("create")?.unwrap_or(false);
     let key = idempotency_key(req)?;
-    let body = body(req, payload, worker).await?;
+    let body = body(req, known, payload, worker).await?;
     let body: LockBody = parse_optional(&body, LOCK_ACCEPTS, worker.is_lenient())?;
     let op = Op::Acquire {
         selector: None,
@@ -96,26 +97,24 @@ async fn lock_asked(
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.
-pub async fn unlock(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn unlock(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
     let presented = presented(&req);
-    let reply = worker
-        .ask(&req, &known.caller, &name, &Op::Unlock { presented })
-        .await;
+    let reply = worker.ask(&known, &name, &Op::Unlock { presented }).await;
     respond::unlock(reply)
 }
 
 /// PUT or POST `/resource/{name}/{selector}/renew`.
 pub async fn renew(
     req: HttpRequest,
-    known: Rc<RouteAndCaller>,
+    known: Rc<RequestContext>,
     payload: Payload,
     worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Lock)?;
     let name = name_before_selector(&req)?;
-    let body = body(&req, payload, &worker).await?;
+    let body = body(&req, &known, payload, &worker).await?;
     let accepts = r#"nothing, or {"ttl": seconds, "exact": true}"#;
     let body: RenewBody = parse_optional(&body, accepts, worker.is_lenient())?;
     let op = Op::Renew {
@@ -123,20 +122,20 @@ pub async fn renew(
         ttl: body.ttl,
         exact: body.exact,
     };
-    let reply = worker.ask(&req, &known.caller, &name, &op).await;
+    let reply = worker.ask(&known, &name, &op).await;
     respond::renew(reply)
 }
 
 /// POST `/resource/{name}/force-unlock`.
 pub async fn force_unlock(
     req: HttpRequest,
-    known: Rc<RouteAndCaller>,
+    known: Rc<RequestContext>,
     payload: Payload,
     worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Admin)?;
     let name = name(&req)?;
-    let body = body(&req, payload, &worker).await?;
+    let body = body(&req, &known, payload, &worker).await?;
     let accepts = r#"{"reason": "why"}, with the "fencingToken" of one lease or the "waiter" of one place in the queue"#;
     let body: ForceBody = parse_json(&body, accepts)?;
     let (reason, by) = (reason(&body.reason)?, caller_key(&req, &known)?);
@@ -150,6 +149,6 @@ pub async fn force_unlock(
             ));
         }
     };
-    let reply = worker.ask(&req, &known.caller, &name, &op).await;
+    let reply = worker.ask(&known, &name, &op).await;
     respond::force_unlock(reply, waiter)
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RouteAndCaller;
+use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{
     Query, authenticate, authorize, authorize_name, body, if_none_match, name, parse_json,
     presented,
@@ -48,12 +48,12 @@ const SELECTORS_MAX: usize = 1000;
 /// POST `/resource`.
 pub async fn create(
     req: HttpRequest,
-    known: Rc<RouteAndCaller>,
+    known: Rc<RequestContext>,
     payload: Payload,
     worker: Rc<Worker>,
 ) -> Response {
     authorize(&req, &known, &worker, Right::Write)?;
-    let body = body(&req, payload, &worker).await?;
+    let body = body(&req, &known, payload, &worker).await?;
     let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds, "slots": 1 to 1000, "lockDelay": 0 to 60}"#;
     let body: CreateBody = parse_json(&body, accepts)?;
     let name = ResourceName::parse(&body.name)
@@ -65,10 +65,7 @@ pub async fn create(
         lock_delay: body.lock_delay.unwrap_or(plain.lock_delay),
         ..plain
     };
-    match worker
-        .ask(&req, &known.caller, &name, &Op::Create { options })
-        .await
-    {
+    match worker.ask(&known, &name, &Op::Create { options }).await {
         Reply::Created { id, options } => {
             let path = utf8_percent_encode(name.as_str(), UNRESERVED);
             Ok(HttpResponse::Created()
@@ -86,7 +83,7 @@ pub async fn create(
 }
 
 /// GET `/resource/{name}`.
-pub async fn describe(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn describe(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Read)?;
     let name = name(&req)?;
     let query = Query::of(&req)?;
@@ -99,7 +96,7 @@ pub async fn describe(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Wo
         places,
         watch: if_none_match(&req)?.map(|known| Watch { known, wait }),
     };
-    match worker.ask(&req, &known.caller, &name, &op).await {
+    match worker.ask(&known, &name, &op).await {
         Reply::Described(description) => {
             let sizes = match selectors {
                 0 => Vec::new(),
@@ -236,7 +233,7 @@ async fn page_within(
 }
 
 /// GET `/resource`.
-pub async fn list(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn list(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Read)?;
     let query = list_query(&Query::of(&req)?)?;
     let key = authenticate(&req, &known)?;
@@ -256,12 +253,10 @@ pub async fn list(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker
 }
 
 /// DELETE `/resource/{name}`.
-pub async fn delete(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn delete(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     authorize(&req, &known, &worker, Right::Write)?;
     let name = name(&req)?;
     let presented = presented(&req);
-    let reply = worker
-        .ask(&req, &known.caller, &name, &Op::Delete { presented })
-        .await;
+    let reply = worker.ask(&known, &name, &Op::Delete { presented }).await;
     respond::changed(reply)
 }

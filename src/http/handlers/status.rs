@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::http::auth::Right;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RouteAndCaller;
+use crate::http::middleware::observe::RequestContext;
 use crate::http::openapi;
 use crate::http::request::{authenticate, authorize};
 use crate::http::respond::{self, Response};
@@ -65,7 +65,7 @@ fn store_away(reason: &str) -> HttpResponse {
 }
 
 /// GET `/status` (READ): what the key allows, how much is held and waited for, which instances there are.
-pub async fn status(req: HttpRequest, known: Rc<RouteAndCaller>, worker: Rc<Worker>) -> Response {
+pub async fn status(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
     let right = authorize(&req, &known, &worker, Right::Read)?;
     let presented = authenticate(&req, &known)?;
     let prefixes = presented.prefixes(Right::Read);

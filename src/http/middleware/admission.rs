@@ -11,7 +11,7 @@ use actix_web::HttpRequest;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, header};
 
-use super::observe::RouteAndCaller;
+use super::observe::RequestContext;
 use crate::http::auth::Right;
 use crate::http::client;
 use crate::http::connection::ConnectionState;
@@ -36,10 +36,10 @@ impl Admission {
     /// Is it answered at all, or what instead?
     pub fn begin(
         worker: &Rc<Worker>,
-        known: &RouteAndCaller,
+        known: &RequestContext,
         request: &ServiceRequest,
     ) -> (Admission, Result<(), ApiError>) {
-        let connection = request.conn_data::<Rc<ConnectionState>>().cloned();
+        let connection = known.connection.clone();
         if let Some(connection) = &connection {
             connection.begin_request(body_length(request));
         }
@@ -96,7 +96,7 @@ fn body_length(request: &ServiceRequest) -> Option<usize> {
 /// May it be answered, and what is its key and address still allowed?
 fn check(
     request: &HttpRequest,
-    known: &RouteAndCaller,
+    known: &RequestContext,
     worker: &Worker,
     reserved: bool,
 ) -> (Result<(), ApiError>, Option<Allowance>) {
@@ -120,7 +120,7 @@ fn check(
 
 /// What is left to it; `None`: it is not counted. Else as [`RateLimit::check`](crate::http::limit::RateLimit::check).
 fn limit(
-    known: &RouteAndCaller,
+    known: &RequestContext,
     worker: &Worker,
 ) -> Result<Option<Allowance>, (Allowance, Option<Right>)> {
     let policy = worker.policy.load();
@@ -140,7 +140,7 @@ fn limit(
 }
 
 /// Counts the use of a key that is about to be replaced, and says so at most once a minute.
-fn note_previous_key(known: &RouteAndCaller, worker: &Worker) {
+fn note_previous_key(known: &RequestContext, worker: &Worker) {
     static SAID: AtomicU64 = AtomicU64::new(0);
     let Some(key) = known.key.as_ref().filter(|key| key.previous) else {
         return;
@@ -161,7 +161,7 @@ fn note_previous_key(known: &RouteAndCaller, worker: &Worker) {
 
 /// The ticket of a request that is refused for its rate counts as seen, as if it had been answered. Nothing is
 /// loaded for that.
-fn show_sign_of_life(request: &HttpRequest, known: &RouteAndCaller, worker: &Worker) {
+fn show_sign_of_life(request: &HttpRequest, known: &RequestContext, worker: &Worker) {
     let presented = presented(request);
     if let (PresentedTicket::Ticket(_), Ok(name)) = (presented, name(request)) {
         worker.door.touch(&name, presented, &known.caller);

@@ -1,6 +1,6 @@
 //! What every request leaves behind: an id, a count, a line in the access log.
 //!
-//! Who the caller is and which route is meant is found out once, for all that want to know ([`RouteAndCaller`]).
+//! Who the caller is and which route is meant is found out once, for all that want to know ([`RequestContext`]).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,9 +13,10 @@ use actix_web::http::header::HeaderValue;
 
 use crate::http::auth::KnownKey;
 use crate::http::client;
+use crate::http::connection::ConnectionState;
 use crate::http::headers::{X_API_KEY, X_REQUEST_ID};
 use crate::http::paths::{self, Route};
-use crate::http::policy::SharedPolicy;
+use crate::http::policy::{Policy, SharedPolicy};
 use crate::lock::names::hex_digits;
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::Caller;
@@ -62,18 +63,11 @@ impl Observer {
         })
     }
 
-    fn key(&self, request: &ServiceRequest) -> Option<KnownKey> {
-        let presented = request.headers().get(&X_API_KEY)?;
-        self.policy.load().keys.identify(presented.as_bytes())
-    }
-
-    fn caller(&self, request: &ServiceRequest, key: Option<&KnownKey>) -> Caller {
+    fn caller(&self, request: &ServiceRequest, policy: &Policy, key: Option<&KnownKey>) -> Caller {
         let peer = request.peer_addr().map(|peer| peer.ip());
         Caller {
-            address: peer.map(|peer| {
-                let trusted = &self.policy.load().trusted_proxies;
-                client::address(peer, request.headers(), trusted)
-            }),
+            address: peer
+                .map(|peer| client::address(peer, request.headers(), &policy.trusted_proxies)),
             tag: self.tag(request),
             key: key.map(|key| key.name.clone()),
             relayed: None,
@@ -82,12 +76,14 @@ impl Observer {
 }
 
 /// What is known of a request from the first.
-pub struct RouteAndCaller {
+pub struct RequestContext {
     pub caller: Arc<Caller>,
     /// `None`: there is nothing at its path.
     pub route: Option<Route>,
     /// The key that it presents, if it is one of those in force.
     pub key: Option<KnownKey>,
+    /// `None`: it did not come through a connection of ours.
+    pub connection: Option<Rc<ConnectionState>>,
 }
 
 fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
@@ -118,7 +114,7 @@ pub struct Observed {
     observer: Rc<Observer>,
     began: Instant,
     method: Method,
-    pub known: Rc<RouteAndCaller>,
+    pub known: Rc<RequestContext>,
 }
 
 impl Observed {
@@ -126,11 +122,14 @@ impl Observed {
     pub fn begin(observer: &Rc<Observer>, request: &ServiceRequest) -> Observed {
         let began = Instant::now();
         let method = request.method().clone();
-        let key = observer.key(request);
-        let known = Rc::new(RouteAndCaller {
-            caller: Arc::new(observer.caller(request, key.as_ref())),
+        let policy = observer.policy.load();
+        let presented = request.headers().get(&X_API_KEY);
+        let key = presented.and_then(|key| policy.keys.identify(key.as_bytes()));
+        let known = Rc::new(RequestContext {
+            caller: Arc::new(observer.caller(request, &policy, key.as_ref())),
             key,
             route: Route::of(&method, request.uri().path()),
+            connection: request.conn_data::<Rc<ConnectionState>>().cloned(),
         });
         Observed {
             observer: observer.clone(),
