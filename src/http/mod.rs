@@ -5,6 +5,7 @@
 //! | `paths` | which paths there are, and what stands in them |
 //! | `routes` | which path and method leads to which handler; 404, 405 |
 //! | `handlers` | one short function per route |
+//! | `context` | what is known of a request from the first |
 //! | `request` | parsing: names, query, headers, bodies |
 //! | `headers` | the names of our own headers |
 //! | `auth` | keys and the rights they carry |
@@ -30,6 +31,7 @@ pub mod auth;
 pub mod client;
 pub mod connection;
 pub mod connection_limit;
+pub mod context;
 pub mod errors;
 pub mod handlers;
 pub mod headers;

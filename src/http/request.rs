@@ -15,9 +15,9 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::auth::{KnownKey, Right};
+use super::context::RequestContext;
 use super::errors::ApiError;
 use super::headers::{IDEMPOTENCY_KEY, X_API_KEY, X_TICKET};
-use super::middleware::observe::RequestContext;
 use super::paths::{self, Route, Segments, position};
 use super::wire::to_millis;
 use super::worker::Worker;

@@ -7,9 +7,9 @@ use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 use futures_util::future::LocalBoxFuture;
 
+use super::context::RequestContext;
 use super::errors::ApiError;
 use super::handlers::{data, events, history, locks, resources, status};
-use super::middleware::observe::RequestContext;
 use super::page;
 use super::paths::Route;
 use super::respond::Response;

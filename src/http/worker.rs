@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::context::RequestContext;
 use super::errors::ApiError;
-use super::middleware::observe::RequestContext;
 use super::policy::SharedPolicy;
 use crate::cluster::door::FrontDoor;
 use crate::lock::{Profile, Refusal, ResourceName};

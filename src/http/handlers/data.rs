@@ -6,8 +6,8 @@ use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 
 use crate::http::auth::Right;
+use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{
     Query, authorize, body, idempotency_key, if_none_match, json_text, name_and_selector,
     presented, write_condition,

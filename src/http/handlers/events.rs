@@ -12,9 +12,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::cluster::events::EventReader;
 use crate::http::auth::{KnownKey, Right};
+use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
 use crate::http::headers::X_API_KEY;
-use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{Query, authorize};
 use crate::http::respond::Response;
 use crate::http::time::Time;

@@ -6,8 +6,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use crate::http::auth::Right;
+use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{Query, authorize, authorize_name, history_name};
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;

@@ -6,8 +6,8 @@ use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 
 use crate::http::auth::Right;
+use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{
     Query, authorize, body, caller_key, idempotency_key, name, name_before_selector, parse_json,
     parse_optional, presented,

@@ -10,8 +10,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
 use crate::http::auth::Right;
+use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RequestContext;
 use crate::http::request::{
     Query, authenticate, authorize, authorize_name, body, if_none_match, name, parse_json,
     presented,

@@ -10,8 +10,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::http::auth::Right;
+use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
-use crate::http::middleware::observe::RequestContext;
 use crate::http::openapi;
 use crate::http::request::{authenticate, authorize};
 use crate::http::respond::{self, Response};

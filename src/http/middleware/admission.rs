@@ -11,10 +11,9 @@ use actix_web::HttpRequest;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, header};
 
-use super::observe::RequestContext;
 use crate::http::auth::Right;
 use crate::http::client;
-use crate::http::connection::ConnectionState;
+use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
 use crate::http::limit::Allowance;
 use crate::http::paths::Route;
@@ -23,10 +22,9 @@ use crate::http::worker::Worker;
 use crate::lock::PresentedTicket;
 use crate::shared::gate::boottime_ms;
 
-/// A request that is under way, as its connection sees it.
+/// What is to be said about the connection of a request that is under way.
 pub struct Admission {
     worker: Rc<Worker>,
-    connection: Option<Rc<ConnectionState>>,
     /// The connection ends with the answer.
     closes: bool,
     allowance: Option<Allowance>,
@@ -39,30 +37,20 @@ impl Admission {
         known: &RequestContext,
         request: &ServiceRequest,
     ) -> (Admission, Result<(), ApiError>) {
-        let connection = known.connection.clone();
-        if let Some(connection) = &connection {
+        let connection = known.connection.as_deref();
+        if let Some(connection) = connection {
             connection.begin_request(body_length(request));
         }
-        let reserved = connection.as_ref().is_some_and(|state| state.reserved);
+        let reserved = connection.is_some_and(|state| state.reserved);
         // The framework answers a request to upgrade and then closes, which it does not say.
         let upgrade = request.head().connection_type() == ConnectionType::Upgrade;
         let (verdict, allowance) = check(request.request(), known, worker, reserved);
         let admission = Admission {
             worker: worker.clone(),
-            connection,
             closes: reserved || upgrade,
             allowance,
         };
         (admission, verdict)
-    }
-
-    /// It was answered at `now`. Where the rest of its body may still come, this lets the framework look at its
-    /// connection again.
-    pub async fn answered(&self, now: Instant) {
-        let connection = self.connection.as_ref();
-        if connection.is_some_and(|state| state.end_request(now.into())) {
-            std::future::poll_fn(wake).await;
-        }
     }
 
     /// Says what is to be said about its connection and its rate.
@@ -75,6 +63,15 @@ impl Admission {
             let head = response.response_mut().head_mut();
             head.set_connection_type(ConnectionType::Close);
         }
+    }
+}
+
+/// A request was answered at `now`. Where the rest of its body may still come, this lets the framework look at its
+/// connection again.
+pub async fn answered(known: &RequestContext, now: Instant) {
+    let connection = known.connection.as_ref();
+    if connection.is_some_and(|state| state.end_request(now.into())) {
+        std::future::poll_fn(wake).await;
     }
 }
 

@@ -35,7 +35,7 @@ pub fn answer(
             Err(refused) => Err(refused),
         };
         let now = Instant::now();
-        admission.answered(now).await;
+        admission::answered(&observed.known, now).await;
         let code = answered.as_ref().err().map(ApiError::code);
         let response = answered.unwrap_or_else(|error| error.error_response());
         let mut response = ServiceResponse::new(request, response);

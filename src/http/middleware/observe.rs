@@ -14,6 +14,7 @@ use actix_web::http::header::HeaderValue;
 use crate::http::auth::KnownKey;
 use crate::http::client;
 use crate::http::connection::ConnectionState;
+use crate::http::context::RequestContext;
 use crate::http::headers::{X_API_KEY, X_REQUEST_ID};
 use crate::http::paths::{self, Route};
 use crate::http::policy::{Policy, SharedPolicy};
@@ -73,17 +74,6 @@ impl Observer {
             relayed: None,
         }
     }
-}
-
-/// What is known of a request from the first.
-pub struct RequestContext {
-    pub caller: Arc<Caller>,
-    /// `None`: there is nothing at its path.
-    pub route: Option<Route>,
-    /// The key that it presents, if it is one of those in force.
-    pub key: Option<KnownKey>,
-    /// `None`: it did not come through a connection of ours.
-    pub connection: Option<Rc<ConnectionState>>,
 }
 
 fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
