@@ -331,7 +331,7 @@ impl MysqlStore {
     /// Says what a session cannot set right about the database; each sentence once.
     async fn warn(&self, session: &mut Session) -> Result<(), Fault> {
         let mut warnings = std::mem::take(&mut session.refused);
-        warnings.extend(risks(session).await?);
+        warnings.extend(settings::risks(session.rows(settings::ASK_GLOBAL).await?)?);
         let mut said = self.warned.lock().await;
         for warning in warnings {
             if !said.contains(&warning) {
@@ -471,37 +471,4 @@ impl MysqlStore {
             tenure,
         })
     }
-}
-
-/// What a session cannot change, and what may come of it; a sentence each.
-async fn risks(session: &mut Session) -> Result<Vec<String>, Fault> {
-    let sql = "SHOW GLOBAL VARIABLES WHERE variable_name IN \
-               ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite')";
-    let has = settings::variables(session.rows(sql).await?)?;
-    let value = |name: &str| has.get(name).map(String::as_str);
-    let mut warnings = Vec::new();
-    // MariaDB's 3 flushes as 1 does.
-    if let Some(flush) =
-        value("innodb_flush_log_at_trx_commit").filter(|v| !matches!(*v, "1" | "3"))
-    {
-        warnings.push(format!(
-            "innodb_flush_log_at_trx_commit of the database is {flush}: when it crashes, it can lose locks and \
-             documents that were acknowledged; set it to 1"
-        ));
-    }
-    if let Some(sync) = value("sync_binlog").filter(|v| *v != "1" && value("log_bin") == Some("ON"))
-    {
-        warnings.push(format!(
-            "sync_binlog of the database is {sync}: when its machine crashes, its replicas can have what it \
-             lost, or the reverse; set it to 1"
-        ));
-    }
-    if value("innodb_doublewrite") == Some("OFF") {
-        warnings.push(
-            "innodb_doublewrite of the database is OFF: when its machine crashes, pages can be damaged; \
-             set it to ON"
-                .to_owned(),
-        );
-    }
-    Ok(warnings)
 }

@@ -1,5 +1,5 @@
 //! What a session sets, so that nothing a database administrator can set globally changes, cuts, slows or
-//! stops what this store relies on.
+//! stops what this store relies on; and what is said about settings that a session cannot change.
 
 use std::collections::HashMap;
 
@@ -147,6 +147,41 @@ pub(super) fn set(changes: &[(String, String)]) -> Sql {
     // A Galera node that is no member of its cluster lets us set anything, and do nothing else.
     sql.push("; DO 0");
     sql
+}
+
+/// What is asked about settings that a session cannot change.
+pub(super) const ASK_GLOBAL: &str = "SHOW GLOBAL VARIABLES WHERE variable_name IN \
+    ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite')";
+
+/// What may come of the answer to [`ASK_GLOBAL`]; a sentence each.
+pub(super) fn risks(rows: Vec<mysql_async::Row>) -> Result<Vec<String>, Fault> {
+    let has = variables(rows)?;
+    let value = |name: &str| has.get(name).map(String::as_str);
+    let mut risks = Vec::new();
+    // MariaDB's 3 flushes as 1 does.
+    if let Some(flush) =
+        value("innodb_flush_log_at_trx_commit").filter(|v| !matches!(*v, "1" | "3"))
+    {
+        risks.push(format!(
+            "innodb_flush_log_at_trx_commit of the database is {flush}: when it crashes, it can lose locks and \
+             documents that were acknowledged; set it to 1"
+        ));
+    }
+    if let Some(sync) = value("sync_binlog").filter(|v| *v != "1" && value("log_bin") == Some("ON"))
+    {
+        risks.push(format!(
+            "sync_binlog of the database is {sync}: when its machine crashes, its replicas can have what it \
+             lost, or the reverse; set it to 1"
+        ));
+    }
+    if value("innodb_doublewrite") == Some("OFF") {
+        risks.push(
+            "innodb_doublewrite of the database is OFF: when its machine crashes, pages can be damaged; \
+             set it to ON"
+                .to_owned(),
+        );
+    }
+    Ok(risks)
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ impl<S: PartialEq> LifeWatch<S> {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(4);
@@ -118,25 +121,16 @@ mod tests {
         }
     }
 
-    /// Numbers that look like any.
-    struct Chance(u64);
-
-    impl Chance {
-        fn below(&mut self, limit: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1);
-            (self.0 >> 33) % limit
-        }
-    }
+    const DEAD: usize = 7;
 
     /// 100 instances look at each other, each with its own delays; the database is away for a while, for all of them; one
     /// dies. Who was taken for dead, by whom, and when, in ms.
     fn simulated(seed: u64, away: std::ops::Range<u64>, dies_at: u64) -> Vec<(usize, u64)> {
         const COUNT: usize = 100;
-        const DEAD: usize = 7;
-        let (start, mut chance) = (Instant::now(), Chance(seed));
+        let (start, mut chance) = (Instant::now(), StdRng::seed_from_u64(seed));
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut beats = [0_u64; COUNT];
-        let mut next: Vec<u64> = (0..COUNT).map(|_| chance.below(500)).collect();
+        let mut next: Vec<u64> = (0..COUNT).map(|_| chance.random_range(0..500)).collect();
         let mut watches: Vec<Vec<Option<LifeWatch<u64>>>> = vec![vec![None; COUNT]; COUNT];
         let mut taken = Vec::new();
         for now in 0..30_000 {
@@ -144,8 +138,8 @@ mod tests {
                 if next[one] != now || (one == DEAD && now >= dies_at) {
                     continue;
                 }
-                let latency = 1 + chance.below(150);
-                next[one] = now + 500 + chance.below(100);
+                let latency = 1 + chance.random_range(0..150);
+                next[one] = now + 500 + chance.random_range(0..100);
                 if away.contains(&now) {
                     watches[one].fill(None);
                     continue;
@@ -172,7 +166,7 @@ mod tests {
             // Nobody is, however long the database is away.
             assert_eq!(simulated(seed, 5_000..15_000, 30_000), []);
             let taken = simulated(seed, 0..0, 5_000);
-            assert!(taken.iter().all(|(who, _)| *who == 7));
+            assert!(taken.iter().all(|(who, _)| *who == DEAD));
             let first = taken.first().unwrap().1;
             // Its last sign of life may be of half a second before.
             assert!((5_000 + 3_400..5_000 + 5_500).contains(&first), "{first}");
