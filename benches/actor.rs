@@ -87,7 +87,7 @@ impl Bed {
     }
 
     async fn ask(&self, op: Op) -> Reply {
-        *taken(self.router.ask(&self.name, &op, &Caller::nobody()).await)
+        *taken(self.router.ask(&self.name, &op, Caller::nobody()).await)
     }
 
     async fn lock(&self) -> Ticket {

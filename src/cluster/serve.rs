@@ -115,7 +115,7 @@ async fn release_untaken(door: FrontDoor) {
         actix_rt::spawn(async move {
             let presented = PresentedTicket::Ticket(ticket);
             let unlock = Op::Unlock { presented };
-            door.ask(&name, &unlock, &Caller::nobody()).await;
+            door.ask(&name, &unlock, Caller::nobody()).await;
         });
     }
 }

@@ -311,8 +311,7 @@ impl fmt::Debug for IdempotencyKey {
 ///
 /// Written as 32 lowercase hexadecimal digits, as the PHP server's tickets. `Debug` does not show it, so
 /// that no log line can leak one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "u128", into = "u128")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
     // Two words: one of 128 bits is aligned to 16 bytes, and an optional one fills 32.
     high: u64,
@@ -386,15 +385,15 @@ pub fn hex_digits(number: u128) -> [u8; 32] {
     out
 }
 
-impl From<u128> for Ticket {
-    fn from(bits: u128) -> Ticket {
-        Ticket::from_bits(bits)
+impl Serialize for Ticket {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u128(self.bits())
     }
 }
 
-impl From<Ticket> for u128 {
-    fn from(ticket: Ticket) -> u128 {
-        ticket.bits()
+impl<'de> Deserialize<'de> for Ticket {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u128::deserialize(deserializer).map(Ticket::from_bits)
     }
 }
 

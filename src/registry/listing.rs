@@ -257,7 +257,6 @@ impl Router {
         row: Option<ListedResource>,
         place: Whereabouts,
     ) -> Result<Option<Description>, Closed> {
-        let nobody = Caller::nobody();
         let reply = match (place, &row) {
             (Whereabouts::Stored, Some(row)) if row.holder.is_none() => {
                 return Ok(Some(row.expiring(None)));
@@ -266,7 +265,9 @@ impl Router {
                 return Ok(Some(row.expiring(expires)));
             }
             (Whereabouts::Live(actor), _) => {
-                let asked = self.send(Rc::new(actor), &Op::DESCRIBE, &nobody).await;
+                let asked = self
+                    .send(Rc::new(actor), &Op::DESCRIBE, Caller::nobody())
+                    .await;
                 asked.map_or_else(|| Box::new(Reply::Moved), taken)
             }
             // Without a row, or with one that was read before its lease began; or held when the server was
@@ -274,7 +275,7 @@ impl Router {
             (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
-            Reply::Moved => taken(self.ask(&name, &Op::DESCRIBE, &nobody).await),
+            Reply::Moved => taken(self.ask(&name, &Op::DESCRIBE, Caller::nobody()).await),
             _ => reply,
         };
         match *reply {

@@ -129,7 +129,7 @@ mod tests {
         Box::new(OpenRequest {
             reply: oneshot::channel().0,
             kind: RequestKind::Plain,
-            caller: Caller::nobody(),
+            caller: Caller::nobody().clone(),
             since,
             permit: None,
         })

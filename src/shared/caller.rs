@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -56,16 +56,19 @@ pub struct Caller {
 
 impl Caller {
     /// For what the server does by itself.
-    pub fn nobody() -> Arc<Caller> {
-        Arc::new(Caller {
-            address: None,
-            tag: RequestTag::Made {
-                worker: 0,
-                number: 0,
-            },
-            key: None,
-            relayed: None,
-        })
+    pub fn nobody() -> &'static Arc<Caller> {
+        static NOBODY: LazyLock<Arc<Caller>> = LazyLock::new(|| {
+            Arc::new(Caller {
+                address: None,
+                tag: RequestTag::Made {
+                    worker: 0,
+                    number: 0,
+                },
+                key: None,
+                relayed: None,
+            })
+        });
+        &NOBODY
     }
 }
 

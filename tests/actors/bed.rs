@@ -117,7 +117,7 @@ impl Bed {
     }
 
     pub async fn ask(&self, to: &str, op: Op) -> Reply {
-        let asked = async { *taken(self.router.ask(&name(to), &op, &Caller::nobody()).await) };
+        let asked = async { *taken(self.router.ask(&name(to), &op, Caller::nobody()).await) };
         let answered = tokio::time::timeout(DEADLINE, asked).await;
         answered.unwrap_or_else(|_| panic!("no answer to {op:?}"))
     }
@@ -125,7 +125,7 @@ impl Bed {
     /// Asks without waiting for the answer.
     pub fn send(&self, to: &str, op: Op) -> JoinHandle<Reply> {
         let (router, name) = (self.router.clone(), name(to));
-        actix_rt::spawn(async move { *taken(router.ask(&name, &op, &Caller::nobody()).await) })
+        actix_rt::spawn(async move { *taken(router.ask(&name, &op, Caller::nobody()).await) })
     }
 
     pub async fn actor(&self, of: &str) -> Addr<ResourceActor> {

@@ -93,7 +93,7 @@ fn a_grant_that_nobody_took_of_a_name_that_has_left_is_to_be_released_elsewhere(
         let asked = acquire(None, Wait::NoQueue);
         let (reply, call) = bed
             .router
-            .ask(&name("printer"), &asked, &Caller::nobody())
+            .ask(&name("printer"), &asked, Caller::nobody())
             .await;
         let Reply::Lock(Answer::Granted(grant)) = *reply else {
             panic!("{reply:?}");

@@ -59,7 +59,7 @@ fn nothing_that_rests_on_a_refused_commit_is_stored() {
         let call = Call {
             request: bed.server.next_requests(1),
             op: write("t", "2"),
-            caller: Caller::nobody(),
+            caller: Caller::nobody().clone(),
             reply,
         };
         let store = bed.store.clone();

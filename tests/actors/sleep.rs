@@ -30,7 +30,7 @@ async fn hold(bed: &Bed) -> (RequestId, Recipient<Vanished>) {
     actor.do_send(Box::new(Call {
         request,
         op: acquire(None, Wait::NoQueue),
-        caller: Caller::nobody(),
+        caller: Caller::nobody().clone(),
         reply,
     }));
     let answer = answer.await.unwrap();

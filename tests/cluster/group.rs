@@ -263,7 +263,7 @@ impl Group {
     /// Asks without waiting for the answer.
     pub fn begin(&self, door: usize, name: &ResourceName, op: Op) -> JoinHandle<Reply> {
         let (door, name) = (self.at(door).door.clone(), name.clone());
-        actix_rt::spawn(async move { *door.ask(&name, &op, &Caller::nobody()).await })
+        actix_rt::spawn(async move { *door.ask(&name, &op, Caller::nobody()).await })
     }
 
     pub async fn until(&self, mut is_so: impl FnMut() -> bool) {

@@ -143,7 +143,7 @@ async fn past_leases_and_documents_are_told_by_the_owner() {
     for door in 0..2 {
         let door = &group.at(door).door;
         assert_eq!(door.history(&name).await.unwrap().len(), 1);
-        let Reply::Described(known) = *door.ask(&name, &Op::DESCRIBE, &Caller::nobody()).await
+        let Reply::Described(known) = *door.ask(&name, &Op::DESCRIBE, Caller::nobody()).await
         else {
             panic!("not described");
         };
@@ -382,7 +382,7 @@ async fn a_grant_that_nobody_took_is_released_where_its_name_is_by_then() {
     group.ask(0, &name, create()).await;
     let router = &group.at(0).door.router;
     let op = acquire(Wait::NoQueue);
-    let (reply, call) = router.ask(&name, &op, &Caller::nobody()).await;
+    let (reply, call) = router.ask(&name, &op, Caller::nobody()).await;
     assert!(is_granted(&reply), "{reply:?}");
     group.leave(0, &name).await;
     group.give(&name, 0, 1);

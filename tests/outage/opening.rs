@@ -272,8 +272,7 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         let (server, router) = served(store.clone()).await;
         let ask = async |op: Op| {
             let name = ResourceName::parse("printer").unwrap();
-            let nobody = Caller::nobody();
-            let asked = router.ask(&name, &op, &nobody);
+            let asked = router.ask(&name, &op, Caller::nobody());
             taken(tokio::time::timeout(DEADLINE, asked).await.unwrap())
         };
         let lock = || Op::Acquire {
