@@ -233,9 +233,9 @@ const CIRCLES_ALLOWED: [&str; 1] = ["src/resource/"];
 
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// A module's path inside the crate, as `store::sqlite::read`; `mod.rs` is its folder.
-fn module_of(file: &Path) -> Vec<String> {
-    let inside = file.strip_prefix(source()).unwrap().with_extension("");
+/// A module's path inside the crate whose sources are in `src`, as `store::sqlite::read`; `mod.rs` is its folder.
+fn module_of(src: &Path, file: &Path) -> Vec<String> {
+    let inside = file.strip_prefix(src).unwrap().with_extension("");
     let mut parts: Vec<String> = inside
         .iter()
         .map(|part| part.to_str().unwrap().to_owned())
@@ -280,8 +280,8 @@ fn expand(tree: &str) -> Vec<Vec<String>> {
 type Paths = Vec<Vec<String>>;
 
 /// The paths into this crate that a file imports or names, and those that it hands on by `pub use`.
-fn paths_in(file: &Path, modules: &BTreeMap<String, PathBuf>) -> (Paths, Paths) {
-    let (me, text) = (module_of(file), code(file));
+fn paths_in(src: &Path, file: &Path, modules: &BTreeMap<String, PathBuf>) -> (Paths, Paths) {
+    let (me, text) = (module_of(src, file), code(file));
     let absolute = |path: Vec<String>| -> Option<Vec<String>> {
         let ups = path.iter().take_while(|part| *part == "super").count();
         match path.first()?.as_str() {
@@ -322,22 +322,22 @@ fn paths_in(file: &Path, modules: &BTreeMap<String, PathBuf>) -> (Paths, Paths) 
     (imports, reexports)
 }
 
-/// Which files import which: by the file where a name is, whoever hands it on.
-fn import_graph() -> BTreeMap<String, BTreeSet<String>> {
-    let files: Vec<PathBuf> = rust_files(&source())
+/// Which files of a crate import which: by the file where a name is, whoever hands it on.
+fn import_graph(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let files: Vec<PathBuf> = rust_files(src)
         .into_iter()
         .filter(|file| !file.ends_with("main.rs") && !file.ends_with("lib.rs"))
         .collect();
     let modules: BTreeMap<String, PathBuf> = files
         .iter()
-        .map(|file| (module_of(file).join("::"), file.clone()))
+        .map(|file| (module_of(src, file).join("::"), file.clone()))
         .collect();
     let (mut handed_on, mut imports) = (BTreeMap::new(), BTreeMap::new());
     for file in &files {
-        let (used, reexports) = paths_in(file, &modules);
+        let (used, reexports) = paths_in(src, file, &modules);
         for path in reexports {
             let name = path.last().cloned().unwrap_or_default();
-            handed_on.insert((module_of(file).join("::"), name), path);
+            handed_on.insert((module_of(src, file).join("::"), name), path);
         }
         imports.insert(file.clone(), used);
     }
@@ -395,9 +395,11 @@ fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<BTreeSet<String>> 
 
 #[test]
 fn files_import_each_other_in_no_circle() {
-    let graph = import_graph();
-    assert!(graph["src/registry/client.rs"].contains("src/registry/actor.rs"));
-    for circle in circles(&graph) {
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/rust/src");
+    let (server, client) = (import_graph(&source()), import_graph(&client));
+    assert!(server["src/registry/client.rs"].contains("src/registry/actor.rs"));
+    assert!(client["clients/rust/src/lock.rs"].contains("clients/rust/src/client.rs"));
+    for circle in [circles(&server), circles(&client)].concat() {
         let below = |folder: &str| circle.iter().all(|file| file.starts_with(folder));
         let tolerated = CIRCLES_ALLOWED.into_iter().any(below);
         assert!(

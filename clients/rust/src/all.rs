@@ -9,7 +9,8 @@ use crate::client::Client;
 use crate::clock::BootTime;
 use crate::error::{Error, Lost};
 use crate::guard::Guard;
-use crate::lock::{Terms, acquire, released, terms};
+use crate::lock::{acquire, released};
+use crate::terms::{Terms, terms};
 
 /// The locks of several names; made by [`Client::all`].
 #[derive(Clone)]
@@ -27,16 +28,21 @@ terms!(LockAll);
 #[must_use = "guards that are dropped at once are locks that are released at once"]
 pub struct Guards(Vec<Guard>);
 
-impl LockAll {
-    pub(crate) fn new(client: Client, mut names: Vec<String>, terms: Terms) -> LockAll {
+impl Client {
+    /// The locks of several names: all or none, taken in the order of their bytes, so that two who want the same
+    /// ones never wait for each other.
+    pub fn all<N: Into<String>>(&self, names: impl IntoIterator<Item = N>) -> LockAll {
+        let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
         names.sort_unstable();
         LockAll {
-            client,
+            client: self.clone(),
             names,
-            terms,
+            terms: Terms::new(self.owner.clone()),
         }
     }
+}
 
+impl LockAll {
     /// Takes them one after the other, within one wait for all. Those that were taken are released when one is not
     /// obtained, or lost while the others are waited for.
     ///

@@ -12,10 +12,11 @@ use crate::clock::BootTime;
 use crate::error::Error;
 use crate::guard::Guard;
 use crate::lease::Lease;
-use crate::lock::Terms;
 use crate::names;
 use crate::renewal::{self, Renewed};
-use crate::transport::{Answer, Request, Transport};
+use crate::terms::Terms;
+use crate::ticket::unlock;
+use crate::transport::{Answer, Request};
 
 /// How soon is asked again where the server would not let a request wait.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -116,6 +117,39 @@ impl Attempt {
             tokio::time::sleep(wait.min(ASK_AGAIN)).await;
         }
         Ok(standing)
+    }
+
+    /// Waits in the queue until `until`, then leaves it. `position` is the place that is known.
+    ///
+    /// # Errors
+    /// [`Error::NotObtained`] when the wait is over.
+    pub(crate) async fn wait(
+        mut self,
+        mut position: Option<u64>,
+        until: Option<BootTime>,
+    ) -> Result<Guard, Error> {
+        loop {
+            let left = until.map_or(Duration::MAX, BootTime::remaining);
+            // A server that was never reached is perhaps none.
+            let patience = BootTime::now() + self.client.transport.timeout;
+            let retry_until = until.or(position.is_none().then_some(patience));
+            match self.ask(left, retry_until).await? {
+                Standing::Held(guard) => return Ok(guard),
+                Standing::Waiting(place) => position = Some(place),
+                Standing::Taken => {}
+            }
+            if until.is_some_and(BootTime::has_passed) {
+                let (client, name) = (self.client.clone(), self.name.clone());
+                self.leave().await;
+                let known = client.describe(&name).await.ok().flatten();
+                let holder = known.and_then(|resource| resource.holder).map(Box::new);
+                return Err(Error::NotObtained {
+                    name,
+                    holder,
+                    position,
+                });
+            }
+        }
     }
 
     /// Asks for the lock without a place in the queue.
@@ -236,17 +270,6 @@ impl Drop for Attempt {
             self.client.background.spawn(&self.runtime, leaving);
         }
     }
-}
-
-/// Gives back a ticket, whether it holds or waits.
-pub(crate) async fn unlock(
-    transport: &Transport,
-    name: &str,
-    ticket: &str,
-) -> Result<Answer, Error> {
-    let mut request = transport.request(Method::PUT, names::action(name, "unlock")?);
-    request.ticket = Some(ticket.to_owned());
-    transport.send(&request).await
 }
 
 fn new_key() -> String {

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 
-use crate::all::LockAll;
 use crate::background::Background;
 use crate::error::Error;
-use crate::lock::{Lock, Terms};
 use crate::renewal::Renewals;
 use crate::tls;
 use crate::transport::Transport;
@@ -23,7 +21,7 @@ pub struct Client {
     pub(crate) transport: Arc<Transport>,
     pub(crate) renewals: Arc<Renewals>,
     pub(crate) background: Arc<Background>,
-    owner: Option<String>,
+    pub(crate) owner: Option<String>,
 }
 
 /// What a [`Client`] is made of; see [`Client::builder`].
@@ -52,18 +50,6 @@ impl Client {
     /// ends where guards, places or waits may have been dropped.
     pub async fn given_back(&self) {
         self.background.ended().await;
-    }
-
-    /// The lock of a name, to be taken with [`Lock::acquire`].
-    pub fn lock(&self, name: impl Into<String>) -> Lock {
-        Lock::new(self.clone(), name.into(), Terms::new(self.owner.clone()))
-    }
-
-    /// The locks of several names: all or none, taken in the order of their bytes, so that two who want the same
-    /// ones never wait for each other.
-    pub fn all<N: Into<String>>(&self, names: impl IntoIterator<Item = N>) -> LockAll {
-        let names = names.into_iter().map(Into::into).collect();
-        LockAll::new(self.clone(), names, Terms::new(self.owner.clone()))
     }
 }
 

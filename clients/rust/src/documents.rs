@@ -4,11 +4,10 @@ use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::attempt;
 use crate::client::Client;
 use crate::error::{Error, LossReason, Lost};
-use crate::guard::Ticket;
 use crate::names;
+use crate::ticket::{self, Ticket};
 use crate::transport::{Answer, Request, Transport};
 
 impl Client {
@@ -72,7 +71,7 @@ impl Client {
     /// # Errors
     /// [`Error::Lost`]: it had ended otherwise.
     pub async fn unlock(&self, ticket: &Ticket) -> Result<(), Error> {
-        let answer = attempt::unlock(&self.transport, &ticket.name, &ticket.ticket).await?;
+        let answer = ticket::unlock(&self.transport, &ticket.name, &ticket.ticket).await?;
         match answer.loss() {
             // A name that was made for its lock went with it, when this was first asked.
             Some(LossReason::Deleted) if answer.repeated => Ok(()),

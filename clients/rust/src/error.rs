@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::looking::Holder;
+use crate::holder::Holder;
 
 /// Why something did not work.
 #[derive(Debug, thiserror::Error)]

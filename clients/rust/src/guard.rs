@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use crate::attempt;
 use crate::client::Client;
 use crate::clock::BootTime;
 use crate::documents;
 use crate::error::{Error, LossReason, Lost};
 use crate::lease::Lease;
-use crate::lock::default_margin;
 use crate::renewal::{self, Renewed};
+use crate::terms::default_margin;
+use crate::ticket::{Ticket, unlock};
 use crate::transport::{Answer, Transport, X_TICKET};
 
 /// A lock that is held, and renewed in the background until it is released or lost.
@@ -32,20 +32,6 @@ pub struct Guard {
     waited: Duration,
     /// Is the lock still to be given back?
     held: AtomicBool,
-}
-
-/// A lock on its way to another process: what [`Guard::into_ticket`] leaves and [`Guard::resume`] takes up. Whoever has
-/// it is the holder, so keep it from others; it is not shown by `{:?}`.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Ticket {
-    /// The resource.
-    pub name: String,
-    /// The server's ticket.
-    pub ticket: String,
-    /// The token of this lease.
-    pub fencing_token: u64,
-    /// What the lease lasts without a renewal.
-    pub ttl: Duration,
 }
 
 impl Guard {
@@ -261,7 +247,7 @@ impl Guard {
 async fn release(transport: &Transport, lease: &Lease) -> Result<(), Error> {
     let before = lease.check();
     lease.end(LossReason::Released);
-    let answer = attempt::unlock(transport, &lease.name, &lease.ticket).await;
+    let answer = unlock(transport, &lease.name, &lease.ticket).await;
     before?;
     let answer = answer?;
     match answer.loss() {
@@ -280,7 +266,7 @@ impl Drop for Guard {
             lease.end(LossReason::Released);
             let background = Arc::clone(&client.background);
             background.spawn(&self.runtime, async move {
-                let _ = attempt::unlock(&client.transport, &lease.name, &lease.ticket).await;
+                let _ = unlock(&client.transport, &lease.name, &lease.ticket).await;
             });
         }
     }
@@ -290,14 +276,6 @@ impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard")
             .field("name", &self.lease.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
-            .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }

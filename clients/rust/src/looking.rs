@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::holder::{Forced, Holder};
 use crate::names;
 use crate::transport::Request;
 
@@ -45,31 +46,6 @@ pub struct Resource {
     pub queue: Vec<Waiter>,
     /// How many documents it has.
     pub selectors: u64,
-}
-
-/// A lease as others see it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[non_exhaustive]
-pub struct Holder {
-    /// Who it says it is.
-    pub owner: Option<String>,
-    /// What it is held for.
-    pub reason: Option<String>,
-    /// `exclusive` or `shared`.
-    pub mode: Option<String>,
-    /// Since when it is held.
-    pub acquired_at: Option<String>,
-    /// When it ends unless it is renewed.
-    pub expires_at: Option<String>,
-    /// What is left of it in milliseconds, by the server's clock.
-    pub expires_in_ms: Option<u64>,
-    /// Grows with every grant of the name.
-    pub fencing_token: u64,
-    /// When it was renewed last.
-    pub renewed_at: Option<String>,
-    /// The holder's address.
-    pub client: Option<String>,
 }
 
 /// Someone who waits, as others see it.
@@ -122,17 +98,6 @@ pub struct PastLease {
     pub queued_ms: Option<u64>,
     /// How long it was held, in milliseconds.
     pub held_ms: Option<u64>,
-}
-
-/// By whom a lease was forced off, and why.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[non_exhaustive]
-pub struct Forced {
-    /// Why.
-    pub reason: Option<String>,
-    /// The name of the key that did it.
-    pub by: Option<String>,
 }
 
 /// What [`Client::force_unlock`] or [`Client::remove_waiter`] did.

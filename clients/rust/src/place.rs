@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::clock::BootTime;
 use crate::error::Error;
 use crate::guard::Guard;
-use crate::lock::{Terms, wait_for};
+use crate::terms::Terms;
 
 /// How soon the queue is looked at again where the server would not wait for a change of it.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -125,10 +125,8 @@ impl Place {
         match self.state {
             Queued::Granted(guard) => Ok(guard),
             Queued::Failed(error) => Err(error),
-            Queued::Waiting { position, .. } => {
-                wait_for(self.attempt, &self.client, Some(position), self.until).await
-            }
-            Queued::Over => wait_for(self.attempt, &self.client, None, self.until).await,
+            Queued::Waiting { position, .. } => self.attempt.wait(Some(position), self.until).await,
+            Queued::Over => self.attempt.wait(None, self.until).await,
         }
     }
 }

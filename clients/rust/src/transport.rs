@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::BootTime;
 use crate::error::{Error, LossReason};
-use crate::looking::Forced;
+use crate::holder::Forced;
 
 /// What one lock request waits on the server at most; a longer wait is made of several.
 const WAIT_SLICE: Duration = Duration::from_secs(20);
