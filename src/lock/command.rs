@@ -54,6 +54,17 @@ pub enum Patience {
     Loading,
 }
 
+impl Patience {
+    /// How long the request may be parked: `None`, not at all; `Some(None)`, without limit.
+    pub(super) fn deadline(self) -> Option<Option<Millis>> {
+        match self {
+            Patience::Never | Patience::Poll | Patience::Loading => None,
+            Patience::Until(at) | Patience::UntilThenLeave(at) => Some(Some(at)),
+            Patience::Forever => Some(None),
+        }
+    }
+}
+
 /// What somebody who asks for the lock wants, besides waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Wish {
@@ -67,6 +78,12 @@ pub struct Wish {
     /// Another instance asks for somebody, and chose the id of the ticket to make: a copy of the request finds
     /// the ticket by it, and its place is stored at once.
     pub relayed: bool,
+}
+
+impl Wish {
+    pub(super) fn mode(&self) -> Mode {
+        self.mode.unwrap_or_default()
+    }
 }
 
 /// A request for the lock.

@@ -18,7 +18,7 @@
 //! | `ended` | why tickets ended |
 //! | `state` | the lock itself: what it is, how it is stored and shown |
 //! | `suspend` | a held lock that is out of memory while its lease runs |
-//! | `step` | one command applied to the lock: every transition there is |
+//! | `step/` | one command applied to the lock: every transition there is |
 //! | `invariants` | the rules that must never break, as predicates |
 
 pub mod command;

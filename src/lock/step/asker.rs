@@ -1,0 +1,119 @@
+//! Who asks: what a presented ticket, an idempotency key or a copy of a request is to this lock, and what it may do.
+
+use super::{Standing, Step};
+use crate::lock::command::{Answer, Death, LockRequest, PresentedTicket, Refusal, RequestId, Wish};
+use crate::lock::names::{FencingToken, Mode, Ticket};
+use crate::lock::queue::{Seq, Waiter};
+use crate::lock::rows::{EndReason, TicketRow};
+
+impl Step<'_> {
+    pub(super) fn standing(&self, presented: PresentedTicket) -> Standing {
+        let ticket = match presented {
+            PresentedTicket::Absent => return Standing::Nobody,
+            PresentedTicket::Malformed => return Standing::Dead(None),
+            PresentedTicket::Ticket(ticket) => ticket,
+        };
+        if let Some(token) = self.state.token_of(ticket) {
+            return Standing::Holder(token);
+        }
+        match self.state.queue_ref().and_then(|q| q.with_ticket(ticket)) {
+            Some(seq) => Standing::Waiting(seq),
+            None => Standing::Dead(self.state.ended.reason(ticket, self.now.mono)),
+        }
+    }
+
+    /// The ticket that an earlier copy of a relayed request made, as far as it is known.
+    pub(super) fn by_copy(&self, asked: &LockRequest) -> Option<(Standing, bool)> {
+        let made = PresentedTicket::Ticket(asked.fresh);
+        match asked.wish.relayed.then(|| self.standing(made))? {
+            Standing::Nobody | Standing::Dead(None) => None,
+            known => Some((known, true)),
+        }
+    }
+
+    /// Whether an earlier copy of this request made this place, of which its client was told nothing.
+    pub(super) fn is_copy(&self, seq: Seq, asked: &LockRequest) -> bool {
+        let made = |w: &Waiter| w.row.key.is_none() && w.row.ticket == asked.fresh;
+        asked.wish.relayed && self.waiter(seq).is_some_and(made)
+    }
+
+    /// The live ticket that this attempt made, and whether the same was asked then.
+    pub(super) fn by_key(&self, wish: &Wish) -> Option<(Standing, bool)> {
+        let key = wish.key.as_ref()?;
+        let same = |row: &TicketRow| {
+            let asked = row.key.as_ref();
+            row.owner == wish.owner
+                && asked.is_some_and(|k| k.ttl == wish.ttl && k.mode == wish.mode())
+        };
+        if let Some(lease) = self.state.leases.with_key(key) {
+            return Some((Standing::Holder(lease.token), same(&lease.row)));
+        }
+        let seq = self.state.queue_ref()?.with_key(key)?;
+        Some((Standing::Waiting(seq), same(&self.waiter(seq)?.row)))
+    }
+
+    /// The answer to an attempt whose ticket has ended.
+    pub(super) fn by_ended_key(&self, wish: &Wish) -> Option<Answer> {
+        let now = self.now.mono;
+        let (ticket, more) = self.state.ended.with_key(wish.key.as_ref()?, now)?;
+        let same = more.attempt.as_ref().is_some_and(|attempt| {
+            attempt.owner == wish.owner
+                && attempt.key.ttl == wish.ttl
+                && attempt.key.mode == wish.mode()
+        });
+        Some(match same {
+            true => self.dead(ticket, self.state.ended.reason(ticket, now)),
+            false => Answer::Refused(Refusal::KeyReused),
+        })
+    }
+
+    /// What a dead ticket is told.
+    pub(super) fn dead(&self, ticket: Ticket, death: Death) -> Answer {
+        match self.state.ended.forced(ticket, self.now.mono) {
+            Some(forced) => Answer::Refused(Refusal::DeadByForce(Box::new(forced.clone()))),
+            None => Answer::Refused(Refusal::Dead(death)),
+        }
+    }
+
+    pub(super) fn answer_dead(
+        &mut self,
+        request: RequestId,
+        presented: PresentedTicket,
+        death: Death,
+    ) {
+        let answer = match presented {
+            PresentedTicket::Ticket(ticket) => self.dead(ticket, death),
+            PresentedTicket::Absent | PresentedTicket::Malformed => {
+                Answer::Refused(Refusal::Dead(death))
+            }
+        };
+        self.answer(request, answer);
+    }
+
+    /// Whether this waiter, which is near, may be granted now: the lock is reserved for it, or could have
+    /// been had it been near before.
+    pub(super) fn may_take(&self, seq: Seq) -> bool {
+        let next = self.state.reserved.or_else(|| self.state.first_near());
+        next == Some(seq) && self.state.admits_waiter(seq)
+    }
+
+    /// Whether somebody without a place may be granted now: nobody near is ahead.
+    pub(super) fn is_open_to(&self, mode: Mode) -> bool {
+        self.state.admits(mode) && self.state.first_near().is_none()
+    }
+
+    /// Whether data may be changed without a ticket: nobody holds, and nobody is next in line.
+    pub(super) fn is_free(&self) -> bool {
+        !self.state.is_locked()
+    }
+
+    pub(super) fn is_shared(&self, token: FencingToken) -> bool {
+        let lease = self.state.leases.get(token);
+        lease.is_some_and(|lease| lease.row.mode == Mode::Shared)
+    }
+
+    pub(super) fn writes_as_nobody(&self, death: Death) -> bool {
+        self.terms.rules.spent_ticket_writes_as_nobody
+            && matches!(death, None | Some(EndReason::Released))
+    }
+}

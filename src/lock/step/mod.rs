@@ -1,0 +1,234 @@
+//! One command applied to a lock. Every transition that a lock can make is in this folder.
+
+mod acquire;
+mod asker;
+mod lease;
+mod place;
+mod release;
+mod write;
+
+use crate::lock::command::{Answer, Command, Death, Event, Outcome, Refusal, RequestId};
+#[cfg(debug_assertions)]
+use crate::lock::invariants;
+use crate::lock::leases::LeaseClock;
+use crate::lock::names::{FencingToken, Millis, Now};
+use crate::lock::queue::{Due, Queue, Seq, TicketDelivery, Waiter};
+use crate::lock::rows::EndReason;
+use crate::lock::state::LockState;
+use crate::lock::terms::Terms;
+
+/// What a presented ticket is to this lock.
+enum Standing {
+    Nobody,
+    Holder(FencingToken),
+    Waiting(Seq),
+    Dead(Death),
+}
+
+/// One command on its way through the lock.
+struct Step<'a> {
+    state: &'a mut LockState,
+    terms: &'a Terms,
+    now: Now,
+    /// When the request in hand came first, and the place that it took then.
+    since: Millis,
+    place: Option<Seq>,
+    out: Outcome,
+}
+
+impl LockState {
+    /// Applies one command at `now` (milliseconds on the monotonic clock; never less than before).
+    /// Whatever time alone has done until then happens first. The answers may leave only when the
+    /// changes are durable.
+    pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
+        #[cfg(debug_assertions)]
+        let before = invariants::Before::of(self, &command);
+        let mut step = Step {
+            state: self,
+            terms,
+            now,
+            since: now.mono,
+            place: None,
+            out: Outcome::default(),
+        };
+        step.pass_time();
+        match command {
+            Command::Acquire(asked) => step.acquire(asked),
+            Command::Touch { request, presented } => step.touch(request, presented),
+            Command::Write {
+                request,
+                presented,
+                fresh,
+                release,
+                patience,
+            } => step.write(request, presented, fresh, release, patience),
+            Command::Renew {
+                request,
+                presented,
+                ttl,
+                exact,
+            } => step.renew(request, presented, ttl, exact),
+            Command::Unlock { request, presented } => step.unlock(request, presented),
+            Command::ForceUnlock {
+                request,
+                token,
+                forced,
+            } => step.force_unlock(request, token, &forced),
+            Command::RemoveWaiter {
+                request,
+                waiter,
+                forced,
+            } => step.remove_waiter(request, waiter, &forced),
+            Command::Delete { request, presented } => step.delete(request, presented),
+            Command::Vanished { request } => step.vanished(request),
+            Command::Tick => {}
+        }
+        step.hand_off();
+        let outcome = step.out;
+        if self.queue_ref().is_some_and(Queue::is_empty) {
+            self.queue = None;
+        }
+        self.leases.shrink();
+        #[cfg(debug_assertions)]
+        if let Err(broken) = invariants::check_cheap(self, terms, now)
+            .and_then(|()| before.check(self, now, &outcome))
+        {
+            panic!("invariant broken: {broken}");
+        }
+        outcome
+    }
+
+    /// The answer of this request went out to a connection that was still there: the lease that it tells of runs
+    /// from now on, and a ticket in the queue is on its way to its client. Nobody is to be told of that, and
+    /// nothing to be stored.
+    pub fn delivered(&mut self, terms: &Terms, now: Now, request: RequestId) {
+        let lease = self.leases.with_request(request);
+        match lease.map(|lease| (lease.token, &lease.clock)) {
+            Some((token, LeaseClock::Answering(_))) => self.start_lease(terms, now.mono, token),
+            _ => self.close(terms, now.mono, request, true),
+        }
+        #[cfg(debug_assertions)]
+        if let Err(broken) = invariants::check_cheap(self, terms, now) {
+            panic!("invariant broken: {broken}");
+        }
+    }
+
+    /// The holder is being answered: from now on its lease runs.
+    fn start_lease(&mut self, terms: &Terms, now: Millis, token: FencingToken) {
+        let Some(lease) = self.leases.get(token) else {
+            return;
+        };
+        let expires = self.expiry(terms, lease.stored_ttl, now, now);
+        self.leases.change(token, |lease| {
+            if let LeaseClock::Answering(told) = &mut lease.clock {
+                lease.clock = LeaseClock::Running {
+                    since: now,
+                    expires,
+                    unconfirmed: std::mem::take(told),
+                };
+            }
+        });
+    }
+
+    fn close(&mut self, terms: &Terms, now: Millis, request: RequestId, delivered: bool) {
+        if let Some(queue) = &mut self.queue {
+            queue.close(request, delivered, now, &terms.limits);
+        }
+    }
+}
+
+// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
+impl Step<'_> {
+    fn answer(&mut self, request: RequestId, answer: Answer) {
+        self.out.answers.push((request, answer));
+    }
+
+    fn refuse(&mut self, request: RequestId, refusal: Refusal) {
+        self.answer(request, Answer::Refused(refusal));
+    }
+
+    fn change_head(&mut self) {
+        let head = self.state.head();
+        self.out.changes.head = Some(head);
+    }
+
+    /// Carries out what was due until now, in the order in which it was due.
+    fn pass_time(&mut self) {
+        let now = self.now.mono;
+        while let Some(at) = self.state.deadline().filter(|at| *at <= now) {
+            let ends = self.state.leases.next_end();
+            if let Some((_, token)) = ends.filter(|(end, _)| *end == at) {
+                self.end_lease(token, EndReason::Expired, None);
+            } else if self.state.delay_until == Some(at) {
+                self.state.delay_until = None;
+                self.change_head();
+            } else {
+                match self.state.queue_mut().pop_due(now, &self.terms.limits) {
+                    Some(Due::WaitOver(request)) => self.wait_over(request),
+                    Some(Due::WentFar(seq)) => self.pass_over(seq),
+                    Some(Due::Dropped(seq)) => {
+                        self.leave(seq);
+                        self.out.events.push(Event::WaiterDropped);
+                    }
+                    None => break,
+                }
+            }
+            self.hand_off();
+        }
+    }
+
+    /// Gives what can be had now to the near waiters, first to last, as far as they can have it beside each
+    /// other: at once to one whose request waits; for one whose request does not, the lock is reserved. So it
+    /// wakes exactly those that can be granted now, and nobody past one who cannot.
+    fn hand_off(&mut self) {
+        while let Some(seq) = self.state.reserved.or_else(|| self.state.first_near()) {
+            let waits = self.waiter(seq).is_some_and(Waiter::is_parked);
+            if !self.state.admits_waiter(seq) {
+                match self.state.reserved.take() {
+                    Some(_) => continue,
+                    None => return,
+                }
+            }
+            if !waits {
+                self.state.reserved = Some(seq);
+                return;
+            }
+            let Some(waiter) = self.state.queue_mut().remove(seq) else {
+                return;
+            };
+            self.state.reserved = None;
+            if waiter.ticketless_write {
+                for (request, ..) in waiter.parked() {
+                    self.answer(request, Answer::Writable { token: None });
+                }
+            } else {
+                self.grant(waiter, None);
+            }
+        }
+    }
+
+    fn close(&mut self, request: RequestId, delivered: bool) {
+        self.state
+            .close(self.terms, self.now.mono, request, delivered);
+    }
+
+    #[inline(never)]
+    fn vanished(&mut self, request: RequestId) {
+        let lease = self.state.leases.with_request(request);
+        if let Some(token) = lease.map(|lease| lease.token) {
+            return self.untell(token, request);
+        }
+        let Some(seq) = self.state.queue_ref().and_then(|q| q.with_request(request)) else {
+            return;
+        };
+        self.close(request, false);
+        let gone = self.waiter(seq).is_some_and(|waiter| {
+            let untold = waiter.delivery == TicketDelivery::NotSent
+                || waiter.delivery == TicketDelivery::SentIn(request);
+            (untold || waiter.ticketless_write) && !waiter.has_open_requests()
+        });
+        if gone {
+            self.leave(seq);
+        }
+    }
+}

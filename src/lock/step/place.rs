@@ -1,0 +1,125 @@
+//! Places in the queue: told, stored, and left.
+
+use super::Step;
+use crate::lock::command::{Answer, Death, Refusal, RequestId, Wish};
+use crate::lock::names::FencingToken;
+use crate::lock::queue::{Purpose, Seq, Waiter};
+use crate::lock::rows::EndReason;
+
+impl Step<'_> {
+    pub(super) fn waiter(&self, seq: Seq) -> Option<&Waiter> {
+        self.state.queue_ref().and_then(|queue| queue.get(seq))
+    }
+
+    /// A waiting ticket was presented: its client is alive and knows it.
+    pub(super) fn present_waiter(&mut self, seq: Seq, wish: Option<&Wish>) {
+        let (now, limits) = (self.now.mono, &self.terms.limits);
+        let queue = self.state.queue_mut();
+        queue.confirm(seq);
+        queue.touch(seq, now, limits);
+        if let (Some(waiter), Some(wish)) = (queue.get_mut(seq), wish) {
+            waiter.client = wish.client.or(waiter.client);
+            if wish.ttl.is_some() && waiter.row.ttl != wish.ttl {
+                waiter.row.ttl = wish.ttl;
+                waiter.stored = false;
+            }
+        }
+        self.store_waiter(seq);
+    }
+
+    pub(super) fn store_waiter(&mut self, seq: Seq) {
+        if let Some(waiter) = self.state.queue_mut().get_mut(seq)
+            && !waiter.stored
+            && !waiter.ticketless_write
+        {
+            waiter.stored = true;
+            let row = waiter.row.clone();
+            self.out.changes.wait(row);
+        }
+    }
+
+    /// Tells a place in the queue; from then on the ticket is durable.
+    pub(super) fn answer_queued(&mut self, request: RequestId, seq: Seq, ended: Death) {
+        self.store_waiter(seq);
+        let queue = self.state.queue_mut();
+        let position = queue.position(seq);
+        if let Some(ticket) = queue.get(seq).map(|w| w.row.ticket) {
+            self.answer(
+                request,
+                Answer::Queued {
+                    ticket,
+                    position,
+                    ended,
+                },
+            );
+        }
+    }
+
+    /// `except`: the asker's own lease.
+    pub(super) fn answer_locked(&mut self, request: RequestId, except: Option<FencingToken>) {
+        let by = self.state.locked_by(self.terms, self.now, except);
+        self.refuse(request, Refusal::Locked(Box::new(by)));
+    }
+
+    #[inline(never)]
+    pub(super) fn wait_over(&mut self, request: RequestId) {
+        let Some((seq, parked)) = self.state.queue_mut().unpark(request) else {
+            return;
+        };
+        match parked.purpose {
+            Purpose::Lock { leaves: false } => self.answer_queued(request, seq, parked.ended),
+            Purpose::Lock { leaves: true } => {
+                self.close(request, false);
+                if self.waiter(seq).is_some_and(|w| !w.has_open_requests()) {
+                    self.leave_for_good(seq);
+                }
+                self.answer_locked(request, None);
+            }
+            Purpose::Write { .. } => {
+                let ticketless_write = self.waiter(seq).is_some_and(|w| w.ticketless_write);
+                if ticketless_write {
+                    self.state.queue_mut().remove(seq);
+                } else {
+                    self.close(request, true);
+                }
+                self.answer_locked(request, None);
+            }
+        }
+    }
+
+    /// A reservation ends when its ticket is not near any more.
+    pub(super) fn pass_over(&mut self, seq: Seq) {
+        self.state.reserved.take_if(|reserved| *reserved == seq);
+    }
+
+    /// Leaves the queue; a reservation for it goes on to the next.
+    pub(super) fn leave(&mut self, seq: Seq) {
+        self.leave_with(
+            seq,
+            &Answer::Refused(Refusal::Dead(Some(EndReason::Released))),
+        );
+    }
+
+    /// As [`Step::leave`]; requests that wait with it are told this.
+    pub(super) fn leave_with(&mut self, seq: Seq, told: &Answer) {
+        let Some(waiter) = self.state.queue_mut().remove(seq) else {
+            return;
+        };
+        if waiter.stored {
+            self.out.changes.leave(waiter.row.ticket);
+        }
+        for (request, ..) in waiter.parked() {
+            self.answer(request, told.clone());
+        }
+        self.pass_over(seq);
+    }
+
+    /// The wait of a request that asked for no place is over. A late copy of it must not queue anew.
+    fn leave_for_good(&mut self, seq: Seq) {
+        let row = self.waiter(seq).map(|w| w.row.clone());
+        if let Some(row) = row.filter(|row| row.key.is_some()) {
+            self.remember(&row, EndReason::Released, None);
+        }
+        self.leave(seq);
+    }
+}

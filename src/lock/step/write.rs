@@ -1,0 +1,189 @@
+//! What a holder does with data, or anybody while the lock is free.
+
+use super::{Standing, Step};
+use crate::lock::command::{Answer, Patience, PresentedTicket, Refusal, RequestId, Wish};
+use crate::lock::names::{FencingToken, Millis, Mode, Ticket};
+use crate::lock::queue::{Parked, Purpose, Seq, Waiter, fresh_row};
+use crate::lock::rows::EndReason;
+
+impl Step<'_> {
+    #[inline(never)]
+    pub(super) fn touch(&mut self, request: RequestId, presented: PresentedTicket) {
+        let live = match self.standing(presented) {
+            Standing::Holder(token) => {
+                self.touch_holder(token);
+                true
+            }
+            Standing::Waiting(seq) => {
+                self.present_waiter(seq, None);
+                true
+            }
+            Standing::Nobody | Standing::Dead(_) => false,
+        };
+        self.answer(request, Answer::Touched { live });
+    }
+
+    #[inline(never)]
+    pub(super) fn write(
+        &mut self,
+        request: RequestId,
+        presented: PresentedTicket,
+        fresh: Ticket,
+        release: bool,
+        patience: Patience,
+    ) {
+        self.come_again(request);
+        let since = self.since;
+        let loading = patience == Patience::Loading;
+        let patience = match loading || self.terms.rules.refused_write_waits {
+            true => patience,
+            false => Patience::Never,
+        };
+        match self.standing(presented) {
+            Standing::Holder(token) if loading => self.touch_holder(token),
+            Standing::Holder(token) if self.is_shared(token) => {
+                self.touch_holder(token);
+                self.refuse(request, Refusal::NotExclusive);
+            }
+            Standing::Holder(token) => {
+                self.present_holder(token, None, Some(request), None);
+                self.allow_write(request, token, release);
+            }
+            Standing::Waiting(seq) => {
+                self.write_waiting(seq, (request, since), release, patience);
+            }
+            Standing::Dead(death) if !self.writes_as_nobody(death) => {
+                self.answer_dead(request, presented, death);
+            }
+            Standing::Nobody | Standing::Dead(_) => match self.place {
+                Some(seq) if loading => self.park_write(seq, (request, since), patience),
+                Some(seq) => self.write_on(seq, (request, since), patience),
+                None => self.write_ticketless((request, since), fresh, patience),
+            },
+        }
+    }
+
+    /// A write by the holder, in this step.
+    pub(super) fn allow_write(&mut self, request: RequestId, token: FencingToken, release: bool) {
+        let lease = self.state.leases.get(token).map(|lease| lease.token);
+        if lease.is_none() && self.state.is_held() {
+            // An earlier write of this ticket released its slot in this very step.
+            return self.answer_locked(request, None);
+        }
+        self.answer(request, Answer::Writable { token: lease });
+        if release || self.terms.rules.write_releases {
+            self.end_lease(token, EndReason::Released, None);
+        }
+    }
+
+    fn write_waiting(
+        &mut self,
+        seq: Seq,
+        request: (RequestId, Millis),
+        release: bool,
+        patience: Patience,
+    ) {
+        self.present_waiter(seq, None);
+        if patience == Patience::Loading {
+            return self.state.queue_mut().open(seq, request, None);
+        }
+        let parked = |until| Parked {
+            until,
+            purpose: Purpose::Write { release },
+            ended: None,
+        };
+        if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
+            self.refuse(request.0, Refusal::NotExclusive);
+        } else if self.may_take(seq) {
+            let queue = self.state.queue_mut();
+            queue.open(seq, request, Some(parked(None)));
+            if let Some(waiter) = queue.remove(seq) {
+                self.grant(waiter, None);
+            }
+        } else if let Some(until) = patience.deadline() {
+            let queue = self.state.queue_mut();
+            queue.open(seq, request, Some(parked(until)));
+        } else {
+            self.answer_locked(request.0, None);
+        }
+    }
+
+    /// A write without a ticket: only while the lock is free; it leaves no lock.
+    fn write_ticketless(
+        &mut self,
+        request: (RequestId, Millis),
+        fresh: Ticket,
+        patience: Patience,
+    ) {
+        let free = self.is_free();
+        let loading = patience == Patience::Loading;
+        if free && !loading {
+            return self.answer(request.0, Answer::Writable { token: None });
+        }
+        let may_wait = free || self.terms.rules.refused_write_waits;
+        if !may_wait || (patience.deadline().is_none() && !loading) {
+            return self.answer_locked(request.0, None);
+        }
+        let row = fresh_row(fresh, self.state.next_seq, Wish::default(), None);
+        if let Some(seq) = self.enqueue(request.0, Waiter::new(row, true), free) {
+            self.park_write(seq, request, patience);
+        }
+    }
+
+    /// What a write without a ticket needs to know is loaded; its place was taken before.
+    fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
+        if self.may_take(seq) {
+            self.pass_over(seq);
+            self.state.queue_mut().remove(seq);
+            self.answer(request.0, Answer::Writable { token: None });
+        } else if patience.deadline().is_some() {
+            self.park_write(seq, request, patience);
+        } else {
+            self.pass_over(seq);
+            self.state.queue_mut().remove(seq);
+            self.answer_locked(request.0, None);
+        }
+    }
+
+    fn park_write(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
+        let parked = patience.deadline().map(|until| Parked {
+            until,
+            purpose: Purpose::Write { release: false },
+            ended: None,
+        });
+        self.state.queue_mut().open(seq, request, parked);
+    }
+
+    #[inline(never)]
+    pub(super) fn delete(&mut self, request: RequestId, presented: PresentedTicket) {
+        let allowed = match self.standing(presented) {
+            Standing::Holder(token) if self.is_shared(token) => {
+                self.touch_holder(token);
+                return self.refuse(request, Refusal::NotExclusive);
+            }
+            Standing::Holder(_) => true,
+            Standing::Waiting(seq) => {
+                self.present_waiter(seq, None);
+                if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
+                    return self.refuse(request, Refusal::NotExclusive);
+                }
+                self.may_take(seq)
+            }
+            Standing::Dead(death) if !self.writes_as_nobody(death) => {
+                return self.answer_dead(request, presented, death);
+            }
+            Standing::Nobody | Standing::Dead(_) => self.is_free(),
+        };
+        if !allowed {
+            return self.answer_locked(request, None);
+        }
+        for waiting in self.state.queue_mut().parked_requests() {
+            self.refuse(waiting, Refusal::NoResource);
+        }
+        self.state.queue = None;
+        self.state.reserved = None;
+        self.state.delay_until = None;
+        self.state.leases = Default::default();
+        self.answer(request, Answer::Deletable);
+    }
+}
