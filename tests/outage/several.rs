@@ -27,15 +27,21 @@ fn pair(database: &Database) -> (Program, Program) {
     (owner, front)
 }
 
+/// A resource of a name that `owner` answers for, made through `front`: the name, and the path of its lock and data.
+fn lock_at(database: &Database, owner: &Program, front: &Program) -> (String, String) {
+    let name = name_at(database, owner);
+    front.prepare(&name);
+    let path = format!("{name}/s");
+    (name, path)
+}
+
 #[test]
 fn a_lock_taken_at_one_is_refused_at_the_other_and_released_there() {
     let Some(database) = Database::new() else {
         return;
     };
     let (owner, front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (printer, at) = &lock_at(&database, &owner, &front);
     assert_eq!(owner.data(at), r#"{"v":1}"#);
     let (ticket, token) = owner.hold(at);
     let refused = front.lock(at).query("queue=0").send();
@@ -160,9 +166,7 @@ fn a_waiter_at_one_is_granted_by_a_release_at_the_other() {
         return;
     };
     let (owner, front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (_, at) = &lock_at(&database, &owner, &front);
     let (ticket, token) = owner.hold(at);
     let mut first = front.wait(at);
     let mut second = owner.wait(at);
@@ -188,9 +192,7 @@ fn a_client_that_hangs_up_leaves_the_queue_wherever_it_asked() {
         return;
     };
     let (owner, front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (printer, at) = &lock_at(&database, &owner, &front);
     let (ticket, token) = owner.hold(at);
     let leaving = front.wait(at);
     let mut staying = front.wait(at);
@@ -211,9 +213,7 @@ fn all_requests_of_a_front_door_that_dies_vanish_at_once() {
         return;
     };
     let (owner, mut front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (printer, at) = &lock_at(&database, &owner, &front);
     let (ticket, token) = owner.hold(at);
     let _lost: Vec<Connection> = (0..3).map(|_| front.wait(at)).collect();
     let mut staying = owner.wait(at);
@@ -238,9 +238,7 @@ fn when_the_owner_is_killed_requests_are_held_and_waiters_keep_their_places() {
     let (mut owner, front) = pair(&database);
     let third = launch(&database.options());
     share(&[&owner, &front, &third]);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (printer, at) = &lock_at(&database, &owner, &front);
     let (ticket, token) = front.hold(at);
     let mut first = front.wait(at);
     let mut second = third.wait(at);
@@ -274,9 +272,7 @@ fn metrics_say_what_each_instance_has_and_how_many_requests_are_held() {
     };
     let _turn = turn();
     let (mut owner, front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (_, at) = &lock_at(&database, &owner, &front);
     fn instances(instance: &Program) -> u64 {
         metric(instance, "instances")
     }
@@ -351,9 +347,7 @@ fn an_instance_that_is_told_to_stop_ends_what_waits_there() {
         return;
     };
     let (owner, mut front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (printer, at) = &lock_at(&database, &owner, &front);
     let (_ticket, _) = owner.hold(at);
     let mut waiting = front.wait(at);
     front.signal(Signal::TERM);
@@ -387,9 +381,7 @@ fn a_cut_link_is_told_apart_from_a_dead_owner_and_mended() {
     };
     let _turn = turn();
     let (owner, front, proxy) = pair_with_a_proxy_between(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (printer, at) = &lock_at(&database, &owner, &front);
     let (ticket, _) = front.hold(at);
     let leaving = front.wait(at);
     proxy.set(State::Down);
@@ -415,9 +407,7 @@ fn a_link_on_which_nothing_is_heard_ends_and_its_requests_with_it() {
     };
     let _turn = turn();
     let (owner, front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (printer, at) = &lock_at(&database, &owner, &front);
     let (_ticket, _) = owner.hold(at);
     let _waiting = front.wait(at);
     front.pause();
@@ -457,9 +447,7 @@ fn events_come_through_another_instance_and_end_with_the_owner() {
     };
     let _turn = turn();
     let (mut owner, front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (printer, at) = &lock_at(&database, &owner, &front);
     let prefix = format!("prefix={printer}");
     let mut events = front.call("GET", "/events").query(&prefix).open();
     let head = until_text(&mut events, ": following");
@@ -614,9 +602,7 @@ fn the_log_of_the_owner_names_the_client_and_the_request_of_another_instance() {
         return;
     };
     let (owner, front) = pair(&database);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (_, at) = &lock_at(&database, &owner, &front);
     let lock = front.lock(at).header("x-request-id", "from-the-other-one");
     assert_eq!(lock.send().status, 200);
     let line = owner.logged(&["granted", "from-the-other-one"]);
@@ -670,9 +656,7 @@ fn a_request_that_hangs_at_an_owner_whose_database_is_silent_goes_on_at_the_next
     has_all(&owner);
     let front = launch(&database.options());
     share(&[&owner, &front]);
-    let printer = &name_at(&database, &owner);
-    let at = &format!("{printer}/s");
-    front.prepare(printer);
+    let (_, at) = &lock_at(&database, &owner, &front);
     proxy.set(State::Hung);
     let mut lock = front.lock(at).open();
     let mut write = front.put(at, "2").open();
@@ -789,9 +773,7 @@ fn where_the_owner_has_a_certificate_nobody_in_between_reads_what_crosses() {
         owner.logged(&["this instance shares the database"]);
         let front = launch(&database.options());
         until("it has its share", || slots(&front) == 512);
-        let printer = &name_at(&database, &owner);
-        let at = &format!("{printer}/s");
-        front.prepare(printer);
+        let (printer, at) = &lock_at(&database, &owner, &front);
         let (ticket, _) = front.hold(at);
         assert_eq!(front.unlock(at, &ticket).send().status, 200);
         let copy = copy.lock().unwrap();
