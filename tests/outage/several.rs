@@ -565,10 +565,10 @@ fn documents_on_their_way_do_not_hold_up_a_lock() {
     // Had it waited behind them, all of them would be there.
     let arrived = metric(&owner, "forwarded_requests_received_total");
     assert!(arrived < metric(&front, "forwarded_requests_total"));
+    proxy.set(State::Up);
     for write in &mut writes {
         assert_eq!(write.answer().status, 204);
     }
-    proxy.set(State::Up);
     assert_eq!(owner.data(&path(3)), document);
 }
 
