@@ -11,7 +11,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-use super::auth::{KeyId, Right};
+use super::auth::KeyId;
 
 /// Every so many requests those are forgotten that have not asked for a while.
 const FORGET_EVERY: u32 = 4096;
@@ -26,7 +26,7 @@ pub struct Allowance {
     pub remaining: u32,
     /// Until the whole limit is there again, in whole seconds, rounded up.
     pub reset_seconds: u64,
-    /// Only where nothing remains.
+    /// Only where nothing remained for this request.
     pub retry_after: Option<Duration>,
 }
 
@@ -55,28 +55,16 @@ impl RateLimit {
         self.per_second.get()
     }
 
-    /// Counts a request. `known`: its key, `None` for a wrong one. `client`: what counts as one client (see
-    /// [`client`](super::client)).
-    ///
-    /// # Errors
-    /// It may not go on. With the right of its key, if it is a valid one.
-    pub fn check(
-        &self,
-        known: Option<(KeyId, Right)>,
-        client: IpAddr,
-    ) -> Result<Allowance, (Allowance, Option<Right>)> {
+    /// Counts a request, which may go on unless there is a `retry_after`. `key`: `None` for a wrong one. `client`:
+    /// what counts as one client (see [`client`](super::client)).
+    pub fn count(&self, key: Option<KeyId>, client: IpAddr) -> Allowance {
         self.forget();
-        let (key, right) = known.unzip();
         match self.requests.check_key(&(key, client)) {
-            Ok(state) => Ok(self.allowance(state.remaining_burst_capacity())),
-            Err(until) => {
-                let wait = until.wait_time_from(self.clock.now());
-                let allowance = Allowance {
-                    retry_after: Some(wait),
-                    ..self.allowance(0)
-                };
-                Err((allowance, right))
-            }
+            Ok(state) => self.allowance(state.remaining_burst_capacity()),
+            Err(until) => Allowance {
+                retry_after: Some(until.wait_time_from(self.clock.now())),
+                ..self.allowance(0)
+            },
         }
     }
 
@@ -104,15 +92,14 @@ impl RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::auth::Keys;
+    use crate::http::auth::{Keys, Right};
 
     /// `None`: a wrong key.
-    fn key(key: &str) -> Option<(KeyId, Right)> {
+    fn key(key: &str) -> Option<KeyId> {
         let mut keys = Keys::default();
         keys.add("read", Right::Read, false);
         keys.add("write", Right::Write, false);
-        keys.identify(key.as_bytes())
-            .map(|known| (known.id, known.right))
+        keys.identify(key.as_bytes()).map(|known| known.id)
     }
 
     fn client(last: u8) -> IpAddr {
@@ -120,7 +107,7 @@ mod tests {
     }
 
     fn passes(limit: &RateLimit, presented: &str, client: IpAddr) -> bool {
-        limit.check(key(presented), client).is_ok()
+        limit.count(key(presented), client).retry_after.is_none()
     }
 
     /// How many of `tries` requests pass; a slow machine can let one or two more pass than the limit.
@@ -155,19 +142,19 @@ mod tests {
     #[test]
     fn a_limited_client_is_told_when_to_come_back() {
         let limit = RateLimit::new(2).unwrap();
-        let limited = (0..1_000).find_map(|_| limit.check(key("read"), client(1)).err());
-        let (allowance, right) = limited.unwrap();
+        let mut counted = (0..1_000).map(|_| limit.count(key("read"), client(1)));
+        let limited = counted.find(|allowance| allowance.retry_after.is_some());
+        let allowance = limited.unwrap();
         assert_eq!((allowance.limit, allowance.remaining), (2, 0));
         assert_eq!(allowance.reset_seconds, 1);
         assert!(allowance.retry_after <= Some(Duration::from_millis(500)));
-        assert_eq!(right, Some(Right::Read));
     }
 
     #[test]
     fn clients_that_stay_away_are_forgotten() {
         let limit = RateLimit::new(1_000_000_000).unwrap();
         for n in 0..100_000u32 {
-            let _ = limit.check(key("read"), IpAddr::from(n.to_be_bytes()));
+            let _ = limit.count(key("read"), IpAddr::from(n.to_be_bytes()));
         }
         assert!(limit.requests.len() <= 2 * FORGET_EVERY as usize);
     }

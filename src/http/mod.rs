@@ -5,8 +5,8 @@
 //! | `paths` | which paths there are, and what stands in them |
 //! | `routes` | which path and method leads to which handler; 404, 405 |
 //! | `handlers` | one short function per route |
-//! | `context` | what is known of a request from the first |
-//! | `request` | parsing: names, query, headers, bodies |
+//! | `request` | a request, and what is known of it from the first |
+//! | `query`, `conditions`, `body` | parsing the rest of it |
 //! | `headers` | the names of our own headers |
 //! | `auth` | keys and the rights they carry |
 //! | `respond` | replies of a resource as HTTP answers |
@@ -28,10 +28,11 @@
 
 pub mod acceptor;
 pub mod auth;
+pub mod body;
 pub mod client;
+pub mod conditions;
 pub mod connection;
 pub mod connection_limit;
-pub mod context;
 pub mod errors;
 pub mod handlers;
 pub mod headers;
@@ -41,6 +42,7 @@ pub mod openapi;
 pub mod page;
 pub mod paths;
 pub mod policy;
+pub mod query;
 pub mod request;
 pub mod respond;
 pub mod routes;

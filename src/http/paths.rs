@@ -3,8 +3,11 @@
 //! Paths below `/resource` are taken apart here and not by the framework's patterns: names keep the bytes
 //! they were sent with, and one look at the segments is cheaper than trying one pattern after the other.
 
+use std::borrow::Cow;
+
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderName};
+use percent_encoding::percent_decode_str;
 
 /// Every path there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,25 @@ pub const UNKNOWN: &str = "unknown";
 /// one by one is faster than a search that has to be set up.
 pub fn position(text: &str, byte: u8) -> Option<usize> {
     text.bytes().position(|b| b == byte)
+}
+
+/// Percent-decoding that never guesses: an invalid escape or invalid UTF-8 is an error, so that two
+/// different byte strings never become one name.
+pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
+    if position(text, b'%').is_none() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|b| *b == b'%') {
+        let digits = rest.get(at + 1..at + 3);
+        if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
+            return Err("contains a % that is not followed by two hexadecimal digits");
+        }
+        rest = &rest[at + 3..];
+    }
+    percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| "is not valid UTF-8")
 }
 
 /// What stands between the slashes of a path below `/resource`, as it was sent.
@@ -237,6 +259,17 @@ mod tests {
         let data = get("/resource/a/b").map(Route::pattern);
         assert_eq!(data, Some("/resource/{name}/{selector}"));
         assert_eq!(get("/nothing"), None);
+    }
+
+    #[test]
+    fn percent_decoding_is_strict() {
+        assert_eq!(decode_strictly("shop%3A42").as_deref(), Ok("shop:42"));
+        assert_eq!(decode_strictly("a%2Fb%25").as_deref(), Ok("a/b%"));
+        assert_eq!(decode_strictly("c+d").as_deref(), Ok("c+d"));
+        assert_eq!(decode_strictly("%E6%97%A5").as_deref(), Ok("日"));
+        for bad in ["%", "%4", "bad%zz", "%+1", "%FF", "%C3", "%ED%A0%80"] {
+            assert!(decode_strictly(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

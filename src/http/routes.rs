@@ -3,54 +3,47 @@
 use std::future::ready;
 use std::rc::Rc;
 
-use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 use futures_util::future::LocalBoxFuture;
 
-use super::context::RequestContext;
 use super::errors::ApiError;
 use super::handlers::{data, events, history, locks, resources, status};
 use super::page;
 use super::paths::Route;
+use super::request::Request;
 use super::respond::Response;
-use super::worker::Worker;
 
 /// Every request, as the framework has no routes of its own. A body that no handler takes is dropped here: kept while
 /// the request waits, it would keep the end of the connection unread.
 ///
 /// Each handler's future takes its own memory and stack frames: as one future of all handlers each request would be as large
 /// as the largest.
-pub fn dispatch(
-    req: HttpRequest,
-    known: Rc<RequestContext>,
-    payload: Payload,
-    worker: Rc<Worker>,
-) -> LocalBoxFuture<'static, Response> {
-    let Some(route) = known.route else {
+pub fn dispatch(req: Rc<Request>, payload: Payload) -> LocalBoxFuture<'static, Response> {
+    let Some(route) = req.route else {
         return at_once(Err(ApiError::NoRoute));
     };
-    match (route, req.method().as_str()) {
-        (Route::Lock, "PUT" | "POST") => Box::pin(locks::lock(req, known, payload, worker)),
-        (Route::Unlock, "PUT" | "POST") => Box::pin(locks::unlock(req, known, worker)),
-        (Route::Renew, "PUT" | "POST") => Box::pin(locks::renew(req, known, payload, worker)),
-        (Route::Data, "GET") => Box::pin(data::get(req, known, worker)),
-        (Route::Data, "PUT") => Box::pin(data::put(req, known, payload, worker)),
-        (Route::Data, "DELETE") => Box::pin(data::delete(req, known, worker)),
-        (Route::Resource, "GET") => Box::pin(resources::describe(req, known, worker)),
-        (Route::Resource, "DELETE") => Box::pin(resources::delete(req, known, worker)),
-        (Route::Resources, "GET") => Box::pin(resources::list(req, known, worker)),
-        (Route::Resources, "POST") => Box::pin(resources::create(req, known, payload, worker)),
-        (Route::History, "GET") => Box::pin(history::history(req, known, worker)),
-        (Route::Events, "GET") => Box::pin(events::events(req, known, worker)),
+    match (route, req.http.method().as_str()) {
+        (Route::Lock, "PUT" | "POST") => Box::pin(locks::lock(req, payload)),
+        (Route::Unlock, "PUT" | "POST") => Box::pin(locks::unlock(req)),
+        (Route::Renew, "PUT" | "POST") => Box::pin(locks::renew(req, payload)),
+        (Route::Data, "GET") => Box::pin(data::get(req)),
+        (Route::Data, "PUT") => Box::pin(data::put(req, payload)),
+        (Route::Data, "DELETE") => Box::pin(data::delete(req)),
+        (Route::Resource, "GET") => Box::pin(resources::describe(req)),
+        (Route::Resource, "DELETE") => Box::pin(resources::delete(req)),
+        (Route::Resources, "GET") => Box::pin(resources::list(req)),
+        (Route::Resources, "POST") => Box::pin(resources::create(req, payload)),
+        (Route::History, "GET") => Box::pin(history::history(req)),
+        (Route::Events, "GET") => Box::pin(events::events(req)),
         (Route::Health, "GET" | "HEAD") => at_once(Ok(status::health())),
-        (Route::Ready, "GET" | "HEAD") => at_once(status::ready(&worker)),
-        (Route::Metrics, "GET" | "HEAD") => at_once(status::metrics(&worker)),
+        (Route::Ready, "GET" | "HEAD") => at_once(status::ready(&req)),
+        (Route::Metrics, "GET" | "HEAD") => at_once(status::metrics(&req)),
         (Route::Openapi, "GET" | "HEAD") => at_once(Ok(status::openapi())),
-        (Route::Status, "GET") => Box::pin(status::status(req, known, worker)),
-        (Route::Page | Route::PageFile, "GET" | "HEAD") => at_once(page::file(&req)),
-        (Route::ForceUnlock, "POST") => Box::pin(locks::force_unlock(req, known, payload, worker)),
+        (Route::Status, "GET") => Box::pin(status::status(req)),
+        (Route::Page | Route::PageFile, "GET" | "HEAD") => at_once(page::file(&req.http)),
+        (Route::ForceUnlock, "POST") => Box::pin(locks::force_unlock(req, payload)),
         // The same path is force-unlock with POST.
-        (Route::Data, _) if req.uri().path().ends_with("/force-unlock") => {
+        (Route::Data, _) if req.http.uri().path().ends_with("/force-unlock") => {
             at_once(Err(ApiError::Method("GET, PUT, DELETE, POST")))
         }
         (route, _) => at_once(Err(ApiError::Method(route.allow()))),

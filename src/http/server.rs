@@ -1,5 +1,6 @@
 //! Starts the workers: what a connection may take, and what stands around the routes.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -20,12 +21,12 @@ use super::connection::{Connection, ConnectionTimeouts};
 use super::connection_limit::{self, ConnectionLimit};
 use super::errors;
 use super::middleware::answer;
-use super::middleware::observe::Observer;
 use super::policy::SharedPolicy;
 use super::worker::Worker;
 use crate::cluster::door::FrontDoor;
 use crate::cluster::serve::PeerListener;
 use crate::metrics::Metrics;
+use crate::metrics::requests::WorkerRequests;
 use crate::shared::server_state::ServerState;
 
 /// How the HTTP side behaves.
@@ -62,13 +63,17 @@ impl HttpLimits {
         }
     }
 
-    fn worker(&self, door: FrontDoor, policy: SharedPolicy) -> Worker {
+    fn worker(&self, door: FrontDoor, policy: SharedPolicy, numbers: WorkerRequests) -> Worker {
         Worker {
             door,
             policy,
             body_bytes_max: self.body_bytes_max,
             body_timeout: self.body_timeout,
             wait_max: self.wait_max,
+            access_log: self.access_log,
+            numbers,
+            id: rand::random(),
+            tags: Cell::new(0),
         }
     }
 }
@@ -124,15 +129,11 @@ pub fn run(
     let address = listener.local_addr()?;
     let http_server = builder.listen("http", listener, move || {
         let acceptor = Rc::new(limits.acceptor(connections.clone()));
-        let worker = Rc::new(limits.worker(door(), policy.clone()));
+        let worker = Rc::new(limits.worker(door(), policy.clone(), requests.worker()));
         let server = worker.door.router.server.clone();
         actix_rt::spawn(worker.server().liveness.worker().prove_on());
-        let observer = Observer::new(requests.worker(), policy.clone(), limits.access_log);
-        let observer = Rc::new(observer);
         let app = App::new()
-            .default_service(fn_service(move |request| {
-                answer(&observer, &worker, request)
-            }))
+            .default_service(fn_service(move |request| answer(&worker, request)))
             .into_factory()
             .map_err(|error| error.error_response());
         let stopping = stopping.clone();

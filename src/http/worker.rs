@@ -1,22 +1,30 @@
-//! What every handler of one worker thread shares, and the way from a handler to a resource.
+//! What every request of one worker thread shares.
 
+use std::cell::Cell;
 use std::time::Duration;
 
-use super::context::RequestContext;
 use super::errors::ApiError;
 use super::policy::SharedPolicy;
 use crate::cluster::door::FrontDoor;
-use crate::lock::{Profile, Refusal, ResourceName};
-use crate::resource::messages::{Op, Reply};
+use crate::lock::{Profile, Refusal};
+use crate::metrics::requests::WorkerRequests;
+use crate::shared::caller::RequestTag;
 use crate::shared::server_state::ServerState;
 
-/// What every handler of one worker thread shares.
+/// What every request of one worker thread shares.
 pub struct Worker {
     pub door: FrontDoor,
     pub policy: SharedPolicy,
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
     pub wait_max: Duration,
+    /// One log line per request.
+    pub access_log: bool,
+    pub numbers: WorkerRequests,
+    /// Differs from that of every other worker, of other processes too.
+    pub id: u32,
+    /// How many tags were made.
+    pub tags: Cell<u64>,
 }
 
 impl Worker {
@@ -24,12 +32,14 @@ impl Worker {
         &self.door.router.server
     }
 
-    /// One message, one reply; and no reply of ours leaves when the store may no longer be ours.
-    pub async fn ask(&self, known: &RequestContext, name: &ResourceName, op: &Op) -> Reply {
-        if let Some(connection) = &known.connection {
-            connection.begin_wait();
+    /// For a request that brings none.
+    pub fn new_tag(&self) -> RequestTag {
+        let number = self.tags.get() + 1;
+        self.tags.set(number);
+        RequestTag::Made {
+            worker: self.id,
+            number,
         }
-        *self.door.ask(name, op, &known.caller).await
     }
 
     /// Refused before anything else of it happens: what the store cannot hold must not end what others

@@ -2,25 +2,20 @@
 
 use std::rc::Rc;
 
-use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 
 use crate::http::auth::Right;
-use crate::http::context::RequestContext;
+use crate::http::body::{self, json_text};
 use crate::http::errors::ApiError;
-use crate::http::request::{
-    Query, authorize, body, idempotency_key, if_none_match, json_text, name_and_selector,
-    presented, write_condition,
-};
+use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::http::worker::Worker;
 use crate::lock::{ResourceName, Selector, Wish};
 use crate::resource::messages::{Op, Wait, Watch};
 
 /// GET `/resource/{name}/{selector}`.
-pub async fn get(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    let (name, selector, op, raw) = asked(&req, &known, &worker)?;
-    let reply = worker.ask(&known, &name, &op).await;
+pub async fn get(req: Rc<Request>) -> Response {
+    let (name, selector, op, raw) = asked(&req)?;
+    let reply = req.ask(&name, &op).await;
     match op {
         Op::Read { .. } => respond::read(&selector, reply, raw),
         _ => respond::get_locked(&selector, reply, raw),
@@ -28,29 +23,25 @@ pub async fn get(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>
 }
 
 /// What a GET asks, of which document, and whether as it is.
-fn asked(
-    req: &HttpRequest,
-    known: &RequestContext,
-    worker: &Worker,
-) -> Result<(ResourceName, Selector, Op, bool), ApiError> {
+fn asked(req: &Request) -> Result<(ResourceName, Selector, Op, bool), ApiError> {
     // The right that is needed hangs on the query; a query that cannot be read still needs a key first.
-    let query = Query::of(req);
+    let query = req.query();
     let wants_lock = query.as_ref().ok().map(|query| query.flag("lock"));
     let reads_only = matches!(wants_lock, Some(Ok(Some(false))));
     let needed = if reads_only { Right::Read } else { Right::Lock };
-    authorize(req, known, worker, needed)?;
+    req.authorize(needed)?;
     let query = query?;
     query.flag("lock")?;
     let raw = query.flag("raw")?.unwrap_or(false);
-    let presented = presented(req);
+    let presented = req.presented();
     // Looked at with lock=0 too: what is malformed is refused, whether or not it would be used.
-    let (wait, key) = (query.wait(worker.wait_max)?, idempotency_key(req)?);
+    let (wait, key) = (query.wait(req.worker.wait_max)?, req.idempotency_key()?);
     let known = if reads_only {
-        if_none_match(req)?
+        req.if_none_match()?
     } else {
         None
     };
-    let (name, selector) = name_and_selector(req)?;
+    let (name, selector) = req.name_and_selector()?;
     let op = if reads_only {
         Op::Read {
             selector: selector.clone(),
@@ -76,39 +67,34 @@ fn asked(
 }
 
 /// PUT `/resource/{name}/{selector}`.
-pub async fn put(
-    req: HttpRequest,
-    known: Rc<RequestContext>,
-    payload: Payload,
-    worker: Rc<Worker>,
-) -> Response {
-    authorize(&req, &known, &worker, Right::Write)?;
-    let (name, selector) = name_and_selector(&req)?;
-    let query = Query::of(&req)?;
+pub async fn put(req: Rc<Request>, payload: Payload) -> Response {
+    req.authorize(Right::Write)?;
+    let (name, selector) = req.name_and_selector()?;
+    let query = req.query()?;
     let release = query.flag("unlock")?.unwrap_or(false);
     let create = query.flag("create")?.unwrap_or(false);
-    let json = json_text(body(&req, &known, payload, &worker).await?)?;
-    worker.check_document(&json)?;
+    let json = json_text(body::read(&req, payload).await?)?;
+    req.worker.check_document(&json)?;
     let op = Op::Write {
         selector,
         json,
-        presented: presented(&req),
+        presented: req.presented(),
         release,
-        condition: write_condition(&req)?,
+        condition: req.write_condition()?,
         create,
     };
-    let reply = worker.ask(&known, &name, &op).await;
+    let reply = req.ask(&name, &op).await;
     respond::changed(reply)
 }
 
 /// DELETE `/resource/{name}/{selector}`.
-pub async fn delete(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    authorize(&req, &known, &worker, Right::Write)?;
-    let (name, selector) = name_and_selector(&req)?;
+pub async fn delete(req: Rc<Request>) -> Response {
+    req.authorize(Right::Write)?;
+    let (name, selector) = req.name_and_selector()?;
     let op = Op::DeleteSelector {
         selector,
-        presented: presented(&req),
+        presented: req.presented(),
     };
-    let reply = worker.ask(&known, &name, &op).await;
+    let reply = req.ask(&name, &op).await;
     respond::changed(reply)
 }

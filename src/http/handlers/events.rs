@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use actix_web::HttpResponse;
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use serde::Serialize;
@@ -12,13 +12,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::cluster::events::EventReader;
 use crate::http::auth::{KnownKey, Right};
-use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
 use crate::http::headers::X_API_KEY;
-use crate::http::request::{Query, authorize};
+use crate::http::request::Request;
 use crate::http::respond::Response;
 use crate::http::time::Time;
-use crate::http::worker::Worker;
 use crate::lock::Mode;
 use crate::shared::event_feed::{FeedEvent, Found};
 
@@ -66,8 +64,7 @@ fn render(event: &FeedEvent) -> Bytes {
 
 /// One reader's stream.
 struct Following {
-    request: HttpRequest,
-    worker: Rc<Worker>,
+    request: Rc<Request>,
     reader: EventReader,
     prefix: String,
     looks: Interval,
@@ -77,8 +74,8 @@ struct Following {
 impl Following {
     /// The key it was asked for with, while it is one.
     fn key(&self) -> Option<KnownKey> {
-        let presented = self.request.headers().get(&X_API_KEY)?;
-        let keys = &self.worker.policy.load().keys;
+        let presented = self.request.http.headers().get(&X_API_KEY)?;
+        let keys = &self.request.worker.policy.load().keys;
         keys.identify(presented.as_bytes())
     }
 
@@ -126,21 +123,20 @@ impl Following {
 }
 
 /// GET `/events`.
-pub async fn events(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    authorize(&req, &known, &worker, Right::Read)?;
-    let prefix = Query::of(&req)?.get("prefix").unwrap_or("").to_owned();
-    let reader = worker.door.follow(&prefix).await;
+pub async fn events(req: Rc<Request>) -> Response {
+    req.authorize(Right::Read)?;
+    let prefix = req.query()?.get("prefix").unwrap_or("").to_owned();
+    let reader = req.worker.door.follow(&prefix).await;
     let reader = reader.map_err(ApiError::Closed)?.ok_or(ApiError::TooBusy(
         "as many clients follow the events as may",
     ))?;
-    if let Some(connection) = &known.connection {
+    if let Some(connection) = &req.connection {
         connection.begin_stream();
     }
     let mut looks = interval(LOOK_PAUSE);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let following = Following {
         request: req,
-        worker,
         reader,
         prefix,
         looks,

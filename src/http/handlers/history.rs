@@ -2,17 +2,15 @@
 
 use std::rc::Rc;
 
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::HttpResponse;
 use serde::Serialize;
 
 use crate::http::auth::Right;
-use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
-use crate::http::request::{Query, authorize, authorize_name, history_name};
+use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
 use crate::http::wire::ForcedByBody;
-use crate::http::worker::Worker;
 use crate::lock::{Owner, Reason};
 use crate::resource::messages::{Op, Reply};
 use crate::store::history::PastLease;
@@ -58,15 +56,20 @@ fn told(lease: &PastLease) -> PastLeaseBody<'_> {
 
 /// GET `/history/{name}`. An empty history is that of a resource that exists; what neither exists nor has any
 /// is 404.
-pub async fn history(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    authorize(&req, &known, &worker, Right::Read)?;
-    let name = history_name(&req)?;
-    authorize_name(&req, &known, &name, Right::Read)?;
-    let most = worker.server().history.per_resource();
-    let limit = Query::of(&req)?.count("limit", most.max(1), 1..=1000)?;
-    let mut leases = worker.door.history(&name).await.map_err(ApiError::Closed)?;
+pub async fn history(req: Rc<Request>) -> Response {
+    req.authorize(Right::Read)?;
+    let name = req.history_name()?;
+    req.authorize_name(&name, Right::Read)?;
+    let most = req.worker.server().history.per_resource();
+    let limit = req.query()?.count("limit", most.max(1), 1..=1000)?;
+    let mut leases = req
+        .worker
+        .door
+        .history(&name)
+        .await
+        .map_err(ApiError::Closed)?;
     if leases.is_empty() {
-        match worker.ask(&known, &name, &Op::DESCRIBE).await {
+        match req.ask(&name, &Op::DESCRIBE).await {
             Reply::Described(_) => {}
             other => return Err(respond::refusal(other)),
         }

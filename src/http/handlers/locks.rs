@@ -1,20 +1,17 @@
 //! lock, unlock, renew, force-unlock.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 
 use crate::http::auth::Right;
-use crate::http::context::RequestContext;
+use crate::http::body::{self, parse_json, parse_optional};
 use crate::http::errors::ApiError;
-use crate::http::request::{
-    Query, authorize, body, caller_key, idempotency_key, name, name_before_selector, parse_json,
-    parse_optional, presented,
-};
+use crate::http::query::Query;
+use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::wire::{ForceBody, LockBody, RenewBody};
-use crate::http::worker::Worker;
 use crate::lock::{FencingToken, Owner, Reason, ResourceName, TicketId, Wish};
 use crate::resource::messages::Op;
 use crate::resource::messages::Wait;
@@ -22,8 +19,8 @@ use crate::resource::messages::Wait;
 const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds, "reason": "why", "mode": "exclusive" or "shared"}"#;
 
 /// What `?wait=` and `?queue=` say together.
-fn wait(query: &Query<'_>, worker: &Worker) -> Result<Wait, ApiError> {
-    let wait = query.wait(worker.wait_max)?;
+fn wait(query: &Query<'_>, most: Duration) -> Result<Wait, ApiError> {
+    let wait = query.wait(most)?;
     match (query.flag("queue")?, wait) {
         (Some(false), Some(wait)) if !wait.is_zero() => Ok(Wait::ThenLeave(wait)),
         (Some(false), _) => Ok(Wait::NoQueue),
@@ -53,35 +50,25 @@ fn waiter(text: &str) -> Result<TicketId, ApiError> {
 }
 
 /// PUT or POST `/resource/{name}/{selector}/lock`.
-pub async fn lock(
-    req: HttpRequest,
-    known: Rc<RequestContext>,
-    payload: Payload,
-    worker: Rc<Worker>,
-) -> Response {
-    authorize(&req, &known, &worker, Right::Lock)?;
-    let (name, op) = lock_asked(&req, &known, payload, &worker).await?;
-    let reply = worker.ask(&known, &name, &op).await;
+pub async fn lock(req: Rc<Request>, payload: Payload) -> Response {
+    req.authorize(Right::Lock)?;
+    let (name, op) = lock_asked(&req, payload).await?;
+    let reply = req.ask(&name, &op).await;
     respond::lock(reply)
 }
 
 /// Apart: what it is made of need not be kept until the lock is granted.
-async fn lock_asked(
-    req: &HttpRequest,
-    known: &RequestContext,
-    payload: Payload,
-    worker: &Worker,
-) -> Result<(ResourceName, Op), ApiError> {
-    let name = name_before_selector(req)?;
-    let query = Query::of(req)?;
-    let wait = wait(&query, worker)?;
+async fn lock_asked(req: &Request, payload: Payload) -> Result<(ResourceName, Op), ApiError> {
+    let name = req.name_before_selector()?;
+    let query = req.query()?;
+    let wait = wait(&query, req.worker.wait_max)?;
     let create = query.flag("create")?.unwrap_or(false);
-    let key = idempotency_key(req)?;
-    let body = body(req, known, payload, worker).await?;
-    let body: LockBody = parse_optional(&body, LOCK_ACCEPTS, worker.is_lenient())?;
+    let key = req.idempotency_key()?;
+    let body = body::read(req, payload).await?;
+    let body: LockBody = parse_optional(&body, LOCK_ACCEPTS, req.worker.is_lenient())?;
     let op = Op::Acquire {
         selector: None,
-        presented: presented(req),
+        presented: req.presented(),
         wish: Wish {
             owner: owner(body.owner)?,
             ttl: body.ttl,
@@ -97,48 +84,38 @@ async fn lock_asked(
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.
-pub async fn unlock(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    authorize(&req, &known, &worker, Right::Lock)?;
-    let name = name_before_selector(&req)?;
-    let presented = presented(&req);
-    let reply = worker.ask(&known, &name, &Op::Unlock { presented }).await;
+pub async fn unlock(req: Rc<Request>) -> Response {
+    req.authorize(Right::Lock)?;
+    let name = req.name_before_selector()?;
+    let presented = req.presented();
+    let reply = req.ask(&name, &Op::Unlock { presented }).await;
     respond::unlock(reply)
 }
 
 /// PUT or POST `/resource/{name}/{selector}/renew`.
-pub async fn renew(
-    req: HttpRequest,
-    known: Rc<RequestContext>,
-    payload: Payload,
-    worker: Rc<Worker>,
-) -> Response {
-    authorize(&req, &known, &worker, Right::Lock)?;
-    let name = name_before_selector(&req)?;
-    let body = body(&req, &known, payload, &worker).await?;
+pub async fn renew(req: Rc<Request>, payload: Payload) -> Response {
+    req.authorize(Right::Lock)?;
+    let name = req.name_before_selector()?;
+    let body = body::read(&req, payload).await?;
     let accepts = r#"nothing, or {"ttl": seconds, "exact": true}"#;
-    let body: RenewBody = parse_optional(&body, accepts, worker.is_lenient())?;
+    let body: RenewBody = parse_optional(&body, accepts, req.worker.is_lenient())?;
     let op = Op::Renew {
-        presented: presented(&req),
+        presented: req.presented(),
         ttl: body.ttl,
         exact: body.exact,
     };
-    let reply = worker.ask(&known, &name, &op).await;
+    let reply = req.ask(&name, &op).await;
     respond::renew(reply)
 }
 
 /// POST `/resource/{name}/force-unlock`.
-pub async fn force_unlock(
-    req: HttpRequest,
-    known: Rc<RequestContext>,
-    payload: Payload,
-    worker: Rc<Worker>,
-) -> Response {
-    authorize(&req, &known, &worker, Right::Admin)?;
-    let name = name(&req)?;
-    let body = body(&req, &known, payload, &worker).await?;
+pub async fn force_unlock(req: Rc<Request>, payload: Payload) -> Response {
+    req.authorize(Right::Admin)?;
+    let name = req.name()?;
+    let body = body::read(&req, payload).await?;
     let accepts = r#"{"reason": "why"}, with the "fencingToken" of one lease or the "waiter" of one place in the queue"#;
     let body: ForceBody = parse_json(&body, accepts)?;
-    let (reason, by) = (reason(&body.reason)?, caller_key(&req, &known)?);
+    let (reason, by) = (reason(&body.reason)?, req.caller_key()?);
     let waiter = body.waiter.as_deref().map(waiter).transpose()?;
     let op = match (waiter, body.fencing_token.map(FencingToken)) {
         (None, token) => Op::ForceUnlock { token, reason, by },
@@ -149,6 +126,6 @@ pub async fn force_unlock(
             ));
         }
     };
-    let reply = worker.ask(&known, &name, &op).await;
+    let reply = req.ask(&name, &op).await;
     respond::force_unlock(reply, waiter)
 }

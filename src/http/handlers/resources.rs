@@ -3,26 +3,23 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
 use crate::http::auth::Right;
-use crate::http::context::RequestContext;
+use crate::http::body::{self, parse_json};
 use crate::http::errors::ApiError;
-use crate::http::request::{
-    Query, authenticate, authorize, authorize_name, body, if_none_match, name, parse_json,
-    presented,
-};
+use crate::http::query::Query;
+use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
 use crate::http::wire::{
     CreateBody, CreatedBody, DescriptionBody, DocumentSizeBody, DocumentsBody, HoldingBody,
     ListBody,
 };
-use crate::http::worker::Worker;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
 use crate::registry::listing::{ListingRefused, Page};
 use crate::resource::messages::{Description, Watch};
@@ -46,26 +43,21 @@ const PLACES_MAX: usize = 1000;
 const SELECTORS_MAX: usize = 1000;
 
 /// POST `/resource`.
-pub async fn create(
-    req: HttpRequest,
-    known: Rc<RequestContext>,
-    payload: Payload,
-    worker: Rc<Worker>,
-) -> Response {
-    authorize(&req, &known, &worker, Right::Write)?;
-    let body = body(&req, &known, payload, &worker).await?;
+pub async fn create(req: Rc<Request>, payload: Payload) -> Response {
+    req.authorize(Right::Write)?;
+    let body = body::read(&req, payload).await?;
     let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds, "slots": 1 to 1000, "lockDelay": 0 to 60}"#;
     let body: CreateBody = parse_json(&body, accepts)?;
     let name = ResourceName::parse(&body.name)
         .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
-    authorize_name(&req, &known, &name, Right::Write)?;
+    req.authorize_name(&name, Right::Write)?;
     let plain = ResourceOptions::plain(body.timeout.unwrap_or(Seconds::ZERO));
     let options = ResourceOptions {
         slots: body.slots.unwrap_or(plain.slots),
         lock_delay: body.lock_delay.unwrap_or(plain.lock_delay),
         ..plain
     };
-    match worker.ask(&known, &name, &Op::Create { options }).await {
+    match req.ask(&name, &Op::Create { options }).await {
         Reply::Created { id, options } => {
             let path = utf8_percent_encode(name.as_str(), UNRESERVED);
             Ok(HttpResponse::Created()
@@ -83,26 +75,26 @@ pub async fn create(
 }
 
 /// GET `/resource/{name}`.
-pub async fn describe(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    authorize(&req, &known, &worker, Right::Read)?;
-    let name = name(&req)?;
-    let query = Query::of(&req)?;
-    let wait = query.wait(worker.wait_max)?.unwrap_or_default();
+pub async fn describe(req: Rc<Request>) -> Response {
+    req.authorize(Right::Read)?;
+    let name = req.name()?;
+    let query = req.query()?;
+    let wait = query.wait(req.worker.wait_max)?.unwrap_or_default();
     let places = query.count("queue", PLACES, 0..=PLACES_MAX)?;
     let selectors = query.count("selectors", 0, 0..=SELECTORS_MAX)?;
     let selectors_after = query.get("selectorsAfter").unwrap_or("");
     let op = Op::Describe {
-        presented: presented(&req),
+        presented: req.presented(),
         places,
-        watch: if_none_match(&req)?.map(|known| Watch { known, wait }),
+        watch: req.if_none_match()?.map(|known| Watch { known, wait }),
     };
-    match worker.ask(&known, &name, &op).await {
+    match req.ask(&name, &op).await {
         Reply::Described(description) => {
             let sizes = match selectors {
                 0 => Vec::new(),
                 _ => {
                     let of = (&name, &description.id);
-                    let door = &worker.door;
+                    let door = &req.worker.door;
                     let sizes = door.document_sizes(of, selectors_after, selectors + 1);
                     sizes.await.map_err(ApiError::Closed)?
                 }
@@ -209,11 +201,7 @@ fn refused(why: ListingRefused) -> ApiError {
 }
 
 /// As if nothing else existed than what these prefixes cover.
-async fn page_within(
-    worker: &Worker,
-    query: ListQuery,
-    prefixes: &[&str],
-) -> Result<Page, ApiError> {
+async fn page_within(req: &Request, query: ListQuery, prefixes: &[&str]) -> Result<Page, ApiError> {
     let asked = query.prefix.clone();
     let covers = prefixes.iter().any(|prefix| asked.starts_with(prefix));
     let narrower = prefixes.iter().filter(|prefix| prefix.starts_with(&asked));
@@ -227,23 +215,23 @@ async fn page_within(
             prefix,
             ..query.clone()
         };
-        pages.push(worker.door.page(part).await.map_err(refused)?);
+        pages.push(req.worker.door.page(part).await.map_err(refused)?);
     }
     Ok(Page::merged(pages, &query))
 }
 
 /// GET `/resource`.
-pub async fn list(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    authorize(&req, &known, &worker, Right::Read)?;
-    let query = list_query(&Query::of(&req)?)?;
-    let key = authenticate(&req, &known)?;
+pub async fn list(req: Rc<Request>) -> Response {
+    req.authorize(Right::Read)?;
+    let query = list_query(&req.query()?)?;
+    let key = req.authenticate()?;
     let listing = async {
         match key.prefixes(Right::Read) {
-            None => worker.door.page(query).await.map_err(refused),
-            Some(prefixes) => page_within(&worker, query, &prefixes).await,
+            None => req.worker.door.page(query).await.map_err(refused),
+            Some(prefixes) => page_within(&req, query, &prefixes).await,
         }
     };
-    let limit = Duration::from_millis(worker.server().settings.listing_timeout_ms);
+    let limit = Duration::from_millis(req.worker.server().settings.listing_timeout_ms);
     let page = timeout(limit, listing).await;
     let page = page.unwrap_or(Err(refused(ListingRefused::TooBusy)))?;
     Ok(HttpResponse::Ok().json(ListBody {
@@ -253,10 +241,10 @@ pub async fn list(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker
 }
 
 /// DELETE `/resource/{name}`.
-pub async fn delete(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    authorize(&req, &known, &worker, Right::Write)?;
-    let name = name(&req)?;
-    let presented = presented(&req);
-    let reply = worker.ask(&known, &name, &Op::Delete { presented }).await;
+pub async fn delete(req: Rc<Request>) -> Response {
+    req.authorize(Right::Write)?;
+    let name = req.name()?;
+    let presented = req.presented();
+    let reply = req.ask(&name, &Op::Delete { presented }).await;
     respond::changed(reply)
 }

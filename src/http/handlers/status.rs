@@ -3,23 +3,21 @@
 
 use std::rc::Rc;
 
+use actix_web::HttpResponse;
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::http::auth::Right;
-use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
 use crate::http::openapi;
-use crate::http::request::{authenticate, authorize};
+use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
 use crate::http::wire::{
     ErrorBody, InstanceBody, KeyBody, LockCountsBody, ServerStatusBody, WaitBody,
 };
-use crate::http::worker::Worker;
 use crate::lock::Refusal;
 use crate::registry::tally::Tally;
 use crate::shared::gate::Closed;
@@ -32,8 +30,8 @@ pub fn health() -> HttpResponse {
 }
 
 /// GET `/ready`: 200 when requests for resources are answered, else 503 with the reason.
-pub fn ready(worker: &Worker) -> Response {
-    let server = worker.server();
+pub fn ready(req: &Request) -> Response {
+    let server = req.worker.server();
     match server.check_ready() {
         Ok(()) => {}
         Err(Closed::StoreAway) => return Ok(store_away(&server.gate.reason())),
@@ -65,16 +63,16 @@ fn store_away(reason: &str) -> HttpResponse {
 }
 
 /// GET `/status` (READ): what the key allows, how much is held and waited for, which instances there are.
-pub async fn status(req: HttpRequest, known: Rc<RequestContext>, worker: Rc<Worker>) -> Response {
-    let right = authorize(&req, &known, &worker, Right::Read)?;
-    let presented = authenticate(&req, &known)?;
+pub async fn status(req: Rc<Request>) -> Response {
+    let right = req.authorize(Right::Read)?;
+    let presented = req.authenticate()?;
     let prefixes = presented.prefixes(Right::Read);
     let mut tally = Tally::default();
     for prefix in prefixes.as_deref().unwrap_or(&[""]) {
-        let part = worker.door.tally((*prefix).to_owned()).await;
+        let part = req.worker.door.tally((*prefix).to_owned()).await;
         tally = tally.and(part.map_err(ApiError::Closed)?);
     }
-    let server = worker.server();
+    let server = req.worker.server();
     let view = server.members.now();
     Ok(HttpResponse::Ok().json(ServerStatusBody {
         version: env!("CARGO_PKG_VERSION"),
@@ -123,8 +121,8 @@ fn instances(view: &View) -> Vec<InstanceBody<'_>> {
 }
 
 /// GET `/metrics`: Prometheus text.
-pub fn metrics(worker: &Worker) -> Response {
-    let text = worker.server().render_metrics().map_err(|error| {
+pub fn metrics(req: &Request) -> Response {
+    let text = req.worker.server().render_metrics().map_err(|error| {
         log::error!("the metrics cannot be shown: {error}");
         ApiError::Refused(Refusal::NotStored)
     })?;

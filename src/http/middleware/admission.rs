@@ -2,29 +2,23 @@
 //! to be said about its connection.
 
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use actix_web::HttpRequest;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::HttpResponse;
 use actix_web::http::{ConnectionType, header};
 
-use crate::http::auth::Right;
 use crate::http::client;
-use crate::http::context::RequestContext;
 use crate::http::errors::ApiError;
 use crate::http::limit::Allowance;
 use crate::http::paths::Route;
-use crate::http::request::{name, presented};
-use crate::http::worker::Worker;
+use crate::http::request::Request;
 use crate::lock::PresentedTicket;
 use crate::shared::gate::boottime_ms;
 
 /// What is to be said about the connection of a request that is under way.
 pub struct Admission {
-    worker: Rc<Worker>,
     /// The connection ends with the answer.
     closes: bool,
     allowance: Option<Allowance>,
@@ -32,21 +26,16 @@ pub struct Admission {
 
 impl Admission {
     /// Is it answered at all, or what instead?
-    pub fn begin(
-        worker: &Rc<Worker>,
-        known: &RequestContext,
-        request: &ServiceRequest,
-    ) -> (Admission, Result<(), ApiError>) {
-        let connection = known.connection.as_deref();
+    pub fn begin(request: &Request) -> (Admission, Result<(), ApiError>) {
+        let connection = request.connection.as_deref();
         if let Some(connection) = connection {
             connection.begin_request(body_length(request));
         }
         let reserved = connection.is_some_and(|state| state.reserved);
         // The framework answers a request to upgrade and then closes, which it does not say.
-        let upgrade = request.head().connection_type() == ConnectionType::Upgrade;
-        let (verdict, allowance) = check(request.request(), known, worker, reserved);
+        let upgrade = request.http.head().connection_type() == ConnectionType::Upgrade;
+        let (verdict, allowance) = check(request, reserved);
         let admission = Admission {
-            worker: worker.clone(),
             closes: reserved || upgrade,
             allowance,
         };
@@ -54,22 +43,23 @@ impl Admission {
     }
 
     /// Says what is to be said about its connection and its rate.
-    pub fn end(self, response: &mut ServiceResponse) {
+    pub fn end(self, request: &Request, response: &mut HttpResponse) {
         if let Some(allowance) = self.allowance {
             announce(response, allowance);
         }
         // While the server stops, the next request should go to another instance.
-        if self.closes || self.worker.server().gate.is_draining() {
-            let head = response.response_mut().head_mut();
-            head.set_connection_type(ConnectionType::Close);
+        if self.closes || request.worker.server().gate.is_draining() {
+            response
+                .head_mut()
+                .set_connection_type(ConnectionType::Close);
         }
     }
 }
 
 /// A request was answered at `now`. Where the rest of its body may still come, this lets the framework look at its
 /// connection again.
-pub async fn answered(known: &RequestContext, now: Instant) {
-    let connection = known.connection.as_ref();
+pub async fn answered(request: &Request, now: Instant) {
+    let connection = request.connection.as_ref();
     if connection.is_some_and(|state| state.end_request(now.into())) {
         std::future::poll_fn(wake).await;
     }
@@ -82,72 +72,62 @@ fn wake(cx: &mut Context<'_>) -> Poll<()> {
 }
 
 /// `None`: it is chunked.
-fn body_length(request: &ServiceRequest) -> Option<usize> {
-    let Some(length) = request.headers().get(header::CONTENT_LENGTH) else {
-        let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+fn body_length(request: &Request) -> Option<usize> {
+    let headers = request.http.headers();
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else {
+        let chunked = headers.contains_key(header::TRANSFER_ENCODING);
         return (!chunked).then_some(0);
     };
     Some(length.to_str().ok()?.parse().unwrap_or(0))
 }
 
 /// May it be answered, and what is its key and address still allowed?
-fn check(
-    request: &HttpRequest,
-    known: &RequestContext,
-    worker: &Worker,
-    reserved: bool,
-) -> (Result<(), ApiError>, Option<Allowance>) {
-    if known.route.is_some_and(Route::is_about_the_server) {
+fn check(request: &Request, reserved: bool) -> (Result<(), ApiError>, Option<Allowance>) {
+    if request.route.is_some_and(Route::is_about_the_server) {
         return (Ok(()), None);
     }
     if reserved {
         return (Err(ApiError::TooManyConnections), None);
     }
-    note_previous_key(known, worker);
-    match limit(known, worker) {
-        Ok(allowance) => (Ok(()), allowance),
-        Err((allowance, right)) => {
-            if right >= Some(Right::Lock) {
-                show_sign_of_life(request, known, worker);
-            }
-            (Err(ApiError::RateLimited), Some(allowance))
-        }
+    note_previous_key(request);
+    let allowance = count(request);
+    if allowance.is_none_or(|allowance| allowance.retry_after.is_none()) {
+        return (Ok(()), allowance);
     }
+    if request.may_lock() {
+        show_sign_of_life(request);
+    }
+    (Err(ApiError::RateLimited), allowance)
 }
 
-/// What is left to it; `None`: it is not counted. Else as [`RateLimit::check`](crate::http::limit::RateLimit::check).
-fn limit(
-    known: &RequestContext,
-    worker: &Worker,
-) -> Result<Option<Allowance>, (Allowance, Option<Right>)> {
-    let policy = worker.policy.load();
-    let Some(rate) = &policy.rate else {
-        return Ok(None);
-    };
+/// Counts it, and says what is left to its client; `None`: it is not counted.
+fn count(request: &Request) -> Option<Allowance> {
+    let policy = request.worker.policy.load();
+    let rate = policy.rate.as_ref()?;
     // A connection whose peer is not known any more is about to end.
     let unknown = IpAddr::from([0, 0, 0, 0]);
-    let address = known.caller.address.unwrap_or(unknown);
-    let key = known.key.as_ref().map(|key| (key.id, key.right));
+    let address = request.caller.address.unwrap_or(unknown);
     // A limit must cost nobody a lock.
-    let exempt = matches!(known.route, Some(Route::Renew | Route::Unlock));
-    match key {
-        Some((_, right)) if exempt && right >= Right::Lock => Ok(None),
-        _ => rate.check(key, client::counted_as(address)).map(Some),
+    let exempt = matches!(request.route, Some(Route::Renew | Route::Unlock));
+    if exempt && request.may_lock() {
+        return None;
     }
+    let key = request.key.as_ref().map(|key| key.id);
+    Some(rate.count(key, client::counted_as(address)))
 }
 
 /// Counts the use of a key that is about to be replaced, and says so at most once a minute.
-fn note_previous_key(known: &RequestContext, worker: &Worker) {
+fn note_previous_key(request: &Request) {
     static SAID: AtomicU64 = AtomicU64::new(0);
-    let Some(key) = known.key.as_ref().filter(|key| key.previous) else {
+    let Some(key) = request.key.as_ref().filter(|key| key.previous) else {
         return;
     };
-    let metrics = &worker.server().metrics;
+    let metrics = &request.worker.server().metrics;
     metrics.previous_keys.with_label_values(&[&*key.name]).inc();
     // Minutes of a clock that never goes back; 0 was never.
     let minute = boottime_ms() / 60_000 + 1;
     if SAID.swap(minute, Ordering::Relaxed) < minute {
-        let address = known.caller.address;
+        let address = request.caller.address;
         let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
         log::warn!(
             "the previous {} key is still used: client={address}",
@@ -158,15 +138,16 @@ fn note_previous_key(known: &RequestContext, worker: &Worker) {
 
 /// The ticket of a request that is refused for its rate counts as seen, as if it had been answered. Nothing is
 /// loaded for that.
-fn show_sign_of_life(request: &HttpRequest, known: &RequestContext, worker: &Worker) {
-    let presented = presented(request);
-    if let (PresentedTicket::Ticket(_), Ok(name)) = (presented, name(request)) {
-        worker.door.touch(&name, presented, &known.caller);
+fn show_sign_of_life(request: &Request) {
+    let presented = request.presented();
+    if let (PresentedTicket::Ticket(_), Ok(name)) = (presented, request.name()) {
+        let door = &request.worker.door;
+        door.touch(&name, presented, &request.caller);
     }
 }
 
 /// The headers of the IETF's draft on rate limits, and when to come back.
-fn announce(response: &mut ServiceResponse, allowance: Allowance) {
+fn announce(response: &mut HttpResponse, allowance: Allowance) {
     let headers = response.headers_mut();
     let mut set = |name, value: u64| {
         let name = header::HeaderName::from_static(name);
