@@ -18,9 +18,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::cluster::door::FrontDoor;
 use crate::cluster::serve::{PeerListener, keep_in_touch};
 use crate::cluster::tls as peer_tls;
-use crate::config::{MysqlSettings, MysqlTls, Settings, StoreKind};
+use crate::config::{Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
-use crate::http::server::{self, HttpLimits};
+use crate::http::server;
 use crate::http::tls::{self, Certificate};
 use crate::persistence::actor::Persistence;
 use crate::persistence::handle::PersistenceHandle;
@@ -32,14 +32,12 @@ use crate::reload::{FileWatch, ReadSettings, Reloader};
 use crate::resource::messages::EndWaits;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::Failure;
-use crate::shared::server_state::{ServerSettings, ServerState};
+use crate::shared::server_state::ServerState;
 use crate::store::memory::MemoryStore;
 use crate::store::mysql::{self, MysqlStore, PeerPort};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
-/// How long a resource stays in memory that nobody uses.
-const RETIREMENT: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// How often files of settings are looked at.
@@ -135,17 +133,6 @@ impl App {
     /// A store that is away, or that another instance serves, does not stop the start: the server answers
     /// `/health` and waits. One that can never be used does.
     pub async fn build(settings: Settings) -> Result<App, StartError> {
-        App::build_retiring(settings, RETIREMENT).await
-    }
-
-    /// As [`App::build`]; resources that nobody uses leave memory after `retirement`.
-    ///
-    /// # Errors
-    /// As [`App::build`].
-    pub async fn build_retiring(
-        settings: Settings,
-        retirement: Duration,
-    ) -> Result<App, StartError> {
         let wanted = SocketAddr::new(settings.http.host, settings.http.port);
         let listen = |error| StartError::Listen {
             address: wanted,
@@ -156,10 +143,7 @@ impl App {
         let peers = peer_listener(&settings)?;
         let peer_port = peers.as_ref().map(|(_, port)| port.clone());
         let store = store(&settings, peer_port);
-        let server = Arc::new(ServerState::new(
-            server_settings(&settings, retirement),
-            store,
-        ));
+        let server = Arc::new(ServerState::new(settings.server.clone(), store));
 
         // Each has a thread of its own, so that a store that hangs holds up nobody else; resources live on
         // the workers' threads.
@@ -174,24 +158,25 @@ impl App {
                 (server.clone(), registry.clone(), persistence.clone());
             move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
-        let lease = settings.store.instance_lease;
+        let lease = settings.store.instance_lease();
         let mut arbiters = vec![finding, writing];
-        let shared = peers.is_some();
         let certificate = certificate(&settings, &server).map_err(StartError::Tls)?;
         let (tls, tls_to_peers) = spoken_tls(certificate.as_ref())?.unzip();
-        if shared {
+        if let Some(lease) = lease {
             arbiters.push(keep_in_touch(&server, router.clone(), lease));
         }
-        let peers = peers.map(|(listener, _)| PeerListener::new(listener, tls_to_peers, lease));
+        let peers = peers.zip(lease);
+        let peers =
+            peers.map(|((listener, _), lease)| PeerListener::new(listener, tls_to_peers, lease));
         let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
             return Err(StartError::Store(error));
         }
-        let door = move || FrontDoor::new(router(), shared.then_some(lease));
+        let door = move || FrontDoor::new(router(), lease);
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
         let http_server = server::run(
             listener,
-            http_limits(&settings, tls),
+            (&settings, tls),
             policy.clone(),
             &server.metrics,
             (door, peers),
@@ -300,10 +285,10 @@ impl App {
         log::info!("{why}: shutting down");
         self.server.gate.drain();
         // Everything is served as ever meanwhile: whoever has not noticed yet may have nobody else to ask.
-        tokio::time::sleep(self.settings.shutdown.delay).await;
+        tokio::time::sleep(self.settings.shutdown_delay).await;
         // Requests are still taken, and passed on to whoever has their names by then.
-        let deadline = Instant::now() + self.settings.shutdown.timeout;
-        let limit = GIVING_SLOTS.min(self.settings.shutdown.timeout / 2);
+        let deadline = Instant::now() + self.settings.shutdown_timeout;
+        let limit = GIVING_SLOTS.min(self.settings.shutdown_timeout / 2);
         if timeout(limit, self.persistence.send(GiveAll))
             .await
             .is_err()
@@ -397,17 +382,16 @@ fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
     };
     let version = env!("CARGO_PKG_VERSION");
     log::info!("small-resource-server {version} listens on {scheme}://{address}");
-    let summary = settings.summary();
     log::info!(
         "{}; profile: {}; {}",
-        summary.store,
+        settings.store_line(),
         server.profile().name(),
-        summary.file
+        settings.file_line()
     );
-    for line in &summary.lines {
+    for line in settings.summary() {
         log::debug!("{line}");
     }
-    for warning in &summary.warnings {
+    for warning in &settings.origins.warnings {
         log::warn!("{warning}");
     }
 }
@@ -452,10 +436,10 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Where requests of other instances come in, and what those are told of it. `None`: the store is this process's
 /// alone.
 fn peer_listener(settings: &Settings) -> Result<Option<(TcpListener, PeerPort)>, StartError> {
-    if !matches!(settings.store.kind, StoreKind::Mysql(_)) {
+    if settings.store.instance_lease().is_none() {
         return Ok(None);
     }
-    let wanted = SocketAddr::new(settings.http.host, settings.peers.port);
+    let wanted = SocketAddr::new(settings.http.host, settings.peer_port);
     let listen = |error| StartError::Listen {
         address: wanted,
         error,
@@ -464,7 +448,7 @@ fn peer_listener(settings: &Settings) -> Result<Option<(TcpListener, PeerPort)>,
     let port = listener.local_addr().map_err(listen)?.port();
     let is_one_address = !settings.http.host.is_unspecified();
     let known = is_one_address.then(|| settings.http.host.to_string());
-    let (host, port) = match &settings.peers.advertise {
+    let (host, port) = match &settings.advertise {
         Some((host, advertised)) => (Some(host.clone()), advertised.unwrap_or(port)),
         None => (known, port),
     };
@@ -475,70 +459,12 @@ fn peer_listener(settings: &Settings) -> Result<Option<(TcpListener, PeerPort)>,
 
 /// The store that the settings ask for; nothing is opened. `peers`: where this instance takes requests from others.
 pub fn store(settings: &Settings, peers: Option<PeerPort>) -> Arc<dyn Store> {
-    match &settings.store.kind {
+    match &settings.store {
         StoreKind::Memory => Arc::new(MemoryStore::default()),
         StoreKind::Sqlite { path } => Arc::new(SqliteStore::new(path)),
-        StoreKind::Mysql(mysql) => Arc::new(MysqlStore::new(mysql::Options {
+        StoreKind::Mysql(options) => Arc::new(MysqlStore::new(mysql::Options {
             peers,
-            ..mysql_options(settings, mysql)
+            ..options.clone()
         })),
-    }
-}
-
-/// The settings as the MySQL store takes them.
-pub fn mysql_options(settings: &Settings, mysql: &MysqlSettings) -> mysql::Options {
-    mysql::Options {
-        host: mysql.host.clone(),
-        port: mysql.port,
-        database: mysql.database.clone(),
-        user: mysql.user.clone(),
-        password: mysql.password.expose().to_owned(),
-        pool_size: mysql.pool_size,
-        tls: match &mysql.tls {
-            MysqlTls::Off => mysql::Tls::Off,
-            MysqlTls::Required => mysql::Tls::Required,
-            MysqlTls::VerifyCa { ca } => mysql::Tls::Verified {
-                ca_file: ca.clone(),
-                host: false,
-            },
-            MysqlTls::VerifyIdentity { ca } => mysql::Tls::Verified {
-                ca_file: ca.clone(),
-                host: true,
-            },
-        },
-        timeout: settings.store.timeout,
-        instance_lease: settings.store.instance_lease,
-        adopt: settings.lock.compatibility,
-        peers: None,
-    }
-}
-
-fn server_settings(settings: &Settings, retirement: Duration) -> ServerSettings {
-    ServerSettings {
-        compatibility: settings.lock.compatibility,
-        limits: settings.lock.limits,
-        wait_ms: settings.lock.wait.as_millis() as u64,
-        store_timeout_ms: settings.store.timeout.as_millis() as u64,
-        listing_timeout_ms: settings.store.listing_timeout.as_millis() as u64,
-        waiters_max: settings.capacity.waiters_max,
-        selectors_max: settings.capacity.selectors_max,
-        data_cache_bytes: settings.capacity.data_cache_bytes as usize,
-        history_per_resource: settings.capacity.history_per_resource,
-        retire_ms: retirement.as_millis() as u64,
-    }
-}
-
-fn http_limits(settings: &Settings, tls: Option<Arc<rustls::ServerConfig>>) -> HttpLimits {
-    HttpLimits {
-        workers: settings.http.workers,
-        keep_alive: settings.http.keep_alive,
-        body_bytes_max: settings.http.body_bytes_max,
-        body_timeout: settings.http.body_timeout,
-        request_head_timeout: settings.http.request_head_timeout,
-        connections_max: settings.http.connections_max,
-        wait_max: settings.lock.wait_max,
-        shutdown_timeout: settings.shutdown.timeout,
-        access_log: settings.access_log,
-        tls,
     }
 }

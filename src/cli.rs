@@ -157,7 +157,7 @@ pub fn serving_failed(error: &ServeError) -> ExitCode {
 
 /// `check-config`: prints the summary of settings that are in order.
 pub fn check_config(settings: &Settings) -> ExitCode {
-    match write!(std::io::stdout(), "{}", settings.summary().with_defaults()) {
+    match write!(std::io::stdout(), "{}", settings.summary_with_defaults()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

@@ -154,8 +154,8 @@ fn shown(settings: &Settings) -> BTreeMap<&'static str, &str> {
 }
 
 fn password(settings: &Settings) -> Option<&str> {
-    match &settings.store.kind {
-        StoreKind::Mysql(mysql) => Some(mysql.password.expose()),
+    match &settings.store {
+        StoreKind::Mysql(options) => Some(&options.password),
         StoreKind::Sqlite { .. } | StoreKind::Memory => None,
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use small_resource_server::config::variables::{CONFIG_FILE, VARIABLES};
 use small_resource_server::config::{
-    ConfigError, EXIT_CONFIG, MysqlSettings, MysqlTls, Secret, SettingOrigin, Settings, StoreKind,
+    ConfigError, EXIT_CONFIG, Right, SettingOrigin, Settings, StoreKind,
 };
 use small_resource_server::lock::{Limits, Profile, Seconds};
+use small_resource_server::store::mysql::{Options, Tls};
 
 const KEYS: [(&str, &str); 3] = [
     ("RESOURCE_READ", "r-key"),
@@ -49,13 +50,24 @@ fn from_file(text: &str) -> Result<Settings, ConfigError> {
     Settings::from_pairs([], Some((PathBuf::from("test.conf"), text.to_owned())))
 }
 
-fn exposed(keys: &[Secret]) -> Vec<&str> {
-    keys.iter().map(Secret::expose).collect()
+/// The keys that carry this right and no more; those with `previous` after those without.
+fn keys_with(right: Right, settings: &Settings) -> Vec<&str> {
+    let mut keys: Vec<_> = settings.keys.plain.iter().collect();
+    assert!(keys.is_sorted_by_key(|key| (key.right, key.previous)));
+    keys.retain(|key| key.right == right);
+    keys.into_iter().map(|key| key.key.expose()).collect()
+}
+
+/// Where a variable was set; `None`: it has its default.
+fn origin(settings: &Settings, variable: &str) -> Option<SettingOrigin> {
+    let mut set = settings.origins.set.iter();
+    let set = set.find(|set| set.name == variable);
+    set.map(|set| set.origin)
 }
 
 #[track_caller]
-fn mysql(settings: &Settings) -> &MysqlSettings {
-    match &settings.store.kind {
+fn mysql(settings: &Settings) -> &Options {
+    match &settings.store {
         StoreKind::Mysql(mysql) => mysql,
         other => panic!("not mysql: {other:?}"),
     }
@@ -118,23 +130,22 @@ fn the_defaults_are_those_that_are_documented() {
     assert_eq!(http.rate_limit_per_second, 0);
     assert_eq!(http.trusted_proxies, []);
     assert!(
-        matches!(&settings.store.kind, StoreKind::Sqlite { path } if path == Path::new("data/resources.db"))
+        matches!(&settings.store, StoreKind::Sqlite { path } if path == Path::new("data/resources.db"))
     );
-    assert_eq!(settings.store.timeout, Duration::from_secs(5));
-    assert_eq!(settings.store.instance_lease, Duration::from_secs(4));
-    let lock = &settings.lock;
-    assert_eq!(lock.compatibility, None);
-    assert_eq!(lock.wait, Duration::ZERO);
-    assert_eq!(lock.wait_max, Duration::from_secs(300));
-    assert_eq!(lock.limits, Limits::default());
-    assert_eq!(settings.capacity.waiters_max, 100_000);
-    assert_eq!(settings.capacity.selectors_max, 10_000);
-    assert_eq!(settings.capacity.data_cache_bytes, 268_435_456);
-    assert_eq!(settings.shutdown.delay, Duration::ZERO);
-    assert_eq!(settings.shutdown.timeout, Duration::from_secs(20));
+    let server = &settings.server;
+    assert_eq!(server.store_timeout_ms, 5_000);
+    assert_eq!(server.compatibility, None);
+    assert_eq!(server.wait_ms, 0);
+    assert_eq!(settings.wait_max, Duration::from_secs(300));
+    assert_eq!(server.limits, Limits::default());
+    assert_eq!(server.waiters_max, 100_000);
+    assert_eq!(server.selectors_max, 10_000);
+    assert_eq!(server.data_cache_bytes, 268_435_456);
+    assert_eq!(settings.shutdown_delay, Duration::ZERO);
+    assert_eq!(settings.shutdown_timeout, Duration::from_secs(20));
     assert_eq!(settings.log_filter, "info");
     assert!(!settings.access_log);
-    assert!(settings.keys.admin.is_empty());
+    assert!(keys_with(Right::Admin, &settings).is_empty());
 }
 
 #[test]
@@ -145,9 +156,11 @@ fn the_defaults_of_mysql_are_those_that_are_documented() {
     assert_eq!(mysql.port, 3306);
     assert_eq!(mysql.database, "small_swoole_resource");
     assert_eq!(mysql.user, "root");
-    assert_eq!(mysql.password.expose(), "");
+    assert_eq!(mysql.password, "");
     assert_eq!(mysql.pool_size, 8);
-    assert_eq!(mysql.tls, MysqlTls::Off);
+    assert_eq!(mysql.tls, Tls::Off);
+    assert_eq!(mysql.timeout, Duration::from_secs(5));
+    assert_eq!(mysql.instance_lease, Duration::from_secs(4));
 }
 
 #[test]
@@ -203,16 +216,19 @@ fn every_variable_has_an_effect() {
             "{}",
             variable.name
         );
-        assert_eq!(after.origins.of(variable.name), SettingOrigin::Environment);
+        assert_eq!(
+            origin(&after, variable.name),
+            Some(SettingOrigin::Environment)
+        );
     }
 }
 
 /// All there is, secrets too, without where it came from.
 fn fingerprint(settings: &Settings) -> String {
-    let keys = &settings.keys;
-    let keys = [&keys.read, &keys.read_lock, &keys.write, &keys.admin].map(|keys| exposed(keys));
-    let password = match &settings.store.kind {
-        StoreKind::Mysql(mysql) => mysql.password.expose(),
+    let keys = settings.keys.plain.iter();
+    let keys: Vec<_> = keys.map(|key| key.key.expose()).collect();
+    let password = match &settings.store {
+        StoreKind::Mysql(mysql) => &mysql.password,
         _ => "",
     };
     let mut settings = settings.clone();
@@ -252,10 +268,10 @@ fn the_current_key_stands_before_the_previous_one() {
         ("RESOURCE_ADMIN", "a-key"),
         ("RESOURCE_ADMIN_PREVIOUS", "a-old"),
     ]);
-    assert_eq!(exposed(&settings.keys.read), ["r-key", "r-old"]);
-    assert_eq!(exposed(&settings.keys.read_lock), ["l-key", "l-old"]);
-    assert_eq!(exposed(&settings.keys.write), ["w-key", "w-old"]);
-    assert_eq!(exposed(&settings.keys.admin), ["a-key", "a-old"]);
+    assert_eq!(keys_with(Right::Read, &settings), ["r-key", "r-old"]);
+    assert_eq!(keys_with(Right::Lock, &settings), ["l-key", "l-old"]);
+    assert_eq!(keys_with(Right::Write, &settings), ["w-key", "w-old"]);
+    assert_eq!(keys_with(Right::Admin, &settings), ["a-key", "a-old"]);
 }
 
 #[test]
@@ -265,8 +281,8 @@ fn an_empty_previous_or_admin_key_is_no_key() {
         ("RESOURCE_ADMIN", ""),
         ("RESOURCE_ADMIN_PREVIOUS", ""),
     ]);
-    assert_eq!(exposed(&settings.keys.read), ["r-key"]);
-    assert!(settings.keys.admin.is_empty());
+    assert_eq!(keys_with(Right::Read, &settings), ["r-key"]);
+    assert!(keys_with(Right::Admin, &settings).is_empty());
 }
 
 #[test]
@@ -292,14 +308,14 @@ fn a_key_that_no_header_can_carry_is_refused_without_showing_it() {
         assert!(!error.to_string().contains("secret\n") && !error.to_string().contains("top"));
     }
     let settings = with(&[("RESOURCE_WRITE", "p$HOME#x'y\"z\\ w")]);
-    assert_eq!(exposed(&settings.keys.write), ["p$HOME#x'y\"z\\ w"]);
+    assert_eq!(keys_with(Right::Write, &settings), ["p$HOME#x'y\"z\\ w"]);
 }
 
 // --- Store
 
 #[test]
 fn the_store_follows_mysql_host_unless_it_is_named() {
-    let kind = |pairs: &[(&str, &str)]| with(pairs).store.kind.name();
+    let kind = |pairs: &[(&str, &str)]| with(pairs).store.name();
     let host = ("MYSQL_HOST", "database");
     assert_eq!(kind(&[]), "sqlite");
     assert_eq!(kind(&[host]), "mysql");
@@ -348,7 +364,7 @@ fn a_password_is_taken_as_it_is() {
         "é\n",
     ] {
         let settings = with(&[("MYSQL_HOST", "database"), ("MYSQL_PASSWORD", password)]);
-        assert_eq!(mysql(&settings).password.expose(), password);
+        assert_eq!(mysql(&settings).password, password);
     }
 }
 
@@ -372,20 +388,29 @@ fn mysql_tls_has_four_strengths() {
         mysql(&with(&pairs)).tls.clone()
     };
     let path = Some(PathBuf::from(&ca));
-    assert_eq!(tls(&[("MYSQL_TLS", "off")]), MysqlTls::Off);
-    assert_eq!(tls(&[("MYSQL_TLS", "required")]), MysqlTls::Required);
+    assert_eq!(tls(&[("MYSQL_TLS", "off")]), Tls::Off);
+    assert_eq!(tls(&[("MYSQL_TLS", "required")]), Tls::Required);
     assert_eq!(
         tls(&[("MYSQL_TLS", "verify-ca")]),
-        MysqlTls::VerifyCa { ca: None }
+        Tls::Verified {
+            ca_file: None,
+            host: false
+        }
     );
     let with_ca = |choice| tls(&[("MYSQL_TLS", choice), ("MYSQL_TLS_CA_FILE", &ca)]);
     assert_eq!(
         with_ca("verify-ca"),
-        MysqlTls::VerifyCa { ca: path.clone() }
+        Tls::Verified {
+            ca_file: path.clone(),
+            host: false
+        }
     );
     assert_eq!(
         with_ca("verify-identity"),
-        MysqlTls::VerifyIdentity { ca: path }
+        Tls::Verified {
+            ca_file: path,
+            host: true
+        }
     );
 }
 
@@ -475,6 +500,7 @@ fn seconds_may_have_decimals_and_whole_seconds_may_not() {
     }
     assert!(refused(&[("MAX_LEASE_SECONDS", "1.5")]).concerns("MAX_LEASE_SECONDS"));
     let settings = with(&[
+        ("MYSQL_HOST", "database"),
         ("LOCK_WAIT_SECONDS", "0.25"),
         ("CLAIM_SECONDS", "0.5"),
         ("TICKET_TTL_SECONDS", "2.5"),
@@ -485,15 +511,19 @@ fn seconds_may_have_decimals_and_whole_seconds_may_not() {
         ("SHUTDOWN_DELAY_SECONDS", "0.1"),
         ("SHUTDOWN_SECONDS", "0"),
     ]);
-    assert_eq!(settings.lock.wait, Duration::from_millis(250));
-    assert_eq!(settings.lock.limits.claim_ms, 500);
-    assert_eq!(settings.lock.limits.ticket_ttl_ms, 2_500);
-    assert_eq!(settings.lock.limits.lease_seconds_max.get(), Seconds::MAX);
-    assert_eq!(settings.lock.limits.waiters_max, 7);
-    assert_eq!(settings.store.timeout, Duration::from_millis(750));
-    assert_eq!(settings.store.instance_lease, Duration::from_millis(1_500));
-    assert_eq!(settings.shutdown.delay, Duration::from_millis(100));
-    assert_eq!(settings.shutdown.timeout, Duration::ZERO);
+    assert_eq!(settings.server.wait_ms, 250);
+    assert_eq!(settings.server.limits.claim_ms, 500);
+    assert_eq!(settings.server.limits.ticket_ttl_ms, 2_500);
+    assert_eq!(settings.server.limits.lease_seconds_max.get(), Seconds::MAX);
+    assert_eq!(settings.server.limits.waiters_max, 7);
+    assert_eq!(settings.server.store_timeout_ms, 750);
+    assert_eq!(mysql(&settings).timeout, Duration::from_millis(750));
+    assert_eq!(
+        mysql(&settings).instance_lease,
+        Duration::from_millis(1_500)
+    );
+    assert_eq!(settings.shutdown_delay, Duration::from_millis(100));
+    assert_eq!(settings.shutdown_timeout, Duration::ZERO);
 }
 
 #[test]
@@ -662,22 +692,22 @@ fn keys_of_the_example_files_and_a_password_with_a_line_end_are_warned_about() {
         ("RESOURCE_ADMIN", "change-me-admin", "example files"),
         ("MYSQL_PASSWORD", "secret\n", "line end"),
     ] {
-        let warnings = with(&[(name, value)]).summary().warnings;
+        let warnings = with(&[(name, value)]).origins.warnings;
         assert!(
             warnings.iter().any(|w| w.contains(part)),
             "{name}: {warnings:?}"
         );
     }
-    assert_eq!(with(&[]).summary().warnings, Vec::<String>::new());
+    assert_eq!(with(&[]).origins.warnings, Vec::<String>::new());
 }
 
 #[test]
 fn instances_reach_each_other_one_port_above_that_of_clients_unless_told_otherwise() {
-    let peers = |pairs: &[(&str, &str)]| with(pairs).peers;
-    assert_eq!(peers(&[]).port, 9502);
-    assert_eq!(peers(&[("HTTP_PORT", "0")]).port, 0);
-    assert_eq!(peers(&[("HTTP_PORT", "65535")]).port, 0);
-    assert_eq!(peers(&[("PEER_PORT", "7000")]).port, 7000);
+    let port = |pairs: &[(&str, &str)]| with(pairs).peer_port;
+    assert_eq!(port(&[]), 9502);
+    assert_eq!(port(&[("HTTP_PORT", "0")]), 0);
+    assert_eq!(port(&[("HTTP_PORT", "65535")]), 0);
+    assert_eq!(port(&[("PEER_PORT", "7000")]), 7000);
     for (text, host, port) in [
         ("node-1.example", "node-1.example", None),
         ("node:7000", "node", Some(7000)),
@@ -686,7 +716,7 @@ fn instances_reach_each_other_one_port_above_that_of_clients_unless_told_otherwi
         ("fd00::1", "fd00::1", None),
         ("[fd00::1]:7000", "fd00::1", Some(7000)),
     ] {
-        let advertised = peers(&[("ADVERTISE_ADDRESS", text)]).advertise;
+        let advertised = with(&[("ADVERTISE_ADDRESS", text)]).advertise;
         assert_eq!(advertised, Some((host.to_owned(), port)), "{text}");
     }
 }
@@ -746,11 +776,11 @@ fn trusted_proxies_are_addresses_and_networks() {
 #[test]
 fn words_are_taken_in_upper_and_lower_case() {
     assert_eq!(
-        with(&[("COMPATIBILITY", "PHP")]).lock.compatibility,
+        with(&[("COMPATIBILITY", "PHP")]).server.compatibility,
         Some(Profile::Php)
     );
     assert_eq!(
-        with(&[("COMPATIBILITY", "default")]).lock.compatibility,
+        with(&[("COMPATIBILITY", "default")]).server.compatibility,
         Some(Profile::Default)
     );
     for (word, flag) in [
@@ -793,12 +823,12 @@ RESOURCE_WRITE=writekey # all rights
     ] {
         let settings = from_file(&text).unwrap();
         assert_eq!(mysql(&settings).host, "database");
-        assert_eq!(mysql(&settings).password.expose(), "p$HOME#x");
-        assert_eq!(exposed(&settings.keys.read), ["readkey"]);
-        assert_eq!(exposed(&settings.keys.read_lock), ["lockkey"]);
-        assert_eq!(exposed(&settings.keys.write), ["writekey"]);
+        assert_eq!(mysql(&settings).password, "p$HOME#x");
+        assert_eq!(keys_with(Right::Read, &settings), ["readkey"]);
+        assert_eq!(keys_with(Right::Lock, &settings), ["lockkey"]);
+        assert_eq!(keys_with(Right::Write, &settings), ["writekey"]);
         assert_eq!(settings.origins.file, Some(PathBuf::from("test.conf")));
-        assert_eq!(settings.summary().warnings, Vec::<String>::new());
+        assert_eq!(settings.origins.warnings, Vec::<String>::new());
     }
 }
 
@@ -815,17 +845,17 @@ fn the_environment_wins_over_the_file_and_both_are_known() {
     assert_eq!(settings.http.port, 2222);
     assert_eq!(settings.http.workers, 3);
     assert_eq!(
-        settings.shutdown.timeout,
+        settings.shutdown_timeout,
         Duration::from_secs(20),
         "emptied by the environment"
     );
-    let origins = &settings.origins;
-    assert_eq!(origins.of("RESOURCE_READ"), SettingOrigin::File);
-    assert_eq!(origins.of("RESOURCE_WRITE"), SettingOrigin::Environment);
-    assert_eq!(origins.of("HTTP_PORT"), SettingOrigin::Environment);
-    assert_eq!(origins.of("HTTP_WORKERS"), SettingOrigin::File);
-    assert_eq!(origins.of("SHUTDOWN_SECONDS"), SettingOrigin::Default);
-    assert_eq!(origins.of("STORE"), SettingOrigin::Default);
+    let origin = |variable| origin(&settings, variable);
+    assert_eq!(origin("RESOURCE_READ"), Some(SettingOrigin::File));
+    assert_eq!(origin("RESOURCE_WRITE"), Some(SettingOrigin::Environment));
+    assert_eq!(origin("HTTP_PORT"), Some(SettingOrigin::Environment));
+    assert_eq!(origin("HTTP_WORKERS"), Some(SettingOrigin::File));
+    assert_eq!(origin("SHUTDOWN_SECONDS"), None);
+    assert_eq!(origin("STORE"), None);
 }
 
 #[test]
@@ -842,7 +872,7 @@ fn the_summary_shows_what_was_set_with_its_origin() {
     let file = "RESOURCE_READ=r\nRESOURCE_READ_LOCK=l\nRESOURCE_WRITE=w\nHTTP_WORKERS=3\n";
     let environment = owned(&[("HTTP_PORT", "9600"), ("STORE", "memory")]);
     let settings = Settings::from_pairs(environment, Some(("x.conf".into(), file.into()))).unwrap();
-    let lines = settings.summary().lines;
+    let lines = settings.summary();
     for line in [
         "settings file: x.conf",
         "HTTP_PORT=\"9600\" (environment)",
@@ -863,7 +893,6 @@ fn the_summary_shows_what_was_set_with_its_origin() {
     assert!(
         with(&[])
             .summary()
-            .lines
             .contains(&"settings file: none".to_owned())
     );
 }
@@ -871,8 +900,8 @@ fn the_summary_shows_what_was_set_with_its_origin() {
 #[test]
 fn secrets_are_shown_nowhere() {
     let settings = Settings::from_pairs(every_variable_set(), None).unwrap();
-    let summary = settings.summary();
-    let shown = format!("{settings:?} {settings:#?} {summary} {summary:?}");
+    let summary = settings.summary_with_defaults();
+    let shown = format!("{settings:?} {settings:#?} {summary}");
     assert!(!shown.contains("topsecret"), "{shown}");
     assert!(shown.contains("(hidden)"));
     let mut broken = every_variable_set();
@@ -892,7 +921,7 @@ fn a_misspelt_name_is_warned_about_without_its_value() {
         .into_iter()
         .chain(owned(&[("HTTP_PROT", "9600")]));
     let settings = Settings::from_pairs(environment, Some(("x.conf".into(), file.into()))).unwrap();
-    let warnings = settings.summary().warnings;
+    let warnings = &settings.origins.warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(
         warnings[0].contains("HTTP_PROT in the environment") && warnings[0].contains("HTTP_PORT?")
@@ -900,7 +929,7 @@ fn a_misspelt_name_is_warned_about_without_its_value() {
     assert!(
         warnings[1].contains("MYSQL_PASWORD in x.conf") && warnings[1].contains("MYSQL_PASSWORD?")
     );
-    let printed = settings.summary().to_string();
+    let printed = settings.summary_with_defaults();
     assert!(
         printed.contains("warning: ") && !printed.contains("topsecret"),
         "{printed}"
@@ -910,7 +939,7 @@ fn a_misspelt_name_is_warned_about_without_its_value() {
 #[test]
 fn a_file_cannot_name_another_file() {
     let text = "RESOURCE_READ=r\nRESOURCE_READ_LOCK=l\nRESOURCE_WRITE=w\nCONFIG_FILE=/other\n";
-    let warnings = from_file(text).unwrap().summary().warnings;
+    let warnings = from_file(text).unwrap().origins.warnings;
     assert!(
         warnings.len() == 1 && warnings[0].contains("CONFIG_FILE"),
         "{warnings:?}"
@@ -994,11 +1023,11 @@ fn the_template_can_be_uncommented_line_by_line() {
 fn the_development_file_is_ready_to_run() {
     let settings = Settings::from_pairs([], Some(shipped("development.conf"))).unwrap();
     assert!(
-        matches!(&settings.store.kind, StoreKind::Sqlite { path } if path == Path::new("data/resources.db"))
+        matches!(&settings.store, StoreKind::Sqlite { path } if path == Path::new("data/resources.db"))
     );
-    assert_eq!(exposed(&settings.keys.admin), ["development-admin"]);
+    assert_eq!(keys_with(Right::Admin, &settings), ["development-admin"]);
     assert!(settings.http.host.is_loopback());
-    let warnings = settings.summary().warnings;
+    let warnings = &settings.origins.warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("everybody knows"));
 }
@@ -1025,7 +1054,7 @@ fn in_process(folder: &Path, environment: &[(&str, &str)]) -> Output {
 #[ignore = "run by the tests below, in a process of its own"]
 fn print_settings_of_this_process() {
     match Settings::load() {
-        Ok(settings) => println!("{}", settings.summary()),
+        Ok(settings) => println!("{}", settings.summary().join("\n")),
         Err(error) => panic!("{error}"),
     }
     assert!(

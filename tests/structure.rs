@@ -21,9 +21,9 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
         "cluster",
         &["lock", "store", "shared", "resource", "registry"],
     ),
-    ("config", &["lock"]),
+    ("config", &["lock", "store", "shared"]),
     ("logging", &[]),
-    // Of the settings only what can change while it serves: `policy` and `tls`.
+    // The settings are known where they become something else: see below.
     (
         "http",
         &[
@@ -55,8 +55,8 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("main", &["config", "app", "cli", "logging", "reload"]),
 ];
 
-/// The files of `http` that may import `config`.
-const HTTP_FILES_WITH_SETTINGS: [&str; 2] = ["policy.rs", "tls.rs"];
+/// The files of `http` that may import `config`: keys and what else can change while it serves, and its start.
+const HTTP_FILES_WITH_SETTINGS: [&str; 4] = ["auth.rs", "policy.rs", "server.rs", "tls.rs"];
 
 /// What the lock core may name besides its own modules: values, and nothing that acts.
 const CORE_CRATES: [&str; 6] = ["std", "core", "serde", "sha2", "smol_str", "thiserror"];
@@ -410,7 +410,7 @@ fn files_import_each_other_in_no_circle() {
 }
 
 /// Structs, enums and traits outside test modules. To be lowered when some go; a new one has to be worth its name.
-const TYPES_MAX: usize = 432;
+const TYPES_MAX: usize = 418;
 
 /// What this line declares: the kind, and its name.
 fn declared(line: &str) -> Option<(&str, &str)> {

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use crate::app::mysql_options;
 use crate::config::{Settings, StoreKind};
 use crate::store::StoreError;
 use crate::store::mysql::{self, RevertReport};
@@ -10,12 +9,12 @@ use crate::store::mysql::{self, RevertReport};
 /// Says what would be done, or does it when `yes`. Exit code 1 when the PHP server cannot hold everything,
 /// when an instance still runs, or when the database cannot be reached.
 pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
-    let StoreKind::Mysql(mysql) = &settings.store.kind else {
+    let StoreKind::Mysql(options) = &settings.store else {
         eprintln!("revert-to-php works on MySQL: set MYSQL_HOST and STORE=mysql.");
         return ExitCode::FAILURE;
     };
-    let options = mysql_options(settings, mysql);
-    let result = actix_rt::System::new().block_on(mysql::revert_to_php(options, !yes));
+    let reverted = mysql::revert_to_php(options.clone(), !yes);
+    let result = actix_rt::System::new().block_on(reverted);
     match result {
         Ok(report) => print(&report, yes),
         Err(error @ (StoreError::Standby | StoreError::Unusable(_))) => {

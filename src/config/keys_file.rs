@@ -7,8 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::value::Datetime;
 
-use super::settings::{KeyRight, ScopedKey};
-use super::sources;
+use super::{Right, ScopedKey, sources};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -24,7 +23,7 @@ struct KeysFile {
 struct KeyEntry {
     name: String,
     sha256: String,
-    rights: KeyRight,
+    rights: Right,
     prefixes: Vec<String>,
     expires: Option<Datetime>,
 }
@@ -66,7 +65,7 @@ fn scoped(entry: KeyEntry) -> Result<ScopedKey, String> {
         return Err("prefixes is empty; [\"\"] stands for all names".to_owned());
     }
     Ok(ScopedKey {
-        name: entry.name,
+        name: entry.name.into(),
         sha256: digest(&entry.sha256)
             .ok_or("sha256 takes the 64 hexadecimal digits that hash-key prints")?,
         right: entry.rights,
@@ -112,10 +111,7 @@ mod tests {
         let [key] = &parse(&text).unwrap()[..] else {
             panic!("one entry");
         };
-        assert_eq!(
-            (key.name.as_str(), key.right),
-            ("billing", KeyRight::ReadLock)
-        );
+        assert_eq!((key.name.as_str(), key.right), ("billing", Right::Lock));
         assert_eq!(key.prefixes, ["billing:"]);
         let after = humantime::parse_rfc3339("2027-02-01T00:00:00Z").unwrap();
         assert_eq!(key.expires, Some(after));

@@ -12,6 +12,7 @@
 //! | `settings` | the types the rest of the program sees |
 //! | `variables` | every variable there is: name, default, meaning |
 //! | `dotenv` | the text of a configuration file to names and values |
+//! | `keys` | keys and the right that each carries |
 //! | `keys_file` | the keys in `KEYS_FILE` |
 //! | `sources` | which file is read; environment over file |
 //! | `parse` | one variable to one typed value, or a problem |
@@ -24,6 +25,7 @@
 
 mod dotenv;
 mod error;
+mod keys;
 mod keys_file;
 mod memory;
 mod misspelt;
@@ -37,12 +39,9 @@ mod tls;
 pub mod variables;
 
 pub use error::{ConfigError, EXIT_CONFIG, Problem};
+pub use keys::{Keys, PlainKey, Right, ScopedKey};
 pub use keys_file::key_hash;
 pub use read::PLAIN_KEYS;
 pub use secret::Secret;
-pub use settings::{
-    CapacitySettings, HttpSettings, KeyRight, KeySettings, LockSettings, MysqlSettings, MysqlTls,
-    PeerSettings, ScopedKey, Settings, ShutdownSettings, StoreKind, StoreSettings, TlsFiles,
-};
+pub use settings::{HttpSettings, Settings, StoreKind, TlsFiles};
 pub use sources::{Origins, SetVariable, SettingOrigin};
-pub use summary::Summary;

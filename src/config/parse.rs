@@ -9,26 +9,26 @@ use std::time::Duration;
 use super::error::shown;
 use super::sources::{self, SetVariable, SettingOrigin, Sources};
 use super::variables::{self, Accepts, Variable};
-use super::{Problem, Secret};
+use super::{Origins, Problem, Secret};
 
 /// Reads variables one after the other and collects what was set and what was wrong.
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
-    pub set: Vec<SetVariable>,
+    pub origins: Origins,
     pub problems: Vec<Problem>,
-    pub warnings: Vec<String>,
-    /// See [`Origins::watched`](super::Origins::watched).
-    pub watched: Vec<PathBuf>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(sources: &'a Sources) -> Reader<'a> {
         Reader {
             sources,
-            set: Vec::new(),
+            origins: Origins {
+                file: sources.file.clone(),
+                set: Vec::new(),
+                warnings: sources.warnings(),
+                watched: sources.file.iter().cloned().collect(),
+            },
             problems: sources.problems.clone(),
-            warnings: sources.warnings(),
-            watched: sources.file.iter().cloned().collect(),
         }
     }
 
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         if value.is_empty() {
             return None;
         }
-        self.set.push(SetVariable {
+        self.origins.set.push(SetVariable {
             name,
             origin,
             shown: if variable.secret {
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         if path.is_empty() {
             return None;
         }
-        self.watched.push(PathBuf::from(path));
+        self.origins.watched.push(PathBuf::from(path));
         match sources::secret_in(Path::new(path)) {
             Ok(text) => Some(text),
             Err(why) => {
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
         {
             let warning =
                 format!("{name} ends with a line end, which is a part of it; is it meant to be?");
-            self.warnings.push(warning);
+            self.origins.warnings.push(warning);
         }
         Secret::new(value.unwrap_or_default())
     }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,12 +13,15 @@ use super::sources::Sources;
 use super::tls::{certificates, private_key};
 use super::variables::WORKERS_MAX;
 use super::{
-    CapacitySettings, ConfigError, HttpSettings, KeySettings, LockSettings, MysqlSettings,
-    MysqlTls, Origins, PeerSettings, ScopedKey, Secret, Settings, ShutdownSettings, StoreKind,
-    StoreSettings, TlsFiles,
+    ConfigError, HttpSettings, Keys, PlainKey, Right, ScopedKey, Settings, StoreKind, TlsFiles,
 };
 use super::{keys_file, memory};
-use crate::lock::{Limits, Profile, Seconds};
+use crate::lock::{Limits, Millis, Profile, Seconds};
+use crate::shared::server_state::ServerSettings;
+use crate::store::mysql::{self, Tls};
+
+/// How long a resource stays in memory that nobody uses.
+const RETIRE_MS: Millis = 10_000;
 
 impl Settings {
     /// Reads the process environment and the file that `CONFIG_FILE` names, else
@@ -58,12 +62,29 @@ impl Settings {
         let mut reader = Reader::new(sources);
         let keys = keys(&mut reader);
         warn_of_known_keys(&mut reader, &keys);
-        let store = store(&mut reader);
+        let (mut store, store_timeout, listing_timeout) = store(&mut reader);
         let http = http(&mut reader);
-        let peers = peers(&mut reader, http.port);
-        let lock = lock(&mut reader);
-        let capacity = capacity(&mut reader);
-        let shutdown = shutdown(&mut reader);
+        let peer_port = peer_port(&mut reader, http.port);
+        let advertise = reader.parsed("ADVERTISE_ADDRESS", ADVERTISED, advertised);
+        let compatibility = compatibility(&mut reader);
+        if let StoreKind::Mysql(options) = &mut store {
+            options.adopt = compatibility;
+        }
+        let (wait, wait_max) = waits(&mut reader);
+        let server = ServerSettings {
+            compatibility,
+            wait_ms: wait.as_millis() as u64,
+            store_timeout_ms: store_timeout.as_millis() as u64,
+            listing_timeout_ms: listing_timeout.as_millis() as u64,
+            limits: limits(&mut reader),
+            waiters_max: reader.integer("MAX_WAITERS"),
+            selectors_max: reader.integer("MAX_SELECTORS"),
+            history_per_resource: reader.integer("HISTORY_PER_RESOURCE"),
+            data_cache_bytes: data_cache_bytes(&mut reader),
+            retire_ms: RETIRE_MS,
+        };
+        let shutdown_delay = reader.seconds("SHUTDOWN_DELAY_SECONDS");
+        let shutdown_timeout = reader.seconds("SHUTDOWN_SECONDS");
         let log_filter = log_filter(&mut reader);
         let access_log = reader.flag("ACCESS_LOG");
         if !reader.problems.is_empty() {
@@ -73,65 +94,57 @@ impl Settings {
             http,
             keys,
             store,
-            peers,
-            lock,
-            capacity,
-            shutdown,
+            server,
+            wait_max,
+            peer_port,
+            advertise,
+            shutdown_delay,
+            shutdown_timeout,
             log_filter,
             access_log,
-            origins: Origins {
-                file: sources.file.clone(),
-                set: reader.set,
-                warnings: reader.warnings,
-                watched: reader.watched,
-            },
+            origins: reader.origins,
         })
     }
 }
 
 /// Keys that stand in files which everybody can read.
-fn warn_of_known_keys(reader: &mut Reader<'_>, keys: &KeySettings) {
-    let plain = [&keys.read, &keys.read_lock, &keys.write, &keys.admin];
-    let all = plain.into_iter().flatten().chain(&keys.api);
-    let known = |key: &Secret| {
-        let key = key.expose();
+fn warn_of_known_keys(reader: &mut Reader<'_>, keys: &Keys) {
+    let known = |plain: &PlainKey| {
+        let key = plain.key.expose();
         key.contains("change-me") || key.starts_with("development-")
     };
-    if all.into_iter().any(known) {
+    if keys.plain.iter().any(known) {
         let warning = "A key is one of those in the example files, which everybody knows; make others with `openssl rand -hex 32`.";
-        reader.warnings.push(warning.to_owned());
+        reader.origins.warnings.push(warning.to_owned());
     }
 }
 
-fn keys(reader: &mut Reader<'_>) -> KeySettings {
-    let scoped = scoped_keys(reader);
-    if let Some(api) = reader.key("API_KEY") {
-        // Read for what is set, whatever it is.
-        let beside = PLAIN_KEYS
-            .iter()
-            .find(|name| reader.password(name).expose() != "");
-        if let Some(beside) = beside {
-            let sentence = format!(
-                "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or keys for each right without it."
-            );
-            reader.problem("API_KEY", sentence);
+fn keys(reader: &mut Reader<'_>) -> Keys {
+    let scoped = scoped_keys(reader).into_iter().map(Arc::new).collect();
+    let plain = match reader.key("API_KEY") {
+        Some(key) => {
+            refuse_beside_api_key(reader);
+            vec![PlainKey {
+                key,
+                right: Right::Write,
+                previous: false,
+            }]
         }
-        return KeySettings {
-            api: Some(api),
-            scoped,
-            read: Vec::new(),
-            read_lock: Vec::new(),
-            write: Vec::new(),
-            admin: Vec::new(),
-        };
-    }
-    KeySettings {
-        api: None,
-        scoped,
-        read: required_key(reader, "RESOURCE_READ", "RESOURCE_READ_PREVIOUS"),
-        read_lock: required_key(reader, "RESOURCE_READ_LOCK", "RESOURCE_READ_LOCK_PREVIOUS"),
-        write: required_key(reader, "RESOURCE_WRITE", "RESOURCE_WRITE_PREVIOUS"),
-        admin: admin_key(reader),
+        None => plain_keys(reader),
+    };
+    Keys { plain, scoped }
+}
+
+fn refuse_beside_api_key(reader: &mut Reader<'_>) {
+    // Read for what is set, whatever it is.
+    let beside = PLAIN_KEYS
+        .iter()
+        .find(|name| reader.password(name).expose() != "");
+    if let Some(beside) = beside {
+        let sentence = format!(
+            "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or keys for each right without it."
+        );
+        reader.problem("API_KEY", sentence);
     }
 }
 
@@ -152,7 +165,7 @@ fn scoped_keys(reader: &mut Reader<'_>) -> Vec<ScopedKey> {
         return Vec::new();
     };
     let keys = keys_file::read(&path);
-    reader.watched.push(path);
+    reader.origins.watched.push(path);
     keys.unwrap_or_else(|why| {
         reader.problem(
             "KEYS_FILE",
@@ -162,69 +175,66 @@ fn scoped_keys(reader: &mut Reader<'_>) -> Vec<ScopedKey> {
     })
 }
 
-fn required_key(
-    reader: &mut Reader<'_>,
-    name: &'static str,
-    previous: &'static str,
-) -> Vec<Secret> {
-    let problems_before = reader.problems.len();
-    let current = reader.key(name);
-    if current.is_none() && reader.problems.len() == problems_before {
-        let sentence = format!(
-            "{name} is missing or empty; accepted is the key that clients send in x-api-key, such as `openssl rand -hex 32` makes (or API_KEY, one key in the place of all)."
-        );
-        reader.problem(name, sentence);
-    }
-    current.into_iter().chain(reader.key(previous)).collect()
-}
-
-fn admin_key(reader: &mut Reader<'_>) -> Vec<Secret> {
-    let current = reader.key("RESOURCE_ADMIN");
-    let previous = reader.key("RESOURCE_ADMIN_PREVIOUS");
-    if current.is_none() && previous.is_some() {
-        let sentence = "RESOURCE_ADMIN_PREVIOUS is set and RESOURCE_ADMIN is not; accepted are both, RESOURCE_ADMIN alone, or neither.";
-        reader.problem("RESOURCE_ADMIN_PREVIOUS", sentence.to_owned());
-    }
-    current.into_iter().chain(previous).collect()
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum StoreChoice {
-    Mysql,
-    Sqlite,
-    Memory,
-}
-
-fn store(reader: &mut Reader<'_>) -> StoreSettings {
-    let choice = reader.choice(
-        "STORE",
-        &[
-            ("mysql", StoreChoice::Mysql),
-            ("sqlite", StoreChoice::Sqlite),
-            ("memory", StoreChoice::Memory),
-        ],
-    );
-    let path = sqlite_path(reader);
-    let mysql = mysql(reader);
-    let kind = match (choice, mysql) {
-        (Some(StoreChoice::Mysql) | None, Some(mysql)) => StoreKind::Mysql(mysql),
-        (Some(StoreChoice::Memory), _) => StoreKind::Memory,
-        (Some(StoreChoice::Mysql), None) => {
-            let sentence = "STORE is \"mysql\" and MYSQL_HOST is not set; accepted is MYSQL_HOST with the host name of the database, or another STORE.";
-            reader.problem("MYSQL_HOST", sentence.to_owned());
-            StoreKind::Memory
+/// For each right its key and the one that it replaces.
+fn plain_keys(reader: &mut Reader<'_>) -> Vec<PlainKey> {
+    let mut keys = Vec::new();
+    for (right, name, name_previous) in [
+        (Right::Read, "RESOURCE_READ", "RESOURCE_READ_PREVIOUS"),
+        (
+            Right::Lock,
+            "RESOURCE_READ_LOCK",
+            "RESOURCE_READ_LOCK_PREVIOUS",
+        ),
+        (Right::Write, "RESOURCE_WRITE", "RESOURCE_WRITE_PREVIOUS"),
+        (Right::Admin, "RESOURCE_ADMIN", "RESOURCE_ADMIN_PREVIOUS"),
+    ] {
+        let problems_before = reader.problems.len();
+        let current = reader.key(name);
+        let is_missing = current.is_none() && reader.problems.len() == problems_before;
+        if is_missing && right != Right::Admin {
+            let sentence = format!(
+                "{name} is missing or empty; accepted is the key that clients send in x-api-key, such as `openssl rand -hex 32` makes (or API_KEY, one key in the place of all)."
+            );
+            reader.problem(name, sentence);
         }
-        (Some(StoreChoice::Sqlite) | None, _) => StoreKind::Sqlite { path },
-    };
-    StoreSettings {
-        kind,
-        timeout: reader.seconds("STORE_TIMEOUT_SECONDS"),
-        listing_timeout: reader.seconds("LISTING_TIMEOUT_SECONDS"),
-        instance_lease: reader.seconds("INSTANCE_LEASE_SECONDS"),
+        let previous = reader.key(name_previous);
+        if right == Right::Admin && current.is_none() && previous.is_some() {
+            let sentence = "RESOURCE_ADMIN_PREVIOUS is set and RESOURCE_ADMIN is not; accepted are both, RESOURCE_ADMIN alone, or neither.";
+            reader.problem(name_previous, sentence.to_owned());
+        }
+        for (key, previous) in [(current, false), (previous, true)] {
+            keys.extend(key.map(|key| PlainKey {
+                key,
+                right,
+                previous,
+            }));
+        }
     }
+    keys
 }
 
-fn peers(reader: &mut Reader<'_>, http_port: u16) -> PeerSettings {
+/// What is kept where, and how long a commit and a listing may take.
+fn store(reader: &mut Reader<'_>) -> (StoreKind, Duration, Duration) {
+    let kinds = ["mysql", "sqlite", "memory"];
+    let choice = reader.choice("STORE", &kinds.map(|kind| (kind, kind)));
+    let path = sqlite_path(reader);
+    let mysql = mysql(reader, choice == Some("mysql"));
+    let timeout = reader.seconds("STORE_TIMEOUT_SECONDS");
+    let listing_timeout = reader.seconds("LISTING_TIMEOUT_SECONDS");
+    let instance_lease = reader.seconds("INSTANCE_LEASE_SECONDS");
+    let kind = match (choice, mysql) {
+        (Some("mysql") | None, Some(options)) => StoreKind::Mysql(mysql::Options {
+            timeout,
+            instance_lease,
+            ..options
+        }),
+        (Some("memory"), _) => StoreKind::Memory,
+        _ => StoreKind::Sqlite { path },
+    };
+    (kind, timeout, listing_timeout)
+}
+
+fn peer_port(reader: &mut Reader<'_>, http_port: u16) -> u16 {
     let default = match http_port {
         0 | u16::MAX => 0,
         port => u64::from(port) + 1,
@@ -236,12 +246,10 @@ fn peers(reader: &mut Reader<'_>, http_port: u16) -> PeerSettings {
         );
         reader.problem("PEER_PORT", sentence);
     }
-    let accepted = "a host name or an IP address, with :port if it is another than PEER_PORT; an IPv6 address with a port in brackets";
-    PeerSettings {
-        port,
-        advertise: reader.parsed("ADVERTISE_ADDRESS", accepted, advertised),
-    }
+    port
 }
+
+const ADVERTISED: &str = "a host name or an IP address, with :port if it is another than PEER_PORT; an IPv6 address with a port in brackets";
 
 /// A host, and a port if there is one.
 fn advertised(text: &str) -> Option<(String, Option<u16>)> {
@@ -268,13 +276,18 @@ fn sqlite_path(reader: &mut Reader<'_>) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(default_of("SQLITE_PATH")))
 }
 
-/// `None` without `MYSQL_HOST`; the rest is checked all the same.
-fn mysql(reader: &mut Reader<'_>) -> Option<MysqlSettings> {
+/// `None` without `MYSQL_HOST`; the rest is checked all the same. What does not begin with `MYSQL_` is yet to be filled
+/// in.
+fn mysql(reader: &mut Reader<'_>, is_chosen: bool) -> Option<mysql::Options> {
     let host = reader.parsed(
         "MYSQL_HOST",
         "a host name or an IP address; the port goes to MYSQL_PORT",
         |value| is_host(value).then(|| value.to_owned()),
     );
+    if host.is_none() && is_chosen {
+        let sentence = "STORE is \"mysql\" and MYSQL_HOST is not set; accepted is MYSQL_HOST with the host name of the database, or another STORE.";
+        reader.problem("MYSQL_HOST", sentence.to_owned());
+    }
     let port = reader.integer("MYSQL_PORT");
     let database = reader.parsed(
         "MYSQL_DATABASE",
@@ -285,10 +298,10 @@ fn mysql(reader: &mut Reader<'_>) -> Option<MysqlSettings> {
         },
     );
     let user = reader.text("MYSQL_USER");
-    let password = reader.password("MYSQL_PASSWORD");
+    let password = reader.password("MYSQL_PASSWORD").expose().to_owned();
     let pool_size = reader.integer("MYSQL_POOL_SIZE");
     let tls = mysql_tls(reader);
-    Some(MysqlSettings {
+    Some(mysql::Options {
         host: host?,
         port,
         database: database.unwrap_or_else(|| default_of("MYSQL_DATABASE").to_owned()),
@@ -296,6 +309,10 @@ fn mysql(reader: &mut Reader<'_>) -> Option<MysqlSettings> {
         password,
         pool_size,
         tls,
+        timeout: Duration::ZERO,
+        instance_lease: Duration::ZERO,
+        adopt: None,
+        peers: None,
     })
 }
 
@@ -306,18 +323,24 @@ fn is_host(text: &str) -> bool {
     is_name || IpAddr::from_str(text).is_ok()
 }
 
-fn mysql_tls(reader: &mut Reader<'_>) -> MysqlTls {
-    type FromCa = fn(Option<PathBuf>) -> MysqlTls;
+fn mysql_tls(reader: &mut Reader<'_>) -> Tls {
+    type FromCa = fn(Option<PathBuf>) -> Tls;
     let choices: [(&str, FromCa); 4] = [
-        ("off", |_| MysqlTls::Off),
-        ("required", |_| MysqlTls::Required),
-        ("verify-ca", |ca| MysqlTls::VerifyCa { ca }),
-        ("verify-identity", |ca| MysqlTls::VerifyIdentity { ca }),
+        ("off", |_| Tls::Off),
+        ("required", |_| Tls::Required),
+        ("verify-ca", |ca_file| Tls::Verified {
+            ca_file,
+            host: false,
+        }),
+        ("verify-identity", |ca_file| Tls::Verified {
+            ca_file,
+            host: true,
+        }),
     ];
     let choice = reader.choice("MYSQL_TLS", &choices);
     let ca = certificate_file(reader, "MYSQL_TLS_CA_FILE");
-    let tls = choice.map_or(MysqlTls::Off, |with_ca| with_ca(ca.clone()));
-    if ca.is_some() && matches!(tls, MysqlTls::Off | MysqlTls::Required) {
+    let tls = choice.map_or(Tls::Off, |with_ca| with_ca(ca.clone()));
+    if ca.is_some() && matches!(tls, Tls::Off | Tls::Required) {
         // Somebody who names an authority believes that certificates are checked.
         let sentence = "MYSQL_TLS_CA_FILE is set and MYSQL_TLS does not check certificates; accepted with it are verify-ca and verify-identity.";
         reader.problem("MYSQL_TLS", sentence.to_owned());
@@ -370,7 +393,7 @@ fn tls_files(reader: &mut Reader<'_>) -> Option<TlsFiles> {
     );
     match (cert, key) {
         (Some(cert), Some(key)) => {
-            reader.watched.extend([cert.clone(), key.clone()]);
+            reader.origins.watched.extend([cert.clone(), key.clone()]);
             let files = TlsFiles { cert, key };
             if let Err(sentence) = files.certified_key() {
                 reader.problem(
@@ -447,36 +470,38 @@ fn network(text: &str) -> Option<IpNet> {
         .map(|net| net.trunc())
 }
 
-fn lock(reader: &mut Reader<'_>) -> LockSettings {
+fn compatibility(reader: &mut Reader<'_>) -> Option<Profile> {
     let profiles = [Profile::Default, Profile::Php].map(|profile| (profile.name(), profile));
-    let compatibility = reader.choice("COMPATIBILITY", &profiles);
+    reader.choice("COMPATIBILITY", &profiles)
+}
+
+/// How long a request waits that does not say, and how long one may.
+fn waits(reader: &mut Reader<'_>) -> (Duration, Duration) {
     let wait = reader.seconds("LOCK_WAIT_SECONDS");
     let wait_max = reader.seconds("MAX_WAIT_SECONDS");
-    let claim = reader.seconds("CLAIM_SECONDS");
-    let ticket_ttl = reader.seconds("TICKET_TTL_SECONDS");
-    let lease_seconds_max: u32 = reader.integer("MAX_LEASE_SECONDS");
-    let waiters_max = reader.integer("MAX_WAITERS_PER_RESOURCE");
     at_most(
         reader,
         ("LOCK_WAIT_SECONDS", wait),
         ("MAX_WAIT_SECONDS", wait_max),
     );
+    (wait, wait_max)
+}
+
+fn limits(reader: &mut Reader<'_>) -> Limits {
+    let claim = reader.seconds("CLAIM_SECONDS");
+    let ticket_ttl = reader.seconds("TICKET_TTL_SECONDS");
     at_most(
         reader,
         ("CLAIM_SECONDS", claim),
         ("TICKET_TTL_SECONDS", ticket_ttl),
     );
-    LockSettings {
-        compatibility,
-        wait,
-        wait_max,
-        limits: Limits {
-            claim_ms: claim.as_millis() as u64,
-            ticket_ttl_ms: ticket_ttl.as_millis() as u64,
-            lease_seconds_max: Seconds::new(i64::from(lease_seconds_max)).unwrap_or_default(),
-            waiters_max,
-            ..Limits::default()
-        },
+    let lease_seconds_max: u32 = reader.integer("MAX_LEASE_SECONDS");
+    Limits {
+        claim_ms: claim.as_millis() as u64,
+        ticket_ttl_ms: ticket_ttl.as_millis() as u64,
+        lease_seconds_max: Seconds::new(i64::from(lease_seconds_max)).unwrap_or_default(),
+        waiters_max: reader.integer("MAX_WAITERS_PER_RESOURCE"),
+        ..Limits::default()
     }
 }
 
@@ -496,23 +521,10 @@ fn at_most(
     }
 }
 
-fn capacity(reader: &mut Reader<'_>) -> CapacitySettings {
-    CapacitySettings {
-        waiters_max: reader.integer("MAX_WAITERS"),
-        selectors_max: reader.integer("MAX_SELECTORS"),
-        history_per_resource: reader.integer("HISTORY_PER_RESOURCE"),
-        data_cache_bytes: reader.integer_or(
-            "DATA_CACHE_BYTES",
-            memory::share(268_435_456, 4, memory::limit()),
-        ),
-    }
-}
-
-fn shutdown(reader: &mut Reader<'_>) -> ShutdownSettings {
-    ShutdownSettings {
-        delay: reader.seconds("SHUTDOWN_DELAY_SECONDS"),
-        timeout: reader.seconds("SHUTDOWN_SECONDS"),
-    }
+/// In a small container no more than a quarter of its memory.
+fn data_cache_bytes(reader: &mut Reader<'_>) -> usize {
+    let default = memory::share(268_435_456, 4, memory::limit());
+    reader.integer_or("DATA_CACHE_BYTES", default)
 }
 
 fn log_filter(reader: &mut Reader<'_>) -> String {

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A key or a password. `Debug` and `Display` never show it, and it has no serialised form; the only way
 /// to the text is [`Secret::expose`], which is easy to find in a review.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {

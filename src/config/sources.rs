@@ -23,7 +23,6 @@ pub enum SettingOrigin {
     File,
     /// The file that `NAME_FILE` names.
     SecretFile,
-    Default,
 }
 
 impl fmt::Display for SettingOrigin {
@@ -32,7 +31,6 @@ impl fmt::Display for SettingOrigin {
             SettingOrigin::Environment => "environment",
             SettingOrigin::File => "file",
             SettingOrigin::SecretFile => "file of its own",
-            SettingOrigin::Default => "default",
         })
     }
 }
@@ -41,7 +39,6 @@ impl fmt::Display for SettingOrigin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetVariable {
     pub name: &'static str,
-    /// Never [`SettingOrigin::Default`].
     pub origin: SettingOrigin,
     /// The value in quotes, or `(hidden)` for a secret.
     pub shown: String,
@@ -58,15 +55,6 @@ pub struct Origins {
     pub warnings: Vec<String>,
     /// Files that settings were read from, and files that they name: a change of one is a reason to read again.
     pub watched: Vec<PathBuf>,
-}
-
-impl Origins {
-    pub fn of(&self, variable: &str) -> SettingOrigin {
-        self.set
-            .iter()
-            .find(|set| set.name == variable)
-            .map_or(SettingOrigin::Default, |set| set.origin)
-    }
 }
 
 /// All variables, before anyone has looked at what they mean.
@@ -135,7 +123,6 @@ impl Sources {
             (SettingOrigin::File, Some(path)) => path.display().to_string(),
             (SettingOrigin::SecretFile, _) => "the file of its own".to_owned(),
             (SettingOrigin::Environment | SettingOrigin::File, _) => "the environment".to_owned(),
-            (SettingOrigin::Default, _) => "the default".to_owned(),
         }
     }
 

@@ -92,14 +92,22 @@ impl RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::auth::{Keys, Right};
+    use crate::config::{PlainKey, Secret};
+    use crate::http::auth::{Keys, Right, identify};
 
     /// `None`: a wrong key.
     fn key(key: &str) -> Option<KeyId> {
-        let mut keys = Keys::default();
-        keys.add("read", Right::Read, false);
-        keys.add("write", Right::Write, false);
-        keys.identify(key.as_bytes()).map(|known| known.id)
+        let plain = [("read", Right::Read), ("write", Right::Write)];
+        let plain = plain.map(|(key, right)| PlainKey {
+            key: Secret::new(key),
+            right,
+            previous: false,
+        });
+        let keys = Keys {
+            plain: plain.into(),
+            ..Keys::default()
+        };
+        identify(&keys, key.as_bytes()).map(|known| known.id)
     }
 
     fn client(last: u8) -> IpAddr {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use actix_web::HttpRequest;
 
-use super::auth::{KnownKey, Right};
+use super::auth::{KnownKey, Right, identify};
 use super::client;
 use super::connection::ConnectionState;
 use super::errors::ApiError;
@@ -42,7 +42,7 @@ impl Request {
         let began = Instant::now();
         let policy = worker.policy.load();
         let presented = http.headers().get(&X_API_KEY);
-        let key = presented.and_then(|key| policy.keys.identify(key.as_bytes()));
+        let key = presented.and_then(|key| identify(&policy.keys, key.as_bytes()));
         let address = http.peer_addr().map(|peer| {
             let trusted = &policy.trusted_proxies;
             client::address(peer.ip(), http.headers(), trusted)

@@ -25,56 +25,47 @@ use super::policy::SharedPolicy;
 use super::worker::Worker;
 use crate::cluster::door::FrontDoor;
 use crate::cluster::serve::PeerListener;
+use crate::config::{HttpSettings, Settings};
 use crate::metrics::Metrics;
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::server_state::ServerState;
-
-/// How the HTTP side behaves.
-#[derive(Clone)]
-pub struct HttpLimits {
-    pub workers: usize,
-    pub keep_alive: Duration,
-    pub body_bytes_max: usize,
-    pub body_timeout: Duration,
-    pub request_head_timeout: Duration,
-    pub connections_max: usize,
-    pub wait_max: Duration,
-    pub shutdown_timeout: Duration,
-    /// One log line per request.
-    pub access_log: bool,
-    /// `None`: plain HTTP.
-    pub tls: Option<Arc<ServerConfig>>,
-}
 
 /// Connections that a worker may have in its hands to close them at once.
 const BEYOND_PER_WORKER: usize = 1024;
 /// How long a connection that ends may take to take its last answer.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl HttpLimits {
-    fn acceptor(&self, limit: Arc<ConnectionLimit>) -> Acceptor {
-        Acceptor {
-            limit,
-            patience: ConnectionTimeouts {
-                head: self.request_head_timeout,
-                quiet: self.keep_alive + self.request_head_timeout,
-            },
-            tls: self.tls.clone().map(TlsAcceptor::from),
-        }
+fn acceptor(
+    http: &HttpSettings,
+    tls: Option<Arc<ServerConfig>>,
+    limit: Arc<ConnectionLimit>,
+) -> Acceptor {
+    Acceptor {
+        limit,
+        patience: ConnectionTimeouts {
+            head: http.request_head_timeout,
+            quiet: http.keep_alive + http.request_head_timeout,
+        },
+        tls: tls.map(TlsAcceptor::from),
     }
+}
 
-    fn worker(&self, door: FrontDoor, policy: SharedPolicy, numbers: WorkerRequests) -> Worker {
-        Worker {
-            door,
-            policy,
-            body_bytes_max: self.body_bytes_max,
-            body_timeout: self.body_timeout,
-            wait_max: self.wait_max,
-            access_log: self.access_log,
-            numbers,
-            id: rand::random(),
-            tags: Cell::new(0),
-        }
+fn worker(
+    settings: &Settings,
+    door: FrontDoor,
+    policy: SharedPolicy,
+    numbers: WorkerRequests,
+) -> Worker {
+    Worker {
+        door,
+        policy,
+        body_bytes_max: settings.http.body_bytes_max,
+        body_timeout: settings.http.body_timeout,
+        wait_max: settings.wait_max,
+        access_log: settings.access_log,
+        numbers,
+        id: rand::random(),
+        tags: Cell::new(0),
     }
 }
 
@@ -96,11 +87,11 @@ fn when_stopped(
     })
 }
 
-/// Starts the workers on a bound listener, and on that of other instances if there may be any. Must be called inside an
+/// Starts the workers on a bound listener, with TLS if it is to be spoken there, and on that of other instances if there may be any. Must be called inside an
 /// actix system.
 pub fn run(
     listener: TcpListener,
-    limits: HttpLimits,
+    (settings, tls): (&Settings, Option<Arc<ServerConfig>>),
     policy: SharedPolicy,
     metrics: &Metrics,
     (door, peers): (
@@ -110,13 +101,13 @@ pub fn run(
 ) -> std::io::Result<Server> {
     let requests = metrics.requests.clone();
     requests.show_codes(&errors::codes());
-    let connections_max = connection_limit::within_open_files(limits.connections_max);
+    let connections_max = connection_limit::within_open_files(settings.http.connections_max);
     let connections = ConnectionLimit::new(connections_max, metrics.connections.clone());
     let beyond = connection_limit::RESERVED + BEYOND_PER_WORKER;
     let builder = Server::build()
-        .workers(limits.workers)
+        .workers(settings.http.workers)
         .max_concurrent_connections(connections_max.saturating_add(beyond))
-        .shutdown_timeout(limits.shutdown_timeout.as_secs().max(1))
+        .shutdown_timeout(settings.shutdown_timeout.as_secs().max(1))
         .disable_signals();
     let builder = match peers {
         Some(peers) => {
@@ -127,9 +118,10 @@ pub fn run(
     };
     let stopping = builder.graceful_shutdown_signal();
     let address = listener.local_addr()?;
+    let settings = Arc::new(settings.clone());
     let http_server = builder.listen("http", listener, move || {
-        let acceptor = Rc::new(limits.acceptor(connections.clone()));
-        let worker = Rc::new(limits.worker(door(), policy.clone(), requests.worker()));
+        let acceptor = Rc::new(acceptor(&settings.http, tls.clone(), connections.clone()));
+        let worker = Rc::new(worker(&settings, door(), policy.clone(), requests.worker()));
         let server = worker.door.router.server.clone();
         actix_rt::spawn(worker.server().liveness.worker().prove_on());
         let app = App::new()
@@ -142,8 +134,8 @@ pub fn run(
                 let (stopping, server) = (stopping.clone(), server.clone());
                 when_stopped(server, async move { stopping.notified().await })
             })
-            .keep_alive(limits.keep_alive)
-            .client_request_timeout(limits.request_head_timeout)
+            .keep_alive(settings.http.keep_alive)
+            .client_request_timeout(settings.http.request_head_timeout)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             // A client that closes its side is gone, and with it its place in a queue.
             .h1_allow_half_closed(false)

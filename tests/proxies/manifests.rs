@@ -48,9 +48,9 @@ fn pod(manifests: &BTreeMap<String, Value>) -> &Value {
 fn the_server_accepts_the_settings_and_every_name_is_one_of_its() {
     let manifests = manifests();
     let settings = settings(&manifests);
-    assert!(matches!(settings.store.kind, StoreKind::Mysql(_)));
+    assert!(matches!(settings.store, StoreKind::Mysql(_)));
     // The keys are to be replaced, and that is all there is to say.
-    let warnings = settings.summary().warnings;
+    let warnings = settings.origins.warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("everybody knows"));
     for name in texts(&manifests["ConfigMap"]["data"]).keys() {
@@ -67,11 +67,11 @@ fn the_server_accepts_the_settings_and_every_name_is_one_of_its() {
 #[test]
 fn the_pod_is_given_more_time_to_end_than_the_server_takes() {
     let manifests = manifests();
-    let shutdown = settings(&manifests).shutdown;
+    let settings = settings(&manifests);
     let grace = pod(&manifests)["terminationGracePeriodSeconds"]
         .as_u64()
         .unwrap();
-    let needed = (shutdown.delay + shutdown.timeout).as_secs();
+    let needed = (settings.shutdown_delay + settings.shutdown_timeout).as_secs();
     assert!(grace > needed, "{grace} s against {needed} s");
 }
 
@@ -81,7 +81,7 @@ fn the_service_has_noticed_before_requests_are_refused() {
     let probe = &pod(&manifests)["containers"][0]["readinessProbe"];
     let number = |name: &str| probe[name].as_u64().unwrap();
     let noticed = (number("periodSeconds") + number("timeoutSeconds")) * number("failureThreshold");
-    let delay = settings(&manifests).shutdown.delay.as_secs();
+    let delay = settings(&manifests).shutdown_delay.as_secs();
     assert!(noticed < delay, "{noticed} s against {delay} s");
 }
 
@@ -209,8 +209,8 @@ fn memory_that_the_settings_allow_fits_the_limit() {
     let manifests = manifests();
     let limit = &pod(&manifests)["containers"][0]["resources"]["limits"]["memory"];
     let limit = limit.as_str().unwrap().strip_suffix("Gi").unwrap();
-    let limit: u64 = limit.parse::<u64>().unwrap() << 30;
-    assert!(settings(&manifests).capacity.data_cache_bytes * 2 < limit);
+    let limit = limit.parse::<usize>().unwrap() << 30;
+    assert!(settings(&manifests).server.data_cache_bytes * 2 < limit);
 }
 
 #[test]

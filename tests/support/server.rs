@@ -15,7 +15,7 @@ use super::program::Program;
 use super::setup::{Setup, Store};
 
 /// How long resources that nobody uses stay in memory: every test sees some leave it.
-const RETIREMENT: Duration = Duration::from_millis(200);
+const RETIRE_MS: u64 = 200;
 
 /// A running server, and its client. Dropped, it is stopped.
 pub struct Server {
@@ -122,12 +122,13 @@ fn launch(setup: Setup) -> (SocketAddr, Running) {
     let mut pairs = setup.settings();
     // What is read before the settings are.
     pairs.retain(|(name, _)| name != "CONFIG_FILE");
-    let settings = Settings::from_pairs(pairs, None).expect("settings");
+    let mut settings = Settings::from_pairs(pairs, None).expect("settings");
+    settings.server.retire_ms = RETIRE_MS;
     let (started, address) = mpsc::channel();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
-            let app = App::build_retiring(settings, RETIREMENT).await;
+            let app = App::build(settings).await;
             let app = app.expect("the server starts");
             started.send(app.address()).unwrap();
             let stopped = async {

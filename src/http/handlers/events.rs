@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::cluster::events::EventReader;
-use crate::http::auth::{KnownKey, Right};
+use crate::http::auth::{KnownKey, Right, identify};
 use crate::http::errors::ApiError;
 use crate::http::headers::X_API_KEY;
 use crate::http::request::Request;
@@ -75,8 +75,8 @@ impl Following {
     /// The key it was asked for with, while it is one.
     fn key(&self) -> Option<KnownKey> {
         let presented = self.request.http.headers().get(&X_API_KEY)?;
-        let keys = &self.request.worker.policy.load().keys;
-        keys.identify(presented.as_bytes())
+        let policy = self.request.worker.policy.load();
+        identify(&policy.keys, presented.as_bytes())
     }
 
     fn covers(&self, key: &KnownKey, name: &str) -> bool {
