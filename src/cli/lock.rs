@@ -118,12 +118,6 @@ pub struct LockArgs {
     command: Vec<OsString>,
 }
 
-/// Why there is no lock.
-enum NoLock {
-    Failed(Error),
-    Signal(i32),
-}
-
 /// Locks, runs, unlocks. The exit code is the command's own, 128 + n for a signal, or one of those that the help
 /// lists.
 pub fn lock(args: &LockArgs) -> ExitCode {
@@ -187,17 +181,19 @@ impl LockSession<'_> {
             Ok(signals) => signals,
             Err(error) => return remote::fail(EXIT_FAILED, &format!("It cannot start: {error}.")),
         };
+        // `Err`: the signal that came first.
         let taken = tokio::select! {
-            signal = signals.next() => Err(NoLock::Signal(signal)),
-            taken = self.take(names) => taken.map_err(NoLock::Failed),
+            signal = signals.next() => Err(signal),
+            taken = self.take(names) => Ok(taken),
         };
-        // Those that were dropped half-way leave the queue before we do.
+        if !matches!(taken, Ok(Ok(_))) {
+            // Those that were dropped half-way leave the queue before we do.
+            self.client.given_back().await;
+        }
         let guards = match taken {
-            Ok(guards) => guards,
-            Err(why) => {
-                self.client.given_back().await;
-                return self.refuse(&why);
-            }
+            Ok(Ok(guards)) => guards,
+            Ok(Err(error)) => return self.refuse(&error),
+            Err(signal) => return ExitCode::from(128 + signal as u8),
         };
         match command {
             Some(command) => self.run_under(guards, command, signals).await,
@@ -205,15 +201,14 @@ impl LockSession<'_> {
         }
     }
 
-    fn refuse(&mut self, why: &NoLock) -> ExitCode {
-        match why {
-            NoLock::Signal(signal) => ExitCode::from(128 + *signal as u8),
-            NoLock::Failed(error @ Error::NotObtained { .. }) => {
+    fn refuse(&mut self, error: &Error) -> ExitCode {
+        match error {
+            Error::NotObtained { .. } => {
                 self.reporter.not_obtained(&sentence(error));
                 ExitCode::from(self.args.conflict_exit_code)
             }
-            NoLock::Failed(error @ Error::Invalid(_)) => remote::fail(EXIT_USAGE, &sentence(error)),
-            NoLock::Failed(error) => remote::fail(EXIT_FAILED, &sentence(error)),
+            Error::Invalid(_) => remote::fail(EXIT_USAGE, &sentence(error)),
+            _ => remote::fail(EXIT_FAILED, &sentence(error)),
         }
     }
 

@@ -1,12 +1,19 @@
-//! Keys, and the right that each carries.
+//! Keys, and the right that each carries: those for all names, each in a variable, and those in `KEYS_FILE`, each for
+//! names that begin with its prefixes. The file holds no key in clear.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
+use toml::value::Datetime;
 
 use super::Secret;
+use super::sources::{self, Reader};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a key allows; each right includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -71,4 +78,240 @@ pub struct Keys {
     pub plain: Vec<PlainKey>,
     /// `KEYS_FILE`.
     pub scoped: Vec<Arc<ScopedKey>>,
+}
+
+/// The variables of the keys to all names.
+pub const PLAIN_KEYS: [&str; 8] = [
+    "RESOURCE_READ",
+    "RESOURCE_READ_LOCK",
+    "RESOURCE_WRITE",
+    "RESOURCE_ADMIN",
+    "RESOURCE_READ_PREVIOUS",
+    "RESOURCE_READ_LOCK_PREVIOUS",
+    "RESOURCE_WRITE_PREVIOUS",
+    "RESOURCE_ADMIN_PREVIOUS",
+];
+
+/// All keys, and what is wrong with them.
+pub(super) fn read(reader: &mut Reader) -> Keys {
+    let scoped = scoped_keys(reader).into_iter().map(Arc::new).collect();
+    let plain = match reader.key("API_KEY") {
+        Some(key) => {
+            refuse_beside_api_key(reader);
+            vec![PlainKey {
+                key,
+                right: Right::Write,
+                previous: false,
+            }]
+        }
+        None => plain_keys(reader),
+    };
+    let keys = Keys { plain, scoped };
+    warn_of_known_keys(reader, &keys);
+    keys
+}
+
+fn refuse_beside_api_key(reader: &mut Reader) {
+    // Read for what is set, whatever it is.
+    let beside = PLAIN_KEYS
+        .iter()
+        .find(|name| reader.password(name).expose() != "");
+    if let Some(beside) = beside {
+        let sentence = format!(
+            "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or keys for each right without it."
+        );
+        reader.problem("API_KEY", sentence);
+    }
+}
+
+/// Keys that stand in files which everybody can read.
+fn warn_of_known_keys(reader: &mut Reader, keys: &Keys) {
+    let known = |plain: &PlainKey| {
+        let key = plain.key.expose();
+        key.contains("change-me") || key.starts_with("development-")
+    };
+    if keys.plain.iter().any(known) {
+        let warning = "A key is one of those in the example files, which everybody knows; make others with `openssl rand -hex 32`.";
+        reader.origins.warnings.push(warning.to_owned());
+    }
+}
+
+fn scoped_keys(reader: &mut Reader) -> Vec<ScopedKey> {
+    let Some(path) = reader.text("KEYS_FILE").map(PathBuf::from) else {
+        return Vec::new();
+    };
+    let keys = read_file(&path);
+    reader.origins.watched.push(path);
+    keys.unwrap_or_else(|why| {
+        reader.problem(
+            "KEYS_FILE",
+            format!("KEYS_FILE is not accepted ({why}); accepted is a TOML file of [[key]] entries with name, sha256, rights, prefixes and, if wanted, expires."),
+        );
+        Vec::new()
+    })
+}
+
+/// For each right its key and the one that it replaces.
+fn plain_keys(reader: &mut Reader) -> Vec<PlainKey> {
+    let mut keys = Vec::new();
+    for (right, name, name_previous) in [
+        (Right::Read, "RESOURCE_READ", "RESOURCE_READ_PREVIOUS"),
+        (
+            Right::Lock,
+            "RESOURCE_READ_LOCK",
+            "RESOURCE_READ_LOCK_PREVIOUS",
+        ),
+        (Right::Write, "RESOURCE_WRITE", "RESOURCE_WRITE_PREVIOUS"),
+        (Right::Admin, "RESOURCE_ADMIN", "RESOURCE_ADMIN_PREVIOUS"),
+    ] {
+        let problems_before = reader.problems.len();
+        let current = reader.key(name);
+        let is_missing = current.is_none() && reader.problems.len() == problems_before;
+        if is_missing && right != Right::Admin {
+            let sentence = format!(
+                "{name} is missing or empty; accepted is the key that clients send in x-api-key, such as `openssl rand -hex 32` makes (or API_KEY, one key in the place of all)."
+            );
+            reader.problem(name, sentence);
+        }
+        let previous = reader.key(name_previous);
+        if right == Right::Admin && current.is_none() && previous.is_some() {
+            let sentence = "RESOURCE_ADMIN_PREVIOUS is set and RESOURCE_ADMIN is not; accepted are both, RESOURCE_ADMIN alone, or neither.";
+            reader.problem(name_previous, sentence.to_owned());
+        }
+        for (key, previous) in [(current, false), (previous, true)] {
+            keys.extend(key.map(|key| PlainKey {
+                key,
+                right,
+                previous,
+            }));
+        }
+    }
+    keys
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeysFile {
+    #[serde(default)]
+    key: Vec<KeyEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyEntry {
+    name: String,
+    sha256: String,
+    rights: Right,
+    prefixes: Vec<String>,
+    expires: Option<Datetime>,
+}
+
+/// What stands in the file for a key, in hexadecimal digits.
+pub fn key_hash(key: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(key).into();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// # Errors
+/// What is wrong, in words; where it is one entry, which. No text of the file.
+fn read_file(path: &Path) -> Result<Vec<ScopedKey>, String> {
+    parse(&sources::read_text(path).map_err(|error| error.to_string())?)
+}
+
+fn parse(text: &str) -> Result<Vec<ScopedKey>, String> {
+    let file: KeysFile = toml::from_str(text).map_err(|error| {
+        let line = error
+            .span()
+            .map(|span| text[..span.start].lines().count().max(1));
+        let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+        format!("{line}{}", error.message())
+    })?;
+    let entries = file.key.into_iter().enumerate();
+    let keys = entries.map(|(n, entry)| {
+        let name = entry.name.clone();
+        scoped(entry).map_err(|why| format!("entry {} ({name:?}): {why}", n + 1))
+    });
+    keys.collect()
+}
+
+fn scoped(entry: KeyEntry) -> Result<ScopedKey, String> {
+    let visible = |name: &str| name.bytes().all(|byte| byte.is_ascii_graphic());
+    if !(1..=64).contains(&entry.name.len()) || !visible(&entry.name) {
+        return Err("name takes 1 to 64 visible ASCII characters".to_owned());
+    }
+    if entry.prefixes.is_empty() {
+        return Err("prefixes is empty; [\"\"] stands for all names".to_owned());
+    }
+    Ok(ScopedKey {
+        name: entry.name.into(),
+        sha256: digest(&entry.sha256)
+            .ok_or("sha256 takes the 64 hexadecimal digits that hash-key prints")?,
+        right: entry.rights,
+        prefixes: entry.prefixes,
+        expires: entry.expires.map(|date| end_of(&date)).transpose()?,
+    })
+}
+
+fn digest(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let digits = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for (n, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(digits.then(|| &text[2 * n..2 * n + 2])?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+/// The day is included, in UTC.
+fn end_of(date: &Datetime) -> Result<SystemTime, String> {
+    let accepted = "expires takes a date such as 2027-01-31";
+    let (Some(_), None) = (date.date, date.time) else {
+        return Err(accepted.to_owned());
+    };
+    let begins = humantime::parse_rfc3339(&format!("{date}T00:00:00Z"));
+    begins
+        .map(|begins| begins + DAY)
+        .map_err(|_| accepted.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(more: &str) -> String {
+        let hash = key_hash("secret");
+        format!("[[key]]\nname = \"billing\"\nsha256 = \"{hash}\"\n{more}")
+    }
+
+    #[test]
+    fn an_entry_has_a_name_a_hash_a_right_prefixes_and_a_last_day() {
+        let text =
+            entry("rights = \"read_lock\"\nprefixes = [\"billing:\"]\nexpires = 2027-01-31\n");
+        let [key] = &parse(&text).unwrap()[..] else {
+            panic!("one entry");
+        };
+        assert_eq!((key.name.as_str(), key.right), ("billing", Right::Lock));
+        assert_eq!(key.prefixes, ["billing:"]);
+        let after = humantime::parse_rfc3339("2027-02-01T00:00:00Z").unwrap();
+        assert_eq!(key.expires, Some(after));
+        assert_eq!(parse(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_not_accepted_is_named() {
+        for (more, part) in [
+            ("rights = \"all\"\nprefixes = [\"\"]", "line 4"),
+            ("rights = \"read\"\nprefixes = []", "entry 1"),
+            ("rights = \"read\"", "prefixes"),
+            ("rights = \"read\"\nprefixes = [\"\"]\nkey = \"x\"", "key"),
+            (
+                "rights = \"read\"\nprefixes = [\"\"]\nexpires = 10:00:00",
+                "2027-01-31",
+            ),
+        ] {
+            let error = parse(&entry(more)).unwrap_err();
+            assert!(error.contains(part), "{more}: {error}");
+        }
+        let short = "[[key]]\nname = \"a\"\nsha256 = \"ab\"\nrights = \"read\"\nprefixes = [\"\"]";
+        assert!(parse(short).unwrap_err().contains("64 hexadecimal"));
+    }
 }

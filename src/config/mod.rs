@@ -12,8 +12,8 @@
 //! | `settings` | the types the rest of the program sees |
 //! | `variables` | every variable there is: name, default, meaning |
 //! | `dotenv` | the text of a configuration file to names and values |
-//! | `keys` | keys and the right that each carries |
-//! | `keys_file` | the keys in `KEYS_FILE` |
+//! | `keys` | keys, in variables and in `KEYS_FILE`, and the right that each carries |
+//! | `store` | where state is kept |
 //! | `sources` | which file is read; environment over file |
 //! | `parse` | one variable to one typed value, or a problem |
 //! | `tls` | the certificate and key that the settings name |
@@ -26,7 +26,6 @@
 mod dotenv;
 mod error;
 mod keys;
-mod keys_file;
 mod memory;
 mod misspelt;
 mod parse;
@@ -34,14 +33,13 @@ mod read;
 mod secret;
 mod settings;
 mod sources;
+mod store;
 mod summary;
 mod tls;
 pub mod variables;
 
 pub use error::{ConfigError, EXIT_CONFIG, Problem};
-pub use keys::{Keys, PlainKey, Right, ScopedKey};
-pub use keys_file::key_hash;
-pub use read::PLAIN_KEYS;
+pub use keys::{Keys, PLAIN_KEYS, PlainKey, Right, ScopedKey, key_hash};
 pub use secret::Secret;
 pub use settings::{HttpSettings, Settings, StoreKind, TlsFiles};
 pub use sources::{Origins, SetVariable, SettingOrigin};

@@ -1,37 +1,16 @@
 //! One variable to one typed value. A value that is not accepted becomes a [`Problem`] and the default
 //! takes its place, so that one look at the settings finds all that is wrong with them.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::shown;
-use super::sources::{self, SetVariable, SettingOrigin, Sources};
+use super::sources::{Reader, SetVariable, SettingOrigin, secret_in};
 use super::variables::{self, Accepts, Variable};
-use super::{Origins, Problem, Secret};
+use super::{Problem, Secret};
 
-/// Reads variables one after the other and collects what was set and what was wrong.
-pub(super) struct Reader<'a> {
-    sources: &'a Sources,
-    pub origins: Origins,
-    pub problems: Vec<Problem>,
-}
-
-impl<'a> Reader<'a> {
-    pub fn new(sources: &'a Sources) -> Reader<'a> {
-        Reader {
-            sources,
-            origins: Origins {
-                file: sources.file.clone(),
-                set: Vec::new(),
-                warnings: sources.warnings(),
-                watched: sources.file.iter().cloned().collect(),
-            },
-            problems: sources.problems.clone(),
-        }
-    }
-
+impl Reader {
     pub fn problem(&mut self, variable: &'static str, sentence: String) {
         self.problems.push(Problem {
             variable: Some(variable),
@@ -41,26 +20,21 @@ impl<'a> Reader<'a> {
 
     /// The value as it stands, without white space around it unless it is a secret; `None` when it is
     /// absent or empty.
-    fn raw(&mut self, name: &'static str) -> Option<(&'a Variable, SettingOrigin, Cow<'a, str>)> {
+    fn raw(&mut self, name: &'static str) -> Option<(&'static Variable, SettingOrigin, String)> {
         let variable = variables::find(name).expect("only listed variables are read");
-        let sources: &'a Sources = self.sources;
-        let own = sources.get(name).filter(|(_, value)| !value.is_empty());
-        let (origin, value) = match own {
-            Some((origin, value)) if variable.secret => {
-                if sources
-                    .get(&format!("{name}_FILE"))
-                    .is_some_and(|(_, path)| !path.is_empty())
-                {
+        let own = self.get(name).filter(|(_, value)| !value.is_empty());
+        let (origin, value) = match own.map(|(origin, value)| (origin, value.to_owned())) {
+            Some(own) if variable.secret => {
+                let file = self.get(&format!("{name}_FILE"));
+                if file.is_some_and(|(_, path)| !path.is_empty()) {
                     let sentence =
                         format!("{name} and {name}_FILE are both set; accepted is one of them.");
                     self.problem(name, sentence);
                 }
-                (origin, Cow::Borrowed(value))
+                own
             }
-            Some((origin, value)) => (origin, Cow::Borrowed(value.trim())),
-            None if variable.secret => {
-                (SettingOrigin::SecretFile, Cow::Owned(self.own_file(name)?))
-            }
+            Some((origin, value)) => (origin, value.trim().to_owned()),
+            None if variable.secret => (SettingOrigin::SecretFile, self.own_file(name)?),
             None => return None,
         };
         if value.is_empty() {
@@ -80,18 +54,18 @@ impl<'a> Reader<'a> {
 
     /// What stands in the file that `NAME_FILE` names.
     fn own_file(&mut self, name: &'static str) -> Option<String> {
-        let (_, path) = self.sources.get(&format!("{name}_FILE"))?;
-        let path = path.trim();
+        let (_, path) = self.get(&format!("{name}_FILE"))?;
+        let path = path.trim().to_owned();
         if path.is_empty() {
             return None;
         }
-        self.origins.watched.push(PathBuf::from(path));
-        match sources::secret_in(Path::new(path)) {
+        self.origins.watched.push(PathBuf::from(&path));
+        match secret_in(Path::new(&path)) {
             Ok(text) => Some(text),
             Err(why) => {
                 let sentence = format!(
                     "{name}_FILE names {}, which cannot be read ({why}); accepted is a file that holds the secret and nothing else.",
-                    shown(path)
+                    shown(&path)
                 );
                 self.problem(name, sentence);
                 None
@@ -109,7 +83,7 @@ impl<'a> Reader<'a> {
         let (variable, origin, value) = self.raw(name)?;
         let parsed = parse(&value);
         if parsed.is_none() {
-            let place = self.sources.place(origin);
+            let place = self.place(origin);
             let what = if variable.secret {
                 format!("{name} from {place} has a value that cannot be used")
             } else {
@@ -128,7 +102,7 @@ impl<'a> Reader<'a> {
 
     /// A password: whatever it is.
     pub fn password(&mut self, name: &'static str) -> Secret {
-        let value = self.raw(name).map(|(_, _, value)| value.into_owned());
+        let value = self.raw(name).map(|(_, _, value)| value);
         if value
             .as_ref()
             .is_some_and(|value| value.ends_with(['\n', '\r']))
@@ -173,7 +147,7 @@ impl<'a> Reader<'a> {
     /// Some schedulers set `MYSQL_PORT` by themselves when a service is called `mysql`, in a form that nobody
     /// who reads the sentence would otherwise recognise.
     fn hint(&self, name: &str) -> &'static str {
-        match self.sources.get(name) {
+        match self.get(name) {
             Some((_, value)) if value.starts_with("tcp://") => {
                 " (a tcp:// value is set by container schedulers for a service of that name; in Kubernetes enableServiceLinks: false turns that off)"
             }

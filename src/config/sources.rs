@@ -57,30 +57,31 @@ pub struct Origins {
     pub watched: Vec<PathBuf>,
 }
 
-/// All variables, before anyone has looked at what they mean.
+/// Where variables are read from, what was set by those that were read, and what was wrong. How one is read is in
+/// [`parse`](super::parse).
 #[derive(Debug, Default)]
-pub(super) struct Sources {
-    pub file: Option<PathBuf>,
+pub(super) struct Reader {
     environment: BTreeMap<String, String>,
     in_file: BTreeMap<String, String>,
-    /// Lines of the file that were not understood, and values that are not UTF-8.
+    pub origins: Origins,
+    /// At first: lines of the file that were not understood, and values that are not UTF-8.
     pub problems: Vec<Problem>,
 }
 
-impl Sources {
+impl Reader {
     /// `file` is the path, for messages, and the text.
     pub fn new(
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<(PathBuf, String)>,
-    ) -> Sources {
-        let mut sources = Sources {
+    ) -> Reader {
+        let mut reader = Reader {
             environment: environment.into_iter().collect(),
-            ..Sources::default()
+            ..Reader::default()
         };
         if let Some((path, text)) = file {
             match dotenv::parse(&text) {
-                Ok(pairs) => sources.in_file = pairs.into_iter().collect(),
-                Err(line) => sources.problems.push(Problem {
+                Ok(pairs) => reader.in_file = pairs.into_iter().collect(),
+                Err(line) => reader.problems.push(Problem {
                     variable: None,
                     sentence: format!(
                         "Line {line} of {} cannot be read; accepted are NAME=value, NAME='value' where the value has spaces, quotes, $ or #, a comment that begins with #, or a blank line.",
@@ -88,22 +89,24 @@ impl Sources {
                     ),
                 }),
             }
-            sources.file = Some(path);
+            reader.origins.watched.push(path.clone());
+            reader.origins.file = Some(path);
         }
-        sources
+        reader.origins.warnings = reader.warnings();
+        reader
     }
 
     /// The process environment, and the file: `named` if given, else the one of `CONFIG_FILE`, else the
     /// first of the default places that exists.
-    pub fn of_process(named: Option<PathBuf>) -> Result<Sources, ConfigError> {
+    pub fn of_process(named: Option<PathBuf>) -> Result<Reader, ConfigError> {
         let (environment, problems) = utf8_only(std::env::vars_os());
         let named = named.or_else(|| file_of(&environment));
         let places = DEFAULT_FILES.map(Path::new);
         let file = find_and_read(named, &places)
             .map_err(|problem| ConfigError::from_problems(vec![problem]))?;
-        let mut sources = Sources::new(environment, file);
-        sources.problems.extend(problems);
-        Ok(sources)
+        let mut reader = Reader::new(environment, file);
+        reader.problems.extend(problems);
+        Ok(reader)
     }
 
     /// The value and where it is from. The environment wins, also with an empty value: that unsets
@@ -119,7 +122,7 @@ impl Sources {
 
     /// Where a value is from, in words.
     pub fn place(&self, origin: SettingOrigin) -> String {
-        match (origin, &self.file) {
+        match (origin, &self.origins.file) {
             (SettingOrigin::File, Some(path)) => path.display().to_string(),
             (SettingOrigin::SecretFile, _) => "the file of its own".to_owned(),
             (SettingOrigin::Environment | SettingOrigin::File, _) => "the environment".to_owned(),
@@ -127,7 +130,7 @@ impl Sources {
     }
 
     /// One sentence for each name that is probably meant to be one of ours.
-    pub fn warnings(&self) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (origin, map) in [
             (SettingOrigin::Environment, &self.environment),
@@ -318,10 +321,10 @@ mod tests {
     fn the_environment_wins_over_the_file_even_when_empty() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let file = (PathBuf::from("x.conf"), "A=file\nB=file\nC=file".to_owned());
-        let sources = Sources::new([pair("A", "env"), pair("B", "")], Some(file));
-        assert_eq!(sources.get("A"), Some((SettingOrigin::Environment, "env")));
-        assert_eq!(sources.get("B"), Some((SettingOrigin::Environment, "")));
-        assert_eq!(sources.get("C"), Some((SettingOrigin::File, "file")));
-        assert_eq!(sources.get("D"), None);
+        let reader = Reader::new([pair("A", "env"), pair("B", "")], Some(file));
+        assert_eq!(reader.get("A"), Some((SettingOrigin::Environment, "env")));
+        assert_eq!(reader.get("B"), Some((SettingOrigin::Environment, "")));
+        assert_eq!(reader.get("C"), Some((SettingOrigin::File, "file")));
+        assert_eq!(reader.get("D"), None);
     }
 }

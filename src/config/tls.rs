@@ -1,12 +1,13 @@
 //! The certificate and the key that the settings name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::TlsFiles;
+use super::sources::Reader;
 
 impl TlsFiles {
     /// Reads both files.
@@ -28,7 +29,7 @@ impl TlsFiles {
 
 /// # Errors
 /// Why there is none: what the system says, or what is wrong with the PEM.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found = CertificateDer::pem_file_iter(path).map_err(in_words)?;
     let found: Result<Vec<_>, _> = found.collect();
     let found = found.map_err(in_words)?;
@@ -40,7 +41,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// # Errors
 /// As [`certificates`].
-pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(path).map_err(in_words)
 }
 
@@ -51,4 +52,70 @@ fn in_words(error: pem::Error) -> String {
         pem::Error::NoItemsFound => "it holds nothing of the kind in PEM".to_owned(),
         _ => "its PEM is broken".to_owned(),
     }
+}
+
+/// `TLS_CERT_FILE` and `TLS_KEY_FILE`.
+pub(super) fn files(reader: &mut Reader) -> Option<TlsFiles> {
+    let problems_before = reader.problems.len();
+    let cert = certificate_file(reader, "TLS_CERT_FILE");
+    let key = pem_file(
+        reader,
+        "TLS_KEY_FILE",
+        "a readable file with a private key in PEM",
+        |path| private_key(path).map(drop),
+    );
+    match (cert, key) {
+        (Some(cert), Some(key)) => {
+            reader.origins.watched.extend([cert.clone(), key.clone()]);
+            let files = TlsFiles { cert, key };
+            if let Err(sentence) = files.certified_key() {
+                reader.problem(
+                    "TLS_KEY_FILE",
+                    format!("TLS_KEY_FILE is not accepted: {sentence}"),
+                );
+            }
+            Some(files)
+        }
+        (None, None) => None,
+        (cert, _) => {
+            let (set, unset) = match cert {
+                Some(_) => ("TLS_CERT_FILE", "TLS_KEY_FILE"),
+                None => ("TLS_KEY_FILE", "TLS_CERT_FILE"),
+            };
+            // Where the other one is set but wrong, that has been said.
+            if reader.problems.len() == problems_before {
+                let sentence =
+                    format!("{set} is set and {unset} is not; accepted are both or neither.");
+                reader.problem(unset, sentence);
+            }
+            None
+        }
+    }
+}
+
+pub(super) fn certificate_file(reader: &mut Reader, name: &'static str) -> Option<PathBuf> {
+    let accepted = "a readable file with certificates in PEM";
+    pem_file(reader, name, accepted, |path| certificates(path).map(drop))
+}
+
+/// A file for which `check` has no objection.
+fn pem_file(
+    reader: &mut Reader,
+    name: &'static str,
+    accepted: &str,
+    check: impl FnOnce(&Path) -> Result<(), String>,
+) -> Option<PathBuf> {
+    let mut why = String::new();
+    let path = reader.parsed(name, accepted, |value| match check(Path::new(value)) {
+        Ok(()) => Some(PathBuf::from(value)),
+        Err(reason) => {
+            why = reason;
+            None
+        }
+    });
+    if let (false, Some(problem)) = (why.is_empty(), reader.problems.last_mut()) {
+        let sentence = problem.sentence.trim_end_matches('.');
+        problem.sentence = format!("{sentence}: {why}.");
+    }
+    path
 }

@@ -381,9 +381,7 @@ impl ResponseError for ApiError {
         let mut body = ErrorBody {
             error: self.to_string(),
             code,
-            holder: None,
-            reserved: None,
-            forced: None,
+            ..ErrorBody::default()
         };
         match self {
             ApiError::Taken(by) | ApiError::Refused(Refusal::Locked(by)) => {

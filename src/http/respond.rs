@@ -10,8 +10,7 @@ use super::errors::ApiError;
 use super::headers::{X_FENCING_TOKEN, X_TICKET, X_TICKET_ENDED, X_WAITED_MS};
 use super::time::Time;
 use super::wire::{
-    DataBody, DecimalSeconds, ForcedBody, GrantedBody, QueuedBody, RenewedBody, UnavailableBody,
-    UnlockedBody,
+    self, DataBody, DecimalSeconds, ForcedBody, QueuedBody, RenewedBody, UnavailableBody,
 };
 use crate::lock::command::Grant;
 use crate::lock::names::hex_digits;
@@ -194,18 +193,7 @@ pub fn lock(reply: Reply) -> Response {
     match reply {
         Reply::Lock(Answer::Granted(grant)) => {
             let response = granted_head(StatusCode::OK, &grant);
-            let body = GrantedBody {
-                ticket: grant.ticket,
-                fencing_token: grant.holder.token,
-                owner: grant.holder.owner,
-                ttl: DecimalSeconds(grant.ttl),
-                acquired_at: Time(grant.holder.acquired_at),
-                expires_at: grant.holder.expires_at.map(Time),
-                expires_in_ms: grant.holder.expires_in_ms,
-                waited_ms: grant.waited_ms,
-                mode: grant.holder.mode,
-            };
-            let text = body.text(Vec::with_capacity(BODY_BYTES));
+            let text = wire::granted(&grant, Vec::with_capacity(BODY_BYTES));
             let text = text.map_err(|_| ApiError::Refused(Refusal::NotStored))?;
             Ok(json_text(response, text.into()))
         }
@@ -270,24 +258,20 @@ pub fn renew(reply: Reply) -> Response {
     }
 }
 
-/// What every unlock of a live ticket is answered: [`UnlockedBody`] without a code.
+/// What every unlock of a live ticket is answered.
 const UNLOCKED: &str = r#"{"unlocked":true}"#;
 
 pub fn unlock(reply: Reply) -> Response {
-    match reply {
-        Reply::Lock(Answer::Unlocked { dead: None }) => {
-            let text = Bytes::from_static(UNLOCKED.as_bytes());
-            Ok(json_text(HttpResponse::Ok(), text))
-        }
+    let text = match reply {
+        Reply::Lock(Answer::Unlocked { dead: None }) => Bytes::from_static(UNLOCKED.as_bytes()),
+        // The `php` profile does not mind, and says why the ticket was dead.
         Reply::Lock(Answer::Unlocked { dead: Some(death) }) => {
-            let body = UnlockedBody {
-                unlocked: true,
-                code: Some(death.map_or("ticket_unknown", EndReason::code)),
-            };
-            json(HttpResponse::Ok(), &body)
+            let code = death.map_or("ticket_unknown", EndReason::code);
+            format!(r#"{{"unlocked":true,"code":"{code}"}}"#).into()
         }
-        other => Err(refusal(other)),
-    }
+        other => return Err(refusal(other)),
+    };
+    Ok(json_text(HttpResponse::Ok(), text))
 }
 
 /// `waiter`: that was to be removed.
@@ -312,19 +296,5 @@ pub fn force_unlock(reply: Reply, waiter: Option<TicketId>) -> Response {
             json(HttpResponse::Ok(), &body)
         }
         other => Err(refusal(other)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_that_is_kept_is_what_its_body_says() {
-        let body = UnlockedBody {
-            unlocked: true,
-            code: None,
-        };
-        assert_eq!(serde_json::to_string(&body).unwrap(), UNLOCKED);
     }
 }

@@ -45,7 +45,7 @@ pub struct Metrics {
     /// Requests with a `*_PREVIOUS` key, by its right.
     pub previous_keys: IntCounterVec,
     log_lines_dropped: IntCounter,
-    now: NowMetrics,
+    pub now: NowMetrics,
 }
 
 /// Connections, and what became of those that brought no request.
@@ -101,33 +101,19 @@ pub struct StoreMetrics {
     errors: IntCounterVec,
 }
 
-/// Read when somebody asks.
-struct NowMetrics {
-    waiters: IntGauge,
-    waiters_max: IntGauge,
-    data_cache_bytes: IntGauge,
-    data_cache_bytes_max: IntGauge,
-    pending: IntGauge,
-    ready: IntGauge,
-    active: IntGauge,
-    standby: IntGauge,
-    incarnation: IntGauge,
-}
-
-/// The state of the server at the moment of a scrape.
-pub struct Gauges {
-    pub waiters: usize,
-    pub waiters_max: usize,
-    pub data_cache_bytes: usize,
-    pub data_cache_bytes_max: usize,
+/// The state of the server at the moment of a scrape, set just before it.
+pub struct NowMetrics {
+    pub waiters: IntGauge,
+    pub waiters_max: IntGauge,
+    pub data_cache_bytes: IntGauge,
+    pub data_cache_bytes_max: IntGauge,
     /// Resources whose lock has changes in the journal alone.
-    pub pending: usize,
-    pub ready: bool,
-    pub active: bool,
-    pub standby: bool,
+    pub pending: IntGauge,
+    pub ready: IntGauge,
+    pub active: IntGauge,
+    pub standby: IntGauge,
     /// How often the store was opened.
-    pub incarnation: u64,
-    pub log_lines_dropped: u64,
+    pub incarnation: IntGauge,
 }
 
 impl Metrics {
@@ -184,15 +170,17 @@ impl Metrics {
         )
     }
 
+    /// So many lines of the log were left out since the start.
+    pub fn set_log_lines_dropped(&self, dropped: u64) {
+        let known = self.log_lines_dropped.get();
+        self.log_lines_dropped.inc_by(dropped.saturating_sub(known));
+    }
+
     /// Everything, in Prometheus' text form.
     ///
     /// # Errors
     /// When the encoder refuses a family, which would be a mistake in this module.
-    pub fn render(&self, now: &Gauges) -> Result<String, prometheus::Error> {
-        self.now.set(now);
-        let dropped = now.log_lines_dropped;
-        self.log_lines_dropped
-            .inc_by(dropped.saturating_sub(self.log_lines_dropped.get()));
+    pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -355,19 +343,6 @@ impl NowMetrics {
             incarnation: make.gauge("store_opened_count", "How often the store was opened."),
         }
     }
-
-    fn set(&self, now: &Gauges) {
-        self.waiters.set(now.waiters as i64);
-        self.waiters_max.set(now.waiters_max as i64);
-        self.data_cache_bytes.set(now.data_cache_bytes as i64);
-        self.data_cache_bytes_max
-            .set(now.data_cache_bytes_max as i64);
-        self.pending.set(now.pending as i64);
-        self.ready.set(now.ready.into());
-        self.active.set(now.active.into());
-        self.standby.set(now.standby.into());
-        self.incarnation.set(now.incarnation as i64);
-    }
 }
 
 #[cfg(test)]
@@ -376,19 +351,7 @@ mod tests {
     use crate::lock::EndReason;
 
     fn text(metrics: &Metrics) -> String {
-        let now = Gauges {
-            waiters: 3,
-            waiters_max: 10,
-            data_cache_bytes: 7,
-            data_cache_bytes_max: 100,
-            pending: 5,
-            ready: true,
-            active: true,
-            standby: false,
-            incarnation: 1,
-            log_lines_dropped: 2,
-        };
-        metrics.render(&now).unwrap()
+        metrics.render().unwrap()
     }
 
     #[test]
@@ -415,7 +378,16 @@ mod tests {
 
     #[test]
     fn what_is_read_at_a_scrape_is_what_it_was_given() {
-        let text = text(&Metrics::new("memory"));
+        let metrics = Metrics::new("memory");
+        metrics.now.waiters.set(3);
+        metrics.now.data_cache_bytes.set(7);
+        metrics.now.pending.set(5);
+        metrics.now.ready.set(1);
+        metrics.now.active.set(1);
+        for dropped in [1, 2] {
+            metrics.set_log_lines_dropped(dropped);
+        }
+        let text = text(&metrics);
         for line in [
             "resource_server_waiters 3",
             "resource_server_data_cache_bytes 7",

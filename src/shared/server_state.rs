@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
 use crate::logging;
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::shared::audit_log::EventLog;
 use crate::shared::cache_budget::DataBudget;
 use crate::shared::event_feed::EventFeed;
@@ -221,18 +221,19 @@ impl ServerState {
     pub fn render_metrics(&self) -> Result<String, prometheus::Error> {
         let ready = self.check_ready();
         let standby = self.gate.check_ready() == Err(Closed::Standby);
-        self.metrics.render(&metrics::Gauges {
-            waiters: self.waiters(),
-            waiters_max: self.settings.waiters_max,
-            data_cache_bytes: self.budget.used(),
-            data_cache_bytes_max: self.settings.data_cache_bytes,
-            pending: self.store.pending(),
-            ready: ready.is_ok(),
-            active: self.gate.check_answer().is_ok(),
-            standby,
-            incarnation: self.incarnation(),
-            log_lines_dropped: logging::dropped_lines(),
-        })
+        let now = &self.metrics.now;
+        now.waiters.set(self.waiters() as i64);
+        now.waiters_max.set(self.settings.waiters_max as i64);
+        now.data_cache_bytes.set(self.budget.used() as i64);
+        now.data_cache_bytes_max
+            .set(self.settings.data_cache_bytes as i64);
+        now.pending.set(self.store.pending() as i64);
+        now.ready.set(ready.is_ok().into());
+        now.active.set(self.gate.check_answer().is_ok().into());
+        now.standby.set(standby.into());
+        now.incarnation.set(self.incarnation() as i64);
+        self.metrics.set_log_lines_dropped(logging::dropped_lines());
+        self.metrics.render()
     }
 
     /// A new worker's count of requests that wait for a reply.

@@ -17,8 +17,7 @@ use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
 use crate::http::wire::{
-    CreateBody, CreatedBody, DescriptionBody, DocumentSizeBody, DocumentsBody, HoldingBody,
-    ListBody,
+    CreateBody, CreatedBody, DescriptionBody, DocumentSizeBody, HoldingBody, ListBody,
 };
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
 use crate::registry::listing::{ListingRefused, Page};
@@ -99,11 +98,18 @@ pub async fn describe(req: Rc<Request>) -> Response {
                     sizes.await.map_err(ApiError::Closed)?
                 }
             };
-            let documents = (selectors > 0).then(|| documents(&sizes, selectors));
             let tag = respond::description_tag(description.fingerprint.into());
+            let documents = (selectors > 0).then(|| page_of_documents(&sizes, selectors));
+            let (documents, selectors_next) = documents.unzip();
+            let body = DescriptionBody {
+                queue: Some(description.queue.iter().map(Into::into).collect()),
+                documents,
+                selectors_next,
+                ..described(&description)
+            };
             Ok(HttpResponse::Ok()
                 .insert_header((header::ETAG, tag))
-                .json(described_whole(&description, documents)))
+                .json(body))
         }
         Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
             .insert_header((header::ETAG, respond::description_tag(tag)))
@@ -130,35 +136,23 @@ fn described(description: &Description) -> DescriptionBody<'_> {
         queue: None,
         selectors: description.selectors,
         documents: None,
+        selectors_next: None,
         you: description.you.map(Into::into),
     }
 }
 
-fn described_whole<'a>(
-    description: &'a Description,
-    documents: Option<DocumentsBody<'a>>,
-) -> DescriptionBody<'a> {
-    DescriptionBody {
-        queue: Some(description.queue.iter().map(Into::into).collect()),
-        documents,
-        ..described(description)
-    }
-}
-
-/// `limit`: how many were asked for; one more shows whether there are others.
-fn documents(sizes: &[DocumentSize], limit: usize) -> DocumentsBody<'_> {
+/// `limit`: how many were asked for; one more shows whether there are others, which go on after the last one.
+fn page_of_documents(
+    sizes: &[DocumentSize],
+    limit: usize,
+) -> (Vec<DocumentSizeBody<'_>>, Option<&str>) {
     let shown = sizes.get(..limit).unwrap_or(sizes);
-    let last = shown.last().map(|size| size.selector.as_str());
-    DocumentsBody {
-        documents: shown
-            .iter()
-            .map(|size| DocumentSizeBody {
-                selector: size.selector.as_str(),
-                bytes: size.bytes,
-            })
-            .collect(),
-        selectors_next: last.filter(|_| sizes.len() > shown.len()),
-    }
+    let last = shown.last().filter(|_| sizes.len() > shown.len());
+    let bodies = shown.iter().map(|size| DocumentSizeBody {
+        selector: size.selector.as_str(),
+        bytes: size.bytes,
+    });
+    (bodies.collect(), last.map(|size| size.selector.as_str()))
 }
 
 /// What `?sort=` says.

@@ -56,9 +56,7 @@ fn store_away(reason: &str) -> HttpResponse {
         .json(ErrorBody {
             error: sentence,
             code: error.code(),
-            holder: None,
-            reserved: None,
-            forced: None,
+            ..ErrorBody::default()
         })
 }
 

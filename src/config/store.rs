@@ -1,0 +1,116 @@
+//! Where state is kept: all variables about the store.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::StoreKind;
+use super::parse::default_of;
+use super::sources::Reader;
+use super::tls::certificate_file;
+use crate::store::mysql::{self, Tls};
+
+/// What is kept where, and how long a commit and a listing may take.
+pub(super) fn read(reader: &mut Reader) -> (StoreKind, Duration, Duration) {
+    let kinds = ["mysql", "sqlite", "memory"];
+    let choice = reader.choice("STORE", &kinds.map(|kind| (kind, kind)));
+    let path = sqlite_path(reader);
+    let mysql = mysql(reader, choice == Some("mysql"));
+    let timeout = reader.seconds("STORE_TIMEOUT_SECONDS");
+    let listing_timeout = reader.seconds("LISTING_TIMEOUT_SECONDS");
+    let instance_lease = reader.seconds("INSTANCE_LEASE_SECONDS");
+    let kind = match (choice, mysql) {
+        (Some("mysql") | None, Some(options)) => StoreKind::Mysql(mysql::Options {
+            timeout,
+            instance_lease,
+            ..options
+        }),
+        (Some("memory"), _) => StoreKind::Memory,
+        _ => StoreKind::Sqlite { path },
+    };
+    (kind, timeout, listing_timeout)
+}
+
+fn sqlite_path(reader: &mut Reader) -> PathBuf {
+    let accepted = "the path of a file (STORE=memory keeps nothing)";
+    reader
+        .parsed("SQLITE_PATH", accepted, |value| {
+            let path = PathBuf::from(value);
+            let is_file = !value.contains(":memory:") && !value.contains('\0') && !path.is_dir();
+            is_file.then_some(path)
+        })
+        .unwrap_or_else(|| PathBuf::from(default_of("SQLITE_PATH")))
+}
+
+/// `None` without `MYSQL_HOST`; the rest is checked all the same. What does not begin with `MYSQL_` is yet to be filled
+/// in.
+fn mysql(reader: &mut Reader, is_chosen: bool) -> Option<mysql::Options> {
+    let host = reader.parsed(
+        "MYSQL_HOST",
+        "a host name or an IP address; the port goes to MYSQL_PORT",
+        |value| is_host(value).then(|| value.to_owned()),
+    );
+    if host.is_none() && is_chosen {
+        let sentence = "STORE is \"mysql\" and MYSQL_HOST is not set; accepted is MYSQL_HOST with the host name of the database, or another STORE.";
+        reader.problem("MYSQL_HOST", sentence.to_owned());
+    }
+    let port = reader.integer("MYSQL_PORT");
+    let database = reader.parsed(
+        "MYSQL_DATABASE",
+        "a name of 1 to 64 characters without control characters",
+        |value| {
+            let fits = value.chars().count() <= 64 && !value.chars().any(char::is_control);
+            fits.then(|| value.to_owned())
+        },
+    );
+    let user = reader.text("MYSQL_USER");
+    let password = reader.password("MYSQL_PASSWORD").expose().to_owned();
+    let pool_size = reader.integer("MYSQL_POOL_SIZE");
+    let tls = mysql_tls(reader);
+    Some(mysql::Options {
+        host: host?,
+        port,
+        database: database.unwrap_or_else(|| default_of("MYSQL_DATABASE").to_owned()),
+        user: user.unwrap_or_else(|| default_of("MYSQL_USER").to_owned()),
+        password,
+        pool_size,
+        tls,
+        timeout: Duration::ZERO,
+        instance_lease: Duration::ZERO,
+        adopt: None,
+        peers: None,
+    })
+}
+
+pub(super) fn is_host(text: &str) -> bool {
+    let is_name = text
+        .chars()
+        .all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    is_name || IpAddr::from_str(text).is_ok()
+}
+
+fn mysql_tls(reader: &mut Reader) -> Tls {
+    type FromCa = fn(Option<PathBuf>) -> Tls;
+    let choices: [(&str, FromCa); 4] = [
+        ("off", |_| Tls::Off),
+        ("required", |_| Tls::Required),
+        ("verify-ca", |ca_file| Tls::Verified {
+            ca_file,
+            host: false,
+        }),
+        ("verify-identity", |ca_file| Tls::Verified {
+            ca_file,
+            host: true,
+        }),
+    ];
+    let choice = reader.choice("MYSQL_TLS", &choices);
+    let ca = certificate_file(reader, "MYSQL_TLS_CA_FILE");
+    let tls = choice.map_or(Tls::Off, |with_ca| with_ca(ca.clone()));
+    if ca.is_some() && matches!(tls, Tls::Off | Tls::Required) {
+        // Somebody who names an authority believes that certificates are checked.
+        let sentence = "MYSQL_TLS_CA_FILE is set and MYSQL_TLS does not check certificates; accepted with it are verify-ca and verify-identity.";
+        reader.problem("MYSQL_TLS", sentence.to_owned());
+    }
+    tls
+}
