@@ -176,7 +176,8 @@ impl App {
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
         let http_server = server::run(
             listener,
-            (&settings, tls),
+            &settings,
+            tls,
             policy.clone(),
             &server.metrics,
             (door, peers),
@@ -194,10 +195,6 @@ impl App {
             policy,
             certificate,
         })
-    }
-
-    pub fn port(&self) -> u16 {
-        self.address.port()
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -101,7 +101,7 @@ impl Cli {
     /// # Errors
     /// As [`Settings::load`]; [`refuse`] prints them.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
-        Settings::load_file(self.config.clone())
+        Settings::load(self.config.clone())
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `http` | routes, handlers, wire types, errors |
 //! | `metrics` | numbers for the people who run it; a leaf that the others write to |
 //! | [`config`] | settings as types, where each came from, validation |
-//! | `app` | puts it together: `build`, `port`, `run_until_stopped` |
+//! | `app` | puts it together: `build`, `address`, `run_until_stopped` |
 //! | `reload` | SIGHUP: what changes without a restart |
 //! | `logging` | the log, whose filter can change |
 //! | [`cli`] | the command line |

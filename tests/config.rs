@@ -1053,7 +1053,7 @@ fn in_process(folder: &Path, environment: &[(&str, &str)]) -> Output {
 #[test]
 #[ignore = "run by the tests below, in a process of its own"]
 fn print_settings_of_this_process() {
-    match Settings::load() {
+    match Settings::load(None) {
         Ok(settings) => println!("{}", settings.summary().join("\n")),
         Err(error) => panic!("{error}"),
     }

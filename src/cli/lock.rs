@@ -217,22 +217,57 @@ impl LockSession<'_> {
         let until = self.args.wait.map(|wait| BootTime::now() + wait);
         let mut guards = Guards::default();
         for name in names {
-            let next = take_one(
-                self.args,
-                &self.client,
-                &mut self.reporter,
-                self.kill_after,
-                name,
-                until,
-            );
             let guard = tokio::select! {
                 lost = guards.lost() => return Err(lost.into()),
-                guard = next => guard?,
+                guard = self.take_one(name, until) => guard?,
             };
             self.reporter.acquired(&guard);
             guards.push(guard);
         }
         Ok(guards)
+    }
+
+    async fn take_one(&mut self, name: &str, until: Option<BootTime>) -> Result<Guard, Error> {
+        let (args, client) = (self.args, &self.client);
+        let mut lock = client
+            .lock(name)
+            .ttl(args.ttl)
+            .margin(self.kill_after)
+            .create(!args.no_create);
+        if let Some(reason) = &args.reason {
+            lock = lock.reason(reason);
+        }
+        if args.shared {
+            lock = lock.shared();
+        }
+        if let Some(until) = until {
+            lock = lock.wait(until.remaining());
+        }
+        if args.nonblock {
+            let taken = lock.try_acquire().await?;
+            return match taken {
+                Some(guard) => Ok(guard),
+                None => {
+                    let known = client.describe(name).await.ok().flatten();
+                    let holder = known.and_then(|resource| resource.holder).map(Box::new);
+                    Err(Error::NotObtained {
+                        name: name.to_owned(),
+                        holder,
+                        position: None,
+                    })
+                }
+            };
+        }
+        let mut place: Place = lock.enqueue().await?;
+        if let Some(state) = place.changed().await {
+            let known = client.describe(name).await.ok().flatten();
+            self.reporter.waiting(
+                name,
+                known.and_then(|resource| resource.holder).as_ref(),
+                state.position,
+            );
+        }
+        place.acquire().await
     }
 
     async fn run_under(
@@ -280,55 +315,6 @@ impl LockSession<'_> {
             }
         }
     }
-}
-
-async fn take_one(
-    args: &LockArgs,
-    client: &Client,
-    reporter: &mut Reporter,
-    kill_after: Duration,
-    name: &str,
-    until: Option<BootTime>,
-) -> Result<Guard, Error> {
-    let mut lock = client
-        .lock(name)
-        .ttl(args.ttl)
-        .margin(kill_after)
-        .create(!args.no_create);
-    if let Some(reason) = &args.reason {
-        lock = lock.reason(reason);
-    }
-    if args.shared {
-        lock = lock.shared();
-    }
-    if let Some(until) = until {
-        lock = lock.wait(until.remaining());
-    }
-    if args.nonblock {
-        let taken = lock.try_acquire().await?;
-        return match taken {
-            Some(guard) => Ok(guard),
-            None => {
-                let known = client.describe(name).await.ok().flatten();
-                let holder = known.and_then(|resource| resource.holder).map(Box::new);
-                Err(Error::NotObtained {
-                    name: name.to_owned(),
-                    holder,
-                    position: None,
-                })
-            }
-        };
-    }
-    let mut place: Place = lock.enqueue().await?;
-    if let Some(state) = place.changed().await {
-        let known = client.describe(name).await.ok().flatten();
-        reporter.waiting(
-            name,
-            known.and_then(|resource| resource.holder).as_ref(),
-            state.position,
-        );
-    }
-    place.acquire().await
 }
 
 /// What the command finds in its environment.

@@ -1,11 +1,7 @@
 //! The text of a configuration file to names and values. `dotenvy` reads it, by its rules; a value with `$`, `#`,
 //! quotes or spaces stands in single quotes.
 //!
-//! The error of `dotenvy` shows the line, which may hold a password, and counts nothing. Ours is made without it:
-//! the text is handed over line by line, so that the lines which were taken can be counted.
-
-use std::cell::Cell;
-use std::io::{self, Read};
+//! The error of `dotenvy` shows the line, which may hold a password, and counts nothing. Ours is made without it.
 
 /// What a file holds, in its order. A name may occur more than once; the last one counts.
 ///
@@ -14,21 +10,21 @@ use std::io::{self, Read};
 pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
     // A last line without an end may be taken for one that goes on.
     let text = format!("{}\n", text.strip_prefix('\u{feff}').unwrap_or(text));
-    let taken = Cell::new(0);
-    let lines = LineByLine {
-        rest: text.as_bytes(),
-        taken: &taken,
-    };
+    read(&text).map_err(|entries| {
+        // It stands after the fewest lines that hold all entries before it.
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        let ends: Vec<usize> = std::iter::once(0).chain(ends).collect();
+        let held = |end: usize| read(&text[..end]).map_or_else(|held| held, |pairs| pairs.len());
+        entry(&text, ends.partition_point(|end| held(*end) < entries))
+    })
+}
+
+/// # Errors
+/// How many entries could be read before one that cannot.
+fn read(text: &str) -> Result<Vec<(String, String)>, usize> {
     let mut pairs = Vec::new();
-    let mut read = 0;
-    for pair in dotenvy::from_read_iter(lines) {
-        match pair {
-            Ok(pair) => pairs.push(pair),
-            Err(_) => {
-                return Err(entry(&text, read));
-            }
-        }
-        read = taken.get();
+    for pair in dotenvy::from_read_iter(text.as_bytes()) {
+        pairs.push(pair.map_err(|_| pairs.len())?);
     }
     Ok(pairs)
 }
@@ -38,25 +34,6 @@ fn entry(text: &str, after: usize) -> usize {
     let is_entry = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let skipped = text.lines().skip(after).take_while(|line| !is_entry(line));
     after + skipped.count() + 1
-}
-
-/// Gives out no more than one line at a time, and says how many it gave.
-struct LineByLine<'t> {
-    rest: &'t [u8],
-    taken: &'t Cell<usize>,
-}
-
-impl Read for LineByLine<'_> {
-    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        let line = self.rest.split_inclusive(|byte| *byte == b'\n').next();
-        let count = line.map_or(0, <[u8]>::len).min(space.len());
-        let (given, rest) = self.rest.split_at(count);
-        space[..count].copy_from_slice(given);
-        self.rest = rest;
-        let whole = given.last() == Some(&b'\n');
-        self.taken.set(self.taken.get() + usize::from(whole));
-        Ok(count)
-    }
 }
 
 #[cfg(test)]

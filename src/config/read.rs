@@ -19,21 +19,13 @@ use crate::shared::server_state::ServerSettings;
 const RETIRE_MS: Millis = 10_000;
 
 impl Settings {
-    /// Reads the process environment and the file that `CONFIG_FILE` names, else
+    /// Reads the process environment, and the given file, else the one that `CONFIG_FILE` names, else
     /// `/etc/small-swoole-resource-server.conf` when it exists, else `.env` when it exists.
     ///
     /// # Errors
     /// All problems at once: a file that cannot be read, lines that are not understood, values that are
     /// not accepted, settings that contradict each other.
-    pub fn load() -> Result<Settings, ConfigError> {
-        Settings::load_file(None)
-    }
-
-    /// As [`Settings::load`], with a file that wins over `CONFIG_FILE`.
-    ///
-    /// # Errors
-    /// As [`Settings::load`].
-    pub fn load_file(file: Option<PathBuf>) -> Result<Settings, ConfigError> {
+    pub fn load(file: Option<PathBuf>) -> Result<Settings, ConfigError> {
         Settings::from_reader(Reader::of_process(file)?)
     }
 

@@ -10,7 +10,7 @@ use actix_web::{HttpResponse, ResponseError};
 
 use super::auth::Right;
 use super::headers::X_FENCING_TOKEN;
-use super::wire::{ErrorBody, ForcedByBody, HolderBody};
+use super::wire::{ErrorBody, HolderBody};
 use crate::lock::command::LockedBy;
 use crate::lock::{EndReason, Refusal};
 use crate::shared::gate::Closed;
@@ -389,10 +389,7 @@ impl ResponseError for ApiError {
                 body.reserved = Some(by.reserved);
             }
             ApiError::Refused(Refusal::DeadByForce(forced)) => {
-                body.forced = Some(ForcedByBody {
-                    reason: forced.reason.as_str(),
-                    by: forced.by.as_str(),
-                });
+                body.forced = Some(forced);
             }
             ApiError::Refused(
                 Refusal::NoSelector(Some(token)) | Refusal::ConditionFailed(Some(token)),

@@ -89,41 +89,26 @@ pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
         .map_err(|_| "is not valid UTF-8")
 }
 
-/// What stands between the slashes of a path below `/resource`, as it was sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segments<'p> {
-    parts: [&'p str; Segments::MAX],
-    count: usize,
-}
+/// What stands between the slashes of a path below `/resource`, as it was sent: name, selector, action; `None` for those
+/// that come after its end.
+pub type Segments<'p> = [Option<&'p str>; 3];
 
-impl<'p> Segments<'p> {
-    /// Name, selector, action.
-    const MAX: usize = 3;
-
-    /// `None`: it is not below `/resource`, or has more segments than any path of ours.
-    pub fn of(path: &'p str) -> Option<Segments<'p>> {
-        let inside = path.strip_prefix("/resource")?;
-        let mut segments = Segments::default();
-        let Some(mut rest) = inside.strip_prefix('/') else {
-            return inside.is_empty().then_some(segments);
+/// `None`: it is not below `/resource`, or has more segments than any path of ours.
+pub fn segments(path: &str) -> Option<Segments<'_>> {
+    let inside = path.strip_prefix("/resource")?;
+    let mut segments = Segments::default();
+    let Some(mut rest) = inside.strip_prefix('/') else {
+        return inside.is_empty().then_some(segments);
+    };
+    for segment in &mut segments {
+        let Some(at) = position(rest, b'/') else {
+            *segment = Some(rest);
+            return Some(segments);
         };
-        loop {
-            let slash = position(rest, b'/');
-            let part = segments.parts.get_mut(segments.count)?;
-            segments.count += 1;
-            let Some(at) = slash else {
-                *part = rest;
-                return Some(segments);
-            };
-            *part = &rest[..at];
-            rest = &rest[at + 1..];
-        }
+        *segment = Some(&rest[..at]);
+        rest = &rest[at + 1..];
     }
-
-    /// Counted from 0, the name. `None`: the path ends before it.
-    pub fn get(&self, index: usize) -> Option<&'p str> {
-        self.parts[..self.count].get(index).copied()
-    }
+    None
 }
 
 /// The condition of a description or document: answer when it is another than the client has.
@@ -160,8 +145,7 @@ impl Route {
         if let Some(name) = history_name(path) {
             return (!name.is_empty()).then_some(Route::History);
         }
-        let segments = Segments::of(path)?;
-        let (name, selector, action) = (segments.get(0), segments.get(1), segments.get(2));
+        let [name, selector, action] = segments(path)?;
         if name == Some("") {
             return None;
         }

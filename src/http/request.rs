@@ -80,7 +80,7 @@ impl Request {
         let key = self.authenticate()?;
         let right = match key.right_to_all() {
             Some(right) => Some(right),
-            None if self.segments().get(0).is_none() => Some(key.right),
+            None if self.segments()[0].is_none() => Some(key.right),
             // A name that is malformed is not within anybody's prefixes.
             None => key.right_to(self.name().as_ref().map_or("\0", ResourceName::as_str)),
         };
@@ -118,11 +118,11 @@ impl Request {
 
     /// The segments of the path, as they were sent. Empty where it has none, which no handler is called for.
     fn segments(&self) -> Segments<'_> {
-        Segments::of(self.http.uri().path()).unwrap_or_default()
+        paths::segments(self.http.uri().path()).unwrap_or_default()
     }
 
     pub fn name(&self) -> Result<ResourceName, ApiError> {
-        parse_name(self.segments().get(0))
+        parse_name(self.segments()[0])
     }
 
     /// The name in a path of `/history/{name}`.
@@ -131,18 +131,18 @@ impl Request {
     }
 
     pub fn name_and_selector(&self) -> Result<(ResourceName, Selector), ApiError> {
-        let segments = self.segments();
-        let name = parse_name(segments.get(0))?;
-        let selector = Selector::parse(&selector_text(&segments)?);
+        let [name, selector, _] = self.segments();
+        let name = parse_name(name)?;
+        let selector = Selector::parse(&selector_text(selector)?);
         let selector = selector.map_err(|error| malformed_selector(&error.to_string()))?;
         Ok((name, selector))
     }
 
     /// For routes whose path has a selector that they do not need; a malformed one is refused all the same.
     pub fn name_before_selector(&self) -> Result<ResourceName, ApiError> {
-        let segments = self.segments();
-        let name = parse_name(segments.get(0))?;
-        Selector::check(&selector_text(&segments)?)
+        let [name, selector, _] = self.segments();
+        let name = parse_name(name)?;
+        Selector::check(&selector_text(selector)?)
             .map_err(|error| malformed_selector(&error.to_string()))?;
         Ok(name)
     }
@@ -201,6 +201,7 @@ fn parse_name(sent: Option<&str>) -> Result<ResourceName, ApiError> {
     ResourceName::parse(&text).map_err(|error| malformed_name(&error.to_string()))
 }
 
-fn selector_text<'r>(segments: &Segments<'r>) -> Result<Cow<'r, str>, ApiError> {
-    decode_strictly(segments.get(1).unwrap_or_default()).map_err(malformed_selector)
+/// `sent`: as it stands in the path.
+fn selector_text(sent: Option<&str>) -> Result<Cow<'_, str>, ApiError> {
+    decode_strictly(sent.unwrap_or_default()).map_err(malformed_selector)
 }

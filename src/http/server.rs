@@ -91,7 +91,8 @@ fn when_stopped(
 /// actix system.
 pub fn run(
     listener: TcpListener,
-    (settings, tls): (&Settings, Option<Arc<ServerConfig>>),
+    settings: &Settings,
+    tls: Option<Arc<ServerConfig>>,
     policy: SharedPolicy,
     metrics: &Metrics,
     (door, peers): (

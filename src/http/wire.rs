@@ -7,9 +7,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::time::Time;
 use crate::lock::command::{Grant, HolderView, PlaceView, Role};
+use crate::lock::rows::Forced;
 use crate::lock::{
-    FencingToken, Mode, Owner, Reason, ResourceOptions, Seconds, Ticket, TicketId, Ttl,
+    FencingToken, Mode, Owner, Reason, ResourceOptions, Seconds, Selector, Ticket, TicketId, Ttl,
 };
+use crate::store::DocumentSize;
 
 fn ticket_text<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S::Error> {
     let digits = ticket.digits();
@@ -31,15 +33,7 @@ pub struct ErrorBody<'a> {
     pub reserved: Option<bool>,
     /// With code `lease_forced_off`, while it is remembered.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub forced: Option<ForcedByBody<'a>>,
-}
-
-/// Who ended a lease from above, and why.
-#[derive(Debug, Serialize)]
-pub struct ForcedByBody<'a> {
-    pub reason: &'a str,
-    /// The name of the key.
-    pub by: &'a str,
+    pub forced: Option<&'a Forced>,
 }
 
 /// Seconds as a number: an integer where it is one.
@@ -463,20 +457,13 @@ pub struct DescriptionBody<'a> {
     pub selectors: usize,
     /// In the order of their selectors, as many as `selectors` asks for; only where it does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub documents: Option<Vec<DocumentSizeBody<'a>>>,
+    pub documents: Option<&'a [DocumentSize]>,
     /// With them: what to send as `selectorsAfter` for the next ones.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub selectors_next: Option<Option<&'a str>>,
+    pub selectors_next: Option<Option<Selector>>,
     /// With a live ticket only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub you: Option<YouBody>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct DocumentSizeBody<'a> {
-    pub selector: &'a str,
-    /// Of its JSON text.
-    pub bytes: u64,
 }
 
 #[derive(Debug, Serialize)]

@@ -14,29 +14,26 @@ pub(super) const SOUND: &str = "each metric is named once and well";
 pub(super) struct Maker<'a>(pub(super) &'a Registry);
 
 impl Maker<'_> {
+    fn enter<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
+        let metric = made.expect(SOUND);
+        self.0.register(Box::new(metric.clone())).expect(SOUND);
+        metric
+    }
+
     pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
-        let counter = IntCounter::new(format!("{PREFIX}{name}"), help).expect(SOUND);
-        self.0.register(Box::new(counter.clone())).expect(SOUND);
-        counter
+        self.enter(IntCounter::with_opts(options(name, help)))
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        let counters = IntCounterVec::new(options(name, help), labels).expect(SOUND);
-        self.0.register(Box::new(counters.clone())).expect(SOUND);
-        counters
+        self.enter(IntCounterVec::new(options(name, help), labels))
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        let gauge = IntGauge::new(format!("{PREFIX}{name}"), help).expect(SOUND);
-        self.0.register(Box::new(gauge.clone())).expect(SOUND);
-        gauge
+        self.enter(IntGauge::with_opts(options(name, help)))
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        let options = histogram_options(name, help, buckets);
-        let histogram = Histogram::with_opts(options).expect(SOUND);
-        self.0.register(Box::new(histogram.clone())).expect(SOUND);
-        histogram
+        self.enter(Histogram::with_opts(histogram_options(name, help, buckets)))
     }
 
     /// Counted in by every request.
@@ -44,9 +41,7 @@ impl Maker<'_> {
         &self,
         make: impl Fn() -> prometheus::Result<M>,
     ) -> PerThread<M> {
-        let metric = PerThread::new(|| make().expect(SOUND));
-        self.0.register(Box::new(metric.clone())).expect(SOUND);
-        metric
+        self.enter(Ok(PerThread::new(|| make().expect(SOUND))))
     }
 }
 

@@ -95,11 +95,6 @@ impl WorkerRequests {
         answered.inc();
         latencies.observe(took.as_secs_f64());
     }
-
-    /// As [`RequestMetrics::refused`].
-    pub fn refused(&self, code: &'static str) {
-        self.all.refused(code);
-    }
 }
 
 /// What is neither success, redirect nor the client's fault is the server's.
@@ -127,8 +122,8 @@ mod tests {
         first.answered("/b", "GET", 200, Duration::from_micros(60));
         second.answered("/b", "GET", 200, Duration::from_secs(3_600));
         second.answered("/a", "BREW", 418, Duration::from_micros(1));
-        first.refused("gone");
-        second.refused("gone");
+        requests.refused("gone");
+        requests.refused("gone");
         let text = TextEncoder::new()
             .encode_to_string(&registry.gather())
             .unwrap();

@@ -10,7 +10,7 @@ use crate::http::errors::ApiError;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
-use crate::http::wire::ForcedByBody;
+use crate::lock::rows::Forced;
 use crate::lock::{Owner, Reason};
 use crate::resource::messages::{Op, Reply};
 use crate::store::history::PastLease;
@@ -26,7 +26,7 @@ struct PastLeaseBody<'a> {
     acquired_at: Time,
     ended_at: Time,
     end: &'static str,
-    forced: Option<ForcedByBody<'a>>,
+    forced: Option<&'a Forced>,
     queued_ms: u64,
     held_ms: u64,
 }
@@ -45,10 +45,7 @@ fn told(lease: &PastLease) -> PastLeaseBody<'_> {
         acquired_at: Time(lease.acquired_at),
         ended_at: Time(lease.ended_at),
         end: lease.end.name(),
-        forced: lease.forced.as_ref().map(|forced| ForcedByBody {
-            reason: forced.reason.as_str(),
-            by: forced.by.as_str(),
-        }),
+        forced: lease.forced.as_deref(),
         queued_ms: lease.queued_ms,
         held_ms: lease.ended_at.saturating_sub(lease.acquired_at),
     }

@@ -16,9 +16,7 @@ use crate::http::query::Query;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
-use crate::http::wire::{
-    CreateBody, CreatedBody, DescriptionBody, DocumentSizeBody, HoldingBody, ListBody,
-};
+use crate::http::wire::{CreateBody, CreatedBody, DescriptionBody, HoldingBody, ListBody};
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
 use crate::registry::listing::{ListingRefused, Page};
 use crate::resource::messages::{Description, Watch};
@@ -99,8 +97,13 @@ pub async fn describe(req: Rc<Request>) -> Response {
                 }
             };
             let tag = respond::description_tag(description.fingerprint.into());
-            let documents = (selectors > 0).then(|| page_of_documents(&sizes, selectors));
-            let (documents, selectors_next) = documents.unzip();
+            // One more than was asked for shows whether there are others.
+            let documents = (selectors > 0).then(|| sizes.get(..selectors).unwrap_or(&sizes));
+            let next = |shown: &[DocumentSize]| {
+                let last = shown.last().filter(|_| sizes.len() > shown.len());
+                last.map(|size| size.selector.clone())
+            };
+            let selectors_next = documents.map(next);
             let body = DescriptionBody {
                 queue: Some(description.queue.iter().map(Into::into).collect()),
                 documents,
@@ -139,20 +142,6 @@ fn described(description: &Description) -> DescriptionBody<'_> {
         selectors_next: None,
         you: description.you.map(Into::into),
     }
-}
-
-/// `limit`: how many were asked for; one more shows whether there are others, which go on after the last one.
-fn page_of_documents(
-    sizes: &[DocumentSize],
-    limit: usize,
-) -> (Vec<DocumentSizeBody<'_>>, Option<&str>) {
-    let shown = sizes.get(..limit).unwrap_or(sizes);
-    let last = shown.last().filter(|_| sizes.len() > shown.len());
-    let bodies = shown.iter().map(|size| DocumentSizeBody {
-        selector: size.selector.as_str(),
-        bytes: size.bytes,
-    });
-    (bodies.collect(), last.map(|size| size.selector.as_str()))
 }
 
 /// What `?sort=` says.

@@ -34,7 +34,7 @@ pub fn end(
         .numbers
         .answered(route, request.http.method().as_str(), status, took);
     if let Some(code) = code {
-        worker.numbers.refused(code);
+        worker.server().metrics.requests.refused(code);
     }
     if worker.access_log {
         log::info!(target: TARGET, "{}", line(request, status, code, took));

@@ -20,7 +20,7 @@ pub fn serve_with(settings: &[(&str, &str)]) -> (String, String) {
     std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
             let app = App::build(settings).await.unwrap();
-            port.send(app.port()).unwrap();
+            port.send(app.address().port()).unwrap();
             app.run_until(std::future::pending()).await.unwrap();
         });
     });
