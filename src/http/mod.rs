@@ -13,7 +13,7 @@
 //! | `errors` | every refusal with its status and code: the one place that knows both |
 //! | `middleware` | around every route: request ids, metrics, access log; rate limit, connections that are to close |
 //! | `openapi` | the description of all this for programs |
-//! | `wire` | the JSON bodies |
+//! | `asked`, `wire` | the JSON bodies that clients send, and those of answers |
 //! | `time` | the times in them |
 //! | `server` | starts the workers |
 //! | `worker` | what the handlers of one worker share |
@@ -27,6 +27,7 @@
 //! | `tls` | TLS, and replacing its certificate |
 
 pub mod acceptor;
+pub mod asked;
 pub mod auth;
 pub mod body;
 pub mod client;

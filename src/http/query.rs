@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::asked::to_millis;
 use super::errors::ApiError;
 use super::paths::{decode_strictly, position};
-use super::wire::to_millis;
 
 /// What comes before the first of these bytes, and what after it.
 fn cut(text: &str, byte: u8) -> (&str, &str) {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 
+use crate::http::asked::{ForceBody, LockBody, RenewBody};
 use crate::http::auth::Right;
 use crate::http::body::{self, parse_json, parse_optional};
 use crate::http::errors::ApiError;
 use crate::http::query::Query;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::http::wire::{ForceBody, LockBody, RenewBody};
 use crate::lock::{FencingToken, Owner, Reason, ResourceName, TicketId, Wish};
 use crate::resource::messages::Op;
 use crate::resource::messages::Wait;
