@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -19,17 +19,13 @@ pub struct PeerConnection {
 }
 
 impl PeerConnection {
-    fn plain(stream: TcpStream, protocol: u16) -> PeerConnection {
-        let (read, write) = stream.into_split();
-        PeerConnection {
-            read: Box::new(read),
-            write: Box::new(write),
-            protocol,
-        }
-    }
-
-    fn tls(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, protocol: u16) -> PeerConnection {
-        let (read, write) = tokio::io::split(stream);
+    fn new(
+        (read, write): (
+            impl AsyncRead + Unpin + 'static,
+            impl AsyncWrite + Unpin + 'static,
+        ),
+        protocol: u16,
+    ) -> PeerConnection {
         PeerConnection {
             read: Box::new(read),
             write: Box::new(write),
@@ -46,11 +42,11 @@ impl PeerConnection {
         stream.set_nodelay(true)?;
         if !peer.is_tls {
             let protocol = us.greet(&mut stream).await?;
-            return Ok(PeerConnection::plain(stream, protocol));
+            return Ok(PeerConnection::new(stream.into_split(), protocol));
         }
         let (mut stream, key) = tls::connect(stream).await?;
         let protocol = us.over_tls(key).greet(&mut stream).await?;
-        Ok(PeerConnection::tls(stream, protocol))
+        Ok(PeerConnection::new(split(stream), protocol))
     }
 
     /// From whoever connected to this instance. `tls`: it is spoken, and nothing else.
@@ -65,10 +61,10 @@ impl PeerConnection {
         stream.set_nodelay(true)?;
         let Some(acceptor) = tls else {
             let protocol = us.welcome(&mut stream).await?;
-            return Ok(PeerConnection::plain(stream, protocol));
+            return Ok(PeerConnection::new(stream.into_split(), protocol));
         };
         let (mut stream, key) = tls::accept(acceptor, stream).await?;
         let protocol = us.over_tls(key).welcome(&mut stream).await?;
-        Ok(PeerConnection::tls(stream, protocol))
+        Ok(PeerConnection::new(split(stream), protocol))
     }
 }

@@ -2,7 +2,7 @@
 //! the instance that does. While nobody does, requests are held until somebody does again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -10,7 +10,6 @@ use futures_util::FutureExt;
 use super::events::EventReader;
 use super::forwarded::Forwarded;
 use super::gather::Gathering;
-use super::hold::Hold;
 use super::links::{Exchange, Links};
 use super::place::{self, Place};
 use super::wire::{PeerReply, Question};
@@ -21,7 +20,6 @@ use crate::registry::tally::Tally;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
-use crate::shared::members::HOLD_BEYOND;
 use crate::store::history::PastLease;
 use crate::store::members::Slot;
 use crate::store::{DocumentSize, ListQuery, ResourceId};
@@ -30,33 +28,15 @@ use crate::store::{DocumentSize, ListQuery, ResourceId};
 pub struct FrontDoor {
     pub router: Router,
     /// `None`: the store is this process's alone.
-    abroad: Option<Abroad>,
-}
-
-/// The way to other instances.
-struct Abroad {
-    links: Links,
-    lease: Duration,
-    in_flight: Arc<AtomicUsize>,
-}
-
-impl Abroad {
-    fn hold(&self, wait: Duration) -> Hold {
-        let limit = wait.max(self.lease + HOLD_BEYOND);
-        Hold::new(limit, self.links.follow())
-    }
+    links: Option<Links>,
 }
 
 impl FrontDoor {
     /// `lease`: `INSTANCE_LEASE_SECONDS`, where several instances share the store. Must be called on the worker's
     /// thread.
     pub fn new(router: Router, lease: Option<Duration>) -> FrontDoor {
-        let abroad = lease.map(|lease| Abroad {
-            links: Links::new(router.server.members.follow(), lease),
-            lease,
-            in_flight: router.server.count_in_flight(),
-        });
-        FrontDoor { router, abroad }
+        let links = lease.map(|lease| Links::new(&router.server, lease));
+        FrontDoor { router, links }
     }
 
     /// May a request be accepted? By an instance that has lost its store too, which passes it on.
@@ -64,8 +44,8 @@ impl FrontDoor {
     /// # Errors
     /// Nobody would answer it.
     pub fn check(&self) -> Result<(), Closed> {
-        match (self.router.server.gate.check(), &self.abroad) {
-            (gate @ Err(_), Some(abroad)) => place::check(gate, &abroad.links.view()),
+        match (self.router.server.gate.check(), &self.links) {
+            (gate @ Err(_), Some(links)) => place::check(gate, &links.view()),
             (gate, _) => gate,
         }
     }
@@ -88,7 +68,7 @@ impl FrontDoor {
 
     /// Sends one request to wherever its resource is and waits for its reply. Dropping the future withdraws it.
     pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Arc<Caller>) -> Box<Reply> {
-        let Some(abroad) = &self.abroad else {
+        let Some(links) = &self.links else {
             return taken(self.router.ask(name, op, caller).await);
         };
         // What waits may have to go on at another instance, where a copy of it has to find its place.
@@ -98,22 +78,22 @@ impl FrontDoor {
                 return reply;
             }
         }
-        abroad.in_flight.fetch_add(1, Ordering::Relaxed);
-        let _in_flight = scopeguard::guard(&abroad.in_flight, |count| {
+        links.in_flight.fetch_add(1, Ordering::Relaxed);
+        let _in_flight = scopeguard::guard(&links.in_flight, |count| {
             count.fetch_sub(1, Ordering::Release);
         });
-        let hold = abroad.hold(op.wait().unwrap_or_default());
-        let asked = Forwarded::new((&self.router, &abroad.links), (name, op, caller), hold);
+        let hold = links.hold(op.wait().unwrap_or_default());
+        let asked = Forwarded::new((&self.router, links), (name, op, caller), hold);
         // Apart: what a forwarded request needs must not make the futures of all requests large.
         asked.answer().boxed_local().await
     }
 
     /// Counts as a sign of life of this ticket, if that can be told without waiting for anything.
     pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Arc<Caller>) {
-        let Some(abroad) = self.abroad.as_ref().filter(|_| !self.is_here(name)) else {
+        let Some(links) = self.links.as_ref().filter(|_| !self.is_here(name)) else {
             return self.router.touch(name, presented, caller);
         };
-        let members = abroad.links.view().members.clone();
+        let members = links.view().members.clone();
         if let Some(other) = members
             .as_ref()
             .and_then(|all| all.elsewhere(Slot::of(name)))
@@ -123,18 +103,18 @@ impl FrontDoor {
                 presented,
                 caller: caller.clone(),
             };
-            abroad.links.tell(other.id, question);
+            links.tell(other.id, question);
         }
     }
 
     /// What all instances are asked with. `None`: there are no others.
     fn gathering(&self) -> Option<Gathering<'_>> {
-        let abroad = self.abroad.as_ref()?;
-        let is_shared = abroad.links.view().members.is_some();
+        let links = self.links.as_ref()?;
+        let is_shared = links.view().members.is_some();
         is_shared.then(|| Gathering {
             router: &self.router,
-            links: &abroad.links,
-            hold: abroad.hold(Duration::ZERO),
+            links,
+            hold: links.hold(Duration::ZERO),
         })
     }
 
@@ -253,17 +233,17 @@ impl FrontDoor {
         question: impl Fn() -> Question,
         told: impl Fn(PeerReply) -> Option<T>,
     ) -> Result<T, Closed> {
-        let Some(abroad) = &self.abroad else {
+        let Some(links) = &self.links else {
             return self.alone(here()).await;
         };
         let (server, slot) = (&self.router.server, Slot::of(name));
-        let mut hold = abroad.hold(Duration::ZERO);
+        let mut hold = links.hold(Duration::ZERO);
         loop {
             let is_here = server.slots.is_here(name);
-            let place = place::of_slot((slot, is_here), server.gate.check(), &abroad.links.view())?;
+            let place = place::of_slot((slot, is_here), server.gate.check(), &links.view())?;
             match place {
                 Some(Place::There(other)) => {
-                    let asked = Box::pin(abroad.links.ask(&self.router, &other, question()));
+                    let asked = Box::pin(links.ask(&self.router, &other, question()));
                     if let Exchange::Answered(answer) = asked.await
                         && let Some(answer) = told(answer)
                     {

@@ -22,10 +22,6 @@ use super::wire::{
 use crate::store::PeerAddress;
 use crate::store::members::InstanceId;
 
-/// The connection broke before the answer: the question may have been acted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost;
-
 /// Who waits for the answer to a question.
 enum Waiting {
     One(oneshot::Sender<PeerReply>),
@@ -156,37 +152,35 @@ impl Link {
         self.state.send(&RequestFrame::Question { id, question });
     }
 
-    /// Sends a question and waits for its answer. Dropping the future withdraws the question.
-    ///
-    /// # Errors
-    /// The connection broke.
-    pub async fn ask(&self, question: Question) -> Result<PeerReply, Lost> {
+    /// Sends a question and waits for its answer. Dropping the future withdraws the question. `None`: the connection broke
+    /// before the answer, and the question may have been acted on.
+    pub async fn ask(&self, question: Question) -> Option<PeerReply> {
         let (sender, answer) = oneshot::channel();
         let mut open = self.open_question(question, Waiting::One(sender))?;
-        let reply = answer.await.map_err(|_| Lost)?;
+        let reply = answer.await.ok()?;
         open.answered = true;
         if reply.is_tracked() {
             self.state.send(&RequestFrame::Taken(open.id));
         }
-        Ok(reply)
+        Some(reply)
     }
 
     /// As [`Link::ask`], for a question whose answer comes in pieces, until the connection ends.
-    pub fn ask_on(&self, question: Question) -> Result<AnswerPieces, Lost> {
+    pub fn ask_on(&self, question: Question) -> Option<AnswerPieces> {
         let (sender, pieces) = unbounded_channel();
         let open = self.open_question(question, Waiting::Many(sender))?;
-        Ok(AnswerPieces { pieces, open })
+        Some(AnswerPieces { pieces, open })
     }
 
-    fn open_question(&self, question: Question, waiting: Waiting) -> Result<OpenQuestion, Lost> {
+    fn open_question(&self, question: Question, waiting: Waiting) -> Option<OpenQuestion> {
         if self.has_ended() {
-            return Err(Lost);
+            return None;
         }
         let id = self.state.next_id();
         self.state.waiting.borrow_mut().insert(id, waiting);
         let question = Box::new(question);
         self.state.send(&RequestFrame::Question { id, question });
-        Ok(OpenQuestion {
+        Some(OpenQuestion {
             state: self.state.clone(),
             id,
             answered: false,

@@ -3,26 +3,23 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, watch};
 
+use super::hold::Hold;
 use super::link::{AnswerPieces, Link};
 use super::place::OtherMember;
 use super::wire::{PeerReply, Question};
 use crate::registry::client::Router;
-use crate::shared::members::View;
+use crate::shared::members::{HOLD_BEYOND, View};
+use crate::shared::server_state::ServerState;
 use crate::store::members::{InstanceId, MemberState};
 
 /// The connection is opened by whoever comes first.
 type LinkCell = Rc<OnceCell<Link>>;
-
-/// A large document holds up what is behind it on a connection: locks have one of their own.
-#[derive(Default)]
-struct LinkPair {
-    locks: LinkCell,
-    documents: LinkCell,
-}
 
 /// What became of a question.
 pub enum Exchange {
@@ -33,20 +30,25 @@ pub enum Exchange {
     Lost,
 }
 
-/// To all others.
+/// The way to all others.
 pub struct Links {
     view: watch::Receiver<View>,
-    pairs: RefCell<HashMap<InstanceId, LinkPair>>,
+    /// Of each instance, one for what is bulky and one for the rest: a large document holds up what is behind it on a
+    /// connection.
+    cells: RefCell<HashMap<(InstanceId, bool), LinkCell>>,
     lease: Duration,
+    /// Requests that go this way and are not answered yet.
+    pub in_flight: Arc<AtomicUsize>,
 }
 
 impl Links {
     /// `lease`: `INSTANCE_LEASE_SECONDS`.
-    pub fn new(view: watch::Receiver<View>, lease: Duration) -> Links {
+    pub fn new(server: &ServerState, lease: Duration) -> Links {
         Links {
-            view,
-            pairs: RefCell::default(),
+            view: server.members.follow(),
+            cells: RefCell::default(),
             lease,
+            in_flight: server.count_in_flight(),
         }
     }
 
@@ -54,34 +56,27 @@ impl Links {
         self.view.borrow()
     }
 
-    pub fn follow(&self) -> watch::Receiver<View> {
-        self.view.clone()
+    /// For a request that may wait for so long for its own sake.
+    pub fn hold(&self, wait: Duration) -> Hold {
+        let limit = wait.max(self.lease + HOLD_BEYOND);
+        Hold::new(limit, self.view.clone())
     }
 
     fn cell(&self, id: InstanceId, is_bulky: bool) -> LinkCell {
-        let mut pairs = self.pairs.borrow_mut();
-        if !pairs.contains_key(&id) {
+        let mut cells = self.cells.borrow_mut();
+        if !cells.contains_key(&(id, is_bulky)) {
             let members = self.view.borrow().members.clone();
             let is_known =
                 |id: &InstanceId| members.as_ref().is_some_and(|m| m.member(*id).is_some());
-            pairs.retain(|id, _| is_known(id));
+            cells.retain(|(id, _), _| is_known(id));
         }
-        let pair = pairs.entry(id).or_default();
-        match is_bulky {
-            true => pair.documents.clone(),
-            false => pair.locks.clone(),
-        }
+        cells.entry((id, is_bulky)).or_default().clone()
     }
 
     /// The next request opens another connection.
     fn forget(&self, broken: &LinkCell) {
-        for pair in self.pairs.borrow_mut().values_mut() {
-            for cell in [&mut pair.locks, &mut pair.documents] {
-                if Rc::ptr_eq(cell, broken) {
-                    *cell = LinkCell::default();
-                }
-            }
-        }
+        let mut cells = self.cells.borrow_mut();
+        cells.retain(|_, cell| !Rc::ptr_eq(cell, broken));
     }
 
     /// The connection to this instance that is for such questions.
@@ -107,8 +102,8 @@ impl Links {
 
     /// Sends a question that nobody waits for, if there is a connection.
     pub fn tell(&self, id: InstanceId, question: Question) {
-        let pairs = self.pairs.borrow();
-        if let Some(link) = pairs.get(&id).and_then(|pair| pair.locks.get()) {
+        let cells = self.cells.borrow();
+        if let Some(link) = cells.get(&(id, false)).and_then(|cell| cell.get()) {
             link.tell(question);
         }
     }
@@ -129,13 +124,13 @@ impl Links {
             () = self.no_answer_counts(other.id) => return Exchange::Lost,
         };
         match told {
-            Ok(PeerReply::NotOwner) => {
+            Some(PeerReply::NotOwner) => {
                 peers.misdirected.inc();
                 router.look();
                 Exchange::NotDone
             }
-            Ok(told) => Exchange::Answered(told),
-            Err(_) => Exchange::Lost,
+            Some(told) => Exchange::Answered(told),
+            None => Exchange::Lost,
         }
     }
 
@@ -155,7 +150,7 @@ impl Links {
     /// Asks another instance something that is answered in pieces, until the connection ends.
     pub async fn ask_on(&self, other: &OtherMember, question: Question) -> Option<AnswerPieces> {
         let cell = self.link(other, &question).await?;
-        cell.get()?.ask_on(question).ok()
+        cell.get()?.ask_on(question)
     }
 }
 

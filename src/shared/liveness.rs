@@ -2,8 +2,8 @@
 //! or stands still ends the process, which its supervisor starts anew: what is left of it would keep a shared
 //! store with its heartbeat and serve nobody.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use crate::store::StoreError;
@@ -30,24 +30,27 @@ pub enum Failure {
 /// One per server.
 #[derive(Default)]
 pub struct Liveness {
-    parts: Mutex<Vec<Arc<VitalPart>>>,
+    parts: Mutex<Vec<VitalPart>>,
     unusable: OnceLock<StoreError>,
 }
 
 struct VitalPart {
     name: String,
-    proofs: AtomicU64,
-    ended: AtomicBool,
+    /// How often it has proved that it runs. Gone with its [`LifeSign`].
+    proofs: Weak<AtomicU64>,
     /// An actor that ends while the server runs has panicked; a worker is started anew by the framework.
     may_end: bool,
+    /// Its proofs at the last look, if it was looked at, and at how many looks since there was no other.
+    last: Option<u64>,
+    without: u32,
 }
 
 /// Held by a part as long as it runs.
-pub struct LifeSign(Arc<VitalPart>);
+pub struct LifeSign(Arc<AtomicU64>);
 
 impl LifeSign {
     pub fn prove(&self) {
-        self.0.proofs.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Proves that the thread runs on which this is polled, for as long as it does.
@@ -56,12 +59,6 @@ impl LifeSign {
             self.prove();
             tokio::time::sleep(PROOF_PAUSE).await;
         }
-    }
-}
-
-impl Drop for LifeSign {
-    fn drop(&mut self) {
-        self.0.ended.store(true, Ordering::Release);
     }
 }
 
@@ -77,15 +74,16 @@ impl Liveness {
     }
 
     fn add(&self, name: &str, may_end: bool) -> LifeSign {
-        let part = Arc::new(VitalPart {
-            name: name.to_owned(),
-            proofs: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-            may_end,
-        });
+        let sign = LifeSign(Arc::default());
         let mut parts = self.parts.lock();
-        parts.push(part.clone());
-        LifeSign(part)
+        parts.push(VitalPart {
+            name: name.to_owned(),
+            proofs: Arc::downgrade(&sign.0),
+            may_end,
+            last: None,
+            without: 0,
+        });
+        sign
     }
 
     /// The store can never be used as it is, and nobody waits for the start any more.
@@ -93,46 +91,34 @@ impl Liveness {
         let _ = self.unusable.set(error);
     }
 
-    /// Resolves when the process cannot go on. `is_excused` names a part that may stand still at the moment.
+    /// Resolves when the process cannot go on; asked by one only. `is_excused` names a part that may stand still at the
+    /// moment.
     pub async fn failure(&self, is_excused: impl Fn(&str) -> bool) -> Failure {
-        let mut seen: Vec<(Arc<VitalPart>, u64, u32)> = Vec::new();
         loop {
-            if let Some(failure) = self.look(&mut seen, &is_excused) {
+            if let Some(failure) = self.look(&is_excused) {
                 return failure;
             }
             tokio::time::sleep(PROOF_PAUSE).await;
         }
     }
 
-    /// `seen`: of each part its proofs at the last look, and at how many looks there was none.
-    fn look(
-        &self,
-        seen: &mut Vec<(Arc<VitalPart>, u64, u32)>,
-        is_excused: impl Fn(&str) -> bool,
-    ) -> Option<Failure> {
+    fn look(&self, is_excused: impl Fn(&str) -> bool) -> Option<Failure> {
         if let Some(error) = self.unusable.get() {
             return Some(Failure::Store(error.clone()));
         }
         let mut parts = self.parts.lock();
-        parts.retain(|part| !(part.may_end && part.ended.load(Ordering::Acquire)));
-        seen.retain(|(part, ..)| parts.iter().any(|known| Arc::ptr_eq(known, part)));
-        for part in parts.iter() {
-            if part.ended.load(Ordering::Acquire) {
+        parts.retain(|part| !part.may_end || part.proofs.strong_count() > 0);
+        for part in parts.iter_mut() {
+            let Some(proofs) = part.proofs.upgrade() else {
                 return Some(Failure::Gone(part.name.clone()));
-            }
-            let proofs = part.proofs.load(Ordering::Relaxed);
-            let Some((_, last, without)) =
-                seen.iter_mut().find(|(known, ..)| Arc::ptr_eq(known, part))
-            else {
-                seen.push((part.clone(), proofs, 0));
-                continue;
             };
-            if *last != proofs || is_excused(&part.name) {
-                (*last, *without) = (proofs, 0);
+            let proofs = Some(proofs.load(Ordering::Relaxed));
+            if part.last != proofs || is_excused(&part.name) {
+                (part.last, part.without) = (proofs, 0);
                 continue;
             }
-            *without += 1;
-            if *without >= LOOKS_MAX {
+            part.without += 1;
+            if part.without >= LOOKS_MAX {
                 return Some(Failure::Stalled(part.name.clone()));
             }
         }
@@ -145,10 +131,9 @@ mod tests {
     use super::*;
 
     fn looks(liveness: &Liveness, count: u32, mut between: impl FnMut()) -> Option<Failure> {
-        let mut seen = Vec::new();
         (0..=count).find_map(|_| {
             between();
-            liveness.look(&mut seen, |name| name == "excused")
+            liveness.look(|name| name == "excused")
         })
     }
 
@@ -158,7 +143,7 @@ mod tests {
         let _sign = liveness.actor("the registry");
         assert_eq!(looks(&liveness, LOOKS_MAX - 1, || {}), None);
         let stalled = Some(Failure::Stalled("the registry".to_owned()));
-        assert_eq!(looks(&liveness, LOOKS_MAX, || {}), stalled);
+        assert_eq!(looks(&liveness, 0, || {}), stalled);
     }
 
     #[test]
