@@ -24,12 +24,11 @@ use crate::http::server;
 use crate::http::tls::{self, Certificate};
 use crate::persistence::actor::Persistence;
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{Attach, Finish, GiveAll};
+use crate::persistence::messages::{Finish, GiveAll, PersistenceNotice, RegistryOrder};
 use crate::persistence::queue::CommitQueue;
 use crate::registry::actor::Registry;
 use crate::registry::client::Router;
 use crate::reload::{FileWatch, ReadSettings, Reloader};
-use crate::resource::messages::EndWaits;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::Failure;
 use crate::shared::server_state::ServerState;
@@ -100,12 +99,9 @@ pub fn start_actors(
     let writer = Persistence::new(server.clone(), commits.clone(), told);
     let persistence = Persistence::start_in_arbiter(writing, |_| writer);
     let handle = PersistenceHandle::new(persistence.clone(), commits);
-    let registry = Registry::new(server.clone(), persistence.clone().recipient(), handle);
+    let registry = Registry::new(server.clone(), handle);
     let registry = Registry::start_in_arbiter(finding, |_| registry);
-    persistence.do_send(Attach {
-        discard: registry.clone().recipient(),
-        leave: registry.clone().recipient(),
-    });
+    persistence.do_send(PersistenceNotice::Registry(registry.clone().recipient()));
     Started {
         persistence,
         registry,
@@ -294,7 +290,7 @@ impl App {
         }
         self.server.gate.stop();
         self.server.members.stop();
-        self.registry.do_send(EndWaits);
+        self.registry.do_send(RegistryOrder::EndWaits);
         finish_requests(&self.server, deadline).await;
         // What was acknowledged is stored already; this gives the store back. Before connections are
         // closed, which can take a client's time: the next instance need not wait for that.

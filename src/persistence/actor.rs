@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use foldhash::HashMap;
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 
 use crate::lock::ResourceName;
-use crate::persistence::messages::{ActorStopped, Attach, CommitTimedOut, CommitsWait, Finish};
+use crate::persistence::messages::{Finish, PersistenceNotice, RegistryOrder};
 use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
@@ -62,7 +62,7 @@ pub(super) struct Sharing {
 
 pub struct Persistence {
     pub(super) server: Arc<ServerState>,
-    pub(super) registry: Option<Attach>,
+    pub(super) registry: Option<Recipient<RegistryOrder>>,
     pub(super) phase: Phase,
     /// In which it serves. Another one is in force when the registry has given up a commit that hangs.
     pub(super) incarnation: u64,
@@ -76,7 +76,8 @@ pub struct Persistence {
     pub(super) beating: bool,
     pub(super) sharing: Sharing,
     pub(super) checkpointing: bool,
-    pub(super) storing_history: bool,
+    /// Held by whoever hands past leases to the store: one at a time, and nobody while slots are given.
+    pub(super) handing_over: Arc<Mutex<()>>,
     /// Counts attempts to open the store.
     pub(super) attempt: u64,
     pub(super) last_complaint: String,
@@ -105,7 +106,7 @@ impl Persistence {
             deferred: Vec::new(),
             beating: false,
             checkpointing: false,
-            storing_history: false,
+            handing_over: Arc::default(),
             attempt: 0,
             last_complaint: String::new(),
             read_complaint: None,
@@ -154,37 +155,21 @@ impl Actor for Persistence {
     }
 }
 
-impl Handler<Attach> for Persistence {
+impl Handler<PersistenceNotice> for Persistence {
     type Result = ();
 
-    fn handle(&mut self, msg: Attach, _: &mut Self::Context) {
-        self.registry = Some(msg);
-    }
-}
-
-impl Handler<CommitsWait> for Persistence {
-    type Result = ();
-
-    fn handle(&mut self, _: CommitsWait, ctx: &mut Self::Context) {
-        self.work(ctx);
-    }
-}
-
-impl Handler<CommitTimedOut> for Persistence {
-    type Result = ();
-
-    fn handle(&mut self, _: CommitTimedOut, ctx: &mut Self::Context) {
-        if self.incarnation != self.server.incarnation() {
-            self.lose_store(&late(self.store_timeout()), ctx);
+    fn handle(&mut self, msg: PersistenceNotice, ctx: &mut Self::Context) {
+        match msg {
+            PersistenceNotice::CommitsWait => self.work(ctx),
+            PersistenceNotice::CommitTimedOut => {
+                if self.incarnation != self.server.incarnation() {
+                    self.lose_store(&late(self.store_timeout()), ctx);
+                }
+            }
+            PersistenceNotice::ActorStopped(actor) => self.commits.forget(&actor),
+            PersistenceNotice::Look => self.look(ctx),
+            PersistenceNotice::Registry(registry) => self.registry = Some(registry),
         }
-    }
-}
-
-impl Handler<ActorStopped> for Persistence {
-    type Result = ();
-
-    fn handle(&mut self, msg: ActorStopped, _: &mut Self::Context) {
-        self.commits.forget(&msg.0);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What waits becomes one transaction (group commit), and the store makes its checkpoints beside it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -9,8 +10,8 @@ use crate::persistence::messages::CommitResult;
 use crate::persistence::queue::{Batch, BatchMember};
 use crate::store::{Snapshot, Store, StoreError};
 
-/// How a batch went: each member stored or refused, or everything in doubt.
-type BatchResult = Result<Vec<Result<(), StoreError>>, StoreError>;
+/// How a batch went: which members were refused, by their places in it, or everything in doubt.
+type BatchResult = Result<BTreeMap<usize, StoreError>, StoreError>;
 
 impl Persistence {
     /// Stores what was handed in, unless a commit is under way or the store is not to be trusted.
@@ -25,7 +26,7 @@ impl Persistence {
         let Some(batch) = batch else {
             return self.count();
         };
-        let rows = batch.rows();
+        let rows = batch.rows;
         let Batch {
             members,
             snapshots,
@@ -37,7 +38,20 @@ impl Persistence {
         let limit = self.store_timeout();
         self.server.metrics.store.batch(snapshots.len(), rows);
         let sent = Instant::now();
-        async move { store_batch(store.as_ref(), &snapshots, limit).await }
+        let storing = async move {
+            match within(limit, store.commit(&snapshots)).await {
+                Ok(()) => Ok(BTreeMap::new()),
+                Err(refused @ StoreError::Rejected(_)) if snapshots.len() == 1 => {
+                    Ok(BTreeMap::from([(0, refused)]))
+                }
+                // For what one member contains, which must not cost the others.
+                Err(StoreError::Rejected(_)) => {
+                    store_one_by_one(store.as_ref(), &snapshots, limit).await
+                }
+                Err(error) => Err(error),
+            }
+        };
+        storing
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 actor.in_flight.clear();
@@ -92,20 +106,15 @@ impl Persistence {
         metrics.in_flight.set(self.in_flight.len() as i64);
     }
 
-    pub(super) fn stored(
-        &mut self,
-        members: Vec<BatchMember>,
-        result: BatchResult,
-        ctx: &mut Context<Self>,
-    ) {
-        let verdicts = match result {
-            Ok(verdicts) => verdicts,
+    fn stored(&mut self, members: Vec<BatchMember>, result: BatchResult, ctx: &mut Context<Self>) {
+        let mut refused = match result {
+            Ok(refused) => refused,
             Err(error) => return self.lose_store(&error, ctx),
         };
-        for (BatchMember { actor, seq }, verdict) in members.into_iter().zip(verdicts) {
-            match verdict {
-                Ok(()) => actor.do_send(CommitResult::Committed { seq }),
-                Err(error) => self.discard(&actor, &error),
+        for (place, BatchMember { actor, seq }) in members.into_iter().enumerate() {
+            match refused.remove(&place) {
+                None => actor.do_send(CommitResult::Committed { seq }),
+                Some(error) => self.discard(&actor, &error),
             }
         }
     }
@@ -128,24 +137,20 @@ impl Persistence {
     }
 }
 
-/// Stores a batch as one transaction. When it is refused for what one member contains, each member is
-/// stored by itself, so that one does not cost the others.
-async fn store_batch(store: &dyn Store, snapshots: &[Snapshot], limit: Duration) -> BatchResult {
-    match within(limit, store.commit(snapshots)).await {
-        Ok(()) => return Ok(snapshots.iter().map(|_| Ok(())).collect()),
-        Err(refused @ StoreError::Rejected(_)) if snapshots.len() == 1 => {
-            return Ok(vec![Err(refused)]);
-        }
-        Err(StoreError::Rejected(_)) => {}
-        Err(error) => return Err(error),
-    }
-    let mut verdicts = Vec::with_capacity(snapshots.len());
-    for snapshot in snapshots {
+async fn store_one_by_one(
+    store: &dyn Store,
+    snapshots: &[Snapshot],
+    limit: Duration,
+) -> BatchResult {
+    let mut refused = BTreeMap::new();
+    for (place, snapshot) in snapshots.iter().enumerate() {
         match within(limit, store.commit(std::slice::from_ref(snapshot))).await {
-            Ok(()) => verdicts.push(Ok(())),
-            Err(refused @ StoreError::Rejected(_)) => verdicts.push(Err(refused)),
+            Ok(()) => {}
+            Err(error @ StoreError::Rejected(_)) => {
+                refused.insert(place, error);
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(verdicts)
+    Ok(refused)
 }

@@ -1,12 +1,12 @@
-//! How a resource actor reaches the persistence actor.
+//! How a resource actor and the registry reach the persistence actor.
 
 use std::sync::Arc;
 
-use actix::{Addr, Recipient};
+use actix::Addr;
 
 use crate::lock::{ResourceName, Selector};
 use crate::persistence::actor::Persistence;
-use crate::persistence::messages::{ActorStopped, CommitResult, CommitsWait, Load, LoadData};
+use crate::persistence::messages::{Load, LoadData, PersistenceNotice};
 use crate::persistence::queue::CommitQueue;
 use crate::store::{ResourceId, StoreError, StoredData, StoredResource};
 
@@ -22,9 +22,8 @@ impl PersistenceHandle {
         PersistenceHandle { actor, commits }
     }
 
-    /// There are commits again.
-    pub fn wake(&self) {
-        self.actor.do_send(CommitsWait);
+    pub fn tell(&self, notice: PersistenceNotice) {
+        self.actor.do_send(notice);
     }
 
     /// As [`Load`].
@@ -47,10 +46,5 @@ impl PersistenceHandle {
     ) -> Result<Option<StoredData>, StoreError> {
         let loaded = self.actor.send(LoadData { id, selector }).await;
         loaded.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))
-    }
-
-    /// This actor hands in nothing any more.
-    pub fn stopped(&self, actor: Recipient<CommitResult>) {
-        self.actor.do_send(ActorStopped(actor));
     }
 }

@@ -11,18 +11,22 @@ impl Persistence {
     /// Hands the store what it does not have yet. Where that fails it is tried again the next time: nothing but
     /// the history waits for it.
     pub(super) fn store_history(&mut self, ctx: &mut Context<Self>) {
-        if self.storing_history || self.phase != Phase::Serving {
+        if self.phase != Phase::Serving {
             return;
         }
-        self.storing_history = true;
-        hand_over(self.server.clone())
-            .into_actor(self)
-            .map(|(), actor, _| actor.storing_history = false)
-            .spawn(ctx);
+        let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
+            return;
+        };
+        let server = self.server.clone();
+        let handing = async move {
+            let _alone = alone;
+            hand_over(server).await;
+        };
+        handing.into_actor(self).spawn(ctx);
     }
 }
 
-/// One call at a time. Not to be cut short: it may be in a transaction.
+/// By whoever holds [`Persistence::handing_over`]. Not to be cut short: it may be in a transaction.
 pub(super) async fn hand_over(server: Arc<ServerState>) {
     let handed = server
         .history

@@ -1,6 +1,7 @@
 //! What the persistence actor is asked, and what it tells.
 
 use actix::{Message, Recipient};
+use tokio::sync::oneshot;
 
 use crate::lock::{ResourceName, Selector};
 use crate::shared::gate::Closed;
@@ -25,50 +26,43 @@ pub enum CommitResult {
     Discard(Option<Closed>),
 }
 
-/// To the registry: discard every actor.
+/// To the registry: what becomes of its actors.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct DiscardAll(pub Closed);
+pub enum RegistryOrder {
+    /// Every actor is discarded: nothing that they remember counts any more.
+    DiscardAll(Closed),
+    /// The actors of names in these slots finish what they have in hand, and go. `left` is told when none is left, and dropped
+    /// when something came between.
+    Leave {
+        slots: Vec<Slot>,
+        left: oneshot::Sender<()>,
+    },
+    /// Whoever waits for a lock is told that the server shuts down. What is under way otherwise goes on.
+    EndWaits,
+}
 
-/// To the persistence actor: slots may have changed hands; look at the store at once.
+/// To the persistence actor, by whoever waits for no answer.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Look;
+pub enum PersistenceNotice {
+    /// There are commits again.
+    CommitsWait,
+    /// The registry gave up a call that blocked the store for longer than `STORE_TIMEOUT_SECONDS`.
+    CommitTimedOut,
+    /// A discarded actor has read that it is; nothing more comes from it.
+    ActorStopped(Recipient<CommitResult>),
+    /// Slots may have changed hands: look at the store at once.
+    Look,
+    /// The registry, which is started after the persistence actor.
+    Registry(Recipient<RegistryOrder>),
+}
 
 /// To the persistence actor: this instance ends; give all slots to others, and answer when none is left that anybody
 /// takes.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct GiveAll;
-
-/// To the registry: the actors of names in these slots finish what they have in hand, and go. Answered when none is left;
-/// `false`: something came between.
-#[derive(Message)]
-#[rtype(result = "bool")]
-pub struct Leave(pub Vec<Slot>);
-
-/// To the persistence actor: there are commits again.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct CommitsWait;
-
-/// The registry, which is started after the persistence actor.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Attach {
-    pub discard: Recipient<DiscardAll>,
-    pub leave: Recipient<Leave>,
-}
-
-/// The registry gave up a call that blocked the store for longer than `STORE_TIMEOUT_SECONDS`.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct CommitTimedOut;
-
-/// A discarded actor has read that it is; nothing more comes from it.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct ActorStopped(pub Recipient<CommitResult>);
 
 /// Store what waits, give the store back, and be done.
 #[derive(Message)]

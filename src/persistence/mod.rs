@@ -11,6 +11,7 @@
 //! | `opening` | the store is opened, watched, lost and opened again |
 //! | `sharing` | slots of names that are given and taken over, where several instances share the store |
 //! | `shares` | how many slots each should have |
+//! | `history` | past leases on their way to the store |
 //! | `reads` | loads, documents and listings |
 
 pub mod actor;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked};
-use crate::persistence::messages::DiscardAll;
+use crate::persistence::messages::RegistryOrder;
 use crate::shared::gate::{Closed, boottime_ms};
 use crate::store::{Opened, StoreError};
 
@@ -152,7 +152,7 @@ impl Persistence {
             let _ = load.send(Err(error.clone()));
         }
         if let Some(registry) = &self.registry {
-            registry.discard.do_send(DiscardAll(why));
+            registry.do_send(RegistryOrder::DiscardAll(why));
         }
         self.notify_drained();
         self.open_store(ctx);

@@ -2,7 +2,7 @@
 //!
 //! Resource actors put them here themselves. As messages each would wake the persistence actor's thread, under
 //! load many times in the course of one transaction, only to be put aside. So the actor is woken by
-//! [`CommitsWait`] only when it has nothing under way; otherwise it looks here when that is done.
+//! [`PersistenceNotice::CommitsWait`] only when it has nothing under way; otherwise it looks here when that is done.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -34,7 +34,7 @@ pub(super) struct Batch {
     pub snapshots: Vec<Snapshot>,
     /// Where the snapshot of a name is.
     pub places: HashMap<ResourceName, usize>,
-    rows: usize,
+    pub rows: usize,
     bytes: usize,
 }
 
@@ -46,10 +46,6 @@ impl Batch {
             places: HashMap::with_capacity_and_hasher(names, Default::default()),
             ..Batch::default()
         }
-    }
-
-    pub fn rows(&self) -> usize {
-        self.rows
     }
 
     fn has_room_for(&self, snapshot: &Snapshot) -> bool {
@@ -79,7 +75,7 @@ impl Batch {
 /// What becomes of a commit that is handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// The persistence actor rests and has to be sent [`CommitsWait`].
+    /// The persistence actor rests and has to be told: [`PersistenceNotice::CommitsWait`].
     Wake,
     /// It is stored in its turn, or its actor is told, or about to be told, that it is not.
     Taken,
@@ -327,7 +323,7 @@ mod tests {
         assert_eq!(seqs(&batch), [2, 1]);
         assert!(batch.members[0].actor == a && batch.members[1].actor == b);
         assert_eq!(batch.snapshots[0].data.len(), 2);
-        assert_eq!((batch.rows(), batch.bytes), (3, 3));
+        assert_eq!((batch.rows, batch.bytes), (3, 3));
         assert!(queue.is_empty() && queue.take().is_none());
     }
 
@@ -360,7 +356,7 @@ mod tests {
         assert!(!queue.contains(&ResourceName::parse("a").unwrap()));
         let batch = queue.take().unwrap();
         assert_eq!(seqs(&batch), [4]);
-        assert_eq!((batch.rows(), batch.bytes), (1, 1));
+        assert_eq!((batch.rows, batch.bytes), (1, 1));
         queue.forget(&a);
         let _ = push(&queue, writes(&a, 3, "a", "x", 1));
         assert_eq!(seqs(&queue.take().unwrap()), [3]);

@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use tokio::sync::oneshot;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
 use crate::persistence::history::hand_over;
-use crate::persistence::messages::{GiveAll, Leave, Look};
+use crate::persistence::messages::{GiveAll, RegistryOrder};
 use crate::persistence::shares;
 use crate::shared::gate::boottime_ms;
 use crate::shared::members::Reach;
@@ -22,12 +23,6 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(200);
 /// One that has just come is given nothing for so long, or for as long as an answer is valid after a heartbeat if that is
 /// shorter: if it crashes again and again as soon as it serves, no name waits for it.
 const NEWCOMER: Duration = Duration::from_secs(2);
-
-/// What there is to do next.
-enum SharingStep {
-    TakeOver(InstanceId),
-    Give(Vec<Slot>, InstanceId),
-}
 
 impl Persistence {
     /// The store was opened, or looked at: this instance answers for what is its own.
@@ -114,19 +109,26 @@ impl Persistence {
         if self.sharing.busy || self.sharing.not_before.is_some_and(too_early) {
             return;
         }
-        match self.next_step() {
-            Some(SharingStep::TakeOver(dead)) => self.take_over(dead, ctx),
-            Some(SharingStep::Give(slots, to)) => self.give(slots, to, ctx),
-            None => {
-                // Nobody is there who takes what is left, or nothing is left.
-                if let Some(leaving) = self.sharing.leaving.take() {
-                    let _ = leaving.send(());
-                }
-            }
+        if let Some(dead) = self.next_dead() {
+            self.take_over(dead, ctx);
+        } else if let Some((slots, to)) = self.next_gift() {
+            self.give(slots, to, ctx);
+        } else if let Some(leaving) = self.sharing.leaving.take() {
+            // Nobody is there who takes what is left, or nothing is left.
+            let _ = leaving.send(());
         }
     }
 
-    fn next_step(&self) -> Option<SharingStep> {
+    /// From whom this instance takes over.
+    fn next_dead(&self) -> Option<InstanceId> {
+        let view = self.server.members.now();
+        let members = view.members.as_ref()?;
+        let takes = |id: &InstanceId| !self.sharing.is_leaving && *id != members.me;
+        members.dead().find(takes)
+    }
+
+    /// What this instance gives, and to whom.
+    fn next_gift(&self) -> Option<(Vec<Slot>, InstanceId)> {
         let view = self.server.members.now();
         let members = view.members.as_ref()?;
         let takes = |id: InstanceId, state: MemberState| match id == members.me {
@@ -141,11 +143,6 @@ impl Persistence {
             .filter(|member| takes(member.id, member.state))
             .map(|member| member.id)
             .collect();
-        if !self.sharing.is_leaving
-            && let Some(dead) = members.dead().find(|id| *id != members.me)
-        {
-            return Some(SharingStep::TakeOver(dead));
-        }
         let moves = shares::plan(&members.owners, &live);
         let mine: Vec<_> = moves
             .into_iter()
@@ -155,7 +152,7 @@ impl Persistence {
         let to_this_one = mine.into_iter().filter(|(.., id)| *id == to);
         let numbers: HashSet<usize> = to_this_one.map(|(slot, ..)| slot).take(STEP_MAX).collect();
         let slots = Slot::all().filter(|slot| numbers.contains(&slot.number()));
-        Some(SharingStep::Give(slots.collect(), to))
+        Some((slots.collect(), to))
     }
 
     fn is_newcomer(&self, id: InstanceId) -> bool {
@@ -165,9 +162,21 @@ impl Persistence {
         known.is_none_or(|since| since.elapsed() < valid.min(NEWCOMER))
     }
 
-    fn begin_step(&mut self) -> u64 {
-        self.sharing.busy = true;
-        self.server.incarnation()
+    /// Goes on with what came of this, unless the store was lost meanwhile and the step with it.
+    fn go_on<T: 'static>(
+        &mut self,
+        work: impl Future<Output = T> + 'static,
+        ctx: &mut Context<Self>,
+        next: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) {
+        let incarnation = self.server.incarnation();
+        work.into_actor(self)
+            .map(move |result, actor, ctx| {
+                if actor.server.incarnation() == incarnation {
+                    next(actor, result, ctx);
+                }
+            })
+            .spawn(ctx);
     }
 
     /// `again`: it may be to be tried again, after a pause.
@@ -182,56 +191,43 @@ impl Persistence {
     }
 
     fn take_over(&mut self, dead: InstanceId, ctx: &mut Context<Self>) {
-        let incarnation = self.begin_step();
+        self.sharing.busy = true;
         let store = self.server.store.clone();
         // Not cut short: its log may be long.
-        unpanicked(async move { store.take_over(dead).await })
-            .into_actor(self)
-            .map(move |result, actor, ctx| {
-                if actor.server.incarnation() != incarnation {
-                    return;
-                }
-                match result {
-                    Ok(()) => {
-                        actor.sharing.not_before = Some(Instant::now() + AGAIN_PAUSE);
-                        actor.end_step(false, ctx);
-                    }
-                    Err(error @ StoreError::Rejected(_)) => {
-                        log::error!("nothing was taken over: {error}");
-                        actor.end_step(true, ctx);
-                    }
-                    Err(error) => actor.lose_store(&error, ctx),
-                }
-            })
-            .spawn(ctx);
+        let taking = unpanicked(async move { store.take_over(dead).await });
+        self.go_on(taking, ctx, |actor, result, ctx| match result {
+            Ok(()) => {
+                actor.sharing.not_before = Some(Instant::now() + AGAIN_PAUSE);
+                actor.end_step(false, ctx);
+            }
+            Err(error @ StoreError::Rejected(_)) => {
+                log::error!("nothing was taken over: {error}");
+                actor.end_step(true, ctx);
+            }
+            Err(error) => actor.lose_store(&error, ctx),
+        });
     }
 
     /// Most is stored as it has to be before anybody has to wait for it.
     fn give(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
         // The next owner adds to the history of these names, and nobody else any more.
-        if std::mem::replace(&mut self.storing_history, true) {
+        let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
             return self.end_step(true, ctx);
-        }
-        let incarnation = self.begin_step();
-        let server = self.server.clone();
+        };
+        self.sharing.busy = true;
+        let (server, incarnation) = (self.server.clone(), self.server.incarnation());
         let settling = async move {
+            let _alone = alone;
             hand_over(server.clone()).await;
             server.store.checkpoint().await
         };
-        unpanicked(settling)
-            .into_actor(self)
-            .map(move |result, actor, ctx| {
-                actor.storing_history = false;
-                if actor.server.incarnation() != incarnation {
-                    return;
-                }
-                actor.checkpointed(&result, incarnation, ctx);
-                match result {
-                    Ok(()) => actor.empty(slots, to, ctx),
-                    Err(_) => actor.end_step(true, ctx),
-                }
-            })
-            .spawn(ctx);
+        self.go_on(unpanicked(settling), ctx, move |actor, result, ctx| {
+            actor.checkpointed(&result, incarnation, ctx);
+            match result {
+                Ok(()) => actor.empty(slots, to, ctx),
+                Err(_) => actor.end_step(true, ctx),
+            }
+        });
     }
 
     /// From here on nobody is answered for these slots: their actors finish what they have in hand.
@@ -241,24 +237,19 @@ impl Persistence {
         let Some(registry) = &self.registry else {
             return self.end_step(true, ctx);
         };
-        let left = registry.leave.send(Leave(slots.clone()));
-        let incarnation = self.server.incarnation();
-        let limit = self.store_timeout();
-        async move { tokio::time::timeout(limit, left).await }
-            .into_actor(self)
-            .map(move |left, actor, ctx| {
-                if actor.server.incarnation() != incarnation {
-                    return;
-                }
-                match left {
-                    Ok(Ok(true)) if !actor.has_commits_of(&slots) => actor.hand(slots, to, ctx),
-                    _ => {
-                        log::warn!("names are not given away: some are not free in time");
-                        actor.keep(&slots, ctx);
-                    }
-                }
-            })
-            .spawn(ctx);
+        let (left, all_left) = oneshot::channel();
+        registry.do_send(RegistryOrder::Leave {
+            slots: slots.clone(),
+            left,
+        });
+        let leaving = tokio::time::timeout(self.store_timeout(), all_left);
+        self.go_on(leaving, ctx, move |actor, left, ctx| match left {
+            Ok(Ok(())) if !actor.has_commits_of(&slots) => actor.hand(slots, to, ctx),
+            _ => {
+                log::warn!("names are not given away: some are not free in time");
+                actor.keep(&slots, ctx);
+            }
+        });
     }
 
     /// An actor that died may have left a commit.
@@ -277,46 +268,33 @@ impl Persistence {
 
     /// Nothing of these slots is under way: they are given.
     fn hand(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
-        if std::mem::replace(&mut self.storing_history, true) {
+        let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
             return self.keep(&slots, ctx);
-        }
-        let incarnation = self.server.incarnation();
+        };
         let (server, given) = (self.server.clone(), slots.clone());
         let giving = async move {
+            let _alone = alone;
             hand_over(server.clone()).await;
             server.store.give(&given, to).await
         };
-        unpanicked(giving)
-            .into_actor(self)
-            .map(move |result, actor, ctx| {
-                actor.storing_history = false;
-                if actor.server.incarnation() != incarnation {
-                    return;
+        self.go_on(
+            unpanicked(giving),
+            ctx,
+            move |actor, result, ctx| match result {
+                Ok(true) => {
+                    slots.iter().for_each(|slot| actor.server.slots.lose(*slot));
+                    actor.sharing.gifts += 1;
+                    actor.server.members.given(to);
+                    actor.end_step(false, ctx);
                 }
-                match result {
-                    Ok(true) => {
-                        slots.iter().for_each(|slot| actor.server.slots.lose(*slot));
-                        actor.sharing.gifts += 1;
-                        actor.server.members.given(to);
-                        actor.end_step(false, ctx);
-                    }
-                    Ok(false) => actor.keep(&slots, ctx),
-                    Err(error @ StoreError::Rejected(_)) => {
-                        log::error!("names were not given away: {error}");
-                        actor.keep(&slots, ctx);
-                    }
-                    Err(error) => actor.lose_store(&error, ctx),
+                Ok(false) => actor.keep(&slots, ctx),
+                Err(error @ StoreError::Rejected(_)) => {
+                    log::error!("names were not given away: {error}");
+                    actor.keep(&slots, ctx);
                 }
-            })
-            .spawn(ctx);
-    }
-}
-
-impl Handler<Look> for Persistence {
-    type Result = ();
-
-    fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
-        self.look(ctx);
+                Err(error) => actor.lose_store(&error, ctx),
+            },
+        );
     }
 }
 
@@ -327,20 +305,15 @@ impl Handler<GiveAll> for Persistence {
         if !self.server.slots.are_shared() || self.phase != Phase::Serving {
             return Box::pin(actix::fut::ready(()));
         }
-        let (tx, rx) = tokio::sync::oneshot::channel();
+        let (tx, rx) = oneshot::channel();
         self.sharing.is_leaving = true;
         self.sharing.leaving = Some(tx);
         let store = self.server.store.clone();
-        let incarnation = self.server.incarnation();
-        within(self.store_timeout(), async move { store.leave().await })
-            .into_actor(self)
-            .map(move |result, actor, ctx| match result {
-                Err(error) if actor.server.incarnation() == incarnation => {
-                    actor.lose_store(&error, ctx)
-                }
-                _ => actor.look(ctx),
-            })
-            .spawn(ctx);
+        let leaving = within(self.store_timeout(), async move { store.leave().await });
+        self.go_on(leaving, ctx, |actor, result, ctx| match result {
+            Err(error) => actor.lose_store(&error, ctx),
+            Ok(()) => actor.look(ctx),
+        });
         let given = async move {
             let _ = rx.await;
         };

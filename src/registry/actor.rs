@@ -12,16 +12,14 @@ use tokio::sync::oneshot;
 
 use crate::lock::{Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{CommitResult, CommitTimedOut, DiscardAll, Leave};
+use crate::persistence::messages::{CommitResult, PersistenceNotice, RegistryOrder};
 use crate::registry::dormant::DormantLeases;
 use crate::registry::messages::{Find, Locate, Whereabouts};
 use crate::registry::survey::{Survey, survey};
 use crate::registry::tally::{CountLocks, tally};
 use crate::resource::actor::{Origin, ResourceActor};
 use crate::resource::dormant::DormantLease;
-use crate::resource::messages::{
-    EndWaits, LeaveMemory, RegistryLink, Retired, Vanished, VanishedLate,
-};
+use crate::resource::messages::{RegistryNotice, ResourceNotice};
 use crate::resource::status::{ResourceStatus, StatusCell};
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
@@ -43,7 +41,6 @@ const RETRY_PAUSE_MS: Millis = 1_000;
 /// One address per live name. Strong: the others hold theirs only for a moment.
 pub struct Registry {
     server: Arc<ServerState>,
-    timed_out: Recipient<CommitTimedOut>,
     persistence: PersistenceHandle,
     live: HashMap<ResourceName, LiveActor>,
     dormant: DormantLeases,
@@ -71,16 +68,6 @@ struct Leaving {
 }
 
 impl Leaving {
-    fn begin(&mut self, names: HashSet<ResourceName>) -> oneshot::Receiver<()> {
-        let (told, left) = oneshot::channel();
-        *self = Leaving {
-            names,
-            told: Some(told),
-        };
-        self.tell();
-        left
-    }
-
     fn gone(&mut self, name: &ResourceName) {
         if self.names.remove(name) {
             self.tell();
@@ -104,15 +91,10 @@ impl Registry {
         live.chain(self.dormant.statuses())
     }
 
-    pub fn new(
-        server: Arc<ServerState>,
-        timed_out: Recipient<CommitTimedOut>,
-        persistence: PersistenceHandle,
-    ) -> Registry {
+    pub fn new(server: Arc<ServerState>, persistence: PersistenceHandle) -> Registry {
         Registry {
             alive: server.liveness.actor(REGISTRY),
             server,
-            timed_out,
             persistence,
             live: HashMap::new(),
             dormant: DormantLeases::default(),
@@ -147,11 +129,8 @@ impl Registry {
             active,
         };
         let persistence = self.persistence.clone();
-        let link = RegistryLink {
-            retired: registry.clone().recipient(),
-            vanished: registry.recipient(),
-        };
-        let actor = ResourceActor::new(origin, self.server.clone(), link, persistence);
+        let registry = registry.recipient();
+        let actor = ResourceActor::new(origin, self.server.clone(), registry, persistence);
         // On the thread that asks: most resources are used over few connections, and a message within a
         // thread costs a fraction of one between threads.
         let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
@@ -253,7 +232,7 @@ impl Registry {
         gate.close(Closed::StoreAway);
         self.server.next_incarnation();
         self.discard_all(&Closed::StoreAway);
-        self.timed_out.do_send(CommitTimedOut);
+        self.persistence.tell(PersistenceNotice::CommitTimedOut);
     }
 
     fn discard_all(&mut self, closed: &Closed) {
@@ -265,6 +244,26 @@ impl Registry {
         // What they remember is of an incarnation that is over: their leases get their full TTL again.
         self.dormant.clear();
         self.leaving = Leaving::default();
+        self.count();
+    }
+
+    /// The actors of names in these slots go; `left` is told when none is left.
+    fn leave(&mut self, slots: Vec<Slot>, left: oneshot::Sender<()>) {
+        let slots = SlotSet::of(slots.into_iter());
+        let leaves = |name: &ResourceName| slots.has(Slot::of(name));
+        self.dormant.retain(|name| !leaves(name));
+        self.live
+            .retain(|name, entry| !leaves(name) || entry.addr.connected());
+        let leaving = self.live.iter().filter(|(name, _)| leaves(name));
+        let names = leaving.map(|(name, entry)| {
+            entry.addr.do_send(ResourceNotice::LeaveMemory);
+            name.clone()
+        });
+        self.leaving = Leaving {
+            names: names.collect(),
+            told: Some(left),
+        };
+        self.leaving.tell();
         self.count();
     }
 
@@ -338,73 +337,54 @@ impl Handler<CountLocks> for Registry {
     }
 }
 
-impl Handler<Retired> for Registry {
+impl Handler<RegistryNotice> for Registry {
     type Result = ();
 
-    fn handle(&mut self, msg: Retired, ctx: &mut Self::Context) {
-        let current = self.live.get(&msg.name).map(|entry| entry.generation);
-        if current == Some(msg.generation) {
-            self.live.remove(&msg.name);
-            let is_here = self.server.slots.is_here(&msg.name);
-            let now = self.server.clock.mono();
-            self.server.untaken.left(&msg.name, msg.untold, now);
-            self.leaving.gone(&msg.name);
-            if let Some(dormant) = msg.dormant.filter(|_| is_here) {
-                self.suspend(msg.name, dormant, ctx);
+    fn handle(&mut self, notice: RegistryNotice, ctx: &mut Self::Context) {
+        match notice {
+            RegistryNotice::Retired {
+                name,
+                generation,
+                dormant,
+                untold,
+            } => {
+                let current = self.live.get(&name).map(|entry| entry.generation);
+                if current == Some(generation) {
+                    self.live.remove(&name);
+                    let now = self.server.clock.mono();
+                    self.server.untaken.left(&name, untold, now);
+                    self.leaving.gone(&name);
+                    let is_here = self.server.slots.is_here(&name);
+                    if let Some(dormant) = dormant.filter(|_| is_here) {
+                        self.suspend(name, dormant, ctx);
+                    }
+                    self.count();
+                    shrink_if_sparse(&mut self.live);
+                }
             }
-            self.count();
-            shrink_if_sparse(&mut self.live);
+            RegistryNotice::VanishedLate { name, request } => {
+                let live = self.live.get(&name).map(|entry| entry.addr.clone());
+                match live.or_else(|| self.resume(name, ctx)) {
+                    Some(actor) => actor.do_send(ResourceNotice::Vanished(request)),
+                    None => self.server.untaken.vanished(request),
+                }
+            }
         }
     }
 }
 
-impl Handler<VanishedLate> for Registry {
+impl Handler<RegistryOrder> for Registry {
     type Result = ();
 
-    fn handle(&mut self, msg: VanishedLate, ctx: &mut Self::Context) {
-        let live = self.live.get(&msg.name).map(|entry| entry.addr.clone());
-        let request = msg.request;
-        match live.or_else(|| self.resume(msg.name, ctx)) {
-            Some(actor) => actor.do_send(Vanished { request }),
-            None => self.server.untaken.vanished(request),
-        }
-    }
-}
-
-impl Handler<Leave> for Registry {
-    type Result = ResponseFuture<bool>;
-
-    fn handle(&mut self, msg: Leave, _: &mut Self::Context) -> Self::Result {
-        let slots = SlotSet::of(msg.0.into_iter());
-        let leaves = |name: &ResourceName| slots.has(Slot::of(name));
-        self.dormant.retain(|name| !leaves(name));
-        self.live
-            .retain(|name, entry| !leaves(name) || entry.addr.connected());
-        let leaving = self.live.iter().filter(|(name, _)| leaves(name));
-        let names = leaving.map(|(name, entry)| {
-            entry.addr.do_send(LeaveMemory);
-            name.clone()
-        });
-        let left = self.leaving.begin(names.collect());
-        self.count();
-        Box::pin(async move { left.await.is_ok() })
-    }
-}
-
-impl Handler<DiscardAll> for Registry {
-    type Result = ();
-
-    fn handle(&mut self, msg: DiscardAll, _: &mut Self::Context) {
-        self.discard_all(&msg.0);
-    }
-}
-
-impl Handler<EndWaits> for Registry {
-    type Result = ();
-
-    fn handle(&mut self, msg: EndWaits, _: &mut Self::Context) {
-        for entry in self.live.values() {
-            entry.addr.do_send(msg);
+    fn handle(&mut self, order: RegistryOrder, _: &mut Self::Context) {
+        match order {
+            RegistryOrder::DiscardAll(closed) => self.discard_all(&closed),
+            RegistryOrder::Leave { slots, left } => self.leave(slots, left),
+            RegistryOrder::EndWaits => {
+                for entry in self.live.values() {
+                    entry.addr.do_send(ResourceNotice::EndWaits);
+                }
+            }
         }
     }
 }

@@ -19,11 +19,11 @@ use tokio::sync::oneshot;
 
 use crate::lock::{PresentedTicket, RequestId, ResourceName};
 use crate::persistence::actor::Persistence;
-use crate::persistence::messages::Look;
+use crate::persistence::messages::PersistenceNotice;
 use crate::registry::actor::Registry;
 use crate::registry::messages::Find;
 use crate::resource::actor::ResourceActor;
-use crate::resource::messages::{Call, Op, Reply, Vanished};
+use crate::resource::messages::{Call, Op, Reply, ResourceNotice};
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::ServerState;
@@ -81,9 +81,7 @@ impl Drop for OpenCall {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(1, Ordering::Release);
         if !self.is_taken {
-            self.actor.do_send(Vanished {
-                request: self.request,
-            });
+            self.actor.do_send(ResourceNotice::Vanished(self.request));
         }
     }
 }
@@ -189,7 +187,7 @@ impl Router {
 
     /// Somebody answers for other names than this instance thought.
     pub fn look(&self) {
-        self.persistence.do_send(Look);
+        self.persistence.do_send(PersistenceNotice::Look);
     }
 
     /// Counts as a sign of life of this ticket, if this worker knows the actor's address; nothing is started or

@@ -12,14 +12,12 @@ use actix::prelude::*;
 
 use crate::lock::{Command, LockState, Millis, Now, Refusal, RequestId, ResourceName, Ticket};
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::CommitResult;
+use crate::persistence::messages::{CommitResult, PersistenceNotice};
 use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
 use crate::resource::dormant::DormantLease;
 use crate::resource::live::{Live, Resource};
-use crate::resource::messages::{
-    Call, EndWaits, LeaveMemory, RegistryLink, Reply, Retired, Vanished, VanishedLate,
-};
+use crate::resource::messages::{Call, RegistryNotice, Reply, ResourceNotice};
 use crate::resource::status::StatusCell;
 use crate::shared::cache_budget::Evict;
 use crate::shared::gate::Closed;
@@ -77,7 +75,7 @@ pub struct ResourceActor {
     /// When the message in hand was taken up: one look at the clocks for everything that it sets off.
     pub(super) now: Now,
     pub(super) server: Arc<ServerState>,
-    pub(super) registry: RegistryLink,
+    pub(super) registry: Recipient<RegistryNotice>,
     pub(super) persistence: PersistenceHandle,
     pub(super) stage: Stage,
 }
@@ -86,7 +84,7 @@ impl ResourceActor {
     pub fn new(
         mut origin: Origin,
         server: Arc<ServerState>,
-        registry: RegistryLink,
+        registry: Recipient<RegistryNotice>,
         persistence: PersistenceHandle,
     ) -> ResourceActor {
         let vanished = origin.dormant.as_mut().map(|s| &mut s.vanished);
@@ -233,6 +231,22 @@ impl ResourceActor {
         }
     }
 
+    /// The client of this request is gone.
+    fn vanished(&mut self, request: RequestId, ctx: &mut Context<Self>) {
+        match &mut self.stage {
+            Stage::Loading(loading) => loading.vanish(request),
+            Stage::Live(live) => {
+                live.drop_request(request);
+                self.command(Command::Vanished { request }, ctx);
+                self.schedule(ctx);
+            }
+            Stage::Retired => self.registry.do_send(RegistryNotice::VanishedLate {
+                name: self.name.clone(),
+                request,
+            }),
+        }
+    }
+
     /// The store cannot be read. A lease stays suspended.
     pub(super) fn refuse(&mut self, loading: Loading, reply: &Reply) {
         for (_, call) in loading.calls {
@@ -247,7 +261,7 @@ impl ResourceActor {
     }
 
     fn leave_registry(&self, dormant: Option<DormantLease>, untold: Vec<(RequestId, Ticket)>) {
-        self.registry.retired.do_send(Retired {
+        self.registry.do_send(RegistryNotice::Retired {
             name: self.name.clone(),
             generation: self.generation,
             dormant,
@@ -305,27 +319,23 @@ impl Handler<Box<Call>> for ResourceActor {
     }
 }
 
-impl Handler<Vanished> for ResourceActor {
+impl Handler<ResourceNotice> for ResourceActor {
     type Result = ();
 
-    fn handle(&mut self, msg: Vanished, ctx: &mut Self::Context) {
+    fn handle(&mut self, notice: ResourceNotice, ctx: &mut Self::Context) {
         self.look_at_clocks();
-        match &mut self.stage {
-            Stage::Loading(loading) => loading.vanish(msg.request),
-            Stage::Live(live) => {
-                live.drop_request(msg.request);
-                self.command(
-                    Command::Vanished {
-                        request: msg.request,
-                    },
-                    ctx,
-                );
-                self.schedule(ctx);
+        match notice {
+            ResourceNotice::Vanished(request) => self.vanished(request, ctx),
+            ResourceNotice::EndWaits => self.end_waits(ctx),
+            ResourceNotice::LeaveMemory => {
+                match &mut self.stage {
+                    Stage::Live(live) => live.is_leaving = true,
+                    Stage::Loading(_) => return self.retire(&Reply::Closed(Closed::Moving)),
+                    Stage::Retired => {}
+                }
+                self.leave_if_settled();
             }
-            Stage::Retired => self.registry.vanished.do_send(VanishedLate {
-                name: self.name.clone(),
-                request: msg.request,
-            }),
+            ResourceNotice::Woken { at } => self.woken(at, ctx),
         }
     }
 }
@@ -359,7 +369,8 @@ impl Handler<CommitResult> for ResourceActor {
             CommitResult::Discard(closed) => {
                 let refused = Reply::Refused(Refusal::NotStored);
                 self.retire(&closed.map_or(refused, Reply::Closed));
-                self.persistence.stopped(ctx.address().recipient());
+                let stopped = PersistenceNotice::ActorStopped(ctx.address().recipient());
+                self.persistence.tell(stopped);
             }
         }
     }
@@ -371,29 +382,7 @@ impl Handler<Evict> for ResourceActor {
     fn handle(&mut self, msg: Evict, _: &mut Self::Context) {
         match &mut self.stage {
             Stage::Live(live) => live.evict(&msg, &self.server),
-            Stage::Loading(_) | Stage::Retired => self.server.budget.answered(msg.bytes),
+            Stage::Loading(_) | Stage::Retired => self.server.budget.lock().answered(msg.bytes),
         }
-    }
-}
-
-impl Handler<EndWaits> for ResourceActor {
-    type Result = ();
-
-    fn handle(&mut self, _: EndWaits, ctx: &mut Self::Context) {
-        self.look_at_clocks();
-        self.end_waits(ctx);
-    }
-}
-
-impl Handler<LeaveMemory> for ResourceActor {
-    type Result = ();
-
-    fn handle(&mut self, _: LeaveMemory, _: &mut Self::Context) {
-        match &mut self.stage {
-            Stage::Live(live) => live.is_leaving = true,
-            Stage::Loading(_) => return self.retire(&Reply::Closed(Closed::Moving)),
-            Stage::Retired => {}
-        }
-        self.leave_if_settled();
     }
 }

@@ -144,7 +144,7 @@ impl ResourceActor {
             }
         }
         writer.left(live, answers, gone, &outcome.events);
-        live.happened.extend(writer.happened.into_inner());
+        live.happened(writer.happened.into_inner());
     }
 
     pub(super) fn report_change(
@@ -162,7 +162,7 @@ impl ResourceActor {
             ..writer.line(kind)
         });
         if let Stage::Live(live) = &mut self.stage {
-            live.happened.extend(writer.happened.into_inner());
+            live.happened(writer.happened.into_inner());
         }
     }
 

@@ -173,6 +173,7 @@ impl Documents {
         let stamp = self
             .server
             .budget
+            .lock()
             .enter(self.owner.clone(), selector.clone(), bytes);
         let content = Content::Loaded {
             id,
@@ -233,7 +234,7 @@ impl Documents {
 
     /// The budget wants a document's memory.
     pub fn evict(&mut self, evict: &Evict, committed: u64) {
-        self.server.budget.answered(evict.bytes);
+        self.server.budget.lock().answered(evict.bytes);
         if let Some(state) = self.states.get_mut(&evict.selector)
             && matches!(state.content, Content::Loaded { stamp, .. } if stamp == evict.stamp)
         {
@@ -283,7 +284,7 @@ fn tag_of(json: &[u8]) -> EntityTag {
 /// What leaves memory leaves the budget.
 fn release(server: &ServerState, content: &Content) {
     if let Content::Loaded { json, stamp, .. } = content {
-        server.budget.leave(*stamp, json.len());
+        server.budget.lock().leave(*stamp, json.len());
     }
 }
 

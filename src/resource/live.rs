@@ -16,7 +16,7 @@ use crate::lock::{
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
-use crate::resource::messages::{Call, Description, Reply};
+use crate::resource::messages::{Call, Description, Reply, ResourceNotice};
 use crate::resource::open_requests::{OpenRequest, OpenRequests, RequestKind};
 use crate::shared::cache_budget::Evict;
 use crate::shared::event_feed::FeedEvent;
@@ -45,7 +45,7 @@ impl Timer {
         let task = actix_rt::spawn(async move {
             actix_rt::time::sleep(pause).await;
             if let Some(actor) = actor.upgrade() {
-                actor.do_send(Woken { at });
+                actor.do_send(ResourceNotice::Woken { at });
             }
         });
         Timer { at, task }
@@ -56,13 +56,6 @@ impl Drop for Timer {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// The timer that was set to this time is over.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Woken {
-    at: Millis,
 }
 
 /// One document on its way from the store.
@@ -85,8 +78,8 @@ pub struct Live {
     pub(super) account: Account,
     /// Replies that wait for a commit, oldest first.
     pub(super) held_back: VecDeque<(u64, RequestId, Box<Reply>)>,
-    /// What happened that followers are to be told, and with which commit it is durable. In the order of both.
-    pub(super) happened: Vec<Arc<FeedEvent>>,
+    /// What followers are to be told, oldest first, each with the commit that makes it durable: the next one when it
+    /// happened. Where none came of it, it is durable with what was sent before.
     pub(super) unpublished: VecDeque<(u64, Arc<FeedEvent>)>,
     /// Documents that are being loaded, each once.
     pub(super) reading: HashMap<Selector, DocumentRead>,
@@ -116,7 +109,6 @@ impl Live {
             account,
             open: OpenRequests::default(),
             held_back: VecDeque::new(),
-            happened: Vec::new(),
             unpublished: VecDeque::new(),
             reading: HashMap::new(),
             orphans: Vec::new(),
@@ -130,17 +122,11 @@ impl Live {
         }
     }
 
-    /// Tells followers what has become durable.
-    pub(super) fn publish(&mut self, server: &ServerState) {
-        let seq = self.sent;
-        let happened = self.happened.drain(..).map(|event| (seq, event));
-        self.unpublished.extend(happened);
-        while let Some((seq, event)) = self.unpublished.pop_front() {
-            if seq > self.committed {
-                return self.unpublished.push_front((seq, event));
-            }
-            server.feed.publish(event);
-        }
+    /// Keeps what has just happened until it is durable.
+    pub(super) fn happened(&mut self, events: Vec<Arc<FeedEvent>>) {
+        let commit = self.sent + 1;
+        self.unpublished
+            .extend(events.into_iter().map(|event| (commit, event)));
     }
 
     /// The client is gone: nobody is to be answered.
@@ -182,7 +168,7 @@ impl Live {
     pub fn evict(&mut self, evict: &Evict, server: &ServerState) {
         match &mut self.resource {
             Some(resource) => resource.documents.evict(evict, self.committed),
-            None => server.budget.answered(evict.bytes),
+            None => server.budget.lock().answered(evict.bytes),
         }
     }
 
@@ -300,8 +286,7 @@ impl ResourceActor {
     }
 
     /// `at`: when this was to happen.
-    fn woken(&mut self, at: Millis, ctx: &mut Context<Self>) {
-        self.look_at_clocks();
+    pub(super) fn woken(&mut self, at: Millis, ctx: &mut Context<Self>) {
         if let Some(live) = self.live() {
             // One that was replaced may have sent this before.
             live.timer.take_if(|timer| timer.at == at);
@@ -320,13 +305,5 @@ impl ResourceActor {
             return self.leave_memory();
         }
         self.schedule(ctx);
-    }
-}
-
-impl Handler<Woken> for ResourceActor {
-    type Result = ();
-
-    fn handle(&mut self, msg: Woken, ctx: &mut Self::Context) {
-        self.woken(msg.at, ctx);
     }
 }

@@ -9,7 +9,6 @@ use crate::resource::actor::{ResourceActor, unread};
 use crate::resource::documents::Known;
 use crate::resource::live::{DocumentRead, Resource};
 use crate::resource::messages::{Call, Op, Reply};
-use crate::resource::requests::lock_command;
 use crate::store::{ResourceId, StoreError, StoredData};
 
 impl ResourceActor {
@@ -50,10 +49,9 @@ impl ResourceActor {
     /// is answered already.
     fn arrive(&mut self, call: Box<Call>, ctx: &mut Context<Self>) -> Option<Box<Call>> {
         let request = call.request;
-        let relayed = call.caller.relayed;
-        let fresh = relayed.unwrap_or_else(|| self.server.fresh_ticket());
         let op = match &call.op {
-            // The document is not for the core.
+            Op::Read { .. } => return Some(call),
+            // Nothing is written yet, nor released.
             Op::Write {
                 selector,
                 presented,
@@ -64,11 +62,12 @@ impl ResourceActor {
             },
             other => other.clone(),
         };
-        let loading = Patience::Loading;
-        let Some(command) = lock_command(request, fresh, &call.caller, op, loading) else {
+        let asked = self.asked(request, &call.caller, op, Patience::Loading);
+        let Some((_, command)) = asked else {
             return Some(call);
         };
-        let outcome = self.apply(command)?;
+        let (terms, now) = (self.server.terms(), self.now);
+        let outcome = self.resource()?.core.apply(&terms, now, command);
         let answered = outcome.answers.iter().any(|(id, _)| *id == request);
         let call = match answered {
             true => {

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Message, Recipient};
+use actix::Message;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::lock::command::{HolderView, PlaceView, Role};
 use crate::lock::{
-    Answer, FencingToken, KeyName, PresentedTicket, Reason, Refusal, RequestId, ResourceName,
-    ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis, Wish,
+    Answer, FencingToken, KeyName, Millis, PresentedTicket, Reason, Refusal, RequestId,
+    ResourceName, ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis, Wish,
 };
 use crate::resource::dormant::DormantLease;
 use crate::shared::caller::Caller;
@@ -299,7 +299,7 @@ pub enum Reply {
     Moved,
 }
 
-/// A request on its way to a resource. Whoever sends one sends [`Vanished`] after it when nobody waits
+/// A request on its way to a resource. Whoever sends one sends [`ResourceNotice::Vanished`] after it when nobody waits
 /// for the reply any more.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -311,45 +311,35 @@ pub struct Call {
     pub reply: oneshot::Sender<Box<Reply>>,
 }
 
-/// The client of this request is gone, or its reply was not taken.
+/// To a resource, by whoever waits for no answer.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Vanished {
-    pub request: RequestId,
+pub enum ResourceNotice {
+    /// The client of this request is gone, or its reply was not taken.
+    Vanished(RequestId),
+    /// The server shuts down: whoever waits for the lock is told so. What is under way otherwise goes on.
+    EndWaits,
+    /// The name goes to another instance. What is under way is finished, and nothing is begun.
+    LeaveMemory,
+    /// The timer that was set to this time is over.
+    Woken { at: Millis },
 }
 
-/// How an actor reaches the registry.
-pub struct RegistryLink {
-    pub retired: Recipient<Retired>,
-    pub vanished: Recipient<VanishedLate>,
-}
-
-/// To the registry: this actor takes nothing any more. It leaves a lease that goes on without it.
+/// To the registry, from an actor that takes nothing any more.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Retired {
-    pub name: ResourceName,
-    pub generation: u64,
-    pub dormant: Option<DormantLease>,
-    /// Of a name that leaves for another instance: who was told of a grant, and may turn out to be gone.
-    pub untold: Vec<(RequestId, Ticket)>,
+pub enum RegistryNotice {
+    /// From now on. It leaves a lease that goes on without it.
+    Retired {
+        name: ResourceName,
+        generation: u64,
+        dormant: Option<DormantLease>,
+        /// Of a name that leaves for another instance: who was told of a grant, and may turn out to be gone.
+        untold: Vec<(RequestId, Ticket)>,
+    },
+    /// It was told that this client is gone. Its lease may be one that the client was told of.
+    VanishedLate {
+        name: ResourceName,
+        request: RequestId,
+    },
 }
-
-/// To the registry, from an actor that has retired: its lease may be one that this client was told of.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct VanishedLate {
-    pub name: ResourceName,
-    pub request: RequestId,
-}
-
-/// To the registry, and from it to every actor: whoever waits for a lock is told that the server shuts
-/// down. What is under way otherwise goes on.
-#[derive(Message, Clone, Copy)]
-#[rtype(result = "()")]
-pub struct EndWaits;
-
-/// From the registry: the name goes to another instance. What is under way is finished, and nothing is begun.
-#[derive(Message, Clone, Copy)]
-#[rtype(result = "()")]
-pub struct LeaveMemory;

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::lock::command::HolderView;
 use crate::lock::rows::Forced;
 use crate::lock::{Millis, PresentedTicket, RequestId, Selector};
 use crate::resource::messages::{Condition, Reply, Watch};
 use crate::shared::caller::Caller;
-use crate::shared::server_state::ServerState;
 
 /// What an open request is about, as far as its answer needs it.
 pub(super) enum RequestKind {
@@ -49,17 +48,8 @@ pub(super) struct OpenRequest {
     pub(super) caller: Arc<Caller>,
     /// When it arrived.
     pub(super) since: Millis,
-    /// While it waits for the lock.
-    pub(super) permit: Option<WaiterPermit>,
-}
-
-/// One of the `MAX_WAITERS` places; given back when dropped.
-pub(super) struct WaiterPermit(pub(super) Arc<ServerState>);
-
-impl Drop for WaiterPermit {
-    fn drop(&mut self) {
-        self.0.remove_waiter();
-    }
+    /// One of the `MAX_WAITERS` places, while it waits for the lock.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Open requests by their numbers. Most resources have one at a time, which needs no tree.

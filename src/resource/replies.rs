@@ -7,6 +7,7 @@ use crate::lock::command::HolderView;
 use crate::lock::{
     Answer, Command, FencingToken, Outcome, PresentedTicket, Refusal, RequestId, Selector,
 };
+use crate::persistence::messages::PersistenceNotice;
 use crate::persistence::queue::{Accepted, BatchMember};
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::audit::Account;
@@ -21,15 +22,11 @@ use crate::store::Snapshot;
 impl ResourceActor {
     /// Applies a command that nobody in particular is answered for.
     pub(super) fn command(&mut self, command: Command, ctx: &mut Context<Self>) {
-        if let Some(outcome) = self.apply(command) {
+        let (terms, now) = (self.server.terms(), self.now);
+        if let Some(resource) = self.resource() {
+            let outcome = resource.core.apply(&terms, now, command);
             self.conclude(outcome, ctx);
         }
-    }
-
-    pub(super) fn apply(&mut self, command: Command) -> Option<Outcome> {
-        let (terms, now) = (self.server.terms(), self.now);
-        let resource = self.resource()?;
-        Some(resource.core.apply(&terms, now, command))
     }
 
     /// Turns the core's outcome into rows and replies.
@@ -101,6 +98,7 @@ impl ResourceActor {
         server.raise_token_floor(token);
         server
             .lost_tickets
+            .lock()
             .add(&name, resource.core.lost_tickets(now), now);
         match snapshot.created {
             // It never was in the store.
@@ -290,7 +288,7 @@ impl ResourceActor {
             let commits = &self.persistence.commits;
             match commits.push(BatchMember { actor, seq }, self.incarnation, snapshot) {
                 Accepted::Taken => {}
-                Accepted::Wake => self.persistence.wake(),
+                Accepted::Wake => self.persistence.tell(PersistenceNotice::CommitsWait),
                 Accepted::Finished => self.retire(&Reply::Closed(Closed::Stopping)),
             }
         }
@@ -298,10 +296,18 @@ impl ResourceActor {
 
     /// Tells followers what happened, as far as it is durable.
     pub(super) fn publish(&mut self) {
-        if let Stage::Live(live) = &mut self.stage
-            && !(live.happened.is_empty() && live.unpublished.is_empty())
+        let Stage::Live(live) = &mut self.stage else {
+            return;
+        };
+        let (sent, committed) = (live.sent, live.committed);
+        let is_durable = |commit: u64| commit.min(sent) <= committed;
+        while live
+            .unpublished
+            .front()
+            .is_some_and(|(commit, _)| is_durable(*commit))
+            && let Some((_, event)) = live.unpublished.pop_front()
         {
-            live.publish(&self.server);
+            self.server.feed.publish(event);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::resource::actor::ResourceActor;
 use crate::resource::documents::{Documents, Known};
 use crate::resource::live::Resource;
 use crate::resource::messages::{Call, Condition, Op, Reply, Wait};
-use crate::resource::open_requests::{OpenRequest, RequestKind, WaiterPermit};
+use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
@@ -57,7 +57,7 @@ impl ResourceActor {
     fn make(&mut self, call: &Call, ctx: &Context<Self>) -> Result<(), Box<Reply>> {
         let now = self.now.mono;
         let lost = lost_matters(&call.op).and_then(|ticket| {
-            let lost_tickets = &self.server.lost_tickets;
+            let lost_tickets = self.server.lost_tickets.lock();
             lost_tickets.get(&self.name, ticket, now)
         });
         // An unlock that was carried out is not told from one of a name that never was.
@@ -89,9 +89,9 @@ impl ResourceActor {
                 ..HeadRow::default()
             });
         }
-        let lost = self.server.lost_tickets.of(&self.name, now);
+        let lost = self.server.lost_tickets.lock().of(&self.name, now);
         if !lost.is_empty() {
-            self.server.lost_tickets.forget(&self.name);
+            self.server.lost_tickets.lock().forget(&self.name);
             snapshot.lock.merge(&core.recall(lost));
         }
         let documents = Documents::new(
@@ -142,21 +142,26 @@ impl ResourceActor {
             }
             _ => {}
         }
-        let Some((kind, command)) = self.asked(request, &call.caller, call.op, exists, patience)
-        else {
+        let asked = match self.refused_anyway(&call.op, exists) {
+            Some((kind, presented)) => {
+                // The place that it took while the store was asked.
+                self.command(Command::Vanished { request }, ctx);
+                Some((kind, Command::Touch { request, presented }))
+            }
+            None => self.asked(request, &call.caller, call.op, patience),
+        };
+        let Some((kind, command)) = asked else {
             return;
         };
-        if matches!(kind, RequestKind::GetAbsent(_) | RequestKind::WriteBeyond) {
-            // The place that it took while the store was asked.
-            self.command(Command::Vanished { request }, ctx);
-        }
         let open = self.opened(call.reply, kind, call.caller);
         if let Some(live) = self.live() {
             live.open.insert(request, Box::new(open));
         }
-        let Some(outcome) = self.apply(command) else {
+        let (terms, now) = (self.server.terms(), self.now);
+        let Some(resource) = self.resource() else {
             return;
         };
+        let outcome = resource.core.apply(&terms, now, command);
         let answered = outcome.answers.iter().any(|(id, _)| *id == request);
         self.conclude(outcome, ctx);
         if !answered {
@@ -164,54 +169,85 @@ impl ResourceActor {
         }
     }
 
-    /// What the answer has to be made of, and what the core is asked. `None`: the lock has no part in it.
-    #[inline(never)]
-    fn asked(
-        &mut self,
-        request: RequestId,
-        caller: &Caller,
-        mut op: Op,
-        exists: bool,
-        patience: Patience,
-    ) -> Option<(RequestKind, Command)> {
-        let get_locks_unwritten = self.server.terms().rules.get_locks_unwritten;
-        let fresh = caller.relayed.unwrap_or_else(|| self.server.fresh_ticket());
-        Some(match op {
+    /// What is refused whatever the lock says, and with which ticket. `exists`: its document does.
+    fn refused_anyway(&mut self, op: &Op, exists: bool) -> Option<(RequestKind, PresentedTicket)> {
+        match op {
+            _ if exists => None,
             Op::Acquire {
                 selector: Some(_),
                 presented,
                 ..
-            } if !exists && !get_locks_unwritten => (
-                RequestKind::GetAbsent(presented),
-                Command::Touch { request, presented },
-            ),
-            Op::Write { presented, .. } if !exists && self.is_full() => (
-                RequestKind::WriteBeyond,
-                Command::Touch { request, presented },
-            ),
-            Op::Acquire { ref selector, .. } => {
-                let kind = selector
-                    .clone()
-                    .map_or(RequestKind::Plain, RequestKind::Get);
-                (kind, lock_command(request, fresh, caller, op, patience)?)
+            } if !self.server.terms().rules.get_locks_unwritten => {
+                Some((RequestKind::GetAbsent(*presented), *presented))
+            }
+            Op::Write { presented, .. } if self.is_full() => {
+                Some((RequestKind::WriteBeyond, *presented))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the answer has to be made of, and what the core is asked. `None`: the lock has no part in it.
+    #[inline(never)]
+    pub(super) fn asked(
+        &mut self,
+        request: RequestId,
+        caller: &Caller,
+        op: Op,
+        patience: Patience,
+    ) -> Option<(RequestKind, Command)> {
+        let fresh = caller.relayed.unwrap_or_else(|| self.server.fresh_ticket());
+        let write = |presented, release| Command::Write {
+            request,
+            presented,
+            fresh,
+            release,
+            patience,
+        };
+        Some(match op {
+            Op::Acquire {
+                selector,
+                presented,
+                wish,
+                ..
+            } => {
+                let wish = Wish {
+                    client: caller.address,
+                    relayed: caller.relayed.is_some(),
+                    ..wish
+                };
+                let command = Command::Acquire(LockRequest {
+                    request,
+                    presented,
+                    fresh,
+                    wish,
+                    patience,
+                });
+                (
+                    selector.map_or(RequestKind::Plain, RequestKind::Get),
+                    command,
+                )
             }
             Op::Write {
-                ref selector,
-                ref json,
-                ref condition,
-                ref mut release,
+                selector,
+                json,
+                presented,
+                release,
+                condition,
                 ..
             } => {
                 // One that will be refused for its condition must not release.
-                *release &= self.holds(condition.as_ref(), selector);
-                let kind = RequestKind::Write(selector.clone(), json.clone(), condition.clone());
-                (kind, lock_command(request, fresh, caller, op, patience)?)
+                let release = release && self.holds(condition.as_ref(), &selector);
+                let kind = RequestKind::Write(selector, json, condition);
+                (kind, write(presented, release))
             }
-            Op::DeleteSelector { ref selector, .. } => {
-                let kind = RequestKind::DeleteSelector(selector.clone());
-                let never = Patience::Never;
-                (kind, lock_command(request, fresh, caller, op, never)?)
-            }
+            Op::DeleteSelector {
+                selector,
+                presented,
+            } => (
+                RequestKind::DeleteSelector(selector),
+                write(presented, false),
+            ),
             Op::Delete { presented } => {
                 let (terms, now) = (self.server.terms(), self.now);
                 let leases = self
@@ -224,7 +260,7 @@ impl ResourceActor {
         })
     }
 
-    pub(super) fn is_full(&mut self) -> bool {
+    fn is_full(&mut self) -> bool {
         let max = self.server.settings.selectors_max;
         self.resource()
             .is_some_and(|resource| resource.documents.total() >= max)
@@ -276,8 +312,10 @@ impl ResourceActor {
         let permit = match self.server.gate.check() {
             // Those that wait were ended, or are about to be.
             Err(why @ Closed::Stopping) => Err(Reply::Closed(why)),
-            _ if self.server.add_waiter() => Ok(WaiterPermit(self.server.clone())),
-            _ => Err(Reply::Refused(Refusal::TooManyWaiters)),
+            _ => {
+                let too_many = Reply::Refused(Refusal::TooManyWaiters);
+                self.server.add_waiter().ok_or(too_many)
+            }
         };
         let permit = match permit {
             Ok(permit) => permit,
@@ -404,49 +442,7 @@ impl ResourceActor {
     }
 }
 
-/// How the lock core is asked for what this request wants of the lock or of a document.
-pub(super) fn lock_command(
-    request: RequestId,
-    fresh: Ticket,
-    caller: &Caller,
-    op: Op,
-    patience: Patience,
-) -> Option<Command> {
-    match op {
-        Op::Acquire {
-            presented, wish, ..
-        } => Some(Command::Acquire(LockRequest {
-            request,
-            presented,
-            fresh,
-            wish: Wish {
-                client: caller.address,
-                relayed: caller.relayed.is_some(),
-                ..wish
-            },
-            patience,
-        })),
-        Op::Write {
-            presented, release, ..
-        } => Some(Command::Write {
-            request,
-            presented,
-            fresh,
-            release,
-            patience,
-        }),
-        Op::DeleteSelector { presented, .. } => Some(Command::Write {
-            request,
-            presented,
-            fresh,
-            release: false,
-            patience,
-        }),
-        _ => None,
-    }
-}
-
-/// As [`lock_command`], for what needs neither a place nor a document.
+/// As [`ResourceActor::asked`], for what needs neither a place nor a document.
 fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> {
     Some(match op {
         Op::Renew {

@@ -6,14 +6,13 @@
 //! it missed. Where nobody reads, an event is not even made.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::lock::{Mode, ResourceName, WallMillis};
 
@@ -110,15 +109,15 @@ pub enum Found {
 /// One for each server.
 pub struct EventFeed {
     ring: broadcast::Sender<Arc<FeedEvent>>,
-    /// The ring knows it too, behind a lock that every change of every resource would ask for.
-    readers: Arc<AtomicUsize>,
+    /// Places for readers. The ring knows its readers too, behind a lock that every change of every resource would ask for.
+    places: Arc<Semaphore>,
 }
 
 impl Default for EventFeed {
     fn default() -> EventFeed {
         EventFeed {
             ring: broadcast::Sender::new(RING_EVENTS),
-            readers: Arc::default(),
+            places: Arc::new(Semaphore::new(READERS_MAX)),
         }
     }
 }
@@ -137,31 +136,23 @@ impl EventFeed {
 
     /// A reader of everything that is published from now on. `None`: there are 10,000 already.
     pub fn follow(&self) -> Option<FeedReader> {
-        let more = |readers| (readers < READERS_MAX).then_some(readers + 1);
-        let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
-        self.readers.fetch_update(set, get, more).ok()?;
+        let place = self.places.clone().try_acquire_owned().ok()?;
         Some(FeedReader {
             ring: self.ring.subscribe(),
-            readers: self.readers.clone(),
+            _place: place,
         })
     }
 
     /// Readers now.
     pub fn readers(&self) -> usize {
-        self.readers.load(Ordering::Acquire)
+        READERS_MAX - self.places.available_permits()
     }
 }
 
 /// One reader's place in the ring.
 pub struct FeedReader {
     ring: broadcast::Receiver<Arc<FeedEvent>>,
-    readers: Arc<AtomicUsize>,
-}
-
-impl Drop for FeedReader {
-    fn drop(&mut self) {
-        self.readers.fetch_sub(1, Ordering::AcqRel);
-    }
+    _place: OwnedSemaphorePermit,
 }
 
 impl FeedReader {

@@ -5,18 +5,12 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::lock::{LostTicket, Millis, ResourceName, Ticket};
 use crate::store::shrink::shrink_if_sparse;
-use parking_lot::Mutex;
 
 /// How many tickets are remembered in all; past that the oldest are forgotten first.
 const TICKETS_MAX: usize = 65_536;
 
 #[derive(Default)]
 pub struct LostTickets {
-    state: Mutex<LostByName>,
-}
-
-#[derive(Default)]
-struct LostByName {
     by_name: HashMap<ResourceName, Vec<LostTicket>>,
     /// The names in the order in which something was added, each with the number of tickets added and when the
     /// last of them may be forgotten.
@@ -26,49 +20,39 @@ struct LostByName {
 
 impl LostTickets {
     /// The resource of this name is gone.
-    pub fn add(&self, name: &ResourceName, lost: Vec<LostTicket>, now: Millis) {
+    pub fn add(&mut self, name: &ResourceName, lost: Vec<LostTicket>, now: Millis) {
         let Some(last) = lost.iter().map(|ticket| ticket.forget_at).max() else {
             return;
         };
-        let mut state = self.state.lock();
-        state.forget(now);
-        state.tickets += lost.len();
-        state.order.push_back((name.clone(), lost.len(), last));
-        state.by_name.entry(name.clone()).or_default().extend(lost);
-        while state.tickets > TICKETS_MAX {
-            state.forget_first();
+        while self.order.front().is_some_and(|(.., until)| *until < now) {
+            self.forget_first();
+        }
+        self.tickets += lost.len();
+        self.order.push_back((name.clone(), lost.len(), last));
+        self.by_name.entry(name.clone()).or_default().extend(lost);
+        while self.tickets > TICKETS_MAX {
+            self.forget_first();
         }
     }
 
     /// What is remembered of this ticket of a resource that is gone.
     pub fn get(&self, name: &ResourceName, ticket: Ticket, now: Millis) -> Option<LostTicket> {
-        let state = self.state.lock();
-        let mut lost = state.by_name.get(name)?.iter().rev();
+        let mut lost = self.by_name.get(name)?.iter().rev();
         lost.find(|lost| lost.ticket == ticket && now <= lost.forget_at)
             .cloned()
     }
 
     /// What a new resource of this name has to remember, oldest first.
     pub fn of(&self, name: &ResourceName, now: Millis) -> Vec<LostTicket> {
-        let state = self.state.lock();
-        let lost = state.by_name.get(name).into_iter().flatten();
+        let lost = self.by_name.get(name).into_iter().flatten();
         lost.filter(|lost| now <= lost.forget_at).cloned().collect()
     }
 
     /// They are the new resource's to remember.
-    pub fn forget(&self, name: &ResourceName) {
-        let mut state = self.state.lock();
-        if let Some(lost) = state.by_name.remove(name) {
-            state.tickets -= lost.len();
-            state.order.retain(|(of, ..)| of != name);
-        }
-    }
-}
-
-impl LostByName {
-    fn forget(&mut self, now: Millis) {
-        while self.order.front().is_some_and(|(.., until)| *until < now) {
-            self.forget_first();
+    pub fn forget(&mut self, name: &ResourceName) {
+        if let Some(lost) = self.by_name.remove(name) {
+            self.tickets -= lost.len();
+            self.order.retain(|(of, ..)| of != name);
         }
     }
 
@@ -104,7 +88,7 @@ mod tests {
 
     #[test]
     fn lost_tickets_are_remembered_until_their_time_and_no_more_than_fit() {
-        let tickets = LostTickets::default();
+        let mut tickets = LostTickets::default();
         let name = |n: usize| ResourceName::parse(&n.to_string()).unwrap();
         tickets.add(&name(0), vec![lost(1, 10), lost(2, 20)], 0);
         assert!(tickets.get(&name(0), Ticket::from_bits(1), 10).is_some());
@@ -114,10 +98,9 @@ mod tests {
             tickets.add(&name(n), vec![lost(n as u128, 100)], 1);
         }
         assert!(tickets.of(&name(0), 1).is_empty(), "the oldest had to go");
-        assert_eq!(tickets.state.lock().tickets, TICKETS_MAX);
+        assert_eq!(tickets.tickets, TICKETS_MAX);
         tickets.forget(&name(1));
         tickets.add(&name(0), vec![lost(7, 200)], 150);
-        let state = tickets.state.lock();
-        assert_eq!((state.tickets, state.by_name.len()), (1, 1));
+        assert_eq!((tickets.tickets, tickets.by_name.len()), (1, 1));
     }
 }

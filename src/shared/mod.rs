@@ -12,6 +12,7 @@
 //! | `audit_log` | one log line per change of state, within limits |
 //! | `event_feed` | what happens, for whoever follows it |
 //! | `history` | the last leases of each name |
+//! | `lost_tickets` | tickets of ephemeral names that are gone |
 //! | `caller` | who sent a request, for those lines |
 
 pub mod audit_log;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::lock::{FencingToken, Limits, Millis, Now, Profile, RequestId, Terms, Ticket};
 use crate::logging;
@@ -88,18 +88,18 @@ pub struct ServerState {
     pub slots: Slots,
     pub untaken: Untaken,
     pub store: Arc<dyn Store>,
-    pub budget: DataBudget,
+    pub budget: Mutex<DataBudget>,
     pub metrics: Metrics,
     pub events: EventLog,
     pub feed: EventFeed,
     pub history: History,
-    pub lost_tickets: LostTickets,
+    pub lost_tickets: Mutex<LostTickets>,
     /// To look through all locks in memory takes the registry as long as there are many: whoever wants something
     /// else of it waits for one who looks, never for several.
     pub surveys: Semaphore,
     php: AtomicBool,
     requests: AtomicU64,
-    waiters: AtomicUsize,
+    waiters: Arc<Semaphore>,
     /// One count per worker, so that workers do not fight over a cache line.
     in_flight: Mutex<Vec<Arc<AtomicUsize>>>,
     token_floor: AtomicU64,
@@ -110,14 +110,15 @@ pub struct ServerState {
 impl ServerState {
     pub fn new(settings: ServerSettings, store: Arc<dyn Store>) -> ServerState {
         ServerState {
-            budget: DataBudget::new(settings.data_cache_bytes),
+            budget: Mutex::new(DataBudget::new(settings.data_cache_bytes)),
             history: History::new(settings.history_per_resource),
             php: AtomicBool::new(settings.compatibility == Some(Profile::Php)),
+            waiters: Arc::new(Semaphore::new(settings.waiters_max)),
             settings,
             metrics: Metrics::new(store.kind()),
             events: EventLog::default(),
             feed: EventFeed::default(),
-            lost_tickets: LostTickets::default(),
+            lost_tickets: Mutex::default(),
             surveys: Semaphore::new(1),
             clock: Clock::default(),
             gate: Gate::default(),
@@ -127,7 +128,6 @@ impl ServerState {
             untaken: Untaken::default(),
             store,
             requests: AtomicU64::new(1),
-            waiters: AtomicUsize::new(0),
             in_flight: Mutex::default(),
             token_floor: AtomicU64::new(0),
             leases_from: AtomicU64::new(0),
@@ -185,24 +185,14 @@ impl ServerState {
         Ticket::from_bits(rand::random())
     }
 
-    /// Counts one more waiting request, or refuses because there are `waiters_max` already.
-    pub fn add_waiter(&self) -> bool {
-        let max = self.settings.waiters_max;
-        let added = self
-            .waiters
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                (n < max).then_some(n + 1)
-            });
-        added.is_ok()
-    }
-
-    pub fn remove_waiter(&self) {
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
+    /// A place for one more request that waits for a lock, given back when dropped. `None`: `waiters_max` wait already.
+    pub fn add_waiter(&self) -> Option<OwnedSemaphorePermit> {
+        self.waiters.clone().try_acquire_owned().ok()
     }
 
     /// Open requests that wait for a lock.
     pub fn waiters(&self) -> usize {
-        self.waiters.load(Ordering::Relaxed)
+        self.settings.waiters_max - self.waiters.available_permits()
     }
 
     /// Should a balancer send requests here? Those for names of other instances are passed on.
@@ -224,7 +214,7 @@ impl ServerState {
         let now = &self.metrics.now;
         now.waiters.set(self.waiters() as i64);
         now.waiters_max.set(self.settings.waiters_max as i64);
-        now.data_cache_bytes.set(self.budget.used() as i64);
+        now.data_cache_bytes.set(self.budget.lock().used() as i64);
         now.data_cache_bytes_max
             .set(self.settings.data_cache_bytes as i64);
         now.pending.set(self.store.pending() as i64);

@@ -15,7 +15,7 @@ use small_resource_server::registry::actor::Registry;
 use small_resource_server::registry::client::{Router, taken};
 use small_resource_server::registry::messages::Find;
 use small_resource_server::resource::actor::ResourceActor;
-use small_resource_server::resource::messages::{Description, Vanished, Wait};
+use small_resource_server::resource::messages::{Description, ResourceNotice, Wait};
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::server_state::ServerSettings;
@@ -143,7 +143,7 @@ impl Bed {
         let actor = self.actor(to).await;
         // It takes messages in their order. This one is about no request that there is.
         let request = RequestId::MAX;
-        actor.send(Vanished { request }).await.unwrap();
+        actor.send(ResourceNotice::Vanished(request)).await.unwrap();
         asked
     }
 

@@ -30,7 +30,7 @@ fn a_waiter_gets_its_document_however_small_the_cache_is() {
         };
         assert!(matches!(answer, Answer::Granted(_)), "{answer:?}");
         assert_eq!(&*document.expect("its document").json, b"7");
-        let nothing = |server: &ServerState| server.budget.used() == 0;
+        let nothing = |server: &ServerState| server.budget.lock().used() == 0;
         bed.until("it leaves memory then", nothing).await;
     });
 }

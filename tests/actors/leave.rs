@@ -2,12 +2,13 @@
 
 use actix::prelude::*;
 use small_resource_server::lock::{Answer, ResourceName};
-use small_resource_server::persistence::messages::Leave;
+use small_resource_server::persistence::messages::RegistryOrder;
 use small_resource_server::registry::messages::Find;
 use small_resource_server::resource::messages::{Reply, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::store::members::Slot;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::bed::{Bed, DEADLINE, DESCRIBE, NEVER, acquire, name, write};
@@ -30,8 +31,10 @@ fn slot() -> Slot {
 /// Nobody is answered for the name any more; ready with `true` once its actor is gone.
 fn leave(bed: &Bed) -> JoinHandle<bool> {
     bed.server.slots.leave(slot());
-    let left = bed.registry.send(Leave(vec![slot()]));
-    actix_rt::spawn(async move { left.await.unwrap() })
+    let (left, all_left) = oneshot::channel();
+    let slots = vec![slot()];
+    bed.registry.do_send(RegistryOrder::Leave { slots, left });
+    actix_rt::spawn(async move { all_left.await.is_ok() })
 }
 
 async fn in_time<T>(what: JoinHandle<T>) -> T {

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use actix::prelude::*;
 use small_resource_server::lock::{Answer, RequestId};
-use small_resource_server::persistence::messages::DiscardAll;
-use small_resource_server::resource::messages::{Call, Reply, Vanished, Wait};
+use small_resource_server::persistence::messages::RegistryOrder;
+use small_resource_server::resource::messages::{Call, Reply, ResourceNotice, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::server_state::ServerState;
@@ -23,7 +23,7 @@ async fn start() -> Bed {
 }
 
 /// Takes the lock; says the request, and the actor that it was granted by.
-async fn hold(bed: &Bed) -> (RequestId, Recipient<Vanished>) {
+async fn hold(bed: &Bed) -> (RequestId, Recipient<ResourceNotice>) {
     let actor = bed.actor(PRINTER).await;
     let (reply, answer) = oneshot::channel();
     let request = bed.server.next_requests(1);
@@ -53,7 +53,7 @@ fn a_grant_whose_client_turns_out_to_be_gone_is_taken_back_from_a_sleeper() {
         let bed = start().await;
         let (request, actor) = hold(&bed).await;
         until_asleep(&bed).await;
-        actor.do_send(Vanished { request });
+        actor.do_send(ResourceNotice::Vanished(request));
         let free = |server: &ServerState| server.metrics.locks.held() == 0;
         bed.until("the lock is free", free).await;
         assert!(!bed.describe(PRINTER).await.locked);
@@ -86,7 +86,7 @@ fn a_lease_goes_on_though_the_store_could_not_be_read_for_a_while() {
 
         until_asleep(&bed).await;
         bed.store.unreadable.store(true, Ordering::SeqCst);
-        actor.do_send(Vanished { request });
+        actor.do_send(ResourceNotice::Vanished(request));
         assert_eq!(
             bed.ask(PRINTER, DESCRIBE).await,
             Reply::Closed(Closed::StoreAway)
@@ -108,7 +108,8 @@ fn nothing_that_slept_is_believed_when_the_store_was_in_doubt() {
         let before = bed.describe(PRINTER).await.holders.remove(0);
         until_asleep(&bed).await;
         bed.server.next_incarnation();
-        bed.registry.do_send(DiscardAll(Closed::StoreAway));
+        bed.registry
+            .do_send(RegistryOrder::DiscardAll(Closed::StoreAway));
         let none = |server: &ServerState| server.metrics.actors.asleep.get() == 0;
         bed.until("none sleeps", none).await;
         assert_eq!(held(&bed), 0);

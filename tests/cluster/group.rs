@@ -14,7 +14,7 @@ use small_resource_server::cluster::serve::{PeerListener, keep_in_touch};
 use small_resource_server::lock::{
     FencingToken, Limits, PresentedTicket, ResourceName, ResourceOptions, Wish,
 };
-use small_resource_server::persistence::messages::Leave;
+use small_resource_server::persistence::messages::RegistryOrder;
 use small_resource_server::registry::actor::Registry;
 use small_resource_server::registry::client::Router;
 use small_resource_server::resource::messages::{Op, Reply, Wait};
@@ -26,6 +26,7 @@ use small_resource_server::store::members::{
 };
 use small_resource_server::store::memory::MemoryStore;
 use small_resource_server::store::{ListQuery, PeerAddress};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -232,7 +233,10 @@ impl Group {
         let owner = self.at(owner);
         let slot = Slot::of(name);
         owner.server.slots.leave(slot);
-        assert!(owner.registry.send(Leave(vec![slot])).await.unwrap());
+        let (left, all_left) = oneshot::channel();
+        let slots = vec![slot];
+        owner.registry.do_send(RegistryOrder::Leave { slots, left });
+        all_left.await.unwrap();
     }
 
     pub fn give(&self, name: &ResourceName, from: usize, to: usize) {
