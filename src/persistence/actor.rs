@@ -22,8 +22,8 @@ use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
 use crate::shared::server_state::{PERSISTENCE, ServerState};
+use crate::store::StoreError;
 use crate::store::members::InstanceId;
-use crate::store::{StoreError, StoredResource};
 
 /// How often past leases are handed to the store, and what a crash loses of them at most.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
@@ -38,8 +38,8 @@ pub(super) enum Phase {
     Finished,
 }
 
-pub(super) type LoadAnswer = oneshot::Sender<Result<Option<StoredResource>, StoreError>>;
-pub(super) type FirstOpen = oneshot::Sender<Result<(), StoreError>>;
+/// Told once whether what somebody waits for went well.
+pub(super) type Told = oneshot::Sender<Result<(), StoreError>>;
 
 /// What this instance knows of its part in a shared store.
 #[derive(Default)]
@@ -67,12 +67,12 @@ pub struct Persistence {
     /// In which it serves. Another one is in force when the registry has given up a commit that hangs.
     pub(super) incarnation: u64,
     /// Told once how the first attempt to open the store went.
-    pub(super) first_open: Option<FirstOpen>,
+    pub(super) first_open: Option<Told>,
     pub(super) commits: Arc<CommitQueue>,
     /// Names in the transaction that is under way, with their places in it.
     pub(super) in_flight: HashMap<ResourceName, usize>,
-    /// Loads of names that have a commit waiting or in flight.
-    pub(super) deferred: Vec<(ResourceName, LoadAnswer)>,
+    /// Loads of names that have a commit waiting or in flight, until it is stored.
+    pub(super) deferred: Vec<(ResourceName, Told)>,
     pub(super) beating: bool,
     pub(super) sharing: Sharing,
     pub(super) checkpointing: bool,
@@ -91,7 +91,7 @@ impl Persistence {
     pub fn new(
         server: Arc<ServerState>,
         commits: Arc<CommitQueue>,
-        first_open: FirstOpen,
+        first_open: Told,
     ) -> Persistence {
         Persistence {
             alive: server.liveness.actor(PERSISTENCE),

@@ -60,7 +60,7 @@ impl Persistence {
                     actor.stored(members, result, ctx);
                 }
                 actor.work(ctx);
-                actor.run_deferred(ctx);
+                actor.run_deferred();
                 actor.notify_drained();
             })
             .spawn(ctx);

@@ -163,11 +163,9 @@ impl Persistence {
             return;
         };
         let every = Duration::from_millis(times.every_ms);
-        ctx.run_later(every, |actor, ctx| actor.beat(ctx));
-    }
-
-    fn beat(&mut self, ctx: &mut Context<Self>) {
-        self.look(ctx);
-        self.beat_later(ctx);
+        ctx.run_later(every, |actor, ctx| {
+            actor.look(ctx);
+            actor.beat_later(ctx);
+        });
     }
 }

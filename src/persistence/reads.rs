@@ -1,58 +1,50 @@
 //! Loads, documents and listings. A load of a name that has a commit under way waits for it.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::lock::ResourceName;
-use crate::persistence::actor::{LoadAnswer, Persistence, Phase, unpanicked, within};
+use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
 use crate::persistence::messages::{List, Load, LoadData};
 use crate::store::{ListedResource, StoreError, StoredData, StoredResource};
+
+/// A read of the store, and what it came to.
+type Reading<T> = ResponseActFuture<Persistence, Result<T, StoreError>>;
 
 impl Persistence {
     fn is_busy(&self, name: &ResourceName) -> bool {
         self.in_flight.contains_key(name) || self.commits.contains(name)
     }
 
-    pub(super) fn run_deferred(&mut self, ctx: &mut Context<Self>) {
+    /// Loads go on whose names have no commit any more.
+    pub(super) fn run_deferred(&mut self) {
         let (busy, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deferred)
             .into_iter()
             .partition(|(name, _)| self.is_busy(name));
         self.deferred = busy;
-        for (name, load) in ready {
-            self.start_load(name, load, ctx);
+        for (_, load) in ready {
+            let _ = load.send(Ok(()));
         }
-    }
-
-    fn start_load(&mut self, name: ResourceName, load: LoadAnswer, ctx: &mut Context<Self>) {
-        let store = self.server.store.clone();
-        self.read(async move { store.load(&name).await }, load, ctx);
     }
 
     /// Runs one read within the time-out. A failure is its asker's and nobody else's: whether the store is
     /// lost is for commits and heartbeats to say.
-    pub(super) fn read<T: Send + 'static>(
-        &mut self,
+    fn read<T: 'static>(
+        &self,
         read: impl Future<Output = Result<T, StoreError>> + 'static,
-        answer: oneshot::Sender<Result<T, StoreError>>,
-        ctx: &mut Context<Self>,
-    ) {
+    ) -> Reading<T> {
         if self.phase != Phase::Serving {
-            let away = StoreError::Unavailable("not open".to_owned());
-            let _ = answer.send(Err(away));
-            return;
+            return not_read("not open");
         }
-        within(self.store_timeout(), read)
-            .into_actor(self)
-            .map(move |result, actor, _| {
-                if let Err(error) = &result {
-                    actor.complain_of_read(error);
-                }
-                let _ = answer.send(result);
-            })
-            .spawn(ctx);
+        let reading = within(self.store_timeout(), read).into_actor(self);
+        Box::pin(reading.map(|result, actor, _| {
+            if let Err(error) = &result {
+                actor.complain_of_read(error);
+            }
+            result
+        }))
     }
 
     /// Counts each, and logs at most one a second.
@@ -66,47 +58,48 @@ impl Persistence {
     }
 }
 
-/// What a read that got no answer comes to: its asker is told that the store is away.
-async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
-    let lost = |_| Err(StoreError::Unavailable("the read was given up".to_owned()));
-    answer.await.unwrap_or_else(lost)
+/// What a read comes to that cannot be made now: its asker is told that the store is away.
+fn not_read<T: 'static>(why: &str) -> Reading<T> {
+    let away = StoreError::Unavailable(why.to_owned());
+    Box::pin(actix::fut::err(away))
 }
 
 impl Handler<Load> for Persistence {
-    type Result = ResponseFuture<Result<Option<StoredResource>, StoreError>>;
+    type Result = Reading<Option<StoredResource>>;
 
-    fn handle(&mut self, msg: Load, ctx: &mut Self::Context) -> Self::Result {
-        let (tx, rx) = oneshot::channel();
-        // An actor that died may have left a commit.
-        if self.is_busy(&msg.name) {
-            self.deferred.push((msg.name, tx));
-        } else {
-            self.start_load(msg.name, tx, ctx);
+    fn handle(&mut self, Load { name }: Load, _: &mut Self::Context) -> Self::Result {
+        let store = self.server.store.clone();
+        if !self.is_busy(&name) {
+            return self.read(async move { store.load(&name).await });
         }
-        Box::pin(answered(rx))
+        // An actor that died may have left a commit.
+        let (go_on, stored) = oneshot::channel();
+        self.deferred.push((name.clone(), go_on));
+        let waiting = stored.into_actor(self);
+        Box::pin(waiting.then(move |stored, actor, _| match stored {
+            Ok(Ok(())) => actor.read(async move { store.load(&name).await }),
+            Ok(Err(error)) => Box::pin(actix::fut::err(error)),
+            Err(_) => not_read("the read was given up"),
+        }))
     }
 }
 
 impl Handler<LoadData> for Persistence {
-    type Result = ResponseFuture<Result<Option<StoredData>, StoreError>>;
+    type Result = Reading<Option<StoredData>>;
 
-    fn handle(&mut self, msg: LoadData, ctx: &mut Self::Context) -> Self::Result {
-        let (tx, rx) = oneshot::channel();
+    fn handle(&mut self, msg: LoadData, _: &mut Self::Context) -> Self::Result {
         let store = self.server.store.clone();
-        let read = async move { store.load_data(&msg.id, &msg.selector).await };
-        self.read(read, tx, ctx);
-        Box::pin(answered(rx))
+        self.read(async move { store.load_data(&msg.id, &msg.selector).await })
     }
 }
 
 impl Handler<List> for Persistence {
-    type Result = ResponseFuture<Result<Vec<ListedResource>, StoreError>>;
+    type Result = Reading<Vec<ListedResource>>;
 
-    fn handle(&mut self, msg: List, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, msg: List, _: &mut Self::Context) -> Self::Result {
         if self.phase != Phase::Serving {
-            return Box::pin(answered(oneshot::channel().1));
+            return not_read("not open");
         }
-        let (tx, rx) = oneshot::channel();
         let store = self.server.store.clone();
         let limit = self.store_timeout();
         let listing_limit = Duration::from_millis(self.server.settings.listing_timeout_ms);
@@ -120,19 +113,16 @@ impl Handler<List> for Persistence {
             };
             (checkpointed, listed)
         };
-        listing
-            .into_actor(self)
-            .map(move |(checkpointed, listed), actor, ctx| {
-                actor.checkpointed(&checkpointed, incarnation, ctx);
-                // One that takes too long is no sign that the store is lost: heartbeats, loads and commits
-                // would tell.
-                if let (Ok(()), Err(error)) = (checkpointed, &listed) {
-                    log::warn!("a listing failed: {error}");
-                    actor.server.metrics.store.failed(error);
-                }
-                let _ = tx.send(listed);
-            })
-            .spawn(ctx);
-        Box::pin(answered(rx))
+        let listing = listing.into_actor(self);
+        Box::pin(listing.map(move |(checkpointed, listed), actor, ctx| {
+            actor.checkpointed(&checkpointed, incarnation, ctx);
+            // One that takes too long is no sign that the store is lost: heartbeats, loads and commits
+            // would tell.
+            if let (Ok(()), Err(error)) = (checkpointed, &listed) {
+                log::warn!("a listing failed: {error}");
+                actor.server.metrics.store.failed(error);
+            }
+            listed
+        }))
     }
 }

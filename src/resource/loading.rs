@@ -9,6 +9,7 @@ use crate::resource::actor::{ResourceActor, unread};
 use crate::resource::documents::Known;
 use crate::resource::live::{DocumentRead, Resource};
 use crate::resource::messages::{Call, Op, Reply};
+use crate::resource::open_requests::RequestKind;
 use crate::store::{ResourceId, StoreError, StoredData};
 
 impl ResourceActor {
@@ -71,7 +72,7 @@ impl ResourceActor {
         let answered = outcome.answers.iter().any(|(id, _)| *id == request);
         let call = match answered {
             true => {
-                self.open_call(request, call.reply, call.caller);
+                self.open(request, call.reply, call.caller, RequestKind::Plain);
                 None
             }
             false => Some(call),

@@ -153,10 +153,7 @@ impl ResourceActor {
         let Some((kind, command)) = asked else {
             return;
         };
-        let open = self.opened(call.reply, kind, call.caller);
-        if let Some(live) = self.live() {
-            live.open.insert(request, Box::new(open));
-        }
+        self.open(request, call.reply, call.caller, kind);
         let (terms, now) = (self.server.terms(), self.now);
         let Some(resource) = self.resource() else {
             return;
@@ -291,18 +288,23 @@ impl ResourceActor {
         })
     }
 
-    pub(super) fn opened(
-        &self,
+    /// Keeps a request until it is answered.
+    pub(super) fn open(
+        &mut self,
+        request: RequestId,
         reply: oneshot::Sender<Box<Reply>>,
-        kind: RequestKind,
         caller: Arc<Caller>,
-    ) -> OpenRequest {
-        OpenRequest {
+        kind: RequestKind,
+    ) {
+        let open = OpenRequest {
             reply,
             kind,
             caller,
             since: self.now.mono,
             permit: None,
+        };
+        if let Some(live) = self.live() {
+            live.open.insert(request, Box::new(open));
         }
     }
 
@@ -387,23 +389,11 @@ impl ResourceActor {
         };
         let id = snapshot.id.clone();
         self.report_change(AuditKind::Created, &call.caller, None, None);
-        self.open_call(call.request, call.reply, call.caller);
+        self.open(call.request, call.reply, call.caller, RequestKind::Plain);
         let reply = Box::new(Reply::Created { id, options });
         self.store(snapshot, vec![(call.request, reply)], ctx);
         // More slots may let somebody in.
         self.command(Command::Tick, ctx);
-    }
-
-    pub(super) fn open_call(
-        &mut self,
-        request: RequestId,
-        reply: oneshot::Sender<Box<Reply>>,
-        caller: Arc<Caller>,
-    ) {
-        let open = self.opened(reply, RequestKind::Plain, caller);
-        if let Some(live) = self.live() {
-            live.open.insert(request, Box::new(open));
-        }
     }
 
     /// Answers a request that changes nothing, once what it saw is durable.
@@ -415,7 +405,7 @@ impl ResourceActor {
             let _ = call.reply.send(Box::new(reply));
             return;
         }
-        self.open_call(call.request, call.reply, call.caller);
+        self.open(call.request, call.reply, call.caller, RequestKind::Plain);
         self.hold_or_deliver(vec![(call.request, Box::new(reply))]);
     }
 

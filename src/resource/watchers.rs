@@ -13,7 +13,7 @@ use crate::lock::{
 use crate::resource::actor::ResourceActor;
 use crate::resource::live::Resource;
 use crate::resource::messages::{Call, Reply, Watch};
-use crate::resource::open_requests::{OpenRequest, RequestKind};
+use crate::resource::open_requests::RequestKind;
 use crate::shared::caller::Caller;
 
 // Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
@@ -41,8 +41,8 @@ impl ResourceActor {
             until: now + wait.as_millis() as u64,
             watch,
         };
-        let open = self.opened(reply, kind, caller);
-        self.watch(request, open, ctx);
+        self.open(request, reply, caller, kind);
+        self.watch(request, ctx);
     }
 
     /// Answers those who wait for another description or document and can have it, and those who have waited
@@ -85,16 +85,15 @@ impl ResourceActor {
             until: self.now.mono + watch.wait.as_millis() as u64,
             watch,
         };
-        let open = self.opened(call.reply, kind, call.caller);
-        self.watch(call.request, open, ctx);
+        self.open(call.request, call.reply, call.caller, kind);
+        self.watch(call.request, ctx);
     }
 
     /// Answers a request for what its asker may have already, or lets it wait for something else.
-    fn watch(&mut self, request: RequestId, open: OpenRequest, ctx: &mut Context<Self>) {
+    fn watch(&mut self, request: RequestId, ctx: &mut Context<Self>) {
         let Some(live) = self.live() else {
             return;
         };
-        live.open.insert(request, Box::new(open));
         live.watchers.push(request);
         self.answer_watchers();
         let waits = self
