@@ -73,13 +73,10 @@ pub struct Persistence {
     pub(super) in_flight: HashMap<ResourceName, usize>,
     /// Loads of names that have a commit waiting or in flight, until it is stored.
     pub(super) deferred: Vec<(ResourceName, Told)>,
-    pub(super) beating: bool,
     pub(super) sharing: Sharing,
     pub(super) checkpointing: bool,
     /// Held by whoever hands past leases to the store: one at a time, and nobody while slots are given.
     pub(super) handing_over: Arc<Mutex<()>>,
-    /// Counts attempts to open the store.
-    pub(super) attempt: u64,
     pub(super) last_complaint: String,
     /// When a read that failed was last spoken of: there may be thousands.
     pub(super) read_complaint: Option<Instant>,
@@ -104,10 +101,8 @@ impl Persistence {
             commits,
             in_flight: HashMap::default(),
             deferred: Vec::new(),
-            beating: false,
             checkpointing: false,
             handing_over: Arc::default(),
-            attempt: 0,
             last_complaint: String::new(),
             read_complaint: None,
             drained: Vec::new(),
@@ -151,6 +146,10 @@ impl Actor for Persistence {
         ctx.run_interval(PROOF_PAUSE, |actor, _| actor.alive.prove());
         ctx.run_interval(CHECKPOINT_EVERY, |actor, ctx| actor.checkpoint(ctx));
         ctx.run_interval(HISTORY_EVERY, |actor, ctx| actor.store_history(ctx));
+        if let Some(times) = self.server.store.heartbeat_ms() {
+            let every = Duration::from_millis(times.every_ms);
+            ctx.run_interval(every, |actor, ctx| actor.look(ctx));
+        }
         self.open_store(ctx);
     }
 }
@@ -181,12 +180,9 @@ impl Handler<Finish> for Persistence {
         self.drained.push(tx);
         self.work(ctx);
         self.notify_drained();
-        let drained = async move {
-            let _ = rx.await;
-        };
         // From here on nothing may open the store again: not a heartbeat that finds it closed, nor the
         // next try of one that waits for the database.
-        let finish = drained.into_actor(self).then(|(), actor, _| {
+        let finish = rx.into_actor(self).then(|_, actor, _| {
             actor.phase = Phase::Finished;
             actor.commits.finish();
             actor.server.gate.close(Closed::Stopping);

@@ -22,12 +22,8 @@ impl Persistence {
         if self.phase == Phase::Finished {
             return;
         }
-        self.attempt += 1;
-        let attempt = self.attempt;
         let patience = self.store_timeout().mul_f32(1.5);
-        let late = ctx.run_later(patience, move |actor, _| {
-            actor.still_opening(attempt, patience)
-        });
+        let late = ctx.run_later(patience, move |actor, _| actor.still_opening(patience));
         let store = self.server.store.clone();
         let sent = boottime_ms();
         unpanicked(async move { store.open().await })
@@ -39,8 +35,8 @@ impl Persistence {
             .spawn(ctx);
     }
 
-    fn still_opening(&mut self, attempt: u64, after: Duration) {
-        if self.phase != Phase::Opening || self.attempt != attempt {
+    fn still_opening(&mut self, after: Duration) {
+        if self.phase != Phase::Opening {
             return;
         }
         let text = format!("opening it takes longer than {} ms", after.as_millis());
@@ -109,10 +105,6 @@ impl Persistence {
         self.commits.open(self.incarnation);
         if let Some(times) = self.server.store.heartbeat_ms() {
             self.server.gate.valid_until(sent + times.valid_ms);
-            if !self.beating {
-                self.beating = true;
-                self.beat_later(ctx);
-            }
         }
         // Only what the store says is this instance's is answered for.
         if let Some(members) = opened.members {
@@ -156,16 +148,5 @@ impl Persistence {
         }
         self.notify_drained();
         self.open_store(ctx);
-    }
-
-    fn beat_later(&mut self, ctx: &mut Context<Self>) {
-        let Some(times) = self.server.store.heartbeat_ms() else {
-            return;
-        };
-        let every = Duration::from_millis(times.every_ms);
-        ctx.run_later(every, |actor, ctx| {
-            actor.look(ctx);
-            actor.beat_later(ctx);
-        });
     }
 }

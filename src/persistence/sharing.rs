@@ -314,9 +314,6 @@ impl Handler<GiveAll> for Persistence {
             Err(error) => actor.lose_store(&error, ctx),
             Ok(()) => actor.look(ctx),
         });
-        let given = async move {
-            let _ = rx.await;
-        };
-        Box::pin(given.into_actor(self))
+        Box::pin(rx.into_actor(self).map(|_, _, _| ()))
     }
 }

@@ -380,9 +380,11 @@ impl Handler<Evict> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, msg: Evict, _: &mut Self::Context) {
-        match &mut self.stage {
-            Stage::Live(live) => live.evict(&msg, &self.server),
-            Stage::Loading(_) | Stage::Retired => self.server.budget.lock().answered(msg.bytes),
+        self.server.budget.lock().answered(msg.bytes);
+        if let Some(live) = self.live()
+            && let Some(resource) = &mut live.resource
+        {
+            resource.documents.evict(&msg, live.committed);
         }
     }
 }

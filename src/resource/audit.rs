@@ -331,9 +331,7 @@ impl<'a> AuditWriter<'a> {
             Event::Promoted { .. } | Event::Demoted(_) => {}
             Event::WaiterDropped => {
                 self.server.metrics.locks.waiter_dropped();
-                self.write(AuditEvent {
-                    ..self.line(AuditKind::WaiterDropped)
-                });
+                self.write(self.line(AuditKind::WaiterDropped));
             }
             Event::WaiterRemoved { owner, mode } => {
                 let asked = |answer: &Answer| matches!(answer, Answer::WaiterRemoved(true));

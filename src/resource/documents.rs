@@ -234,7 +234,6 @@ impl Documents {
 
     /// The budget wants a document's memory.
     pub fn evict(&mut self, evict: &Evict, committed: u64) {
-        self.server.budget.lock().answered(evict.bytes);
         if let Some(state) = self.states.get_mut(&evict.selector)
             && matches!(state.content, Content::Loaded { stamp, .. } if stamp == evict.stamp)
         {

@@ -18,10 +18,8 @@ use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
 use crate::resource::messages::{Call, Description, Reply, ResourceNotice};
 use crate::resource::open_requests::{OpenRequest, OpenRequests, RequestKind};
-use crate::shared::cache_budget::Evict;
 use crate::shared::event_feed::FeedEvent;
 use crate::shared::gate::Closed;
-use crate::shared::server_state::ServerState;
 use crate::store::{ResourceId, Snapshot};
 
 /// A resource that exists.
@@ -163,13 +161,6 @@ impl Live {
             let _ = call.reply.send(Box::new(reply.clone()));
         }
         self.held_back.clear();
-    }
-
-    pub fn evict(&mut self, evict: &Evict, server: &ServerState) {
-        match &mut self.resource {
-            Some(resource) => resource.documents.evict(evict, self.committed),
-            None => server.budget.lock().answered(evict.bytes),
-        }
     }
 
     /// When the wait of the next watcher is over.

@@ -4,11 +4,11 @@ use std::collections::hash_map::Entry;
 
 use actix::prelude::*;
 
-use crate::lock::{Command, Patience, Refusal, Selector};
+use crate::lock::{Command, Patience, Selector};
 use crate::resource::actor::{ResourceActor, unread};
 use crate::resource::documents::Known;
 use crate::resource::live::{DocumentRead, Resource};
-use crate::resource::messages::{Call, Op, Reply};
+use crate::resource::messages::{Call, Op};
 use crate::resource::open_requests::RequestKind;
 use crate::store::{ResourceId, StoreError, StoredData};
 
@@ -118,11 +118,7 @@ impl ResourceActor {
             // Asked anew for each: the one before may have written or deleted it.
             let known = self.resource().map(|r| r.documents.known(selector));
             let exists = matches!(known, Some(Known::Present | Known::Evicted));
-            if self.resource().is_some() {
-                self.carry_out(call, exists, ctx);
-            } else {
-                self.reply(call, Reply::Refused(Refusal::NoResource));
-            }
+            self.carry_out(call, exists, ctx);
         }
     }
 }
