@@ -351,10 +351,10 @@ impl Handler<RegistryNotice> for Registry {
                 let current = self.live.get(&name).map(|entry| entry.generation);
                 if current == Some(generation) {
                     self.live.remove(&name);
+                    let is_here = self.server.slots.is_here(&name);
                     let now = self.server.clock.mono();
                     self.server.untaken.left(&name, untold, now);
                     self.leaving.gone(&name);
-                    let is_here = self.server.slots.is_here(&name);
                     if let Some(dormant) = dormant.filter(|_| is_here) {
                         self.suspend(name, dormant, ctx);
                     }
