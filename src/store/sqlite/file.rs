@@ -5,16 +5,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::FlockOperation;
 
 use super::super::StoreError;
 use super::super::journal::Journal;
-use super::write::SqliteWriter;
+use super::write::{LAYOUT, SqliteWriter};
 use super::{error, read, schema};
 use crate::lock::FencingToken;
 
@@ -32,48 +31,16 @@ const LOG_BYTES_KEPT: u32 = 64 << 20;
 const WRITER_CACHE_KIB: i32 = 16 << 10;
 const READER_CACHE_KIB: i32 = 4 << 10;
 
-/// The advisory lock on `<file>.lock`. It is a file beside the database because a database file must not be
-/// opened and closed behind SQLite's back: closing any handle drops the process's POSIX locks on it.
-#[derive(Default)]
-pub(super) struct FileLock(Mutex<Option<File>>);
-
-impl FileLock {
-    fn held(&self) -> MutexGuard<'_, Option<File>> {
-        self.0.lock()
-    }
-
-    pub(super) fn release(&self) {
-        self.held().take();
-    }
-}
-
 /// One file on disk, whatever it is called: its device and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileIdentity(u64, u64);
+struct FileIdentity(u64, u64);
 
 impl FileIdentity {
     /// # Errors
     /// There is no such file.
-    pub(super) fn of(path: &Path) -> io::Result<FileIdentity> {
+    fn of(path: &Path) -> io::Result<FileIdentity> {
         let metadata = fs::metadata(path)?;
         Ok(FileIdentity(metadata.dev(), metadata.ino()))
-    }
-
-    /// What was committed to a file that nobody finds by its name any more would be lost at the next start.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`]: the file was deleted or replaced.
-    pub(super) fn check(self, path: &Path) -> Result<(), StoreError> {
-        let what = match FileIdentity::of(path) {
-            Ok(found) if found == self => return Ok(()),
-            Ok(_) => "replaced by another file",
-            Err(_) => "deleted, or moved away",
-        };
-        Err(StoreError::Unavailable(format!(
-            "the file {} was {what} while it was served; put it back, or restart the server to serve what is \
-             there now",
-            path.display()
-        )))
     }
 }
 
@@ -96,15 +63,16 @@ impl Default for SqliteOptions {
     }
 }
 
-/// What opening needs to know.
+/// The file as this process has it.
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
-    pub(super) options: SqliteOptions,
-    pub(super) lock: Arc<FileLock>,
-    pub(super) has_served: bool,
+    pub(super) options: Mutex<SqliteOptions>,
+    /// The advisory lock on `<file>.lock`. It is a file beside the database because a database file must not be
+    /// opened and closed behind SQLite's back: closing any handle drops the process's POSIX locks on it.
+    lock: Mutex<Option<File>>,
     /// The file that was opened first. Another one under its name is not served without a restart.
-    pub(super) identity: Option<FileIdentity>,
-    pub(super) journal: Arc<Journal>,
+    identity: Mutex<Option<FileIdentity>>,
+    pub(super) journal: Journal,
 }
 
 /// Connections to a file that is ready to serve.
@@ -116,13 +84,54 @@ pub(super) struct OpenedFile {
 }
 
 impl DatabaseFile {
-    pub(super) fn open(&self) -> Result<OpenedFile, StoreError> {
-        if let Some(identity) = self.identity {
-            identity.check(&self.path)?;
+    /// Nothing is touched yet.
+    pub(super) fn new(path: PathBuf, options: SqliteOptions) -> DatabaseFile {
+        DatabaseFile {
+            path,
+            options: Mutex::new(options),
+            lock: Mutex::default(),
+            identity: Mutex::default(),
+            journal: Journal::new(LAYOUT),
         }
+    }
+
+    pub(super) fn open(&self) -> Result<OpenedFile, StoreError> {
+        self.check()?;
         let path = self.create().map_err(|error| self.io_failure(&error))?;
         self.take_lock(&path)?;
-        self.connect(&path).map_err(|error| self.about(error))
+        let opened = self.connect(&path).map_err(|error| self.about(error))?;
+        let identity = FileIdentity::of(&self.path).map_err(|error| self.io_failure(&error))?;
+        self.identity.lock().get_or_insert(identity);
+        Ok(opened)
+    }
+
+    /// What was committed to a file that nobody finds by its name any more would be lost at the next start.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: the file that was opened first was deleted or replaced.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let Some(first) = *self.identity.lock() else {
+            return Ok(());
+        };
+        let what = match FileIdentity::of(&self.path) {
+            Ok(found) if found == first => return Ok(()),
+            Ok(_) => "replaced by another file",
+            Err(_) => "deleted, or moved away",
+        };
+        Err(StoreError::Unavailable(format!(
+            "the file {} was {what} while it was served; put it back, or restart the server to serve what is \
+             there now",
+            self.path.display()
+        )))
+    }
+
+    /// Lets another process have it.
+    pub(super) fn release(&self) {
+        self.lock.lock().take();
+    }
+
+    fn has_served(&self) -> bool {
+        self.identity.lock().is_some()
     }
 
     /// Makes folder and file where they are missing. The answer is the path without links, so that one file
@@ -154,7 +163,7 @@ impl DatabaseFile {
     }
 
     fn take_lock(&self, path: &Path) -> Result<(), StoreError> {
-        let mut held = self.lock.held();
+        let mut held = self.lock.lock();
         if held.is_some() {
             return Ok(());
         }
@@ -179,7 +188,7 @@ impl DatabaseFile {
     }
 
     fn connect(&self, path: &Path) -> Result<OpenedFile, StoreError> {
-        let unopened = |error| error::unopened(error, self.has_served);
+        let unopened = |error| error::unopened(error, self.has_served());
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut writer = Connection::open_with_flags(path, flags).map_err(unopened)?;
         let mode = self.prepare_writer(&writer).map_err(unopened)?;
@@ -203,7 +212,8 @@ impl DatabaseFile {
 
     /// Answers the journal mode that is in force: SQLite does not fail when it cannot have the one asked for.
     fn prepare_writer(&self, connection: &Connection) -> rusqlite::Result<String> {
-        connection.busy_timeout(self.options.busy_timeout)?;
+        let options = *self.options.lock();
+        connection.busy_timeout(options.busy_timeout)?;
         let mode =
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -211,7 +221,7 @@ impl DatabaseFile {
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
-        if let Some(pages) = self.options.pages_max {
+        if let Some(pages) = options.pages_max {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -221,7 +231,7 @@ impl DatabaseFile {
     fn reader(&self, path: &Path) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(self.options.busy_timeout)?;
+        connection.busy_timeout(self.options.lock().busy_timeout)?;
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         Ok(connection)
@@ -247,7 +257,7 @@ impl DatabaseFile {
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         );
-        self.about(if passes || self.has_served {
+        self.about(if passes || self.has_served() {
             StoreError::Unavailable(error.to_string())
         } else {
             StoreError::Unusable(error.to_string())
@@ -286,19 +296,12 @@ fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::write::LAYOUT;
     use super::*;
 
     fn opened() -> (tempfile::TempDir, OpenedFile) {
         let folder = tempfile::tempdir().unwrap();
-        let file = DatabaseFile {
-            path: folder.path().join("resources.db"),
-            options: SqliteOptions::default(),
-            lock: Arc::default(),
-            has_served: false,
-            identity: None,
-            journal: Arc::new(Journal::new(LAYOUT)),
-        };
+        let path = folder.path().join("resources.db");
+        let file = DatabaseFile::new(path, SqliteOptions::default());
         let opened = file.open().unwrap();
         (folder, opened)
     }

@@ -29,22 +29,20 @@ mod write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use super::journal::Journal;
 use super::snapshot::{ResourceId, Snapshot};
 use super::{
     DocumentSize, ListQuery, ListedResource, Opened, Store, StoreError, StoredData, StoredResource,
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
+use file::DatabaseFile;
 pub use file::SqliteOptions;
-use file::{DatabaseFile, FileIdentity, FileLock};
 use worker::{Jobs, WorkerEnded, closed};
 use write::SqliteWriter;
 
@@ -53,8 +51,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Rows in one SQLite file.
 pub struct SqliteStore {
-    path: PathBuf,
-    options: Mutex<SqliteOptions>,
+    file: Arc<DatabaseFile>,
     /// `None` before the first `open`, after `close`, and after a commit with unknown outcome.
     writer: tokio::sync::Mutex<Option<SqliteWriter>>,
     /// There when the writer is.
@@ -63,11 +60,6 @@ pub struct SqliteStore {
     threads: tokio::sync::Mutex<Vec<WorkerEnded>>,
     /// Since when the writer blocks the thread that called it.
     blocks_since: Mutex<Option<Instant>>,
-    lock: Arc<FileLock>,
-    has_served: AtomicBool,
-    /// Of the file that was opened first.
-    identity: Mutex<Option<FileIdentity>>,
-    journal: Arc<Journal>,
 }
 
 struct ReadThreads {
@@ -83,22 +75,17 @@ impl SqliteStore {
 
     pub fn with_options(path: impl Into<PathBuf>, options: SqliteOptions) -> SqliteStore {
         SqliteStore {
-            path: path.into(),
-            options: Mutex::new(options),
+            file: Arc::new(DatabaseFile::new(path.into(), options)),
             writer: tokio::sync::Mutex::default(),
             readers: Mutex::default(),
             threads: tokio::sync::Mutex::default(),
             blocks_since: Mutex::default(),
-            lock: Arc::default(),
-            has_served: AtomicBool::new(false),
-            identity: Mutex::default(),
-            journal: Arc::new(Journal::new(write::LAYOUT)),
         }
     }
 
     /// Takes effect at the next [`Store::open`].
     pub fn set_options(&self, options: SqliteOptions) {
-        *self.options.lock() = options;
+        *self.file.options.lock() = options;
     }
 
     /// Does `job` on one of the connections that read. Holds no sender while it waits, so that `open` and
@@ -128,7 +115,7 @@ impl SqliteStore {
         let written = catch_unwind(AssertUnwindSafe(|| {
             let written = job(open)?;
             // Afterwards: what was written before it was deleted is lost too.
-            self.check_file()?;
+            self.file.check()?;
             Ok(written)
         }));
         *self.blocks_since.lock() = None;
@@ -142,11 +129,6 @@ impl SqliteStore {
             *self.readers.lock() = None;
         }
         written
-    }
-
-    fn check_file(&self) -> Result<(), StoreError> {
-        let identity = *self.identity.lock();
-        identity.map_or(Ok(()), |identity| identity.check(&self.path))
     }
 
     /// Closes the connections of an earlier `open`, the writer last: the one that is closed last moves the
@@ -168,7 +150,7 @@ impl SqliteStore {
         opened: file::OpenedFile,
         threads: &mut Vec<WorkerEnded>,
     ) -> Result<(), StoreError> {
-        let spawn = |name: &str, connection| worker::spawn(name, connection, self.lock.clone());
+        let spawn = |name: &str, connection| worker::spawn(name, connection, self.file.clone());
         let (loader, loader_ended) = spawn("sqlite-loader", opened.loader)?;
         threads.push(loader_ended);
         let (lister, lister_ended) = spawn("sqlite-lister", opened.lister)?;
@@ -189,21 +171,10 @@ impl Store for SqliteStore {
     async fn open(&self) -> Result<Opened, StoreError> {
         let mut threads = self.threads.lock().await;
         self.drain(&mut threads).await?;
-        let file = DatabaseFile {
-            path: self.path.clone(),
-            options: *self.options.lock(),
-            lock: self.lock.clone(),
-            has_served: self.has_served.load(Ordering::Relaxed),
-            identity: *self.identity.lock(),
-            journal: self.journal.clone(),
-        };
+        let file = self.file.clone();
         let opened = worker::once("sqlite-open", move || file.open()).await?;
         let token_floor = opened.token_floor;
-        if let Ok(identity) = FileIdentity::of(&self.path) {
-            self.identity.lock().get_or_insert(identity);
-        }
         self.serve(opened, &mut threads).await?;
-        self.has_served.store(true, Ordering::Relaxed);
         Ok(Opened {
             token_floor,
             recorded_profile: None,
@@ -215,13 +186,14 @@ impl Store for SqliteStore {
         if batch.is_empty() {
             return Ok(());
         }
-        self.write(|writer| writer.commit(&self.journal, batch))
+        self.write(|writer| writer.commit(&self.file.journal, batch))
             .await
     }
 
     async fn checkpoint(&self) -> Result<(), StoreError> {
-        let row = self.journal.last_told();
-        let step = |writer: &mut SqliteWriter| writer.checkpoint_step(&self.journal, row);
+        let journal = &self.file.journal;
+        let row = journal.last_told();
+        let step = |writer: &mut SqliteWriter| writer.checkpoint_step(journal, row);
         while self.write(step).await? {
             // Commits that wait come first.
             tokio::task::yield_now().await;
@@ -255,7 +227,7 @@ impl Store for SqliteStore {
     }
 
     fn pending(&self) -> usize {
-        self.journal.len()
+        self.file.journal.len()
     }
 
     fn blocks_for(&self) -> Duration {
@@ -268,7 +240,7 @@ impl Store for SqliteStore {
             let name = name.clone();
             self.read(|r| &r.loader, move |c| read::resource(c, &name))
         };
-        self.journal.load(name, read).await
+        self.file.journal.load(name, read).await
     }
 
     async fn load_data(
@@ -310,8 +282,8 @@ impl Store for SqliteStore {
         let mut threads = self.threads.lock().await;
         if let Err(error) = self.drain(&mut threads).await {
             // The file's own log makes up for it at the next start.
-            log::warn!("closing {}: {error}", self.path.display());
+            log::warn!("closing {}: {error}", self.file.path.display());
         }
-        self.lock.release();
+        self.file.release();
     }
 }

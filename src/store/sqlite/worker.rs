@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::super::StoreError;
-use super::file::FileLock;
+use super::file::DatabaseFile;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -51,14 +51,14 @@ pub(super) fn closed() -> StoreError {
 pub(super) fn spawn(
     name: &str,
     connection: Connection,
-    lock: Arc<FileLock>,
+    file: Arc<DatabaseFile>,
 ) -> Result<(Jobs, WorkerEnded), StoreError> {
     let (jobs, todo) = mpsc::channel::<Job>();
     let (ending, ended) = oneshot::channel::<()>();
     let body = move || {
         // Dropped last to first, after a panic too: the connection, the hold on the file, the news of it.
         let _ending = ending;
-        let _lock = lock;
+        let _file = file;
         let mut connection = connection;
         while let Ok(job) = todo.recv() {
             // The answer is dropped with the job, which tells its asker.
