@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::lock::Selector;
     use crate::store::ResourceId;
-    use crate::store::snapshot::DataRow;
+    use crate::store::snapshot::StoredData;
 
     struct Committer;
 
@@ -261,7 +261,7 @@ mod tests {
     ) -> (BatchMember, Snapshot) {
         let name = ResourceName::parse(name).unwrap();
         let mut snapshot = Snapshot::empty(name, ResourceId::new("1"));
-        let row = DataRow {
+        let row = StoredData {
             id: "d".into(),
             json: Bytes::from(vec![b'1'; bytes]),
         };

@@ -15,7 +15,6 @@ use crate::lock::Selector;
 use crate::resource::messages::{Document, EntityTag};
 use crate::shared::cache_budget::Evict;
 use crate::shared::server_state::ServerState;
-use crate::store::snapshot::DataRow;
 use crate::store::{ResourceId, StoredData};
 
 /// What is known of a selector without asking the store.
@@ -148,7 +147,12 @@ impl Documents {
     }
 
     /// Writes a document; `commit` is the commit that will store it. Returns its row and its tag.
-    pub fn write(&mut self, selector: &Selector, json: Bytes, commit: u64) -> (DataRow, EntityTag) {
+    pub fn write(
+        &mut self,
+        selector: &Selector,
+        json: Bytes,
+        commit: u64,
+    ) -> (StoredData, EntityTag) {
         let id = match self.states.get(selector).map(|state| &state.content) {
             Some(Content::Evicted { id, .. } | Content::Loaded { id, .. }) => id.clone(),
             _ => {
@@ -158,7 +162,7 @@ impl Documents {
         };
         let tag = tag_of(&json);
         self.keep(selector, id.clone(), json.clone(), tag.into(), commit);
-        (DataRow { id, json }, tag)
+        (StoredData { id, json }, tag)
     }
 
     fn keep(

@@ -29,27 +29,21 @@ pub(super) struct ListPart {
     pub order: ListOrder,
 }
 
-/// Whether there are no more than [`FEW`] of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FewRows {
-    /// Names with the prefix.
-    pub names: bool,
-    /// Resources that are held.
-    pub held: bool,
-}
-
-/// Does the way depend on what is few?
-pub(super) fn is_counted(query: &ListQuery) -> bool {
-    query.held == Some(true) || query.order == ListOrder::Held
+/// On which walks the rows are to be counted, up to one more than [`FEW`], until one is found on which they are few.
+pub(super) fn counted(query: &ListQuery) -> impl Iterator<Item = Walk> {
+    let names = (!query.prefix.is_empty()).then_some(Walk::Names);
+    let is_counted = query.held == Some(true) || query.order == ListOrder::Held;
+    let walks = names.into_iter().chain([Walk::Held]);
+    walks.filter(move |_| is_counted)
 }
 
 /// What to read one after another until there are as many as were asked for. The orders other than by name begin
-/// with what has something to be ordered by; the rest is never sorted.
-pub(super) fn parts(query: &ListQuery, few: FewRows) -> Vec<ListPart> {
+/// with what has something to be ordered by; the rest is never sorted. `few`: the walk on which few rows were [`counted`].
+pub(super) fn parts(query: &ListQuery, few: Option<Walk>) -> Vec<ListPart> {
     let by_name = |held, unwaited| ListPart {
-        walk: match held == Some(true) && few.held && !few.names {
-            true => Walk::Held,
-            false => Walk::Names,
+        walk: match (held, few) {
+            (Some(true), Some(few)) => few,
+            _ => Walk::Names,
         },
         held,
         unwaited,
@@ -68,10 +62,7 @@ pub(super) fn parts(query: &ListQuery, few: FewRows) -> Vec<ListPart> {
         }
         ListOrder::Held => {
             let held = ListPart {
-                walk: match few.names {
-                    true => Walk::Names,
-                    false => Walk::Held,
-                },
+                walk: few.unwrap_or(Walk::Held),
                 held: Some(true),
                 unwaited: false,
                 order: ListOrder::Held,
@@ -88,7 +79,7 @@ pub(super) fn parts(query: &ListQuery, few: FewRows) -> Vec<ListPart> {
 mod tests {
     use super::*;
 
-    fn walks(order: ListOrder, held: Option<bool>, few: FewRows) -> Vec<(Walk, Option<bool>)> {
+    fn walks(order: ListOrder, held: Option<bool>, few: Option<Walk>) -> Vec<(Walk, Option<bool>)> {
         let query = ListQuery {
             order,
             held,
@@ -102,38 +93,38 @@ mod tests {
     #[test]
     fn a_listing_goes_the_way_on_which_it_meets_little() {
         use ListOrder::{Held, Name, Waiting};
-        let few = |held, names| FewRows { held, names };
+        let (few_held, few_names) = (Some(Walk::Held), Some(Walk::Names));
         let (held, free) = (Some(true), Some(false));
-        let many = few(false, false);
-        assert_eq!(walks(Name, None, many), [(Walk::Names, None)]);
-        assert_eq!(walks(Name, held, many), [(Walk::Names, held)]);
-        assert_eq!(walks(Name, held, few(true, false)), [(Walk::Held, held)]);
-        assert_eq!(walks(Name, held, few(true, true)), [(Walk::Names, held)]);
-        assert_eq!(walks(Name, free, few(true, false)), [(Walk::Names, free)]);
+        assert_eq!(walks(Name, None, None), [(Walk::Names, None)]);
+        assert_eq!(walks(Name, held, None), [(Walk::Names, held)]);
+        assert_eq!(walks(Name, held, few_held), [(Walk::Held, held)]);
+        assert_eq!(walks(Name, held, few_names), [(Walk::Names, held)]);
+        assert_eq!(walks(Name, free, few_held), [(Walk::Names, free)]);
         let rest = (Walk::Names, free);
-        assert_eq!(walks(Held, None, many), [(Walk::Held, held), rest]);
-        assert_eq!(walks(Held, held, few(false, true)), [(Walk::Names, held)]);
-        assert_eq!(walks(Held, free, many), [rest]);
+        assert_eq!(walks(Held, None, None), [(Walk::Held, held), rest]);
+        assert_eq!(walks(Held, held, few_names), [(Walk::Names, held)]);
+        assert_eq!(walks(Held, free, None), [rest]);
         let waited = (Walk::Waited, held);
-        assert_eq!(walks(Waiting, held, many), [waited, (Walk::Names, held)]);
-        assert_eq!(
-            walks(Waiting, held, few(true, false)),
-            [waited, (Walk::Held, held)]
-        );
+        assert_eq!(walks(Waiting, held, None), [waited, (Walk::Names, held)]);
+        assert_eq!(walks(Waiting, held, few_held), [waited, (Walk::Held, held)]);
     }
 
     #[test]
     fn nothing_is_counted_that_changes_nothing() {
-        let is_counted = |order, held| {
-            super::is_counted(&ListQuery {
+        let counted = |prefix: &str, order, held| {
+            let query = ListQuery {
+                prefix: prefix.to_owned(),
                 order,
                 held,
                 ..ListQuery::default()
-            })
+            };
+            super::counted(&query).collect::<Vec<_>>()
         };
-        assert!(!is_counted(ListOrder::Name, None));
-        assert!(!is_counted(ListOrder::Waiting, Some(false)));
-        assert!(is_counted(ListOrder::Name, Some(true)));
-        assert!(is_counted(ListOrder::Held, None));
+        assert_eq!(counted("a", ListOrder::Name, None), []);
+        assert_eq!(counted("a", ListOrder::Waiting, Some(false)), []);
+        let both = [Walk::Names, Walk::Held];
+        assert_eq!(counted("a", ListOrder::Name, Some(true)), both);
+        assert_eq!(counted("a", ListOrder::Held, None), both);
+        assert_eq!(counted("", ListOrder::Held, None), [Walk::Held]);
     }
 }

@@ -10,7 +10,7 @@ use foldhash::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::history::{self, PastLease, PastLeases};
-use super::snapshot::{DataRow, ResourceId, Snapshot};
+use super::snapshot::{ResourceId, Snapshot};
 use super::{
     DocumentSize, ListOrder, ListQuery, ListedResource, Opened, Store, StoreError, StoredData,
     StoredResource, ended,
@@ -152,21 +152,11 @@ impl More {
         }
         for (selector, row) in &snapshot.data {
             match row {
-                Some(row) => self.write_data(selector, row),
+                Some(row) => match self.data.get_mut(selector) {
+                    Some(stored) => stored.json = row.json.clone(),
+                    None => drop(self.data.insert(selector.clone(), row.clone())),
+                },
                 None => drop(self.data.remove(selector)),
-            }
-        }
-    }
-
-    fn write_data(&mut self, selector: &Selector, row: &DataRow) {
-        match self.data.get_mut(selector) {
-            Some(stored) => stored.json = row.json.clone(),
-            None => {
-                let stored = StoredData {
-                    id: row.id.clone(),
-                    json: row.json.clone(),
-                };
-                self.data.insert(selector.clone(), stored);
             }
         }
     }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `snapshot` | what a batch carries: the changed rows of one resource, and how two merge |
 //! | `journal` | lock changes on their way into the tables of the SQL stores |
+//! | `columns` | what tables of both SQL stores have in common |
 //! | `ended` | ended tickets as the SQL stores keep them |
 //! | `history` | the last leases of each name |
 //! | `listing` | how the SQL stores find the resources of a listing |
@@ -17,6 +18,7 @@
 //! | `sqlite` | the embedded store |
 //! | `mysql` | the production store, shared by several instances |
 
+mod columns;
 mod ended;
 pub mod history;
 mod journal;
@@ -32,7 +34,6 @@ pub mod sqlite;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::lock::rows::{HolderRow, LockRows};
@@ -40,7 +41,7 @@ use crate::lock::{FencingToken, Profile, ResourceName, ResourceOptions, Selector
 use history::{PastLease, PastLeases};
 pub use members::{InstanceId, PeerAddress};
 use members::{Members, Slot};
-pub use snapshot::{ResourceId, Snapshot};
+pub use snapshot::{ResourceId, Snapshot, StoredData};
 
 /// A resource with its lock rows. Data stays in the store until it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,15 +51,6 @@ pub struct StoredResource {
     pub lock: LockRows,
     /// How many selectors have data.
     pub selectors: usize,
-}
-
-/// One JSON document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredData {
-    /// The id of its row, as clients see it.
-    pub id: String,
-    /// The JSON text exactly as it was written.
-    pub json: Bytes,
 }
 
 /// A document without its JSON.

@@ -63,14 +63,17 @@ pub struct Snapshot {
     /// Options that an existing resource gets instead of its own.
     pub options: Option<ResourceOptions>,
     pub lock: LockChanges,
-    /// Documents written (`Some`) and deleted (`None`).
-    pub data: BTreeMap<Selector, Option<DataRow>>,
+    /// Documents written (`Some`) and deleted (`None`). The id counts only where no row of this selector exists; an existing
+    /// row keeps its.
+    pub data: BTreeMap<Selector, Option<StoredData>>,
 }
 
-/// A document to write. `id` counts only where no row of this selector exists; an existing row keeps its.
+/// One JSON document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataRow {
+pub struct StoredData {
+    /// The id of its row, as clients see it.
     pub id: String,
+    /// The JSON text exactly as it was written.
     pub json: Bytes,
 }
 
@@ -156,7 +159,7 @@ impl Snapshot {
     }
 
     /// Adds a document to write (`Some`) or to delete (`None`).
-    pub fn document(&mut self, selector: Selector, mut row: Option<DataRow>) {
+    pub fn document(&mut self, selector: Selector, mut row: Option<StoredData>) {
         // Had the earlier one been stored by now, the later would find its row and keep its id.
         if let (Some(Some(earlier)), Some(row)) = (self.data.get(&selector), &mut row) {
             row.id.clone_from(&earlier.id);

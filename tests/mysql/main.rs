@@ -14,7 +14,7 @@ mod support;
 
 use bytes::Bytes;
 use small_resource_server::lock::{ResourceName, Selector};
-use small_resource_server::store::snapshot::DataRow;
+use small_resource_server::store::snapshot::StoredData;
 use small_resource_server::store::{InstanceId, ResourceId, Snapshot, Store};
 
 /// As SQL.
@@ -32,7 +32,7 @@ fn selector(text: &str) -> Selector {
 }
 
 fn write(snapshot: &mut Snapshot, at: &str, json: &[u8]) {
-    let row = DataRow {
+    let row = StoredData {
         id: ResourceId::random().to_string(),
         json: Bytes::copy_from_slice(json),
     };

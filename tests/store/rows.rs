@@ -10,7 +10,6 @@ use small_resource_server::lock::{
     EndReason, FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions,
     Seconds, Selector, Ticket, Ttl,
 };
-use small_resource_server::store::snapshot::DataRow;
 use small_resource_server::store::{
     ListQuery, ListedResource, ResourceId, Snapshot, Store, StoreError, StoredData, StoredResource,
 };
@@ -161,7 +160,7 @@ pub fn ended(n: u64, reason: EndReason) -> EndedRow {
 
 /// Adds a document to write.
 pub fn put(snapshot: &mut Snapshot, at: &str, id: &str, json: impl Into<Bytes>) {
-    let row = DataRow {
+    let row = StoredData {
         id: id.to_owned(),
         json: json.into(),
     };

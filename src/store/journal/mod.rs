@@ -52,9 +52,9 @@ pub(super) struct Layout {
 
 /// The changes of one lock that a database has in its journal only.
 #[derive(Clone, Debug)]
-struct PendingChanges {
-    id: ResourceId,
-    changes: LockChanges,
+pub(super) struct PendingChanges {
+    pub id: ResourceId,
+    pub changes: LockChanges,
     /// Never the same after a change.
     stamp: u64,
 }
@@ -95,7 +95,8 @@ pub(super) struct JournalEntry<'e> {
     batch: &'e [Snapshot],
     /// Names whose changes so far are of resources that this batch removes.
     replaced: Vec<&'e ResourceName>,
-    locks: Vec<NewLock<'e>>,
+    /// What it changes of each lock, after a snapshot of that resource.
+    locks: Vec<(&'e Snapshot, Cow<'e, LockChanges>)>,
     /// Goes to the tables.
     pub direct: Vec<Snapshot>,
     /// Goes to the journal, with the numbers of the rows. One that is there has more in it now.
@@ -104,24 +105,10 @@ pub(super) struct JournalEntry<'e> {
     pub must_exist: Vec<&'e ResourceId>,
 }
 
-/// What a batch changes of one lock.
-struct NewLock<'e> {
-    name: &'e ResourceName,
-    id: &'e ResourceId,
-    changes: Cow<'e, LockChanges>,
-}
-
-/// The changes of one lock.
-pub(super) struct PendingLock {
-    name: ResourceName,
-    pub id: ResourceId,
-    pub changes: LockChanges,
-}
-
 /// One transaction of checkpointing.
 pub(super) struct CheckpointStep {
     /// To be written to the tables, where the resource exists.
-    pub locks: Vec<PendingLock>,
+    pub locks: Vec<(ResourceName, PendingChanges)>,
     /// Rows of the journal up to this number have nothing to say any more.
     pub done: Option<u64>,
     /// How many rows of the journal `done` takes out, where each commit has rows of its own.
@@ -153,10 +140,9 @@ impl Journal {
         self.ended.notify_waiters();
     }
 
-    /// A row was committed that says nothing, for a store that has one for every transaction.
-    pub fn appended(&self, row: u64) {
-        let mut state = self.state();
-        state.last = state.last.max(row);
+    /// The next row was committed, whatever it says, for a store that has one for every transaction.
+    pub fn appended(&self) {
+        self.state().last += 1;
     }
 
     /// Takes a batch apart. To be followed by [`JournalEntry::committed`] once it is.
@@ -164,28 +150,30 @@ impl Journal {
     /// # Errors
     /// [`StoreError::Rejected`]: it cannot be written down.
     pub fn enter<'e>(&'e self, batch: &'e [Snapshot]) -> Result<JournalEntry<'e>, StoreError> {
-        let mut state = self.state();
-        let mut parts = Parts::default();
-        for snapshot in batch {
-            // Only whoever writes a batch by hand has a name in it twice.
-            parts.repeat |= !state.committing.insert(snapshot.name.clone());
-        }
-        batch.iter().for_each(|snapshot| parts.add(snapshot));
-        let must_exist = parts.locks.iter().filter(|lock| !state.knows(lock));
-        let must_exist = must_exist.map(|lock| lock.id).collect();
-        let (last, open) = (state.last, state.open.clone());
-        drop(state);
         let mut entry = JournalEntry {
             journal: self,
             batch,
-            replaced: parts.replaced,
-            locks: parts.locks,
-            direct: parts.direct,
+            replaced: Vec::new(),
+            locks: Vec::new(),
+            direct: Vec::new(),
             rows: Vec::new(),
-            must_exist,
+            must_exist: Vec::new(),
         };
+        let mut state = self.state();
+        // Only whoever writes a batch by hand has a name in it twice.
+        let mut repeats = false;
+        for snapshot in batch {
+            repeats |= !state.committing.insert(snapshot.name.clone());
+        }
+        batch.iter().for_each(|s| entry.add(s, repeats));
+        let locks = entry.locks.iter().map(|(snapshot, _)| *snapshot);
+        let unknown = locks.filter(|snapshot| !state.knows(snapshot));
+        entry.must_exist = unknown.map(|snapshot| &snapshot.id).collect();
+        let (last, open) = (state.last, state.open.clone());
+        drop(state);
         let row_bytes = self.layout.row_bytes;
-        let locks = entry.locks.iter().map(|lock| (lock.id, &*lock.changes));
+        let locks = entry.locks.iter();
+        let locks = locks.map(|(snapshot, changes)| (&snapshot.id, &**changes));
         let rows = rows::write(locks, row_bytes)?;
         let joined = match &rows[..] {
             [row] => rows::join(&open, row, row_bytes),
@@ -271,24 +259,25 @@ impl Journal {
 
     pub fn checkpointed(&self, step: CheckpointStep) {
         let mut state = self.state();
-        for lock in &step.locks {
-            state.older.remove(&lock.name);
+        for (name, _) in &step.locks {
+            state.older.remove(name);
         }
         if state.older.is_empty() {
             state.checkpointed = state.mark;
         }
         state.taken_out = step.done.unwrap_or(state.taken_out);
-        state.give_memory_back();
+        shrink_if_sparse(&mut state.older);
+        shrink_if_sparse(&mut state.newer);
     }
 }
 
 impl State {
-    /// Is this resource known to exist, because it has changes?
-    fn knows(&self, lock: &NewLock<'_>) -> bool {
+    /// Is the resource of this snapshot known to exist, because it has changes?
+    fn knows(&self, snapshot: &Snapshot) -> bool {
         let parts = [&self.newer, &self.older];
         parts.into_iter().any(|part| {
-            let pending = part.get(lock.name);
-            pending.is_some_and(|pending| pending.id == *lock.id)
+            let pending = part.get(&snapshot.name);
+            pending.is_some_and(|pending| pending.id == snapshot.id)
         })
     }
 
@@ -302,21 +291,21 @@ impl State {
         [&self.older, &self.newer].map(|part| stamp(part.get(name)))
     }
 
-    fn add(&mut self, lock: NewLock<'_>) {
+    fn add(&mut self, snapshot: &Snapshot, changes: Cow<'_, LockChanges>) {
         self.stamps += 1;
         let stamp = self.stamps;
-        match self.newer.get_mut(lock.name) {
-            Some(pending) if pending.id == *lock.id => {
-                pending.changes.merge(&lock.changes);
+        match self.newer.get_mut(&snapshot.name) {
+            Some(pending) if pending.id == snapshot.id => {
+                pending.changes.merge(&changes);
                 pending.stamp = stamp;
             }
             _ => {
                 let pending = PendingChanges {
-                    id: lock.id.clone(),
-                    changes: lock.changes.into_owned(),
+                    id: snapshot.id.clone(),
+                    changes: changes.into_owned(),
                     stamp,
                 };
-                self.newer.insert(lock.name.clone(), pending);
+                self.newer.insert(snapshot.name.clone(), pending);
             }
         }
     }
@@ -348,11 +337,7 @@ impl State {
         let mut rows = 0;
         for (name, pending) in &self.older {
             rows += pending.changes.rows();
-            locks.push(PendingLock {
-                name: name.clone(),
-                id: pending.id.clone(),
-                changes: pending.changes.clone(),
-            });
+            locks.push((name.clone(), pending.clone()));
             if rows >= STEP_ROWS {
                 break;
             }
@@ -363,35 +348,24 @@ impl State {
             rows: 0,
         })
     }
-
-    fn give_memory_back(&mut self) {
-        for part in [&mut self.older, &mut self.newer] {
-            shrink_if_sparse(part);
-        }
-    }
 }
 
-/// A batch on the way to being an [`JournalEntry`].
-#[derive(Default)]
-struct Parts<'e> {
-    direct: Vec<Snapshot>,
-    locks: Vec<NewLock<'e>>,
-    replaced: Vec<&'e ResourceName>,
-    /// A name may come twice.
-    repeat: bool,
-}
-
-impl<'e> Parts<'e> {
-    fn add(&mut self, snapshot: &'e Snapshot) {
+impl<'e> JournalEntry<'e> {
+    /// `repeats`: a name of the batch may come twice.
+    fn add(&mut self, snapshot: &'e Snapshot, repeats: bool) {
         if snapshot.created.is_some() || !snapshot.removed.is_empty() {
-            if self.repeat {
-                self.locks.retain(|lock| *lock.name != snapshot.name);
+            if repeats {
+                self.locks.retain(|(lock, _)| lock.name != snapshot.name);
             }
             self.replaced.push(&snapshot.name);
         }
         let in_journal = snapshot.created.is_none() && !snapshot.lock.is_empty();
         if in_journal {
-            self.add_lock(snapshot);
+            let mut earlier = self.locks.iter_mut().filter(|_| repeats);
+            match earlier.find(|(lock, _)| lock.id == snapshot.id) {
+                Some((_, changes)) => changes.to_mut().merge(&snapshot.lock),
+                None => self.locks.push((snapshot, Cow::Borrowed(&snapshot.lock))),
+            }
         }
         if snapshot.rows() > 0 && !(in_journal && snapshot.rows() == snapshot.lock.rows()) {
             let mut direct = snapshot.clone();
@@ -402,20 +376,6 @@ impl<'e> Parts<'e> {
         }
     }
 
-    fn add_lock(&mut self, snapshot: &'e Snapshot) {
-        let mut earlier = self.locks.iter_mut().filter(|_| self.repeat);
-        match earlier.find(|lock| *lock.id == snapshot.id) {
-            Some(lock) => lock.changes.to_mut().merge(&snapshot.lock),
-            None => self.locks.push(NewLock {
-                name: &snapshot.name,
-                id: &snapshot.id,
-                changes: Cow::Borrowed(&snapshot.lock),
-            }),
-        }
-    }
-}
-
-impl JournalEntry<'_> {
     /// The transaction with all this is committed.
     pub fn committed(mut self) {
         let mut state = self.journal.state();
@@ -430,8 +390,8 @@ impl JournalEntry<'_> {
             state.newer.remove(name);
             state.older.remove(name);
         }
-        for lock in self.locks.drain(..) {
-            state.add(lock);
+        for (snapshot, changes) in self.locks.drain(..) {
+            state.add(snapshot, changes);
         }
     }
 }

@@ -1,24 +1,28 @@
-//! Taking over from an instance that is dead, one transaction after the other; see [`super::slots`].
+//! What instances left in their logs: of one that is dead, whose names are taken over one transaction after the other (see
+//! [`super::slots`]), and of all when a database is made ready.
 
 use std::ops::ControlFlow;
 
-use super::commit::{self, TakenOut};
+use super::commit;
 use super::database::{MysqlStore, Writer};
 use super::error::Fault;
-use super::fence::LogPlace;
+use super::fence::{LogId, LogPlace, TakenOut, Tenure};
 use super::instance;
-use super::looks::Estate;
-use super::read;
+use super::rows::Columns;
 use super::schema::InstanceRow;
 use super::script::Script;
 use super::session::Session;
 use super::slots;
-use super::write::checkpoint_script;
+use super::sql::Sql;
 use crate::store::snapshot::LockChanges;
 use crate::store::{InstanceId, ResourceId, StoreError, journal};
 
 /// Rows of tables that are written in one transaction, or those of one lock: our own commits wait meanwhile.
 const STEP_ROWS: usize = 512;
+/// As [`STEP_ROWS`], when a database is opened: it holds up the heartbeat alone.
+const OPENING_ROWS: usize = 4096;
+/// Rows of a log that are taken out in one transaction.
+const OUT_AT_ONCE: usize = commit::LAYOUT.taken_out_at_once as usize;
 
 /// A dead instance, whose log is sealed, on its way into the tables.
 pub(super) struct Burial {
@@ -31,9 +35,11 @@ pub(super) struct Burial {
     left: Option<LeftLog>,
 }
 
-/// What is still to be done with a log.
+/// What is still to be done with a log that nobody writes any more.
 struct LeftLog {
+    log: LogId,
     changes: Vec<(ResourceId, LockChanges)>,
+    /// Of its rows.
     numbers: Vec<u64>,
 }
 
@@ -48,25 +54,18 @@ impl MysqlStore {
         let Some(tenure) = self.tenure() else {
             return Err(StoreError::Unavailable("the database is not open".into()));
         };
-        let estate = self.looks().estate(&tenure.id, id);
-        match estate {
-            None => Ok(None),
-            Some(Estate::Ownerless) => {
-                self.find(writer, id).await?;
-                Ok(None)
+        if self.looks().is_unknown(id) {
+            let script = async |_: &mut Session, place| slots::finding(place, id);
+            if let Some(sets) = self.attempt(writer, script).await? {
+                self.took(id, instance::epoch(sets)?);
             }
-            Some(Estate::Of(dead)) => self.mark(writer, dead).await,
+            return Ok(None);
         }
-    }
-
-    async fn find(&self, writer: &mut Writer, unknown: &InstanceId) -> Result<(), StoreError> {
-        let script = async |session: &mut Session, place: LogPlace| {
-            Ok(slots::finding(place, unknown, session.packet_bytes_max)?)
-        };
-        if let Some(sets) = self.attempt(writer, script).await? {
-            self.took(unknown, instance::epoch(sets)?);
+        let dead = self.looks().dead(&tenure.id, id);
+        match dead {
+            Some(dead) => self.mark(writer, dead).await,
+            None => Ok(None),
         }
-        Ok(())
     }
 
     async fn mark(
@@ -79,7 +78,7 @@ impl MysqlStore {
             if writes {
                 instance::kill_writer(session, &dead).await?;
             }
-            Ok(slots::marking(place, &dead, session.packet_bytes_max)?)
+            slots::marking(place, &dead)
         };
         let Some(sets) = self.attempt(writer, script).await? else {
             return Ok(None);
@@ -93,25 +92,32 @@ impl MysqlStore {
         }))
     }
 
-    /// One transaction. Whether it was the last one, because all is done or another one has taken over.
+    /// One transaction; after one that failed the burial is of no more use. Whether it was the last one, because all is
+    /// done or another one has taken over.
     pub(super) async fn bury(
         &self,
         writer: &mut Writer,
         burial: &mut Burial,
     ) -> Result<ControlFlow<()>, StoreError> {
-        let mut done = None;
+        let mut is_last = false;
         let script = async |session: &mut Session, place: LogPlace| {
-            burial.read(session).await?;
-            let script;
-            (done, script) = burial.next(session, place).await?;
-            Ok(script)
+            let Burial {
+                dead, seal, left, ..
+            } = burial;
+            let left = match left {
+                Some(left) => left,
+                None => left.insert(LeftLog::read_whole(session, dead.log, *seal).await?),
+            };
+            is_last = left.changes.is_empty() && left.numbers.len() <= OUT_AT_ONCE;
+            match is_last {
+                true => slots::burying(place, dead, &left.next_out()),
+                false => left.next(session, STEP_ROWS, Some(&dead.id), place).await,
+            }
         };
         let Some(sets) = self.attempt(writer, script).await? else {
             return Ok(ControlFlow::Break(()));
         };
-        if let (Some((written, taken_out)), Some(left)) = (done, &mut burial.left) {
-            left.changes.drain(..written);
-            left.numbers.drain(..taken_out);
+        if !is_last {
             return Ok(ControlFlow::Continue(()));
         }
         let id = &burial.dead.id;
@@ -128,64 +134,87 @@ impl MysqlStore {
         }
         self.witness().sees_epoch(version);
     }
+
+    /// Writes a checkpoint of what earlier instances left in their logs, which are sealed, and removes them. The caller has the
+    /// database alone, and commits nothing else before. May be begun again at any point: what is stored twice is the same.
+    pub(super) async fn checkpoint_left(
+        &self,
+        session: &mut Session,
+        tenure: Tenure,
+    ) -> Result<(), Fault> {
+        // That of version 3 comes first.
+        let mut sql = Sql::new("SELECT DISTINCT log FROM resource_log WHERE log <> ");
+        sql.bytes(&tenure.log).push(" ORDER BY log");
+        for row in session.rows(sql.as_str()).await? {
+            let log = Columns::of(row).log_id()?;
+            let mut left = LeftLog::read(session, log).await?;
+            while !left.numbers.is_empty() {
+                let place = self.place_in(tenure, session);
+                let script = left.next(session, OPENING_ROWS, None, place).await?;
+                self.send_opening(session, &script).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
-impl Burial {
-    /// All of its log up to the seal, of which the first rows may be gone. A server that does not have all of it would lose
-    /// what it lacks.
-    async fn read(&mut self, session: &mut Session) -> Result<(), Fault> {
-        if self.left.is_some() {
-            return Ok(());
+impl LeftLog {
+    async fn read(session: &mut Session, log: LogId) -> Result<LeftLog, Fault> {
+        let mut sql = Sql::new("SELECT n, changes FROM resource_log WHERE log = ");
+        sql.bytes(&log).push(" ORDER BY n");
+        let (mut numbers, mut changes) = (Vec::new(), Vec::new());
+        for row in session.rows(sql.as_str()).await? {
+            let mut row = Columns::of(row);
+            numbers.push(row.take()?);
+            changes.push(row.take()?);
         }
-        let rows = session.rows(read::log_sql(&self.dead.log).as_str()).await?;
-        let read = read::left(rows)?;
-        let numbers = read
-            .logs
-            .into_iter()
-            .next()
-            .map_or(Vec::new(), |(_, numbers)| numbers);
-        let first = (self.seal + 1).checked_sub(numbers.len() as u64);
-        let is_whole = first.is_some_and(|first| numbers.iter().copied().eq(first..=self.seal));
-        if !is_whole || numbers.is_empty() {
+        Ok(LeftLog {
+            log,
+            changes: journal::read(changes)?,
+            numbers,
+        })
+    }
+
+    /// All of a log up to its seal, of which the first rows may be gone. A server that does not have all of it would lose
+    /// what it lacks.
+    async fn read_whole(session: &mut Session, log: LogId, seal: u64) -> Result<LeftLog, Fault> {
+        let left = LeftLog::read(session, log).await?;
+        let numbers = left.numbers.iter().copied();
+        let first = (seal + 1).checked_sub(numbers.len() as u64);
+        let is_whole = first.is_some_and(|first| numbers.eq(first..=seal));
+        if !is_whole || left.numbers.is_empty() {
             let text = "the log of an instance that is taken over from is not whole here";
             return Err(Fault::Away(text.into()));
         }
-        self.left = Some(LeftLog {
-            changes: read.changes,
-            numbers,
-        });
-        Ok(())
+        Ok(left)
     }
 
-    /// A transaction, and how many changes and rows of the log it does away with; `None`: all that is left.
+    /// A transaction that does away with some of it; after one that failed this is of no more use.
     async fn next(
-        &self,
+        &mut self,
         session: &mut Session,
+        rows_max: usize,
+        of: Option<&InstanceId>,
         place: LogPlace,
-    ) -> Result<(Option<(usize, usize)>, Script), Fault> {
-        let (changes, numbers) = match &self.left {
-            Some(left) => (&left.changes[..], &left.numbers[..]),
-            None => (&[][..], &[][..]),
+    ) -> Result<Script, Fault> {
+        let Some(some) = journal::chunks_of_rows(&self.changes, rows_max).next() else {
+            let out = Some(self.next_out());
+            return commit::checkpoint_script(session, Vec::new(), out, of, place).await;
         };
-        let id = Some(&self.dead.id);
-        if let Some(some) = journal::chunks_of_rows(changes, STEP_ROWS).next() {
-            let locks = some.iter().map(|(id, lock)| (id, lock)).collect();
-            let script = checkpoint_script(session, locks, None, id, place).await?;
-            return Ok((Some((some.len(), 0)), script));
+        let locks = some.iter().map(|(id, lock)| (id, lock)).collect();
+        let written = some.len();
+        let script = commit::checkpoint_script(session, locks, None, of, place).await?;
+        self.changes.drain(..written);
+        Ok(script)
+    }
+
+    /// The next of its rows, at most [`OUT_AT_ONCE`].
+    fn next_out(&mut self) -> TakenOut {
+        let rows = self.numbers.len().min(OUT_AT_ONCE);
+        TakenOut {
+            log: self.log,
+            up_to: self.numbers.drain(..rows).next_back().unwrap_or_default(),
+            rows: rows as u64,
         }
-        let at_once = commit::LAYOUT.taken_out_at_once as usize;
-        if numbers.len() > at_once {
-            let taken_out = TakenOut {
-                log: self.dead.log,
-                up_to: numbers[at_once - 1],
-                rows: at_once as u64,
-            };
-            let script = checkpoint_script(session, Vec::new(), Some(taken_out), id, place).await?;
-            return Ok((Some((0, at_once)), script));
-        }
-        let rows = numbers.len() as u64;
-        let packet_bytes_max = session.packet_bytes_max;
-        let script = slots::burying(place, &self.dead, self.seal, rows, packet_bytes_max)?;
-        Ok((None, script))
     }
 }

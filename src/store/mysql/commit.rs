@@ -1,15 +1,19 @@
 //! A batch as SQL: the rows of one transaction.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use super::fence::{self, LogId, LogPlace};
+use super::error::Fault;
+use super::fence::{self, LogPlace, TakenOut};
+use super::read;
 use super::script::{Form, SPARE_BYTES, STATEMENT_ROWS, Script};
+use super::session::Session;
 use super::sql::{self, Sql};
 use crate::lock::rows::{HeadRow, TicketRow};
-use crate::lock::{FencingToken, ResourceName, Ttl};
+use crate::lock::{FencingToken, ResourceName, Ticket, Ttl};
+use crate::store::columns::ticket_columns;
 use crate::store::journal::{self, JournalEntry, Layout};
 use crate::store::members::SLOTS;
-use crate::store::snapshot::{DataRow, LockChanges, Snapshot};
+use crate::store::snapshot::{LockChanges, Snapshot, StoredData};
 use crate::store::{InstanceId, ResourceId, StoreError, ended};
 
 /// A row for each commit: InnoDB logs what is inserted once, and what is overwritten twice. Few are deleted at
@@ -32,83 +36,76 @@ pub(super) fn fits(json: &[u8], packet_bytes_max: usize) -> bool {
 
 /// With everything that belongs to a resource, whose id is in each of these.
 const REMOVED: [Form; 7] = [
-    Form::remove("DELETE FROM resource WHERE id IN (", ",", ")"),
-    Form::remove("DELETE FROM resource_data WHERE id_resource IN (", ",", ")"),
-    Form::remove("DELETE FROM resource_lock WHERE id_resource IN (", ",", ")"),
-    Form::remove(
-        "DELETE FROM resource_waiting WHERE id_resource IN (",
-        ",",
-        ")",
-    ),
-    Form::remove(
-        "DELETE FROM resource_holding WHERE id_resource IN (",
-        ",",
-        ")",
-    ),
-    Form::remove(
-        "DELETE FROM resource_options WHERE id_resource IN (",
-        ",",
-        ")",
-    ),
-    Form::remove(
-        "DELETE FROM resource_ended_tickets WHERE id_resource IN (",
-        ",",
-        ")",
-    ),
+    Form::any_in("DELETE FROM resource WHERE id IN ("),
+    Form::any_in("DELETE FROM resource_data WHERE id_resource IN ("),
+    Form::any_in("DELETE FROM resource_lock WHERE id_resource IN ("),
+    Form::any_in("DELETE FROM resource_waiting WHERE id_resource IN ("),
+    Form::any_in("DELETE FROM resource_holding WHERE id_resource IN ("),
+    Form::any_in("DELETE FROM resource_options WHERE id_resource IN ("),
+    Form::any_in("DELETE FROM resource_ended_tickets WHERE id_resource IN ("),
 ];
 /// Without `ON DUPLICATE KEY`: a row of this name that we do not know of must not be taken for ours.
 const CREATED: Form = Form::upsert("INSERT INTO resource (id, name, timeout) VALUES ", "");
+/// Of a row with [`ticket_columns`] that is there already.
+macro_rules! updated_ticket {
+    () => {
+        " ON DUPLICATE KEY UPDATE ticket = VALUES(ticket), seq = VALUES(seq), owner = VALUES(owner), \
+         ttl_ms = VALUES(ttl_ms), mode = VALUES(mode), reason = VALUES(reason), queued_at = VALUES(queued_at), \
+         attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), attempt_mode = VALUES(attempt_mode)"
+    };
+}
 const HEADS: Form = Form::upsert(
-    "INSERT INTO resource_lock (id_resource, token, is_delayed, ticket, seq, owner, ttl_ms, mode, reason, \
-     queued_at, attempt, attempt_ttl_ms, attempt_mode, acquired_at, lease_token) VALUES ",
-    " ON DUPLICATE KEY UPDATE token = VALUES(token), is_delayed = VALUES(is_delayed), \
-     ticket = VALUES(ticket), seq = VALUES(seq), owner = VALUES(owner), ttl_ms = VALUES(ttl_ms), \
-     mode = VALUES(mode), reason = VALUES(reason), queued_at = VALUES(queued_at), \
-     attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), \
-     attempt_mode = VALUES(attempt_mode), acquired_at = VALUES(acquired_at), \
-     lease_token = VALUES(lease_token)",
+    concat!(
+        "INSERT INTO resource_lock (id_resource, token, is_delayed, ",
+        ticket_columns!(),
+        ", acquired_at, lease_token) VALUES "
+    ),
+    concat!(
+        updated_ticket!(),
+        ", token = VALUES(token), is_delayed = VALUES(is_delayed), acquired_at = VALUES(acquired_at), \
+         lease_token = VALUES(lease_token)"
+    ),
 );
-const NOT_WAITING: Form = Form::remove("DELETE FROM resource_waiting WHERE ", " OR ", "");
+const NOT_WAITING: Form = Form::any_where("DELETE FROM resource_waiting WHERE ");
 const WAITING: Form = Form::upsert(
-    "INSERT INTO resource_waiting (id_resource, ticket, seq, owner, ttl_ms, mode, reason, queued_at, \
-     attempt, attempt_ttl_ms, attempt_mode) VALUES ",
-    " ON DUPLICATE KEY UPDATE seq = VALUES(seq), owner = VALUES(owner), ttl_ms = VALUES(ttl_ms), \
-     mode = VALUES(mode), reason = VALUES(reason), queued_at = VALUES(queued_at), \
-     attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), \
-     attempt_mode = VALUES(attempt_mode)",
+    concat!(
+        "INSERT INTO resource_waiting (id_resource, ",
+        ticket_columns!(),
+        ") VALUES "
+    ),
+    updated_ticket!(),
 );
-const NOT_HOLDING: Form = Form::remove("DELETE FROM resource_holding WHERE ", " OR ", "");
+const NOT_HOLDING: Form = Form::any_where("DELETE FROM resource_holding WHERE ");
 const HOLDING: Form = Form::upsert(
-    "INSERT INTO resource_holding (id_resource, ticket, seq, owner, ttl_ms, mode, reason, queued_at, \
-     attempt, attempt_ttl_ms, attempt_mode, acquired_at, token) VALUES ",
-    " ON DUPLICATE KEY UPDATE seq = VALUES(seq), owner = VALUES(owner), ttl_ms = VALUES(ttl_ms), \
-     mode = VALUES(mode), reason = VALUES(reason), queued_at = VALUES(queued_at), \
-     attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), \
-     attempt_mode = VALUES(attempt_mode), acquired_at = VALUES(acquired_at), token = VALUES(token)",
+    concat!(
+        "INSERT INTO resource_holding (id_resource, ",
+        ticket_columns!(),
+        ", acquired_at, token) VALUES "
+    ),
+    concat!(
+        updated_ticket!(),
+        ", acquired_at = VALUES(acquired_at), token = VALUES(token)"
+    ),
 );
 const OPTIONS: Form = Form::upsert(
     "INSERT INTO resource_options (id_resource, slots, lock_delay, ephemeral) VALUES ",
     " ON DUPLICATE KEY UPDATE slots = VALUES(slots), lock_delay = VALUES(lock_delay), \
      ephemeral = VALUES(ephemeral)",
 );
-const PLAIN: Form = Form::remove(
-    "DELETE FROM resource_options WHERE id_resource IN (",
-    ",",
-    ")",
-);
+const PLAIN: Form = Form::any_in("DELETE FROM resource_options WHERE id_resource IN (");
 /// A run may be stored again when the journal is read after a crash, and shorter if a part of the journal was
 /// deleted by then: runs that end with the same number end alike.
 const ENDED: Form = Form::upsert(
     "INSERT INTO resource_ended_tickets (id_resource, n, entries) VALUES ",
     " ON DUPLICATE KEY UPDATE entries = IF(LENGTH(VALUES(entries)) > LENGTH(entries), VALUES(entries), entries)",
 );
-const OUTLIVED: Form = Form::remove("DELETE FROM resource_ended_tickets WHERE ", " OR ", "");
+const OUTLIVED: Form = Form::any_where("DELETE FROM resource_ended_tickets WHERE ");
 const LOG: Form = Form::upsert("INSERT INTO resource_log (log, n, changes) VALUES ", "");
 const HISTORY: Form = Form::upsert(
     "INSERT INTO resource_history (name, leases) VALUES ",
     " ON DUPLICATE KEY UPDATE leases = VALUES(leases)",
 );
-const NO_DATA: Form = Form::remove("DELETE FROM resource_data WHERE ", " OR ", "");
+const NO_DATA: Form = Form::any_where("DELETE FROM resource_data WHERE ");
 /// A row whose id belongs to another document fails (`id` cannot be `NULL`) and does not overwrite that one.
 const DATA: Form = Form::upsert(
     "INSERT INTO resource_data (id, id_resource, selector, locked, data) VALUES ",
@@ -117,21 +114,17 @@ const DATA: Form = Form::upsert(
 );
 
 /// A batch as a whole transaction. [`StoreError::Rejected`]: something in it can never be sent.
-pub(super) fn script(
-    entry: &JournalEntry<'_>,
-    place: LogPlace,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
+pub(super) fn script(entry: &JournalEntry<'_>, place: LogPlace) -> Result<Script, Fault> {
     let first = entry.rows.first();
     let changes = first.map_or(journal::EMPTY, |(_, changes)| changes);
     let is_all = entry.direct.is_empty() && entry.must_exist.is_empty() && entry.rows.len() <= 1;
     if is_all {
         let script = Script::log_row(place, changes);
-        if script.packets[0].len() + SPARE_BYTES <= packet_bytes_max {
+        if script.packets[0].len() + SPARE_BYTES <= place.packet_bytes_max {
             return Ok(script);
         }
     }
-    let mut script = Script::begin(place, changes, packet_bytes_max)?;
+    let mut script = Script::begin(place, changes)?;
     for run in runs(&entry.direct) {
         let needs_resource = |snapshot: &&Snapshot| {
             snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
@@ -154,52 +147,51 @@ pub(super) fn script(
     Ok(script)
 }
 
-/// Rows of a log that have nothing to say any more.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TakenOut {
-    pub log: LogId,
-    /// All up to this number.
-    pub up_to: u64,
-    /// How many these are. The transaction fails when the table has more or fewer: some would go that nobody
-    /// has read.
-    pub rows: u64,
-}
-
-/// Lock rows as a whole transaction, and rows of a log gone with it. `of`: the dead instance whose rows these are, if they are
-/// another's.
-pub(super) fn checkpoint_script(
-    locks: &[(&ResourceId, &LockChanges)],
+/// Lock rows of resources that exist as a whole transaction, and rows of a log gone with it. `of`: the dead instance whose
+/// rows these are, if they are another's.
+pub(super) async fn checkpoint_script(
+    session: &mut Session,
+    mut locks: Vec<(&ResourceId, &LockChanges)>,
     taken_out: Option<TakenOut>,
     of: Option<&InstanceId>,
     place: LogPlace,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+) -> Result<Script, Fault> {
+    if !locks.is_empty() {
+        let existing = read::existing(session, locks.iter().map(|(id, _)| *id)).await?;
+        locks.retain(|(id, _)| existing.contains(*id));
+    }
+    let mut script = Script::begin(place, journal::EMPTY)?;
     if let Some(dead) = of {
         let mut sql = Sql::default();
         fence::guard_take_over(&mut sql, place.tenure, dead);
         script.statement(sql)?;
     }
-    lock_rows(&mut script, locks)?;
-    if let Some(TakenOut { log, up_to, rows }) = taken_out {
-        let mut sql = Sql::default();
-        fence::guard_log(&mut sql, place.tenure, &log, up_to, rows);
-        script.statement(sql)?;
-        let mut sql = Sql::new("DELETE FROM resource_log WHERE log = ");
-        sql.bytes(&log).push(" AND n <= ").number(up_to);
-        script.statement(sql)?;
+    lock_rows(&mut script, &locks)?;
+    if let Some(taken_out) = taken_out {
+        take_out(&mut script, place, &taken_out)?;
     }
     script.commit();
     Ok(script)
 }
 
-/// Past leases as a whole transaction: the value of each of these names anew.
-pub(super) fn history_script(
-    rows: &[(&[u8], Vec<u8>)],
+pub(super) fn take_out(
+    script: &mut Script,
     place: LogPlace,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+    taken_out: &TakenOut,
+) -> Result<(), StoreError> {
+    let mut sql = Sql::default();
+    fence::guard_log(&mut sql, place.tenure, taken_out);
+    script.statement(sql)?;
+    let mut sql = Sql::new("DELETE FROM resource_log WHERE log = ");
+    sql.bytes(&taken_out.log)
+        .push(" AND n <= ")
+        .number(taken_out.up_to);
+    script.statement(sql)
+}
+
+/// Past leases as a whole transaction: the value of each of these names anew.
+pub(super) fn history_script(rows: &[(&[u8], Vec<u8>)], place: LogPlace) -> Result<Script, Fault> {
+    let mut script = Script::begin(place, journal::EMPTY)?;
     script.rows(&HISTORY, rows.iter(), |sql, (name, leases)| {
         sql.push("(").bytes(name);
         sql.push(",").bytes(leases).push(")");
@@ -209,11 +201,8 @@ pub(super) fn history_script(
 }
 
 /// See [`super::Store::leave`]; as a whole transaction.
-pub(super) fn leaving_script(
-    place: LogPlace,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+pub(super) fn leaving_script(place: LogPlace) -> Result<Script, Fault> {
+    let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new("UPDATE resource_instance SET state = 2 WHERE id = ");
     sql.bytes(&place.tenure.id);
     script.statement(sql)?;
@@ -223,12 +212,8 @@ pub(super) fn leaving_script(
 
 /// See [`super::Store::raise_tokens`]; as a whole transaction. Of the names that are this instance's: whoever has others
 /// knows what it has given out.
-pub(super) fn raising_script(
-    above: FencingToken,
-    place: LogPlace,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+pub(super) fn raising_script(above: FencingToken, place: LogPlace) -> Result<Script, Fault> {
+    let mut script = Script::begin(place, journal::EMPTY)?;
     raise_floor(&mut script, place, above)?;
     let mut sql = Sql::new("INSERT INTO resource_lock (id_resource, token) SELECT r.id, ");
     sql.number(above.0);
@@ -344,17 +329,22 @@ fn lock_rows(script: &mut Script, locks: &[(&ResourceId, &LockChanges)]) -> Resu
         .iter()
         .filter_map(|(id, lock)| Some((id, lock.head.as_ref()?)));
     script.rows(&HEADS, heads, |sql, (id, head)| head_row(sql, id, head))?;
-    holding_rows(script, locks)?;
-    let gone = locks.iter().flat_map(|(id, lock)| {
-        let gone = lock.waiting.iter().filter(|(_, row)| row.is_none());
-        let gone: Vec<_> = gone
-            .map(|(ticket, _)| ticket.bits().to_be_bytes())
-            .collect();
-        in_groups(id, gone)
-    });
-    script.rows(&NOT_WAITING, gone, |sql, (id, tickets)| {
-        any_of(sql, id, "ticket", &tickets);
+    let ticket = |sql: &mut Sql, ticket: &Ticket| {
+        sql.bytes(&ticket.bits().to_be_bytes());
+    };
+    let holding = locks.iter().map(|(id, lock)| (*id, &lock.holding));
+    gone_rows(script, &NOT_HOLDING, "ticket", holding, ticket)?;
+    let holding = locks
+        .iter()
+        .flat_map(|(id, lock)| lock.holding.values().flatten().map(move |row| (id, row)));
+    script.rows(&HOLDING, holding, |sql, (id, row)| {
+        sql.push("(").text(id.as_str()).push(",");
+        ticket_row(sql, &row.ticket);
+        sql.push(",").number(row.acquired_at);
+        sql.push(",").number(row.token.0).push(")");
     })?;
+    let waiting = locks.iter().map(|(id, lock)| (*id, &lock.waiting));
+    gone_rows(script, &NOT_WAITING, "ticket", waiting, ticket)?;
     let waiting = locks
         .iter()
         .flat_map(|(id, lock)| lock.waiting.values().flatten().map(move |row| (id, row)));
@@ -364,31 +354,6 @@ fn lock_rows(script: &mut Script, locks: &[(&ResourceId, &LockChanges)]) -> Resu
         sql.push(")");
     })?;
     ended_rows(script, locks)
-}
-
-fn holding_rows(
-    script: &mut Script,
-    locks: &[(&ResourceId, &LockChanges)],
-) -> Result<(), StoreError> {
-    let gone = locks.iter().flat_map(|(id, lock)| {
-        let gone = lock.holding.iter().filter(|(_, row)| row.is_none());
-        let gone: Vec<_> = gone
-            .map(|(ticket, _)| ticket.bits().to_be_bytes())
-            .collect();
-        in_groups(id, gone)
-    });
-    script.rows(&NOT_HOLDING, gone, |sql, (id, tickets)| {
-        any_of(sql, id, "ticket", &tickets);
-    })?;
-    let holding = locks
-        .iter()
-        .flat_map(|(id, lock)| lock.holding.values().flatten().map(move |row| (id, row)));
-    script.rows(&HOLDING, holding, |sql, (id, row)| {
-        sql.push("(").text(id.as_str()).push(",");
-        ticket_row(sql, &row.ticket);
-        sql.push(",").number(row.acquired_at);
-        sql.push(",").number(row.token.0).push(")");
-    })
 }
 
 fn ended_rows(
@@ -417,17 +382,9 @@ fn ended_rows(
 }
 
 fn data_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
-    let gone = batch.iter().flat_map(|snapshot| {
-        let gone: Vec<_> = snapshot
-            .data
-            .iter()
-            .filter(|(_, row)| row.is_none())
-            .map(|(selector, _)| selector.as_str())
-            .collect();
-        in_groups(&snapshot.id, gone)
-    });
-    script.rows(&NO_DATA, gone, |sql, (id, selectors)| {
-        any_of(sql, id, "selector_bytes", &selectors);
+    let data = batch.iter().map(|snapshot| (&snapshot.id, &snapshot.data));
+    gone_rows(script, &NO_DATA, "selector_bytes", data, |sql, selector| {
+        sql.bytes(selector.as_str().as_bytes());
     })?;
     let mut written = Vec::new();
     for snapshot in batch {
@@ -450,7 +407,7 @@ fn data_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> 
 }
 
 /// JSON is text; what is not would be changed or refused by the server.
-fn json_text<'a>(snapshot: &Snapshot, row: &'a DataRow) -> Result<&'a str, StoreError> {
+fn json_text<'a>(snapshot: &Snapshot, row: &'a StoredData) -> Result<&'a str, StoreError> {
     std::str::from_utf8(&row.json).map_err(|error| {
         StoreError::Rejected(format!("data of {:?} is not UTF-8: {error}", snapshot.name))
     })
@@ -459,23 +416,32 @@ fn json_text<'a>(snapshot: &Snapshot, row: &'a DataRow) -> Result<&'a str, Store
 /// How many keys one `IN` list has at most.
 const GROUP: usize = 200;
 
-fn in_groups<K: Clone>(
-    id: &ResourceId,
-    keys: Vec<K>,
-) -> impl Iterator<Item = (&ResourceId, Vec<K>)> {
-    let groups: Vec<Vec<K>> = keys.chunks(GROUP).map(<[K]>::to_vec).collect();
-    groups.into_iter().map(move |group| (id, group))
-}
-
-/// One range of the primary key per resource: MariaDB finds no range in an `IN` of pairs.
-fn any_of<K: AsRef<[u8]>>(sql: &mut Sql, id: &ResourceId, column: &str, keys: &[K]) {
-    sql.push("(id_resource=").text(id.as_str());
-    sql.push(" AND ").push(column).push(" IN (");
-    for (place, key) in keys.iter().enumerate() {
-        sql.push(if place > 0 { "," } else { "" })
-            .bytes(key.as_ref());
-    }
-    sql.push("))");
+/// Deletes what is `None` of the rows of each resource; `column` has their keys. One range of the primary key per
+/// resource: MariaDB finds no range in an `IN` of pairs.
+fn gone_rows<'a, K: 'a, R: 'a>(
+    script: &mut Script,
+    form: &Form,
+    column: &str,
+    rows: impl Iterator<Item = (&'a ResourceId, &'a BTreeMap<K, Option<R>>)>,
+    write: impl Fn(&mut Sql, &K),
+) -> Result<(), StoreError> {
+    let gone = rows.map(|(id, rows)| {
+        let gone = rows.iter().filter(|(_, row)| row.is_none());
+        (id, gone.map(|(key, _)| key).collect::<Vec<_>>())
+    });
+    let gone: Vec<_> = gone.filter(|(_, keys)| !keys.is_empty()).collect();
+    let groups = gone
+        .iter()
+        .flat_map(|(id, keys)| keys.chunks(GROUP).map(move |group| (id, group)));
+    script.rows(form, groups, |sql, (id, keys)| {
+        sql.push("(id_resource=").text(id.as_str());
+        sql.push(" AND ").push(column).push(" IN (");
+        for (place, key) in keys.iter().enumerate() {
+            sql.push(if place > 0 { "," } else { "" });
+            write(sql, key);
+        }
+        sql.push("))");
+    })
 }
 
 fn head_row(sql: &mut Sql, id: &ResourceId, head: &HeadRow) {
@@ -498,7 +464,7 @@ fn head_row(sql: &mut Sql, id: &ResourceId, head: &HeadRow) {
     }
 }
 
-/// `ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, attempt_ttl_ms, attempt_mode`
+/// The values of [`ticket_columns`].
 fn ticket_row(sql: &mut Sql, row: &TicketRow) {
     let ttl_ms = |sql: &mut Sql, ttl: Option<Ttl>| {
         sql.push(",").or_null(ttl, |sql, ttl| {
@@ -543,6 +509,7 @@ mod tests {
             log: [2; 16],
         },
         n: 9,
+        packet_bytes_max: 64 << 10,
     };
 
     /// The change that writes this document under the longest names there are.
@@ -550,7 +517,7 @@ mod tests {
         let longest = "\u{10ffff}".repeat(255);
         let name = ResourceName::parse(&longest).unwrap();
         let mut snapshot = Snapshot::empty(name, ResourceId::new(&"'".repeat(255)));
-        let row = DataRow {
+        let row = StoredData {
             id: "'".repeat(255),
             json: Bytes::copy_from_slice(json),
         };
@@ -561,7 +528,7 @@ mod tests {
 
     #[test]
     fn a_document_that_fits_can_be_sent() {
-        const PACKET: usize = 64 << 10;
+        const PACKET: usize = PLACE.packet_bytes_max;
         for piece in ["x", "\\\\", "'", "é"] {
             let longest = (0..PACKET / piece.len())
                 .rev()
@@ -577,7 +544,7 @@ mod tests {
             let journal = Journal::new(LAYOUT);
             let batch = [written(longest.as_bytes())];
             let entry = journal.enter(&batch).unwrap();
-            let sent = script(&entry, PLACE, PACKET);
+            let sent = script(&entry, PLACE);
             assert!(sent.is_ok(), "{piece}: {sent:?}");
         }
     }

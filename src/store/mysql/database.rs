@@ -9,7 +9,6 @@ use tokio::sync::Mutex;
 use super::commit;
 use super::error::Fault;
 use super::fence::Tenure;
-use super::instance::SeenOwner;
 use super::looks::Looks;
 use super::options::Options;
 use super::rows::Sets;
@@ -27,7 +26,8 @@ pub struct MysqlStore {
     pub(super) tenure: parking_lot::Mutex<Option<Tenure>>,
     /// The server's `max_allowed_packet` as the last writer found it, bytes.
     pub(super) packet_bytes_max: AtomicUsize,
-    pub(super) opening: Mutex<OpeningState>,
+    /// Of the last try to open, which has to wait for another instance.
+    pub(super) waiting_session: Mutex<Option<Session>>,
     pub(super) writer: Mutex<Writer>,
     pub(super) heartbeat_session: Mutex<Option<Session>>,
     pub(super) readers: Readers,
@@ -49,13 +49,6 @@ pub(super) struct Writer {
     pub in_doubt: bool,
 }
 
-/// What opening remembers from one call to the next.
-#[derive(Default)]
-pub(super) struct OpeningState {
-    pub session: Option<Session>,
-    pub seen: Option<SeenOwner>,
-}
-
 /// A database that we have come to take part in, or that is ours alone: the tenure says which.
 pub(super) struct Taken {
     pub session: Session,
@@ -72,7 +65,7 @@ impl MysqlStore {
         MysqlStore {
             tenure: parking_lot::Mutex::default(),
             packet_bytes_max: AtomicUsize::new(usize::MAX),
-            opening: Mutex::default(),
+            waiting_session: Mutex::default(),
             writer: Mutex::default(),
             heartbeat_session: Mutex::default(),
             readers: Readers::new(options.pool_size),

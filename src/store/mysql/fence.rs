@@ -3,7 +3,7 @@
 use super::error::{Fault, code};
 use super::rows::Columns;
 use super::sql::Sql;
-use crate::store::{InstanceId, ResourceId};
+use crate::store::{InstanceId, ResourceId, StoreError};
 
 /// Names a log.
 pub(super) type LogId = [u8; 16];
@@ -39,11 +39,23 @@ pub(super) struct Tenure {
     pub log: LogId,
 }
 
-/// Where the next transaction of a tenure stands in its log.
+/// Where the next transaction of a tenure stands in its log, and how large the packets may be that it is sent in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogPlace {
     pub tenure: Tenure,
     pub n: u64,
+    pub packet_bytes_max: usize,
+}
+
+/// Rows of a log that have nothing to say any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakenOut {
+    pub log: LogId,
+    /// All up to this number.
+    pub up_to: u64,
+    /// How many these are. The transaction fails when the table has more or fewer: some would go that nobody
+    /// has read.
+    pub rows: u64,
 }
 
 /// Appends a row to the log of the tenure. Every transaction of an instance begins with it, most have nothing
@@ -74,7 +86,7 @@ pub(super) fn append_alone(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
 }
 
 fn where_appendable(sql: &mut Sql, place: LogPlace) {
-    let LogPlace { tenure, n } = place;
+    let LogPlace { tenure, n, .. } = place;
     sql.push(" FROM resource_instance WHERE id = ");
     sql.bytes(&tenure.id).push(" AND log = ").bytes(&tenure.log);
     sql.push(" AND state IN (1, 2) AND (SELECT MAX(n) FROM resource_log WHERE log = ");
@@ -147,12 +159,13 @@ pub(super) fn guard_existence(sql: &mut Sql, tenure: Tenure, ids: &[&ResourceId]
 }
 
 /// Fails unless the log has this many rows up to this number; in the same way.
-pub(super) fn guard_log(sql: &mut Sql, tenure: Tenure, log: &LogId, up_to: u64, rows: u64) {
+pub(super) fn guard_log(sql: &mut Sql, tenure: Tenure, taken_out: &TakenOut) {
+    let TakenOut { log, up_to, rows } = taken_out;
     sql.push(
         "UPDATE resource_instance SET heartbeat = IF((SELECT COUNT(*) FROM resource_log WHERE log = ",
     );
-    sql.bytes(log).push(" AND n <= ").number(up_to);
-    sql.push(") = ").number(rows);
+    sql.bytes(log).push(" AND n <= ").number(*up_to);
+    sql.push(") = ").number(*rows);
     sql.push(", heartbeat, NULL) WHERE id = ").bytes(&tenure.id);
 }
 
@@ -161,19 +174,26 @@ pub(super) fn is_outrun(fault: &Fault) -> bool {
     refused_null(fault, "'floor'")
 }
 
-/// Whether the owner of a slot would have become `NULL`: it is another one than was thought.
-pub(super) fn is_not_ours(fault: &Fault) -> bool {
-    refused_null(fault, "'owner'")
-}
-
-/// Whether [`guard_log`] refused.
-pub(super) fn is_miscounted(fault: &Fault) -> bool {
-    refused_null(fault, "'heartbeat'")
-}
-
-/// Whether [`guard_existence`] refused.
-pub(super) fn is_missing_resource(fault: &Fault) -> bool {
-    refused_null(fault, "'state'")
+/// What a guard of a transaction had to say, if it was one that failed.
+pub(super) fn refusal(fault: &Fault) -> Option<StoreError> {
+    let unavailable = |text: &str| Some(StoreError::Unavailable(text.to_owned()));
+    if is_fenced(fault) {
+        return Some(StoreError::Standby);
+    }
+    // The owner of a slot: it is another one than was thought.
+    if refused_null(fault, "'owner'") {
+        return unavailable("names that are to be given are another instance's");
+    }
+    // See `guard_existence`.
+    if refused_null(fault, "'state'") {
+        let text = "it has rows of a resource that does not exist";
+        return Some(StoreError::Rejected(text.to_owned()));
+    }
+    // See `guard_log`.
+    if refused_null(fault, "'heartbeat'") {
+        return unavailable("a log has other rows than were written and read; none is taken out");
+    }
+    None
 }
 
 /// Whether a `NULL` that stands for a refusal was refused.

@@ -54,13 +54,13 @@ impl MysqlStore {
         session: &mut Session,
         tenure: Tenure,
     ) -> Result<bool, Fault> {
-        let Some(mut beaten) = instance::beat(session, tenure).await? else {
+        let Some(mut row) = instance::beat(session, tenure).await? else {
             return Ok(false);
         };
         if tenure.epoch.is_some() {
             return Ok(true);
         }
-        let version = beaten.row.epoch;
+        let version = row.epoch;
         if version < self.looks().version() && !session.server.is_member {
             let text = "the database is as it was some time ago";
             return Err(Fault::Away(text.into()));
@@ -69,12 +69,12 @@ impl MysqlStore {
         let owners = match wants_owners {
             true => {
                 let owners;
-                (owners, beaten) = slots::look(session).await?;
+                (owners, row) = slots::look(session).await?;
                 Some(owners)
             }
             false => None,
         };
-        let own = beaten.row.instance(&tenure.id).map(|row| row.heartbeat);
+        let own = row.instance(&tenure.id).map(|own| own.heartbeat);
         let mut witness = self.witness();
         witness.sees_epoch(version);
         witness.heartbeat_acknowledged(own.unwrap_or_default());
@@ -83,7 +83,7 @@ impl MysqlStore {
         if let Some(owners) = owners {
             looks.see_owners(&tenure.id, version, owners);
         }
-        looks.see(beaten, self.options.instance_lease);
+        looks.see(row, self.options.instance_lease);
         Ok(true)
     }
 

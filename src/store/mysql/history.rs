@@ -7,6 +7,7 @@ use super::commit;
 use super::database::MysqlStore;
 use super::error::Fault;
 use super::rows::{Columns, Sets};
+use super::session::Session;
 use super::sql::Sql;
 use crate::lock::ResourceName;
 use crate::store::StoreError;
@@ -62,14 +63,8 @@ impl MysqlStore {
                 rows.push((name, history::encode(&leases)));
             }
             let mut writer = self.writer.lock().await;
-            self.transact(&mut writer, async |session, place| {
-                Ok(commit::history_script(
-                    &rows,
-                    place,
-                    session.packet_bytes_max,
-                )?)
-            })
-            .await?;
+            let script = async |_: &mut Session, place| commit::history_script(&rows, place);
+            self.transact(&mut writer, script).await?;
         }
         Ok(())
     }

@@ -11,53 +11,16 @@
 //! Why nothing of whoever was taken from lands afterwards, and nothing that it was told is missed: see
 //! [`super::fence::append`]. (The idea is the sealing of logs of BookKeeper and Delos.)
 
-use std::time::{Duration, Instant};
-
 use super::error::{Fault, code};
 use super::fence::{self, LogId, Tenure};
 use super::rows::{Columns, Sets};
 use super::schema::{self, InstanceRow, ServerRow};
 use super::session::Session;
 use super::sql::Sql;
-use super::watch::LifeWatch;
 use crate::store::{InstanceId, journal};
 
 /// Of what instances prove to each other that they know.
 const SECRET_BYTES: usize = 32;
-
-/// A sign of life of whoever has the database alone: the epoch, and two heartbeats.
-pub(super) type SeenOwner = LifeWatch<(u64, [u64; 2])>;
-
-/// What to do about the row as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Claim {
-    /// Nobody's, or ours.
-    Now,
-    /// Its owner was silent for a whole lease.
-    Silent,
-    /// Its owner lives, as far as one can tell.
-    Wait(SeenOwner),
-}
-
-/// `is_ours`: of an owner, whether it was this process. `seen`: by the look before, if that one succeeded. The rest as for
-/// [`LifeWatch::look`].
-pub(super) fn judge(
-    row: &ServerRow,
-    is_ours: impl Fn(&InstanceId) -> bool,
-    seen: Option<&SeenOwner>,
-    lease: Duration,
-    asked_at: Instant,
-    answered_at: Instant,
-) -> Claim {
-    if row.owner.as_ref().is_none_or(is_ours) {
-        return Claim::Now;
-    }
-    let sign = (row.epoch, row.heartbeats());
-    match LifeWatch::look(seen, sign, lease, asked_at, answered_at) {
-        (_, true) => Claim::Silent,
-        (watch, false) => Claim::Wait(watch),
-    }
-}
 
 /// Another instance and another log than there ever was.
 pub(super) fn new_tenure(epoch: Option<u64>) -> Tenure {
@@ -243,20 +206,16 @@ async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<
     Ok(!session.rows(sql.as_str()).await?.is_empty())
 }
 
-/// A sign of life: what it says of the others, too.
-pub(super) struct Beaten {
-    pub row: ServerRow,
-    pub asked_at: Instant,
-    pub answered_at: Instant,
-}
-
-/// One sign of life. `None`: this instance was taken for dead. While the database is ours alone, those that know no
+/// One sign of life; the rows after it. `None`: this instance was taken for dead. While the database is ours alone, those that know no
 /// instances look for it where it was up to version 3.
 ///
 /// # Errors
 /// Among others: the server has become read-only, so another one is the primary, or soon will be. (An
 /// account with the right to write all the same would go on writing to what nobody reads.)
-pub(super) async fn beat(session: &mut Session, tenure: Tenure) -> Result<Option<Beaten>, Fault> {
+pub(super) async fn beat(
+    session: &mut Session,
+    tenure: Tenure,
+) -> Result<Option<ServerRow>, Fault> {
     let mut sql = Sql::default();
     if tenure.epoch.is_some() {
         sql.push("UPDATE resource_server SET heartbeat = heartbeat + 1 WHERE id = 1 AND ");
@@ -265,25 +224,15 @@ pub(super) async fn beat(session: &mut Session, tenure: Tenure) -> Result<Option
     }
     sql.push("UPDATE resource_instance SET heartbeat = heartbeat + 1");
     mine(&mut sql, tenure);
-    sql.push("; SELECT ROW_COUNT(), CAST(@@global.read_only AS CHAR); ")
-        .push(schema::ROWS);
-    let asked_at = Instant::now();
-    let mut sets = session.run(sql.as_str()).await?;
-    let answered_at = Instant::now();
-    let rows = sets.split_off(sets.len().saturating_sub(2));
+    sql.push("; SELECT ROW_COUNT(), CAST(@@global.read_only AS CHAR); ");
+    let (sets, row) = schema::run_and_read(session, sql).await?;
     let mut told = last_row(sets)?;
     let (changed, read_only): (i64, String) = (told.take()?, told.take()?);
     if !matches!(read_only.as_str(), "0" | "OFF") {
         let id = &session.server.id;
         return Err(Fault::Away(format!("the server {id} has become read-only")));
     }
-    let row = schema::parse(rows)?;
-    let beaten = row.map(|row| Beaten {
-        row,
-        asked_at,
-        answered_at,
-    });
-    Ok(beaten.filter(|_| changed > 0))
+    Ok(row.filter(|_| changed > 0))
 }
 
 /// Records the connection that writes from now on.
@@ -357,38 +306,5 @@ fn mine(sql: &mut Sql, tenure: Tenure) {
         sql.push(" AND EXISTS (SELECT 1 FROM resource_server WHERE id = 1 AND ");
         fence::is_alone(sql, tenure);
         sql.push(")");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lock::FencingToken;
-    use crate::store::mysql::schema::MigrationStep;
-
-    const ME: InstanceId = [1; 16];
-
-    fn judged(owner: Option<u8>) -> Claim {
-        let row = ServerRow {
-            version: 1,
-            step: MigrationStep::Ready,
-            profile: None,
-            php_collation: None,
-            token_floor: FencingToken(0),
-            epoch: 7,
-            heartbeat: 3,
-            owner: owner.map(|byte| [byte; 16]),
-            connection: None,
-            instances: Vec::new(),
-        };
-        let now = Instant::now();
-        judge(&row, |id| *id == ME, None, Duration::from_secs(4), now, now)
-    }
-
-    #[test]
-    fn a_free_row_and_an_own_row_are_taken_at_once() {
-        assert_eq!(judged(None), Claim::Now);
-        assert_eq!(judged(Some(1)), Claim::Now);
-        assert!(matches!(judged(Some(2)), Claim::Wait(_)));
     }
 }

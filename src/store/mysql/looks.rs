@@ -4,20 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::instance::Beaten;
 use super::options::TLS_SCHEME;
 use super::schema::{InstanceRow, ServerRow};
 use super::watch::LifeWatch;
 use crate::store::members::{Member, MemberState, Members, Slot};
 use crate::store::{InstanceId, PeerAddress};
-
-/// What there is to take over.
-#[derive(Debug)]
-pub(super) enum Estate {
-    /// Slots of whom nobody knows any more.
-    Ownerless,
-    Of(InstanceRow),
-}
 
 #[derive(Default)]
 pub(super) struct Looks {
@@ -28,10 +19,7 @@ pub(super) struct Looks {
     /// Given away by this instance, and not seen to be its own again.
     given: HashSet<Slot>,
     row: Option<ServerRow>,
-    watches: HashMap<InstanceId, LifeWatch<u64>>,
-    silent: HashSet<InstanceId>,
-    /// Those that showed a sign of life between the last two looks.
-    beating: HashSet<InstanceId>,
+    watches: HashMap<InstanceId, LifeWatch>,
     /// What this process was before it lost the database: certainly dead.
     former: HashSet<InstanceId>,
 }
@@ -67,30 +55,47 @@ impl Looks {
     }
 
     /// `lease`: our own. An instance of which the row says another one lives by that.
-    pub fn see(&mut self, beaten: Beaten, lease: Duration) {
-        let Beaten {
-            row,
-            asked_at,
-            answered_at,
-        } = beaten;
-        let mut watches = HashMap::new();
-        self.silent.clear();
-        self.beating.clear();
-        for instance in row.instances.iter().filter(|instance| instance.state != 3) {
-            let lease = lease.max(Duration::from_millis(instance.lease_ms));
-            let before = self.watches.get(&instance.id);
-            let sign = instance.heartbeat;
-            if before.is_some_and(|before| before.sign != sign) {
-                self.beating.insert(instance.id);
-            }
-            let (watch, is_silent) = LifeWatch::look(before, sign, lease, asked_at, answered_at);
-            watches.insert(instance.id, watch);
-            if is_silent {
-                self.silent.insert(instance.id);
-            }
+    pub fn see(&mut self, row: ServerRow, lease: Duration) {
+        let instances = row.instances.iter().filter(|instance| instance.state != 3);
+        let mut signs: HashMap<InstanceId, (u64, Duration)> = instances
+            .map(|one| {
+                let lease = lease.max(Duration::from_millis(one.lease_ms));
+                (one.id, (one.heartbeat, lease))
+            })
+            .collect();
+        if let Some(owner) = row.owner {
+            // Of version 3 and earlier it has no row of its own. All three only grow.
+            let (sign, _) = signs.entry(owner).or_insert((0, lease));
+            *sign = sign.wrapping_add(row.epoch).wrapping_add(row.heartbeat);
         }
-        self.watches = watches;
+        let watch = |(id, (sign, lease))| {
+            let before = self.watches.get(&id);
+            let watch = LifeWatch::look(before, sign, lease, row.asked_at, row.answered_at);
+            (id, watch)
+        };
+        self.watches = signs.into_iter().map(watch).collect();
         self.row = Some(row);
+    }
+
+    /// A look failed: whoever was silent by then may have been so for want of a database.
+    pub fn fail(&mut self) {
+        self.watches.clear();
+    }
+
+    /// Whether it was silent for a whole lease.
+    fn is_silent(&self, id: &InstanceId) -> bool {
+        self.watches.get(id).is_some_and(|watch| watch.is_silent)
+    }
+
+    /// Whether it showed a sign of life between the last two looks.
+    pub fn is_beating(&self, id: &InstanceId) -> bool {
+        self.watches.get(id).is_some_and(|watch| watch.is_beating)
+    }
+
+    /// Who has the database alone, and may live: it was not silent for a whole lease, nor was it this process.
+    pub fn living_owner(&self, former: &[InstanceId]) -> Option<InstanceId> {
+        let owner = self.row.as_ref()?.owner;
+        owner.filter(|owner| !former.contains(owner) && !self.is_silent(owner))
     }
 
     /// These slots have another owner as of this version.
@@ -124,12 +129,8 @@ impl Looks {
     /// Those that were silent for a whole lease, and whose connections nobody else has by now.
     pub fn silent(&self) -> Vec<InstanceRow> {
         let instances = self.row.iter().flat_map(|row| &row.instances);
-        let silent = instances.filter(|one| self.silent.contains(&one.id) && self.may_write(one));
+        let silent = instances.filter(|one| self.is_silent(&one.id) && self.may_write(one));
         silent.cloned().collect()
-    }
-
-    pub fn is_beating(&self, id: &InstanceId) -> bool {
-        self.beating.contains(id)
     }
 
     /// Of an instance that may live, and by another lease than this: whether it is known to live, and its lease.
@@ -137,7 +138,7 @@ impl Looks {
         let instances = &self.row.as_ref()?.instances;
         let mut others = instances.iter().filter(|instance| {
             let id = &instance.id;
-            let may_live = instance.state != 3 && !former.contains(id) && !self.silent.contains(id);
+            let may_live = instance.state != 3 && !former.contains(id) && !self.is_silent(id);
             may_live && instance.lease_ms != lease_ms
         });
         let first = others.clone().next()?;
@@ -160,7 +161,7 @@ impl Looks {
     /// Nothing more will come of it, as far as one can tell.
     fn is_gone(&self, row: &ServerRow, id: &InstanceId) -> bool {
         let is_fenced = row.instance(id).is_none_or(|row| row.state == 3);
-        is_fenced || self.silent.contains(id) || self.former.contains(id)
+        is_fenced || self.is_silent(id) || self.former.contains(id)
     }
 
     fn state(&self, row: &ServerRow, me: &InstanceId, instance: &InstanceRow) -> MemberState {
@@ -178,14 +179,18 @@ impl Looks {
         }
     }
 
-    /// `None`: nothing, because it lives or another one does so.
-    pub fn estate(&self, me: &InstanceId, of: &InstanceId) -> Option<Estate> {
+    /// Nobody knows of it any more.
+    pub fn is_unknown(&self, id: &InstanceId) -> bool {
+        let row = self.row.as_ref();
+        row.is_some_and(|row| row.instance(id).is_none())
+    }
+
+    /// The row of an instance from which is to be taken over. `None`: it lives, or another one does so.
+    pub fn dead(&self, me: &InstanceId, id: &InstanceId) -> Option<InstanceRow> {
         let row = self.row.as_ref()?;
-        let Some(instance) = row.instance(of) else {
-            return Some(Estate::Ownerless);
-        };
-        let is_dead = of != me && self.state(row, me, instance) == MemberState::Dead;
-        is_dead.then(|| Estate::Of(instance.clone()))
+        let instance = row.instance(id).filter(|_| id != me)?;
+        let is_dead = self.state(row, me, instance) == MemberState::Dead;
+        is_dead.then(|| instance.clone())
     }
 
     /// `None`: not looked yet.
@@ -216,4 +221,65 @@ fn peer(instance: &InstanceRow) -> Option<PeerAddress> {
         is_tls: of_tls.is_some(),
         secret: instance.peer_secret.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::lock::FencingToken;
+    use crate::store::mysql::schema::MigrationStep;
+
+    const ME: InstanceId = [1; 16];
+    const LEASE: Duration = Duration::from_secs(4);
+
+    fn row(owner: Option<InstanceId>, heartbeat: u64, at: Instant) -> ServerRow {
+        ServerRow {
+            version: 1,
+            step: MigrationStep::Ready,
+            profile: None,
+            php_collation: None,
+            token_floor: FencingToken(0),
+            epoch: 7,
+            heartbeat,
+            owner,
+            connection: None,
+            instances: Vec::new(),
+            asked_at: at,
+            answered_at: at,
+        }
+    }
+
+    #[test]
+    fn a_free_row_and_an_own_row_are_taken_at_once() {
+        let living_owner = |owner: Option<u8>| {
+            let mut looks = Looks::default();
+            let owner = owner.map(|byte| [byte; 16]);
+            looks.see(row(owner, 3, Instant::now()), LEASE);
+            looks.living_owner(&[ME])
+        };
+        assert_eq!(living_owner(None), None);
+        assert_eq!(living_owner(Some(1)), None);
+        assert_eq!(living_owner(Some(2)), Some([2; 16]));
+    }
+
+    #[test]
+    fn an_owner_without_a_row_of_its_own_is_watched_too() {
+        let (mut looks, owner, start) = (Looks::default(), [2; 16], Instant::now());
+        for eighth in 0..8 {
+            looks.see(row(Some(owner), 3, start + eighth * LEASE / 8), LEASE);
+            assert_eq!(looks.living_owner(&[ME]), Some(owner));
+            assert!(!looks.is_beating(&owner));
+        }
+        looks.see(row(Some(owner), 3, start + LEASE), LEASE);
+        assert_eq!(looks.living_owner(&[ME]), None);
+        looks.see(row(Some(owner), 4, start + LEASE), LEASE);
+        assert_eq!(looks.living_owner(&[ME]), Some(owner));
+        assert!(looks.is_beating(&owner));
+        // And a look that failed begins the wait anew.
+        looks.fail();
+        looks.see(row(Some(owner), 4, start + 2 * LEASE), LEASE);
+        assert_eq!(looks.living_owner(&[ME]), Some(owner));
+    }
 }

@@ -64,13 +64,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use self::database::{OpeningState, RETRY_PAUSE, Writer};
+use self::database::{RETRY_PAUSE, Writer};
 use self::error::Fault;
-use self::fence::{LogPlace, Tenure};
+use self::fence::Tenure;
 use self::schema::MigrationStep;
 use self::session::{Session, within};
 use self::sql::Sql;
-use super::listing::{self, FewRows, Walk, is_counted};
+use super::listing::{self, Walk};
 use super::members::{Members, Slot};
 use super::{
     DocumentSize, HeartbeatTimes, InstanceId, ListOrder, ListQuery, ListedResource, Opened,
@@ -84,23 +84,6 @@ pub use options::{Options, PeerPort, Tls};
 pub use php::revert::RevertReport;
 
 impl MysqlStore {
-    async fn take_over_from(&self, dead: &InstanceId) -> Result<(), StoreError> {
-        let begun = {
-            let mut writer = self.writer.lock().await;
-            self.begin_burial(&mut writer, dead).await?
-        };
-        let Some(mut burial) = begun else {
-            return Ok(());
-        };
-        loop {
-            // Others' commits go on in between.
-            let mut writer = self.writer.lock().await;
-            if self.bury(&mut writer, &mut burial).await?.is_break() {
-                return Ok(());
-            }
-        }
-    }
-
     /// Whoever has them now would not know of it.
     fn refuse_what_was_given(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let looks = self.looks();
@@ -136,11 +119,11 @@ impl Store for MysqlStore {
 
     /// This process is another instance from then on, which has what the one before it had: nothing of that one can land.
     /// [`StoreError::Standby`] comes at once; what was seen is remembered for the next call, which takes over only if it comes
-    /// soon: see [`instance::judge`].
+    /// soon: see [`watch`].
     async fn open(&self) -> Result<Opened, StoreError> {
-        let mut opening = self.opening.lock().await;
+        let mut waiting_session = self.waiting_session.lock().await;
         let mut writer = self.writer.lock().await;
-        self.open_with(&mut opening, &mut writer).await
+        self.open_with(&mut waiting_session, &mut writer).await
     }
 
     async fn open_alone(&self) -> Result<Opened, StoreError> {
@@ -166,15 +149,13 @@ impl Store for MysqlStore {
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        self.place(&writer)?;
+        self.tenure_of(&writer)?;
         if batch.iter().all(Snapshot::is_empty) {
             return Ok(());
         }
         self.refuse_what_was_given(batch)?;
         let entry = self.journal.enter(batch)?;
-        let script = async |session: &mut Session, place: LogPlace| {
-            Ok(commit::script(&entry, place, session.packet_bytes_max)?)
-        };
+        let script = async |_: &mut Session, place| commit::script(&entry, place);
         self.transact(&mut writer, script).await?;
         entry.committed();
         self.witness().committed(batch);
@@ -197,9 +178,7 @@ impl Store for MysqlStore {
         let mut writer = self.writer.lock().await;
         // What is left in our log would be laid over what the other one stores, when we die.
         self.checkpoint_with(&mut writer).await?;
-        let script = async |session: &mut Session, place: LogPlace| {
-            Ok(slots::giving(place, slots, &to, session.packet_bytes_max)?)
-        };
+        let script = async |_: &mut Session, place| slots::giving(place, slots, &to);
         let Some(sets) = self.attempt(&mut writer, script).await? else {
             return Ok(false);
         };
@@ -210,26 +189,31 @@ impl Store for MysqlStore {
     }
 
     async fn take_over(&self, dead: InstanceId) -> Result<(), StoreError> {
-        self.take_over_from(&dead).await
+        let begun = {
+            let mut writer = self.writer.lock().await;
+            self.begin_burial(&mut writer, &dead).await?
+        };
+        let Some(mut burial) = begun else {
+            return Ok(());
+        };
+        loop {
+            // Others' commits go on in between.
+            let mut writer = self.writer.lock().await;
+            if self.bury(&mut writer, &mut burial).await?.is_break() {
+                return Ok(());
+            }
+        }
     }
 
     async fn leave(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        let script = async |session: &mut Session, place: LogPlace| {
-            Ok(commit::leaving_script(place, session.packet_bytes_max)?)
-        };
+        let script = async |_: &mut Session, place| commit::leaving_script(place);
         self.transact(&mut writer, script).await
     }
 
     async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        let script = async |session: &mut Session, place: LogPlace| {
-            Ok(commit::raising_script(
-                above,
-                place,
-                session.packet_bytes_max,
-            )?)
-        };
+        let script = async |_: &mut Session, place| commit::raising_script(above, place);
         self.transact(&mut writer, script).await
     }
 
@@ -277,11 +261,11 @@ impl Store for MysqlStore {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError> {
         let mut sizes = Vec::new();
-        let mut after = after.as_bytes().to_vec();
+        let mut after = after.to_owned();
         loop {
             let sql = read::document_sizes_sql(id, &after, limit);
             let page = read::document_sizes(self.read(&sql).await?)?;
-            sizes.extend(page.sizes);
+            sizes.extend(page.items);
             sizes.truncate(limit);
             if sizes.len() == limit || page.rows < limit {
                 return Ok(sizes);
@@ -296,13 +280,12 @@ impl Store for MysqlStore {
         limit: Duration,
     ) -> Result<Vec<ListedResource>, StoreError> {
         let deadline = Instant::now() + limit;
-        let mut few = FewRows::default();
-        if is_counted(query) && !query.prefix.is_empty() {
-            let sql = read::count_names_sql(query);
-            few.names = read::is_few(self.read_until(sql, deadline).await?)?;
-        }
-        if is_counted(query) && !few.names {
-            few.held = read::is_few(self.read_until(read::count_held_sql(), deadline).await?)?;
+        let mut few = None;
+        for walk in listing::counted(query) {
+            let sql = read::count_sql(query, walk);
+            if few.is_none() && read::is_few(self.read_until(sql, deadline).await?)? {
+                few = Some(walk);
+            }
         }
         let mut listed = Vec::new();
         let mut query = query.clone();
@@ -317,9 +300,9 @@ impl Store for MysqlStore {
                 _ => None,
             };
             let sql = read::list_sql(&query, now, last);
-            let page = read::page(self.read_until(sql, deadline).await?)?;
+            let page = read::listed(self.read_until(sql, deadline).await?)?;
             let wanted = query.limit - listed.len();
-            listed.extend(page.listed.into_iter().take(wanted));
+            listed.extend(page.items.into_iter().take(wanted));
             if listed.len() == query.limit {
                 break;
             }
@@ -379,7 +362,7 @@ impl Store for MysqlStore {
                 break;
             }
         }
-        *self.opening.lock().await = OpeningState::default();
+        *self.waiting_session.lock().await = None;
         *self.heartbeat_session.lock().await = None;
         self.readers.renew();
     }

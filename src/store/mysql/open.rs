@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::commit;
-use super::database::{MysqlStore, OpeningState, RETRY_PAUSE, Taken, Writer};
+use super::database::{MysqlStore, RETRY_PAUSE, Taken, Writer};
 use super::error::{Fault, code};
-use super::fence::{self, LogPlace, Tenure};
-use super::instance::{self, Beaten, Claim, SeenOwner};
+use super::fence::{self, Tenure};
+use super::instance;
 use super::migrate;
 use super::php;
 use super::schema::{self, MigrationStep, ServerRow};
@@ -21,7 +21,7 @@ impl MysqlStore {
     /// See [`crate::store::Store::open`].
     pub(super) async fn open_with(
         &self,
-        opening: &mut OpeningState,
+        waiting_session: &mut Option<Session>,
         writer: &mut Writer,
     ) -> Result<Opened, StoreError> {
         self.set_tenure(None);
@@ -35,7 +35,7 @@ impl MysqlStore {
         *self.heartbeat_session.lock().await = None;
         self.readers.renew();
         self.set_home(None);
-        let taken = within(self.options.timeout, self.enter(opening)).await?;
+        let taken = self.enter(waiting_session).await?;
         let mut taken = taken.ok_or(StoreError::Standby)?;
         self.open_heartbeat_session(&taken.session).await?;
         if taken.tenure.epoch.is_some() {
@@ -71,18 +71,26 @@ impl MysqlStore {
     }
 
     /// The database is joined, or ours alone for now. `None`: another instance has it alone, or lives by another lease.
-    async fn enter(&self, opening: &mut OpeningState) -> Result<Option<Taken>, Fault> {
-        // What is remembered survives no look that fails or is given up.
-        let OpeningState { session, mut seen } = std::mem::take(opening);
-        let mut session = match session {
+    async fn enter(&self, waiting_session: &mut Option<Session>) -> Result<Option<Taken>, Fault> {
+        let entered = within(self.options.timeout, self.try_to_enter(waiting_session)).await;
+        if entered.is_err() {
+            self.looks().fail();
+        }
+        entered
+    }
+
+    async fn try_to_enter(
+        &self,
+        waiting_session: &mut Option<Session>,
+    ) -> Result<Option<Taken>, Fault> {
+        let mut session = match waiting_session.take() {
             Some(session) => session,
             None => Session::connect_creating(&self.options).await?,
         };
         loop {
-            match self.enter_once(&mut session, &mut seen).await {
+            match self.enter_once(&mut session).await {
                 Ok(ControlFlow::Break(None)) => {
-                    let session = Some(session);
-                    *opening = OpeningState { session, seen };
+                    *waiting_session = Some(session);
                     return Ok(None);
                 }
                 Ok(ControlFlow::Break(Some((row, tenure)))) => {
@@ -105,18 +113,11 @@ impl MysqlStore {
     async fn enter_once(
         &self,
         session: &mut Session,
-        seen: &mut Option<SeenOwner>,
     ) -> Result<ControlFlow<Option<(ServerRow, Tenure)>>, Fault> {
-        let asked_at = Instant::now();
         let row = schema::server_row(session).await?;
-        let answered_at = Instant::now();
+        self.looks().see(row.clone(), self.options.instance_lease);
         if row.is_shared() {
-            let beaten = Beaten {
-                row: row.clone(),
-                asked_at,
-                answered_at,
-            };
-            return match self.agrees(beaten)? {
+            return match self.agrees()? {
                 true => {
                     self.free_from_silent(session).await?;
                     self.join(session, row).await
@@ -124,18 +125,12 @@ impl MysqlStore {
                 false => Ok(ControlFlow::Break(None)),
             };
         }
-        let formers: Vec<InstanceId> = self.formers();
-        let is_ours = |owner: &InstanceId| formers.contains(owner);
-        let lease = self.options.instance_lease;
-        match instance::judge(&row, is_ours, seen.as_ref(), lease, asked_at, answered_at) {
-            Claim::Wait(owner) => {
-                *seen = Some(owner);
-                return Ok(ControlFlow::Break(None));
-            }
-            Claim::Now => {}
-            Claim::Silent => {
-                log::warn!("the instance that has the database alone is silent; taking over")
-            }
+        let formers = self.formers();
+        if self.looks().living_owner(&formers).is_some() {
+            return Ok(ControlFlow::Break(None));
+        }
+        if row.owner.is_some_and(|owner| !formers.contains(&owner)) {
+            log::warn!("the instance that has the database alone is silent; taking over");
         }
         let address = self.options.peer_address().await?;
         let tenure = instance::new_tenure(Some(row.epoch + 1));
@@ -186,11 +181,9 @@ impl MysqlStore {
     }
 
     /// Whether all others live by our lease. One of which that is not known may be dead: `false`, until it is known.
-    fn agrees(&self, beaten: Beaten) -> Result<bool, StoreError> {
+    fn agrees(&self) -> Result<bool, StoreError> {
         let (formers, own) = (self.formers(), self.lease_ms());
-        let mut looks = self.looks();
-        looks.see(beaten, self.options.instance_lease);
-        let Some((is_alive, other)) = looks.other_lease(own, &formers) else {
+        let Some((is_alive, other)) = self.looks().other_lease(own, &formers) else {
             return Ok(true);
         };
         if !is_alive {
@@ -226,9 +219,9 @@ impl MysqlStore {
         self.migrate(taken).await?;
         let left = self.checkpoint_left(&mut taken.session, taken.tenure);
         self.while_alive(taken.tenure, left).await?;
-        let place = self.place_in(taken.tenure);
-        let script = slots::sharing(place, taken.session.packet_bytes_max)?;
-        let sharing = self.send_opening(&mut taken.session, &script, place);
+        let place = self.place_in(taken.tenure, &taken.session);
+        let script = slots::sharing(place)?;
+        let sharing = self.send_opening(&mut taken.session, &script);
         within(self.options.timeout, sharing).await?;
         taken.tenure.epoch = None;
         self.witness().is(taken.tenure);
@@ -318,13 +311,7 @@ impl MysqlStore {
              time ago; fencing tokens go on above {}",
             token.0
         );
-        let script = async |session: &mut Session, place: LogPlace| {
-            Ok(commit::raising_script(
-                token,
-                place,
-                session.packet_bytes_max,
-            )?)
-        };
+        let script = async |_: &mut Session, place| commit::raising_script(token, place);
         Ok(self.transact(writer, script).await?)
     }
 
@@ -412,7 +399,7 @@ impl MysqlStore {
                 return Err(StoreError::Standby);
             }
             for id in members.dead() {
-                self.take_over_from(&id).await?;
+                self.take_over(id).await?;
             }
             tokio::time::sleep(every).await;
         }
@@ -422,10 +409,9 @@ impl MysqlStore {
     /// life is seen.
     pub(super) async fn go_on_alone(&self) -> Result<Taken, StoreError> {
         let every = Duration::from_millis(self.options.heartbeat().every_ms);
-        let mut opening = OpeningState::default();
+        let mut waiting_session = None;
         loop {
-            let before = opening.seen.clone();
-            match within(self.options.timeout, self.enter(&mut opening)).await? {
+            match self.enter(&mut waiting_session).await? {
                 Some(taken) if taken.tenure.epoch.is_some() => return Ok(taken),
                 // It was not half way any more.
                 Some(_) => {
@@ -434,9 +420,8 @@ impl MysqlStore {
                 }
                 None => {}
             }
-            if let (Some(before), Some(now)) = (&before, &opening.seen)
-                && before.sign != now.sign
-            {
+            let owner = self.looks().living_owner(&[]);
+            if owner.is_some_and(|owner| self.looks().is_beating(&owner)) {
                 return Err(StoreError::Standby);
             }
             tokio::time::sleep(every).await;
@@ -447,9 +432,7 @@ impl MysqlStore {
     pub(super) async fn have_alone(&self) -> Result<Taken, StoreError> {
         let mut writer = self.writer.lock().await;
         let tenure = self.tenure().ok_or(StoreError::Standby)?;
-        let script = async |session: &mut Session, place: LogPlace| {
-            Ok(slots::having_alone(place, session.packet_bytes_max)?)
-        };
+        let script = async |_: &mut Session, place| slots::having_alone(place);
         let sets = self.attempt(&mut writer, script).await?;
         let epoch = instance::epoch(sets.ok_or(StoreError::Standby)?)?;
         let tenure = Tenure {

@@ -71,12 +71,8 @@ impl Options {
     /// From where this machine reaches the database. Nothing is sent for that.
     async fn local_address(&self) -> Result<IpAddr, Fault> {
         let away = |error: std::io::Error| Fault::Away(format!("no way to {}: {error}", self.host));
-        let mut found = lookup_host((self.host.as_str(), self.port))
-            .await
-            .map_err(away)?;
-        let to = found
-            .next()
-            .ok_or_else(|| Fault::Away(format!("{} has no address", self.host)))?;
+        let found = self.addresses().await?.into_iter().next();
+        let to = found.ok_or_else(|| Fault::Away(format!("{} has no address", self.host)))?;
         let from: SocketAddr = match to {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -139,8 +135,9 @@ impl Options {
         Ok(addresses)
     }
 
-    /// For the driver. `database`: whether to enter it; it may not exist yet.
-    pub(super) fn driver(&self, address: SocketAddr, database: bool) -> Opts {
+    /// For the driver. Outside of any database where none is named.
+    pub(super) fn driver(&self, address: SocketAddr) -> Opts {
+        let database = Some(&self.database).filter(|name| !name.is_empty());
         let ssl = match &self.tls {
             Tls::Off => None,
             Tls::Required => Some(
@@ -164,7 +161,7 @@ impl Options {
             .tcp_port(address.port())
             .user(Some(&self.user))
             .pass(Some(&self.password))
-            .db_name(database.then_some(&self.database))
+            .db_name(database)
             .tcp_nodelay(true)
             .tcp_keepalive(Some(Duration::from_secs(10)))
             // A socket path that the server reports may belong to another machine, or bypass TLS.

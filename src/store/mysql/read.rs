@@ -5,19 +5,19 @@ use std::collections::HashSet;
 use mysql_async::Row;
 
 use super::error::Fault;
-use super::fence::LogId;
 use super::rows::{Columns, Sets, value};
+use super::session::Session;
 use super::sql::{HELD_INDEX, Sql};
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
 use crate::lock::{
     FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,
     Selector, Ticket, Ttl, WallMillis,
 };
+use crate::store::columns::ticket_columns;
 use crate::store::listing::{self, ListPart, Walk};
-use crate::store::snapshot::LockChanges;
 use crate::store::{
     DocumentSize, ListOrder, ListQuery, ListedResource, ResourceId, StoreError, StoredData,
-    StoredResource, ended, journal,
+    StoredResource, ended,
 };
 
 /// A column that holds what none of ours can: someone else wrote it.
@@ -78,8 +78,7 @@ impl Columns {
         parsed.transpose()
     }
 
-    /// `ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, attempt_ttl_ms, attempt_mode`; `None` when
-    /// they are all `NULL`.
+    /// Those of [`ticket_columns`]; `None` when they are all `NULL`.
     fn ticket_row(&mut self) -> Result<Option<TicketRow>, Fault> {
         let ticket = self.ticket()?;
         let seq: Option<u64> = self.take()?;
@@ -139,8 +138,11 @@ impl Columns {
 }
 
 /// What [`Columns::head`] reads.
-const HEAD: &str = "l.token, l.is_delayed, l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, \
-    l.attempt, l.attempt_ttl_ms, l.attempt_mode, l.acquired_at, l.lease_token";
+const HEAD: &str = concat!(
+    "token, is_delayed, ",
+    ticket_columns!(),
+    ", acquired_at, lease_token"
+);
 /// What [`Columns::options`] reads.
 const OPTIONS: &str = "r.timeout, o.slots, o.lock_delay, o.ephemeral";
 
@@ -157,23 +159,19 @@ pub(super) fn load_sql(name: &ResourceName) -> Sql {
          LEFT JOIN resource_options o ON o.id_resource = r.id WHERE r.name_bytes = ",
     );
     sql.bytes(name.as_str().as_bytes());
-    sql.push(
-        "; SELECT h.ticket, h.seq, h.owner, h.ttl_ms, h.mode, h.reason, h.queued_at, h.attempt, \
-         h.attempt_ttl_ms, h.attempt_mode, h.acquired_at, h.token \
-         FROM resource r JOIN resource_holding h ON h.id_resource = r.id WHERE r.name_bytes = ",
-    );
-    sql.bytes(name.as_str().as_bytes());
-    sql.push(
-        "; SELECT w.ticket, w.seq, w.owner, w.ttl_ms, w.mode, w.reason, w.queued_at, w.attempt, \
-         w.attempt_ttl_ms, w.attempt_mode \
-         FROM resource r JOIN resource_waiting w ON w.id_resource = r.id WHERE r.name_bytes = ",
-    );
-    sql.bytes(name.as_str().as_bytes());
-    sql.push(
-        "; SELECT e.n, e.entries \
-         FROM resource r JOIN resource_ended_tickets e ON e.id_resource = r.id WHERE r.name_bytes = ",
-    );
-    sql.bytes(name.as_str().as_bytes());
+    for (columns, table) in [
+        (
+            concat!(ticket_columns!(), ", acquired_at, token"),
+            "resource_holding",
+        ),
+        (ticket_columns!(), "resource_waiting"),
+        ("n, entries", "resource_ended_tickets"),
+    ] {
+        sql.push("; SELECT ").push(columns);
+        sql.push(" FROM resource r JOIN ").push(table);
+        sql.push(" ON id_resource = r.id WHERE r.name_bytes = ");
+        sql.bytes(name.as_str().as_bytes());
+    }
     sql.push("; COMMIT");
     sql
 }
@@ -225,56 +223,17 @@ fn ended_rows(runs: Vec<Row>) -> Result<Vec<EndedRow>, Fault> {
     Ok(ended::newest(all))
 }
 
-/// All rows of the logs of others, in their order.
-pub(super) fn left_sql(own: &LogId) -> Sql {
-    let mut sql = Sql::new("SELECT log, n, changes FROM resource_log WHERE log <> ");
-    sql.bytes(own).push(" ORDER BY log, n");
-    sql
-}
-
-/// All rows of one log, in their order; for [`left`], too.
-pub(super) fn log_sql(log: &LogId) -> Sql {
-    let mut sql = Sql::new("SELECT log, n, changes FROM resource_log WHERE log = ");
-    sql.bytes(log).push(" ORDER BY n");
-    sql
-}
-
-/// What others left: how many rows each log has, the number of its last, and what they say.
-pub(super) struct LeftLogs {
-    pub logs: Vec<(LogId, Vec<u64>)>,
-    pub changes: Vec<(ResourceId, LockChanges)>,
-}
-
-pub(super) fn left(rows: Vec<Row>) -> Result<LeftLogs, Fault> {
-    let (mut logs, mut changes) = (Vec::<(LogId, Vec<u64>)>::new(), Vec::new());
-    for row in rows {
-        let mut row = Columns::of(row);
-        let log = row.log_id()?;
-        let n = row.take()?;
-        match logs.last_mut() {
-            Some((last, numbers)) if *last == log => numbers.push(n),
-            _ => logs.push((log, vec![n])),
-        }
-        changes.push(row.take()?);
-    }
-    Ok(LeftLogs {
-        logs,
-        changes: journal::read(changes)?,
-    })
-}
-
 /// Which of these resources there are.
-pub(super) fn existing_sql(ids: &[&ResourceId]) -> Sql {
+pub(super) async fn existing(
+    session: &mut Session,
+    ids: impl Iterator<Item = &ResourceId>,
+) -> Result<HashSet<ResourceId>, Fault> {
     let mut sql = Sql::new("SELECT id FROM resource WHERE id IN (");
-    for (place, id) in ids.iter().enumerate() {
+    for (place, id) in ids.enumerate() {
         sql.push(if place > 0 { "," } else { "" });
         sql.text(id.as_str());
     }
-    sql.push(")");
-    sql
-}
-
-pub(super) fn existing(rows: Vec<Row>) -> Result<HashSet<ResourceId>, Fault> {
+    let rows = session.rows(sql.push(")").as_str()).await?;
     rows.into_iter().map(|row| Columns::of(row).id()).collect()
 }
 
@@ -297,59 +256,69 @@ pub(super) fn data(mut sets: Sets) -> Result<Option<StoredData>, Fault> {
     }))
 }
 
-pub(super) fn document_sizes_sql(id: &ResourceId, after: &[u8], limit: usize) -> Sql {
+pub(super) fn document_sizes_sql(id: &ResourceId, after: &str, limit: usize) -> Sql {
     let mut sql = Sql::new(
-        "SELECT selector_bytes, LENGTH(data) FROM resource_data WHERE data IS NOT NULL AND id_resource = ",
+        "SELECT selector, LENGTH(data) FROM resource_data WHERE data IS NOT NULL AND id_resource = ",
     );
     sql.text(id.as_str()).push(" AND selector_bytes > ");
-    sql.bytes(after).push(" ORDER BY selector_bytes LIMIT ");
+    sql.bytes(after.as_bytes())
+        .push(" ORDER BY selector_bytes LIMIT ");
     sql.number(limit as u64);
     sql
 }
 
-/// The rows of [`document_sizes_sql`].
-#[derive(Default)]
-pub(super) struct SizesPage {
-    /// Without selectors that no request can spell (the PHP server took the empty one).
-    pub sizes: Vec<DocumentSize>,
+/// The rows of [`document_sizes_sql`] or of one statement of [`list_sql`].
+pub(super) struct RowsPage<T> {
+    /// Without what no request can spell: the PHP server took the empty name and the empty selector.
+    pub items: Vec<T>,
     pub rows: usize,
-    /// The selector in the last row.
-    pub last: Vec<u8>,
+    /// The name or selector in the last row.
+    pub last: String,
 }
 
-pub(super) fn document_sizes(mut sets: Sets) -> Result<SizesPage, Fault> {
-    let mut page = SizesPage::default();
-    for row in sets.pop().unwrap_or_default() {
+/// `read`: of a name or selector, which comes first, and of the other columns; `None`: no request can spell it.
+fn page<T>(
+    mut sets: Sets,
+    read: impl Fn(&str, Columns) -> Result<Option<T>, Fault>,
+) -> Result<RowsPage<T>, Fault> {
+    let rows = sets.pop().unwrap_or_default();
+    let mut page = RowsPage {
+        items: Vec::new(),
+        rows: rows.len(),
+        last: String::new(),
+    };
+    for row in rows {
         let mut columns = Columns::of(row);
-        page.rows += 1;
         page.last = columns.take()?;
-        let bytes = columns.take()?;
-        let text = std::str::from_utf8(&page.last).ok();
-        let selector = text.and_then(|text| Selector::parse(text).ok());
-        page.sizes
-            .extend(selector.map(|selector| DocumentSize { selector, bytes }));
+        page.items.extend(read(&page.last, columns)?);
     }
     Ok(page)
 }
 
-/// How many are held, and how many names there are with the prefix; up to one more than few.
-pub(super) fn count_held_sql() -> Sql {
-    let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM resource_lock FORCE INDEX (");
-    sql.push(HELD_INDEX);
-    sql.push(") WHERE acquired_at IS NOT NULL LIMIT ");
-    sql.number(listing::FEW as u64 + 1).push(") few");
-    sql
+pub(super) fn document_sizes(sets: Sets) -> Result<RowsPage<DocumentSize>, Fault> {
+    page(sets, |text, mut columns| {
+        let bytes = columns.take()?;
+        let selector = Selector::parse(text).ok();
+        Ok(selector.map(|selector| DocumentSize { selector, bytes }))
+    })
 }
 
-pub(super) fn count_names_sql(query: &ListQuery) -> Sql {
-    let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM resource r WHERE ");
-    push_range(&mut sql, query);
+/// How many names there are with the prefix, or how many are held; up to one more than few.
+pub(super) fn count_sql(query: &ListQuery, walk: Walk) -> Sql {
+    let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM ");
+    match walk {
+        Walk::Names => push_range(sql.push("resource r WHERE "), query),
+        _ => {
+            sql.push("resource_lock FORCE INDEX (").push(HELD_INDEX);
+            sql.push(") WHERE acquired_at IS NOT NULL");
+        }
+    }
     sql.push(" LIMIT ").number(listing::FEW as u64 + 1);
     sql.push(") few");
     sql
 }
 
-/// Whether the count of [`count_held_sql`] or [`count_names_sql`] is that of few rows.
+/// Whether the count of [`count_sql`] is that of few rows.
 pub(super) fn is_few(mut sets: Sets) -> Result<bool, Fault> {
     let count: u64 = value(sets.pop().unwrap_or_default())?;
     Ok(count <= listing::FEW as u64)
@@ -449,36 +418,18 @@ fn push_walk(sql: &mut Sql, walk: Walk) {
     };
 }
 
-/// The rows of one statement of [`list_sql`].
-#[derive(Default)]
-pub(super) struct ListedPage {
-    /// Without names that no request can spell (the PHP server took the empty one).
-    pub listed: Vec<ListedResource>,
-    pub rows: usize,
-    /// The name in the last row.
-    pub last: String,
-}
-
-pub(super) fn page(mut sets: Sets) -> Result<ListedPage, Fault> {
-    let mut page = ListedPage::default();
-    for row in sets.pop().unwrap_or_default() {
-        let mut columns = Columns::of(row);
-        page.rows += 1;
-        page.last = columns.take()?;
-        if let Ok(name) = ResourceName::parse(&page.last) {
-            page.listed.push(listed_resource(name, columns)?);
-        }
-    }
-    Ok(page)
-}
-
-fn listed_resource(name: ResourceName, mut columns: Columns) -> Result<ListedResource, Fault> {
-    Ok(ListedResource {
-        name,
-        id: columns.id()?,
-        waiting: columns.take()?,
-        selectors: columns.take()?,
-        options: columns.options()?,
-        holder: columns.head()?.holder.map(|holder| *holder),
+pub(super) fn listed(sets: Sets) -> Result<RowsPage<ListedResource>, Fault> {
+    page(sets, |text, mut columns| {
+        let Ok(name) = ResourceName::parse(text) else {
+            return Ok(None);
+        };
+        Ok(Some(ListedResource {
+            name,
+            id: columns.id()?,
+            waiting: columns.take()?,
+            selectors: columns.take()?,
+            options: columns.options()?,
+            holder: columns.head()?.holder.map(|holder| *holder),
+        }))
     })
 }

@@ -5,6 +5,9 @@
 //! instance has a row in `resource_instance` and a log of its own in `resource_log`, and owns slots of names in
 //! `resource_slot`; see `instance` and `slots`.
 
+use std::ops::Range;
+use std::time::Instant;
+
 use mysql_async::Row;
 
 use super::error::{Fault, code};
@@ -237,6 +240,9 @@ pub(super) struct ServerRow {
     pub connection: Option<u64>,
     /// In the order of their ids.
     pub instances: Vec<InstanceRow>,
+    /// When the rows were asked for, and when they were there.
+    pub asked_at: Instant,
+    pub answered_at: Instant,
 }
 
 impl ServerRow {
@@ -247,12 +253,6 @@ impl ServerRow {
     /// Of whoever has the database alone.
     pub fn owner_row(&self) -> Option<&InstanceRow> {
         self.instance(self.owner.as_ref()?)
-    }
-
-    /// Of the two signs of life, that of version 3 and that of now.
-    pub fn heartbeats(&self) -> [u64; 2] {
-        let of_instance = self.owner_row().map_or(0, |row| row.heartbeat);
-        [self.heartbeat, of_instance]
     }
 
     /// Whether the tenure has the database alone.
@@ -329,23 +329,33 @@ pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<Serv
         );
         return Err(StoreError::Unusable(text).into());
     }
-    parse(session.run(ROWS).await?)
+    Ok(run_and_read(session, Sql::default()).await?.1)
 }
 
 /// Two statements, of which [`parse`] reads the answers.
-pub(super) const ROWS: &str = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, \
+const ROWS: &str = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, \
     connection FROM resource_server WHERE id = 1; \
     SELECT id, state, heartbeat, log, connection, server, address, peer_secret, executor, lease_ms, version, floor \
     FROM resource_instance ORDER BY id";
 
-/// The last two answers are those to [`ROWS`]. `None`: the table is empty.
-pub(super) fn parse(mut sets: Sets) -> Result<Option<ServerRow>, Fault> {
-    let (instances, server) = (sets.pop(), sets.pop());
-    let Some(row) = server.unwrap_or_default().pop() else {
-        return Ok(None);
-    };
-    let mut row = parse_server(row)?;
-    for instance in instances.unwrap_or_default() {
+/// What these statements answer, each of which ends with a semicolon, and the rows after them. `None`: the table is
+/// empty.
+pub(super) async fn run_and_read(
+    session: &mut Session,
+    mut statements: Sql,
+) -> Result<(Sets, Option<ServerRow>), Fault> {
+    let asked_at = Instant::now();
+    let mut sets = session.run(statements.push(ROWS).as_str()).await?;
+    let read = asked_at..Instant::now();
+    let (instances, server) = (sets.pop().unwrap_or_default(), sets.pop());
+    let server = server.unwrap_or_default().pop();
+    let row = server.map(|server| parse(server, instances, read));
+    Ok((sets, row.transpose()?))
+}
+
+fn parse(server: Row, instances: Vec<Row>, read: Range<Instant>) -> Result<ServerRow, Fault> {
+    let mut row = parse_server(server, read)?;
+    for instance in instances {
         let mut columns = Columns::of(instance);
         row.instances.push(InstanceRow {
             id: columns.instance_id()?,
@@ -363,10 +373,10 @@ pub(super) fn parse(mut sets: Sets) -> Result<Option<ServerRow>, Fault> {
         let floor = FencingToken(columns.take()?);
         row.token_floor = row.token_floor.max(floor);
     }
-    Ok(Some(row))
+    Ok(row)
 }
 
-fn parse_server(row: Row) -> Result<ServerRow, Fault> {
+fn parse_server(row: Row, read: Range<Instant>) -> Result<ServerRow, Fault> {
     let mut columns = Columns::of(row);
     let version = columns.take()?;
     let step: String = columns.take()?;
@@ -388,6 +398,8 @@ fn parse_server(row: Row) -> Result<ServerRow, Fault> {
         owner: columns.instance_id_or_null()?,
         connection: columns.take()?,
         instances: Vec::new(),
+        asked_at: read.start,
+        answered_at: read.end,
     })
 }
 

@@ -23,8 +23,6 @@ pub(super) struct Script {
     pub tries: u32,
     /// It changes no row where it is refused, instead of failing.
     pub is_guarded_by_its_rows: bool,
-    statement: Sql,
-    rows: usize,
     /// The most that a packet may have, bytes.
     packet_bytes_max: usize,
 }
@@ -37,6 +35,7 @@ pub(super) struct Form {
 }
 
 impl Form {
+    /// Rows to insert, or to update where they are.
     pub const fn upsert(head: &'static str, tail: &'static str) -> Form {
         Form {
             head,
@@ -45,11 +44,17 @@ impl Form {
         }
     }
 
-    pub const fn remove(head: &'static str, between: &'static str, tail: &'static str) -> Form {
+    /// A list that begins at the end of `head`.
+    pub const fn any_in(head: &'static str) -> Form {
+        Form::upsert(head, ")")
+    }
+
+    /// Conditions.
+    pub const fn any_where(head: &'static str) -> Form {
         Form {
             head,
-            between,
-            tail,
+            between: " OR ",
+            tail: "",
         }
     }
 }
@@ -64,24 +69,17 @@ impl Script {
             packets: vec![sql],
             tries: u32::MAX,
             is_guarded_by_its_rows: true,
-            statement: Sql::default(),
-            rows: 0,
             packet_bytes_max: 0,
         }
     }
 
-    pub fn begin(
-        place: LogPlace,
-        changes: &[u8],
-        packet_bytes_max: usize,
-    ) -> Result<Script, StoreError> {
+    /// A transaction of an instance: a row of its log comes first.
+    pub fn begin(place: LogPlace, changes: &[u8]) -> Result<Script, StoreError> {
         let mut script = Script {
             packets: vec![Sql::new("BEGIN")],
             tries: u32::MAX,
             is_guarded_by_its_rows: false,
-            statement: Sql::default(),
-            rows: 0,
-            packet_bytes_max: packet_bytes_max.saturating_sub(SPARE_BYTES),
+            packet_bytes_max: place.packet_bytes_max.saturating_sub(SPARE_BYTES),
         };
         let mut sql = Sql::default();
         fence::append(&mut sql, place, changes);
@@ -102,34 +100,27 @@ impl Script {
         items: impl Iterator<Item = T>,
         write: impl Fn(&mut Sql, T),
     ) -> Result<(), StoreError> {
+        let room = STATEMENT_BYTES.min(self.packet_bytes_max);
+        let (mut statement, mut rows) = (Sql::default(), 0);
         let mut row = Sql::default();
         for item in items {
             row.clear();
             write(&mut row, item);
-            let room = STATEMENT_BYTES.min(self.packet_bytes_max);
-            let full = self.statement.len() + row.len() + form.tail.len() + 4 > room;
-            if self.rows > 0 && (full || self.rows == STATEMENT_ROWS) {
-                self.end_statement(form)?;
+            let is_full = statement.len() + row.len() + form.tail.len() + 4 > room;
+            if rows > 0 && (is_full || rows == STATEMENT_ROWS) {
+                statement.push(form.tail);
+                self.statement(mem::take(&mut statement))?;
+                rows = 0;
             }
-            let before = if self.rows == 0 {
-                form.head
-            } else {
-                form.between
-            };
-            self.statement.push(before).push(row.as_str());
-            self.rows += 1;
+            let before = if rows == 0 { form.head } else { form.between };
+            statement.push(before).push(row.as_str());
+            rows += 1;
         }
-        if self.rows > 0 {
-            self.end_statement(form)?;
+        if rows > 0 {
+            statement.push(form.tail);
+            self.statement(statement)?;
         }
         Ok(())
-    }
-
-    fn end_statement(&mut self, form: &Form) -> Result<(), StoreError> {
-        self.rows = 0;
-        let mut statement = mem::take(&mut self.statement);
-        statement.push(form.tail);
-        self.statement(statement)
     }
 
     /// Into the last packet, or a new one.

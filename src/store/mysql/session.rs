@@ -27,24 +27,16 @@ pub(super) struct Session {
     pub refused: Vec<String>,
 }
 
-/// What a session is for.
-#[derive(Clone, Copy)]
-struct SessionPurpose {
-    in_database: bool,
-    /// How long a statement may run, for a session that only reads.
-    read_limit_ms: Option<u64>,
-}
-
 impl Session {
     /// In the database, which is created when absent.
     pub async fn connect_creating(options: &Options) -> Result<Session, Fault> {
         match Session::connect(options, None).await {
             Err(fault) if fault.is(code::UNKNOWN_DATABASE) => {
-                let outside = SessionPurpose {
-                    in_database: false,
-                    read_limit_ms: None,
+                let outside = Options {
+                    database: String::new(),
+                    ..options.clone()
                 };
-                let mut session = Session::reach(options, None, outside).await?;
+                let mut session = Session::connect(&outside, None).await?;
                 let mut create = Sql::new("CREATE DATABASE IF NOT EXISTS ");
                 create.identifier(&options.database);
                 create.push(" CHARACTER SET utf8mb4");
@@ -58,11 +50,7 @@ impl Session {
 
     /// In the database, on a server that agrees with `home`.
     pub async fn connect(options: &Options, home: Option<&Server>) -> Result<Session, Fault> {
-        let purpose = SessionPurpose {
-            in_database: true,
-            read_limit_ms: None,
-        };
-        Session::reach(options, home, purpose).await
+        Session::reach(options, home, None).await
     }
 
     /// As [`Session::connect`], for reads, which the server itself ends when nobody waits for them any more.
@@ -70,38 +58,34 @@ impl Session {
         options: &Options,
         home: Option<&Server>,
     ) -> Result<Session, Fault> {
-        let limit = options.timeout.as_millis();
-        let purpose = SessionPurpose {
-            in_database: true,
-            read_limit_ms: Some(u64::try_from(limit).unwrap_or(u64::MAX)),
-        };
-        Session::reach(options, home, purpose).await
+        Session::reach(options, home, Some(options.timeout)).await
     }
 
-    /// Tries the addresses of the host one after another, that of `home` first.
+    /// Tries the addresses of the host one after another, that of `home` first. `read_limit`: how long a statement may run, of
+    /// a session that only reads.
     async fn reach(
         options: &Options,
         home: Option<&Server>,
-        purpose: SessionPurpose,
+        read_limit: Option<Duration>,
     ) -> Result<Session, Fault> {
         let mut addresses = options.addresses().await?;
         addresses.sort_by_key(|address| home.is_none_or(|home| home.address != *address));
         // A balancer may lead to the right one of its servers the next time.
         addresses.extend_from_within(..);
-        Session::reach_one_of(options, &addresses, home, purpose).await
+        Session::reach_one_of(options, &addresses, home, read_limit).await
     }
 
     async fn reach_one_of(
         options: &Options,
         addresses: &[SocketAddr],
         home: Option<&Server>,
-        purpose: SessionPurpose,
+        read_limit: Option<Duration>,
     ) -> Result<Session, Fault> {
         // One that is silent leaves time for the others.
         let share = options.timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         let mut objection = Fault::Away(format!("the host {:?} has no address", options.host));
         for address in addresses {
-            match within(share, Session::set_up(options, *address, purpose)).await {
+            match within(share, Session::set_up(options, *address, read_limit)).await {
                 Ok(session) => match session.server.objection(home) {
                     None => return Ok(session),
                     Some(text) => objection = Fault::Away(text),
@@ -116,9 +100,9 @@ impl Session {
     async fn set_up(
         options: &Options,
         address: SocketAddr,
-        purpose: SessionPurpose,
+        read_limit: Option<Duration>,
     ) -> Result<Session, Fault> {
-        let connected = Conn::new(options.driver(address, purpose.in_database)).await;
+        let connected = Conn::new(options.driver(address)).await;
         let mut conn =
             connected.map_err(|error| Fault::of_connecting(error, options.tls != Tls::Off))?;
         let sets = run(&mut conn, settings::ask().as_str()).await?;
@@ -133,7 +117,7 @@ impl Session {
             refused: Vec::new(),
         };
         let seconds = options.timeout.as_secs().max(1);
-        let changes = settings::changes(&has, seconds, purpose.read_limit_ms);
+        let changes = settings::changes(&has, seconds, read_limit);
         session.refused = apply(&mut session, &changes).await?;
         Ok(session)
     }
@@ -334,11 +318,7 @@ mod tests {
             adopt: None,
             peers: None,
         };
-        let purpose = SessionPurpose {
-            in_database: false,
-            read_limit_ms: None,
-        };
-        let reached = Session::reach_one_of(&options, &addresses, None, purpose).await;
+        let reached = Session::reach_one_of(&options, &addresses, None, None).await;
         let Err(Fault::Away(text)) = reached else {
             panic!("there is no server");
         };

@@ -2,6 +2,7 @@
 //! stops what this store relies on; and what is said about settings that a session cannot change.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::error::Fault;
 use super::rows::Columns;
@@ -93,12 +94,12 @@ pub(super) fn variables(rows: Vec<mysql_async::Row>) -> Result<HashMap<String, S
     pairs.collect()
 }
 
-/// What is to be set in a session that has these values. `read_limit_ms`: how long a statement of a session
+/// What is to be set in a session that has these values. `read_limit`: how long a statement of a session
 /// that only reads may run. (Writes are bounded by us: one that is ended in the middle would be in doubt.)
 pub(super) fn changes(
     has: &HashMap<String, String>,
     lock_wait_seconds: u64,
-    read_limit_ms: Option<u64>,
+    read_limit: Option<Duration>,
 ) -> Vec<(String, String)> {
     let own = lock_wait_seconds.to_string();
     let wanted = WANTED
@@ -107,9 +108,9 @@ pub(super) fn changes(
     let logs_statements = has.get("binlog_format").is_some_and(|v| v == "STATEMENT");
     let mut changes = Vec::new();
     for (name, value) in wanted {
-        let value = match (read_limit_ms, name) {
-            (Some(ms), "max_statement_time") => format!("{}.{:03}", ms / 1000, ms % 1000),
-            (Some(ms), "max_execution_time") => ms.to_string(),
+        let value = match (read_limit, name) {
+            (Some(limit), "max_statement_time") => format!("{:.3}", limit.as_secs_f64()),
+            (Some(limit), "max_execution_time") => limit.as_millis().to_string(),
             // A writer is told by its guard when it lags, and need not wait each time; only a primary that is new
             // has to have everything first.
             (None, "group_replication_consistency") => match has.get(name) {
@@ -188,6 +189,8 @@ pub(super) fn risks(rows: Vec<mysql_async::Row>) -> Result<Vec<String>, Fault> {
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_millis(5_250);
+
     fn has(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         let pairs = pairs
             .iter()
@@ -216,7 +219,7 @@ mod tests {
         ] {
             let there = has(&[(name, there)]);
             let wanted = |value: &str| (name.to_owned(), value.to_owned());
-            assert_eq!(changes(&there, 5, Some(9)), [wanted("BEFORE")]);
+            assert_eq!(changes(&there, 5, Some(LIMIT)), [wanted("BEFORE")]);
             assert_eq!(changes(&there, 5, None).pop(), writer.map(wanted));
         }
     }
@@ -227,7 +230,7 @@ mod tests {
             ("max_statement_time", "9.000000"),
             ("max_execution_time", "9"),
         ]);
-        let limited = changes(&there, 5, Some(5_250));
+        let limited = changes(&there, 5, Some(LIMIT));
         let expected = "SET SESSION max_statement_time = 5.250, max_execution_time = 5250; DO 0";
         assert_eq!(set(&limited).as_str(), expected);
         let unlimited = changes(&there, 5, None);

@@ -15,11 +15,12 @@
 
 use std::sync::Arc;
 
+use super::commit;
 use super::error::Fault;
-use super::fence::{self, LogPlace};
-use super::instance::{self, Beaten};
+use super::fence::{self, LogPlace, TakenOut};
+use super::instance;
 use super::rows::Columns;
-use super::schema::{self, InstanceRow};
+use super::schema::{self, InstanceRow, ServerRow};
 use super::script::{Form, Script};
 use super::session::Session;
 use super::sql::Sql;
@@ -35,13 +36,9 @@ const OWNED: Form = Form::upsert(
 );
 
 /// Owners of all slots by their numbers, and the rows as they are then or later.
-pub(super) async fn look(session: &mut Session) -> Result<(Arc<[InstanceId]>, Beaten), Fault> {
-    let mut sql = Sql::new("SELECT slot, owner FROM resource_slot ORDER BY slot; ");
-    sql.push(schema::ROWS);
-    let asked_at = std::time::Instant::now();
-    let mut sets = session.run(sql.as_str()).await?;
-    let answered_at = std::time::Instant::now();
-    let rows = sets.split_off(sets.len().saturating_sub(2));
+pub(super) async fn look(session: &mut Session) -> Result<(Arc<[InstanceId]>, ServerRow), Fault> {
+    let sql = Sql::new("SELECT slot, owner FROM resource_slot ORDER BY slot; ");
+    let (mut sets, row) = schema::run_and_read(session, sql).await?;
     let mut owners = Vec::with_capacity(SLOTS);
     for row in sets.pop().unwrap_or_default() {
         let mut columns = Columns::of(row);
@@ -50,21 +47,16 @@ pub(super) async fn look(session: &mut Session) -> Result<(Arc<[InstanceId]>, Be
             owners.push(columns.instance_id()?);
         }
     }
-    let row = schema::parse(rows)?.filter(|_| owners.len() == SLOTS);
+    let row = row.filter(|_| owners.len() == SLOTS);
     let row = row.ok_or_else(|| Fault::Away("rows of resource_slot are gone".into()))?;
-    let beaten = Beaten {
-        row,
-        asked_at,
-        answered_at,
-    };
-    Ok((owners.into(), beaten))
+    Ok((owners.into(), row))
 }
 
 /// The database, which was ours alone and is ready, is shared from now on; everything is ours at first. Nobody is left whose
 /// log has anything to say.
-pub(super) fn sharing(place: LogPlace, packet_bytes_max: usize) -> Result<Script, StoreError> {
+pub(super) fn sharing(place: LogPlace) -> Result<Script, Fault> {
     let tenure = place.tenure;
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+    let mut script = Script::begin(place, journal::EMPTY)?;
     script.rows(&OWNED, Slot::all(), |sql, slot| {
         sql.push("(").number(slot.number() as u64);
         sql.push(",").bytes(&tenure.id).push(")");
@@ -84,9 +76,9 @@ pub(super) fn sharing(place: LogPlace, packet_bytes_max: usize) -> Result<Script
 }
 
 /// The database is ours alone, in the epoch that this makes, if all names are ours and there is no other instance.
-pub(super) fn having_alone(place: LogPlace, packet_bytes_max: usize) -> Result<Script, StoreError> {
+pub(super) fn having_alone(place: LogPlace) -> Result<Script, Fault> {
     let me = &place.tenure.id;
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+    let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new(
         "UPDATE resource_server SET floor = IF(owner IS NULL AND (SELECT COUNT(*) FROM resource_instance) = 1 \
          AND (SELECT COUNT(*) FROM resource_slot WHERE owner = ",
@@ -100,13 +92,8 @@ pub(super) fn having_alone(place: LogPlace, packet_bytes_max: usize) -> Result<S
 }
 
 /// Slots of ours become another's, if that one takes any.
-pub(super) fn giving(
-    place: LogPlace,
-    slots: &[Slot],
-    to: &InstanceId,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+pub(super) fn giving(place: LogPlace, slots: &[Slot], to: &InstanceId) -> Result<Script, Fault> {
+    let mut script = Script::begin(place, journal::EMPTY)?;
     script.statement(version_if(("state = 1 AND id", to), 1))?;
     let mut sql = Sql::new("UPDATE resource_slot SET owner = IF(owner = ");
     sql.bytes(&place.tenure.id).push(", ").bytes(to);
@@ -122,12 +109,8 @@ pub(super) fn giving(
 }
 
 /// What is somebody's of whom nobody knows any more becomes ours.
-pub(super) fn finding(
-    place: LogPlace,
-    unknown: &InstanceId,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+pub(super) fn finding(place: LogPlace, unknown: &InstanceId) -> Result<Script, Fault> {
+    let mut script = Script::begin(place, journal::EMPTY)?;
     script.statement(version_if(("id", unknown), 0))?;
     inherit(&mut script, place, unknown)?;
     script.tries = TRIES;
@@ -135,13 +118,9 @@ pub(super) fn finding(
 }
 
 /// The first step. Answers with the number of the seal, and with the heartbeat that the dead one then has.
-pub(super) fn marking(
-    place: LogPlace,
-    dead: &InstanceRow,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
+pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fault> {
     let tenure = place.tenure;
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+    let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new("UPDATE resource_instance SET executor = ");
     sql.bytes(&tenure.id);
     sql.push(", state = 3, heartbeat = heartbeat + 1 WHERE id = ")
@@ -170,24 +149,17 @@ pub(super) fn marking(
     Ok(script)
 }
 
-/// The last step. `up_to`, `rows`: what is left of its log; see [`fence::guard_log`].
+/// The last step. `left`: of its log.
 pub(super) fn burying(
     place: LogPlace,
     dead: &InstanceRow,
-    up_to: u64,
-    rows: u64,
-    packet_bytes_max: usize,
-) -> Result<Script, StoreError> {
-    let mut script = Script::begin(place, journal::EMPTY, packet_bytes_max)?;
+    left: &TakenOut,
+) -> Result<Script, Fault> {
+    let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::default();
     fence::guard_take_over(&mut sql, place.tenure, &dead.id);
     script.statement(sql)?;
-    let mut sql = Sql::default();
-    fence::guard_log(&mut sql, place.tenure, &dead.log, up_to, rows);
-    script.statement(sql)?;
-    let mut sql = Sql::new("DELETE FROM resource_log WHERE log = ");
-    sql.bytes(&dead.log);
-    script.statement(sql)?;
+    commit::take_out(&mut script, place, left)?;
     let mut sql = Sql::new("UPDATE resource_server SET epoch = epoch + 1");
     instance::fold_floor(&mut sql, &dead.id);
     sql.push(" WHERE id = 1");
@@ -222,7 +194,7 @@ fn inherit(script: &mut Script, place: LogPlace, from: &InstanceId) -> Result<()
 }
 
 /// Answers with the version of the map that this makes.
-fn end(mut script: Script) -> Result<Script, StoreError> {
+fn end(mut script: Script) -> Result<Script, Fault> {
     script.statement(Sql::new(instance::EPOCH))?;
     script.commit();
     Ok(script)

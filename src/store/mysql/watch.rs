@@ -8,36 +8,40 @@ use std::time::{Duration, Instant};
 const LOOKS_A_LEASE: u32 = 4;
 
 /// A sign of life of another instance, when it was first seen, and when it was last looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LifeWatch<S> {
-    pub sign: S,
+#[derive(Clone, Debug)]
+pub(super) struct LifeWatch {
+    sign: u64,
     at: Instant,
     looked_at: Instant,
+    /// The look before saw another sign.
+    pub is_beating: bool,
+    /// It has been silent for a whole lease.
+    pub is_silent: bool,
 }
 
-impl<S: PartialEq> LifeWatch<S> {
+impl LifeWatch {
     /// `before`: the look before, if that one succeeded. `asked_at`: when the sign was asked for; `answered_at`: when the answer
     /// was there. What was seen is known to be so no earlier than the answer, and to be so still no later than the
-    /// question. The second value: it has been silent for a whole lease.
+    /// question.
     pub fn look(
-        before: Option<&LifeWatch<S>>,
-        sign: S,
+        before: Option<&LifeWatch>,
+        sign: u64,
         lease: Duration,
         asked_at: Instant,
         answered_at: Instant,
-    ) -> (LifeWatch<S>, bool) {
-        let is_watched = |before: &&LifeWatch<S>| {
+    ) -> LifeWatch {
+        let is_watched = |before: &&LifeWatch| {
             let away = answered_at.saturating_duration_since(before.looked_at);
             before.sign == sign && away <= lease / LOOKS_A_LEASE
         };
         let at = before.filter(is_watched).map(|before| before.at);
-        let watch = LifeWatch {
+        LifeWatch {
             sign,
             at: at.unwrap_or(answered_at),
             looked_at: answered_at,
-        };
-        let is_silent = at.is_some_and(|at| asked_at.saturating_duration_since(at) >= lease);
-        (watch, is_silent)
+            is_beating: before.is_some_and(|before| before.sign != sign),
+            is_silent: at.is_some_and(|at| asked_at.saturating_duration_since(at) >= lease),
+        }
     }
 }
 
@@ -50,35 +54,30 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(4);
 
-    fn look(
-        before: Option<&LifeWatch<u64>>,
-        sign: u64,
-        asked_at: Instant,
-    ) -> (LifeWatch<u64>, bool) {
+    fn look(before: Option<&LifeWatch>, sign: u64, asked_at: Instant) -> LifeWatch {
         let answered_at = asked_at + Duration::from_millis(5);
         LifeWatch::look(before, sign, LEASE, asked_at, answered_at)
     }
 
     /// It stays at this sign: looked at as often as this, until that time has passed.
-    fn watched(mut seen: LifeWatch<u64>, every: Duration, until: Duration) -> LifeWatch<u64> {
+    fn watched(mut seen: LifeWatch, every: Duration, until: Duration) -> LifeWatch {
         let start = seen.at;
         let mut asked_at = start + every;
         while asked_at < start + until {
-            let (still, is_silent) = look(Some(&seen), seen.sign, asked_at);
+            seen = look(Some(&seen), seen.sign, asked_at);
             assert!(
-                !is_silent,
+                !seen.is_silent,
                 "taken {:?} after the first look",
                 asked_at - start
             );
-            seen = still;
             asked_at += every;
         }
         seen
     }
 
-    fn first_look(start: Instant) -> LifeWatch<u64> {
-        let (seen, is_silent) = look(None, 3, start);
-        assert!(!is_silent);
+    fn first_look(start: Instant) -> LifeWatch {
+        let seen = look(None, 3, start);
+        assert!(!seen.is_silent);
         seen
     }
 
@@ -89,15 +88,16 @@ mod tests {
         // The lease counts from the first answer to the last question.
         let seen = watched(seen, LEASE / 8, LEASE);
         assert_eq!(seen.at, start);
-        assert!(look(Some(&seen), 3, start + LEASE).1);
+        assert!(look(Some(&seen), 3, start + LEASE).is_silent);
     }
 
     #[test]
     fn a_heartbeat_begins_the_wait_anew() {
         let seen = watched(first_look(Instant::now()), LEASE / 8, LEASE);
         let late = seen.at + LEASE;
-        let (again, is_silent) = look(Some(&seen), 4, late);
-        assert!(!is_silent, "taken from one that lives");
+        let again = look(Some(&seen), 4, late);
+        assert!(again.is_beating);
+        assert!(!again.is_silent, "taken from one that lives");
         assert!(again.at >= late);
     }
 
@@ -109,15 +109,15 @@ mod tests {
             let seen = watched(first_look(Instant::now()), LEASE / 8, LEASE);
             let answered_at = seen.looked_at + most.max(answer_took) + Duration::from_millis(1);
             let asked_at = answered_at - answer_took;
-            let (again, is_silent) = LifeWatch::look(Some(&seen), 3, LEASE, asked_at, answered_at);
+            let again = LifeWatch::look(Some(&seen), 3, LEASE, asked_at, answered_at);
             assert!(
-                !is_silent,
+                !again.is_silent,
                 "after a pause: an answer that took {answer_took:?}"
             );
             assert_eq!(again.at, answered_at);
             // And then for a whole lease.
             let seen = watched(again, LEASE / 8, LEASE);
-            assert!(look(Some(&seen), 3, answered_at + LEASE).1);
+            assert!(look(Some(&seen), 3, answered_at + LEASE).is_silent);
         }
     }
 
@@ -131,7 +131,7 @@ mod tests {
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut beats = [0_u64; COUNT];
         let mut next: Vec<u64> = (0..COUNT).map(|_| chance.random_range(0..500)).collect();
-        let mut watches: Vec<Vec<Option<LifeWatch<u64>>>> = vec![vec![None; COUNT]; COUNT];
+        let mut watches: Vec<Vec<Option<LifeWatch>>> = vec![vec![None; COUNT]; COUNT];
         let mut taken = Vec::new();
         for now in 0..30_000 {
             for one in 0..COUNT {
@@ -148,12 +148,11 @@ mod tests {
                 for other in 0..COUNT {
                     let before = watches[one][other].as_ref();
                     let (asked_at, answered_at) = (at(now), at(now + latency));
-                    let (seen, is_silent) =
-                        LifeWatch::look(before, beats[other], LEASE, asked_at, answered_at);
-                    watches[one][other] = Some(seen);
-                    if is_silent && one != other {
+                    let seen = LifeWatch::look(before, beats[other], LEASE, asked_at, answered_at);
+                    if seen.is_silent && one != other {
                         taken.push((other, now));
                     }
+                    watches[one][other] = Some(seen);
                 }
             }
         }

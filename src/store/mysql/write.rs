@@ -3,21 +3,16 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::commit::{self, TakenOut};
+use super::commit;
 use super::database::{MysqlStore, RETRY_PAUSE, Writer};
 use super::error::{Fault, code};
-use super::fence::{self, LogPlace, Tenure};
+use super::fence::{self, LogPlace, TakenOut, Tenure};
 use super::instance;
-use super::read;
 use super::rows::Sets;
 use super::script::Script;
 use super::session::{Session, within};
-use crate::store::snapshot::LockChanges;
-use crate::store::{InstanceId, ResourceId, StoreError, journal};
+use crate::store::StoreError;
 
-/// Rows that are checkpointed in one transaction when a database is opened, or those of one lock: it holds up the
-/// heartbeat.
-const LEFT_ROWS: usize = 4096;
 /// A writer that is silent for longer is asked whether it is still there.
 const WRITER_IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -40,10 +35,10 @@ impl MysqlStore {
         }
     }
 
-    /// Where the next transaction stands, unless an earlier one is in doubt.
-    pub(super) fn place(&self, writer: &Writer) -> Result<LogPlace, StoreError> {
+    /// In which the next transaction is, unless an earlier one is in doubt.
+    pub(super) fn tenure_of(&self, writer: &Writer) -> Result<Tenure, StoreError> {
         match self.tenure() {
-            Some(tenure) if !writer.in_doubt => Ok(self.place_in(tenure)),
+            Some(tenure) if !writer.in_doubt => Ok(tenure),
             _ => {
                 let text = "an earlier change is in doubt, or the database is not open";
                 Err(StoreError::Unavailable(text.into()))
@@ -51,10 +46,12 @@ impl MysqlStore {
         }
     }
 
-    pub(super) fn place_in(&self, tenure: Tenure) -> LogPlace {
+    /// Where the next transaction on this connection stands.
+    pub(super) fn place_in(&self, tenure: Tenure, session: &Session) -> LogPlace {
         LogPlace {
             tenure,
             n: self.journal.last() + 1,
+            packet_bytes_max: session.packet_bytes_max,
         }
     }
 
@@ -75,13 +72,13 @@ impl MysqlStore {
         writer: &mut Writer,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<Option<Sets>, StoreError> {
-        let place = self.place(writer)?;
+        let tenure = self.tenure_of(writer)?;
         writer.in_doubt = true;
-        let work = self.transact_in(writer, place, script);
+        let work = self.transact_in(writer, tenure, script);
         let result = within(self.options.timeout, work).await;
         let result = result.map_err(StoreError::from);
         match result {
-            Ok(Some(_)) => self.journal.appended(place.n),
+            Ok(Some(_)) => self.journal.appended(),
             Ok(None) | Err(StoreError::Rejected(_)) => {}
             Err(_) => {
                 self.set_tenure(None);
@@ -96,13 +93,14 @@ impl MysqlStore {
     async fn transact_in(
         &self,
         writer: &mut Writer,
-        place: LogPlace,
+        tenure: Tenure,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<Option<Sets>, Fault> {
         let mut session = match writer.session.take() {
             Some(session) => session,
-            None => self.new_writer(place.tenure).await?,
+            None => self.new_writer(tenure).await?,
         };
+        let place = self.place_in(tenure, &session);
         let result = match script(&mut session, place).await {
             Ok(script) => self.send(&mut session, &script).await,
             Err(fault) => Err(fault),
@@ -119,13 +117,17 @@ impl MysqlStore {
             return Ok(false);
         };
         let script = async |session: &mut Session, place: LogPlace| {
-            let locks: Vec<_> = step.locks.iter().map(|l| (&l.id, &l.changes)).collect();
+            let locks = step
+                .locks
+                .iter()
+                .map(|(_, l)| (&l.id, &l.changes))
+                .collect();
             let taken_out = step.done.map(|up_to| TakenOut {
                 log: place.tenure.log,
                 up_to,
                 rows: step.rows,
             });
-            checkpoint_script(session, locks, taken_out, None, place).await
+            commit::checkpoint_script(session, locks, taken_out, None, place).await
         };
         self.transact(writer, script).await?;
         self.journal.checkpointed(step);
@@ -150,47 +152,16 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// Writes a checkpoint of what earlier instances left in their logs, which are sealed, and removes them. The caller has the
-    /// database alone, and commits nothing else before. May be begun again at any point: what is stored twice is the same.
-    pub(super) async fn checkpoint_left(
-        &self,
-        session: &mut Session,
-        tenure: Tenure,
-    ) -> Result<(), Fault> {
-        let left = read::left(session.rows(read::left_sql(&tenure.log).as_str()).await?)?;
-        for some in journal::chunks_of_rows(&left.changes, LEFT_ROWS) {
-            let locks = some.iter().map(|(id, lock)| (id, lock)).collect();
-            let place = self.place_in(tenure);
-            let script = checkpoint_script(session, locks, None, None, place).await?;
-            self.send_opening(session, &script, place).await?;
-        }
-        let at_once = commit::LAYOUT.taken_out_at_once as usize;
-        for (log, numbers) in &left.logs {
-            for numbers in numbers.chunks(at_once) {
-                let taken_out = numbers.last().map(|last| TakenOut {
-                    log: *log,
-                    up_to: *last,
-                    rows: numbers.len() as u64,
-                });
-                let place = self.place_in(tenure);
-                let script = checkpoint_script(session, Vec::new(), taken_out, None, place).await?;
-                self.send_opening(session, &script, place).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// As [`MysqlStore::transact`], before the database is open.
     pub(super) async fn send_opening(
         &self,
         session: &mut Session,
         script: &Script,
-        place: LogPlace,
     ) -> Result<(), Fault> {
         if self.send(session, script).await?.is_none() {
             return Err(StoreError::Standby.into());
         }
-        self.journal.appended(place.n);
+        self.journal.appended();
         Ok(())
     }
 
@@ -199,15 +170,14 @@ impl MysqlStore {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
             match instance::record_writer(&mut session, tenure).await {
-                Ok(true) => {
-                    self.note_packet(&session);
-                    return Ok(session);
-                }
+                Ok(true) => break,
                 Ok(false) => return Err(StoreError::Standby.into()),
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(fault) => return Err(fault),
             }
         }
+        self.note_packet(&session);
+        Ok(session)
     }
 
     pub(super) fn note_packet(&self, writer: &Session) {
@@ -234,49 +204,13 @@ impl MysqlStore {
                 return Ok(None);
             }
             if !is_passing {
-                return Err(refusal(&fault).map_or(fault, Fault::from));
+                return Err(fence::refusal(&fault).map_or(fault, Fault::from));
             }
             tries += 1;
             log::debug!("a commit is tried again: {fault:?}");
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
-}
-
-/// What a guard of a transaction had to say, if it was one that failed.
-fn refusal(fault: &Fault) -> Option<StoreError> {
-    let unavailable = |text: &str| Some(StoreError::Unavailable(text.to_owned()));
-    if fence::is_fenced(fault) {
-        return Some(StoreError::Standby);
-    }
-    if fence::is_not_ours(fault) {
-        return unavailable("names that are to be given are another instance's");
-    }
-    if fence::is_missing_resource(fault) {
-        let text = "it has rows of a resource that does not exist";
-        return Some(StoreError::Rejected(text.to_owned()));
-    }
-    if fence::is_miscounted(fault) {
-        return unavailable("a log has other rows than were written and read; none is taken out");
-    }
-    None
-}
-
-/// Leaves out what belongs to resources that are gone.
-pub(super) async fn checkpoint_script(
-    session: &mut Session,
-    mut locks: Vec<(&ResourceId, &LockChanges)>,
-    taken_out: Option<TakenOut>,
-    of: Option<&InstanceId>,
-    place: LogPlace,
-) -> Result<Script, Fault> {
-    if !locks.is_empty() {
-        let ids: Vec<_> = locks.iter().map(|(id, _)| *id).collect();
-        let existing = read::existing(session.rows(read::existing_sql(&ids).as_str()).await?)?;
-        locks.retain(|(id, _)| existing.contains(*id));
-    }
-    let script = commit::checkpoint_script(&locks, taken_out, of, place, session.packet_bytes_max);
-    Ok(script?)
 }
 
 /// The answers to the last packet.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row};
 
-use super::super::listing::{self, FewRows, ListPart, Walk, is_counted};
+use super::super::columns::ticket_columns;
+use super::super::listing::{self, ListPart, Walk};
 use super::super::snapshot::ResourceId;
 use super::super::{
     DocumentSize, ListOrder, ListQuery, ListedResource, StoreError, StoredData, StoredResource,
@@ -107,12 +108,23 @@ fn in_one_view<T>(
     read().map_err(unread)
 }
 
+/// What [`head`] reads, and then what [`options`] does.
+macro_rules! head_and_options {
+    () => {
+        concat!(
+            ticket_columns!(),
+            ", acquired_at, token, lease_token, delayed, timeout, slots, lock_delay, ephemeral"
+        )
+    };
+}
+
 fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<StoredResource>> {
-    let sql = "SELECT l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, l.attempt, \
-               l.attempt_ttl_ms, l.attempt_mode, l.acquired_at, l.token, l.lease_token, l.delayed, \
-               r.timeout, o.slots, o.lock_delay, o.ephemeral, r.nr, r.id \
-               FROM resource r JOIN resource_lock l ON l.resource = r.nr \
-               LEFT JOIN resource_options o ON o.resource = r.nr WHERE r.name = ?1";
+    let sql = concat!(
+        "SELECT ",
+        head_and_options!(),
+        ", r.nr, r.id FROM resource r JOIN resource_lock l ON l.resource = r.nr \
+         LEFT JOIN resource_options o ON o.resource = r.nr WHERE r.name = ?1"
+    );
     let found = db.prepare_cached(sql)?.query_row([name.as_str()], |row| {
         let id = parsed(row, 19, |id| Some(ResourceId::new(id)))?;
         Ok((head(row)?, row.get::<_, i64>(18)?, id, options(row, 14)?))
@@ -120,12 +132,17 @@ fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<Stored
     let Some((head, nr, id, options)) = found.optional()? else {
         return Ok(None);
     };
-    let sql = "SELECT ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, \
-               attempt_ttl_ms, attempt_mode FROM resource_ticket WHERE resource = ?1";
+    let sql = concat!(
+        "SELECT ",
+        ticket_columns!(),
+        " FROM resource_ticket WHERE resource = ?1"
+    );
     let waiting = all(db, sql, [nr], ticket_row)?;
-    let sql = "SELECT ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, \
-               attempt_ttl_ms, attempt_mode, acquired_at, token \
-               FROM resource_holding WHERE resource = ?1";
+    let sql = concat!(
+        "SELECT ",
+        ticket_columns!(),
+        ", acquired_at, token FROM resource_holding WHERE resource = ?1"
+    );
     let holding = all(db, sql, [nr], holder_row)?;
     let sql = "SELECT n, entries FROM resource_ended_tickets WHERE resource = ?1";
     let ended = all(db, sql, [nr], ended_run)?;
@@ -162,12 +179,11 @@ fn stored_data(
 }
 
 fn all_parts(db: &Connection, query: &ListQuery) -> Result<Vec<ListedResource>> {
-    let few_and_one = i64::try_from(listing::FEW + 1).unwrap_or(i64::MAX);
-    let range = (query.prefix.as_str(), query.prefix_end(), few_and_one);
-    let mut few = FewRows::default();
-    if is_counted(query) {
-        few.names = !query.prefix.is_empty() && is_few(db, COUNT_NAMES, range)?;
-        few.held = !few.names && is_few(db, COUNT_HELD, [few_and_one])?;
+    let mut few = None;
+    for walk in listing::counted(query) {
+        if few.is_none() && is_few(db, query, walk)? {
+            few = Some(walk);
+        }
     }
     let mut found = Vec::new();
     for part in listing::parts(query, few) {
@@ -184,10 +200,17 @@ const COUNT_HELD: &str = "SELECT count(*) FROM (SELECT 1 FROM resource_lock \
 const COUNT_NAMES: &str = "SELECT count(*) FROM (SELECT 1 FROM resource \
     WHERE name >= ?1 AND name < coalesce(?2, x'') LIMIT ?3)";
 
-/// Whether this count, which goes up to one more, is that of few rows.
-fn is_few(db: &Connection, sql: &str, values: impl Params) -> Result<bool> {
-    let mut statement = db.prepare_cached(sql)?;
-    Ok(statement.query_row(values, |row| count(row, 0))? <= listing::FEW)
+fn is_few(db: &Connection, query: &ListQuery, walk: Walk) -> Result<bool> {
+    let up_to = i64::try_from(listing::FEW + 1).unwrap_or(i64::MAX);
+    let read = |row: &Row<'_>| count(row, 0);
+    let count = match walk {
+        Walk::Names => {
+            let range = (query.prefix.as_str(), query.prefix_end(), up_to);
+            db.prepare_cached(COUNT_NAMES)?.query_row(range, read)?
+        }
+        _ => db.prepare_cached(COUNT_HELD)?.query_row([up_to], read)?,
+    };
+    Ok(count <= listing::FEW)
 }
 
 fn listed(
@@ -241,13 +264,12 @@ fn list_sql(query: &ListQuery, part: ListPart) -> String {
         ListOrder::Held => "l.acquired_at, r.name",
     };
     format!(
-        "SELECT l.ticket, l.seq, l.owner, l.ttl_ms, l.mode, l.reason, l.queued_at, l.attempt, \
-         l.attempt_ttl_ms, l.attempt_mode, l.acquired_at, l.token, l.lease_token, l.delayed, \
-         r.timeout, o.slots, o.lock_delay, o.ephemeral, r.name, r.id, \
+        "SELECT {}, r.name, r.id, \
          (SELECT count(*) FROM resource_ticket t WHERE t.resource = r.nr), \
          (SELECT count(*) FROM resource_data d WHERE d.id_resource = r.id) \
          FROM {from} LEFT JOIN resource_options o ON o.resource = r.nr \
-         WHERE {from_name} AND {to_name} AND {held} AND {unwaited} ORDER BY {order} LIMIT ?3"
+         WHERE {from_name} AND {to_name} AND {held} AND {unwaited} ORDER BY {order} LIMIT ?3",
+        head_and_options!()
     )
 }
 
@@ -305,8 +327,7 @@ fn holder_row(row: &Row<'_>) -> Result<HolderRow> {
     })
 }
 
-/// Columns: 0 `ticket`, 1 `seq`, 2 `owner`, 3 `ttl_ms`, 4 `mode`, 5 `reason`, 6 `queued_at`, 7 `attempt`,
-/// 8 `attempt_ttl_ms`, 9 `attempt_mode`.
+/// Columns from 0 on: those of [`ticket_columns`].
 fn ticket_row(row: &Row<'_>) -> Result<TicketRow> {
     let (ttl, asked_mode) = (optional_ttl(row, 8)?, mode(row, 9)?);
     let key = optional(row, 7, IdempotencyKey::parse)?;

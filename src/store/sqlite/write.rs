@@ -1,10 +1,11 @@
 //! A batch as one transaction.
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
+use super::super::columns::ticket_columns;
 use super::super::journal::{self, Journal, Layout};
-use super::super::snapshot::{DataRow, LockChanges, ResourceId, Snapshot};
+use super::super::snapshot::{LockChanges, ResourceId, Snapshot, StoredData};
 use super::super::{StoreError, ended};
 use super::error::{away, classify};
 use super::history;
@@ -116,7 +117,7 @@ impl SqliteWriter {
         };
         transact(&self.connection, |db| {
             let mut locks = step.locks.iter();
-            locks.try_for_each(|lock| checkpoint(db, &lock.id, &lock.changes))?;
+            locks.try_for_each(|(_, lock)| checkpoint(db, &lock.id, &lock.changes))?;
             step.done
                 .map_or(Ok(()), |n| set_meta(db, "journal_done", n))
         })?;
@@ -282,82 +283,73 @@ fn write_options(db: &Connection, nr: Nr, options: ResourceOptions) -> WriteResu
 }
 
 fn write_head(db: &Connection, nr: Nr, head: &HeadRow) -> WriteResult {
-    let token = same_bits(head.token.0);
-    let Some(holder) = &head.holder else {
-        let sql = "UPDATE resource_lock SET token = ?2, delayed = ?3, acquired_at = NULL, \
-                   ticket = NULL, seq = NULL, owner = NULL, ttl_ms = NULL, mode = NULL, \
-                   reason = NULL, queued_at = NULL, attempt = NULL, attempt_ttl_ms = NULL, \
-                   attempt_mode = NULL, lease_token = NULL WHERE resource = ?1";
-        return execute(db, sql, params![nr, token, head.delayed]);
-    };
-    let sql = "UPDATE resource_lock SET token = ?2, delayed = ?3, acquired_at = ?4, ticket = ?5, \
-               seq = ?6, owner = ?7, ttl_ms = ?8, mode = ?9, reason = ?10, queued_at = ?11, \
-               attempt = ?12, attempt_ttl_ms = ?13, attempt_mode = ?14, lease_token = ?15 \
-               WHERE resource = ?1";
-    let row = TicketColumns::of(&holder.ticket);
-    let lease_token = (holder.token != head.token).then_some(same_bits(holder.token.0));
-    let values = params![
-        nr,
-        token,
-        head.delayed,
-        same_bits(holder.acquired_at),
-        row.ticket,
-        row.seq,
-        row.owner,
-        row.ttl_ms,
-        row.mode,
-        row.reason,
-        row.queued_at,
-        row.attempt,
-        row.attempt_ttl_ms,
-        row.attempt_mode,
-        lease_token
+    let sql = concat!(
+        "UPDATE resource_lock SET (token, delayed, acquired_at, lease_token, ",
+        ticket_columns!(),
+        ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) WHERE resource = ?1"
+    );
+    let holder = head.holder.as_ref();
+    let lease_token = holder.map(|holder| holder.token);
+    let values = [
+        nr.into(),
+        same_bits(head.token.0).into(),
+        head.delayed.into(),
+        or_null(holder.map(|holder| same_bits(holder.acquired_at))),
+        or_null(
+            lease_token
+                .filter(|token| *token != head.token)
+                .map(|token| same_bits(token.0)),
+        ),
     ];
-    execute(db, sql, values)
+    let ticket = match holder {
+        Some(holder) => ticket_values(&holder.ticket),
+        None => [const { ToSqlOutput::Owned(Value::Null) }; 10],
+    };
+    execute(db, sql, params_from_iter(values.into_iter().chain(ticket)))
 }
 
 fn write_waiting(db: &Connection, nr: Nr, row: &TicketRow) -> WriteResult {
-    let sql = "REPLACE INTO resource_ticket (resource, ticket, seq, owner, ttl_ms, mode, reason, \
-               queued_at, attempt, attempt_ttl_ms, attempt_mode) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-    let row = TicketColumns::of(row);
-    let values = params![
-        nr,
-        row.ticket,
-        row.seq,
-        row.owner,
-        row.ttl_ms,
-        row.mode,
-        row.reason,
-        row.queued_at,
-        row.attempt,
-        row.attempt_ttl_ms,
-        row.attempt_mode
-    ];
-    execute(db, sql, values)
+    let sql = concat!(
+        "REPLACE INTO resource_ticket (resource, ",
+        ticket_columns!(),
+        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+    );
+    let values = [nr.into()].into_iter().chain(ticket_values(row));
+    execute(db, sql, params_from_iter(values))
 }
 
 fn write_holding(db: &Connection, nr: Nr, holder: &HolderRow) -> WriteResult {
-    let sql = "REPLACE INTO resource_holding (resource, ticket, seq, owner, ttl_ms, mode, reason, \
-               queued_at, attempt, attempt_ttl_ms, attempt_mode, token, acquired_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-    let row = TicketColumns::of(&holder.ticket);
-    let values = params![
-        nr,
-        row.ticket,
-        row.seq,
-        row.owner,
-        row.ttl_ms,
-        row.mode,
-        row.reason,
-        row.queued_at,
-        row.attempt,
-        row.attempt_ttl_ms,
-        row.attempt_mode,
-        same_bits(holder.token.0),
-        same_bits(holder.acquired_at)
-    ];
-    execute(db, sql, values)
+    let sql = concat!(
+        "REPLACE INTO resource_holding (resource, token, acquired_at, ",
+        ticket_columns!(),
+        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+    );
+    let values = [nr, same_bits(holder.token.0), same_bits(holder.acquired_at)];
+    let ticket = ticket_values(&holder.ticket);
+    let values = values.map(ToSqlOutput::from).into_iter().chain(ticket);
+    execute(db, sql, params_from_iter(values))
+}
+
+/// Those of [`ticket_columns`].
+fn ticket_values(row: &TicketRow) -> [ToSqlOutput<'_>; 10] {
+    let key = row.key.as_ref();
+    let ttl_ms = |ttl: Option<Ttl>| or_null(ttl.map(|ttl| same_bits(ttl.millis())));
+    [
+        row.ticket.bits().to_be_bytes().to_vec().into(),
+        same_bits(row.seq).into(),
+        or_null(row.owner.as_ref().map(|owner| owner.as_str())),
+        ttl_ms(row.ttl),
+        row.mode.number().into(),
+        or_null(row.reason.as_ref().map(|reason| reason.as_str())),
+        or_null(row.queued_at.map(same_bits)),
+        or_null(key.map(|key| key.key.as_str())),
+        ttl_ms(key.and_then(|key| key.ttl)),
+        or_null(key.map(|key| key.mode.number())),
+    ]
+}
+
+fn or_null<'a>(value: Option<impl Into<ToSqlOutput<'a>>>) -> ToSqlOutput<'a> {
+    value.map_or(ToSqlOutput::Owned(Value::Null), Into::into)
 }
 
 fn remove_ticket(db: &Connection, table: &str, nr: Nr, ticket: Ticket) -> WriteResult {
@@ -375,11 +367,17 @@ fn write_ended(db: &Connection, nr: Nr, run: &ended::Run<'_>) -> WriteResult {
     execute(db, sql, [nr, same_bits(outlived)])
 }
 
-fn write_data(db: &Connection, id: &ResourceId, selector: &Selector, row: &DataRow) -> WriteResult {
+fn write_data(
+    db: &Connection,
+    id: &ResourceId,
+    selector: &Selector,
+    row: &StoredData,
+) -> WriteResult {
     let sql = "INSERT INTO resource_data (id, id_resource, selector, data) \
                VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (id_resource, selector) DO UPDATE SET data = excluded.data";
-    let json = Text(&row.json);
+    // As it is, without a look whether it is UTF-8.
+    let json = ToSqlOutput::Borrowed(ValueRef::Text(&row.json));
     execute(
         db,
         sql,
@@ -395,46 +393,4 @@ fn remove_data(db: &Connection, id: &ResourceId, selector: &Selector) -> WriteRe
 /// SQLite's integers have a sign; [`read`] undoes this.
 fn same_bits(number: u64) -> i64 {
     number.cast_signed()
-}
-
-/// Bytes stored as text as they are.
-struct Text<'a>(&'a [u8]);
-
-impl ToSql for Text<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
-    }
-}
-
-/// A live ticket as its tables keep it.
-struct TicketColumns<'a> {
-    ticket: [u8; 16],
-    seq: i64,
-    owner: Option<&'a str>,
-    ttl_ms: Option<i64>,
-    mode: u8,
-    reason: Option<&'a str>,
-    queued_at: Option<i64>,
-    attempt: Option<&'a str>,
-    attempt_ttl_ms: Option<i64>,
-    attempt_mode: Option<u8>,
-}
-
-impl<'a> TicketColumns<'a> {
-    fn of(row: &'a TicketRow) -> TicketColumns<'a> {
-        let key = row.key.as_ref();
-        let ttl_ms = |ttl: Option<Ttl>| ttl.map(|ttl| same_bits(ttl.millis()));
-        TicketColumns {
-            ticket: row.ticket.bits().to_be_bytes(),
-            seq: same_bits(row.seq),
-            owner: row.owner.as_ref().map(|owner| owner.as_str()),
-            ttl_ms: ttl_ms(row.ttl),
-            mode: row.mode.number(),
-            reason: row.reason.as_ref().map(|reason| reason.as_str()),
-            queued_at: row.queued_at.map(same_bits),
-            attempt: key.map(|key| key.key.as_str()),
-            attempt_ttl_ms: ttl_ms(key.and_then(|key| key.ttl)),
-            attempt_mode: key.map(|key| key.mode.number()),
-        }
-    }
 }

@@ -230,11 +230,11 @@ pub(in crate::store::mysql) async fn finish(
     tenure: Tenure,
 ) -> Result<(), Fault> {
     session.run("BEGIN").await?;
-    let mut script = Statements::default();
+    let mut statements = Vec::new();
     for (id_resource, rows) in escaped_selectors(session).await? {
-        decode(&mut script, &id_resource, &rows);
+        decode(&mut statements, &id_resource, &rows);
     }
-    script.run(session).await?;
+    run_all(session, &statements).await?;
     let mut sql = Sql::default();
     fence::guard(&mut sql, tenure);
     sql.push("; UPDATE resource_server SET step = 'ready', version = ");
@@ -263,7 +263,7 @@ pub(super) async fn escaped_selectors(
     Ok(resources)
 }
 
-fn decode(script: &mut Statements, id_resource: &str, rows: &[Stored]) {
+fn decode(statements: &mut Vec<Sql>, id_resource: &str, rows: &[Stored]) {
     let plan = selectors::plan(rows);
     for row in plan.kept.iter().filter(|row| row.selector.contains('%')) {
         log::warn!(
@@ -272,52 +272,36 @@ fn decode(script: &mut Statements, id_resource: &str, rows: &[Stored]) {
             row.selector
         );
     }
-    for (row, target) in &plan.renamed {
-        script.rename(&row.id, target);
-    }
+    let renaming = plan.renamed.iter();
+    statements.extend(renaming.map(|(row, target)| rename(&row.id, target)));
     // What encoding would not bring back is remembered, so that reverting can.
     let renamed = plan.renamed.iter();
     let changed = renamed
         .filter(|(row, target)| selectors::encode(target) != row.selector)
         .map(|(row, _)| row);
-    for row in plan.kept.iter().chain(changed) {
-        script.remember(row);
-    }
+    statements.extend(plan.kept.iter().chain(changed).map(remember));
 }
 
-/// Many small statements, to be sent some hundred at a time.
-#[derive(Default)]
-pub(super) struct Statements {
-    texts: Vec<Sql>,
+pub(super) fn rename(id: &str, selector: &str) -> Sql {
+    let mut sql = Sql::new("UPDATE resource_data SET selector = ");
+    sql.text(selector).push(" WHERE id = ").text(id);
+    sql
 }
 
-const BYTES_AT_ONCE: usize = 200_000;
+fn remember(row: &Stored) -> Sql {
+    let mut sql = Sql::new("INSERT INTO resource_adopted (id, selector) VALUES (");
+    sql.text(&row.id).push(", ").text(&row.selector);
+    sql.push(") ON DUPLICATE KEY UPDATE selector = VALUES(selector)");
+    sql
+}
 
-impl Statements {
-    fn next(&mut self) -> &mut Sql {
-        if self.texts.last().is_none_or(|t| t.len() > BYTES_AT_ONCE) {
-            self.texts.push(Sql::new("DO 0"));
-        }
-        let last = self.texts.len() - 1;
-        self.texts[last].push("; ")
-    }
+/// Of small statements: none of them has more than 5 KB, and no server takes less than 1 MB unless it was told to.
+const STATEMENTS_AT_ONCE: usize = 200;
 
-    pub fn rename(&mut self, id: &str, selector: &str) {
-        let sql = self.next().push("UPDATE resource_data SET selector = ");
-        sql.text(selector).push(" WHERE id = ").text(id);
+pub(super) async fn run_all(session: &mut Session, statements: &[Sql]) -> Result<(), Fault> {
+    for some in statements.chunks(STATEMENTS_AT_ONCE) {
+        let texts: Vec<_> = some.iter().map(Sql::as_str).collect();
+        session.run(&texts.join("; ")).await?;
     }
-
-    fn remember(&mut self, row: &Stored) {
-        let sql = self.next();
-        sql.push("INSERT INTO resource_adopted (id, selector) VALUES (");
-        sql.text(&row.id).push(", ").text(&row.selector);
-        sql.push(") ON DUPLICATE KEY UPDATE selector = VALUES(selector)");
-    }
-
-    pub async fn run(self, session: &mut Session) -> Result<(), Fault> {
-        for text in &self.texts {
-            session.run(text.as_str()).await?;
-        }
-        Ok(())
-    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::adopt::{self, Statements};
+use super::adopt;
 use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
 use crate::store::StoreError;
@@ -92,14 +92,15 @@ async fn encode(
 ) -> Result<Vec<String>, Fault> {
     session.run("BEGIN").await?;
     let mut obstacles = same_names(session, resource).await?;
-    let encoding = plan(session).await?;
-    if encoding.obstacles.is_empty() {
-        encoding.script.run(session).await?;
-        obstacles.extend(same_selectors(session, data).await?);
-        obstacles.extend(lost_text(session, resource, data).await?);
-        obstacles.extend(orphans(session, data).await?);
+    match encoding(session).await? {
+        Ok(statements) => {
+            adopt::run_all(session, &statements).await?;
+            obstacles.extend(same_selectors(session, data).await?);
+            obstacles.extend(lost_text(session, resource, data).await?);
+            obstacles.extend(orphans(session, data).await?);
+        }
+        Err(found) => obstacles.extend(found),
     }
-    obstacles.extend(encoding.obstacles);
     let mut end = Sql::default();
     if obstacles.is_empty() && !rehearse {
         fence::guard(&mut end, tenure);
@@ -114,13 +115,9 @@ async fn encode(
 /// The longest text the PHP server's columns hold, in characters.
 const COLUMN_CHARACTERS: usize = 255;
 
-struct Encoding {
-    script: Statements,
-    obstacles: Vec<String>,
-}
-
-/// Every selector gets the escapes that it had, or that a PHP client gives it.
-async fn plan(session: &mut Session) -> Result<Encoding, Fault> {
+/// Every selector gets the escapes that it had, or that a PHP client gives it: the statements for that, or what stands in
+/// their way.
+async fn encoding(session: &mut Session) -> Result<Result<Vec<Sql>, Vec<String>>, Fault> {
     let mut adopted: BTreeMap<String, String> = BTreeMap::new();
     let sql = "SELECT id, selector FROM resource_adopted";
     for row in session.rows(sql).await? {
@@ -150,11 +147,13 @@ async fn plan(session: &mut Session) -> Result<Encoding, Fault> {
     }
     // Encoding makes text longer, so a name that is in use belongs to a longer row: that one goes first.
     renamed.sort_by_key(|(row, _)| Reverse(row.selector.len()));
-    let mut script = Statements::default();
-    for (row, target) in &renamed {
-        script.rename(&row.id, target);
-    }
-    Ok(Encoding { script, obstacles })
+    let statements = renamed
+        .iter()
+        .map(|(row, target)| adopt::rename(&row.id, target));
+    Ok(match obstacles.is_empty() {
+        true => Ok(statements.collect()),
+        false => Err(obstacles),
+    })
 }
 
 /// The column as the PHP server compares it, and the collation that it does so with.
