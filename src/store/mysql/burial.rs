@@ -28,9 +28,7 @@ const OUT_AT_ONCE: usize = commit::LAYOUT.taken_out_at_once as usize;
 pub(super) struct Burial {
     dead: InstanceRow,
     /// The number of the seal: the last row of its log.
-    pub seal: u64,
-    /// Its heartbeats, by then.
-    pub heartbeat: u64,
+    seal: u64,
     /// `None`: not read yet.
     left: Option<LeftLog>,
 }
@@ -84,11 +82,12 @@ impl MysqlStore {
             return Ok(None);
         };
         let mut told = instance::last_row(sets)?;
+        let (seal, heartbeat) = (told.take()?, told.take()?);
+        self.witness().finds(&dead.id, seal, heartbeat);
         Ok(Some(Burial {
-            seal: told.take()?,
-            heartbeat: told.take()?,
-            left: None,
             dead,
+            seal,
+            left: None,
         }))
     }
 

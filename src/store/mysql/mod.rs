@@ -24,7 +24,7 @@
 //! | `looks` | what was seen of the others |
 //! | `slots` | whose each slot of names is, and how that changes |
 //! | `open` | coming to take part in a database |
-//! | `burial` | taking over from an instance that is dead |
+//! | `burial` | what other instances left in their logs: taking over from one that is dead |
 //! | `script` | one transaction as SQL text |
 //! | `commit` | the rows of a batch; what checkpointing the journal writes |
 //! | `write` | the one connection that writes: transactions, checkpointing |
@@ -111,6 +111,14 @@ impl MysqlStore {
     }
 }
 
+fn opened(members: Members) -> Opened {
+    Opened {
+        token_floor: members.token_floor,
+        recorded_profile: members.recorded_profile,
+        members: Some(members),
+    }
+}
+
 #[async_trait]
 impl Store for MysqlStore {
     fn kind(&self) -> &'static str {
@@ -123,28 +131,27 @@ impl Store for MysqlStore {
     async fn open(&self) -> Result<Opened, StoreError> {
         let mut waiting_session = self.waiting_session.lock().await;
         let mut writer = self.writer.lock().await;
-        self.open_with(&mut waiting_session, &mut writer).await
+        let members = self.open_with(&mut waiting_session, &mut writer).await?;
+        Ok(opened(members))
     }
 
     async fn open_alone(&self) -> Result<Opened, StoreError> {
         let begun = Instant::now();
         let every = Duration::from_millis(self.options.heartbeat().every_ms);
-        let mut opened = loop {
+        loop {
             match self.open().await {
+                Ok(_) => break,
                 Err(StoreError::Standby) if begun.elapsed() < 2 * self.options.instance_lease => {
                     tokio::time::sleep(every).await;
                 }
-                result => break result?,
+                Err(error) => return Err(error),
             }
-        };
+        }
         if let Err(error) = self.outlive_others().await {
             self.close().await;
             return Err(error);
         }
-        let members = self.look().await?;
-        opened.token_floor = members.token_floor;
-        opened.members = Some(members);
-        Ok(opened)
+        Ok(opened(self.look().await?))
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {

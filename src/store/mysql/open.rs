@@ -15,7 +15,7 @@ use super::session::{Session, within};
 use super::settings;
 use super::slots;
 use crate::store::members::{Members, SLOTS};
-use crate::store::{InstanceId, Opened, Store, StoreError};
+use crate::store::{InstanceId, Store, StoreError};
 
 impl MysqlStore {
     /// See [`crate::store::Store::open`].
@@ -23,7 +23,7 @@ impl MysqlStore {
         &self,
         waiting_session: &mut Option<Session>,
         writer: &mut Writer,
-    ) -> Result<Opened, StoreError> {
+    ) -> Result<Members, StoreError> {
         self.set_tenure(None);
         *writer = Writer {
             session: None,
@@ -57,17 +57,9 @@ impl MysqlStore {
             writer.in_doubt = true;
         }
         let members = settled?;
-        let owned = members
-            .owners
-            .iter()
-            .filter(|owner| **owner == tenure.id)
-            .count();
+        let owned = members.share(tenure.id);
         log::info!("this instance shares the database, and has {owned} of {SLOTS} slots");
-        Ok(Opened {
-            token_floor: members.token_floor,
-            recorded_profile: members.recorded_profile,
-            members: Some(members),
-        })
+        Ok(members)
     }
 
     /// The database is joined, or ours alone for now. `None`: another instance has it alone, or lives by another lease.
@@ -135,7 +127,7 @@ impl MysqlStore {
         let address = self.options.peer_address().await?;
         let tenure = instance::new_tenure(Some(row.epoch + 1));
         self.witness().may_become(tenure);
-        let (address, lease_ms) = (address.as_deref(), self.lease_ms());
+        let (address, lease_ms) = (address.as_deref(), self.options.lease_ms());
         if !instance::take(session, &row, tenure, address, lease_ms).await? {
             return Ok(ControlFlow::Continue(()));
         }
@@ -158,10 +150,6 @@ impl MysqlStore {
         Ok(())
     }
 
-    fn lease_ms(&self) -> u64 {
-        u64::try_from(self.options.instance_lease.as_millis()).unwrap_or(u64::MAX)
-    }
-
     fn formers(&self) -> Vec<InstanceId> {
         self.witness()
             .former(None)
@@ -182,7 +170,7 @@ impl MysqlStore {
 
     /// Whether all others live by our lease. One of which that is not known may be dead: `false`, until it is known.
     fn agrees(&self) -> Result<bool, StoreError> {
-        let (formers, own) = (self.formers(), self.lease_ms());
+        let (formers, own) = (self.formers(), self.options.lease_ms());
         let Some((is_alive, other)) = self.looks().other_lease(own, &formers) else {
             return Ok(true);
         };
@@ -205,7 +193,8 @@ impl MysqlStore {
         let address = self.options.peer_address().await?;
         let tenure = instance::new_tenure(None);
         self.witness().may_become(tenure);
-        let joined = instance::join(session, tenure, address.as_deref(), self.lease_ms()).await?;
+        let joined =
+            instance::join(session, tenure, address.as_deref(), self.options.lease_ms()).await?;
         let Some(epoch) = joined else {
             return Ok(ControlFlow::Continue(()));
         };
@@ -257,21 +246,8 @@ impl MysqlStore {
             within(self.options.timeout, self.warn(session)).await?;
         }
         let members = self.look_as_writer(writer, tenure).await?;
-        let formers: Vec<_> = self.witness().former(Some(&tenure.id)).collect();
-        for former in &formers {
-            let id = &former.tenure.id;
-            if members.member(*id).is_none() {
-                self.witness().misses(former);
-            }
-            if let Some(mut burial) = self.begin_burial(writer, id).await? {
-                self.witness().finds(former, burial.seal, burial.heartbeat);
-                while self.bury(writer, &mut burial).await?.is_continue() {}
-            }
-        }
+        self.witness().sees_members(&members);
         for id in members.dead() {
-            if formers.iter().any(|former| former.tenure.id == id) {
-                continue;
-            }
             if let Some(mut burial) = self.begin_burial(writer, &id).await? {
                 while self.bury(writer, &mut burial).await?.is_continue() {}
             }

@@ -173,10 +173,14 @@ impl Options {
             .into()
     }
 
+    pub(super) fn lease_ms(&self) -> u64 {
+        u64::try_from(self.instance_lease.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// A heartbeat may fail several times within the time that one is good for. With it this instance looks whether another
     /// one has come, which is not to wait for names as long as a long lease would make it.
     pub(super) fn heartbeat(&self) -> HeartbeatTimes {
-        let lease_ms = u64::try_from(self.instance_lease.as_millis()).unwrap_or(u64::MAX);
+        let lease_ms = self.lease_ms();
         HeartbeatTimes {
             every_ms: (lease_ms / 8).clamp(1, LOOK_MAX_MS),
             valid_ms: lease_ms / 4 * 3,

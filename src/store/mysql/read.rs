@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use mysql_async::Row;
+use mysql_async::prelude::FromValue;
 
 use super::error::Fault;
 use super::rows::{Columns, Sets, value};
@@ -50,59 +51,49 @@ impl Columns {
         })
     }
 
-    fn ttl(&mut self) -> Result<Option<Ttl>, Fault> {
-        let millis: Option<u64> = self.take()?;
-        let parsed = millis.map(|millis| Ttl::from_millis(millis).ok_or_else(|| odd("ttl")));
+    /// `what`: what the column holds, unless it is `NULL`.
+    fn parsed<C: FromValue, T>(
+        &mut self,
+        what: &str,
+        parse: impl FnOnce(C) -> Option<T>,
+    ) -> Result<Option<T>, Fault> {
+        let stored: Option<C> = self.take()?;
+        let parsed = stored.map(|stored| parse(stored).ok_or_else(|| odd(what)));
         parsed.transpose()
+    }
+
+    fn ttl(&mut self) -> Result<Option<Ttl>, Fault> {
+        self.parsed("ttl", Ttl::from_millis)
     }
 
     /// `NULL` in rows that version 2.0.0 wrote.
     fn mode(&mut self) -> Result<Mode, Fault> {
-        let number: Option<u8> = self.take()?;
-        let parse = |number| Mode::of_number(number).ok_or_else(|| odd("mode"));
-        number.map_or(Ok(Mode::default()), parse)
-    }
-
-    fn owner(&mut self) -> Result<Option<Owner>, Fault> {
-        let owner: Option<String> = self.take()?;
-        let parsed = owner.map(|owner| Owner::parse(&owner).map_err(|_| odd("owner")));
-        parsed.transpose()
-    }
-
-    fn ticket(&mut self) -> Result<Option<Ticket>, Fault> {
-        let bytes: Option<Vec<u8>> = self.take()?;
-        let parsed = bytes.map(|bytes| {
-            let bytes: [u8; 16] = bytes.try_into().map_err(|_| odd("ticket"))?;
-            Ok(Ticket::from_bits(u128::from_be_bytes(bytes)))
-        });
-        parsed.transpose()
+        let mode = self.parsed("mode", Mode::of_number)?;
+        Ok(mode.unwrap_or_default())
     }
 
     /// Those of [`ticket_columns`]; `None` when they are all `NULL`.
     fn ticket_row(&mut self) -> Result<Option<TicketRow>, Fault> {
-        let ticket = self.ticket()?;
+        let ticket = self.parsed("ticket", |bytes: Vec<u8>| {
+            let bits = u128::from_be_bytes(bytes.try_into().ok()?);
+            Some(Ticket::from_bits(bits))
+        })?;
         let seq: Option<u64> = self.take()?;
-        let owner = self.owner()?;
-        let ttl = self.ttl()?;
-        let mode = self.mode()?;
-        let reason: Option<String> = self.take()?;
-        let reason = reason.map(|reason| Reason::parse(&reason).map_err(|_| odd("reason")));
+        let owner = self.parsed("owner", |text: String| Owner::parse(&text).ok())?;
+        let (ttl, mode) = (self.ttl()?, self.mode()?);
+        let reason = self.parsed("reason", |text: String| Reason::parse(&text).ok())?;
         let queued_at: Option<WallMillis> = self.take()?;
-        let attempt: Option<Vec<u8>> = self.take()?;
+        let key = self.parsed("idempotency key", |bytes: Vec<u8>| {
+            IdempotencyKey::parse(std::str::from_utf8(&bytes).ok()?)
+        })?;
         let (attempt_ttl, attempt_mode) = (self.ttl()?, self.mode()?);
-        let key = match attempt {
-            None => None,
-            Some(bytes) => {
-                let text = std::str::from_utf8(&bytes).ok();
-                let key = text.and_then(IdempotencyKey::parse);
-                Some(Box::new(KeyRow {
-                    key: key.ok_or_else(|| odd("idempotency key"))?,
-                    ttl: attempt_ttl,
-                    mode: attempt_mode,
-                }))
-            }
-        };
-        let reason = reason.transpose()?;
+        let key = key.map(|key| {
+            Box::new(KeyRow {
+                key,
+                ttl: attempt_ttl,
+                mode: attempt_mode,
+            })
+        });
         Ok(ticket.zip(seq).map(|(ticket, seq)| TicketRow {
             ticket,
             seq,

@@ -5,6 +5,7 @@
 use super::fence::Tenure;
 use crate::lock::FencingToken;
 use crate::store::InstanceId;
+use crate::store::members::Members;
 use crate::store::snapshot::Snapshot;
 
 /// An instance that this process was, as it knows it to be in the database.
@@ -94,15 +95,19 @@ impl Witness {
         self.instances.iter().filter(is_former).copied()
     }
 
-    /// `former` is taken over from: its log ended before this row, and it had this heartbeat.
-    pub fn finds(&mut self, former: &Former, seal: u64, heartbeat: u64) {
-        let is_whole = former.last.is_none_or(|last| seal > last);
-        self.has_lost |= !is_whole || heartbeat < former.heartbeat;
+    /// An instance is taken over from: its log ended before this row, and it had this heartbeat.
+    pub fn finds(&mut self, id: &InstanceId, seal: u64, heartbeat: u64) {
+        let mut former = self.instances.iter().filter(|one| one.tenure.id == *id);
+        self.has_lost |= former.any(|former| {
+            former.last.is_some_and(|last| seal <= last) || heartbeat < former.heartbeat
+        });
     }
 
-    /// The former instance is not in the database any more. Whoever takes over from one makes another epoch.
-    pub fn misses(&mut self, former: &Former) {
-        self.has_lost |= former.last.is_some() && self.is_unchanged;
+    /// None that this process was is missing, unless somebody took over from it, which makes another epoch.
+    pub fn sees_members(&mut self, members: &Members) {
+        let is_missing =
+            |one: &Former| one.last.is_some() && members.member(one.tenure.id).is_none();
+        self.has_lost |= self.is_unchanged && self.instances.iter().any(is_missing);
     }
 
     /// It has left nothing any more.

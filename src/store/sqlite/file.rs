@@ -1,7 +1,7 @@
 //! The file on disk: its folder, the lock that keeps a second process out, and its connections.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -31,19 +31,6 @@ const LOG_BYTES_KEPT: u32 = 64 << 20;
 const WRITER_CACHE_KIB: i32 = 16 << 10;
 const READER_CACHE_KIB: i32 = 4 << 10;
 
-/// One file on disk, whatever it is called: its device and its number there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileIdentity(u64, u64);
-
-impl FileIdentity {
-    /// # Errors
-    /// There is no such file.
-    fn of(path: &Path) -> io::Result<FileIdentity> {
-        let metadata = fs::metadata(path)?;
-        Ok(FileIdentity(metadata.dev(), metadata.ino()))
-    }
-}
-
 /// What can be chosen about the file.
 #[derive(Clone, Copy, Debug)]
 pub struct SqliteOptions {
@@ -71,7 +58,7 @@ pub(super) struct DatabaseFile {
     /// opened and closed behind SQLite's back: closing any handle drops the process's POSIX locks on it.
     lock: Mutex<Option<File>>,
     /// The file that was opened first. Another one under its name is not served without a restart.
-    identity: Mutex<Option<FileIdentity>>,
+    first: Mutex<Option<Metadata>>,
     pub(super) journal: Journal,
 }
 
@@ -90,7 +77,7 @@ impl DatabaseFile {
             path,
             options: Mutex::new(options),
             lock: Mutex::default(),
-            identity: Mutex::default(),
+            first: Mutex::default(),
             journal: Journal::new(LAYOUT),
         }
     }
@@ -100,8 +87,8 @@ impl DatabaseFile {
         let path = self.create().map_err(|error| self.io_failure(&error))?;
         self.take_lock(&path)?;
         let opened = self.connect(&path).map_err(|error| self.about(error))?;
-        let identity = FileIdentity::of(&self.path).map_err(|error| self.io_failure(&error))?;
-        self.identity.lock().get_or_insert(identity);
+        let metadata = fs::metadata(&self.path).map_err(|error| self.io_failure(&error))?;
+        self.first.lock().get_or_insert(metadata);
         Ok(opened)
     }
 
@@ -110,11 +97,14 @@ impl DatabaseFile {
     /// # Errors
     /// [`StoreError::Unavailable`]: the file that was opened first was deleted or replaced.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let Some(first) = *self.identity.lock() else {
+        let first = self.first.lock();
+        let Some(first) = &*first else {
             return Ok(());
         };
-        let what = match FileIdentity::of(&self.path) {
-            Ok(found) if found == first => return Ok(()),
+        // Whatever it is called, a file is known by its device and its number there.
+        let file = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+        let what = match fs::metadata(&self.path) {
+            Ok(found) if file(&found) == file(first) => return Ok(()),
             Ok(_) => "replaced by another file",
             Err(_) => "deleted, or moved away",
         };
@@ -131,7 +121,7 @@ impl DatabaseFile {
     }
 
     fn has_served(&self) -> bool {
-        self.identity.lock().is_some()
+        self.first.lock().is_some()
     }
 
     /// Makes folder and file where they are missing. The answer is the path without links, so that one file
