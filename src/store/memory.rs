@@ -220,7 +220,7 @@ impl Rows {
         query: &'a ListQuery,
     ) -> impl Iterator<Item = (&'a ResourceName, &'a ResourceId, &'a StoredState)> {
         let prefix = query.prefix.as_str();
-        let from = match query.name_after().filter(|after| *after >= prefix) {
+        let from = match query.name_after() {
             Some(after) => Bound::Excluded(after),
             None => Bound::Included(prefix),
         };

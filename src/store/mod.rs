@@ -103,12 +103,10 @@ impl ListQuery {
         None
     }
 
-    /// `after`, where the order heeds it.
+    /// `after`, where the order heeds it and it leaves out more than the prefix does.
     pub fn name_after(&self) -> Option<&str> {
-        match self.order {
-            ListOrder::Name => self.after.as_deref(),
-            ListOrder::Waiting | ListOrder::Held => None,
-        }
+        let after = self.after.as_deref();
+        after.filter(|after| self.order == ListOrder::Name && *after >= self.prefix.as_str())
     }
 }
 

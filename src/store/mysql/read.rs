@@ -14,7 +14,7 @@ use crate::lock::{
     FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,
     Selector, Ticket, Ttl, WallMillis,
 };
-use crate::store::columns::ticket_columns;
+use crate::store::columns::{self, ticket_columns};
 use crate::store::listing::{self, ListPart, Walk};
 use crate::store::{
     DocumentSize, ListOrder, ListQuery, ListedResource, ResourceId, StoreError, StoredData,
@@ -37,18 +37,12 @@ impl Columns {
         Ok(seconds.and_then(Seconds::new).unwrap_or_default())
     }
 
-    /// `timeout, slots, lock_delay, ephemeral`, the last three `NULL` where they are what most resources have.
+    /// `timeout, slots, lock_delay, ephemeral`
     fn options(&mut self) -> Result<ResourceOptions, Fault> {
-        let plain = ResourceOptions::plain(self.timeout()?);
-        let slots: Option<u16> = self.take()?;
-        let lock_delay: Option<u8> = self.take()?;
+        let (timeout, slots, lock_delay) = (self.timeout()?, self.take()?, self.take()?);
         let ephemeral: Option<u8> = self.take()?;
-        Ok(ResourceOptions {
-            timeout: plain.timeout,
-            slots: slots.unwrap_or(plain.slots),
-            lock_delay: lock_delay.unwrap_or(plain.lock_delay),
-            ephemeral: ephemeral.map_or(plain.ephemeral, |flag| flag != 0),
-        })
+        let ephemeral = ephemeral.map(|flag| flag != 0);
+        Ok(columns::options(timeout, slots, lock_delay, ephemeral))
     }
 
     /// `what`: what the column holds, unless it is `NULL`.

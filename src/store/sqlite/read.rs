@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row};
 
-use super::super::columns::ticket_columns;
+use super::super::columns::{self, ticket_columns};
 use super::super::listing::{self, ListPart, Walk};
 use super::super::snapshot::ResourceId;
 use super::super::{
@@ -220,10 +220,7 @@ fn listed(
     limit: usize,
 ) -> Result<Vec<ListedResource>> {
     let sql = list_sql(query, part);
-    let after = query
-        .name_after()
-        .filter(|after| *after >= query.prefix.as_str());
-    let from = after.unwrap_or(&query.prefix);
+    let from = query.name_after().unwrap_or(&query.prefix);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     all(db, &sql, (from, query.prefix_end(), limit), listed_row)
 }
@@ -241,10 +238,10 @@ fn list_sql(query: &ListQuery, part: ListPart) -> String {
              CROSS JOIN resource_lock l ON l.resource = w.resource"
         }
     };
-    let after = query
-        .name_after()
-        .is_some_and(|a| a >= query.prefix.as_str());
-    let from_name = if after { "r.name > ?1" } else { "r.name >= ?1" };
+    let from_name = match query.name_after() {
+        Some(_) => "r.name > ?1",
+        None => "r.name >= ?1",
+    };
     let to_name = match query.prefix_end() {
         Some(_) => "r.name < ?2",
         None => "?2 IS NULL",
@@ -284,19 +281,11 @@ fn listed_row(row: &Row<'_>) -> Result<ListedResource> {
     })
 }
 
-/// Columns from `first` on: `timeout`, `slots`, `lock_delay`, `ephemeral`, the last three `NULL` where they are
-/// what most resources have.
+/// Columns from `first` on: `timeout`, `slots`, `lock_delay`, `ephemeral`.
 fn options(row: &Row<'_>, first: usize) -> Result<ResourceOptions> {
-    let plain = ResourceOptions::plain(seconds(row, first)?);
-    let slots: Option<u16> = row.get(first + 1)?;
-    let lock_delay: Option<u8> = row.get(first + 2)?;
-    let ephemeral: Option<bool> = row.get(first + 3)?;
-    Ok(ResourceOptions {
-        timeout: plain.timeout,
-        slots: slots.unwrap_or(plain.slots),
-        lock_delay: lock_delay.unwrap_or(plain.lock_delay),
-        ephemeral: ephemeral.unwrap_or(plain.ephemeral),
-    })
+    let (slots, lock_delay) = (row.get(first + 1)?, row.get(first + 2)?);
+    let (timeout, ephemeral) = (seconds(row, first)?, row.get(first + 3)?);
+    Ok(columns::options(timeout, slots, lock_delay, ephemeral))
 }
 
 /// Columns: those of [`ticket_row`], 10 `acquired_at`, 11 `token`, 12 `lease_token`, 13 `delayed`.
