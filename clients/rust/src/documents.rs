@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::Client;
-use crate::error::{Error, LossReason, Lost};
+use crate::error::{Error, Lost};
 use crate::names;
 use crate::ticket::{self, Ticket};
 use crate::transport::{Answer, Request, Transport};
@@ -71,17 +71,7 @@ impl Client {
     /// # Errors
     /// [`Error::Lost`]: it had ended otherwise.
     pub async fn unlock(&self, ticket: &Ticket) -> Result<(), Error> {
-        let answer = ticket::unlock(&self.transport, &ticket.name, &ticket.ticket).await?;
-        match answer.loss() {
-            // A name that was made for its lock went with it, when this was first asked.
-            Some(LossReason::Deleted) if answer.repeated => Ok(()),
-            Some(reason) => Err(Lost {
-                name: ticket.name.clone(),
-                reason,
-            }
-            .into()),
-            None => answer.read::<serde::de::IgnoredAny>().map(drop),
-        }
+        ticket::unlock(&self.transport, &ticket.name, &ticket.ticket).await
     }
 }
 

@@ -247,15 +247,9 @@ impl Guard {
 async fn release(transport: &Transport, lease: &Lease) -> Result<(), Error> {
     let before = lease.check();
     lease.end(LossReason::Released);
-    let answer = unlock(transport, &lease.name, &lease.ticket).await;
+    let released = unlock(transport, &lease.name, &lease.ticket).await;
     before?;
-    let answer = answer?;
-    match answer.loss() {
-        // A name that was made for its lock went with it, when this was first asked.
-        Some(LossReason::Deleted) if answer.repeated => Ok(()),
-        Some(reason) => Err(lease.lost(reason).into()),
-        None => answer.read::<serde::de::IgnoredAny>().map(drop),
-    }
+    released
 }
 
 impl Drop for Guard {

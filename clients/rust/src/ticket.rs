@@ -4,14 +4,18 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::Method;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, LossReason, Lost};
 use crate::names;
-use crate::transport::{Answer, Transport};
+use crate::transport::Transport;
 
-/// A lock on its way to another process: what [`Guard::into_ticket`](crate::Guard::into_ticket) leaves and [`Guard::resume`](crate::Guard::resume) takes up. Whoever has
+/// A lock on its way to another process: what [`Guard::into_ticket`] leaves and [`Guard::resume`] takes up. Whoever has
 /// it is the holder, so keep it from others; it is not shown by `{:?}`.
+///
+/// [`Guard::into_ticket`]: crate::Guard::into_ticket
+/// [`Guard::resume`]: crate::Guard::resume
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Ticket {
     /// The resource.
@@ -33,12 +37,21 @@ impl fmt::Debug for Ticket {
 }
 
 /// Gives back a ticket, whether it holds or waits.
-pub(crate) async fn unlock(
-    transport: &Transport,
-    name: &str,
-    ticket: &str,
-) -> Result<Answer, Error> {
+///
+/// # Errors
+/// [`Error::Lost`]: it had ended otherwise.
+pub(crate) async fn unlock(transport: &Transport, name: &str, ticket: &str) -> Result<(), Error> {
     let mut request = transport.request(Method::PUT, names::action(name, "unlock")?);
     request.ticket = Some(ticket.to_owned());
-    transport.send(&request).await
+    let answer = transport.send(&request).await?;
+    match answer.loss() {
+        // A name that was made for its lock went with it, when this was first asked.
+        Some(LossReason::Deleted) if answer.repeated => Ok(()),
+        Some(reason) => Err(Lost {
+            name: name.to_owned(),
+            reason,
+        }
+        .into()),
+        None => answer.read::<IgnoredAny>().map(drop),
+    }
 }
