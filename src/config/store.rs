@@ -11,20 +11,34 @@ use super::sources::Reader;
 use super::tls::certificate_file;
 use crate::store::mysql::{self, Tls};
 
-/// What is kept where, and how long a commit and a listing may take.
+/// What is kept where, and how long a commit and a listing may take. Whatever is chosen, all of it is checked.
 pub(super) fn read(reader: &mut Reader) -> (StoreKind, Duration, Duration) {
     let kinds = ["mysql", "sqlite", "memory"];
     let choice = reader.choice("STORE", &kinds.map(|kind| (kind, kind)));
     let path = sqlite_path(reader);
-    let mysql = mysql(reader, choice == Some("mysql"));
+    let host = mysql_host(reader, choice == Some("mysql"));
+    let port = reader.integer("MYSQL_PORT");
+    let database = mysql_database(reader);
+    let user = reader.text("MYSQL_USER");
+    let password = reader.password("MYSQL_PASSWORD").expose().to_owned();
+    let pool_size = reader.integer("MYSQL_POOL_SIZE");
+    let tls = mysql_tls(reader);
     let timeout = reader.seconds("STORE_TIMEOUT_SECONDS");
     let listing_timeout = reader.seconds("LISTING_TIMEOUT_SECONDS");
     let instance_lease = reader.seconds("INSTANCE_LEASE_SECONDS");
-    let kind = match (choice, mysql) {
-        (Some("mysql") | None, Some(options)) => StoreKind::Mysql(mysql::Options {
+    let kind = match (choice, host) {
+        (Some("mysql") | None, Some(host)) => StoreKind::Mysql(mysql::Options {
+            host,
+            port,
+            database,
+            user: user.unwrap_or_else(|| default_of("MYSQL_USER").to_owned()),
+            password,
+            pool_size,
+            tls,
             timeout,
             instance_lease,
-            ..options
+            adopt: None,
+            peers: None,
         }),
         (Some("memory"), _) => StoreKind::Memory,
         _ => StoreKind::Sqlite { path },
@@ -43,44 +57,30 @@ fn sqlite_path(reader: &mut Reader) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(default_of("SQLITE_PATH")))
 }
 
-/// `None` without `MYSQL_HOST`; the rest is checked all the same. What does not begin with `MYSQL_` is yet to be filled
-/// in.
-fn mysql(reader: &mut Reader, is_chosen: bool) -> Option<mysql::Options> {
+fn mysql_host(reader: &mut Reader, is_needed: bool) -> Option<String> {
     let host = reader.parsed(
         "MYSQL_HOST",
         "a host name or an IP address; the port goes to MYSQL_PORT",
         |value| is_host(value).then(|| value.to_owned()),
     );
-    if host.is_none() && is_chosen {
+    if host.is_none() && is_needed {
         let sentence = "STORE is \"mysql\" and MYSQL_HOST is not set; accepted is MYSQL_HOST with the host name of the database, or another STORE.";
         reader.problem("MYSQL_HOST", sentence.to_owned());
     }
-    let port = reader.integer("MYSQL_PORT");
-    let database = reader.parsed(
-        "MYSQL_DATABASE",
-        "a name of 1 to 64 characters without control characters",
-        |value| {
-            let fits = value.chars().count() <= 64 && !value.chars().any(char::is_control);
-            fits.then(|| value.to_owned())
-        },
-    );
-    let user = reader.text("MYSQL_USER");
-    let password = reader.password("MYSQL_PASSWORD").expose().to_owned();
-    let pool_size = reader.integer("MYSQL_POOL_SIZE");
-    let tls = mysql_tls(reader);
-    Some(mysql::Options {
-        host: host?,
-        port,
-        database: database.unwrap_or_else(|| default_of("MYSQL_DATABASE").to_owned()),
-        user: user.unwrap_or_else(|| default_of("MYSQL_USER").to_owned()),
-        password,
-        pool_size,
-        tls,
-        timeout: Duration::ZERO,
-        instance_lease: Duration::ZERO,
-        adopt: None,
-        peers: None,
-    })
+    host
+}
+
+fn mysql_database(reader: &mut Reader) -> String {
+    reader
+        .parsed(
+            "MYSQL_DATABASE",
+            "a name of 1 to 64 characters without control characters",
+            |value| {
+                let fits = value.chars().count() <= 64 && !value.chars().any(char::is_control);
+                fits.then(|| value.to_owned())
+            },
+        )
+        .unwrap_or_else(|| default_of("MYSQL_DATABASE").to_owned())
 }
 
 pub(super) fn is_host(text: &str) -> bool {
