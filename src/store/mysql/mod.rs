@@ -24,7 +24,7 @@
 //! | `looks` | what was seen of the others |
 //! | `slots` | whose each slot of names is, and how that changes |
 //! | `open` | coming to take part in a database |
-//! | `burial` | what other instances left in their logs: taking over from one that is dead |
+//! | `left_logs` | what other instances left in their logs: taking over from one that is dead |
 //! | `script` | one transaction as SQL text |
 //! | `commit` | the rows of a batch; what checkpointing the journal writes |
 //! | `write` | the one connection that writes: transactions, checkpointing |
@@ -33,7 +33,6 @@
 //! | `history` | past leases |
 //! | `php` | from the PHP server's tables and back |
 
-mod burial;
 mod commit;
 mod database;
 mod error;
@@ -41,6 +40,7 @@ mod fence;
 mod heartbeat;
 mod history;
 mod instance;
+mod left_logs;
 mod looks;
 mod migrate;
 mod open;
@@ -198,15 +198,19 @@ impl Store for MysqlStore {
     async fn take_over(&self, dead: InstanceId) -> Result<(), StoreError> {
         let begun = {
             let mut writer = self.writer.lock().await;
-            self.begin_burial(&mut writer, &dead).await?
+            self.begin_take_over(&mut writer, &dead).await?
         };
-        let Some(mut burial) = begun else {
+        let Some(mut taking) = begun else {
             return Ok(());
         };
         loop {
             // Others' commits go on in between.
             let mut writer = self.writer.lock().await;
-            if self.bury(&mut writer, &mut burial).await?.is_break() {
+            if self
+                .take_over_next(&mut writer, &mut taking)
+                .await?
+                .is_break()
+            {
                 return Ok(());
             }
         }

@@ -248,8 +248,12 @@ impl MysqlStore {
         let members = self.look_as_writer(writer, tenure).await?;
         self.witness().sees_members(&members);
         for id in members.dead() {
-            if let Some(mut burial) = self.begin_burial(writer, &id).await? {
-                while self.bury(writer, &mut burial).await?.is_continue() {}
+            if let Some(mut taking) = self.begin_take_over(writer, &id).await? {
+                while self
+                    .take_over_next(writer, &mut taking)
+                    .await?
+                    .is_continue()
+                {}
             }
         }
         self.go_on_above_what_was_lost(writer, tenure).await?;

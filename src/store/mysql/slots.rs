@@ -11,7 +11,7 @@
 //!    afterwards, and what is read next, where that was done, has everything that it was told;
 //! 2. what its log says is written to the tables, in portions, each in a transaction that fails unless the mark is still
 //!    there, and changes it ([`fence::guard_take_over`]);
-//! 3. its slots become ours, and its row and its log are gone ([`burying`]).
+//! 3. its slots become ours, and its row and its log are gone ([`ending`]).
 
 use std::sync::Arc;
 
@@ -150,7 +150,7 @@ pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fau
 }
 
 /// The last step. `left`: of its log.
-pub(super) fn burying(
+pub(super) fn ending(
     place: LogPlace,
     dead: &InstanceRow,
     left: &TakenOut,

@@ -111,7 +111,7 @@ impl Witness {
     }
 
     /// It has left nothing any more.
-    pub fn buried(&mut self, id: &InstanceId) {
+    pub fn took_over(&mut self, id: &InstanceId) {
         self.instances.retain(|instance| instance.tenure.id != *id);
     }
 

@@ -25,7 +25,7 @@ const OPENING_ROWS: usize = 4096;
 const OUT_AT_ONCE: usize = commit::LAYOUT.taken_out_at_once as usize;
 
 /// A dead instance, whose log is sealed, on its way into the tables.
-pub(super) struct Burial {
+pub(super) struct TakeOver {
     dead: InstanceRow,
     /// The number of the seal: the last row of its log.
     seal: u64,
@@ -44,11 +44,11 @@ struct LeftLog {
 impl MysqlStore {
     /// What is to be taken over from an instance is marked with our name, if there is anything. What has no owner is taken at
     /// once.
-    pub(super) async fn begin_burial(
+    pub(super) async fn begin_take_over(
         &self,
         writer: &mut Writer,
         id: &InstanceId,
-    ) -> Result<Option<Burial>, StoreError> {
+    ) -> Result<Option<TakeOver>, StoreError> {
         let Some(tenure) = self.tenure() else {
             return Err(StoreError::Unavailable("the database is not open".into()));
         };
@@ -70,7 +70,7 @@ impl MysqlStore {
         &self,
         writer: &mut Writer,
         dead: InstanceRow,
-    ) -> Result<Option<Burial>, StoreError> {
+    ) -> Result<Option<TakeOver>, StoreError> {
         let writes = self.looks().may_write(&dead);
         let script = async |session: &mut Session, place: LogPlace| {
             if writes {
@@ -84,32 +84,32 @@ impl MysqlStore {
         let mut told = instance::last_row(sets)?;
         let (seal, heartbeat) = (told.take()?, told.take()?);
         self.witness().finds(&dead.id, seal, heartbeat);
-        Ok(Some(Burial {
+        Ok(Some(TakeOver {
             dead,
             seal,
             left: None,
         }))
     }
 
-    /// One transaction; after one that failed the burial is of no more use. Whether it was the last one, because all is
+    /// One transaction; after one that failed the take-over is of no more use. Whether it was the last one, because all is
     /// done or another one has taken over.
-    pub(super) async fn bury(
+    pub(super) async fn take_over_next(
         &self,
         writer: &mut Writer,
-        burial: &mut Burial,
+        taking: &mut TakeOver,
     ) -> Result<ControlFlow<()>, StoreError> {
         let mut is_last = false;
         let script = async |session: &mut Session, place: LogPlace| {
-            let Burial {
+            let TakeOver {
                 dead, seal, left, ..
-            } = burial;
+            } = taking;
             let left = match left {
                 Some(left) => left,
                 None => left.insert(LeftLog::read_whole(session, dead.log, *seal).await?),
             };
             is_last = left.changes.is_empty() && left.numbers.len() <= OUT_AT_ONCE;
             match is_last {
-                true => slots::burying(place, dead, &left.next_out()),
+                true => slots::ending(place, dead, &left.next_out()),
                 false => left.next(session, STEP_ROWS, Some(&dead.id), place).await,
             }
         };
@@ -119,9 +119,9 @@ impl MysqlStore {
         if !is_last {
             return Ok(ControlFlow::Continue(()));
         }
-        let id = &burial.dead.id;
+        let id = &taking.dead.id;
         self.took(id, instance::epoch(sets)?);
-        self.witness().buried(id);
+        self.witness().took_over(id);
         Ok(ControlFlow::Break(()))
     }
 
