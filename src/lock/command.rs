@@ -1,4 +1,4 @@
-//! What can be asked of a lock, and what is answered.
+//! The commands to a lock, and their answers, refusals and events.
 
 use std::net::IpAddr;
 
@@ -12,19 +12,19 @@ use super::rows::{EndReason, Forced, LockChanges};
 /// Id of an open request, unique in this process.
 pub type RequestId = u64;
 
-/// Which ticket a request presents.
+/// The ticket that a request presents in `X-Ticket`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PresentedTicket {
-    /// None.
+    /// No ticket.
     Absent,
-    /// One that looks like ours.
+    /// Text in the form of a ticket, live or not.
     Ticket(Ticket),
-    /// Some text that can never have been ours.
+    /// Text that no ticket of this server can be.
     Malformed,
 }
 
 impl PresentedTicket {
-    /// One that looks like ours.
+    /// The ticket, unless it is absent or malformed.
     pub fn ticket(self) -> Option<Ticket> {
         match self {
             PresentedTicket::Ticket(ticket) => Some(ticket),
@@ -33,29 +33,30 @@ impl PresentedTicket {
     }
 }
 
-/// Why a ticket is dead: the reason when it is still known.
+/// Why a ticket ended. `None`: the ticket is unknown, or its end is no longer remembered.
 pub type Death = Option<EndReason>;
 
-/// What to do while the lock is someone else's.
+/// What a request does while the lock is someone else's. Times are on the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Patience {
-    /// `queue=0`: refuse at once and take no place.
+    /// `queue=0`: take no place, and be refused at once.
     Never,
-    /// Take a place and answer at once.
+    /// Take a place, and be answered at once.
     Poll,
-    /// Take a place and answer when granted, at the latest at this instant.
+    /// Take a place, and be answered when granted, at the latest at this time.
     Until(Millis),
-    /// `queue=0` with a wait: take a place, and leave it with the refusal at this instant.
+    /// `queue=0` with a wait: take a place, and if not granted by this time, leave it and be refused.
     UntilThenLeave(Millis),
-    /// Take a place and answer when granted, however long that takes.
+    /// Take a place, and be answered when granted, however long that takes.
     Forever,
-    /// Take a place, or renew, and neither grant nor answer: what the answer needs is being loaded. The same
-    /// request comes again when it is there, or vanishes.
+    /// First pass of a request whose document is being loaded: take a place or renew the lease, grant nothing,
+    /// and answer only a refusal. The same request follows once the document is loaded, or
+    /// [`Command::Vanished`] does.
     Loading,
 }
 
 impl Patience {
-    /// How long the request may be parked: `None`, not at all; `Some(None)`, without limit.
+    /// Until when the request may be parked. `None`: not at all. `Some(None)`: without limit.
     pub(super) fn deadline(self) -> Option<Option<Millis>> {
         match self {
             Patience::Never | Patience::Poll | Patience::Loading => None,
@@ -65,18 +66,18 @@ impl Patience {
     }
 }
 
-/// What somebody who asks for the lock wants, besides waiting.
+/// What a lock request asks for, besides how it waits ([`Patience`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Wish {
     pub owner: Option<Owner>,
     pub ttl: Option<Ttl>,
-    /// `None`: that of the live ticket, else exclusive.
+    /// `None`: the mode of the live ticket that is presented, else exclusive.
     pub mode: Option<Mode>,
     pub reason: Option<Reason>,
     pub key: Option<IdempotencyKey>,
     pub client: Option<IpAddr>,
-    /// Another instance asks for somebody, and chose the id of the ticket to make: a copy of the request finds
-    /// the ticket by it, and its place is stored at once.
+    /// Another instance passed this request on and chose the ticket to make, so that a copy of the request finds
+    /// that ticket. The place is stored as soon as it is taken.
     pub relayed: bool,
 }
 
@@ -91,26 +92,26 @@ impl Wish {
 pub struct LockRequest {
     pub request: RequestId,
     pub presented: PresentedTicket,
-    /// The id of the ticket to make if one has to be made.
+    /// The ticket to use if this request makes one.
     pub fresh: Ticket,
     pub wish: Wish,
     pub patience: Patience,
 }
 
-/// One thing to do to a lock. `request` names who is to be answered.
+/// One command to a lock. `request` is the open request to answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// GET `lock=1` and `lock`: keep, take or queue for the lock.
+    /// Lock, and GET `lock=1`: keep the lock, take it, or queue for it.
     Acquire(LockRequest),
-    /// A live ticket was presented with lock intent, and nothing else is wanted: keep its place, renew
-    /// its lease. Takes no lock and no place. (GET `lock=1` that ends in 404; a request that is refused
-    /// for load.)
+    /// Keep the place or renew the lease of the presented ticket, and nothing else: never takes a lock or a
+    /// place. For requests with lock intent that are refused for another reason (GET `lock=1` that ends in
+    /// 404; a request that is refused for load).
     Touch {
         request: RequestId,
         presented: PresentedTicket,
     },
-    /// May this caller change data now? In a profile whose refused writes wait, `patience` says how long
-    /// and `fresh` is the id of the ticket, told to nobody, that holds the place meanwhile.
+    /// May this caller change data now? In the profile whose refused writes wait, `patience` says how long.
+    /// A write without a live ticket then waits in a place whose ticket is `fresh`, which no client is told.
     Write {
         request: RequestId,
         presented: PresentedTicket,
@@ -123,38 +124,39 @@ pub enum Command {
         request: RequestId,
         presented: PresentedTicket,
         ttl: Option<Ttl>,
-        /// The lease ends a TTL from now, also if that is earlier than it would have.
+        /// The lease ends exactly one TTL from now, even if it would have lasted longer.
         exact: bool,
     },
     Unlock {
         request: RequestId,
         presented: PresentedTicket,
     },
-    /// End all leases there are, or only the one with this token.
+    /// End all leases, or only the lease with this token.
     ForceUnlock {
         request: RequestId,
         token: Option<FencingToken>,
         forced: Box<Forced>,
     },
-    /// End a waiting ticket that is not the caller's.
+    /// End somebody else's waiting ticket.
     RemoveWaiter {
         request: RequestId,
         waiter: TicketId,
         forced: Box<Forced>,
     },
-    /// May this caller delete the resource now? If so every waiter is answered [`Answer::Refused(Refusal::NoResource)`].
+    /// May this caller delete the resource now? If so, every parked request is refused with
+    /// [`Refusal::NoResource`].
     Delete {
         request: RequestId,
         presented: PresentedTicket,
     },
-    /// The client of this request is gone: before it was answered, or before the answer reached it.
+    /// The client of this request disconnected, before the answer was sent or before it was delivered.
     Vanished { request: RequestId },
-    /// Time passed; nothing else happened.
+    /// Time passed: carry out what is due.
     Tick,
 }
 
 impl Command {
-    /// The ticket that comes with it, where one may come.
+    /// The presented ticket. `None`: this command never carries one.
     pub fn presented(&self) -> Option<PresentedTicket> {
         match self {
             Command::Acquire(LockRequest { presented, .. })
@@ -171,26 +173,26 @@ impl Command {
     }
 }
 
-/// What a lease looks like from outside. Never a ticket.
+/// A lease as anybody may see it. Never contains the ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HolderView {
     pub owner: Option<Owner>,
     pub reason: Option<Reason>,
     pub mode: Mode,
     pub acquired_at: WallMillis,
-    /// `None`: does not expire. While the grant is on its way to the client: counted from now.
+    /// `None`: does not expire. While the answer to the grant is being delivered, the TTL counts from now.
     pub expires_at: Option<WallMillis>,
-    /// What is left until then, by the server's own clock.
+    /// Time left until then, in ms, by the monotonic clock.
     pub expires_in_ms: Option<Millis>,
     pub token: FencingToken,
-    /// When it took its place in the queue. `None`: it was granted as it arrived.
+    /// When its ticket took its place in the queue. `None`: it was granted without waiting.
     pub queued_at: Option<WallMillis>,
-    /// When its ticket was presented last. `None`: not since a restart.
+    /// When its ticket was last presented. `None`: not since a restart.
     pub renewed_at: Option<WallMillis>,
     pub client: Option<IpAddr>,
 }
 
-/// What a place in the queue looks like from outside. Never a ticket.
+/// A place in the queue as anybody may see it. Never contains the ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaceView {
     pub id: TicketId,
@@ -205,96 +207,97 @@ pub struct PlaceView {
     pub client: Option<IpAddr>,
 }
 
-/// What a live ticket is.
+/// Whether a live ticket holds or waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     Holder,
-    /// With its position.
+    /// With its position in the queue; 1 is next in line.
     Waiting(usize),
 }
 
-/// A grant as its holder sees it.
+/// A lease as its holder sees it: the answer to a lock request that was granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     pub ticket: Ticket,
     pub holder: HolderView,
-    /// The lease's TTL; zero: does not expire.
+    /// TTL of the lease. Zero: does not expire.
     pub ttl: Ttl,
-    /// From the arrival of this request to the grant; 0 for a ticket that held already.
+    /// Time from the arrival of this request to the grant, in ms. 0 if the ticket held the lock already.
     pub waited_ms: Millis,
-    /// True when this request made the lease, false when it found its holder.
+    /// `true`: the lock was granted to this request. `false`: its ticket held the lock already.
     pub new: bool,
-    /// Why the ticket that was presented instead had ended, if that is known.
+    /// Why the dead ticket that this request presented had ended, if it presented one and the reason is known.
     pub ended: Death,
 }
 
-/// Why the lock cannot be had now.
+/// Why the lock cannot be granted now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockedBy {
-    /// The first lease of somebody else; `None` while the lock is reserved.
+    /// The first lease that is not the caller's. `None`: nobody else holds.
     pub holder: Option<HolderView>,
-    /// For a waiter, or for nobody while the lock-delay runs.
+    /// The lock is reserved for a waiter, or for nobody while the lock-delay runs.
     pub reserved: bool,
 }
 
-/// Why a request is refused: by the lock, or by the resource that it is of. `http` gives each its status and code.
+/// Why the lock or the resource refuses a request. `http/errors.rs` gives each its status and code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// The lock is someone else's, and the caller did not want to wait.
     Locked(Box<LockedBy>),
-    /// A waiting ticket asked for something only a holder can have.
+    /// A waiting ticket asked for something that only a holder may do.
     NotHolder,
-    /// A holder or waiter of the shared mode asked for what takes an exclusive one.
+    /// A shared holder or waiter asked to change data, which takes the exclusive mode.
     NotExclusive,
-    /// The shared mode, on a resource with several slots.
+    /// The shared mode was asked of a resource with several slots.
     ModeNotOffered,
-    /// A waiting ticket asked for another mode than its own.
+    /// A waiting ticket asked for a mode other than its own.
     ModeDiffers,
-    /// A ticket that waits already came with `queue=0` and a wait.
+    /// A waiting ticket was presented with `queue=0` and a wait.
     WaitsAlready,
-    /// A dead or unknown ticket.
+    /// The presented ticket has ended or is unknown.
     Dead(Death),
-    /// A dead ticket that was ended by force, where it is known by whom.
+    /// The presented ticket was ended by force, and it is still known by whom and why.
     DeadByForce(Box<Forced>),
     TicketMissing,
+    /// The idempotency key was used with another owner, `ttl` or mode.
     KeyReused,
     TooManyWaiters,
-    /// Force-unlock named a lease that does not hold.
+    /// Force-unlock named a fencing token that is not the token of a live lease.
     OtherLease,
-    /// The waiter to remove does not wait.
+    /// The ticket to remove from the queue does not wait.
     NotWaiting,
-    /// There is none of this name, or it was deleted while this request waited.
+    /// The resource does not exist, or was deleted while this request waited.
     NoResource,
     /// A resource of this name exists already.
     Exists,
-    /// Nothing was ever written there; with the fencing token, where the holder asked.
+    /// The resource has no document at this selector. With the fencing token if the caller holds the lock.
     NoSelector(Option<FencingToken>),
-    /// The condition of a write does not hold; with the fencing token, where the holder asked.
+    /// The condition of a write does not hold. With the fencing token if the caller holds the lock.
     ConditionFailed(Option<FencingToken>),
-    /// The resource has so many, which is the most it can have.
+    /// The resource has this many selectors already, which is the most it can have.
     TooManySelectors(usize),
-    /// The store cannot hold the document.
+    /// The document is larger than the store can hold.
     TooLargeToStore,
-    /// The store would not take the change, for what it contains.
+    /// The store rejected the change for its content.
     NotStored,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The lock is this ticket's.
+    /// The ticket holds the lock.
     Granted(Box<Grant>),
-    /// Not yet: retry with this ticket. `position` 1 is next in line.
+    /// The ticket waits: ask again with it. `position` 1 is next in line.
     Queued {
         ticket: Ticket,
         position: usize,
         ended: Death,
     },
-    /// The write may happen now, in this very step. The token when the caller holds the lock (or held it
-    /// until this step released it).
+    /// The write may happen now, with the changes of this step. `token`: the caller's lease, also if this
+    /// step released it; `None` without a lease.
     Writable {
         token: Option<FencingToken>,
     },
-    /// The resource may be deleted now, in this very step.
+    /// The resource may be deleted now, with the changes of this step.
     Deletable,
     Renewed {
         ttl: Ttl,
@@ -302,24 +305,24 @@ pub enum Answer {
         expires_in_ms: Option<Millis>,
         token: FencingToken,
     },
-    /// `dead`: the ticket had ended before, and the profile does not mind.
+    /// `dead`: the ticket had ended before, and the profile answers that with success all the same.
     Unlocked {
         dead: Option<Death>,
     },
-    /// Nothing was changed; says whether the ticket is alive.
+    /// The answer to [`Command::Touch`]. `live`: the ticket holds or waits.
     Touched {
         live: bool,
     },
-    /// How the leases looked that were forced off.
+    /// The leases that were forced off, as they were before.
     Forced(Vec<HolderView>),
-    /// `false`: this ticket had been ended by force before.
+    /// `true`: the waiting ticket was ended now. `false`: it had been ended by force before.
     WaiterRemoved(bool),
     Refused(Refusal),
 }
 
 impl Answer {
-    /// Whether the core has to hear what became of this answer: [`LockState::delivered`](super::LockState::delivered)
-    /// or [`Command::Vanished`].
+    /// Whether the core must be told if this answer was delivered: by
+    /// [`LockState::delivered`](super::LockState::delivered) or by [`Command::Vanished`].
     pub fn is_tracked(&self) -> bool {
         matches!(
             self,
@@ -328,44 +331,44 @@ impl Answer {
     }
 }
 
-/// Everything that follows from one command, in order.
+/// The outcome of one command, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Who is to be told what, once `changes` are durable.
+    /// The answers to send once `changes` are durable.
     pub answers: Vec<(RequestId, Answer)>,
-    /// What has to be stored.
+    /// The rows to store.
     pub changes: LockChanges,
-    /// What happened, for log lines and metrics.
+    /// The changes of leases and places.
     pub events: Vec<Event>,
 }
 
 impl Outcome {
-    /// Nobody is answered and nothing has to be stored or told.
+    /// Whether there is no answer, no row to store and no event.
     pub fn is_empty(&self) -> bool {
         self.answers.is_empty() && self.changes.is_empty() && self.events.is_empty()
     }
 }
 
-/// Something worth a log line.
+/// One change of a lease or a place, for the log, metrics, history and event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Granted(HolderView),
-    /// The only holder, shared so far, has the lock to itself now, under a new token.
+    /// The only holder changed from shared to exclusive. Its lease has a new token.
     Promoted {
         from: FencingToken,
         holder: HolderView,
     },
-    /// An exclusive holder lets others share.
+    /// A holder changed from exclusive to shared. Its lease keeps its token.
     Demoted(HolderView),
     Ended {
         reason: EndReason,
         holder: HolderView,
     },
-    /// A grant found its client gone and was taken back.
+    /// No answer to the grant could be delivered, so the grant was taken back.
     TakenBack(FencingToken),
-    /// A waiting ticket was not presented for too long.
+    /// A waiting ticket was dropped: it was not presented for `TICKET_TTL_SECONDS`.
     WaiterDropped,
-    /// A waiting ticket was ended by somebody else.
+    /// A waiting ticket was ended by [`Command::RemoveWaiter`].
     WaiterRemoved {
         owner: Option<Owner>,
         mode: Mode,

@@ -1,4 +1,4 @@
-//! Why tickets ended: remembered for a while, so that a client that comes back learns what happened.
+//! Ended tickets: remembered for a while, so that a client that comes back learns why its ticket ended.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,26 +9,27 @@ use super::rows::{ENDED_MAX, EndReason, EndedMore, EndedRow, Forced};
 /// The ended tickets of one resource, oldest first, at most [`ENDED_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ended {
+    /// The number of the next row.
     next: u64,
     entries: VecDeque<Entry>,
-    /// Of those entries that have something to add; empty for most locks.
+    /// What else is remembered of some of the entries; empty for most locks.
     more: BTreeMap<Ticket, EndedMore>,
-    /// Earliest `forget_at` in `entries`, 0 if empty. Cached: `entries` is cold.
+    /// At most the earliest `forget_at` in `entries`; 0 if empty. Cached: `entries` is cold memory.
     all_until: Millis,
 }
 
-/// A ticket whose end is remembered although its resource is gone.
+/// An ended ticket that is still remembered after its resource was removed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LostTicket {
     pub ticket: Ticket,
     pub reason: EndReason,
     pub more: Option<EndedMore>,
-    /// On the monotonic clock.
+    /// Until when it is remembered, on the monotonic clock.
     pub forget_at: Millis,
 }
 
 impl LostTicket {
-    /// What whoever presents it is told.
+    /// The refusal of a request that presents this ticket.
     pub fn refusal(self) -> Refusal {
         match self.more.and_then(|more| more.forced) {
             Some(forced) => Refusal::DeadByForce(Box::new(forced)),
@@ -45,8 +46,8 @@ struct Entry {
 }
 
 impl Ended {
-    /// The rows as loaded. Their time runs anew: how long ago they ended is not known without trusting a
-    /// wall clock, and remembering for longer harms nobody.
+    /// Restores the stored rows, to be remembered until `forget_at`. Their time starts anew: only a wall clock,
+    /// which is not trusted, could tell how long ago they ended, and remembering them for longer does no harm.
     pub fn restore(mut rows: Vec<EndedRow>, forget_at: Millis) -> Ended {
         rows.sort_by_key(|row| row.n);
         let mut ended = Ended {
@@ -67,6 +68,8 @@ impl Ended {
         ended
     }
 
+    /// Remembers an ended ticket until `forget_at`, and forgets the oldest one if there are [`ENDED_MAX`].
+    /// Returns the row to store.
     pub fn remember(
         &mut self,
         ticket: Ticket,
@@ -100,7 +103,7 @@ impl Ended {
 
     fn pop(&mut self) {
         let entry = self.entries.pop_front();
-        // Where there is no more, the entry, which was not used for long, is not looked at.
+        // Without anything in `more`, the entry need not be read: it is cold memory.
         if !self.more.is_empty()
             && let Some(entry) = entry
         {
@@ -118,14 +121,14 @@ impl Ended {
         self.entry(ticket, now).map(|e| e.reason)
     }
 
-    /// What is still remembered at `now` of the one who ended this ticket by force.
+    /// Who ended this ticket by force and why, if that is still remembered at `now`.
     pub fn forced(&self, ticket: Ticket, now: Millis) -> Option<&Forced> {
         let more = self.more.get(&ticket)?;
         self.entry(ticket, now)?;
         more.forced.as_ref()
     }
 
-    /// Whether a ticket with this id was ended by force, if that is still remembered at `now`.
+    /// Whether a ticket with this id was ended by force and is still remembered at `now`.
     pub fn was_forced(&self, id: TicketId, now: Millis) -> bool {
         let mut forced = self
             .entries
@@ -134,19 +137,20 @@ impl Ended {
         forced.any(|e| e.ticket.id() == id)
     }
 
-    /// The ticket that this key made, and the attempt, if that is still remembered at `now`.
+    /// The ended ticket that was made by a request with this idempotency key, if it is still remembered at
+    /// `now`.
     pub fn with_key(&self, key: &IdempotencyKey, now: Millis) -> Option<(Ticket, &EndedMore)> {
         let of_key = |more: &EndedMore| more.attempt.as_ref().is_some_and(|a| a.key.key == *key);
         let (ticket, more) = self.more.iter().find(|(_, more)| of_key(more))?;
         self.entry(*ticket, now).map(|_| (*ticket, more))
     }
 
-    /// All that are remembered, whether or not anybody may still ask.
+    /// All tickets in memory, also those past their `forget_at`.
     pub fn tickets(&self) -> impl Iterator<Item = Ticket> + '_ {
         self.entries.iter().map(|e| e.ticket)
     }
 
-    /// What is remembered at `now`, each with the time when it may be forgotten.
+    /// The tickets that are remembered at `now`, each with its `forget_at`.
     pub fn remembered(
         &self,
         now: Millis,
@@ -158,7 +162,7 @@ impl Ended {
         })
     }
 
-    /// Lets go of what nobody may ask for any more.
+    /// Removes the entries that are past their `forget_at`.
     pub fn forget(&mut self, now: Millis) {
         if self.all_until >= now {
             return;

@@ -1,7 +1,7 @@
-//! The rules that must never break, each written once, beside the sentence it comes from.
+//! The rules that must never break. Each is written once, with the sentence it implements in quotes.
 //!
-//! Debug builds check the cheap ones after every command; the property tests and the model checker call
-//! all of them. What clients believe, which the core cannot see, is judged by the tests alone.
+//! Debug builds check the cheap rules after every command. The property tests and the model checker check all
+//! of them, and in addition what clients believe, which the core cannot see.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +13,27 @@ use super::rows::{EndReason, HolderRow, LockRows, TicketRow};
 use super::state::{LockState, later};
 use super::terms::Terms;
 
-/// A rule that did not hold, as a sentence.
+/// The rule that was broken, as a sentence.
 pub type Broken = &'static str;
 
 fn rule(holds: bool, broken: Broken) -> Result<(), Broken> {
     if holds { Ok(()) } else { Err(broken) }
 }
 
-/// All rules that one state can be held against. Looks at every waiter.
+/// Checks all rules about one state. Its time grows with the number of waiters.
+///
+/// # Errors
+///
+/// The first rule that is broken; the same goes for the other checks in this file.
 pub fn check(state: &LockState, terms: &Terms, now: Now) -> Result<(), Broken> {
     check_cheap(state, terms, now)?;
     rule(
         state.queue_ref().is_none_or(Queue::is_consistent),
-        "the queue disagrees with itself",
+        "the indexes of the queue do not match its waiters",
     )?;
     rule(
         state.leases.is_consistent(),
-        "the leases disagree with themselves",
+        "the indexes of the leases do not match the leases",
     )?;
     // "a dead ticket never comes back to life"
     rule(
@@ -38,7 +42,7 @@ pub fn check(state: &LockState, terms: &Terms, now: Now) -> Result<(), Broken> {
     )
 }
 
-/// The rules that cost no more than a hand-off, however many wait.
+/// Checks the rules that cost no more than a hand-off, however many tickets wait.
 pub fn check_cheap(state: &LockState, terms: &Terms, now: Now) -> Result<(), Broken> {
     check_together(state)?;
     for lease in state.leases.iter() {
@@ -83,7 +87,7 @@ fn check_reservation(state: &LockState, seq: Seq) -> Result<(), Broken> {
     )?;
     rule(
         state.admits_waiter(seq),
-        "what is reserved cannot be had now",
+        "the lock is reserved for a ticket that cannot be granted now",
     )
 }
 
@@ -91,7 +95,7 @@ fn check_lease(state: &LockState, lease: &Lease, terms: &Terms, now: Now) -> Res
     // "an integer, growing with every grant of that name"
     rule(
         lease.token <= state.token,
-        "a lease has a higher token than was granted",
+        "a lease has a token above the highest one granted",
     )?;
     // "one place in the queue, then one lease"
     let waits = state
@@ -99,13 +103,13 @@ fn check_lease(state: &LockState, lease: &Lease, terms: &Terms, now: Now) -> Res
         .and_then(|q| q.with_ticket(lease.row.ticket));
     rule(waits.is_none(), "the holder also waits")?;
     match &lease.clock {
-        // Else nothing could ever end it.
+        // Without an open answer nothing would ever start this lease, or end it.
         LeaseClock::Answering(requests) => rule(
             !requests.is_empty(),
-            "a lease waits for answers that nobody gets",
+            "a lease waits for the delivery of answers, and there are none",
         ),
-        // "a lease never ends early", not by a restart either: then the stored TTL runs anew, and not
-        // before the moment from which an earlier restart made it run.
+        // "a lease never ends early": not by a restart either, which runs the stored TTL anew. `since` may be
+        // later than now: after a restart it is the time from which leases run again.
         LeaseClock::Running { since, expires, .. } => {
             let from = now.mono.max(*since);
             let anew = state.expiry(terms, lease.stored_ttl, from, from);
@@ -117,11 +121,11 @@ fn check_lease(state: &LockState, lease: &Lease, terms: &Terms, now: Now) -> Res
     }
 }
 
-/// The stored rows say all that a restart must know.
+/// Checks that the stored rows contain all that a restart needs.
 pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
     rule(
         rows.head == state.head(),
-        "the stored head is not the state's",
+        "the stored head row is out of date",
     )?;
     let holding: BTreeMap<Ticket, HolderRow> = rows
         .holding
@@ -132,7 +136,7 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
     let expected = beside.map(|lease| (lease.row.ticket, lease.holder_row()));
     rule(
         holding == expected.collect(),
-        "the stored leases are not the state's",
+        "the stored leases are out of date",
     )?;
     let stored: BTreeMap<Ticket, &TicketRow> =
         rows.waiting.iter().map(|row| (row.ticket, row)).collect();
@@ -143,28 +147,28 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
         rule(waiter.stored || untold, "a told ticket is not stored")?;
         rule(
             !(waiter.stored && waiter.ticketless_write),
-            "the place of a write that waits is stored",
+            "the place of a ticketless write is stored",
         )?;
         if waiter.stored {
             expected.insert(waiter.row.ticket, &waiter.row);
         }
     }
-    rule(stored == expected, "the stored queue is not the state's")?;
+    rule(stored == expected, "the stored queue is out of date")?;
     let remembered = |ticket| rows.ended.iter().any(|row| row.ticket == ticket);
     rule(
         state.ended.tickets().all(remembered),
-        "why a ticket ended is not stored",
+        "an ended ticket is not stored",
     )
 }
 
-/// What has to be known of the state before a command, to judge the step.
+/// What the rules about one step need of the state before the command, and of the command.
 pub struct Before {
     token: FencingToken,
     slots: usize,
     holders: BTreeMap<FencingToken, Holder>,
     reserved: Option<Seq>,
     delay_until: Option<Millis>,
-    /// What the command presents.
+    /// The ticket that the command presents.
     presented: Option<PresentedTicket>,
     key: Option<IdempotencyKey>,
     cause: Cause,
@@ -176,14 +180,14 @@ struct Holder {
     clock: LeaseClock,
 }
 
-/// What a command can do to a lease.
+/// What a command may do to leases.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// Whoever presents the ticket may write, and release its own lease.
+    /// A caller that presents the holder's ticket may write, and release its lease.
     Presented,
-    /// Whoever presents the ticket may make its own lease end earlier.
+    /// A caller that presents the holder's ticket may make its lease end earlier.
     Exact,
-    /// Whoever presents the ticket may promote or demote its own lease.
+    /// A caller that presents the holder's ticket may promote or demote its lease.
     Asks,
     Force,
     Remove,
@@ -205,7 +209,7 @@ fn cause(command: &Command) -> Cause {
     }
 }
 
-/// The leases while the events of one step are gone through: token and mode.
+/// The live leases while the events of one step are replayed: token and mode.
 type LiveLeases = BTreeMap<FencingToken, Mode>;
 
 impl Before {
@@ -231,7 +235,7 @@ impl Before {
         }
     }
 
-    /// The rules about one step.
+    /// Checks the rules about one step.
     pub fn check(&self, after: &LockState, now: Now, outcome: &Outcome) -> Result<(), Broken> {
         self.check_leases(after, now.mono, outcome)?;
         self.check_order(after, outcome)?;
@@ -276,12 +280,12 @@ impl Before {
                     let was = live.insert(holder.token, holder.mode);
                     rule(
                         was == Some(Mode::Exclusive),
-                        "a lease was demoted that was none",
+                        "a lease was demoted that was not exclusive",
                     )?;
                 }
                 Event::Ended { reason, holder } => {
                     let was = live.remove(&holder.token);
-                    rule(was.is_some(), "a lease ended that was none")?;
+                    rule(was.is_some(), "a lease ended that did not exist")?;
                     rule(
                         self.may_end(*reason, holder.token, now),
                         "a lease ended early",
@@ -291,7 +295,7 @@ impl Before {
                 Event::WaiterDropped => {}
                 Event::WaiterRemoved { .. } => rule(
                     self.cause == Cause::Remove,
-                    "a waiter was removed and nobody asked for it",
+                    "a waiter was removed by another command than RemoveWaiter",
                 )?,
             }
         }
@@ -312,10 +316,10 @@ impl Before {
 
     fn check_taken_back(&self, live: &mut LiveLeases, token: FencingToken) -> Result<(), Broken> {
         let was = live.remove(&token);
-        rule(was.is_some(), "a grant was taken back that was none")?;
+        rule(was.is_some(), "a grant was taken back that did not exist")?;
         rule(
             self.cause == Cause::Vanish,
-            "a grant was taken back and nobody vanished",
+            "a grant was taken back by another command than Vanished",
         )
     }
 
@@ -342,13 +346,13 @@ impl Before {
                 self.cause == Cause::Presented
                     && self.presented == Some(PresentedTicket::Ticket(holder.ticket))
             }
-            // A write that waited was granted, done and over, all in this step.
+            // A parked write was granted the lock, allowed and released again within this step.
             (EndReason::Released, None) => true,
             (EndReason::ForcedOff, _) => self.cause == Cause::Force,
         }
     }
 
-    /// "expiry becomes the later of what it was and now + ttl", unless its holder asks for less.
+    /// "expiry becomes the later of what it was and now + ttl", unless the holder asks for an exact TTL.
     fn check_extended(&self, after: &LockState) -> Result<(), Broken> {
         for lease in after.leases.iter() {
             let Some(before) = self.holders.get(&lease.token) else {
@@ -363,6 +367,7 @@ impl Before {
         Ok(())
     }
 
+    /// Whether the command presents this waiter's ticket or idempotency key.
     fn asks(&self, waiter: &Waiter) -> bool {
         let key = waiter.row.key.as_ref().map(|key| &key.key);
         self.presented == Some(PresentedTicket::Ticket(waiter.row.ticket))
@@ -378,7 +383,8 @@ impl Before {
             let Some(lease) = after.leases.get(view.token) else {
                 continue;
             };
-            // Whoever asks in this step may have come near after time had made the grant.
+            // The ticket that asks in this step does not count: due events are carried out before the command,
+            // so the grant may have been made before that ticket became near.
             let overtaken = after.queue_ref().is_some_and(|queue| {
                 queue
                     .near_before(lease.row.seq)
@@ -403,7 +409,7 @@ impl Before {
                     rule(
                         self.cause == Cause::Presented
                             && self.presented == Some(PresentedTicket::Ticket(holder.ticket)),
-                        "a write was allowed to somebody else than the holder",
+                        "a write was allowed to a caller that does not hold the lock",
                     )?;
                     rule(
                         holder.mode == Mode::Exclusive,
@@ -425,25 +431,25 @@ impl Before {
         Ok(())
     }
 
-    /// "a change is answered only after it is committed": whoever holds now is what the rows say.
+    /// "a change is answered only after it is committed": the changed rows contain the new holders.
     fn check_stored(&self, after: &LockState, outcome: &Outcome) -> Result<(), Broken> {
         let changes = &outcome.changes;
         let before = self.holders.keys().next().copied();
         let in_head = after.leases.first().map(|lease| lease.token);
         match &changes.head {
-            Some(head) => rule(*head == after.head(), "the stored head is not the state's")?,
+            Some(head) => rule(*head == after.head(), "the stored head row is out of date")?,
             None => rule(
                 before == in_head
                     && self.token == after.token
                     && self.delay_until.is_some() == after.delay_until.is_some(),
-                "the head changed and nothing was stored",
+                "the head changed, and its row was not stored",
             )?,
         }
         for lease in after.leases.iter().skip(1) {
             let stored = changes.holding.get(&lease.row.ticket);
             rule(
                 stored.is_some_and(Option::is_some) || self.holders.contains_key(&lease.token),
-                "a lease began and nothing was stored",
+                "a lease began, and its row was not stored",
             )?;
         }
         Ok(())
@@ -457,6 +463,7 @@ fn deleted(outcome: &Outcome) -> bool {
         .any(|(_, answer)| *answer == Answer::Deletable)
 }
 
+/// Whether a lease ends no earlier than before.
 fn extends(before: &LeaseClock, after: &LeaseClock) -> bool {
     match (before, after) {
         (LeaseClock::Running { expires: old, .. }, LeaseClock::Running { expires: new, .. }) => {

@@ -1,6 +1,6 @@
-//! The leases of one lock: none or one as a rule, several where the lock is shared or has slots.
+//! The leases of one lock: none or one for most locks, several where the lock is shared or has slots.
 //!
-//! With several every operation is logarithmic, so that 10,000 readers do not cost each other.
+//! With several leases a look-up or change takes logarithmic time, so that it stays cheap with 10,000 readers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,41 +13,42 @@ use super::rows::{HolderRow, TicketRow};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     // ---- persisted ----
-    /// The ticket that holds. Its `ttl` is the one that renewals use.
+    /// The ticket that holds the lease. Its `ttl` is the one that renewals use.
     pub(super) row: TicketRow,
     pub(super) token: FencingToken,
     pub(super) acquired_at: WallMillis,
-    /// The `ttl` in the store: never shorter than what the lease still has to run, nor than what an answer
-    /// on its way promises, so that a restart, after which the stored TTL runs anew, cannot end the lease
-    /// early.
+    /// The `ttl` in the store. A restart runs it anew, so it is never shorter than the rest of the lease or
+    /// than what an answer on its way promises: otherwise the restart would end the lease early.
     pub(super) stored_ttl: Option<Ttl>,
     // ---- in memory only ----
-    /// The client knew its ticket before the answer that tells it of this grant.
+    /// The client knows its ticket from elsewhere than the answers to this grant. If the grant is taken back,
+    /// the ticket then returns to the queue.
     pub(super) told: bool,
     pub(super) clock: LeaseClock,
-    /// When its ticket was presented last. `None`: not since a restart.
+    /// When its ticket was last presented, on the monotonic clock. `None`: not since a restart.
     pub(super) seen: Option<Millis>,
-    /// Who asked for it last.
+    /// Address of the client that last asked with its ticket.
     pub(super) client: Option<IpAddr>,
 }
 
-/// Whether a lease has started (contract, "Lease": it starts when the holder is answered).
+/// Whether a lease runs already: it begins when its holder is answered (`docs/protocol.md`, "Lease"). Times are
+/// on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseClock {
-    /// Granted; the answers to these requests are on their way. Its TTL will be the stored one.
+    /// Granted, and the answers to these requests are on their way. The lease will begin with `stored_ttl`.
     Answering(Vec<RequestId>),
     Running {
         since: Millis,
         /// The last millisecond in which the lease certainly holds. `None`: does not expire.
         expires: Option<Millis>,
-        /// The requests that were told of the grant, as long as nothing else shows that the client knows
-        /// of it: when all of them turn out undelivered, the grant is taken back.
+        /// The requests whose answers told of the grant. If all of them turn out undelivered, the grant is taken
+        /// back. Empty once the client has shown in another way that it knows of the grant.
         unconfirmed: Vec<RequestId>,
     },
 }
 
 impl Lease {
-    /// As it has to be stored now.
+    /// The row for the lease's current state.
     pub(super) fn holder_row(&self) -> HolderRow {
         HolderRow {
             ticket: TicketRow {
@@ -59,7 +60,7 @@ impl Lease {
         }
     }
 
-    /// The first millisecond in which it is over.
+    /// The first millisecond in which the lease is over. `None`: it does not expire, or has not begun.
     fn end(&self) -> Option<Millis> {
         match &self.clock {
             LeaseClock::Running { expires, .. } => expires.map(|last| last + 1),
@@ -67,7 +68,7 @@ impl Lease {
         }
     }
 
-    /// The requests whose answers tell of it.
+    /// The requests whose answers tell of the grant.
     pub(super) fn telling(&self) -> &[RequestId] {
         match &self.clock {
             LeaseClock::Answering(requests) => requests,
@@ -80,6 +81,7 @@ impl Lease {
     }
 }
 
+/// All leases of one lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(
     clippy::large_enum_variant,
@@ -92,14 +94,15 @@ pub enum Leases {
     Many(Box<Many>),
 }
 
-/// Two leases or more, but while one of them is taken out to be changed.
+/// Two leases or more, with indexes. There are fewer only within a step, before [`Leases::shrink`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Many {
     by_token: BTreeMap<FencingToken, Lease>,
     by_ticket: BTreeMap<Ticket, FencingToken>,
     by_key: BTreeMap<IdempotencyKey, FencingToken>,
-    /// Of the answers that tell of a lease.
+    /// By the requests of [`Lease::telling`].
     by_request: BTreeMap<RequestId, FencingToken>,
+    /// By [`Lease::end`].
     ends: BTreeSet<(Millis, FencingToken)>,
 }
 
@@ -116,7 +119,7 @@ impl Leases {
         self.len() == 0
     }
 
-    /// In the order of their tokens, which is that of their grants.
+    /// In the order of their tokens, which is the order of their grants.
     pub fn iter(&self) -> impl Iterator<Item = &Lease> {
         let (one, many) = match self {
             Leases::None => (None, None),
@@ -127,7 +130,7 @@ impl Leases {
         one.into_iter().chain(many)
     }
 
-    /// The one that was granted first. It is stored in the head row, the others in rows of their own.
+    /// The lease with the lowest token. It is stored in the head row, the others in rows of their own.
     pub fn first(&self) -> Option<&Lease> {
         match self {
             Leases::None => None,
@@ -136,7 +139,7 @@ impl Leases {
         }
     }
 
-    /// What all of them have.
+    /// The mode, which is the same for all leases. `None`: there is no lease.
     pub fn mode(&self) -> Option<Mode> {
         self.first().map(|lease| lease.row.mode)
     }
@@ -165,7 +168,7 @@ impl Leases {
         }
     }
 
-    /// The lease that the answer to this request tells of.
+    /// The lease that the answer to this request tells of ([`Lease::telling`]).
     pub fn with_request(&self, request: RequestId) -> Option<&Lease> {
         match self {
             Leases::None => None,
@@ -174,12 +177,12 @@ impl Leases {
         }
     }
 
-    /// Stored in the head row; otherwise in a row of its own.
+    /// Whether this lease is stored in the head row. Otherwise it has a row of its own.
     pub fn is_in_head(&self, token: FencingToken) -> bool {
         self.first().is_some_and(|first| first.token == token)
     }
 
-    /// The first millisecond in which one of them is over, and which.
+    /// The lease that expires next: the first millisecond in which it is over, and its token.
     pub fn next_end(&self) -> Option<(Millis, FencingToken)> {
         match self {
             Leases::None => None,
@@ -188,7 +191,7 @@ impl Leases {
         }
     }
 
-    /// Changes a lease, in place where there is no index to follow.
+    /// Changes a lease and keeps the indexes up to date. `None`: there is no such lease.
     pub fn change<T>(
         &mut self,
         token: FencingToken,
@@ -206,7 +209,7 @@ impl Leases {
         }
     }
 
-    /// Takes a lease out: to end it, or to put it back as another.
+    /// Removes a lease: to end it, or to put it back with changes.
     pub fn take(&mut self, token: FencingToken) -> Option<Lease> {
         match self {
             Leases::None => None,
@@ -234,7 +237,7 @@ impl Leases {
         }
     }
 
-    /// Lets go of the indexes where they are not needed any more.
+    /// Drops the indexes when fewer than two leases are left.
     pub fn shrink(&mut self) {
         let Leases::Many(many) = self else {
             return;
@@ -245,7 +248,7 @@ impl Leases {
         }
     }
 
-    /// The indexes say what the leases say; what the invariants check.
+    /// Whether the indexes match the leases, and exist only for two or more. For the invariants.
     pub fn is_consistent(&self) -> bool {
         let Leases::Many(many) = self else {
             return true;

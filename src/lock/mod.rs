@@ -1,24 +1,23 @@
 //! The lock core: who holds a resource, who waits for it, and what ends a lease.
 //!
-//! Everything here is pure. Time, fresh ticket ids and the settings come in as arguments; what is to be
-//! done (answers, rows to store, the next deadline) goes out as values. Nothing here knows a runtime, a
-//! clock, a socket or a database, which is why the same code runs under the actors, under the property
-//! tests and under the model checker.
+//! Everything here is pure. Time, fresh ticket ids and the settings come in as arguments. Effects (answers,
+//! rows to store, the next deadline) go out as values. No code here uses a runtime, a clock, a socket or a
+//! database, so the same code runs in the actors, in the property tests and in the model checker.
 //!
-//! Neighbours: `resource` feeds commands and carries out the outcome; `store` keeps the rows.
+//! Neighbours: `resource` sends commands and carries out their outcome; `store` keeps the rows.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `names` | names, tickets, tokens: types that cannot hold a bad value |
 //! | `terms` | the two compatibility profiles as data, and the limits |
-//! | `command` | what can be asked, what is answered |
-//! | `rows` | what has to be stored |
+//! | `command` | the commands to a lock, its answers and events |
+//! | `rows` | the rows that are stored |
 //! | `queue` | who waits, in which order, and who is near |
-//! | `leases` | who holds: nobody, one, or several |
-//! | `ended` | why tickets ended |
-//! | `state` | the lock itself: what it is, how it is stored and shown |
-//! | `suspend` | a held lock that is out of memory while its lease runs |
-//! | `step/` | one command applied to the lock: every transition there is |
+//! | `leases` | who holds: none, one or several leases |
+//! | `ended` | ended tickets, and why they ended |
+//! | `state` | the lock itself: its fields, how it is restored and shown |
+//! | `suspend` | what stays in memory of a held lock whose state was unloaded |
+//! | `step/` | one command applied to the lock: every state transition |
 //! | `invariants` | the rules that must never break, as predicates |
 
 pub mod command;

@@ -1,4 +1,4 @@
-//! Types that cannot hold a bad value: parsed once at the edge, trusted inside.
+//! Types that cannot hold an invalid value: parsed once where requests come in, and trusted everywhere else.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,13 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
-/// Milliseconds on the monotonic clock of this instance. Only differences mean anything.
+/// Milliseconds: a duration, or a time on this instance's monotonic clock, of which only differences mean
+/// anything.
 pub type Millis = u64;
 
-/// Milliseconds since the Unix epoch. Shown to people and stored; no rule is decided by it.
+/// Milliseconds since the Unix epoch. Stored and shown to people; no rule depends on it.
 pub type WallMillis = u64;
 
-/// The two readings of "now" that every command brings along.
+/// The current time, by both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Now {
     /// Decides expiry, nearness and waits.
@@ -22,19 +23,19 @@ pub struct Now {
     pub wall: WallMillis,
 }
 
-/// Whole seconds, 0 to [`Seconds::MAX`]. Zero means "without limit" wherever a duration is meant.
+/// Whole seconds, 0 to [`Seconds::MAX`]. As a duration, zero means "without limit".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Seconds(u32);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = u32::deserialize(deserializer)?;
-        Seconds::new(i64::from(value)).ok_or_else(|| de::Error::custom("too many seconds"))
+        Seconds::new(i64::from(value)).ok_or_else(|| de::Error::custom("seconds above the maximum"))
     }
 }
 
 impl Seconds {
-    /// The largest value a PHP integer column of the original schema takes.
+    /// The largest value that an integer column of the PHP server's schema can hold.
     pub const MAX: u32 = 2_147_483_647;
     pub const ZERO: Seconds = Seconds(0);
 
@@ -55,7 +56,7 @@ impl Seconds {
     }
 }
 
-/// How long a lease lasts after each sign of life of its holder, to the millisecond. Zero: it does not expire.
+/// How long a lease lasts after each renewal, in milliseconds. Zero: it does not expire.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -64,7 +65,7 @@ pub struct Ttl(Millis);
 impl Ttl {
     pub const ZERO: Ttl = Ttl(0);
 
-    /// `None` when it is above [`Seconds::MAX`].
+    /// `None` when the value is above [`Seconds::MAX`] in milliseconds.
     pub fn from_millis(millis: Millis) -> Option<Ttl> {
         (millis <= u64::from(Seconds::MAX) * 1000).then_some(Ttl(millis))
     }
@@ -85,14 +86,14 @@ impl From<Seconds> for Ttl {
     }
 }
 
-/// Whether others may hold the lock at the same time.
+/// Beside which other leases a lease may hold the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Nobody, or as many as the resource has slots.
+    /// Alone; on a resource with slots, beside other exclusive leases, up to the number of slots.
     #[default]
     Exclusive,
-    /// Everybody who asked for the same.
+    /// Beside other shared leases.
     Shared,
 }
 
@@ -104,7 +105,7 @@ impl Mode {
         }
     }
 
-    /// As stores keep it.
+    /// The number that stores keep.
     pub fn number(self) -> u8 {
         match self {
             Mode::Exclusive => 0,
@@ -119,16 +120,18 @@ impl Mode {
     }
 }
 
-/// What a resource was created with.
+/// The options of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ResourceOptions {
+    /// TTL of its leases, or how long requests wait, as the profile says ([`Rules`](super::Rules)). Zero:
+    /// without limit.
     pub timeout: Seconds,
-    /// How many exclusive leases may stand beside each other: 1 to [`ResourceOptions::SLOTS_MAX`].
+    /// How many exclusive leases may hold at once: 1 to [`ResourceOptions::SLOTS_MAX`].
     pub slots: u16,
-    /// For how many seconds nobody is granted after a lease expired or was forced off; 0 to
+    /// For how many seconds the lock is granted to nobody after a lease expired or was forced off: 0 to
     /// [`ResourceOptions::LOCK_DELAY_MAX`].
     pub lock_delay: u8,
-    /// It goes when nobody holds or waits and it has no data.
+    /// The resource is removed as soon as nobody holds or waits and it has no documents.
     pub ephemeral: bool,
 }
 
@@ -146,7 +149,7 @@ impl ResourceOptions {
         }
     }
 
-    /// As `?create=1` on lock makes it.
+    /// The options of a resource that `?create=1` on lock makes.
     pub fn ephemeral() -> ResourceOptions {
         ResourceOptions {
             ephemeral: true,
@@ -154,7 +157,7 @@ impl ResourceOptions {
         }
     }
 
-    /// Whether nothing but the timeout has to be stored.
+    /// Whether all options but the timeout have their default: then only the timeout is stored.
     pub fn is_plain(&self) -> bool {
         *self == ResourceOptions::plain(self.timeout)
     }
@@ -185,7 +188,7 @@ fn check_name(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }
-    // 255 characters are at most 1020 bytes; the cheap test first.
+    // A text of at most 255 bytes has at most 255 characters: most texts need no counting.
     if text.len() > 255 && text.chars().count() > 255 {
         return Err(NameError::TooLong);
     }
@@ -202,13 +205,17 @@ macro_rules! name_type {
         pub struct $name(SmolStr);
 
         impl $name {
-            /// 1 to 255 characters, none of them a control character.
+            /// Takes 1 to 255 characters, none of them a control character.
+            ///
+            /// # Errors
+            ///
+            /// A [`NameError`] that says what is wrong with the text.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check_name(text)?;
                 Ok(Self(SmolStr::new(text)))
             }
 
-            /// Whether [`Self::parse`] would take it.
+            /// Checks the text as [`Self::parse`] does.
             pub fn check(text: &str) -> Result<(), NameError> {
                 check_name(text)
             }
@@ -256,23 +263,24 @@ name_type!(
     ResourceName
 );
 name_type!(
-    /// Picks one JSON document of a resource. Never part of the lock. Compared byte for byte.
+    /// The name of one JSON document of a resource. No part of the lock. Compared byte for byte.
     Selector
 );
 name_type!(
-    /// Who a client says it is: shown to others, never trusted. Same characters as a name.
+    /// What a client calls itself: shown to others, never trusted. Same characters as a name.
     Owner
 );
 name_type!(
-    /// Why somebody wants the lock, or took it from somebody: for people. Same characters as a name.
+    /// Why a client wants the lock, or an operator ended a lease: for people. Same characters as a name.
     Reason
 );
 name_type!(
-    /// What the operator calls a key; never the key.
+    /// The name that the operator gave an API key; never the key itself.
     KeyName
 );
 
-/// A client's name for one attempt at a lock: 1 to 255 visible ASCII characters.
+/// A client's name for one attempt to lock, by which a retry finds its ticket: 1 to 255 visible ASCII
+/// characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdempotencyKey(Arc<str>);
 
@@ -297,7 +305,7 @@ impl Serialize for IdempotencyKey {
 impl<'de> Deserialize<'de> for IdempotencyKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom("no idempotency key"))
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not an idempotency key"))
     }
 }
 
@@ -309,18 +317,18 @@ impl fmt::Debug for IdempotencyKey {
 
 /// An unguessable capability: one place in the queue, then one lease.
 ///
-/// Written as 32 lowercase hexadecimal digits, as the PHP server's tickets. `Debug` does not show it, so
-/// that no log line can leak one.
+/// Written as 32 lowercase hexadecimal digits, like the PHP server's tickets. `Debug` hides the digits, so
+/// that no log line can leak a ticket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
-    // Two words: one of 128 bits is aligned to 16 bytes, and an optional one fills 32.
+    // Not a u128: that is aligned to 16 bytes, and an `Option<Ticket>` would take 32.
     high: u64,
     low: u64,
 }
 
 const NO_DIGIT: u8 = u8::MAX;
 
-/// What a byte means as a lowercase hexadecimal digit.
+/// The value of each byte as a lowercase hexadecimal digit, or [`NO_DIGIT`].
 const HEX_VALUES: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];
     let mut value = 0;
@@ -349,7 +357,7 @@ impl Ticket {
     /// `None` unless the text is 32 lowercase hexadecimal digits.
     pub fn parse(text: &str) -> Option<Ticket> {
         let digits: &[u8; 32] = text.as_bytes().try_into().ok()?;
-        // In halves: a machine word is made several times as fast as two.
+        // In two halves: shifting digits into a u64 is several times as fast as into a u128.
         let half = |digits: &[u8]| {
             digits.iter().try_fold(0_u64, |bits, digit| {
                 let value = HEX_VALUES[usize::from(*digit)];
@@ -363,7 +371,7 @@ impl Ticket {
         })
     }
 
-    /// Names it to those who must not learn it.
+    /// The id that names this ticket to those who must not learn the ticket.
     pub fn id(self) -> TicketId {
         let digest = Sha256::digest(self.digits());
         let first = digest.iter().take(size_of::<u64>());
@@ -375,7 +383,7 @@ impl Ticket {
     }
 }
 
-/// All 32 of them, without an allocation.
+/// The 32 lowercase hexadecimal digits of a number, without an allocation.
 pub fn hex_digits(number: u128) -> [u8; 32] {
     let mut out = [0; 32];
     for (i, byte) in number.to_be_bytes().into_iter().enumerate() {
@@ -409,8 +417,8 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// Names a ticket where the ticket itself must not be told: the first 64 bits of the SHA-256 of its 32 digits. Written
-/// as 16 lowercase hexadecimal digits.
+/// The id of a ticket, for where the ticket itself must not be told: the first 64 bits of the SHA-256 of its 32
+/// digits. Written as 16 lowercase hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TicketId(u64);
 
@@ -439,12 +447,12 @@ impl Serialize for TicketId {
 impl<'de> Deserialize<'de> for TicketId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom("no id of a ticket"))
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not the id of a ticket"))
     }
 }
 
-/// Grows with every grant of a name and is never reset, so that a store behind the lock can refuse the
-/// writes of a holder that lost its lease (Kleppmann, "How to do distributed locking", 2016).
+/// A number that grows with every grant of a name and is never reset. By it the system that the lock protects
+/// can refuse writes of a holder that lost its lease (Kleppmann, "How to do distributed locking", 2016).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]

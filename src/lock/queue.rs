@@ -1,7 +1,7 @@
-//! Who waits, in arrival order, and who of them is *near*: has a request open, or had one less than
-//! `CLAIM_SECONDS` ago (contract, "Queue").
+//! The waiters in order of arrival, and which of them are *near*: a request of theirs is open, or one ended
+//! less than `CLAIM_SECONDS` ago (`docs/protocol.md`, "Queue").
 //!
-//! Every operation that a hand-off needs is logarithmic, so that 10,000 waiters do not cost each other.
+//! Every operation that a hand-off needs takes logarithmic time, so that it stays cheap with 10,000 waiters.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -11,55 +11,58 @@ use super::names::{IdempotencyKey, Millis, Ticket, WallMillis};
 use super::rows::{KeyRow, TicketRow};
 use super::terms::Limits;
 
-/// Arrival number within a resource: the order of the queue.
+/// Arrival number of a ticket within its resource. The queue is in this order.
 pub type Seq = u64;
 
-/// How sure it is that the client knows its ticket.
+/// Whether the client knows its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TicketDelivery {
     /// No answer with the ticket has left yet.
     NotSent,
-    /// One answer left, to this request; it may still turn out that nobody took it.
+    /// An answer with the ticket was sent to this request; it may still turn out undelivered.
     SentIn(RequestId),
     /// The client has presented it, or can find it again by its idempotency key.
     Confirmed,
 }
 
-/// What an open request waits for.
+/// What a parked request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
     Lock {
-        /// It leaves its place when the wait is over.
+        /// `queue=0`: the ticket leaves its place when the wait is over.
         leaves: bool,
     },
-    /// A write that waits its turn.
+    /// A write that waits its turn. `release`: it releases the lock in the same step.
     Write { release: bool },
 }
 
-/// A request that is answered when the lock is granted or at `until` (`None`: waits without limit).
+/// The wait of a request: it is answered when the lock is granted, or at `until` (`None`: without limit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Parked {
     pub until: Option<Millis>,
     pub purpose: Purpose,
+    /// Why the dead ticket that the request presented had ended. The answer repeats it.
     pub ended: Death,
 }
 
+/// An open request of a waiter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Open {
     request: RequestId,
     /// When it arrived.
     since: Millis,
-    /// `None`: answered, the answer is on its way; or what the answer needs is being loaded.
+    /// `None`: its answer is on its way to the client, or its document is being loaded.
     parked: Option<Parked>,
 }
 
+/// Whether a waiter is near. Times are on the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Presence {
-    /// At least one request is open.
+    /// Near: at least one request is open.
     Open,
-    /// Near until then.
+    /// Near until this time.
     Near(Millis),
-    /// Dropped then, unless presented before.
+    /// Not near. Dropped at this time, unless the ticket is presented before.
     Far(Millis),
 }
 
@@ -68,11 +71,12 @@ enum Presence {
 pub struct Waiter {
     pub row: TicketRow,
     pub delivery: TicketDelivery,
-    /// The place of a write without a ticket that waits: never told, never stored, gone with its request.
+    /// The place of a write without a ticket. No client is told its ticket, it is never stored, and it ends with
+    /// its request.
     pub ticketless_write: bool,
-    /// The store has, or is about to have, its row.
+    /// The store has `row`, or the changes of this step contain it.
     pub stored: bool,
-    /// Who asked with it last.
+    /// Address of the client that last asked with this ticket.
     pub client: Option<IpAddr>,
     open: Vec<Open>,
     presence: Presence,
@@ -98,7 +102,7 @@ impl Waiter {
         }
     }
 
-    /// A waiter as loaded, or one whose grant was taken back: its client knows the ticket.
+    /// A waiter that is read from the store, or whose grant was taken back: its client knows the ticket.
     pub fn known(row: TicketRow) -> Waiter {
         Waiter {
             delivery: TicketDelivery::Confirmed,
@@ -107,7 +111,7 @@ impl Waiter {
         }
     }
 
-    /// The requests that wait for the lock, oldest first, each with the time it arrived.
+    /// The requests that wait for the lock, oldest first, each with the time of its arrival.
     pub fn parked(&self) -> impl Iterator<Item = (RequestId, Millis, Parked)> + '_ {
         self.open
             .iter()
@@ -118,7 +122,7 @@ impl Waiter {
         self.parked().next().is_some()
     }
 
-    /// When its ticket was presented last, or a request with it ended.
+    /// When its ticket was last presented, or its last request ended, on the monotonic clock.
     pub fn last_seen(&self) -> Millis {
         self.last_seen
     }
@@ -128,29 +132,31 @@ impl Waiter {
     }
 }
 
-/// What time did to the queue.
+/// Something that became due in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// This request has waited long enough.
+    /// The wait of this request is over.
     WaitOver(RequestId),
-    /// This waiter is not near any more.
+    /// This waiter is no longer near.
     WentFar(Seq),
-    /// This waiter was not seen for too long.
+    /// This waiter was not seen for `TICKET_TTL_SECONDS` and must be removed.
     Dropped(Seq),
 }
 
+/// The waiters of one lock, with indexes by everything that they are looked up by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Queue {
     waiters: BTreeMap<Seq, Waiter>,
-    /// The keys of `waiters`, for positions in logarithmic time.
+    /// The keys of `waiters` in order, to find positions in logarithmic time.
     order: VecDeque<Seq>,
     by_ticket: BTreeMap<Ticket, Seq>,
     by_key: BTreeMap<IdempotencyKey, Seq>,
-    /// Open requests, and answered ones that may still prove undelivered.
+    /// Open requests, and the request of each [`TicketDelivery::SentIn`].
     by_request: BTreeMap<RequestId, Seq>,
     near: BTreeSet<Seq>,
     /// When each waiter without an open request changes its presence next.
     due: BTreeSet<(Millis, Seq)>,
+    /// When the wait of each parked request is over.
     waits: BTreeSet<(Millis, RequestId)>,
 }
 
@@ -188,7 +194,7 @@ impl Queue {
         self.by_request.get(&request).copied()
     }
 
-    /// 1 is next in line.
+    /// The position of a place: 1 is next in line.
     pub fn position(&self, seq: Seq) -> usize {
         match self.order.binary_search(&seq) {
             Ok(index) | Err(index) => index + 1,
@@ -200,7 +206,7 @@ impl Queue {
         self.near.first().copied()
     }
 
-    /// The near waiters that came before this place, first to last.
+    /// The near waiters ahead of this place, in queue order.
     pub fn near_before(&self, seq: Seq) -> impl Iterator<Item = &Waiter> {
         self.near.range(..seq).filter_map(|seq| self.get(*seq))
     }
@@ -209,7 +215,7 @@ impl Queue {
         self.near.contains(&seq)
     }
 
-    /// Adds a waiter in its place, near as of `now`.
+    /// Inserts a waiter at its place. It counts as seen at `now`.
     pub fn insert(&mut self, waiter: Waiter, now: Millis, limits: &Limits) {
         let seq = waiter.row.seq;
         let index = self.order.partition_point(|s| *s < seq);
@@ -222,7 +228,7 @@ impl Queue {
         self.touch(seq, now, limits);
     }
 
-    /// Takes a waiter out, with whatever requests it has open.
+    /// Removes a waiter together with its open requests.
     pub fn remove(&mut self, seq: Seq) -> Option<Waiter> {
         let waiter = self.waiters.remove(&seq)?;
         if let Ok(index) = self.order.binary_search(&seq) {
@@ -252,7 +258,7 @@ impl Queue {
         }
     }
 
-    /// The ticket was presented: its client knows it.
+    /// Notes that the client knows its ticket: it presented the ticket.
     pub fn confirm(&mut self, seq: Seq) {
         if let Some(waiter) = self.waiters.get_mut(&seq) {
             if let TicketDelivery::SentIn(request) = waiter.delivery {
@@ -262,7 +268,7 @@ impl Queue {
         }
     }
 
-    /// A sign of life at `now`.
+    /// Notes a sign of life at `now`: the waiter is near from then on.
     pub fn touch(&mut self, seq: Seq, now: Millis, limits: &Limits) {
         if let Some(waiter) = self.waiters.get_mut(&seq) {
             waiter.last_seen = now;
@@ -275,7 +281,8 @@ impl Queue {
         }
     }
 
-    /// Attaches a request: parked until granted, or already answered and on its way.
+    /// Attaches a request: `parked` until the grant, or `None` while its answer is on its way or its document is
+    /// being loaded.
     pub fn open(
         &mut self,
         seq: Seq,
@@ -297,7 +304,7 @@ impl Queue {
         self.set_presence(seq, Presence::Open);
     }
 
-    /// The wait of this request is over; it stays open until its answer has left.
+    /// Ends the wait of this request. The request stays open until its answer has left.
     pub fn unpark(&mut self, request: RequestId) -> Option<(Seq, Parked)> {
         let seq = self.with_request(request)?;
         let waiter = self.waiters.get_mut(&seq)?;
@@ -309,8 +316,8 @@ impl Queue {
         Some((seq, parked))
     }
 
-    /// Detaches a request that comes again, now that what it needs is loaded. Says whose place it took, or has,
-    /// and when it arrived.
+    /// Detaches a request that comes again because its document is loaded. Returns the place that it took or had
+    /// the first time, and when it first arrived.
     pub fn come_again(
         &mut self,
         request: RequestId,
@@ -326,8 +333,8 @@ impl Queue {
         Some((seq, open.since))
     }
 
-    /// Detaches a request. `delivered` says that its answer left. A waiter whose last request closed is
-    /// near from `now` on.
+    /// Detaches a request. `delivered`: its answer left. A waiter whose last request closes stays near for
+    /// `CLAIM_SECONDS` from `now`.
     pub fn close(&mut self, request: RequestId, delivered: bool, now: Millis, limits: &Limits) {
         let Some(seq) = self.by_request.remove(&request) else {
             return;
@@ -369,7 +376,7 @@ impl Queue {
         }
     }
 
-    /// When something happens by itself next.
+    /// When [`Queue::pop_due`] next has something to return. `None`: never.
     pub fn deadline(&self) -> Option<Millis> {
         let wait = self.waits.first().map(|(at, _)| *at);
         let due = self.due.first().map(|(at, _)| *at);
@@ -379,9 +386,9 @@ impl Queue {
         }
     }
 
-    /// The next thing that was due at `now`; carries out changes of presence, the rest is the caller's. At
-    /// the same instant presence comes first: a reservation that ends then is granted to a request whose
-    /// wait ends then.
+    /// The next thing that is due at `now`. A change from near to far is made here; what else follows is up to
+    /// the caller. At the same instant presence comes before waits, so that a request whose wait ends when a
+    /// reservation ends still gets the lock.
     pub fn pop_due(&mut self, now: Millis, limits: &Limits) -> Option<Due> {
         let at = self.deadline().filter(|at| *at <= now)?;
         let Some((_, seq)) = self.due.first().copied().filter(|(t, _)| *t == at) else {
@@ -399,7 +406,7 @@ impl Queue {
         Some(Due::Dropped(seq))
     }
 
-    /// Everyone who waits for an answer, in queue order.
+    /// All parked requests, in queue order.
     pub fn parked_requests(&self) -> Vec<RequestId> {
         self.waiters
             .values()
@@ -407,7 +414,7 @@ impl Queue {
             .collect()
     }
 
-    /// The indexes say what the waiters say, no less and no more; what the invariants check.
+    /// Whether the indexes match the waiters exactly. For the invariants.
     pub fn is_consistent(&self) -> bool {
         let mut expected = Queue::default();
         for (seq, waiter) in &self.waiters {
@@ -426,7 +433,7 @@ impl Queue {
             && self.waits == expected.waits
     }
 
-    /// Every index entry of a waiter that comes after all indexed ones.
+    /// Adds a waiter to every index. It must come after all waiters that are indexed already.
     fn index(&mut self, seq: Seq, waiter: &Waiter) {
         self.order.push_back(seq);
         self.by_ticket.insert(waiter.row.ticket, seq);
@@ -451,7 +458,7 @@ impl Queue {
     }
 }
 
-/// The row of a ticket that is about to be made.
+/// The row of a new ticket.
 pub fn fresh_row(ticket: Ticket, seq: Seq, wish: Wish, queued_at: Option<WallMillis>) -> TicketRow {
     let (ttl, mode) = (wish.ttl, wish.mode.unwrap_or_default());
     TicketRow {

@@ -1,8 +1,7 @@
-//! What has to be stored for a lock to outlive its process. Stores write these rows; the core reads them
-//! back with [`super::LockState::restore`].
+//! The stored rows of a lock, by which it outlives its process. Stores write and read them; the core restores a
+//! lock from them with [`super::LockState::restore`].
 //!
-//! They can be serialised, for stores that keep changes one after another: the order of fields is part of that
-//! form.
+//! The journal stores them serialised. The order of fields is part of that format.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +11,7 @@ use super::names::{
     FencingToken, IdempotencyKey, KeyName, Mode, Owner, Reason, Ticket, Ttl, WallMillis,
 };
 
-/// Why a ticket ended. The text is the `code` of a 403 and the value of `X-Ticket-Ended`.
+/// Why a ticket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EndReason {
     Released,
@@ -21,6 +20,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// The `code` of a 403, and the value of `X-Ticket-Ended`.
     pub fn code(self) -> &'static str {
         match self {
             EndReason::Released => "ticket_released",
@@ -30,20 +30,20 @@ impl EndReason {
     }
 }
 
-/// The lock itself: one row per resource.
+/// The head row of a lock: one for each resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HeadRow {
     /// The highest token granted so far.
     pub token: FencingToken,
-    /// The lock-delay runs: nobody is granted.
+    /// The lock-delay runs: the lock is granted to nobody.
     pub delayed: bool,
-    /// The lease that began while there was no other in this row: most locks have no more than one.
+    /// The lease with the lowest token. Other leases have rows of their own; most locks have none.
     ///
-    /// Boxed: a change is handed on several times, and most are smaller.
+    /// Boxed: changes are moved several times, and most are smaller than this row.
     pub holder: Option<Box<HolderRow>>,
 }
 
-/// A lease.
+/// One lease: in the head row, or in a row of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HolderRow {
     pub ticket: TicketRow,
@@ -55,65 +55,67 @@ pub struct HolderRow {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TicketRow {
     pub ticket: Ticket,
-    /// Arrival order within the resource.
+    /// Arrival number within the resource.
     pub seq: u64,
     pub owner: Option<Owner>,
     pub ttl: Option<Ttl>,
     pub mode: Mode,
     pub reason: Option<Reason>,
-    /// When it took its place in the queue. `None`: it was granted as it arrived.
+    /// When the ticket took its place in the queue. `None`: it was granted without waiting, or stored by a
+    /// version without this column.
     pub queued_at: Option<WallMillis>,
-    /// Boxed: most have none.
+    /// Boxed: most tickets have none.
     pub key: Option<Box<KeyRow>>,
 }
 
-/// The attempt that made a ticket, so that its retry finds it.
+/// The idempotency key of the request that made a ticket, so that a retry finds the ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyRow {
     pub key: IdempotencyKey,
-    /// The `ttl` and mode as asked then, whatever was made of them since.
+    /// The `ttl` and mode that the request asked for. Those of the ticket may have changed since.
     pub ttl: Option<Ttl>,
     pub mode: Mode,
 }
 
-/// Why a ticket ended. `n` counts the ended tickets of a resource and is given out once; a store forgets those
-/// that [`EndedRow::is_outlived_by`] a later one.
+/// One ended ticket. A store deletes the rows for which [`EndedRow::is_outlived_by`] holds of a newer row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndedRow {
+    /// Number within the resource, in the order in which its tickets ended; used once.
     pub n: u64,
     pub ticket: Ticket,
     pub reason: EndReason,
-    /// Most have nothing to add.
+    /// Boxed: most tickets have none.
     pub more: Option<Box<EndedMore>>,
 }
 
-/// What is remembered of an ended ticket besides its reason.
+/// What is remembered of some ended tickets besides the reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndedMore {
-    /// The attempt that made it: a late copy of that request must not take the lock anew.
+    /// The request that made the ticket, if it had an idempotency key: a late copy of it must not take the lock
+    /// anew.
     pub attempt: Option<EndedAttempt>,
     pub forced: Option<Forced>,
 }
 
-/// The attempt that made a ticket which has ended.
+/// The request that made an ended ticket: what a late copy of it is compared with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndedAttempt {
     pub key: KeyRow,
     pub owner: Option<Owner>,
 }
 
-/// Who ended a lease or a place in the queue from above, and why.
+/// Who ended somebody else's lease or place in the queue, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Forced {
     pub reason: Reason,
     pub by: KeyName,
 }
 
-/// How many ended tickets a resource remembers.
+/// How many ended tickets a resource remembers at most.
 pub const ENDED_MAX: u64 = 64;
 
 impl TicketRow {
-    /// The attempt that made this ticket, for when it has ended.
+    /// What to remember of the request that made this ticket. `None`: it had no idempotency key.
     pub(super) fn attempt(&self) -> Option<EndedAttempt> {
         self.key.as_ref().map(|key| EndedAttempt {
             key: KeyRow::clone(key),
@@ -123,17 +125,17 @@ impl TicketRow {
 }
 
 impl EndedRow {
-    /// Whether this row is none of the newest [`ENDED_MAX`] once the row with the number `n` is there.
+    /// Whether this row is no longer among the newest [`ENDED_MAX`] once there is a row with the number `n`.
     pub fn is_outlived_by(&self, n: u64) -> bool {
         n.saturating_sub(self.n) >= ENDED_MAX
     }
 }
 
-/// All stored rows of one lock, as they are read back.
+/// All stored rows of one lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LockRows {
     pub head: HeadRow,
-    /// The leases beside the one in the head row, in any order.
+    /// All leases but the one in the head row, in any order.
     pub holding: Vec<HolderRow>,
     /// In any order.
     pub waiting: Vec<TicketRow>,
@@ -141,11 +143,12 @@ pub struct LockRows {
     pub ended: Vec<EndedRow>,
 }
 
-/// The changed rows of one lock: what a step of the core wants stored, and what batches and the journal carry.
+/// The changed rows of one lock: the output of a step of the core, and the content of batches and of the
+/// journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockChanges {
     pub head: Option<HeadRow>,
-    /// Leases beside the one in the head row, begun or changed (`Some`) and ended (`None`).
+    /// Leases with rows of their own: added or changed (`Some`) and removed (`None`).
     pub holding: BTreeMap<Ticket, Option<HolderRow>>,
     /// Waiting tickets added or changed (`Some`) and removed (`None`).
     pub waiting: BTreeMap<Ticket, Option<TicketRow>>,
@@ -158,7 +161,7 @@ impl LockChanges {
         self.rows() == 0
     }
 
-    /// How many rows it touches.
+    /// How many rows are changed.
     pub fn rows(&self) -> usize {
         usize::from(self.head.is_some())
             + self.holding.len()
@@ -166,25 +169,25 @@ impl LockChanges {
             + self.ended.len()
     }
 
-    /// A lease beside the one in the head row began, or changed.
+    /// Adds or changes a lease that is not in the head row.
     pub fn hold(&mut self, row: HolderRow) {
         self.holding.insert(row.ticket.ticket, Some(row));
     }
 
-    /// A waiting ticket was told, or changed.
+    /// Adds or changes a waiting ticket.
     pub fn wait(&mut self, row: TicketRow) {
         self.waiting.insert(row.ticket, Some(row));
     }
 
-    /// A waiting ticket is none any more.
+    /// Removes a waiting ticket.
     pub fn leave(&mut self, ticket: Ticket) {
         self.waiting.insert(ticket, None);
     }
 
-    /// A ticket ended.
+    /// Adds an ended ticket, and drops those that are no longer among the newest [`ENDED_MAX`].
     pub fn end(&mut self, row: EndedRow) {
         match self.ended.last() {
-            // Out of order only where rows were read in any order.
+            // Only rows that were read from a store come out of order.
             Some(last) if last.n > row.n => {
                 let place = self.ended.partition_point(|earlier| earlier.n < row.n);
                 self.ended.insert(place, row);
@@ -200,7 +203,7 @@ impl LockChanges {
         }
     }
 
-    /// Adds later changes, so that storing the result equals storing both in turn.
+    /// Adds later changes: storing the result has the same effect as storing both in turn.
     pub fn merge(&mut self, later: &LockChanges) {
         if later.head.is_some() {
             self.head.clone_from(&later.head);
@@ -216,7 +219,7 @@ impl LockChanges {
         }
     }
 
-    /// What stored rows look like once these changes are stored, too. Harmless where they are already.
+    /// Applies these changes to rows read from a store. The rows may contain the changes already.
     pub fn overlay(&self, rows: &mut LockRows) {
         if let Some(head) = &self.head {
             rows.head.clone_from(head);

@@ -1,4 +1,4 @@
-//! The lock of one resource: what it is, how it is stored, how it looks from outside.
+//! The lock of one resource: its state, how it is restored from rows, and how it is shown to clients.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,7 +12,8 @@ use super::queue::{Queue, Seq, Waiter};
 use super::rows::{EndReason, HeadRow, HolderRow, LockChanges, LockRows};
 use super::terms::Terms;
 
-/// The lock, queue and memory of one resource name. Changed by [`LockState::apply`] alone.
+/// The lock of one resource: its leases, its queue and its ended tickets. Commands change it by
+/// [`LockState::apply`]; [`LockState::delivered`], [`LockState::set_options`] and [`LockState::recall`] do, too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockState {
     // ---- persisted ----
@@ -25,9 +26,9 @@ pub struct LockState {
     pub(super) ended: Ended,
     pub(super) next_seq: Seq,
     // ---- in memory only ----
-    /// Kept for this waiter as long as it stays near.
+    /// The waiter that the lock is reserved for. The reservation lasts as long as the waiter stays near.
     pub(super) reserved: Option<Seq>,
-    /// The lock-delay runs until then: nobody is granted before. That it runs is persisted.
+    /// End of the running lock-delay: nobody is granted before. Only the fact that it runs is persisted.
     pub(super) delay_until: Option<Millis>,
 }
 
@@ -46,8 +47,9 @@ impl LockState {
         }
     }
 
-    /// The lock as it was stored. Leases get their full TTL again from `leases_from` on, a lock-delay that ran
-    /// runs anew, every waiting ticket counts as just seen, and a free lock is reserved for the first of them.
+    /// Restores the lock from its rows. Leases get their full TTL again, counted from `leases_from`; a
+    /// lock-delay that was running starts anew; every waiting ticket counts as just seen; and a lock that the
+    /// first waiter can be granted is reserved for it.
     pub fn restore(
         options: ResourceOptions,
         rows: LockRows,
@@ -92,7 +94,8 @@ impl LockState {
         state
     }
 
-    /// When [`Command::Tick`](super::Command::Tick) has something to do, on the monotonic clock.
+    /// The next time at which [`Command::Tick`](super::Command::Tick) has something to do, on the monotonic
+    /// clock. `None`: never.
     pub fn deadline(&self) -> Option<Millis> {
         let lease = self.leases.next_end().map(|(at, _)| at);
         let queue = self.queue_ref().and_then(Queue::deadline);
@@ -103,9 +106,9 @@ impl LockState {
         self.options
     }
 
-    /// The resource has other options from now on: an ephemeral one became ordinary. Leases and places stay, and
-    /// leases without a TTL of their own keep the one they began with: a shorter timeout must not end them early.
-    /// Returns what has to be stored for that.
+    /// Changes the options: an ephemeral resource became an ordinary one. Leases and places stay. A lease
+    /// without a `ttl` of its own keeps the old timeout as its `ttl`, because a shorter timeout must not end it
+    /// early. Returns the rows to store.
     pub fn set_options(&mut self, options: ResourceOptions) -> LockChanges {
         let before = Ttl::from(self.options.timeout);
         self.options = options;
@@ -134,7 +137,7 @@ impl LockState {
         self.token
     }
 
-    /// Held, or reserved for a waiter, or in its lock-delay.
+    /// Whether the lock is held, reserved for a waiter, or in its lock-delay.
     pub fn is_locked(&self) -> bool {
         self.is_held() || self.is_reserved()
     }
@@ -143,12 +146,13 @@ impl LockState {
         !self.leases.is_empty()
     }
 
-    /// For a waiter, or for nobody while the lock-delay runs.
+    /// Whether the lock is reserved: for a waiter, or for nobody while the lock-delay runs.
     pub fn is_reserved(&self) -> bool {
         self.reserved.is_some() || self.delay_until.is_some()
     }
 
-    /// Nothing would be lost or change if this state were read from the store again later.
+    /// Whether the lock is free and nobody waits: then this state can be dropped and read from the store again
+    /// without losing anything.
     pub fn is_idle(&self) -> bool {
         !self.is_locked() && self.queue.is_none()
     }
@@ -157,13 +161,13 @@ impl LockState {
         self.queue_ref().map_or(0, Queue::len)
     }
 
-    /// Since when somebody holds it without a break, as far as the first lease tells.
+    /// When the first of the current leases was acquired. `None`: nobody holds.
     pub fn held_since(&self) -> Option<WallMillis> {
         self.leases.first().map(|lease| lease.acquired_at)
     }
 
-    /// What is to be remembered of tickets after the resource is gone: of those that lost their lease why, and
-    /// which attempts must not take the lock anew.
+    /// The ended tickets to remember after the resource is removed: those that expired or were forced off, and
+    /// those with an idempotency key, because a late copy of that request must not take the lock anew.
     pub fn lost_tickets(&self, now: Millis) -> Vec<LostTicket> {
         let ended = self.ended.remembered(now);
         let lost = ended.filter(|(_, reason, more, _)| {
@@ -178,7 +182,7 @@ impl LockState {
         .collect()
     }
 
-    /// A new resource of the same name remembers them again. Says what has to be stored.
+    /// Remembers the lost tickets of an earlier resource of the same name. Returns the rows to store.
     pub fn recall(&mut self, lost: Vec<LostTicket>) -> LockChanges {
         let mut changes = LockChanges::default();
         for lost in lost {
@@ -189,9 +193,9 @@ impl LockState {
         changes
     }
 
-    // ---- as others see it -------------------------------------------------------------------------
+    // ---- as clients see it ------------------------------------------------------------------------
 
-    /// The first of the leases.
+    /// The first lease.
     pub fn holder(&self, terms: &Terms, now: Now) -> Option<HolderView> {
         let first = self.leases.first();
         first.map(|lease| self.view(terms, now, lease))
@@ -203,7 +207,8 @@ impl LockState {
         leases.map(move |lease| self.view(terms, now, lease))
     }
 
-    /// Requests that were told of a lease whose client knows of it by that answer alone, if at all, and its ticket.
+    /// The leases whose clients may not know of them: only one answer told of the lease, to a ticket that its
+    /// client did not know before, and nothing has confirmed it since. Yields that request and the ticket.
     pub fn untold(&self) -> impl Iterator<Item = (RequestId, Ticket)> {
         self.leases.iter().filter_map(|lease| match &lease.clock {
             LeaseClock::Running { unconfirmed, .. } if !lease.told => match unconfirmed[..] {
@@ -214,13 +219,15 @@ impl LockState {
         })
     }
 
-    /// Since when the first in the queue waits; `None`: nobody waits, or it was not told its place yet.
+    /// Since when the first ticket in the queue waits. `None`: nobody waits, the first place is that of a
+    /// ticketless write, or its row is from a version that did not store the time.
     pub fn waits_since(&self) -> Option<WallMillis> {
         let (_, first) = self.queue_ref()?.iter().next()?;
         first.row.queued_at
     }
 
-    /// The first `count` places of the queue. Those of writes that wait are counted and not shown.
+    /// The first `count` places of the queue. Places of ticketless writes are left out, but count in the
+    /// positions of the others.
     pub fn places(&self, now: Now, count: usize) -> Vec<PlaceView> {
         let wall = |at: Millis| (now.wall + at).saturating_sub(now.mono);
         let queue = self.queue_ref().into_iter();
@@ -250,7 +257,7 @@ impl LockState {
         told.take(count).map(view).collect()
     }
 
-    /// What this ticket is, if it is alive.
+    /// Whether this ticket holds or waits. `None`: it does neither.
     pub fn role(&self, ticket: Ticket) -> Option<Role> {
         if self.token_of(ticket).is_some() {
             return Some(Role::Holder);
@@ -260,18 +267,18 @@ impl LockState {
         Some(Role::Waiting(queue.position(seq)))
     }
 
-    /// The lease token if this ticket holds the lock, whether or not it waits otherwise.
+    /// The fencing token of this ticket's lease. `None`: the ticket does not hold the lock.
     pub fn token_of(&self, ticket: Ticket) -> Option<FencingToken> {
         self.leases.with_ticket(ticket).map(|lease| lease.token)
     }
 
-    /// Holding or waiting.
+    /// Whether this ticket holds or waits.
     pub fn is_live(&self, ticket: Ticket) -> bool {
         self.role(ticket).is_some()
     }
 
-    /// Differs when who holds (mode, token) or who waits in what order differs. Not for the store: another
-    /// build may number the same state differently.
+    /// A hash of the leases (token, mode) and of the queue in order (place, mode, ticket). Must not be stored:
+    /// another build may hash the same state differently.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for lease in self.leases.iter() {
@@ -283,6 +290,7 @@ impl LockState {
         hasher.finish()
     }
 
+    /// Why the lock is not granted to a caller whose own lease, if any, is `except`.
     pub(super) fn locked_by(
         &self,
         terms: &Terms,
@@ -311,7 +319,8 @@ impl LockState {
         self.queue_ref().and_then(Queue::first_near)
     }
 
-    /// Whether a lease of this mode can stand beside those there are. Says nothing of who is next in line.
+    /// Whether a lease of this mode can begin now: it fits the current leases, and no lock-delay runs. Does not
+    /// look at the queue.
     pub(super) fn admits(&self, mode: Mode) -> bool {
         if self.delay_until.is_some() {
             return false;
@@ -325,7 +334,7 @@ impl LockState {
         }
     }
 
-    /// Whether this waiter could have what it waits for now, were it next in line.
+    /// Whether this waiter could be granted now if it were next in line.
     pub(super) fn admits_waiter(&self, seq: Seq) -> bool {
         let waiter = self.queue_ref().and_then(|queue| queue.get(seq));
         waiter.is_some_and(|waiter| match waiter.ticketless_write {
@@ -337,7 +346,8 @@ impl LockState {
 
     // ---- leases -----------------------------------------------------------------------------------
 
-    /// What a renewal without a `ttl` of its own uses.
+    /// The TTL in force for a lease whose own `ttl` is `own`: that, else the resource's timeout where the
+    /// profile makes it a TTL, else zero (does not expire).
     pub(super) fn ttl(&self, terms: &Terms, own: Option<Ttl>) -> Ttl {
         own.unwrap_or(if terms.rules.timeout_is_lease_ttl {
             self.options.timeout.into()
@@ -346,7 +356,8 @@ impl LockState {
         })
     }
 
-    /// When a lease with this `ttl` that started at `since` and is renewed at `now` expires.
+    /// The last millisecond of a lease with this `ttl` that began at `since` and is renewed at `now`: `now` +
+    /// TTL, but at most `MAX_LEASE_SECONDS` after `since`. `None`: does not expire.
     pub(super) fn expiry(
         &self,
         terms: &Terms,
@@ -366,9 +377,8 @@ impl LockState {
         }
     }
 
-    /// The TTL that the holder is told: its own, cut to what `MAX_LEASE_SECONDS` leaves of the lease, so
-    /// that nobody counts on more. Never cut to 0, which would mean "does not expire": in its last
-    /// millisecond that is what is left.
+    /// The TTL that the holder is told: its own, cut to what `MAX_LEASE_SECONDS` leaves of the lease. The cut
+    /// TTL is at least 1 ms, because 0 would mean "does not expire".
     pub(super) fn told_ttl(&self, terms: &Terms, now: Millis, lease: &Lease) -> Ttl {
         let own = self.ttl(terms, lease.row.ttl);
         let Some(max_ms) = terms.limits.lease_seconds_max.limit_ms() else {
@@ -402,7 +412,7 @@ impl LockState {
         }
     }
 
-    /// The head row as it has to be stored now.
+    /// The head row for the current state.
     pub(super) fn head(&self) -> HeadRow {
         HeadRow {
             token: self.token,
@@ -415,7 +425,7 @@ impl LockState {
     }
 }
 
-/// The later of two expiries; `None` never comes.
+/// The later of two expiries. `None` is the latest: it means "does not expire".
 pub(super) fn later(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
     Some(a?.max(b?))
 }

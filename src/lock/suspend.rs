@@ -1,10 +1,10 @@
-//! A held lock that leaves memory while its lease runs, and comes back as if it had stayed.
+//! A held lock whose state leaves memory while its lease runs, and is restored later as if it had stayed.
 //!
-//! The stored rows say who holds, but not when that ends: after a restart the TTL runs anew. While the
-//! process lives it need not, so what the rows do not say is kept, and nothing else.
+//! The stored rows say who holds the lock, but not when the lease ends: after a restart its TTL starts anew.
+//! While the process lives it need not, so a [`SuspendedLease`] keeps what the rows do not say.
 //!
-//! **Suspending and resuming change nothing that a client can see**, but that a resource remembers for longer
-//! why a ticket ended, as it does after a restart.
+//! **Clients see no difference**, with one exception: a resource that is resumed remembers ended tickets for
+//! longer, as it does after a restart.
 
 use std::net::IpAddr;
 
@@ -15,8 +15,8 @@ use super::rows::LockRows;
 use super::state::LockState;
 use super::terms::Terms;
 
-/// What the stored rows do not say of a running lease. Counts only in the process and the incarnation of
-/// the store that it is of.
+/// What the stored rows do not say of a running lease. Valid only in the process and the incarnation of the
+/// store that made it. Times are on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SuspendedLease {
     token: FencingToken,
@@ -32,7 +32,9 @@ pub struct SuspendedLease {
 /// When a lease expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
+    /// By the wall clock.
     pub at: WallMillis,
+    /// Time left until then.
     pub in_ms: Millis,
 }
 
@@ -47,7 +49,7 @@ impl SuspendedLease {
         self.expires.map(|last| last + 1)
     }
 
-    /// When it expires, by the wall clock, and how long that is from now.
+    /// When the lease expires. `None`: it does not.
     pub fn expiry(&self, now: Now) -> Option<Expiry> {
         self.expires.map(|at| Expiry {
             at: (now.wall + at).saturating_sub(now.mono),
@@ -57,8 +59,8 @@ impl SuspendedLease {
 }
 
 impl LockState {
-    /// Whether the rows and a [`SuspendedLease`] say all there is: held by one running lease, nobody waits, no
-    /// lock-delay runs, and the TTL that renewals use is the stored one.
+    /// Whether the rows and a [`SuspendedLease`] contain the whole state: one running lease holds the lock,
+    /// nobody waits, no lock-delay runs, and the TTL that renewals use is the stored one.
     pub fn can_suspend(&self) -> bool {
         let running = match &self.leases {
             Leases::One(lease) => {
@@ -70,8 +72,8 @@ impl LockState {
         running && self.queue.is_none() && self.delay_until.is_none()
     }
 
-    /// What to keep of this lock while it is out of memory, once all its changes are durable. `None`: it
-    /// must stay.
+    /// What to keep of this lock while its state is out of memory. Call it once all its changes are durable.
+    /// `None`: the lock cannot be suspended.
     pub fn suspend(&self) -> Option<SuspendedLease> {
         let lease = self.leases.first().filter(|_| self.can_suspend())?;
         match &lease.clock {
@@ -92,9 +94,9 @@ impl LockState {
         }
     }
 
-    /// The lock as it was stored, whose lease goes on as `memory` says. A memory of another lease than the
-    /// stored one counts for nothing: then the lease gets its full TTL from `now` on, so that it cannot end
-    /// early.
+    /// Restores the lock from its rows and lets its lease go on as `memory` says. If `memory` is of another
+    /// lease than the stored one, it is ignored: the stored lease gets its full TTL from `now` on, so that it
+    /// cannot end early.
     pub fn resume(
         options: ResourceOptions,
         rows: LockRows,

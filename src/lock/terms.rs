@@ -2,13 +2,13 @@
 
 use super::names::{Millis, Seconds};
 
-/// Which of the two behaviours of `COMPATIBILITY` applies.
+/// The value of the setting `COMPATIBILITY` (`docs/protocol.md`, "Profiles").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Profile {
-    /// As documented.
+    /// The documented behaviour.
     #[default]
     Default,
-    /// As the PHP server 1.1.0 really behaves.
+    /// The actual behaviour of the PHP server 1.1.0.
     Php,
 }
 
@@ -55,11 +55,11 @@ impl Profile {
     }
 }
 
-/// The rows of the contract's table `COMPATIBILITY=default|php`, one field each.
+/// What differs between the profiles: one field for each row of the table in `docs/protocol.md`, "Profiles".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     pub profile: Profile,
-    /// The resource's `timeout` ends leases that have no `ttl` of their own.
+    /// The resource's `timeout` is the TTL of leases that have no `ttl` of their own.
     pub timeout_is_lease_ttl: bool,
     /// The resource's `timeout` is how long GET `lock=1`, lock and PUT wait on the server.
     pub timeout_is_wait: bool,
@@ -69,22 +69,22 @@ pub struct Rules {
     pub get_locks_unwritten: bool,
     /// Unlock with a dead ticket answers 200 and names the reason in `code`.
     pub dead_unlock_succeeds: bool,
-    /// A released or unknown ticket presented to a write counts as none.
+    /// A write with a released or unknown ticket counts as a write without a ticket.
     pub spent_ticket_writes_as_nobody: bool,
-    /// A write that cannot happen now waits its turn instead of being refused at once.
+    /// A write while someone else holds the lock waits its turn instead of being refused at once.
     pub refused_write_waits: bool,
 }
 
-/// Bounds in milliseconds and counts; each is a named setting of the configuration.
+/// Limits of time and number. A name in capitals is the setting that the limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// `CLAIM_SECONDS`: how long a ticket stays near after its last request ended.
     pub claim_ms: Millis,
-    /// `TICKET_TTL_SECONDS`: a waiting ticket not presented for this long is dropped.
+    /// `TICKET_TTL_SECONDS`: a waiting ticket that is not presented for this long is dropped.
     pub ticket_ttl_ms: Millis,
-    /// `MAX_LEASE_SECONDS`: bounds the whole life of a lease; 0 is off.
+    /// `MAX_LEASE_SECONDS`: the longest whole life of a lease; 0: without limit.
     pub lease_seconds_max: Seconds,
-    /// `MAX_WAITERS_PER_RESOURCE`.
+    /// `MAX_WAITERS_PER_RESOURCE`: the most places in the queue of a resource.
     pub waiters_max: usize,
     /// How long a resource remembers why a ticket ended.
     pub ended_ms: Millis,
@@ -102,7 +102,7 @@ impl Default for Limits {
     }
 }
 
-/// Rules and limits together: what [`super::LockState::apply`] is given besides time and command.
+/// The rules and limits that [`super::LockState::apply`] works by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     pub rules: Rules,

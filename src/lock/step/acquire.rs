@@ -1,4 +1,4 @@
-//! Asking for the lock: a grant, a place in the queue, or another mode for a holder.
+//! Lock requests: a grant, a place in the queue, or a change of mode for a holder.
 
 use super::{Standing, Step};
 use crate::lock::command::{Death, Event, LockRequest, Patience, Refusal, RequestId, Wish};
@@ -20,7 +20,7 @@ impl Step<'_> {
         }
     }
 
-    /// Finds the place that a request has from when it came first, and when that was.
+    /// Sets `place` and `since` of a request that comes again because its document is loaded.
     pub(super) fn come_again(&mut self, request: RequestId) {
         let (now, limits) = (self.now.mono, &self.terms.limits);
         let queue = self.state.queue.as_mut();
@@ -30,7 +30,8 @@ impl Step<'_> {
         }
     }
 
-    /// Without a live ticket: the idempotency key may know one, else a new one is made.
+    /// A request without a live ticket. A copy of a relayed request or an idempotency key may lead to a ticket;
+    /// otherwise a new ticket is made.
     fn ask_anew(&mut self, asked: LockRequest, ended: Death) {
         if let Some(seq) = self.place {
             return self.go_on(seq, asked, ended);
@@ -46,14 +47,15 @@ impl Step<'_> {
             Some((Standing::Waiting(seq), true)) if self.is_copy(seq, &asked) => {
                 let asked = repeated(asked);
                 self.present_waiter(seq, Some(&asked.wish));
-                // Gone with its request, as if that had come once.
+                // The client was not told the ticket yet: if this request vanishes, the place goes with it, as
+                // if no copy had come before.
                 if let Some(waiter) = self.state.queue_mut().get_mut(seq) {
                     waiter.delivery = TicketDelivery::NotSent;
                 }
                 return self.take_or_wait(seq, asked, ended);
             }
             Some((Standing::Holder(token), true)) => {
-                // A retry repeats what was asked then; it must not undo what was changed since.
+                // A retry repeats the first request. It must not undo changes made since.
                 return self.keep(token, repeated(asked), ended);
             }
             Some((Standing::Waiting(seq), true)) => {
@@ -80,7 +82,8 @@ impl Step<'_> {
         }
     }
 
-    /// `open`: the lock could be had now, so that the queue is not full whoever is in it.
+    /// Takes a new place in the queue. `open`: the lock can be granted to this request once its document is
+    /// loaded, so the limit of waiters does not apply.
     #[inline(never)]
     fn take_place(&mut self, asked: LockRequest, ended: Death, open: bool) {
         let (client, relayed) = (asked.wish.client, asked.wish.relayed);
@@ -89,7 +92,8 @@ impl Step<'_> {
         let mut waiter = Waiter::new(row, false);
         waiter.client = client;
         if asked.patience == Patience::Loading {
-            // The place is gone with its request if there is nothing to wait for.
+            // The document may turn out not to exist. The request is then refused and its place must go, too,
+            // even with an idempotency key, which otherwise keeps a place.
             waiter.delivery = TicketDelivery::NotSent;
         }
         let Some(seq) = self.enqueue(asked.request, waiter, open) else {
@@ -104,7 +108,7 @@ impl Step<'_> {
         self.queue_up(seq, request, asked.patience, ended);
     }
 
-    /// What the answer needs is loaded; the place was taken before.
+    /// Continues a request whose document is loaded and which took a place before.
     fn go_on(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
         let loaded = asked.patience != Patience::Loading;
         if loaded && self.waiter(seq).is_some_and(|w| w.row.key.is_some()) {
@@ -128,7 +132,7 @@ impl Step<'_> {
         }
     }
 
-    /// With a waiting ticket, or its key.
+    /// A request with a waiting ticket, or with its idempotency key.
     fn ask_again(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
         self.present_waiter(seq, Some(&asked.wish));
         self.take_or_wait(seq, asked, ended);
@@ -150,7 +154,8 @@ impl Step<'_> {
         }
     }
 
-    /// A new place at the end of the queue, or a refusal when it is full.
+    /// Adds a place at the end of the queue. If the queue is full and the lock not `open` to this request,
+    /// refuses the request and returns `None`.
     pub(super) fn enqueue(
         &mut self,
         request: RequestId,
@@ -189,7 +194,7 @@ impl Step<'_> {
         }
     }
 
-    /// The holder asked again, perhaps for another mode.
+    /// A lock request of the holder, perhaps for another mode.
     #[inline(never)]
     fn keep(&mut self, token: FencingToken, asked: LockRequest, ended: Death) {
         let (request, wish) = (asked.request, asked.wish);
@@ -200,7 +205,7 @@ impl Step<'_> {
         let changes = wish.mode.filter(|wanted| Some(*wanted) != mode);
         let alone = self.state.leases.len() == 1 && self.state.delay_until.is_none();
         if changes == Some(Mode::Exclusive) && !alone {
-            // At once, whatever it would wait: two that wait for each other would wait for ever.
+            // Refused at once, even with a wait: two holders that wait for each other would wait for ever.
             self.touch_holder(token);
             return self.answer_locked(request, Some(token));
         }
@@ -213,7 +218,7 @@ impl Step<'_> {
         self.answer_granted(request, token, None, ended);
     }
 
-    /// The only holder gets the lock to itself, past whoever waits. Says its new token.
+    /// Changes the only lease from shared to exclusive, ahead of the queue. Returns its new token.
     fn promote(&mut self, from: FencingToken) -> FencingToken {
         let Some(mut lease) = self.state.leases.take(from) else {
             return from;
@@ -231,7 +236,7 @@ impl Step<'_> {
         token
     }
 
-    /// An exclusive holder lets others share, and keeps its token.
+    /// Changes a lease from exclusive to shared. It keeps its token, which is returned.
     fn demote(&mut self, token: FencingToken) -> FencingToken {
         let share = |lease: &mut Lease| lease.row.mode = Mode::Shared;
         if self.state.leases.change(token, share).is_some() {
@@ -243,7 +248,7 @@ impl Step<'_> {
     }
 }
 
-/// As its first copy: what was asked then stands in the ticket.
+/// The request without the `ttl` and mode of a retry: the ticket has those of the first request.
 fn repeated(asked: LockRequest) -> LockRequest {
     LockRequest {
         wish: Wish {

@@ -1,4 +1,5 @@
-//! Who asks: what a presented ticket, an idempotency key or a copy of a request is to this lock, and what it may do.
+//! The caller of a command: the ticket that it has in this lock (by `X-Ticket`, by its idempotency key, or from
+//! an earlier copy of its request), and what it may do.
 
 use super::{Standing, Step};
 use crate::lock::command::{Answer, Death, LockRequest, PresentedTicket, Refusal, RequestId, Wish};
@@ -22,7 +23,8 @@ impl Step<'_> {
         }
     }
 
-    /// The ticket that an earlier copy of a relayed request made, as far as it is known.
+    /// The ticket that an earlier copy of a relayed request made, if it is alive or remembered. The flag, as in
+    /// [`Step::by_key`], is always true.
     pub(super) fn by_copy(&self, asked: &LockRequest) -> Option<(Standing, bool)> {
         let made = PresentedTicket::Ticket(asked.fresh);
         match asked.wish.relayed.then(|| self.standing(made))? {
@@ -31,13 +33,14 @@ impl Step<'_> {
         }
     }
 
-    /// Whether an earlier copy of this request made this place, of which its client was told nothing.
+    /// Whether an earlier copy of this relayed request made this place. Its client was not told the ticket.
     pub(super) fn is_copy(&self, seq: Seq, asked: &LockRequest) -> bool {
         let made = |w: &Waiter| w.row.key.is_none() && w.row.ticket == asked.fresh;
         asked.wish.relayed && self.waiter(seq).is_some_and(made)
     }
 
-    /// The live ticket that this attempt made, and whether the same was asked then.
+    /// The live ticket with this idempotency key, and whether the request that made it asked for the same owner,
+    /// `ttl` and mode.
     pub(super) fn by_key(&self, wish: &Wish) -> Option<(Standing, bool)> {
         let key = wish.key.as_ref()?;
         let same = |row: &TicketRow| {
@@ -52,7 +55,7 @@ impl Step<'_> {
         Some((Standing::Waiting(seq), same(&self.waiter(seq)?.row)))
     }
 
-    /// The answer to an attempt whose ticket has ended.
+    /// The refusal of a request whose idempotency key made a ticket that has ended.
     pub(super) fn by_ended_key(&self, wish: &Wish) -> Option<Answer> {
         let now = self.now.mono;
         let (ticket, more) = self.state.ended.with_key(wish.key.as_ref()?, now)?;
@@ -67,7 +70,7 @@ impl Step<'_> {
         })
     }
 
-    /// What a dead ticket is told.
+    /// The refusal of a request with a dead ticket.
     pub(super) fn dead(&self, ticket: Ticket, death: Death) -> Answer {
         match self.state.ended.forced(ticket, self.now.mono) {
             Some(forced) => Answer::Refused(Refusal::DeadByForce(Box::new(forced.clone()))),
@@ -90,19 +93,19 @@ impl Step<'_> {
         self.answer(request, answer);
     }
 
-    /// Whether this waiter, which is near, may be granted now: the lock is reserved for it, or could have
-    /// been had it been near before.
+    /// Whether this near waiter may be granted now: it is next in line and fits the current leases. The lock
+    /// need not be reserved for it yet, because it may have become near in this step.
     pub(super) fn may_take(&self, seq: Seq) -> bool {
         let next = self.state.reserved.or_else(|| self.state.first_near());
         next == Some(seq) && self.state.admits_waiter(seq)
     }
 
-    /// Whether somebody without a place may be granted now: nobody near is ahead.
+    /// Whether a request without a place may be granted this mode now: no near waiter is ahead of it.
     pub(super) fn is_open_to(&self, mode: Mode) -> bool {
         self.state.admits(mode) && self.state.first_near().is_none()
     }
 
-    /// Whether data may be changed without a ticket: nobody holds, and nobody is next in line.
+    /// Whether data may be changed without a ticket: the lock is neither held nor reserved.
     pub(super) fn is_free(&self) -> bool {
         !self.state.is_locked()
     }
@@ -112,6 +115,7 @@ impl Step<'_> {
         lease.is_some_and(|lease| lease.row.mode == Mode::Shared)
     }
 
+    /// Whether a write with a ticket that ended this way counts as a write without a ticket.
     pub(super) fn writes_as_nobody(&self, death: Death) -> bool {
         self.terms.rules.spent_ticket_writes_as_nobody
             && matches!(death, None | Some(EndReason::Released))

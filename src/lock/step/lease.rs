@@ -1,4 +1,4 @@
-//! Leases: granted, renewed, ended, and taken back when nobody was told.
+//! Leases: granted, renewed, ended, and taken back when no answer was delivered.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::lock::rows::{EndReason, EndedMore, Forced, TicketRow};
 use crate::lock::state::later;
 
 impl Step<'_> {
-    /// This lease has to be stored as it is now.
+    /// Stores the current state of a lease.
     pub(super) fn change_lease(&mut self, token: FencingToken) {
         if self.state.leases.is_in_head(token) {
             return self.change_head();
@@ -23,7 +23,8 @@ impl Step<'_> {
         }
     }
 
-    /// This lease, which was stored in the head row or not, is none any more.
+    /// Removes the stored row of a lease that was taken out of the state. If it was in the head row, the next
+    /// lease moves there from its own row.
     fn change_ended(&mut self, lease: &Lease, was_in_head: bool) {
         let holding = &mut self.out.changes.holding;
         if !was_in_head {
@@ -36,8 +37,8 @@ impl Step<'_> {
         self.change_head();
     }
 
-    /// Makes a lease of a waiter that is in the queue no more. Answers everyone who waited with its
-    /// ticket, and the request that asks now.
+    /// Grants the lock to a waiter that was removed from the queue. Answers all requests that are parked with
+    /// its ticket, and the request that asks now (`asking`).
     pub(super) fn grant(&mut self, waiter: Waiter, asking: Option<(RequestId, Millis, Death)>) {
         self.state.token = self.state.token.next();
         self.state.reserved = None;
@@ -67,7 +68,7 @@ impl Step<'_> {
         });
         self.change_lease(token);
         if self.state.leases.len() > 1 {
-            // The highest token is in the head row.
+            // The head row has the highest token, so it changes although the new lease has a row of its own.
             self.change_head();
         }
         if let Some(view) = self.view(token) {
@@ -82,7 +83,8 @@ impl Step<'_> {
         }
     }
 
-    /// `waited_ms`: of a grant that this request was there for.
+    /// Answers with the lease. `waited_ms`: how long this request waited for the grant; `None` if the ticket
+    /// held already.
     pub(super) fn answer_granted(
         &mut self,
         request: RequestId,
@@ -109,11 +111,13 @@ impl Step<'_> {
         Some(self.state.view(self.terms, self.now, lease))
     }
 
-    /// The holder showed its ticket with lock intent: its expiry becomes the later of what it was and
-    /// now + TTL (contract, "TTL"), or, where it asks for that, exactly now + TTL.
+    /// The holder presented its ticket with lock intent: the lease now ends at the later of its previous end
+    /// and now + TTL (`docs/protocol.md`, "TTL"). `renewal`: a new `ttl`, and whether the lease ends at exactly
+    /// now + TTL.
     ///
-    /// While no answer has told it of the grant, it cannot know that it holds: then the answer to this
-    /// request, if the core hears what becomes of it (`tracked`), is one more that may tell it.
+    /// While no answer to the grant was delivered, the client cannot know that it holds the lock. The answer to
+    /// this request then becomes one more that may tell it, if the core learns whether it was delivered
+    /// (`tracked`). If not, the lease runs from now on.
     pub(super) fn present_holder(
         &mut self,
         token: FencingToken,
@@ -133,7 +137,7 @@ impl Step<'_> {
         lease.seen = Some(now);
         lease.client = client.or(lease.client);
         let (since, old) = match lease.clock {
-            // What the answers on their way promise.
+            // The answers on their way promise the stored TTL.
             LeaseClock::Answering(_) => {
                 let promised = self.state.expiry(self.terms, lease.stored_ttl, now, now);
                 (now, promised)
@@ -163,7 +167,8 @@ impl Step<'_> {
         }
     }
 
-    /// A sign of life that is not answered with the lease: it proves nothing about an undelivered grant.
+    /// The holder presented its ticket in a request whose answer does not tell of the lease. This renews a
+    /// running lease. It does not start one: the request proves nothing about the delivery of the grant.
     pub(super) fn touch_holder(&mut self, token: FencingToken) {
         let Some(lease) = self.state.leases.get(token) else {
             return;
@@ -178,8 +183,8 @@ impl Step<'_> {
         });
     }
 
-    /// Ends a lease for a reason that its holder may ask for later. What becomes of the lock then is for
-    /// [`Step::hand_off`] to say.
+    /// Ends a lease, and remembers the reason for its holder. [`Step::hand_off`] grants the lock to the next
+    /// waiter later.
     pub(super) fn end_lease(
         &mut self,
         token: FencingToken,
@@ -207,6 +212,7 @@ impl Step<'_> {
         self.out.events.push(Event::Ended { reason, holder });
     }
 
+    /// Remembers an ended ticket, in memory and in the store.
     pub(super) fn remember(&mut self, row: &TicketRow, reason: EndReason, forced: Option<&Forced>) {
         let more = (row.key.is_some() || forced.is_some()).then(|| EndedMore {
             attempt: row.attempt(),
@@ -220,8 +226,9 @@ impl Step<'_> {
         self.out.changes.end(row);
     }
 
-    /// A grant that nobody was there to take. One with an idempotency key stays for the retry; a ticket
-    /// that its client knew goes back to its place, near from now on; any other vanishes.
+    /// Takes back a grant of which no answer was delivered. With an idempotency key the lease stays, for the
+    /// retry. A ticket that its client knew before goes back to its place in the queue, near from now on. Any
+    /// other ticket is deleted.
     fn take_back(&mut self, token: FencingToken) {
         let now = self.now;
         let lease = self.state.leases.get(token);
@@ -246,7 +253,7 @@ impl Step<'_> {
         }
     }
 
-    /// The answer to this request did not tell of the lease.
+    /// The answer to this request was not delivered. If no other answer may tell of the lease, takes it back.
     pub(super) fn untell(&mut self, token: FencingToken, request: RequestId) {
         let untold = self.state.leases.change(token, |lease| {
             let (LeaseClock::Answering(told)

@@ -1,4 +1,4 @@
-//! One command applied to a lock. Every transition that a lock can make is in this folder.
+//! One command applied to a lock. All state transitions of a lock are in this folder.
 
 mod acquire;
 mod asker;
@@ -19,27 +19,36 @@ use crate::lock::terms::Terms;
 
 /// What a presented ticket is to this lock.
 enum Standing {
+    /// No ticket was presented.
     Nobody,
+    /// It holds the lease with this token.
     Holder(FencingToken),
+    /// It waits in this place.
     Waiting(Seq),
+    /// It has ended, is unknown or malformed.
     Dead(Death),
 }
 
-/// One command on its way through the lock.
+/// One command while it is applied.
 struct Step<'a> {
     state: &'a mut LockState,
     terms: &'a Terms,
     now: Now,
-    /// When the request in hand came first, and the place that it took then.
+    /// When the command's request first arrived. Earlier than `now` if its document had to be loaded.
     since: Millis,
+    /// The place that it took or had when it first arrived. `None`: this is its first arrival.
     place: Option<Seq>,
     out: Outcome,
 }
 
 impl LockState {
-    /// Applies one command at `now` (milliseconds on the monotonic clock; never less than before).
-    /// Whatever time alone has done until then happens first. The answers may leave only when the
-    /// changes are durable.
+    /// Applies one command at `now`, whose monotonic time must never go back. First carries out all that became
+    /// due by then: leases that expired, waits and reservations that ended. The answers may be sent only when
+    /// the changes are durable.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if the step breaks a rule of [`invariants`](super::invariants).
     pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
         #[cfg(debug_assertions)]
         let before = invariants::Before::of(self, &command);
@@ -98,9 +107,9 @@ impl LockState {
         outcome
     }
 
-    /// The answer of this request went out to a connection that was still there: the lease that it tells of runs
-    /// from now on, and a ticket in the queue is on its way to its client. Nobody is to be told of that, and
-    /// nothing to be stored.
+    /// Notes that the answer to this request was sent on a connection that was still open: the lease that it
+    /// tells of runs from now on, or the ticket of a place has been sent to its client. Causes no answer, no row
+    /// to store and no event.
     pub fn delivered(&mut self, terms: &Terms, now: Now, request: RequestId) {
         let lease = self.leases.with_request(request);
         match lease.map(|lease| (lease.token, &lease.clock)) {
@@ -113,7 +122,7 @@ impl LockState {
         }
     }
 
-    /// The holder is being answered: from now on its lease runs.
+    /// Lets a lease run from `now` on: an answer to its grant was sent.
     fn start_lease(&mut self, terms: &Terms, now: Millis, token: FencingToken) {
         let Some(lease) = self.leases.get(token) else {
             return;
@@ -137,7 +146,8 @@ impl LockState {
     }
 }
 
-// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
+// `#[inline(never)]` keeps rare branches out of the stack frame of common requests: see "What a request weighs"
+// in docs/architecture.md.
 impl Step<'_> {
     fn answer(&mut self, request: RequestId, answer: Answer) {
         self.out.answers.push((request, answer));
@@ -152,7 +162,7 @@ impl Step<'_> {
         self.out.changes.head = Some(head);
     }
 
-    /// Carries out what was due until now, in the order in which it was due.
+    /// Carries out all that became due by now, in the order in which it became due.
     fn pass_time(&mut self) {
         let now = self.now.mono;
         while let Some(at) = self.state.deadline().filter(|at| *at <= now) {
@@ -177,9 +187,9 @@ impl Step<'_> {
         }
     }
 
-    /// Gives what can be had now to the near waiters, first to last, as far as they can have it beside each
-    /// other: at once to one whose request waits; for one whose request does not, the lock is reserved. So it
-    /// wakes exactly those that can be granted now, and nobody past one who cannot.
+    /// Grants the lock to the near waiters in queue order, up to the first one that cannot be granted beside the
+    /// current leases. A waiter with a parked request is granted at once. For a waiter without one the lock is
+    /// reserved, and nobody behind it is granted.
     fn hand_off(&mut self) {
         while let Some(seq) = self.state.reserved.or_else(|| self.state.first_near()) {
             let waits = self.waiter(seq).is_some_and(Waiter::is_parked);
@@ -212,6 +222,8 @@ impl Step<'_> {
             .close(self.terms, self.now.mono, request, delivered);
     }
 
+    /// The client of this request is gone. Its grant is taken back if no other answer may tell of it. Its place
+    /// is removed if no client can know the ticket, and no other request with the ticket is open.
     #[inline(never)]
     fn vanished(&mut self, request: RequestId) {
         let lease = self.state.leases.with_request(request);

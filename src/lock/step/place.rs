@@ -1,4 +1,4 @@
-//! Places in the queue: told, stored, and left.
+//! Places in the queue: stored, told to the client, and left.
 
 use super::Step;
 use crate::lock::command::{Answer, Death, Refusal, RequestId, Wish};
@@ -11,7 +11,8 @@ impl Step<'_> {
         self.state.queue_ref().and_then(|queue| queue.get(seq))
     }
 
-    /// A waiting ticket was presented: its client is alive and knows it.
+    /// A waiting ticket was presented, so its client is alive and knows the ticket. `wish`: that of a lock
+    /// request; its `ttl` becomes the ticket's.
     pub(super) fn present_waiter(&mut self, seq: Seq, wish: Option<&Wish>) {
         let (now, limits) = (self.now.mono, &self.terms.limits);
         let queue = self.state.queue_mut();
@@ -27,6 +28,7 @@ impl Step<'_> {
         self.store_waiter(seq);
     }
 
+    /// Stores the waiter's row, unless that is stored already or the place is that of a ticketless write.
     pub(super) fn store_waiter(&mut self, seq: Seq) {
         if let Some(waiter) = self.state.queue_mut().get_mut(seq)
             && !waiter.stored
@@ -38,7 +40,8 @@ impl Step<'_> {
         }
     }
 
-    /// Tells a place in the queue; from then on the ticket is durable.
+    /// Answers with the place in the queue, and stores the ticket: a ticket that a client is told must be
+    /// durable.
     pub(super) fn answer_queued(&mut self, request: RequestId, seq: Seq, ended: Death) {
         self.store_waiter(seq);
         let queue = self.state.queue_mut();
@@ -55,12 +58,13 @@ impl Step<'_> {
         }
     }
 
-    /// `except`: the asker's own lease.
+    /// Refuses because the lock is held. `except`: the caller's own lease, which is not named as the holder.
     pub(super) fn answer_locked(&mut self, request: RequestId, except: Option<FencingToken>) {
         let by = self.state.locked_by(self.terms, self.now, except);
         self.refuse(request, Refusal::Locked(Box::new(by)));
     }
 
+    /// Answers a parked request whose wait is over.
     #[inline(never)]
     pub(super) fn wait_over(&mut self, request: RequestId) {
         let Some((seq, parked)) = self.state.queue_mut().unpark(request) else {
@@ -87,12 +91,12 @@ impl Step<'_> {
         }
     }
 
-    /// A reservation ends when its ticket is not near any more.
+    /// Ends the reservation if it is for this place, which is no longer near or is gone.
     pub(super) fn pass_over(&mut self, seq: Seq) {
         self.state.reserved.take_if(|reserved| *reserved == seq);
     }
 
-    /// Leaves the queue; a reservation for it goes on to the next.
+    /// Removes a place. If the lock was reserved for it, the next hand-off chooses anew.
     pub(super) fn leave(&mut self, seq: Seq) {
         self.leave_with(
             seq,
@@ -100,7 +104,7 @@ impl Step<'_> {
         );
     }
 
-    /// As [`Step::leave`]; requests that wait with it are told this.
+    /// As [`Step::leave`], with `told` as the answer to the requests that are parked with this place.
     pub(super) fn leave_with(&mut self, seq: Seq, told: &Answer) {
         let Some(waiter) = self.state.queue_mut().remove(seq) else {
             return;
@@ -114,7 +118,8 @@ impl Step<'_> {
         self.pass_over(seq);
     }
 
-    /// The wait of a request that asked for no place is over. A late copy of it must not queue anew.
+    /// Removes the place of a `queue=0` request whose wait is over. If the request had an idempotency key, the
+    /// ticket is remembered as ended, so that a late copy of the request does not queue again.
     fn leave_for_good(&mut self, seq: Seq) {
         let row = self.waiter(seq).map(|w| w.row.clone());
         if let Some(row) = row.filter(|row| row.key.is_some()) {

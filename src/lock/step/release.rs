@@ -1,4 +1,4 @@
-//! Giving up a lease or a place, or taking it from somebody.
+//! The end of a lease or a place: by its own client, or by force.
 
 use super::{Standing, Step};
 use crate::lock::command::{Answer, Event, PresentedTicket, Refusal, RequestId};
@@ -50,7 +50,7 @@ impl Step<'_> {
         }
     }
 
-    /// A retry finds the ticket among those that were ended by force.
+    /// Ends a waiting ticket. A retry of this command finds the ticket among those ended by force, and succeeds.
     #[inline(never)]
     pub(super) fn remove_waiter(&mut self, request: RequestId, waiter: TicketId, forced: &Forced) {
         let queue = self.state.queue_ref();

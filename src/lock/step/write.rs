@@ -1,4 +1,5 @@
-//! What a holder does with data, or anybody while the lock is free.
+//! Permission to change data or to delete the resource: for a holder, or for anybody while the lock is free.
+//! Also [`Command::Touch`](crate::lock::Command::Touch).
 
 use super::{Standing, Step};
 use crate::lock::command::{Answer, Patience, PresentedTicket, Refusal, RequestId, Wish};
@@ -63,11 +64,11 @@ impl Step<'_> {
         }
     }
 
-    /// A write by the holder, in this step.
+    /// Allows the holder's write in this step, and releases the lease if the request or the profile says so.
     pub(super) fn allow_write(&mut self, request: RequestId, token: FencingToken, release: bool) {
         let lease = self.state.leases.get(token).map(|lease| lease.token);
         if lease.is_none() && self.state.is_held() {
-            // An earlier write of this ticket released its slot in this very step.
+            // An earlier write with this ticket released the lease in this same step, and other slots are held.
             return self.answer_locked(request, None);
         }
         self.answer(request, Answer::Writable { token: lease });
@@ -76,6 +77,8 @@ impl Step<'_> {
         }
     }
 
+    /// A write with a waiting ticket. If the ticket is next in line it is granted the lock first; otherwise the
+    /// write is parked or refused.
     fn write_waiting(
         &mut self,
         seq: Seq,
@@ -108,7 +111,7 @@ impl Step<'_> {
         }
     }
 
-    /// A write without a ticket: only while the lock is free; it leaves no lock.
+    /// A write without a ticket: allowed only while the lock is free, and takes no lock.
     fn write_ticketless(
         &mut self,
         request: (RequestId, Millis),
@@ -130,7 +133,7 @@ impl Step<'_> {
         }
     }
 
-    /// What a write without a ticket needs to know is loaded; its place was taken before.
+    /// Continues a write without a ticket that took a place before and whose document is loaded.
     fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
         if self.may_take(seq) {
             self.pass_over(seq);
