@@ -1,4 +1,4 @@
-//! What becomes of an accepted connection before HTTP: a permit, a watch on its peer, a TLS handshake.
+//! Prepares an accepted connection for HTTP: a permit, detection of a dead peer, a TLS handshake.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,28 +16,33 @@ use super::connection_limit::{
     ConnectionLimit, HANDSHAKE, MALFORMED, TOO_LARGE, TOO_MANY, TOO_SLOW,
 };
 
-/// The time after which a client that went silent without closing its connection is given up: its
-/// keep-alive probes start after half of it, and data it does not acknowledge counts as well.
+/// Time after which a client that went silent without closing its connection counts as gone. TCP keep-alive
+/// probes start after half of it; data that the client does not acknowledge for this long ends the connection
+/// too.
 const DEAD_PEER: Duration = Duration::from_secs(20);
 
-/// One per worker.
+/// Prepares the connections of one worker.
 pub struct Acceptor {
     pub limit: Arc<ConnectionLimit>,
     pub patience: ConnectionTimeouts,
     pub tls: Option<TlsAcceptor>,
 }
 
-/// Why a connection was not served, or was ended by the server before its request was understood.
+/// Why a connection was not served, or was ended by the server before it understood a request.
 #[derive(Debug)]
 pub enum Refused {
     TooMany,
     Handshake(std::io::Error),
-    /// It was gone before it was looked at.
+    /// The client closed it before its address was read.
     Gone(std::io::Error),
     Http(DispatchError),
 }
 
 impl Acceptor {
+    /// Makes a connection that HTTP can be served on, with the address of its peer.
+    ///
+    /// # Errors
+    /// [`Refused`], but never [`Refused::Http`].
     pub async fn accept(
         &self,
         stream: TcpStream,
@@ -58,7 +63,7 @@ impl Acceptor {
         Ok(Either::Right(Box::new(stream)))
     }
 
-    /// Counts what no request, and so no access log, will tell.
+    /// Counts a refusal by its reason. It belongs to no request, so no access log shows it.
     pub fn note(&self, refused: &Refused) {
         let Some(reason) = reason(refused) else {
             return;
@@ -68,7 +73,7 @@ impl Acceptor {
     }
 }
 
-/// `None`: the client ended it.
+/// The metric's label for a refusal; `None` if the client ended the connection.
 fn reason(refused: &Refused) -> Option<&'static str> {
     Some(match refused {
         Refused::TooMany => TOO_MANY,
@@ -78,6 +83,7 @@ fn reason(refused: &Refused) -> Option<&'static str> {
         Refused::Http(DispatchError::Parse(_)) => MALFORMED,
         Refused::Http(DispatchError::Io(error)) => match error.kind() {
             std::io::ErrorKind::TimedOut => TOO_SLOW,
+            // `Connection` returns this beyond its read-ahead limit.
             std::io::ErrorKind::Other => TOO_LARGE,
             _ => return None,
         },
@@ -96,6 +102,6 @@ fn watch_peer(stream: &TcpStream) {
         .and_then(|()| socket.set_tcp_user_timeout(Some(DEAD_PEER)))
         .and_then(|()| socket.set_tcp_nodelay(true));
     if let Err(error) = watched {
-        log::debug!("a connection cannot be watched: {error}");
+        log::debug!("the TCP options of a connection could not be set: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The JSON bodies that clients send (contract, "Routes"), and the numbers in them.
+//! The JSON bodies of requests (`docs/protocol.md`, section "Routes"), and how their numbers are read.
 
 use std::ops::RangeInclusive;
 
@@ -10,66 +10,67 @@ use crate::lock::{Mode, ResourceOptions, Seconds, Ttl};
 #[derive(Debug, Deserialize)]
 pub struct CreateBody {
     pub name: String,
-    /// TTL of leases that bring none (`default` profile), or how long requests wait (`php` profile).
+    /// TTL of leases that are requested without one (`default` profile), or how long requests wait (`php`
+    /// profile).
     #[serde(default, deserialize_with = "seconds")]
     pub timeout: Option<Seconds>,
-    /// How many exclusive leases may stand beside each other.
+    /// How many exclusive leases may exist at once.
     #[serde(default, deserialize_with = "slots", rename = "slots")]
     pub slots: Option<u16>,
-    /// For how many seconds nobody is granted after a lease expired or was forced off.
+    /// Seconds for which the lock is granted to nobody after a lease expired or was forced off.
     #[serde(default, deserialize_with = "lock_delay", rename = "lockDelay")]
     pub lock_delay: Option<u8>,
 }
 
-/// Body of lock.
+/// Body of a lock request.
 #[derive(Debug, Default, Deserialize)]
 pub struct LockBody {
-    /// Shown to others, never trusted.
+    /// The name that the client gives itself: shown to others, never trusted.
     #[serde(default)]
     pub owner: Option<String>,
-    /// The lease's own TTL.
+    /// TTL of this lease, instead of the resource's timeout.
     #[serde(default, deserialize_with = "ttl")]
     pub ttl: Option<Ttl>,
-    /// For people.
+    /// What the lock is for, for people.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Left out: that of the live ticket, else exclusive.
+    /// If left out: the mode of the live ticket, else exclusive.
     #[serde(default)]
     pub mode: Option<Mode>,
 }
 
-/// Body of renew.
+/// Body of a renew request.
 #[derive(Debug, Default, Deserialize)]
 pub struct RenewBody {
     #[serde(default, deserialize_with = "ttl")]
     pub ttl: Option<Ttl>,
-    /// The lease ends a TTL from now, also if that is earlier than it would have.
+    /// The lease ends one TTL from now, even if that is earlier than before.
     #[serde(default)]
     pub exact: bool,
 }
 
-/// Body of force-unlock.
+/// Body of a force-unlock request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ForceBody {
-    /// For the log.
+    /// Logged, and told to the client that loses its lease or place.
     pub reason: String,
-    /// Ends this very lease or none.
+    /// Token of the only lease to end; without it and without `waiter`, every lease ends.
     #[serde(default, deserialize_with = "token")]
     pub fencing_token: Option<u64>,
-    /// Ends this waiter and no lease.
+    /// Id of a waiting ticket to end instead of a lease.
     #[serde(default)]
     pub waiter: Option<String>,
 }
 
-/// JSON knows one kind of number: 30.0 is as whole as 30. `None`: it is not whole, negative, or too large.
+/// A JSON number as an integer: 30.0 is as whole as 30. `None` if it has a fraction, is negative or too large.
 fn whole(number: f64) -> Option<u64> {
-    // 2^64, which is the first float that does not fit.
+    // 2^64: the smallest float that does not fit.
     let fits = number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&number);
     fits.then_some(number as u64)
 }
 
-/// A number as clients write it.
+/// A JSON value in the place of a number: an integer, another number, a string, or anything else.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum WrittenNumber {
@@ -80,7 +81,7 @@ enum WrittenNumber {
 }
 
 impl WrittenNumber {
-    /// Where it was written as a number.
+    /// Its value, if it is a JSON number and whole.
     fn whole(&self) -> Option<u64> {
         match self {
             WrittenNumber::Whole(number) => Some(*number),
@@ -89,7 +90,7 @@ impl WrittenNumber {
         }
     }
 
-    /// A number, or digits with a point among or after them.
+    /// Its value, if it is a JSON number or a string that [`decimal`] reads.
     fn decimal(&self) -> Option<f64> {
         match self {
             WrittenNumber::Whole(number) => Some(*number as f64),
@@ -100,7 +101,8 @@ impl WrittenNumber {
     }
 }
 
-/// What `read` makes of a number; `null` counts as absent, and `accepts` says what a number has to be.
+/// Reads an optional number with `read`; `null` counts as absent. `accepts`: the error text, which says what is
+/// accepted.
 fn number<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     read: impl FnOnce(&WrittenNumber) -> Option<T>,
@@ -113,7 +115,7 @@ fn number<'de, D: Deserializer<'de>, T>(
     read(&written).map(Some).ok_or_else(refused)
 }
 
-/// A fencing token as a client repeats it; `null` counts as absent.
+/// A fencing token that the client got from the server; `null` counts as absent.
 fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let accepts = "fencingToken must be an integer that is not negative";
     number(deserializer, WrittenNumber::whole, accepts)
@@ -134,8 +136,8 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>
     number(deserializer, read, accepts)
 }
 
-/// Decimal seconds as a number or a numeric string, 0 to 2147483647, read to the millisecond; `null` counts as
-/// absent.
+/// Decimal seconds as a number or a numeric string, 0 to 2147483647, rounded to the millisecond; `null` counts
+/// as absent.
 fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ttl>, D::Error> {
     let read = |written: &WrittenNumber| {
         let most = f64::from(Seconds::MAX);
@@ -146,20 +148,20 @@ fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ttl>, D::Err
     number(deserializer, read, accepts)
 }
 
-/// Decimal seconds to the millisecond. What is above 0 stays above 0.
+/// Decimal seconds in milliseconds, rounded. A value above 0 stays above 0.
 pub fn to_millis(seconds: f64) -> u64 {
     let millis = (seconds * 1000.0).round() as u64;
     if seconds > 0.0 { millis.max(1) } else { millis }
 }
 
-/// Digits, with a point among or after them.
+/// Parses digits, with a point among or after them.
 fn decimal(text: &str) -> Option<f64> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let begins = text.bytes().next().is_some_and(|b| b.is_ascii_digit());
     (plain && begins).then(|| text.parse().ok()).flatten()
 }
 
-/// A whole number in this range; `null` counts as absent.
+/// An optional integer in `range`; `null` counts as absent. `field`: its name in the error text.
 fn whole_in<'de, D: Deserializer<'de>>(
     deserializer: D,
     range: RangeInclusive<u16>,

@@ -1,4 +1,4 @@
-//! Which key a request presents, and what that one allows.
+//! Which key a request presents, and which rights the key carries.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,31 +10,32 @@ use subtle::ConstantTimeEq;
 use crate::config::ScopedKey;
 pub use crate::config::{Keys, Right};
 
-/// A key, without saying which: its place among the keys in force.
+/// Index of a key among the configured keys. It does not reveal the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyId(usize);
 
-/// The key that a request presents.
+/// A valid key that a request presents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownKey {
     pub id: KeyId,
-    /// For log lines and events; never the key.
+    /// Name of the key in log lines and events; never the key itself.
     pub name: SmolStr,
-    /// The highest right that it carries to any name.
+    /// The highest right that the key carries, to any name.
     pub right: Right,
-    /// It is a `*_PREVIOUS` one.
+    /// Whether it is a `*_PREVIOUS` key.
     pub previous: bool,
-    /// Its entries, each of which gives it a right to some names. `None`: its right is to all names.
+    /// The key's entries in `KEYS_FILE`, each of which grants a right to some names. `None`: the key covers all
+    /// names.
     entries: Option<Vec<Arc<ScopedKey>>>,
 }
 
 impl KnownKey {
-    /// The right that it carries to every name; `None`: to some names alone.
+    /// The right that the key carries to all names; `None` if its rights depend on the name.
     pub fn right_to_all(&self) -> Option<Right> {
         self.entries.is_none().then_some(self.right)
     }
 
-    /// The highest right that it carries to this name; `None`: to this name it is an unknown key.
+    /// The highest right that the key carries to this name. `None`: for this name it counts as an unknown key.
     pub fn right_to(&self, name: &str) -> Option<Right> {
         let Some(entries) = &self.entries else {
             return Some(self.right);
@@ -44,13 +45,14 @@ impl KnownKey {
         covering.map(|entry| entry.right).max()
     }
 
-    /// The prefixes to which it carries this right, none of them covered by another. `None`: all names.
+    /// The prefixes of the names to which the key carries at least this right, without prefixes that another
+    /// one covers. `None`: all names.
     pub fn prefixes(&self, right: Right) -> Option<Vec<&str>> {
         let entries = self.entries.as_ref()?;
         let granted = entries.iter().filter(|entry| entry.right >= right);
         let prefixes = granted.flat_map(|entry| &entry.prefixes);
         let mut all: Vec<&str> = prefixes.map(String::as_str).collect();
-        // In this order a prefix stands before those it covers.
+        // Sorted, a prefix comes before the prefixes that it covers.
         all.sort_unstable();
         let mut least: Vec<&str> = Vec::new();
         for prefix in all {
@@ -62,8 +64,9 @@ impl KnownKey {
     }
 }
 
-/// Which key this is. Takes the same time whichever key of the same length it resembles, and looks at all
-/// of them. Where several are equal the highest right wins.
+/// Finds the presented key; `None` if it is unknown. Compares it with all keys in constant time, so that the
+/// time does not tell which key of the same length it resembles. Of equal keys the highest right wins. Scoped
+/// keys are compared only if no plain key matches.
 pub fn identify(keys: &Keys, presented: &[u8]) -> Option<KnownKey> {
     let mut known: Option<KnownKey> = None;
     for (index, plain) in keys.plain.iter().enumerate() {

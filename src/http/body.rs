@@ -1,4 +1,4 @@
-//! The body of a request: read within its bounds, and parsed strictly.
+//! The body of a request: read within its limits and parsed strictly.
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
@@ -11,19 +11,23 @@ use tokio::time::timeout;
 use super::errors::ApiError;
 use super::request::Request;
 
-/// Documents nested deeper than this are refused: PHP's parser gives up there.
+/// Deepest nesting of a document. PHP's parser refuses deeper ones.
 const JSON_DEPTH_MAX: usize = 511;
-/// Other bodies are flat. Where our parser gives up.
+/// Deepest nesting of any other body, all of which are flat. `serde_json` refuses deeper ones.
 const BODY_DEPTH_MAX: usize = 127;
 
-/// Reads the whole body, up to `MAX_BODY_BYTES`, as long as it keeps coming.
+/// Reads the whole body: at most `MAX_BODY_BYTES`, within `BODY_TIMEOUT_SECONDS`.
+///
+/// # Errors
+/// [`ApiError::TooLarge`], [`ApiError::SlowBody`]; [`ApiError::Malformed`] if the body ends early;
+/// [`ApiError::Closed`] if requests are no longer answered when the body has arrived.
 pub async fn read(request: &Request, payload: Payload) -> Result<Bytes, ApiError> {
     let headers = request.http.headers();
     let comes = headers.contains_key(header::TRANSFER_ENCODING)
         || headers
             .get(header::CONTENT_LENGTH)
             .is_some_and(|length| length != "0");
-    // Where there is no body, no clock has to be set.
+    // Without a body no timer is needed.
     if !comes {
         return Ok(Bytes::new());
     }
@@ -42,7 +46,7 @@ pub async fn read(request: &Request, payload: Payload) -> Result<Bytes, ApiError
     if let Some(connection) = &request.connection {
         connection.end_body();
     }
-    // It may have been long in coming.
+    // The body may have taken long to arrive: the gate may have closed meanwhile.
     worker.door.check().map_err(ApiError::Closed)?;
     Ok(read)
 }
@@ -58,7 +62,7 @@ async fn read_whole(mut payload: Payload, max: usize) -> Result<Bytes, ApiError>
             return Err(ApiError::TooLarge(max));
         }
         if whole.is_empty() && parts.is_empty() {
-            // Most bodies come in one piece, which need not be copied.
+            // Most bodies arrive in one chunk, which is kept without a copy.
             whole = chunk;
         } else {
             parts.extend_from_slice(&std::mem::take(&mut whole));
@@ -72,7 +76,10 @@ async fn read_whole(mut payload: Payload, max: usize) -> Result<Bytes, ApiError>
     })
 }
 
-/// A body that has to be JSON of a certain form.
+/// Parses a body that has to be a JSON object. `accepted`: what the error sentence asks the client to send.
+///
+/// # Errors
+/// [`ApiError::Malformed`].
 pub fn parse_json<T: DeserializeOwned>(body: &Bytes, accepted: &str) -> Result<T, ApiError> {
     let malformed = |why: String| {
         ApiError::Malformed(format!(
@@ -80,17 +87,17 @@ pub fn parse_json<T: DeserializeOwned>(body: &Bytes, accepted: &str) -> Result<T
         ))
     };
     let text = json_utf8(body, BODY_DEPTH_MAX).map_err(malformed)?;
-    // The parser would take an array for the fields in their order.
+    // serde would also accept an array with the fields in their order.
     if !text
         .trim_start_matches([' ', '\t', '\r', '\n'])
         .starts_with('{')
     {
-        return Err(malformed("it is no JSON object".to_owned()));
+        return Err(malformed("it is not a JSON object".to_owned()));
     }
     serde_json::from_str(text).map_err(|error| malformed(error.to_string()))
 }
 
-/// The body as text, if it can be JSON that is nested no deeper than that.
+/// The body as UTF-8 text that is nested at most `depth_max` levels deep. Not parsed yet.
 fn json_utf8(body: &Bytes, depth_max: usize) -> Result<&str, String> {
     let text = std::str::from_utf8(body).map_err(|_| "invalid UTF-8".to_owned())?;
     if depth(text) > depth_max {
@@ -99,7 +106,10 @@ fn json_utf8(body: &Bytes, depth_max: usize) -> Result<&str, String> {
     Ok(text)
 }
 
-/// Any JSON text, kept byte for byte. An empty body stores `{}`, as the PHP server does.
+/// Checks that a document is JSON and keeps it byte for byte. An empty body becomes `{}`, as in the PHP server.
+///
+/// # Errors
+/// [`ApiError::Malformed`] if it is not JSON, or JSON that PHP's parser refuses.
 pub fn json_text(body: Bytes) -> Result<Bytes, ApiError> {
     if body.is_empty() {
         return Ok(Bytes::from_static(b"{}"));
@@ -114,8 +124,8 @@ pub fn json_text(body: Bytes) -> Result<Bytes, ApiError> {
     Ok(body)
 }
 
-/// Whether each `\uD800` to `\uDFFF` in a JSON text is one half of a pair, in order. Others are no characters,
-/// which PHP's parser refuses.
+/// Whether each escape `\uD800` to `\uDFFF` in a JSON text is half of a surrogate pair, high half first. PHP's
+/// parser refuses an unpaired half, which is no character.
 fn surrogates_are_paired(text: &str) -> bool {
     let unit = |escape: &str| {
         let digits = escape.strip_prefix("\\u")?.get(..4)?;
@@ -140,8 +150,11 @@ fn surrogates_are_paired(text: &str) -> bool {
     true
 }
 
-/// A body that may be left out. PHP writes an empty array for one, others `null`. What is no JSON object at all
-/// counts as none as well where `lenient`.
+/// Parses a body that may be left out, which gives the default. PHP clients send an empty array for an absent
+/// body, others `null`. If `lenient`, anything that is not a JSON object counts as absent too.
+///
+/// # Errors
+/// [`ApiError::Malformed`].
 pub fn parse_optional<T: DeserializeOwned + Default>(
     body: &Bytes,
     accepted: &str,
@@ -162,7 +175,7 @@ pub fn parse_optional<T: DeserializeOwned + Default>(
     parsed
 }
 
-/// How deep arrays and objects are nested in what should be a JSON text.
+/// How deep arrays and objects are nested in a text that should be JSON.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0);
     let mut bytes = text.bytes();

@@ -1,4 +1,4 @@
-//! Who the client is when proxies stand in between.
+//! The client's address, also behind proxies.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -7,16 +7,16 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of the client: the peer's, or, when the peer is one of the `trusted` proxies, the rightmost
-/// address of `X-Forwarded-For` (without one: of `Forwarded`) that is not. What stands left of that was written by the client itself or
-/// by somebody it chose.
+/// The address of the client. That is the peer's address, or, if the peer is one of the `trusted` proxies, the
+/// rightmost address in `X-Forwarded-For` (without that header: in `Forwarded`) that is not a trusted proxy.
+/// The addresses left of it were written by the client itself or by a proxy of its choice.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut nearest = peer.to_canonical();
     if !is_trusted(nearest, trusted) {
         return nearest;
     }
     for hop in hops(headers).into_iter().rev() {
-        // Past what cannot be read nothing is known.
+        // The entries left of an unreadable one cannot be trusted.
         let Some(address) = hop else {
             return nearest;
         };
@@ -28,7 +28,7 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     nearest
 }
 
-/// The addresses that proxies wrote down, the client's own first; `None` where one cannot be read.
+/// The addresses that proxies recorded, the client's own first; `None` for an unreadable one.
 fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let listed = entries(headers, &X_FORWARDED_FOR);
     if !listed.is_empty() {
@@ -41,8 +41,8 @@ fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
         .collect()
 }
 
-/// The entries of a header that may be sent several times and lists entries with commas; `None` for a line
-/// that is no text.
+/// The entries of a header that may be sent several times and separates entries by commas; `None` for a line
+/// that is not text.
 fn entries<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<Option<&'h str>> {
     let mut entries = Vec::new();
     for line in headers.get_all(name) {
@@ -54,7 +54,7 @@ fn entries<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<Option<&'h str>
     entries
 }
 
-/// `for=` in one element of `Forwarded` (RFC 7239).
+/// The `for=` address in one element of `Forwarded` (RFC 7239).
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
@@ -65,8 +65,8 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// What counts as one client where clients are counted: an IPv4 address, or the /64 network of an IPv6
-/// address, since whoever has one of these addresses has them all.
+/// The address under which a client is rate limited: an IPv4 address, or the /64 network of an IPv6 address,
+/// because a client that has one address of a /64 network has them all.
 pub fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -77,7 +77,7 @@ pub fn counted_as(address: IpAddr) -> IpAddr {
     }
 }
 
-/// An address, with or without a port.
+/// Parses an address with or without a port.
 fn parse(text: &str) -> Option<IpAddr> {
     let bare = || text.parse::<IpAddr>().ok();
     let with_port = || {

@@ -1,4 +1,4 @@
-//! Header fields that make what is asked hang on something.
+//! Conditional headers: `If-Match`, `If-None-Match`, `If-Unmodified-Since`.
 
 use actix_web::http::header::{self, HeaderName};
 
@@ -7,7 +7,7 @@ use super::paths::Route;
 use super::request::Request;
 use crate::resource::messages::{Condition, EntityTag, EntityTags};
 
-/// All that there are.
+/// The conditional headers that are either supported by a route or refused, never ignored.
 static CONDITIONS: [HeaderName; 3] = [
     header::IF_MATCH,
     header::IF_NONE_MATCH,
@@ -15,10 +15,14 @@ static CONDITIONS: [HeaderName; 3] = [
 ];
 
 impl Request {
-    /// A condition that is not understood must not be ignored: the client would believe that it was met.
+    /// Refuses a conditional header that the route does not support. Ignored, it would make the client believe
+    /// that its condition was met.
+    ///
+    /// # Errors
+    /// [`ApiError::ConditionNotOffered`].
     pub(super) fn check_conditions(&self) -> Result<(), ApiError> {
         let headers = self.http.headers();
-        // Requests have few headers: to look through them is faster than to look for each condition.
+        // A request has few headers: one pass over them is faster than one look-up for each condition.
         if !headers.keys().any(|name| CONDITIONS.contains(name)) {
             return Ok(());
         }
@@ -34,18 +38,20 @@ impl Request {
         }
     }
 
-    /// What `If-None-Match` names. Compared weakly: a proxy that compresses weakens tags.
+    /// The tags in `If-None-Match`; `None` without the header. Weak tags count (RFC 9110, section 13.1.2),
+    /// because a proxy that compresses weakens them.
     ///
     /// # Errors
-    /// It is malformed.
+    /// [`ApiError::Malformed`].
     pub fn if_none_match(&self) -> Result<Option<EntityTags>, ApiError> {
         self.entity_tags(header::IF_NONE_MATCH, true)
     }
 
-    /// On which a write depends: `If-Match`, compared strongly, or `If-None-Match: *`.
+    /// The condition of a write: `If-Match`, compared strongly (RFC 9110, section 13.1.1), or
+    /// `If-None-Match: *`. `None` without either header.
     ///
     /// # Errors
-    /// One is malformed, both are there, or `If-None-Match` names tags.
+    /// [`ApiError::Malformed`] if a header is malformed, both are sent, or `If-None-Match` lists tags.
     pub fn write_condition(&self) -> Result<Option<Condition>, ApiError> {
         let wanted = self.entity_tags(header::IF_MATCH, false)?;
         let unwanted = self.entity_tags(header::IF_NONE_MATCH, true)?;
@@ -60,10 +66,11 @@ impl Request {
         }
     }
 
-    /// The tags that a conditional header names; `None`: it is not there. Tags that are none of ours match nothing.
+    /// The tags in a conditional header; `None` without the header. `weak`: weak tags count too. A tag that
+    /// this server cannot have made matches nothing.
     ///
     /// # Errors
-    /// It is neither `*` nor a list of tags in quotation marks.
+    /// [`ApiError::Malformed`] if the value is neither `*` nor a list of tags in quotation marks.
     fn entity_tags(&self, header: HeaderName, weak: bool) -> Result<Option<EntityTags>, ApiError> {
         let malformed = || {
             ApiError::Malformed(format!(
@@ -75,7 +82,7 @@ impl Request {
             let tags: &mut Vec<EntityTag> = tags.get_or_insert_default();
             let mut rest = value.to_str().unwrap_or_default();
             loop {
-                // Lists may have empty elements.
+                // A list may have empty elements.
                 rest = rest.trim_start_matches([',', ' ', '\t']);
                 if rest.is_empty() {
                     break;
@@ -94,8 +101,8 @@ impl Request {
     }
 }
 
-/// The first tag of a list: whether it is weak, what stands in its quotation marks, which may have commas, and
-/// what follows. `None`: it is none.
+/// Splits a list after its first tag: whether the tag is weak, the text in its quotation marks (which may
+/// contain commas), and the rest of the list. `None` if the list does not begin with a tag.
 fn first_tag(list: &str) -> Option<(bool, &str, &str)> {
     let (is_weak, quoted) = match list.strip_prefix("W/") {
         Some(quoted) => (true, quoted),

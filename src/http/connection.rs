@@ -1,11 +1,13 @@
-//! The stream under HTTP: a TCP or TLS connection, with the bounds that the framework lacks.
+//! The stream under HTTP: a TCP or TLS connection with limits that actix-http does not have.
 //!
-//! - It bounds the time for the first head of a connection and for idle ones. A later head that stalls, or the
-//!   rest of a body that was answered before it came, would keep a connection for ever: here it ends.
-//! - It reads up to 128 KiB of a head, and of requests that come before the last one is answered; there it asks
-//!   again and again whether its buffer has room. Here a head has 16 KiB, and what comes ahead 64 KiB.
+//! - Time: actix-http limits the time for the first head of a connection and for an idle connection. A later
+//!   head that stalls, or the rest of a body that was answered before it arrived, would keep the connection
+//!   open for ever. [`Connection`] ends it.
+//! - Size: actix-http buffers up to 128 KiB of a head, and of requests that arrive before the last one is
+//!   answered. With a full buffer it wakes itself in a busy loop. [`Connection`] reads at most 16 KiB of a head
+//!   and 64 KiB ahead.
 //!
-//! [`ConnectionState`] is what the middleware tells this side of the request under way.
+//! Through [`ConnectionState`] the middleware tells the connection how far the request under way is.
 
 use std::cell::Cell;
 use std::io;
@@ -24,44 +26,44 @@ use tokio_util::either::Either;
 
 use super::connection_limit::{Permit, TOO_SLOW};
 
-/// Largest head of a request, give or take what is read at once.
+/// Largest head of a request, in bytes. A single read may go beyond it.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// What a client may send before it has its answer, besides the body.
+/// Bytes that a client may send, besides the body, before its request is answered.
 const AHEAD_BYTES_MAX: usize = 64 << 10;
-/// What is taken of a chunked body that was answered before its end.
+/// Bytes that are still read of a chunked body whose request was answered before its end.
 const CHUNKED_REST_BYTES_MAX: usize = 64 << 10;
 
-/// What the kernel keeps of a stream that its reader does not take; it takes twice of what it is told. Left to
-/// itself it keeps up to 4 MiB for each reader, of the memory that this process may have.
+/// Send buffer of an event stream, in bytes; the kernel doubles it. By default the kernel buffers up to 4 MiB
+/// for each reader that takes nothing, which counts towards the memory limit of this process.
 const STREAM_BUFFER_BYTES: usize = 64 << 10;
 
-/// The framework looks at its watch so often: its time-outs may come so much early.
+/// Resolution of actix-http's clock: its time-outs may come this much early.
 const FRAMEWORK_CLOCK: Duration = Duration::from_millis(500);
 
-/// The bytes as they travel.
+/// The stream below: TCP, or TLS over TCP.
 pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// What is known of the requests on a connection.
+/// The state of the latest request on a connection, shared by the middleware and the [`Connection`].
 pub struct ConnectionState {
-    /// No request is under way, and since when nothing was written. `None`: one is.
+    /// Since when no request is under way and nothing was written; `None` while a request is under way.
     quiet_since: Cell<Option<Instant>>,
-    /// Bytes that may still come of the latest request's body.
+    /// Bytes of the latest request's body that may still arrive.
     body_left: Cell<usize>,
-    /// Bytes that may be read besides, until something happens to a request.
+    /// Bytes that may be read besides the body, until the next request begins, waits or ends.
     allowance: Cell<usize>,
-    /// The allowance is used up, and the framework was asked to look at what it has.
+    /// The allowance is used up, and actix-http was woken once to parse its buffer.
     exhausted: Cell<bool>,
-    /// The latest request was answered, and the rest of its body may still come.
+    /// The latest request was answered, and the rest of its chunked body may still arrive.
     rest_open: Cell<bool>,
-    /// The latest request has a chunked body whose end was not seen.
+    /// The latest request has a chunked body that was not read to its end.
     chunked: Cell<bool>,
-    /// A first request was taken.
+    /// A first request was taken. Also set by the shutdown, so that it counts a missing first head only once.
     begun: Cell<bool>,
-    /// It was answered just now, and nothing of that was written yet.
+    /// The latest request was answered, and nothing was written since then.
     answered: Cell<bool>,
-    /// The answer is a stream that goes on and on, and this side does not know it yet.
+    /// The answer is an endless stream, and the send buffer was not limited yet.
     streams: Cell<bool>,
-    /// Only the routes that watch the server are answered on it.
+    /// Only the routes about the server are answered on this connection.
     pub reserved: bool,
 }
 
@@ -72,7 +74,7 @@ impl ConnectionState {
         self.exhausted.set(false);
     }
 
-    /// A request was taken. `body`: its length in bytes; `None`: it is chunked.
+    /// A request was taken. `body`: the length of its body in bytes; `None` if it is chunked.
     pub fn begin_request(&self, body: Option<usize>) {
         self.quiet_since.set(None);
         self.begun.set(true);
@@ -86,23 +88,23 @@ impl ConnectionState {
         self.chunked.set(false);
     }
 
-    /// The body was read, if it was wanted at all; now the answer may take its time.
+    /// The handler needs no more of the body; from now on the request may wait for its answer.
     pub fn begin_wait(&self) {
         self.allow(0, AHEAD_BYTES_MAX);
     }
 
-    /// The answer is a stream that goes on and on: what its reader does not take must not pile up.
+    /// The answer is an endless stream: bytes that its reader does not take must not pile up in the kernel.
     pub fn begin_stream(&self) {
         self.streams.set(true);
     }
 
-    /// It was answered at `now`. True: the rest of its body may still come, so that the connection has to be looked at
-    /// anew.
+    /// The request was answered at `now`. True if the rest of its chunked body may still arrive: the caller
+    /// then has to wake the connection.
     pub fn end_request(&self, now: Instant) -> bool {
         self.quiet_since.set(Some(now));
         self.answered.set(true);
         let chunked = self.chunked.get();
-        // Nobody counted the bytes of a chunked body.
+        // The length of a chunked body is not known.
         let rest = if chunked {
             CHUNKED_REST_BYTES_MAX
         } else {
@@ -128,16 +130,16 @@ fn bound_send_buffer(wire: &Wire) {
         Either::Right(stream) => stream.get_ref().0,
     };
     if let Err(error) = SockRef::from(stream).set_send_buffer_size(STREAM_BUFFER_BYTES) {
-        log::debug!("the buffer of a stream cannot be bounded: {error}");
+        log::debug!("the send buffer of an event stream could not be limited: {error}");
     }
 }
 
-/// How long a client may take.
+/// How long a client may take to send.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionTimeouts {
-    /// For its TLS handshake, and then for its first head.
+    /// For the TLS handshake, for the first head, and for the rest of a chunked body after the answer.
     pub head: Duration,
-    /// Between two requests, and for the head of the next.
+    /// From one answer to the end of the next request's head.
     pub quiet: Duration,
 }
 
@@ -147,7 +149,7 @@ pub struct Connection {
     state: Rc<ConnectionState>,
     opened: Instant,
     patience: ConnectionTimeouts,
-    /// Runs to a moment that may be past the deadline: it is set again when it fires, not with every request.
+    /// May fire before the deadline: it is then set again, instead of with every request.
     timer: Pin<Box<Sleep>>,
     permit: Permit,
 }
@@ -180,7 +182,7 @@ impl Connection {
         &self.state
     }
 
-    /// Ready when there was no request for too long. The clock is looked at only when the timer fires.
+    /// Ready when there was no request for too long. Reads the clock only when the timer fires.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let patience = if self.state.rest_open.get() {
             self.patience.head
@@ -219,7 +221,7 @@ impl AsyncRead for Connection {
         } else if self.state.exhausted.replace(true) {
             return Poll::Ready(Err(io::Error::other("more was sent than is read ahead")));
         } else {
-            // There may be whole requests in what was read.
+            // actix-http may have whole requests in its buffer: wake it to parse them.
             cx.waker().wake_by_ref();
         }
         if read.is_pending() && self.poll_quiet(cx).is_ready() {
@@ -239,7 +241,7 @@ impl AsyncWrite for Connection {
             bound_send_buffer(&self.wire);
         }
         let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
-        // Whoever takes an answer slowly is not idle. Most take it at once.
+        // A client that takes its answer slowly is not idle. Answers that are written at once need no clock.
         let at_once = self.state.answered.replace(false);
         if written.is_ready() && !at_once && self.state.quiet_since.get().is_some() {
             self.state.quiet_since.set(Some(Instant::now()));
@@ -252,7 +254,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The framework tells nobody that it gave up on a first head.
+        // actix-http does not report that it gave up on a first head.
         let slow = self.opened.elapsed() + FRAMEWORK_CLOCK >= self.patience.head;
         if !self.state.begun.replace(true) && slow {
             self.permit.count_refusal(TOO_SLOW);

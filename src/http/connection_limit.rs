@@ -1,7 +1,7 @@
 //! How many connections may be open.
 //!
-//! Beyond `MAX_CONNECTIONS` a few more are taken, on which only the routes are answered that watch the server:
-//! an operator must be able to see that it is full.
+//! Beyond `MAX_CONNECTIONS` a few more are accepted, on which only the routes about the server are answered: an
+//! operator must be able to see that the server is full.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,13 +10,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::metrics::ConnectionMetrics;
 
-/// Connections beyond the limit, for `/health`, `/ready` and `/metrics`.
+/// Connections beyond the limit, for `/health`, `/ready`, `/metrics` and the other routes about the server.
 pub const RESERVED: usize = 64;
-/// Files that are open besides connections: the store, logs, timers, the listener.
+/// Files that may be open besides connections: the store, logs, timers, the listener.
 const OTHER_FILES: usize = 256;
 
-/// Why a connection was not served, or ended before its request was understood: the values of the label
-/// `reason`.
+/// Why a connection was not served, or ended before its request was understood: the values of the metric's
+/// label `reason`.
 pub const REASONS: [&str; 5] = [TOO_MANY, HANDSHAKE, MALFORMED, TOO_LARGE, TOO_SLOW];
 pub const TOO_MANY: &str = "too_many_connections";
 pub const HANDSHAKE: &str = "tls_handshake";
@@ -24,17 +24,17 @@ pub const MALFORMED: &str = "malformed";
 pub const TOO_LARGE: &str = "head_too_large";
 pub const TOO_SLOW: &str = "too_slow";
 
-/// Counts the connections of all workers.
+/// Counts and limits the open connections of all workers.
 pub struct ConnectionLimit {
     max: usize,
     open: AtomicUsize,
     metrics: ConnectionMetrics,
 }
 
-/// One open connection; given back when dropped.
+/// The permit of one open connection; returned when dropped.
 pub struct Permit {
     limit: Arc<ConnectionLimit>,
-    /// Beyond the limit.
+    /// The connection is beyond the limit.
     pub reserved: bool,
 }
 
@@ -50,7 +50,7 @@ impl ConnectionLimit {
         })
     }
 
-    /// `None`: there are too many, and the reserve is used up as well.
+    /// A permit for a new connection; `None` if both the limit and the reserve are used up.
     pub fn take(self: &Arc<Self>) -> Option<Permit> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
         self.metrics.open.inc();
@@ -61,13 +61,14 @@ impl ConnectionLimit {
         (before < self.max + RESERVED).then_some(permit)
     }
 
+    /// Counts a connection that was refused without a permit. `reason`: one of [`REASONS`].
     pub fn count_refusal(&self, reason: &str) {
         self.metrics.refused.with_label_values(&[reason]).inc();
     }
 }
 
 impl Permit {
-    /// `reason`: one of [`REASONS`].
+    /// Counts that this connection was refused. `reason`: one of [`REASONS`].
     pub fn count_refusal(&self, reason: &str) {
         self.limit.count_refusal(reason);
     }
@@ -80,9 +81,8 @@ impl Drop for Permit {
     }
 }
 
-/// Raises the limit on open files as far as this process may, since many systems start processes with one
-/// that is meant for other programs. Gives back how many of `wanted` connections fit into it: past that, the
-/// store could not open its own files.
+/// Raises the soft limit on open files to the hard limit, because many systems start processes with a low soft
+/// limit. Returns how many of `wanted` connections fit: with more, the store could not open its own files.
 pub fn within_open_files(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -90,7 +90,7 @@ pub fn within_open_files(wanted: usize) -> usize {
         maximum: limit.maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        log::warn!("the limit on open files cannot be raised: {error}");
+        log::warn!("the limit on open files could not be raised: {error}");
     }
     let Some(files) = getrlimit(Resource::Nofile).current else {
         return wanted;
@@ -106,7 +106,7 @@ pub fn within_open_files(wanted: usize) -> usize {
 
 fn fitting(wanted: usize, files: usize) -> usize {
     let spare = files.saturating_sub(OTHER_FILES + RESERVED);
-    // A limit below the reserve leaves no right answer; half of it is for clients.
+    // If the limit is below the reserve, clients get half of it.
     wanted.min(spare.max(files / 2).max(1))
 }
 

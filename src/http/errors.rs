@@ -1,5 +1,5 @@
-//! Every refusal, with its status and its stable code. What the client is told is here; what the log is
-//! told is written where it happens.
+//! Every refusal with its status, its stable code and the sentence for the client. Log lines about a refusal
+//! are written where it happens.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,34 +15,38 @@ use crate::lock::command::LockedBy;
 use crate::lock::{EndReason, Refusal};
 use crate::shared::gate::Closed;
 
+/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ApiError {
     /// 400: the sentence says what is wrong and what is accepted.
     Malformed(String),
-    /// A conditional header that the route does not understand.
+    /// A conditional header that the route does not support.
     ConditionNotOffered(HeaderName),
     KeyMissing,
     KeyUnknown,
     KeyInsufficient(Right),
     NoRoute,
-    /// The methods that the path has.
+    /// The path does not have the method; the text lists its methods as in `Allow`.
     Method(&'static str),
+    /// The body is longer than this many bytes.
     TooLarge(usize),
     SlowBody,
     TooManyConnections,
-    /// Too many requests; when to come back is in the headers.
+    /// Too many requests; the `Retry-After` header says when to try again.
     RateLimited,
-    /// This request would cost others too much; the sentence says why.
+    /// The answer would cost other clients too much now; the text says why.
     TooBusy(&'static str),
-    /// By the resource.
+    /// Refused by the resource.
     Refused(Refusal),
-    /// [`Refusal::Locked`] in answer to a lock request that wants no place in the queue: it may come back.
+    /// [`Refusal::Locked`] in answer to a lock request that takes no place in the queue. The client may try
+    /// again, so the answer has `Retry-After`.
     Taken(Box<LockedBy>),
     Closed(Closed),
 }
 
-/// Every code that an error body can carry, with the status it comes with and what it tells the operator.
-/// The OpenAPI document and the metrics go by this list; a test holds it against [`ApiError`].
+/// Every code that an error body can carry: its status, the code, and its meaning for the operator. The metrics
+/// show these codes from the start. Tests compare the list with [`ApiError`], the OpenAPI document and
+/// `docs/operation.md`.
 pub const CODES: &[(u16, &str, &str)] = &[
     (
         400,
@@ -211,7 +215,7 @@ pub fn codes() -> Vec<&'static str> {
     CODES.iter().map(|(_, code, _)| *code).collect()
 }
 
-/// The status and code of what a resource refuses.
+/// The status and code of a resource's refusal.
 fn refusal_code(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal {
         Refusal::TicketMissing => (StatusCode::BAD_REQUEST, "ticket_missing"),
@@ -268,11 +272,11 @@ impl ApiError {
 
 const FORCED_OFF: &str = "The lease of this ticket, or its place in the queue, was ended by force.";
 
-/// What the client is told of what a resource refuses.
+/// The sentence that tells the client about a resource's refusal.
 fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
     Cow::Borrowed(match refusal {
         Refusal::TicketMissing => {
-            "No ticket was presented: send the X-Ticket header that the lock was answered with."
+            "No ticket was presented: send the ticket from the answer to lock in the X-Ticket header."
         }
         Refusal::WaitsAlready => {
             "The ticket waits already: send queue=0 and wait= without a ticket, or leave queue=0 out."
@@ -284,7 +288,7 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
         Refusal::NoResource => "There is no resource of this name.",
         Refusal::NoSelector(_) => "Nothing was ever written at this selector of the resource.",
         Refusal::ConditionFailed(_) => {
-            "The document is not as the condition of this request says; nothing was changed."
+            "The condition of this request does not hold for the document; nothing was changed."
         }
         Refusal::Exists => "A resource of this name exists already.",
         Refusal::Locked(_) => LOCKED,
@@ -301,15 +305,15 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
         Refusal::ModeNotOffered => {
             "A resource with several slots is not shared; leave the mode out, or send exclusive."
         }
-        Refusal::OtherLease => "The lease with this fencing token does not hold.",
+        Refusal::OtherLease => "No current lease has this fencing token.",
         Refusal::NotWaiting => {
             "No ticket with this id waits: it holds the lock by now, or left the queue."
         }
         Refusal::TooManySelectors(max) => {
-            let text = format!("The resource has {max} selectors, which is the most it can have.");
+            let text = format!("The resource has {max} selectors, which is the maximum.");
             return Cow::Owned(text);
         }
-        Refusal::TooLargeToStore => "The document is larger than the database takes.",
+        Refusal::TooLargeToStore => "The document is larger than the database accepts.",
         Refusal::TooManyWaiters => "Too many requests wait for a lock.",
         Refusal::NotStored => "The store refused the change; it did not happen.",
     })
@@ -317,7 +321,7 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
 
 const LOCKED: &str = "The lock is someone else's.";
 
-/// Text as a sentence: a capital at the beginning, a full stop at the end.
+/// Makes a phrase a sentence: a capital at the beginning, a full stop at the end.
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(char::to_uppercase);
@@ -344,10 +348,10 @@ impl fmt::Display for ApiError {
             }
             ApiError::NoRoute => f.write_str("There is nothing at this path."),
             ApiError::Method(allow) => {
-                write!(f, "This path does not take this method; it takes {allow}.")
+                write!(f, "This path has no such method; it supports {allow}.")
             }
             ApiError::TooLarge(max) => {
-                write!(f, "The body is too large; accepted are up to {max} bytes.")
+                write!(f, "The body is too large; up to {max} bytes are accepted.")
             }
             ApiError::SlowBody => f.write_str("The body did not arrive in time."),
             ApiError::TooManyConnections => {
@@ -406,7 +410,7 @@ impl ResponseError for ApiError {
 mod tests {
     use super::*;
 
-    /// One of each. The matches make this fail to compile when a kind of error is added.
+    /// One error of each kind. `in_the_lists_above` does not compile when a kind is added.
     fn all() -> Vec<ApiError> {
         let refusals = vec![
             Refusal::TicketMissing,
@@ -464,7 +468,7 @@ mod tests {
             ApiError::Method(_) | ApiError::TooLarge(_) | ApiError::SlowBody => {}
             ApiError::TooManyConnections | ApiError::RateLimited | ApiError::TooBusy(_) => {}
             ApiError::Closed(_) => {}
-            // Carries the code of a lock that is someone else's.
+            // Has the code of `Refusal::Locked`.
             ApiError::Taken(_) => {}
             ApiError::Refused(refusal) => match refusal {
                 Refusal::TicketMissing | Refusal::ModeNotOffered | Refusal::Dead(_) => {}
@@ -473,7 +477,7 @@ mod tests {
                 Refusal::ModeDiffers | Refusal::KeyReused | Refusal::NotHolder => {}
                 Refusal::OtherLease | Refusal::NotWaiting | Refusal::TooManySelectors(_) => {}
                 Refusal::TooLargeToStore | Refusal::TooManyWaiters | Refusal::NotStored => {}
-                // Carry the codes of a dead ticket, and of what is not understood.
+                // Have the codes of `Refusal::Dead` and of `ApiError::Malformed`.
                 Refusal::DeadByForce(_) | Refusal::WaitsAlready => {}
             },
         }

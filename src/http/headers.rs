@@ -1,4 +1,4 @@
-//! The names of our own headers.
+//! The names of this API's headers.
 
 use actix_web::http::header::HeaderName;
 

@@ -1,5 +1,5 @@
-//! The rate limit: requests per second of each key from each client address. Wrong keys share one limit of the
-//! same height per address.
+//! The rate limit: requests per second of each key from each client address. All wrong keys from one address
+//! share one limit of the same size.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -13,24 +13,25 @@ use governor::{Quota, RateLimiter};
 
 use super::auth::KeyId;
 
-/// Every so many requests those are forgotten that have not asked for a while.
+/// Number of requests between two removals of idle counters.
 const FORGET_EVERY: u32 = 4096;
 
-/// Who is counted: a key, `None` for all wrong ones, and what counts as one client.
+/// What one counter belongs to: a key (`None`: all wrong keys) and a client, as
+/// [`counted_as`](super::client::counted_as) tells clients apart.
 type Counted = (Option<KeyId>, IpAddr);
 
-/// What is left to a client, for the `RateLimit-*` headers.
+/// What is left of one client's limit, for the `RateLimit-*` headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
     pub limit: u32,
     pub remaining: u32,
-    /// Until the whole limit is there again, in whole seconds, rounded up.
+    /// Seconds until the whole limit is available again, rounded up.
     pub reset_seconds: u64,
-    /// Only where nothing remained for this request.
+    /// How long to wait before the next try; `None` if this request may go on.
     pub retry_after: Option<Duration>,
 }
 
-/// The counters; one for all workers.
+/// The counters, shared by all workers.
 pub struct RateLimit {
     per_second: NonZeroU32,
     clock: DefaultClock,
@@ -40,7 +41,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// `None` for 0: no limit.
+    /// `None` for 0, which means no limit.
     pub fn new(per_second: u32) -> Option<RateLimit> {
         let per_second = NonZeroU32::new(per_second)?;
         Some(RateLimit {
@@ -55,8 +56,8 @@ impl RateLimit {
         self.per_second.get()
     }
 
-    /// Counts a request, which may go on unless there is a `retry_after`. `key`: `None` for a wrong one. `client`:
-    /// what counts as one client (see [`client`](super::client)).
+    /// Counts a request, which may go on unless the result has a `retry_after`. `key`: `None` for a wrong key.
+    /// `client`: an address from [`counted_as`](super::client::counted_as).
     pub fn count(&self, key: Option<KeyId>, client: IpAddr) -> Allowance {
         self.forget();
         match self.requests.check_key(&(key, client)) {
@@ -79,7 +80,8 @@ impl RateLimit {
         }
     }
 
-    /// A client that has not asked for long enough to have its whole limit again is as good as unknown.
+    /// Once every [`FORGET_EVERY`] requests, removes the counters of clients that have their whole limit again:
+    /// a new counter would say the same.
     fn forget(&self) {
         let checks = self.checks.fetch_add(1, Ordering::Relaxed);
         if checks % FORGET_EVERY == FORGET_EVERY - 1 {
@@ -95,7 +97,7 @@ mod tests {
     use crate::config::{PlainKey, Secret};
     use crate::http::auth::{Keys, Right, identify};
 
-    /// `None`: a wrong key.
+    /// The id of a key; `None` for a wrong key.
     fn key(key: &str) -> Option<KeyId> {
         let plain = [("read", Right::Read), ("write", Right::Write)];
         let plain = plain.map(|(key, right)| PlainKey {

@@ -1,29 +1,29 @@
-//! The HTTP side: what clients send becomes one message to a resource, and its reply one answer.
+//! The HTTP side: a client's request becomes one message to a resource, and the reply becomes one answer.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `paths` | which paths there are, and what stands in them |
-//! | `routes` | which path and method leads to which handler; 404, 405 |
+//! | `paths` | the routes, and how a path is split into segments |
+//! | `routes` | the handler of each path and method; 404, 405 |
 //! | `handlers` | one short function per route |
-//! | `request` | a request, and what is known of it from the first |
-//! | `query`, `conditions`, `body` | parsing the rest of it |
-//! | `headers` | the names of our own headers |
+//! | `request` | a request with its caller, key and route |
+//! | `query`, `conditions`, `body` | parsing its query, conditional headers and body |
+//! | `headers` | the names of this API's headers |
 //! | `auth` | keys and the rights they carry |
-//! | `respond` | replies of a resource as HTTP answers |
-//! | `errors` | every refusal with its status and code: the one place that knows both |
-//! | `middleware` | around every route: request ids, metrics, access log; rate limit, connections that are to close |
-//! | `openapi` | the description of all this for programs |
-//! | `asked`, `wire` | the JSON bodies that clients send, and those of answers |
-//! | `time` | the times in them |
+//! | `respond` | a resource's replies as HTTP answers |
+//! | `errors` | every refusal with its status and code: the only place that knows both |
+//! | `middleware` | around every route: request id, metrics, access log, rate limit, closing of connections |
+//! | `openapi` | the OpenAPI document |
+//! | `asked`, `wire` | the JSON bodies of requests, and of answers |
+//! | `time` | times in JSON bodies |
 //! | `server` | starts the workers |
-//! | `worker` | what the handlers of one worker share |
+//! | `worker` | state that the handlers of one worker share |
 //! | `acceptor` | an accepted connection before HTTP |
-//! | `connection` | the stream under HTTP: slow heads, what is read ahead |
+//! | `connection` | the stream under HTTP: time-outs and read-ahead limits |
 //! | `connection_limit` | how many connections may be open |
 //! | `page` | the operator's page |
-//! | `limit` | the rate limit's counters |
+//! | `limit` | counters of the rate limit |
 //! | `client` | the client's address behind proxies |
-//! | `policy` | what may change while the server runs |
+//! | `policy` | settings that may change while the server runs |
 //! | `tls` | TLS, and replacing its certificate |
 
 pub mod acceptor;

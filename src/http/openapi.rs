@@ -1,8 +1,8 @@
-//! The description of the routes for programs: `docs/openapi.yaml`, written by hand, as JSON.
+//! The OpenAPI document: `docs/openapi.yaml`, written by hand, served as JSON.
 
 use std::sync::LazyLock;
 
-/// As it is served; `None` where the document is no YAML, which a test refuses.
+/// The document as JSON; `None` if the file is not YAML, which a test would notice.
 static JSON: LazyLock<Option<String>> = LazyLock::new(|| {
     let mut document: serde_json::Value =
         serde_yaml_ng::from_str(include_str!("../../docs/openapi.yaml")).ok()?;
@@ -10,7 +10,7 @@ static JSON: LazyLock<Option<String>> = LazyLock::new(|| {
     serde_json::to_string_pretty(&document).ok()
 });
 
-/// The document, converted once.
+/// The document as JSON, converted once.
 pub fn text() -> &'static str {
     JSON.as_deref().unwrap_or("{}")
 }
@@ -34,7 +34,7 @@ mod tests {
         let document = document();
         let described = document["paths"].as_object().unwrap().keys();
         let described: BTreeSet<&str> = described.map(String::as_str).collect();
-        // The page is for people.
+        // The page is not part of the API.
         let others = ["/", "/page/{file}"];
         let served = PATTERNS.iter().filter(|pattern| !others.contains(pattern));
         assert_eq!(described, served.copied().collect());

@@ -1,7 +1,7 @@
-//! Which paths and methods there are, taken apart.
+//! The routes of the server, and how a path is split into its segments.
 //!
-//! Paths below `/resource` are taken apart here and not by the framework's patterns: names keep the bytes
-//! they were sent with, and one look at the segments is cheaper than trying one pattern after the other.
+//! Paths below `/resource` are split here and not by the framework's patterns: names keep the bytes they were
+//! sent with, and one pass over the segments is cheaper than trying one pattern after the other.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderName};
 use percent_encoding::percent_decode_str;
 
-/// Every path there is.
+/// The routes of the server, one for each path pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `/resource`
@@ -18,7 +18,7 @@ pub enum Route {
     Resource,
     /// `/resource/{name}/{selector}`
     Data,
-    /// `/resource/{name}/force-unlock`, with POST; with other methods it is the selector of that name.
+    /// `/resource/{name}/force-unlock` with POST. With other methods `force-unlock` is a selector.
     ForceUnlock,
     /// `/resource/{name}/{selector}/lock`
     Lock,
@@ -41,7 +41,7 @@ pub enum Route {
     Openapi,
 }
 
-/// The paths as documentation, log and metrics write them, in the order of [`Route`].
+/// The paths as the OpenAPI document and the metrics write them, in the order of [`Route`].
 pub const PATTERNS: &[&str] = &[
     "/resource",
     "/resource/{name}",
@@ -61,17 +61,20 @@ pub const PATTERNS: &[&str] = &[
     "/openapi.json",
 ];
 
-/// In their place for a request that leads nowhere.
+/// Stands for the pattern of a request whose path is no route.
 pub const UNKNOWN: &str = "unknown";
 
-/// Where the first of these bytes is, which has to be ASCII. Paths and queries are short: to look at their bytes
-/// one by one is faster than a search that has to be set up.
+/// Position of the first `byte`, which has to be ASCII. Paths and queries are short: a loop over their bytes is
+/// faster than a search that has to be set up.
 pub fn position(text: &str, byte: u8) -> Option<usize> {
     text.bytes().position(|b| b == byte)
 }
 
-/// Percent-decoding that never guesses: an invalid escape or invalid UTF-8 is an error, so that two
-/// different byte strings never become one name.
+/// Percent-decodes without guessing: an invalid escape or invalid UTF-8 is an error, so that two different byte
+/// strings never become one name.
+///
+/// # Errors
+/// What is wrong with the text, as the predicate of a sentence.
 pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
     if position(text, b'%').is_none() {
         return Ok(Cow::Borrowed(text));
@@ -89,11 +92,11 @@ pub fn decode_strictly(text: &str) -> Result<Cow<'_, str>, &'static str> {
         .map_err(|_| "is not valid UTF-8")
 }
 
-/// What stands between the slashes of a path below `/resource`, as it was sent: name, selector, action; `None` for those
-/// that come after its end.
+/// Name, selector and action in a path below `/resource`, as they were sent; `None` for segments that the path
+/// does not have.
 pub type Segments<'p> = [Option<&'p str>; 3];
 
-/// `None`: it is not below `/resource`, or has more segments than any path of ours.
+/// Splits a path. `None` if it is not below `/resource`, or has more segments than any route.
 pub fn segments(path: &str) -> Option<Segments<'_>> {
     let inside = path.strip_prefix("/resource")?;
     let mut segments = Segments::default();
@@ -111,9 +114,10 @@ pub fn segments(path: &str) -> Option<Segments<'_>> {
     None
 }
 
-/// The condition of a description or document: answer when it is another than the client has.
+/// The condition of reading a description or document: answer with it only if it is not the one that the client
+/// has.
 static WATCHED: [HeaderName; 1] = [header::IF_NONE_MATCH];
-/// Those of a write.
+/// The conditions of a write.
 static CONDITIONAL: [HeaderName; 2] = [header::IF_MATCH, header::IF_NONE_MATCH];
 
 /// The name in a path of `/history/{name}`, as it was sent.
@@ -127,7 +131,7 @@ impl Route {
         PATTERNS[self as usize]
     }
 
-    /// `None`: there is nothing at this path.
+    /// The route of a path; `None` if there is none. Does not check that the route has the method.
     pub fn of(method: &Method, path: &str) -> Option<Route> {
         match path {
             "/events" => return Some(Route::Events),
@@ -162,13 +166,14 @@ impl Route {
         }
     }
 
-    /// Watched by balancers, monitoring and, as the page, by people: no key is needed, no limit counts.
+    /// Whether the route is for balancers, monitoring, or loading the page: it needs no key, and no limit
+    /// counts it.
     pub fn is_about_the_server(self) -> bool {
         use Route::{Health, Metrics, Openapi, Page, PageFile, Ready};
         matches!(self, Health | Ready | Metrics | Openapi | Page | PageFile)
     }
 
-    /// The conditional headers that it understands; others are refused.
+    /// The conditional headers that the route supports; others are refused.
     pub fn conditions(self, method: &Method) -> &'static [HeaderName] {
         match self {
             Route::Resource | Route::Data if method == Method::GET => &WATCHED,
@@ -177,7 +182,7 @@ impl Route {
         }
     }
 
-    /// The methods it takes, as `Allow` names them.
+    /// The methods of the route, as `Allow` lists them.
     pub fn allow(self) -> &'static str {
         match self {
             Route::Resources => "GET, POST",

@@ -1,4 +1,4 @@
-//! What may change while the server runs: keys, trusted proxies, the rate limit.
+//! Settings that may change while the server runs: keys, trusted proxies, the rate limit.
 
 use std::sync::Arc;
 
@@ -9,22 +9,23 @@ use super::auth::Keys;
 use super::limit::RateLimit;
 use crate::config::Settings;
 
-/// As the settings were last read.
+/// The changeable settings, as they were last read.
 #[derive(Clone, Default)]
 pub struct Policy {
     pub keys: Keys,
     pub trusted_proxies: Vec<IpNet>,
-    /// This instance's part of `RATE_LIMIT_PER_SECOND`; `None`: off.
+    /// This instance's share of `RATE_LIMIT_PER_SECOND`; `None`: no limit.
     pub rate: Option<Arc<RateLimit>>,
     per_second: u32,
     instances: u32,
 }
 
-/// The policy in force, shared by all workers. To load it costs a request next to nothing.
+/// The policy in force, shared by all workers. Loading it costs a request next to nothing.
 pub type SharedPolicy = Arc<ArcSwap<Policy>>;
 
 impl Policy {
-    /// Keeps what `before` has counted where limit and keys are the same: it is counted by key.
+    /// The policy of these settings. Keeps the counters of `before` if limit and keys are the same: a counter
+    /// belongs to the index of a key.
     pub fn new(settings: &Settings, before: Option<&Policy>) -> Policy {
         let counted = before.filter(|policy| policy.keys == settings.keys);
         let counted = counted.and_then(|policy| policy.rate.clone());
@@ -39,12 +40,12 @@ impl Policy {
         }
     }
 
-    /// Among how many instances the limit is shared out.
+    /// The number of instances that share the limit.
     pub fn instances(&self) -> u32 {
         self.instances
     }
 
-    /// So many instances serve, and each lets its part of the requests pass.
+    /// The same policy when `instances` instances serve, each of which allows its share of the requests.
     pub fn shared_by(&self, instances: u32) -> Policy {
         Policy {
             rate: part(self.per_second, instances, self.rate.clone()),
@@ -54,7 +55,8 @@ impl Policy {
     }
 }
 
-/// Rounded up, so that it is never nothing. `counted` goes on where it is as high.
+/// One instance's share of the limit, rounded up, so that it is 0 (no limit) only if the limit is. Keeps
+/// `counted` if its limit is the same.
 fn part(
     per_second: u32,
     instances: u32,
@@ -83,7 +85,7 @@ mod tests {
         let still = part(9, 1, alone.clone()).unwrap();
         assert!(
             Arc::ptr_eq(&still, &alone.unwrap()),
-            "what was counted counts"
+            "the counters are kept"
         );
     }
 }

@@ -8,7 +8,7 @@ use super::asked::to_millis;
 use super::errors::ApiError;
 use super::paths::{decode_strictly, position};
 
-/// What comes before the first of these bytes, and what after it.
+/// Splits the text at the first `byte`, which belongs to neither part.
 fn cut(text: &str, byte: u8) -> (&str, &str) {
     match position(text, byte) {
         Some(at) => (&text[..at], &text[at + 1..]),
@@ -26,11 +26,14 @@ fn decode_query(text: &str) -> Result<Cow<'_, str>, ApiError> {
     decoded.map_err(|why| ApiError::Malformed(format!("The query {why}.")))
 }
 
-/// The query, decoded. Parameters that nobody asks for are ignored; of several the last one counts.
+/// The decoded query. Unknown parameters are ignored; of a repeated parameter the last value counts.
 pub struct Query<'r>(Vec<(Cow<'r, str>, Cow<'r, str>)>);
 
 impl<'r> Query<'r> {
-    /// `text`: what follows the question mark.
+    /// Decodes a query. `text`: what follows the question mark.
+    ///
+    /// # Errors
+    /// [`ApiError::Malformed`] for an invalid escape or invalid UTF-8.
     pub fn parse(text: &'r str) -> Result<Query<'r>, ApiError> {
         let mut pairs = Vec::new();
         let mut rest = text;
@@ -50,7 +53,10 @@ impl<'r> Query<'r> {
         last.map(|(_, value)| &**value)
     }
 
-    /// `0`, `1`, `true` or `false`.
+    /// A flag: `0`, `1`, `true` or `false`; `None` if it is not sent.
+    ///
+    /// # Errors
+    /// [`ApiError::Malformed`] for anything else.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.get(name) {
             None => Ok(None),
@@ -62,7 +68,10 @@ impl<'r> Query<'r> {
         }
     }
 
-    /// `wait`: decimal seconds, 0 to `max`.
+    /// The parameter `wait`: decimal seconds from 0 to `max`; `None` if it is not sent.
+    ///
+    /// # Errors
+    /// [`ApiError::Malformed`] for anything else.
     pub fn wait(&self, max: Duration) -> Result<Option<Duration>, ApiError> {
         let Some(text) = self.get("wait") else {
             return Ok(None);
@@ -80,7 +89,10 @@ impl<'r> Query<'r> {
         }
     }
 
-    /// A whole number in this range.
+    /// A whole number in `range`; `default` if it is not sent.
+    ///
+    /// # Errors
+    /// [`ApiError::Malformed`] for anything else.
     pub fn count(
         &self,
         name: &str,

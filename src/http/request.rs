@@ -1,6 +1,6 @@
-//! A request, and what is known of it from the first: who asks, with which key, for what.
+//! A request, and what its head tells: the caller, the key, the route.
 //!
-//! Its query is taken apart in `query`, its conditional headers in `conditions`, its body in `body`.
+//! Its query is parsed in `query`, its conditional headers in `conditions`, its body in `body`.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -21,23 +21,25 @@ use crate::lock::{IdempotencyKey, KeyName, PresentedTicket, ResourceName, Select
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::{Caller, RequestTag};
 
-/// One request without its body. What is found out here is found out once, for all that want to know.
+/// One request without its body. What its fields hold is derived from the head once, for handlers and
+/// middleware.
 pub struct Request {
-    /// As the framework read it.
+    /// The request as actix-web parsed it.
     pub http: HttpRequest,
     pub worker: Rc<Worker>,
     pub began: Instant,
     pub caller: Arc<Caller>,
-    /// `None`: there is nothing at its path.
+    /// `None`: its path is no route.
     pub route: Option<Route>,
-    /// The key that it presents, if it is one of those in force.
+    /// The key that it presents; `None` if there is none or it is unknown.
     pub key: Option<KnownKey>,
-    /// `None`: it did not come through a connection of ours.
+    /// State of its connection; `None` if the connection is not a
+    /// [`Connection`](super::connection::Connection).
     pub connection: Option<Rc<ConnectionState>>,
 }
 
 impl Request {
-    /// Notes what is known of a request.
+    /// Derives from the head of a request what is known of it.
     pub fn begin(http: HttpRequest, worker: &Rc<Worker>) -> Request {
         let began = Instant::now();
         let policy = worker.policy.load();
@@ -66,7 +68,8 @@ impl Request {
         }
     }
 
-    /// One message, one reply; and no reply of ours leaves when the store may no longer be ours.
+    /// Sends the resource one message and returns its one reply. If the gate has closed meanwhile, because the
+    /// store may no longer be this instance's, the reply is [`Reply::Closed`].
     pub async fn ask(&self, name: &ResourceName, op: &Op) -> Reply {
         if let Some(connection) = &self.connection {
             connection.begin_wait();
@@ -74,14 +77,19 @@ impl Request {
         *self.worker.door.ask(name, op, &self.caller).await
     }
 
-    /// Does the request carry a key with this right, and may this instance answer at all?
-    /// Returns the highest right that the key carries, to the name in the path if there is one.
+    /// Checks that the request carries a key with this right, that the route supports its conditional headers,
+    /// and that this instance may answer. Returns the highest right that the key carries, to the name in the
+    /// path if there is one.
+    ///
+    /// # Errors
+    /// [`ApiError::KeyMissing`], [`ApiError::KeyUnknown`], [`ApiError::KeyInsufficient`],
+    /// [`ApiError::ConditionNotOffered`] or [`ApiError::Closed`].
     pub fn authorize(&self, needed: Right) -> Result<Right, ApiError> {
         let key = self.authenticate()?;
         let right = match key.right_to_all() {
             Some(right) => Some(right),
             None if self.segments()[0].is_none() => Some(key.right),
-            // A name that is malformed is not within anybody's prefixes.
+            // A malformed name is covered by the empty prefix only.
             None => key.right_to(self.name().as_ref().map_or("\0", ResourceName::as_str)),
         };
         let right = check_right(right, needed)?;
@@ -90,12 +98,15 @@ impl Request {
         Ok(right)
     }
 
-    /// For a name that does not stand in the path.
+    /// Checks that the key carries this right to a name that is not taken from a path below `/resource`.
     pub fn authorize_name(&self, name: &ResourceName, needed: Right) -> Result<(), ApiError> {
         check_right(self.authenticate()?.right_to(name.as_str()), needed).map(|_| ())
     }
 
     /// The key that the request carries.
+    ///
+    /// # Errors
+    /// [`ApiError::KeyMissing`] or [`ApiError::KeyUnknown`].
     pub fn authenticate(&self) -> Result<&KnownKey, ApiError> {
         self.key
             .as_ref()
@@ -105,22 +116,23 @@ impl Request {
             })
     }
 
-    /// Does its key carry the right to lock, to some name at least?
+    /// Whether the key carries the right to lock, to at least one name.
     pub fn may_lock(&self) -> bool {
         let right = self.key.as_ref().map(|key| key.right);
         right >= Some(Right::Lock)
     }
 
-    /// What the operator calls the key that the request carries.
+    /// The name that the operator gave the request's key.
     pub fn caller_key(&self) -> Result<KeyName, ApiError> {
         KeyName::parse(&self.authenticate()?.name).map_err(|_| ApiError::KeyUnknown)
     }
 
-    /// The segments of the path, as they were sent. Empty where it has none, which no handler is called for.
+    /// The segments of a path below `/resource`, as they were sent; all `None` for other paths.
     fn segments(&self) -> Segments<'_> {
         paths::segments(self.http.uri().path()).unwrap_or_default()
     }
 
+    /// The name in a path below `/resource`.
     pub fn name(&self) -> Result<ResourceName, ApiError> {
         parse_name(self.segments()[0])
     }
@@ -130,6 +142,7 @@ impl Request {
         parse_name(paths::history_name(self.http.uri().path()))
     }
 
+    /// The name and the selector in a path.
     pub fn name_and_selector(&self) -> Result<(ResourceName, Selector), ApiError> {
         let [name, selector, _] = self.segments();
         let name = parse_name(name)?;
@@ -138,7 +151,7 @@ impl Request {
         Ok((name, selector))
     }
 
-    /// For routes whose path has a selector that they do not need; a malformed one is refused all the same.
+    /// The name in a path whose selector the route does not need. A malformed selector is refused all the same.
     pub fn name_before_selector(&self) -> Result<ResourceName, ApiError> {
         let [name, selector, _] = self.segments();
         let name = parse_name(name)?;
@@ -151,7 +164,8 @@ impl Request {
         Query::parse(self.http.query_string())
     }
 
-    /// The ticket that the request presents. An empty header counts as none; of several the last one counts.
+    /// The ticket that the request presents. An empty header counts as none; of several headers the last one
+    /// counts.
     pub fn presented(&self) -> PresentedTicket {
         let Some(value) = self.http.headers().get_all(&X_TICKET).last() else {
             return PresentedTicket::Absent;
@@ -165,6 +179,10 @@ impl Request {
         }
     }
 
+    /// The value of `Idempotency-Key`; `None` without the header.
+    ///
+    /// # Errors
+    /// [`ApiError::Malformed`] if it is not 1 to 255 visible ASCII characters.
     pub fn idempotency_key(&self) -> Result<Option<IdempotencyKey>, ApiError> {
         let Some(value) = self.http.headers().get(&IDEMPOTENCY_KEY) else {
             return Ok(None);
@@ -195,13 +213,13 @@ fn malformed_selector(why: &str) -> ApiError {
     ApiError::Malformed(format!("The selector {why}."))
 }
 
-/// `sent`: as it stands in the path.
+/// `sent`: the segment as it stands in the path.
 fn parse_name(sent: Option<&str>) -> Result<ResourceName, ApiError> {
     let text = decode_strictly(sent.unwrap_or_default()).map_err(malformed_name)?;
     ResourceName::parse(&text).map_err(|error| malformed_name(&error.to_string()))
 }
 
-/// `sent`: as it stands in the path.
+/// `sent`: the segment as it stands in the path.
 fn selector_text(sent: Option<&str>) -> Result<Cow<'_, str>, ApiError> {
     decode_strictly(sent.unwrap_or_default()).map_err(malformed_selector)
 }

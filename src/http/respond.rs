@@ -1,4 +1,4 @@
-//! What a resource replied, as an HTTP answer. Each function is one table of the contract.
+//! A resource's replies as HTTP answers. Each public function is one table of `docs/protocol.md`.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
@@ -20,7 +20,7 @@ use crate::resource::messages::{Document, EntityTag};
 
 pub type Response = Result<HttpResponse, ApiError>;
 
-/// Bytes of a body besides what its strings take, with room for a name or two.
+/// Bytes reserved for a body without its document, with room for a name or two.
 const BODY_BYTES: usize = 256;
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -29,18 +29,18 @@ fn json(builder: HttpResponseBuilder, body: &impl Serialize) -> Response {
     Ok(json_text(builder, text(body, 0)?))
 }
 
-/// An answer whose body is this JSON text.
+/// An answer with this JSON text as its body.
 pub fn json_text(mut builder: HttpResponseBuilder, text: Bytes) -> HttpResponse {
     builder
         .insert_header((header::CONTENT_TYPE, JSON.clone()))
         .body(text)
 }
 
-/// `data_bytes`: of the data in the body.
+/// Serialises a body. `data_bytes`: length of the document in it, 0 without one.
 fn text(body: &impl Serialize, data_bytes: usize) -> Result<Bytes, ApiError> {
-    // JSON as a string has most of its quotation marks escaped: about one in eight bytes.
+    // A document inside a JSON string has its quotation marks escaped: about one byte in eight.
     let mut text = Vec::with_capacity(BODY_BYTES + data_bytes + data_bytes / 8);
-    // Our own bodies have only string keys: serialising them cannot fail.
+    // All bodies have string keys only: serialising them cannot fail.
     serde_json::to_writer(&mut text, body).map_err(|_| ApiError::Refused(Refusal::NotStored))?;
     Ok(text.into())
 }
@@ -76,17 +76,17 @@ fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
     response
 }
 
-/// A reply that is no success of this route.
+/// The error of a reply that is no success of the route.
 pub fn refusal(reply: Reply) -> ApiError {
     match reply {
         Reply::Refused(refusal) => ApiError::Refused(refusal),
         Reply::Closed(closed) => ApiError::Closed(closed),
-        // A success that this route did not ask for: there is nothing to tell.
+        // A success of another operation than this route's: there is nothing to tell the client.
         _ => ApiError::Refused(Refusal::NotStored),
     }
 }
 
-/// The document, as the bundle wants it or raw.
+/// Answers with a document: wrapped as the Symfony bundle expects it, or raw.
 pub fn document(
     mut response: HttpResponseBuilder,
     selector: &Selector,
@@ -113,9 +113,9 @@ pub fn description_tag(tag: EntityTag) -> String {
     format!("\"{tag:016x}\"")
 }
 
-/// The document as the bundle wants it.
+/// The JSON object with the document that the Symfony bundle expects.
 fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> {
-    // Documents are checked to be UTF-8 before they are stored.
+    // A document is checked to be UTF-8 before it is stored: this cannot fail.
     let data =
         std::str::from_utf8(&document.json).map_err(|_| ApiError::Refused(Refusal::NotStored))?;
     let body = DataBody {
@@ -127,7 +127,7 @@ fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> 
     text(&body, data.len())
 }
 
-/// GET `lock=0`.
+/// The answer to GET with `lock=0`.
 pub fn read(selector: &Selector, reply: Reply, raw: bool) -> Response {
     match reply {
         Reply::Read {
@@ -148,7 +148,7 @@ pub fn read(selector: &Selector, reply: Reply, raw: bool) -> Response {
     }
 }
 
-/// GET `lock=1`.
+/// The answer to GET with `lock=1`.
 pub fn get_locked(selector: &Selector, reply: Reply, raw: bool) -> Response {
     match reply {
         Reply::Locked {
@@ -188,7 +188,7 @@ fn unavailable(response: HttpResponseBuilder, position: Option<usize>) -> Respon
     )
 }
 
-/// lock.
+/// The answer to lock.
 pub fn lock(reply: Reply) -> Response {
     match reply {
         Reply::Lock(Answer::Granted(grant)) => {
@@ -217,7 +217,7 @@ pub fn lock(reply: Reply) -> Response {
     }
 }
 
-/// PUT of a document, and DELETE of a document or a resource.
+/// The answer to PUT of a document, and to DELETE of a document or a resource.
 pub fn changed(reply: Reply) -> Response {
     match reply {
         Reply::Written { token, tag } => {
@@ -258,13 +258,13 @@ pub fn renew(reply: Reply) -> Response {
     }
 }
 
-/// What every unlock of a live ticket is answered.
+/// The usual body of a successful unlock.
 const UNLOCKED: &str = r#"{"unlocked":true}"#;
 
 pub fn unlock(reply: Reply) -> Response {
     let text = match reply {
         Reply::Lock(Answer::Unlocked { dead: None }) => Bytes::from_static(UNLOCKED.as_bytes()),
-        // The `php` profile does not mind, and says why the ticket was dead.
+        // In the `php` profile unlock succeeds with a dead ticket too; `code` says why it was dead.
         Reply::Lock(Answer::Unlocked { dead: Some(death) }) => {
             let code = death.map_or("ticket_unknown", EndReason::code);
             format!(r#"{{"unlocked":true,"code":"{code}"}}"#).into()
@@ -274,7 +274,7 @@ pub fn unlock(reply: Reply) -> Response {
     Ok(json_text(HttpResponse::Ok(), text))
 }
 
-/// `waiter`: that was to be removed.
+/// The answer to force-unlock. `waiter`: the waiter to remove, if the request named one.
 pub fn force_unlock(reply: Reply, waiter: Option<TicketId>) -> Response {
     match reply {
         Reply::Lock(Answer::WaiterRemoved(forced)) => {

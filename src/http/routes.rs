@@ -1,4 +1,5 @@
-//! Which path and method leads to which handler. Everything else is a 404, or a 405 that names the methods.
+//! Leads each path and method to its handler. Another path is a 404, another method a 405 that lists the path's
+//! methods.
 
 use std::future::ready;
 use std::rc::Rc;
@@ -13,11 +14,12 @@ use super::paths::Route;
 use super::request::Request;
 use super::respond::Response;
 
-/// Every request, as the framework has no routes of its own. A body that no handler takes is dropped here: kept while
-/// the request waits, it would keep the end of the connection unread.
+/// Dispatches every request: actix-web is given no routes. A body that the handler does not take is dropped
+/// here: if it were kept while the request waits, actix-http would not read on and so not see that the client
+/// closed the connection.
 ///
-/// Each handler's future takes its own memory and stack frames: as one future of all handlers each request would be as large
-/// as the largest.
+/// Each handler's future is boxed by itself: as one future of all handlers, every request would be as large as
+/// the largest.
 pub fn dispatch(req: Rc<Request>, payload: Payload) -> LocalBoxFuture<'static, Response> {
     let Some(route) = req.route else {
         return at_once(Err(ApiError::NoRoute));

@@ -1,4 +1,4 @@
-//! Starts the workers: what a connection may take, and what stands around the routes.
+//! Starts the workers, with the limits of their connections and the middleware around the routes.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -30,9 +30,9 @@ use crate::metrics::Metrics;
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::server_state::ServerState;
 
-/// Connections that a worker may have in its hands to close them at once.
+/// Connections beyond all limits that a worker may accept, only to close them at once.
 const BEYOND_PER_WORKER: usize = 1024;
-/// How long a connection that ends may take to take its last answer.
+/// How long a client may take to receive the last answer on a connection that closes.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn acceptor(
@@ -69,8 +69,9 @@ fn worker(
     }
 }
 
-/// Waits for `stopped`. It is asked with each step of a connection, and `stopped` is shared by all threads: it is asked
-/// once, so that it wakes the connection, and then again when the server is on its way to an end.
+/// Waits for `stopped`. actix-http polls this with each step of a connection, but polling `stopped`, which all
+/// threads share, is not cheap. So `stopped` is polled once for each waker, to register it, and then again only
+/// when the server drains.
 fn when_stopped(
     server: Arc<ServerState>,
     stopped: impl Future<Output = ()>,
@@ -87,8 +88,12 @@ fn when_stopped(
     })
 }
 
-/// Starts the workers on a bound listener, with TLS if it is to be spoken there, and on that of other instances if there may be any. Must be called inside an
-/// actix system.
+/// Starts the workers on a bound listener, with TLS if `tls` is given. `door` makes the front door of each
+/// worker. If `peers` is given, the same threads serve other instances on its listener. Must be called inside
+/// an actix system.
+///
+/// # Errors
+/// The I/O error of a listener.
 pub fn run(
     listener: TcpListener,
     settings: &Settings,
@@ -138,7 +143,7 @@ pub fn run(
             .keep_alive(settings.http.keep_alive)
             .client_request_timeout(settings.http.request_head_timeout)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            // A client that closes its side is gone, and with it its place in a queue.
+            // A client that closes its sending side counts as gone: its place in a queue is given up.
             .h1_allow_half_closed(false)
             .local_addr(address)
             .on_connect_ext(|connection: &Connection, data| {

@@ -1,4 +1,4 @@
-//! Times as answers tell them.
+//! Times in JSON bodies.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -8,21 +8,23 @@ use serde::{Serialize, Serializer};
 
 use crate::lock::WallMillis;
 
-/// A time as RFC 3339 UTC with milliseconds.
+/// A time, serialised as RFC 3339 in UTC with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Time(pub WallMillis);
 
-/// The formatter takes years up to 9999; a TTL can reach no further than that. In milliseconds.
+/// The last time that is written out, in ms since 1970: the formatter takes years up to 9999. No TTL reaches
+/// beyond that.
 const LAST: WallMillis = 253_402_300_799_999;
 
-/// `2026-01-31T23:59:59`.
+/// A time to the second: `2026-01-31T23:59:59`.
 type Date = [u8; 19];
 
-/// Grants of one second tell the same two seconds over and over: when it was, and when the TTL is over.
+/// Dates that a thread keeps. The grants of one second write the same two dates over and over: now, and the end
+/// of the TTL.
 const KEPT: usize = 64;
 
 thread_local! {
-    /// The seconds since 1970 that this thread wrote out last, each in the place of its remainder.
+    /// The dates that this thread wrote last, each with its second since 1970, at the index `second % KEPT`.
     static DATES: [Cell<(u64, Date)>; KEPT] = std::array::from_fn(|_| Cell::new((u64::MAX, Date::default())));
 }
 
@@ -39,7 +41,7 @@ fn date(second: u64) -> Date {
 fn write_out(second: u64) -> Date {
     let time = UNIX_EPOCH + Duration::from_secs(second);
     let mut date = Date::default();
-    // The `Z` that ends it does not fit, and is not wanted.
+    // The final `Z` does not fit and is not wanted: this error is expected.
     let _ = write!(&mut date[..], "{}", humantime::format_rfc3339_seconds(time));
     date
 }
@@ -77,7 +79,7 @@ mod tests {
     #[test]
     fn every_time_is_as_the_formatter_writes_it_whatever_was_written_before() {
         let start = 1_767_225_599_990;
-        // Two in turns that have the same place, and each second several times.
+        // Seconds that share an index take turns, and each second is written several times.
         for millis in (0..5_000).map(|step| start + step * 7) {
             for millis in [millis, millis + KEPT as u64 * 1000, millis + 300_000] {
                 let time = UNIX_EPOCH + Duration::from_millis(millis);

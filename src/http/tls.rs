@@ -1,4 +1,4 @@
-//! TLS: 1.2 and up, HTTP/1.1 over it, and a certificate that can be replaced while the server runs.
+//! TLS 1.2 and 1.3, HTTP/1.1 over it, and a certificate that can be replaced while the server runs.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,18 +14,21 @@ use x509_cert::der::Decode;
 use crate::config::TlsFiles;
 use crate::metrics::Metrics;
 
-/// A certificate that ends sooner is warned about: renewal, which most tools begin earlier, may have failed.
+/// A certificate that expires sooner than this is warned about: most tools renew it earlier, so renewal may
+/// have failed.
 const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// The certificate in force.
+/// The certificate in use.
 #[derive(Debug)]
 pub struct Certificate {
     certified: ArcSwap<CertifiedKey>,
-    /// Until when it is valid, in Unix seconds.
+    /// The metric of when it expires, in Unix seconds.
     expiry: IntGauge,
 }
 
 impl Certificate {
+    /// Reads the certificate and its key.
+    ///
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
     pub fn read(files: &TlsFiles, metrics: &Metrics) -> Result<Arc<Certificate>, String> {
@@ -38,10 +41,10 @@ impl Certificate {
         }))
     }
 
-    /// Reads the files again. Connections that are open keep the certificate they were opened with.
+    /// Reads the files again. Open connections keep the certificate that they were opened with.
     ///
     /// # Errors
-    /// As [`Certificate::read`]; then the one in force stays.
+    /// As [`Certificate::read`]; the certificate in use then stays.
     pub fn replace(&self, files: &TlsFiles) -> Result<(), String> {
         let certified = files.certified_key()?;
         note_expiry(files, &certified, &self.expiry);
@@ -50,11 +53,12 @@ impl Certificate {
     }
 }
 
-/// A certificate that has expired is served all the same: clients that check nothing go on, and the others are told.
+/// Shows in metrics and log when the certificate expires. An expired one is served all the same: clients that
+/// do not check it go on working, and the others report what is wrong.
 fn note_expiry(files: &TlsFiles, certified: &CertifiedKey, expiry: &IntGauge) {
     let file = files.cert.display();
     let Some(until) = valid_until(certified) else {
-        log::warn!("it cannot be told until when the certificate in {file} is valid");
+        log::warn!("the expiry date of the certificate in {file} cannot be read");
         return;
     };
     let since_epoch = until.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -72,7 +76,7 @@ fn note_expiry(files: &TlsFiles, certified: &CertifiedKey, expiry: &IntGauge) {
     }
 }
 
-/// The first of the chain to expire decides.
+/// The end of validity of the certificate in the chain that expires first; `None` if one cannot be parsed.
 fn valid_until(certified: &CertifiedKey) -> Option<SystemTime> {
     let ends = certified.cert.iter().map(|certificate| {
         let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
@@ -88,10 +92,10 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// How TLS is spoken with this certificate.
+/// The TLS configuration of a listener with this certificate.
 ///
 /// # Errors
-/// The cryptography that was built in does not offer TLS 1.2 and 1.3.
+/// The built-in cryptography does not support TLS 1.2 and 1.3.
 pub fn server_config(certificate: Arc<Certificate>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?

@@ -1,4 +1,4 @@
-//! The JSON bodies of answers, as clients see them (contract, "Routes").
+//! The JSON bodies of answers (`docs/protocol.md`, section "Routes").
 
 use std::net::IpAddr;
 
@@ -15,25 +15,25 @@ fn ticket_text<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S
     serializer.serialize_str(std::str::from_utf8(&digits).unwrap_or_default())
 }
 
-/// Why a request was refused.
+/// Body of a refusal.
 #[derive(Debug, Default, Serialize)]
 pub struct ErrorBody<'a> {
-    /// A sentence.
+    /// A sentence for people.
     pub error: String,
-    /// Stable; for programs.
+    /// The stable code, for programs.
     pub code: &'a str,
-    /// With code `locked` only; `null` while the lock is reserved for a waiter.
+    /// With code `locked` only: the first lease of somebody else; `null` while the lock is reserved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<Option<HolderBody>>,
-    /// With code `locked` only: kept for a waiter, or for nobody while the lock-delay runs.
+    /// With code `locked` only: the lock is reserved for a waiter, or for nobody while the lock-delay runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserved: Option<bool>,
-    /// With code `lease_forced_off`, while it is remembered.
+    /// With code `lease_forced_off` only: who forced the ticket off and why, while that is remembered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced: Option<&'a Forced>,
 }
 
-/// Seconds as a number: an integer where it is one.
+/// Seconds as a JSON number; whole seconds are an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecimalSeconds(pub Ttl);
 
@@ -42,20 +42,20 @@ impl Serialize for DecimalSeconds {
         let millis = self.0.millis();
         match millis % 1000 {
             0 => serializer.serialize_u64(millis / 1000),
-            // Below 2^53, so that the decimals are exact to the millisecond.
+            // The number of milliseconds is below 2^53, so that the quotient is exact to the millisecond.
             _ => serializer.serialize_f64(millis as f64 / 1000.0),
         }
     }
 }
 
-/// A lease as others see it.
+/// A lease in the `holder` of a refusal or description.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HolderBody {
-    /// Who the client says it is.
+    /// The name that the client gave itself.
     pub owner: Option<Owner>,
     pub acquired_at: Time,
-    /// `null`: does not expire, or is not known.
+    /// `null`: the lease does not expire, or its end is not known.
     pub expires_at: Option<Time>,
     /// Grows with every grant of this name.
     pub fencing_token: FencingToken,
@@ -72,7 +72,7 @@ impl From<HolderView> for HolderBody {
     }
 }
 
-/// A lease as a description shows it.
+/// A lease in the `holders` of a description.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HoldingBody {
@@ -83,7 +83,7 @@ pub struct HoldingBody {
     pub expires_at: Option<Time>,
     pub expires_in_ms: Option<u64>,
     pub fencing_token: FencingToken,
-    /// When its ticket was presented last; `null`: not since a restart.
+    /// When the lease's ticket was presented last; `null`: not since a restart.
     pub renewed_at: Option<Time>,
     pub client: Option<IpAddr>,
 }
@@ -104,11 +104,11 @@ impl From<&HolderView> for HoldingBody {
     }
 }
 
-/// A place in the queue as a description shows it.
+/// A place in the `queue` of a description.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlaceBody {
-    /// Names its ticket without telling it.
+    /// Identifies the ticket without revealing it.
     pub id: TicketId,
     /// 1 is next in line.
     pub position: usize,
@@ -137,7 +137,7 @@ impl From<&PlaceView> for PlaceBody {
     }
 }
 
-/// What the ticket is that came with the request.
+/// The role of the live ticket that the request presented.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "role")]
 pub enum YouBody {
@@ -180,23 +180,23 @@ pub struct DataBody<'a> {
     pub id: &'a str,
     pub id_resource: &'a str,
     pub selector: &'a str,
-    /// The JSON text, as a string: PHP clients decode it a second time.
+    /// The document's JSON text as a JSON string: PHP clients decode it a second time.
     pub data: &'a str,
 }
 
 #[derive(Debug, Serialize)]
 pub struct UnavailableBody {
     pub unavailable: bool,
-    /// Place in the queue; 1 is next.
+    /// Position in the queue; 1 is next in line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
 }
 
-/// The body of a grant. Written by hand, which spares the most frequent of all bodies a search of each of its keys for
-/// what has to be escaped: a fiftieth of what a lock costs.
+/// Appends the body of a grant to `text`. Written by hand, because `serde_json` searches each key for
+/// characters to escape: in this most frequent of all bodies that is a fiftieth of the cost of a lock.
 ///
 /// # Errors
-/// None of these values can fail.
+/// Never: all these values can be serialised.
 pub fn granted(grant: &Grant, mut text: Vec<u8>) -> serde_json::Result<Vec<u8>> {
     let holder = &grant.holder;
     text.extend_from_slice(br#"{"locked":true,"ticket":""#);
@@ -213,7 +213,7 @@ pub fn granted(grant: &Grant, mut text: Vec<u8>) -> serde_json::Result<Vec<u8>> 
     Ok(text)
 }
 
-/// `before`: what stands between the value before and this one.
+/// Appends a value. `before`: the text between the previous value and this one.
 fn field(text: &mut Vec<u8>, before: &str, value: &impl Serialize) -> serde_json::Result<()> {
     text.extend_from_slice(before.as_bytes());
     serde_json::to_writer(text, value)
@@ -240,12 +240,12 @@ pub struct RenewedBody {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ForcedBody {
-    /// False: the lock was free, or this waiter had been removed before.
+    /// `false`: the lock was free, or the waiter had been removed before.
     pub forced: bool,
     pub fencing_token: Option<FencingToken>,
-    /// Of all leases that were ended.
+    /// The tokens of all leases that were ended.
     pub fencing_tokens: Vec<FencingToken>,
-    /// That was to be removed.
+    /// The waiter that the request named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiter: Option<TicketId>,
 }
@@ -258,27 +258,27 @@ pub struct DescriptionBody<'a> {
     pub timeout: Seconds,
     pub slots: u16,
     pub lock_delay: u8,
-    /// It goes when nobody holds or waits and it has no data.
+    /// The resource is removed when nobody holds or waits and it has no document.
     pub ephemeral: bool,
-    /// Held, or reserved for a waiter, or in its lock-delay.
+    /// The lock is held, reserved for a waiter, or in its lock-delay.
     pub locked: bool,
-    /// The first of the holders.
+    /// The first of `holders`.
     pub holder: Option<HolderBody>,
     pub holders: Vec<HoldingBody>,
     pub waiting: usize,
-    /// Since when the first of them waits.
+    /// Since when the first waiter waits.
     pub waits_since: Option<Time>,
-    /// The first places, as many as `queue` asks for. Not in listings.
+    /// The first places, as many as `?queue=` asks for. Not in listings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<Vec<PlaceBody>>,
     pub selectors: usize,
-    /// In the order of their selectors, as many as `selectors` asks for; only where it does.
+    /// In the order of their selectors, as many as `?selectors=` asks for. Left out without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<&'a [DocumentSize]>,
-    /// With them: what to send as `selectorsAfter` for the next ones.
+    /// With `documents` only: the `selectorsAfter` of the next page; `null` on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selectors_next: Option<Option<Selector>>,
-    /// With a live ticket only.
+    /// Only if the request presents a live ticket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub you: Option<YouBody>,
 }
@@ -286,7 +286,7 @@ pub struct DescriptionBody<'a> {
 #[derive(Debug, Serialize)]
 pub struct ListBody<'a> {
     pub resources: Vec<DescriptionBody<'a>>,
-    /// What to send as `after` for the next page.
+    /// The `after` of the next page; `null` if there is none.
     pub next: Option<&'a str>,
 }
 
@@ -298,42 +298,42 @@ pub struct ServerStatusBody<'a> {
     pub store: &'a str,
     /// `default` or `php`.
     pub profile: &'a str,
-    /// By the server's clock.
+    /// The time on the server's clock.
     pub now: Time,
     pub key: KeyBody<'a>,
     pub locks: LockCountsBody<'a>,
-    /// None where the store is this process's alone.
+    /// Empty if the store is this process's alone.
     pub instances: Vec<InstanceBody<'a>>,
 }
 
-/// One of the instances on a database, as this one sees it.
+/// One instance on the database, as the answering instance sees it.
 #[derive(Debug, Serialize)]
 pub struct InstanceBody<'a> {
-    /// Another one each time that it joins.
+    /// A new id each time that the instance joins.
     pub id: String,
-    /// Where it takes requests from the others.
+    /// The address at which it takes requests from other instances.
     pub address: Option<&'a str>,
-    /// It is the one that was asked.
+    /// Whether it is the answering instance.
     pub you: bool,
-    /// `serving`, `leaving`, `dead`, or `unreachable`: it lives, and the one that was asked cannot reach it.
+    /// `serving`, `leaving`, `dead`, or `unreachable`: it lives, but the answering instance cannot reach it.
     pub state: &'a str,
     pub version: &'a str,
-    /// Of the 1024 parts of all names, how many are its own.
+    /// How many of the 1,024 slots (parts of all names) it owns.
     pub slots: usize,
 }
 
-/// The key that asked.
+/// The key that the request presented.
 #[derive(Debug, Serialize)]
 pub struct KeyBody<'a> {
     pub name: &'a str,
     /// `read`, `read_lock`, `write` or `admin`; each includes those before it.
     pub rights: &'a str,
-    /// Of the names that it may read; `null`: all names.
+    /// The prefixes of the names that the key may read; `null`: all names.
     pub prefixes: Option<Vec<&'a str>>,
 }
 
-/// How much is held and waited for, of what this process has heard of since it began to serve: a lease from before
-/// counts from when somebody asks for its name, or a listing shows it.
+/// Counts of leases and waiters that this process has heard of since it began to serve. A lease from before
+/// that time counts once a client asks for its name, or a listing shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LockCountsBody<'a> {
@@ -343,16 +343,16 @@ pub struct LockCountsBody<'a> {
     pub reserved: usize,
     /// Tickets that wait.
     pub waiting: usize,
-    /// Where somebody has waited longest.
+    /// The longest wait of all.
     pub oldest_wait: Option<WaitBody<'a>>,
     /// Leases granted since the server started.
     pub grants: u64,
 }
 
-/// The first in a queue.
+/// The wait of the first client in a queue.
 #[derive(Debug, Serialize)]
 pub struct WaitBody<'a> {
-    /// Of the resource.
+    /// The name of the resource.
     pub name: &'a str,
     pub since: Time,
 }

@@ -1,4 +1,4 @@
-//! What every request of one worker thread shares.
+//! State that all requests of one worker thread share.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::RequestTag;
 use crate::shared::server_state::ServerState;
 
-/// What every request of one worker thread shares.
+/// State that all requests of one worker thread share.
 pub struct Worker {
     pub door: FrontDoor,
     pub policy: SharedPolicy,
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
     pub wait_max: Duration,
-    /// One log line per request.
+    /// Whether to log one line per request.
     pub access_log: bool,
     pub numbers: WorkerRequests,
-    /// Differs from that of every other worker, of other processes too.
+    /// Random, so that tags differ from those of every other worker, in other processes too.
     pub id: u32,
-    /// How many tags were made.
+    /// Number of tags made so far.
     pub tags: Cell<u64>,
 }
 
@@ -32,7 +32,7 @@ impl Worker {
         &self.door.router.server
     }
 
-    /// For a request that brings none.
+    /// A new tag, for a request without an `X-Request-Id`.
     pub fn new_tag(&self) -> RequestTag {
         let number = self.tags.get() + 1;
         self.tags.set(number);
@@ -42,8 +42,11 @@ impl Worker {
         }
     }
 
-    /// Refused before anything else of it happens: what the store cannot hold must not end what others
-    /// have under way with the resource.
+    /// Refuses a document that is too large for the store before the request reaches the resource: a rejected
+    /// commit would take other requests of the resource with it.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLargeToStore`].
     pub fn check_document(&self, json: &[u8]) -> Result<(), ApiError> {
         if self.server().store.takes_document(json) {
             Ok(())
@@ -52,7 +55,7 @@ impl Worker {
         }
     }
 
-    /// Clients of the PHP server may send whatever body they like where none is needed.
+    /// Whether a body that is not needed may be anything, as in the PHP server.
     pub fn is_lenient(&self) -> bool {
         self.server().profile() == Profile::Php
     }

@@ -22,9 +22,9 @@ pub async fn get(req: Rc<Request>) -> Response {
     }
 }
 
-/// What a GET asks, of which document, and whether as it is.
+/// The document that a GET asks for, the operation on it, and whether the answer is the raw document (`raw=1`).
 fn asked(req: &Request) -> Result<(ResourceName, Selector, Op, bool), ApiError> {
-    // The right that is needed hangs on the query; a query that cannot be read still needs a key first.
+    // The needed right depends on the query. The key is checked before a malformed query is reported.
     let query = req.query();
     let wants_lock = query.as_ref().ok().map(|query| query.flag("lock"));
     let reads_only = matches!(wants_lock, Some(Ok(Some(false))));
@@ -34,7 +34,7 @@ fn asked(req: &Request) -> Result<(ResourceName, Selector, Op, bool), ApiError> 
     query.flag("lock")?;
     let raw = query.flag("raw")?.unwrap_or(false);
     let presented = req.presented();
-    // Looked at with lock=0 too: what is malformed is refused, whether or not it would be used.
+    // Parsed with lock=0 too: a malformed value is refused even where it would not be used.
     let (wait, key) = (query.wait(req.worker.wait_max)?, req.idempotency_key()?);
     let known = if reads_only {
         req.if_none_match()?

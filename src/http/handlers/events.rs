@@ -1,4 +1,4 @@
-//! GET `/events`: what happens, as server-sent events.
+//! GET `/events`: durable changes of locks and documents, as server-sent events.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::http::time::Time;
 use crate::lock::Mode;
 use crate::shared::event_feed::{FeedEvent, Found};
 
-/// How often a reader looks for events.
+/// Time between two looks of a reader for new events.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
-/// A comment is sent when nothing else was for so long, so that proxies keep the connection.
+/// Silence after which a comment is sent, so that proxies keep the connection open.
 const COMMENT_PAUSE: Duration = Duration::from_secs(15);
-/// What is sent at once, about; the rest waits in the ring until it is taken.
+/// Bytes that are sent at once, approximately. Further events stay in the ring until the reader takes these.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// One event on the wire; `null` is what is not known.
+/// The body of one event. Unknown fields are `null`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct EventBody<'a> {
@@ -54,7 +54,7 @@ fn render(event: &FeedEvent) -> Bytes {
         client: event.client.map(|address| address.to_string()),
         at: Time(event.at),
     };
-    // JSON of serde_json has no line breaks, which would end the event.
+    // serde_json writes no line breaks. One would end the event.
     let json = serde_json::to_string(&body).unwrap_or_default();
     Bytes::from(format!(
         "event: {}\ndata: {json}\n\n",
@@ -62,7 +62,7 @@ fn render(event: &FeedEvent) -> Bytes {
     ))
 }
 
-/// One reader's stream.
+/// One reader's stream of events.
 struct Following {
     request: Rc<Request>,
     reader: EventReader,
@@ -72,7 +72,7 @@ struct Following {
 }
 
 impl Following {
-    /// The key it was asked for with, while it is one.
+    /// The key that the stream was opened with; `None` once it is no longer valid.
     fn key(&self) -> Option<KnownKey> {
         let presented = self.request.http.headers().get(&X_API_KEY)?;
         let policy = self.request.worker.policy.load();
@@ -83,7 +83,7 @@ impl Following {
         name.starts_with(&self.prefix) && key.right_to(name) >= Some(Right::Read)
     }
 
-    /// What there is to send now; `None`: the stream ends.
+    /// The events that can be sent now, possibly none; `None` ends the stream.
     fn chunk(&mut self, key: &KnownKey) -> Option<BytesMut> {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK_BYTES {
@@ -104,8 +104,8 @@ impl Following {
         Some(chunk)
     }
 
-    /// The next chunk, once there is one; `None` when the stream ends: the key is none any more, or this
-    /// server does not serve.
+    /// Waits for the next chunk. `None` ends the stream: its key is no longer valid, or the feed ended
+    /// ([`Found::End`]).
     async fn next(mut self) -> Option<(Result<Bytes, actix_web::Error>, Following)> {
         loop {
             self.looks.tick().await;
@@ -128,7 +128,7 @@ pub async fn events(req: Rc<Request>) -> Response {
     let prefix = req.query()?.get("prefix").unwrap_or("").to_owned();
     let reader = req.worker.door.follow(&prefix).await;
     let reader = reader.map_err(ApiError::Closed)?.ok_or(ApiError::TooBusy(
-        "as many clients follow the events as may",
+        "the maximum number of clients follows the events already",
     ))?;
     if let Some(connection) = &req.connection {
         connection.begin_stream();
@@ -142,14 +142,14 @@ pub async fn events(req: Rc<Request>) -> Response {
         looks,
         sent: Instant::now(),
     };
-    // Sent at once, so that whoever connects knows that it follows from here on.
+    // Sent at once: it tells the client that events are in the stream from here on.
     let first = Bytes::from_static(b": following\n\n");
     let rest = stream::unfold(following, Following::next);
     let body = futures_util::StreamExt::chain(stream::once(async { Ok(first) }), rest);
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        // nginx passes it on as it comes.
+        // Tells nginx not to buffer the stream.
         .insert_header(("X-Accel-Buffering", "no"))
         .streaming(body))
 }

@@ -51,8 +51,8 @@ fn told(lease: &PastLease) -> PastLeaseBody<'_> {
     }
 }
 
-/// GET `/history/{name}`. An empty history is that of a resource that exists; what neither exists nor has any
-/// is 404.
+/// GET `/history/{name}`. The history of an existing resource may be empty; a name with neither resource nor
+/// history is 404.
 pub async fn history(req: Rc<Request>) -> Response {
     req.authorize(Right::Read)?;
     let name = req.history_name()?;

@@ -1,4 +1,4 @@
-//! lock, unlock, renew, force-unlock.
+//! The handlers of lock, unlock, renew and force-unlock.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::resource::messages::Wait;
 
 const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds, "reason": "why", "mode": "exclusive" or "shared"}"#;
 
-/// What `?wait=` and `?queue=` say together.
+/// How long the request waits and whether it keeps a place: `?wait=`, at most `most`, and `?queue=`.
 fn wait(query: &Query<'_>, most: Duration) -> Result<Wait, ApiError> {
     let wait = query.wait(most)?;
     match (query.flag("queue")?, wait) {
@@ -57,7 +57,8 @@ pub async fn lock(req: Rc<Request>, payload: Payload) -> Response {
     respond::lock(reply)
 }
 
-/// Apart: what it is made of need not be kept until the lock is granted.
+/// Parses a lock request. A function of its own, so that query and body are dropped before the wait for the
+/// lock.
 async fn lock_asked(req: &Request, payload: Payload) -> Result<(ResourceName, Op), ApiError> {
     let name = req.name_before_selector()?;
     let query = req.query()?;

@@ -1,4 +1,4 @@
-//! One short function per route: extract, convert, one message, map one reply.
+//! One short function per route: it reads the request, sends one message and maps the reply to an answer.
 
 pub mod data;
 pub mod events;

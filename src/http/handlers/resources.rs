@@ -24,20 +24,20 @@ use crate::resource::messages::{Description, Watch};
 use crate::resource::messages::{Op, Reply};
 use crate::store::{DocumentSize, ListOrder, ListQuery};
 
-/// All but the unreserved characters of RFC 3986.
+/// The characters to percent-encode: all but the unreserved ones of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// Resources on one page of a listing, unless the client says.
+/// Resources on one page of a listing, by default.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1000;
-/// Places of the queue in a description, unless the client says.
+/// Places of the queue in a description, by default.
 const PLACES: usize = 20;
 const PLACES_MAX: usize = 1000;
-/// Documents in a description.
+/// Most documents in a description.
 const SELECTORS_MAX: usize = 1000;
 
 /// POST `/resource`.
@@ -98,7 +98,7 @@ pub async fn describe(req: Rc<Request>) -> Response {
                 }
             };
             let tag = respond::description_tag(description.fingerprint.into());
-            // One more than was asked for shows whether there are others.
+            // One document more than asked for was read: it tells whether there is a next page.
             let documents = (selectors > 0).then(|| sizes.get(..selectors).unwrap_or(&sizes));
             let next = |shown: &[DocumentSize]| {
                 let last = shown.last().filter(|_| sizes.len() > shown.len());
@@ -122,7 +122,7 @@ pub async fn describe(req: Rc<Request>) -> Response {
     }
 }
 
-/// As a listing shows it: without the queue.
+/// A description as a listing shows it: without the queue and the documents.
 fn described(description: &Description) -> DescriptionBody<'_> {
     let holders: Vec<HoldingBody> = description.holders.iter().map(Into::into).collect();
     DescriptionBody {
@@ -145,7 +145,7 @@ fn described(description: &Description) -> DescriptionBody<'_> {
     }
 }
 
-/// What `?sort=` says.
+/// The order that `?sort=` asks for.
 fn order(query: &Query<'_>) -> Result<ListOrder, ApiError> {
     match query.get("sort") {
         None | Some("name") => Ok(ListOrder::Name),
@@ -162,8 +162,8 @@ fn list_query(query: &Query<'_>) -> Result<ListQuery, ApiError> {
     let after = query.get("after").map(str::to_owned);
     if after.is_some() && order != ListOrder::Name {
         return Err(ApiError::Malformed(
-            "The query asks to go on after a name in an order that changes all the time: leave out \
-             either after or sort."
+            "The query parameter after is accepted in the order of names only: leave out either after or \
+             sort."
                 .to_owned(),
         ));
     }
@@ -184,7 +184,7 @@ fn refused(why: ListingRefused) -> ApiError {
     }
 }
 
-/// As if nothing else existed than what these prefixes cover.
+/// A page of the names with one of these prefixes, as if no other names existed.
 async fn page_within(req: &Request, query: ListQuery, prefixes: &[&str]) -> Result<Page, ApiError> {
     let asked = query.prefix.clone();
     let covers = prefixes.iter().any(|prefix| asked.starts_with(prefix));

@@ -1,5 +1,5 @@
-//! How the server is, for balancers, containers and people. No key is needed but for `/status`, and no name,
-//! ticket or key is shown.
+//! The state of the server, for balancers, containers and people. Only `/status` needs a key; the other routes
+//! show no resource name. No answer here shows a ticket or a key.
 
 use std::rc::Rc;
 
@@ -40,7 +40,7 @@ pub fn ready(req: &Request) -> Response {
     Ok(HttpResponse::Ok().json(json!({ "status": "ready" })))
 }
 
-/// As everywhere else, and why.
+/// The answer for [`Closed::StoreAway`] with the reason added to its sentence.
 fn store_away(reason: &str) -> HttpResponse {
     let error = ApiError::Closed(Closed::StoreAway);
     let mut sentence = error.to_string();
@@ -60,7 +60,7 @@ fn store_away(reason: &str) -> HttpResponse {
         })
 }
 
-/// GET `/status` (READ): what the key allows, how much is held and waited for, which instances there are.
+/// GET `/status` (READ): the rights of the key, the counts of leases and waiters, the instances.
 pub async fn status(req: Rc<Request>) -> Response {
     let right = req.authorize(Right::Read)?;
     let presented = req.authenticate()?;
@@ -96,7 +96,7 @@ pub async fn status(req: Rc<Request>) -> Response {
     }))
 }
 
-/// As the instance that is asked sees them.
+/// The instances on the database, as this one sees them; empty if the store is not shared.
 fn instances(view: &View) -> Vec<InstanceBody<'_>> {
     let Some(members) = &view.members else {
         return Vec::new();
@@ -121,7 +121,7 @@ fn instances(view: &View) -> Vec<InstanceBody<'_>> {
 /// GET `/metrics`: Prometheus text.
 pub fn metrics(req: &Request) -> Response {
     let text = req.worker.server().render_metrics().map_err(|error| {
-        log::error!("the metrics cannot be shown: {error}");
+        log::error!("the metrics could not be rendered: {error}");
         ApiError::Refused(Refusal::NotStored)
     })?;
     Ok(HttpResponse::Ok()

@@ -1,5 +1,5 @@
-//! Whether a request is answered at all: the rate limit, and connections beyond `MAX_CONNECTIONS`. And what is
-//! to be said about its connection.
+//! Decides whether a request is answered: the rate limit, and connections beyond `MAX_CONNECTIONS`. Adds the
+//! rate limit's headers to the answer, and whether the connection closes.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,22 +17,23 @@ use crate::http::request::Request;
 use crate::lock::PresentedTicket;
 use crate::shared::gate::boottime_ms;
 
-/// What is to be said about the connection of a request that is under way.
+/// What the answer to a request will say about the connection and the rate limit.
 pub struct Admission {
-    /// The connection ends with the answer.
+    /// The connection closes after the answer.
     closes: bool,
+    /// `None`: the request is not counted.
     allowance: Option<Allowance>,
 }
 
 impl Admission {
-    /// Is it answered at all, or what instead?
+    /// Decides whether the request is answered; if not, the `Err` is the answer.
     pub fn begin(request: &Request) -> (Admission, Result<(), ApiError>) {
         let connection = request.connection.as_deref();
         if let Some(connection) = connection {
             connection.begin_request(body_length(request));
         }
         let reserved = connection.is_some_and(|state| state.reserved);
-        // The framework answers a request to upgrade and then closes, which it does not say.
+        // After a request to upgrade actix-http closes the connection, but does not announce it.
         let upgrade = request.http.head().connection_type() == ConnectionType::Upgrade;
         let (verdict, allowance) = check(request, reserved);
         let admission = Admission {
@@ -42,12 +43,12 @@ impl Admission {
         (admission, verdict)
     }
 
-    /// Says what is to be said about its connection and its rate.
+    /// Adds the rate limit's headers, and `Connection: close` if the connection ends.
     pub fn end(self, request: &Request, response: &mut HttpResponse) {
         if let Some(allowance) = self.allowance {
             announce(response, allowance);
         }
-        // While the server stops, the next request should go to another instance.
+        // While the server drains, the client's next request should go to another instance.
         if self.closes || request.worker.server().gate.is_draining() {
             response
                 .head_mut()
@@ -56,8 +57,8 @@ impl Admission {
     }
 }
 
-/// A request was answered at `now`. Where the rest of its body may still come, this lets the framework look at its
-/// connection again.
+/// Tells the connection that its request was answered at `now`. If the rest of the body may still arrive, wakes
+/// actix-http so that it reads the connection again.
 pub async fn answered(request: &Request, now: Instant) {
     let connection = request.connection.as_ref();
     if connection.is_some_and(|state| state.end_request(now.into())) {
@@ -65,13 +66,13 @@ pub async fn answered(request: &Request, now: Instant) {
     }
 }
 
-/// The framework drives a connection and its requests in one task: woken, it looks at the connection again.
+/// actix-http drives a connection and its requests in one task: waking it makes it poll the connection again.
 fn wake(cx: &mut Context<'_>) -> Poll<()> {
     cx.waker().wake_by_ref();
     Poll::Ready(())
 }
 
-/// `None`: it is chunked.
+/// Length of the body in bytes, 0 without a body; `None` if it is chunked.
 fn body_length(request: &Request) -> Option<usize> {
     let headers = request.http.headers();
     let Some(length) = headers.get(header::CONTENT_LENGTH) else {
@@ -81,7 +82,7 @@ fn body_length(request: &Request) -> Option<usize> {
     Some(length.to_str().ok()?.parse().unwrap_or(0))
 }
 
-/// May it be answered, and what is its key and address still allowed?
+/// Whether the request may be answered, and what is left of its rate limit.
 fn check(request: &Request, reserved: bool) -> (Result<(), ApiError>, Option<Allowance>) {
     if request.route.is_some_and(Route::is_about_the_server) {
         return (Ok(()), None);
@@ -100,14 +101,14 @@ fn check(request: &Request, reserved: bool) -> (Result<(), ApiError>, Option<All
     (Err(ApiError::RateLimited), allowance)
 }
 
-/// Counts it, and says what is left to its client; `None`: it is not counted.
+/// Counts the request and returns what is left of its rate limit; `None` if it is not counted.
 fn count(request: &Request) -> Option<Allowance> {
     let policy = request.worker.policy.load();
     let rate = policy.rate.as_ref()?;
-    // A connection whose peer is not known any more is about to end.
+    // Without a peer address the connection is about to end.
     let unknown = IpAddr::from([0, 0, 0, 0]);
     let address = request.caller.address.unwrap_or(unknown);
-    // A limit must cost nobody a lock.
+    // Renew and unlock are exempt: the rate limit must not cost a client its lock.
     let exempt = matches!(request.route, Some(Route::Renew | Route::Unlock));
     if exempt && request.may_lock() {
         return None;
@@ -116,7 +117,7 @@ fn count(request: &Request) -> Option<Allowance> {
     Some(rate.count(key, client::counted_as(address)))
 }
 
-/// Counts the use of a key that is about to be replaced, and says so at most once a minute.
+/// Counts the use of a `*_PREVIOUS` key, and logs it at most once a minute.
 fn note_previous_key(request: &Request) {
     static SAID: AtomicU64 = AtomicU64::new(0);
     let Some(key) = request.key.as_ref().filter(|key| key.previous) else {
@@ -124,7 +125,7 @@ fn note_previous_key(request: &Request) {
     };
     let metrics = &request.worker.server().metrics;
     metrics.previous_keys.with_label_values(&[&*key.name]).inc();
-    // Minutes of a clock that never goes back; 0 was never.
+    // Minutes on a monotonic clock, plus 1: 0 means that nothing was logged yet.
     let minute = boottime_ms() / 60_000 + 1;
     if SAID.swap(minute, Ordering::Relaxed) < minute {
         let address = request.caller.address;
@@ -136,8 +137,8 @@ fn note_previous_key(request: &Request) {
     }
 }
 
-/// The ticket of a request that is refused for its rate counts as seen, as if it had been answered. Nothing is
-/// loaded for that.
+/// Counts the ticket of a rate-limited request as seen, as if the request had been answered. No resource is
+/// loaded for this.
 fn show_sign_of_life(request: &Request) {
     let presented = request.presented();
     if let (PresentedTicket::Ticket(_), Ok(name)) = (presented, request.name()) {
@@ -146,7 +147,7 @@ fn show_sign_of_life(request: &Request) {
     }
 }
 
-/// The headers of the IETF's draft on rate limits, and when to come back.
+/// Sets the headers of the IETF draft on rate limits, and `Retry-After` if the request was refused.
 fn announce(response: &mut HttpResponse, allowance: Allowance) {
     let headers = response.headers_mut();
     let mut set = |name, value: u64| {
@@ -157,7 +158,7 @@ fn announce(response: &mut HttpResponse, allowance: Allowance) {
     set("ratelimit-remaining", u64::from(allowance.remaining));
     set("ratelimit-reset", allowance.reset_seconds);
     if let Some(wait) = allowance.retry_after {
-        // Whole seconds, and never so few that the client comes too early.
+        // Whole seconds, more than the wait, so that the client does not come back too early.
         set("retry-after", wait.as_secs() + 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Around every route: whether a request is answered at all ([`admission`]), and what is left of it ([`observe`]).
+//! Runs around every route: [`admission`] decides whether a request is answered, [`observe`] records the answer.
 
 pub mod admission;
 pub mod observe;
@@ -15,7 +15,7 @@ use super::request::Request;
 use super::routes;
 use super::worker::Worker;
 
-/// Answers a request. One future for all concerns, so that a request does not pass one for each.
+/// Answers a request. One future does it all, so that a request does not pass through one future per concern.
 pub fn answer(
     worker: &Rc<Worker>,
     request: ServiceRequest,

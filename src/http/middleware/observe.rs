@@ -1,4 +1,4 @@
-//! What every request leaves behind: an id, a count, a line in the access log.
+//! Records every request: its id, its count, its line in the access log.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use crate::http::request::Request;
 use crate::lock::names::hex_digits;
 use crate::shared::caller::RequestTag;
 
-/// What `RUST_LOG` names the lines of the access log by.
+/// The log target of the access log, as `RUST_LOG` names it.
 pub const TARGET: &str = "access";
 
 const WORKER_DIGITS: usize = 8;
-/// A tag made here is never longer: its worker's digits, a dash, 16 digits.
+/// Longest tag made here, in bytes: the worker's digits, a dash, 16 digits.
 const MADE_TAG_BYTES: usize = WORKER_DIGITS + 1 + 16;
 
-/// Counts the answer, which was there at `now`, with the code of its error if it is one, and gives it the
-/// request's id.
+/// Counts the answer, which was ready at `now`, logs it and adds the request's id to its headers. `code`: the
+/// error's code, if the answer is an error.
 pub fn end(
     request: &Request,
     response: &mut HttpResponse,
@@ -44,7 +44,7 @@ pub fn end(
     }
 }
 
-/// Of the access log. The path is as it was sent, percent-encoded; the query is left out.
+/// A line of the access log. The path is percent-encoded, as it was sent; the query is left out.
 fn line(request: &Request, status: u16, code: Option<&str>, took: Duration) -> String {
     let (method, path) = (request.http.method(), request.http.uri().path());
     let mut line = format!("{method} {path} {status}");
@@ -74,7 +74,8 @@ fn header_value(tag: &RequestTag) -> Option<HeaderValue> {
     }
 }
 
-/// As the tag is displayed, and its length: formatted for every answer, so without the formatter.
+/// Writes a tag as its `Display` does and returns its length in bytes. Runs for every answer: the formatter
+/// would be slower.
 fn made_tag(worker: u32, number: u64, text: &mut [u8; MADE_TAG_BYTES]) -> usize {
     let digits = hex_digits(u128::from(worker) << u64::BITS | u128::from(number));
     let (worker, number) = digits[WORKER_DIGITS..].split_at(WORKER_DIGITS);

@@ -1,4 +1,5 @@
-// What ends somebody else's lease or wait. Both name exactly what was shown, so that whoever came meanwhile is spared.
+// Dialogs that end somebody else's lease or wait. The request names exactly the lease or waiter that was shown,
+// so that a later one is not ended by mistake.
 
 import { describe, forceOff, path, removeWaiter, url } from "./api.js";
 import { Ago, commandLine, curl, Dialog, Elsewhere, html, Left, tell, Text, useEffect, useLayoutEffect, useRef, useState } from "./parts.js";
@@ -6,7 +7,7 @@ import { count } from "./text.js";
 
 const REASON_MAX = 255;
 
-/** Who gets the lock when this lease ends, as far as it can be told now. */
+/** Who gets the lock when this lease ends, as far as is known now. */
 function Next({ lock, isLast }) {
   if (!isLast) return html`<p>The other holders keep theirs.</p>`;
   const delay = lock.lockDelay > 0 ? html` after its lock-delay of ${lock.lockDelay} s` : "";
@@ -41,7 +42,7 @@ function Holder({ of }) {
   </dl>`;
 }
 
-/** The lock as it is when the dialog opens; what is shown then is what is ended. */
+/** The lock as it is when the dialog opens: only a lease that is shown then is ended. */
 function useLock(name) {
   const [lock, set] = useState(null);
   const [error, fail] = useState(null);
@@ -60,7 +61,7 @@ function now(lock) {
   return `it is held by ${owner} with fencing token ${holder.fencingToken}`;
 }
 
-/** Sends it; says what became of it. */
+/** Sends the change and says what came of it. */
 function useSending(name, onDone) {
   const [state, set] = useState({ busy: false, sentence: "" });
   const act = async (work, done) => {
@@ -85,7 +86,7 @@ function useSending(name, onDone) {
   return { ...state, act };
 }
 
-/** `token`: of the lease that was pointed at; without one, of the only one there is. */
+/** `token`: fencing token of the lease to end; without one, the first lease is ended. */
 export function ForceOff({ name, token, onClose }) {
   const { lock, error, look } = useLock(name);
   const reason = useRef();
@@ -123,7 +124,7 @@ export function ForceOff({ name, token, onClose }) {
   <//>`;
 }
 
-/** Takes one waiting client out of the queue. */
+/** Removes one waiting client from the queue. */
 export function RemoveWaiter({ name, waiter, onClose }) {
   const reason = useRef();
   const { busy, sentence, act } = useSending(name, onClose);

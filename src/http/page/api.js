@@ -1,14 +1,14 @@
-// The server's public API, and the key that is used for it. Nothing here that `curl` could not ask.
+// The server's public API, and the key it is used with. Everything here can be asked with `curl` too.
 
 const BASE = new URL(".", document.baseURI);
 const KEY = "key";
-// A read that takes longer is given up and tried again; a change is waited for.
+// Time limits. A read that takes longer is given up and tried again; a change has more time, as it is not repeated.
 const READ_MS = 15_000;
 const CHANGE_MS = 30_000;
 
 export const address = BASE.href.replace(/\/$/, "");
 
-/** An answer that is not the wanted one. `status` 0: there was no answer. */
+/** An answer that is not a success. `status` 0: there was no answer. */
 export class Refusal extends Error {
   constructor(status, code, sentence, body = {}, retryAfter = 0) {
     super(sentence);
@@ -19,10 +19,10 @@ export class Refusal extends Error {
   }
 }
 
-/** The key of this tab, and who is told when it changes. */
+/** The key of this tab, and the listeners that are called when it changes. */
 export const session = {
   key: sessionStorage.getItem(KEY) ?? "",
-  /** Why the server did not take the last key. */
+  /** The sentence with which the server refused the last key. */
   refused: "",
   listeners: new Set(),
   use(key) {
@@ -43,7 +43,7 @@ export const session = {
   },
 };
 
-/** What the server's clock says is ahead of ours by so many milliseconds. */
+/** How many milliseconds the server's clock is ahead of the browser's. */
 let ahead = 0;
 export const serverNow = () => Date.now() + ahead;
 
@@ -51,12 +51,12 @@ export function path(...segments) {
   return segments.map(segment).join("/");
 }
 
-/** One segment of a path; a browser would take `.` and `..` for steps, however they are written. */
+/** Encodes one segment of a path. Browsers resolve `.` and `..` in any encoding: see isReachable. */
 function segment(text) {
   return encodeURIComponent(text).replace(/[!'()*]/g, (c) => "%" + c.charCodeAt(0).toString(16).toUpperCase());
 }
 
-/** Can a browser ask for this name at all? URLs drop such segments, however they are written. */
+/** Whether a browser can ask for this name: it drops the segments `.` and `..` from a URL in any encoding. */
 export const isReachable = (name) => name !== "." && name !== "..";
 
 export function url(route, query = {}) {
@@ -65,7 +65,7 @@ export function url(route, query = {}) {
   return new URL(route + (text ? `?${text}` : ""), BASE).href;
 }
 
-/** The response, whatever it says; a {@link Refusal} where there is none. */
+/** Sends a request. Returns the response, whatever its status; throws a {@link Refusal} if there is none. */
 export async function send(method, target, { headers = {}, body, signal } = {}) {
   const limit = AbortSignal.timeout(method === "GET" ? READ_MS : CHANGE_MS);
   try {
@@ -89,7 +89,7 @@ export async function send(method, target, { headers = {}, body, signal } = {}) 
   }
 }
 
-/** What a refusal says. A key that is not taken ends the session. */
+/** Makes a response a {@link Refusal}. If the server does not know the key, the session ends. */
 export async function refusal(response, key) {
   const body = await response.json().catch(() => ({}));
   const sentence = body.error ?? `The server answered ${response.status}.`;
@@ -106,7 +106,7 @@ export async function refusal(response, key) {
   return refused;
 }
 
-/** A name outside a key's prefixes is refused as an unknown key is: only the key's own route tells them apart. */
+/** Whether the key is still valid. A name outside its prefixes is refused like an unknown key; GET /status is not. */
 async function isStillKnown(refused, key) {
   if (refused.code === "key_missing") return false;
   try {
@@ -131,7 +131,7 @@ async function json(method, target, options) {
 const change = (method, route, body) =>
   json(method, url(route), { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
 
-/** When a lease ends, on the clock that no one can set; `null`: it does not. */
+/** When a lease ends, on performance.now(), which nobody can set; `null`: it does not expire. */
 function deadline(lease, now) {
   if (typeof lease.expiresInMs === "number") return now + lease.expiresInMs;
   return lease.expiresAt ? now + Date.parse(lease.expiresAt) - serverNow() : null;
@@ -167,7 +167,7 @@ export const history = (name, signal) => json("GET", url(path("history", name)),
 export const documents = (name, signal) =>
   json("GET", url(path("resource", name), { selectors: 1000, queue: 0 }), { signal });
 
-/** The document's text, and the tag that a change of it has to name. */
+/** The document's text, and the entity tag that a change of it has to send. */
 export async function read(name, selector) {
   const key = session.key;
   const response = await send("GET", url(path("resource", name, selector), { lock: 0, raw: 1 }));
@@ -175,7 +175,7 @@ export async function read(name, selector) {
   return { text: await response.text(), tag: response.headers.get("etag") };
 }
 
-/** Writes a document that is still the one with this tag. Returns its new tag. */
+/** Writes a document if it still has this entity tag. Returns its new tag. */
 export async function write(name, selector, text, tag) {
   const key = session.key;
   const response = await send("PUT", url(path("resource", name, selector)), {
@@ -186,7 +186,7 @@ export async function write(name, selector, text, tag) {
   return response.headers.get("etag");
 }
 
-/** Ends the lease with this token, or every lease where there is none. */
+/** Ends the lease with this token, or every lease if no token is given. */
 export const forceOff = (name, reason, fencingToken) =>
   change("POST", path("resource", name, "force-unlock"), { reason, fencingToken });
 

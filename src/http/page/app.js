@@ -1,4 +1,4 @@
-// The page: its frame, where the address leads, the key, the keys.
+// The page: its routes, its frame, the form for the key, the keyboard.
 
 import { address, session } from "./api.js";
 import { Events } from "./events.js";
@@ -9,7 +9,7 @@ import { refresher, server, useServer, useServerKept } from "./now.js";
 import { Dialog, html, News, useEffect, useLayoutEffect, useRedraw, useRef, useSession, useState } from "./parts.js";
 import { render } from "./preact.js";
 
-// ---- where the address leads ---------------------------------------------------------------------------
+// ---- routes --------------------------------------------------------------------------------------------
 
 function route() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
@@ -25,7 +25,7 @@ function route() {
   return { view: view === "events" ? "events" : "locks", params };
 }
 
-/** To another address; `replace`: without a step in the browser's history. */
+/** Goes to another address. `replace`: without a new entry in the browser's history. */
 function go(href, replace = false) {
   if (replace) history.replaceState(null, "", href);
   else history.pushState(null, "", href);
@@ -99,12 +99,12 @@ function Theme() {
     ${THEMES.map((name) => html`<option value=${name} selected=${name === theme}>${name}</option>`)}</select></label>`;
 }
 
-/** What one needs seldom. Closes when one goes elsewhere. */
+/** Rarely used functions. Closes on a click or focus outside it, and with Escape. */
 function Menu({ told, onHelp }) {
   const menu = useRef();
   const close = () => (menu.current.open = false);
   useEffect(() => {
-    // The form for the key may take the focus while this goes.
+    // The form for the key may take the focus while this menu is being removed.
     const elsewhere = (e) => !menu.current || menu.current.contains(e.target) || close();
     const escape = (e) => {
       if (e.key !== "Escape" || !menu.current?.open) return;
@@ -190,7 +190,7 @@ function Key() {
   </form></main>`;
 }
 
-// ---- all together --------------------------------------------------------------------------------------
+// ---- the app -------------------------------------------------------------------------------------------
 
 function useKeys(onHelp) {
   useLayoutEffect(() => {

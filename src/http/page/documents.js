@@ -1,11 +1,11 @@
-// The documents of a resource: their sizes, one of them to read, and to change where the key may.
+// The documents of a resource: their sizes, and one of them to read, or to change if the key allows it.
 
 import { documents, isReachable, path, read, url, write } from "./api.js";
 import { may } from "./now.js";
 import { commandLine, curl, Dialog, Elsewhere, html, tell, Text, useEffect, useLayoutEffect, useRef, useState } from "./parts.js";
 import { bytes, number, pretty } from "./text.js";
 
-// Larger ones are shown as they are: colours for them would take the browser too long.
+// Longer documents are shown without colours, which would take the browser too long. In characters.
 const PRETTY_MAX = 200_000;
 const SHOWN_MAX = 500_000;
 
@@ -82,7 +82,7 @@ function Document({ name, selector, onClose }) {
   <//>`;
 }
 
-/** `changes`: asked again when this is another. */
+/** The list is loaded again when `count` changes and when a document is opened or closed. */
 export function Documents({ name, count }) {
   const [list, set] = useState(null);
   const [open, show] = useState(null);

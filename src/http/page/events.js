@@ -1,4 +1,4 @@
-// The stream of what happens, newest first; it stands still while one reads.
+// The stream of events, newest first. It stands still while the user reads it.
 
 import { url } from "./api.js";
 import { live, watch } from "./live.js";
@@ -9,7 +9,7 @@ const KEPT = 1000;
 const ROW_PX = 33;
 const TYPING_MS = 300;
 
-/** Kept while the tab is open, so that looking at a lock does not lose them. */
+/** The last events. Kept while the tab is open, so that a visit to another view does not lose them. */
 const kept = { prefix: null, events: [], next: 1, left: 0 };
 
 function keep(events, left) {

@@ -1,4 +1,4 @@
-// The locks that a view shows: asked page by page, kept up to date where they are seen.
+// The locks in a view's list: loaded page by page, and kept up to date where they are visible.
 
 import { list } from "./api.js";
 import { useEffect, useRedraw, useRef, Refresher } from "./parts.js";
@@ -8,30 +8,30 @@ import { live, watch } from "./live.js";
 const PAGE = 100;
 const MAX = 1000;
 const GAP_MS = 250;
-// Times that no event tells of (renewals, who is near) may be so old.
+// How old values may be that change without an event (renewals, who is near).
 const ANYWAY_MS = 10_000;
 
-/** What `show` in the address stands for. */
+/** The query parameters for each value of `show` in the address. */
 export const SHOWN = {
   locked: { locked: 1 },
   reserved: { reserved: 1 },
   all: {},
 };
 
-/** One listing of the server's. By name it is as long as one scrolls; the other orders have a first page only. */
+/** One listing of the server. It grows as the user scrolls: by name to the end, in other orders up to `MAX`. */
 class Listing {
   constructor({ q, sort, show }, changed) {
     this.query = { prefix: q, ...SHOWN[show] };
     this.sort = sort;
     this.changed = changed;
     this.items = [];
-    /** There may be more. */
+    /** There may be more resources. */
     this.more = true;
     this.error = null;
-    /** When the last answer came; 0: none yet. */
+    /** When the last answer came, on performance.now(); 0: none yet. */
     this.at = 0;
     this.seen = [0, PAGE];
-    /** How often it became longer because somebody scrolled. */
+    /** How often grow() loaded more. */
     this.grown = 0;
     this.end = new AbortController();
     this.refresher = new Refresher(() => this.refresh(), GAP_MS);
@@ -65,7 +65,7 @@ class Listing {
     this.isCut = page.resources.length === MAX;
   }
 
-  /** Asks anew for the names that are seen, and puts what exists now in their place. */
+  /** Loads the visible part of the names again, and replaces it by what exists now. */
   async refreshSeen() {
     const [first, last] = this.seen;
     const after = first > 0 ? this.items[Math.min(first, this.items.length) - 1]?.name : undefined;
@@ -83,7 +83,7 @@ class Listing {
     if (!rest.length) this.more = page.next !== null;
   }
 
-  /** One scrolled to the end. */
+  /** Loads more when the user has scrolled to the end. */
   async grow() {
     if (!this.more || this.growing || !this.at) return;
     this.growing = true;
@@ -99,7 +99,7 @@ class Listing {
     this.grown += 1;
   }
 
-  /** As many as were there before the page was loaded anew. */
+  /** Loads as many as were shown before the page was reloaded. */
   async growTo(count) {
     while (this.more && this.items.length < count && !this.error && !this.end.signal.aborted) await this.grow();
   }
@@ -110,7 +110,7 @@ class Listing {
   }
 }
 
-/** The listing of this query, which redraws its view. */
+/** The listing of this query. It redraws the view when it changes. */
 export function useListing({ q, sort, show }) {
   const redraw = useRedraw();
   const ref = useRef(null);
@@ -119,7 +119,7 @@ export function useListing({ q, sort, show }) {
     const before = ref.current?.listing;
     before?.stop();
     const listing = new Listing({ q, sort, show }, redraw);
-    // While one types, what was found so far stays until there is more to say.
+    // While the user types, the previous result stays visible until the new one arrives.
     listing.before = before?.at ? before.items : null;
     ref.current = { key, listing };
   }

@@ -1,26 +1,27 @@
-// What happens on the server, as it happens: server-sent events, and asking every two seconds where they cannot be had.
+// The server's events as they happen: a stream of server-sent events, or polling every two seconds where no stream
+// can be had.
 //
 // EventSource sends no headers and so no key: the stream is read from fetch(). Only one stream is open, for the
-// names that the view in front is about.
+// names that the visible view shows.
 
 import { refusal, Refusal, send, session, url } from "./api.js";
 
 const POLL_MS = 2000;
-// The server sends a comment every 15 s. Longer silence: something between us keeps the stream back.
+// The server sends a comment every 15 s. A longer silence means that something in between holds the stream back.
 const SILENCE_MS = 20_000;
-// So much of a stream that has not begun yet is waited for before asking takes its place meanwhile.
+// How long a stream may take to begin before polling replaces it.
 const OPENING_MS = 4000;
 const AGAIN_MS = [500, 1000, 2000, 4000];
-// Events are handed on together, so that a burst costs one redraw.
+// Events are delivered in batches, so that a burst costs one redraw.
 const BATCH_MS = 100;
 const BATCH_MAX = 1000;
 
-/** States: `connecting`, `live`, `reconnecting` (the server is away), `polling`, `stopped`. */
+/** States: `connecting`, `live`, `reconnecting` (the server cannot be reached), `polling`, `stopped`. */
 export const live = {
   state: "stopped",
-  /** Told of each change of state. */
+  /** Called after each change of state. */
   watchers: new Set(),
-  /** Told of events: `(events, left)`, `left` being how many were left out; or of `null`: anything may have changed. */
+  /** Called with `(events, left)`: `left` events were left out; with `null` for `events`, anything may have changed. */
   listeners: new Set(),
   prefix: null,
   stop: () => {},
@@ -51,7 +52,7 @@ function tellAll() {
   for (const listener of live.listeners) listener(null, 0);
 }
 
-/** Splits text that comes in pieces into events. */
+/** Splits the text of a stream, which arrives in pieces, into events. */
 export class Parser {
   constructor(onEvent) {
     this.onEvent = onEvent;
@@ -86,7 +87,7 @@ function take(type, data) {
   try {
     told = JSON.parse(data);
   } catch {
-    // A number alone is JSON as well; what is not JSON tells nothing but that something was left out.
+    // Not JSON, not even a bare number: a `lagged` event still says that events were left out.
   }
   if (type !== "lagged") return hand({ type, ...told }, 0);
   const lost = typeof told === "number" ? told : Number(told.left ?? told.missed ?? told.count) || 1;
@@ -114,7 +115,7 @@ async function follow(prefix, signal) {
     if (!response.ok) throw await refusal(response, key);
     heard();
     turn("live");
-    // What happened before the stream began is not in it.
+    // Events from before the stream began are not in it.
     tellAll();
     const parser = new Parser(take);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -135,7 +136,7 @@ const pause = (ms, signal) =>
     signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
   });
 
-/** Is the server there, so that asking it makes sense? */
+/** Whether the server can be reached, so that polling makes sense. */
 async function answers(signal) {
   try {
     await send("GET", url("health"), { signal });
@@ -164,7 +165,7 @@ async function run(prefix, signal) {
     }
     if (none || failed > 1) {
       turn("polling");
-      // Where the server has no stream it will not have one soon; else one try for every few times of asking.
+      // A server without the route will not have it soon. Otherwise the stream is tried again after a few polls.
       for (let times = none ? 60 : 4; times > 0 && !signal.aborted; times -= 1) {
         await pause(POLL_MS, signal);
         if (!(await answers(signal))) break;
@@ -174,7 +175,7 @@ async function run(prefix, signal) {
   }
 }
 
-/** From now on tell of names that begin with this. */
+/** Follows the events of names with this prefix from now on; `null`: of no names. */
 export function watch(prefix) {
   if (live.prefix === prefix) return;
   stop();
@@ -192,7 +193,7 @@ function stop() {
   live.prefix = null;
 }
 
-/** A page that nobody sees asks nothing. */
+/** A hidden page asks the server for nothing. */
 document.addEventListener("visibilitychange", () => {
   const { prefix } = live;
   stop();

@@ -1,4 +1,4 @@
-// One lock: who holds it and why, who waits in which order, what became of its last leases, its documents.
+// One lock: its holders, its queue, its last leases, its documents.
 
 import { describe, history, isReachable, path, serverNow, url } from "./api.js";
 import { ForceOff, RemoveWaiter } from "./actions.js";
@@ -12,13 +12,13 @@ import {
 import { absolute, clock, count, number, span } from "./text.js";
 
 const GAP_MS = 200;
-// Renewals and signs of life send no event.
+// How old values may be that change without an event (renewals, signs of life).
 const ANYWAY_MS = 4000;
 const QUEUE = 20;
 const QUEUE_MAX = 1000;
 const WAITER_PX = 41;
 
-/** What is known of the lock, asked again whenever something happened to it. */
+/** The state of the lock, loaded again after each event of it. */
 function useLock(name) {
   const [state, set] = useState({ lock: null, error: null, at: 0, queue: QUEUE, past: undefined });
   const ref = useRef();
@@ -37,7 +37,7 @@ function useLock(name) {
         set((old) => ({ ...old, lock, past, error: null, at: performance.now() }));
       } catch (error) {
         if (end.signal.aborted) return;
-        // A name that is gone has nothing left to show but what became of its leases.
+        // Of a deleted name only the history is left to show.
         if (error.status === 404) {
           const past = await history(name, end.signal).catch(() => null);
           set((old) => ({ ...old, lock: null, past, error, at: performance.now() }));
@@ -152,7 +152,7 @@ function Queue({ lock, more, onRemove }) {
 
 const ENDS = { released: "released", expired: "expired", forced_off: "forced off", deleted: "deleted" };
 
-/** The last leases along the time from the first of them to now. */
+/** The last leases on a time line from the first of them to now. */
 function Strip({ leases, lock }) {
   const now = serverNow();
   const current = (lock?.holders ?? []).map((lease) => ({ ...lease, endedAt: null, end: "held" }));
@@ -213,7 +213,7 @@ export function Lock({ name }) {
   const [open, show] = useState(null);
   const close = () => show(null);
   const force = (token) => show({ token });
-  // With what is seen, not a moment later: a key means what is on the screen.
+  // A layout effect, so that `f` always acts on the lease that is on the screen.
   useLayoutEffect(() => {
     const press = (e) => {
       if (e.detail === "f" && may("admin") && lock?.holders.length === 1) force(lock.holders[0].fencingToken);
@@ -240,7 +240,7 @@ export function Lock({ name }) {
   </div>`;
 }
 
-/** Back to the list as it was left, where one came from it. */
+/** Goes back to the list as the user left it, if the user came from there. */
 function history_back(e) {
   if (!sessionStorage.getItem("came from list")) return;
   e.preventDefault();

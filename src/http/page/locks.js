@@ -1,4 +1,4 @@
-// The list: which locks are held, by whom, and who waits; the most waited-for first.
+// The list of locks: which are held, by whom, and how many wait. By default the most waited-for come first.
 
 import { url } from "./api.js";
 import { ForceOff } from "./actions.js";
@@ -13,14 +13,14 @@ import { count, number } from "./text.js";
 const ROW_PX = 37;
 const ROW_PHONE_PX = 65;
 const TYPING_MS = 150;
-// So long the rows that were shown before are waited for.
+// How long to try to restore the scroll position once the rows are loaded.
 const RESTORE_MS = 3000;
-// After a touch the rows stay where they are for so long.
+// How long the rows stay where they are after a touch.
 const TOUCH_MS = 1500;
 
 export const ORDERS = { waiting: "most waited-for", held: "longest held", name: "name" };
 
-/** What the address says of the list, with what it leaves out. */
+/** The settings of the list in the address, with defaults for those it leaves out. */
 export function view(params) {
   const sort = params.get("sort");
   const show = params.get("show");
@@ -70,7 +70,7 @@ const Column = ({ label, css = "", order, now, change }) => {
       ${label}<span class="arrow" aria-hidden="true">${on ? (order === "name" ? "▴" : "▾") : ""}</span></button></th>`;
 };
 
-/** The rows in an order that does not change under the pointer, nor under the keyboard. */
+/** The rows, in an order that does not change while the pointer or the focus is in the list. */
 function useSteadyOrder(listing) {
   const redraw = useRedraw();
   const held = useRef({ pointer: false, touched: 0, focus: false, names: null, last: new Map() }).current;
@@ -108,7 +108,7 @@ function useSteadyOrder(listing) {
     else gone.add(name);
     rows.push(lock ?? held.last.get(name));
   }
-  // What was reached by scrolling on comes after what is held in place.
+  // Rows that were loaded by scrolling are appended to the rows held in place.
   const known = new Set(held.names);
   const added = items.filter((lock) => !known.has(lock.name));
   const show = () => {
@@ -217,7 +217,7 @@ export function Locks({ params, go }) {
   </div>`;
 }
 
-/** A page that is loaded anew, or come back to, shows what it showed. */
+/** Restores rows and scroll position after a reload, or when the user comes back. */
 function usePlace(listing, state) {
   const key = `place ${listHref(state)}`;
   const wanted = useRef({}).current;
@@ -231,7 +231,7 @@ function usePlace(listing, state) {
     const scroll = () => {
       if (signal.aborted || wanted.kept !== kept) return;
       scrollTo(0, kept.top);
-      // The room for the rows is made with a redraw that comes later.
+      // A later redraw makes the space for the rows: try again until then.
       if (Math.abs(scrollY - kept.top) > 1 && performance.now() < until) requestAnimationFrame(scroll);
       else wanted.kept = null;
     };
@@ -274,7 +274,7 @@ function useRowKeys(all) {
         const head = 110;
         if (top < head) scrollBy(0, top - head);
         else if (top + height > innerHeight - 20) scrollBy(0, top + height - innerHeight + 20);
-        // The row may have to be drawn first.
+        // The row may not be drawn yet.
         requestAnimationFrame(() => requestAnimationFrame(() => body.querySelector(`[data-row="${next}"]`)?.focus({ preventScroll: true })));
       };
       if (e.detail === "j") move(inside ? at + 1 : 0);

@@ -1,8 +1,8 @@
 //! The operator's page: `/` and the files that it loads, carried in the binary.
 //!
-//! It is a client of the public API like any other: nothing here knows a lock, and the browser asks the same
-//! routes as `curl`. The files are plain HTML, CSS and ES modules that need no build step; `vendor/` says
-//! where the libraries among them come from.
+//! It is a client of the public API like any other: this module knows nothing about locks, and the browser uses
+//! the same routes as `curl`. The files are plain HTML, CSS and ES modules without a build step;
+//! `vendor/README.md` says where the libraries come from.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ use super::respond::Response;
 
 /// A file of the page.
 struct PageFile {
-    /// Behind `/page/`; that of the page itself is empty, and not asked for there.
+    /// The path below `/page/`; empty for the page itself, which is served at `/` only.
     name: &'static str,
     content_type: &'static str,
     bytes: &'static [u8],
@@ -33,7 +33,7 @@ macro_rules! script {
     };
 }
 
-/// The first is the page.
+/// All files; the first is the page itself.
 const FILES: &[PageFile] = &[
     PageFile {
         name: "",
@@ -67,8 +67,8 @@ const FILES: &[PageFile] = &[
     script!("htm.js", "vendor/htm.js"),
 ];
 
-/// The browser loads nothing from elsewhere, runs no script that is not a file of ours, and turns no text
-/// into markup (Trusted Types without a policy refuse it).
+/// Tells the browser to load nothing from elsewhere, to run no script but the files of this page, and to turn
+/// no text into markup (Trusted Types without a policy refuse that).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
@@ -79,11 +79,11 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
     (header::CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
-    // Kept by the browser, but asked for every time: after an upgrade no file of the old page is used.
+    // The browser may keep a file but asks for it every time, so that after an upgrade it uses no old file.
     (header::CACHE_CONTROL, "no-cache"),
 ];
 
-/// Of the files in their order. They differ from build to build only.
+/// The entity tags of [`FILES`], in the same order. They change from build to build only.
 static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let tag = |file: &PageFile| {
         let mut hasher = DefaultHasher::new();
@@ -93,7 +93,7 @@ static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     FILES.iter().map(tag).collect()
 });
 
-/// Does one of the tags in `If-None-Match` name this one? Compared weakly: a proxy that compresses weakens tags.
+/// Whether `If-None-Match` lists this tag. Weak tags count, because a proxy that compresses weakens them.
 fn is_known(req: &HttpRequest, tag: &str) -> bool {
     let values = req.headers().get_all(header::IF_NONE_MATCH);
     let mut tags = values
@@ -103,7 +103,7 @@ fn is_known(req: &HttpRequest, tag: &str) -> bool {
     tags.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
-/// GET `/` and `/page/{file}`. No key is needed: the page asks for one.
+/// GET `/` and `/page/{file}`. No key is needed: the page itself asks the user for one.
 ///
 /// # Errors
 /// [`ApiError::NoRoute`] where the page has no such file.

@@ -1,4 +1,4 @@
-// How the server is now: what is held and waited for, which instances there are, what the key may do.
+// The state of the server: counts of locks and waiters, the instances, the rights of the key.
 
 import { status } from "./api.js";
 import { Ago, Elsewhere, Refresher, Text, curl, html, lockHref, useEffect, useRedraw } from "./parts.js";
@@ -10,16 +10,16 @@ const GAP_MS = 1000;
 const ANYWAY_MS = 5000;
 const RIGHTS = ["read", "read_lock", "write", "admin"];
 
-/** What the server last said of itself; shared by all views. */
+/** The last answer to GET /status, shared by all views. */
 export const server = { told: null, error: null, at: 0, watchers: new Set() };
 
-/** Does the key carry this right, and so every lesser one? */
+/** Whether the key carries this right. A right includes all lesser ones. */
 export const may = (right) => RIGHTS.indexOf(server.told?.key?.rights) >= RIGHTS.indexOf(right);
 
-// Of the last minute: when, and how many grants there had been.
+// Samples of the last minute: the time, and the number of grants until then.
 let samples = [];
 
-/** Grants a minute, by what the server counted while this page looked; `null`: not known yet. */
+/** Grants per minute, from the counts that this page has seen; `null`: not known yet. */
 function rate() {
   const [first, last] = [samples[0], samples.at(-1)];
   if (!first || last.at - first.at < 2000) return null;
@@ -28,7 +28,7 @@ function rate() {
 
 function sample(grants) {
   const at = performance.now();
-  // Fewer than before: another process counts.
+  // Fewer grants than before: the count is that of another process.
   if (samples.length && samples.at(-1).grants > grants) samples = [];
   samples = samples.filter((one) => at - one.at < 60_000);
   samples.push({ at, grants });
@@ -57,7 +57,7 @@ export function useServer() {
   return server;
 }
 
-/** Keeps it up to date while somebody has a key and looks. */
+/** Keeps `server` up to date while the page has a key and is visible. */
 export function useServerKept() {
   useEffect(() => {
     const want = () => !document.hidden && refresher.want();

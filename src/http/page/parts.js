@@ -1,4 +1,4 @@
-// What several views are made of.
+// Parts that several views share.
 
 import htm from "./htm.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "./hooks.js";
@@ -9,7 +9,7 @@ import { absolute, shellWord, span } from "./text.js";
 export const html = htm.bind(createElement);
 export { Fragment, useEffect, useLayoutEffect, useRef, useState };
 
-/** Redraws on demand. */
+/** Returns a function that redraws the component. */
 export function useRedraw() {
   const [, set] = useState(0);
   return () => set((n) => n + 1);
@@ -28,14 +28,14 @@ function useSeconds() {
   }, []);
 }
 
-/** How long ago this was, by the server's clock; the moment itself when pointed at. */
+/** How long ago `at` was, by the server's clock. The tooltip shows `at` itself. */
 export function Ago({ at }) {
   useSeconds();
   if (!at) return html`<span class="none">–</span>`;
   return html`<time datetime=${at} title=${absolute(at)}>${span(Math.max(0, serverNow() - Date.parse(at)))}</time>`;
 }
 
-/** How long a lease has left. */
+/** How long until a lease ends. */
 export function Left({ lease }) {
   useSeconds();
   if (!lease) return html`<span class="none">–</span>`;
@@ -53,12 +53,12 @@ const STATES = {
 
 export const State = ({ of }) => html`<span class=${`state ${of}`}>${STATES[of] ?? of}</span>`;
 
-/** Text from elsewhere, kept apart from the direction of what stands around it. */
+/** Text from clients, isolated from the writing direction of the text around it. */
 export const Text = ({ of, none = "–" }) => (of ? html`<bdi title=${of}>${of}</bdi>` : html`<span class="none">${none}</span>`);
 
 export const lockHref = (name) => `#/lock/${encodeURIComponent(name)}`;
 
-/** Why the last answer is missing or old. */
+/** Why the last answer is missing or out of date. */
 export function Trouble({ error, at }) {
   useSeconds();
   if (!error) return null;
@@ -71,7 +71,7 @@ export function Trouble({ error, at }) {
   return html`<p class="trouble" role="status">${words[error.code] ?? error.message + away}${since}</p>`;
 }
 
-// ---- doing the same elsewhere -------------------------------------------------------------------------
+// ---- the same with curl and on the command line -------------------------------------------------------
 
 export function curl(method, target, body) {
   const words = ["curl", "--path-as-is"];
@@ -90,7 +90,7 @@ async function copy(text, element) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Without TLS there is no clipboard: what is selected can still be copied.
+    // Without TLS there is no clipboard API, but the browser can still copy a selection.
     getSelection().selectAllChildren(element);
     return document.execCommand("copy");
   }
@@ -110,7 +110,7 @@ function Copyable({ label, text }) {
   </div>`;
 }
 
-/** How to do this without the page. The key is not in it. */
+/** How to do the same with curl or on the command line. The key is not shown. */
 export const Elsewhere = ({ curl: line, command, what = "Do this" }) => html`<details class="elsewhere">
   <summary>${what} with curl${command ? " or the command line" : ""}</summary>
   <${Copyable} label="curl" text=${line} />
@@ -137,7 +137,7 @@ export function Dialog({ title, onClose, children, wide }) {
   </dialog>`;
 }
 
-// ---- news for those who act, also for screen readers ---------------------------------------------------
+// ---- the result of the last action, also for screen readers --------------------------------------------
 
 const news = { text: "", bad: false, watchers: new Set(), timer: 0 };
 
@@ -161,7 +161,7 @@ export function News() {
   return html`<div class=${`news ${news.bad ? "bad" : ""} ${news.text ? "" : "empty"}`} role="status">${news.text}</div>`;
 }
 
-/** Asks again and again what a view shows, never twice at once, and more seldom where answers take long. */
+/** Repeats the request `ask` of a view: one at a time, `gapMs` apart, and less often if answers take long. */
 export class Refresher {
   constructor(ask, gapMs) {
     this.ask = ask;
@@ -174,7 +174,7 @@ export class Refresher {
     this.stopped = false;
   }
 
-  /** Soon, or at once where nothing was asked for a while. */
+  /** Runs `ask` soon, or at once if the last run ended long enough ago. */
   want() {
     if (this.stopped || this.timer) return;
     if (this.running) {
@@ -210,10 +210,10 @@ export class Refresher {
 
 // ---- tables of any length ------------------------------------------------------------------------------
 
-// Rows that are drawn above and below what can be seen.
+// Number of rows that are drawn above and below the visible ones.
 const BEYOND = 12;
 
-/** Which of `count` rows of the table in `ref` can be seen, where the window scrolls. */
+/** The range of the table's `count` rows to draw: those visible in the window, and `BEYOND` more on both sides. */
 export function useVisibleRows(ref, count, rowHeight) {
   const [range, set] = useState([0, 40]);
   useLayoutEffect(() => {
@@ -240,13 +240,13 @@ export function useVisibleRows(ref, count, rowHeight) {
   return [Math.min(range[0], count), Math.min(range[1], count)];
 }
 
-/** Takes the room of rows that are not drawn. */
+/** Takes the space of rows that are not drawn. */
 export const Gap = ({ rows, rowHeight, columns }) =>
   rows > 0 && html`<tr class="gap" aria-hidden="true"><td colspan=${columns} style=${{ height: `${rows * rowHeight}px` }}></td></tr>`;
 
 const phone = matchMedia("(max-width: 720px)");
 
-/** Is there room for lines of two rows only? */
+/** Whether the window is so narrow that each row of a list takes two lines. */
 export function usePhone() {
   const redraw = useRedraw();
   useEffect(() => {

@@ -1,11 +1,11 @@
-// Text for people, for shells, and out of JSON.
+// Durations, times, numbers and JSON as text for people, and words for a shell.
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
-/** A length of time with its two largest units at most: `4 s`, `3 m 20 s`, `2 h`, `5 d 3 h`. */
+/** A length of time in at most its two largest units: `4 s`, `3 m 20 s`, `2 h`, `5 d 3 h`. */
 export function span(ms) {
   if (ms < SECOND) return ms < 0 || ms >= 100 ? `${Math.max(0, Math.floor(ms / 100) / 10)} s` : "0 s";
   const two = (big, unit, small, name) => {
@@ -24,7 +24,7 @@ export const number = (n) => NUMBER.format(n);
 
 export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 
-/** With date where it is not today's, in the reader's own time zone. */
+/** Date and time in the reader's own time zone. */
 export function absolute(text) {
   const at = new Date(text);
   const options = { dateStyle: "medium", timeStyle: "medium" };
@@ -47,18 +47,18 @@ export function bytes(n) {
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
-/** One word for a POSIX shell. */
+/** Quotes text, where needed, as one word for a POSIX shell. */
 export function shellWord(text) {
   return /^[A-Za-z0-9_.,:/@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** In the order in which the server lists names: by code point, where JavaScript compares UTF-16 units. */
+/** Compares names in the server's order: by code point, whereas JavaScript compares UTF-16 units. */
 export function compareNames(a, b) {
   const length = Math.min(a.length, b.length);
   for (let i = 0; i < length; i += 1) {
     let [x, y] = [a.charCodeAt(i), b.charCodeAt(i)];
     if (x === y) continue;
-    // Surrogates stand for what lies beyond all other units.
+    // Surrogates stand for code points above all other units.
     if (x >= 0xd800 && y >= 0xd800) {
       x = x <= 0xdfff ? x + 0x2000 : x - 0x800;
       y = y <= 0xdfff ? y + 0x2000 : y - 0x800;
@@ -71,8 +71,8 @@ export function compareNames(a, b) {
 const TOKEN = /("(?:[^"\\]|\\.)*")|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(true|false|null)|([{}[\],:])|\s+/g;
 
 /**
- * JSON with line breaks, as a list of `[kind, text]`. The text of strings and numbers stays as it is: a number
- * that JavaScript would round is shown as it was written.
+ * JSON with line breaks, as a list of `[kind, text]`. Strings and numbers keep their text: a number that JavaScript
+ * would round is shown as it was written.
  */
 export function pretty(json) {
   const out = [];
