@@ -1,9 +1,10 @@
-//! The only writer: takes what was handed in while a commit was under way and stores it as one transaction
-//! (group commit), and opens the store again when it was lost.
+//! The state of the persistence actor, its messages and its end.
 //!
-//! Nothing is answered before [`CommitResult::Committed`] is sent. When the outcome of a commit is not known, no actor's
-//! memory can be trusted: the incarnation grows, every actor answers what it has open with 503 and
-//! retires, and new ones read from the store once it is open again.
+//! No change is answered before [`Committed`] is sent. When the outcome of a commit is not known, no actor's memory can
+//! be trusted: the incarnation grows, every actor answers its open requests with 503 and retires, and new actors read
+//! from the store once it is open again.
+//!
+//! [`Committed`]: crate::persistence::messages::CommitResult::Committed
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -25,38 +26,41 @@ use crate::shared::server_state::{PERSISTENCE, ServerState};
 use crate::store::StoreError;
 use crate::store::members::InstanceId;
 
-/// How often past leases are handed to the store, and what a crash loses of them at most.
+/// Pause between two hand-overs of past leases to the store. A crash loses at most the past leases of that time.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
-/// How often the store tidies up what commits put off.
+/// Pause between two checkpoints, in which the store catches up on what commits put off.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Opening,
     Serving,
-    /// The store is given back, and must not be taken again.
+    /// The store is closed for good, and must not be opened again.
     Finished,
 }
 
-/// Told once whether what somebody waits for went well.
+/// Sends the result of an operation, once, to the task that waits for it.
 pub(super) type Told = oneshot::Sender<Result<(), StoreError>>;
 
-/// What this instance knows of its part in a shared store.
+/// How far this instance is in giving slots and taking them over, in a shared store.
 #[derive(Default)]
 pub(super) struct Sharing {
-    /// A step is under way.
+    /// A gift or take-over is in progress.
     pub(super) busy: bool,
-    /// Grows with each gift, made or in doubt: a look that was begun before tells of slots that are gone.
+    /// Number of gifts, made or in doubt. A look at the store that began before the last one shows slots that are
+    /// gone.
     pub(super) gifts: u64,
-    /// No step is tried before.
+    /// No gift or take-over begins before this time.
     pub(super) not_before: Option<Instant>,
+    /// A look at the store, which is a heartbeat, is in progress.
     pub(super) looking: bool,
-    /// Somebody wanted another look while one was under way.
+    /// Another look was asked for while one was in progress.
     pub(super) look_again: bool,
-    /// This instance ends: told when it has no slot any more that somebody takes.
+    /// The reply to `GiveAll`: sent when no slot is left that another instance takes.
     pub(super) leaving: Option<oneshot::Sender<()>>,
+    /// This instance ends.
     pub(super) is_leaving: bool,
-    /// Since when this instance knows each of them.
+    /// When this instance first saw each of the instances.
     pub(super) known: HashMap<InstanceId, Instant>,
 }
 
@@ -64,22 +68,25 @@ pub struct Persistence {
     pub(super) server: Arc<ServerState>,
     pub(super) registry: Option<Recipient<RegistryOrder>>,
     pub(super) phase: Phase,
-    /// In which it serves. Another one is in force when the registry has given up a commit that hangs.
+    /// The incarnation in which this actor serves. It is not the current one any more when the registry has given up a
+    /// commit that hangs.
     pub(super) incarnation: u64,
-    /// Told once how the first attempt to open the store went.
+    /// Sends the result of the first attempt to open the store.
     pub(super) first_open: Option<Told>,
     pub(super) commits: Arc<CommitQueue>,
-    /// Names in the transaction that is under way, with their places in it.
+    /// Names in the transaction that is in progress, with their indexes in it.
     pub(super) in_flight: HashMap<ResourceName, usize>,
-    /// Loads of names that have a commit waiting or in flight, until it is stored.
+    /// Loads of names that have a commit queued or in progress, until it is stored.
     pub(super) deferred: Vec<(ResourceName, Told)>,
     pub(super) sharing: Sharing,
     pub(super) checkpointing: bool,
-    /// Held by whoever hands past leases to the store: one at a time, and nobody while slots are given.
+    /// Held while past leases are handed to the store: one hand-over at a time, and none while slots are given.
     pub(super) handing_over: Arc<Mutex<()>>,
+    /// The last message that was logged about a store that is not open, so that it is logged once.
     pub(super) last_complaint: String,
-    /// When a read that failed was last spoken of: there may be thousands.
+    /// When a failed read was last logged: thousands may fail.
     pub(super) read_complaint: Option<Instant>,
+    /// Sent once no commit is queued or in progress.
     pub(super) drained: Vec<oneshot::Sender<()>>,
     alive: LifeSign,
 }
@@ -114,6 +121,7 @@ impl Persistence {
     }
 }
 
+/// Waits for a call of the store for at most `limit`. A time-out or a panic is [`StoreError::Unavailable`].
 pub(super) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
@@ -123,13 +131,13 @@ pub(super) async fn within<T>(
         .unwrap_or_else(|_| Err(late(limit)))
 }
 
-/// A panic in a database driver is a failure of that call, and of nothing else.
+/// Turns a panic in a call of the store, as of a database driver, into the failure of that call alone.
 pub(super) async fn unpanicked<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let caught = AssertUnwindSafe(work).catch_unwind().await;
     caught.unwrap_or_else(|_| {
-        let text = "the call broke off by a mistake of the database driver, or of this program";
+        let text = "the call panicked, because of a bug in the database driver or in this program";
         Err(StoreError::Unavailable(text.to_owned()))
     })
 }
@@ -180,8 +188,8 @@ impl Handler<Finish> for Persistence {
         self.drained.push(tx);
         self.work(ctx);
         self.notify_drained();
-        // From here on nothing may open the store again: not a heartbeat that finds it closed, nor the
-        // next try of one that waits for the database.
+        // From here on nothing may open the store again: neither a heartbeat that finds it closed, nor a
+        // retry that is waiting for the database.
         let finish = rx.into_actor(self).then(|_, actor, _| {
             actor.phase = Phase::Finished;
             actor.commits.finish();
@@ -192,7 +200,7 @@ impl Handler<Finish> for Persistence {
                     .history
                     .hand_over(server.store.as_ref(), server.clock.mono());
                 if let Err(error) = handed.await {
-                    log::debug!("the last past leases are lost: {error}");
+                    log::debug!("the last past leases could not be stored: {error}");
                 }
                 server.store.close().await;
             }

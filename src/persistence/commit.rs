@@ -1,4 +1,4 @@
-//! What waits becomes one transaction (group commit), and the store makes its checkpoints beside it.
+//! Group commit: everything that is queued becomes one transaction. The store makes its checkpoints beside it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::persistence::messages::CommitResult;
 use crate::persistence::queue::{Batch, BatchMember};
 use crate::store::{Snapshot, Store, StoreError};
 
-/// How a batch went: which members were refused, by their places in it, or everything in doubt.
+/// The result of a batch: the members that were rejected, by index; or an error that leaves everything in doubt.
 type BatchResult = Result<BTreeMap<usize, StoreError>, StoreError>;
 
 impl Persistence {
-    /// Stores what was handed in, unless a commit is under way or the store is not to be trusted.
+    /// Commits the next batch, unless a commit is in progress or the store is not open or in doubt.
     pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
-        // Another incarnation: the registry gave up a commit that hangs, and has yet to be heard.
+        // If the incarnation is another one, the registry gave up a commit that hangs, and its notice is on its way.
         let incarnation = self.server.incarnation();
         let serves = self.phase == Phase::Serving && self.incarnation == incarnation;
         let batch = match serves && self.in_flight.is_empty() {
@@ -44,7 +44,7 @@ impl Persistence {
                 Err(refused @ StoreError::Rejected(_)) if snapshots.len() == 1 => {
                     Ok(BTreeMap::from([(0, refused)]))
                 }
-                // For what one member contains, which must not cost the others.
+                // Rejected because of one member's content: the others must still be stored.
                 Err(StoreError::Rejected(_)) => {
                     store_one_by_one(store.as_ref(), &snapshots, limit).await
                 }
@@ -67,7 +67,7 @@ impl Persistence {
         self.count();
     }
 
-    /// Beside the commits, which take turns with it in the store.
+    /// Starts a checkpoint. It runs beside the commits, which take turns with it in the store.
     pub(super) fn checkpoint(&mut self, ctx: &mut Context<Self>) {
         if self.checkpointing || self.phase != Phase::Serving {
             return;
@@ -84,7 +84,7 @@ impl Persistence {
             .spawn(ctx);
     }
 
-    /// `incarnation`: of the store when the checkpoint began.
+    /// Handles the result of a checkpoint. `incarnation`: the one in which it began.
     pub(super) fn checkpointed(
         &mut self,
         result: &Result<(), StoreError>,
@@ -100,6 +100,7 @@ impl Persistence {
         }
     }
 
+    /// Updates the metrics of the queue.
     pub(super) fn count(&self) {
         let metrics = &self.server.metrics.store;
         metrics.queue.set(self.commits.len() as i64);
@@ -119,7 +120,7 @@ impl Persistence {
         }
     }
 
-    /// One actor's change was refused: it starts over from what is stored.
+    /// Discards an actor whose change was rejected: the next actor of its name starts from the stored state.
     fn discard(&mut self, actor: &Recipient<CommitResult>, error: &StoreError) {
         log::error!("{error}");
         self.server.metrics.store.failed(error);

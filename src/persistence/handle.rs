@@ -13,7 +13,7 @@ use crate::store::{ResourceId, StoreError, StoredData, StoredResource};
 #[derive(Clone)]
 pub struct PersistenceHandle {
     actor: Addr<Persistence>,
-    /// Where resource actors hand in what they changed.
+    /// The queue to which resource actors push their commits.
     pub commits: Arc<CommitQueue>,
 }
 
@@ -29,7 +29,7 @@ impl PersistenceHandle {
     /// As [`Load`].
     ///
     /// # Errors
-    /// Those of the store.
+    /// Those of the store; [`StoreError::Unavailable`] also if the store is not open or the actor has ended.
     pub async fn load(&self, name: ResourceName) -> Result<Option<StoredResource>, StoreError> {
         let loaded = self.actor.send(Load { name }).await;
         loaded.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))
@@ -38,7 +38,7 @@ impl PersistenceHandle {
     /// As [`LoadData`].
     ///
     /// # Errors
-    /// Those of the store.
+    /// Those of the store; [`StoreError::Unavailable`] also if the store is not open or the actor has ended.
     pub async fn load_data(
         &self,
         id: ResourceId,

@@ -1,4 +1,4 @@
-//! Past leases on their way from memory to the store, beside the commits and after them in importance.
+//! Hands past leases from memory to the store, beside the commits, which are more important.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::persistence::actor::{Persistence, Phase};
 use crate::shared::server_state::ServerState;
 
 impl Persistence {
-    /// Hands the store what it does not have yet. Where that fails it is tried again the next time: nothing but
-    /// the history waits for it.
+    /// Hands the store the past leases that it does not have yet. A failure is tried again the next time: nothing but
+    /// the history depends on it.
     pub(super) fn store_history(&mut self, ctx: &mut Context<Self>) {
         if self.phase != Phase::Serving {
             return;
@@ -26,7 +26,8 @@ impl Persistence {
     }
 }
 
-/// By whoever holds [`Persistence::handing_over`]. Not to be cut short: it may be in a transaction.
+/// Hands past leases to the store. The caller holds [`Persistence::handing_over`]. Not to be cancelled: it may be in a
+/// transaction.
 pub(super) async fn hand_over(server: Arc<ServerState>) {
     let handed = server
         .history

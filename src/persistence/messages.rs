@@ -1,4 +1,4 @@
-//! What the persistence actor is asked, and what it tells.
+//! Messages to and from the persistence actor.
 
 use actix::{Message, Recipient};
 use tokio::sync::oneshot;
@@ -8,68 +8,68 @@ use crate::shared::gate::Closed;
 use crate::store::members::Slot;
 use crate::store::{ListQuery, ListedResource, ResourceId, StoreError, StoredData, StoredResource};
 
-/// To the persistence actor: read a resource.
+/// Reads a resource with its lock rows. `None`: it does not exist.
 #[derive(Message)]
 #[rtype(result = "Result<Option<StoredResource>, StoreError>")]
 pub struct Load {
     pub name: ResourceName,
 }
 
-/// To an actor, about what it handed in.
+/// To a resource actor: what became of its commits.
 #[derive(Message, Clone, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub enum CommitResult {
-    /// Everything up to this commit of the actor's is durable.
+    /// All commits of the actor up to this number are durable.
     Committed { seq: u64 },
-    /// Nothing that is in the actor's memory counts any more: answer what is open, and retire. The store is closed
-    /// for this reason; `None`: it would not take a commit of this actor's, for what it contains.
+    /// The actor's memory is void: answer the open requests, and retire. `Some`: why the store is closed. `None`: the
+    /// store rejected a commit of this actor because of its content.
     Discard(Option<Closed>),
 }
 
-/// To the registry: what becomes of its actors.
+/// To the registry: orders for all its actors, or for those of some slots.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum RegistryOrder {
-    /// Every actor is discarded: nothing that they remember counts any more.
+    /// Discard all actors: their memory is void. The store is closed for this reason.
     DiscardAll(Closed),
-    /// The actors of names in these slots finish what they have in hand, and go. `left` is told when none is left, and dropped
-    /// when something came between.
+    /// Let the actors of names in these slots finish and retire. `left` is sent when none is left, and dropped if the
+    /// order is superseded.
     Leave {
         slots: Vec<Slot>,
         left: oneshot::Sender<()>,
     },
-    /// Whoever waits for a lock is told that the server shuts down. What is under way otherwise goes on.
+    /// Tell all requests that wait that the server shuts down. Other requests in progress go on.
     EndWaits,
 }
 
-/// To the persistence actor, by whoever waits for no answer.
+/// Messages to the persistence actor that have no reply.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum PersistenceNotice {
-    /// There are commits again.
+    /// The commit queue was empty and is not any more.
     CommitsWait,
-    /// The registry gave up a call that blocked the store for longer than `STORE_TIMEOUT_SECONDS`.
+    /// A call has blocked the store for longer than `STORE_TIMEOUT_SECONDS`, and the registry gave it up.
     CommitTimedOut,
-    /// A discarded actor has read that it is; nothing more comes from it.
+    /// A resource actor has handled its discard; it hands in no commits any more.
     ActorStopped(Recipient<CommitResult>),
     /// Slots may have changed hands: look at the store at once.
     Look,
-    /// The registry, which is started after the persistence actor.
+    /// The address of the registry, which is started after the persistence actor.
     Registry(Recipient<RegistryOrder>),
 }
 
-/// To the persistence actor: this instance ends; give all slots to others, and answer when none is left that anybody
+/// This instance ends: give all its slots to other instances. Answered when no slot is left that another instance
 /// takes.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct GiveAll;
 
-/// Store what waits, give the store back, and be done.
+/// Commit what is queued, close the store, and serve nothing any more.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Finish;
 
-/// Read one document.
+/// Reads one document. `None`: it does not exist.
 #[derive(Message)]
 #[rtype(result = "Result<Option<StoredData>, StoreError>")]
 pub struct LoadData {
@@ -77,7 +77,7 @@ pub struct LoadData {
     pub selector: Selector,
 }
 
-/// Read a page of committed resources.
+/// Reads a page of committed resources.
 #[derive(Message)]
 #[rtype(result = "Result<Vec<ListedResource>, StoreError>")]
 pub struct List(pub ListQuery);

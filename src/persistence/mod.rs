@@ -1,17 +1,17 @@
-//! The only writer: takes what was handed in while a commit was under way and stores it as one transaction
-//! (group commit), and opens the store again when it was lost.
+//! The persistence actor, the only writer of the store. Stores everything that was handed in during the last commit as
+//! one transaction (group commit), and opens the store again when it was lost.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `messages` | what it is asked, and what it tells |
+//! | `messages` | messages to and from the actor |
 //! | `queue` | commits merged per name into batches, one transaction after another |
-//! | `handle` | how a resource actor reaches it |
-//! | `actor` | what it has in hand, how it ends |
-//! | `commit` | what waits becomes one transaction; checkpointing beside it |
-//! | `opening` | the store is opened, watched, lost and opened again |
-//! | `sharing` | slots of names that are given and taken over, where several instances share the store |
-//! | `shares` | how many slots each should have |
-//! | `history` | past leases on their way to the store |
+//! | `handle` | how a resource actor reaches the persistence actor |
+//! | `actor` | the state of the actor, and how it ends |
+//! | `commit` | group commit, and checkpoints beside it |
+//! | `opening` | opens the store, and opens it again when it was lost |
+//! | `sharing` | gives slots of names and takes them over, if several instances share the store |
+//! | `shares` | how many slots each instance should have |
+//! | `history` | hands past leases to the store |
 //! | `reads` | loads, documents and listings |
 
 pub mod actor;

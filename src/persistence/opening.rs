@@ -1,4 +1,4 @@
-//! The store is opened, watched, lost and opened again.
+//! Opens the store, and opens it again when it was lost.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::store::{Opened, StoreError};
 
 /// Pause between two attempts to open a store that is away.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
-/// Pause between two looks at a store that another instance serves: less than an eighth of the shortest lease, since
-/// whoever looks away for a quarter of it begins to wait anew.
+/// Pause between two attempts to open a store that another instance has. Less than an eighth of the shortest instance
+/// lease: an instance that does not look at the others for a quarter of a lease has to wait for their end anew.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Persistence {
-    /// An attempt is never cut short: a store that is being migrated would begin again each time. What it
-    /// asks of a database it bounds itself.
+    /// Starts an attempt to open the store. The attempt has no time-out: a migration would begin again each time. The
+    /// store itself bounds its calls to the database.
     pub(super) fn open_store(&mut self, ctx: &mut Context<Self>) {
         if self.phase == Phase::Finished {
             return;
@@ -35,6 +35,7 @@ impl Persistence {
             .spawn(ctx);
     }
 
+    /// The attempt takes long: closes the gate with that reason, and lets the start of the server go on.
     fn still_opening(&mut self, after: Duration) {
         if self.phase != Phase::Opening {
             return;
@@ -59,7 +60,7 @@ impl Persistence {
         let first = self.first_open.take();
         let told = result.clone().map(|_| ());
         self.act_on(result, sent, ctx);
-        // Only now: whoever is told finds the gate as the result left it.
+        // Last: the receiver must find the gate as the result left it.
         if let Some(first) = first {
             let _ = first.send(told);
         }
@@ -75,7 +76,7 @@ impl Persistence {
             }
             Err(StoreError::Standby) => {
                 self.server.gate.close(Closed::Standby);
-                self.complain("waiting: another instance prepares the database, or has it alone");
+                self.complain("waiting: another instance prepares the database, or uses it alone");
                 STANDBY_PAUSE
             }
             Err(error) => {
@@ -88,7 +89,7 @@ impl Persistence {
         ctx.run_later(pause, |actor, ctx| actor.open_store(ctx));
     }
 
-    /// Logs a state once, not at every attempt.
+    /// Logs a message once, not at every attempt.
     fn complain(&mut self, text: &str) {
         if self.last_complaint != text {
             log::warn!("{text}");
@@ -96,6 +97,8 @@ impl Persistence {
         }
     }
 
+    /// The store is open: begins a new incarnation and opens the gate. `sent`: when the attempt began, in
+    /// [`boottime_ms`].
     fn serve(&mut self, opened: Opened, sent: u64, ctx: &mut Context<Self>) {
         self.server.raise_token_floor(opened.token_floor);
         self.server.use_recorded_profile(opened.recorded_profile);
@@ -106,7 +109,7 @@ impl Persistence {
         if let Some(times) = self.server.store.heartbeat_ms() {
             self.server.gate.valid_until(sent + times.valid_ms);
         }
-        // Only what the store says is this instance's is answered for.
+        // From here on this instance answers only for the slots that the store says it owns.
         if let Some(members) = opened.members {
             self.server.slots.share();
             self.see(members, ctx);
@@ -116,11 +119,11 @@ impl Persistence {
             log::warn!("the store is open: serving");
             self.last_complaint.clear();
         }
-        // Opening may have taken most of the time that a sign of life is good for.
+        // Opening may have taken most of the time for which a heartbeat is valid.
         self.look(ctx);
     }
 
-    /// From now on nothing that is in memory counts. `why` is what open requests are told.
+    /// The store is lost: begins a new incarnation, discards the memory of all actors, and opens the store again.
     pub(super) fn lose_store(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
         if self.phase != Phase::Serving {
             return;

@@ -1,8 +1,10 @@
-//! Commits on their way into transactions: merged per name into batches, one transaction after another.
+//! The queue of commits: they are merged per name into batches, and each batch becomes one transaction.
 //!
-//! Resource actors put them here themselves. As messages each would wake the persistence actor's thread, under
-//! load many times in the course of one transaction, only to be put aside. So the actor is woken by
-//! [`PersistenceNotice::CommitsWait`] only when it has nothing under way; otherwise it looks here when that is done.
+//! Resource actors push their commits here directly. As messages they would wake the persistence actor's thread, under
+//! load many times during one transaction, only to be put aside. So that actor is sent [`CommitsWait`] only when it
+//! is idle; otherwise it takes the next batch when its transaction is done.
+//!
+//! [`CommitsWait`]: crate::persistence::messages::PersistenceNotice::CommitsWait
 
 use std::collections::{HashSet, VecDeque};
 
@@ -14,25 +16,25 @@ use crate::lock::ResourceName;
 use crate::persistence::messages::CommitResult;
 use crate::store::Snapshot;
 
-/// A transaction stays below this many rows, so that nobody waits long for another's.
+/// Most rows of one transaction, unless a single snapshot has more. So no commit waits long for those of others.
 const ROWS_MAX: usize = 4096;
-/// And below this many bytes of data, unless a single snapshot is larger.
+/// Most bytes of documents in one transaction, unless a single snapshot has more.
 const BYTES_MAX: usize = 8 << 20;
 
-/// Who is told that a snapshot is stored, and up to which of its commits.
+/// The actor that handed in a snapshot, and the number of its last commit in that snapshot.
 #[derive(Debug)]
 pub struct BatchMember {
     pub actor: Recipient<CommitResult>,
     pub seq: u64,
 }
 
-/// What one transaction stores: each name once, with everything that changed of it.
+/// What one transaction stores: one snapshot for each name, with all its changes.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// As many as there are snapshots, in their order.
+    /// One for each snapshot, in the same order.
     pub members: Vec<BatchMember>,
     pub snapshots: Vec<Snapshot>,
-    /// Where the snapshot of a name is.
+    /// The index of each name's snapshot.
     pub places: HashMap<ResourceName, usize>,
     pub rows: usize,
     bytes: usize,
@@ -52,7 +54,7 @@ impl Batch {
         self.rows + snapshot.rows() <= ROWS_MAX && self.bytes + snapshot.bytes() <= BYTES_MAX
     }
 
-    /// A later snapshot of a name is merged into the one that is there.
+    /// Adds a snapshot, or merges it into the earlier one of the same name.
     fn add(&mut self, member: BatchMember, snapshot: Snapshot) {
         let Some(&place) = self.places.get(&snapshot.name) else {
             self.rows += snapshot.rows();
@@ -72,49 +74,51 @@ impl Batch {
     }
 }
 
-/// What becomes of a commit that is handed in.
+/// What became of a commit that was handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// The persistence actor rests and has to be told: [`PersistenceNotice::CommitsWait`].
+    /// It is queued. The persistence actor is idle and has to be sent [`CommitsWait`].
+    ///
+    /// [`CommitsWait`]: crate::persistence::messages::PersistenceNotice::CommitsWait
     Wake,
-    /// It is stored in its turn, or its actor is told, or about to be told, that it is not.
+    /// It is queued; or it is dropped, and its actor has been sent [`CommitResult::Discard`] or is about to be.
     Taken,
-    /// The store was given back: nothing is stored any more.
+    /// The store is closed for good: nothing is stored any more.
     Finished,
 }
 
-/// Whose commits are taken.
+/// Which commits are taken.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Intake {
-    /// Nobody's: the store is not open.
+    /// None: the store is not open.
     #[default]
     Closed,
-    /// Those of actors of this incarnation. Earlier ones rest on state that is not stored.
+    /// Those of actors of this incarnation. Actors of earlier ones build on state that may not be stored.
     Open {
         incarnation: u64,
     },
     Finished,
 }
 
-/// The one queue before the store. No more in it than there are requests and deadlines.
+/// The queue of commits before the store. The number of open requests and deadlines bounds its length.
 #[derive(Default)]
 pub struct CommitQueue(Mutex<PendingCommits>);
 
 #[derive(Default)]
 struct PendingCommits {
     intake: Intake,
-    /// The next transaction's, and those after it when there is too much for one.
+    /// The batch of the next transaction, and further ones if there is too much for one.
     batches: VecDeque<Batch>,
-    /// Actors whose commit was refused: what they still send is built on state that is not stored.
+    /// Actors whose commit was rejected: their further commits build on state that is not stored.
     discarded: HashSet<Recipient<CommitResult>>,
-    /// The persistence actor looks here before it rests.
+    /// The persistence actor will look here again before it is idle.
     awake: bool,
-    /// Names in the last batch that was taken.
+    /// Number of names in the last batch that was taken; new batches have room for as many.
     usual: usize,
 }
 
 impl PendingCommits {
-    /// Where this goes: into the last transaction, or behind it where that has no room.
+    /// The batch for this snapshot: the last one, or a new one if that has no room.
     fn batch_for(&mut self, snapshot: &Snapshot) -> &mut Batch {
         let last = self.batches.back();
         if !last.is_some_and(|last| last.has_room_for(snapshot)) {
@@ -130,7 +134,7 @@ impl CommitQueue {
         self.0.lock()
     }
 
-    /// Takes the changes that an actor of this incarnation made; `member.actor` hears of them by [`CommitResult`].
+    /// Queues the changes of an actor that was started in `incarnation`. `member.actor` is sent the [`CommitResult`].
     #[must_use]
     pub fn push(&self, member: BatchMember, incarnation: u64, snapshot: Snapshot) -> Accepted {
         let mut pending = self.pending();
@@ -149,12 +153,13 @@ impl CommitQueue {
         }
     }
 
-    /// From here on the commits of this incarnation are taken.
+    /// Commits of actors of this incarnation are taken from now on.
     pub(super) fn open(&self, incarnation: u64) {
         self.pending().intake = Intake::Open { incarnation };
     }
 
-    /// The store is lost: what waits rests on state that may not be stored. Its actors have to be told.
+    /// The store is lost: drops all queued commits, which build on state that may not be stored. The caller has to
+    /// discard their actors.
     pub(super) fn close(&self) {
         let usual = self.pending().usual;
         *self.pending() = PendingCommits {
@@ -163,12 +168,13 @@ impl CommitQueue {
         };
     }
 
-    /// The store is given back.
+    /// The store is closed for good: no commits are taken any more.
     pub(super) fn finish(&self) {
         self.pending().intake = Intake::Finished;
     }
 
-    /// The next transaction's. `None`: nothing waits, and the persistence actor rests from here on.
+    /// Takes the batch of the next transaction. `None`: the queue is empty, and the persistence actor is idle from now
+    /// on.
     pub(super) fn take(&self) -> Option<Batch> {
         let mut pending = self.pending();
         let batch = pending.batches.pop_front();
@@ -177,7 +183,7 @@ impl CommitQueue {
         batch
     }
 
-    /// Names that wait, once for each transaction they are in.
+    /// Number of queued names; a name counts once for each batch that it is in.
     pub(super) fn len(&self) -> usize {
         let pending = self.pending();
         pending.batches.iter().map(|b| b.members.len()).sum()
@@ -193,14 +199,14 @@ impl CommitQueue {
         batches.any(|batch| batch.places.contains_key(name))
     }
 
-    /// Does one of these names wait?
+    /// Whether a commit of a name that `is_one` accepts is queued.
     pub(super) fn any(&self, is_one: impl Fn(&ResourceName) -> bool) -> bool {
         let pending = self.pending();
         let mut names = pending.batches.iter().flat_map(|batch| batch.places.keys());
         names.any(is_one)
     }
 
-    /// A commit of this actor's was refused: drops what waits of it and what it still hands in, until
+    /// A commit of this actor was rejected: drops its queued commits, and those that it still hands in until
     /// [`CommitQueue::forget`].
     pub(super) fn discard(&self, actor: &Recipient<CommitResult>) {
         let mut pending = self.pending();
@@ -213,7 +219,7 @@ impl CommitQueue {
         pending.discarded.insert(actor.clone());
     }
 
-    /// This actor hands in nothing any more.
+    /// A discarded actor hands in no commits any more.
     pub(super) fn forget(&self, actor: &Recipient<CommitResult>) {
         self.pending().discarded.remove(actor);
     }
@@ -251,7 +257,7 @@ mod tests {
         queue
     }
 
-    /// Writes one document of this resource.
+    /// A commit that writes one document.
     fn writes(
         actor: &Recipient<CommitResult>,
         seq: u64,
@@ -270,7 +276,7 @@ mod tests {
         (BatchMember { actor, seq }, snapshot)
     }
 
-    /// Of incarnation 1.
+    /// Pushes a commit of an actor of incarnation 1.
     fn push(queue: &CommitQueue, (member, snapshot): (BatchMember, Snapshot)) -> Accepted {
         queue.push(member, 1, snapshot)
     }
@@ -289,7 +295,7 @@ mod tests {
         assert_eq!(
             hand_in(3),
             Accepted::Taken,
-            "it looks again before it rests"
+            "the queue is looked at again before the actor is idle"
         );
         assert_eq!(seqs(&queue.take().unwrap()), [3]);
         assert!(queue.take().is_none());
@@ -334,7 +340,7 @@ mod tests {
             let _ = push(&queue, writes(&a, seq, &seq.to_string(), "x", 1));
         }
         assert_eq!(queue.len(), ROWS_MAX + 1);
-        // Its first change waits with those that came before; this one must not overtake anything.
+        // The first change of name "0" is in the first batch. This one must not overtake other commits.
         let _ = push(&queue, writes(&a, 9_999, "0", "y", 1));
         assert_eq!(queue.take().unwrap().members.len(), ROWS_MAX);
         assert_eq!(seqs(&queue.take().unwrap()), [ROWS_MAX as u64, 9_999]);

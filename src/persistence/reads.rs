@@ -1,4 +1,4 @@
-//! Loads, documents and listings. A load of a name that has a commit under way waits for it.
+//! Reads of resources, documents and listings. A load of a name that has a pending commit waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,16 @@ use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
 use crate::persistence::messages::{List, Load, LoadData};
 use crate::store::{ListedResource, StoreError, StoredData, StoredResource};
 
-/// A read of the store, and what it came to.
+/// A read of the store: the future of its result.
 type Reading<T> = ResponseActFuture<Persistence, Result<T, StoreError>>;
 
 impl Persistence {
+    /// Whether a commit of this name is queued or in progress.
     fn is_busy(&self, name: &ResourceName) -> bool {
         self.in_flight.contains_key(name) || self.commits.contains(name)
     }
 
-    /// Loads go on whose names have no commit any more.
+    /// Lets deferred loads go on whose names have no pending commit any more.
     pub(super) fn run_deferred(&mut self) {
         let (busy, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deferred)
             .into_iter()
@@ -29,8 +30,8 @@ impl Persistence {
         }
     }
 
-    /// Runs one read within the time-out. A failure is its asker's and nobody else's: whether the store is
-    /// lost is for commits and heartbeats to say.
+    /// Runs one read within the time-out. A failure is returned to the caller and changes nothing else: only commits,
+    /// checkpoints and heartbeats decide whether the store is lost.
     fn read<T: 'static>(
         &self,
         read: impl Future<Output = Result<T, StoreError>> + 'static,
@@ -47,18 +48,18 @@ impl Persistence {
         }))
     }
 
-    /// Counts each, and logs at most one a second.
+    /// Counts each failed read, and logs at most one per second.
     fn complain_of_read(&mut self, error: &StoreError) {
         self.server.metrics.store.failed(error);
         let pause = Duration::from_secs(1);
         if self.read_complaint.is_none_or(|at| at.elapsed() >= pause) {
             self.read_complaint = Some(Instant::now());
-            log::error!("a read failed, for its asker alone: {error}");
+            log::error!("a read failed; only its request is affected: {error}");
         }
     }
 }
 
-/// What a read comes to that cannot be made now: its asker is told that the store is away.
+/// The result of a read that cannot be made now: [`StoreError::Unavailable`].
 fn not_read<T: 'static>(why: &str) -> Reading<T> {
     let away = StoreError::Unavailable(why.to_owned());
     Box::pin(actix::fut::err(away))
@@ -72,7 +73,7 @@ impl Handler<Load> for Persistence {
         if !self.is_busy(&name) {
             return self.read(async move { store.load(&name).await });
         }
-        // An actor that died may have left a commit.
+        // An actor of this name that died may have left a commit.
         let (go_on, stored) = oneshot::channel();
         self.deferred.push((name.clone(), go_on));
         let waiting = stored.into_actor(self);
@@ -104,7 +105,7 @@ impl Handler<List> for Persistence {
         let limit = self.store_timeout();
         let listing_limit = Duration::from_millis(self.server.settings.listing_timeout_ms);
         let incarnation = self.server.incarnation();
-        // Settling is not cut short.
+        // The checkpoint has no time-out.
         let listing = async move {
             let checkpointed = unpanicked(store.checkpoint()).await;
             let listed = match &checkpointed {
@@ -116,8 +117,8 @@ impl Handler<List> for Persistence {
         let listing = listing.into_actor(self);
         Box::pin(listing.map(move |(checkpointed, listed), actor, ctx| {
             actor.checkpointed(&checkpointed, incarnation, ctx);
-            // One that takes too long is no sign that the store is lost: heartbeats, loads and commits
-            // would tell.
+            // A listing that takes too long does not mean that the store is lost: heartbeats and commits decide
+            // that.
             if let (Ok(()), Err(error)) = (checkpointed, &listed) {
                 log::warn!("a listing failed: {error}");
                 actor.server.metrics.store.failed(error);

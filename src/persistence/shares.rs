@@ -1,11 +1,12 @@
-//! How slots should be shared out: pure, so that every instance works out the same from the same rows.
+//! How slots should be divided among the instances. Pure, so that every instance computes the same from the same rows.
 
 use std::collections::BTreeMap;
 
-/// A slot, by its number, goes from the first to the second.
+/// The move of a slot: its number, the instance that gives it, and the instance that receives it.
 pub type Move<Id> = (usize, Id, Id);
 
-/// How many slots each should own: all the same, and the first by their ids one more where it does not divide.
+/// How many of `slots` each instance should own: equal shares, of which the first in the order of ids are one larger if
+/// the division leaves a remainder.
 pub fn quotas<Id: Copy + Ord>(live: &[Id], slots: usize) -> BTreeMap<Id, usize> {
     let mut ids = live.to_vec();
     ids.sort_unstable();
@@ -14,8 +15,9 @@ pub fn quotas<Id: Copy + Ord>(live: &[Id], slots: usize) -> BTreeMap<Id, usize> 
     ids.into_iter().enumerate().map(quota).collect()
 }
 
-/// All slots that should move, so that each moves once at most. Everybody works out all of it, and gives what is its own
-/// to give. `owners`: whose each slot is. `live`: those that take slots; one that ends is not among them.
+/// All moves after which each instance owns its share; a slot moves once at most. Every instance computes the whole
+/// plan and gives the slots of its own in it. `owners`: the owner of each slot, by the slot's number. `live`: the
+/// instances that take slots; one that is ending is not among them.
 pub fn plan<Id: Copy + Ord>(owners: &[Id], live: &[Id]) -> Vec<Move<Id>> {
     let quotas = quotas(live, owners.len());
     let mut owned = BTreeMap::new();

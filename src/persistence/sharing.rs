@@ -1,5 +1,5 @@
-//! A store that several instances share: which slots of names this one has, gives away and takes over. One step at a
-//! time, each of them followed by a look at the store: only what the store says counts.
+//! Slots in a store that several instances share: which ones this instance owns, gives away and takes over. One step (a
+//! gift or a take-over) at a time, each followed by a look at the store (a heartbeat): only what the store says counts.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -16,16 +16,17 @@ use crate::shared::members::Reach;
 use crate::store::StoreError;
 use crate::store::members::{InstanceId, MemberState, Members, Slot};
 
-/// Slots that are given in one step: so few that their names are away for a moment only.
+/// Most slots that are given in one step, so that their names are unavailable only for a moment.
 const STEP_MAX: usize = 64;
-/// Between two tries to take over what one and the same instance had, or to give to one that took nothing.
+/// Pause after a take-over, and after a step that failed, before the next step.
 const AGAIN_PAUSE: Duration = Duration::from_millis(200);
-/// One that has just come is given nothing for so long, or for as long as an answer is valid after a heartbeat if that is
-/// shorter: if it crashes again and again as soon as it serves, no name waits for it.
+/// How long a new instance is given no slots; or the time for which a heartbeat is valid, if that is shorter. So no
+/// name waits for an instance that crashes again and again as soon as it serves.
 const NEWCOMER: Duration = Duration::from_secs(2);
 
 impl Persistence {
-    /// The store was opened, or looked at: this instance answers for what is its own.
+    /// Handles what the store says about instances and slots, when it was opened or looked at: this instance begins to
+    /// answer for slots that it owns. If another instance owns a slot that this one did not give, the store is lost.
     pub(super) fn see(&mut self, members: Members, ctx: &mut Context<Self>) {
         self.server.raise_token_floor(members.token_floor);
         let now = self.server.clock.mono();
@@ -35,7 +36,7 @@ impl Persistence {
             if is_mine && slots.is_elsewhere(slot) {
                 slots.gain(slot, now);
             } else if !is_mine && slots.has(slot) {
-                let text = "others own names that this instance has not given away";
+                let text = "other instances own slots that this instance has not given away";
                 return self.lose_store(&StoreError::Unavailable(text.to_owned()), ctx);
             }
         }
@@ -48,7 +49,7 @@ impl Persistence {
         self.take_step(ctx);
     }
 
-    /// One sign of life, and what it tells.
+    /// Looks at the store: sends a heartbeat, and handles what it returns about the other instances.
     pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
         if self.phase != Phase::Serving || self.server.store.heartbeat_ms().is_none() {
             return;
@@ -75,7 +76,8 @@ impl Persistence {
             .spawn(ctx);
     }
 
-    /// `sent`: when it was, in [`boottime_ms`]. `gifts`: how many there had been by then.
+    /// Handles the result of a look. `sent`: when its heartbeat was sent, in [`boottime_ms`]. `gifts`: the number of
+    /// gifts by then.
     fn looked(
         &mut self,
         result: Result<Option<Members>, StoreError>,
@@ -97,13 +99,14 @@ impl Persistence {
         }
     }
 
-    /// What was known of slots and of steps that are under way counts no more.
+    /// The store is lost: this instance answers for no slots, and the step in progress is void.
     pub(super) fn forget_slots(&mut self) {
         self.server.slots.lose_all();
         self.sharing.busy = false;
         self.sharing.gifts += 1;
     }
 
+    /// Begins the next step, if none is in progress: a take-over, else a gift.
     fn take_step(&mut self, ctx: &mut Context<Self>) {
         let too_early = |at: Instant| at > Instant::now();
         if self.sharing.busy || self.sharing.not_before.is_some_and(too_early) {
@@ -114,12 +117,12 @@ impl Persistence {
         } else if let Some((slots, to)) = self.next_gift() {
             self.give(slots, to, ctx);
         } else if let Some(leaving) = self.sharing.leaving.take() {
-            // Nobody is there who takes what is left, or nothing is left.
+            // No slots are left, or no instance takes them.
             let _ = leaving.send(());
         }
     }
 
-    /// From whom this instance takes over.
+    /// The dead instance from which this one takes over next.
     fn next_dead(&self) -> Option<InstanceId> {
         let view = self.server.members.now();
         let members = view.members.as_ref()?;
@@ -127,7 +130,7 @@ impl Persistence {
         members.dead().find(takes)
     }
 
-    /// What this instance gives, and to whom.
+    /// The slots that this instance gives next, and the instance that receives them.
     fn next_gift(&self) -> Option<(Vec<Slot>, InstanceId)> {
         let view = self.server.members.now();
         let members = view.members.as_ref()?;
@@ -155,6 +158,7 @@ impl Persistence {
         Some((slots.collect(), to))
     }
 
+    /// Whether an instance is too new to be given slots.
     fn is_newcomer(&self, id: InstanceId) -> bool {
         let times = self.server.store.heartbeat_ms();
         let valid = times.map_or(NEWCOMER, |times| Duration::from_millis(times.valid_ms));
@@ -162,7 +166,7 @@ impl Persistence {
         known.is_none_or(|since| since.elapsed() < valid.min(NEWCOMER))
     }
 
-    /// Goes on with what came of this, unless the store was lost meanwhile and the step with it.
+    /// Runs `work`, and then `next` with its result, unless the store was lost meanwhile.
     fn go_on<T: 'static>(
         &mut self,
         work: impl Future<Output = T> + 'static,
@@ -179,7 +183,7 @@ impl Persistence {
             .spawn(ctx);
     }
 
-    /// `again`: it may be to be tried again, after a pause.
+    /// Ends a step and looks at the store: at once, or after a pause if the step may have to be tried again (`again`).
     fn end_step(&mut self, again: bool, ctx: &mut Context<Self>) {
         self.sharing.busy = false;
         if again {
@@ -193,7 +197,7 @@ impl Persistence {
     fn take_over(&mut self, dead: InstanceId, ctx: &mut Context<Self>) {
         self.sharing.busy = true;
         let store = self.server.store.clone();
-        // Not cut short: its log may be long.
+        // No time-out: the log of the dead instance may be long.
         let taking = unpanicked(async move { store.take_over(dead).await });
         self.go_on(taking, ctx, |actor, result, ctx| match result {
             Ok(()) => {
@@ -208,9 +212,9 @@ impl Persistence {
         });
     }
 
-    /// Most is stored as it has to be before anybody has to wait for it.
+    /// Begins a gift: makes a checkpoint while the slots are still answered for, so that requests wait less later.
     fn give(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
-        // The next owner adds to the history of these names, and nobody else any more.
+        // After the gift only the new owner may add to the history of these names.
         let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
             return self.end_step(true, ctx);
         };
@@ -230,9 +234,9 @@ impl Persistence {
         });
     }
 
-    /// From here on nobody is answered for these slots: their actors finish what they have in hand.
+    /// Stops answering for these slots, and lets their actors finish and retire.
     fn empty(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
-        // Before the registry hears of it: it starts no actor of these from then on.
+        // Before the registry is told, so that it starts no actor of these slots afterwards.
         slots.iter().for_each(|slot| self.server.slots.leave(*slot));
         let Some(registry) = &self.registry else {
             return self.end_step(true, ctx);
@@ -246,18 +250,19 @@ impl Persistence {
         self.go_on(leaving, ctx, move |actor, left, ctx| match left {
             Ok(Ok(())) if !actor.has_commits_of(&slots) => actor.hand(slots, to, ctx),
             _ => {
-                log::warn!("names are not given away: some are not free in time");
+                log::warn!("slots are not given away: some of their names did not finish in time");
                 actor.keep(&slots, ctx);
             }
         });
     }
 
-    /// An actor that died may have left a commit.
+    /// Whether a commit of these slots is queued or in progress: an actor that died may have left one.
     fn has_commits_of(&self, slots: &[Slot]) -> bool {
         let is_of = |name: &_| slots.contains(&Slot::of(name));
         self.in_flight.keys().any(is_of) || self.commits.any(is_of)
     }
 
+    /// A gift has failed: answers for the slots again.
     fn keep(&mut self, slots: &[Slot], ctx: &mut Context<Self>) {
         let now = self.server.clock.mono();
         slots
@@ -266,7 +271,7 @@ impl Persistence {
         self.end_step(true, ctx);
     }
 
-    /// Nothing of these slots is under way: they are given.
+    /// Commits the gift. Nothing of these slots is in progress any more.
     fn hand(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
         let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
             return self.keep(&slots, ctx);
@@ -289,7 +294,7 @@ impl Persistence {
                 }
                 Ok(false) => actor.keep(&slots, ctx),
                 Err(error @ StoreError::Rejected(_)) => {
-                    log::error!("names were not given away: {error}");
+                    log::error!("slots were not given away: {error}");
                     actor.keep(&slots, ctx);
                 }
                 Err(error) => actor.lose_store(&error, ctx),

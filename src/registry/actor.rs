@@ -1,7 +1,7 @@
-//! Finds the actor of a name, starts it when there is none, replaces it when it is gone.
+//! The registry actor: finds the actor of a name, starts one if there is none, replaces one that died.
 //!
-//! A resource whose lease runs and that nobody uses is dormant: it has no actor, and is resumed by the next
-//! request or when its lease is over. One timer stands for all of these leases.
+//! A resource whose lease runs and that is not used is dormant: it has no actor, and is resumed by the next
+//! request or when its lease ends. One timer serves all of these leases.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,27 +28,31 @@ use crate::store::members::Slot;
 use crate::store::shrink::shrink_if_sparse;
 use crate::store::slot_set::SlotSet;
 
-/// Between two lines that say which events were not logged one by one, and two looks whether the store hangs.
+/// Pause between two summaries of the events that were not logged one by one, and between two checks whether the
+/// store hangs.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many leases that are over are woken at once, and the pause until the next so many, in
-/// milliseconds: when a million end in one second, requests must not wait behind them.
+/// Most dormant resources that are resumed at once when their leases end. When a million leases end in one second,
+/// requests must not wait behind them.
 const RESUMES_MAX: usize = 256;
+/// Pause between two such batches, in milliseconds.
 const RESUME_PAUSE_MS: Millis = 25;
-/// The pause after one of them could not be read from the store, in milliseconds.
+/// Pause after a resumed resource could not be read from the store, in milliseconds.
 const RETRY_PAUSE_MS: Millis = 1_000;
 
-/// One address per live name. Strong: the others hold theirs only for a moment.
+/// The actors of all live names, and the dormant leases. Its addresses keep the actors alive; workers hold theirs
+/// only for a moment.
 pub struct Registry {
     server: Arc<ServerState>,
     persistence: PersistenceHandle,
     live: HashMap<ResourceName, LiveActor>,
     dormant: DormantLeases,
     leaving: Leaving,
+    /// Generation of the actor that was started last.
     generation: u64,
-    /// For the first dormant lease to end.
+    /// The timer for the first dormant lease to end: when it fires, and its handle.
     alarm: Option<(Millis, SpawnHandle)>,
-    /// No such lease is woken before.
+    /// No dormant resource is resumed by the timer before this time.
     alarm_from: Millis,
     alive: LifeSign,
 }
@@ -60,10 +64,11 @@ struct LiveActor {
     incarnation: u64,
 }
 
-/// Names that go to another instance, until none of them has an actor.
+/// Names that move to another instance and still have an actor here.
 #[derive(Default)]
 struct Leaving {
     names: HashSet<ResourceName>,
+    /// Sent once `names` is empty.
     told: Option<oneshot::Sender<()>>,
 }
 
@@ -84,7 +89,7 @@ impl Leaving {
 }
 
 impl Registry {
-    /// What live and dormant resources show of themselves.
+    /// The status of all live and dormant resources.
     fn statuses(&self) -> impl Iterator<Item = (&ResourceName, ResourceStatus)> {
         let status = |(name, entry): (_, &LiveActor)| Some((name, entry.status.read()?));
         let live = self.live.iter().filter_map(status);
@@ -105,7 +110,7 @@ impl Registry {
         }
     }
 
-    /// `active`: when somebody last wanted it.
+    /// Starts the actor of a name, which takes its dormant lease along. `active`: as [`Origin::active`].
     fn start_actor(
         &mut self,
         find: &Find,
@@ -131,7 +136,7 @@ impl Registry {
         let persistence = self.persistence.clone();
         let registry = registry.recipient();
         let actor = ResourceActor::new(origin, self.server.clone(), registry, persistence);
-        // On the thread that asks: most resources are used over few connections, and a message within a
+        // On the thread of the request: most resources are used over few connections, and a message within a
         // thread costs a fraction of one between threads.
         let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
         self.live.insert(
@@ -147,8 +152,8 @@ impl Registry {
         addr
     }
 
-    /// Starts the actor of a dormant resource that nobody asks for; it is suspended or retires again as
-    /// soon as it may.
+    /// Starts the actor of a dormant resource without a request. It retires again as soon as it may. `None`: the
+    /// resource is not dormant.
     fn resume(
         &mut self,
         name: ResourceName,
@@ -158,6 +163,7 @@ impl Registry {
         Some(self.start_actor(&Find { name, home }, 0, ctx.address()))
     }
 
+    /// The timer has fired: resumes dormant resources whose leases are over.
     fn resume_due(&mut self, ctx: &mut Context<Self>) {
         self.alarm = None;
         let now = self.server.clock.mono();
@@ -173,8 +179,8 @@ impl Registry {
         self.set_alarm(ctx);
     }
 
-    /// Sets the timer for the first dormant lease to end. An alarm that rings too
-    /// early does no harm, so one that is early enough is left alone.
+    /// Sets the timer for the first dormant lease to end. A timer that is set for an earlier time stays: firing
+    /// early does no harm.
     fn set_alarm(&mut self, ctx: &mut Context<Self>) {
         let Some(deadline) = self.dormant.next_deadline() else {
             return;
@@ -193,14 +199,14 @@ impl Registry {
         self.alarm = Some((at, handle));
     }
 
-    /// An actor left its lease to go on without it.
+    /// Keeps the lease of an actor that has retired.
     fn suspend(&mut self, name: ResourceName, dormant: DormantLease, ctx: &mut Context<Self>) {
         if dormant.incarnation != self.server.incarnation() {
             return;
         }
         let now = self.server.clock.mono();
         if dormant.lease.deadline().is_some_and(|at| at <= now) {
-            // It was woken for that, and could not be read from the store.
+            // The lease is over. Its actor was started for that, and could not read the store.
             self.alarm_from = now + RETRY_PAUSE_MS;
         }
         self.dormant.insert(name, dormant);
@@ -220,8 +226,8 @@ impl Registry {
         }
     }
 
-    /// A store that works on the persistence actor's thread may hang and that actor with it: then whoever
-    /// waits for it is told here.
+    /// Discards all actors if the store hangs. A store that works on the persistence actor's thread blocks that actor
+    /// too, so the registry has to notice.
     fn watch(&mut self) {
         let limit = Duration::from_millis(self.server.settings.store_timeout_ms);
         let gate = &self.server.gate;
@@ -241,13 +247,13 @@ impl Registry {
                 .addr
                 .do_send(CommitResult::Discard(Some(closed.clone())));
         }
-        // What they remember is of an incarnation that is over: their leases get their full TTL again.
+        // Dormant leases are of an incarnation that is over. After loading, these leases get their full TTL again.
         self.dormant.clear();
         self.leaving = Leaving::default();
         self.count();
     }
 
-    /// The actors of names in these slots go; `left` is told when none is left.
+    /// Lets the actors of names in these slots retire. `left` is sent when none is left.
     fn leave(&mut self, slots: Vec<Slot>, left: oneshot::Sender<()>) {
         let slots = SlotSet::of(slots.into_iter());
         let leaves = |name: &ResourceName| slots.has(Slot::of(name));
@@ -299,12 +305,12 @@ impl Handler<Find> for Registry {
                 return MessageResult(Some(entry.addr.clone()));
             }
             if entry.addr.connected() {
-                // Its memory is of an earlier incarnation: whoever still waits there is told so.
+                // The actor is of an earlier incarnation: it has to answer its open requests and retire.
                 let discard = CommitResult::Discard(Some(Closed::StoreAway));
                 entry.addr.do_send(discard);
             } else {
-                // It died in the middle of something. What its lease had left to run is not known.
-                log::error!("the actor of resource {} is gone; replaced", msg.name);
+                // The actor died. How long its lease still had to run is not known.
+                log::error!("the actor of resource {} died; replaced", msg.name);
                 self.server.restart_leases();
             }
         }

@@ -1,8 +1,8 @@
 //! How an HTTP worker reaches a resource.
 //!
-//! The registry knows every address; each worker remembers those that it used lately, to spare the registry's
-//! thread a message per request. An actor that has retired answers [`Reply::Moved`]; an address that nobody
-//! uses is forgotten soon, so that it keeps no such actor in memory for long.
+//! The registry knows all addresses. Each worker caches those that it used lately, which saves a message to the
+//! registry's thread per request. An actor that has retired answers [`Reply::Moved`]. An address keeps even a
+//! retired actor in memory, so unused ones are soon dropped from the cache.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -31,38 +31,38 @@ use crate::store::history::PastLease;
 use crate::store::shrink::shrink_if_sparse;
 use crate::store::{DocumentSize, ResourceId, StoreError};
 
-/// Addresses a worker remembers; past that it forgets them all.
+/// Most addresses in the cache of a worker. A full cache is emptied.
 const ADDRESSES_MAX: usize = 65_536;
-/// Request numbers that a worker takes at once.
+/// Number of request ids that a worker reserves at once.
 const NUMBERS_AT_ONCE: u64 = 1024;
 /// How often a request asks for a new address before it gives up.
 const MOVES_MAX: usize = 16;
-/// An address that was not used for so long is forgotten, at the latest after twice this time.
+/// Pause between two sweeps of the cache. An address that is not used is dropped after one to two of them.
 const SWEEP_PAUSE: Duration = Duration::from_secs(2);
 
 /// Addresses by name.
 type AddressCache = RefCell<HashMap<ResourceName, CachedAddress>>;
 
 struct CachedAddress {
-    /// Counted by this thread alone: a copy of an [`Addr`] costs two allocations.
+    /// In an [`Rc`], because a copy of an [`Addr`] costs two allocations.
     actor: Rc<Addr<ResourceActor>>,
-    /// Since the last sweep.
+    /// Whether the address was used since the last sweep.
     used: Cell<bool>,
 }
 
-/// One per worker.
+/// Sends requests to resource actors. One per worker.
 pub struct Router {
     pub server: Arc<ServerState>,
     pub(super) registry: Addr<Registry>,
     pub(super) persistence: Addr<Persistence>,
     addresses: Rc<AddressCache>,
     in_flight: Arc<AtomicUsize>,
-    /// Numbers for requests to come, so that workers do not fight over the count of all.
+    /// Reserved request ids, so that workers do not contend for the shared counter.
     numbers: Cell<Range<RequestId>>,
 }
 
-/// A request that was sent, until its client has the reply: dropped before that, it tells the actor that the client
-/// is gone.
+/// A request that was sent and whose reply the client does not have yet. If it is dropped without
+/// [`OpenCall::taken`], it tells the actor that the client is gone.
 pub struct OpenCall {
     request: RequestId,
     actor: Rc<Addr<ResourceActor>>,
@@ -71,7 +71,7 @@ pub struct OpenCall {
 }
 
 impl OpenCall {
-    /// The client has it.
+    /// The client has the reply.
     pub fn taken(mut self) {
         self.is_taken = true;
     }
@@ -86,10 +86,10 @@ impl Drop for OpenCall {
     }
 }
 
-/// A reply, and the call that it ends. `None`: no actor has a part in it.
+/// A reply, and the call that it answers. `None`: the reply comes from no actor.
 pub type Replied = (Box<Reply>, Option<OpenCall>);
 
-/// The reply, for one who has it with that.
+/// Returns the reply and marks it as taken.
 pub fn taken((reply, call): Replied) -> Box<Reply> {
     call.into_iter().for_each(OpenCall::taken);
     reply
@@ -125,14 +125,15 @@ impl Router {
         next
     }
 
-    /// Sends one request and waits for its reply. Dropping the future withdraws the request, and so does a gate
-    /// that is closed when the reply comes: then that is the reply. The call is to be told once the client has it.
+    /// Sends one request and waits for its reply. Dropping the future withdraws the request. If the gate is closed
+    /// when the reply comes, the request is withdrawn too, and the reply is [`Reply::Closed`]. The caller has to
+    /// call [`OpenCall::taken`] once the client has the reply.
     pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Arc<Caller>) -> Replied {
         let closed = |closed| (Box::new(Reply::Closed(closed)), None);
         for _ in 0..MOVES_MAX {
             let actor = match self.cached(name) {
                 Some(actor) => actor,
-                // Apart: most requests find it in the cache, and all would be as large.
+                // Boxed: most requests find the address in the cache, and this would make all futures larger.
                 None => match self.find(name).boxed_local().await {
                     Ok(actor) => actor,
                     Err(why) => return closed(why),
@@ -149,7 +150,7 @@ impl Router {
         closed(Closed::StoreAway)
     }
 
-    /// As [`Router::ask`], of the actor at this address. `None`: it is gone.
+    /// As [`Router::ask`], with the actor at this address. `None`: that actor has stopped.
     pub(super) async fn send(
         &self,
         actor: Rc<Addr<ResourceActor>>,
@@ -160,7 +161,7 @@ impl Router {
             return None;
         }
         let (sender, reply) = oneshot::channel();
-        // Counted before it is sent: whoever waits for the last answer must not miss it.
+        // Counted before it is sent, so that a shutdown which waits for the last reply does not miss it.
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let call = OpenCall {
             request: self.next_request(),
@@ -168,7 +169,7 @@ impl Router {
             is_taken: false,
             in_flight: self.in_flight.clone(),
         };
-        // Boxed: it changes hands several times on its way.
+        // Boxed: the message is moved several times on its way.
         call.actor.do_send(Box::new(Call {
             request: call.request,
             op: op.clone(),
@@ -176,22 +177,23 @@ impl Router {
             reply: sender,
         }));
         let reply = reply.await;
-        // No reply leaves when the store may no longer be ours, and nobody was told of a lease then.
+        // No reply leaves when this instance may have lost the store. `call` is dropped here, so the actor learns that
+        // the client was not told.
         if let Err(closed) = self.server.gate.check_answer() {
             return Some((Box::new(Reply::Closed(closed)), None));
         }
-        // Without a reply the actor died with the request in its hands; whether it happened is not known.
+        // Without a reply, the actor died while it had the request. Whether it took effect is not known.
         let reply = reply.unwrap_or_else(|_| Box::new(Reply::Closed(Closed::StoreAway)));
         Some((reply, Some(call)))
     }
 
-    /// Somebody answers for other names than this instance thought.
+    /// Has the persistence actor look at the store at once: slots may have changed hands.
     pub fn look(&self) {
         self.persistence.do_send(PersistenceNotice::Look);
     }
 
-    /// Counts as a sign of life of this ticket, if this worker knows the actor's address; nothing is started or
-    /// loaded for it, and nobody waits for the reply.
+    /// Sends [`Op::Touch`] for this ticket, if the actor's address is cached. Nothing is started or loaded for it, and
+    /// nobody waits for the reply.
     pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Arc<Caller>) {
         if let Some(actor) = self.cached(name) {
             actor.do_send(Box::new(Call {
@@ -206,18 +208,18 @@ impl Router {
     /// The last leases of a name, newest first.
     ///
     /// # Errors
-    /// The store cannot be read now.
+    /// [`Closed::StoreAway`]: the store cannot be read now.
     pub async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, Closed> {
-        // In this order: what is handed to the store between the two is seen twice, not missed.
+        // Memory first: a lease that is handed to the store between the two reads is seen twice, not missed.
         let known = self.server.history.known(name);
         let stored = self.read(self.server.store.history(name)).await?;
         Ok(self.server.history.merged(&known, stored))
     }
 
-    /// The first `limit` documents of a resource whose selectors come after this one, in their order.
+    /// The sizes of the first `limit` documents of a resource whose selectors come after `after`, in byte order.
     ///
     /// # Errors
-    /// The store cannot be read now.
+    /// [`Closed::StoreAway`]: the store cannot be read now.
     pub async fn document_sizes(
         &self,
         id: &ResourceId,
@@ -228,7 +230,7 @@ impl Router {
         self.read(sizes).await
     }
 
-    /// One read of the store on the asker's thread: of what no actor knows.
+    /// Reads something from the store that no actor has in memory, on the calling thread.
     async fn read<T>(
         &self,
         reading: impl Future<Output = Result<T, StoreError>>,
@@ -253,10 +255,10 @@ impl Router {
         Some(cached.actor.clone())
     }
 
-    /// Asks the registry, which starts an actor where there is none.
+    /// Asks the registry for the actor of a name; the registry starts one if there is none.
     ///
     /// # Errors
-    /// The server stops, or does not answer for this name.
+    /// [`Closed::Stopping`]: the registry has ended. [`Closed::Moving`]: this instance does not answer for the name.
     async fn find(&self, name: &ResourceName) -> Result<Rc<Addr<ResourceActor>>, Closed> {
         let find = Find {
             name: name.clone(),
@@ -278,7 +280,7 @@ impl Router {
     }
 }
 
-/// Forgets the addresses that were not used since the last time, as long as the router exists.
+/// Drops the addresses that were not used since the last sweep, again and again until the router is gone.
 async fn sweep(addresses: Weak<AddressCache>) {
     loop {
         actix_rt::time::sleep(SWEEP_PAUSE).await;

@@ -1,7 +1,7 @@
-//! What is kept of held resources that nobody has used for a while: enough for their leases to go on.
+//! The dormant leases: what is kept of held resources without an actor, enough for their leases to go on.
 //!
-//! Neighbours: a resource actor that retires under a lease leaves a [`DormantLease`]; the registry keeps it, and
-//! gives it to the next actor of that name, when somebody asks for it or the lease is over.
+//! Neighbours: a resource actor that retires while its lease runs leaves a [`DormantLease`]. The registry keeps it and
+//! gives it to the next actor of the name, which starts with the next request or when the lease ends.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,7 +10,7 @@ use crate::resource::dormant::DormantLease;
 use crate::resource::status::ResourceStatus;
 use crate::store::shrink::shrink_if_sparse;
 
-/// All of them, and the order in which their leases end.
+/// All dormant leases, by name and by the time when they end.
 #[derive(Default)]
 pub struct DormantLeases {
     by_name: HashMap<ResourceName, DormantLease>,
@@ -42,7 +42,7 @@ impl DormantLeases {
         Some(dormant)
     }
 
-    /// Forgets those whose names are not to be kept.
+    /// Drops the leases of all names but those that `keeps` accepts.
     pub fn retain(&mut self, keeps: impl Fn(&ResourceName) -> bool) {
         self.by_name.retain(|name, _| keeps(name));
         self.deadlines.retain(|(_, name)| keeps(name));
@@ -53,7 +53,7 @@ impl DormantLeases {
         *self = DormantLeases::default();
     }
 
-    /// When the first of their leases is over.
+    /// When the first lease ends, on the monotonic clock. `None`: none of them expires.
     pub fn next_deadline(&self) -> Option<Millis> {
         self.deadlines.first().map(|(at, _)| *at)
     }

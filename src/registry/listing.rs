@@ -1,15 +1,14 @@
-//! Listing resources: the committed rows, and for each resource that is live what its actor knows.
+//! Lists resources: the committed rows, overlaid by what the actors of live resources know.
 //!
-//! A row can be older than what an actor knows in two ways: its change is being committed, or it is one
-//! that no row shows (a waiter that was not told its ticket yet, a lock that is reserved). So where the
-//! order or the filter depends on the lock, the live resources are looked through first, by their status,
-//! then the rows are read, and at last every live resource among both is asked itself. What is not live
-//! cannot have changed since its row was written, except that a lease which was held when the server was
-//! started may have ended: it is asked, too, and becomes live with that. A dormant resource is as its row
-//! says, but for the end of its lease, which the registry knows.
+//! An actor can know more than a row in two cases: its change is being committed, or no row shows the state (a
+//! waiter that was not told its ticket yet, a reserved lock). So if the order or the filter depends on the lock,
+//! the status of all live resources is surveyed first, then the rows are read, and then each live resource among
+//! both is asked. A resource that is not live cannot have changed since its row was written, with one exception:
+//! a lease that was held when the server started may have ended. Such a resource is asked too, and becomes live
+//! by that. A dormant resource is as its row says; only the end of its lease comes from the registry.
 //!
-//! Where several instances share the store, each lists its own names alone. The rows of others stand in the same
-//! tables and may be old: they are left out, and only say how far the names were looked through.
+//! If several instances share the store, each lists its own names only. The rows of other instances are in the same
+//! tables and may be outdated: they are left out, and only tell how far the names were read.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -37,22 +36,22 @@ use crate::store::{ListOrder, ListQuery, ListedResource, StoreError};
 
 /// How many times a page is read, at most.
 const READ_AGAIN_MAX: usize = 16;
-/// So many times the rows are read when too many of them are other instances'.
+/// Factor by which the limit of rows grows when too many rows are of other instances.
 const ROWS_GROW: usize = 4;
 
 /// One page of resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     pub resources: Vec<Description>,
-    /// What to ask for `after`; `None`: that is all, or the order knows no next page.
+    /// The `after` of the next page. `None`: there are no more resources, or the order has no next page.
     pub next: Option<ResourceName>,
 }
 
-/// Why there is no page.
+/// Why a listing was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListingRefused {
     Closed(Closed),
-    /// It would take too long.
+    /// The store would take longer than a listing may.
     TooBusy,
 }
 
@@ -81,7 +80,7 @@ impl Description {
 }
 
 impl Page {
-    /// One page of several, each of which is what the query asks for of some names.
+    /// Merges the pages of several instances, each of which has the resources of its own names.
     pub fn merged(parts: Vec<Page>, query: &ListQuery) -> Page {
         let horizon = parts.iter().filter_map(|part| part.next.clone()).min();
         let mut resources: Vec<Description> =
@@ -92,7 +91,7 @@ impl Page {
         Page::cut(resources, horizon, query.order, query.limit)
     }
 
-    /// The first of these. `horizon`: up to here all are known.
+    /// The first `limit` of these resources. `horizon`: the last name up to which all resources are known.
     fn cut(
         mut resources: Vec<Description>,
         horizon: Option<ResourceName>,
@@ -113,7 +112,7 @@ impl Page {
 }
 
 impl Router {
-    /// As [`Router::page`], and of which names it is, where several instances share the store.
+    /// As [`Router::page`], with the slots whose names the page covers, if several instances share the store.
     ///
     /// # Errors
     /// As [`Router::page`].
@@ -126,7 +125,7 @@ impl Router {
         Ok((page, covered))
     }
 
-    /// As [`Router::tally`], and of which names it is, where several instances share the store.
+    /// As [`Router::tally`], with the slots whose names were counted, if several instances share the store.
     ///
     /// # Errors
     /// As [`Router::tally`].
@@ -139,10 +138,10 @@ impl Router {
     /// The page that the query asks for, of the names that this instance answers for.
     ///
     /// # Errors
-    /// The store does not answer, or not in time.
+    /// [`ListingRefused::TooBusy`]: the store would take too long. [`ListingRefused::Closed`]: it does not answer.
     pub async fn page(&self, query: ListQuery) -> Result<Page, ListingRefused> {
-        // After a start the store takes leases for held that have ended since: a page on which some of them
-        // were is read again, now that they have been asked.
+        // After a start, rows may show leases as held that have ended since. A page with such rows is read again:
+        // their actors have been asked by then.
         for _ in 1..READ_AGAIN_MAX {
             if let (page, false) = self.page_as_stored(query.clone()).await? {
                 return Ok(page);
@@ -151,10 +150,10 @@ impl Router {
         Ok(self.page_as_stored(query).await?.0)
     }
 
-    /// And whether it lacks others because of those that the store wrongly took for held.
+    /// Reads a page once. `true`: the page lacks resources, because rows wrongly showed others as held.
     async fn page_as_stored(&self, mut query: ListQuery) -> Result<(Page, bool), ListingRefused> {
         let limit = query.limit;
-        // One more than asked for shows whether there is a next page.
+        // One more than asked for, which shows whether there is a next page.
         query.limit += 1;
         let filtered = query.held.is_some() || query.reserved.is_some();
         let by_lock = filtered || query.order != ListOrder::Name;
@@ -163,7 +162,7 @@ impl Router {
             false => Vec::new(),
         };
         let (rows, row_horizon) = match query.reserved {
-            // No row says so of any.
+            // No row shows that a lock is reserved.
             Some(true) => (Vec::new(), None),
             _ => self.own_rows(&query).await?,
         };
@@ -184,7 +183,10 @@ impl Router {
         Ok((page, lacks))
     }
 
-    /// Of the names with this prefix.
+    /// Counts the locks of names with this prefix that this instance answers for.
+    ///
+    /// # Errors
+    /// [`Closed::StoreAway`]: the registry has ended.
     pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
         let _one_at_a_time = self.server.surveys.acquire().await;
         let counted = self.registry.send(CountLocks { prefix }).await;
@@ -199,9 +201,9 @@ impl Router {
         seen.map_err(|_| Closed::StoreAway)
     }
 
-    /// The first rows of names that this instance answers for: as many as the query asks for, unless there are fewer,
-    /// or those of other instances are among them in the order of names; and the last name that was looked at, if
-    /// there may be others after it.
+    /// Reads the first rows of names that this instance answers for, and the last name that was read, if there may be
+    /// more after it. There are fewer rows than the query asks for if no more exist, or if rows of other instances were
+    /// among them in the order of names.
     async fn own_rows(
         &self,
         query: &ListQuery,
@@ -224,7 +226,7 @@ impl Router {
     }
 
     async fn rows(&self, query: ListQuery) -> Result<Vec<ListedResource>, ListingRefused> {
-        // One time for the read, and one that a store which hangs has until it is given up.
+        // Twice the time-out: once for the read, once until a store that hangs is given up.
         let limit = Duration::from_millis(2 * self.server.settings.store_timeout_ms);
         match self.persistence.send(List(query)).timeout(limit).await {
             Ok(Ok(rows)) => Ok(rows),
@@ -233,7 +235,8 @@ impl Router {
         }
     }
 
-    /// Asks every live one of these, and every one that is stored as held; a row stands for the others.
+    /// Describes the candidates. Asks the actor of each one that is live, or is held by its row and not dormant; the
+    /// others are described by their rows.
     async fn describe_all(
         &self,
         candidates: BTreeMap<ResourceName, Option<ListedResource>>,
@@ -250,7 +253,7 @@ impl Router {
         Ok(answers?.into_iter().flatten().collect())
     }
 
-    /// `None`: deleted since it was seen.
+    /// Describes one candidate. `None`: it was deleted meanwhile.
     async fn describe_one(
         &self,
         name: ResourceName,
@@ -270,8 +273,8 @@ impl Router {
                     .await;
                 asked.map_or_else(|| Box::new(Reply::Moved), taken)
             }
-            // Without a row, or with one that was read before its lease began; or held when the server was
-            // started: then only its actor knows whether the lease has ended since.
+            // Dormant, without a row or with one that was read before its lease began; or held since before the
+            // server started: then only its actor knows whether the lease has ended.
             (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
@@ -280,7 +283,7 @@ impl Router {
         };
         match *reply {
             Reply::Described(description) => Ok(Some(*description)),
-            // It alone cannot be read: that must not cost the others their place.
+            // Only this resource cannot be read: the others must still be listed.
             Reply::Closed(_) if self.server.gate.check_answer().is_ok() => {
                 Ok(row.map(|row| row.expiring(None)))
             }
@@ -295,7 +298,7 @@ impl ListedResource {
         self.holder.as_ref().is_some_and(|h| h.token == token)
     }
 
-    /// With the end of its lease, if it is held, which the row does not say.
+    /// The description of a row. `expires`: the end of its lease, which no row has.
     fn expiring(&self, expires: Option<Expiry>) -> Description {
         Description {
             name: self.name.clone(),
@@ -329,8 +332,8 @@ fn holder(row: &HolderRow, expires: Option<Expiry>) -> HolderView {
     }
 }
 
-/// By name, only names up to here are known to be all there are: past the end of a list that was cut off
-/// there may be others. `last_row`: of rows that were cut off.
+/// In the order of names, the last name up to which all resources are known, because a list was cut off there.
+/// `None`: all are known. `last_row`: the last name of the rows, if they were cut off.
 fn horizon(
     query: &ListQuery,
     seen: &[ResourceName],
@@ -396,13 +399,13 @@ mod tests {
         let all = [page(&["b", "d"], None), page(&["a", "c"], None)];
         let (found, next) = merged(&all, 10);
         assert_eq!((found.join(""), next), ("abcd".to_owned(), None));
-        // What comes after the end of one may not be all there is.
+        // After the end of one page, names may be missing.
         let cut = [page(&["b", "x"], None), page(&["a", "c"], Some("c"))];
         let (found, next) = merged(&cut, 10);
         assert_eq!((found.join(""), next.as_deref()), ("abc".into(), Some("c")));
         let (found, next) = merged(&cut, 2);
         assert_eq!((found.join(""), next.as_deref()), ("ab".into(), Some("b")));
-        // One looked at rows of others alone.
+        // One instance has read only rows of other instances.
         let empty = [page(&["b", "x"], None), page(&[], Some("m"))];
         let (found, next) = merged(&empty, 10);
         assert_eq!((found.join(""), next.as_deref()), ("b".into(), Some("m")));
@@ -411,7 +414,7 @@ mod tests {
     #[test]
     fn whoever_follows_next_sees_every_name_once_however_they_are_spread() {
         let all: Vec<String> = (0..40).map(|n| format!("r{n:02}")).collect();
-        // As an instance sees it that reads `limit + 1` rows, of which some are others'.
+        // The page of one instance, which reads `limit + 1` rows, some of them of other instances.
         let part = |owner: usize, after: &str, limit: usize| {
             let rows = all.iter().filter(|name| name.as_str() > after);
             let rows: Vec<&String> = rows.take(limit + 1).collect();

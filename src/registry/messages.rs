@@ -1,12 +1,12 @@
-//! What the registry is asked.
+//! Messages to the registry.
 
 use actix::{Addr, ArbiterHandle, Message};
 
 use crate::lock::{Expiry, FencingToken, ResourceName};
 use crate::resource::actor::ResourceActor;
 
-/// To the registry: where is this resource's actor? Starts one, on the asker's thread, if there is none. `None`: this
-/// instance does not answer for the name.
+/// Returns the address of a resource's actor. If there is none, starts one on the thread `home`. `None`: this instance
+/// does not answer for the name.
 #[derive(Message)]
 #[rtype(result = "Option<Addr<ResourceActor>>")]
 pub struct Find {
@@ -14,7 +14,7 @@ pub struct Find {
     pub home: ArbiterHandle,
 }
 
-/// To the registry: which of these have an actor, and which are dormant?
+/// Returns where each of these resources is, in the order of `names`.
 #[derive(Message)]
 #[rtype(result = "Vec<Whereabouts>")]
 pub struct Locate {
@@ -23,12 +23,13 @@ pub struct Locate {
 
 /// Where a resource is.
 pub enum Whereabouts {
+    /// It has this actor.
     Live(Addr<ResourceActor>),
-    /// Held by the lease with this token; `None`: it does not expire.
+    /// It has no actor, and is held by the lease with this token. `expires` is `None` if the lease does not expire.
     Dormant {
         token: FencingToken,
         expires: Option<Expiry>,
     },
-    /// In the store alone, if at all.
+    /// In the store only, if it exists.
     Stored,
 }

@@ -1,13 +1,13 @@
-//! Names: where the actor of a resource is, and how a handler reaches it.
+//! The registry: which actor serves a name, and how a handler reaches it.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `messages` | what the registry is asked |
+//! | `messages` | messages to the registry |
 //! | `actor` | finds, starts and replaces the actor of a name |
-//! | `dormant` | held resources that nobody has used for a while |
+//! | `dormant` | held resources that were not used for a while and have no actor |
 //! | `client` | how handlers reach a resource: cached addresses, retries of `Moved` |
-//! | `survey` | which live and dormant resources a listing asks for |
-//! | `tally` | how much is held and waited for |
+//! | `survey` | selects live and dormant resources for a listing |
+//! | `tally` | counts held locks and waiters |
 //! | `listing` | pages of resources: committed rows overlaid by what live actors know |
 
 pub mod actor;

@@ -1,4 +1,4 @@
-//! Which of the live and dormant resources a listing asks for, found without a message to each.
+//! Selects the live and dormant resources that a listing asks for by their status, without a message to each.
 
 use std::collections::BinaryHeap;
 
@@ -8,13 +8,13 @@ use crate::lock::ResourceName;
 use crate::resource::status::ResourceStatus;
 use crate::store::{ListOrder, ListQuery};
 
-/// To the registry: the names of live resources that come first in the order of the query and are wanted
-/// by its filter, at most as many as it asks for.
+/// Message to the registry: returns the names of the live and dormant resources that pass the filters of the query
+/// and come first in its order, at most `limit`. The names themselves are not sorted.
 #[derive(Message)]
 #[rtype(result = "Vec<ResourceName>")]
 pub struct Survey(pub ListQuery);
 
-/// Looks through the status of all live and dormant resources. Takes time in proportion to their
+/// The names that [`Survey`] returns. `live`: all live and dormant resources. Takes time in proportion to their
 /// number, and memory in proportion to the page.
 pub fn survey<'a>(
     live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
@@ -37,7 +37,7 @@ pub fn survey<'a>(
 }
 
 impl ListQuery {
-    /// Is a resource of this name asked for, as far as its name tells?
+    /// Whether the name has the prefix and, if the order is by name, comes after `after`.
     fn names(&self, name: &ResourceName) -> bool {
         let past = self.order != ListOrder::Name
             || self

@@ -1,4 +1,4 @@
-//! How much is held and waited for, counted without a message to each resource.
+//! Counts held locks and waiters by the status of the resources, without a message to each.
 
 use actix::Message;
 use serde::{Deserialize, Serialize};
@@ -6,29 +6,30 @@ use serde::{Deserialize, Serialize};
 use crate::lock::{ResourceName, WallMillis};
 use crate::resource::status::ResourceStatus;
 
-/// To the registry: count what live and dormant resources show of themselves, of the names with this prefix.
+/// Message to the registry: counts the live and dormant resources whose names have this prefix.
 #[derive(Message)]
 #[rtype(result = "Tally")]
 pub struct CountLocks {
     pub prefix: String,
 }
 
-/// How much is held and waited for.
+/// Counts of held locks and waiters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Resources that are held.
     pub held: usize,
-    /// Resources that are reserved for a waiter.
+    /// Resources that are reserved for a waiter or in their lock-delay.
     pub reserved: usize,
-    /// Tickets that wait.
+    /// Waiters of these resources.
     pub waiting: usize,
-    /// The one whose first has waited longest, and since when.
+    /// The resource whose first waiter has waited longest, and since when.
     pub oldest_wait: Option<(WallMillis, ResourceName)>,
-    /// Leases granted since the start, of whatever name.
+    /// Leases of all names, whatever the prefix, granted since the process started.
     pub grants: u64,
 }
 
-/// Takes time in proportion to their number.
+/// Counts the resources that are asked for. `live`: all live and dormant resources. Takes time in proportion to
+/// their number.
 pub fn tally<'a>(
     live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
     asked: &CountLocks,
@@ -49,7 +50,7 @@ pub fn tally<'a>(
 }
 
 impl Tally {
-    /// With what was counted of other names, later.
+    /// Adds the counts of other names of the same instances. `other` was counted later, so its `grants` are taken.
     pub fn and(mut self, other: Tally) -> Tally {
         self.held += other.held;
         self.reserved += other.reserved;
@@ -60,7 +61,7 @@ impl Tally {
         self
     }
 
-    /// With what another instance counted, of its names.
+    /// Adds the counts of another instance, `grants` included.
     pub fn beside(self, other: Tally) -> Tally {
         let grants = self.grants + other.grants;
         Tally {

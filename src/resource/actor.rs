@@ -1,10 +1,10 @@
-//! One named resource: an actor that owns its lock queue, its data and its timer.
+//! One named resource: an actor that owns the lock core, the documents and a timer.
 //!
-//! It feeds the core one command at a time and carries out what follows: rows go to the persistence actor,
-//! answers wait until the rows they rest on are stored, one timer wakes it for the core's next deadline.
-//! When it is idle it retires: it answers whatever still arrives with [`Reply::Moved`] and tells the
-//! registry, so that no message is lost between the two. Where a lease runs meanwhile it leaves a
-//! [`DormantLease`], with which the next actor of its name goes on.
+//! It applies one command at a time to the core and carries out the outcome: rows go to the persistence actor,
+//! replies wait until the rows that they depend on are stored, and the timer wakes the actor for the core's
+//! next deadline. An idle actor retires: it tells the registry, and answers requests that still arrive with
+//! [`Reply::Moved`], so that none is lost between the two. If a lease is running, it leaves a
+//! [`DormantLease`], with which the next actor of the name goes on.
 
 use std::sync::Arc;
 
@@ -24,22 +24,24 @@ use crate::shared::gate::Closed;
 use crate::shared::server_state::ServerState;
 use crate::store::{StoreError, StoredResource};
 
+/// The phase that an actor is in.
 pub(super) enum Stage {
     Loading(Loading),
     Live(Box<Live>),
-    /// Takes nothing any more.
+    /// Takes no requests any more.
     Retired,
 }
 
-/// What there is to do once the rows are read from the store.
+/// What waits until the rows are read from the store.
 #[derive(Default)]
 pub(super) struct Loading {
-    /// Each with the time when it came.
+    /// Requests that arrived, each with its arrival time.
     calls: Vec<(Now, Box<Call>)>,
-    /// These were told of the lease, perhaps, and are gone.
+    /// Earlier requests whose clients are gone; they may have been told of the lease.
     vanished: Vec<RequestId>,
-    /// Of the resource's lease, if it was suspended.
+    /// The lease of the resource, if it was suspended.
     dormant: Option<DormantLease>,
+    /// See [`Origin::active`].
     active: Millis,
 }
 
@@ -58,11 +60,11 @@ pub struct Origin {
     pub name: ResourceName,
     pub status: Arc<StatusCell>,
     pub generation: u64,
-    /// Of the store.
+    /// The incarnation of the store in which the actor starts.
     pub incarnation: u64,
-    /// With which the resource's lease goes on.
+    /// The lease that the actor goes on with, if it was suspended.
     pub dormant: Option<DormantLease>,
-    /// When somebody last wanted the resource.
+    /// When the resource was last asked for, on the monotonic clock; 0: no request starts this actor.
     pub active: Millis,
 }
 
@@ -70,9 +72,9 @@ pub struct ResourceActor {
     pub(super) name: ResourceName,
     pub(super) status: Arc<StatusCell>,
     pub(super) generation: u64,
-    /// Of the store, when this actor was started. Memory of an earlier one must not be believed.
+    /// The incarnation of the store when this actor was started. In a later one its memory must not be used.
     pub(super) incarnation: u64,
-    /// When the message in hand was taken up: one look at the clocks for everything that it sets off.
+    /// When the current message was taken up. The clocks are read once for everything that a message causes.
     pub(super) now: Now,
     pub(super) server: Arc<ServerState>,
     pub(super) registry: Recipient<RegistryNotice>,
@@ -120,8 +122,8 @@ impl ResourceActor {
             Ok(_) => return self.refuse(loading, &Reply::Moved),
             Err(error) => return self.refuse(loading, &unread(&error)),
         };
-        // What came meanwhile counts as of when it came: a lease that was renewed in time must not end because
-        // it took long to load it.
+        // Requests that arrived meanwhile are carried out as of their arrival: a lease that was renewed in time
+        // must not end because it took long to load it.
         let first = loading.calls.first().map(|(arrived, _)| *arrived);
         self.now = first.unwrap_or_else(|| self.server.clock.now());
         let mut live = match stored {
@@ -144,7 +146,7 @@ impl ResourceActor {
         self.schedule(ctx);
     }
 
-    /// The resource as it was stored. Its lease goes on as its dormant says, if it was suspended.
+    /// Restores the resource from its rows. A suspended lease goes on as `dormant` says.
     pub(super) fn restore(
         &self,
         stored: StoredResource,
@@ -157,7 +159,7 @@ impl ResourceActor {
         let leases_from = self.server.leases_from().max(of_slot).min(now.mono);
         let mut lock = stored.lock;
         if lock.head == Default::default() {
-            // Never granted: it starts above whatever a deleted resource of its name reached.
+            // Never granted: its tokens must start above those of a deleted resource of the same name.
             lock.head.token = self.server.token_floor();
         }
         let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
@@ -179,12 +181,12 @@ impl ResourceActor {
         Live::new(Some(resource), account)
     }
 
-    /// To be called before anything that a message or the timer sets off.
+    /// Reads the clocks. To be called at the start of each message.
     pub(super) fn look_at_clocks(&mut self) {
         self.now = self.server.clock.now();
     }
 
-    /// Ends this actor's part: everything that is open gets `reply`, everything that comes gets
+    /// Retires: all open requests are answered with `reply`, and requests that arrive later with
     /// [`Reply::Moved`].
     pub(super) fn retire(&mut self, reply: &Reply) {
         match std::mem::replace(&mut self.stage, Stage::Retired) {
@@ -201,7 +203,8 @@ impl ResourceActor {
         }
     }
 
-    /// Retires, idle, with nothing open and everything stored. A lease that runs goes on without it.
+    /// Retires an idle actor that has no open requests and has stored everything. A running lease goes on as
+    /// a [`DormantLease`].
     pub(super) fn leave_memory(&mut self) {
         let Some(live) = self.live() else {
             return;
@@ -210,7 +213,7 @@ impl ResourceActor {
         let (Some(lease), Some(held)) = (lease, live.account.take_held()) else {
             return self.retire(&Reply::Moved);
         };
-        // The status goes on showing the lease until the registry shows the dormant.
+        // The status still shows the lease, until the registry shows the dormant lease instead.
         self.stage = Stage::Retired;
         self.server.metrics.actors.retired.inc();
         let dormant = DormantLease {
@@ -223,7 +226,8 @@ impl ResourceActor {
         self.leave_registry(Some(dormant), Vec::new());
     }
 
-    /// Once everything is stored, whoever goes to another instance goes; what is open is asked again there.
+    /// Retires, if the name moves to another instance and everything is stored. The open requests are sent
+    /// again to the new owner.
     fn leave_if_settled(&mut self) {
         let is_settled = |live: &mut Live| live.is_leaving && live.is_settled();
         if self.live().is_some_and(is_settled) {
@@ -247,7 +251,7 @@ impl ResourceActor {
         }
     }
 
-    /// The store cannot be read. A lease stays suspended.
+    /// Ends an actor that has not loaded: answers its requests with `reply`. A suspended lease stays suspended.
     pub(super) fn refuse(&mut self, loading: Loading, reply: &Reply) {
         for (_, call) in loading.calls {
             let _ = call.reply.send(Box::new(reply.clone()));
@@ -269,17 +273,17 @@ impl ResourceActor {
         });
     }
 
-    /// What this actor remembers may be older than what another instance stored.
+    /// Whether the incarnation of this actor is over: another instance may have stored newer state.
     pub(super) fn is_stale(&self) -> bool {
         self.incarnation != self.server.incarnation()
     }
 }
 
-/// What clients are told when the store cannot be read.
+/// The reply to a request when the store cannot be read.
 pub(super) fn unread(error: &StoreError) -> Reply {
     match error {
         StoreError::Standby => Reply::Closed(Closed::Standby),
-        // Waiting does not help.
+        // Trying again does not help.
         StoreError::Rejected(_) => Reply::Refused(Refusal::NotStored),
         _ => Reply::Closed(Closed::StoreAway),
     }
@@ -364,7 +368,7 @@ impl Handler<CommitResult> for ResourceActor {
                 self.schedule(ctx);
                 self.leave_if_settled();
             }
-            // What it rests on is in doubt: a discard follows.
+            // This actor's incarnation is over: a `Discard` follows.
             CommitResult::Committed { .. } => {}
             CommitResult::Discard(closed) => {
                 let refused = Reply::Refused(Refusal::NotStored);

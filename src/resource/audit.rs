@@ -1,6 +1,7 @@
-//! What happened to a lock, told to the log, to the metrics and to the board.
+//! Reports what happened to a lock: to the log, the metrics, the history, the event feed and the status.
 //!
-//! The core says what happened; who asked for it is found by the answer that tells of it.
+//! An event of the core does not name the request that caused it. That request is found by the answer in the same
+//! outcome.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,16 +24,17 @@ use crate::shared::event_feed::{FeedEvent, Happening};
 use crate::shared::server_state::ServerState;
 use crate::store::history::{LeaseEnd, PastLease};
 
-/// What the reports of one resource need besides the lock itself. Its lease is counted among the held locks.
+/// What the reports of one resource need besides the lock itself. While the lock is held it counts as one held
+/// lock in the metrics.
 pub struct Account {
     server: Arc<ServerState>,
     held_since: Option<WallMillis>,
-    /// Since when each stored ticket waits. `None` for most resources, where nobody does.
+    /// Since when each stored ticket waits, on the monotonic clock. `None` if nobody waits, as for most resources.
     waiting: Option<HashMap<Ticket, Millis>>,
 }
 
 impl Account {
-    /// Of a lock that is free.
+    /// The account of a free lock.
     pub fn new(server: Arc<ServerState>) -> Account {
         Account {
             server,
@@ -41,7 +43,8 @@ impl Account {
         }
     }
 
-    /// Of a resource as it was loaded.
+    /// The account of a resource that was loaded. `waiting`: the tickets in its queue, which count as waiting since
+    /// `now`.
     pub fn restored(
         held_since: Option<WallMillis>,
         waiting: impl Iterator<Item = Ticket>,
@@ -56,14 +59,14 @@ impl Account {
         account
     }
 
-    /// The lease, which is not this account's any more.
+    /// Moves the held lock out of this account, which counts it no more. `None`: the lock is free.
     pub fn take_held(&mut self) -> Option<HeldLease> {
         let held = HeldLease::new(self.held_since?, self.server.clone());
         self.hold(None);
         Some(held)
     }
 
-    /// The lock is held since then, or not at all.
+    /// Sets since when the lock is held, `None` if it is free, and counts it.
     fn hold(&mut self, since: Option<WallMillis>) {
         let locks = &self.server.metrics.locks;
         match (self.held_since, since) {
@@ -74,7 +77,7 @@ impl Account {
         self.held_since = since;
     }
 
-    /// True when this ticket was not known to wait.
+    /// Notes that a ticket waits since `now`. Returns `false` if it was known to wait already.
     fn queued(&mut self, ticket: Ticket, now: Millis) -> bool {
         let waiting = self.waiting.get_or_insert_default();
         let known = waiting.len();
@@ -102,10 +105,10 @@ impl Drop for Account {
     }
 }
 
-/// What a step answered.
+/// The answers of one outcome of the core.
 type Answers = [(RequestId, Answer)];
 
-/// The open request whose answer is like this, with the answer.
+/// The first answer that is `like` this, with its open request.
 fn asker<'l, 'a>(
     live: &'l Live,
     answers: &'a Answers,
@@ -116,7 +119,7 @@ fn asker<'l, 'a>(
 }
 
 impl ResourceActor {
-    /// Reports one step of the core. To be called before its answers leave.
+    /// Reports one outcome of the core. To be called before its answers are sent, while their requests are open.
     pub(super) fn report(&mut self, outcome: &Outcome) {
         let Stage::Live(live) = &mut self.stage else {
             return;
@@ -166,7 +169,7 @@ impl ResourceActor {
         }
     }
 
-    /// The resource is gone, and with it these leases.
+    /// Reports that these leases ended because their resource was deleted.
     pub(super) fn report_end_by_deletion(&mut self, leases: &[HolderView], ephemeral: bool) {
         let now = self.now;
         let writer = AuditWriter::new(&self.name, &self.server, now);
@@ -183,7 +186,7 @@ impl ResourceActor {
         }
     }
 
-    /// Shows on the board how the resource stands.
+    /// Writes the status of the resource for listings.
     pub(super) fn show(&self) {
         let Stage::Live(live) = &self.stage else {
             return self.status.show_absent();
@@ -200,12 +203,12 @@ impl ResourceActor {
     }
 }
 
-/// Writes down what happened to one resource, for all who want to know.
+/// Writes the events of one resource to the log and the history, and collects them for the event feed.
 struct AuditWriter<'a> {
     name: &'a ResourceName,
     server: &'a Arc<ServerState>,
     now: Now,
-    /// To be published once it is durable.
+    /// Events for the feed, to be published once they are durable.
     happened: RefCell<Vec<Arc<FeedEvent>>>,
 }
 
@@ -219,7 +222,7 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    /// A line that says no more than what happened.
+    /// A log line without details.
     fn line<'l>(&self, kind: AuditKind) -> AuditEvent<'l>
     where
         'a: 'l,
@@ -236,6 +239,7 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
+    /// A log line about a lease.
     fn line_of<'l>(&self, kind: AuditKind, lease: &'l HolderView) -> AuditEvent<'l>
     where
         'a: 'l,
@@ -258,7 +262,7 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    /// Puts a lease that has ended into the history.
+    /// Adds a lease that has ended to the history.
     fn remember(
         &self,
         lease: &HolderView,
@@ -285,8 +289,8 @@ impl<'a> AuditWriter<'a> {
             .ended(self.name, past, ephemeral, self.now.mono);
     }
 
-    /// Places that were given up, of the `gone` ones that are no more: not those that became leases, nor those
-    /// that were dropped.
+    /// Reports the places in the queue that their clients gave up: of the `gone` places that were removed, those
+    /// that no event explains as granted, dropped or removed by force.
     fn left(&self, live: &Live, answers: &Answers, gone: usize, events: &[Event]) {
         let explained = events.iter().filter(|event| match event {
             Event::Granted(holder) => holder.queued_at.is_some(),
@@ -372,7 +376,7 @@ impl<'a> AuditWriter<'a> {
     }
 
     fn ended(&self, live: &mut Live, answers: &Answers, reason: EndReason, holder: &HolderView) {
-        // By the wall clock, which also tells it of a lease that an earlier process granted.
+        // By the wall clock: the lease may have been granted by an earlier process.
         let held = self.now.wall.saturating_sub(holder.acquired_at);
         self.server.metrics.locks.ended(reason, held);
         let asked = |answer: &Answer| match (reason, answer) {
@@ -409,7 +413,7 @@ impl<'a> AuditWriter<'a> {
     }
 }
 
-/// Why somebody's lease or place is ended by force, and by whom.
+/// The reason and the caller of a request that ends a lease or a place by force.
 fn why(open: &OpenRequest) -> Option<&Forced> {
     match &open.kind {
         RequestKind::Force(why) => Some(why),
@@ -417,14 +421,14 @@ fn why(open: &OpenRequest) -> Option<&Forced> {
     }
 }
 
-/// What followers are told of what the log is told.
+/// The event for the feed that corresponds to a log line.
 fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
     let happening = match line.kind {
         AuditKind::Created => Happening::Created,
         AuditKind::Deleted | AuditKind::SelectorDeleted => Happening::Deleted,
         AuditKind::Queued => Happening::Queued,
         AuditKind::Granted => Happening::Granted,
-        // Its client was gone before it was told.
+        // Taken back: the client was gone before it was told of the grant.
         AuditKind::Released | AuditKind::TakenBack => Happening::Released,
         AuditKind::Expired => Happening::Expired,
         AuditKind::ForcedOff => Happening::ForcedOff,

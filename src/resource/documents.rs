@@ -1,7 +1,7 @@
-//! The JSON documents of one resource, as far as they are in memory.
+//! The JSON documents of one resource that are in memory.
 //!
-//! A document loads on first use and leaves when all resources together keep more than the budget; it
-//! stays while its write is not committed or a request that will need it waits.
+//! A document is loaded on first use, and evicted when all resources together exceed the cache budget. It stays in
+//! memory while its write is not durable or a waiting request needs it.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -20,9 +20,9 @@ use crate::store::{ResourceId, StoredData};
 /// What is known of a selector without asking the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// In memory.
+    /// The document exists and is in memory.
     Present,
-    /// Exists; its JSON has to be loaded.
+    /// The document exists; its JSON has to be loaded.
     Evicted,
     /// Never written, or deleted.
     Absent,
@@ -31,15 +31,15 @@ pub enum Known {
 }
 
 enum Content {
-    /// Only the store can say.
+    /// Not known: the store has to be asked.
     NotLoaded,
-    /// The store may not have carried out the deletion yet: what it still has must not be read.
+    /// Deleted. The deletion may not be stored yet, so the store must not be asked.
     Deleted,
     Evicted {
         id: String,
         tag: Option<EntityTag>,
     },
-    /// `tag`: made when it is wanted first. `stamp`: the entry in the budget that stands for `json`.
+    /// `tag`: computed on first use. `stamp`: the entry of `json` in the cache budget.
     Loaded {
         id: String,
         json: Bytes,
@@ -54,14 +54,14 @@ impl Content {
     }
 }
 
-/// All that is in memory of one selector.
+/// What is in memory of one selector.
 struct DocumentState {
     content: Content,
-    /// The commit that stores or deletes it; it must not leave memory before that is durable.
+    /// Number of the commit that stores or deletes the document. It must not leave memory before that is durable.
     commit: u64,
-    /// Waiting requests that will need it.
+    /// Number of waiting requests that will need the document.
     pins: usize,
-    /// Wanted back by the budget: leaves as soon as it may.
+    /// The budget asked to evict the document: it leaves memory as soon as it is not needed.
     asked_back: bool,
 }
 
@@ -71,17 +71,17 @@ impl DocumentState {
     }
 }
 
-/// In memory only: what the store holds of it is one row for each document.
+/// The documents of one resource. In memory only; the store holds one row for each document.
 pub struct Documents {
     server: Arc<ServerState>,
-    /// Whom the budget asks for memory back.
+    /// The actor that the budget asks to evict a document.
     owner: WeakRecipient<Evict>,
     states: HashMap<Selector, DocumentState>,
-    /// How many selectors have a document, in memory or not.
+    /// Number of documents, in memory or not.
     total: usize,
-    /// How many of `states` are documents that exist.
+    /// Number of entries in `states` whose document exists.
     known: usize,
-    /// Some state may have to change or go when a commit is durable or a pin is gone.
+    /// Some entry of `states` may be evicted or dropped once a commit is durable or a pin is released.
     uncommitted: bool,
 }
 
@@ -111,7 +111,7 @@ impl Documents {
         }
     }
 
-    /// Whether this selector is one of the `max` that a resource may have, or can become one.
+    /// Whether this selector may be written: it has a document, or the resource has fewer than `max`.
     pub fn has_room_for(&self, selector: &Selector, max: usize) -> bool {
         let exists = matches!(self.known(selector), Known::Present | Known::Evicted);
         exists || self.total < max
@@ -130,7 +130,7 @@ impl Documents {
         }
     }
 
-    /// The tag of a document that exists, as far as it can be told without the store.
+    /// The tag of a document, if the document exists and the tag is known without the store.
     pub fn tag(&self, selector: &Selector) -> Option<EntityTag> {
         match &self.states.get(selector)?.content {
             Content::Loaded { json, tag, .. } => Some(*tag.get_or_init(|| tag_of(json))),
@@ -139,7 +139,7 @@ impl Documents {
         }
     }
 
-    /// A document was read from the store. One that was written or deleted meanwhile is newer and stays so.
+    /// Takes in a document that was read from the store, unless memory has a newer state of it.
     pub fn loaded(&mut self, selector: &Selector, data: StoredData) {
         if matches!(self.known(selector), Known::Evicted | Known::Unknown) {
             self.keep(selector, data.id, data.json, OnceCell::new(), 0);
@@ -165,6 +165,7 @@ impl Documents {
         (StoredData { id, json }, tag)
     }
 
+    /// Puts a document into memory and into the cache budget.
     fn keep(
         &mut self,
         selector: &Selector,
@@ -199,7 +200,7 @@ impl Documents {
         }
     }
 
-    /// Replaces what is in memory of a selector; who is pinned stays so.
+    /// Replaces the content of a selector. Its pins stay.
     fn set(&mut self, selector: &Selector, content: Content, commit: u64) {
         let state = self
             .states
@@ -218,7 +219,7 @@ impl Documents {
         release(&self.server, &before);
     }
 
-    /// A request that waits will need this document.
+    /// Keeps a document, once it is in memory, for a waiting request until [`Documents::unpin`].
     pub fn pin(&mut self, selector: &Selector) {
         if let Some(state) = self.states.get_mut(selector) {
             state.pins += 1;
@@ -236,7 +237,7 @@ impl Documents {
         self.give_back(committed);
     }
 
-    /// The budget wants a document's memory.
+    /// The budget asks to evict a document: done now, or as soon as it is not needed.
     pub fn evict(&mut self, evict: &Evict, committed: u64) {
         if let Some(state) = self.states.get_mut(&evict.selector)
             && matches!(state.content, Content::Loaded { stamp, .. } if stamp == evict.stamp)
@@ -247,7 +248,8 @@ impl Documents {
         self.give_back(committed);
     }
 
-    /// Lets go of what was asked back or deleted and is not needed any more.
+    /// Evicts the documents that the budget asked for, and drops entries without a document, unless they are needed.
+    /// `committed`: number of the last durable commit.
     pub fn give_back(&mut self, committed: u64) {
         if !self.uncommitted {
             return;
@@ -276,7 +278,7 @@ impl Documents {
     }
 }
 
-/// Strong: whoever writes other bytes that come to the same has broken SHA-256.
+/// A strong tag: other bytes with the same tag would be a collision of SHA-256.
 fn tag_of(json: &[u8]) -> EntityTag {
     let digest = Sha256::digest(json);
     let mut first = [0; size_of::<EntityTag>()];
@@ -284,7 +286,7 @@ fn tag_of(json: &[u8]) -> EntityTag {
     EntityTag::from_be_bytes(first)
 }
 
-/// What leaves memory leaves the budget.
+/// Takes a document that leaves memory out of the cache budget.
 fn release(server: &ServerState, content: &Content) {
     if let Content::Loaded { json, stamp, .. } = content {
         server.budget.lock().leave(*stamp, json.len());

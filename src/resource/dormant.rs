@@ -1,4 +1,4 @@
-//! What a resource actor leaves behind that retires under a lease.
+//! What a resource actor leaves behind when it retires while its lease runs.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::lock::{RequestId, SuspendedLease, WallMillis};
 use crate::resource::status::ResourceStatus;
 use crate::shared::server_state::ServerState;
 
-/// Counted among the held locks while it exists.
+/// Counts as one held lock in the metrics while it exists.
 pub struct HeldLease {
     pub since: WallMillis,
     server: Arc<ServerState>,
@@ -31,11 +31,12 @@ impl Drop for HeldLease {
 pub struct DormantLease {
     pub lease: SuspendedLease,
     pub held: HeldLease,
-    /// Of the store. In a later one this counts for nothing.
+    /// The incarnation of the store in which the lease was suspended. In a later one this is void.
     pub incarnation: u64,
-    /// The thread its actor lived on, and will live on when the lease is over.
+    /// The thread of the actor that retired. The actor that the registry starts when the lease ends runs there
+    /// again.
     pub home: ArbiterHandle,
-    /// Requests that were told of the lease and whose clients vanished since it was suspended.
+    /// Requests that may have been told of the lease and whose clients vanished since it was suspended.
     pub vanished: Vec<RequestId>,
 }
 

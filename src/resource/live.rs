@@ -1,6 +1,6 @@
-//! What a resource actor has in hand while it works, and the timer that wakes it.
+//! The state of a loaded resource actor, and the timer that wakes it.
 //!
-//! Neighbours: `requests` takes requests in, `replies` carries out what the core says.
+//! Neighbours: `requests` takes requests in, `replies` carries out the core's outcomes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,9 +29,9 @@ pub struct Resource {
     pub documents: Documents,
 }
 
-/// Wakes its actor at this time, unless it is dropped before.
+/// Wakes its actor at `at`, unless it is dropped before.
 ///
-/// A task of its own: what an actor's context runs for it is looked at with every message.
+/// A task of its own: an actor's context polls the futures that it runs at every message.
 pub(super) struct Timer {
     at: Millis,
     task: actix_rt::task::JoinHandle<()>,
@@ -56,48 +56,49 @@ impl Drop for Timer {
     }
 }
 
-/// One document on its way from the store.
+/// A read of one document from the store that is in progress.
 pub(super) struct DocumentRead {
-    /// Requests that wait for it.
+    /// Requests that wait for the document.
     #[expect(
         clippy::vec_box,
-        reason = "as they came, and as they are taken up again"
+        reason = "calls arrive boxed, and are handled boxed later"
     )]
     pub(super) calls: Vec<Box<Call>>,
-    /// It was written or deleted meanwhile: what the store returns must not be believed.
+    /// The document was written or deleted meanwhile: the result of the read must not be used.
     pub(super) overtaken: bool,
 }
 
-/// What the actor has in hand. In memory only, but for the resource itself, of which the store holds rows.
+/// The state of a loaded actor. In memory only, except `resource`, of which the store holds rows.
 pub struct Live {
     /// `None`: no resource of this name exists.
     pub(super) resource: Option<Resource>,
     pub(super) open: OpenRequests,
     pub(super) account: Account,
-    /// Replies that wait for a commit, oldest first.
+    /// Replies that wait for a commit, oldest first, each with the number of that commit.
     pub(super) held_back: VecDeque<(u64, RequestId, Box<Reply>)>,
-    /// What followers are to be told, oldest first, each with the commit that makes it durable: the next one when it
-    /// happened. Where none came of it, it is durable with what was sent before.
+    /// Events for the feed, oldest first, each with the number of the commit that makes it durable: the next one at
+    /// the time of the event. If that commit is never sent, the event is durable with the last one that was.
     pub(super) unpublished: VecDeque<(u64, Arc<FeedEvent>)>,
-    /// Documents that are being loaded, each once.
+    /// Documents that are being loaded; each is read once for all its requests.
     pub(super) reading: HashMap<Selector, DocumentRead>,
     /// Requests that waited to read a document which has just been deleted.
     pub(super) orphans: Vec<RequestId>,
-    /// A resource that was made for a request which is being carried out: it is stored with what comes of that.
-    /// Boxed: it is looked for with every step, and hardly ever there.
+    /// The rows of a resource that was created for the request in progress; they are stored with the changes of
+    /// that request. Boxed: it is checked in every step and nearly always `None`.
     pub(super) unborn: Option<Box<Snapshot>>,
-    /// Requests for a description that their askers do not have yet.
+    /// Conditional reads that wait for another version of the description or of a document.
     pub(super) watchers: Vec<RequestId>,
-    /// Number of the last commit sent, and of the last one known to be durable.
+    /// Number of the last commit that was sent to the store.
     pub(super) sent: u64,
+    /// Number of the last commit that is known to be durable.
     pub(super) committed: u64,
     pub(super) timer: Option<Timer>,
     pub(super) last_active: Millis,
-    /// Its name goes to another instance: nothing is begun any more.
+    /// The name moves to another instance: no request is accepted any more.
     pub(super) is_leaving: bool,
 }
 
-/// How long an actor stays whose name turned out not to exist.
+/// How long an actor stays if there is no resource of its name.
 const ABSENT_STAYS_MS: Millis = 1_000;
 
 impl Live {
@@ -120,14 +121,14 @@ impl Live {
         }
     }
 
-    /// Keeps what has just happened until it is durable.
+    /// Keeps events until they are durable.
     pub(super) fn happened(&mut self, events: Vec<Arc<FeedEvent>>) {
         let commit = self.sent + 1;
         self.unpublished
             .extend(events.into_iter().map(|event| (commit, event)));
     }
 
-    /// The client is gone: nobody is to be answered.
+    /// Drops a request whose client is gone, without a reply.
     pub fn drop_request(&mut self, request: RequestId) {
         if let Some(open) = self.open.remove(request) {
             self.unpark(&open);
@@ -138,6 +139,7 @@ impl Live {
         }
     }
 
+    /// Releases the document that a waiting request has pinned.
     pub(super) fn unpark(&mut self, open: &OpenRequest) {
         if let (Some(_), RequestKind::Get(selector) | RequestKind::Write(selector, ..)) =
             (&open.permit, &open.kind)
@@ -146,7 +148,7 @@ impl Live {
         }
     }
 
-    /// A request that waits needs this document no more.
+    /// Releases one pin of a document.
     pub(super) fn unpin(&mut self, selector: &Selector) {
         if let Some(resource) = &mut self.resource {
             resource.documents.unpin(selector, self.committed);
@@ -163,7 +165,7 @@ impl Live {
         self.held_back.clear();
     }
 
-    /// When the wait of the next watcher is over.
+    /// When the next wait of a watcher ends.
     fn watch_ends(&self) -> Option<Millis> {
         let watchers = self.watchers.iter();
         let ends = watchers.filter_map(|request| match self.open.get(*request)?.kind {
@@ -173,12 +175,13 @@ impl Live {
         ends.min()
     }
 
-    /// Everything that happened is stored, and told.
+    /// Whether every commit is durable and every reply to one was sent.
     pub(super) fn is_settled(&self) -> bool {
         self.held_back.is_empty() && self.sent == self.committed
     }
 
-    /// When this actor may retire, if it is idle: its lock is free, or held by somebody who is quiet.
+    /// When this actor may retire: its lock is free, or held by one lease that can be suspended. `None`: it has
+    /// something to do.
     pub(super) fn retire_at(&self, retire_ms: Millis) -> Option<Millis> {
         let busy = !self.open.is_empty() || !self.reading.is_empty() || self.is_leaving;
         match &self.resource {
@@ -193,7 +196,7 @@ impl Live {
 }
 
 impl Resource {
-    /// GET `lock=0` of a document that is in memory, or is not there.
+    /// The reply to GET `lock=0` of a document that is in memory or does not exist.
     pub(super) fn read(&self, selector: &Selector, presented: PresentedTicket) -> Reply {
         let Some(document) = self.documents.get(selector, &self.id) else {
             return Reply::Refused(Refusal::NoSelector(self.token_of(presented)));
@@ -229,7 +232,7 @@ impl Resource {
         }
     }
 
-    /// The fencing token of the lease, if this is its holder.
+    /// The fencing token of the lease that the presented ticket holds.
     pub(super) fn token_of(&self, presented: PresentedTicket) -> Option<FencingToken> {
         match presented {
             PresentedTicket::Ticket(ticket) => self.core.token_of(ticket),
@@ -257,8 +260,8 @@ impl ResourceActor {
         self.live()?.resource.as_mut()
     }
 
-    /// Sees to it that the actor wakes up for the core's next deadline, or to retire. A timer that fires
-    /// too early does no harm, so one that is early enough is left alone.
+    /// Answers the watchers that can be answered. Then sets the timer for the core's next deadline, the end of a
+    /// watcher's wait or retirement. A timer that is set for an earlier time stays: firing early does no harm.
     pub(super) fn schedule(&mut self, ctx: &mut Context<Self>) {
         self.answer_watchers();
         let now = self.now.mono;
@@ -276,10 +279,10 @@ impl ResourceActor {
         }
     }
 
-    /// `at`: when this was to happen.
+    /// The timer has fired. `at`: the time that it was set for.
     pub(super) fn woken(&mut self, at: Millis, ctx: &mut Context<Self>) {
         if let Some(live) = self.live() {
-            // One that was replaced may have sent this before.
+            // A timer that was replaced since may have sent this.
             live.timer.take_if(|timer| timer.at == at);
         }
         if self.is_stale() {

@@ -1,4 +1,4 @@
-//! Requests whose document has to be read first: which one that is, and what counts before it is there.
+//! Requests whose document has to be loaded first, and what they do to the lock before it is.
 
 use std::collections::hash_map::Entry;
 
@@ -13,6 +13,7 @@ use crate::resource::open_requests::RequestKind;
 use crate::store::{ResourceId, StoreError, StoredData};
 
 impl ResourceActor {
+    /// Loads the document that a request needs. Requests for the same document share one read.
     pub(super) fn load_document(&mut self, call: Box<Call>, ctx: &mut Context<Self>) {
         let Some((selector, _)) = call.op.needed_document() else {
             return;
@@ -28,7 +29,7 @@ impl ResourceActor {
             return;
         };
         match live.reading.entry(selector.clone()) {
-            // Under way, even when everybody who waited for it has left.
+            // The read is in progress, even if all requests that waited for it are gone.
             Entry::Occupied(mut read) => return read.get_mut().calls.push(call),
             Entry::Vacant(none) => none.insert(DocumentRead {
                 calls: vec![call],
@@ -46,13 +47,13 @@ impl ResourceActor {
             .spawn(ctx);
     }
 
-    /// Before anything is loaded for a request, its ticket counts as presented and its place is taken. `None`: it
-    /// is answered already.
+    /// Presents a request to the lock before its document is loaded: its ticket counts as presented, and it takes
+    /// its place in the queue. `None`: the request is answered by this.
     fn arrive(&mut self, call: Box<Call>, ctx: &mut Context<Self>) -> Option<Box<Call>> {
         let request = call.request;
         let op = match &call.op {
             Op::Read { .. } => return Some(call),
-            // Nothing is written yet, nor released.
+            // The document is written, and the lease released, only once the document is loaded.
             Op::Write {
                 selector,
                 presented,
@@ -108,14 +109,14 @@ impl ResourceActor {
         };
         let same = |resource: &&mut Resource| resource.id == *id && !overtaken;
         let Some(resource) = live.resource.as_mut().filter(same) else {
-            // Changed, or its resource deleted and perhaps created anew, meanwhile.
+            // The document was changed, or the resource deleted and perhaps created anew, meanwhile.
             return calls.into_iter().for_each(|call| self.call(call, ctx));
         };
         if let Some(data) = data {
             resource.documents.loaded(selector, data);
         }
         for call in calls {
-            // Asked anew for each: the one before may have written or deleted it.
+            // Checked again for each: the request before may have written or deleted the document.
             let known = self.resource().map(|r| r.documents.known(selector));
             let exists = matches!(known, Some(Known::Present | Known::Evicted));
             self.carry_out(call, exists, ctx);

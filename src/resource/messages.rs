@@ -1,4 +1,4 @@
-//! What handlers ask a resource, what it answers, and what the actors tell each other.
+//! Messages of the resource actor: requests of handlers, its replies, and notices between actors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,49 +21,52 @@ use crate::store::ResourceId;
 /// How long a request may wait for the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
-    /// As the server or, in the `php` profile, the resource says.
+    /// Neither `?wait=` nor `?queue=0`: the server's default wait; in the `php` profile the resource's timeout.
     Default,
-    /// `?wait=`.
+    /// `?wait=`: wait for at most this long. The place in the queue stays afterwards.
     For(Duration),
-    /// `?queue=0`.
+    /// `?queue=0`: do not wait, and take no place in the queue.
     NoQueue,
-    /// `?queue=0` and `?wait=`: a place in line that is gone with the wait.
+    /// `?queue=0` with `?wait=`: wait for at most this long, then give up the place in the queue.
     ThenLeave(Duration),
 }
 
-/// The value of an `ETag`: of a document, 128 bits of the SHA-256 of its bytes; of a description, who holds and
-/// who waits.
+/// The value of an `ETag`. Document: the first 128 bits of the SHA-256 of its bytes. Description:
+/// [`Description::fingerprint`].
 pub type EntityTag = u128;
 
-/// What `If-Match` or `If-None-Match` names; `None`: `*`, which is whatever exists.
+/// The tags in `If-Match` or `If-None-Match`. `None`: `*`, which matches any tag.
 pub type EntityTags = Option<Vec<EntityTag>>;
 
-/// Which description or document its asker has already.
+/// Makes a read conditional: which versions of the description or document the client has already, and how
+/// long to wait for another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
+    /// Tags of the versions that the client has.
     pub known: EntityTags,
-    /// For how long to wait until there is another.
+    /// How long to wait until there is another version.
     pub wait: Duration,
 }
 
 impl Watch {
+    /// Whether the client has the version with this tag.
     pub fn knows(&self, tag: EntityTag) -> bool {
         let known = self.known.as_ref();
         known.is_none_or(|known| known.contains(&tag))
     }
 }
 
-/// On which a write depends, once the lock allows it.
+/// The precondition of a write. It is checked once the lock allows the write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
-    /// `If-Match`: the document exists and is one of these.
+    /// `If-Match`: the document exists and has one of these tags.
     Is(EntityTags),
-    /// `If-None-Match: *`: there is no document.
+    /// `If-None-Match: *`: the document does not exist.
     Missing,
 }
 
 impl Condition {
-    /// `tag`: of the document; `None`: there is none.
+    /// Whether the condition is met. `tag`: the tag of the document, `None` if it does not exist.
     pub fn holds(&self, tag: Option<EntityTag>) -> bool {
         match (self, tag) {
             (Condition::Missing, tag) => tag.is_none(),
@@ -82,23 +85,23 @@ pub enum Op {
     },
     Describe {
         presented: PresentedTicket,
-        /// How many places of the queue to show.
+        /// How many places of the queue to return at most.
         places: usize,
         watch: Option<Watch>,
     },
-    /// GET `lock=0`.
+    /// GET with `lock=0`: read a document without taking the lock.
     Read {
         selector: Selector,
         presented: PresentedTicket,
         watch: Option<Watch>,
     },
-    /// GET `lock=1` (with a selector) and lock (without).
+    /// GET with `lock=1` (has a selector), or a lock request (has none).
     Acquire {
         selector: Option<Selector>,
         presented: PresentedTicket,
         wish: Wish,
         wait: Wait,
-        /// Make an ephemeral resource where there is none.
+        /// Create an ephemeral resource if no resource of this name exists.
         create: bool,
     },
     Write {
@@ -108,7 +111,7 @@ pub enum Op {
         presented: PresentedTicket,
         release: bool,
         condition: Option<Condition>,
-        /// Make a resource where there is none.
+        /// Create a resource if none of this name exists.
         create: bool,
     },
     DeleteSelector {
@@ -129,30 +132,31 @@ pub enum Op {
     ForceUnlock {
         token: Option<FencingToken>,
         reason: Reason,
-        /// Whose key it came with.
+        /// Name of the key that the caller presented.
         by: KeyName,
     },
-    /// End a ticket that waits.
+    /// Remove a waiter from the queue.
     RemoveWaiter {
         waiter: TicketId,
         reason: Reason,
         by: KeyName,
     },
-    /// Keep a live ticket alive, for a request that is refused for load.
+    /// Count a live ticket as presented: its lease is renewed or its place kept. Sent for a request that is
+    /// refused because of load.
     Touch {
         presented: PresentedTicket,
     },
 }
 
 impl Op {
-    /// How the resource stands, asked by nobody in particular and answered at once.
+    /// A description request without a ticket, without queue places, answered at once.
     pub const DESCRIBE: Op = Op::Describe {
         presented: PresentedTicket::Absent,
         places: 0,
         watch: None,
     };
 
-    /// Whether it, or its answer, has a document in it.
+    /// Whether the request or its reply contains a document.
     pub fn carries_document(&self) -> bool {
         match self {
             Op::Read { .. } | Op::Write { .. } => true,
@@ -161,14 +165,15 @@ impl Op {
         }
     }
 
-    /// How long it may take for its own sake; `None`: it is answered at once.
+    /// How long the request may wait before it is answered. `None`: it is answered at once. Zero: the wait is
+    /// the default of the server or the resource.
     pub fn wait(&self) -> Option<Duration> {
         match self {
             Op::Acquire {
                 wait: Wait::For(wait) | Wait::ThenLeave(wait),
                 ..
             } => (!wait.is_zero()).then_some(*wait),
-            // The resource knows.
+            // How long depends on the settings and the resource.
             Op::Acquire {
                 wait: Wait::Default,
                 ..
@@ -180,7 +185,7 @@ impl Op {
         }
     }
 
-    /// Whether asking twice is asking once.
+    /// Whether the request is idempotent, so that it may be sent again when its reply is lost.
     pub fn may_repeat(&self) -> bool {
         match self {
             Op::Describe { .. }
@@ -198,8 +203,8 @@ impl Op {
         }
     }
 
-    /// The selector whose document this request needs, and whether it needs the JSON or only has to know that
-    /// it exists.
+    /// The selector of the document that this request needs, and whether it needs the JSON (`true`) or only
+    /// whether the document exists.
     pub(super) fn needed_document(&self) -> Option<(&Selector, bool)> {
         match self {
             Op::Read { selector, .. } => Some((selector, true)),
@@ -207,7 +212,7 @@ impl Op {
                 selector: Some(selector),
                 ..
             } => Some((selector, true)),
-            // Which document there is, if any, can be told by its bytes alone.
+            // A condition compares tags, and a tag is computed from the JSON.
             Op::Write {
                 selector,
                 condition,
@@ -219,7 +224,7 @@ impl Op {
     }
 }
 
-/// JSON text as one piece.
+/// Serializes JSON text as one byte string.
 mod json_bytes {
     use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -250,21 +255,23 @@ pub struct Description {
     pub id: ResourceId,
     pub options: ResourceOptions,
     pub locked: bool,
-    /// In the order of their grants.
+    /// The leases, in the order of their grants.
     pub holders: Vec<HolderView>,
+    /// Number of waiters.
     pub waiting: usize,
-    /// Since when the first of them waits, as far as it is known.
+    /// Since when the first waiter waits. `None`: nobody waits, or it is not known.
     pub waits_since: Option<WallMillis>,
-    /// The first places, as many as were asked for.
+    /// The first places of the queue, at most as many as the request asked for.
     pub queue: Vec<PlaceView>,
+    /// Number of documents.
     pub selectors: usize,
-    /// What the ticket is that was presented.
+    /// The role of the presented ticket. `None`: no live ticket was presented.
     pub you: Option<Role>,
-    /// Of who holds and who waits.
+    /// Hash of the holders and the queue.
     pub fingerprint: u64,
 }
 
-/// What a resource answers. `http` maps it to statuses in one place.
+/// The reply of a resource. `http` maps it to a status in one place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     Created {
@@ -272,16 +279,17 @@ pub enum Reply {
         options: ResourceOptions,
     },
     Described(Box<Description>),
-    /// The asker of a description or document has it already.
+    /// The client has this version of the description or document already.
     Unchanged(EntityTag),
     Read {
         document: Document,
-        /// The live ticket that was presented, and its lease's token if it holds.
+        /// The presented ticket if it is live, and the token of its lease if it holds one.
         ticket: Option<(Ticket, Option<FencingToken>)>,
     },
-    /// What the lock said.
+    /// The answer of the lock core.
     Lock(Answer),
-    /// GET `lock=1`: what the lock said, and the document (`None`: never written, `php` profile).
+    /// GET with `lock=1`: the answer of the lock core, and the document. `None`: the ticket waits, or the
+    /// document was never written (`php` profile).
     Locked {
         answer: Answer,
         document: Option<Document>,
@@ -295,49 +303,52 @@ pub enum Reply {
     },
     Refused(Refusal),
     Closed(Closed),
-    /// Ask the registry again.
+    /// This actor takes no requests any more: ask the registry again for the actor of the name.
     Moved,
 }
 
-/// A request on its way to a resource. Whoever sends one sends [`ResourceNotice::Vanished`] after it when nobody waits
-/// for the reply any more.
+/// A request on its way to a resource actor. Its sender sends [`ResourceNotice::Vanished`] when nobody waits for
+/// the reply any more.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Call {
     pub request: RequestId,
     pub op: Op,
     pub caller: Arc<Caller>,
-    /// Boxed: a reply changes hands a dozen times on its way.
+    /// Boxed: a reply is moved a dozen times on its way.
     pub reply: oneshot::Sender<Box<Reply>>,
 }
 
-/// To a resource, by whoever waits for no answer.
+/// Messages to a resource actor that have no reply.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum ResourceNotice {
     /// The client of this request is gone, or its reply was not taken.
     Vanished(RequestId),
-    /// The server shuts down: whoever waits for the lock is told so. What is under way otherwise goes on.
+    /// The server shuts down: requests that wait are told so. Requests in progress go on.
     EndWaits,
-    /// The name goes to another instance. What is under way is finished, and nothing is begun.
+    /// The name moves to another instance: accept no request any more, commit what is pending, and retire.
     LeaveMemory,
-    /// The timer that was set to this time is over.
+    /// The timer that was set for this time has fired.
     Woken { at: Millis },
 }
 
-/// To the registry, from an actor that takes nothing any more.
+/// Messages to the registry from a resource actor that takes no requests any more.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum RegistryNotice {
-    /// From now on. It leaves a lease that goes on without it.
+    /// The actor has retired.
     Retired {
         name: ResourceName,
         generation: u64,
+        /// The lease that goes on without an actor, if there is one.
         dormant: Option<DormantLease>,
-        /// Of a name that leaves for another instance: who was told of a grant, and may turn out to be gone.
+        /// Filled if the name moves to another instance: requests that were sent a grant which their client has
+        /// not confirmed, each with its ticket. The client may turn out to be gone.
         untold: Vec<(RequestId, Ticket)>,
     },
-    /// It was told that this client is gone. Its lease may be one that the client was told of.
+    /// The retired actor learned that the client of this request is gone. The client may have been told of the
+    /// lease that the actor left.
     VanishedLate {
         name: ResourceName,
         request: RequestId,

@@ -2,18 +2,18 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `messages` | what it is asked, what it answers, what it tells others |
-//! | `actor` | its life: loading, at work, retired; one handler for each message |
-//! | `requests` | requests in: what has to be known first, what the core is asked |
-//! | `loading` | requests whose document has to be read first |
-//! | `watchers` | requests that wait for another description or document |
-//! | `replies` | what the core says, carried out |
-//! | `live` | what the actor has in hand, and its timer |
+//! | `messages` | requests, replies and notices of the actor |
+//! | `actor` | the phases of the actor: loading, live, retired; one handler for each message |
+//! | `requests` | incoming requests, translated into commands for the lock core |
+//! | `loading` | requests whose document has to be read from the store first |
+//! | `watchers` | requests that wait until a description or document changes |
+//! | `replies` | carries out the core's outcomes: rows to the store, replies to clients |
+//! | `live` | the state of a loaded actor, and its timer |
 //! | `open_requests` | requests that are not answered yet |
 //! | `documents` | the JSON in memory |
-//! | `audit` | what happened, told to log and metrics |
-//! | `status` | what listings see without asking |
-//! | `dormant` | what it leaves behind when it retires under a lease |
+//! | `audit` | reports events to the log, the metrics, the history and the event feed |
+//! | `status` | the status that listings read without a message to the actor |
+//! | `dormant` | what the actor leaves behind when it retires while its lease runs |
 
 pub mod actor;
 mod audit;

@@ -12,28 +12,31 @@ use crate::lock::{Millis, PresentedTicket, RequestId, Selector};
 use crate::resource::messages::{Condition, Reply, Watch};
 use crate::shared::caller::Caller;
 
-/// What an open request is about, as far as its answer needs it.
+/// What the reply to an open request is made from, besides the core's answer.
 pub(super) enum RequestKind {
+    /// Nothing: the core's answer is the reply.
     Plain,
+    /// GET `lock=1`: the reply has this document.
     Get(Selector),
-    /// GET `lock=1` of a selector that was never written: answered 404 whatever the lock says.
+    /// GET `lock=1` of a document that does not exist: answered 404 whatever the core answers.
     GetAbsent(PresentedTicket),
     Write(Selector, Bytes, Option<Condition>),
-    /// GET `lock=0` of a document that its asker has already: answered when there is another, or at this instant.
+    /// GET `lock=0` of a document that the client may have already: answered when there is another version, at
+    /// `until` at the latest.
     Watch {
         selector: Selector,
         presented: PresentedTicket,
         watch: Watch,
         until: Millis,
     },
-    /// A write of a selector for which there is no room: refused whatever the lock says.
+    /// A write of a new document when the resource has as many as it may: refused whatever the core answers.
     WriteBeyond,
     DeleteSelector(Selector),
-    /// With the leases that end with it.
+    /// Deletes the resource, and so ends these leases.
     Delete(Vec<HolderView>),
-    /// Why, and by whom.
+    /// Ends a lease or a place by force: the reason, and who asked for it.
     Force(Box<Forced>),
-    /// A description, once it is another than its asker has, or at this instant.
+    /// A description: answered when it differs from the client's version, at `until` at the latest.
     Describe {
         presented: PresentedTicket,
         places: usize,
@@ -46,18 +49,18 @@ pub(super) struct OpenRequest {
     pub(super) reply: oneshot::Sender<Box<Reply>>,
     pub(super) kind: RequestKind,
     pub(super) caller: Arc<Caller>,
-    /// When it arrived.
+    /// When the request was opened, on the monotonic clock: on arrival, or once its document was loaded.
     pub(super) since: Millis,
-    /// One of the `MAX_WAITERS` places, while it waits for the lock.
+    /// One of the `MAX_WAITERS` permits, while the request waits.
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Open requests by their numbers. Most resources have one at a time, which needs no tree.
+/// Open requests by id. Most resources have one at a time, which is kept without a tree.
 #[derive(Default)]
 pub(super) struct OpenRequests {
-    /// As long as there is only one it is here; then in any order with those in `more`.
+    /// A request that was inserted when there was no other. Its id may lie anywhere among those in `more`.
     one: Option<(RequestId, Box<OpenRequest>)>,
-    /// Boxed, since a tree keeps its first leaf, with room for eleven, when it is empty again.
+    /// The values are boxed: an empty tree keeps its first leaf, which has room for eleven values.
     more: BTreeMap<RequestId, Box<OpenRequest>>,
 }
 
@@ -66,7 +69,7 @@ impl OpenRequests {
         self.one.is_none() && self.more.is_empty()
     }
 
-    /// A number is used once, so there is nothing to replace.
+    /// Inserts a request. An id is used only once, so none is replaced.
     pub fn insert(&mut self, request: RequestId, open: Box<OpenRequest>) {
         if self.is_empty() {
             self.one = Some((request, open));
@@ -102,7 +105,7 @@ impl OpenRequests {
         one.chain(more)
     }
 
-    /// Empties it.
+    /// Removes and returns all requests.
     pub fn take_all(&mut self) -> impl Iterator<Item = Box<OpenRequest>> + use<> {
         let OpenRequests { one, more } = std::mem::take(self);
         one.map(|(_, open)| open)
@@ -135,7 +138,7 @@ mod tests {
     fn each_request_is_found_wherever_it_is_kept() {
         let mut requests = OpenRequests::default();
         assert!(requests.is_empty());
-        // The one that is kept aside is neither the lowest nor the highest.
+        // The first request, kept in `one`, has neither the lowest nor the highest id.
         for request in [7, 3, 9] {
             requests.insert(request, open(request));
         }

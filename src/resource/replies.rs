@@ -1,4 +1,5 @@
-//! The core's outcome carried out: rows to the store, replies once everything they rest on is durable.
+//! Carries out the core's outcomes: sends rows to the store, and replies once the rows that they depend on are
+//! durable.
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -18,9 +19,9 @@ use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::Snapshot;
 
-// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
+// For `#[inline(never)]` see "What a request weighs" in docs/architecture.md.
 impl ResourceActor {
-    /// Applies a command that nobody in particular is answered for.
+    /// Applies a command that is not a client's request and has no reply of its own.
     pub(super) fn command(&mut self, command: Command, ctx: &mut Context<Self>) {
         let (terms, now) = (self.server.terms(), self.now);
         if let Some(resource) = self.resource() {
@@ -34,7 +35,7 @@ impl ResourceActor {
         let unborn = self.live().and_then(|live| live.unborn.take());
         let is_new = unborn.is_some();
         if outcome.is_empty() && !is_new && !self.is_deserted(is_new) {
-            // As after most deliveries. A reservation may have ended all the same.
+            // Nothing to store or to answer. But a reservation may have ended, which the status shows.
             return self.show();
         }
         self.report(&outcome);
@@ -72,8 +73,8 @@ impl ResourceActor {
         }
     }
 
-    /// An ephemeral resource that nobody has any use for, or one that `is_new` and was made for a request that
-    /// was refused.
+    /// Whether the resource has to go: it is ephemeral, or was created for a request that was refused
+    /// (`is_new`), and it has no holder, reservation, waiter or document.
     fn is_deserted(&mut self, is_new: bool) -> bool {
         self.resource().is_some_and(|resource| {
             (is_new || resource.core.options().ephemeral)
@@ -82,7 +83,7 @@ impl ResourceActor {
         })
     }
 
-    /// It goes, in the commit of the change that made it so.
+    /// Removes a deserted resource, in the commit of the change that left it deserted.
     #[inline(never)]
     fn leave_no_rows(&mut self, snapshot: &mut Snapshot) {
         let now = self.now.mono;
@@ -101,13 +102,13 @@ impl ResourceActor {
             .lock()
             .add(&name, resource.core.lost_tickets(now), now);
         match snapshot.created {
-            // It never was in the store.
+            // The resource was never stored.
             Some(_) => *snapshot = Snapshot::empty(name, resource.id),
             None => snapshot.remove(token),
         }
     }
 
-    /// Requests whose document was deleted while they waited; they wait no more.
+    /// Takes the requests whose document was deleted while they waited, and ends their waits.
     #[inline(never)]
     pub(super) fn take_orphans(&mut self) -> Vec<RequestId> {
         let Some(live) = self.live() else {
@@ -128,7 +129,7 @@ impl ResourceActor {
         orphans
     }
 
-    /// The reply to one request, with the changes to data that it allows.
+    /// Makes the reply to one request. Adds the document changes that the core's answer allows to `snapshot`.
     #[inline(never)]
     pub(super) fn reply_to(
         &mut self,
@@ -192,14 +193,14 @@ impl ResourceActor {
             },
             (_, answer) => Reply::Lock(answer),
         };
-        // Only now: it may leave memory with that.
+        // Last, because the document may leave memory with this.
         if let (Some(selector), Some(live)) = (pinned, self.live()) {
             live.unpin(&selector);
         }
         Some(reply)
     }
 
-    /// The document is written, if it may be as it is now. `None`: there is no resource.
+    /// Writes a document if its condition is met and there is room for it. `None`: there is no resource.
     #[inline(never)]
     fn write_document(
         &mut self,
@@ -215,7 +216,7 @@ impl ResourceActor {
         if !condition.is_none_or(|c| c.holds(documents.tag(&selector))) {
             return Some(Reply::Refused(Refusal::ConditionFailed(token)));
         }
-        // Others may have been written while it waited.
+        // Other documents may have been written while this request waited.
         if !documents.has_room_for(&selector, selectors_max) {
             return Some(Reply::Refused(Refusal::TooManySelectors(selectors_max)));
         }
@@ -225,7 +226,7 @@ impl ResourceActor {
         Some(Reply::Written { token, tag })
     }
 
-    /// The resource is gone, and with it these leases.
+    /// Deletes the resource, and reports the end of `leases`.
     #[inline(never)]
     fn delete(&mut self, leases: &[HolderView], caller: &Caller, snapshot: &mut Snapshot) -> Reply {
         if let Some(resource) = self.live().and_then(|live| live.resource.take()) {
@@ -238,7 +239,8 @@ impl ResourceActor {
         Reply::Deleted { token: None }
     }
 
-    /// Requests that wait to read a document that was deleted: there is nothing to wait for any more.
+    /// Finds the requests that wait to read a document which was just deleted: they are refused in this step.
+    /// In a profile where GET locks unwritten documents they go on waiting.
     #[inline(never)]
     pub(super) fn end_gets_of(&mut self, selector: &Selector) {
         let waits_unwritten = self.server.terms().rules.get_locks_unwritten;
@@ -255,8 +257,7 @@ impl ResourceActor {
         live.orphans = orphans.map(|(request, _)| request).collect();
     }
 
-    /// Sends rows to the store and holds the replies back until they are durable, together with
-    /// everything they rest on.
+    /// Sends rows to the store, and holds the replies back until these rows and all earlier ones are durable.
     #[inline(never)]
     pub(super) fn store(
         &mut self,
@@ -294,7 +295,7 @@ impl ResourceActor {
         }
     }
 
-    /// Tells followers what happened, as far as it is durable.
+    /// Publishes the events whose commits are durable.
     pub(super) fn publish(&mut self) {
         let Stage::Live(live) = &mut self.stage else {
             return;
@@ -311,7 +312,7 @@ impl ResourceActor {
         }
     }
 
-    /// Replies leave when everything that was sent to the store is durable.
+    /// Delivers replies, at once if everything that was sent to the store is durable, else once it is.
     pub(super) fn hold_or_deliver(&mut self, replies: Vec<(RequestId, Box<Reply>)>) {
         self.publish();
         let Some(live) = self.live() else {
@@ -328,21 +329,21 @@ impl ResourceActor {
         }
     }
 
-    /// Hands a reply to whoever waits for it, and tells the core that it went out.
+    /// Sends a reply to its client, and tells the core that it was sent.
     pub(super) fn deliver(&mut self, request: RequestId, reply: Box<Reply>) {
         let tracked = match &*reply {
             Reply::Lock(answer) | Reply::Locked { answer, .. } => answer.is_tracked(),
             Reply::Written { .. }
             | Reply::Deleted { .. }
             | Reply::Refused(Refusal::ConditionFailed(_)) => true,
-            // Of a request that waited for another instance, which keeps its place and asks the next owner.
+            // The reply to a forwarded request whose wait was ended: its place stays for the next owner.
             Reply::Closed(_) => true,
             _ => false,
         };
         let Some(open) = self.live().and_then(|live| live.open.remove(request)) else {
             return;
         };
-        // Where nobody takes it, `Vanished` is already on its way.
+        // If the client is gone, `Vanished` is already on its way.
         if open.reply.send(reply).is_ok() && tracked {
             let (terms, now) = (self.server.terms(), self.now);
             if let Some(resource) = self.resource() {

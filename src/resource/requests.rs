@@ -1,4 +1,5 @@
-//! Requests in: what has to be known first, what the core is asked, who waits.
+//! Incoming requests: loads the document if one is needed, translates the request into a command for the lock
+//! core, and parks a request that has to wait.
 
 use std::sync::Arc;
 
@@ -20,8 +21,9 @@ use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::store::{ResourceId, Snapshot};
 
-// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
+// For `#[inline(never)]` see "What a request weighs" in docs/architecture.md.
 impl ResourceActor {
+    /// Handles one request of a loaded actor.
     pub(super) fn call(&mut self, call: Box<Call>, ctx: &mut Context<Self>) {
         let now = self.now.mono;
         let Some(live) = self.live() else {
@@ -51,8 +53,9 @@ impl ResourceActor {
         self.carry_out(call, known != Known::Absent, ctx);
     }
 
-    /// A request to a name that has no resource: some make one, for the others there is nothing, or what is
-    /// remembered of their ticket. What is made is stored with what comes of the request.
+    /// Handles a request to a name that has no resource. A request with `create` makes the resource in memory;
+    /// it is stored together with the changes of the request. The others are refused: with the reason for the
+    /// end of their ticket if that is remembered, else with [`Refusal::NoResource`].
     #[inline(never)]
     fn make(&mut self, call: &Call, ctx: &Context<Self>) -> Result<(), Box<Reply>> {
         let now = self.now.mono;
@@ -60,7 +63,7 @@ impl ResourceActor {
             let lost_tickets = self.server.lost_tickets.lock();
             lost_tickets.get(&self.name, ticket, now)
         });
-        // An unlock that was carried out is not told from one of a name that never was.
+        // A released ticket gets the same reply as a ticket of a name that never existed.
         if let Some(lost) = lost.filter(|lost| lost.reason != EndReason::Released) {
             return Err(Box::new(Reply::Refused(lost.refusal())));
         }
@@ -76,7 +79,7 @@ impl ResourceActor {
         Ok(())
     }
 
-    /// The resource exists from now on; what has to be stored for that.
+    /// Creates the resource in memory. Returns the rows that have to be stored for it.
     fn born(&mut self, options: ResourceOptions, ctx: &Context<Self>) -> Snapshot {
         let (token_floor, now) = (self.server.token_floor(), self.now.mono);
         let id = ResourceId::random();
@@ -109,7 +112,7 @@ impl ResourceActor {
         snapshot
     }
 
-    /// A request whose document, if it names one, is known to exist or not.
+    /// Carries out a request. `exists`: whether the document that it names exists; `false` if it names none.
     pub(super) fn carry_out(&mut self, mut call: Box<Call>, exists: bool, ctx: &mut Context<Self>) {
         let Some(patience) = self.patience(&call.op) else {
             return self.reply(call, Reply::Refused(Refusal::NoResource));
@@ -144,7 +147,7 @@ impl ResourceActor {
         }
         let asked = match self.refused_anyway(&call.op, exists) {
             Some((kind, presented)) => {
-                // The place that it took while the store was asked.
+                // Gives up the place that the request took while its document was loaded.
                 self.command(Command::Vanished { request }, ctx);
                 Some((kind, Command::Touch { request, presented }))
             }
@@ -166,7 +169,8 @@ impl ResourceActor {
         }
     }
 
-    /// What is refused whatever the lock says, and with which ticket. `exists`: its document does.
+    /// For a request that is refused whatever the core answers: the kind of refusal and the presented ticket.
+    /// `exists`: whether its document exists.
     fn refused_anyway(&mut self, op: &Op, exists: bool) -> Option<(RequestKind, PresentedTicket)> {
         match op {
             _ if exists => None,
@@ -184,7 +188,8 @@ impl ResourceActor {
         }
     }
 
-    /// What the answer has to be made of, and what the core is asked. `None`: the lock has no part in it.
+    /// Translates a request into what its reply is made from, and a command for the core. `None`: the request
+    /// does not involve the lock.
     #[inline(never)]
     pub(super) fn asked(
         &mut self,
@@ -233,7 +238,7 @@ impl ResourceActor {
                 condition,
                 ..
             } => {
-                // One that will be refused for its condition must not release.
+                // A write that will be refused for its condition must not release the lease.
                 let release = release && self.holds(condition.as_ref(), &selector);
                 let kind = RequestKind::Write(selector, json, condition);
                 (kind, write(presented, release))
@@ -263,7 +268,7 @@ impl ResourceActor {
             .is_some_and(|resource| resource.documents.total() >= max)
     }
 
-    /// How long a request may wait; `None` when there is no resource.
+    /// How long a request may wait for the lock. `None`: there is no resource.
     pub(super) fn patience(&mut self, op: &Op) -> Option<Patience> {
         let now = self.now.mono;
         let server_wait = self.server.settings.wait_ms;
@@ -308,11 +313,11 @@ impl ResourceActor {
         }
     }
 
-    /// The request waits for the lock, unless too many do already or nobody may any more.
+    /// Lets an open request wait. Refuses it if too many requests wait already or the server shuts down.
     #[inline(never)]
     pub(super) fn park(&mut self, request: RequestId, ctx: &mut Context<Self>) {
         let permit = match self.server.gate.check() {
-            // Those that wait were ended, or are about to be.
+            // All waits have been ended, or are about to be: none may begin.
             Err(why @ Closed::Stopping) => Err(Reply::Closed(why)),
             _ => {
                 let too_many = Reply::Refused(Refusal::TooManyWaiters);
@@ -336,7 +341,7 @@ impl ResourceActor {
         }
     }
 
-    /// Answers everyone who waits for the lock that the server shuts down.
+    /// Answers all waiting requests that the server shuts down.
     pub(super) fn end_waits(&mut self, ctx: &mut Context<Self>) {
         let Some(live) = self.live() else {
             return;
@@ -347,7 +352,7 @@ impl ResourceActor {
             .collect();
         for (request, relayed) in waiting {
             if relayed {
-                // Its place stays: the instance that passed it on asks the next owner.
+                // Its place stays: the instance that forwarded the request asks the next owner.
                 self.deliver(request, Box::new(Reply::Closed(Closed::Stopping)));
             } else {
                 self.turn_away(request, Reply::Closed(Closed::Stopping), ctx);
@@ -355,7 +360,7 @@ impl ResourceActor {
         }
     }
 
-    /// Answers a request that would wait, and lets the core know that it does not.
+    /// Answers a request that would wait, and withdraws it from the core.
     #[inline(never)]
     fn turn_away(&mut self, request: RequestId, reply: Reply, ctx: &mut Context<Self>) {
         let open = self.live().and_then(|live| live.open.remove(request));
@@ -392,11 +397,11 @@ impl ResourceActor {
         self.open(call.request, call.reply, call.caller, RequestKind::Plain);
         let reply = Box::new(Reply::Created { id, options });
         self.store(snapshot, vec![(call.request, reply)], ctx);
-        // More slots may let somebody in.
+        // If the new options have more slots, waiters may be granted now.
         self.command(Command::Tick, ctx);
     }
 
-    /// Answers a request that changes nothing, once what it saw is durable.
+    /// Answers a request that changes nothing, once the state that it read is durable.
     pub(super) fn reply(&mut self, call: Box<Call>, reply: Reply) {
         let Some(live) = self.live() else {
             return;
@@ -409,7 +414,7 @@ impl ResourceActor {
         self.hold_or_deliver(vec![(call.request, Box::new(reply))]);
     }
 
-    /// Whether what a write depends on is so.
+    /// Whether the condition of a write is met.
     fn holds(&mut self, condition: Option<&Condition>, selector: &Selector) -> bool {
         let resource = self.resource();
         condition.is_none_or(|condition| {
@@ -432,7 +437,7 @@ impl ResourceActor {
     }
 }
 
-/// As [`ResourceActor::asked`], for what needs neither a place nor a document.
+/// As [`ResourceActor::asked`], for requests that need neither a new ticket nor a document.
 fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> {
     Some(match op {
         Op::Renew {
@@ -474,7 +479,8 @@ fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> 
     })
 }
 
-/// The ticket whose end matters although the resource is gone: not to those who would be given a new one.
+/// The ticket of a request that is told how its ticket ended although the resource is gone. `None`: a request
+/// that would be given a new ticket, or has none.
 fn lost_matters(op: &Op) -> Option<Ticket> {
     match op {
         Op::Write { presented, .. }

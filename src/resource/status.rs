@@ -1,8 +1,7 @@
-//! What a live resource shows of itself without being asked: how many wait, since when, and since when
-//! it is held.
+//! The status of a live resource: how many requests wait, since when, and since when the lock is held.
 //!
-//! Its actor writes three numbers after each step; the registry reads them when somebody asks which locks
-//! are stuck. So that question costs no message per resource, and locking costs next to nothing for it.
+//! The actor writes three atomic numbers after each step; the registry reads them for listings and counts. So a
+//! listing needs no message per resource, and the cost for each lock is very small.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -13,8 +12,9 @@ use crate::store::{ListOrder, ListQuery};
 #[derive(Debug, Default)]
 pub struct StatusCell {
     waiting: AtomicUsize,
-    /// Since when the first waits; 0: nobody does.
+    /// Since when the first waiter waits, by the wall clock; 0: not known, or nobody waits.
     waits_since: AtomicU64,
+    /// `ABSENT`, `FREE`, `RESERVED`, or since when the lock is held, by the wall clock.
     lock: AtomicU64,
 }
 
@@ -26,15 +26,15 @@ const RESERVED: u64 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResourceStatus {
     pub waiting: usize,
-    /// Since when the first of them waits.
+    /// Since when the first waiter waits. `None`: not known, or nobody waits.
     pub waits_since: Option<WallMillis>,
-    /// Held, or reserved for a waiter.
+    /// Held, reserved for a waiter, or in its lock-delay.
     pub locked: bool,
     pub held_since: Option<WallMillis>,
 }
 
 impl StatusCell {
-    /// Nothing of this name exists.
+    /// No resource of this name exists.
     pub fn show_absent(&self) {
         self.lock.store(ABSENT, Ordering::Relaxed);
     }
@@ -51,6 +51,7 @@ impl StatusCell {
         self.lock.store(lock, Ordering::Relaxed);
     }
 
+    /// `None`: no resource of this name exists.
     pub fn read(&self) -> Option<ResourceStatus> {
         let lock = self.lock.load(Ordering::Relaxed);
         (lock != ABSENT).then(|| ResourceStatus {
@@ -63,6 +64,7 @@ impl StatusCell {
 }
 
 impl ResourceStatus {
+    /// Whether the resource passes the filters `held` and `reserved` of the query.
     pub fn is_wanted(&self, query: &ListQuery) -> bool {
         let is_reserved = self.locked && self.held_since.is_none();
         query.held.is_none_or(|held| held == self.locked)
@@ -71,7 +73,7 @@ impl ResourceStatus {
                 .is_none_or(|reserved| reserved == is_reserved)
     }
 
-    /// Where it stands in the order of the query; the smallest comes first, equal ones go by name.
+    /// The sort key of the resource in this order: the smallest comes first, equal ones are ordered by name.
     pub fn rank(&self, order: ListOrder) -> u64 {
         match order {
             ListOrder::Name => 0,

@@ -1,5 +1,5 @@
-//! Requests that are answered now, or when there is something else than their asker has: of a description or of a
-//! document.
+//! Conditional reads: requests for a description or document that are answered at once, or when it differs from the
+//! version that the client has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::resource::messages::{Call, Reply, Watch};
 use crate::resource::open_requests::RequestKind;
 use crate::shared::caller::Caller;
 
-// Not inlined where it says so: see "What a request weighs" in docs/architecture.md.
+// For `#[inline(never)]` see "What a request weighs" in docs/architecture.md.
 impl ResourceActor {
-    /// Answers with a description, now or when there is another than the asker has.
+    /// Answers with a description, at once or when it differs from the client's version.
     #[inline(never)]
     pub(super) fn describe(
         &mut self,
@@ -45,8 +45,8 @@ impl ResourceActor {
         self.watch(request, ctx);
     }
 
-    /// Answers those who wait for another description or document and can have it, and those who have waited
-    /// long enough.
+    /// Answers the watchers whose description or document differs from the client's version, and those whose wait
+    /// is over.
     pub(super) fn answer_watchers(&mut self) {
         let (now, terms, name) = (self.now, self.server.terms(), self.name.clone());
         let Some(live) = self.live().filter(|live| !live.watchers.is_empty()) else {
@@ -69,7 +69,7 @@ impl ResourceActor {
         self.hold_or_deliver(replies);
     }
 
-    /// Answers with a document, now or when there is another than the asker has.
+    /// Answers with a document, at once or when it differs from the client's version.
     #[inline(never)]
     pub(super) fn watch_document(
         &mut self,
@@ -89,7 +89,7 @@ impl ResourceActor {
         self.watch(call.request, ctx);
     }
 
-    /// Answers a request for what its asker may have already, or lets it wait for something else.
+    /// Answers an open conditional read if that can be done now, else lets it wait.
     fn watch(&mut self, request: RequestId, ctx: &mut Context<Self>) {
         let Some(live) = self.live() else {
             return;
@@ -105,7 +105,7 @@ impl ResourceActor {
     }
 }
 
-/// What a watcher is answered; `None`: nothing yet.
+/// The reply to a watcher. `None`: it goes on waiting.
 fn watched(
     kind: &RequestKind,
     resource: Option<&Resource>,
