@@ -1,4 +1,4 @@
-//! What became of locks, counted with every grant and every release.
+//! Metrics of locks, updated with every grant and every end of a lease.
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
@@ -6,7 +6,7 @@ use super::maker::{Maker, histogram_options, options};
 use super::per_thread::PerThread;
 use crate::lock::{EndReason, Millis};
 
-/// Upper bounds in seconds, from one millisecond (the actors' clock counts those) to what only a forgotten
+/// Upper bounds in seconds: from one millisecond, the resolution of the actors' clock, to what only a forgotten
 /// lock reaches.
 const WAIT_SECONDS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
@@ -16,7 +16,7 @@ const HELD_SECONDS: &[f64] = &[
     14_400.0, 86_400.0,
 ];
 
-/// See the module.
+/// Metrics of locks.
 pub struct LockMetrics {
     grants: PerThread<IntCounter>,
     wait_seconds: PerThread<Histogram>,
@@ -46,12 +46,12 @@ impl LockMetrics {
             grants: counter("lock_grants_total", "Leases granted."),
             wait_seconds: histogram(
                 "lock_wait_seconds",
-                "From the first request of a ticket to its lease; 0 where the lock was free.",
+                "Time from the first request of a ticket to its lease; 0 if the lock was free.",
                 WAIT_SECONDS,
             ),
             held_seconds: histogram(
                 "lock_held_seconds",
-                "From a lease's grant to its end.",
+                "Time from the grant of a lease to its end.",
                 HELD_SECONDS,
             ),
             released: end("released"),
@@ -60,14 +60,14 @@ impl LockMetrics {
             deleted: end("deleted"),
             taken_back: make.counter(
                 "lock_grants_taken_back_total",
-                "Grants whose client was gone before it was told.",
+                "Grants whose client was gone before it got the answer.",
             ),
             waiters_dropped: make.counter(
                 "waiters_dropped_total",
-                "Waiting tickets that were not presented for TICKET_TTL_SECONDS.",
+                "Waiting tickets dropped after TICKET_TTL_SECONDS without being presented.",
             ),
             held: make.per_thread(|| {
-                let help = "Leases that resources in memory know of.";
+                let help = "Held locks of the resources in memory.";
                 IntGauge::with_opts(options("locks_held", help))
             }),
             stored_inline: counter(
@@ -82,7 +82,7 @@ impl LockMetrics {
         self.wait_seconds.mine().observe(seconds(waited));
     }
 
-    /// Leases granted since the start.
+    /// Number of leases granted since the start.
     pub fn grants(&self) -> u64 {
         self.grants.all().map(IntCounter::get).sum()
     }
@@ -111,22 +111,22 @@ impl LockMetrics {
         self.waiters_dropped.inc();
     }
 
-    /// One more lease that a live actor knows of.
+    /// Counts a held lock of a resource in memory, live or dormant.
     pub fn holds(&self) {
         self.held.mine().inc();
     }
 
-    /// One less.
+    /// Undoes [`LockMetrics::holds`].
     pub fn holds_no_more(&self) {
         self.held.mine().dec();
     }
 
-    /// Leases that live actors know of, and those of dormant resources.
+    /// Number of held locks of live actors and of dormant resources.
     pub fn held(&self) -> i64 {
         self.held.all().map(IntGauge::get).sum()
     }
 
-    /// A commit that needed no batch, because the store never waits.
+    /// Counts a commit without a batch, by a store that never waits.
     pub fn stored_inline(&self) {
         self.stored_inline.mine().inc();
     }

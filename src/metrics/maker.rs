@@ -1,16 +1,16 @@
-//! Makes metrics and enters them in a registry.
+//! Makes metrics and registers them.
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::per_thread::PerThread;
 
-/// What all names start with.
+/// Prefix of all metric names.
 pub(super) const PREFIX: &str = "resource_server_";
-/// Why a metric that cannot be registered is a mistake in this file and nothing else.
-pub(super) const SOUND: &str = "each metric is named once and well";
+/// Text of the panic if a metric cannot be registered, which only a mistake in this program causes.
+pub(super) const SOUND: &str = "names of metrics are unique and valid";
 
-/// Makes metrics and enters them in a registry.
+/// Makes metrics and registers them.
 pub(super) struct Maker<'a>(pub(super) &'a Registry);
 
 impl Maker<'_> {
@@ -36,7 +36,7 @@ impl Maker<'_> {
         self.enter(Histogram::with_opts(histogram_options(name, help, buckets)))
     }
 
-    /// Counted in by every request.
+    /// A metric that every request updates: each thread has a copy.
     pub(super) fn per_thread<M: Collector + Clone + 'static>(
         &self,
         make: impl Fn() -> prometheus::Result<M>,
@@ -45,12 +45,12 @@ impl Maker<'_> {
     }
 }
 
-/// Named as all are.
+/// Options with the common prefix.
 pub(super) fn options(name: &str, help: &str) -> Opts {
     Opts::new(format!("{PREFIX}{name}"), help)
 }
 
-/// Named as all are.
+/// Options with the common prefix.
 pub(super) fn histogram_options(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
     HistogramOpts::new(format!("{PREFIX}{name}"), help).buckets(buckets.to_vec())
 }

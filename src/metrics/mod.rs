@@ -1,15 +1,16 @@
-//! Numbers for the people who run the server, as `/metrics` shows them in Prometheus' text form.
+//! Metrics of the server, shown by `/metrics` in the Prometheus text format.
 //!
-//! A leaf: actors and HTTP workers write here, nothing is read back but by [`Metrics::render`]. No label
-//! ever carries a resource name, an owner, a ticket or a key, so the number of series is fixed.
+//! Actors and HTTP workers write here. Only [`Metrics::render`] reads the values, except for the number of
+//! grants. No label ever carries a resource name, an owner, a ticket or a key, so the number of series is
+//! fixed.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `mod` | actors and store: one set per server |
-//! | `maker` | makes metrics and enters them in a registry |
-//! | `locks` | what became of locks |
+//! | `mod` | metrics of actors, connections, peers and the store |
+//! | `maker` | makes metrics and registers them |
+//! | `locks` | metrics of locks |
 //! | `requests` | requests by route |
-//! | `per_thread` | what every request counts, a copy for each thread |
+//! | `per_thread` | metrics that every request updates, with a copy for each thread |
 
 pub mod locks;
 mod maker;
@@ -33,7 +34,7 @@ const BATCH_SIZES: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
 ];
 
-/// One per server.
+/// All metrics; one set per server.
 pub struct Metrics {
     registry: Registry,
     pub locks: LockMetrics,
@@ -42,61 +43,66 @@ pub struct Metrics {
     pub store: StoreMetrics,
     pub connections: ConnectionMetrics,
     pub peers: PeerMetrics,
-    /// Requests with a `*_PREVIOUS` key, by its right.
+    /// Requests with a `*_PREVIOUS` key, by the right of the key.
     pub previous_keys: IntCounterVec,
     log_lines_dropped: IntCounter,
     pub now: NowMetrics,
 }
 
-/// Connections, and what became of those that brought no request.
+/// Open connections, and those that ended without a request.
 #[derive(Clone)]
 pub struct ConnectionMetrics {
     pub open: IntGauge,
-    /// By reason.
+    /// Connections that ended before a request was understood, by reason.
     pub refused: IntCounterVec,
 }
 
 /// Instances on one database, and requests between them.
 pub struct PeerMetrics {
-    /// Alive, this one too, and how many slots this one answers for; 0 where the store is this process's alone.
+    /// Instances that are alive, this one included; 0 if the store is not shared.
     pub instances: IntGauge,
+    /// Slots that this instance owns; 0 if the store is not shared.
     pub slots: IntGauge,
-    /// Slots that became this instance's, and that it has not any more.
+    /// Slots that this instance was given or took over.
     pub slots_gained: IntCounter,
+    /// Slots that this instance gave away, or that were taken over from it.
     pub slots_lost: IntCounter,
     /// Instances that died and from which this one took over.
     pub takeovers: IntCounter,
-    /// Passed on to another instance, and taken from another one.
+    /// Requests that were forwarded to another instance.
     pub sent: IntCounter,
+    /// Requests that other instances forwarded to this one.
     pub received: IntCounter,
-    /// Asked again after a pause: nobody answered for the name, or the connection broke.
+    /// Requests that were tried again after a pause: nobody answered for the name, or the connection broke.
     pub retried: IntCounter,
-    /// Passed on to an instance that did not answer for the name any more, or not yet.
+    /// Requests forwarded to an instance that did not answer for the name any more, or not yet.
     pub misdirected: IntCounter,
     /// Requests that wait now until an instance answers for their names, or the connection to it is back.
     pub held: IntGauge,
-    /// Connections of others that did not prove to have this database.
+    /// Connections to the peer port that did not prove to have this database.
     pub refused: IntCounter,
+    /// Time until another instance answered a sign of life, in seconds.
     pub round_trip: Histogram,
-    /// Other instances that live.
+    /// Other instances that are alive but cannot be reached.
     pub unreachable: IntGauge,
 }
 
-/// How many resources are in memory.
+/// Resources in memory.
 pub struct ActorMetrics {
     pub live: IntGauge,
-    /// Held, and not in memory but for the end of their lease.
+    /// Held resources of which only the end of their lease is in memory (dormant).
     pub asleep: IntGauge,
     pub retired: IntCounter,
 }
 
-/// What the store is given and how it takes it.
+/// Sizes and times of commits, and errors of the store.
 pub struct StoreMetrics {
     batch_snapshots: Histogram,
     batch_rows: Histogram,
     commit_seconds: Histogram,
-    /// Resources whose changes wait for the next batch, and those in the batch under way.
+    /// Resources whose changes wait for the next batch.
     pub queue: IntGauge,
+    /// Resources whose changes are in the batch under way.
     pub in_flight: IntGauge,
     errors: IntCounterVec,
 }
@@ -107,17 +113,17 @@ pub struct NowMetrics {
     pub waiters_max: IntGauge,
     pub data_cache_bytes: IntGauge,
     pub data_cache_bytes_max: IntGauge,
-    /// Resources whose lock has changes in the journal alone.
+    /// Resources with lock changes that are only in the journal.
     pub pending: IntGauge,
     pub ready: IntGauge,
     pub active: IntGauge,
     pub standby: IntGauge,
-    /// How often the store was opened.
+    /// How often the store was opened or lost.
     pub incarnation: IntGauge,
 }
 
 impl Metrics {
-    /// `store`: the kind of store, for `build_info`.
+    /// The metrics of a server with this kind of store.
     pub fn new(store: &str) -> Metrics {
         let registry = Registry::new();
         let make = Maker(&registry);
@@ -131,7 +137,7 @@ impl Metrics {
                 live: make.gauge("actors_live", "Resources in memory."),
                 asleep: make.gauge(
                     "actors_asleep",
-                    "Held resources that nobody uses: in memory is the end of their lease.",
+                    "Held resources that nobody uses: only the end of their lease is in memory.",
                 ),
                 retired: make.counter(
                     "actors_retired_total",
@@ -150,36 +156,37 @@ impl Metrics {
             peers: PeerMetrics::new(&make),
             previous_keys: make.counters(
                 "previous_key_requests_total",
-                "Requests with a key that is about to be replaced, by its right.",
+                "Requests with a *_PREVIOUS key, by the right of the key.",
                 &["right"],
             ),
             log_lines_dropped: make.counter(
                 "log_lines_dropped_total",
-                "Log lines that were left out because nobody took them fast enough.",
+                "Log lines that were dropped because nobody read them fast enough.",
             ),
             now: NowMetrics::new(&make),
             registry,
         }
     }
 
-    /// Of a server that speaks TLS, once; the others have no such metric.
+    /// Adds the gauge of the certificate's expiry. To be called once, by a server that speaks TLS; others have
+    /// no such metric.
     pub fn certificate_expiry(&self) -> IntGauge {
         Maker(&self.registry).gauge(
             "tls_certificate_expiry_timestamp_seconds",
-            "Until when the certificate is valid, or the one of its chain that ends first, in Unix seconds.",
+            "When the certificate, or the one of its chain that ends first, expires, in Unix seconds.",
         )
     }
 
-    /// So many lines of the log were left out since the start.
+    /// Sets the number of log lines that were dropped since the start.
     pub fn set_log_lines_dropped(&self, dropped: u64) {
         let known = self.log_lines_dropped.get();
         self.log_lines_dropped.inc_by(dropped.saturating_sub(known));
     }
 
-    /// Everything, in Prometheus' text form.
+    /// All metrics, in the Prometheus text format.
     ///
     /// # Errors
-    /// When the encoder refuses a family, which would be a mistake in this module.
+    /// The encoder refuses a metric, which would be a mistake in this module.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -201,11 +208,11 @@ impl PeerMetrics {
         PeerMetrics {
             instances: make.gauge(
                 "instances",
-                "Instances on this database that live; 0 where the store is this process's alone.",
+                "Instances on this database that are alive; 0 if the store is not shared.",
             ),
             slots: make.gauge(
                 "slots",
-                "Of the 1024 parts of all names, those that this instance answers for; 0 where it has all for itself.",
+                "Of the 1024 parts of all names, those that this instance owns; 0 if the store is not shared.",
             ),
             slots_gained: make.counter(
                 "slots_gained_total",
@@ -213,7 +220,7 @@ impl PeerMetrics {
             ),
             slots_lost: make.counter(
                 "slots_lost_total",
-                "Slots that this instance gave away, or that were taken over.",
+                "Slots that this instance gave away, or that were taken over from it.",
             ),
             takeovers: make.counter(
                 "takeovers_total",
@@ -221,19 +228,19 @@ impl PeerMetrics {
             ),
             sent: make.counter(
                 "forwarded_requests_total",
-                "Requests that were passed on to the instance that answers for the name.",
+                "Requests that were forwarded to the instance that answers for the name.",
             ),
             received: make.counter(
                 "forwarded_requests_received_total",
-                "Requests that other instances passed on to this one.",
+                "Requests that other instances forwarded to this one.",
             ),
             retried: make.counter(
                 "forwarded_retries_total",
-                "Requests that were asked again: nobody answered for the name, or the connection broke.",
+                "Requests that were tried again: nobody answered for the name, or the connection broke.",
             ),
             misdirected: make.counter(
                 "forwarded_requests_refused_total",
-                "Requests that were passed on to an instance that did not answer for the name.",
+                "Requests that were forwarded to an instance that did not answer for the name.",
             ),
             held: make.gauge(
                 "forwarded_requests_held",
@@ -245,12 +252,12 @@ impl PeerMetrics {
             ),
             round_trip: make.histogram(
                 "peer_round_trip_seconds",
-                "Time until another instance answered that it lives.",
+                "Time until another instance answered a sign of life.",
                 COMMIT_SECONDS,
             ),
             unreachable: make.gauge(
                 "peers_unreachable",
-                "Other instances that live and cannot be reached from this one.",
+                "Other instances that are alive but cannot be reached from this one.",
             ),
         }
     }
@@ -260,7 +267,7 @@ impl StoreMetrics {
     fn new(make: &Maker) -> StoreMetrics {
         let errors = make.counters(
             "store_errors_total",
-            "What the store did not do, by kind.",
+            "Errors of the store, by kind.",
             &["kind"],
         );
         for kind in ERROR_KINDS {
@@ -332,15 +339,15 @@ impl NowMetrics {
             data_cache_bytes_max: make.gauge("data_cache_bytes_max", "DATA_CACHE_BYTES."),
             pending: make.gauge(
                 "store_pending_resources",
-                "Resources whose lock has changes in the journal alone.",
+                "Resources with lock changes that are only in the journal.",
             ),
             ready: make.gauge("ready", "1 while /ready answers 200."),
             active: make.gauge("active", "1 while this instance answers for names."),
             standby: make.gauge(
                 "standby",
-                "1 while another instance has the store alone, or took this one for dead.",
+                "1 while another instance has the store alone, or declared this one dead.",
             ),
-            incarnation: make.gauge("store_opened_count", "How often the store was opened."),
+            incarnation: make.gauge("store_opened_count", "Times the store was opened or lost."),
         }
     }
 }

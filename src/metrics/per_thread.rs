@@ -1,7 +1,7 @@
-//! Metrics that all threads count in: each in a copy of its own, shown as their sum.
+//! Values that all threads update: each thread has a copy of its own, and metrics show the sum of the copies.
 //!
-//! With one copy for all, the threads that serve wait for each other's cache line a dozen times in each request:
-//! `make bench`, "of the earlier version".
+//! With one copy for all, threads that serve would wait for each other's cache lines a dozen times in each
+//! request: see `make bench`, "of the earlier version".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, Metric, MetricFamily, MetricType};
 
-/// More threads than this share some, which costs speed and nothing else.
+/// Number of copies. More threads than this share some, which costs speed and nothing else.
 const COPIES: usize = 16;
 
 thread_local! {
@@ -19,11 +19,11 @@ thread_local! {
     };
 }
 
-/// Alone on its cache lines, and on those that are fetched along with them.
+/// Aligned so that nothing else is on its cache lines, nor on those that are fetched along with them.
 #[repr(align(128))]
 struct Apart<M>(M);
 
-/// One metric, counted apart by each thread.
+/// One value, with a copy for each thread.
 #[derive(Clone)]
 pub struct PerThread<M>(Arc<[Apart<M>]>);
 
@@ -32,12 +32,13 @@ impl<M> PerThread<M> {
         PerThread((0..COPIES).map(|_| Apart(make())).collect())
     }
 
-    /// Where this thread counts.
+    /// The copy of the calling thread.
     pub fn mine(&self) -> &M {
         let Apart(mine) = &self.0[COPY.with(|copy| *copy)];
         mine
     }
 
+    /// All copies.
     pub fn all(&self) -> impl Iterator<Item = &M> {
         self.0.iter().map(|Apart(copy)| copy)
     }
@@ -93,7 +94,7 @@ fn add(kind: MetricType, sum: &mut Metric, more: &Metric) {
     }
 }
 
-/// Of two with the same bounds.
+/// The sum of two histograms with the same bounds.
 fn histogram(one: &Histogram, other: &Histogram) -> Histogram {
     let buckets = one.get_bucket().iter().zip(other.get_bucket());
     let bucket = |(one, other): (&Bucket, &Bucket)| {

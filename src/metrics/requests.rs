@@ -9,16 +9,16 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 use super::maker::{Maker, histogram_options, options};
 use super::per_thread::PerThread;
 
-/// Others are counted as `other`: a client can send any word.
+/// Methods that have series of their own. Others are counted as `other`: a client can send any word.
 const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PUT", "DELETE"];
 const OTHER: &str = "other";
-/// Upper bounds in seconds.
+/// Upper bounds of the latencies, in seconds.
 const BOUNDS: &[f64] = &[
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
     2.5, 10.0, 30.0, 60.0,
 ];
 
-/// What all workers answered.
+/// Metrics of the requests of all workers.
 #[derive(Clone)]
 pub struct RequestMetrics {
     answered: PerThread<IntCounterVec>,
@@ -58,7 +58,7 @@ impl RequestMetrics {
         self.refusals.with_label_values(&[code]).inc();
     }
 
-    /// For one HTTP worker.
+    /// The counters of one HTTP worker.
     pub fn worker(&self) -> WorkerRequests {
         WorkerRequests {
             all: self.clone(),
@@ -70,7 +70,7 @@ impl RequestMetrics {
 /// Route, method and status.
 type Labels = (&'static str, &'static str, u16);
 
-/// How one HTTP worker counts: it looks for the counter of each kind of answer only once.
+/// The counters of one HTTP worker, which looks up the series of each kind of answer only once.
 pub struct WorkerRequests {
     all: RequestMetrics,
     series: RefCell<HashMap<Labels, (IntCounter, Histogram)>>,
@@ -97,7 +97,7 @@ impl WorkerRequests {
     }
 }
 
-/// What is neither success, redirect nor the client's fault is the server's.
+/// The class of a status. Anything that is not success, redirect or a client's fault counts as the server's.
 fn class(status: u16) -> &'static str {
     match status {
         100..=299 => "2xx",

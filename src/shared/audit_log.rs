@@ -1,9 +1,10 @@
-//! One log line for each change of state: which resource, whose, by whom. The only place that writes them.
+//! One log line for each change of state: which resource, which owner, which caller. Only this module writes
+//! these lines.
 //!
-//! A line is written when the change is decided; its client is answered once the change is durable, so a
-//! store that fails in between is logged after it. Never a ticket, never a key: an [`AuditEvent`] has no room
-//! for one. So that a busy server does not drown in its own log, at most [`LINES_PER_SECOND`] lines leave
-//! per second; the rest is counted, and said once a second. What is done by force is always written.
+//! A line is written when the change is decided, before it is durable; if the store fails in between, that is
+//! logged after the line. A line never contains a ticket or a key: an [`AuditEvent`] has no field for one. So
+//! that a busy server does not drown in its own log, at most [`LINES_PER_SECOND`] lines are written per second;
+//! the others are counted, and one line a second says how many there were. Forced changes are always written.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,12 +16,12 @@ use crate::lock::{FencingToken, Millis, Mode, Owner, Reason, ResourceName, Selec
 use crate::metrics::per_thread::PerThread;
 use crate::shared::caller::Caller;
 
-/// How many lines may leave in one second.
+/// Maximum number of lines per second.
 pub const LINES_PER_SECOND: u32 = 200;
-/// What `RUST_LOG` names these lines by, as in `RUST_LOG=info,events=off`.
+/// The log target of these lines, as in `RUST_LOG=info,events=off`.
 pub const TARGET: &str = "events";
 
-/// What happened.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditKind {
     Created,
@@ -32,15 +33,15 @@ pub enum AuditKind {
     ForcedOff,
     TakenBack,
     WaiterDropped,
-    /// A waiter gave its place up.
+    /// A waiter gave up its own place in the queue.
     WaiterLeft,
-    /// Somebody else ended its wait.
+    /// Somebody else ended the wait of a waiter.
     WaiterRemoved,
     Written,
     SelectorDeleted,
 }
 
-/// In the order of the variants.
+/// The names of the kinds, in the order of the variants.
 const NAMES: [&str; 13] = [
     "created",
     "deleted",
@@ -70,18 +71,18 @@ impl AuditKind {
     }
 }
 
-/// What else there is to say.
+/// What a line says besides its common fields.
 #[derive(Clone, Copy, Debug)]
 pub enum Detail<'a> {
     Nothing,
     /// Place in the queue, 1 is next.
     Position(usize),
-    /// How long the ticket waited for its lease.
+    /// How long the ticket waited for its lease, in milliseconds.
     Waited(Millis),
-    /// How long the lease lasted.
+    /// How long the lease lasted, in milliseconds.
     Held(Millis),
     Selector(&'a Selector),
-    /// How long the lease had lasted, and why it was ended.
+    /// How long the lease had lasted, in milliseconds, and why it was ended.
     Forced(Millis, Option<&'a Reason>),
     /// Why a wait was ended.
     Why(&'a Reason),
@@ -94,17 +95,18 @@ pub struct AuditEvent<'a> {
     pub resource: &'a ResourceName,
     pub owner: Option<&'a Owner>,
     pub token: Option<FencingToken>,
-    /// What the lease is for, and how it was taken; not part of the line.
+    /// The reason of the lease; not part of the line.
     pub reason: Option<&'a Reason>,
+    /// The mode of the lease; not part of the line.
     pub mode: Option<Mode>,
-    /// Whose request did it; `None`: time did, or the client is gone.
+    /// Who sent the request that caused the change. `None`: time caused it, or the client is gone.
     pub caller: Option<&'a Caller>,
     pub detail: Detail<'a>,
 }
 
 impl fmt::Display for AuditEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names are quoted and escaped as Rust strings, so that one cannot forge the rest of a line.
+        // Names are quoted and escaped as Rust strings, so that a name cannot forge the rest of a line.
         write!(f, "{} resource={:?}", self.kind.name(), self.resource)?;
         match self.owner {
             Some(owner) => write!(f, " owner={owner:?}")?,
@@ -145,11 +147,11 @@ impl fmt::Display for AuditEvent<'_> {
     }
 }
 
-/// Writes events, and counts those there was no room for.
+/// Writes events up to the limit and counts the others.
 pub struct EventLog {
     second: AtomicU64,
     written: AtomicU32,
-    /// By kind.
+    /// Number of events that were not written, by kind.
     hidden: PerThread<[AtomicU64; NAMES.len()]>,
 }
 
@@ -164,7 +166,7 @@ impl Default for EventLog {
 }
 
 impl EventLog {
-    /// Writes the event, or counts it. `now`: on the monotonic clock.
+    /// Writes the event, or counts it if the limit is reached. `now`: on the monotonic clock.
     pub fn write(&self, now: Millis, event: &AuditEvent<'_>) {
         let level = event.kind.level();
         if !log::log_enabled!(target: TARGET, level) {
@@ -196,7 +198,7 @@ impl EventLog {
             && self.written.fetch_add(1, Ordering::Relaxed) < LINES_PER_SECOND
     }
 
-    /// How many events of which kind were not written since the last call, in words; `None`: all were.
+    /// How many events of each kind were not written since the last call, as text. `None`: all were written.
     pub fn take_hidden(&self) -> Option<String> {
         let of_kind = |kind: usize| {
             let copies = self.hidden.all();
@@ -213,7 +215,7 @@ impl EventLog {
         (!counts.is_empty()).then(|| counts.join(" "))
     }
 
-    /// To be called about once a second, and at the end.
+    /// Logs how many events were not written. To be called about once a second, and at the end.
     pub fn summarise(&self) {
         if let Some(counts) = self.take_hidden() {
             log::info!(target: TARGET, "not_shown {counts}");

@@ -1,7 +1,7 @@
-//! How much JSON all resources together keep in memory, and who gives some back when it is too much.
+//! Limits how much JSON all resources together keep in memory.
 //!
-//! Every document an actor keeps is entered here; when the sum passes the cap, the oldest entries are
-//! asked back by a message to their actors, which let go as soon as the document may be spared.
+//! Every document that an actor keeps in memory is entered here. When their sum passes the limit, the actors of
+//! the oldest entries get an [`Evict`], and drop the document as soon as it is not needed.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use actix::{Message, WeakRecipient};
 
 use crate::lock::Selector;
 
-/// Give this document's memory back if it can be spared.
+/// Asks an actor to drop this document from memory if it is not needed.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Evict {
@@ -22,11 +22,12 @@ pub struct Evict {
 pub struct DataBudget {
     max: usize,
     used: usize,
-    /// What each document would be asked back by, and whom, oldest first. One that leaves memory takes its entry along, so
-    /// that there are never more entries than documents, however often one is written.
+    /// For each document its actor and the message that evicts it, oldest first. An entry is removed when its
+    /// document leaves memory, so that there are never more entries than documents, however often one is
+    /// written.
     by_stamp: BTreeMap<u64, (WeakRecipient<Evict>, Evict)>,
     stamp: u64,
-    /// Bytes that were asked back and not answered for yet.
+    /// Bytes of documents that actors were asked to drop and have not answered yet.
     asked_back: usize,
 }
 
@@ -45,7 +46,7 @@ impl DataBudget {
         self.used
     }
 
-    /// A document came into memory. Returns the stamp that [`Evict`] will name.
+    /// Enters a document that came into memory. Returns the stamp that [`Evict`] will name.
     pub fn enter(&mut self, actor: WeakRecipient<Evict>, selector: Selector, bytes: usize) -> u64 {
         self.used += bytes;
         self.stamp += 1;
@@ -68,13 +69,13 @@ impl DataBudget {
         stamp
     }
 
-    /// The document that was entered under this stamp left memory.
+    /// Removes the document with this stamp, which left memory.
     pub fn leave(&mut self, stamp: u64, bytes: usize) {
         self.used -= bytes;
         self.by_stamp.remove(&stamp);
     }
 
-    /// An [`Evict`] of this many bytes was dealt with, whatever came of it.
+    /// An actor has handled an [`Evict`] of this many bytes, whether or not it dropped the document.
     pub fn answered(&mut self, bytes: usize) {
         self.asked_back = self.asked_back.saturating_sub(bytes);
     }

@@ -1,5 +1,4 @@
-//! Who sent a request, as far as a log line needs it. Small and cheap to copy: it is made for every request
-//! and written out for few.
+//! Who sent a request, for log lines. Small and cheap to copy: made for every request, and written out for few.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,10 +9,10 @@ use smol_str::SmolStr;
 
 use crate::lock::Ticket;
 
-/// What `X-Request-Id` says. Visible ASCII, so that it cannot be mistaken for more than one word of a line.
+/// The value of `X-Request-Id`. Visible ASCII, so that it is always one word of a log line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestTag {
-    /// Made by this server: a number of the process's worker, then one of the request.
+    /// Made by this server: the number of the worker, then the number of the request.
     Made { worker: u32, number: u64 },
     /// Taken from the client.
     Given(SmolStr),
@@ -44,18 +43,18 @@ impl fmt::Display for RequestTag {
 /// The client behind a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
-    /// The peer, or whom a trusted proxy names. `None`: not known.
+    /// Address of the peer, or the one that a trusted proxy names. `None`: not known.
     pub address: Option<IpAddr>,
     pub tag: RequestTag,
-    /// The name of the key that was presented; never the key. `None`: none that is known.
+    /// Name of the key that was presented, never the key. `None`: no known key was.
     pub key: Option<SmolStr>,
-    /// Of a request that another instance passes on: the id of the ticket to make, if one has to be made, so that
-    /// a copy of the request finds it.
+    /// For a request forwarded by another instance: the id of the ticket to make, if one has to be made, so
+    /// that a copy of the request finds it.
     pub relayed: Option<Ticket>,
 }
 
 impl Caller {
-    /// For what the server does by itself.
+    /// The caller of what the server does by itself.
     pub fn nobody() -> &'static Arc<Caller> {
         static NOBODY: LazyLock<Arc<Caller>> = LazyLock::new(|| {
             Arc::new(Caller {

@@ -1,9 +1,9 @@
-//! What happens, for whoever follows it: one event for each durable change of a lock or a document.
+//! The event feed: one event for each durable change of a lock or a document.
 //!
-//! Events stand in one ring for all readers. Publishing puts one there and wakes nobody: readers look for
-//! themselves, several times a second, so that neither their number nor how fast they take what they are sent
-//! costs the one who publishes anything. A reader that fell behind by more than the ring holds is told how many
-//! it missed. Where nobody reads, an event is not even made.
+//! All readers share one ring of events. Publishing adds an event and wakes nobody: readers look for
+//! themselves, several times a second, so that neither their number nor their speed costs the publisher
+//! anything. A reader that fell behind by more than the ring holds is told how many events it missed. Without
+//! readers, events are not even made.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -16,12 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::lock::{Mode, ResourceName, WallMillis};
 
-/// Readers at once; each takes a connection and looks several times a second.
+/// Maximum number of readers; each takes a connection and looks several times a second.
 const READERS_MAX: usize = 10_000;
-/// Events that the ring holds.
+/// Number of events that the ring holds.
 const RING_EVENTS: usize = 8192;
 
-/// What happened. The names are those of the events on the wire.
+/// The kind of an event. The names are those on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Happening {
     Created,
@@ -36,7 +36,7 @@ pub enum Happening {
 }
 
 impl Happening {
-    /// As the wire has it.
+    /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Happening::Created => "created",
@@ -52,7 +52,7 @@ impl Happening {
     }
 }
 
-/// One event, as far as it is known.
+/// One event. A field is `None` if it is unknown or does not apply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FeedEvent {
     pub happening: Happening,
@@ -62,17 +62,17 @@ pub struct FeedEvent {
     pub reason: Option<Box<str>>,
     pub mode: Option<Mode>,
     pub fencing_token: Option<u64>,
-    /// The name of the key that asked for it, never the key.
+    /// Name of the key of the request that caused it, never the key.
     pub key: Option<SmolStr>,
     pub client: Option<IpAddr>,
     pub at: WallMillis,
-    /// What readers send, made by the first one.
+    /// The bytes that readers send, made by the first reader.
     #[serde(skip)]
     rendered: OnceLock<Bytes>,
 }
 
 impl FeedEvent {
-    /// Nothing but what happened, where and when, is known.
+    /// An event of which only the kind, the name and the time are known.
     pub fn new(happening: Happening, name: ResourceName, at: WallMillis) -> FeedEvent {
         FeedEvent {
             happening,
@@ -89,27 +89,28 @@ impl FeedEvent {
         }
     }
 
-    /// What `render` makes of it, made once for all readers.
+    /// The bytes that `render` makes of this event. Called once for all readers.
     pub fn rendered(&self, render: impl FnOnce(&FeedEvent) -> Bytes) -> Bytes {
         self.rendered.get_or_init(|| render(self)).clone()
     }
 }
 
-/// What a reader finds when it looks.
+/// Result of [`FeedReader::look`].
 #[derive(Debug)]
 pub enum Found {
     Event(Arc<FeedEvent>),
-    /// So many events are gone that this reader did not see.
+    /// Number of events that the ring has dropped before this reader saw them.
     Missed(u64),
     Nothing,
-    /// Nothing comes any more: whoever reads has to ask anew.
+    /// No more events come: the reader has to follow the feed anew.
     End,
 }
 
-/// One for each server.
+/// The ring of events; one per server.
 pub struct EventFeed {
     ring: broadcast::Sender<Arc<FeedEvent>>,
-    /// Places for readers. The ring knows its readers too, behind a lock that every change of every resource would ask for.
+    /// Permits for readers. The ring counts its readers too, but behind a lock that every change of every
+    /// resource would take.
     places: Arc<Semaphore>,
 }
 
@@ -123,18 +124,18 @@ impl Default for EventFeed {
 }
 
 impl EventFeed {
-    /// Whether somebody reads. Where nobody does, events need not be made.
+    /// Whether there are readers. Without any, events need not be made.
     pub fn is_read(&self) -> bool {
         self.readers() > 0
     }
 
-    /// To be called once the change is durable.
+    /// Publishes an event. To be called once its change is durable.
     pub fn publish(&self, event: Arc<FeedEvent>) {
-        // Nobody reads any more: nothing is lost.
+        // Fails only if nobody reads any more: nothing is lost.
         let _ = self.ring.send(event);
     }
 
-    /// A reader of everything that is published from now on. `None`: there are 10,000 already.
+    /// A reader of all events that are published from now on. `None`: there are 10,000 readers already.
     pub fn follow(&self) -> Option<FeedReader> {
         let place = self.places.clone().try_acquire_owned().ok()?;
         Some(FeedReader {
@@ -143,20 +144,20 @@ impl EventFeed {
         })
     }
 
-    /// Readers now.
+    /// Number of readers now.
     pub fn readers(&self) -> usize {
         READERS_MAX - self.places.available_permits()
     }
 }
 
-/// One reader's place in the ring.
+/// One reader of the ring.
 pub struct FeedReader {
     ring: broadcast::Receiver<Arc<FeedEvent>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl FeedReader {
-    /// The next event that was published, without waiting for one.
+    /// The next published event, without waiting for one.
     pub fn look(&mut self) -> Found {
         match self.ring.try_recv() {
             Ok(event) => Found::Event(event),

@@ -12,17 +12,17 @@ pub enum Closed {
     Starting,
     #[error("this instance does not serve yet")]
     Standby,
-    /// The detail is for the log and `/ready`; it never names a secret.
+    /// The cause is for the log and `/ready`, see [`Gate::reason`]; it never contains a secret.
     #[error("the store is not available")]
     StoreAway,
     #[error("the server is shutting down")]
     Stopping,
-    /// Said of a request that was held as long as may be.
+    /// The request was held for as long as one may be. For `/ready`: no owner of slots is alive.
     #[error("another instance is taking over")]
     Moving,
     #[error("the instance that answers for this cannot be reached from this one")]
     OwnerUnreachable,
-    /// Said of a change that was passed on.
+    /// The answer to a forwarded change was lost.
     #[error(
         "the instance that answers for this did not answer: the change may or may not have been made"
     )]
@@ -33,7 +33,7 @@ pub enum Closed {
     OtherProtocol,
 }
 
-/// What an open gate has in the place of the reason.
+/// Value of `Gate::closed` while the gate is open.
 const OPEN: u8 = u8::MAX;
 
 impl Closed {
@@ -62,20 +62,21 @@ impl Closed {
     }
 }
 
-/// Open while the store belongs to this instance and answers.
+/// Open while this instance has the store and the store answers.
 ///
-/// A store that several instances share adds a limit in time: the gate closes by itself when the last
-/// successful heartbeat was sent too long ago, on a clock that also runs while the machine is suspended,
-/// so that an instance that was paused past its lease answers nothing when it wakes up.
+/// A shared store adds a time limit: the gate closes by itself when the last successful heartbeat was sent too
+/// long ago. The clock also runs while the machine is suspended, so that an instance that was paused past its
+/// lease answers nothing when it wakes up.
 ///
-/// Every request looks at it twice, so that there is nothing in it to be locked.
+/// Every request checks the gate twice, so the check takes no lock.
 pub struct Gate {
-    /// A [`Closed`] by its number, or [`OPEN`].
+    /// The number of a [`Closed`], or [`OPEN`].
     closed: AtomicU8,
     draining: AtomicBool,
     stopping: AtomicBool,
+    /// When the gate closes by itself, in [`boottime_ms`]; `u64::MAX`: never.
     valid_until_ms: AtomicU64,
-    /// Why the store is away, in words of the store; never with a secret. For `/ready` alone.
+    /// Why the store is unavailable, in the words of the store and without secrets. Only for `/ready`.
     reason: Mutex<String>,
 }
 
@@ -127,7 +128,7 @@ impl Gate {
         self.closed.store(OPEN, Ordering::Release);
     }
 
-    /// As [`Gate::close`], because the store is away; `reason` in words of the store.
+    /// Closes the gate because the store is unavailable. `reason`: why, in the words of the store.
     pub fn lose_store(&self, reason: &str) {
         let mut known = self.reason.lock();
         reason.clone_into(&mut known);
@@ -135,7 +136,7 @@ impl Gate {
         self.close(Closed::StoreAway);
     }
 
-    /// Why the store is away; empty when nobody said so.
+    /// The reason of the last [`Gate::lose_store`]; empty if there was none.
     pub fn reason(&self) -> String {
         let reason = self.reason.lock();
         reason.clone()
@@ -145,12 +146,12 @@ impl Gate {
         self.closed.store(why as u8, Ordering::Release);
     }
 
-    /// Answers may leave until `boottime_ms` (see [`boottime_ms`]).
+    /// Answers may leave until this time on the clock of [`boottime_ms`].
     pub fn valid_until(&self, boottime_ms: u64) {
         self.valid_until_ms.store(boottime_ms, Ordering::Release);
     }
 
-    /// Balancers should look elsewhere; requests are still answered.
+    /// Tells load balancers to send requests elsewhere. Requests are still answered.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -159,7 +160,7 @@ impl Gate {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// No request is accepted any more.
+    /// Refuses all requests from now on; [`Gate::check_answer`] is not affected.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }

@@ -1,8 +1,8 @@
-//! The last leases of each name: who had it, for how long, how it ended.
+//! The last leases of each name: who held it, for how long, and how each lease ended.
 //!
-//! A lease that ends is written down here, in memory; what is new is handed to the store every few seconds, so that
-//! locks cost no more for it. A crash loses what was not handed over yet, and nothing else depends on it. The
-//! leases of ephemeral names stay here alone, for an hour at most.
+//! A lease that ends is noted here, in memory; new leases are handed to the store every few seconds, so that
+//! locking costs no more. A crash loses the leases that were not handed over yet; nothing else depends on them.
+//! The leases of ephemeral names are kept here only, for an hour at most.
 
 use std::collections::VecDeque;
 
@@ -14,12 +14,13 @@ use crate::store::history::{PastLease, PastLeases, append};
 use crate::store::{Store, StoreError};
 use parking_lot::{Mutex, MutexGuard};
 
-/// Leases of one thread that are not put to those of their names yet: some seconds' worth, so that this is seldom done
-/// by the threads that end leases.
+/// Number of ended leases that a thread collects before they are sorted into the table: enough for some
+/// seconds, so that the threads that end leases seldom do the sorting.
 const RECENT_MAX: usize = 32_768;
-/// Names that have news for the store, or are ephemeral; what comes beyond is not kept.
+/// Maximum number of names in the table: those with leases that the store does not have yet, and ephemeral
+/// ones. The leases of further names are not kept.
 const NAMES_MAX: usize = 262_144;
-/// How long the leases of an ephemeral name are kept.
+/// How long the leases of an ephemeral name are kept, in milliseconds.
 const EPHEMERAL_MS: Millis = 3_600_000;
 
 /// A lease that has just ended.
@@ -27,29 +28,31 @@ struct EndedLease {
     name: ResourceName,
     lease: PastLease,
     ephemeral: bool,
-    /// On the monotonic clock.
+    /// When it ended, on the monotonic clock.
     ended: Millis,
 }
 
+/// The leases of one name.
 struct Past {
     /// Oldest first, each with the time of its end.
     leases: VecDeque<(Millis, PastLease)>,
-    /// `None`: handed to the store and forgotten here. `Some`: kept here, until then.
+    /// `None`: the leases are removed once the store has them. `Some`: the name is ephemeral, and they are kept
+    /// here until then.
     until: Option<Millis>,
 }
 
 type Table = HashMap<ResourceName, Past>;
 
-/// One for each server.
+/// The past leases in memory; one per server.
 pub struct History {
     per_resource: usize,
-    /// What ended last, oldest first: threads that end leases do not wait for each other.
+    /// The leases that ended last, oldest first, by thread: threads that end leases do not wait for each other.
     recent: PerThread<Mutex<Vec<EndedLease>>>,
     past: Mutex<Table>,
 }
 
 impl History {
-    /// `per_resource`: leases that are kept of each name; 0: none.
+    /// `per_resource`: number of leases that are kept of each name; 0: none.
     pub fn new(per_resource: usize) -> History {
         History {
             per_resource,
@@ -58,12 +61,12 @@ impl History {
         }
     }
 
-    /// Leases that are kept of each name.
+    /// Number of leases that are kept of each name.
     pub fn per_resource(&self) -> usize {
         self.per_resource
     }
 
-    /// A lease of this name has ended. `ephemeral`: the store is to know nothing of it. `now`: monotonic.
+    /// Notes a lease of this name that has ended. `ephemeral`: it is not handed to the store. `now`: monotonic.
     pub fn ended(&self, name: &ResourceName, lease: PastLease, ephemeral: bool, now: Millis) {
         if self.per_resource == 0 {
             return;
@@ -75,7 +78,7 @@ impl History {
             ephemeral,
             ended: now,
         });
-        // Nobody waits for one who looks through all of them.
+        // Does not wait while another thread sorts or reads the table.
         if recent.len() >= RECENT_MAX
             && let Some(mut past) = self.past.try_lock()
         {
@@ -83,7 +86,7 @@ impl History {
         }
     }
 
-    /// Puts leases that have ended to those of their names.
+    /// Sorts ended leases into the table.
     fn sort(&self, past: &mut Table, recent: Vec<EndedLease>) {
         for ended in recent {
             let until = ended.ephemeral.then_some(ended.ended + EPHEMERAL_MS);
@@ -95,7 +98,7 @@ impl History {
                 until,
             });
             past.until = until;
-            // A name's actor may have lived on another thread before.
+            // The actor of a name may have moved between threads, so an earlier lease can come later.
             let later = past.leases.iter().rev();
             let later = later.take_while(|(at, _)| *at > ended.ended).count();
             let place = past.leases.len() - later;
@@ -106,24 +109,25 @@ impl History {
         }
     }
 
-    /// All that is known here, sorted.
+    /// The table, after the leases of all threads were sorted into it.
     fn sorted(&self) -> MutexGuard<'_, Table> {
         let mut past = self.past.lock();
         for recent in self.recent.all() {
             let mut recent = recent.lock();
             let as_many = Vec::with_capacity(recent.len());
             let leases = std::mem::replace(&mut *recent, as_many);
-            // Nobody waits for this to end leases.
+            // Unlocked before the sorting, so that its thread can end leases meanwhile.
             drop(recent);
             self.sort(&mut past, leases);
         }
         past
     }
 
-    /// Hands the store what it does not have yet. Not to be called while an earlier call is under way.
+    /// Hands the store the leases that it does not have yet. Not to be called while an earlier call is under
+    /// way.
     ///
     /// # Errors
-    /// Those of [`Store::append_history`]; then it stays here for the next time.
+    /// As of [`Store::append_history`]; the leases then stay here until the next call.
     pub async fn hand_over(&self, store: &dyn Store, now: Millis) -> Result<(), StoreError> {
         let news = self.news(now);
         if !news.is_empty() {
@@ -133,8 +137,8 @@ impl History {
         Ok(())
     }
 
-    /// What is to be handed to the store; it stays readable here until [`History::handed_over`]. Ephemeral names
-    /// whose time is over are forgotten.
+    /// The leases to hand to the store. They stay readable here until [`History::handed_over`]. Drops ephemeral
+    /// names whose time is over.
     fn news(&self, now: Millis) -> PastLeases {
         let mut past = self.sorted();
         past.retain(|_, past| past.until.is_none_or(|until| until > now));
@@ -144,7 +148,7 @@ impl History {
             .collect()
     }
 
-    /// The store has these.
+    /// Removes leases that the store has now.
     fn handed_over(&self, news: &PastLeases) {
         let mut table = self.past.lock();
         for (name, leases) in news {
@@ -159,9 +163,9 @@ impl History {
         }
     }
 
-    /// The last leases of a name, newest first: `stored`, as the store has them (oldest first), and what it does
-    /// not have yet. To be asked with what the store answered *after* `known`, or something handed over in
-    /// between is missed.
+    /// The last leases of a name, newest first: `stored` (from the store, oldest first), and those of `known`
+    /// that are not among them. `stored` has to be read *after* `known`, or leases that are handed over in
+    /// between are missed.
     pub fn merged(&self, known: &[PastLease], stored: Vec<PastLease>) -> Vec<PastLease> {
         let mut leases = stored;
         append(&mut leases, known, self.per_resource);
@@ -169,7 +173,7 @@ impl History {
         leases
     }
 
-    /// What is known here of a name, oldest first.
+    /// The leases of a name that are in memory, oldest first.
     pub fn known(&self, name: &ResourceName) -> Vec<PastLease> {
         let past = self.sorted();
         let leases = past.get(name).map(|past| past.leases().collect());

@@ -1,6 +1,6 @@
-//! Whether the threads and actors that everybody needs still run. Each proves it now and then; one that is gone
-//! or stands still ends the process, which its supervisor starts anew: what is left of it would keep a shared
-//! store with its heartbeat and serve nobody.
+//! Whether the vital threads and actors still run. Each proves it regularly. If one is gone or stands still,
+//! the process ends and its supervisor starts it again: otherwise it would keep its part of a shared store by
+//! its heartbeat and serve nobody.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -9,25 +9,25 @@ use std::time::Duration;
 use crate::store::StoreError;
 use parking_lot::Mutex;
 
-/// How often each part proves that it runs, and how often that is looked at.
+/// How often each part proves that it runs, and how often this is checked.
 pub const PROOF_PAUSE: Duration = Duration::from_millis(500);
-/// A part without a proof at so many looks stands still. Looks are counted, not time: a process that was
-/// stopped, or a machine that was suspended, has lost time and no look.
+/// A part without a new proof at this many checks in a row stands still. Checks are counted and not time: a
+/// process that was stopped, or a machine that was suspended, has lost time but no checks.
 const LOOKS_MAX: u32 = 20;
 
 /// Why the process cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    #[error("{0} broke off by a mistake of this program")]
+    #[error("{0} has ended, which is a bug of this program")]
     Gone(String),
     #[error("{0} stands still")]
     Stalled(String),
-    /// Found out only after the server had begun to serve `/health`.
+    /// The store cannot be used, which was found only after the server had begun to serve `/health`.
     #[error("{0}")]
     Store(StoreError),
 }
 
-/// One per server.
+/// The vital parts of the process; one per server.
 #[derive(Default)]
 pub struct Liveness {
     parts: Mutex<Vec<VitalPart>>,
@@ -36,12 +36,14 @@ pub struct Liveness {
 
 struct VitalPart {
     name: String,
-    /// How often it has proved that it runs. Gone with its [`LifeSign`].
+    /// Number of its proofs. Dropped together with its [`LifeSign`].
     proofs: Weak<AtomicU64>,
-    /// An actor that ends while the server runs has panicked; a worker is started anew by the framework.
+    /// Whether the part may end. A worker may: the framework starts it again. An actor that ends while the
+    /// server runs has panicked.
     may_end: bool,
-    /// Its proofs at the last look, if it was looked at, and at how many looks since there was no other.
+    /// Number of its proofs at the last check; `None`: it was not checked yet.
     last: Option<u64>,
+    /// Number of checks since the last new proof.
     without: u32,
 }
 
@@ -53,7 +55,7 @@ impl LifeSign {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Proves that the thread runs on which this is polled, for as long as it does.
+    /// Proves regularly that the thread that polls this runs. Never returns.
     pub async fn prove_on(self) {
         loop {
             self.prove();
@@ -63,12 +65,12 @@ impl LifeSign {
 }
 
 impl Liveness {
-    /// Of an actor, without which nobody is served.
+    /// Adds an actor without which no request is served.
     pub fn actor(&self, name: &str) -> LifeSign {
         self.add(name, false)
     }
 
-    /// Of a thread that serves connections and resources.
+    /// Adds a thread that serves connections and resources.
     pub fn worker(&self) -> LifeSign {
         self.add("a thread that serves requests", true)
     }
@@ -86,13 +88,14 @@ impl Liveness {
         sign
     }
 
-    /// The store can never be used as it is, and nobody waits for the start any more.
+    /// Reports that the store cannot be used as it is, after the start is over and nobody waits for it any
+    /// more.
     pub fn give_up(&self, error: StoreError) {
         let _ = self.unusable.set(error);
     }
 
-    /// Resolves when the process cannot go on; asked by one only. `is_excused` names a part that may stand still at the
-    /// moment.
+    /// Resolves when the process cannot go on. Only one task may await it. `is_excused`: whether a part may
+    /// stand still at the moment.
     pub async fn failure(&self, is_excused: impl Fn(&str) -> bool) -> Failure {
         loop {
             if let Some(failure) = self.look(&is_excused) {

@@ -1,25 +1,25 @@
-//! What is remembered of tickets whose resource is gone: an ephemeral name leaves no rows behind. In memory
-//! only, and bounded.
+//! The tickets of ephemeral resources that are gone: such a resource leaves no rows behind. In memory only, and
+//! bounded.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::lock::{LostTicket, Millis, ResourceName, Ticket};
 use crate::store::shrink::shrink_if_sparse;
 
-/// How many tickets are remembered in all; past that the oldest are forgotten first.
+/// Maximum number of tickets that are remembered; beyond it the oldest are forgotten.
 const TICKETS_MAX: usize = 65_536;
 
 #[derive(Default)]
 pub struct LostTickets {
     by_name: HashMap<ResourceName, Vec<LostTicket>>,
-    /// The names in the order in which something was added, each with the number of tickets added and when the
+    /// One entry per call of [`LostTickets::add`], oldest first: the name, the number of tickets, and when the
     /// last of them may be forgotten.
     order: VecDeque<(ResourceName, usize, Millis)>,
     tickets: usize,
 }
 
 impl LostTickets {
-    /// The resource of this name is gone.
+    /// Remembers the tickets of a resource that is gone.
     pub fn add(&mut self, name: &ResourceName, lost: Vec<LostTicket>, now: Millis) {
         let Some(last) = lost.iter().map(|ticket| ticket.forget_at).max() else {
             return;
@@ -35,20 +35,20 @@ impl LostTickets {
         }
     }
 
-    /// What is remembered of this ticket of a resource that is gone.
+    /// This ticket of a resource that is gone, if it is still remembered.
     pub fn get(&self, name: &ResourceName, ticket: Ticket, now: Millis) -> Option<LostTicket> {
         let mut lost = self.by_name.get(name)?.iter().rev();
         lost.find(|lost| lost.ticket == ticket && now <= lost.forget_at)
             .cloned()
     }
 
-    /// What a new resource of this name has to remember, oldest first.
+    /// The tickets that a new resource of this name has to remember, oldest first.
     pub fn of(&self, name: &ResourceName, now: Millis) -> Vec<LostTicket> {
         let lost = self.by_name.get(name).into_iter().flatten();
         lost.filter(|lost| now <= lost.forget_at).cloned().collect()
     }
 
-    /// They are the new resource's to remember.
+    /// Forgets the tickets of this name: a new resource remembers them now.
     pub fn forget(&mut self, name: &ResourceName) {
         if let Some(lost) = self.by_name.remove(name) {
             self.tickets -= lost.len();

@@ -1,5 +1,5 @@
-//! With whom this instance shares its store, as it last saw them, and which of them it can reach. Nothing here where the
-//! store is this process's alone.
+//! The instances that share the store, as this one last read them, and which of them it can reach. Empty if the
+//! store is not shared.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,34 +10,37 @@ use tokio::sync::watch;
 use crate::shared::gate::Closed;
 use crate::store::members::{InstanceId, Member, MemberState, Members};
 
-/// For how long beyond `INSTANCE_LEASE_SECONDS` requests are held for a name that nobody answers for.
+/// A request for a name without a live owner is held for `INSTANCE_LEASE_SECONDS` and this.
 pub const HOLD_BEYOND: Duration = Duration::from_secs(2);
 
-/// Whether another instance answers this one.
+/// Whether this instance can reach another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// It has not, so far.
+    /// No connection to it has been made yet.
     #[default]
     NotYet,
+    /// A connection to it is open.
     Reached,
-    /// It did until a moment ago: requests are held until it does again, or another one has what it had.
+    /// The connection was lost a moment ago. Requests are held until it is back or another instance has taken
+    /// over.
     Lost,
-    /// It lives, and the link to it is cut.
+    /// It is alive according to the store, but cannot be reached.
     CutOff,
-    /// It lives, and speaks no version of the protocol that this one speaks.
+    /// It answers, but speaks no version of the protocol that this one speaks.
     OtherProtocol,
 }
 
-/// What is known of all instances. Whoever follows it is not told of heartbeats.
+/// What is known of all instances. Heartbeats alone do not wake those who follow it.
 #[derive(Clone, Default)]
 pub struct View {
-    /// `None`: not looked yet.
+    /// The last look at the store; `None`: there was none yet.
     pub members: Option<Arc<Members>>,
-    /// Of the others.
+    /// Reach of the other instances.
     pub reach: HashMap<InstanceId, Reach>,
-    /// To whom this instance gave slots last, and how often it has given any: they are to be told to look.
+    /// How many gifts of slots this instance has made, and who got the last one. The receiver is told to look
+    /// at the store.
     pub given: (u64, InstanceId),
-    /// This instance ends: whoever waits for another one is told so.
+    /// This instance is shutting down. Requests that wait for another one are told so.
     pub stopping: bool,
 }
 
@@ -46,7 +49,7 @@ impl View {
         self.reach.get(&id).copied().unwrap_or_default()
     }
 
-    /// How many instances serve, this one among them; 1 where the store is this process's alone.
+    /// Number of instances that serve, this one included; 1 if the store is not shared.
     pub fn serving(&self) -> u32 {
         let serves = |member: &&Member| member.state == MemberState::Serves;
         let members = self.members.as_ref().map(|known| &known.members);
@@ -54,7 +57,7 @@ impl View {
         u32::try_from(serving.max(1)).unwrap_or(u32::MAX)
     }
 
-    /// Whoever owns a slot, each once; they may be dead.
+    /// The owners of all slots, each once. They may be dead.
     pub fn owners(&self) -> Vec<InstanceId> {
         let owners = self.members.as_ref().map(|members| &members.owners);
         let mut owners = owners.map_or_else(Vec::new, |owners| owners.to_vec());
@@ -63,17 +66,19 @@ impl View {
         owners
     }
 
+    /// The other instances that are alive.
     pub fn others_alive(&self) -> impl Iterator<Item = &Member> {
         let members = self.members.iter();
         let others = members.flat_map(|all| all.members.iter().filter(|one| one.id != all.me));
         others.filter(|member| member.state.is_alive())
     }
 
-    /// May a balancer send requests here, as far as the other instances go? It may while one of them is dead: its names
-    /// are waited for everywhere alike.
+    /// Whether a load balancer may send requests here, as far as the other instances matter. A dead owner does
+    /// not count: requests for its names have to wait at every instance.
     ///
     /// # Errors
-    /// Too many requests that come here would be refused or have to wait.
+    /// This instance reaches no more than half of the other live owners, so too many requests would be refused
+    /// or would wait.
     pub fn check_ready(&self) -> Result<(), Closed> {
         let Some(members) = &self.members else {
             return Err(Closed::Standby);
@@ -102,7 +107,7 @@ impl View {
     }
 }
 
-/// One for each server. Whoever waits for a change follows it.
+/// The current [`View`], one per server. Tasks that wait for a change follow it.
 #[derive(Default)]
 pub struct MembersWatch(watch::Sender<View>);
 
@@ -111,12 +116,12 @@ impl MembersWatch {
         self.0.subscribe()
     }
 
-    /// As it is now; nothing changes while it is looked at.
+    /// The current view, which is locked while it is borrowed.
     pub fn now(&self) -> watch::Ref<'_, View> {
         self.0.borrow()
     }
 
-    /// The store was looked at. Signs of life alone are nothing that anybody waits for, and would wake each request that
+    /// Takes in a look at the store. A change of heartbeats alone wakes nobody: it would wake each request that
     /// waits several times a second.
     pub fn see(&self, members: Members) {
         self.0.send_if_modified(|view| {
@@ -129,17 +134,19 @@ impl MembersWatch {
         });
     }
 
+    /// Notes whether an instance can be reached.
     pub fn reach(&self, id: InstanceId, reach: Reach) {
         self.0
             .send_if_modified(|view| view.reach.insert(id, reach) != Some(reach));
     }
 
-    /// This instance gave slots to that one.
+    /// Notes that this instance gave slots to another one.
     pub fn given(&self, to: InstanceId) {
         self.0
             .send_modify(|view| view.given = (view.given.0 + 1, to));
     }
 
+    /// Notes that this instance is shutting down.
     pub fn stop(&self) {
         self.0.send_modify(|view| view.stopping = true);
     }
@@ -153,7 +160,7 @@ mod tests {
 
     const ME: InstanceId = [0; 16];
 
-    /// This instance, and others that are numbered from 1 on; the slots belong to these in turn.
+    /// A view of this instance (0) and of `others`, numbered from 1. The slots belong to `owners` in turn.
     fn view(others: &[(MemberState, Reach)], owners: &[u8]) -> View {
         let member = |id: u8, state| Member {
             id: [id; 16],
@@ -194,7 +201,7 @@ mod tests {
         assert_eq!(ready(&[], &[0]), None);
         let (reached, cut) = ((Serves, Reached), (Serves, CutOff));
         assert_eq!(ready(&[reached, (Serves, Lost)], &[0, 1, 2]), None);
-        // Whoever has just come needs own nothing.
+        // An instance that has just joined owns nothing and is ready.
         assert_eq!(ready(&[reached], &[1]), None);
         assert_eq!(ready(&[(Serves, NotYet)], &[1]), Some(Closed::Standby));
         let unreachable = Some(Closed::OwnerUnreachable);
@@ -202,9 +209,9 @@ mod tests {
         assert_eq!(ready(&[reached, cut, reached], &[1, 2, 3]), None);
         let other = (Serves, OtherProtocol);
         assert_eq!(ready(&[other], &[0, 1]), Some(Closed::OtherProtocol));
-        // Of those that own nothing, nothing is wanted.
+        // Instances that own nothing do not count.
         assert_eq!(ready(&[reached, cut], &[0, 1]), None);
-        // One is dead: the others serve what they have. All are: nobody serves anything.
+        // One owner is dead: the others serve what they own. All owners are dead: nobody serves.
         assert_eq!(ready(&[(Dead, Lost), reached], &[0, 1, 2]), None);
         assert_eq!(ready(&[(Dead, Lost)], &[0, 1]), None);
         assert_eq!(ready(&[(Dead, Lost)], &[1]), Some(Closed::Moving));

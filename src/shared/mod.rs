@@ -1,19 +1,19 @@
-//! What handlers and actors share, whichever resource they work for.
+//! State that the handlers and actors of all resources share.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `server_state` | settings, clock, counters: one for each server |
 //! | `gate` | whether this instance may answer at all |
-//! | `members` | with whom the store is shared, and whom of them this instance can reach |
+//! | `members` | the instances that share the store, and which of them this one reaches |
 //! | `slots` | which names this instance answers for itself |
-//! | `untaken` | grants that nobody took, of names that have left |
-//! | `liveness` | whether what everybody needs still runs |
+//! | `untaken` | grants whose client was gone after their name had moved to another instance |
+//! | `liveness` | whether the vital threads and actors still run |
 //! | `cache_budget` | how much data all resources together keep in memory |
 //! | `audit_log` | one log line per change of state, within limits |
-//! | `event_feed` | what happens, for whoever follows it |
+//! | `event_feed` | events of durable changes, for all who read them |
 //! | `history` | the last leases of each name |
-//! | `lost_tickets` | tickets of ephemeral names that are gone |
-//! | `caller` | who sent a request, for those lines |
+//! | `lost_tickets` | ended tickets of ephemeral names that are gone |
+//! | `caller` | who sent a request, for log lines |
 
 pub mod audit_log;
 pub mod cache_budget;

@@ -1,4 +1,4 @@
-//! What the actors and the HTTP workers share: settings, clock, gate, counters.
+//! What actors and HTTP workers share: settings, clock, gate, counters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,7 +22,8 @@ use crate::shared::slots::Slots;
 use crate::shared::untaken::Untaken;
 use crate::store::Store;
 
-/// Reads the two clocks. The monotonic one starts near zero with the process.
+/// Reads the monotonic clock and the wall clock, in milliseconds. The monotonic one starts near zero with the
+/// process.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
@@ -50,31 +51,33 @@ impl Clock {
     }
 }
 
-/// The parts of the server without which nobody is served, by the names that they have in the log.
+/// The actors without which no request is served, by their names in the log.
 pub const PERSISTENCE: &str = "the actor that writes to the store";
 pub const REGISTRY: &str = "the actor that finds resources";
 
-/// How the server behaves, besides the core's [`Terms`].
+/// Settings of the server, besides the core's [`Terms`].
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    /// `None`: what the store has recorded, else the default.
+    /// The compatibility profile. `None`: the one that the store has recorded, else the default.
     pub compatibility: Option<Profile>,
     pub limits: Limits,
-    /// How long GET `lock=1` and lock wait when the request does not say.
+    /// How long GET `lock=1` and lock wait for a lock if the request does not say.
     pub wait_ms: Millis,
-    /// Bounds a commit, a load, and each attempt to open the store.
+    /// Time limit of a commit and of a load. Opening the store is never cut short; it is logged after 1.5 times
+    /// this.
     pub store_timeout_ms: Millis,
-    /// Bounds a listing.
+    /// Time limit of a listing.
     pub listing_timeout_ms: Millis,
-    /// Open requests that wait for a lock, in all.
+    /// Maximum number of open requests that wait for a lock.
     pub waiters_max: usize,
-    /// Documents per resource.
+    /// Maximum number of documents per resource.
     pub selectors_max: usize,
-    /// Bytes of JSON that all actors together keep in memory.
+    /// Maximum size of the JSON that all actors together keep in memory, in bytes.
     pub data_cache_bytes: usize,
-    /// Past leases that are kept of each name; 0: none.
+    /// Number of past leases that are kept of each name; 0: none.
     pub history_per_resource: usize,
-    /// How long an actor stays that is idle and unwatched, its lock free or held by somebody who is quiet.
+    /// How long an actor stays in memory that is idle and unwatched, with a lock that is free or whose holder
+    /// sends nothing.
     pub retire_ms: Millis,
 }
 
@@ -94,13 +97,13 @@ pub struct ServerState {
     pub feed: EventFeed,
     pub history: History,
     pub lost_tickets: Mutex<LostTickets>,
-    /// To look through all locks in memory takes the registry as long as there are many: whoever wants something
-    /// else of it waits for one who looks, never for several.
+    /// Permit to have the registry look through all locks in memory, which takes long if there are many. There
+    /// is one, so other messages to the registry wait for one such look at most.
     pub surveys: Semaphore,
     php: AtomicBool,
     requests: AtomicU64,
     waiters: Arc<Semaphore>,
-    /// One count per worker, so that workers do not fight over a cache line.
+    /// Requests that wait for a reply: one count per worker, so that workers do not contend for a cache line.
     in_flight: Mutex<Vec<Arc<AtomicUsize>>>,
     token_floor: AtomicU64,
     leases_from: AtomicU64,
@@ -137,7 +140,7 @@ impl ServerState {
 
     /// Resolves when this process cannot go on: see [`Liveness::failure`].
     pub async fn failure(&self) -> Failure {
-        // A file system that hangs holds up the thread that writes to it; the registry sees to that.
+        // A file system that hangs blocks the thread of this actor; the registry handles that.
         let is_excused = |part: &str| part == PERSISTENCE && !self.store.blocks_for().is_zero();
         self.liveness.failure(is_excused).await
     }
@@ -151,7 +154,7 @@ impl ServerState {
         }
     }
 
-    /// What the core is given besides time and command.
+    /// The rules and limits that the core gets with each command.
     pub fn terms(&self) -> Terms {
         Terms {
             rules: self.profile().rules(),
@@ -159,7 +162,7 @@ impl ServerState {
         }
     }
 
-    /// The store was opened and had this profile recorded; it counts unless the settings say otherwise.
+    /// Applies the profile that the store has recorded, unless the settings name one.
     pub fn use_recorded_profile(&self, recorded: Option<Profile>) {
         if self.settings.compatibility.is_some() {
             return;
@@ -169,33 +172,38 @@ impl ServerState {
             log::warn!(
                 "COMPATIBILITY is not set and the database was written by the PHP server: the profile \
                  is php. Resource timeouts are waits and leases do not expire unless a ttl is given; set \
-                 COMPATIBILITY=default when no client leans on that any more"
+                 COMPATIBILITY=default when no client depends on that any more"
             );
         }
         self.php.store(profile == Profile::Php, Ordering::Release);
     }
 
-    /// Numbers that no other request of this process has: this one and the `count - 1` after it.
+    /// Takes `count` request ids that are unique in this process: the returned one and the `count - 1` after
+    /// it.
     pub fn next_requests(&self, count: u64) -> RequestId {
         self.requests.fetch_add(count, Ordering::Relaxed)
     }
 
-    /// A ticket from a cryptographic generator that the operating system seeds.
+    /// A new ticket from a cryptographic generator that the operating system seeds.
     pub fn fresh_ticket(&self) -> Ticket {
         Ticket::from_bits(rand::random())
     }
 
-    /// A place for one more request that waits for a lock, given back when dropped. `None`: `waiters_max` wait already.
+    /// A permit for one more request that waits for a lock, returned when dropped. `None`: `waiters_max`
+    /// requests wait already.
     pub fn add_waiter(&self) -> Option<OwnedSemaphorePermit> {
         self.waiters.clone().try_acquire_owned().ok()
     }
 
-    /// Open requests that wait for a lock.
+    /// Number of open requests that wait for a lock.
     pub fn waiters(&self) -> usize {
         self.settings.waiters_max - self.waiters.available_permits()
     }
 
-    /// Should a balancer send requests here? Those for names of other instances are passed on.
+    /// Whether a load balancer should send requests here. Requests for names of other instances are forwarded.
+    ///
+    /// # Errors
+    /// Why it should not.
     pub fn check_ready(&self) -> Result<(), Closed> {
         self.gate.check_ready()?;
         match self.slots.are_shared() {
@@ -204,7 +212,7 @@ impl ServerState {
         }
     }
 
-    /// Everything there is to say in numbers, in Prometheus' text form.
+    /// All metrics, in the Prometheus text format.
     ///
     /// # Errors
     /// As [`Metrics::render`].
@@ -226,7 +234,7 @@ impl ServerState {
         self.metrics.render()
     }
 
-    /// A new worker's count of requests that wait for a reply.
+    /// Adds a counter of requests that wait for a reply, for a new worker.
     pub fn count_in_flight(&self) -> Arc<AtomicUsize> {
         let count = Arc::new(AtomicUsize::new(0));
         let mut counts = self.in_flight.lock();
@@ -234,7 +242,7 @@ impl ServerState {
         count
     }
 
-    /// Requests of all workers that wait for a reply.
+    /// Number of requests of all workers that wait for a reply.
     pub fn in_flight(&self) -> usize {
         let counts = self.in_flight.lock();
         counts
@@ -248,22 +256,24 @@ impl ServerState {
         FencingToken(self.token_floor.load(Ordering::Acquire))
     }
 
+    /// Raises the token floor to this token, if it is lower.
     pub fn raise_token_floor(&self, token: FencingToken) {
         self.token_floor.fetch_max(token.0, Ordering::AcqRel);
     }
 
-    /// From when on a lease that is read from the store gets its TTL anew: the last instant at which an
-    /// actor, and with it the true expiry of its lease, may have been lost.
+    /// When the TTL of a lease that is read from the store begins, on the monotonic clock: the last time at
+    /// which an actor, and with it the true expiry of its lease, may have been lost.
     pub fn leases_from(&self) -> Millis {
         self.leases_from.load(Ordering::Acquire)
     }
 
+    /// Sets [`ServerState::leases_from`] to now.
     pub fn restart_leases(&self) {
         self.leases_from
             .fetch_max(self.clock.mono(), Ordering::AcqRel);
     }
 
-    /// Grows whenever the store was in doubt: actors of an earlier incarnation must not be believed.
+    /// Grows when the store is opened or lost. The memory of actors of an earlier incarnation is not valid.
     pub fn incarnation(&self) -> u64 {
         self.incarnation.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! Which names this instance answers for itself. Every request looks at it, so that there is nothing in it to be locked.
+//! Which names this instance answers for. Every request checks it, so it uses atomics and no lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -6,18 +6,18 @@ use crate::lock::{Millis, ResourceName};
 use crate::store::members::{SLOTS, Slot};
 use crate::store::slot_set::SlotSet;
 
-/// Not this instance's.
+/// Not owned by this instance.
 const ELSEWHERE: u8 = 0;
-/// This instance's, and answered for.
+/// Owned by this instance, which answers for it.
 const HERE: u8 = 1;
-/// This instance's, which is giving it away.
+/// Owned by this instance, which is giving it away and does not answer for it any more.
 const LEAVING: u8 = 2;
 
-/// All slots. Where the store is this process's alone, all are here and stay here.
+/// The state of all slots. If the store is not shared, these states are not used: all names are here.
 pub struct Slots {
     is_shared: AtomicBool,
     states: Vec<AtomicU8>,
-    /// From when on a lease of its names that is read from the store gets its TTL anew.
+    /// By slot: when the TTL of a lease that is read from the store begins, in monotonic milliseconds.
     leases_from: Vec<AtomicU64>,
 }
 
@@ -40,7 +40,7 @@ impl Slots {
         self.states[slot.number()].store(state, Ordering::Release);
     }
 
-    /// Several instances share the store: from here on only what [`Slots::gain`] says is here.
+    /// The store is shared: from now on only slots that were given to [`Slots::gain`] are here.
     pub fn share(&self) {
         self.is_shared.store(true, Ordering::Release);
     }
@@ -49,39 +49,40 @@ impl Slots {
         self.is_shared.load(Ordering::Acquire)
     }
 
-    /// Does this instance answer for this name?
+    /// Whether this instance answers for this name.
     pub fn is_here(&self, name: &ResourceName) -> bool {
         !self.is_shared.load(Ordering::Acquire) || self.state(Slot::of(name)) == HERE
     }
 
-    /// Does this instance answer for its names? Where the store is this process's alone, nobody asks.
+    /// Whether this instance answers for the names of this slot. Only asked if the store is shared.
     pub fn has(&self, slot: Slot) -> bool {
         self.state(slot) == HERE
     }
 
-    /// What this instance answers for now.
+    /// The slots that this instance answers for now.
     pub fn here(&self) -> SlotSet {
         SlotSet::of(Slot::all().filter(|slot| self.has(*slot)))
     }
 
-    /// Is it another instance's, or nobody's?
+    /// Whether another instance or nobody owns this slot.
     pub fn is_elsewhere(&self, slot: Slot) -> bool {
         self.state(slot) == ELSEWHERE
     }
 
-    /// Has become this instance's at this time, or is to stay after it was left, and is answered for from here on. Its
-    /// leases get their TTL anew: whoever knew what they had left to run is gone.
+    /// From now on this instance answers for the slot: it has become the owner, or it keeps a slot that it was
+    /// about to give away. Leases get their full TTL again, because nobody knows any more how much of it is
+    /// left.
     pub fn gain(&self, slot: Slot, now: Millis) {
         self.leases_from[slot.number()].store(now, Ordering::Release);
         self.set(slot, HERE);
     }
 
-    /// Is answered for no more, and stays this instance's for now.
+    /// From now on this instance does not answer for the slot; it still owns it.
     pub fn leave(&self, slot: Slot) {
         self.set(slot, LEAVING);
     }
 
-    /// Is not this instance's any more.
+    /// This instance does not own the slot any more.
     pub fn lose(&self, slot: Slot) {
         self.set(slot, ELSEWHERE);
     }
@@ -90,12 +91,13 @@ impl Slots {
         Slot::all().for_each(|slot| self.lose(slot));
     }
 
-    /// When the leases of this name came here, in the time of this process.
+    /// When the TTL of a lease of this name begins if it is read from the store: when its slot came here, in
+    /// monotonic milliseconds.
     pub fn leases_from(&self, name: &ResourceName) -> Millis {
         self.leases_from[Slot::of(name).number()].load(Ordering::Acquire)
     }
 
-    /// How many are here.
+    /// Number of slots that this instance owns, including those that it is giving away.
     pub fn count(&self) -> usize {
         Slot::all().filter(|slot| !self.is_elsewhere(*slot)).count()
     }

@@ -1,7 +1,8 @@
-//! Grants whose clients turned out to be gone after the name had moved to another instance: they are released there.
+//! Grants whose client was gone after the name had moved to another instance. They are released at that
+//! instance.
 //!
-//! An actor that leaves for another instance has told of its last grants a moment ago. Whether their clients took the
-//! answers it does not learn any more; [`Untaken::left`] remembers whom it told, for as long as an answer may be on its
+//! The actor of a name that moves may have sent a grant a moment ago, and it does not learn any more whether
+//! the client got the answer. [`Untaken::left`] remembers such grants for as long as an answer may be on its
 //! way.
 
 use std::collections::HashMap;
@@ -11,14 +12,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::lock::{Millis, RequestId, ResourceName, Ticket};
 
-/// How long an answer may be on its way to its client.
+/// How long an answer may be on its way to its client, in milliseconds.
 const ON_ITS_WAY_MS: Millis = 60_000;
 
-/// A name, and the ticket that holds it.
+/// A name, and the ticket that holds its lock.
 pub type UntakenGrant = (ResourceName, Ticket);
 
-/// One for each server.
+/// The grants that may turn out not to be taken; one per server.
 pub struct Untaken {
+    /// By the request that was answered: the grant, and until when it is remembered (monotonic).
     told: Mutex<HashMap<RequestId, (Millis, UntakenGrant)>>,
     to_release: UnboundedSender<UntakenGrant>,
     released: Mutex<Option<UnboundedReceiver<UntakenGrant>>>,
@@ -36,7 +38,8 @@ impl Default for Untaken {
 }
 
 impl Untaken {
-    /// A name has left whose actor had told these requests of a grant. `now`: monotonic.
+    /// Remembers the grants of a name that has moved. `told`: the requests whose grants its actor had sent,
+    /// with their tickets. `now`: monotonic.
     pub fn left(&self, name: &ResourceName, told: Vec<(RequestId, Ticket)>, now: Millis) {
         if told.is_empty() {
             return;
@@ -50,7 +53,7 @@ impl Untaken {
         known.extend(told);
     }
 
-    /// The client of this request is gone, and its actor too.
+    /// The client of this request is gone, and so is the actor that answered it: its grant is to be released.
     pub fn vanished(&self, request: RequestId) {
         let told = self.told.lock().remove(&request);
         if let Some((_, grant)) = told {
@@ -58,7 +61,8 @@ impl Untaken {
         }
     }
 
-    /// What is to be released wherever it is now. There is one who does that.
+    /// The grants to be released, at whichever instance owns their names now. `None`: the one task that does
+    /// this has the receiver already.
     pub fn to_release(&self) -> Option<UnboundedReceiver<UntakenGrant>> {
         self.released.lock().take()
     }

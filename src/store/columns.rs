@@ -1,9 +1,9 @@
-//! What tables of both SQL stores have in common.
+//! Columns that the tables of both SQL stores have.
 
 use crate::lock::{ResourceOptions, Seconds};
 
-/// The columns of a live ticket, which are in three tables: of leases in head rows, of other leases, and of waiting
-/// tickets.
+/// The columns of a live ticket. Three tables have them: head rows (`resource_lock`), further leases
+/// (`resource_holding`) and waiting tickets (`resource_ticket`).
 macro_rules! ticket_columns {
     () => {
         "ticket, seq, owner, ttl_ms, mode, reason, queued_at, attempt, attempt_ttl_ms, attempt_mode"
@@ -12,7 +12,7 @@ macro_rules! ticket_columns {
 
 pub(super) use ticket_columns;
 
-/// Of columns of which the last three are `NULL` where they are what most resources have.
+/// The options in these columns. The last three are `NULL` where a resource has the default.
 pub(super) fn options(
     timeout: Seconds,
     slots: Option<u16>,

@@ -1,16 +1,17 @@
-//! Ended tickets as the SQL stores keep them: a row for each run of them that was stored together, named by
-//! the number of the last. A busy lock ends tickets by the hundred, and nobody looks for a single one.
+//! Ended tickets as the SQL stores keep them: one row for each run of consecutive tickets that were stored
+//! together, keyed by the number of the last. A row per ticket would be wasteful: a busy lock ends tickets by
+//! the hundred, and nobody reads a single one.
 
 use super::StoreError;
 use crate::lock::rows::{ENDED_MAX, EndedMore, EndedRow};
 use crate::lock::{EndReason, Ticket};
 
-/// A ticket and its reason, bytes.
+/// Size of an entry in bytes: 16 for the ticket, 1 for the reason.
 const ENTRY: usize = 17;
-/// In the byte of the reason: two bytes of length follow, and so many of what else is remembered.
+/// Flag in the byte of the reason: two bytes of length follow, and then an [`EndedMore`] of that many bytes.
 const HAS_MORE: u8 = 0x80;
 
-/// The runs of consecutive numbers in rows that are in the order of their numbers.
+/// Splits rows that are ordered by number into runs of consecutive numbers.
 pub(super) fn runs(rows: &[EndedRow]) -> impl Iterator<Item = Run<'_>> {
     rows.chunk_by(|a, b| a.n.checked_add(1) == Some(b.n))
         .filter_map(|rows| {
@@ -21,18 +22,18 @@ pub(super) fn runs(rows: &[EndedRow]) -> impl Iterator<Item = Run<'_>> {
         })
 }
 
-/// Consecutive ended tickets.
+/// Ended tickets with consecutive numbers.
 pub(super) struct Run<'a> {
-    /// The number of the last.
+    /// Number of the last ticket.
     pub n: u64,
     rows: &'a [EndedRow],
 }
 
 impl Run<'_> {
-    /// The tickets with their reasons, oldest first.
+    /// Encodes the tickets with their reasons, oldest first.
     ///
     /// # Errors
-    /// [`StoreError::Rejected`]: something cannot be written down.
+    /// [`StoreError::Rejected`]: an entry cannot be encoded.
     pub fn bytes(&self) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::with_capacity(self.rows.len() * ENTRY);
         for row in self.rows {
@@ -51,13 +52,14 @@ impl Run<'_> {
         Ok(bytes)
     }
 
-    /// Runs with this number or a lower one hold nothing that is still remembered; `None`: there can be none.
+    /// Once this run is stored, runs with this number or a lower one contain only tickets that are no longer
+    /// remembered. `None`: there are no such runs.
     pub fn outlives(&self) -> Option<u64> {
         self.n.checked_sub(ENDED_MAX)
     }
 }
 
-/// The rows of a run; `None`: these are no bytes of ours.
+/// Decodes the rows of the run `n`. `None`: the bytes were not made by [`Run::bytes`].
 pub(super) fn rows(n: u64, mut bytes: &[u8]) -> Option<Vec<EndedRow>> {
     let mut rows = Vec::new();
     while !bytes.is_empty() {
@@ -79,7 +81,7 @@ pub(super) fn rows(n: u64, mut bytes: &[u8]) -> Option<Vec<EndedRow>> {
     Some(rows)
 }
 
-/// What else is remembered, and what comes after it.
+/// Decodes the [`EndedMore`] of an entry, if its reason has the flag. Also returns the bytes after it.
 fn more_of(reason: u8, bytes: &[u8]) -> Option<(Option<Box<EndedMore>>, &[u8])> {
     if reason & HAS_MORE == 0 {
         return Some((None, bytes));
@@ -90,7 +92,7 @@ fn more_of(reason: u8, bytes: &[u8]) -> Option<(Option<Box<EndedMore>>, &[u8])> 
     Some((Some(Box::new(more)), rest))
 }
 
-/// The newest of the rows of all runs, each once.
+/// The newest [`ENDED_MAX`] of these rows, ordered by number and without duplicates.
 pub(super) fn newest(mut rows: Vec<EndedRow>) -> Vec<EndedRow> {
     rows.sort_by_key(|row| row.n);
     rows.dedup_by_key(|row| row.n);

@@ -1,4 +1,4 @@
-//! The last leases of a name, as stores keep them: one value for each name, the oldest lease first.
+//! The last leases of a name, as stores keep them: one value per name, oldest lease first.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,12 +11,12 @@ pub enum LeaseEnd {
     Released,
     Expired,
     ForcedOff,
-    /// With its resource.
+    /// Its resource was deleted.
     Deleted,
 }
 
 impl LeaseEnd {
-    /// As the wire has it.
+    /// The name of this end on the wire.
     pub fn name(self) -> &'static str {
         match self {
             LeaseEnd::Released => "released",
@@ -27,28 +27,28 @@ impl LeaseEnd {
     }
 }
 
-/// A lease that has ended. Times are wall clock, for people.
+/// A lease that has ended. Times are wall-clock times, for people to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PastLease {
     pub owner: Option<Owner>,
     pub reason: Option<Reason>,
     pub mode: Mode,
-    /// No two leases of a name have the same.
+    /// Unique among the leases of a name.
     pub fencing_token: u64,
     pub acquired_at: WallMillis,
     pub ended_at: WallMillis,
     pub end: LeaseEnd,
-    /// Why it was forced off, and by whose key.
+    /// If it was forced off: the reason, and the name of the key that did it.
     pub forced: Option<Box<Forced>>,
-    /// From the place in the queue to the grant.
+    /// Time from the arrival in the queue to the grant, in milliseconds.
     pub queued_ms: Millis,
 }
 
-/// Leases of several names that a store is to add.
+/// Past leases of several names, for a store to append.
 pub type PastLeases = Vec<(ResourceName, Vec<PastLease>)>;
 
-/// Adds newer leases to those that a store has of a name and keeps the last `most`. Adding one twice is adding it
-/// once.
+/// Appends newer leases to the stored ones of a name and keeps the last `most`. A lease that is stored already
+/// is not added again.
 pub fn append(stored: &mut Vec<PastLease>, newer: &[PastLease], most: usize) {
     for lease in newer {
         let is_known = |had: &PastLease| had.fencing_token == lease.fencing_token;
@@ -60,16 +60,17 @@ pub fn append(stored: &mut Vec<PastLease>, newer: &[PastLease], most: usize) {
     stored.drain(..surplus);
 }
 
-/// As one value of a row. What cannot be written down, for which there is no reason, counts as none.
+/// Encodes leases as one value of a row. Encoding has no reason to fail; if it does, the value is read as no
+/// leases.
 pub(super) fn encode(leases: &[PastLease]) -> Vec<u8> {
     postcard::to_stdvec(leases).unwrap_or_default()
 }
 
-/// What [`encode`] made. A value that cannot be read, of a later version perhaps, counts as none: nothing
-/// depends on it.
+/// Decodes the value that [`encode`] made. A value that cannot be decoded, perhaps of a later version, is read
+/// as no leases: nothing depends on the history.
 pub(super) fn decode(bytes: &[u8]) -> Vec<PastLease> {
     postcard::from_bytes(bytes).unwrap_or_else(|error| {
-        log::warn!("a history cannot be read: {error}");
+        log::warn!("the history of a name cannot be decoded and is ignored: {error}");
         Vec::new()
     })
 }

@@ -1,20 +1,23 @@
-//! How the SQL stores find the resources of a listing without a look at all the others.
+//! How the SQL stores find the resources of a listing without reading all the others.
 //!
-//! There are three ways: along the names, along what is held in the order in which it was acquired, and through
-//! whoever waits. The first two meet what they leave out, so each listing takes the way on which it meets
-//! little: that depends on how much is held, and on how many names there are with the prefix, which is counted up
-//! to [`FEW`].
+//! A statement can walk along the names, along the held locks in the order in which they were acquired, or
+//! through the waiting tickets. The first two also read rows that the listing leaves out, so each listing takes
+//! the walk that reads few. Which one that is depends on how many locks are held and on how many names have the
+//! prefix; both are counted up to [`FEW`].
 
 use super::{ListOrder, ListQuery};
 
-/// So many rows are looked through, and sorted, in a fraction of a second.
+/// Number of rows that a database reads and sorts in a fraction of a second.
 pub(super) const FEW: usize = 10_000;
 
-/// What the rows of a part are found by.
+/// How a [`ListPart`] finds its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Walk {
+    /// By the index on names.
     Names,
+    /// By the index on held locks, longest held first.
     Held,
+    /// Through the waiting tickets, grouped by resource.
     Waited,
 }
 
@@ -22,14 +25,14 @@ pub(super) enum Walk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListPart {
     pub walk: Walk,
-    /// Only those that have (or have not) a holder.
+    /// `true`: only held resources, `false`: only free ones, `None`: both.
     pub held: Option<bool>,
-    /// Without those for which somebody waits.
+    /// `true`: only resources without waiting tickets.
     pub unwaited: bool,
     pub order: ListOrder,
 }
 
-/// On which walks the rows are to be counted, up to one more than [`FEW`], until one is found on which they are few.
+/// The walks whose rows are to be counted, up to `FEW + 1`, until one has no more than [`FEW`].
 pub(super) fn counted(query: &ListQuery) -> impl Iterator<Item = Walk> {
     let names = (!query.prefix.is_empty()).then_some(Walk::Names);
     let is_counted = query.held == Some(true) || query.order == ListOrder::Held;
@@ -37,8 +40,9 @@ pub(super) fn counted(query: &ListQuery) -> impl Iterator<Item = Walk> {
     walks.filter(move |_| is_counted)
 }
 
-/// What to read one after another until there are as many as were asked for. The orders other than by name begin
-/// with what has something to be ordered by; the rest is never sorted. `few`: the walk on which few rows were [`counted`].
+/// The statements of a listing, to be run in turn until enough resources are found. The orders other than by
+/// name begin with the resources that have waiters or a holder; the rest is read by name and never sorted.
+/// `few`: the walk on which few rows were [`counted`].
 pub(super) fn parts(query: &ListQuery, few: Option<Walk>) -> Vec<ListPart> {
     let by_name = |held, unwaited| ListPart {
         walk: match (held, few) {

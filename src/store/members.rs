@@ -1,8 +1,8 @@
-//! How several instances share one store: which of them there are, and to whom each name belongs.
+//! The instances that share one store, and which of them owns each name.
 //!
-//! A name belongs to one of [`SLOTS`] slots, and a slot to an instance. A slot changes hands in two ways only: its owner
-//! gives it away ([`super::Store::give`]), or its owner is silent and another one takes what it had
-//! ([`super::Store::take_over`]).
+//! Each name belongs to one of [`SLOTS`] slots, and each slot to one instance. A slot gets another owner in two
+//! ways only: its owner gives it away ([`super::Store::give`]), or its owner is dead and another instance takes
+//! over from it ([`super::Store::take_over`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,62 +10,62 @@ use std::sync::Arc;
 
 use crate::lock::{FencingToken, Profile, ResourceName};
 
-/// Into so many slots the names are divided. Fixed in every database.
+/// Number of slots that the names are divided into. The same in every database.
 pub const SLOTS: usize = 1024;
 
-/// Names one instance on a store that several share; a restarted process is another one, and so is one that has lost
-/// the store and came back.
+/// Id of one instance on a shared store. A restarted process gets a new id, and so does a process that lost the
+/// store and opened it again.
 pub type InstanceId = [u8; 16];
 
-/// A part of all names.
+/// One of [`SLOTS`] parts of all names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u16);
 
 impl Slot {
-    /// Which one a name belongs to.
+    /// The slot of a name.
     pub fn of(name: &ResourceName) -> Slot {
         let hash = crc32fast::hash(name.as_str().as_bytes());
         Slot((hash % SLOTS as u32) as u16)
     }
 
-    /// In the order of their numbers.
+    /// All slots, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Slot> {
         (0..SLOTS as u16).map(Slot)
     }
 
-    /// From 0, below [`SLOTS`].
+    /// Number of the slot, from 0 up to but not including [`SLOTS`].
     pub fn number(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// What an instance does, as far as the store tells.
+/// State of an instance, according to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberState {
     Serves,
-    /// It ends, and takes no slots any more.
+    /// It is shutting down and takes no slots any more.
     Leaves,
-    /// It was silent for as long as that takes, or has ended: what it owns may be taken over.
+    /// Its heartbeat stood still for the lease of an instance, or it has ended: its slots may be taken over.
     Dead,
-    /// It is dead, and another instance takes over what it owned.
+    /// It is dead, and another instance is taking over from it.
     BeingTakenOver,
 }
 
 impl MemberState {
-    /// It answers for what it owns.
+    /// Whether it answers for the slots that it owns.
     pub fn is_alive(self) -> bool {
         matches!(self, MemberState::Serves | MemberState::Leaves)
     }
 }
 
-/// Where an instance takes requests from others, and what both prove to each other that they know.
+/// Where an instance takes requests from other instances, and the secret that both ends prove to know.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerAddress {
     /// Host and port.
     pub address: String,
-    /// TLS is spoken there.
+    /// Whether connections to this address use TLS.
     pub is_tls: bool,
-    /// Never to be logged.
+    /// The secret of that instance. Must never be logged.
     pub secret: Vec<u8>,
 }
 
@@ -79,27 +79,27 @@ impl fmt::Debug for PeerAddress {
     }
 }
 
-/// One instance.
+/// One instance of a shared store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub id: InstanceId,
     pub state: MemberState,
     /// How other instances reach it; `None`: it takes no requests from them.
     pub peer: Option<PeerAddress>,
-    /// Another number with each sign of life.
+    /// Changes with each heartbeat.
     pub heartbeat: u64,
-    /// Of the program.
+    /// Version of the program that it runs.
     pub version: String,
 }
 
-/// Everything that a look at a shared store tells.
+/// The state of a shared store, read in one look.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Members {
-    /// This instance.
+    /// Id of this instance.
     pub me: InstanceId,
-    /// All of them, this one too, in the order of their ids.
+    /// All instances, this one included, in the order of their ids.
     pub members: Vec<Member>,
-    /// Whose each slot is, by its number: of an instance that may not be among the members any more.
+    /// Owner of each slot, indexed by the number of the slot. An owner may be missing in `members`.
     pub owners: Arc<[InstanceId]>,
     /// The highest fencing token that any deleted resource reached.
     pub token_floor: FencingToken,
@@ -108,7 +108,7 @@ pub struct Members {
 }
 
 impl fmt::Debug for Members {
-    /// Only how many slots each has.
+    /// Shows the number of slots of each owner, not the whole map.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut slots: BTreeMap<&InstanceId, usize> = BTreeMap::new();
         self.owners
@@ -133,7 +133,7 @@ impl Members {
         self.members.iter().find(|member| member.id == id)
     }
 
-    /// Whether it tells what the other look told, but for signs of life.
+    /// Whether the two looks are equal, heartbeats aside.
     pub fn differs_in_heartbeats_only(&self, other: &Members) -> bool {
         let without = |members: &Members| {
             let mut members = members.clone();
@@ -143,20 +143,20 @@ impl Members {
         without(self) == without(other)
     }
 
-    /// How many slots are this one's.
+    /// Number of slots that this instance owns.
     pub fn share(&self, id: InstanceId) -> usize {
         self.owners.iter().filter(|owner| **owner == id).count()
     }
 
-    /// The other one that a slot belongs to, if it lives.
+    /// The owner of a slot, if it is alive and not this instance.
     pub fn elsewhere(&self, slot: Slot) -> Option<&Member> {
         let owner = self.owner(slot);
         let member = self.member(owner).filter(|_| owner != self.me)?;
         member.state.is_alive().then_some(member)
     }
 
-    /// Instances from which is to be taken over: those of which nobody knows any more, too, and those that own nothing and
-    /// are only to be forgotten.
+    /// Instances to take over from: those that are dead, also if they own nothing and only their rows are to be
+    /// removed, and owners of slots that are not in `members`.
     pub fn dead(&self) -> impl Iterator<Item = InstanceId> {
         let is_dead = |id: &InstanceId| {
             let member = self.member(*id);

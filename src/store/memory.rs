@@ -1,4 +1,4 @@
-//! A store for tests and for state that may be lost: commits never wait.
+//! The store in memory, for tests and for state that may be lost. Its commits never wait.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -18,7 +18,7 @@ use super::{
 use crate::lock::rows::{ENDED_MAX, EndedRow, HeadRow, HolderRow, LockRows, TicketRow};
 use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket};
 
-/// Rows in maps, gone with the process.
+/// Keeps its rows in maps, which are lost when the process ends.
 #[derive(Default)]
 pub struct MemoryStore {
     rows: Mutex<Rows>,
@@ -28,24 +28,26 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Rows {
     by_name: BTreeMap<ResourceName, ResourceId>,
-    /// Boxed: a table of a million doubles at once, and stands half empty afterwards.
+    /// Boxed: a table that grows doubles its size and is then half empty. A box makes an empty place cost a
+    /// pointer and not a whole state.
     resources: HashMap<ResourceId, Box<StoredState>>,
     token_floor: FencingToken,
 }
 
-/// There may be a million of these and most are idle, so what an idle one has none of costs a pointer.
+/// The rows of one resource. There may be a million resources and most are idle, so each part that an idle one
+/// lacks costs one pointer.
 struct StoredState {
     options: ResourceOptions,
     token: FencingToken,
     delayed: bool,
     holder: Option<Box<HolderRow>>,
-    /// Row `n` at `n % ENDED_MAX` where that place exists; in any order otherwise, and with some that are
-    /// outlived.
+    /// Row `n` is at the index `n % ENDED_MAX` if there is such an index; otherwise rows are in any order. Some
+    /// may be outlived.
     ended: Box<[EndedRow]>,
     more: Option<Box<More>>,
 }
 
-/// What only some resources have.
+/// The rows that only some resources have.
 #[derive(Default)]
 struct More {
     holding: BTreeMap<Ticket, HolderRow>,
@@ -54,7 +56,7 @@ struct More {
 }
 
 impl MemoryStore {
-    /// Nothing that is done while the lock is held stops halfway: after a panic elsewhere, go on.
+    /// No code that holds this lock can stop halfway, so the rows are sound even after a panic elsewhere.
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock()
     }
@@ -95,7 +97,7 @@ impl StoredState {
         }
     }
 
-    /// Takes the rows of the lock.
+    /// Applies a snapshot. Moves the head row and the ended rows out of it.
     fn write(&mut self, snapshot: &mut Snapshot) {
         self.options = snapshot.options.unwrap_or(self.options);
         if let Some(head) = snapshot.lock.head.take() {
@@ -116,7 +118,8 @@ impl StoredState {
         }
     }
 
-    /// In the place of one that is outlived: a hot lock allocates nothing here, and looks at one row.
+    /// Overwrites an outlived row if there is one. So a busy lock allocates nothing here, and usually only one
+    /// row is looked at.
     fn write_ended(&mut self, row: EndedRow) {
         let replaced = |old: &EndedRow| old.n == row.n || old.is_outlived_by(row.n);
         let usual = (row.n % ENDED_MAX) as usize;
@@ -163,9 +166,13 @@ impl More {
 }
 
 impl Rows {
-    /// Whether all of them can be stored: a name has one resource, and rows need one to belong to.
+    /// Checks that the batch can be stored: a name has at most one resource, and rows belong to an existing
+    /// one.
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`]: it cannot.
     fn check(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
-        // What the batch did so far to the resources it removes and creates.
+        // For each name that the batch has changed so far: its resource after these changes.
         let mut named: HashMap<&ResourceName, Option<&ResourceId>> = HashMap::default();
         for snapshot in batch {
             let before = match named.get(&snapshot.name) {
@@ -214,7 +221,7 @@ impl Rows {
         }
     }
 
-    /// What the query matches, in name order.
+    /// The resources that match the query, in name order.
     fn matching<'a>(
         &'a self,
         query: &'a ListQuery,
@@ -231,7 +238,7 @@ impl Rows {
             .filter(|(.., resource)| query.held.is_none_or(|h| h == resource.holder.is_some()))
     }
 
-    /// The first `limit` of those that match, smallest `key` first and then by name.
+    /// The first `limit` matching resources, smallest `key` first and then by name.
     fn listed_by<K: Ord>(
         &self,
         query: &ListQuery,
@@ -289,10 +296,10 @@ impl Store for MemoryStore {
         Ok(known.get(name).cloned().unwrap_or_default())
     }
 
-    /// `false` also for what [`Store::commit`] would reject: it says why.
+    /// Also `false` for a snapshot that [`Store::commit`] would reject; that method then returns the error.
     fn commit_inline(&self, snapshot: &mut Snapshot) -> bool {
         let mut rows = self.rows();
-        // Most snapshots change a resource that is there, and need no more than one look for it.
+        // Most snapshots change an existing resource and need only one lookup.
         let plain = snapshot.removed.is_empty() && snapshot.created.is_none();
         if plain
             && snapshot.token_floor.is_none()

@@ -1,20 +1,21 @@
-//! Where resources outlive the process: one trait, three ways.
+//! Durable storage of resources: the trait [`Store`] and its three implementations.
 //!
-//! A store keeps rows and knows nothing of actors or HTTP. It is driven by `persistence`, which is
-//! its only writer: one batch at a time, so no store has to order writes itself. Every store passes the
-//! same conformance suite (`tests/store`).
+//! A store keeps rows and knows nothing of actors or HTTP. Its only writer is `persistence`, which commits one
+//! batch at a time, so a store does not have to order writes itself. Every store passes the same conformance
+//! suite (`tests/store`).
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `snapshot` | what a batch carries: the changed rows of one resource, and how two merge |
-//! | `journal` | lock changes on their way into the tables of the SQL stores |
-//! | `columns` | what tables of both SQL stores have in common |
-//! | `ended` | ended tickets as the SQL stores keep them |
+//! | `snapshot` | the changed rows of one resource, as a batch carries them |
+//! | `journal` | write-ahead log of lock changes, for the SQL stores |
+//! | `columns` | columns that the tables of both SQL stores have |
+//! | `ended` | encoding of ended tickets in the SQL stores |
 //! | `history` | the last leases of each name |
 //! | `listing` | how the SQL stores find the resources of a listing |
-//! | `members` | how several instances share one store |
+//! | `members` | the instances that share a store, and the slots they own |
 //! | `slot_set` | a set of slots |
-//! | `memory` | for tests and for state that may be lost |
+//! | `shrink` | gives back the memory of a sparse hash table |
+//! | `memory` | the store in memory, for tests and for state that may be lost |
 //! | `sqlite` | the embedded store |
 //! | `mysql` | the production store, shared by several instances |
 
@@ -43,31 +44,31 @@ pub use members::{InstanceId, PeerAddress};
 use members::{Members, Slot};
 pub use snapshot::{ResourceId, Snapshot, StoredData};
 
-/// A resource with its lock rows. Data stays in the store until it is asked for.
+/// A stored resource with its lock rows. Its documents are read separately, with [`Store::load_data`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResource {
     pub id: ResourceId,
     pub options: ResourceOptions,
     pub lock: LockRows,
-    /// How many selectors have data.
+    /// Number of documents (selectors that have data).
     pub selectors: usize,
 }
 
-/// A document without its JSON.
+/// Selector and size of one document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentSize {
     pub selector: Selector,
-    /// Of its JSON text.
+    /// Length of its JSON text.
     pub bytes: u64,
 }
 
-/// A resource as a listing shows it: committed rows only.
+/// One resource of a listing, from committed rows only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedResource {
     pub name: ResourceName,
     pub id: ResourceId,
     pub options: ResourceOptions,
-    /// The lease in the head row.
+    /// The lease in the head row; `None`: the lock is free.
     pub holder: Option<HolderRow>,
     pub waiting: usize,
     pub selectors: usize,
@@ -76,26 +77,28 @@ pub struct ListedResource {
 /// Which resources to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListQuery {
-    /// Compared byte for byte; empty matches all.
+    /// Prefix of the names, compared byte for byte. The empty prefix matches all names.
     pub prefix: String,
-    /// Names strictly after this one, in byte order.
+    /// Only names strictly after this one, in byte order.
     pub after: Option<String>,
-    /// How many at most; at least 1.
+    /// Maximum number of resources; at least 1.
     pub limit: usize,
-    /// Only those that have (or have not) a holder.
+    /// `true`: only held resources, `false`: only free ones, `None`: both.
     pub held: Option<bool>,
-    /// Only those that are (or are not) kept for a waiter or in their lock-delay, which no row says: not for stores.
+    /// As `held`, for locks that are reserved for a waiter or in their lock-delay. Stores ignore it, because no
+    /// row records it.
     pub reserved: Option<bool>,
     pub order: ListOrder,
 }
 
 impl ListQuery {
-    /// Names with the prefix are those from the prefix up to, but not including, this one; `None`: all from
-    /// the prefix on. (The byte order of UTF-8 is the order of its characters.)
+    /// Exclusive upper bound of the names with this prefix: they are the names from the prefix up to, but not
+    /// including, the returned one. `None`: all names from the prefix on. (UTF-8 texts sort by bytes as they
+    /// sort by characters.)
     pub fn prefix_end(&self) -> Option<String> {
         let mut kept = self.prefix.chars();
         while let Some(last) = kept.next_back() {
-            // A range of characters steps over the surrogates, which no text can hold.
+            // A range of `char` skips the surrogates, which no text can contain.
             if let Some(next) = (last..=char::MAX).nth(1) {
                 return Some(format!("{}{next}", kept.as_str()));
             }
@@ -103,14 +106,14 @@ impl ListQuery {
         None
     }
 
-    /// `after`, where the order heeds it and it leaves out more than the prefix does.
+    /// `after`, if the order is by name and `after` excludes more names than the prefix does.
     pub fn name_after(&self) -> Option<&str> {
         let after = self.after.as_deref();
         after.filter(|after| self.order == ListOrder::Name && *after >= self.prefix.as_str())
     }
 }
 
-/// The order of a listing. The orders other than by name put the largest first and then go by name; they
+/// The order of a listing. The orders other than by name put the largest value first, break ties by name and
 /// ignore `after`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListOrder {
@@ -122,39 +125,40 @@ pub enum ListOrder {
     Held,
 }
 
-/// What a store tells when it is ready to serve.
+/// Result of [`Store::open`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
     /// The highest fencing token that any deleted resource reached.
     pub token_floor: FencingToken,
-    /// The profile that is recorded in the store (a database that the PHP server wrote).
+    /// The profile recorded in the store, if it has one (a database that the PHP server wrote).
     pub recorded_profile: Option<Profile>,
-    /// With whom the store is shared; `None`: it is this process's alone.
+    /// The instances that share the store; `None`: only this process uses it.
     pub members: Option<Members>,
 }
 
-/// Why a store did not do what it was asked. The text is for the log, never for a client.
+/// Why a store operation failed. The texts are for the log and `/ready`, never for a client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Another instance has this database alone for now, or took this one for dead; this one waits.
+    /// Another instance has exclusive use of the database, or declared this one dead. This instance waits.
     #[error("another instance has the store")]
     Standby,
-    /// Away, or in doubt: whatever was under way may or may not have happened.
-    #[error("the store is away: {0}")]
+    /// The store does not answer, or an outcome is unknown: the operation under way may or may not have
+    /// happened.
+    #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// Nothing of it was stored, because of what it contains.
+    /// The content caused the failure: nothing of a change was stored, or a stored row cannot be read.
     #[error("the store refused a change: {0}")]
     Rejected(String),
-    /// A read that would have taken longer than it may.
+    /// A read was ended because it reached its time limit.
     #[error("a read took too long: {0}")]
     TooSlow(String),
-    /// It cannot be used as it is, and waiting will not help.
+    /// The store cannot be used as it is, and waiting does not help.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
 }
 
 impl StoreError {
-    /// What happened, without what that means.
+    /// The cause alone, without the words that name the kind of error.
     pub fn detail(&self) -> &str {
         match self {
             StoreError::Standby => "another instance has the store",
@@ -166,31 +170,34 @@ impl StoreError {
     }
 }
 
-/// Durable rows. All methods may be called from any thread of the runtime that opened the store.
+/// A store of durable rows. All methods may be called from any thread of the runtime that opened the store.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// `mysql`, `sqlite` or `memory`.
     fn kind(&self) -> &'static str;
 
-    /// Makes the store ready to serve: schema created, migrated, ownership taken. Called again after
-    /// [`StoreError::Standby`] and after [`StoreError::Unavailable`] of any method; when it succeeds,
-    /// nothing of an earlier [`Store::commit`] can land any more.
+    /// Makes the store ready to serve: creates and migrates the schema and takes ownership. Called again after
+    /// [`StoreError::Standby`], and after any method returned [`StoreError::Unavailable`]. Once it has
+    /// succeeded, no earlier [`Store::commit`] can take effect any more.
     async fn open(&self) -> Result<Opened, StoreError>;
 
-    /// As [`Store::open`], for what has to have the whole store for itself; waits for those that are silent to be so for
-    /// long enough. [`StoreError::Standby`]: another instance lives.
+    /// As [`Store::open`], for a caller that needs the whole store for itself. Waits until silent instances
+    /// count as dead.
+    ///
+    /// # Errors
+    /// As of [`Store::open`]. [`StoreError::Standby`]: another instance is alive.
     async fn open_alone(&self) -> Result<Opened, StoreError> {
         self.open().await
     }
 
-    /// Stores all snapshots in one transaction, durably, or none of them.
+    /// Stores all snapshots in one transaction, durably, or none of them. May block the calling thread (see
+    /// [`Store::blocks_for`]), so nothing else should run on it.
     ///
-    /// [`StoreError::Rejected`]: none were stored; a smaller batch may succeed. Among the reasons: a name
-    /// that another resource has, and rows of a resource that does not exist, which would be lost.
-    /// [`StoreError::Unavailable`]: unknown whether they were; [`Store::open`] must be called before
-    /// anything else.
-    ///
-    /// May block the thread that calls it (see [`Store::blocks_for`]), so nothing else should live there.
+    /// # Errors
+    /// - [`StoreError::Rejected`]: nothing was stored; a smaller batch may succeed. Among the reasons: a name
+    ///   that another resource has, and rows of a resource that does not exist, which would be lost.
+    /// - [`StoreError::Unavailable`]: it is unknown whether the batch was stored. [`Store::open`] must be called
+    ///   before anything else.
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError>;
 
     /// The resource of this name (compared byte for byte) with its lock rows.
@@ -203,7 +210,8 @@ pub trait Store: Send + Sync + 'static {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError>;
 
-    /// The first `limit` documents of a resource whose selectors come after this one, in the order of their bytes.
+    /// Sizes of the first `limit` documents of a resource whose selectors come after `after`, in byte order of
+    /// the selectors.
     async fn document_sizes(
         &self,
         id: &ResourceId,
@@ -211,8 +219,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError>;
 
-    /// A page of resources, as of the last [`Store::checkpoint`]: their order and which of them are held is the
-    /// database's to say. What would take longer than `limit` is ended, in the database too:
+    /// A page of resources, as of the last [`Store::checkpoint`]: the database selects and sorts them, and it
+    /// does not apply the journal. A listing that takes longer than `limit` is ended, in the database too, with
     /// [`StoreError::TooSlow`].
     async fn list(
         &self,
@@ -220,105 +228,121 @@ pub trait Store: Send + Sync + 'static {
         limit: Duration,
     ) -> Result<Vec<ListedResource>, StoreError>;
 
-    /// A sign of life of this instance, and a look at the others. Called about once a second by stores that say so with
-    /// [`Store::heartbeat_ms`], and whenever something may have changed. [`StoreError::Standby`]: this instance was
-    /// taken for dead, and owns nothing any more; [`Store::open`] makes another one of it.
+    /// Records a heartbeat of this instance and reads which instances there are. Called in the interval of
+    /// [`Store::heartbeat_ms`], and whenever the instances or their slots may have changed. `None`: the store
+    /// is not shared.
+    ///
+    /// # Errors
+    /// [`StoreError::Standby`]: this instance was declared dead and owns nothing any more. [`Store::open`]
+    /// makes the process a new instance.
     async fn heartbeat(&self) -> Result<Option<Members>, StoreError> {
         Ok(None)
     }
 
-    /// Gives slots of this instance to another one, after a checkpoint: commits wait for as long as that takes. Nothing of their
-    /// names may be under way. `false`: nothing was given, because that one takes none or others stood in the way.
+    /// Makes another instance the owner of slots of this one, after a checkpoint. Commits wait meanwhile. No
+    /// request or commit of these slots' names may be under way. `false`: nothing was given, because `to` takes
+    /// no slots or because conflicting transactions were in the way each time.
     ///
-    /// Errors as of [`Store::commit`]; a later commit about these names is one.
+    /// # Errors
+    /// As of [`Store::commit`]. A later commit for a name of these slots fails with
+    /// [`StoreError::Unavailable`].
     async fn give(&self, _slots: &[Slot], _to: InstanceId) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    /// Takes over what an instance owned that is dead, as [`Store::heartbeat`] told: nothing of it can land any more, what
-    /// it had committed is stored as if it had been checkpointed, and its slots are this one's. Returns without having
-    /// done anything when it turns out to live, or another instance is about to do the same.
+    /// Takes over from an instance that [`Store::heartbeat`] reported dead: makes sure that none of its
+    /// transactions can commit any more, writes its log to the tables as a checkpoint would, and makes this
+    /// instance the owner of its slots. Does nothing if that instance turns out to be alive or if another one
+    /// is about to take over from it.
     ///
-    /// Errors as of [`Store::commit`].
+    /// # Errors
+    /// As of [`Store::commit`].
     async fn take_over(&self, _dead: InstanceId) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// This instance takes no slots from now on, because it ends.
+    /// Records that this instance is shutting down and takes no slots any more.
     ///
-    /// Errors as of [`Store::commit`].
+    /// # Errors
+    /// As of [`Store::commit`].
     async fn leave(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// How often [`Store::heartbeat`] must be called, and for how long after a successful one was *sent*
-    /// this instance may go on answering. `None`: the store is this process's alone.
+    /// The interval of [`Store::heartbeat`], and how long this instance may answer after a successful heartbeat
+    /// was *sent*. `None`: the store is not shared.
     fn heartbeat_ms(&self) -> Option<HeartbeatTimes> {
         None
     }
 
-    /// Whether a document of this JSON text can be stored at all, as far as its size goes. Asked before
-    /// [`Store::commit`], which rejects what is too large, at the cost of whatever else is in that commit.
+    /// Whether the store can take a document of this size. Asked before [`Store::commit`], which would reject
+    /// the whole batch because of one document that is too large.
     fn takes_document(&self, _json: &[u8]) -> bool {
         true
     }
 
-    /// Tidies up what commits put off for the sake of their speed, in small transactions of its own between
-    /// them. Called every few seconds; nothing that was committed depends on it.
+    /// Writes the journal to the tables, in small transactions between the commits. Called every few seconds.
+    /// The durability of commits does not depend on it.
     ///
-    /// Errors as of [`Store::commit`]; with [`StoreError::Rejected`] it is still to be done.
+    /// # Errors
+    /// As of [`Store::commit`]; after [`StoreError::Rejected`] the journal is still to be written.
     async fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Every grant of every name has a token above this one from now on. For a store that has lost some of
-    /// what it had: to be called right after [`Store::open`], before anything else.
+    /// Raises the fencing tokens of all names, so that every later grant gets a token above this one. For a
+    /// store that was restored from a backup and lost its last grants. To be called right after
+    /// [`Store::open`], before anything else.
     ///
-    /// Errors as of [`Store::commit`].
+    /// # Errors
+    /// As of [`Store::commit`].
     async fn raise_tokens(&self, _above: FencingToken) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// The highest fencing token that is stored, of resources that exist and of those that did. To be called
-    /// as [`Store::raise_tokens`].
+    /// The highest fencing token that is stored, of existing and of deleted resources. To be called right after
+    /// [`Store::open`], as [`Store::raise_tokens`].
     async fn highest_token(&self) -> Result<FencingToken, StoreError> {
         Ok(FencingToken(0))
     }
 
-    /// How many locks have changes that are put off for [`Store::checkpoint`].
+    /// Number of locks with changes that [`Store::checkpoint`] has yet to write to the tables.
     fn pending(&self) -> usize {
         0
     }
 
-    /// Commits at once on the calling thread, for stores that never wait, and takes what it keeps. `false`: not such a
-    /// store, and nothing was taken.
+    /// Commits at once on the calling thread and moves rows out of the snapshot; for stores that never wait.
+    /// `false`: the store does not support this, and the snapshot is unchanged.
     fn commit_inline(&self, _snapshot: &mut Snapshot) -> bool {
         false
     }
 
-    /// Adds past leases to what is kept of their names, of each the last `most`; see [`history::append`]. Called every
-    /// few seconds, one call at a time; nothing depends on it.
+    /// Appends past leases to the history of their names and keeps the last `most` of each name; see
+    /// [`history::append`]. Called every few seconds, one call at a time. Nothing else depends on it.
     ///
-    /// Errors as of a read: none of them means that the store is lost.
+    /// # Errors
+    /// As of a read: none of them means that the store is lost.
     async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError>;
 
-    /// The past leases of a name, the oldest first.
+    /// The past leases of a name, oldest first.
     async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError>;
 
-    /// For how long a call of [`Store::commit`] or [`Store::checkpoint`] has blocked its thread by now, where a
-    /// store works on the thread that calls it. Zero: nothing is blocked.
+    /// For how long the current call of [`Store::commit`] or [`Store::checkpoint`] has blocked its thread, in a
+    /// store that works on the calling thread. Zero: no call blocks a thread.
     fn blocks_for(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Gives ownership back, so that the next instance need not wait. Nothing is called afterwards.
+    /// Releases ownership, so that the next instance does not have to wait. No method is called afterwards.
     async fn close(&self);
 }
 
-/// Times of a store that several instances share, in milliseconds.
+/// Times of the heartbeat of a shared store, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeartbeatTimes {
+    /// Interval between heartbeats.
     pub every_ms: u64,
+    /// How long this instance may answer after a heartbeat was sent.
     pub valid_ms: u64,
 }
 

@@ -1,13 +1,13 @@
-//! Memory that a table keeps after a burst.
+//! Gives back the memory that a hash table keeps after a burst.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 
-/// Tables with room for fewer entries than this are left alone.
+/// Tables with at most this capacity are left alone.
 const SMALL: usize = 1024;
 
-/// Gives back what a table does not need any more: most of it, when it has become less than an eighth full. To be
-/// called where entries are removed; costs nothing as long as the table has about the size it needs.
+/// Shrinks a table that is less than an eighth full. To be called after entries were removed; if the table is
+/// not that empty, it costs two comparisons.
 pub fn shrink_if_sparse<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
     if table.capacity() > SMALL && table.len() < table.capacity() / 8 {
         table.shrink_to_fit();

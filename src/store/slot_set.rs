@@ -1,4 +1,4 @@
-//! A set of slots: of which names an answer tells all there is to tell, where each instance knows of its own names alone.
+//! A set of slots. Each instance knows only its own names, so its answer says which slots it covers.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ fn place(slot: Slot) -> (usize, u64) {
 }
 
 impl SlotSet {
+    /// The set of these slots.
     pub fn of(slots: impl Iterator<Item = Slot>) -> SlotSet {
         let mut set = SlotSet::default();
         for (word, bit) in slots.map(place) {
@@ -29,7 +30,7 @@ impl SlotSet {
         self.0[word] & bit != 0
     }
 
-    /// What both have.
+    /// The slots that are in both sets.
     pub fn and(mut self, other: SlotSet) -> SlotSet {
         for (ours, theirs) in self.0.iter_mut().zip(other.0) {
             *ours &= theirs;
@@ -37,7 +38,7 @@ impl SlotSet {
         self
     }
 
-    /// Whether these together tell everything, and nothing twice.
+    /// Whether each slot is in exactly one of these sets.
     pub fn are_whole(parts: impl Iterator<Item = SlotSet>) -> bool {
         let mut sum = SlotSet::default();
         for part in parts {

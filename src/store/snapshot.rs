@@ -1,4 +1,4 @@
-//! What a batch carries of one resource: the rows that changed, and nothing else.
+//! The changed rows of one resource, as a batch carries them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use crate::lock::rows::LockChanges;
 use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector};
 
-/// The `id` of a resource: up to 255 bytes, made by us or by the PHP server.
+/// The `id` of a resource: up to 255 bytes, made by this server or by the PHP server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourceId(Arc<str>);
 
@@ -19,7 +19,7 @@ impl ResourceId {
         ResourceId(Arc::from(text))
     }
 
-    /// A new one that nobody else has.
+    /// A new random id.
     pub fn random() -> ResourceId {
         ResourceId::new(&uuid::Uuid::new_v4().simple().to_string())
     }
@@ -47,8 +47,8 @@ impl fmt::Display for ResourceId {
     }
 }
 
-/// The changed rows of one resource. A store carries them out in the order of the fields: first what is
-/// removed, then what is created, then the rest, which belongs to `id`.
+/// The changed rows of one resource. A store applies them in the order of the fields: it removes, then creates,
+/// then writes the rest to the resource `id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     pub name: ResourceName,
@@ -56,34 +56,34 @@ pub struct Snapshot {
     pub id: ResourceId,
     /// Resources to remove with all their rows. All of them had this name.
     pub removed: Vec<ResourceId>,
-    /// With `removed`: the recorded floor becomes at least this.
+    /// Set together with `removed`: the stored token floor is raised to at least this token.
     pub token_floor: Option<FencingToken>,
-    /// A resource to create.
+    /// Options of the resource to create; `None`: none is created.
     pub created: Option<ResourceOptions>,
-    /// Options that an existing resource gets instead of its own.
+    /// New options of an existing resource; `None`: unchanged.
     pub options: Option<ResourceOptions>,
     pub lock: LockChanges,
-    /// Documents written (`Some`) and deleted (`None`). The id counts only where no row of this selector exists; an existing
-    /// row keeps its.
+    /// Documents written (`Some`) and deleted (`None`). A row that exists for the selector keeps its id; the id
+    /// given here is for a new row.
     pub data: BTreeMap<Selector, Option<StoredData>>,
 }
 
 /// One JSON document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredData {
-    /// The id of its row, as clients see it.
+    /// Id of its row, as clients see it.
     pub id: String,
     /// The JSON text exactly as it was written.
     pub json: Bytes,
 }
 
 impl Snapshot {
-    /// Nothing changed.
+    /// A snapshot without changes.
     pub fn empty(name: ResourceName, id: ResourceId) -> Snapshot {
         Snapshot::of(name, id, LockChanges::default())
     }
 
-    /// Nothing changed but the lock.
+    /// A snapshot that changes only the lock.
     pub fn of(name: ResourceName, id: ResourceId, lock: LockChanges) -> Snapshot {
         Snapshot {
             name,
@@ -101,7 +101,7 @@ impl Snapshot {
         self.rows() == 0
     }
 
-    /// How many rows it touches, for the cap on a batch.
+    /// Number of rows that it changes, for the limit of a batch.
     pub fn rows(&self) -> usize {
         self.removed.len()
             + usize::from(self.created.is_some())
@@ -110,18 +110,19 @@ impl Snapshot {
             + self.data.len()
     }
 
-    /// How many bytes of data it carries, for the cap on a batch.
+    /// Size of the documents that it carries, in bytes, for the limit of a batch.
     pub fn bytes(&self) -> usize {
         self.data.values().flatten().map(|row| row.json.len()).sum()
     }
 
-    /// From here on this is the resource `id`, created with these options.
+    /// Makes this the snapshot of the resource `id`, to be created with these options.
     pub fn create(&mut self, id: ResourceId, options: ResourceOptions) {
         self.id = id;
         self.created = Some(options);
     }
 
-    /// The resource that this snapshot is about is removed; nothing of it has to be stored any more.
+    /// Removes the resource `id` and drops the other changes, which need not be stored any more. `token`: the
+    /// highest fencing token of the resource.
     pub fn remove(&mut self, token: FencingToken) {
         let id = self.id.clone();
         self.removed.push(id);
@@ -136,8 +137,9 @@ impl Snapshot {
         self.data.clear();
     }
 
-    /// Adds a later snapshot of the same name, so that storing the result equals storing both in turn. (But
-    /// a document that one deletes and the other writes again keeps its earlier id where it had been stored.)
+    /// Merges a later snapshot of the same name: storing the result has the effect of storing both in turn.
+    /// (One exception: a stored document that the first one deletes and the later one writes again keeps its
+    /// earlier id.)
     pub fn merge(&mut self, later: Snapshot) {
         debug_assert_eq!(self.name, later.name);
         if !later.removed.is_empty() {
@@ -147,7 +149,7 @@ impl Snapshot {
         self.removed.extend(later.removed);
         self.token_floor = self.token_floor.max(later.token_floor);
         self.created = later.created.or(self.created);
-        // Of one that is still to be created they are those it is created with.
+        // A resource that is still to be created is created with the later options.
         match &mut self.created {
             Some(created) => *created = later.options.unwrap_or(*created),
             None => self.options = later.options.or(self.options),
@@ -160,7 +162,7 @@ impl Snapshot {
 
     /// Adds a document to write (`Some`) or to delete (`None`).
     pub fn document(&mut self, selector: Selector, mut row: Option<StoredData>) {
-        // Had the earlier one been stored by now, the later would find its row and keep its id.
+        // If the earlier document were stored by now, the later one would find its row and keep its id.
         if let (Some(Some(earlier)), Some(row)) = (self.data.get(&selector), &mut row) {
             row.id.clone_from(&earlier.id);
         }

@@ -1,24 +1,26 @@
-//! Lock changes on their way into the tables of a SQL store: how durable locks get fast.
+//! The journal of the SQL stores: a write-ahead log of lock changes, which makes durable locks fast.
 //!
-//! A lock that is taken and given back changes the same few rows again and again, and writing a row costs a
-//! database far more than its bytes. So a commit does not write them: it appends the changes of its whole
-//! batch to a journal table, one row of bytes however many locks it is about, in the same transaction as
-//! everything else. Every few seconds the store makes a *checkpoint*: it writes to the tables what the changes since then
-//! came to, and deletes the rows of the journal. Whoever opens the database first makes one of what an earlier
-//! process left. (The idea is the write-ahead log of databases: Mohan et al., "ARIES", 1992.)
+//! A lock that is taken and released changes the same few rows again and again, and writing a row costs a
+//! database far more than its bytes. So a commit does not write these rows: it appends the changes of its whole
+//! batch to a journal table, as one row of bytes however many locks changed, in the same transaction as
+//! everything else. Every few seconds the store makes a *checkpoint*: it writes the merged changes to the
+//! tables and takes the rows out of the journal (deletes them, or marks them as done). When a store is opened,
+//! it first makes a checkpoint of the journal that an earlier process left. (The idea is the write-ahead log of
+//! databases: Mohan et al., "ARIES", 1992.)
 //!
-//! What is answered is as durable as before: it is in the journal, and the journal is in the database. What
-//! must hold:
+//! An acknowledged change is as durable as without a journal: it is in the journal, and the journal is in the
+//! database. Invariants:
 //!
-//! - A change is in the journal until the transaction that deletes its row, and that comes after the
-//!   transactions that wrote it to the tables. So the tables, with what the journal says laid over them in
-//!   its order, are always the state that was committed last; laying it over twice does no harm.
-//! - Lock rows of a resource that exists go through the journal only. A resource is created and removed in
-//!   the tables; an id is used once, so a change in the journal whose resource is gone is nothing.
-//! - Documents go to their table: they are large, and the PHP server's.
-//! - [`Journal`] keeps in memory what is not checkpointed yet, so a load reads the tables and lays that over them.
+//! - A journal row is taken out only after the transactions that wrote its changes to the tables. So the tables
+//!   with the journal replayed over them, in its order, are always the last committed state. Replaying a change
+//!   twice does no harm.
+//! - Lock rows of an existing resource are written through the journal only. Resources are created and removed
+//!   in the tables. An id is used once, so a journal change whose resource is gone is ignored.
+//! - Documents are written to their table directly: they are large, and the table is the PHP server's.
+//! - [`Journal`] keeps in memory what is not checkpointed yet; a load reads the tables and applies these
+//!   changes.
 //!
-//! The SQL stores share this folder; what is theirs is how rows get into their tables.
+//! Both SQL stores use this folder. How rows are written to their tables is their own.
 
 mod rows;
 mod version1;
@@ -35,27 +37,27 @@ use crate::lock::ResourceName;
 use crate::store::shrink::shrink_if_sparse;
 pub(super) use rows::{EMPTY, SEAL, chunks_of_rows, read};
 
-/// How many rows of tables one transaction of checkpointing writes: few, because commits wait meanwhile.
+/// Number of table rows that one transaction of a checkpoint writes: small, because commits wait meanwhile.
 const STEP_ROWS: usize = 256;
 
-/// How a store wants the rows of its journal.
+/// How a store arranges the rows of its journal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// The most that a row has, in bytes, unless one piece of changes is larger.
+    /// Maximum size of a row in bytes; a single larger piece of changes may exceed it.
     pub row_bytes: usize,
-    /// A commit goes into the row of the one before it if there is room: for a store that writes whole pages.
-    /// Otherwise its rows are its own.
+    /// Whether a commit is added to the row of the one before it if there is room, for a store that writes
+    /// whole pages. Otherwise each commit has rows of its own.
     pub fills_rows: bool,
-    /// How many rows one transaction of checkpointing takes out.
+    /// Maximum number of journal rows that one transaction of a checkpoint takes out.
     pub taken_out_at_once: u64,
 }
 
-/// The changes of one lock that a database has in its journal only.
+/// The changes of one lock that are in the journal but not in the tables yet.
 #[derive(Clone, Debug)]
 pub(super) struct PendingChanges {
     pub id: ResourceId,
     pub changes: LockChanges,
-    /// Never the same after a change.
+    /// Number of the last change, unique in this journal: it differs after each change.
     stamp: u64,
 }
 
@@ -63,59 +65,65 @@ type Part = HashMap<ResourceName, PendingChanges>;
 
 #[derive(Default)]
 struct State {
+    /// The last stamp that was given out.
     stamps: u64,
-    /// Number of the last row that is committed.
+    /// Number of the last committed row.
     last: u64,
-    /// Number of the last row that has changes in it.
+    /// Number of the last committed row with changes in it.
     last_told: u64,
-    /// The changes up to this row are in the tables, and those of `older` are in rows up to `mark`.
+    /// The changes of the rows up to this one are in the tables.
     checkpointed: u64,
+    /// The changes in `older` are from rows up to this one.
     mark: u64,
-    /// Rows up to this one are out of the journal.
+    /// Rows up to this one are taken out of the journal.
     taken_out: u64,
+    /// The changes since the checkpoint under way began.
     newer: Part,
+    /// The changes that the checkpoint under way has yet to write to the tables.
     older: Part,
-    /// Names with a commit under way, of which nobody knows yet whether it happened.
+    /// Names with a commit under way whose outcome is not known yet.
     committing: HashSet<ResourceName>,
-    /// The last row as far as it is written, when the next commit may go on with it.
+    /// The bytes of the last row, if the next commit may be added to it; otherwise empty.
     open: Vec<u8>,
 }
 
-/// What a database has in its journal only. One per store; empty as long as the store is not open.
+/// The changes that a database has in its journal only. One per store; empty while the store is not open.
 pub(super) struct Journal {
     layout: Layout,
     state: Mutex<State>,
-    /// A commit ended.
+    /// Notified when a commit has ended, whatever its outcome.
     ended: Notify,
 }
 
-/// A batch taken apart, while it is being committed.
+/// A batch, split into journal rows and direct writes, while it is being committed.
 pub(super) struct JournalEntry<'e> {
     journal: &'e Journal,
     batch: &'e [Snapshot],
-    /// Names whose changes so far are of resources that this batch removes.
+    /// Names whose resource this batch removes or creates, so that their pending changes no longer apply.
     replaced: Vec<&'e ResourceName>,
-    /// What it changes of each lock, after a snapshot of that resource.
+    /// The changes of each lock, with a snapshot of its resource.
     locks: Vec<(&'e Snapshot, Cow<'e, LockChanges>)>,
-    /// Goes to the tables.
+    /// Changes to be written to the tables directly.
     pub direct: Vec<Snapshot>,
-    /// Goes to the journal, with the numbers of the rows. One that is there has more in it now.
+    /// Rows to be written to the journal, with their numbers. A row that exists already is overwritten by one
+    /// that has more in it.
     pub rows: Vec<(u64, Vec<u8>)>,
-    /// Resources that have to exist, as far as is not known already.
+    /// Resources whose existence is to be checked; those with pending changes are known to exist.
     pub must_exist: Vec<&'e ResourceId>,
 }
 
-/// One transaction of checkpointing.
+/// One transaction of a checkpoint.
 pub(super) struct CheckpointStep {
-    /// To be written to the tables, where the resource exists.
+    /// Changes to be written to the tables, where the resource still exists.
     pub locks: Vec<(ResourceName, PendingChanges)>,
-    /// Rows of the journal up to this number have nothing to say any more.
+    /// Journal rows up to this number are in the tables and can be taken out.
     pub done: Option<u64>,
-    /// How many rows of the journal `done` takes out, where each commit has rows of its own.
+    /// Number of journal rows that `done` takes out, if each commit has rows of its own.
     pub rows: u64,
 }
 
-/// What a load has to lay over the rows that it reads: what is being checkpointed, and what came since.
+/// The pending changes that a load applies to the rows it reads: first those being checkpointed, then those
+/// made since.
 type Overlay = [Option<PendingChanges>; 2];
 
 impl Journal {
@@ -131,7 +139,7 @@ impl Journal {
         self.state.lock()
     }
 
-    /// The journal table has nothing to say. `last`: its last row.
+    /// Starts with a journal table without pending changes. `last`: number of its last row.
     pub fn reset(&self, last: u64) {
         *self.state() = State {
             last,
@@ -140,15 +148,16 @@ impl Journal {
         self.ended.notify_waiters();
     }
 
-    /// The next row was committed, whatever it says, for a store that has one for every transaction.
+    /// Counts a committed row, with or without changes, for a store that appends a row in every transaction.
     pub fn appended(&self) {
         self.state().last += 1;
     }
 
-    /// Takes a batch apart. To be followed by [`JournalEntry::committed`] once it is.
+    /// Splits a batch into journal rows and direct writes. To be followed by [`JournalEntry::committed`] once
+    /// these are committed; without that call the entry counts as not committed.
     ///
     /// # Errors
-    /// [`StoreError::Rejected`]: it cannot be written down.
+    /// [`StoreError::Rejected`]: the changes cannot be encoded.
     pub fn enter<'e>(&'e self, batch: &'e [Snapshot]) -> Result<JournalEntry<'e>, StoreError> {
         let mut entry = JournalEntry {
             journal: self,
@@ -160,7 +169,7 @@ impl Journal {
             must_exist: Vec::new(),
         };
         let mut state = self.state();
-        // Only whoever writes a batch by hand has a name in it twice.
+        // `persistence` merges the snapshots of a name. Only a batch made by hand, in a test, repeats one.
         let mut repeats = false;
         for snapshot in batch {
             repeats |= !state.committing.insert(snapshot.name.clone());
@@ -186,8 +195,8 @@ impl Journal {
         Ok(entry)
     }
 
-    /// The resource of this name as `read` finds it in the tables, with what is not checkpointed laid over it. Reads
-    /// again when a change of it came between.
+    /// The resource of this name: as `read` finds it in the tables, with its pending changes applied. Reads
+    /// again if a change of it was committed or checkpointed meanwhile.
     ///
     /// # Errors
     /// Those of `read`.
@@ -213,7 +222,7 @@ impl Journal {
         }
     }
 
-    /// What has to be laid over the rows of this name. Waits for the end of a commit that it is part of.
+    /// The pending changes of this name. If a commit of this name is under way, waits for its end.
     async fn overlay(&self, name: &ResourceName) -> Overlay {
         loop {
             let ended = self.ended.notified();
@@ -226,37 +235,38 @@ impl Journal {
         }
     }
 
-    /// Nothing about this name has changed since `overlay` was made, nor is about to. Then what was read in
-    /// between belongs to it.
+    /// Whether the pending changes of this name are still those of `overlay` and no commit of it is under way.
+    /// If so, rows that were read in between match `overlay`.
     fn is_current(&self, name: &ResourceName, overlay: &Overlay) -> bool {
         let state = self.state();
         let stamps = overlay.each_ref().map(|pending| stamp(pending.as_ref()));
         !state.committing.contains(name) && state.stamps(name) == stamps
     }
 
-    /// How many locks have changes that are not in the tables.
+    /// Number of locks with changes that are not in the tables.
     pub fn len(&self) -> usize {
         let state = self.state();
         state.newer.len() + state.older.len()
     }
 
-    /// Number of the last row that has changes in it: what there is to checkpoint now.
+    /// Number of the last row with changes in it: how far a checkpoint has to go now.
     pub fn last_told(&self) -> u64 {
         self.state().last_told
     }
 
-    /// Number of the last row that was committed.
+    /// Number of the last committed row.
     pub fn last(&self) -> u64 {
         self.state().last
     }
 
-    /// The next transaction towards having everything up to `row` in the tables and out of the journal;
-    /// `None`: that is so. To be followed by [`Journal::checkpointed`] once it is committed; no other commit may
-    /// be under way meanwhile.
+    /// The next transaction of a checkpoint, after which everything up to `row` will be in the tables and out
+    /// of the journal. `None`: this is reached. To be followed by [`Journal::checkpointed`] once the
+    /// transaction is committed; no other commit may be under way meanwhile.
     pub fn next_step(&self, row: u64) -> Option<CheckpointStep> {
         self.state().next_step(row, self.layout.taken_out_at_once)
     }
 
+    /// Records that the transaction of this step is committed.
     pub fn checkpointed(&self, step: CheckpointStep) {
         let mut state = self.state();
         for (name, _) in &step.locks {
@@ -272,7 +282,7 @@ impl Journal {
 }
 
 impl State {
-    /// Is the resource of this snapshot known to exist, because it has changes?
+    /// Whether the resource of this snapshot is known to exist because it has pending changes.
     fn knows(&self, snapshot: &Snapshot) -> bool {
         let parts = [&self.newer, &self.older];
         parts.into_iter().any(|part| {
@@ -286,7 +296,7 @@ impl State {
         (!self.committing.contains(name)).then(|| [of(&self.older), of(&self.newer)])
     }
 
-    /// Of the two parts that an [`Overlay`] has.
+    /// The stamps of the two parts of an [`Overlay`].
     fn stamps(&self, name: &ResourceName) -> [u64; 2] {
         [&self.older, &self.newer].map(|part| stamp(part.get(name)))
     }
@@ -314,7 +324,7 @@ impl State {
         let row = row.min(self.last);
         if self.older.is_empty() && self.checkpointed < row {
             self.mark = self.last;
-            // What comes from here on is newer, and so has a row of its own.
+            // Later commits are not part of this checkpoint, so they need a row of their own.
             self.open = Vec::new();
             self.older = std::mem::take(&mut self.newer);
             if self.older.is_empty() {
@@ -351,7 +361,7 @@ impl State {
 }
 
 impl<'e> JournalEntry<'e> {
-    /// `repeats`: a name of the batch may come twice.
+    /// `repeats`: the batch has a name more than once.
     fn add(&mut self, snapshot: &'e Snapshot, repeats: bool) {
         if snapshot.created.is_some() || !snapshot.removed.is_empty() {
             if repeats {
@@ -376,7 +386,7 @@ impl<'e> JournalEntry<'e> {
         }
     }
 
-    /// The transaction with all this is committed.
+    /// Records that the transaction of this entry is committed.
     pub fn committed(mut self) {
         let mut state = self.journal.state();
         if let Some((last, row)) = self.rows.pop() {
@@ -407,7 +417,7 @@ impl Drop for JournalEntry<'_> {
     }
 }
 
-/// 0: nothing is pending.
+/// Stamp of these changes; 0 if there are none.
 fn stamp(pending: Option<&PendingChanges>) -> u64 {
     pending.map_or(0, |pending| pending.stamp)
 }
@@ -508,7 +518,7 @@ mod tests {
         let before = journal.last_told();
         let first = journal.next_step(before).unwrap();
         assert_eq!((first.locks.len(), first.done), (1, None));
-        // Comes while the older changes are being moved, and stays in the journal.
+        // Committed during the checkpoint: it stays in the journal.
         commit(&journal, snapshot("1", [head(3)]));
         journal.checkpointed(first);
         assert_eq!(drain(&journal, before), (0, 2));
@@ -529,13 +539,13 @@ mod tests {
         assert_eq!(
             numbers(3),
             [2],
-            "what is taken out with row 1 is checkpointed"
+            "row 1 is being checkpointed and takes no more"
         );
         assert_eq!(drain(&journal, 1), (0, 1));
         let full = (4..1_000).map(numbers).find(|numbers| *numbers != [2]);
         assert_eq!(full.unwrap(), [3]);
         assert_eq!(drain(&journal, journal.last_told()), (1, 3));
-        // Nothing but documents: no row at all.
+        // No lock changes: no row at all.
         assert!(commit(&journal, snapshot("1", [])).is_empty());
         assert_eq!(numbers(1_000), [4]);
     }
@@ -588,12 +598,12 @@ mod tests {
         let entry = journal.enter(&batch).unwrap();
         assert!(
             !journal.is_current(&name("a"), &overlay),
-            "it may be about to change"
+            "a commit is under way"
         );
         drop(entry);
         assert!(
             journal.is_current(&name("a"), &overlay),
-            "it did not happen"
+            "the commit was dropped"
         );
         commit(&journal, snapshot("1", [head(1)]));
         assert!(!journal.is_current(&name("a"), &overlay));
@@ -602,7 +612,7 @@ mod tests {
         journal.checkpointed(step);
         assert!(
             !journal.is_current(&name("a"), &overlay),
-            "it is in the tables now"
+            "the changes are in the tables now"
         );
     }
 }

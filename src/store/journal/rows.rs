@@ -1,5 +1,5 @@
-//! The bytes of a journal's rows: a form byte, then the changes of one lock after the other, each with the id
-//! of its resource, in [postcard](https://postcard.jamesmunns.com/wire-format).
+//! Encoding of journal rows: a byte for the format, then the changes of one lock after the other, each with the
+//! id of its resource, in [postcard](https://postcard.jamesmunns.com/wire-format).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,22 +8,24 @@ use super::version1::LockChangesV1;
 use crate::store::StoreError;
 use crate::store::snapshot::{LockChanges, ResourceId};
 
-/// The form of a row; its first byte.
+/// Format of a row: its first byte.
 const FORM: u8 = 2;
-/// What version 2.0.0 wrote.
+/// The format that version 2.0.0 wrote.
 const FORM_V1: u8 = 1;
-/// What a row has that says nothing.
+/// A row without changes.
 pub(in crate::store) const EMPTY: &[u8] = &[FORM];
-/// The last row of a log that nobody may add to any more.
+/// Format of a seal: the last row of a log, to which nothing can be appended any more.
 const FORM_SEAL: u8 = 3;
 pub(in crate::store) const SEAL: &[u8] = &[FORM_SEAL];
-/// Changes of one lock are taken apart, so that a row does not get much larger than it is wanted.
+/// Changes of one lock are split into pieces of this many rows, so that a journal row does not much exceed the
+/// size it should have.
 const PIECE_ROWS: usize = 64;
 
-/// Writes the changes of these locks into rows of at most so many bytes, or of one piece of changes.
+/// Encodes the changes of these locks as rows of at most `row_bytes`; only a row with a single piece may be
+/// larger.
 ///
 /// # Errors
-/// [`StoreError::Rejected`]: something cannot be written down.
+/// [`StoreError::Rejected`]: a change cannot be encoded.
 pub(super) fn write<'a>(
     locks: impl IntoIterator<Item = (&'a ResourceId, &'a LockChanges)>,
     row_bytes: usize,
@@ -49,14 +51,15 @@ pub(super) fn write<'a>(
     Ok(full)
 }
 
-/// A row that says what both say, one after the other; `None` if it would have more bytes than that.
+/// One row with the changes of both rows in turn. `None`: `row` is empty, or the result would exceed
+/// `row_bytes`.
 pub(super) fn join(row: &[u8], later: &[u8], row_bytes: usize) -> Option<Vec<u8>> {
     let (_, later) = later.split_first()?;
     let fits = !row.is_empty() && row.len() + later.len() <= row_bytes;
     fits.then(|| [row, later].concat())
 }
 
-/// The same changes, few at a time.
+/// Splits changes into pieces of about [`PIECE_ROWS`] rows.
 fn pieces(changes: &LockChanges) -> Vec<Cow<'_, LockChanges>> {
     if changes.rows() <= PIECE_ROWS {
         return vec![Cow::Borrowed(changes)];
@@ -80,10 +83,10 @@ fn pieces(changes: &LockChanges) -> Vec<Cow<'_, LockChanges>> {
     all.map(Cow::Owned).collect()
 }
 
-/// What rows of a journal say in their order, for each resource.
+/// Decodes journal rows in their order and merges the changes of each resource.
 ///
 /// # Errors
-/// [`StoreError::Unusable`]: a newer program wrote it, or it is damaged.
+/// [`StoreError::Unusable`]: a newer program wrote a row, or a row is damaged.
 pub(in crate::store) fn read(
     rows: impl IntoIterator<Item = Vec<u8>>,
 ) -> Result<Vec<(ResourceId, LockChanges)>, StoreError> {
@@ -94,7 +97,7 @@ pub(in crate::store) fn read(
         }
         let Some((&form @ (FORM | FORM_V1), mut rest)) = row.split_first() else {
             let text =
-                "its journal has a form that this program does not know; a newer one wrote it";
+                "its journal has a format that this program does not know; a newer one wrote it";
             return Err(StoreError::Unusable(text.to_owned()));
         };
         while !rest.is_empty() {
@@ -104,7 +107,7 @@ pub(in crate::store) fn read(
                     .map(|((id, changes), left)| ((id, changes.into()), left)),
             };
             let ((id, changes), left) = read.map_err(|error| {
-                StoreError::Unusable(format!("its journal cannot be read: {error}"))
+                StoreError::Unusable(format!("its journal cannot be decoded: {error}"))
             })?;
             found.entry(id).or_default().merge(&changes);
             rest = left;
@@ -113,7 +116,8 @@ pub(in crate::store) fn read(
     Ok(found.into_iter().collect())
 }
 
-/// What was [`read`] in chunks of at most so many rows of tables, or of one lock.
+/// Splits the result of [`read`] into chunks of at most `rows_max` table rows; a chunk with a single lock may
+/// have more.
 pub(in crate::store) fn chunks_of_rows(
     mut read: &[(ResourceId, LockChanges)],
     rows_max: usize,
@@ -183,7 +187,7 @@ mod tests {
         let both = 2 * rows[0].len() - 1;
         assert!(join(&rows[0], &rows[0], both).is_some());
         assert!(join(&rows[0], &rows[0], both - 1).is_none());
-        assert!(join(&[], &rows[0], both).is_none(), "there is none");
+        assert!(join(&[], &rows[0], both).is_none(), "no row yet");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Changes as version 2.0.0 wrote them into its journal. Read once, when a database of its is opened.
+//! Lock changes in the journal format of version 2.0.0. Only read, when a database of that version is opened.
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,10 @@
-//! What a failure of SQLite means to the caller.
+//! Maps errors of SQLite to those of a store.
 
 use rusqlite::{Error, ErrorCode};
 
 use super::super::StoreError;
 
-/// A failure while reading or writing: the content's fault, or the file's.
+/// An error of the writer: `Rejected` if the content caused it, `Unavailable` if the file did.
 pub(super) fn classify(error: Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
@@ -18,13 +18,14 @@ pub(super) fn classify(error: Error) -> StoreError {
     }
 }
 
-/// A failure to read what is stored: a row that no type can hold concerns whoever asks for it alone.
+/// An error of a reader. A row that does not fit its type is `Rejected`: it concerns only the request that
+/// reads it.
 pub(super) fn unread(error: Error) -> StoreError {
     match error {
         Error::FromSqlConversionFailure(..)
         | Error::IntegralValueOutOfRange(..)
         | Error::InvalidColumnType(..) => StoreError::Rejected(error.to_string()),
-        // A page of it. Others may be sound; a commit that meets it says so itself.
+        // One page is damaged, and others may be sound. A commit that meets the damage fails by itself.
         error if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
             StoreError::Rejected(error.to_string())
         }
@@ -35,12 +36,13 @@ pub(super) fn unread(error: Error) -> StoreError {
     }
 }
 
-/// A failure that leaves in doubt what happened.
+/// An error after which the outcome is unknown.
 pub(super) fn away(error: Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
-/// A failure to open the file, `has_served`: which could be opened before.
+/// An error while the file is opened. `has_served`: this process has opened the file before, so most errors may
+/// pass.
 pub(super) fn unopened(error: Error, has_served: bool) -> StoreError {
     use ErrorCode::{
         DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, OutOfMemory,

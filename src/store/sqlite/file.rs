@@ -17,27 +17,29 @@ use super::write::{LAYOUT, SqliteWriter};
 use super::{error, read, schema};
 use crate::lock::FencingToken;
 
-/// Statements that are kept prepared per connection: all there are.
+/// Number of prepared statements that a connection caches: enough for all there are.
 const STATEMENTS_MAX: usize = 64;
 
-/// Commits check after this many pages (16 MiB) whether the log can be moved into the file. Smaller would
-/// make more commits pay for that, larger would make each of those commits slower and a restart too.
+/// A commit that finds this many pages (16 MiB) in the write-ahead log moves them into the file. A smaller
+/// value would make more commits pay for that, a larger one would make each of these commits, and a restart,
+/// slower.
 const CHECKPOINT_PAGES: u32 = 4_000;
 
-/// The log is cut back to this size, in bytes, after a burst made it grow.
+/// The file of the write-ahead log is cut back to this size, in bytes, after a burst made it grow.
 const LOG_BYTES_KEPT: u32 = 64 << 20;
 
-/// Page caches, in KiB. Readers find most pages in the cache of the operating system.
+/// Sizes of the page caches, in KiB. Readers need less: they find most pages in the cache of the operating
+/// system.
 const WRITER_CACHE_KIB: i32 = 16 << 10;
 const READER_CACHE_KIB: i32 = 4 << 10;
 
-/// What can be chosen about the file.
+/// Options of the file.
 #[derive(Clone, Copy, Debug)]
 pub struct SqliteOptions {
-    /// How long a statement waits for a lock that some other program (a shell, a backup) has on the file.
+    /// How long a statement waits for a lock that another program (a shell, a backup) holds on the file.
     pub busy_timeout: Duration,
-    /// Keeps the file at or under this many pages of 4096 bytes; a commit that needs more fails as on a full
-    /// disk. `None`: bounded by the disk alone.
+    /// Maximum size of the file, in pages of 4096 bytes; a commit that needs more fails as on a full disk.
+    /// `None`: bounded by the disk alone.
     pub pages_max: Option<u32>,
 }
 
@@ -50,14 +52,15 @@ impl Default for SqliteOptions {
     }
 }
 
-/// The file as this process has it.
+/// The database file, as this process uses it.
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
     pub(super) options: Mutex<SqliteOptions>,
-    /// The advisory lock on `<file>.lock`. It is a file beside the database because a database file must not be
-    /// opened and closed behind SQLite's back: closing any handle drops the process's POSIX locks on it.
+    /// The advisory lock on `<file>.lock`; `None`: not taken. A file of its own, because a database file must
+    /// not be opened and closed behind SQLite's back: closing any handle of it drops the POSIX locks that the
+    /// process has on it.
     lock: Mutex<Option<File>>,
-    /// The file that was opened first. Another one under its name is not served without a restart.
+    /// The file that was opened first. Another file under its path is not served without a restart.
     first: Mutex<Option<Metadata>>,
     pub(super) journal: Journal,
 }
@@ -71,7 +74,7 @@ pub(super) struct OpenedFile {
 }
 
 impl DatabaseFile {
-    /// Nothing is touched yet.
+    /// Does not touch the file.
     pub(super) fn new(path: PathBuf, options: SqliteOptions) -> DatabaseFile {
         DatabaseFile {
             path,
@@ -92,7 +95,8 @@ impl DatabaseFile {
         Ok(opened)
     }
 
-    /// What was committed to a file that nobody finds by its name any more would be lost at the next start.
+    /// Checks that the path still leads to the file that was opened first: commits to a file that was deleted
+    /// or replaced would be missing at the next start.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: the file that was opened first was deleted or replaced.
@@ -101,7 +105,7 @@ impl DatabaseFile {
         let Some(first) = &*first else {
             return Ok(());
         };
-        // Whatever it is called, a file is known by its device and its number there.
+        // A file is identified by its device and its inode, not by its path.
         let file = |metadata: &Metadata| (metadata.dev(), metadata.ino());
         let what = match fs::metadata(&self.path) {
             Ok(found) if file(&found) == file(first) => return Ok(()),
@@ -115,7 +119,7 @@ impl DatabaseFile {
         )))
     }
 
-    /// Lets another process have it.
+    /// Releases the lock, so that another process can serve the file.
     pub(super) fn release(&self) {
         self.lock.lock().take();
     }
@@ -124,8 +128,8 @@ impl DatabaseFile {
         self.first.lock().is_some()
     }
 
-    /// Makes folder and file where they are missing. The answer is the path without links, so that one file
-    /// has one lock however it is named.
+    /// Creates the folder and the file if they are missing. Returns the path without links, so that a file has
+    /// one lock whatever path leads to it.
     fn create(&self) -> io::Result<PathBuf> {
         let name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let folder = match self.path.parent() {
@@ -139,7 +143,7 @@ impl DatabaseFile {
             }
             found => found?,
         };
-        // Tickets are capabilities: nobody else on the machine may read them.
+        // No other user of the machine may read the file: tickets are capabilities.
         let mut options = OpenOptions::new();
         match options.write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => {
@@ -189,8 +193,9 @@ impl DatabaseFile {
         }
         schema::migrate(&mut writer, unopened)?;
         let writer = SqliteWriter::new(writer, &self.journal, unopened)?;
-        // What an earlier process or connection left in the log was perhaps never synced. Moving it into the
-        // file writes and syncs it anew, so that what is served from here on is on disk.
+        // What an earlier process or connection left in the write-ahead log may never have been synced. Moving
+        // it into the file writes and syncs it again, so that everything that is served from here on is on
+        // disk.
         empty_log(writer.connection()).map_err(unopened)?;
         Ok(OpenedFile {
             token_floor: read::token_floor(writer.connection()).map_err(unopened)?,
@@ -200,7 +205,8 @@ impl DatabaseFile {
         })
     }
 
-    /// Answers the journal mode that is in force: SQLite does not fail when it cannot have the one asked for.
+    /// Sets up the writing connection. Returns the journal mode in force: SQLite does not fail if it cannot set
+    /// the one asked for.
     fn prepare_writer(&self, connection: &Connection) -> rusqlite::Result<String> {
         let options = *self.options.lock();
         connection.busy_timeout(options.busy_timeout)?;
@@ -227,7 +233,7 @@ impl DatabaseFile {
         Ok(connection)
     }
 
-    /// Says which file it was.
+    /// Adds the path of the file to the text.
     fn about(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Unusable(why) => self.unusable(&why),
@@ -255,7 +261,7 @@ impl DatabaseFile {
     }
 }
 
-/// Creates the folder and what leads to it, and syncs each new entry.
+/// Creates the folder and its missing parents, and syncs each new entry.
 fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -279,7 +285,7 @@ fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
     let busy: bool =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy {
-        log::warn!("another program reads the database; its log is emptied later");
+        log::warn!("another program reads the database; the write-ahead log is emptied later");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Past leases: one row for each name, which is read, added to and written again.
+//! Past leases: one row per name, which is read, extended and written back.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,7 +7,7 @@ use crate::lock::ResourceName;
 use crate::store::StoreError;
 use crate::store::history::{self, PastLease};
 
-/// Names whose rows are written in one transaction.
+/// Number of names whose rows one transaction writes.
 pub(super) const NAMES_AT_ONCE: usize = 200;
 
 /// The past leases of a name, the oldest first.
@@ -27,7 +27,7 @@ pub(super) fn read(
         .unwrap_or_default())
 }
 
-/// Adds to the rows of these names, inside the caller's transaction.
+/// Appends to the rows of these names, inside the caller's transaction.
 pub(super) fn append(
     connection: &Connection,
     news: &[(ResourceName, Vec<PastLease>)],

@@ -1,21 +1,22 @@
-//! The embedded store: one SQLite file that serves one process.
+//! The embedded store: one SQLite file, used by one process.
 //!
-//! Three connections: one writes, one loads, one lists, so that a long listing delays no load and no load
-//! delays a commit (WAL readers see the last commit and block nobody). The readers have a thread each. The
-//! writer works on the thread that calls it, and blocks it: a commit is a matter of a tenth of a millisecond,
-//! and two threads that hand it to each other and back would take longer than that on a busy machine.
-//! A commit is on disk when it returns: `synchronous=FULL` syncs the log in every transaction.
+//! There are three connections: one writes, one loads, one lists, so that a long listing delays no load and no
+//! load delays a commit (in WAL mode a reader sees the last commit and blocks nobody). Each reader has a thread
+//! of its own. The writer works on the calling thread and blocks it: a commit takes about a tenth of a
+//! millisecond, and handing it to another thread and back would take longer than that on a busy machine. A
+//! commit is on disk when it returns: `synchronous=FULL` syncs the write-ahead log in every transaction.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `mod` | the store: its connections, how it is opened again and closed |
-//! | `worker` | a thread that owns a connection and does jobs on it |
+//! | `worker` | a thread that owns a connection and runs jobs on it |
 //! | `file` | the file on disk: its folder, its lock, its connections |
 //! | `schema` | tables and migrations |
 //! | `write` | a batch as one transaction, and checkpointing the journal |
-//! | `row_slots` | where the rows of the journal are |
-//! | `read` | rows back into types |
-//! | `error` | what a failure of SQLite means to the caller |
+//! | `row_slots` | the places of the journal rows in their table |
+//! | `read` | reading rows |
+//! | `history` | the past leases of each name |
+//! | `error` | maps errors of SQLite to those of a store |
 
 mod error;
 mod file;
@@ -49,16 +50,16 @@ use write::SqliteWriter;
 /// How long [`Store::open`] and [`Store::close`] wait for a statement of an earlier connection to end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// Rows in one SQLite file.
+/// Keeps its rows in one SQLite file.
 pub struct SqliteStore {
     file: Arc<DatabaseFile>,
     /// `None` before the first `open`, after `close`, and after a commit with unknown outcome.
     writer: tokio::sync::Mutex<Option<SqliteWriter>>,
-    /// There when the writer is.
+    /// `Some` when `writer` is.
     readers: Mutex<Option<ReadThreads>>,
-    /// Held while opening and closing; what is left of the readers' threads of the last `open`.
+    /// Reader threads that have not ended yet. Locked while the store is opened or closed.
     threads: tokio::sync::Mutex<Vec<WorkerEnded>>,
-    /// Since when the writer blocks the thread that called it.
+    /// Since when the writer has blocked its calling thread; `None`: it does not.
     blocks_since: Mutex<Option<Instant>>,
 }
 
@@ -68,7 +69,7 @@ struct ReadThreads {
 }
 
 impl SqliteStore {
-    /// A store in this file. Nothing is touched before [`Store::open`].
+    /// A store in this file, which is not touched before [`Store::open`].
     pub fn new(path: impl Into<PathBuf>) -> SqliteStore {
         SqliteStore::with_options(path, SqliteOptions::default())
     }
@@ -83,12 +84,12 @@ impl SqliteStore {
         }
     }
 
-    /// Takes effect at the next [`Store::open`].
+    /// Changes the options from the next [`Store::open`] on.
     pub fn set_options(&self, options: SqliteOptions) {
         *self.file.options.lock() = options;
     }
 
-    /// Does `job` on one of the connections that read. Holds no sender while it waits, so that `open` and
+    /// Runs `job` on one of the reading connections. Holds no [`Jobs`] while it waits, so that `open` and
     /// `close` can end the threads.
     async fn read<T: Send + 'static>(
         &self,
@@ -102,7 +103,8 @@ impl SqliteStore {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// One transaction, on this thread. When its outcome is not known, nobody is served any more.
+    /// Runs one transaction on the calling thread. If its outcome is unknown, every call fails until the next
+    /// [`Store::open`].
     async fn write<T>(
         &self,
         job: impl FnOnce(&mut SqliteWriter) -> Result<T, StoreError>,
@@ -114,25 +116,25 @@ impl SqliteStore {
         *self.blocks_since.lock() = Some(Instant::now());
         let written = catch_unwind(AssertUnwindSafe(|| {
             let written = job(open)?;
-            // Afterwards: what was written before it was deleted is lost too.
+            // Checked after the write: a commit is lost too if the file was deleted right after it.
             self.file.check()?;
             Ok(written)
         }));
         *self.blocks_since.lock() = None;
         let written = written.unwrap_or_else(|_| {
-            let text = "writing to it broke off by a mistake of this program";
+            let text = "a write to it panicked, which is a bug of this program";
             Err(StoreError::Unavailable(text.to_owned()))
         });
         if let Err(StoreError::Unavailable(_)) = written {
-            // What these connections believe is in doubt: nobody is served from them any more.
+            // The state of these connections is in doubt: they are not used any more.
             *writer = None;
             *self.readers.lock() = None;
         }
         written
     }
 
-    /// Closes the connections of an earlier `open`, the writer last: the one that is closed last moves the
-    /// log into the file, which a reader may not.
+    /// Closes the connections of an earlier `open`, the writer last: the last connection to close moves the
+    /// write-ahead log into the file, which a read-only connection cannot do.
     async fn drain(&self, threads: &mut Vec<WorkerEnded>) -> Result<(), StoreError> {
         let drained = async {
             self.readers.lock().take();
@@ -141,7 +143,7 @@ impl SqliteStore {
         };
         let waited = tokio::time::timeout(DRAIN_MAX, drained).await;
         waited.map_err(|_| {
-            StoreError::Unavailable("an earlier statement is still under way".to_owned())
+            StoreError::Unavailable("an earlier statement is still running".to_owned())
         })
     }
 
@@ -195,10 +197,10 @@ impl Store for SqliteStore {
         let row = journal.last_told();
         let step = |writer: &mut SqliteWriter| writer.checkpoint_step(journal, row);
         while self.write(step).await? {
-            // Commits that wait come first.
+            // Waiting commits go first.
             tokio::task::yield_now().await;
         }
-        // Also when there was nothing to do: an idle server is to notice too.
+        // Checks the file even if there was nothing to do, so that an idle server notices that it is gone.
         self.write(|_| Ok(())).await
     }
 
@@ -206,7 +208,7 @@ impl Store for SqliteStore {
         for some in news.chunks(history::NAMES_AT_ONCE) {
             self.write(|writer| writer.append_history(some, most))
                 .await?;
-            // Commits that wait come first.
+            // Waiting commits go first.
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -277,12 +279,12 @@ impl Store for SqliteStore {
     async fn close(&self) {
         let is_open = self.readers.lock().is_some();
         if is_open && let Err(error) = self.checkpoint().await {
-            log::debug!("the journal is left to the next start: {error}");
+            log::debug!("no checkpoint was made; the next start makes it: {error}");
         }
         let mut threads = self.threads.lock().await;
         if let Err(error) = self.drain(&mut threads).await {
-            // The file's own log makes up for it at the next start.
-            log::warn!("closing {}: {error}", self.file.path.display());
+            // SQLite replays its write-ahead log at the next start.
+            log::warn!("cannot close {}: {error}", self.file.path.display());
         }
         self.file.release();
     }

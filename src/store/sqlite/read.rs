@@ -1,4 +1,5 @@
-//! Rows back into types. A row that no type can hold (someone edited the file) is an error, never a guess.
+//! Reads rows into types. A value that does not fit its type (someone edited the file) is an error, never a
+//! guess.
 
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ pub(super) fn token_floor(db: &Connection) -> Result<FencingToken> {
     Ok(FencingToken(meta(db, "floor")?.unwrap_or_default()))
 }
 
-/// A number that the server keeps about itself.
+/// A number in the table `server_meta`.
 fn meta(db: &Connection, key: &str) -> Result<Option<u64>> {
     let mut statement = db.prepare_cached("SELECT value FROM server_meta WHERE key = ?1")?;
     let value = statement.query_row([key], |row| parsed(row, 0, |text| text.parse().ok()));
@@ -68,7 +69,7 @@ pub(super) fn document_sizes(
     })
 }
 
-/// The length stands at the beginning of a row: the documents themselves are not read.
+/// Only the head of a row is read, where the length is, and not the documents themselves.
 const DOCUMENT_SIZES: &str = "SELECT selector, octet_length(data) FROM resource_data \
     WHERE id_resource = ?1 AND selector > ?2 ORDER BY selector LIMIT ?3";
 
@@ -78,11 +79,11 @@ pub(super) fn list(
     query: &ListQuery,
     deadline: Instant,
 ) -> std::result::Result<Vec<ListedResource>, StoreError> {
-    // In virtual machine instructions: a fraction of a millisecond.
+    // Virtual machine instructions between two looks at the clock: a fraction of a millisecond.
     const LOOK_AFTER: i32 = 10_000;
     let is_late = move || Instant::now() >= deadline;
     if is_late() {
-        return Err(StoreError::TooSlow("others came first".to_owned()));
+        return Err(StoreError::TooSlow("busy with other listings".to_owned()));
     }
     connection
         .progress_handler(LOOK_AFTER, Some(is_late))
@@ -94,7 +95,7 @@ pub(super) fn list(
     found
 }
 
-/// All statements of `reading` see the same commit.
+/// Runs `reading` in one transaction, so that all its statements see the same commit.
 fn in_one_view<T>(
     connection: &mut Connection,
     reading: impl FnOnce(&Connection) -> Result<T>,
@@ -108,7 +109,7 @@ fn in_one_view<T>(
     read().map_err(unread)
 }
 
-/// What [`head`] reads, and then what [`options`] does.
+/// The columns that [`head`] reads, then those that [`options`] reads.
 macro_rules! head_and_options {
     () => {
         concat!(
@@ -225,7 +226,7 @@ fn listed(
     all(db, &sql, (from, query.prefix_end(), limit), listed_row)
 }
 
-/// `CROSS JOIN` keeps SQLite from choosing another order of the tables than the one written.
+/// The statement of one part. `CROSS JOIN` makes SQLite join the tables in the order written.
 fn list_sql(query: &ListQuery, part: ListPart) -> String {
     let from = match part.walk {
         Walk::Names => "resource r CROSS JOIN resource_lock l ON l.resource = r.nr",
@@ -338,7 +339,7 @@ fn ticket_row(row: &Row<'_>) -> Result<TicketRow> {
     })
 }
 
-/// `NULL` in rows that version 2.0.0 wrote.
+/// The mode of a ticket. `NULL`, in rows that version 2.0.0 wrote, is the default.
 fn mode(row: &Row<'_>, column: usize) -> Result<Mode> {
     let number: Option<u8> = row.get(column)?;
     let odd = |number| Error::IntegralValueOutOfRange(column, i64::from(number));
@@ -354,7 +355,7 @@ fn ended_run(row: &Row<'_>) -> Result<Vec<EndedRow>> {
     rows.ok_or_else(|| odd(FromSqlError::InvalidType))
 }
 
-/// The rows of the journal that have something to say, in their order.
+/// The journal rows that are not checkpointed, in their order.
 pub(super) fn journal(db: &Connection) -> Result<Vec<Vec<u8>>> {
     let done = meta(db, "journal_done")?.unwrap_or_default();
     let sql = "SELECT changes FROM resource_journal WHERE n > ?1 ORDER BY n";
@@ -366,7 +367,7 @@ pub(super) fn journal(db: &Connection) -> Result<Vec<Vec<u8>>> {
     })
 }
 
-/// Whether the journal has any rows, with something to say or not.
+/// Whether the journal table has any rows, checkpointed or not.
 pub(super) fn has_journal(db: &Connection) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM resource_journal)";
     db.query_row(sql, [], |row| row.get(0))
@@ -504,7 +505,7 @@ mod tests {
                 plan.starts_with("SCAN l USING INDEX resource_lock_held"),
                 "{plan}"
             );
-            // Those of the same millisecond alone.
+            // Only locks of the same millisecond are sorted.
             assert!(
                 plan.contains("TEMP B-TREE FOR LAST TERM OF ORDER BY"),
                 "{plan}"

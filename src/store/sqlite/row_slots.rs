@@ -1,31 +1,32 @@
-//! Where the rows of the journal are in their table: each in a page of its own that is written again and again.
+//! The places of the journal rows in their table: each row has a page of its own, which is overwritten again
+//! and again.
 //!
-//! A row that is inserted takes a page from somewhere and one that is deleted gives it back, and both change
-//! further pages, which a commit then has to write and sync. A row that is overwritten by one of the same size
-//! changes its own page alone.
+//! Inserting a row takes a page and deleting one gives it back. Both change further pages, which a commit then
+//! has to write and sync. Overwriting a row with one of the same size changes only its own page.
 
 use std::collections::VecDeque;
 
-/// What fills a page of 4096 bytes, the size that SQLite gives a new file: 4061 are the most that a row may
-/// have there, of which SQLite's own, the number and our length take up to 17.
+/// Size of a stored row that fills a page of 4096 bytes, the size that SQLite gives a new file. A row of such a
+/// page has at most 4061 bytes; up to 17 are left for SQLite's header and the number of the row.
 const FILLED_BYTES: usize = 4044;
 const LENGTH_BYTES: usize = size_of::<u32>();
-/// What such a row says at most, in bytes.
+/// Maximum size of the changes in such a row, in bytes.
 pub(super) const ROW_BYTES: usize = FILLED_BYTES - LENGTH_BYTES;
 
-/// The places of rows. A place that is free is used again, the one first that is free for longest.
+/// The places of the journal rows. A free place is used again, the longest free one first.
 #[derive(Default)]
 pub(super) struct RowSlots {
-    /// Numbers of rows, growing, and their places.
+    /// Numbers of rows, ascending, with their places.
     used: VecDeque<(u64, i64)>,
     free: VecDeque<i64>,
     places: i64,
 }
 
 impl RowSlots {
-    /// Where the row of this number is, or is to be. Numbers that are new come in their order.
+    /// The place of the row with this number. A new number gets a place; new numbers have to come in ascending
+    /// order.
     pub fn place(&mut self, n: u64) -> i64 {
-        // A commit that failed has places already.
+        // A commit that failed may have given this number a place already.
         let mut latest = self.used.iter().rev().take_while(|(used, _)| *used >= n);
         if let Some((_, place)) = latest.find(|(used, _)| *used == n) {
             return *place;
@@ -38,7 +39,7 @@ impl RowSlots {
         place
     }
 
-    /// The rows up to this number are not needed any more.
+    /// Frees the places of the rows up to this number.
     pub fn free(&mut self, up_to: u64) {
         while let Some((n, place)) = self.used.front().copied()
             && n <= up_to
@@ -51,7 +52,7 @@ impl RowSlots {
 
 /// The row as it is stored: its length, the row, and zeros up to the size of a page.
 pub(super) fn filled(row: &[u8]) -> Vec<u8> {
-    // Rows are far shorter; one that were not would be refused when it is read.
+    // Rows are far shorter than 4 GiB; a longer one would be refused when it is read.
     let length = u32::try_from(row.len()).unwrap_or(u32::MAX);
     let size = FILLED_BYTES.max(LENGTH_BYTES + row.len());
     let mut filled = Vec::with_capacity(size);
@@ -61,7 +62,7 @@ pub(super) fn filled(row: &[u8]) -> Vec<u8> {
     filled
 }
 
-/// What [`filled`] was made from; `None` if that is not so.
+/// The row that [`filled`] was given; `None`: the bytes were not made by it.
 pub(super) fn unfilled(filled: &[u8]) -> Option<&[u8]> {
     let (length, row) = filled.split_first_chunk()?;
     row.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
@@ -75,8 +76,8 @@ mod tests {
     fn a_place_is_used_again_after_its_row_is_done_the_oldest_first() {
         let mut row_slots = RowSlots::default();
         assert_eq!([1, 2, 3].map(|n| row_slots.place(n)), [1, 2, 3]);
-        assert_eq!(row_slots.place(3), 3, "it is there");
-        assert_eq!(row_slots.place(2), 2, "so is this");
+        assert_eq!(row_slots.place(3), 3, "has a place");
+        assert_eq!(row_slots.place(2), 2, "has one too");
         row_slots.free(2);
         assert_eq!([4, 5, 6].map(|n| row_slots.place(n)), [1, 2, 4]);
         row_slots.free(6);

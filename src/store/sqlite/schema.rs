@@ -1,20 +1,20 @@
 //! Tables and migrations. The version is SQLite's `user_version`.
 //!
-//! `resource` and `resource_data` have the columns of the PHP server's tables. Lock rows refer to a resource
-//! by its number: with 64 ended tickets a resource, its 32-character id would be most of what is written.
+//! `resource` and `resource_data` have the columns of the PHP server's tables. Lock rows refer to a resource by
+//! its number: a resource has up to 64 ended tickets, and its 32-character id would be most of what is written.
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::super::StoreError;
 
-/// What brings a database from each version to the next; never changed, only added to.
+/// The migration from each version to the next. An entry is never changed; new ones are added.
 const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
 
-/// Names and ids compare by their bytes: `BINARY` is what SQLite does unless told otherwise. 64-bit numbers
-/// without sign are kept in the same 64 bits.
+/// Names and ids compare by their bytes: `BINARY` is SQLite's default collation. Unsigned 64-bit numbers are
+/// stored as signed ones with the same bits.
 ///
-/// `resource_ended` has no foreign key: without one, SQLite overwrites a row in its place instead of looking
-/// for it first, and every unlock writes one.
+/// `resource_ended` has no foreign key: without one, SQLite overwrites a row in place without looking it up
+/// first, and every unlock writes one.
 const V1: &str = "
 CREATE TABLE server_meta (
     key   TEXT NOT NULL PRIMARY KEY,
@@ -94,8 +94,8 @@ CREATE TABLE resource_journal (
 ) STRICT;
 ";
 
-/// The rows of the journal are overwritten in their places (see `row_slots`) and not deleted any more: `n` says
-/// which are newer than those that are done with, up to `journal_done` in `server_meta`.
+/// Journal rows are overwritten in place (see `row_slots`) and no longer deleted. Rows with a number up to
+/// `journal_done` in `server_meta` are checkpointed.
 const V3: &str = "
 ALTER TABLE resource_journal RENAME TO resource_journal_2;
 
@@ -111,8 +111,8 @@ INSERT INTO resource_journal (place, n, changes)
 DROP TABLE resource_journal_2;
 ";
 
-/// Durations to the millisecond, modes, reasons, several leases, options other than the timeout. `lease_token` is
-/// the lease's where it is not the highest.
+/// Durations in milliseconds, modes, reasons, several leases per lock, options besides the timeout.
+/// `lease_token`: the token of the lease, if it is not the highest token.
 const V4: &str = "
 ALTER TABLE resource_lock RENAME COLUMN ttl TO ttl_ms;
 ALTER TABLE resource_lock RENAME COLUMN attempt_ttl TO attempt_ttl_ms;
@@ -133,10 +133,10 @@ ALTER TABLE resource_ticket ADD COLUMN queued_at INTEGER;
 ALTER TABLE resource_ticket ADD COLUMN attempt_mode INTEGER;
 UPDATE resource_ticket SET ttl_ms = ttl_ms * 1000, attempt_ttl_ms = attempt_ttl_ms * 1000;
 
--- What is held, longest held first; what is not costs it nothing.
+-- Held locks, longest held first; a free lock has no entry.
 CREATE INDEX resource_lock_held ON resource_lock (acquired_at) WHERE ticket IS NOT NULL;
 
--- Leases beside the one in resource_lock.
+-- Leases besides the one in resource_lock.
 CREATE TABLE resource_holding (
     resource       INTEGER NOT NULL REFERENCES resource (nr),
     ticket         BLOB    NOT NULL,
@@ -154,7 +154,7 @@ CREATE TABLE resource_holding (
     PRIMARY KEY (resource, ticket)
 ) STRICT, WITHOUT ROWID;
 
--- Of resources that have others than one slot and no lock-delay.
+-- Options other than the defaults; most resources have no row.
 CREATE TABLE resource_options (
     resource   INTEGER PRIMARY KEY REFERENCES resource (nr),
     slots      INTEGER NOT NULL,
@@ -162,14 +162,18 @@ CREATE TABLE resource_options (
     ephemeral  INTEGER NOT NULL
 ) STRICT;
 
--- The last leases of each name; see `store::history`. By name, because they outlive the resource.
+-- The last leases of each name; see `store::history`. Keyed by name, because they outlive the resource.
 CREATE TABLE resource_history (
     name   TEXT NOT NULL PRIMARY KEY,
     leases BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Brings the database to the version that this program knows, in one transaction.
+/// Migrates the database to the newest version that this program knows, in one transaction.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: a newer program or some other program made the database. Otherwise what `unopened`
+/// makes of an error of SQLite.
 pub(super) fn migrate(
     connection: &mut Connection,
     unopened: impl Fn(rusqlite::Error) -> StoreError,

@@ -1,7 +1,6 @@
-//! A thread that owns a connection and does jobs on it, one after the other.
+//! A thread that owns a connection and runs jobs on it, one after the other.
 //!
-//! It ends when every [`Jobs`] is dropped, and it closes its connection before [`WorkerEnded`]
-//! tells so.
+//! It ends when every [`Jobs`] is dropped. Its connection is closed before [`WorkerEnded`] resolves.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::file::DatabaseFile;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// Where jobs are handed in.
+/// Queues jobs for a thread.
 #[derive(Clone)]
 pub(super) struct Jobs(mpsc::Sender<Job>);
 
@@ -24,8 +23,8 @@ pub(super) struct Jobs(mpsc::Sender<Job>);
 pub(super) type WorkerEnded = oneshot::Receiver<()>;
 
 impl Jobs {
-    /// Queues a job. One whose answer nobody awaits any more when its turn comes is not done. Without an
-    /// answer the thread ended.
+    /// Queues a job. It is skipped if its caller has dropped the receiver by then. The receiver gets an error
+    /// if the thread has ended or the job has panicked.
     pub(super) fn submit<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
@@ -33,21 +32,22 @@ impl Jobs {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             if !answer.is_closed() {
-                // Nobody may be left to hear it, which is theirs to decide.
+                // The caller may have stopped waiting, which is no error.
                 let _ = answer.send(job(connection));
             }
         });
-        // A job that cannot be queued is dropped, and its answer with it.
+        // If the thread has ended, the job is dropped together with the sender of its answer.
         let _ = self.0.send(job);
         answered
     }
 }
 
-/// What a caller gets whose job nobody does.
+/// The error of a call while the file is not open.
 pub(super) fn closed() -> StoreError {
     StoreError::Unavailable("the file is not open".to_owned())
 }
 
+/// Starts a thread for this connection. `file` is kept until the thread ends.
 pub(super) fn spawn(
     name: &str,
     connection: Connection,
@@ -56,14 +56,15 @@ pub(super) fn spawn(
     let (jobs, todo) = mpsc::channel::<Job>();
     let (ending, ended) = oneshot::channel::<()>();
     let body = move || {
-        // Dropped last to first, after a panic too: the connection, the hold on the file, the news of it.
+        // Dropped in reverse order, after a panic too: first the connection, then the file, then the sender
+        // that reports the end.
         let _ending = ending;
         let _file = file;
         let mut connection = connection;
         while let Ok(job) = todo.recv() {
-            // The answer is dropped with the job, which tells its asker.
+            // A panic drops the sender of the answer, so the caller gets an error.
             if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
-                log::error!("a read of the file broke off by a mistake of this program");
+                log::error!("a read of the file panicked, which is a bug of this program");
             }
         }
     };
@@ -71,7 +72,7 @@ pub(super) fn spawn(
     Ok((Jobs(jobs), ended))
 }
 
-/// Does one blocking thing on a thread of its own.
+/// Runs one blocking job on a thread of its own.
 pub(super) async fn once<T: Send + 'static>(
     name: &str,
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
@@ -87,10 +88,11 @@ fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StoreEr
     let started = thread::Builder::new().name(name.to_owned()).spawn(body);
     started
         .map(drop)
-        .map_err(|error| StoreError::Unavailable(format!("no thread for {name}: {error}")))
+        .map_err(|error| StoreError::Unavailable(format!("cannot start {name}: {error}")))
 }
 
-/// Waits for all of them and forgets them one by one, so that a wait that is given up can be taken up again.
+/// Waits until all threads have ended. Removes each one as it ends, so that a wait that was cut short can be
+/// continued.
 pub(super) async fn all_ended(threads: &mut Vec<WorkerEnded>) {
     while let Some(ended) = threads.last_mut() {
         let _ = ended.await;

@@ -1,4 +1,4 @@
-//! A batch as one transaction.
+//! Writes a batch as one transaction, and the steps of a checkpoint.
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
@@ -15,26 +15,27 @@ use crate::lock::rows::{HeadRow, HolderRow, TicketRow};
 use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket, Ttl};
 use crate::store::history::PastLease;
 
-/// The number that lock rows name a resource by.
+/// The number of a resource (`resource.nr`), by which lock rows refer to it.
 type Nr = i64;
 
 type WriteResult = Result<(), StoreError>;
 
-/// A commit changes one page of the journal, as a rule. Being done with rows costs nothing.
+/// A commit usually changes one page of the journal. Taking out any number of rows is one write, so all go at
+/// once.
 pub(super) const LAYOUT: Layout = Layout {
     row_bytes: row_slots::ROW_BYTES,
     fills_rows: true,
     taken_out_at_once: u64::MAX,
 };
 
-/// The connection that writes, to a file whose journal is checkpointed.
+/// The connection that writes. Everything that an earlier process left in the journal is in the tables.
 pub(super) struct SqliteWriter {
     connection: Connection,
     row_slots: RowSlots,
 }
 
 impl SqliteWriter {
-    /// Settles what an earlier process left in the journal.
+    /// Makes a checkpoint of the journal that an earlier process left.
     pub fn new(
         connection: Connection,
         journal: &Journal,
@@ -71,7 +72,7 @@ impl SqliteWriter {
             }
             let mut rows = entry.rows.iter();
             rows.try_for_each(|(n, changes)| {
-                // Without looking what is there: SQLite overwrites it in its place.
+                // SQLite overwrites the row in place, without reading it first.
                 let sql = "REPLACE INTO resource_journal (place, n, changes) VALUES (?1, ?2, ?3)";
                 let filled = row_slots::filled(changes);
                 execute(db, sql, params![slots.place(*n), same_bits(*n), filled])
@@ -81,7 +82,7 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Adds past leases, as one transaction.
+    /// Appends past leases in one transaction.
     pub fn append_history(
         &mut self,
         news: &[(ResourceName, Vec<PastLease>)],
@@ -90,7 +91,7 @@ impl SqliteWriter {
         transact(&self.connection, |db| history::append(db, news, most))
     }
 
-    /// See [`super::Store::raise_tokens`]. Nothing is in the journal.
+    /// See [`super::Store::raise_tokens`]. Changes the tables only: the journal has to be empty.
     pub fn raise_tokens(&mut self, above: FencingToken) -> WriteResult {
         transact(&self.connection, |db| {
             raise_token_floor(db, above)?;
@@ -99,7 +100,7 @@ impl SqliteWriter {
         })
     }
 
-    /// See [`super::Store::highest_token`]. Nothing is in the journal.
+    /// See [`super::Store::highest_token`]. Reads the tables only: the journal has to be empty.
     pub fn highest_token(&mut self) -> Result<FencingToken, StoreError> {
         let token_floor = read::token_floor(&self.connection).map_err(classify)?;
         let sql = "SELECT COALESCE(MAX(token), 0) FROM resource_lock";
@@ -110,7 +111,8 @@ impl SqliteWriter {
         Ok(token_floor.max(FencingToken(token.cast_unsigned())))
     }
 
-    /// One transaction of checkpointing up to this row of the journal. `false`: there was nothing left to do.
+    /// Runs the next transaction of a checkpoint up to this row of the journal. `false`: nothing was left to
+    /// do.
     pub fn checkpoint_step(&mut self, journal: &Journal, row: u64) -> Result<bool, StoreError> {
         let Some(step) = journal.next_step(row) else {
             return Ok(false);
@@ -129,10 +131,11 @@ impl SqliteWriter {
     }
 }
 
-/// Everything or nothing of it. After an error other than [`StoreError::Rejected`] the connection may still
-/// be in the transaction, and is of no more use.
+/// Runs `work` as one transaction. After an error other than [`StoreError::Rejected`] the connection may still
+/// be in the transaction and cannot be used any more.
 ///
-/// In prepared statements: the library's own transactions would have these two parsed for every commit.
+/// `BEGIN` and `COMMIT` are prepared statements: the transactions of the library would parse both in every
+/// commit.
 fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> WriteResult) -> WriteResult {
     let run = |sql| {
         let ran = connection
@@ -151,7 +154,7 @@ fn transact(connection: &Connection, work: impl FnOnce(&Connection) -> WriteResu
     }
 }
 
-/// What belongs to a resource that is gone is left out.
+/// Writes changes to the tables, unless their resource is gone.
 fn checkpoint(db: &Connection, id: &ResourceId, changes: &LockChanges) -> WriteResult {
     match find(db, id)? {
         Some(nr) => write_lock(db, nr, changes),
@@ -225,8 +228,8 @@ fn find(db: &Connection, id: &ResourceId) -> Result<Option<Nr>, StoreError> {
         .map_err(classify)
 }
 
-/// Removes a resource with all its rows. One that was created and removed before it was ever stored is
-/// nothing to remove.
+/// Removes a resource with all its rows. Does nothing if the resource was created and removed before it was
+/// ever stored.
 fn remove(db: &Connection, id: &ResourceId) -> WriteResult {
     let Some(nr) = find(db, id)? else {
         return Ok(());
@@ -330,7 +333,7 @@ fn write_holding(db: &Connection, nr: Nr, holder: &HolderRow) -> WriteResult {
     execute(db, sql, params_from_iter(values))
 }
 
-/// Those of [`ticket_columns`].
+/// The values of [`ticket_columns`], in their order.
 fn ticket_values(row: &TicketRow) -> [ToSqlOutput<'_>; 10] {
     let key = row.key.as_ref();
     let ttl_ms = |ttl: Option<Ttl>| or_null(ttl.map(|ttl| same_bits(ttl.millis())));
@@ -376,7 +379,7 @@ fn write_data(
     let sql = "INSERT INTO resource_data (id, id_resource, selector, data) \
                VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (id_resource, selector) DO UPDATE SET data = excluded.data";
-    // As it is, without a look whether it is UTF-8.
+    // Bound as text without a check for UTF-8.
     let json = ToSqlOutput::Borrowed(ValueRef::Text(&row.json));
     execute(
         db,
@@ -390,7 +393,7 @@ fn remove_data(db: &Connection, id: &ResourceId, selector: &Selector) -> WriteRe
     execute(db, sql, [id.as_str(), selector.as_str()])
 }
 
-/// SQLite's integers have a sign; [`read`] undoes this.
+/// The signed number with the same bits, since SQLite has no unsigned ones. [`read`] reverts this.
 fn same_bits(number: u64) -> i64 {
     number.cast_signed()
 }
