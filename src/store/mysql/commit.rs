@@ -1,4 +1,4 @@
-//! A batch as SQL: the rows of one transaction.
+//! The SQL of transactions: the rows of a batch, of a checkpoint, and what else an instance writes.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,25 +16,26 @@ use crate::store::members::SLOTS;
 use crate::store::snapshot::{LockChanges, Snapshot, StoredData};
 use crate::store::{InstanceId, ResourceId, StoreError, ended};
 
-/// A row for each commit: InnoDB logs what is inserted once, and what is overwritten twice. Few are deleted at
-/// once, because commits wait meanwhile.
+/// Each commit has rows of its own, because InnoDB logs once what is inserted, and twice what is overwritten.
+/// Few rows are deleted at once, because commits wait meanwhile.
 pub(super) const LAYOUT: Layout = Layout {
     row_bytes: 64 << 10,
     fills_rows: false,
     taken_out_at_once: 512,
 };
 
-/// A document's id, resource, selector, each at most 255 characters and escaped, and the statement.
+/// Bytes for the rest of a statement that writes a document: its id, resource and selector, each at most 255
+/// characters and escaped.
 const DOCUMENT_SPARE_BYTES: usize = 8 << 10;
 
 /// Whether a statement that writes this document fits into a packet.
 pub(super) fn fits(json: &[u8], packet_bytes_max: usize) -> bool {
     let room = packet_bytes_max.saturating_sub(SPARE_BYTES + DOCUMENT_SPARE_BYTES);
-    // Escaping at most doubles it: most documents need not be looked at.
+    // Escaping at most doubles the text, so most documents need not be scanned.
     json.len().saturating_mul(2) <= room || sql::text_bytes(json) <= room
 }
 
-/// With everything that belongs to a resource, whose id is in each of these.
+/// Statements that delete resources with all that belongs to them; each takes a list of resource ids.
 const REMOVED: [Form; 7] = [
     Form::any_in("DELETE FROM resource WHERE id IN ("),
     Form::any_in("DELETE FROM resource_data WHERE id_resource IN ("),
@@ -44,9 +45,10 @@ const REMOVED: [Form; 7] = [
     Form::any_in("DELETE FROM resource_options WHERE id_resource IN ("),
     Form::any_in("DELETE FROM resource_ended_tickets WHERE id_resource IN ("),
 ];
-/// Without `ON DUPLICATE KEY`: a row of this name that we do not know of must not be taken for ours.
+/// Without `ON DUPLICATE KEY`: must fail if the table has a row of this name that this instance does not know
+/// of.
 const CREATED: Form = Form::upsert("INSERT INTO resource (id, name, timeout) VALUES ", "");
-/// Of a row with [`ticket_columns`] that is there already.
+/// Updates the [`ticket_columns`] of a row that is there already.
 macro_rules! updated_ticket {
     () => {
         " ON DUPLICATE KEY UPDATE ticket = VALUES(ticket), seq = VALUES(seq), owner = VALUES(owner), \
@@ -93,8 +95,8 @@ const OPTIONS: Form = Form::upsert(
      ephemeral = VALUES(ephemeral)",
 );
 const PLAIN: Form = Form::any_in("DELETE FROM resource_options WHERE id_resource IN (");
-/// A run may be stored again when the journal is read after a crash, and shorter if a part of the journal was
-/// deleted by then: runs that end with the same number end alike.
+/// A replay after a crash may write a run again, and a shorter one if a part of the log was deleted by then.
+/// Runs that end with the same number have the same end, so the longer one is kept.
 const ENDED: Form = Form::upsert(
     "INSERT INTO resource_ended_tickets (id_resource, n, entries) VALUES ",
     " ON DUPLICATE KEY UPDATE entries = IF(LENGTH(VALUES(entries)) > LENGTH(entries), VALUES(entries), entries)",
@@ -106,14 +108,18 @@ const HISTORY: Form = Form::upsert(
     " ON DUPLICATE KEY UPDATE leases = VALUES(leases)",
 );
 const NO_DATA: Form = Form::any_where("DELETE FROM resource_data WHERE ");
-/// A row whose id belongs to another document fails (`id` cannot be `NULL`) and does not overwrite that one.
+/// If another document has the row's id, the statement fails (`id` cannot be `NULL`) instead of overwriting
+/// that document.
 const DATA: Form = Form::upsert(
     "INSERT INTO resource_data (id, id_resource, selector, locked, data) VALUES ",
     " ON DUPLICATE KEY UPDATE id = IF(id_resource = VALUES(id_resource) \
      AND selector_bytes = CAST(VALUES(selector) AS BINARY), id, NULL), data = VALUES(data)",
 );
 
-/// A batch as a whole transaction. [`StoreError::Rejected`]: something in it can never be sent.
+/// The transaction that stores a batch.
+///
+/// # Errors
+/// [`StoreError::Rejected`]: something in it can never be sent.
 pub(super) fn script(entry: &JournalEntry<'_>, place: LogPlace) -> Result<Script, Fault> {
     let first = entry.rows.first();
     let changes = first.map_or(journal::EMPTY, |(_, changes)| changes);
@@ -147,8 +153,8 @@ pub(super) fn script(entry: &JournalEntry<'_>, place: LogPlace) -> Result<Script
     Ok(script)
 }
 
-/// Lock rows of resources that exist as a whole transaction, and rows of a log gone with it. `of`: the dead instance whose
-/// rows these are, if they are another's.
+/// The transaction of a step of a checkpoint: writes the lock rows of those resources that still exist, and
+/// deletes rows of a log. `of`: the dead instance whose log this is, in a take-over.
 pub(super) async fn checkpoint_script(
     session: &mut Session,
     mut locks: Vec<(&ResourceId, &LockChanges)>,
@@ -174,6 +180,7 @@ pub(super) async fn checkpoint_script(
     Ok(script)
 }
 
+/// Deletes rows of a log; the transaction fails unless they are as many as expected.
 pub(super) fn take_out(
     script: &mut Script,
     place: LogPlace,
@@ -189,7 +196,7 @@ pub(super) fn take_out(
     script.statement(sql)
 }
 
-/// Past leases as a whole transaction: the value of each of these names anew.
+/// The transaction that replaces the past leases of these names, given as the bytes of the name and the value.
 pub(super) fn history_script(rows: &[(&[u8], Vec<u8>)], place: LogPlace) -> Result<Script, Fault> {
     let mut script = Script::begin(place, journal::EMPTY)?;
     script.rows(&HISTORY, rows.iter(), |sql, (name, leases)| {
@@ -200,7 +207,7 @@ pub(super) fn history_script(rows: &[(&[u8], Vec<u8>)], place: LogPlace) -> Resu
     Ok(script)
 }
 
-/// See [`super::Store::leave`]; as a whole transaction.
+/// The transaction of [`super::Store::leave`].
 pub(super) fn leaving_script(place: LogPlace) -> Result<Script, Fault> {
     let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new("UPDATE resource_instance SET state = 2 WHERE id = ");
@@ -210,8 +217,8 @@ pub(super) fn leaving_script(place: LogPlace) -> Result<Script, Fault> {
     Ok(script)
 }
 
-/// See [`super::Store::raise_tokens`]; as a whole transaction. Of the names that are this instance's: whoever has others
-/// knows what it has given out.
+/// The transaction of [`super::Store::raise_tokens`]. It raises the tokens of the names that this instance
+/// owns: the owners of the other names know which tokens they gave out.
 pub(super) fn raising_script(above: FencingToken, place: LogPlace) -> Result<Script, Fault> {
     let mut script = Script::begin(place, journal::EMPTY)?;
     raise_floor(&mut script, place, above)?;
@@ -227,7 +234,8 @@ pub(super) fn raising_script(above: FencingToken, place: LogPlace) -> Result<Scr
     Ok(script)
 }
 
-/// Statements go table by table, which is only right as long as no name comes twice.
+/// Splits a batch into parts in which no name comes twice: statements go table by table, which would mix up two
+/// changes of one name.
 fn runs(batch: &[Snapshot]) -> Vec<&[Snapshot]> {
     let mut runs = Vec::new();
     let mut names: HashSet<&ResourceName> = HashSet::new();
@@ -244,7 +252,7 @@ fn runs(batch: &[Snapshot]) -> Vec<&[Snapshot]> {
     runs
 }
 
-/// Ends the transaction unless all of these resources exist.
+/// Makes the transaction fail unless all of these resources exist.
 fn require_existing(
     script: &mut Script,
     place: LogPlace,
@@ -275,7 +283,8 @@ fn removals(script: &mut Script, place: LogPlace, batch: &[Snapshot]) -> Result<
     Ok(())
 }
 
-/// In the instance's own row: what all of them write would hold up each other's commits.
+/// Raises the token floor in the instance's own row: if all instances wrote one row, their commits would wait
+/// for each other.
 fn raise_floor(
     script: &mut Script,
     place: LogPlace,
@@ -406,7 +415,7 @@ fn data_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> 
     )
 }
 
-/// JSON is text; what is not would be changed or refused by the server.
+/// The document as text. The server would change or refuse bytes that are not UTF-8.
 fn json_text<'a>(snapshot: &Snapshot, row: &'a StoredData) -> Result<&'a str, StoreError> {
     std::str::from_utf8(&row.json).map_err(|error| {
         StoreError::Rejected(format!("data of {:?} is not UTF-8: {error}", snapshot.name))
@@ -416,8 +425,8 @@ fn json_text<'a>(snapshot: &Snapshot, row: &'a StoredData) -> Result<&'a str, St
 /// How many keys one `IN` list has at most.
 const GROUP: usize = 200;
 
-/// Deletes what is `None` of the rows of each resource; `column` has their keys. One range of the primary key per
-/// resource: MariaDB finds no range in an `IN` of pairs.
+/// Deletes the rows that are `None` in each resource's map; `column` holds the map's keys. Each resource has a
+/// condition of its own, which is one range of the primary key: MariaDB finds no range in an `IN` of pairs.
 fn gone_rows<'a, K: 'a, R: 'a>(
     script: &mut Script,
     form: &Form,
@@ -512,7 +521,7 @@ mod tests {
         packet_bytes_max: 64 << 10,
     };
 
-    /// The change that writes this document under the longest names there are.
+    /// A change that writes this document under the longest names that are possible.
     fn written(json: &[u8]) -> Snapshot {
         let longest = "\u{10ffff}".repeat(255);
         let name = ResourceName::parse(&longest).unwrap();

@@ -1,4 +1,4 @@
-//! The database as this process has it: its connections, and what it knows of it.
+//! [`MysqlStore`]: the connections to the database, and what this process knows of it.
 
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -20,23 +20,25 @@ use super::witness::Witness;
 use crate::store::StoreError;
 use crate::store::journal::Journal;
 
-/// Rows in a MySQL or MariaDB database.
+/// The store in a MySQL or MariaDB database.
 pub struct MysqlStore {
     pub(super) options: Options,
+    /// Membership in the database; `None`: the store is not open.
     pub(super) tenure: parking_lot::Mutex<Option<Tenure>>,
     /// The server's `max_allowed_packet` as the last writer found it, bytes.
     pub(super) packet_bytes_max: AtomicUsize,
-    /// Of the last try to open, which has to wait for another instance.
+    /// Connection of the last attempt to open, kept while another instance has to be waited for.
     pub(super) waiting_session: Mutex<Option<Session>>,
     pub(super) writer: Mutex<Writer>,
     pub(super) heartbeat_session: Mutex<Option<Session>>,
     pub(super) readers: Readers,
-    /// The server on which we came to take part.
+    /// The server on which the store was opened; all other connections must lead to a server that agrees with
+    /// it.
     pub(super) home: parking_lot::Mutex<Option<Server>>,
     pub(super) journal: Journal,
     pub(super) witness: parking_lot::Mutex<Witness>,
     pub(super) looks: parking_lot::Mutex<Looks>,
-    /// What was said about the database's own settings.
+    /// Warnings about the database's settings that are logged already.
     pub(super) warned: Mutex<Vec<String>>,
 }
 
@@ -44,23 +46,23 @@ pub struct MysqlStore {
 #[derive(Default)]
 pub(super) struct Writer {
     pub session: Option<Session>,
-    /// A commit began and its outcome is not known: only a new log makes it certain. Also set while a
-    /// commit is under way, so that one that is dropped half way leaves it set.
+    /// The outcome of a commit is unknown; only opening again, with a new log, makes it certain. Also set while
+    /// a commit is under way, so that it stays set if the commit's future is dropped.
     pub in_doubt: bool,
 }
 
-/// A database that we have come to take part in, or that is ours alone: the tenure says which.
+/// A database that was joined or taken exclusively; the tenure says which.
 pub(super) struct Taken {
     pub session: Session,
     pub row: ServerRow,
     pub tenure: Tenure,
 }
 
-/// Between two tries of what someone else's lock or deadlock made fail.
+/// Pause before repeating a transaction that failed because of another one's lock or a deadlock.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 impl MysqlStore {
-    /// Connects to nothing yet.
+    /// Opens no connection yet.
     pub fn new(options: Options) -> MysqlStore {
         MysqlStore {
             tenure: parking_lot::Mutex::default(),
@@ -96,7 +98,6 @@ impl MysqlStore {
         *home = server;
     }
 
-    /// In which we take part in the database; `None`: we do not.
     pub(super) fn tenure(&self) -> Option<Tenure> {
         *self.tenure.lock()
     }
@@ -105,6 +106,7 @@ impl MysqlStore {
         *self.tenure.lock() = tenure;
     }
 
+    /// Runs statements that only read.
     pub(super) async fn read(&self, sql: &Sql) -> Result<Sets, StoreError> {
         let home = self.home();
         let reading = self
@@ -115,7 +117,7 @@ impl MysqlStore {
             .map_err(Fault::of_read)
     }
 
-    /// As [`MysqlStore::read`], of one SELECT that the server ends at this time.
+    /// As [`MysqlStore::read`], for one SELECT that the server ends at `deadline`.
     pub(super) async fn read_until(
         &self,
         mut sql: Sql,

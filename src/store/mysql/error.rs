@@ -1,4 +1,4 @@
-//! What went wrong with the server, and what that means for a store.
+//! Errors of the server and the driver, and what they mean for the store.
 
 use mysql_async::{DriverError, Error, IoError};
 
@@ -7,22 +7,22 @@ use crate::store::StoreError;
 /// A failed statement or connection.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
-    /// The connection is gone, or nothing was heard in time: unknown what happened.
+    /// The connection was lost, or no answer came in time: the outcome is unknown.
     Away(String),
-    /// The server answered with an error; the connection goes on.
+    /// The server answered with an error; the connection is still there.
     Server {
         code: u16,
         state: String,
         text: String,
     },
-    /// Decided by us.
+    /// An error that this program decided on.
     Store(StoreError),
 }
 
 /// Error numbers of MySQL and MariaDB, named as in their manuals.
 pub(super) mod code {
     pub const NULL_IN_NOT_NULL: u16 = 1048;
-    /// A Galera node that has left its cluster, or is not in it yet.
+    /// A Galera node that has left its cluster, or has not joined it yet.
     pub const NO_MEMBER: u16 = 1047;
     pub const ACCESS_DENIED: u16 = 1045;
     pub const UNKNOWN_DATABASE: u16 = 1049;
@@ -33,24 +33,25 @@ pub(super) mod code {
     pub const TLS_REQUIRED: u16 = 3159;
     pub const NO_SUCH_TABLE: u16 = 1146;
     pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
-    /// What MySQL says of a row that somebody else has locked, to one who does not wait.
+    /// MySQL: another transaction has locked the row, and the statement does not wait (`NOWAIT`).
     pub const LOCKED: u16 = 3572;
     pub const DEADLOCK: u16 = 1213;
-    /// A text that a character set of the server's own does not have.
+    /// A text cannot be converted to a character set that the server uses itself.
     pub const NOT_CONVERTED: u16 = 3854;
     /// InnoDB's row or LOB limits.
     pub const ROW_TOO_LARGE: [u16; 2] = [1118, 1713];
-    /// A snapshot that a locking read found outdated (`innodb_snapshot_isolation`).
+    /// A locking read found its snapshot outdated (`innodb_snapshot_isolation`).
     pub const RECORD_CHANGED: u16 = 1020;
-    /// A statement ran for longer than it may: MariaDB's number and MySQL's.
+    /// A statement exceeded its time limit: MariaDB's number and MySQL's.
     pub const STATEMENT_TIMEOUT: [u16; 2] = [1969, 3024];
-    /// Another member of a cluster was first: Galera and Group Replication at the end of a transaction.
+    /// Another member of the cluster committed first, as Galera and Group Replication say at the end of a
+    /// transaction.
     pub const NOT_CERTIFIED: [u16; 2] = [3101, 1180];
 }
 
-const UNTRUSTED: &str = "MYSQL_TLS and MYSQL_TLS_CA_FILE say whose certificate is believed";
+const UNTRUSTED: &str = "MYSQL_TLS and MYSQL_TLS_CA_FILE say which certificates are trusted";
 
-/// The driver hands on what its TLS says as a failure of reading or writing.
+/// The driver reports a failure of TLS as a failed read or write.
 fn is_about_tls(error: &std::io::Error) -> bool {
     error
         .get_ref()
@@ -58,7 +59,7 @@ fn is_about_tls(error: &std::io::Error) -> bool {
 }
 
 impl Fault {
-    /// The server rolled the statement back for someone else's sake; the same may succeed now.
+    /// The server rolled the statement back because of another transaction; the same statement may succeed now.
     pub fn is_passing(&self) -> bool {
         let codes = [
             code::LOCK_WAIT_TIMEOUT,
@@ -74,8 +75,8 @@ impl Fault {
         matches!(self, Fault::Server { code, .. } if *code == wanted)
     }
 
-    /// About what the tables are, or hold: the same fails each time. Not about a connection, an account or a
-    /// server that is busy, full, read-only or going.
+    /// The error is about the shape or content of the tables, so the same statement fails each time. Not about
+    /// a connection, an account or a server that is busy, full, read-only or shutting down.
     fn is_lasting(&self) -> bool {
         const DENIED: [u16; 7] = [1044, 1142, 1143, 1203, 1226, 1227, 1370];
         const ABOUT_TABLES: [u16; 11] = [
@@ -89,7 +90,8 @@ impl Fault {
         lasting || ABOUT_TABLES.contains(code)
     }
 
-    /// Of a connection that could not be made: what the settings have to do with it. `by_tls`: TLS was asked for.
+    /// The fault of a connection that could not be made, with a hint at the settings that may be the cause.
+    /// `by_tls`: TLS was asked for.
     pub fn of_connecting(error: Error, by_tls: bool) -> Fault {
         let hint = match &error {
             Error::Driver(DriverError::NoClientSslFlagFromServer) => {
@@ -119,7 +121,7 @@ impl Fault {
         }
     }
 
-    /// A migration that fails for what the tables are fails each time.
+    /// The fault of a failed migration: [`StoreError::Unusable`] if it would fail each time.
     pub fn stops_migration(self) -> Fault {
         match &self {
             Fault::Server { code, text, .. } if self.is_lasting() => {
@@ -131,7 +133,8 @@ impl Fault {
         }
     }
 
-    /// Of a read: what waiting cannot cure is refused.
+    /// The error of a failed read: [`StoreError::Rejected`] if it would fail each time, [`StoreError::TooSlow`]
+    /// if it exceeded its time limit.
     pub fn of_read(self) -> StoreError {
         match &self {
             Fault::Server { code, text, .. } if self.is_lasting() => {
@@ -144,7 +147,7 @@ impl Fault {
         }
     }
 
-    /// The connection can be used further.
+    /// Whether the connection can be used further.
     pub fn leaves_connection(&self) -> bool {
         !matches!(self, Fault::Away(_))
             && !self.is(code::PACKET_TOO_LARGE)
@@ -161,7 +164,7 @@ impl From<Error> for Fault {
                 text: error.message,
             },
             Error::Driver(DriverError::PacketTooLarge) => Fault::Store(StoreError::Rejected(
-                "it is larger than any packet may be".into(),
+                "it is larger than the largest possible packet".into(),
             )),
             Error::Io(IoError::Io(error)) => Fault::Away(error.to_string()),
             error => Fault::Away(error.to_string()),
@@ -192,7 +195,8 @@ impl From<Fault> for StoreError {
     }
 }
 
-/// SQLSTATE classes 22 (data exception) and 23 (integrity constraint), and what has no class of its own.
+/// SQLSTATE classes 22 (data exception) and 23 (integrity constraint), and errors about data that have other
+/// classes.
 fn is_about_the_data(code: u16, state: &str) -> bool {
     const INCORRECT_VALUE: [u16; 3] = [1366, 1300, 1265];
     state.starts_with("22")

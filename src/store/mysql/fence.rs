@@ -1,11 +1,11 @@
-//! The log that each instance writes, and what fences its transactions.
+//! Each instance's log, and the statements that fence its transactions.
 
 use super::error::{Fault, code};
 use super::rows::Columns;
 use super::sql::Sql;
 use crate::store::{InstanceId, ResourceId, StoreError};
 
-/// Names a log.
+/// Id of a log: random, or all zeros for the journal of version 3.
 pub(super) type LogId = [u8; 16];
 
 impl Columns {
@@ -26,49 +26,55 @@ impl Columns {
 
 fn of_16_bytes(bytes: Vec<u8>) -> Result<[u8; 16], Fault> {
     let id = bytes.try_into();
-    id.map_err(|_| Fault::Away("the id of an instance or a log has not 16 bytes".into()))
+    id.map_err(|_| Fault::Away("the id of an instance or a log does not have 16 bytes".into()))
 }
 
-/// In which an instance takes part in the database.
+/// One instance's membership in the database: its id, its log and, if it has the database exclusively, its
+/// epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tenure {
-    /// In which it has the database alone; `None`: it shares it.
+    /// The epoch in which it has the database exclusively; `None`: it shares the database.
     pub epoch: Option<u64>,
     pub id: InstanceId,
-    /// Which log it writes, and nobody else ever.
+    /// The log that it writes, and no other instance ever does, except for a seal.
     pub log: LogId,
 }
 
-/// Where the next transaction of a tenure stands in its log, and how large the packets may be that it is sent in.
+/// Position of the next transaction in a tenure's log, and how large its packets may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogPlace {
     pub tenure: Tenure,
+    /// Number of its row in the log.
     pub n: u64,
+    /// Largest packet that the server accepts, bytes.
     pub packet_bytes_max: usize,
 }
 
-/// Rows of a log that have nothing to say any more.
+/// Rows of a log to be deleted, because their changes are in the tables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TakenOut {
     pub log: LogId,
-    /// All up to this number.
+    /// The number of the last one; all rows up to it go.
     pub up_to: u64,
-    /// How many these are. The transaction fails when the table has more or fewer: some would go that nobody
-    /// has read.
+    /// How many rows these are. The transaction fails when the table has more or fewer: it would delete rows
+    /// that nobody has read.
     pub rows: u64,
 }
 
-/// Appends a row to the log of the tenure. Every transaction of an instance begins with it, most have nothing
-/// else, and it is what fences them:
+/// Appends a row to the log of the tenure. Every transaction of an instance begins with this statement, most
+/// have no other, and it is what fences them:
 ///
-/// - it locks the instance's own row, and fails unless that says that the instance may write: whoever
-///   takes over changes it, and so waits for a transaction that is under way;
-/// - it takes the next position of the log, which whoever takes over takes instead with a seal. Where several
-///   servers take writes the locks of one are nothing to the others, but two rows with one key cannot both be
-///   certified. So the seal also proves that whoever seals has applied everything that was committed before;
-/// - the row before it must be the last: a database that lost the end of the log takes no more of it.
+/// - It locks the instance's own row, and fails unless that row says that the instance may write. An instance
+///   that takes over changes that row, so it waits for a transaction that is under way.
+/// - It takes the next position of the log. An instance that takes over puts a seal at that position instead.
+///   Where several servers accept writes, the locks of one are not known at the others, but two rows with one
+///   key cannot both be certified. So the seal also proves that the server on which it was written has applied
+///   everything that was committed before.
+/// - It fails unless the row before it is the last one: a database that has lost the end of the log accepts no
+///   more rows.
 ///
-/// It fails by `NULL` in a column that has none, so it needs no round trip of its own. See [`is_fenced`].
+/// It fails by a `NULL` in a column that does not allow it, so it needs no round trip of its own. See
+/// [`is_fenced`].
 pub(super) fn append(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
     sql.push("INSERT INTO resource_log (log, n, changes) SELECT IF(COUNT(*) = 1, ");
     sql.bytes(&place.tenure.log).push(", NULL), ");
@@ -76,8 +82,9 @@ pub(super) fn append(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
     where_appendable(sql, place);
 }
 
-/// As [`append`], for a transaction that is nothing else: where that fails, this appends nothing. (A Galera node
-/// tries a statement by itself again that was not certified, and then puts zeros in the place of a `NULL`.)
+/// As [`append`], for a transaction that has no other statement: where [`append`] fails, this inserts no row.
+/// (A Galera node itself repeats a single statement that was not certified, and then puts zeros in the place of
+/// a `NULL`.)
 pub(super) fn append_alone(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
     sql.push("INSERT INTO resource_log (log, n, changes) SELECT ");
     sql.bytes(&place.tenure.log).push(", ");
@@ -94,7 +101,7 @@ fn where_appendable(sql: &mut Sql, place: LogPlace) {
     sql.number(n.saturating_sub(1)).push(" FOR UPDATE");
 }
 
-/// Whether [`append`] refused, or somebody else took the position in the log meanwhile.
+/// Whether [`append`] or [`guard`] refused, or another instance has taken the position in the log.
 pub(super) fn is_fenced(fault: &Fault) -> bool {
     refused_null(fault, "'log'")
         || refused_null(fault, "'epoch'")
@@ -102,15 +109,15 @@ pub(super) fn is_fenced(fault: &Fault) -> bool {
             if *code == code::DUPLICATE && text.contains("resource_log"))
 }
 
-/// What makes a change of the row of `resource_server` one of this epoch: it fails unless the epoch is still
-/// the writer's. For transactions that change that row anyway, before there is a log to write.
+/// Fails unless the tenure still has the database exclusively, in its epoch. For transactions of an adoption or
+/// a revert, which change the row of `resource_server` anyway and append nothing to a log.
 pub(super) fn guard(sql: &mut Sql, tenure: Tenure) {
     sql.push("UPDATE resource_server SET epoch = IF(");
     is_alone(sql, tenure);
     sql.push(", epoch, NULL) WHERE id = 1");
 }
 
-/// The condition on the row of `resource_server` that the tenure has the database alone.
+/// The condition on the row of `resource_server` that the tenure has the database exclusively.
 pub(super) fn is_alone(sql: &mut Sql, tenure: Tenure) {
     sql.push("owner <=> ").bytes(&tenure.id);
     sql.push(" AND epoch <=> ");
@@ -119,9 +126,9 @@ pub(super) fn is_alone(sql: &mut Sql, tenure: Tenure) {
     });
 }
 
-/// Fails unless the tenure is the one that takes over from `dead`; in a transaction that begins with [`append`]. It changes
-/// the row of the dead one, and so can be certified only where that is known as it is: nobody else has taken over since,
-/// on whatever server.
+/// Fails unless the tenure is the one that takes over from `dead`; for a transaction that begins with
+/// [`append`]. It changes the dead instance's row, so it can be certified only where nobody else has changed
+/// that row since, at any server: no other instance has taken over meanwhile.
 pub(super) fn guard_take_over(sql: &mut Sql, tenure: Tenure, dead: &InstanceId) {
     sql.push("UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE ");
     is_taken_over(sql, tenure, dead);
@@ -143,9 +150,8 @@ fn is_taken_over(sql: &mut Sql, tenure: Tenure, dead: &InstanceId) {
     sql.push(" AND state = 3 AND executor = ").bytes(&tenure.id);
 }
 
-/// Fails unless all of these resources exist; in the same way as [`append`], in a transaction that begins with
-/// it. (Foreign keys would say so too, but the PHP server's tables have none, and may have rows that would
-/// contradict them.)
+/// Fails unless all of these resources exist, in the same way as [`append`]; for a transaction that begins with
+/// it. (Foreign keys would do the same, but adopted tables have none, and may have rows that contradict them.)
 pub(super) fn guard_existence(sql: &mut Sql, tenure: Tenure, ids: &[&ResourceId]) {
     sql.push(
         "UPDATE resource_instance SET state = IF((SELECT COUNT(*) FROM resource WHERE id IN (",
@@ -158,7 +164,7 @@ pub(super) fn guard_existence(sql: &mut Sql, tenure: Tenure, ids: &[&ResourceId]
     sql.push(", state, NULL) WHERE id = ").bytes(&tenure.id);
 }
 
-/// Fails unless the log has this many rows up to this number; in the same way.
+/// Fails, in the same way, unless the log has exactly `rows` rows up to the number `up_to`.
 pub(super) fn guard_log(sql: &mut Sql, tenure: Tenure, taken_out: &TakenOut) {
     let TakenOut { log, up_to, rows } = taken_out;
     sql.push(
@@ -169,20 +175,21 @@ pub(super) fn guard_log(sql: &mut Sql, tenure: Tenure, taken_out: &TakenOut) {
     sql.push(", heartbeat, NULL) WHERE id = ").bytes(&tenure.id);
 }
 
-/// Whether others were first: [`require_taken_over`] refused, or what else makes the floor `NULL`.
+/// Whether another instance was first: [`require_taken_over`] refused, or another guard that sets `floor` to
+/// `NULL`.
 pub(super) fn is_outrun(fault: &Fault) -> bool {
     refused_null(fault, "'floor'")
 }
 
-/// What a guard of a transaction had to say, if it was one that failed.
+/// The error for a transaction that a guard refused; `None`: it failed for another reason.
 pub(super) fn refusal(fault: &Fault) -> Option<StoreError> {
     let unavailable = |text: &str| Some(StoreError::Unavailable(text.to_owned()));
     if is_fenced(fault) {
         return Some(StoreError::Standby);
     }
-    // The owner of a slot: it is another one than was thought.
+    // See `slots::giving`: the slot's owner is not this instance.
     if refused_null(fault, "'owner'") {
-        return unavailable("names that are to be given are another instance's");
+        return unavailable("a slot that is to be given away belongs to another instance");
     }
     // See `guard_existence`.
     if refused_null(fault, "'state'") {
@@ -191,12 +198,12 @@ pub(super) fn refusal(fault: &Fault) -> Option<StoreError> {
     }
     // See `guard_log`.
     if refused_null(fault, "'heartbeat'") {
-        return unavailable("a log has other rows than were written and read; none is taken out");
+        return unavailable("a log has other rows than were written and read; none is deleted");
     }
     None
 }
 
-/// Whether a `NULL` that stands for a refusal was refused.
+/// Whether any guard refused, by a `NULL` in a column that does not allow it.
 pub(super) fn is_refusal(fault: &Fault) -> bool {
     fault.is(code::NULL_IN_NOT_NULL)
 }

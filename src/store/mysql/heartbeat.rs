@@ -1,4 +1,4 @@
-//! Heartbeats, and what each of them sees of the other instances.
+//! Sending heartbeats, each of which also reads the rows of the other instances.
 
 use super::database::{MysqlStore, RETRY_PAUSE};
 use super::error::Fault;
@@ -10,8 +10,8 @@ use crate::store::StoreError;
 use crate::store::members::Members;
 
 impl MysqlStore {
-    /// One heartbeat, and a look; a kept connection that turns out to be dead costs a second try. `false`: this instance was
-    /// taken for dead.
+    /// Sends one heartbeat and reads the rows of the instances. If the kept connection is dead, tries once more
+    /// on a new one. `false`: this instance was taken for dead.
     pub(super) async fn beat(&self, tenure: Tenure) -> Result<bool, Fault> {
         let patience = self.options.timeout.min(self.options.instance_lease / 4);
         let mut heartbeat_session = self.heartbeat_session.lock().await;
@@ -19,7 +19,7 @@ impl MysqlStore {
         if let Some(session) = kept {
             let beaten = self.beat_on(&mut heartbeat_session, session, tenure);
             match within(patience, beaten).await {
-                Err(Fault::Away(text)) => log::debug!("the heartbeat connection was gone: {text}"),
+                Err(Fault::Away(text)) => log::debug!("the heartbeat connection was lost: {text}"),
                 result => return result,
             }
         }
@@ -38,7 +38,7 @@ impl MysqlStore {
     ) -> Result<bool, Fault> {
         loop {
             match self.look_on(&mut session, tenure).await {
-                // A long commit holds the row.
+                // A long commit of ours has the row locked.
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 result => {
                     *heartbeat_session = Some(session);
@@ -48,7 +48,8 @@ impl MysqlStore {
         }
     }
 
-    /// One heartbeat, and what is seen of the others unless the database is ours alone.
+    /// One heartbeat on this connection. Unless this instance has the database exclusively, also records what
+    /// it tells of the others. `false`: this instance was taken for dead.
     pub(super) async fn look_on(
         &self,
         session: &mut Session,
@@ -62,7 +63,7 @@ impl MysqlStore {
         }
         let version = row.epoch;
         if version < self.looks().version() && !session.server.is_member {
-            let text = "the database is as it was some time ago";
+            let text = "the database is in an earlier state than before";
             return Err(Fault::Away(text.into()));
         }
         let wants_owners = self.looks().wants_owners(version);
@@ -87,7 +88,10 @@ impl MysqlStore {
         Ok(true)
     }
 
-    /// A heartbeat, and what it tells of the others.
+    /// Sends a heartbeat and returns what it tells of all instances.
+    ///
+    /// # Errors
+    /// [`StoreError::Standby`]: this instance was taken for dead.
     pub(super) async fn look(&self) -> Result<Members, StoreError> {
         let Some(tenure) = self.tenure() else {
             return Err(StoreError::Unavailable("the database is not open".into()));
@@ -100,7 +104,7 @@ impl MysqlStore {
         }
         let members = self.looks().members(tenure.id);
         members.filter(|_| is_current).ok_or_else(|| {
-            let text = "the database is being opened anew";
+            let text = "the database is being opened again";
             StoreError::Unavailable(text.into())
         })
     }

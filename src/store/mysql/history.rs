@@ -1,5 +1,5 @@
-//! Past leases: one row for each name, which a process reads, adds to and writes again. It is the only one that
-//! does, because the transaction that writes is guarded as every other is.
+//! Past leases: one row for each name, which the instance that owns the name reads, extends and writes again.
+//! No other process changes it meanwhile, because the transaction that writes is fenced like every other.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::lock::ResourceName;
 use crate::store::StoreError;
 use crate::store::history::{self, PastLease, PastLeases};
 
-/// Names whose rows are read and written at once.
+/// How many names' rows are read and written at once.
 const NAMES_AT_ONCE: usize = 500;
 
 fn select(names: &[&ResourceName]) -> Sql {
@@ -26,7 +26,7 @@ fn select(names: &[&ResourceName]) -> Sql {
     sql
 }
 
-/// By the bytes of the name.
+/// Past leases by the bytes of the name.
 fn stored(sets: Sets) -> Result<HashMap<Vec<u8>, Vec<PastLease>>, Fault> {
     let mut stored = HashMap::new();
     for row in sets.into_iter().flatten() {

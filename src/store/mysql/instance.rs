@@ -1,15 +1,16 @@
-//! An instance as the database knows it: a row in `resource_instance` with a heartbeat number, and a log of its own.
+//! An instance in the database: a row in `resource_instance` with a heartbeat number, and a log of its own.
 //!
-//! Instances join a database that is ready, and take nothing from anybody by that; which of them owns what, see
-//! [`super::slots`]. A database that is not ready (new, of an earlier version or of the PHP server, half way back to it) is one
-//! instance's alone, which `resource_server` names, until it is ready. Whoever finds that one silent for a whole lease takes
-//! the database in its place, in one transaction and one packet, so that an instance that is cut off in the middle of it
-//! leaves no lock behind: it marks the row of the one that is silent, *seals* its log with a last row, and makes the database
-//! its own. Both joining and having it alone change the one row of `resource_server`, so neither overlooks the other, on
-//! whatever server.
+//! Instances join a database that is ready; joining takes nothing from any other instance. Which of them owns
+//! which slots: see [`super::slots`]. A database that is not ready (new, of an earlier version or of the PHP
+//! server, half reverted) belongs exclusively to one instance, which `resource_server` names, until it is ready.
+//! An instance that finds this owner silent for a whole lease takes the database in its place. It does so in
+//! one transaction and one packet, so that it leaves no lock behind if it is cut off in the middle. The
+//! transaction marks the silent owner's row, *seals* its log with a last row, and makes the database its own.
+//! Joining and taking both change the one row of `resource_server`, so neither overlooks the other, at whatever
+//! server.
 //!
-//! Why nothing of whoever was taken from lands afterwards, and nothing that it was told is missed: see
-//! [`super::fence::append`]. (The idea is the sealing of logs of BookKeeper and Delos.)
+//! Why nothing of the former owner is committed afterwards, and nothing that was acknowledged to it is missed:
+//! see [`super::fence::append`]. (BookKeeper and Delos seal logs for the same purpose.)
 
 use super::error::{Fault, code};
 use super::fence::{self, LogId, Tenure};
@@ -19,10 +20,10 @@ use super::session::Session;
 use super::sql::Sql;
 use crate::store::{InstanceId, journal};
 
-/// Of what instances prove to each other that they know.
+/// Length of an instance's secret, which it and its peers prove to each other to know, bytes.
 const SECRET_BYTES: usize = 32;
 
-/// Another instance and another log than there ever was.
+/// A tenure of a new instance with a new log; both ids are random.
 pub(super) fn new_tenure(epoch: Option<u64>) -> Tenure {
     Tenure {
         epoch,
@@ -31,7 +32,7 @@ pub(super) fn new_tenure(epoch: Option<u64>) -> Tenure {
     }
 }
 
-/// A row for the tenure, and the first row of its log.
+/// Inserts the instance's row and the first row of its log.
 fn introduce(sql: &mut Sql, tenure: Tenure, server: &str, address: Option<&str>, lease_ms: u64) {
     sql.push(
         "INSERT INTO resource_instance (id, state, heartbeat, log, server, connection, address, peer_secret, \
@@ -42,7 +43,7 @@ fn introduce(sql: &mut Sql, tenure: Tenure, server: &str, address: Option<&str>,
     sql.or_null(address, |sql, address| {
         sql.text(address);
     });
-    // Another one for each.
+    // Each instance has a secret of its own.
     sql.push(", ").bytes(&rand::random::<[u8; SECRET_BYTES]>());
     sql.push(", NULL, 0, ").number(lease_ms);
     sql.push(", ").text(env!("CARGO_PKG_VERSION"));
@@ -51,14 +52,16 @@ fn introduce(sql: &mut Sql, tenure: Tenure, server: &str, address: Option<&str>,
     sql.push(")");
 }
 
-/// Takes part in a database that is shared, in this tenure. The epoch that this made; `None`: it is somebody's alone by now.
+/// Joins a shared database in this tenure. Returns the epoch that this made; `None`: another instance has the
+/// database exclusively by now.
 pub(super) async fn join(
     session: &mut Session,
     tenure: Tenure,
     address: Option<&str>,
     lease_ms: u64,
 ) -> Result<Option<u64>, Fault> {
-    // Whoever holds the row may be cut off, or stand still: then it is not to be waited for, but to be watched.
+    // `NOWAIT`: an instance that has the row locked may be cut off or stopped. Then we must watch its
+    // heartbeat, and not wait for the lock.
     let mut sql = Sql::new(
         "BEGIN; SELECT id FROM resource_server WHERE id = 1 FOR UPDATE NOWAIT; \
          UPDATE resource_server SET epoch = IF(version = ",
@@ -75,23 +78,23 @@ pub(super) async fn join(
     }
 }
 
-/// Which one a transaction has made, at its end.
+/// Selects the epoch that a transaction has made, at its end.
 pub(super) const EPOCH: &str = "SELECT epoch FROM resource_server WHERE id = 1";
 
-/// The answer to [`EPOCH`], the last one of all that has rows.
+/// Reads the answer to [`EPOCH`], which is the last answer that has rows.
 pub(super) fn epoch(sets: Sets) -> Result<u64, Fault> {
     let mut row = last_row(sets)?;
     row.take()
 }
 
-/// Of what a transaction selected last.
+/// The last row that a transaction selected.
 pub(super) fn last_row(sets: Sets) -> Result<Columns, Fault> {
     let row = sets.into_iter().rev().find_map(|mut rows| rows.pop());
     row.map(Columns::of)
         .ok_or_else(|| Fault::Away("an answer has no row".into()))
 }
 
-/// Makes the database ours alone in this tenure, if its rows are still as they were read.
+/// Takes the database exclusively in this tenure. `false`: its rows are not as they were read any more.
 pub(super) async fn take(
     session: &mut Session,
     row: &ServerRow,
@@ -101,7 +104,7 @@ pub(super) async fn take(
 ) -> Result<bool, Fault> {
     match (row.owner_row(), row.connection) {
         (Some(instance), _) => kill_writer(session, instance).await?,
-        // Version 2.0.0 wrote it, which knew of one server only.
+        // Version 2.0.0 recorded this connection, but not its server: in a cluster it may be another server's.
         (None, Some(number)) if !session.server.is_member => kill(session, number).await?,
         _ => {}
     }
@@ -111,8 +114,9 @@ pub(super) async fn take(
     Ok(run_in_time(session, &sql).await?.is_some())
 }
 
-/// The writer of an instance that is taken over from is cut off: stopped in the middle of a transaction, it would keep its
-/// row lock. Only on the server that it belongs to: on another one its number is somebody else's.
+/// Ends the writing connection of an instance that is taken over from, because one that stopped inside a
+/// transaction keeps its row lock. Does so only on the server that the connection belongs to: on another one
+/// its number is another connection's.
 pub(super) async fn kill_writer(
     session: &mut Session,
     instance: &InstanceRow,
@@ -123,8 +127,8 @@ pub(super) async fn kill_writer(
     }
 }
 
-/// Runs a transaction about rows as they were read. `None`: they were changed meanwhile, by whoever was thought to
-/// be silent or by another that takes over.
+/// Runs a transaction that fails unless rows are as they were read. `None`: they were changed meanwhile, by the
+/// instance that was thought to be silent or by another one that takes over.
 pub(super) async fn run_in_time(session: &mut Session, sql: &Sql) -> Result<Option<Sets>, Fault> {
     match session.run(sql.as_str()).await {
         Ok(sets) => Ok(Some(sets)),
@@ -137,7 +141,7 @@ pub(super) async fn run_in_time(session: &mut Session, sql: &Sql) -> Result<Opti
     }
 }
 
-/// All but what the new one says of itself.
+/// The statements of [`take`] that come before those of [`introduce`].
 fn taking(row: &ServerRow, tenure: Tenure) -> Sql {
     let mut sql = Sql::new("BEGIN; ");
     if let Some(instance) = row.owner_row() {
@@ -160,7 +164,8 @@ fn taking(row: &ServerRow, tenure: Tenure) -> Sql {
     sql
 }
 
-/// Nothing can be appended to the log afterwards. (A log that never had a row has no instance.)
+/// Appends the seal, after which nothing can be appended to the log. (An instance's log always has at least one
+/// row.)
 pub(super) fn seal(sql: &mut Sql, log: &LogId) {
     sql.push("INSERT INTO resource_log (log, n, changes) SELECT log, MAX(n) + 1, ");
     sql.bytes(journal::SEAL);
@@ -168,8 +173,8 @@ pub(super) fn seal(sql: &mut Sql, log: &LogId) {
     sql.push(" GROUP BY log");
 }
 
-/// Ends a connection of ours to this database. Ids are used anew after a restart of the server, so it is
-/// looked at first.
+/// Ends a connection to this database. First checks that it is one, because a server that was restarted gives
+/// out the numbers again.
 async fn kill(session: &mut Session, connection: u64) -> Result<(), Fault> {
     let listed = match listed(session, "information_schema", connection).await {
         Err(fault) if fault.is(code::NOT_CONVERTED) => {
@@ -183,12 +188,12 @@ async fn kill(session: &mut Session, connection: u64) -> Result<(), Fault> {
     let mut sql = Sql::new("KILL CONNECTION ");
     match session.run(sql.number(connection).as_str()).await {
         Ok(_) => {
-            log::info!("connection {connection} of an instance that is taken over from was ended")
+            log::info!("ended connection {connection} of an instance that is presumed dead")
         }
         Err(fault) if fault.is(code::NO_SUCH_THREAD) => {}
         Err(fault @ Fault::Server { .. }) => {
             log::warn!(
-                "connection {connection} of an instance that is taken over from cannot be ended: {fault:?}"
+                "could not end connection {connection} of an instance that is presumed dead: {fault:?}"
             );
         }
         Err(fault) => return Err(fault),
@@ -196,8 +201,9 @@ async fn kill(session: &mut Session, connection: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether there is such a connection to this database. `schema`: where the list of connections is. MySQL's
-/// `information_schema` fails while anybody's statement has a character beyond the basic plane.
+/// Whether there is such a connection to this database. `schema`: the schema with the `processlist` to read.
+/// MySQL's `information_schema` fails while any connection runs a statement with a character outside the basic
+/// plane.
 async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<bool, Fault> {
     let mut sql = Sql::new("SELECT id FROM ");
     sql.push(schema)
@@ -206,12 +212,13 @@ async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<
     Ok(!session.rows(sql.as_str()).await?.is_empty())
 }
 
-/// One sign of life; the rows after it. `None`: this instance was taken for dead. While the database is ours alone, those that know no
-/// instances look for it where it was up to version 3.
+/// Sends one heartbeat, and returns the rows after it. `None`: this instance was taken for dead. An instance
+/// that has the database exclusively also raises the heartbeat of `resource_server`, which programs up to
+/// version 3 watch.
 ///
 /// # Errors
-/// Among others: the server has become read-only, so another one is the primary, or soon will be. (An
-/// account with the right to write all the same would go on writing to what nobody reads.)
+/// Among others [`Fault::Away`]: the server has become read-only, so another one is the primary, or soon will
+/// be. (An account that may write all the same would go on writing to a server that nobody reads.)
 pub(super) async fn beat(
     session: &mut Session,
     tenure: Tenure,
@@ -235,18 +242,19 @@ pub(super) async fn beat(
     Ok(row.filter(|_| changed > 0))
 }
 
-/// Records the connection that writes from now on.
+/// Records this connection as the one that writes. `false`: this instance was taken for dead.
 pub(super) async fn record_writer(session: &mut Session, tenure: Tenure) -> Result<bool, Fault> {
     let mut sql = Sql::new("UPDATE resource_instance SET connection = CONNECTION_ID()");
     sql.push(", server = ").text(&session.server.id);
-    // A heartbeat, so that the row changes in any case.
+    // With a heartbeat, so that the row changes in any case: the count of changed rows is the answer.
     sql.push(", heartbeat = heartbeat + 1");
     mine(&mut sql, tenure);
     Ok(session.change(sql.as_str()).await? > 0)
 }
 
-/// Ends the tenure, if it has not ended: whoever comes next need not wait. The log is sealed, so that nothing of ours can land
-/// later. An instance that owns no names and has nothing left in its log is forgotten, if `has_checkpointed`.
+/// Ends the tenure, if it has not ended, so that other instances need not wait for the lease. Seals the log, so
+/// that nothing of ours can be committed later. `has_checkpointed`: all changes in the log are in the tables.
+/// Then also deletes the log and the row of an instance that owns no slots.
 pub(super) async fn release(
     session: &mut Session,
     tenure: Tenure,
@@ -291,13 +299,15 @@ pub(super) async fn release(
     run_in_time(session, &forgetting).await.map(|_| ())
 }
 
-/// Assigns to the row of `resource_server` what is about to be deleted with the row of an instance.
+/// An assignment that carries over to the row of `resource_server` the token floor in an instance's row, which
+/// is to be deleted.
 pub(super) fn fold_floor(sql: &mut Sql, id: &InstanceId) {
     sql.push(", floor = GREATEST(floor, (SELECT floor FROM resource_instance WHERE id = ");
     sql.bytes(id).push("))");
 }
 
-/// Nobody took this log, nor, where it is ours alone, the database: the one row about that is what everybody agrees on.
+/// The condition that no other instance has taken over this tenure: the instance's row is not fenced and, if
+/// the database is exclusively ours, `resource_server` still says so. All instances agree on that one row.
 fn mine(sql: &mut Sql, tenure: Tenure) {
     sql.push(" WHERE id = ").bytes(&tenure.id);
     sql.push(" AND log = ").bytes(&tenure.log);

@@ -1,5 +1,5 @@
-//! What instances left in their logs: of one that is dead, whose names are taken over one transaction after the other (see
-//! [`super::slots`]), and of all when a database is made ready.
+//! Replay of the logs that other instances left. A take-over replays the log of one dead instance, one
+//! transaction after the other (see [`super::slots`]); making a database ready replays all logs.
 
 use std::ops::ControlFlow;
 
@@ -17,33 +17,35 @@ use super::sql::Sql;
 use crate::store::snapshot::LockChanges;
 use crate::store::{InstanceId, ResourceId, StoreError, journal};
 
-/// Rows of tables that are written in one transaction, or those of one lock: our own commits wait meanwhile.
+/// How many table rows one transaction writes at most, unless one lock alone has more: commits wait meanwhile.
 const STEP_ROWS: usize = 512;
-/// As [`STEP_ROWS`], when a database is opened: it holds up the heartbeat alone.
+/// As [`STEP_ROWS`], while a database is opened: then only the heartbeat waits.
 const OPENING_ROWS: usize = 4096;
-/// Rows of a log that are taken out in one transaction.
+/// How many rows of a log one transaction deletes at most.
 const OUT_AT_ONCE: usize = commit::LAYOUT.taken_out_at_once as usize;
 
-/// A dead instance, whose log is sealed, on its way into the tables.
+/// A take-over under way from a dead instance whose log is sealed.
 pub(super) struct TakeOver {
     dead: InstanceRow,
-    /// The number of the seal: the last row of its log.
+    /// Number of the seal, which is the last row of its log.
     seal: u64,
-    /// `None`: not read yet.
+    /// What is left of its log; `None`: not read yet.
     left: Option<LeftLog>,
 }
 
-/// What is still to be done with a log that nobody writes any more.
+/// The part of a sealed log that is not replayed or not deleted yet.
 struct LeftLog {
     log: LogId,
+    /// Changes that are not in the tables yet.
     changes: Vec<(ResourceId, LockChanges)>,
-    /// Of its rows.
+    /// Numbers of the rows that are not deleted yet, ascending.
     numbers: Vec<u64>,
 }
 
 impl MysqlStore {
-    /// What is to be taken over from an instance is marked with our name, if there is anything. What has no owner is taken at
-    /// once.
+    /// Begins to take over from an instance: marks its row with our id and seals its log. If it has no row any
+    /// more, takes its slots at once. `None`: there is nothing more to do, because its slots are ours, it is
+    /// alive, or another instance takes over.
     pub(super) async fn begin_take_over(
         &self,
         writer: &mut Writer,
@@ -66,6 +68,7 @@ impl MysqlStore {
         }
     }
 
+    /// The first step of a take-over; `None`: another instance was first, or the dead one is alive.
     async fn mark(
         &self,
         writer: &mut Writer,
@@ -91,8 +94,8 @@ impl MysqlStore {
         }))
     }
 
-    /// One transaction; after one that failed the take-over is of no more use. Whether it was the last one, because all is
-    /// done or another one has taken over.
+    /// Runs the next transaction of a take-over. `Break`: it was the last one, or another instance has taken
+    /// over. After an error `taking` must not be used any more.
     pub(super) async fn take_over_next(
         &self,
         writer: &mut Writer,
@@ -125,7 +128,7 @@ impl MysqlStore {
         Ok(ControlFlow::Break(()))
     }
 
-    /// All that was that one's is ours, as of this version.
+    /// Records that the slots of `from` are ours as of this version of the slot map.
     fn took(&self, from: &InstanceId, version: u64) {
         let me = self.tenure().map(|tenure| tenure.id);
         if let Some(me) = me {
@@ -134,14 +137,15 @@ impl MysqlStore {
         self.witness().sees_epoch(version);
     }
 
-    /// Writes a checkpoint of what earlier instances left in their logs, which are sealed, and removes them. The caller has the
-    /// database alone, and commits nothing else before. May be begun again at any point: what is stored twice is the same.
+    /// Replays into the tables the sealed logs that earlier instances left, and deletes them. The caller must
+    /// have the database exclusively, and commit nothing else before. Can be repeated after a failure at any
+    /// point: replaying a change twice gives the same rows.
     pub(super) async fn checkpoint_left(
         &self,
         session: &mut Session,
         tenure: Tenure,
     ) -> Result<(), Fault> {
-        // That of version 3 comes first.
+        // The log with version 3's journal comes first: its id is all zeros.
         let mut sql = Sql::new("SELECT DISTINCT log FROM resource_log WHERE log <> ");
         sql.bytes(&tenure.log).push(" ORDER BY log");
         for row in session.rows(sql.as_str()).await? {
@@ -174,21 +178,26 @@ impl LeftLog {
         })
     }
 
-    /// All of a log up to its seal, of which the first rows may be gone. A server that does not have all of it would lose
-    /// what it lacks.
+    /// Reads a log up to its seal; its first rows may have been deleted after a checkpoint.
+    ///
+    /// # Errors
+    /// [`Fault::Away`]: this server does not have all rows. Going on would lose the changes in the missing
+    /// ones.
     async fn read_whole(session: &mut Session, log: LogId, seal: u64) -> Result<LeftLog, Fault> {
         let left = LeftLog::read(session, log).await?;
         let numbers = left.numbers.iter().copied();
         let first = (seal + 1).checked_sub(numbers.len() as u64);
         let is_whole = first.is_some_and(|first| numbers.eq(first..=seal));
         if !is_whole || left.numbers.is_empty() {
-            let text = "the log of an instance that is taken over from is not whole here";
+            let text = "the log of a dead instance is not complete on this server";
             return Err(Fault::Away(text.into()));
         }
         Ok(left)
     }
 
-    /// A transaction that does away with some of it; after one that failed this is of no more use.
+    /// The next transaction: writes at most `rows_max` table rows, or deletes rows of the log when all changes
+    /// are written. `of`: the dead instance, in a take-over. If the transaction fails, this value must not be
+    /// used any more.
     async fn next(
         &mut self,
         session: &mut Session,
@@ -207,7 +216,7 @@ impl LeftLog {
         Ok(script)
     }
 
-    /// The next of its rows, at most [`OUT_AT_ONCE`].
+    /// Takes the next rows to delete, at most [`OUT_AT_ONCE`].
     fn next_out(&mut self) -> TakenOut {
         let rows = self.numbers.len().min(OUT_AT_ONCE);
         TakenOut {

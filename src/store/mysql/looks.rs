@@ -1,4 +1,4 @@
-//! What this process has seen of the instances that share the database with it, and of whose each slot is.
+//! What this process has last seen of the instances that share the database, and of the owners of the slots.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,20 +12,21 @@ use crate::store::{InstanceId, PeerAddress};
 
 #[derive(Default)]
 pub(super) struct Looks {
-    /// Whose each slot is, as of a version that the database gave this.
+    /// Owner of each slot, by slot number, and the version of the slot map.
     owners: Option<(u64, Arc<[InstanceId]>)>,
-    /// What this process has given and taken is in maps from this version on. A server that lags may tell of earlier ones.
+    /// The lowest version of the slot map that has all gifts and take-overs of this process. A server that lags
+    /// may still show earlier ones.
     least: u64,
-    /// Given away by this instance, and not seen to be its own again.
+    /// Slots that this instance gave away and has not seen to be its own again.
     given: HashSet<Slot>,
     row: Option<ServerRow>,
     watches: HashMap<InstanceId, LifeWatch>,
-    /// What this process was before it lost the database: certainly dead.
+    /// The instances that this process was before it lost the database: certainly dead.
     former: HashSet<InstanceId>,
 }
 
 impl Looks {
-    /// Another instance begins, which this process is from now on, and `former` ends.
+    /// This process becomes another instance: forgets what was seen. `former`: the instances that it was.
     pub fn begin(&mut self, former: impl Iterator<Item = InstanceId>) {
         self.former = former.collect();
         self.owners = None;
@@ -34,19 +35,19 @@ impl Looks {
         self.row = None;
     }
 
-    /// The newest version that is known to have been.
+    /// The newest version of the slot map that is known to exist.
     pub fn version(&self) -> u64 {
         let seen = self.owners.as_ref().map_or(0, |(version, _)| *version);
         seen.max(self.least)
     }
 
-    /// Whether owners of that version are news.
+    /// Whether a slot map of that version is newer than the one that is known.
     pub fn wants_owners(&self, version: u64) -> bool {
         let seen = self.owners.as_ref();
         version >= self.least && seen.is_none_or(|(seen, _)| version > *seen)
     }
 
-    /// `owners`: as of `version` or later, and no later than the rows.
+    /// Takes note of a slot map. `owners`: as of `version` or later, and no later than the rows.
     pub fn see_owners(&mut self, me: &InstanceId, version: u64, owners: Arc<[InstanceId]>) {
         if self.wants_owners(version) {
             self.given.retain(|slot| owners[slot.number()] != *me);
@@ -54,7 +55,7 @@ impl Looks {
         }
     }
 
-    /// `lease`: our own. An instance of which the row says another one lives by that.
+    /// Takes note of the rows. `lease`: our own; an instance with a longer one in its row is given that.
     pub fn see(&mut self, row: ServerRow, lease: Duration) {
         let instances = row.instances.iter().filter(|instance| instance.state != 3);
         let mut signs: HashMap<InstanceId, (u64, Duration)> = instances
@@ -64,7 +65,7 @@ impl Looks {
             })
             .collect();
         if let Some(owner) = row.owner {
-            // Of version 3 and earlier it has no row of its own. All three only grow.
+            // An owner of version 3 or earlier has no row of its own. All three numbers only grow.
             let (sign, _) = signs.entry(owner).or_insert((0, lease));
             *sign = sign.wrapping_add(row.epoch).wrapping_add(row.heartbeat);
         }
@@ -77,28 +78,30 @@ impl Looks {
         self.row = Some(row);
     }
 
-    /// A look failed: whoever was silent by then may have been so for want of a database.
+    /// A look failed. Begins all waits anew: an instance may have been silent only because the database was
+    /// away.
     pub fn fail(&mut self) {
         self.watches.clear();
     }
 
-    /// Whether it was silent for a whole lease.
+    /// Whether the instance was silent for a whole lease.
     fn is_silent(&self, id: &InstanceId) -> bool {
         self.watches.get(id).is_some_and(|watch| watch.is_silent)
     }
 
-    /// Whether it showed a sign of life between the last two looks.
+    /// Whether the instance showed a sign of life between the last two looks.
     pub fn is_beating(&self, id: &InstanceId) -> bool {
         self.watches.get(id).is_some_and(|watch| watch.is_beating)
     }
 
-    /// Who has the database alone, and may live: it was not silent for a whole lease, nor was it this process.
+    /// The instance that has the database exclusively, if it may be alive: it was not silent for a whole lease,
+    /// and is not one that this process was.
     pub fn living_owner(&self, former: &[InstanceId]) -> Option<InstanceId> {
         let owner = self.row.as_ref()?.owner;
         owner.filter(|owner| !former.contains(owner) && !self.is_silent(owner))
     }
 
-    /// These slots have another owner as of this version.
+    /// Records that the slots for which `is_moved` holds belong to `to` as of `version`.
     pub fn moved(
         &mut self,
         is_moved: impl Fn(Slot, &InstanceId) -> bool,
@@ -116,7 +119,7 @@ impl Looks {
         }
     }
 
-    /// These are not this instance's any more.
+    /// Records that this instance gave these slots to `to`.
     pub fn gave(&mut self, slots: &[Slot], to: InstanceId, version: u64) {
         self.moved(|slot, _| slots.contains(&slot), to, version);
         self.given.extend(slots);
@@ -126,14 +129,15 @@ impl Looks {
         !self.given.is_empty() && self.given.contains(&slot)
     }
 
-    /// Those that were silent for a whole lease, and whose connections nobody else has by now.
+    /// The rows of instances that were silent for a whole lease and may still have the connection in their row.
     pub fn silent(&self) -> Vec<InstanceRow> {
         let instances = self.row.iter().flat_map(|row| &row.instances);
         let silent = instances.filter(|one| self.is_silent(&one.id) && self.may_write(one));
         silent.cloned().collect()
     }
 
-    /// Of an instance that may live, and by another lease than this: whether it is known to live, and its lease.
+    /// An instance that may be alive and has another lease than `lease_ms`, one that is known to be alive
+    /// first: whether that is known, and its lease in ms.
     pub fn other_lease(&self, lease_ms: u64, former: &[InstanceId]) -> Option<(bool, u64)> {
         let instances = &self.row.as_ref()?.instances;
         let mut others = instances.iter().filter(|instance| {
@@ -146,8 +150,8 @@ impl Looks {
         Some((alive.is_some(), alive.unwrap_or(first).lease_ms))
     }
 
-    /// Whether the connection that it wrote on may still be at something. Numbers of connections are given again when the
-    /// server was restarted: then another instance may have this one.
+    /// Whether the writing connection of `dead` may still be in a transaction. `false` also if another instance
+    /// has a connection of this number: a server that was restarted gives out the numbers again.
     pub fn may_write(&self, dead: &InstanceRow) -> bool {
         let is_same = |other: &&InstanceRow| {
             other.id != dead.id
@@ -158,7 +162,8 @@ impl Looks {
         dead.state != 3 && all.find(is_same).is_none()
     }
 
-    /// Nothing more will come of it, as far as one can tell.
+    /// Whether the instance is dead, as far as one can tell: it is fenced, silent for a lease, or one that this
+    /// process was.
     fn is_gone(&self, row: &ServerRow, id: &InstanceId) -> bool {
         let is_fenced = row.instance(id).is_none_or(|row| row.state == 3);
         is_fenced || self.is_silent(id) || self.former.contains(id)
@@ -179,13 +184,13 @@ impl Looks {
         }
     }
 
-    /// Nobody knows of it any more.
+    /// Whether the instance has no row.
     pub fn is_unknown(&self, id: &InstanceId) -> bool {
         let row = self.row.as_ref();
         row.is_some_and(|row| row.instance(id).is_none())
     }
 
-    /// The row of an instance from which is to be taken over. `None`: it lives, or another one does so.
+    /// The row of an instance to take over from. `None`: it is alive, or another instance takes over from it.
     pub fn dead(&self, me: &InstanceId, id: &InstanceId) -> Option<InstanceRow> {
         let row = self.row.as_ref()?;
         let instance = row.instance(id).filter(|_| id != me)?;
@@ -193,7 +198,7 @@ impl Looks {
         is_dead.then(|| instance.clone())
     }
 
-    /// `None`: not looked yet.
+    /// `None`: the rows and the slot map were not read yet.
     pub fn members(&self, me: InstanceId) -> Option<Members> {
         let (row, (_, owners)) = (self.row.as_ref()?, self.owners.as_ref()?);
         let member = |instance: &InstanceRow| Member {
@@ -277,7 +282,7 @@ mod tests {
         looks.see(row(Some(owner), 4, start + LEASE), LEASE);
         assert_eq!(looks.living_owner(&[ME]), Some(owner));
         assert!(looks.is_beating(&owner));
-        // And a look that failed begins the wait anew.
+        // A look that failed begins the wait anew.
         looks.fail();
         looks.see(row(Some(owner), 4, start + 2 * LEASE), LEASE);
         assert_eq!(looks.living_owner(&[ME]), Some(owner));

@@ -1,4 +1,4 @@
-//! From a new database, one of an earlier version or the PHP server's to this version's tables.
+//! Migration to this version's tables: from a new database, an earlier version's tables or the PHP server's.
 
 use super::error::Fault;
 use super::fence::{self, LogId, Tenure};
@@ -12,8 +12,9 @@ use super::sql::{HELD_INDEX, Sql};
 use crate::lock::Profile;
 use crate::store::StoreError;
 
-/// Brings the schema to [`VERSION`]. The caller owns the database in `tenure`, and goes on sending
-/// heartbeats meanwhile: adopting a large database takes its time. Whatever was begun is gone on with.
+/// Brings the schema to [`VERSION`]. The caller must have the database exclusively in `tenure` and send
+/// heartbeats meanwhile, as adopting a large database takes long. A migration that was interrupted goes on
+/// where it stopped. `explicit`: the profile that the operator set.
 pub(super) async fn migrate(
     session: &mut Session,
     row: &ServerRow,
@@ -31,7 +32,7 @@ pub(super) async fn migrate(
         session.run(table).await?;
     }
     session.run(definition::TAKEN_DOWN).await?;
-    // Of a database that version 2.0.0 adopted.
+    // A database that version 2.0.0 adopted still has them.
     adopt::drop_foreign_keys(session).await?;
     convert_engines(session).await?;
     move_ended(session).await?;
@@ -43,7 +44,8 @@ pub(super) async fn migrate(
     }
 }
 
-/// From version 1: each ended ticket becomes a run of one. May be begun again.
+/// From version 1, which had a row for each ended ticket: each becomes a run of one. Can be repeated after a
+/// failure.
 async fn move_ended(session: &mut Session) -> Result<(), Fault> {
     if columns(session, ENDED_V1).await?.is_empty() {
         return Ok(());
@@ -57,7 +59,8 @@ async fn move_ended(session: &mut Session) -> Result<(), Fault> {
     Ok(())
 }
 
-/// From version 3. May be begun again: nothing is replayed before it is done.
+/// From version 3, which had one journal: it becomes a log. Can be repeated after a failure, because no log is
+/// replayed before this is done.
 async fn move_journal(session: &mut Session) -> Result<(), Fault> {
     if columns(session, JOURNAL_V3).await?.is_empty() {
         return Ok(());
@@ -70,7 +73,8 @@ async fn move_journal(session: &mut Session) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Up to version 3 durations were whole seconds, and a lock had no more than one lease. May be begun again.
+/// From version 3 or earlier, where durations were whole seconds and a lock had at most one lease. Can be
+/// repeated after a failure.
 async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
     const NEW: &str = "ADD COLUMN ttl_ms BIGINT UNSIGNED NULL AFTER owner, \
         ADD COLUMN mode TINYINT UNSIGNED NULL AFTER ttl_ms, \
@@ -120,10 +124,10 @@ async fn set_ready(session: &mut Session, tenure: Tenure) -> Result<(), Fault> {
     }
 }
 
-/// Version 2.0.0 took over tables of engines that have no transactions as they were.
+/// Version 2.0.0 adopted tables without converting them from engines that have no transactions.
 async fn convert_engines(session: &mut Session) -> Result<(), Fault> {
     for (table, engine) in foreign_engines(session).await? {
-        log::warn!("the table {table} has the engine {engine}; it becomes InnoDB's");
+        log::warn!("the table {table} has the engine {engine}; converting it to InnoDB");
         let mut sql = Sql::new("ALTER TABLE ");
         sql.identifier(&table);
         sql.push(" ENGINE = InnoDB, ROW_FORMAT = DYNAMIC");

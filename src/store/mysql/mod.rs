@@ -1,37 +1,38 @@
-//! The production store: MySQL 8 or MariaDB, shared by several instances, each of which owns a part of all names.
+//! The production store: MySQL 8 or MariaDB, shared by several instances, each of which owns a part of all
+//! names.
 //!
-//! Driven by `persistence` like every store. One connection writes, one sends heartbeats, a few
-//! read; opening has one of its own, which becomes the writer. Nothing waits
-//! longer than [`Options::timeout`] for the server, migrations excepted, which are given up as soon as a
-//! heartbeat beside them fails.
+//! `persistence` drives it, as it drives every store. One connection writes, one sends heartbeats, and a pool
+//! of them reads; opening uses a connection of its own, which becomes the writer. No call waits for the server
+//! longer than [`Options::timeout`], except a migration: it may go on for as long as the heartbeats that are
+//! sent beside it succeed.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `database` | the database as this process has it |
+//! | `database` | [`MysqlStore`]: the connections, and the state in memory |
 //! | `options` | how to reach the server |
-//! | `session` | one connection; the connections that read |
-//! | `rows` | rows as the server sends them |
-//! | `server` | which server a connection leads to |
-//! | `settings` | what each session sets, whatever is set globally |
-//! | `error` | what a failure means for a store |
-//! | `sql` | SQL text with literals made here |
+//! | `session` | one connection; the pool of connections that read |
+//! | `rows` | rows of an answer, read column by column |
+//! | `server` | the identity of the server that a connection leads to |
+//! | `settings` | the session variables that each connection sets |
+//! | `error` | what a server's error means for the store |
+//! | `sql` | SQL text with escaped literals |
 //! | `schema` | the tables |
-//! | `migrate` | from earlier versions' tables to these |
-//! | `fence` | the log of an instance, and what fences it |
-//! | `instance` | an instance in the database: heartbeat, joining, having it alone |
-//! | `heartbeat` | heartbeats, and what they see |
-//! | `watch` | whether another instance is silent |
-//! | `looks` | what was seen of the others |
-//! | `slots` | whose each slot of names is, and how that changes |
-//! | `open` | coming to take part in a database |
-//! | `left_logs` | what other instances left in their logs: taking over from one that is dead |
+//! | `migrate` | migration from earlier versions' tables |
+//! | `fence` | an instance's log, and the statements that fence its transactions |
+//! | `instance` | an instance's row: heartbeat, joining, exclusive ownership |
+//! | `heartbeat` | sending heartbeats and reading the rows of the other instances |
+//! | `watch` | whether another instance's heartbeat has stood still for a lease |
+//! | `looks` | the other instances and the slot owners, as last read |
+//! | `slots` | the owner of each slot of names, and the transactions that change it |
+//! | `open` | opening: joining the database, or making it ready first |
+//! | `left_logs` | replay of logs that other instances left; take-over from a dead one |
 //! | `script` | one transaction as SQL text |
-//! | `commit` | the rows of a batch; what checkpointing the journal writes |
-//! | `write` | the one connection that writes: transactions, checkpointing |
+//! | `commit` | the SQL of a batch and of a checkpoint |
+//! | `write` | the connection that writes: transactions, checkpoints |
 //! | `witness` | whether the database has lost what this process committed |
 //! | `read` | load, load a document, list |
 //! | `history` | past leases |
-//! | `php` | from the PHP server's tables and back |
+//! | `php` | adoption of the PHP server's tables, and the way back |
 
 mod commit;
 mod database;
@@ -84,19 +85,20 @@ pub use options::{Options, PeerPort, Tls};
 pub use php::revert::RevertReport;
 
 impl MysqlStore {
-    /// Whoever has them now would not know of it.
+    /// Refuses a batch about names whose slot this instance gave away: the new owner would not see the change.
     fn refuse_what_was_given(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let looks = self.looks();
         let is_given = |snapshot: &Snapshot| looks.has_given(Slot::of(&snapshot.name));
         match batch.iter().any(is_given) {
             true => {
-                let text = "a change is about names that were given to another instance";
+                let text = "a change is about names whose slot was given to another instance";
                 Err(StoreError::Unavailable(text.into()))
             }
             false => Ok(()),
         }
     }
 
+    /// Gives up the tenure in the database, on a new connection; tried again while other transactions block it.
     async fn free(&self, tenure: Tenure, has_checkpointed: bool) -> Result<(), Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
@@ -125,9 +127,11 @@ impl Store for MysqlStore {
         "mysql"
     }
 
-    /// This process is another instance from then on, which has what the one before it had: nothing of that one can land.
-    /// [`StoreError::Standby`] comes at once; what was seen is remembered for the next call, which takes over only if it comes
-    /// soon: see [`watch`].
+    /// Each call makes this process a new instance, which takes over what this process owned before. So nothing
+    /// of an earlier instance of this process can be committed afterwards.
+    ///
+    /// [`StoreError::Standby`] is returned without waiting. What was seen of the other instances is kept for
+    /// the next call; it counts only if that call comes soon, see [`watch`].
     async fn open(&self) -> Result<Opened, StoreError> {
         let mut waiting_session = self.waiting_session.lock().await;
         let mut writer = self.writer.lock().await;
@@ -183,7 +187,8 @@ impl Store for MysqlStore {
 
     async fn give(&self, slots: &[Slot], to: InstanceId) -> Result<bool, StoreError> {
         let mut writer = self.writer.lock().await;
-        // What is left in our log would be laid over what the other one stores, when we die.
+        // When this instance dies, its log is replayed over the tables: changes left in it would overwrite what
+        // the new owner stored.
         self.checkpoint_with(&mut writer).await?;
         let script = async |_: &mut Session, place| slots::giving(place, slots, &to);
         let Some(sets) = self.attempt(&mut writer, script).await? else {
@@ -204,7 +209,7 @@ impl Store for MysqlStore {
             return Ok(());
         };
         loop {
-            // Others' commits go on in between.
+            // The writer is unlocked between two steps, so that commits go on.
             let mut writer = self.writer.lock().await;
             if self
                 .take_over_next(&mut writer, &mut taking)
@@ -349,7 +354,7 @@ impl Store for MysqlStore {
                 Ok(()) => has_checkpointed = true,
                 Err(error) => {
                     log::debug!(
-                        "the log is left to whoever takes over from this instance: {error}"
+                        "the last checkpoint failed; whoever takes over replays the log: {error}"
                     );
                 }
             }
@@ -369,7 +374,7 @@ impl Store for MysqlStore {
             let has_checkpointed = has_checkpointed && ended == Some(tenure);
             let freeing = self.free(tenure, has_checkpointed);
             if let Err(fault) = within(self.options.timeout, freeing).await {
-                log::warn!("others have to wait, this instance could not say goodbye: {fault:?}");
+                log::warn!("ownership not released, others wait for the lease to end: {fault:?}");
                 break;
             }
         }
@@ -379,12 +384,15 @@ impl Store for MysqlStore {
     }
 }
 
-/// Makes a database ready for the PHP server again: its collation and unique keys, selectors
-/// percent-encoded, our tables gone. An instance that gives no sign of life is waited for, for its lease.
+/// Makes a database ready for the PHP server again: restores its collation and unique keys, percent-encodes the
+/// selectors, and drops our tables. Waits one lease for an instance that is silent.
 ///
-/// What the PHP server cannot hold is named in [`RevertReport::obstacles`]; then nothing is changed, nor
-/// with `rehearse`.
-/// [`StoreError::Standby`]: an instance is running. [`StoreError::Unusable`]: nothing to revert.
+/// [`RevertReport::obstacles`] names what the PHP server's tables cannot hold; if there is any, or with
+/// `rehearse`, nothing is changed.
+///
+/// # Errors
+/// [`StoreError::Standby`]: an instance is running. [`StoreError::Unusable`]: there is nothing to revert.
+/// Otherwise as for [`Store::open`].
 pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertReport, StoreError> {
     let store = MysqlStore::new(options);
     let options = &store.options;
@@ -410,7 +418,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
     let work = php::revert::revert(&mut taken.session, &taken.row, taken.tenure, rehearse);
     let report = store.while_alive(taken.tenure, work).await;
     match &report {
-        // The row that would be freed is gone with its table.
+        // Reverted: the row that `close` would release was dropped with its table.
         Ok(report) if report.obstacles.is_empty() && !rehearse => {}
         _ => store.close().await,
     }

@@ -1,4 +1,5 @@
-//! Coming to take part in a database: it is made ready by one instance that has it alone, and joined by all.
+//! Opening the store. One instance has the database exclusively while it makes it ready (migration, replay of
+//! logs); after that every instance joins it.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -30,8 +31,8 @@ impl MysqlStore {
             in_doubt: true,
         };
         self.witness().ends(self.journal.last());
-        // Every connection: the name may lead to another server by now, and those that are open still lead to
-        // the old one.
+        // Drop every connection: the host name may lead to another server by now, and open connections still
+        // lead to the old one.
         *self.heartbeat_session.lock().await = None;
         self.readers.renew();
         self.set_home(None);
@@ -62,7 +63,8 @@ impl MysqlStore {
         Ok(members)
     }
 
-    /// The database is joined, or ours alone for now. `None`: another instance has it alone, or lives by another lease.
+    /// Joins the database, or takes it exclusively if it is not ready. `None`: has to wait, because another
+    /// instance has it exclusively, or one with another lease may be alive.
     async fn enter(&self, waiting_session: &mut Option<Session>) -> Result<Option<Taken>, Fault> {
         let entered = within(self.options.timeout, self.try_to_enter(waiting_session)).await;
         if entered.is_err() {
@@ -101,7 +103,8 @@ impl MysqlStore {
         }
     }
 
-    /// Goes on where the row changed meanwhile, so that it has to be judged anew.
+    /// One attempt to enter. `Continue`: the rows changed meanwhile and have to be read again. `Break(None)`:
+    /// has to wait.
     async fn enter_once(
         &self,
         session: &mut Session,
@@ -122,7 +125,7 @@ impl MysqlStore {
             return Ok(ControlFlow::Break(None));
         }
         if row.owner.is_some_and(|owner| !formers.contains(&owner)) {
-            log::warn!("the instance that has the database alone is silent; taking over");
+            log::warn!("the instance that has the database exclusively is silent; taking over");
         }
         let address = self.options.peer_address().await?;
         let tenure = instance::new_tenure(Some(row.epoch + 1));
@@ -132,7 +135,7 @@ impl MysqlStore {
             return Ok(ControlFlow::Continue(()));
         }
         self.becomes(tenure, row.epoch);
-        // Read anew: what the old owner still committed is in it, and nothing of it comes after.
+        // Read again: the row now has everything that the old owner committed, and it can commit nothing more.
         let row = schema::read_server_row(session).await?;
         let row = row.filter(|row| row.is_alone(tenure));
         Ok(match row {
@@ -141,7 +144,8 @@ impl MysqlStore {
         })
     }
 
-    /// One that was stopped in the middle of a transaction keeps its locks, and nobody could join.
+    /// Ends the writing connections of silent instances: one that stopped inside a transaction keeps its locks,
+    /// and nobody could join.
     async fn free_from_silent(&self, session: &mut Session) -> Result<(), Fault> {
         let silent = self.looks().silent();
         for instance in &silent {
@@ -168,7 +172,11 @@ impl MysqlStore {
         self.journal.reset(1);
     }
 
-    /// Whether all others live by our lease. One of which that is not known may be dead: `false`, until it is known.
+    /// Whether all instances that may be alive have our lease. `false`: one has another lease, and is not known
+    /// to be alive; look again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`]: one with another lease is alive.
     fn agrees(&self) -> Result<bool, StoreError> {
         let (formers, own) = (self.formers(), self.options.lease_ms());
         let Some((is_alive, other)) = self.looks().other_lease(own, &formers) else {
@@ -178,7 +186,7 @@ impl MysqlStore {
             return Ok(false);
         }
         let text = format!(
-            "INSTANCE_LEASE_SECONDS is {} here and {} at another instance that serves it; give all the same",
+            "INSTANCE_LEASE_SECONDS is {} here and {} at another instance of this database; set the same for all",
             own as f64 / 1000.0,
             other as f64 / 1000.0
         );
@@ -202,7 +210,7 @@ impl MysqlStore {
         Ok(ControlFlow::Break(Some((row, tenure))))
     }
 
-    /// A database that is ours alone gets ready, and is shared from then on.
+    /// Makes a database ready that this instance has exclusively, and shares it from then on.
     async fn make_ready(&self, taken: &mut Taken) -> Result<(), StoreError> {
         php::revert::refuse_half_reverted(&taken.row)?;
         self.migrate(taken).await?;
@@ -217,7 +225,7 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// Brings the schema up to date, and stays the owner meanwhile.
+    /// Brings the schema up to date, with heartbeats beside it to stay the owner.
     pub(super) async fn migrate(&self, taken: &mut Taken) -> Result<(), Fault> {
         if taken.row.version == schema::VERSION && taken.row.step == MigrationStep::Ready {
             return Ok(());
@@ -238,7 +246,8 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// Takes over what this process had before, and what nobody has to be waited for.
+    /// Takes over from the instances that this process was, and from all others that are dead already; then
+    /// goes on above the tokens that the database lost, if it did.
     async fn settle_in(&self, writer: &mut Writer, tenure: Tenure) -> Result<Members, Fault> {
         if let Some(session) = &mut writer.session {
             let engines = schema::refuse_foreign_engines(session);
@@ -262,7 +271,7 @@ impl MysqlStore {
 
     async fn look_as_writer(&self, writer: &mut Writer, tenure: Tenure) -> Result<Members, Fault> {
         let Some(session) = &mut writer.session else {
-            return Err(Fault::Away("the connection that writes was lost".into()));
+            return Err(Fault::Away("the writing connection was lost".into()));
         };
         loop {
             match within(self.options.timeout, self.look_on(session, tenure)).await {
@@ -273,10 +282,11 @@ impl MysqlStore {
             }
         }
         let members = self.looks().members(tenure.id);
-        members.ok_or_else(|| Fault::Away("the owners of slots are not told".into()))
+        members.ok_or_else(|| Fault::Away("the owners of the slots were not read".into()))
     }
 
-    /// A database that has lost acknowledged commits gives no token out again that clients have seen.
+    /// If the database has lost acknowledged commits, makes fencing tokens go on above all that this process
+    /// has seen: clients may have tokens that the database does not know any more.
     async fn go_on_above_what_was_lost(
         &self,
         writer: &mut Writer,
@@ -287,15 +297,15 @@ impl MysqlStore {
             return Ok(());
         };
         log::error!(
-            "the database has lost changes that it had acknowledged: locks and documents are as they were some \
-             time ago; fencing tokens go on above {}",
+            "the database has lost acknowledged changes: locks and documents are in an earlier state; \
+             fencing tokens go on above {}",
             token.0
         );
         let script = async |_: &mut Session, place| commit::raising_script(token, place);
         Ok(self.transact(writer, script).await?)
     }
 
-    /// Says what a session cannot set right about the database; each sentence once.
+    /// Logs what a session could not set, and settings of the database that risk data; each sentence once.
     async fn warn(&self, session: &mut Session) -> Result<(), Fault> {
         let mut warnings = std::mem::take(&mut session.refused);
         warnings.extend(settings::risks(session.rows(settings::ASK_GLOBAL).await?)?);
@@ -309,8 +319,8 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// The heartbeat has its connection before anything is served: where connections are few, reads would take the
-    /// last one, and the store would be lost for want of it.
+    /// Opens the heartbeat's connection before anything is served. Otherwise, where the account may have few
+    /// connections, reads would take the last one, and the store would be lost for want of a heartbeat.
     async fn open_heartbeat_session(&self, opened: &Session) -> Result<(), StoreError> {
         let connecting = Session::connect(&self.options, Some(&opened.server));
         match within(self.options.timeout, connecting).await {
@@ -318,7 +328,7 @@ impl MysqlStore {
             Err(fault) => {
                 let error = StoreError::from(fault);
                 let text = format!(
-                    "no second connection for the heartbeat can be had; at least 3 are needed: {}",
+                    "no second connection for the heartbeat could be opened; at least 3 are needed: {}",
                     error.detail()
                 );
                 return Err(StoreError::Unavailable(text));
@@ -327,7 +337,11 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// Work that may take longer than any time-out: it goes on for as long as a heartbeat beside it is good for.
+    /// Runs work that may take longer than any timeout, with heartbeats beside it.
+    ///
+    /// # Errors
+    /// Those of `work`; [`StoreError::Standby`] if this instance was taken for dead; the last heartbeat's
+    /// failure once no heartbeat has succeeded for as long as one is valid.
     pub(super) async fn while_alive<T>(
         &self,
         tenure: Tenure,
@@ -344,7 +358,7 @@ impl MysqlStore {
                 match self.beat(tenure).await {
                     Ok(true) => last = sent,
                     Ok(false) => return Fault::from(StoreError::Standby),
-                    // Reverting removes the table as its last step.
+                    // Not a failure: reverting drops the table as its last step.
                     Err(fault) if fault.is(code::NO_SUCH_TABLE) => last = sent,
                     Err(fault) if last.elapsed() < valid => {
                         log::debug!("a heartbeat failed: {fault:?}");
@@ -359,7 +373,8 @@ impl MysqlStore {
         }
     }
 
-    /// See [`crate::store::Store::open_alone`]. `self` is opened already.
+    /// The second half of [`crate::store::Store::open_alone`], once the store is open: takes over from every
+    /// other instance as soon as it is dead. [`StoreError::Standby`]: one is alive.
     pub(super) async fn outlive_others(&self) -> Result<(), StoreError> {
         let every = Duration::from_millis(self.options.heartbeat().every_ms);
         loop {
@@ -385,15 +400,15 @@ impl MysqlStore {
         }
     }
 
-    /// What another process began that had the database alone is gone on with. [`StoreError::Standby`] as soon as a sign of its
-    /// life is seen.
+    /// Takes the database exclusively, to finish what an earlier exclusive owner began.
+    /// [`StoreError::Standby`]: that owner shows a sign of life, or has finished.
     pub(super) async fn go_on_alone(&self) -> Result<Taken, StoreError> {
         let every = Duration::from_millis(self.options.heartbeat().every_ms);
         let mut waiting_session = None;
         loop {
             match self.enter(&mut waiting_session).await? {
                 Some(taken) if taken.tenure.epoch.is_some() => return Ok(taken),
-                // It was not half way any more.
+                // The database was joined, so there is nothing left to finish.
                 Some(_) => {
                     self.close().await;
                     return Err(StoreError::Standby);
@@ -408,7 +423,8 @@ impl MysqlStore {
         }
     }
 
-    /// The database, all of which is ours, is nobody else's for as long as this tenure lasts.
+    /// Turns the shared database into one that this instance has exclusively. [`StoreError::Standby`]: there is
+    /// another instance, or not all slots are ours.
     pub(super) async fn have_alone(&self) -> Result<Taken, StoreError> {
         let mut writer = self.writer.lock().await;
         let tenure = self.tenure().ok_or(StoreError::Standby)?;
@@ -423,7 +439,7 @@ impl MysqlStore {
         self.set_tenure(None);
         let session = writer.session.take();
         let mut session =
-            session.ok_or_else(|| StoreError::Unavailable("a connection was lost".into()))?;
+            session.ok_or_else(|| StoreError::Unavailable("the writer was lost".into()))?;
         let row = schema::read_server_row(&mut session).await?;
         let row = row
             .filter(|row| row.is_alone(tenure))

@@ -14,46 +14,48 @@ use super::settings::WAIT_TIMEOUT_SECONDS;
 use crate::lock::Profile;
 use crate::store::HeartbeatTimes;
 
-/// Where the database is and how this instance behaves towards it.
+/// Where the database is, and the limits and times of this instance.
 #[derive(Clone)]
 pub struct Options {
     pub host: String,
     pub port: u16,
-    /// Created when absent.
+    /// Name of the database, which is created when absent.
     pub database: String,
     pub user: String,
     pub password: String,
-    /// How many connections read at once. Writing, heartbeats and opening have one each besides.
+    /// How many connections read at once. Writing, heartbeats and opening have one each in addition.
     pub pool_size: usize,
     pub tls: Tls,
     /// The longest that any call may take, migrations excepted.
     pub timeout: Duration,
-    /// How long an instance may be silent before another one takes over.
+    /// How long an instance may be without a heartbeat before another one takes over.
     pub instance_lease: Duration,
-    /// The profile that the operator set. `None`: a database that the PHP server wrote is recorded as
-    /// [`Profile::Php`] when it is adopted.
+    /// The profile that the operator set. `None`: adopting the PHP server's database records [`Profile::Php`].
     pub adopt: Option<Profile>,
-    /// Where this instance takes requests from others; `None`: nowhere.
+    /// Where this instance takes requests from other instances; `None`: it takes none.
     pub peers: Option<PeerPort>,
 }
 
-/// Where an instance takes requests from others.
+/// Where an instance takes requests from other instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerPort {
-    /// `None`: the local address of the connection to the database.
+    /// Host name or address; `None`: the local address of the connection to the database.
     pub host: Option<String>,
     pub port: u16,
     pub is_tls: bool,
 }
 
-/// Before an address at which TLS is spoken.
+/// Prefix of an address at which TLS is spoken.
 pub(super) const TLS_SCHEME: &str = "tls://";
 
-/// Between two looks at the other instances, in milliseconds.
+/// Longest time between two heartbeats, which are also looks at the other instances, in milliseconds.
 const LOOK_MAX_MS: u64 = 1_000;
 
 impl Options {
-    /// What other instances are told: host and port, and whether TLS is spoken there.
+    /// The address that other instances are told: host and port, after [`TLS_SCHEME`] if TLS is spoken there.
+    ///
+    /// # Errors
+    /// [`Fault::Away`]: the local address is not known.
     pub(super) async fn peer_address(&self) -> Result<Option<String>, Fault> {
         let Some(peers) = &self.peers else {
             return Ok(None);
@@ -68,7 +70,8 @@ impl Options {
         Ok(Some(format!("{scheme}{host}:{}", peers.port)))
     }
 
-    /// From where this machine reaches the database. Nothing is sent for that.
+    /// The local address from which this machine reaches the database. Nothing is sent: connecting a UDP socket
+    /// only picks a route.
     async fn local_address(&self) -> Result<IpAddr, Fault> {
         let away = |error: std::io::Error| Fault::Away(format!("no way to {}: {error}", self.host));
         let found = self.addresses().await?.into_iter().next();
@@ -88,13 +91,13 @@ impl Options {
 pub enum Tls {
     #[default]
     Off,
-    /// Encrypted, whoever the server is.
+    /// Encrypted; the server's certificate is not checked.
     Required,
-    /// Encrypted, and the server's certificate is signed by an authority of this PEM file, or by a public
-    /// one when there is none.
+    /// Encrypted, and the server's certificate must be signed by an authority of this PEM file, or by a public
+    /// one when there is no file.
     Verified {
         ca_file: Option<PathBuf>,
-        /// The certificate has to be for the host as well.
+        /// The certificate must also be for the host.
         host: bool,
     },
 }
@@ -117,10 +120,11 @@ impl fmt::Debug for Options {
     }
 }
 
-/// The driver only has to let every packet through: what the server takes is asked of the server.
+/// The driver's own packet limit, bytes: as large as any packet may be, because the server's
+/// `max_allowed_packet` is what is checked.
 const PACKET_BYTES_MAX: usize = 1 << 30;
 impl Options {
-    /// Where the server may be: whatever the host's name leads to now.
+    /// All addresses that the host's name leads to now.
     pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, Fault> {
         let host = &self.host;
         let found = lookup_host((host.as_str(), self.port)).await;
@@ -135,7 +139,7 @@ impl Options {
         Ok(addresses)
     }
 
-    /// For the driver. Outside of any database where none is named.
+    /// The driver's options for a connection to this address; without a database if its name is empty.
     pub(super) fn driver(&self, address: SocketAddr) -> Opts {
         let database = Some(&self.database).filter(|name| !name.is_empty());
         let ssl = match &self.tls {
@@ -177,8 +181,9 @@ impl Options {
         u64::try_from(self.instance_lease.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// A heartbeat may fail several times within the time that one is good for. With it this instance looks whether another
-    /// one has come, which is not to wait for names as long as a long lease would make it.
+    /// A heartbeat may fail several times within the time that one is valid. Heartbeats are also how an
+    /// instance sees that another one has joined, which has no names until then; so with a long lease they come
+    /// more often than the lease needs.
     pub(super) fn heartbeat(&self) -> HeartbeatTimes {
         let lease_ms = self.lease_ms();
         HeartbeatTimes {

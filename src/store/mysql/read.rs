@@ -1,4 +1,4 @@
-//! What is read while serving: a resource with its lock, a document, a page of a listing.
+//! Reads while serving: a resource with its lock, a document, a page of a listing.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ use crate::store::{
     StoredResource, ended,
 };
 
-/// A column that holds what none of ours can: someone else wrote it.
+/// The error for a column with a value that this program never writes.
 fn odd(what: &str) -> Fault {
     StoreError::Rejected(format!("a stored {what} cannot be read")).into()
 }
@@ -31,13 +31,13 @@ impl Columns {
         Ok(ResourceId::new(&self.take::<String>()?))
     }
 
-    /// The PHP server took any integer, and none; what is none of ours counts as 0.
+    /// The PHP server accepted any integer, and `NULL`; what is out of our range counts as 0.
     fn timeout(&mut self) -> Result<Seconds, Fault> {
         let seconds: Option<i64> = self.take()?;
         Ok(seconds.and_then(Seconds::new).unwrap_or_default())
     }
 
-    /// `timeout, slots, lock_delay, ephemeral`
+    /// Takes the columns `timeout, slots, lock_delay, ephemeral`.
     fn options(&mut self) -> Result<ResourceOptions, Fault> {
         let (timeout, slots, lock_delay) = (self.timeout()?, self.take()?, self.take()?);
         let ephemeral: Option<u8> = self.take()?;
@@ -45,7 +45,7 @@ impl Columns {
         Ok(columns::options(timeout, slots, lock_delay, ephemeral))
     }
 
-    /// `what`: what the column holds, unless it is `NULL`.
+    /// Takes and parses a column; `None` for `NULL`. `what` names the content in the error.
     fn parsed<C: FromValue, T>(
         &mut self,
         what: &str,
@@ -60,13 +60,13 @@ impl Columns {
         self.parsed("ttl", Ttl::from_millis)
     }
 
-    /// `NULL` in rows that version 2.0.0 wrote.
+    /// `NULL`, the default mode, in rows that version 2.0.0 wrote.
     fn mode(&mut self) -> Result<Mode, Fault> {
         let mode = self.parsed("mode", Mode::of_number)?;
         Ok(mode.unwrap_or_default())
     }
 
-    /// Those of [`ticket_columns`]; `None` when they are all `NULL`.
+    /// Takes the columns of [`ticket_columns`]; `None` when they are all `NULL`.
     fn ticket_row(&mut self) -> Result<Option<TicketRow>, Fault> {
         let ticket = self.parsed("ticket", |bytes: Vec<u8>| {
             let bits = u128::from_be_bytes(bytes.try_into().ok()?);
@@ -100,8 +100,8 @@ impl Columns {
         }))
     }
 
-    /// `token, delayed`, those of [`Columns::ticket_row`], `acquired_at, lease_token`; all `NULL` where the lock was
-    /// never taken.
+    /// Takes `token, delayed`, the columns of [`Columns::ticket_row`], `acquired_at, lease_token`; all are
+    /// `NULL` if the lock was never taken.
     fn head(&mut self) -> Result<HeadRow, Fault> {
         let token = FencingToken(self.take::<Option<u64>>()?.unwrap_or_default());
         let delayed: Option<u8> = self.take()?;
@@ -122,17 +122,17 @@ impl Columns {
     }
 }
 
-/// What [`Columns::head`] reads.
+/// The columns that [`Columns::head`] takes.
 const HEAD: &str = concat!(
     "token, is_delayed, ",
     ticket_columns!(),
     ", acquired_at, lease_token"
 );
-/// What [`Columns::options`] reads.
+/// The columns that [`Columns::options`] takes.
 const OPTIONS: &str = "r.timeout, o.slots, o.lock_delay, o.ephemeral";
 
-/// Four statements that see one moment: the resource with its head, who else holds, who waits, which tickets
-/// ended.
+/// Four SELECTs in one snapshot: the resource with its head row, the other leases, the waiting tickets, the
+/// ended tickets.
 pub(super) fn load_sql(name: &ResourceName) -> Sql {
     let mut sql = Sql::new(
         "START TRANSACTION WITH CONSISTENT SNAPSHOT; \
@@ -161,7 +161,7 @@ pub(super) fn load_sql(name: &ResourceName) -> Sql {
     sql
 }
 
-/// The answers to [`load_sql`].
+/// Parses the answers to [`load_sql`]; `None`: there is no such resource.
 pub(super) fn loaded(sets: Sets) -> Result<Option<StoredResource>, Fault> {
     let mut sets = sets.into_iter().skip(1);
     let mut next = || sets.next().unwrap_or_default();
@@ -208,7 +208,7 @@ fn ended_rows(runs: Vec<Row>) -> Result<Vec<EndedRow>, Fault> {
     Ok(ended::newest(all))
 }
 
-/// Which of these resources there are.
+/// Those of these resources that exist.
 pub(super) async fn existing(
     session: &mut Session,
     ids: impl Iterator<Item = &ResourceId>,
@@ -254,14 +254,17 @@ pub(super) fn document_sizes_sql(id: &ResourceId, after: &str, limit: usize) -> 
 
 /// The rows of [`document_sizes_sql`] or of one statement of [`list_sql`].
 pub(super) struct RowsPage<T> {
-    /// Without what no request can spell: the PHP server took the empty name and the empty selector.
+    /// Without the rows that no request can name: the PHP server accepted the empty name and the empty
+    /// selector.
     pub items: Vec<T>,
+    /// How many rows the server sent, those included.
     pub rows: usize,
     /// The name or selector in the last row.
     pub last: String,
 }
 
-/// `read`: of a name or selector, which comes first, and of the other columns; `None`: no request can spell it.
+/// `read` gets the first column, which is a name or selector, and the other columns. It returns `None` for a
+/// row that no request can name.
 fn page<T>(
     mut sets: Sets,
     read: impl Fn(&str, Columns) -> Result<Option<T>, Fault>,
@@ -288,7 +291,7 @@ pub(super) fn document_sizes(sets: Sets) -> Result<RowsPage<DocumentSize>, Fault
     })
 }
 
-/// How many names there are with the prefix, or how many are held; up to one more than few.
+/// Counts the names with the prefix, or the held locks, up to [`listing::FEW`] + 1.
 pub(super) fn count_sql(query: &ListQuery, walk: Walk) -> Sql {
     let mut sql = Sql::new("SELECT COUNT(*) FROM (SELECT 1 FROM ");
     match walk {
@@ -303,13 +306,13 @@ pub(super) fn count_sql(query: &ListQuery, walk: Walk) -> Sql {
     sql
 }
 
-/// Whether the count of [`count_sql`] is that of few rows.
+/// Whether [`count_sql`] counted no more than [`listing::FEW`] rows.
 pub(super) fn is_few(mut sets: Sets) -> Result<bool, Fault> {
     let count: u64 = value(sets.pop().unwrap_or_default())?;
     Ok(count <= listing::FEW as u64)
 }
 
-/// Of the names that are asked for.
+/// The condition that a name is in the range of the query.
 fn push_range(sql: &mut Sql, query: &ListQuery) {
     sql.push("r.name_bytes >= ").bytes(query.prefix.as_bytes());
     if let Some(end) = query.prefix_end() {
@@ -320,8 +323,9 @@ fn push_range(sql: &mut Sql, query: &ListQuery) {
     }
 }
 
-/// When the last of the longest held that are wanted was acquired. The server sorts all it is not told to stop at,
-/// but for what it finds in the order of one index.
+/// Selects when the last lock of a page was acquired, for locks in the order of `acquired_at`. [`list_sql`]
+/// uses it as a bound: without one the server would sort all held locks, because it can stop early only in the
+/// order of one index.
 pub(super) fn last_held_sql(query: &ListQuery) -> Sql {
     let mut sql = Sql::new("SELECT MAX(at) FROM (SELECT STRAIGHT_JOIN l.acquired_at AS at FROM ");
     push_walk(&mut sql, Walk::Held);
@@ -332,15 +336,15 @@ pub(super) fn last_held_sql(query: &ListQuery) -> Sql {
     sql
 }
 
-/// `None`: nothing is held.
+/// Parses the answer to [`last_held_sql`]; `None`: nothing is held.
 pub(super) fn last_held(mut sets: Sets) -> Result<Option<WallMillis>, Fault> {
     value(sets.pop().unwrap_or_default())
 }
 
-/// One statement of a listing. What takes long is to find the resources, so that is done first and by itself, on
-/// indexes alone where that is possible; `STRAIGHT_JOIN` keeps the server from choosing another way.
+/// One statement of a listing. Finding the resources is what takes long, so a subquery does that first, on
+/// indexes alone where possible; `STRAIGHT_JOIN` keeps the server from choosing another order.
 ///
-/// `last`: what was acquired later is not wanted.
+/// `last`: leaves out locks that were acquired later.
 pub(super) fn list_sql(query: &ListQuery, part: ListPart, last: Option<WallMillis>) -> Sql {
     let mut sql = Sql::new(
         "SELECT STRAIGHT_JOIN r.name, r.id, \
@@ -362,7 +366,7 @@ pub(super) fn list_sql(query: &ListQuery, part: ListPart, last: Option<WallMilli
     sql
 }
 
-/// Which resources they are.
+/// The subquery that finds the ids of the resources.
 fn push_found(sql: &mut Sql, query: &ListQuery, part: ListPart, last: Option<WallMillis>) {
     sql.push("SELECT STRAIGHT_JOIN r.id AS id FROM ");
     push_walk(sql, part.walk);

@@ -5,7 +5,7 @@ use mysql_async::prelude::FromValue;
 
 use super::error::Fault;
 
-/// Rows of each statement of a text, in order.
+/// The rows of each statement of an SQL text, in the order of the statements.
 pub(super) type Sets = Vec<Vec<Row>>;
 
 /// Takes the columns of a row one after another.
@@ -19,6 +19,7 @@ impl Columns {
         Columns { row, next: 0 }
     }
 
+    /// The next column. [`Fault::Away`]: there is none, or it has another type.
     pub fn take<T: FromValue>(&mut self) -> Result<T, Fault> {
         let place = self.next;
         self.next += 1;
@@ -27,7 +28,7 @@ impl Columns {
     }
 }
 
-/// The only column of the only row.
+/// The only column of the only row. [`Fault::Away`]: there is no row.
 pub(super) fn value<T: FromValue>(rows: Vec<Row>) -> Result<T, Fault> {
     match rows.into_iter().next() {
         Some(row) => Columns::of(row).take(),

@@ -1,9 +1,9 @@
-//! The tables, and how a database comes to have them.
+//! The tables, and their rows as this program reads them.
 //!
 //! `resource` and `resource_data` are the PHP server's, with columns of our own added. The rest is ours:
-//! `resource_server` has one row that says how far the schema is, and who has the database alone, if anybody has. Each
-//! instance has a row in `resource_instance` and a log of its own in `resource_log`, and owns slots of names in
-//! `resource_slot`; see `instance` and `slots`.
+//! `resource_server` has one row, with the state of the schema and the instance that has the database
+//! exclusively, if there is one. Each instance has a row in `resource_instance` and a log of its own in
+//! `resource_log`, and owns slots of names in `resource_slot`; see `instance` and `slots`.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -18,11 +18,12 @@ use super::sql::Sql;
 use crate::lock::{FencingToken, Profile};
 use crate::store::{InstanceId, StoreError};
 
-/// The newest schema this program knows.
+/// The newest schema version that this program knows.
 pub(super) const VERSION: u32 = 4;
 
-/// As version 2.0.0 has it, so that nothing has to be altered before the database is somebody's: on several servers that
-/// take writes two that altered it at once would be refused at the other's.
+/// The same columns as in version 2.0.0, so that nothing has to be altered before one instance has the
+/// database: where several servers accept writes, two instances that altered the table at once would be refused
+/// at the other's server.
 const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
     version INT UNSIGNED NOT NULL,
@@ -36,9 +37,10 @@ const SERVER: &str = "CREATE TABLE IF NOT EXISTS resource_server (
     connection BIGINT UNSIGNED NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// Instances, and which log each writes. An id and a log that are gone do not come back. `state`: 1 serves, 2 leaves, 3 is
-/// fenced; then `executor` says who takes over what it had, if anybody does. `floor`: the highest token of names that it
-/// deleted. `address` and `peer_secret`: where others pass requests on to, and what both have to know.
+/// Instances, and the log that each writes. Ids of instances and logs are never used again. `state`: 1 serves,
+/// 2 leaves, 3 is fenced; then `executor` is the instance that takes over from it, if there is one. `floor`:
+/// the highest token of names that it deleted. `address` and `peer_secret`: where others pass requests on to,
+/// and the secret that both sides must know.
 const INSTANCE: &str = "CREATE TABLE IF NOT EXISTS resource_instance (
     id BINARY(16) NOT NULL PRIMARY KEY,
     state TINYINT UNSIGNED NOT NULL,
@@ -54,7 +56,7 @@ const INSTANCE: &str = "CREATE TABLE IF NOT EXISTS resource_instance (
     version VARCHAR(255) NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// See `store::journal`: the rows of each log are numbered without a gap, and the first of them may be gone.
+/// See `store::journal`. The rows of each log are numbered without a gap; the first ones may have been deleted.
 const LOG: &str = "CREATE TABLE IF NOT EXISTS resource_log (
     log BINARY(16) NOT NULL,
     n BIGINT UNSIGNED NOT NULL,
@@ -62,7 +64,7 @@ const LOG: &str = "CREATE TABLE IF NOT EXISTS resource_log (
     PRIMARY KEY (log, n)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// Up to version 3 there was one journal for all. It becomes a log that nobody writes.
+/// The one journal that all instances had up to version 3. Migration makes it a log that nobody writes.
 pub(super) const JOURNAL_V3: &str = "resource_journal";
 
 const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
@@ -86,9 +88,10 @@ pub(super) const RESOURCE_DATA: &str = "CREATE TABLE IF NOT EXISTS resource_data
     UNIQUE KEY selector_bytes (id_resource, selector_bytes)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// Whose names are, lock state, and what reverting needs to know of selectors that do not encode to what they were.
+/// Our tables: slot owners, locks, options, past leases, and the selectors that encoding would not restore in a
+/// revert.
 pub(super) const OWN: [&str; 8] = [
-    // All of them, each of which has an owner at any time.
+    // One row for each slot; each has an owner at any time.
     "CREATE TABLE IF NOT EXISTS resource_slot (
     slot SMALLINT UNSIGNED NOT NULL PRIMARY KEY,
     owner BINARY(16) NOT NULL
@@ -125,7 +128,7 @@ pub(super) const OWN: [&str; 8] = [
     attempt_mode TINYINT UNSIGNED NULL,
     PRIMARY KEY (id_resource, ticket)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    // Leases beside the one in `resource_lock`.
+    // All leases but the one in `resource_lock`.
     "CREATE TABLE IF NOT EXISTS resource_holding (
     id_resource VARCHAR(255) NOT NULL,
     ticket BINARY(16) NOT NULL,
@@ -142,21 +145,21 @@ pub(super) const OWN: [&str; 8] = [
     token BIGINT UNSIGNED NOT NULL,
     PRIMARY KEY (id_resource, ticket)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    // Of resources that have others than one slot and no lock-delay.
+    // Only for resources with other options than the default, apart from the timeout.
     "CREATE TABLE IF NOT EXISTS resource_options (
     id_resource VARCHAR(255) NOT NULL PRIMARY KEY,
     slots SMALLINT UNSIGNED NOT NULL,
     lock_delay TINYINT UNSIGNED NOT NULL,
     ephemeral TINYINT UNSIGNED NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    // Runs of ended tickets, each named by the number of its last one; see `store::ended`.
+    // Runs of ended tickets, each keyed by the number of its last one; see `store::ended`.
     "CREATE TABLE IF NOT EXISTS resource_ended_tickets (
     id_resource VARCHAR(255) NOT NULL,
     n BIGINT UNSIGNED NOT NULL,
     entries MEDIUMBLOB NOT NULL,
     PRIMARY KEY (id_resource, n)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    // See `store::history`. By the bytes of the name, because they outlive the resource.
+    // See `store::history`. Keyed by the bytes of the name, because past leases outlive the resource.
     "CREATE TABLE IF NOT EXISTS resource_history (
     name VARBINARY(1020) NOT NULL PRIMARY KEY,
     leases MEDIUMBLOB NOT NULL
@@ -167,10 +170,10 @@ pub(super) const OWN: [&str; 8] = [
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
 
-/// Version 1 had a row for each ended ticket.
+/// The table of version 1, which had a row for each ended ticket.
 pub(super) const ENDED_V1: &str = "resource_ended";
 
-/// Everything that reverting removes, the marker last.
+/// All tables that a revert drops; `resource_server`, by which a database is known to be ours, is the last.
 pub(super) const OWN_TABLES: [&str; 14] = [
     JOURNAL_V3,
     "resource_lock",
@@ -188,12 +191,12 @@ pub(super) const OWN_TABLES: [&str; 14] = [
     "resource_server",
 ];
 
-/// How far the schema is.
+/// Progress of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MigrationStep {
-    /// Nothing is decided yet.
+    /// It is not decided yet whether there are tables of the PHP server to adopt.
     New,
-    /// The PHP server's tables are being taken over.
+    /// The PHP server's tables are being adopted.
     Adopting,
     Ready,
     /// The tables are being made the PHP server's again.
@@ -221,26 +224,28 @@ impl MigrationStep {
     }
 }
 
-/// The row of `resource_server`, and those of `resource_instance`.
+/// The row of `resource_server`, and the rows of `resource_instance`.
 #[derive(Clone, Debug)]
 pub(super) struct ServerRow {
     pub version: u32,
     pub step: MigrationStep,
     pub profile: Option<Profile>,
     pub php_collation: Option<String>,
-    /// The highest of all.
+    /// The highest floor in any of these rows.
     pub token_floor: FencingToken,
-    /// Grows whenever somebody has the database alone, whenever an instance joins, and whenever a slot changes hands.
+    /// Grows whenever an instance gets the database exclusively, joins or goes, and whenever a slot changes
+    /// hands.
     pub epoch: u64,
-    /// Of an owner of version 3 and earlier, or one that has the database alone: those look here.
+    /// Heartbeat of an owner that has the database exclusively: programs of version 3 and earlier know no
+    /// other.
     pub heartbeat: u64,
-    /// Who has the database alone. `None`: it is shared, or nobody's yet.
+    /// The instance that has the database exclusively. `None`: it is shared, or no instance has it yet.
     pub owner: Option<InstanceId>,
-    /// The connection that an owner of version 3 and earlier writes on.
+    /// The connection on which an owner of version 3 or earlier writes.
     pub connection: Option<u64>,
     /// In the order of their ids.
     pub instances: Vec<InstanceRow>,
-    /// When the rows were asked for, and when they were there.
+    /// When the query for the rows was sent, and when its answer was there.
     pub asked_at: Instant,
     pub answered_at: Instant,
 }
@@ -250,19 +255,19 @@ impl ServerRow {
         self.instances.iter().find(|instance| instance.id == *id)
     }
 
-    /// Of whoever has the database alone.
+    /// The row of the instance that has the database exclusively.
     pub fn owner_row(&self) -> Option<&InstanceRow> {
         self.instance(self.owner.as_ref()?)
     }
 
-    /// Whether the tenure has the database alone.
+    /// Whether the tenure has the database exclusively.
     pub fn is_alone(&self, tenure: Tenure) -> bool {
         Some(self.epoch) == tenure.epoch
             && self.owner == Some(tenure.id)
             && self.owner_row().map(|instance| instance.log) == Some(tenure.log)
     }
 
-    /// Any instance may join.
+    /// Whether the database is ready and shared, so that any instance may join.
     pub fn is_shared(&self) -> bool {
         self.version == VERSION && self.step == MigrationStep::Ready && self.owner.is_none()
     }
@@ -276,20 +281,21 @@ pub(super) struct InstanceRow {
     pub state: u8,
     pub heartbeat: u64,
     pub log: LogId,
-    /// The connection that writes, and the server that it belongs to.
+    /// The connection on which it writes, and the id of the server that the connection belongs to.
     pub connection: u64,
     pub server: String,
-    /// Where it takes requests from other instances, and the secret for that.
+    /// Where it takes requests from other instances, and the secret that both sides must know.
     pub address: Option<String>,
     pub peer_secret: Vec<u8>,
-    /// Who takes over from it.
+    /// The instance that takes over from it.
     pub executor: Option<InstanceId>,
     pub lease_ms: u64,
-    /// Of the program.
+    /// Version of its program.
     pub version: String,
 }
 
-/// Reads the row, which is made when the database is new, as are the tables that say whose it is.
+/// Reads the rows. In a new database, first creates `resource_server` with its row, `resource_log` and
+/// `resource_instance`.
 pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
     match read_server_row(session).await {
         Ok(Some(row)) => return Ok(row),
@@ -305,7 +311,7 @@ pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault
     row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))
 }
 
-/// `None`: the table is empty.
+/// The version of the schema; `None`: the table is empty.
 pub(super) async fn version(session: &mut Session) -> Result<Option<u32>, Fault> {
     let rows = session
         .rows("SELECT version FROM resource_server WHERE id = 1")
@@ -316,7 +322,10 @@ pub(super) async fn version(session: &mut Session) -> Result<Option<u32>, Fault>
     value(rows).map(Some)
 }
 
-/// `None`: the table is empty.
+/// Reads the rows; `None`: the table is empty.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: a newer program wrote the schema.
 pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<ServerRow>, Fault> {
     // A newer schema may have other columns: look at the version before anything else.
     let Some(version) = version(session).await? else {
@@ -332,14 +341,14 @@ pub(super) async fn read_server_row(session: &mut Session) -> Result<Option<Serv
     Ok(run_and_read(session, Sql::default()).await?.1)
 }
 
-/// Two statements, of which [`parse`] reads the answers.
+/// Two SELECTs, whose answers [`parse`] reads.
 const ROWS: &str = "SELECT version, step, profile, php_collation, floor, epoch, heartbeat, owner, \
     connection FROM resource_server WHERE id = 1; \
     SELECT id, state, heartbeat, log, connection, server, address, peer_secret, executor, lease_ms, version, floor \
     FROM resource_instance ORDER BY id";
 
-/// What these statements answer, each of which ends with a semicolon, and the rows after them. `None`: the table is
-/// empty.
+/// Runs these statements, each of which must end with a semicolon, and reads the rows after them. Returns the
+/// statements' answers, and the rows; `None`: the table is empty.
 pub(super) async fn run_and_read(
     session: &mut Session,
     mut statements: Sql,
@@ -428,7 +437,7 @@ pub(super) async fn indexes(session: &mut Session, table: &str) -> Result<Vec<St
         .collect()
 }
 
-/// Tables of ours, or the PHP server's, that another engine than InnoDB has, and which that is.
+/// Our tables and the PHP server's that have another engine than InnoDB, each with its engine.
 pub(super) async fn foreign_engines(session: &mut Session) -> Result<Vec<(String, String)>, Fault> {
     let mut sql = Sql::new(
         "SELECT table_name, COALESCE(engine, table_type) FROM information_schema.tables \
@@ -446,7 +455,7 @@ pub(super) async fn foreign_engines(session: &mut Session) -> Result<Vec<(String
     pairs.collect()
 }
 
-/// Without transactions nothing that is promised holds.
+/// Refuses tables without transactions: then nothing that this store promises holds.
 pub(super) async fn refuse_foreign_engines(session: &mut Session) -> Result<(), Fault> {
     let Some((table, engine)) = foreign_engines(session).await?.pop() else {
         return Ok(());

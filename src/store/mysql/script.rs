@@ -1,4 +1,4 @@
-//! The SQL text of one transaction: multi-row statements, in as few packets as the server takes.
+//! The SQL text of one transaction: multi-row statements, in as few packets as the server accepts.
 
 use std::mem;
 
@@ -6,28 +6,32 @@ use super::fence::{self, LogPlace};
 use super::sql::Sql;
 use crate::store::StoreError;
 
-/// Packets are not made larger than this without need: a server reads a packet whole before it begins.
+/// Size up to which statements are put into one packet, bytes: a server reads a whole packet before it runs any
+/// of it.
 const PACKET_BYTES: usize = 4 << 20;
-/// Nor statements: parsing and range analysis of one take memory on the server.
+/// Size up to which rows are put into one statement, bytes: parsing and range analysis take memory on the
+/// server.
 const STATEMENT_BYTES: usize = 256 << 10;
+/// How many rows one statement has at most.
 pub(super) const STATEMENT_ROWS: usize = 1000;
-/// Left free in a packet for the command byte and what ends a transaction.
+/// Bytes left free in a packet for the command byte and the end of the transaction.
 pub(super) const SPARE_BYTES: usize = 64;
 
 /// The packets to send one after another. The first begins the transaction, the last commits it.
 #[derive(Debug)]
 pub(super) struct Script {
     pub packets: Vec<Sql>,
-    /// How often it is tried while others stand in its way; then nothing was done. Where that is not as often as it takes, a
-    /// row that is there already may be theirs, too: of a log that is about to be sealed, which its writer goes on with.
+    /// How often the transaction is tried while others block it; after that nothing was done. `u32::MAX`: for
+    /// as long as it takes. With any other number, a duplicate key also counts as blocked: while its log is
+    /// being sealed, the other instance may have appended a row at the same position.
     pub tries: u32,
-    /// It changes no row where it is refused, instead of failing.
+    /// A refusal by the fence shows as no changed row, not as an error.
     pub is_guarded_by_its_rows: bool,
-    /// The most that a packet may have, bytes.
+    /// The most bytes that a packet may have.
     packet_bytes_max: usize,
 }
 
-/// The parts of a multi-row statement.
+/// The fixed parts of a multi-row statement: before, between and after its rows.
 pub(super) struct Form {
     head: &'static str,
     between: &'static str,
@@ -35,7 +39,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Rows to insert, or to update where they are.
+    /// Rows to insert, or to update where they exist already.
     pub const fn upsert(head: &'static str, tail: &'static str) -> Form {
         Form {
             head,
@@ -44,12 +48,12 @@ impl Form {
         }
     }
 
-    /// A list that begins at the end of `head`.
+    /// A list of values; `head` ends with its opening parenthesis.
     pub const fn any_in(head: &'static str) -> Form {
         Form::upsert(head, ")")
     }
 
-    /// Conditions.
+    /// Conditions that are joined with `OR`.
     pub const fn any_where(head: &'static str) -> Form {
         Form {
             head,
@@ -60,8 +64,8 @@ impl Form {
 }
 
 impl Script {
-    /// What most commits are, in one statement: for the database, a statement more costs as much as some
-    /// dozens of locks.
+    /// A transaction that only appends a row to the log, as most commits do, in one statement: a second
+    /// statement would cost the database as much as some dozens of locks.
     pub fn log_row(place: LogPlace, changes: &[u8]) -> Script {
         let mut sql = Sql::default();
         fence::append_alone(&mut sql, place, changes);
@@ -73,7 +77,10 @@ impl Script {
         }
     }
 
-    /// A transaction of an instance: a row of its log comes first.
+    /// Begins a transaction of an instance, with the row of its log.
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`]: the row does not fit into a packet.
     pub fn begin(place: LogPlace, changes: &[u8]) -> Result<Script, StoreError> {
         let mut script = Script {
             packets: vec![Sql::new("BEGIN")],
@@ -88,12 +95,13 @@ impl Script {
     }
 
     pub fn commit(&mut self) {
-        // SPARE_BYTES has room for it.
+        // `SPARE_BYTES` leaves room for it.
         if let Some(last) = self.packets.last_mut() {
             last.push("; COMMIT");
         }
     }
 
+    /// Adds these rows, in as many statements as they need.
     pub fn rows<T>(
         &mut self,
         form: &Form,
@@ -123,7 +131,10 @@ impl Script {
         Ok(())
     }
 
-    /// Into the last packet, or a new one.
+    /// Adds a statement to the last packet, or to a new one.
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`]: the statement does not fit into a packet.
     pub fn statement(&mut self, statement: Sql) -> Result<(), StoreError> {
         if statement.len() > self.packet_bytes_max {
             return Err(StoreError::Rejected(format!(

@@ -1,15 +1,16 @@
-//! Which server a connection leads to. A name may lead to several, and to another one tomorrow.
+//! Which server a connection leads to. A host name may lead to several servers, and to other ones later.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-/// A database server, as its variables tell.
+/// A database server, as its variables describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
     pub address: SocketAddr,
-    /// `@@server_uuid`; MariaDB has none, so there it is the host's name and the port.
+    /// `@@server_uuid`; in MariaDB, which has none, host name and port.
     pub id: String,
-    /// It is one of several that hold the same, and refuse what contradicts: Galera, Group Replication.
+    /// Whether it is a member of a cluster whose servers hold the same data and refuse conflicting commits:
+    /// Galera, Group Replication.
     pub is_member: bool,
     pub is_read_only: bool,
 }
@@ -31,12 +32,13 @@ impl Server {
         }
     }
 
-    /// What is read here is what was written there.
+    /// Whether reads on this server see what was committed on `home`.
     pub fn agrees_with(&self, home: &Server) -> bool {
         self.id == home.id || (self.is_member && home.is_member)
     }
 
-    /// Why a connection to it is of no use; `home`: the server that the writer is connected to.
+    /// Why a connection to this server cannot be used; `None`: it can. `home`: the server that the writer is
+    /// connected to.
     pub fn objection(&self, home: Option<&Server>) -> Option<String> {
         let Server { id, address, .. } = self;
         match home {

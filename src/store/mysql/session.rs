@@ -1,4 +1,4 @@
-//! One connection to the server, set up our way; and the connections that read.
+//! One connection to the server, with our session variables; and the pool of connections that read.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,15 +20,16 @@ pub(super) struct Session {
     conn: Conn,
     /// The server's `max_allowed_packet`, bytes.
     pub packet_bytes_max: usize,
+    /// When the server last answered on it.
     pub used_at: Instant,
-    /// Where it leads.
+    /// The server that it leads to.
     pub server: Server,
-    /// What it could not set, a sentence each.
+    /// A sentence for each variable that it could not set.
     pub refused: Vec<String>,
 }
 
 impl Session {
-    /// In the database, which is created when absent.
+    /// Connects to the database, which is created when absent.
     pub async fn connect_creating(options: &Options) -> Result<Session, Fault> {
         match Session::connect(options, None).await {
             Err(fault) if fault.is(code::UNKNOWN_DATABASE) => {
@@ -48,12 +49,16 @@ impl Session {
         }
     }
 
-    /// In the database, on a server that agrees with `home`.
+    /// Connects to the database, on a server that agrees with `home`.
+    ///
+    /// # Errors
+    /// [`Fault::Away`]: no address of the host leads to such a server, or it is read-only.
     pub async fn connect(options: &Options, home: Option<&Server>) -> Result<Session, Fault> {
         Session::reach(options, home, None).await
     }
 
-    /// As [`Session::connect`], for reads, which the server itself ends when nobody waits for them any more.
+    /// As [`Session::connect`], for reads: the server itself ends a statement after [`Options::timeout`], when
+    /// nobody waits for it any more.
     pub async fn connect_reading(
         options: &Options,
         home: Option<&Server>,
@@ -61,8 +66,8 @@ impl Session {
         Session::reach(options, home, Some(options.timeout)).await
     }
 
-    /// Tries the addresses of the host one after another, that of `home` first. `read_limit`: how long a statement may run, of
-    /// a session that only reads.
+    /// Tries the addresses of the host one after another, that of `home` first. `read_limit`: how long a
+    /// statement may run in a session that only reads.
     async fn reach(
         options: &Options,
         home: Option<&Server>,
@@ -70,7 +75,7 @@ impl Session {
     ) -> Result<Session, Fault> {
         let mut addresses = options.addresses().await?;
         addresses.sort_by_key(|address| home.is_none_or(|home| home.address != *address));
-        // A balancer may lead to the right one of its servers the next time.
+        // Each address twice: a load balancer may lead to the right one of its servers the second time.
         addresses.extend_from_within(..);
         Session::reach_one_of(options, &addresses, home, read_limit).await
     }
@@ -81,7 +86,7 @@ impl Session {
         home: Option<&Server>,
         read_limit: Option<Duration>,
     ) -> Result<Session, Fault> {
-        // One that is silent leaves time for the others.
+        // An address that does not answer must leave time for the others.
         let share = options.timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         let mut objection = Fault::Away(format!("the host {:?} has no address", options.host));
         for address in addresses {
@@ -122,19 +127,19 @@ impl Session {
         Ok(session)
     }
 
-    /// Runs one or more statements. The first that fails ends it; those before it have happened.
+    /// Runs one or more statements. Ends with the first that fails; those before it have taken effect.
     pub async fn run(&mut self, sql: &str) -> Result<Sets, Fault> {
         let sets = run(&mut self.conn, sql).await?;
         self.used_at = Instant::now();
         Ok(sets)
     }
 
-    /// The rows of one statement.
+    /// Runs one statement, and returns its rows.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
         Ok(self.run(sql).await?.pop().unwrap_or_default())
     }
 
-    /// How many rows one statement changed.
+    /// Runs one statement, and returns how many rows it changed.
     pub async fn change(&mut self, sql: &str) -> Result<u64, Fault> {
         self.run(sql).await?;
         Ok(self.changed_rows())
@@ -151,7 +156,7 @@ impl Session {
         Ok(())
     }
 
-    /// Says goodbye to the server.
+    /// Closes the connection, after telling the server.
     pub async fn close(self) {
         if let Err(error) = self.conn.disconnect().await {
             log::debug!("while closing a connection to the database: {error}");
@@ -168,12 +173,15 @@ async fn run(conn: &mut Conn, sql: &str) -> Result<Sets, Fault> {
             break;
         }
     }
-    // An error in a later statement counts as the end of the results until it is asked for.
+    // The driver takes an error of a later statement for the end of the results; only this returns it.
     result.drop_result().await?;
     Ok(sets)
 }
 
-/// Nothing may take longer than `limit`, whatever the server does.
+/// Does work that may take no longer than `limit`, whatever the server does.
+///
+/// # Errors
+/// Those of `work`; [`Fault::Away`]: it took longer.
 pub(super) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, Fault>>,
@@ -186,7 +194,8 @@ pub(super) async fn within<T>(
     }
 }
 
-/// Sets what differs. What the account may not set is said once in the log, and left as it is.
+/// Sets the variables that differ. Returns a sentence for each that the account may not set, which stays as it
+/// is.
 async fn apply(session: &mut Session, changes: &[(String, String)]) -> Result<Vec<String>, Fault> {
     if changes.is_empty() {
         return Ok(Vec::new());
@@ -224,11 +233,11 @@ pub(super) struct Readers {
 #[derive(Default)]
 struct Idle {
     sessions: Vec<Session>,
-    /// Sessions of an earlier generation are not kept: they may lead to a server that is gone.
+    /// Sessions of an earlier generation are not kept: they may lead to a server that was replaced.
     generation: u64,
 }
 
-/// One that was silent for longer may have been dropped on the way without a word.
+/// Idle time after which a connection is not used any more: the network may have dropped it without notice.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 impl Readers {
@@ -243,7 +252,7 @@ impl Readers {
         self.idle.lock()
     }
 
-    /// Lets go of all connections; new ones are made when needed.
+    /// Drops all kept connections; new ones are opened when needed.
     pub fn renew(&self) {
         let mut idle = self.idle();
         idle.generation += 1;
@@ -266,7 +275,7 @@ impl Readers {
         }
     }
 
-    /// Runs statements that only read. A kept connection that turns out to be dead costs a second try.
+    /// Runs statements that only read. If a kept connection turns out to be dead, tries again on another one.
     pub async fn read(
         &self,
         options: &Options,
@@ -287,7 +296,7 @@ impl Readers {
                     return Ok(sets);
                 }
                 Err(Fault::Away(text)) if !fresh => {
-                    log::debug!("a connection to the database was gone: {text}");
+                    log::debug!("a kept connection to the database was lost: {text}");
                 }
                 Err(fault) => return Err(fault),
             }
@@ -322,7 +331,7 @@ mod tests {
         let Err(Fault::Away(text)) = reached else {
             panic!("there is no server");
         };
-        // Of the second address: the first would not have answered at all.
+        // The text is the second address's: the first would not have answered at all.
         assert!(text.contains("refused"), "{text}");
     }
 }

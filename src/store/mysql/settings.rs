@@ -1,5 +1,5 @@
-//! What a session sets, so that nothing a database administrator can set globally changes, cuts, slows or
-//! stops what this store relies on; and what is said about settings that a session cannot change.
+//! The variables that each session sets, so that no global setting of a database administrator changes, cuts,
+//! slows or stops what this store relies on; and the warnings about settings that a session cannot change.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use super::error::Fault;
 use super::rows::Columns;
 use super::sql::Sql;
 
-/// Kept by the server after the last sign of life; idle connections are used or renewed far sooner.
+/// Idle time after which the server may close a connection, s; idle connections are used or renewed far sooner.
 pub(super) const WAIT_TIMEOUT_SECONDS: usize = 600;
 
-/// Longer than anything that we wait for.
+/// The largest value that the server's limits take: no limit.
 const NO_LIMIT: &str = "18446744073709551615";
 
-/// Set where the server knows them and has another value. Names and values as `SHOW VARIABLES` has them;
-/// MySQL and MariaDB know different ones.
+/// Variables to set if the server knows them and has another value. Names and values are spelled as `SHOW
+/// VARIABLES` prints them; MySQL and MariaDB know different ones.
 const WANTED: [(&str, &str); 37] = [
-    // What a statement means.
+    // The meaning of a statement.
     (
         "sql_mode",
         "STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION",
@@ -32,7 +32,7 @@ const WANTED: [(&str, &str); 37] = [
     ("show_create_table_verbosity", "OFF"),
     ("max_sort_length", "8192"),
     ("innodb_strict_mode", "ON"),
-    // Whether it runs at all.
+    // Whether a statement runs at all.
     ("sql_safe_updates", "OFF"),
     ("sql_big_selects", "ON"),
     ("max_join_size", NO_LIMIT),
@@ -41,18 +41,19 @@ const WANTED: [(&str, &str); 37] = [
     ("tx_read_only", "OFF"),
     ("transaction_read_only", "OFF"),
     ("max_session_mem_used", "9223372036854775807"),
-    // Whether it sees the whole, and what is newest.
+    // Whether a statement sees all rows, and the newest ones.
     ("sql_select_limit", NO_LIMIT),
     ("query_cache_type", "OFF"),
-    // A transaction would fail that reads, and then changes a row that a heartbeat has changed since.
+    // If ON, a transaction would fail that reads, and then changes a row that a heartbeat has changed in
+    // between.
     ("innodb_snapshot_isolation", "OFF"),
     ("tx_isolation", "REPEATABLE-READ"),
     ("transaction_isolation", "REPEATABLE-READ"),
     ("wsrep_sync_wait", "1"),
-    // We try again ourselves.
+    // This program repeats statements itself.
     ("wsrep_retry_autocommit", "0"),
     ("group_replication_consistency", "BEFORE"),
-    // How long it may take.
+    // How long a statement may take.
     ("max_statement_time", "0.000000"),
     ("max_execution_time", "0"),
     ("innodb_lock_wait_timeout", "1"),
@@ -65,8 +66,9 @@ const WANTED: [(&str, &str); 37] = [
     ("low_priority_updates", "OFF"),
 ];
 
-/// What a session asks before anything else. The settings in it are the ones without which the answer could
-/// be cut, refused or misread. (The comment is MariaDB's own syntax for what MySQL does not know.)
+/// The first statements of a session, which ask for its variables. Before that they set those without which
+/// the answer could be cut, refused or misread. (MySQL ignores the comment, which sets a variable that only
+/// MariaDB knows.)
 pub(super) fn ask() -> Sql {
     let mut sql = Sql::new("SET SESSION /*M!100100 max_statement_time = 0, */ sql_select_limit = ");
     sql.push(NO_LIMIT);
@@ -84,7 +86,7 @@ pub(super) fn ask() -> Sql {
     sql
 }
 
-/// The answer to [`ask`], by name.
+/// Parses the answer to [`ask`] or [`ASK_GLOBAL`]: values by lower-case name.
 pub(super) fn variables(rows: Vec<mysql_async::Row>) -> Result<HashMap<String, String>, Fault> {
     let pairs = rows.into_iter().map(|row| {
         let mut row = Columns::of(row);
@@ -94,8 +96,9 @@ pub(super) fn variables(rows: Vec<mysql_async::Row>) -> Result<HashMap<String, S
     pairs.collect()
 }
 
-/// What is to be set in a session that has these values. `read_limit`: how long a statement of a session
-/// that only reads may run. (Writes are bounded by us: one that is ended in the middle would be in doubt.)
+/// The variables to set in a session that has these values. `lock_wait_seconds`: for `lock_wait_timeout`.
+/// `read_limit`: how long a statement may run in a session that only reads. (The server sets no limit to
+/// writes, because one that it ended in the middle would be in doubt; our own timeout does.)
 pub(super) fn changes(
     has: &HashMap<String, String>,
     lock_wait_seconds: u64,
@@ -111,14 +114,14 @@ pub(super) fn changes(
         let value = match (read_limit, name) {
             (Some(limit), "max_statement_time") => format!("{:.3}", limit.as_secs_f64()),
             (Some(limit), "max_execution_time") => limit.as_millis().to_string(),
-            // A writer is told by its guard when it lags, and need not wait each time; only a primary that is new
-            // has to have everything first.
+            // A writer on a server that lags is refused by its guard, so it need not wait each time. Only a new
+            // primary must have everything before it is written to.
             (None, "group_replication_consistency") => match has.get(name) {
                 Some(there) if there == "EVENTUAL" => "BEFORE_ON_PRIMARY_FAILOVER".to_owned(),
                 _ => continue,
             },
-            // Statements that lock look at what is newest, and lock no gaps. (A binary log of statements cannot
-            // have that.)
+            // READ COMMITTED: locking statements read the newest rows, and lock no gaps. (A binary log of
+            // statements does not allow it.)
             (None, "tx_isolation" | "transaction_isolation") if !logs_statements => {
                 "READ-COMMITTED".to_owned()
             }
@@ -145,16 +148,16 @@ pub(super) fn set(changes: &[(String, String)]) -> Sql {
             sql.text(value);
         }
     }
-    // A Galera node that is no member of its cluster lets us set anything, and do nothing else.
+    // `DO 0`: a Galera node outside its cluster accepts every SET, and refuses any other statement.
     sql.push("; DO 0");
     sql
 }
 
-/// What is asked about settings that a session cannot change.
+/// Asks for the settings that a session cannot change.
 pub(super) const ASK_GLOBAL: &str = "SHOW GLOBAL VARIABLES WHERE variable_name IN \
     ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite')";
 
-/// What may come of the answer to [`ASK_GLOBAL`]; a sentence each.
+/// Warnings about the answer to [`ASK_GLOBAL`], a sentence each.
 pub(super) fn risks(rows: Vec<mysql_async::Row>) -> Result<Vec<String>, Fault> {
     let has = variables(rows)?;
     let value = |name: &str| has.get(name).map(String::as_str);

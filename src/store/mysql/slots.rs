@@ -1,17 +1,19 @@
-//! Whose each slot of names is: `resource_slot`, and the transactions that change it.
+//! The owner of each slot of names (`resource_slot`), and the transactions that change it.
 //!
-//! A slot changes hands by a transaction of its owner, which gives it, or of whoever has taken over from its owner: that one
-//! is fenced by then, and what its log had to say is in the tables. Each of these is a transaction of the instance that acts,
-//! so it is fenced by that one's own log; and each changes the one row of `resource_server`, whose `epoch` is the version of
-//! the map. What an instance commits does not touch that row.
+//! A slot's owner changes by a transaction of the owner itself, which gives the slot away, or of an instance
+//! that has taken over from the owner: by then the owner is fenced, and its log is replayed into the tables.
+//! Each of these is a transaction of the instance that acts, so that instance's log fences it. Each also
+//! changes the one row of `resource_server`, whose `epoch` is the version of the slot map; ordinary commits do
+//! not touch that row.
 //!
-//! Taking over is three steps, each of which may be the last of an instance that dies then; another one goes on:
+//! Taking over has three steps. If the instance dies after any of them, another one goes on:
 //!
-//! 1. the dead one's row is marked with who takes over from it, and its log is sealed ([`marking`]): nothing of it lands
-//!    afterwards, and what is read next, where that was done, has everything that it was told;
-//! 2. what its log says is written to the tables, in portions, each in a transaction that fails unless the mark is still
-//!    there, and changes it ([`fence::guard_take_over`]);
-//! 3. its slots become ours, and its row and its log are gone ([`ending`]).
+//! 1. It marks the dead one's row with its own id and seals the dead one's log ([`marking`]). Nothing of the
+//!    dead one can be committed afterwards, and what is read next on that connection has everything that was
+//!    acknowledged to it.
+//! 2. It writes the changes in that log to the tables, in portions. Each portion is a transaction that fails
+//!    unless the mark is still there, and that changes the marked row ([`fence::guard_take_over`]).
+//! 3. It becomes the owner of the slots, and deletes the dead one's row and log ([`ending`]).
 
 use std::sync::Arc;
 
@@ -27,7 +29,8 @@ use super::sql::Sql;
 use crate::store::members::{SLOTS, Slot};
 use crate::store::{InstanceId, StoreError, journal};
 
-/// Of a transaction that somebody else's may stand in the way of for longer than this can wait: then nothing was done.
+/// How often a transaction is tried that another instance's may block for longer than this one can wait; after
+/// that it counts as not done.
 const TRIES: u32 = 5;
 
 const OWNED: Form = Form::upsert(
@@ -35,7 +38,7 @@ const OWNED: Form = Form::upsert(
     " ON DUPLICATE KEY UPDATE owner = VALUES(owner)",
 );
 
-/// Owners of all slots by their numbers, and the rows as they are then or later.
+/// Reads the owner of every slot, in the order of slot numbers, and the rows as of the same time or later.
 pub(super) async fn look(session: &mut Session) -> Result<(Arc<[InstanceId]>, ServerRow), Fault> {
     let sql = Sql::new("SELECT slot, owner FROM resource_slot ORDER BY slot; ");
     let (mut sets, row) = schema::run_and_read(session, sql).await?;
@@ -48,12 +51,12 @@ pub(super) async fn look(session: &mut Session) -> Result<(Arc<[InstanceId]>, Se
         }
     }
     let row = row.filter(|_| owners.len() == SLOTS);
-    let row = row.ok_or_else(|| Fault::Away("rows of resource_slot are gone".into()))?;
+    let row = row.ok_or_else(|| Fault::Away("rows of resource_slot are missing".into()))?;
     Ok((owners.into(), row))
 }
 
-/// The database, which was ours alone and is ready, is shared from now on; everything is ours at first. Nobody is left whose
-/// log has anything to say.
+/// Shares a database that is ready and that this instance had exclusively. All slots are ours at first. The
+/// rows of all other instances are deleted: their logs are replayed by now.
 pub(super) fn sharing(place: LogPlace) -> Result<Script, Fault> {
     let tenure = place.tenure;
     let mut script = Script::begin(place, journal::EMPTY)?;
@@ -75,7 +78,8 @@ pub(super) fn sharing(place: LogPlace) -> Result<Script, Fault> {
     end(script)
 }
 
-/// The database is ours alone, in the epoch that this makes, if all names are ours and there is no other instance.
+/// Makes the database exclusively ours, in a new epoch; fails unless all slots are ours and there is no other
+/// instance.
 pub(super) fn having_alone(place: LogPlace) -> Result<Script, Fault> {
     let me = &place.tenure.id;
     let mut script = Script::begin(place, journal::EMPTY)?;
@@ -91,7 +95,7 @@ pub(super) fn having_alone(place: LogPlace) -> Result<Script, Fault> {
     end(script)
 }
 
-/// Slots of ours become another's, if that one takes any.
+/// Gives slots of ours to another instance; fails unless that one takes any (`state` 1).
 pub(super) fn giving(place: LogPlace, slots: &[Slot], to: &InstanceId) -> Result<Script, Fault> {
     let mut script = Script::begin(place, journal::EMPTY)?;
     script.statement(version_if(("state = 1 AND id", to), 1))?;
@@ -108,7 +112,7 @@ pub(super) fn giving(place: LogPlace, slots: &[Slot], to: &InstanceId) -> Result
     end(script)
 }
 
-/// What is somebody's of whom nobody knows any more becomes ours.
+/// Takes the slots of an instance that has no row any more.
 pub(super) fn finding(place: LogPlace, unknown: &InstanceId) -> Result<Script, Fault> {
     let mut script = Script::begin(place, journal::EMPTY)?;
     script.statement(version_if(("id", unknown), 0))?;
@@ -117,7 +121,8 @@ pub(super) fn finding(place: LogPlace, unknown: &InstanceId) -> Result<Script, F
     end(script)
 }
 
-/// The first step. Answers with the number of the seal, and with the heartbeat that the dead one then has.
+/// The first step. Its last answer has the number of the seal, and the heartbeat that the dead one's row then
+/// has.
 pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fault> {
     let tenure = place.tenure;
     let mut script = Script::begin(place, journal::EMPTY)?;
@@ -136,7 +141,8 @@ pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fau
     let mut sql = Sql::default();
     fence::require_taken_over(&mut sql, tenure, &dead.id);
     script.statement(sql)?;
-    // Again, if it is sealed: two rows of one number cannot both be certified, so what is read next is all there is.
+    // Also if it is sealed already: two rows with one number cannot both be certified, so what is read next is
+    // complete.
     let mut sql = Sql::default();
     instance::seal(&mut sql, &dead.log);
     script.statement(sql)?;
@@ -149,7 +155,7 @@ pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fau
     Ok(script)
 }
 
-/// The last step. `left`: of its log.
+/// The last step. `left`: the rows that are left of the dead one's log, which this deletes.
 pub(super) fn ending(
     place: LogPlace,
     dead: &InstanceRow,
@@ -171,7 +177,7 @@ pub(super) fn ending(
     end(script)
 }
 
-/// Another version of the map, unless the instances of which this says that it is this one are not so many.
+/// Makes the next version of the slot map; fails unless `count` rows of `resource_instance` have `what = id`.
 fn version_if((what, id): (&str, &InstanceId), count: u64) -> Sql {
     let mut sql = Sql::new(
         "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_instance WHERE ",
@@ -185,6 +191,7 @@ fn version_if((what, id): (&str, &InstanceId), count: u64) -> Sql {
     sql
 }
 
+/// Makes all slots of `from` ours.
 fn inherit(script: &mut Script, place: LogPlace, from: &InstanceId) -> Result<(), StoreError> {
     let mut sql = Sql::new("UPDATE resource_slot SET owner = ");
     sql.bytes(&place.tenure.id)
@@ -193,7 +200,7 @@ fn inherit(script: &mut Script, place: LogPlace, from: &InstanceId) -> Result<()
     script.statement(sql)
 }
 
-/// Answers with the version of the map that this makes.
+/// Ends a transaction; its last answer is the version of the slot map that it makes.
 fn end(mut script: Script) -> Result<Script, Fault> {
     script.statement(Sql::new(instance::EPOCH))?;
     script.commit();

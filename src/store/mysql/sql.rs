@@ -1,23 +1,24 @@
-//! SQL text in which every value is a literal made here.
+//! SQL text in which this module writes every value as a literal.
 //!
 //! The text protocol carries a whole transaction in one packet, and so in one round trip. Measured against
-//! prepared multi-row statements on MariaDB 10.11, 16 to 256 rows committed in 0.65 to 0.9 of their time;
-//! only with 1000 rows were they faster, by a seventh. It is
-//! safe because every session has the charset and `sql_mode` this escaping is for (see `options`).
+//! prepared multi-row statements on MariaDB 10.11, it committed 16 to 256 rows in 0.65 to 0.9 of their time;
+//! only with 1000 rows were prepared statements faster, by a seventh. Escaping is safe because every session
+//! has the charset and `sql_mode` that it is made for (see `settings`).
 
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What is held, longest held first: `NULL` stands for what is not.
+/// The index that has the held locks, longest held first; `acquired_at` is `NULL` for a lock that is not held.
 pub(super) const HELD_INDEX: &str = "acquired_at";
 
-/// How many bytes [`Sql::text`] makes of a value.
+/// How many bytes [`Sql::text`] makes of a value, quotes included.
 pub(super) fn text_bytes(value: &[u8]) -> usize {
     let escaped = value.iter().filter(|b| matches!(b, b'\'' | b'\\' | 0));
     value.len() + escaped.count() + 2
 }
 
-/// Text under construction. What is pushed is ours; everything else goes through a method for its type.
+/// SQL text under construction. [`Sql::push`] is for text of this program; every other value has to go through
+/// the method for its type.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sql {
     text: String,
@@ -33,7 +34,7 @@ impl Sql {
         self
     }
 
-    /// A string literal of the connection's charset.
+    /// A string literal in the connection's charset.
     pub fn text(&mut self, value: &str) -> &mut Sql {
         self.text.reserve(value.len() + 2);
         self.text.push('\'');
@@ -52,7 +53,7 @@ impl Sql {
         self
     }
 
-    /// A binary string.
+    /// A binary string as a hexadecimal literal.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Sql {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         self.text.reserve(2 * value.len() + 3);
@@ -89,8 +90,8 @@ impl Sql {
         self
     }
 
-    /// Lets the server end this SELECT after so long. MySQL has a hint for that and MariaDB a statement, which
-    /// stands in a comment of its own for the other's sake.
+    /// Makes the server end this SELECT after `limit`. MySQL has a hint for that, MariaDB a statement, which
+    /// stands in a comment that MySQL ignores.
     pub fn limit(&mut self, limit: Duration) {
         let ms = limit.as_millis();
         let (seconds, rest) = (ms / 1000, ms % 1000);

@@ -1,16 +1,18 @@
-//! Whether another instance is silent: its sign of life stayed the same for a whole lease on our own monotonic clock, and
-//! we never looked away meanwhile. No clock of another machine is compared.
+//! Whether another instance is silent: its heartbeat number stayed the same for a whole lease on our own
+//! monotonic clock, and we looked often enough meanwhile. No clock of another machine is compared.
 
 use std::time::{Duration, Instant};
 
-/// Between two looks no more than this part of a lease may pass: else the other one may have been silent for want of
-/// a database.
+/// Two looks may be at most this part of a lease apart: otherwise the instance may have been silent only
+/// because the database was away.
 const LOOKS_A_LEASE: u32 = 4;
 
-/// A sign of life of another instance, when it was first seen, and when it was last looked at.
+/// What was seen of another instance: its last sign of life, when it was first seen, and when it was last
+/// looked at.
 #[derive(Clone, Debug)]
 pub(super) struct LifeWatch {
     sign: u64,
+    /// When this sign was first seen.
     at: Instant,
     looked_at: Instant,
     /// The look before saw another sign.
@@ -20,9 +22,9 @@ pub(super) struct LifeWatch {
 }
 
 impl LifeWatch {
-    /// `before`: the look before, if that one succeeded. `asked_at`: when the sign was asked for; `answered_at`: when the answer
-    /// was there. What was seen is known to be so no earlier than the answer, and to be so still no later than the
-    /// question.
+    /// Takes note of a look. `before`: the look before, if it succeeded. `asked_at`: when the query for the
+    /// sign was sent; `answered_at`: when its answer was there. The database read the sign at some time in
+    /// between, so silence is counted from the first answer to the last query: it lasted at least that long.
     pub fn look(
         before: Option<&LifeWatch>,
         sign: u64,
@@ -59,7 +61,7 @@ mod tests {
         LifeWatch::look(before, sign, LEASE, asked_at, answered_at)
     }
 
-    /// It stays at this sign: looked at as often as this, until that time has passed.
+    /// Looks at the same sign at intervals of `every`, until the time `until` has passed.
     fn watched(mut seen: LifeWatch, every: Duration, until: Duration) -> LifeWatch {
         let start = seen.at;
         let mut asked_at = start + every;
@@ -67,7 +69,7 @@ mod tests {
             seen = look(Some(&seen), seen.sign, asked_at);
             assert!(
                 !seen.is_silent,
-                "taken {:?} after the first look",
+                "taken over {:?} after the first look",
                 asked_at - start
             );
             asked_at += every;
@@ -85,7 +87,7 @@ mod tests {
     fn whoever_is_silent_is_waited_for_a_whole_lease() {
         let seen = first_look(Instant::now());
         let start = seen.at;
-        // The lease counts from the first answer to the last question.
+        // The lease counts from the first answer to the last query.
         let seen = watched(seen, LEASE / 8, LEASE);
         assert_eq!(seen.at, start);
         assert!(look(Some(&seen), 3, start + LEASE).is_silent);
@@ -97,14 +99,14 @@ mod tests {
         let late = seen.at + LEASE;
         let again = look(Some(&seen), 4, late);
         assert!(again.is_beating);
-        assert!(!again.is_silent, "taken from one that lives");
+        assert!(!again.is_silent, "taken over from a live instance");
         assert!(again.at >= late);
     }
 
     #[test]
     fn whoever_looked_away_begins_the_wait_anew() {
         let most = LEASE / LOOKS_A_LEASE;
-        // Be it between two looks, or that one of them took so long.
+        // The pause is between two looks, or one of them took that long.
         for answer_took in [Duration::ZERO, 2 * LEASE] {
             let seen = watched(first_look(Instant::now()), LEASE / 8, LEASE);
             let answered_at = seen.looked_at + most.max(answer_took) + Duration::from_millis(1);
@@ -115,7 +117,7 @@ mod tests {
                 "after a pause: an answer that took {answer_took:?}"
             );
             assert_eq!(again.at, answered_at);
-            // And then for a whole lease.
+            // After that, a whole lease has to be waited for again.
             let seen = watched(again, LEASE / 8, LEASE);
             assert!(look(Some(&seen), 3, answered_at + LEASE).is_silent);
         }
@@ -123,8 +125,8 @@ mod tests {
 
     const DEAD: usize = 7;
 
-    /// 100 instances look at each other, each with its own delays; the database is away for a while, for all of them; one
-    /// dies. Who was taken for dead, by whom, and when, in ms.
+    /// 100 instances look at each other, each with its own delays; the database is away for a while, for all of
+    /// them; one dies. Returns which instance was taken for dead, and when, in ms.
     fn simulated(seed: u64, away: std::ops::Range<u64>, dies_at: u64) -> Vec<(usize, u64)> {
         const COUNT: usize = 100;
         let (start, mut chance) = (Instant::now(), StdRng::seed_from_u64(seed));
@@ -162,12 +164,12 @@ mod tests {
     #[test]
     fn of_100_instances_the_dead_one_alone_is_taken_for_dead_and_soon() {
         for seed in 1..=3 {
-            // Nobody is, however long the database is away.
+            // Nobody is taken for dead, however long the database is away.
             assert_eq!(simulated(seed, 5_000..15_000, 30_000), []);
             let taken = simulated(seed, 0..0, 5_000);
             assert!(taken.iter().all(|(who, _)| *who == DEAD));
             let first = taken.first().unwrap().1;
-            // Its last sign of life may be of half a second before.
+            // Its last sign of life may be half a second older than its death.
             assert!((5_000 + 3_400..5_000 + 5_500).contains(&first), "{first}");
         }
     }

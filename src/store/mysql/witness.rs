@@ -1,6 +1,6 @@
-//! What this process knows to have been committed, held against the database when it is opened again: one
-//! that lost acknowledged commits (an asynchronous failover, a crash with a lax flush, a restored dump) must
-//! not give out the same fencing tokens again.
+//! What this process knows to have been committed, compared with the database when it is opened again. A
+//! database that has lost acknowledged commits (an asynchronous failover, a crash with a lax flush setting, a
+//! restored dump) must not give out the same fencing tokens again.
 
 use super::fence::Tenure;
 use crate::lock::FencingToken;
@@ -8,26 +8,29 @@ use crate::store::InstanceId;
 use crate::store::members::Members;
 use crate::store::snapshot::Snapshot;
 
-/// An instance that this process was, as it knows it to be in the database.
+/// An instance that this process is or was, with what the database has acknowledged to it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Former {
     pub tenure: Tenure,
-    /// Its last row in its log that was acknowledged, if any was.
+    /// Number of the last acknowledged row of its log; `None`: not even its creation was acknowledged.
     pub last: Option<u64>,
-    /// The highest of its heartbeats that was acknowledged.
+    /// Its highest acknowledged heartbeat.
     pub heartbeat: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Witness {
-    /// The newest that `resource_server` has had.
+    /// The highest epoch of `resource_server` that this process has read or made.
     epoch: u64,
-    /// The last is the one that this process is, or was until it lost the database. Those before it have left something.
+    /// The instances that this process was and that may still have rows, oldest first. The last one is the
+    /// present one, or the one that lost the database.
     instances: Vec<Former>,
-    /// The highest that this process has committed or read.
+    /// The highest fencing token that this process has committed or read.
     token: u64,
-    /// Nobody has changed who owns what since this process last looked.
+    /// When the database was opened, its epoch was not above the highest that this process knew: no other
+    /// instance has joined, gone or moved slots since.
     is_unchanged: bool,
+    /// The database has lost an acknowledged commit.
     has_lost: bool,
 }
 
@@ -44,7 +47,8 @@ impl Witness {
         }
     }
 
-    /// A transaction that makes this process that instance may land from now on.
+    /// To be called before the transaction that creates this instance is sent: from then on it may be
+    /// committed.
     pub fn may_become(&mut self, tenure: Tenure) {
         self.instances.push(Former {
             tenure,
@@ -53,7 +57,7 @@ impl Witness {
         });
     }
 
-    /// It is in the database.
+    /// The creation of this instance was acknowledged, or its epoch has changed.
     pub fn is(&mut self, tenure: Tenure) {
         for instance in self
             .instances
@@ -65,7 +69,7 @@ impl Witness {
         }
     }
 
-    /// It has lost the database, after this row of its log.
+    /// The present instance has lost the database. `last`: the last acknowledged row of its log.
     pub fn ends(&mut self, last: u64) {
         if let Some(now) = self.instances.last_mut() {
             now.last = now.last.map(|_| last);
@@ -82,20 +86,22 @@ impl Witness {
         self.epoch = self.epoch.max(epoch);
     }
 
-    /// This process makes the epoch that follows on this one.
+    /// This process has made the epoch that follows `epoch`. If `epoch` is below one that was seen, the
+    /// database has lost commits.
     pub fn comes_after(&mut self, epoch: u64) {
         self.has_lost |= epoch < self.epoch;
         self.is_unchanged = epoch <= self.epoch;
         self.epoch = epoch + 1;
     }
 
-    /// What this process was before what it is.
+    /// The instances that this process was, without `me`.
     pub fn former(&self, me: Option<&InstanceId>) -> impl Iterator<Item = Former> {
         let is_former = move |former: &&Former| Some(&former.tenure.id) != me;
         self.instances.iter().filter(is_former).copied()
     }
 
-    /// An instance is taken over from: its log ended before this row, and it had this heartbeat.
+    /// Compares an instance that was just sealed with what was acknowledged to it, if it is one that this
+    /// process was. `seal`: number of the seal in its log.
     pub fn finds(&mut self, id: &InstanceId, seal: u64, heartbeat: u64) {
         let mut former = self.instances.iter().filter(|one| one.tenure.id == *id);
         self.has_lost |= former.any(|former| {
@@ -103,19 +109,21 @@ impl Witness {
         });
     }
 
-    /// None that this process was is missing, unless somebody took over from it, which makes another epoch.
+    /// No instance that this process was may be missing while the epoch is unchanged: taking over from it would
+    /// have made another epoch.
     pub fn sees_members(&mut self, members: &Members) {
         let is_missing =
             |one: &Former| one.last.is_some() && members.member(one.tenure.id).is_none();
         self.has_lost |= self.is_unchanged && self.instances.iter().any(is_missing);
     }
 
-    /// It has left nothing any more.
+    /// Forgets an instance whose take-over is complete.
     pub fn took_over(&mut self, id: &InstanceId) {
         self.instances.retain(|instance| instance.tenure.id != *id);
     }
 
-    /// Only this one counts from now on. Above which token it has to go on, if something was lost.
+    /// Forgets all instances but `me`. Returns the token above which to go on, if the database has lost
+    /// something.
     pub fn settles(&mut self, me: &InstanceId) -> Option<FencingToken> {
         self.instances.retain(|instance| instance.tenure.id == *me);
         std::mem::take(&mut self.has_lost).then_some(FencingToken(self.token))

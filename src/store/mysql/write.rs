@@ -1,4 +1,4 @@
-//! The one connection that writes: transactions whose outcome is known or in doubt, and checkpointing.
+//! The one connection that writes: transactions whose outcome is known or in doubt, and checkpoints.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use super::script::Script;
 use super::session::{Session, within};
 use crate::store::StoreError;
 
-/// A writer that is silent for longer is asked whether it is still there.
+/// Idle time after which the writing connection is pinged.
 const WRITER_IDLE_MAX: Duration = Duration::from_secs(30);
 
 impl MysqlStore {
-    /// Finds out about a writer that was cut off while it had nothing to do; the next commit makes a new
-    /// one instead of failing.
+    /// Pings the writing connection if it has been idle for long, and drops it if it is dead: the next commit
+    /// then opens a new one instead of failing.
     pub(super) async fn check_writer(&self) {
         let Ok(mut writer) = self.writer.try_lock() else {
             return;
@@ -26,7 +26,7 @@ impl MysqlStore {
         let Some(session) = writer.session.as_mut() else {
             return;
         };
-        // No heartbeat is sent meanwhile: it must not take as long as one is good for.
+        // No heartbeat is sent meanwhile, so this must take less time than a heartbeat is valid.
         let limit = self.options.timeout.min(self.options.instance_lease / 8);
         if session.used_at.elapsed() > WRITER_IDLE_MAX
             && within(limit, session.ping()).await.is_err()
@@ -35,7 +35,10 @@ impl MysqlStore {
         }
     }
 
-    /// In which the next transaction is, unless an earlier one is in doubt.
+    /// The tenure of the next transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: an earlier transaction is in doubt, or the store is not open.
     pub(super) fn tenure_of(&self, writer: &Writer) -> Result<Tenure, StoreError> {
         match self.tenure() {
             Some(tenure) if !writer.in_doubt => Ok(tenure),
@@ -46,7 +49,7 @@ impl MysqlStore {
         }
     }
 
-    /// Where the next transaction on this connection stands.
+    /// Position in the log of the next transaction on this connection.
     pub(super) fn place_in(&self, tenure: Tenure, session: &Session) -> LogPlace {
         LogPlace {
             tenure,
@@ -55,18 +58,23 @@ impl MysqlStore {
         }
     }
 
-    /// Runs one transaction. `script` makes it for the connection and its place in the log.
+    /// Runs one transaction. `script` makes it for the connection and its position in the log.
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`]: nothing was stored, because of what it contains. Any other error closes the
+    /// store, except [`StoreError::Unavailable`] where another instance was first: then nothing was done.
     pub(super) async fn transact(
         &self,
         writer: &mut Writer,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<(), StoreError> {
-        let outrun = || StoreError::Unavailable("others changed what this was about".into());
+        let outrun = || StoreError::Unavailable("another instance changed the rows first".into());
         let done = self.attempt(writer, script).await?;
         done.map(|_| ()).ok_or_else(outrun)
     }
 
-    /// As [`MysqlStore::transact`]; what it selected. `None`: nothing was done, because others were first.
+    /// As [`MysqlStore::transact`], and returns what it selected. `None`: nothing was done, because another
+    /// instance was first.
     pub(super) async fn attempt(
         &self,
         writer: &mut Writer,
@@ -111,7 +119,7 @@ impl MysqlStore {
         result
     }
 
-    /// One transaction of checkpointing up to this row of the journal. `false`: there was nothing left to do.
+    /// Runs one transaction of a checkpoint up to this row of the log. `false`: nothing was left to do.
     async fn checkpoint_step(&self, writer: &mut Writer, row: u64) -> Result<bool, StoreError> {
         let Some(step) = self.journal.next_step(row) else {
             return Ok(false);
@@ -134,7 +142,7 @@ impl MysqlStore {
         Ok(true)
     }
 
-    /// Everything that is committed by now is in the tables afterwards. Commits go on in between.
+    /// Checkpoints everything that is committed by now. Commits go on in between.
     pub(super) async fn checkpoint_all(&self) -> Result<(), StoreError> {
         let row = self.journal.last_told();
         loop {
@@ -145,14 +153,15 @@ impl MysqlStore {
         }
     }
 
-    /// As [`MysqlStore::checkpoint_all`], while nothing is committed.
+    /// As [`MysqlStore::checkpoint_all`], with the writer locked, so that nothing is committed in between.
     pub(super) async fn checkpoint_with(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let row = self.journal.last_told();
         while self.checkpoint_step(writer, row).await? {}
         Ok(())
     }
 
-    /// As [`MysqlStore::transact`], before the database is open.
+    /// As [`MysqlStore::transact`], on this connection before the store is open. [`StoreError::Standby`]: another
+    /// instance was first.
     pub(super) async fn send_opening(
         &self,
         session: &mut Session,
@@ -165,7 +174,8 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// A connection that writes, known to whoever takes over.
+    /// Opens a connection that writes, and records it in our row so that an instance that takes over can end
+    /// it.
     async fn new_writer(&self, tenure: Tenure) -> Result<Session, Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
@@ -185,7 +195,8 @@ impl MysqlStore {
             .store(writer.packet_bytes_max, Ordering::Relaxed);
     }
 
-    /// What it selected. `None`: it was rolled back for others' sake.
+    /// Sends a transaction, again and again while others block it. Returns what its last packet selected;
+    /// `None`: it was rolled back, because another instance was first.
     async fn send(&self, session: &mut Session, script: &Script) -> Result<Option<Sets>, Fault> {
         let mut tries = 1;
         loop {
@@ -200,20 +211,23 @@ impl MysqlStore {
             let may_be_theirs = script.tries < u32::MAX && fault.is(code::DUPLICATE);
             let is_passing = fault.is_passing() || may_be_theirs;
             if fence::is_outrun(&fault) || (is_passing && tries >= script.tries) {
-                log::debug!("others were first: {fault:?}");
+                log::debug!("rolled back, another instance was first: {fault:?}");
                 return Ok(None);
             }
             if !is_passing {
                 return Err(fence::refusal(&fault).map_or(fault, Fault::from));
             }
             tries += 1;
-            log::debug!("a commit is tried again: {fault:?}");
+            log::debug!("repeating a transaction: {fault:?}");
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 }
 
-/// The answers to the last packet.
+/// Sends the packets once, and returns the answers to the last one.
+///
+/// # Errors
+/// [`StoreError::Standby`]: it is guarded by its rows, and has changed none.
 async fn send_once(session: &mut Session, script: &Script) -> Result<Sets, Fault> {
     let mut sets = Sets::new();
     for packet in &script.packets {

@@ -1,8 +1,8 @@
-//! Taking over the tables that the PHP server wrote, once.
+//! Adoption of the PHP server's tables, once for each database.
 //!
-//! DDL commits by itself, so a crash can come between any two steps. Each step looks at what is there
-//! before it acts; what must happen exactly once (selectors are decoded once) is one transaction with the
-//! mark that it happened.
+//! DDL commits by itself, so a crash can come between any two steps. Each step looks at what is there before it
+//! acts. What must happen exactly once, the decoding of selectors, is one transaction with the mark that it is
+//! done.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,11 @@ use crate::store::mysql::schema::{self, MigrationStep, VERSION};
 use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
 
-/// Looks at what the database holds and records what is to be done with it.
+/// Finds out whether the tables are the PHP server's, and if they are, records that their adoption has begun.
+/// `explicit`: the profile that the operator set; without one, the PHP server's profile is recorded.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: the tables cannot be adopted.
 pub(in crate::store::mysql) async fn begin(
     session: &mut Session,
     tenure: Tenure,
@@ -50,20 +54,21 @@ pub(in crate::store::mysql) async fn begin(
     });
     sql.push(" WHERE id = 1; COMMIT");
     session.run(sql.as_str()).await?;
-    log::warn!("the database was written by the PHP server; its tables are being taken over");
+    log::warn!("the database was written by the PHP server; its tables are being adopted");
     Ok(MigrationStep::Adopting)
 }
 
-/// Engines whose tables can be made InnoDB's without a loss.
+/// Engines whose tables can be converted to InnoDB without a loss.
 const CONVERTED_ENGINES: [&str; 4] = ["InnoDB", "MyISAM", "Aria", "MEMORY"];
 
-/// Names of columns in which the PHP server has text, and rows without it could not be found again.
+/// Columns of the PHP server's tables that hold text. A row with `NULL` in one of them could not be found
+/// again.
 const TEXT_COLUMNS: [(&str, &[&str]); 2] = [
     ("resource", &["id", "name"]),
     ("resource_data", &["id", "id_resource", "selector"]),
 ];
 
-/// Says in a sentence what would otherwise fail half way, or be lost.
+/// Refuses tables whose adoption would fail half way, or lose rows; the error says why in a sentence.
 async fn refuse_what_cannot_be_adopted(session: &mut Session) -> Result<(), Fault> {
     for (table, columns) in TEXT_COLUMNS {
         refuse_kind(session, table).await?;
@@ -81,7 +86,7 @@ async fn refuse_what_cannot_be_adopted(session: &mut Session) -> Result<(), Faul
             (row.take()?, row.take()?, row.take()?);
         return Err(unusable(format!(
             "the foreign key `{key}` of `{schema}`.`{table}` refers to the PHP server's tables, which \
-             therefore cannot be taken over; drop it"
+             therefore cannot be adopted; drop the key"
         )));
     }
     Ok(())
@@ -106,7 +111,7 @@ async fn refuse_kind(session: &mut Session, table: &str) -> Result<(), Fault> {
     let engine = engine.unwrap_or_default();
     if kind != "BASE TABLE" {
         return Err(unusable(format!(
-            "`{table}` is of the kind {kind}, and only a plain table can be taken over from the PHP server"
+            "`{table}` is of the kind {kind}, and only a plain table can be adopted from the PHP server"
         )));
     }
     if !CONVERTED_ENGINES
@@ -114,8 +119,8 @@ async fn refuse_kind(session: &mut Session, table: &str) -> Result<(), Fault> {
         .any(|known| known.eq_ignore_ascii_case(&engine))
     {
         return Err(unusable(format!(
-            "its table `{table}` has the engine {engine}, and can be taken over from the PHP server from \
-             {} only",
+            "its table `{table}` has the engine {engine}, and only tables of the engines {} can be \
+             adopted from the PHP server",
             CONVERTED_ENGINES.join(", ")
         )));
     }
@@ -135,7 +140,7 @@ async fn refuse_column(session: &mut Session, table: &str, column: &str) -> Resu
     sql.text(table).push(" AND column_name = ").text(column);
     let Some(row) = session.rows(sql.as_str()).await?.pop() else {
         return match table {
-            // There may be none: it is created then.
+            // This table may be missing: then it is created.
             "resource_data" if schema::columns(session, table).await?.is_empty() => Ok(()),
             _ => Err(unusable(format!(
                 "its table `{table}` has no column `{column}`, so it is not the PHP server's"
@@ -153,15 +158,16 @@ async fn refuse_column(session: &mut Session, table: &str, column: &str) -> Resu
     let missing: u64 = value(session.rows(&sql).await?)?;
     if missing > 0 {
         return Err(unusable(format!(
-            "{missing} rows of its table `{table}` have no `{column}` (NULL), so nobody could reach them; \
-             delete them, or give them one"
+            "{missing} rows of its table `{table}` have no `{column}` (NULL), so no request could reach them; \
+             delete them, or set the column"
         )));
     }
     Ok(())
 }
 
-/// Foreign keys stop a change of character set, and the removal of a resource that has documents. What they
-/// see to is ours to see to; reverting brings back those that were taken down.
+/// Drops the foreign keys of the PHP server's tables. They prevent a change of character set, and the removal
+/// of a resource that has documents; this program keeps the references valid without them. A revert restores
+/// those that were saved.
 pub(in crate::store::mysql) async fn drop_foreign_keys(session: &mut Session) -> Result<(), Fault> {
     let sql = "SELECT table_name, constraint_name FROM information_schema.table_constraints \
                WHERE table_schema = DATABASE() AND constraint_type = 'FOREIGN KEY' \
@@ -178,8 +184,9 @@ pub(in crate::store::mysql) async fn drop_foreign_keys(session: &mut Session) ->
     Ok(())
 }
 
-/// Names compare by their bytes from here on. Converting to a binary collation keeps what is unique
-/// unique, and converts text of another character set.
+/// Converts the PHP server's tables to InnoDB and a binary collation, and adds unique keys on the bytes of
+/// names and selectors, so that they compare byte for byte from here on. What is unique stays unique in a
+/// binary collation; text of another character set is converted.
 pub(in crate::store::mysql) async fn reshape(session: &mut Session) -> Result<(), Fault> {
     drop_foreign_keys(session).await?;
     for ((table, text), (column, unique)) in TEXT_COLUMNS.into_iter().zip([
@@ -223,8 +230,8 @@ async fn reshape_table(
     Ok(())
 }
 
-/// Decodes the selectors and marks the adoption as done, in one transaction. The row that says whose the
-/// database is gets locked last: heartbeats go on until then, however much there is to decode.
+/// Decodes the selectors and marks the adoption as done, in one transaction. It locks the row of
+/// `resource_server` last: heartbeats change that row, and go on until then, however much there is to decode.
 pub(in crate::store::mysql) async fn finish(
     session: &mut Session,
     tenure: Tenure,
@@ -243,7 +250,8 @@ pub(in crate::store::mysql) async fn finish(
     Ok(())
 }
 
-/// The rows of every resource of which some selector is, or was, more than letters, digits and `-_.~`.
+/// The documents, by resource id, of every resource with a selector that has, or had before it was adopted,
+/// characters other than letters, digits and `-_.~`.
 pub(super) async fn escaped_selectors(
     session: &mut Session,
 ) -> Result<BTreeMap<String, Vec<Stored>>, Fault> {
@@ -268,13 +276,13 @@ fn decode(statements: &mut Vec<Sql>, id_resource: &str, rows: &[Stored]) {
     for row in plan.kept.iter().filter(|row| row.selector.contains('%')) {
         log::warn!(
             "resource {id_resource}: selector {:?} keeps its escapes, because decoded it is another \
-             row's selector, or none",
+             row's selector, or not valid",
             row.selector
         );
     }
     let renaming = plan.renamed.iter();
     statements.extend(renaming.map(|(row, target)| rename(&row.id, target)));
-    // What encoding would not bring back is remembered, so that reverting can.
+    // Remember the selectors that encoding would not restore, so that a revert can.
     let renamed = plan.renamed.iter();
     let changed = renamed
         .filter(|(row, target)| selectors::encode(target) != row.selector)
@@ -295,7 +303,8 @@ fn remember(row: &Stored) -> Sql {
     sql
 }
 
-/// Of small statements: none of them has more than 5 KB, and no server takes less than 1 MB unless it was told to.
+/// How many small statements one packet has: each has at most 5 KB, and no server accepts less than 1 MB unless
+/// it is configured to.
 const STATEMENTS_AT_ONCE: usize = 200;
 
 pub(super) async fn run_all(session: &mut Session, statements: &[Sql]) -> Result<(), Fault> {

@@ -1,5 +1,5 @@
-//! A table as the PHP server made it, in words of the server: taken down when it is adopted, and what
-//! reverting makes of it again, key and index names included.
+//! A table's definition as the PHP server made it, in the words of `SHOW CREATE TABLE`: saved when the table is
+//! adopted, and restored by a revert, names of keys and indexes included.
 
 use crate::store::StoreError;
 use crate::store::mysql::error::{Fault, code};
@@ -10,8 +10,9 @@ use crate::store::mysql::sql::Sql;
 /// The PHP server's tables, parents first.
 pub(super) const PHP_TABLES: [&str; 2] = ["resource", "resource_data"];
 
-/// What the PHP server 1.1.0 creates, as `SHOW CREATE TABLE` prints it without the table's options. For
-/// databases that it did not make itself, and those that version 2.0.0 adopted.
+/// The tables that the PHP server 1.1.0 creates, as `SHOW CREATE TABLE` prints them without the table's
+/// options. For databases without saved definitions: those that this program created, and those that version
+/// 2.0.0 adopted.
 const PHP_MADE: [&str; 2] = [
     "CREATE TABLE `resource` (
   `id` varchar(255) NOT NULL,
@@ -33,7 +34,7 @@ const PHP_MADE: [&str; 2] = [
 ",
 ];
 
-/// Where what was taken down is kept until it is needed.
+/// The table that keeps the saved definitions until a revert.
 pub(in crate::store::mysql) const TAKEN_DOWN: &str =
     "CREATE TABLE IF NOT EXISTS resource_php_table (
     name VARCHAR(64) NOT NULL PRIMARY KEY,
@@ -41,19 +42,19 @@ pub(in crate::store::mysql) const TAKEN_DOWN: &str =
     collations TEXT NOT NULL
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// The output of `SHOW CREATE TABLE`, taken apart; without the primary key, which nobody changes.
+/// The output of `SHOW CREATE TABLE`, parsed; without the primary key, which never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Definition {
     columns: Vec<String>,
     keys: Vec<String>,
     constraints: Vec<String>,
     options: String,
-    /// Column and collation of each column of text.
+    /// Name and collation of each text column.
     collations: Vec<(String, String)>,
 }
 
 impl Definition {
-    /// `None`: not the definition of a table.
+    /// `None`: the text is not the definition of a table.
     fn parse(text: &str, collations: Vec<(String, String)>) -> Option<Definition> {
         let mut definition = Definition {
             columns: Vec::new(),
@@ -81,7 +82,7 @@ impl Definition {
         (!definition.columns.is_empty() && !definition.options.is_empty()).then_some(definition)
     }
 
-    /// As PHP makes it, with this collation of `utf8mb4`.
+    /// The PHP server's own definition, with this collation of `utf8mb4`; `None`: it has no such table.
     fn made_by_php(table: &str, collation: &str) -> Option<Definition> {
         let place = PHP_TABLES.iter().position(|name| *name == table)?;
         let text = format!(
@@ -93,7 +94,7 @@ impl Definition {
         Definition::parse(&text, collations.into())
     }
 
-    /// The collation that the column gets; `None`: it is no text.
+    /// The column's collation in this definition; `None`: it is not a text column.
     pub fn collation(&self, column: &str) -> Option<&str> {
         let mut collations = self.collations.iter();
         let found = collations.find(|(name, _)| name.eq_ignore_ascii_case(column));
@@ -105,8 +106,8 @@ impl Definition {
         constraints.any(|line| line.contains(" FOREIGN KEY "))
     }
 
-    /// One statement that makes `table` this again. `added`: the column that was added to it; `indexes`: what
-    /// it has besides its primary key.
+    /// One statement that gives `table` this definition again. `added`: the column that its adoption added;
+    /// `indexes`: its present indexes, without the primary key.
     pub fn restore(&self, table: &str, added: &str, indexes: &[String]) -> Sql {
         let mut sql = Sql::new("ALTER TABLE ");
         sql.identifier(table)
@@ -129,8 +130,8 @@ impl Definition {
         sql
     }
 
-    /// MySQL says of a column of the table's own collation which that is. Said to it, it would count as the
-    /// column's own from then on.
+    /// The column without its collation, if that is the table's own. MySQL prints that collation for the
+    /// column; set with the column, it would from then on count as the column's own.
     fn without_default_collation(&self, column: &str) -> String {
         let mut options = self.options.split(' ');
         let collation = options.find_map(|option| option.strip_prefix("COLLATE="));
@@ -143,7 +144,8 @@ impl Definition {
     }
 }
 
-/// Statements that keep what both tables are now; to be run in the transaction that says so.
+/// Statements that save the present definitions of both tables; to be run in the transaction that records the
+/// adoption as begun.
 pub(super) async fn take_down(session: &mut Session) -> Result<Sql, Fault> {
     let mut kept = Sql::new("DELETE FROM resource_php_table");
     for table in PHP_TABLES {
@@ -160,7 +162,7 @@ pub(super) async fn take_down(session: &mut Session) -> Result<Sql, Fault> {
         let _name: String = row.take()?;
         let text: String = row.take()?;
         if Definition::parse(&text, Vec::new()).is_none() {
-            let text = format!("the definition of its table `{table}` is not understood");
+            let text = format!("the definition of its table `{table}` cannot be parsed");
             return Err(StoreError::Unusable(text).into());
         }
         let collations = collations(session, table).await?;
@@ -171,7 +173,7 @@ pub(super) async fn take_down(session: &mut Session) -> Result<Sql, Fault> {
     Ok(kept)
 }
 
-/// A line for each column of text: its name, a blank, its collation.
+/// A line for each text column: its name, a space, its collation.
 async fn collations(session: &mut Session, table: &str) -> Result<String, Fault> {
     let mut sql = Sql::new(
         "SELECT column_name, collation_name FROM information_schema.columns \
@@ -187,7 +189,7 @@ async fn collations(session: &mut Session, table: &str) -> Result<String, Fault>
     Ok(lines)
 }
 
-/// What the table was when it was taken down, else what PHP makes with `collation`.
+/// The saved definition of the table, else the PHP server's own with `collation`.
 pub(super) async fn of(
     session: &mut Session,
     table: &str,
@@ -196,7 +198,7 @@ pub(super) async fn of(
     let mut sql = Sql::new("SELECT definition, collations FROM resource_php_table WHERE name = ");
     sql.text(table);
     let rows = match session.rows(sql.as_str()).await {
-        // Dropped by an earlier attempt to revert.
+        // An earlier attempt to revert has dropped the table.
         Err(fault) if fault.is(code::NO_SUCH_TABLE) => Vec::new(),
         rows => rows?,
     };
@@ -211,7 +213,7 @@ pub(super) async fn of(
         }
     };
     found.ok_or_else(|| {
-        let text = format!("what was taken down of the PHP server's `{table}` is not understood");
+        let text = format!("the saved definition of the PHP server's `{table}` cannot be parsed");
         StoreError::Unusable(text).into()
     })
 }

@@ -1,4 +1,5 @@
-//! Making the tables the PHP server's again, so that it can take over and a later adoption starts afresh.
+//! The way back: makes the tables the PHP server's again, so that it can use them, and a later adoption starts
+//! afresh.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,20 +15,21 @@ use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
 use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
 
-/// What [`crate::store::mysql::revert_to_php`] did, or why it did not.
+/// The result of [`crate::store::mysql::revert_to_php`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RevertReport {
     /// Resources that the PHP server now finds.
     pub resources: u64,
     /// Documents that the PHP server now finds.
     pub documents: u64,
-    /// Leases that were given up: the PHP server knows no locks of ours.
+    /// Leases that are lost: the PHP server does not know our locks.
     pub leases: u64,
-    /// What the PHP server cannot hold, a sentence each. Unless empty, nothing was changed.
+    /// What the PHP server's tables cannot hold, a sentence each. Unless empty, nothing was changed.
     pub obstacles: Vec<String>,
 }
 
-/// The caller owns the database in `tenure`. `rehearse`: only find out what would happen.
+/// Reverts the database, which the caller must have exclusively in `tenure`. `rehearse`: only finds out what
+/// would happen.
 pub(in crate::store::mysql) async fn revert(
     session: &mut Session,
     row: &ServerRow,
@@ -68,7 +70,7 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
     let mut count = async |sql: &str| -> Result<u64, Fault> {
         match session.rows(sql).await {
             Ok(rows) => value(rows),
-            // Dropped by an earlier attempt.
+            // An earlier attempt has dropped the table.
             Err(fault) if fault.is(crate::store::mysql::error::code::NO_SUCH_TABLE) => Ok(0),
             Err(fault) => Err(fault),
         }
@@ -81,8 +83,8 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
     })
 }
 
-/// Encodes the selectors and marks that it happened, in one transaction; or changes nothing and tells why.
-/// As when adopting, the row of the heartbeats is locked last.
+/// Encodes the selectors and marks the revert as begun, in one transaction; or changes nothing and returns the
+/// obstacles. As in an adoption, the row of `resource_server` is locked last, so that heartbeats go on.
 async fn encode(
     session: &mut Session,
     tenure: Tenure,
@@ -115,8 +117,8 @@ async fn encode(
 /// The longest text the PHP server's columns hold, in characters.
 const COLUMN_CHARACTERS: usize = 255;
 
-/// Every selector gets the escapes that it had, or that a PHP client gives it: the statements for that, or what stands in
-/// their way.
+/// The statements that give every selector the escapes that it had when it was adopted, else those of a PHP
+/// client; or the obstacles.
 async fn encoding(session: &mut Session) -> Result<Result<Vec<Sql>, Vec<String>>, Fault> {
     let mut adopted: BTreeMap<String, String> = BTreeMap::new();
     let sql = "SELECT id, selector FROM resource_adopted";
@@ -138,14 +140,15 @@ async fn encoding(session: &mut Session) -> Result<Result<Vec<Sql>, Vec<String>>
                 ));
             } else if !targets.insert(target.clone()) {
                 obstacles.push(format!(
-                    "{told} is {target:?} when it is percent-encoded, as another one already is"
+                    "{told} is {target:?} when it is percent-encoded, the same as another selector"
                 ));
             } else if target != row.selector {
                 renamed.push((row, target));
             }
         }
     }
-    // Encoding makes text longer, so a name that is in use belongs to a longer row: that one goes first.
+    // Encoding makes text longer. If another row still has the new selector, that row is the longer one: it is
+    // renamed first.
     renamed.sort_by_key(|(row, _)| Reverse(row.selector.len()));
     let statements = renamed
         .iter()
@@ -156,7 +159,7 @@ async fn encoding(session: &mut Session) -> Result<Result<Vec<Sql>, Vec<String>>
     })
 }
 
-/// The column as the PHP server compares it, and the collation that it does so with.
+/// An SQL expression for the column in the PHP server's collation, and the name of that collation.
 fn compared(definition: &Definition, column: &str, of: &str) -> (String, String) {
     let collation = definition.collation(column).unwrap_or("utf8mb4_bin");
     let text = format!(
@@ -166,12 +169,12 @@ fn compared(definition: &Definition, column: &str, of: &str) -> (String, String)
     (text, collation.to_owned())
 }
 
-/// A collation is called after its character set.
+/// The character set of a collation, which is the first part of its name.
 fn charset(collation: &str) -> &str {
     collation.split('_').next().unwrap_or(collation)
 }
 
-/// Names that are one name to the PHP server.
+/// Obstacles: names that are equal in the PHP server's collation.
 async fn same_names(session: &mut Session, resource: &Definition) -> Result<Vec<String>, Fault> {
     let (name, collation) = compared(resource, "name", "name");
     let (outer, _) = compared(resource, "name", "r.name");
@@ -192,7 +195,8 @@ async fn same_names(session: &mut Session, resource: &Definition) -> Result<Vec<
         .collect()
 }
 
-/// Selectors of one resource that are one selector to the PHP server, as they are stored now.
+/// Obstacles: selectors of one resource that are equal in the PHP server's collation, as they are encoded by
+/// now.
 async fn same_selectors(session: &mut Session, data: &Definition) -> Result<Vec<String>, Fault> {
     let (selector, collation) = compared(data, "selector", "selector");
     let (outer, _) = compared(data, "selector", "d.selector");
@@ -217,7 +221,7 @@ async fn same_selectors(session: &mut Session, data: &Definition) -> Result<Vec<
         .collect()
 }
 
-/// Text that the character sets of the PHP server's tables cannot hold.
+/// Obstacles: text that the character sets of the PHP server's tables cannot hold.
 async fn lost_text(
     session: &mut Session,
     resource: &Definition,
@@ -253,7 +257,7 @@ async fn lost_text(
     Ok(obstacles)
 }
 
-/// Documents that the foreign key of the PHP server's tables would not let be.
+/// Obstacles: documents without a resource, which the foreign key of the PHP server's tables forbids.
 async fn orphans(session: &mut Session, data: &Definition) -> Result<Vec<String>, Fault> {
     if !data.has_foreign_key() {
         return Ok(Vec::new());
@@ -261,7 +265,7 @@ async fn orphans(session: &mut Session, data: &Definition) -> Result<Vec<String>
     let sql = "SELECT COUNT(*) FROM resource_data d LEFT JOIN resource r ON r.id = d.id_resource \
                WHERE r.id IS NULL";
     let count: u64 = value(session.rows(sql).await?)?;
-    let told = format!("{count} documents are of resources that do not exist; delete them");
+    let told = format!("{count} documents belong to resources that do not exist; delete them");
     Ok((count > 0).then_some(told).into_iter().collect())
 }
 
@@ -281,11 +285,12 @@ async fn restore(
     Ok(())
 }
 
-/// A revert that was begun has to be finished before anything else.
+/// Refuses a database with a revert that was begun and not finished: it has to be finished before anything
+/// else.
 pub(in crate::store::mysql) fn refuse_half_reverted(row: &ServerRow) -> Result<(), StoreError> {
     if row.step == MigrationStep::Reverting {
         let text =
-            "its tables are half way back to the PHP server's; run `revert-to-php` once more";
+            "a revert of its tables to the PHP server's is not finished; run `revert-to-php` again";
         return Err(StoreError::Unusable(text.into()));
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Selectors as the PHP server stored them (percent-encoded, as they stood in the path) and as they are
-//! kept here (decoded). Pure; `adopt` and `revert` carry it out.
+//! Selectors as the PHP server stores them (percent-encoded, as in the path of a request) and as this program
+//! stores them (decoded). Only computes; `adopt` and `revert` change the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub(super) fn encode(selector: &str) -> String {
     utf8_percent_encode(selector, ESCAPED).to_string()
 }
 
-/// The selector that a path means; `None` when its escapes are no text that a selector can be.
+/// Decodes a stored selector; `None`: it does not decode to a valid selector.
 fn decode(stored: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(stored.len());
     let mut rest = stored.as_bytes();
@@ -48,18 +48,18 @@ pub(super) struct Stored {
     pub selector: String,
 }
 
-/// What becomes of the selectors of one resource.
+/// What happens to the selectors of one resource.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// In an order in which no rename meets a selector that is still in use.
+    /// Rows with their new selectors, in an order in which no row gets a selector that another row still has.
     pub renamed: Vec<(Stored, String)>,
-    /// Those that stay as they are, although [`encode`] would not give back what they are: text that was
-    /// not escaped at all, and escapes that would make two rows one, or no selector, when decoded.
+    /// Rows that keep their selectors although [`encode`] would not restore them: text that was never escaped,
+    /// and escapes that would make two rows equal or give no valid selector when decoded.
     pub kept: Vec<Stored>,
 }
 
-/// Decodes every selector once, except where that would collide. Of several that mean the same, the one
-/// that is written as PHP clients write it is decoded, else the first in byte order.
+/// Decodes every selector once, except where that would make two rows equal. Of several that decode to the same
+/// text, the one that is written as PHP clients write it is decoded, else the first in byte order.
 pub(super) fn plan(rows: &[Stored]) -> Plan {
     let mut order: Vec<(&Stored, Option<String>)> = rows
         .iter()
@@ -77,7 +77,8 @@ pub(super) fn plan(rows: &[Stored]) -> Plan {
         .filter(|(_, target)| target.is_none())
         .map(|(row, _)| row.selector.as_str())
         .collect();
-    // A row that has to stay takes its name from others, which then have to stay too: until none is left.
+    // A row that stays keeps its selector from other rows, which then have to stay too: repeat until none is
+    // added.
     let renamed = loop {
         let mut taken: BTreeMap<&str, &Stored> = BTreeMap::new();
         let before = staying.len();
@@ -102,7 +103,8 @@ pub(super) fn plan(rows: &[Stored]) -> Plan {
         .into_iter()
         .map(|(target, row)| (row.clone(), target.to_owned()))
         .collect();
-    // Decoding makes text shorter, so a name that is in use belongs to a shorter row: that one goes first.
+    // Decoding makes text shorter. If another row still has the new selector, that row is the shorter one: it
+    // is renamed first.
     renamed.sort_by_key(|(row, _)| (row.selector.len(), row.selector.clone()));
     let kept = order
         .iter()
