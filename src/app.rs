@@ -1,4 +1,4 @@
-//! Puts the server together: listener, store, actors, HTTP. The binary and the tests build the same.
+//! Puts the server together: listener, store, actors, HTTP. The binary and the tests build the same server.
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -39,13 +39,13 @@ use crate::store::{Store, StoreError};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// How often files of settings are looked at.
+/// How often files of settings are checked for changes.
 const WATCH_PAUSE: Duration = Duration::from_secs(2);
-/// How long a process that cannot go on tries to give its store back.
+/// How long a process that cannot go on tries to release its store.
 const GIVING_BACK: Duration = Duration::from_secs(1);
-/// How long slots are given to other instances, where there are any, before the store is given back.
+/// Time at a shutdown to give slots to other instances, before the store is released.
 const GIVING_SLOTS: Duration = Duration::from_secs(5);
-/// How long requests are answered that they came too late, before connections are closed.
+/// How long requests that come too late are still answered 503, before connections are closed.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
 /// Why the server did not start.
@@ -64,7 +64,7 @@ pub enum StartError {
     Workers(std::io::Error),
 }
 
-/// Why a server that ran ended without having been asked to.
+/// Why a running server ended without a request to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("the HTTP server ended: {0}")]
@@ -74,21 +74,21 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// Starting again does not help.
+    /// Whether a server that is started again would fail in the same way.
     pub fn is_lasting(&self) -> bool {
         matches!(self, ServeError::Failed(Failure::Store(_)))
     }
 }
 
-/// The two actors of which there is one each, started and known to each other.
+/// The persistence actor and the registry, started and known to each other.
 pub struct Started {
     pub persistence: Addr<Persistence>,
     pub registry: Addr<Registry>,
-    /// Says once how the first attempt to open the store went.
+    /// Gets the result of the first attempt to open the store.
     pub first_open: oneshot::Receiver<Result<(), StoreError>>,
 }
 
-/// Starts the persistence actor in `writing`, whose thread a store may block, and the registry in `finding`.
+/// Starts the persistence actor on the thread `writing`, which a store may block, and the registry on `finding`.
 pub fn start_actors(
     server: &Arc<ServerState>,
     writing: &ArbiterHandle,
@@ -116,7 +116,7 @@ pub struct App {
     http_server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    /// Of the registry, of the persistence actor, and of what keeps in touch with other instances.
+    /// The threads of the registry, of the persistence actor, and of the connections of [`keep_in_touch`].
     arbiters: Vec<Arbiter>,
     settings: Settings,
     policy: SharedPolicy,
@@ -126,8 +126,12 @@ pub struct App {
 impl App {
     /// Binds, opens the store and starts serving. Must be called inside an actix system.
     ///
-    /// A store that is away, or that another instance serves, does not stop the start: the server answers
-    /// `/health` and waits. One that can never be used does.
+    /// A store that cannot be reached, or that another instance has, does not prevent the start: the server answers
+    /// `/health` and waits. A store that can never be used does.
+    ///
+    /// # Errors
+    /// An address cannot be bound, the store can never be used, the certificate cannot be used, or the workers
+    /// cannot be started.
     pub async fn build(settings: Settings) -> Result<App, StartError> {
         let wanted = SocketAddr::new(settings.http.host, settings.http.port);
         let listen = |error| StartError::Listen {
@@ -141,7 +145,7 @@ impl App {
         let store = store(&settings, peer_port);
         let server = Arc::new(ServerState::new(settings.server.clone(), store));
 
-        // Each has a thread of its own, so that a store that hangs holds up nobody else; resources live on
+        // Each has a thread of its own, so that a store that hangs holds up nothing else. Resources live on
         // the workers' threads.
         let [writing, finding] = [Arbiter::new(), Arbiter::new()];
         let Started {
@@ -201,8 +205,11 @@ impl App {
         &self.server
     }
 
-    /// Serves until SIGTERM or SIGINT, then shuts down in order. On SIGHUP the settings are read again with
-    /// `load`.
+    /// Serves until SIGTERM or SIGINT, then shuts down in order. On SIGHUP, and when a file of settings changes,
+    /// the settings are read again with `load`.
+    ///
+    /// # Errors
+    /// As [`App::run_until`].
     pub async fn run_until_stopped(
         self,
         signals: Signals,
@@ -242,12 +249,12 @@ impl App {
         ended
     }
 
-    /// Serves until `stop` is ready. Then balancers are told and given time, waiters are answered 503,
-    /// what is under way is finished, and the store is given back.
+    /// Serves until `stop` is ready. Then `/ready` tells balancers, which are given time; waiting requests are
+    /// answered 503, other requests are finished, and the store is released.
     ///
     /// # Errors
-    /// It ended by itself, and is of no use any more. Threads that stand still are left behind: the process
-    /// should end.
+    /// The server ended by itself and can serve no more. Threads that hang are left behind: the process should
+    /// end.
     pub async fn run_until(
         self,
         stop: impl Future<Output = &'static str>,
@@ -257,7 +264,7 @@ impl App {
             biased;
             ended = self.serve_until(stop) => ended.map_err(ServeError::Http),
             failure = server.failure() => {
-                // Nothing of this process is answered any more, and whoever waits for the store has it at once.
+                // This process answers nothing any more, and an instance that waits for the store gets it at once.
                 server.gate.close(Closed::Stopping);
                 let _ = timeout(GIVING_BACK, persistence.send(Finish)).await;
                 Err(ServeError::Failed(failure))
@@ -271,47 +278,47 @@ impl App {
         let why = tokio::select! {
             ended = &mut serving => {
                 ended.unwrap_or_else(|e| Err(std::io::Error::other(e)))?;
-                return Err(std::io::Error::other("nobody asked it to"));
+                return Err(std::io::Error::other("it was not asked to stop"));
             }
             why = stop => why,
         };
         log::info!("{why}: shutting down");
         self.server.gate.drain();
-        // Everything is served as ever meanwhile: whoever has not noticed yet may have nobody else to ask.
+        // All requests are still served: a client whose balancer has not noticed yet may have no other server.
         tokio::time::sleep(self.settings.shutdown_delay).await;
-        // Requests are still taken, and passed on to whoever has their names by then.
+        // Requests are still taken while slots are given away, and passed on to the new owners.
         let deadline = Instant::now() + self.settings.shutdown_timeout;
         let limit = GIVING_SLOTS.min(self.settings.shutdown_timeout / 2);
         if timeout(limit, self.persistence.send(GiveAll))
             .await
             .is_err()
         {
-            log::warn!("not all names were given to others in time; they take them over");
+            log::warn!("not all slots were given away in time; other instances take the rest over");
         }
         self.server.gate.stop();
         self.server.members.stop();
         self.registry.do_send(RegistryOrder::EndWaits);
         finish_requests(&self.server, deadline).await;
-        // What was acknowledged is stored already; this gives the store back. Before connections are
-        // closed, which can take a client's time: the next instance need not wait for that.
+        // What was acknowledged is stored already; this releases the store. It comes before connections are
+        // closed, which slow clients can delay: the next instance need not wait for that.
         let limit = deadline.max(Instant::now() + Duration::from_secs(1));
         let finished = timeout_at(limit, self.persistence.send(Finish)).await;
         if finished.is_err() {
             log::error!("the store did not close in time");
         }
-        // A connection in use is told that it closes by the answer to its next request; one that is closed
-        // under a request that is just being sent would be reset.
+        // A client learns from the answer to its next request that its connection closes. Closing it earlier,
+        // while a request is being sent, would reset it.
         tokio::time::sleep_until(deadline.min(Instant::now() + LAST_ANSWERS)).await;
         if timeout_at(deadline, handle.stop(true)).await.is_err() {
-            log::warn!("connections that were still busy are closed");
-            // Dropped, the workers end at once; asked again, they would take the time they were given.
+            log::warn!("closing connections that are still busy");
+            // Aborted, the workers end at once; if asked again, they would use all the time they were given.
             serving.abort();
         }
         let _ = serving.await;
         self.server.events.summarise();
         for arbiter in self.arbiters {
             arbiter.stop();
-            // The thread of a store that hangs would not end.
+            // If the store hangs, its thread would not end.
             if finished.is_ok() {
                 let _ = arbiter.join();
             }
@@ -321,8 +328,8 @@ impl App {
     }
 }
 
-/// Waits for requests that wait for a reply. Their actors live on the workers' threads, so no worker may
-/// end before they are answered.
+/// Waits until no request waits for a reply, or the deadline has passed. The actors live on the workers' threads,
+/// so no worker may end before.
 async fn finish_requests(server: &ServerState, deadline: Instant) {
     let answered = async {
         while server.in_flight() > 0 {
@@ -334,17 +341,17 @@ async fn finish_requests(server: &ServerState, deadline: Instant) {
     }
 }
 
-/// Whoever asks twice does not want to wait.
+/// Ends the process at the second SIGINT: the operator does not want to wait for the shutdown.
 async fn end_at_second_interrupt() {
     if let Ok(mut interrupt) = signal(SignalKind::interrupt()) {
         interrupt.recv().await;
-        log::warn!("SIGINT again: ends at once; what was acknowledged is stored");
+        log::warn!("SIGINT again: ending at once; everything that was acknowledged is stored");
         crate::logging::finish(Duration::from_millis(100));
         std::process::exit(130);
     }
 }
 
-/// What TLS is served with, if it is.
+/// Reads the certificate, if TLS is configured.
 fn certificate(
     settings: &Settings,
     server: &ServerState,
@@ -354,7 +361,7 @@ fn certificate(
     files.map(read).transpose()
 }
 
-/// How TLS is spoken with clients, and with other instances; `None`: it is not.
+/// The TLS configurations for clients and for other instances. `None`: TLS is not configured.
 fn spoken_tls(
     certificate: Option<&Arc<Certificate>>,
 ) -> Result<Option<(Arc<rustls::ServerConfig>, TlsAcceptor)>, StartError> {
@@ -366,7 +373,7 @@ fn spoken_tls(
     spoken.map_err(|error: rustls::Error| StartError::Tls(error.to_string()))
 }
 
-/// Says where the server listens and on which terms.
+/// Logs where the server listens, its store, its profile and its settings.
 fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
     let scheme = if settings.http.tls.is_some() {
         "https"
@@ -396,11 +403,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on none of them ends the process by itself, and none is lost. To be called before
-    /// [`App::build`], which may take a while.
+    /// Begins to handle SIGTERM, SIGINT and SIGHUP: from here on none of them ends the process by itself, and none
+    /// is lost. To be called before [`App::build`], which may take a while.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system does not let a signal be handled.
     pub fn listen() -> std::io::Result<Signals> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -426,8 +433,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Where requests of other instances come in, and what those are told of it. `None`: the store is this process's
-/// alone.
+/// The listener for other instances, and the address that they are told. `None`: the store is this process's alone.
 fn peer_listener(settings: &Settings) -> Result<Option<(TcpListener, PeerPort)>, StartError> {
     if settings.store.instance_lease().is_none() {
         return Ok(None);
@@ -450,7 +456,8 @@ fn peer_listener(settings: &Settings) -> Result<Option<(TcpListener, PeerPort)>,
     Ok(Some((listener, peer_port)))
 }
 
-/// The store that the settings ask for; nothing is opened. `peers`: where this instance takes requests from others.
+/// The store that the settings name, not opened yet. `peers`: where this instance takes requests from other
+/// instances.
 pub fn store(settings: &Settings, peers: Option<PeerPort>) -> Arc<dyn Store> {
     match &settings.store {
         StoreKind::Memory => Arc::new(MemoryStore::default()),

@@ -1,4 +1,4 @@
-//! The command line: what can be asked of the program, and the answers that need no running server.
+//! The command line: the commands and their arguments, and the commands that do not run a server.
 //!
 //! Neighbours: `main` calls [`parse`] and acts on the [`CliCommand`]; `config` reads the settings and knows
 //! every variable that the help lists; `app` serves.
@@ -41,7 +41,7 @@ pub use verbs::Verb;
     after_long_help = environment_and_exit_codes()
 )]
 pub struct Cli {
-    /// File to read settings from; the same as CONFIG_FILE, and wins over it
+    /// File to read settings from; wins over CONFIG_FILE
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
@@ -56,21 +56,21 @@ pub enum CliCommand {
     Serve,
     /// Ask the server that runs with these settings whether it serves: exit code 0 or 1
     Healthcheck,
-    /// Check the settings, print where each came from, and start nothing
+    /// Check the settings and print where each came from; start nothing
     CheckConfig,
     /// Print the OpenAPI document
     Openapi,
-    /// Read a key from standard input, print what stands for it in KEYS_FILE
+    /// Read a key from standard input and print its hash for KEYS_FILE
     HashKey,
-    /// Raise the fencing tokens above all that were given out since the backup that was restored
+    /// After a backup was restored: raise the fencing tokens above all that were granted since that backup
     AfterRestore {
-        /// Above this number; without it, 1,000,000,000 above the highest that is stored
+        /// Raise them above this number; without it, 1,000,000,000 above the highest stored token
         #[arg(long, value_name = "TOKEN")]
         above: Option<u64>,
     },
     /// Make the database ready for the PHP server again
     RevertToPhp {
-        /// Do it; without this, only say what would be done
+        /// Make the changes; without this, only print what would be done
         #[arg(long)]
         yes: bool,
     },
@@ -79,19 +79,19 @@ pub enum CliCommand {
     Lock(Box<LockArgs>),
     #[command(flatten)]
     Verb(Verb),
-    /// Become the command that `lock` runs, once it is watched over
+    /// Wait until the guard process knows this process, then become the command that `lock` runs
     #[command(hide = true)]
     LockCommand {
         #[arg(last = true)]
         command: Vec<OsString>,
     },
-    /// Watch over the command that `lock` runs
+    /// The guard process of `lock`: kill the command when the lock or its holder is gone
     #[command(hide = true)]
     LockGuard { socket: String },
 }
 
 impl Cli {
-    /// What was asked for; [`CliCommand::Serve`] when nothing was.
+    /// The command that was given; [`CliCommand::Serve`] if none was.
     pub fn chosen_command(&self) -> CliCommand {
         self.command.clone().unwrap_or_default()
     }
@@ -105,11 +105,11 @@ impl Cli {
     }
 }
 
-/// Reads the command line. Prints the help, the version or what is wrong and ends the process where that
-/// is the answer.
+/// Parses the command line. If it asks for the help or the version, or is wrong, prints the text and ends the
+/// process.
 pub fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
-        // The verbs that run commands keep the small numbers free for those.
+        // Client verbs exit with 64 and not 2: `lock` passes on the exit code of its command.
         let of_client = std::env::args()
             .nth(1)
             .is_some_and(|verb| is_client_verb(&verb));
@@ -121,7 +121,7 @@ pub fn parse() -> Cli {
     })
 }
 
-/// Is this a verb that talks to a server, rather than one of the server's own?
+/// Whether this command is a client of a running server.
 fn is_client_verb(name: &str) -> bool {
     let lock = std::iter::once("lock".to_owned());
     let verbs = Verb::augment_subcommands(clap::Command::new(""));
@@ -132,14 +132,14 @@ fn is_client_verb(name: &str) -> bool {
         .any(|verb| verb == name)
 }
 
-/// Prints the problems to standard error, one a line. The exit code is that of [`EXIT_CONFIG`].
+/// Prints the problems to standard error, one per line, and returns the exit code [`EXIT_CONFIG`].
 pub fn refuse(error: &ConfigError) -> ExitCode {
-    // Nobody is left to be told when standard error is closed.
+    // If standard error is closed, the problems cannot be reported anywhere.
     let _ = writeln!(std::io::stderr(), "{error}");
     ExitCode::from(EXIT_CONFIG as u8)
 }
 
-/// The exit code of a server that did not start. A store that can never be used is a matter of settings.
+/// The exit code of a server that did not start: [`EXIT_CONFIG`] if its store can never be used, else 1.
 pub fn start_failed(error: &StartError) -> ExitCode {
     match error {
         StartError::Store(_) => ExitCode::from(EXIT_CONFIG as u8),
@@ -147,7 +147,7 @@ pub fn start_failed(error: &StartError) -> ExitCode {
     }
 }
 
-/// The exit code of a server that ended by itself. What it finds out late about its store is as at the start.
+/// The exit code of a server that ended by itself: [`EXIT_CONFIG`] if its store can never be used, else 1.
 pub fn serving_failed(error: &ServeError) -> ExitCode {
     match error.is_lasting() {
         true => ExitCode::from(EXIT_CONFIG as u8),
@@ -155,7 +155,7 @@ pub fn serving_failed(error: &ServeError) -> ExitCode {
     }
 }
 
-/// `check-config`: prints the summary of settings that are in order.
+/// `check-config`: prints the summary of settings that were accepted.
 pub fn check_config(settings: &Settings) -> ExitCode {
     match write!(std::io::stdout(), "{}", settings.summary_with_defaults()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -163,7 +163,8 @@ pub fn check_config(settings: &Settings) -> ExitCode {
     }
 }
 
-/// `hash-key`: the key is one line of standard input, so that it stands in no history and no list of processes.
+/// `hash-key`: prints the hash of a key. The key is read from standard input, so that it is in no shell history and
+/// no list of processes.
 pub fn hash_key() -> ExitCode {
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
@@ -180,7 +181,7 @@ pub fn hash_key() -> ExitCode {
     }
 }
 
-/// `openapi`: prints the document that a server shows.
+/// `openapi`: prints the OpenAPI document that the server serves.
 pub fn openapi() -> ExitCode {
     match writeln!(std::io::stdout(), "{}", openapi::text()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -204,10 +205,10 @@ fn environment_and_exit_codes() -> String {
   0   ended as asked; healthcheck: the server serves
   1   failed; healthcheck: the server does not serve
   2   the command line was not understood
-  64  the same, of lock and the other verbs of a client
+  64  the same, for lock and the other client commands
   75  lock: the lock was not obtained
   76  lock: the lock was lost, and the command was stopped
-  125 lock: it failed before the command started; 126, 127: the command is no program, or was not found
+  125 lock: it failed before the command started; 126, 127: the command is not executable, or was not found
   78  the settings were not accepted, or the store can never be used; standard error says why",
     );
     text

@@ -1,24 +1,24 @@
-//! A lock server over HTTP. The map of its rooms:
+//! A lock server over HTTP. Its parts, which are called rooms:
 //!
 //! | room | what it is for |
 //! |---|---|
-//! | [`lock`] | the lock core: who holds, who waits, what ends a lease. Pure |
+//! | [`lock`] | the lock core: who holds, who waits, when a lease ends. Pure functions |
 //! | [`store`] | rows that outlive the process: memory, SQLite, MySQL |
 //! | `resource` | one named resource: an actor around the core, its data and its timer |
-//! | `registry` | finds, starts and retires resource actors; how handlers reach them |
+//! | `registry` | finds, starts and retires resource actors; routes requests to them |
 //! | `persistence` | the only writer: group commit, opening and reopening the store |
-//! | `shared` | what all of them use: clock, gate, limits, cache budget, audit log |
-//! | `cluster` | several instances on one database: requests are passed on to the one that has the name |
+//! | `shared` | used by all of them: clock, gate, limits, cache budget, audit log |
+//! | `cluster` | several instances on one database: requests are passed on to the one that owns the name |
 //! | `http` | routes, handlers, wire types, errors |
-//! | `metrics` | numbers for the people who run it; a leaf that the others write to |
+//! | `metrics` | metrics for operators; the other rooms write to it |
 //! | [`config`] | settings as types, where each came from, validation |
-//! | `app` | puts it together: `build`, `address`, `run_until_stopped` |
-//! | `reload` | SIGHUP: what changes without a restart |
-//! | `logging` | the log, whose filter can change |
+//! | `app` | builds, runs and stops the server |
+//! | `reload` | SIGHUP and changed files: settings that take effect without a restart |
+//! | `logging` | the log, whose filter can be replaced |
 //! | [`cli`] | the command line |
 //!
-//! Dependencies point one way: `http -> cluster -> registry -> resource -> lock`, and `resource -> persistence -> store -> lock`'s
-//! plain types.
+//! Dependencies point one way: `http -> cluster -> registry -> resource -> lock`, and
+//! `resource -> persistence -> store -> lock`'s plain types.
 //! Nothing in `lock` imports anything but std, serde and thiserror's derive. `tests/structure.rs` keeps
 //! the rule.
 

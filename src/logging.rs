@@ -1,8 +1,8 @@
 //! The log of the process, whose filter can be replaced while it runs.
 //!
-//! Lines go through a bounded queue to a thread of their own that writes them to standard error: whoever reads the
-//! log and stops reading must not hold up anything that serves. Lines for which there is no room are dropped,
-//! counted, and said once there is room again.
+//! Lines go through a bounded queue to a thread of their own that writes them to standard error: a log reader that
+//! stalls must not hold up the server. Lines that find the queue full are dropped and counted; the count is written
+//! once there is room again.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,10 +27,10 @@ struct Replaceable {
     queue: SyncSender<LogEntry>,
 }
 
-/// What the writing thread is given.
+/// An entry of the queue to the writing thread.
 enum LogEntry {
     Line(Vec<u8>),
-    /// To be answered once everything before it is written.
+    /// The writing thread answers it once everything before it is written.
     Flush(Sender<()>),
 }
 
@@ -48,7 +48,7 @@ impl Log for Replaceable {
     }
 }
 
-/// Takes one whole line with each write, and never waits.
+/// Puts each write, which is one whole line, into the queue, and never waits.
 struct LogQueue(SyncSender<LogEntry>);
 
 impl Write for LogQueue {
@@ -64,11 +64,11 @@ impl Write for LogQueue {
     }
 }
 
-/// Starts logging to standard error; `filter` is what `RUST_LOG` takes. Where something else logs already,
-/// that stays. A panic becomes a line of the log as well.
+/// Starts logging to standard error; `filter` is as in `RUST_LOG`. If the process has a logger already, that stays.
+/// A panic becomes a line of the log as well.
 ///
 /// # Errors
-/// The system gives no thread for it.
+/// The writing thread cannot be started.
 pub fn start(filter: &str) -> io::Result<()> {
     let (queue, lines) = sync_channel(QUEUE_LINES);
     thread::Builder::new()
@@ -85,7 +85,7 @@ pub fn start(filter: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// From now on this is logged. Does nothing in a process whose log was not started here.
+/// Replaces the filter. Does nothing in a process whose log was not started here.
 pub fn set_filter(filter: &str) {
     if let Some(logger) = LOGGER.get() {
         let new = build(filter, &logger.queue);
@@ -99,13 +99,13 @@ pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Waits until what was logged is written, but no longer than that.
+/// Waits until everything logged so far is written, for `patience` at most.
 pub fn finish(patience: Duration) {
     let Some(logger) = LOGGER.get() else {
         return;
     };
     let (written, is_written) = channel();
-    // A full queue has a reader that stalls: it would not be written in time.
+    // If the queue is full, its reader stalls, and waiting would not help.
     if logger.queue.try_send(LogEntry::Flush(written)).is_ok() {
         let _ = is_written.recv_timeout(patience);
     }
@@ -117,7 +117,7 @@ fn write_lines(entries: &Receiver<LogEntry>) {
     for entry in entries {
         match entry {
             LogEntry::Line(line) => {
-                // Nobody is left to be told when standard error is closed.
+                // If standard error is closed, there is nowhere to report it.
                 let _ = errors.write_all(&line);
             }
             LogEntry::Flush(written) => {
@@ -138,7 +138,8 @@ fn write_lines(entries: &Receiver<LogEntry>) {
 
 fn build(filter: &str, queue: &SyncSender<LogEntry>) -> Arc<env_logger::Logger> {
     let logger = env_logger::Builder::new()
-        // What the framework says of itself and of malformed requests is said and counted here.
+        // This server logs and counts itself what the framework would log about its start and about malformed
+        // requests.
         .filter_module("actix_server", log::LevelFilter::Warn)
         .filter_module("actix_http", log::LevelFilter::Off)
         .parse_filters(filter)

@@ -1,4 +1,4 @@
-//! The binary: settings, log, then what the command line asks for.
+//! The binary: reads the command line, then the settings if the command needs them, and runs the command.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use small_resource_server::reload::ReadSettings;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How long a log reader may take for the last lines.
+/// How long to wait at the end until the last log lines are written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let line = cli::parse();
     let command = line.chosen_command();
-    // What is no business of this installation needs no settings.
+    // Read only when needed: commands such as `openapi` or `lock` must work without settings of a server.
     let settings = || line.settings();
     match command {
         CliCommand::Openapi => cli::openapi(),
@@ -73,7 +73,7 @@ fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
         Err((error, code)) => {
             log::error!("{error}");
             if !log::log_enabled!(log::Level::Error) {
-                // Nobody should have to guess why it does not run.
+                // The filter hides errors, but the operator must see why the server does not run.
                 eprintln!("{error}");
             }
             code

@@ -1,7 +1,7 @@
-//! SIGHUP, or a change of a file: the settings are read again, and what may change while the server runs takes effect: keys, rate
-//! limit, trusted proxies, log level, certificate.
+//! Reads the settings again on SIGHUP or when a file changes. What can change while the server runs takes
+//! effect: keys, rate limit, trusted proxies, log level, certificate.
 //!
-//! All or nothing: when anything in the settings is not accepted, everything in force stays.
+//! All or nothing: if anything in the settings is not accepted, all settings in force stay.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::tls::Certificate;
 use crate::logging;
 
-/// Reads the settings again, from where they came.
+/// Reads the settings again, from the same sources.
 pub type ReadSettings = Box<dyn Fn() -> Result<Settings, ConfigError>>;
 
 /// Variables that take effect without a restart, besides [`PLAIN_KEYS`].
@@ -28,10 +28,11 @@ const RELOADED: [&str; 7] = [
     "TLS_KEY_FILE",
 ];
 
-/// Files that are looked at now and then: who deploys keys and certificates as files cannot always send a signal.
+/// Files that are checked for changes at intervals: a tool that replaces keys and certificates cannot always send a
+/// signal.
 pub struct FileWatch(Vec<(PathBuf, Option<FileState>)>);
 
-/// What tells two versions of a file apart, whether it was written or replaced.
+/// Tells two versions of a file apart, whether it was overwritten or replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileState {
     modified: Option<SystemTime>,
@@ -58,7 +59,7 @@ impl FileWatch {
         )
     }
 
-    /// Since the last look. A file that is missing is about to be replaced.
+    /// Whether a file has changed since the last call. A missing file does not count: it is about to be replaced.
     pub fn changed(&mut self) -> bool {
         let mut changed = false;
         for (path, known) in &mut self.0 {
@@ -72,9 +73,9 @@ impl FileWatch {
     }
 }
 
-/// What a reload replaces.
+/// What a reload needs, and what it replaces.
 pub struct Reloader {
-    /// As they were at the start: what needs a restart is compared with them.
+    /// The settings at the start, to find changes that need a restart.
     pub started_with: Settings,
     pub policy: SharedPolicy,
     /// `None`: plain HTTP.
@@ -83,7 +84,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Says in the log what came of it.
+    /// Reads the settings again and applies them, and logs the outcome.
     pub fn reload(&self) {
         match (self.load)() {
             Ok(settings) => match self.apply(&settings) {
@@ -103,7 +104,7 @@ impl Reloader {
         }
     }
 
-    /// So many instances serve behind the balancer.
+    /// Divides the rate limit among so many instances that serve.
     pub fn share_limit(&self, instances: u32) {
         let policy = self.policy.load();
         if policy.instances() != instances {
@@ -147,7 +148,7 @@ fn refused(sentence: &str) {
     log::error!("settings not reloaded, those in force stay: {sentence}");
 }
 
-/// Every variable that was set, with its value as it may be shown.
+/// Each variable that was set, with its value in a form that may be shown.
 fn shown(settings: &Settings) -> BTreeMap<&'static str, &str> {
     let set = settings.origins.set.iter();
     set.map(|set| (set.name, set.shown.as_str())).collect()

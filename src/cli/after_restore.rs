@@ -1,4 +1,4 @@
-//! `after-restore`: fencing tokens go on above all that were given out since the backup.
+//! `after-restore`: raises the fencing tokens above all that were granted since the backup.
 
 use std::process::ExitCode;
 
@@ -7,11 +7,11 @@ use crate::config::Settings;
 use crate::lock::FencingToken;
 use crate::store::StoreError;
 
-/// How far above the highest token that is stored, unless the operator says otherwise: more grants than any
-/// name can have had since a backup.
+/// How far the tokens are raised above the highest stored one if the operator names no number: more than any
+/// name can have had grants since a backup.
 const MARGIN: u64 = 1_000_000_000;
 
-/// Raises the tokens above `above`, or far above all that are stored. Exit code 1 when an instance still runs
+/// Raises the tokens above `above`, without it far above all that are stored. Exit code 1 if an instance still runs
 /// or the store cannot be reached.
 pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
     let work = async {
@@ -30,12 +30,12 @@ pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
         }
         Err(StoreError::Standby) => {
             eprintln!(
-                "Nothing was changed: an instance serves from the store; stop it, and wait for its lease."
+                "Nothing was changed: an instance uses the store; stop it, and wait until its lease is over."
             );
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("It is not done: {error}.");
+            eprintln!("The tokens could not be raised: {error}.");
             ExitCode::FAILURE
         }
     }

@@ -3,8 +3,8 @@
 //!
 //! With TLS the connection is encrypted but the certificate is not checked: it names the public host, not
 //! the loopback address used here, and a certificate that has expired is a matter for its monitoring, not
-//! a reason to restart a server that serves. No key is sent, so there is nothing to protect from whoever
-//! else might answer.
+//! a reason to restart a server that serves. No key is sent, so another program that answers at this address
+//! learns nothing.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use reqwest::StatusCode;
 
 use crate::config::{HttpSettings, Settings};
 
-/// For connection, request and answer together.
+/// Longest time for connection, request and answer together.
 const TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Exit code 0 when `/health` answers 200 within three seconds, else 1 and a sentence on standard error.
@@ -24,7 +24,7 @@ pub fn healthcheck(settings: &Settings) -> ExitCode {
     match probe(&settings.http, TIME_MAX) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            // Nobody is left to be told when standard error is closed.
+            // If standard error is closed, the reason cannot be reported anywhere.
             let _ = writeln!(io::stderr(), "{reason}");
             ExitCode::FAILURE
         }
@@ -44,7 +44,7 @@ fn probe(http: &HttpSettings, time_max: Duration) -> Result<(), String> {
     }
 }
 
-/// An address that listens everywhere is asked on its loopback.
+/// The address to connect to: the loopback address if the server listens on all addresses.
 fn reachable(host: IpAddr) -> IpAddr {
     match host {
         IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -54,7 +54,7 @@ fn reachable(host: IpAddr) -> IpAddr {
 }
 
 async fn ask(address: SocketAddr, tls: bool, time_max: Duration) -> reqwest::Result<StatusCode> {
-    // An error says that there is one already.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -67,7 +67,7 @@ async fn ask(address: SocketAddr, tls: bool, time_max: Duration) -> reqwest::Res
     Ok(answer.await?.status())
 }
 
-/// The innermost reason; those around it name the request, which is known.
+/// The innermost reason. The errors around it only name the request, which the reader knows.
 fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it took too long".into();

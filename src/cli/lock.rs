@@ -1,8 +1,8 @@
-//! `lock NAME… -- COMMAND`: runs a command under a lock, and sees to it that the command is dead before anybody else
-//! can hold that lock, whatever happens to this process.
+//! `lock NAME… -- COMMAND`: runs a command under a lock. The command is dead before another client can get the
+//! lock, even if this process is killed or stopped.
 //!
-//! Neighbours: `small_resource_client` takes and renews the locks; [`running`] has the command in hand, with
-//! [`guard_process`] watching over both from a process of its own; [`report`] tells people and programs.
+//! Neighbours: `small_resource_client` takes and renews the locks; [`running`] runs the command; [`guard_process`]
+//! watches over this process and the command from a process of its own; [`report`] informs people and programs.
 
 mod command;
 pub mod guard_process;
@@ -25,27 +25,28 @@ use super::remote::{self, EXIT_FAILED, EXIT_USAGE, ServerArgs, sentence};
 
 pub use self::command::become_command;
 
-/// The lock was lost while the command ran.
+/// Exit code: the lock was lost while the command ran.
 const EXIT_LOST: u8 = 76;
-/// A lease that is shorter leaves no time to stop a command.
+/// Shortest lease: a shorter one leaves no time to stop a command.
 const TTL_MIN: Duration = Duration::from_secs(3);
+/// Default of `--kill-after` for a long lease.
 const KILL_AFTER_MAX: Duration = Duration::from_secs(5);
 
-/// What stands below the options.
+/// The text below the options in the help of `lock`.
 pub const HELP: &str = "\
 The command finds in its environment:
-  LOCK_NAME LOCK_TICKET LOCK_FENCING_TOKEN LOCK_OWNER LOCK_SERVER   of the first name in the order of their bytes
-  LOCKS   of all names: [{\"name\", \"ticket\", \"fencingToken\"}]
+  LOCK_NAME LOCK_TICKET LOCK_FENCING_TOKEN LOCK_OWNER LOCK_SERVER   for the first name in byte order
+  LOCKS   for all names: [{\"name\", \"ticket\", \"fencingToken\"}]
 
 Exit code: the command's own, or 128 and the number of the signal that ended it;
   64 the arguments cannot be used   75 the lock was not obtained (-E)   76 the lock was lost
-  125 it failed before the command began   126 not executable   127 not found
+  125 it failed before the command started   126 not executable   127 not found
 
 A duration is a number of seconds or has a unit: 500ms, 30s, 5m, 1h. SSL_CERT_FILE names the certificates to trust.";
 
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct LockArgs {
-    /// What to lock; several are locked all or none
+    /// Resource to lock; several are locked all or none
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 
@@ -68,28 +69,28 @@ pub struct LockArgs {
     #[arg(short, long, value_name = "DURATION", default_value = "30s", value_parser = remote::duration)]
     ttl: Duration,
 
-    /// Who holds it, for others to see [default: user@host:pid]
+    /// Name of the holder, for others to see [default: user@host:pid]
     #[arg(long)]
     owner: Option<String>,
 
-    /// What for, for others to see
+    /// Why the lock is held, for others to see
     #[arg(long)]
     reason: Option<String>,
 
-    /// Share the lock with others who do
+    /// Take the lock in shared mode, together with other holders in that mode
     #[arg(long)]
     shared: bool,
 
-    /// Time between the signal and SIGKILL when the lock is lost; less than half the ttl [default: 5s, a third of the
-    /// ttl at most]
+    /// Time between the signal and SIGKILL when the lock is lost; less than half the ttl [default: 5s, at most
+    /// a third of the ttl]
     #[arg(short, long, value_name = "DURATION", value_parser = remote::duration)]
     kill_after: Option<Duration>,
 
-    /// What the command is sent when the lock is lost
+    /// Signal for the command when the lock is lost
     #[arg(long, value_name = "NAME", default_value = "TERM", value_parser = signals::by_name)]
     signal: i32,
 
-    /// A command for `sh -c`
+    /// Command line that is run with `sh -c`
     #[arg(short, value_name = "STRING", conflicts_with_all = ["command", "print_env"])]
     c: Option<OsString>,
 
@@ -97,19 +98,19 @@ pub struct LockArgs {
     #[arg(long)]
     no_create: bool,
 
-    /// Only take the lock, and print the variables that go on with it
+    /// Only take the lock, and print the variables with which other commands go on to use it
     #[arg(long, conflicts_with = "command")]
     print_env: bool,
 
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short, long)]
     quiet: bool,
 
-    /// Say more
+    /// Print more
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
 
-    /// Write what happens to this open file, a line of JSON each time
+    /// Write events to the open file with this number, one line of JSON each
     #[arg(long, value_name = "N")]
     events_fd: Option<u32>,
 
@@ -118,8 +119,8 @@ pub struct LockArgs {
     command: Vec<OsString>,
 }
 
-/// Locks, runs, unlocks. The exit code is the command's own, 128 + n for a signal, or one of those that the help
-/// lists.
+/// Takes the locks, runs the command, releases the locks. The exit code is the command's own, 128 + n for a
+/// signal, or one of those that the help lists.
 pub fn lock(args: &LockArgs) -> ExitCode {
     let kill_after = args.kill_after.unwrap_or(KILL_AFTER_MAX.min(args.ttl / 3));
     if args.ttl < TTL_MIN {
@@ -179,15 +180,15 @@ impl LockSession<'_> {
     async fn run(mut self, names: &[String], command: Option<ChildCommand>) -> ExitCode {
         let mut signals = match ForwardedSignals::listen() {
             Ok(signals) => signals,
-            Err(error) => return remote::fail(EXIT_FAILED, &format!("It cannot start: {error}.")),
+            Err(error) => return remote::fail(EXIT_FAILED, &format!("Cannot start: {error}.")),
         };
-        // `Err`: the signal that came first.
+        // `Err`: a signal came before the locks were taken.
         let taken = tokio::select! {
             signal = signals.next() => Err(signal),
             taken = self.take(names) => Ok(taken),
         };
         if !matches!(taken, Ok(Ok(_))) {
-            // Those that were dropped half-way leave the queue before we do.
+            // Locks and places that were dropped half-way are given back before this process ends.
             self.client.given_back().await;
         }
         let guards = match taken {
@@ -212,7 +213,7 @@ impl LockSession<'_> {
         }
     }
 
-    /// All locks, in the order of their names' bytes.
+    /// Takes all locks, in the byte order of their names.
     async fn take(&mut self, names: &[String]) -> Result<Guards, Error> {
         let until = self.args.wait.map(|wait| BootTime::now() + wait);
         let mut guards = Guards::default();
@@ -317,7 +318,7 @@ impl LockSession<'_> {
     }
 }
 
-/// What the command finds in its environment.
+/// The variables that the command finds in its environment.
 fn environment(guards: &Guards, server: &str, owner: &str) -> Vec<(&'static str, String)> {
     let tickets: Vec<_> = guards.iter().map(Guard::ticket).collect();
     let all = tickets.iter().map(|ticket| {
@@ -336,7 +337,7 @@ fn environment(guards: &Guards, server: &str, owner: &str) -> Vec<(&'static str,
     variables
 }
 
-/// Leaves the locks as they are, and says how to go on with them.
+/// Keeps the locks, and prints the variables with which other commands go on to use them.
 fn print_env(guards: Guards, server: &str) -> ExitCode {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let of_many = if guards.len() > 1 {

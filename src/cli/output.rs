@@ -1,19 +1,19 @@
-//! What is written to standard output and standard error, and tables.
+//! Writes to standard output and standard error, and lays out tables.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-/// A column is not made narrower than this to fit a terminal.
+/// A column is not made narrower than this, in characters, to fit a terminal.
 const COLUMN_MIN: usize = 8;
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// A line on standard error. Nobody is left to be told when that is closed.
+/// Writes a line to standard error. Ignores errors, which could not be reported anywhere.
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Text on standard output; the exit code says whether it got there.
+/// Writes text to standard output; the exit code says whether that succeeded.
 pub fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -22,14 +22,15 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Text that cannot steer a terminal, whoever chose it.
+/// The text without control characters: a text that somebody else chose must not control the terminal.
 pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
 }
 
-/// A table whose columns are as wide as what is in them; on a terminal its rows fit into one line each.
+/// A table whose columns are as wide as their longest cell. On a terminal, cells are cut so that each row fits
+/// into one line.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let to_terminal = io::stdout().is_terminal();
     let width = to_terminal
@@ -52,7 +53,7 @@ fn lay_out(head: &[&str], rows: &[Vec<String>], width: Option<usize>, color: boo
     };
     let mut widths: Vec<usize> = (0..head.len()).map(longest).collect();
     let gaps = GAP.len() * head.len().saturating_sub(1);
-    // The widest gives way until it fits, or nothing can.
+    // Makes the widest column narrower until the rows fit, or no column can be narrower.
     while let Some(excess) =
         width.map(|width| (widths.iter().sum::<usize>() + gaps).saturating_sub(width))
     {
@@ -82,7 +83,7 @@ fn lay_out(head: &[&str], rows: &[Vec<String>], width: Option<usize>, color: boo
     text
 }
 
-/// The cell in exactly this many characters.
+/// The cell, padded or cut to exactly `width` characters.
 fn fit(cell: &str, width: usize) -> String {
     let cell = printable(cell);
     if cell.chars().count() <= width {

@@ -1,4 +1,4 @@
-//! What every verb that talks to a server is told: which one, and with what key.
+//! What the client verbs have in common: the arguments for server and key, durations, exit codes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use clap::Args;
 use small_resource_client::{Client, Error};
 
-/// sysexits.h: the command line was not understood, or something that it names cannot be used.
+/// Exit code (`EX_USAGE` of sysexits.h): the command line was not understood, or something in it cannot be used.
 pub const EXIT_USAGE: u8 = 64;
-/// It failed before anything was done.
+/// Exit code: failed before anything was done.
 pub const EXIT_FAILED: u8 = 125;
 
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct ServerArgs {
-    /// The server; several, with commas between them, are tried in turn
+    /// The server; several, separated by commas, are tried in turn
     #[arg(
         short,
         long,
@@ -25,16 +25,16 @@ pub struct ServerArgs {
     #[arg(default_value = "http://127.0.0.1:9501")]
     pub server: String,
 
-    /// File with the key; without it the key is taken from LOCK_KEY
+    /// File that holds the key; without this, the key is taken from LOCK_KEY
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
 
 impl ServerArgs {
-    /// A client of that server.
+    /// A client of these servers.
     ///
     /// # Errors
-    /// A sentence: the address or the key cannot be used.
+    /// A sentence: an address or the key cannot be used.
     pub fn client(&self, owner: &str) -> Result<Client, String> {
         let mut servers = self.server.split(',').map(str::trim);
         let mut builder = Client::builder(servers.next().unwrap_or_default()).owner(owner);
@@ -57,7 +57,7 @@ impl ServerArgs {
     }
 }
 
-/// `30` is seconds; `500ms`, `1m`, `1h30m` say it themselves.
+/// Parses a duration: a number of seconds (`30`, `0.5`), or numbers with units (`500ms`, `1m`, `1h30m`).
 ///
 /// # Errors
 /// A sentence with what is accepted.
@@ -65,7 +65,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let bare = text.parse::<f64>().ok().map(Duration::try_from_secs_f64);
     match bare {
         Some(Ok(seconds)) => Ok(seconds),
-        Some(Err(_)) => Err("it is not a time that can be waited for".into()),
+        Some(Err(_)) => Err("the number of seconds is negative or too large".into()),
         None => humantime::parse_duration(text)
             .map_err(|_| "a time is a number of seconds, or has a unit: 500ms, 30s, 5m, 1h".into()),
     }
@@ -81,22 +81,22 @@ pub fn whoami() -> String {
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy();
     let text = format!("{user}@{host}:{}", std::process::id());
-    // As much as the server takes.
+    // The longest owner that the server accepts.
     text.chars().filter(|c| !c.is_control()).take(255).collect()
 }
 
-/// Runs what needs a runtime, on this thread.
+/// Runs a future to its end, on a runtime on this thread.
 pub fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(work),
-        Err(error) => fail(EXIT_FAILED, &format!("It cannot start: {error}.")),
+        Err(error) => fail(EXIT_FAILED, &format!("Cannot start: {error}.")),
     }
 }
 
-/// Says why on standard error.
+/// Writes the sentence to standard error and returns the exit code.
 pub fn fail(code: u8, sentence: &str) -> ExitCode {
     super::output::say(&format!("lock: {sentence}"));
     ExitCode::from(code)

@@ -6,8 +6,8 @@ use crate::config::{Settings, StoreKind};
 use crate::store::StoreError;
 use crate::store::mysql::{self, RevertReport};
 
-/// Says what would be done, or does it when `yes`. Exit code 1 when the PHP server cannot hold everything,
-/// when an instance still runs, or when the database cannot be reached.
+/// Makes the changes if `yes`, else only prints what would be done. Exit code 1 if the PHP server cannot hold
+/// everything, if an instance still runs, or if the database cannot be reached.
 pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
     let StoreKind::Mysql(options) = &settings.store else {
         eprintln!("revert-to-php works on MySQL: set MYSQL_HOST and STORE=mysql.");
@@ -22,7 +22,7 @@ pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("It is not done: {error}. What was begun goes on when this is called again.");
+            eprintln!("Not finished: {error}. Run the command again to go on with what was begun.");
             ExitCode::FAILURE
         }
     }

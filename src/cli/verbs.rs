@@ -1,4 +1,4 @@
-//! The verbs that ask a server one thing: who holds what, documents, and the lock of a ticket that is already there.
+//! The client verbs besides `lock`: who holds what, documents, and the lock of a ticket in the environment.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ pub enum Verb {
         #[command(flatten)]
         args: VerbArgs,
     },
-    /// Follow what happens, as it happens
+    /// Print events as they happen
     Watch {
         /// What the names begin with
         #[arg(default_value = "")]
@@ -60,7 +60,7 @@ pub enum Verb {
         #[command(flatten)]
         args: VerbArgs,
     },
-    /// Write a document from standard input, under the lock of LOCK_TICKET where that is set
+    /// Write a document from standard input, under the lock of LOCK_TICKET if that is set
     Put {
         name: String,
         selector: String,
@@ -71,7 +71,7 @@ pub enum Verb {
     Renew {
         /// The resource [default: LOCK_NAME]
         name: Option<String>,
-        /// For how long
+        /// How long the lock is held from now on
         #[arg(short, long, value_name = "DURATION", default_value = "30s", value_parser = remote::duration)]
         ttl: Duration,
         #[command(flatten)]
@@ -84,16 +84,16 @@ pub enum Verb {
         #[command(flatten)]
         args: VerbArgs,
     },
-    /// End somebody else's lease, or wait
+    /// End somebody else's lease, or their place in the queue
     ForceUnlock {
         name: String,
-        /// Why; whoever loses the lock is told
+        /// Why; the client that loses the lock is told
         #[arg(long)]
         reason: String,
-        /// End the lease with this token or none
+        /// End the lease only if it has this token
         #[arg(long, value_name = "N")]
         fencing_token: Option<u64>,
-        /// End the wait with this id, as `show` tells it, and no lease
+        /// End no lease, but the place in the queue with this id (see `show`)
         #[arg(long, value_name = "ID", conflicts_with = "fencing_token")]
         waiter: Option<String>,
         #[command(flatten)]
@@ -101,7 +101,7 @@ pub enum Verb {
     },
 }
 
-/// What a verb has to say, for programs and for people.
+/// The output of a verb: JSON for programs, text for people.
 struct Said {
     json: String,
     text: String,
@@ -129,7 +129,7 @@ impl Verb {
         }
     }
 
-    /// Does what is asked. Exit code 1: refused; 125: no server answered.
+    /// Runs the verb. Exit code 1: the server refused; 64: the arguments cannot be used; 125: no server answered.
     pub fn run(&self) -> ExitCode {
         let args = self.args();
         let client = match args.server.client(&whoami()) {
@@ -209,7 +209,7 @@ impl Verb {
     }
 }
 
-/// The ticket in the environment, as the command under a lock and `--print-env` have it.
+/// The ticket in the environment variables that `lock` sets for its command and `--print-env` prints.
 fn ticket(name: Option<&str>, ttl: Duration) -> Result<Ticket, Error> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let of_environment = variable("LOCK_NAME");
@@ -220,7 +220,7 @@ fn ticket(name: Option<&str>, ttl: Duration) -> Result<Ticket, Error> {
     };
     let name = name.map(str::to_owned).or_else(|| of_environment.clone());
     let name = name.ok_or_else(|| missing("LOCK_NAME"))?;
-    // With several locks each has a ticket of its own.
+    // With several locks, each has a ticket of its own in LOCKS.
     let all: Vec<serde_json::Value> = variable("LOCKS")
         .and_then(|locks| serde_json::from_str(&locks).ok())
         .unwrap_or_default();
@@ -244,7 +244,7 @@ async fn put(client: &Client, name: &str, selector: &str) -> Result<Said, Error>
     let read = std::io::stdin().read_to_string(&mut text);
     read.map_err(|error| Error::Invalid(format!("standard input: {error}")))?;
     let value: Box<RawValue> = serde_json::from_str(text.trim())
-        .map_err(|error| Error::Invalid(format!("standard input is no JSON: {error}")))?;
+        .map_err(|error| Error::Invalid(format!("standard input is not JSON: {error}")))?;
     match ticket(Some(name), Duration::from_secs(30)) {
         Ok(ticket) => client.write_with(&ticket, selector, &value).await?,
         Err(_) => client.write(name, selector, &value).await?,
@@ -348,7 +348,7 @@ async fn history(client: &Client, name: &str) -> Result<Said, Error> {
     )
 }
 
-/// How a lease ended; where it was forced off, by whom and why.
+/// How a lease ended; if it was forced off, also by whom and why.
 fn end_of(lease: &PastLease) -> String {
     let mut end = lease.end.clone();
     if let Some(forced) = &lease.forced {
@@ -361,7 +361,7 @@ fn end_of(lease: &PastLease) -> String {
     end
 }
 
-/// Prints until the server ends the stream, which is an error: events are missing from then on.
+/// Prints events until the server ends the stream. That is an error: events are missing from then on.
 async fn watch(client: &Client, prefix: &str, as_json: bool) -> Result<Said, Error> {
     let mut watch = client.watch(prefix).await?;
     while let Some(event) = watch.next().await? {

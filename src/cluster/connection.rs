@@ -1,4 +1,4 @@
-//! A connection between two instances, from its beginning until both ends know each other.
+//! Opens a connection between two instances: TCP, TLS where it is configured, and the handshake.
 
 use std::io;
 
@@ -10,11 +10,12 @@ use super::tls;
 use super::wire::Introduction;
 use crate::store::PeerAddress;
 
-/// Both ends have proved that they know the secret of the database.
+/// A connection after the handshake: both ends have proved that they know the asked instance's secret, which is in
+/// the database.
 pub struct PeerConnection {
     pub read: Box<dyn AsyncRead + Unpin>,
     pub write: Box<dyn AsyncWrite + Unpin>,
-    /// The version of the protocol to speak.
+    /// The version of the protocol that both ends agreed on.
     pub protocol: u16,
 }
 
@@ -33,10 +34,10 @@ impl PeerConnection {
         }
     }
 
-    /// To another instance, the one that `us` names.
+    /// Connects to another instance. `us` names the instance that is wanted.
     ///
     /// # Errors
-    /// Nobody answers there, or not the one that is wanted; or as [`Introduction::greet`].
+    /// Nothing listens at the address, or the TLS handshake fails; or as [`Introduction::greet`].
     pub async fn open(peer: &PeerAddress, us: Introduction) -> io::Result<PeerConnection> {
         let mut stream = TcpStream::connect(&peer.address).await?;
         stream.set_nodelay(true)?;
@@ -49,10 +50,10 @@ impl PeerConnection {
         Ok(PeerConnection::new(split(stream), protocol))
     }
 
-    /// From whoever connected to this instance. `tls`: it is spoken, and nothing else.
+    /// Does the answering half of the handshake on an accepted connection. With `tls`, only TLS is accepted.
     ///
     /// # Errors
-    /// As [`Introduction::welcome`].
+    /// The TLS handshake fails; or as [`Introduction::welcome`].
     pub async fn take(
         mut stream: TcpStream,
         tls: Option<&TlsAcceptor>,

@@ -1,4 +1,4 @@
-//! What crosses between two instances, held against what it was when this version of the protocol was fixed.
+//! Tests: the messages between instances have the form that was fixed for this version of the protocol.
 
 use std::fmt::Write;
 use std::fs;
@@ -22,12 +22,13 @@ use crate::shared::gate::Closed;
 use crate::store::ListOrder;
 use crate::store::history::LeaseEnd;
 
-/// Everything that a frame has in it.
+/// The schema of every type that a frame can contain.
 fn all_types() -> Registry {
-    // As an id of a ticket is, and as a name may be.
+    // A sample string that is valid as the id of a ticket and as a name.
     let config = TracerConfig::default().default_string_value("0123456789abcdef".into());
     let (mut tracer, samples) = (Tracer::new(config), Samples::new());
-    // Each enum by itself, those first that are in others. The registry refuses what lacks one.
+    // Each enum is traced by itself, inner enums before those that contain them. `registry` fails if one is
+    // missing.
     macro_rules! trace {
         ($($of:ty)*) => { $(tracer.trace_type::<$of>(&samples).unwrap();)* };
     }
@@ -37,7 +38,7 @@ fn all_types() -> Registry {
     tracer.registry().unwrap()
 }
 
-/// A line for each type, and for each variant of an enum.
+/// The schema as text: a line for each struct, and for each variant of an enum.
 fn written(types: Registry) -> String {
     let mut text = String::new();
     let mut line = |what: &str, form: String| writeln!(text, "{what}: {form}").unwrap();
@@ -72,15 +73,15 @@ fn what_crosses_has_the_form_of_this_version_of_the_protocol() {
     };
     assert!(
         found == fixed,
-        "what crosses between instances is not what {file} says.\nNow:{}\nNot any more:{}\n\n{found}\n\
-         Raise `Protocols::OURS`, so that an instance of the version before is not misunderstood, and put these lines \
-         into a file for the new version. (A version that no release has spoken yet is changed in its file.)",
+        "the messages between instances are not those of {file}.\nAdded:{}\nRemoved:{}\n\n{found}\n\
+         Raise `Protocols::OURS`, so that an instance of the previous version does not misread them, and write the lines \
+         above to a file for the new version. (If no release has spoken this version yet, change its file instead.)",
         only_in(&found, &fixed),
         only_in(&fixed, &found),
     );
 }
 
-/// How values become bytes is a matter of `postcard`, and of what is written by hand.
+/// The bytes depend on `postcard` and on the serializers that are written by hand, which the schema does not show.
 #[test]
 fn a_frame_has_the_bytes_of_this_version_of_the_protocol() {
     let op = Op::Write {
@@ -116,6 +117,6 @@ fn a_frame_has_the_bytes_of_this_version_of_the_protocol() {
         bytes,
         "0000004000f0a20400076772c3b6c39f65040573746f636b035b315d01ac020101000101\
          8080808080808080808080808080040001000a00000100018080808080200000",
-        "a frame is not written as it was: raise `Protocols::OURS`"
+        "the bytes of a frame have changed: raise `Protocols::OURS`"
     );
 }

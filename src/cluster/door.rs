@@ -1,5 +1,5 @@
-//! How a handler reaches a resource: through this instance's own registry where it answers for the name, else through
-//! the instance that does. While nobody does, requests are held until somebody does again.
+//! How a handler reaches a resource: through this instance's own registry if it answers for the name, else
+//! through the instance that does. While no instance answers for a name, requests for it are held.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,25 +24,26 @@ use crate::store::history::PastLease;
 use crate::store::members::Slot;
 use crate::store::{DocumentSize, ListQuery, ResourceId};
 
-/// One per worker.
+/// A worker's way to every resource. One per worker.
 pub struct FrontDoor {
     pub router: Router,
-    /// `None`: the store is this process's alone.
+    /// Connections to the other instances. `None`: the store belongs to this process alone.
     links: Option<Links>,
 }
 
 impl FrontDoor {
-    /// `lease`: `INSTANCE_LEASE_SECONDS`, where several instances share the store. Must be called on the worker's
-    /// thread.
+    /// `lease`: `INSTANCE_LEASE_SECONDS` if several instances can share the store, else `None`. Must be called
+    /// on the worker's thread.
     pub fn new(router: Router, lease: Option<Duration>) -> FrontDoor {
         let links = lease.map(|lease| Links::new(&router.server, lease));
         FrontDoor { router, links }
     }
 
-    /// May a request be accepted? By an instance that has lost its store too, which passes it on.
+    /// Whether a request may be accepted. An instance that has lost its store accepts requests too if it can
+    /// pass them on to other instances.
     ///
     /// # Errors
-    /// Nobody would answer it.
+    /// No instance would answer the request.
     pub fn check(&self) -> Result<(), Closed> {
         match (self.router.server.gate.check(), &self.links) {
             (gate @ Err(_), Some(links)) => place::check(gate, &links.view()),
@@ -50,28 +51,32 @@ impl FrontDoor {
         }
     }
 
-    /// Whether this instance answers for a name now.
+    /// Whether this instance answers for the name now.
     fn is_here(&self, name: &ResourceName) -> bool {
         let server = &self.router.server;
         server.slots.is_here(name) && server.gate.check().is_ok()
     }
 
+    /// Whether the request may wait for a lock or for a change.
     fn waits(&self, op: &Op) -> bool {
         let server = &self.router.server;
         match op.wait() {
             None => false,
-            // As the server says, or the resource.
+            // The request names no time: the server's setting or, in the `php` profile, the resource's timeout
+            // counts.
             Some(Duration::ZERO) => server.settings.wait_ms > 0 || server.profile() == Profile::Php,
             Some(_) => true,
         }
     }
 
-    /// Sends one request to wherever its resource is and waits for its reply. Dropping the future withdraws it.
+    /// Sends a request to the instance that answers for the name and waits for the reply. Dropping the future
+    /// withdraws the request.
     pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Arc<Caller>) -> Box<Reply> {
         let Some(links) = &self.links else {
             return taken(self.router.ask(name, op, caller).await);
         };
-        // What waits may have to go on at another instance, where a copy of it has to find its place.
+        // A request that waits may have to continue at another instance, where a copy of it has to find its
+        // place in the queue. So it goes through `Forwarded` from the beginning.
         if !self.waits(op) && self.is_here(name) {
             let reply = taken(self.router.ask(name, op, caller).await);
             if !matches!(*reply, Reply::Closed(Closed::Moving)) {
@@ -84,11 +89,12 @@ impl FrontDoor {
         });
         let hold = links.hold(op.wait().unwrap_or_default());
         let asked = Forwarded::new((&self.router, links), (name, op, caller), hold);
-        // Apart: what a forwarded request needs must not make the futures of all requests large.
+        // Boxed: the state of a forwarded request must not make the futures of all requests large.
         asked.answer().boxed_local().await
     }
 
-    /// Counts as a sign of life of this ticket, if that can be told without waiting for anything.
+    /// Records a sign of life of this ticket. Does nothing if that would mean waiting for an actor's address or
+    /// for a connection.
     pub fn touch(&self, name: &ResourceName, presented: PresentedTicket, caller: &Arc<Caller>) {
         let Some(links) = self.links.as_ref().filter(|_| !self.is_here(name)) else {
             return self.router.touch(name, presented, caller);
@@ -107,7 +113,8 @@ impl FrontDoor {
         }
     }
 
-    /// What all instances are asked with. `None`: there are no others.
+    /// A question to all instances. `None`: the store is this process's alone, or the other instances are not
+    /// known yet.
     fn gathering(&self) -> Option<Gathering<'_>> {
         let links = self.links.as_ref()?;
         let is_shared = links.view().members.is_some();
@@ -118,7 +125,7 @@ impl FrontDoor {
         })
     }
 
-    /// What this instance alone tells.
+    /// An answer of this instance alone, which must be allowed to answer before and after it.
     async fn alone<T, E: From<Closed>>(
         &self,
         telling: impl Future<Output = Result<T, E>>,
@@ -130,10 +137,10 @@ impl FrontDoor {
         Ok(told)
     }
 
-    /// The page that the query asks for, of the names of all instances.
+    /// The page that the query asks for, over the names of all instances.
     ///
     /// # Errors
-    /// Somebody does not answer now.
+    /// An instance that has names does not answer in time, or refuses.
     pub async fn page(&self, query: ListQuery) -> Result<Page, ListingRefused> {
         let Some(gathering) = self.gathering() else {
             return self.alone(self.router.page(query)).await;
@@ -149,10 +156,10 @@ impl FrontDoor {
         Ok(Page::merged(pages, &query))
     }
 
-    /// How much is held and waited for, of the names with this prefix.
+    /// Counts held locks and waiting tickets, over the names with this prefix.
     ///
     /// # Errors
-    /// Somebody does not answer now.
+    /// An instance that has names does not answer in time, or refuses.
     pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
         let Some(gathering) = self.gathering() else {
             return self.alone(self.router.tally(prefix)).await;
@@ -170,10 +177,10 @@ impl FrontDoor {
         }
     }
 
-    /// As [`Router::history`].
+    /// As [`Router::history`], from the instance that answers for the name.
     ///
     /// # Errors
-    /// Nobody answers now.
+    /// No instance answers for the name in time.
     pub async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, Closed> {
         let told = |told| match told {
             PeerReply::History(history) => Some(history),
@@ -184,10 +191,10 @@ impl FrontDoor {
         self.look(name, here, question, told).await
     }
 
-    /// As [`Router::document_sizes`], of the resource of this name.
+    /// As [`Router::document_sizes`], from the instance that answers for the name.
     ///
     /// # Errors
-    /// Nobody answers now.
+    /// No instance answers for the name in time.
     pub async fn document_sizes(
         &self,
         (name, id): (&ResourceName, &ResourceId),
@@ -208,10 +215,10 @@ impl FrontDoor {
         self.look(name, here, question, told).await
     }
 
-    /// Follows what happens to names with this prefix. `None`: as many do as may.
+    /// Follows the events of names with this prefix. `None`: an instance has as many event readers as it allows.
     ///
     /// # Errors
-    /// Somebody does not answer now.
+    /// An instance that has names does not answer in time.
     pub async fn follow(&self, prefix: &str) -> Result<Option<EventReader>, Closed> {
         match self.gathering() {
             Some(gathering) => Box::pin(gathering.follow(prefix)).await,
@@ -224,8 +231,8 @@ impl FrontDoor {
         }
     }
 
-    /// Asks something about one name that may be asked again and again. `told`: what another instance tells; `None`: to
-    /// be asked again.
+    /// Asks a question about one name that is safe to repeat. `told` takes the answer out of another instance's
+    /// reply; `None`: ask again.
     async fn look<T>(
         &self,
         name: &ResourceName,

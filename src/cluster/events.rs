@@ -1,4 +1,4 @@
-//! Events of all instances, read as one stream.
+//! Reads the events of all instances as one stream.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 use crate::store::members::InstanceId;
 
-/// Events of another instance.
+/// The events of one other instance.
 pub struct EventsThere {
     id: InstanceId,
     pieces: AnswerPieces,
@@ -47,16 +47,16 @@ impl EventsThere {
     }
 }
 
-/// Reads events, wherever they happen.
+/// Reads the events of all instances.
 pub struct EventReader {
     server: Arc<ServerState>,
     here: FeedReader,
-    /// Who this instance was; `None`: the store is not shared.
+    /// This instance's id when the stream began. `None`: the store is not shared.
     me: Option<InstanceId>,
     there: Vec<EventsThere>,
     view: watch::Receiver<View>,
     lacks_somebody: bool,
-    /// Where to look next: nobody who has much to tell keeps the others from being read.
+    /// Index of the source to look at next. The sources take turns, so that a busy one does not starve the others.
     next: usize,
 }
 
@@ -76,7 +76,7 @@ impl EventReader {
         }
     }
 
-    /// The next event, without waiting for one.
+    /// The next event, without waiting for one. [`Found::End`]: events may be missing from now on.
     pub fn look(&mut self) -> Found {
         let mut has_ended = false;
         for _ in 0..=self.there.len() {
@@ -97,7 +97,8 @@ impl EventReader {
         }
     }
 
-    /// Whether something may happen that is not seen here.
+    /// Whether events may happen that this reader does not see: it does not follow the owner of a slot, or this
+    /// instance's gate is closed.
     fn lacks(&mut self) -> bool {
         if self.view.has_changed().unwrap_or(false) {
             let is_followed = |id: &InstanceId| {

@@ -1,4 +1,5 @@
-//! One request that does not simply end here: it waits, or belongs to another instance, or changes hands meanwhile.
+//! A request that this instance may be unable to finish by itself: it waits, its name belongs to another
+//! instance, or its slot moves meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,22 +16,25 @@ use crate::shared::gate::Closed;
 use crate::shared::server_state::ServerState;
 use crate::store::members::Slot;
 
-/// How long a client that is refused may wait until its place is given back.
+/// How long the answer to a refused client may be delayed to give its place in the queue back.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
+/// Between two tries to give a place back.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Asked again and again, until it is answered or may not be held any longer.
+/// A request that is sent again and again, until it is answered or its hold is over.
 pub struct Forwarded<'a> {
     router: &'a Router,
     links: &'a Links,
     name: &'a ResourceName,
     op: &'a Op,
-    /// With the ticket to make, so that a copy finds it.
+    /// The caller, with the ticket that a lock request may make: a copy of the request finds the first one's
+    /// place by it.
     caller: Arc<Caller>,
     hold: Hold,
-    /// A copy may have been acted on.
+    /// A copy of the request may have been carried out although its answer was lost.
     lost: bool,
-    /// It may have a place in a queue that has gone to another instance, and whose ticket its client was never told.
+    /// The request may have a place in a queue that moved to another instance, and its client was never told
+    /// the ticket.
     has_place: bool,
 }
 
@@ -85,8 +89,9 @@ impl<'a> Forwarded<'a> {
         }
     }
 
-    /// Nobody can take the place, and it would hold up the queue for as long as its ticket lives. Whoever was given the name
-    /// may not have heard of it yet.
+    /// Gives up the place in the queue that this request may have left at the new owner. No client knows its
+    /// ticket, so it would hold up the queue until the ticket expires. Retries, because the new owner may not
+    /// know yet that it owns the slot.
     async fn give_back(&self) {
         let Some(ticket) = self.caller.relayed else {
             return;
@@ -125,16 +130,16 @@ impl<'a> Forwarded<'a> {
         of_slot(slot, server.gate.check(), &self.links.view())
     }
 
-    /// `None`: it may be asked again.
+    /// Asks this instance. `None`: ask again.
     async fn ask_here(&mut self) -> Option<Box<Reply>> {
         let op = self.remaining();
         let asking = self.router.ask(self.name, &op, &self.caller);
         let (reply, call) = match op.wait() {
-            // Dropped, it loses its place: its client is told that there is none.
+            // Dropping the request gives up its place in the queue; its client gets a 503 and no ticket.
             Some(_) => tokio::select! {
                 biased;
                 () = self.hold.stopped() => {
-                    // It may have gone already.
+                    // The place may have moved with its slot before that.
                     self.has_place = !self.router.server.slots.is_here(self.name);
                     return Some(closed(Closed::Stopping));
                 }
@@ -143,9 +148,10 @@ impl<'a> Forwarded<'a> {
             None => asking.await,
         };
         match &*reply {
-            // Nothing was done, or what was done stays for the next owner.
+            // Nothing was done, or a place in the queue was made and moved to the next owner.
             Reply::Closed(Closed::Moving) => self.has_place = true,
-            // Taken for dead: as if it had been asked of another instance that died.
+            // Other instances take this one for dead: the request may have been carried out, as by an owner
+            // that died.
             Reply::Closed(Closed::Standby) if self.op.may_repeat() => self.lost = true,
             Reply::Closed(Closed::Stopping) => return Some(reply),
             _ => return Some(taken((reply, call))),
@@ -154,7 +160,7 @@ impl<'a> Forwarded<'a> {
         None
     }
 
-    /// `None`: it may be asked again.
+    /// Asks another instance. `None`: ask again.
     async fn ask_there(&mut self, other: &OtherMember) -> Option<Box<Reply>> {
         let question = Question::Ask {
             name: self.name.clone(),
@@ -163,7 +169,7 @@ impl<'a> Forwarded<'a> {
         };
         let exchange = self.links.ask(self.router, other, question);
         let exchange = match self.op.wait() {
-            // As its own waits, those that are passed on end when this instance does.
+            // When this instance shuts down, waits that were passed on end as its own do.
             Some(_) => tokio::select! {
                 exchange = exchange => exchange,
                 () = self.hold.stopped() => return Some(closed(Closed::Stopping)),
@@ -189,10 +195,10 @@ impl<'a> Forwarded<'a> {
         }
     }
 
-    /// What the client is told.
+    /// The reply that the client gets.
     fn concluded(&self, reply: Box<Reply>) -> Box<Reply> {
         match *reply {
-            // The first copy did it.
+            // An earlier copy of this unlock released the lock.
             Reply::Refused(Refusal::Dead(Some(EndReason::Released)))
                 if self.lost && matches!(self.op, Op::Unlock { .. }) =>
             {
@@ -202,7 +208,7 @@ impl<'a> Forwarded<'a> {
         }
     }
 
-    /// With what is left of its wait.
+    /// The request with what is left of its wait.
     fn remaining(&self) -> Op {
         let passed = self.hold.elapsed();
         let mut op = self.op.clone();

@@ -1,5 +1,5 @@
-//! Questions about names of all instances: each owner is asked about its own, here too, and either all of them answer
-//! or nobody is told anything.
+//! Questions about many names: listings, counts and events. Every instance that owns slots is asked about its
+//! own names, this one too. If one of them does not answer, the client gets no partial answer but an error.
 
 use futures_util::future::join_all;
 
@@ -13,10 +13,10 @@ use crate::registry::listing::ListingRefused;
 use crate::shared::gate::Closed;
 use crate::store::slot_set::SlotSet;
 
-/// A part of an answer, and of which names it is; `None`: to be asked again.
+/// One instance's part of an answer, and the slots that it covers. `None`: ask again.
 pub type ToldPart<T> = Option<Result<(T, SlotSet), ListingRefused>>;
 
-/// One question to everybody.
+/// One question to all owners of slots.
 pub struct Gathering<'a> {
     pub router: &'a Router,
     pub links: &'a Links,
@@ -32,10 +32,11 @@ impl Gathering<'_> {
         self.hold.pause(&self.router.server).await
     }
 
-    /// What all tell, together of each name once. `here`: the part of this instance; `told`: that of another one.
+    /// Asks until the parts cover each slot exactly once, and returns the parts. `here` makes this instance's
+    /// part; `told` takes another instance's part out of its reply.
     ///
     /// # Errors
-    /// Somebody refuses, or is missing for longer than requests are held.
+    /// An instance refuses, or does not answer for as long as requests are held.
     pub async fn ask_all<T>(
         mut self,
         here: impl AsyncFn() -> Result<(T, SlotSet), ListingRefused>,
@@ -51,7 +52,7 @@ impl Gathering<'_> {
                 let parts: Option<Vec<_>> = join_all(asked).await.into_iter().collect();
                 let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>());
                 let parts = parts.transpose()?.unwrap_or_default();
-                // Names that change hands meanwhile would be missing, or there twice.
+                // The names of a slot that moved meanwhile would be missing, or in two parts.
                 if SlotSet::are_whole(parts.iter().map(|(_, covered)| *covered)) {
                     return Ok(parts.into_iter().map(|(part, _)| part).collect());
                 }
@@ -60,7 +61,7 @@ impl Gathering<'_> {
         }
     }
 
-    /// No answer leaves when the store may no longer be this instance's.
+    /// This instance's part. No answer leaves when the store may no longer be this instance's.
     fn of_here<T>(&self, answer: Result<(T, SlotSet), ListingRefused>) -> ToldPart<T> {
         let checked = self.router.server.gate.check_answer();
         match checked {
@@ -76,14 +77,14 @@ impl Gathering<'_> {
         }
     }
 
-    /// Follows what happens to names with this prefix. `None`: as many do as may.
+    /// Follows the events of names with this prefix. `None`: an instance has as many event readers as it allows.
     ///
     /// # Errors
-    /// Somebody is missing for longer than requests are held.
+    /// An instance does not answer for as long as requests are held.
     pub async fn follow(mut self, prefix: &str) -> Result<Option<EventReader>, Closed> {
         loop {
             if let Some(places) = self.places()? {
-                // First here: what comes to this instance meanwhile is not missed.
+                // This instance first: then nothing is missed of a slot that moves here while the others are asked.
                 let server = &self.router.server;
                 let Some(here) = server.feed.follow() else {
                     return Ok(None);
@@ -97,7 +98,7 @@ impl Gathering<'_> {
         }
     }
 
-    /// `None`: somebody is missing; `Some(None)`: as many follow one of them as may.
+    /// `None`: an instance does not answer; `Some(None)`: one has as many event readers as it allows.
     async fn follow_others(
         &self,
         places: Vec<Place>,

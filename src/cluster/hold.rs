@@ -1,4 +1,4 @@
-//! Requests that wait for another instance, and for how long they may.
+//! How long a request is held while no instance answers for its name.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::shared::gate::Closed;
 use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 
-/// Between two tries.
+/// Longest pause between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A request, for as long as it is held.
+/// The time for which one request is held.
 pub struct Hold {
     until: Instant,
     since: Instant,
@@ -20,7 +20,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// From now on, for so long at most.
+    /// Begins now and lasts for `limit`.
     pub fn new(limit: Duration, view: watch::Receiver<View>) -> Hold {
         let since = Instant::now();
         Hold {
@@ -34,10 +34,10 @@ impl Hold {
         self.since.elapsed()
     }
 
-    /// Until something has changed, or a moment has passed.
+    /// Waits until the view of the instances changes, but only for the pause between two tries.
     ///
     /// # Errors
-    /// It was held as long as may be.
+    /// [`Closed::Moving`]: the request was held for as long as the limit allows.
     pub async fn pause(&mut self, server: &ServerState) -> Result<(), Closed> {
         let peers = &server.metrics.peers;
         let now = Instant::now();
@@ -52,7 +52,7 @@ impl Hold {
         Ok(())
     }
 
-    /// Ready when this instance ends.
+    /// Resolves when this instance shuts down.
     pub async fn stopped(&mut self) {
         let _ = self.view.wait_for(|view| view.stopping).await;
     }

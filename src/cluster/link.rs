@@ -1,7 +1,7 @@
-//! The asking end of a connection to another instance: many questions at once.
+//! The asking end of a connection to another instance. Many questions can be open at once.
 //!
-//! Whoever asks and drops its future withdraws the question at the other end; so does a connection that breaks, or
-//! one on which nothing was heard for too long.
+//! A question is withdrawn at the other end when its asker drops the future, when the connection breaks, and when
+//! nothing was received on the connection for too long.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -22,7 +22,7 @@ use super::wire::{
 use crate::store::PeerAddress;
 use crate::store::members::InstanceId;
 
-/// Who waits for the answer to a question.
+/// Where the answer to an open question goes: one answer, or many pieces.
 enum Waiting {
     One(oneshot::Sender<PeerReply>),
     Many(UnboundedSender<PeerReply>),
@@ -32,13 +32,14 @@ struct LinkState {
     frames: UnboundedSender<Vec<u8>>,
     waiting: RefCell<HashMap<u64, Waiting>>,
     next: Cell<u64>,
-    /// When the last question was whether the other end lives, and how long its answer took.
+    /// When the first ping that has no pong yet was sent.
     pinged: Cell<Option<Instant>>,
+    /// Time from the last answered ping to its pong.
     round_trip: watch::Sender<Duration>,
     ended: watch::Sender<bool>,
 }
 
-/// Dropped, it ends.
+/// A connection to another instance; dropping it ends the connection.
 pub struct Link {
     state: Rc<LinkState>,
     task: actix_rt::task::JoinHandle<()>,
@@ -53,7 +54,7 @@ impl Drop for Link {
 
 impl LinkState {
     fn send(&self, request: &RequestFrame) {
-        // A connection that has ended has withdrawn everything.
+        // Fails only when the connection has ended, which withdraws every question.
         let _ = self.frames.send(frame(request));
     }
 
@@ -69,7 +70,7 @@ impl LinkState {
             }
         };
         let mut waiting = self.waiting.borrow_mut();
-        // Where nobody takes it, `Gone` is on its way.
+        // If the asker is gone, `Gone` is on its way to the other end already.
         if let Some(Waiting::Many(pieces)) = waiting.get(&id) {
             let _ = pieces.send(reply);
         } else if let Some(Waiting::One(answer)) = waiting.remove(&id) {
@@ -90,10 +91,10 @@ impl LinkState {
 }
 
 impl Link {
-    /// Connects. `silence_max`: a connection on which nothing was heard for so long is dead.
+    /// Connects. `silence_max`: the connection ends when nothing was received for this long.
     ///
     /// # Errors
-    /// Nobody answers there in time, or not the instance that is wanted. Nothing was asked then.
+    /// No connection within `silence_max`, or as [`PeerConnection::open`]. Nothing was asked then.
     pub async fn open(
         to: InstanceId,
         peer: &PeerAddress,
@@ -107,7 +108,7 @@ impl Link {
             protocol,
         } = opened;
         let address = peer.address.clone();
-        log::debug!("the instance at {address} speaks version {protocol} with this one");
+        log::debug!("speaks version {protocol} of the protocol with the instance at {address}");
         let (frames, to_write) = unbounded_channel();
         let state = Rc::new(LinkState {
             frames,
@@ -134,26 +135,26 @@ impl Link {
         *self.state.ended.borrow()
     }
 
-    /// Ready when the connection has ended.
+    /// Resolves when the connection has ended.
     pub async fn ended(&self) {
         let mut ended = self.state.ended.subscribe();
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// How long the other end took to say that it lives; another value each time.
+    /// The time from ping to pong; a new value after each pong.
     pub fn round_trips(&self) -> watch::Receiver<Duration> {
         self.state.round_trip.subscribe()
     }
 
-    /// Sends a question that nobody waits for.
+    /// Sends a question without waiting for an answer.
     pub fn tell(&self, question: Question) {
         let id = self.state.next_id();
         let question = Box::new(question);
         self.state.send(&RequestFrame::Question { id, question });
     }
 
-    /// Sends a question and waits for its answer. Dropping the future withdraws the question. `None`: the connection broke
-    /// before the answer, and the question may have been acted on.
+    /// Sends a question and waits for its answer. Dropping the future withdraws the question. `None`: the
+    /// connection ended before the answer, and the question may have been carried out.
     pub async fn ask(&self, question: Question) -> Option<PeerReply> {
         let (sender, answer) = oneshot::channel();
         let mut open = self.open_question(question, Waiting::One(sender))?;
@@ -165,7 +166,8 @@ impl Link {
         Some(reply)
     }
 
-    /// As [`Link::ask`], for a question whose answer comes in pieces, until the connection ends.
+    /// As [`Link::ask`], for a question whose answer comes in pieces until the connection ends. `None`: the
+    /// connection has ended.
     pub fn ask_on(&self, question: Question) -> Option<AnswerPieces> {
         let (sender, pieces) = unbounded_channel();
         let open = self.open_question(question, Waiting::Many(sender))?;
@@ -198,24 +200,24 @@ async fn pings(state: &LinkState, every: Duration) {
     }
 }
 
-/// The pieces of an answer; dropped, the question is withdrawn.
+/// The pieces of an answer. Dropping it withdraws the question.
 pub struct AnswerPieces {
     pieces: UnboundedReceiver<PeerReply>,
     open: OpenQuestion,
 }
 
 impl AnswerPieces {
-    /// The next piece, once it is there. `None`: nothing comes any more.
+    /// Waits for the next piece. `None`: the connection has ended.
     pub async fn next(&mut self) -> Option<PeerReply> {
         let piece = self.pieces.recv().await;
         self.open.state.send(&RequestFrame::Taken(self.open.id));
         piece
     }
 
-    /// The next piece, if it is there.
+    /// The next piece, without waiting for one.
     ///
     /// # Errors
-    /// It is not, or nothing comes any more.
+    /// [`TryRecvError::Empty`]: it is not there yet. [`TryRecvError::Disconnected`]: the connection has ended.
     pub fn try_next(&mut self) -> Result<PeerReply, TryRecvError> {
         let piece = self.pieces.try_recv()?;
         self.open.state.send(&RequestFrame::Taken(self.open.id));
@@ -223,7 +225,7 @@ impl AnswerPieces {
     }
 }
 
-/// Withdraws a question whose answer nobody took.
+/// An open question; dropped before its answer was taken, it withdraws the question.
 struct OpenQuestion {
     state: Rc<LinkState>,
     id: u64,

@@ -1,4 +1,4 @@
-//! The connections of one worker to the other instances: opened when somebody has a question, two to each.
+//! One worker's connections to the other instances: two to each, opened when there is a question.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,26 +18,27 @@ use crate::shared::members::{HOLD_BEYOND, View};
 use crate::shared::server_state::ServerState;
 use crate::store::members::{InstanceId, MemberState};
 
-/// The connection is opened by whoever comes first.
+/// A connection. The first question opens it; questions that come meanwhile wait for it.
 type LinkCell = Rc<OnceCell<Link>>;
 
-/// What became of a question.
+/// The outcome of a question to another instance.
 pub enum Exchange {
     Answered(PeerReply),
-    /// Nothing was done.
+    /// The question was not carried out: there was no connection, or the other instance does not answer for the
+    /// name.
     NotDone,
-    /// It may have been acted on.
+    /// No answer came, and the question may have been carried out.
     Lost,
 }
 
-/// The way to all others.
+/// The connections to all other instances.
 pub struct Links {
     view: watch::Receiver<View>,
-    /// Of each instance, one for what is bulky and one for the rest: a large document holds up what is behind it on a
-    /// connection.
+    /// By instance, and by whether the connection is for bulky questions: a large document holds up every frame
+    /// behind it on its connection.
     cells: RefCell<HashMap<(InstanceId, bool), LinkCell>>,
     lease: Duration,
-    /// Requests that go this way and are not answered yet.
+    /// Requests that wait or are passed on, and are not answered yet.
     pub in_flight: Arc<AtomicUsize>,
 }
 
@@ -56,7 +57,7 @@ impl Links {
         self.view.borrow()
     }
 
-    /// For a request that may wait for so long for its own sake.
+    /// The hold of a request that may itself wait for `wait`.
     pub fn hold(&self, wait: Duration) -> Hold {
         let limit = wait.max(self.lease + HOLD_BEYOND);
         Hold::new(limit, self.view.clone())
@@ -73,13 +74,13 @@ impl Links {
         cells.entry((id, is_bulky)).or_default().clone()
     }
 
-    /// The next request opens another connection.
+    /// Removes a broken connection; the next question opens another one.
     fn forget(&self, broken: &LinkCell) {
         let mut cells = self.cells.borrow_mut();
         cells.retain(|_, cell| !Rc::ptr_eq(cell, broken));
     }
 
-    /// The connection to this instance that is for such questions.
+    /// The connection to this instance for questions of this kind. `None`: it cannot be opened, or has ended.
     async fn link(&self, other: &OtherMember, question: &Question) -> Option<LinkCell> {
         let peer = other.peer()?;
         let cell = self.cell(other.id, question.is_bulky());
@@ -100,7 +101,7 @@ impl Links {
         }
     }
 
-    /// Sends a question that nobody waits for, if there is a connection.
+    /// Sends a question without waiting for an answer, if there is a connection.
     pub fn tell(&self, id: InstanceId, question: Question) {
         let cells = self.cells.borrow();
         if let Some(link) = cells.get(&(id, false)).and_then(|cell| cell.get()) {
@@ -108,7 +109,7 @@ impl Links {
         }
     }
 
-    /// Asks another instance.
+    /// Asks another instance one question and waits for the outcome.
     pub async fn ask(&self, router: &Router, other: &OtherMember, question: Question) -> Exchange {
         let Some(cell) = self.link(other, &question).await else {
             return Exchange::NotDone;
@@ -134,20 +135,21 @@ impl Links {
         }
     }
 
-    /// Ready when the one that was asked does not live any more, and what it may have said before has come: it may hang with
-    /// the question in its hands, and what it says later is not the truth any more. (Whoever gives a slot away answers
-    /// first.)
+    /// Resolves when the asked instance is dead or gone, and answers that it sent before have arrived. It may
+    /// hang with the question, and an answer that it sends after its death is not valid any more. (An instance
+    /// that gives a slot away answers first.)
     async fn no_answer_counts(&self, id: InstanceId) {
         let mut view = self.view.clone();
         let gone = view.wait_for(|view| !is_alive(view, id)).await;
         let was_fenced = gone.is_ok_and(|view| state(&view, id).is_some());
         if !was_fenced {
-            // It may have left in order.
+            // Its row is gone: it may have shut down in order, with its last answers still on their way.
             tokio::time::sleep(self.lease / 4).await;
         }
     }
 
-    /// Asks another instance something that is answered in pieces, until the connection ends.
+    /// Asks another instance a question whose answer comes in pieces until the connection ends. `None`: no
+    /// connection.
     pub async fn ask_on(&self, other: &OtherMember, question: Question) -> Option<AnswerPieces> {
         let cell = self.link(other, &question).await?;
         cell.get()?.ask_on(question)

@@ -1,26 +1,26 @@
-//! Several instances on one database: each answers for a part of the names, and passes requests for the others on to
-//! whoever does, so that a client needs not know which one that is.
+//! Several instances on one database. Each instance answers for a part of the names and passes requests for other
+//! names on to the instance that answers for them, so that a client may ask any instance.
 //!
-//! What crosses is the request that a resource is asked and its reply, not HTTP: keys, bodies and limits are checked
-//! where the client is connected, and its answer is made there. A request that came from another instance is never
-//! passed on again.
+//! Instances exchange resource requests and replies, not HTTP: the instance that the client is connected to checks
+//! keys, bodies and limits, and makes the HTTP answer. A request that came from another instance is never passed on
+//! again.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `door` | the handlers' door: here, or there |
-//! | `place` | who answers for a name |
-//! | `forwarded` | a request that waits, is passed on, or changes hands |
-//! | `gather` | questions about names of all instances |
-//! | `hold` | for how long a request waits for an instance |
-//! | `events` | events of all, read as one stream |
-//! | `links` | the connections of one worker |
-//! | `link` | the asking end of a connection between two instances |
-//! | `serve` | the other end |
-//! | `reach` | whether the other instances answer |
-//! | `connection` | a connection until both ends know each other |
-//! | `tls` | TLS between the two, where the one that is asked has a certificate |
-//! | `wire` | what crosses, in frames; the proof that both have the same database |
-//! | `crossing` | tests: what crosses is what this version of the protocol says |
+//! | `door` | the handlers' way to a resource, in this instance or another |
+//! | `place` | which instance answers for a name |
+//! | `forwarded` | a request that waits, is passed on, or whose slot moves meanwhile |
+//! | `gather` | questions about many names, asked of all instances |
+//! | `hold` | how long a request is held until an instance answers for its name |
+//! | `events` | the events of all instances as one stream |
+//! | `links` | one worker's connections to the other instances |
+//! | `link` | the asking end of a connection |
+//! | `serve` | the answering end of a connection |
+//! | `reach` | whether the other instances can be reached |
+//! | `connection` | opening a connection: TCP, TLS where it is configured, handshake |
+//! | `tls` | TLS between instances, where the asked instance has a certificate |
+//! | `wire` | the handshake, the frames and the types of the messages |
+//! | `crossing` | tests: the messages have the form of this version of the protocol |
 
 pub mod connection;
 #[cfg(test)]

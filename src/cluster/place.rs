@@ -1,4 +1,4 @@
-//! Which instance answers for a name now, as this one sees it. Pure.
+//! Which instance answers for a name now, as far as this instance knows. Pure functions.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::shared::members::{Reach, View};
 use crate::store::PeerAddress;
 use crate::store::members::{InstanceId, Members, Slot};
 
-/// Another instance, as the store was last seen.
+/// Another instance, as of the last look at the store.
 pub struct OtherMember {
     pub id: InstanceId,
     members: Arc<Members>,
@@ -19,13 +19,13 @@ impl OtherMember {
     }
 }
 
-/// Where a question is answered.
+/// The instance that a question is sent to.
 pub enum Place {
     Here,
     There(OtherMember),
 }
 
-/// Whether this instance is in a state in which it may pass anything on.
+/// Refuses while this instance starts or stops: it passes no request on then.
 fn passes_on(gate: &Result<(), Closed>) -> Result<(), Closed> {
     match gate {
         Err(closed @ (Closed::Starting | Closed::Stopping)) => Err(closed.clone()),
@@ -33,16 +33,18 @@ fn passes_on(gate: &Result<(), Closed>) -> Result<(), Closed> {
     }
 }
 
-/// What this instance owns and does not answer for now. `Ok`: it will be answered for in a moment, by whomever.
+/// For a name that this instance owns and does not answer for now. `Ok`: this instance or another one will
+/// answer for it soon.
 fn not_now(gate: Result<(), Closed>) -> Result<(), Closed> {
     match gate {
-        // It was taken for dead, and what it had is being taken over.
+        // Others took this instance for dead, and its slots are being taken over.
         Ok(()) | Err(Closed::Standby) => Ok(()),
         Err(closed) => Err(closed),
     }
 }
 
-/// Where another instance is asked. `None`: it is dead, and what it had is taken over in a moment.
+/// The place of a name that another instance owns. `None`: the owner is dead, and its slots will be taken over
+/// soon.
 fn of_other(
     owner: InstanceId,
     members: &Arc<Members>,
@@ -63,11 +65,11 @@ fn of_other(
     }
 }
 
-/// Who answers for a name of this slot. `is_here`: as far as the slot goes, this instance; `gate`: whether it answers
-/// for anything. `None`: nobody does just now.
+/// The instance that answers for the names of this slot. `is_here`: this instance has the slot and is not giving it
+/// away; `gate`: whether this instance answers for any name. `None`: no instance answers at the moment.
 ///
 /// # Errors
-/// Nobody will before the request is refused, or this instance cannot reach the one who does.
+/// The request would not be answered before its hold is over, or this instance cannot reach the owner.
 pub fn of_slot(
     (slot, is_here): (Slot, bool),
     gate: Result<(), Closed>,
@@ -86,10 +88,10 @@ pub fn of_slot(
     }
 }
 
-/// Everybody who answers for any name. `None`: somebody is missing just now.
+/// All instances that own slots. `None`: one of them does not answer at the moment.
 ///
 /// # Errors
-/// As of [`of_slot`], of whichever slot.
+/// As [`of_slot`], for any of the slots.
 pub fn of_all(gate: Result<(), Closed>, view: &View) -> Result<Option<Vec<Place>>, Closed> {
     passes_on(&gate)?;
     let Some(members) = &view.members else {
@@ -110,10 +112,10 @@ pub fn of_all(gate: Result<(), Closed>, view: &View) -> Result<Option<Vec<Place>
     Ok(Some(places))
 }
 
-/// May a request be accepted whose name is not known yet?
+/// Whether a request may be accepted before its name is known.
 ///
 /// # Errors
-/// Neither this instance nor another one would answer it.
+/// Neither this instance nor another one would answer the request.
 pub fn check(gate: Result<(), Closed>, view: &View) -> Result<(), Closed> {
     passes_on(&gate)?;
     match (&view.members, view.others_alive().next()) {
@@ -148,7 +150,7 @@ mod tests {
         }
     }
 
-    /// The first slot is this instance's, the second another one's, all others are of one that is not known any more.
+    /// Slot 0 belongs to this instance, slot 1 to `OTHER`, and all others to an instance that has no row any more.
     fn view(other: MemberState, reach: Reach) -> View {
         let mut owners = vec![GONE; SLOTS];
         (owners[0], owners[1]) = (ME, OTHER);
@@ -178,7 +180,7 @@ mod tests {
         })
     }
 
-    /// By the number of a slot.
+    /// The place of the slot with this number.
     fn place(
         number: usize,
         is_here: bool,
@@ -193,10 +195,10 @@ mod tests {
     fn a_request_goes_to_the_owner_of_its_name_and_waits_while_there_is_none() {
         let view = view(MemberState::Serves, Reach::Reached);
         assert_eq!(place(0, true, Ok(()), &view), Ok("here"));
-        // It is being given away, or has come a moment ago.
+        // The slot is being given away, or has come a moment ago.
         assert_eq!(place(0, false, Ok(()), &view), Ok("nowhere now"));
         assert_eq!(place(1, false, Ok(()), &view), Ok("there"));
-        // This instance knows better than the last look.
+        // What this instance knows of its own slots is newer than its last look at the store.
         assert_eq!(place(1, true, Ok(()), &view), Ok("here"));
         assert_eq!(place(2, false, Ok(()), &view), Ok("nowhere now"));
         assert_eq!(place(0, false, Ok(()), &View::default()), Ok("nowhere now"));

@@ -1,5 +1,5 @@
-//! Whether each of the other instances answers this one: one connection to each that is always kept, so that `/ready`
-//! need not find out.
+//! Whether each of the other instances can be reached. One connection to each is always kept open, so that `/ready`
+//! knows without asking.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,23 +14,26 @@ use crate::shared::server_state::ServerState;
 use crate::store::PeerAddress;
 use crate::store::members::{InstanceId, Member, Members};
 
-/// Between two tries to reach one.
+/// Between two tries to connect to an instance.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// So many signs of life after the link was lost prove that the instance lives: one may have been on its way.
+/// So many heartbeats after the link was lost prove that the instance lives: one may have been sent before the
+/// loss.
 const PROOF_OF_LIFE: u64 = 2;
 
-/// Since when an instance does not answer.
+/// What is known of an instance since it stopped answering.
 struct Silence {
     since: Instant,
-    /// Its signs of life in the database, as they were then, and how many have come since.
+    /// Its last heartbeat that was seen in the database.
     heartbeat: u64,
+    /// How many new heartbeats were seen since the loss.
     beats: u64,
-    /// It answered, in no version of the protocol that this one speaks.
+    /// The instance answers, but speaks no version of the protocol that this one speaks.
     is_other_protocol: bool,
+    /// Whether the warning was logged.
     told: bool,
 }
 
-/// Keeps in touch with whichever instances there are, for ever. `lease`: `INSTANCE_LEASE_SECONDS`.
+/// Keeps a connection to each of the other living instances, for ever. `lease`: `INSTANCE_LEASE_SECONDS`.
 pub async fn keep_in_touch_with_all(server: Arc<ServerState>, lease: Duration) {
     let mut view = server.members.follow();
     let mut touched: HashMap<InstanceId, actix_rt::task::JoinHandle<()>> = HashMap::new();
@@ -38,11 +41,11 @@ pub async fn keep_in_touch_with_all(server: Arc<ServerState>, lease: Duration) {
     loop {
         let now = view.borrow_and_update().clone();
         count(&server, &now, seen.as_deref());
-        // One that was dead for others may live after all.
+        // The task of an instance ends when that is marked as dead. If it lives after all, it gets a new task.
         touched.retain(|_, task| !task.is_finished());
         for other in now.others_alive() {
             touched.entry(other.id).or_insert_with(|| {
-                log::debug!("there is an instance at {}", address(other));
+                log::debug!("found an instance at {}", address(other));
                 let touching = keep_in_touch(server.clone(), other.id, lease);
                 actix_rt::spawn(touching)
             });
@@ -59,7 +62,7 @@ fn address(member: &Member) -> &str {
     peer.map_or("no address", |peer| &peer.address)
 }
 
-/// What the metrics say of all instances. `before`: as they were seen the last time.
+/// Updates the metrics about all instances. `before`: the instances at the previous look.
 fn count(server: &ServerState, view: &View, before: Option<&Members>) {
     let Some(members) = &view.members else {
         return;
@@ -81,7 +84,8 @@ fn count(server: &ServerState, view: &View, before: Option<&Members>) {
     }
 }
 
-/// From how many instances that had died this one took slots over: a live one gives them.
+/// From how many dead instances this one has taken slots over. Slots of an instance that was alive `before`
+/// were given.
 fn taken_over(before: &Members, now: &Members) -> u64 {
     let is_here = |id: &InstanceId| {
         let both = before.owners.iter().zip(now.owners.iter());
@@ -92,7 +96,7 @@ fn taken_over(before: &Members, now: &Members) -> u64 {
         .count() as u64
 }
 
-/// How many slots have come to this instance, and how many have left it.
+/// How many slots this instance has gained, and how many it has lost.
 fn moved(before: &Members, now: &Members) -> (u64, u64) {
     let both = before.owners.iter().zip(now.owners.iter());
     both.fold((0, 0), |(gained, lost), (before_of, now_of)| {
@@ -102,19 +106,19 @@ fn moved(before: &Members, now: &Members) -> (u64, u64) {
     })
 }
 
-/// `None`: it is gone.
+/// The instance; `None`: it is dead or gone.
 fn member(view: &View, id: InstanceId) -> Option<&Member> {
     let member = view.members.as_ref()?.member(id)?;
     (member.state.is_alive()).then_some(member)
 }
 
-/// For as long as this one lives.
+/// Keeps a connection to one instance for as long as that lives, and records whether it can be reached.
 async fn keep_in_touch(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
     let mut view = server.members.follow();
     let mut silence: Option<Silence> = None;
     loop {
         let Some(member) = member(&view.borrow_and_update(), id).cloned() else {
-            log::debug!("an instance is gone");
+            log::debug!("an instance is dead or gone");
             return;
         };
         if let Some(peer) = &member.peer {
@@ -142,7 +146,7 @@ async fn keep_in_touch(server: Arc<ServerState>, id: InstanceId, lease: Duration
     }
 }
 
-/// As long as the connection lasts and the instance lives.
+/// Returns when the connection has ended or the instance is dead or gone.
 async fn stay(server: &ServerState, id: InstanceId, link: &Link) {
     let mut view = server.members.follow();
     let gone = async {
@@ -164,12 +168,13 @@ async fn stay(server: &ServerState, id: InstanceId, link: &Link) {
     }
 }
 
-/// Whoever is given slots looks at once, and need not be found out by a request.
+/// Tells the instance to look at the store at once when it was given slots. Else it would look only later, or when
+/// a request for them comes.
 async fn tell_of_gifts(mut view: watch::Receiver<View>, id: InstanceId, link: &Link) {
     let (mut told, _) = view.borrow().given;
     while view.changed().await.is_ok() {
         let (given, last_to) = view.borrow_and_update().given;
-        // Of several at once only the last one is known.
+        // Of several gifts since the last change only the last receiver is known, so every instance is told.
         if given > told && (last_to == id || given > told + 1) {
             link.tell(Question::Look);
         }
@@ -177,7 +182,8 @@ async fn tell_of_gifts(mut view: watch::Receiver<View>, id: InstanceId, link: &L
     }
 }
 
-/// `settled`: signs of life that are seen so soon after the loss may be from before it, however many they are.
+/// Records that the instance does not answer, and counts its heartbeats. Those that are seen within `settled`
+/// after the loss do not count, however many: they may have been sent before it.
 fn lost(silence: &mut Option<Silence>, heartbeat: u64, settled: Duration) -> &mut Silence {
     let silence = silence.get_or_insert_with(|| Silence {
         since: Instant::now(),
@@ -195,6 +201,7 @@ fn lost(silence: &mut Option<Silence>, heartbeat: u64, settled: Duration) -> &mu
     silence
 }
 
+/// Logs once that the instance cannot be reached, if that lasts.
 fn complain(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &std::io::Error) {
     let is_lasting = silence.is_other_protocol || silence.since.elapsed() >= lease / 2;
     if is_lasting && !silence.told {
@@ -204,7 +211,7 @@ fn complain(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &
     }
 }
 
-/// What can be said of an instance that does not answer. `known`: what was said last.
+/// The reach of an instance that does not answer. `known`: its reach until now.
 fn judged(silence: &Silence, known: Reach, lease: Duration) -> Reach {
     let is_long = silence.since.elapsed() >= lease / 2;
     match known {
@@ -229,7 +236,7 @@ mod tests {
         assert_eq!(lost(&mut silence, 8, Duration::ZERO).beats, 1);
         assert_eq!(lost(&mut silence, 8, Duration::ZERO).beats, 1);
         assert_eq!(lost(&mut silence, 10, Duration::ZERO).beats, PROOF_OF_LIFE);
-        // Two at once from before the loss are none.
+        // Heartbeats that are seen within the settling time do not count.
         let (mut silence, settled) = (None, Duration::from_secs(60));
         for heartbeat in [7, 8, 9] {
             assert_eq!(lost(&mut silence, heartbeat, settled).beats, 0);
@@ -266,7 +273,7 @@ mod tests {
         assert_eq!(moved(&map(1, [1, 2]), &map(1, [1, 2])), (0, 0));
         assert_eq!(moved(&map(1, [1, 2]), &map(1, [2, 1])), (half, half));
         assert_eq!(moved(&map(1, [1, 1]), &map(1, [1, 2])), (0, half));
-        // Taken for dead and back under another id.
+        // This instance was taken for dead and is back under another id.
         assert_eq!(moved(&map(1, [1, 2]), &map(3, [2, 2])), (0, half));
     }
 }

@@ -1,6 +1,6 @@
-//! The other end of a connection between two instances: questions are answered as those of this instance's own
-//! clients are. What whoever asked did not take, and everything that is open when the connection ends, counts as
-//! asked by clients that are gone.
+//! The answering end of a connection between two instances. Questions are answered like those of this
+//! instance's own clients. A reply that the asker did not take, and every request that is open when the
+//! connection ends, are treated as those of clients that are gone.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -37,12 +37,12 @@ use crate::shared::server_state::ServerState;
 use crate::store::PeerAddress;
 use crate::store::members::InstanceId;
 
-/// How often somebody who follows events from afar is sent what there is.
+/// How often new events are sent to another instance that follows them.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
-/// Events that are sent at once: as many as the feed keeps for a reader that does not look.
+/// Most events in one message: as many as the ring of the feed holds.
 const EVENTS_MAX: usize = 8192;
 
-/// Where other instances ask this one.
+/// The socket at which other instances ask this one.
 pub struct PeerListener {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -50,7 +50,7 @@ pub struct PeerListener {
 }
 
 impl PeerListener {
-    /// `tls`: how it is spoken, if it is. `lease`: `INSTANCE_LEASE_SECONDS`.
+    /// `tls`: if given, only TLS is accepted. `lease`: `INSTANCE_LEASE_SECONDS`.
     pub fn new(listener: TcpListener, tls: Option<TlsAcceptor>, lease: Duration) -> PeerListener {
         PeerListener {
             listener,
@@ -59,7 +59,11 @@ impl PeerListener {
         }
     }
 
-    /// Has the threads of this server, those on which resources live, answer other instances too.
+    /// Adds the listener to the HTTP server, so that its worker threads, on which the resources live, answer other
+    /// instances too.
+    ///
+    /// # Errors
+    /// The HTTP server does not take the socket.
     pub fn serve_with(
         self,
         builder: ServerBuilder,
@@ -79,7 +83,7 @@ impl PeerListener {
                     };
                     if let Err(error) = ended {
                         router.server.metrics.peers.refused.inc();
-                        log::warn!("a connection of another instance was refused: {error}");
+                        log::warn!("a connection from another instance was refused: {error}");
                     }
                     Ok::<(), Infallible>(())
                 }
@@ -88,7 +92,7 @@ impl PeerListener {
     }
 }
 
-/// Keeps in touch with the other instances, on a thread of its own. `lease`: `INSTANCE_LEASE_SECONDS`.
+/// Starts a thread that keeps a connection to each of the other instances. `lease`: `INSTANCE_LEASE_SECONDS`.
 pub fn keep_in_touch(
     server: &Arc<ServerState>,
     router: impl Fn() -> Router + Send + 'static,
@@ -103,14 +107,15 @@ pub fn keep_in_touch(
     arbiter
 }
 
-/// Grants that nobody took, of names that have left this instance, are released where they are by then.
+/// Releases grants whose clients turned out to be gone after the name had moved, at the instance that has the
+/// name now.
 async fn release_untaken(door: FrontDoor) {
     let door = Rc::new(door);
     let Some(mut untaken) = door.router.server.untaken.to_release() else {
         return;
     };
     while let Some((name, ticket)) = untaken.recv().await {
-        log::debug!("a grant of {name} was not taken, and is released where the name is now");
+        log::debug!("the client of a grant of {name} is gone: releasing it where the name is now");
         let door = door.clone();
         actix_rt::spawn(async move {
             let presented = PresentedTicket::Ticket(ticket);
@@ -123,7 +128,7 @@ async fn release_untaken(door: FrontDoor) {
 /// Serves one connection until it ends.
 ///
 /// # Errors
-/// The other end is no instance on this database.
+/// The handshake fails or takes longer than `silence_max`: the other end may be no instance on this database.
 async fn serve(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
@@ -132,7 +137,7 @@ async fn serve(
 ) -> io::Result<()> {
     let mut view = router.server.members.follow();
     let Some((id, peer)) = me(&view.borrow()) else {
-        log::debug!("another instance asks before this one is any");
+        log::debug!("another instance connects before this one has joined the database");
         return Ok(());
     };
     let us = Introduction::new(&peer.secret, id, Protocols::OURS);
@@ -143,7 +148,7 @@ async fn serve(
         write,
         protocol,
     } = taken;
-    log::debug!("version {protocol} is spoken with another instance");
+    log::debug!("speaks version {protocol} of the protocol with an instance that connected");
     let (frames, to_write) = unbounded_channel();
     let answering = Rc::new(PeerRequests {
         router,
@@ -156,29 +161,29 @@ async fn serve(
         ended = read_frames(read, silence_max, |heard| answering.hear(heard)) => ended,
         ended = write_frames(write, to_write) => ended,
         () = answering.prove_alive(silence_max / 4) => Ok(()),
-        // Whoever asks meant the one that this was.
+        // This instance has another id now, and the other end asks for the former one.
         _ = view.wait_for(|view| me(view).is_none_or(|(now, _)| now != id)) => Ok(()),
     };
-    log::debug!("a connection of another instance has ended: {ended:?}");
+    log::debug!("a connection from another instance has ended: {ended:?}");
     answering.withdraw_all();
     Ok(())
 }
 
-/// Who this instance is, and where it takes questions.
+/// This instance's id and peer address. `None`: it has not joined the database yet.
 fn me(view: &View) -> Option<(InstanceId, PeerAddress)> {
     let members = view.members.as_ref()?;
     let peer = members.member(members.me)?.peer.clone();
     Some((members.me, peer?))
 }
 
-/// What was asked over one connection.
+/// The questions that came over one connection.
 struct PeerRequests {
     router: Rc<Router>,
     frames: UnboundedSender<Vec<u8>>,
     running: RefCell<HashMap<u64, actix_rt::task::JoinHandle<()>>>,
-    /// Answered, and perhaps not taken.
+    /// Calls whose answer was sent and not confirmed with `Taken` yet.
     untaken: RefCell<HashMap<u64, OpenCall>>,
-    /// Whether those who follow events have taken what they were sent.
+    /// For each event stream, whether the events that were sent last have been taken.
     followers: RefCell<HashMap<u64, Rc<Cell<bool>>>>,
 }
 
@@ -225,7 +230,7 @@ impl PeerRequests {
         let router = &self.router;
         let is_here = |name| router.server.slots.is_here(name);
         let answers = router.server.gate.check().is_ok() && question.name().is_none_or(is_here);
-        // Boxed, but for a lock: the futures of all questions would be as large.
+        // All but requests to resources are boxed, so that the futures of those do not get as large.
         let reply = match question {
             Question::Look => return router.look(),
             _ if !answers => PeerReply::NotOwner,
@@ -274,7 +279,7 @@ impl PeerRequests {
         reply
     }
 
-    /// No answer leaves when the store may no longer be this instance's.
+    /// The reply to a question that reads only. No answer leaves when the store may no longer be this instance's.
     fn looked<T>(
         &self,
         answer: Result<T, impl Into<ListingRefused>>,
@@ -288,8 +293,9 @@ impl PeerRequests {
         }
     }
 
-    /// Sends what happens, for as long as this instance answers for anything. Whoever has not taken what was sent last is sent
-    /// nothing, and misses what the feed cannot keep, as a slow reader of this instance does.
+    /// Sends events for as long as this instance's gate is open. An asker that has not taken the last ones is
+    /// sent nothing, and misses what the ring of the feed cannot hold meanwhile, like a slow reader of this
+    /// instance.
     async fn follow(&self, id: u64, prefix: &str) {
         let server = &self.router.server;
         let Some(mut reader) = server.feed.follow() else {
@@ -320,7 +326,7 @@ impl PeerRequests {
         if let Some(task) = self.running.borrow_mut().remove(&id) {
             task.abort();
         }
-        // Dropped, it says that its client is gone.
+        // Dropping the call tells the actor that the client is gone.
         self.untaken.borrow_mut().remove(&id);
         self.followers.borrow_mut().remove(&id);
     }
@@ -333,7 +339,7 @@ impl PeerRequests {
     }
 }
 
-/// What happened since the last look; `None`: nothing.
+/// The events since the last look, at most [`EVENTS_MAX`]; `None`: there are none.
 fn events(reader: &mut FeedReader, prefix: &str) -> Option<PeerReply> {
     let (mut missed, mut events) = (0, Vec::new());
     while events.len() < EVENTS_MAX {
@@ -349,7 +355,7 @@ fn events(reader: &mut FeedReader, prefix: &str) -> Option<PeerReply> {
     (missed > 0 || !events.is_empty()).then_some(PeerReply::Events { missed, events })
 }
 
-/// Whether the store can hold what is to be written.
+/// Whether the store can hold the document that the request writes, if it writes one.
 fn takes(router: &Router, op: &Op) -> bool {
     match op {
         Op::Write { json, .. } => router.server.store.takes_document(json),

@@ -1,8 +1,8 @@
 //! TLS between two instances, where the one that is asked has a certificate.
 //!
-//! Neither name nor authority of the certificate is looked at: what both ends prove about the secret of the database is
-//! about this very session too. Somebody in between has a session with either end, which are never the same, and so
-//! can hand on neither proof. (Channel binding by the exporter of TLS 1.3: RFC 9266.)
+//! Neither the name nor the issuer of the certificate is checked. Instead the proofs of the handshake
+//! ([`super::wire`]) cover a key of this very TLS session. A man in the middle has a different session with
+//! each end, and so can pass on neither proof. (Channel binding with the exporter of TLS 1.3: RFC 9266.)
 
 use std::io;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-/// What the two ends of one session know, and nobody else.
+/// A key that is exported from one TLS session; only the two ends of the session know it.
 pub type SessionKey = [u8; 32];
 
 const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
 
-/// How other instances are answered with this certificate.
+/// An acceptor of connections from other instances, with this certificate.
 ///
 /// # Errors
 /// The cryptography that was built in does not offer TLS 1.3.
@@ -36,6 +36,8 @@ pub fn acceptor(certificate: Arc<dyn ResolvesServerCert>) -> Result<TlsAcceptor,
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// The server's half of the TLS handshake.
+///
 /// # Errors
 /// The handshake failed.
 pub async fn accept(
@@ -47,6 +49,8 @@ pub async fn accept(
     Ok((stream, key))
 }
 
+/// The client's half of the TLS handshake. Accepts any certificate.
+///
 /// # Errors
 /// The handshake failed.
 pub async fn connect(stream: TcpStream) -> io::Result<(client::TlsStream<TcpStream>, SessionKey)> {
@@ -71,8 +75,8 @@ fn session_key<Data>(session: &ConnectionCommon<Data>) -> io::Result<SessionKey>
     key.map_err(io::Error::other)
 }
 
-/// Believes every certificate, but checks that the other end has its key. For those who find out in another way whom
-/// they speak with.
+/// Accepts every certificate, but checks that the other end has its private key. For connections on which the other
+/// end is authenticated in another way.
 #[derive(Debug)]
 pub struct AnyCertificate(pub Arc<CryptoProvider>);
 
@@ -88,7 +92,7 @@ impl ServerCertVerifier for AnyCertificate {
         Ok(ServerCertVerified::assertion())
     }
 
-    /// Not asked for between instances, which speak TLS 1.3 alone.
+    /// Never called between instances, which speak TLS 1.3 only.
     fn verify_tls12_signature(
         &self,
         message: &[u8],
@@ -168,7 +172,7 @@ mod tests {
         assert_eq!(taken.unwrap().protocol, Protocols::OURS.max);
     }
 
-    /// It believes no certificate less than the instances do, and hands on every byte.
+    /// The man in the middle accepts every certificate, as the instances do, and passes on every byte.
     #[tokio::test]
     async fn somebody_in_between_with_a_session_to_either_end_is_found_out() {
         let (there, owner) = listener().await;
@@ -182,7 +186,7 @@ mod tests {
         };
         let asking = async {
             let opened = PeerConnection::open(&told, us()).await;
-            let error = opened.err().expect("it was not found out");
+            let error = opened.err().expect("it was not detected");
             assert!(error.to_string().contains("secret"), "{error}");
         };
         let ((), taken, _) = tokio::join!(asking, answer(there), between);

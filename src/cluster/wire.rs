@@ -1,5 +1,5 @@
-//! What crosses between two instances: a proof at both ends, then frames, each a length of four bytes and a value in
-//! `postcard`.
+//! The protocol between two instances: a handshake in which both ends prove that they know a secret, then
+//! frames, each a length of four bytes and a value in `postcard`.
 
 use std::fmt;
 use std::io;
@@ -26,16 +26,17 @@ use crate::store::members::InstanceId;
 use crate::store::slot_set::SlotSet;
 use crate::store::{DocumentSize, ListQuery, ResourceId};
 
-/// First bytes of a connection.
+/// First bytes of a connection, from the instance that asks.
 const GREETING: &[u8; 8] = b"srs-peer";
-/// A number that is used once, and what is made of it.
+/// Length of each end's random number, which is used for one handshake only.
 const NONCE_BYTES: usize = 16;
+/// Length of an HMAC with SHA-256.
 const PROOF_BYTES: usize = 32;
-/// Room for a read.
+/// Room in the buffer for one read.
 const READ_BYTES: usize = 16 << 10;
-/// Before each frame.
+/// The length before each frame, big-endian.
 const LENGTH_BYTES: usize = size_of::<u32>();
-/// Room for a request or an answer about a lock, without a document.
+/// First capacity of a frame: room for a request or an answer about a lock, without a document.
 const FRAME_BYTES: usize = 256;
 /// Frames are written together until they fill this.
 const WRITE_BYTES: usize = 64 << 10;
@@ -45,8 +46,8 @@ const PROTOCOLS_BYTES: usize = 4;
 const HELLO_BYTES: usize = GREETING.len() + PROTOCOLS_BYTES + NONCE_BYTES;
 const ANSWER_BYTES: usize = PROTOCOLS_BYTES + NONCE_BYTES;
 
-/// The versions of the protocol that an instance speaks: of the frames, and of everything in them. Two instances speak the
-/// highest that both do.
+/// The range of protocol versions that an instance speaks. A version fixes the frames and everything in them. Two
+/// instances use the highest version that both speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
     pub min: u16,
@@ -54,15 +55,15 @@ pub struct Protocols {
 }
 
 impl Protocols {
-    /// What this program speaks. A change of anything that crosses is another version, however small it is: values have
-    /// no names on the way. The one before is spoken on, so that instances are replaced one after another. A test holds
-    /// what crosses against `tests/data/peer-protocol-N.txt`.
+    /// What this program speaks. Any change of the messages, however small, is another version: frames hold
+    /// values without their names. The version before stays supported, so that instances can be replaced one
+    /// after another. A test compares the messages with `tests/data/peer-protocol-N.txt`.
     pub const OURS: Protocols = Protocols { min: 1, max: 1 };
 
-    /// The version to speak.
+    /// The highest version that both ends speak.
     ///
     /// # Errors
-    /// None is in common.
+    /// They have no version in common.
     fn agreed(self, theirs: Protocols) -> Result<u16, NoCommonProtocol> {
         let highest = self.max.min(theirs.max);
         match highest >= self.min.max(theirs.min) {
@@ -91,7 +92,7 @@ impl fmt::Display for Protocols {
     }
 }
 
-/// Two instances that cannot talk to each other: one is too old for the other.
+/// The two instances have no version of the protocol in common: one is too old for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the other end speaks versions {theirs} of the protocol between instances, and this one speaks {ours}: \
@@ -103,6 +104,7 @@ pub struct NoCommonProtocol {
 }
 
 impl NoCommonProtocol {
+    /// Whether this is the cause of the I/O error.
     pub fn is(error: &io::Error) -> bool {
         let cause = error.get_ref();
         cause.is_some_and(|cause| cause.is::<NoCommonProtocol>())
@@ -117,32 +119,33 @@ pub enum Question {
         op: Op,
         caller: Arc<Caller>,
     },
-    /// A sign of life of a ticket, which nobody waits for.
+    /// A sign of life of a ticket. Has no answer.
     Touch {
         name: ResourceName,
         presented: PresentedTicket,
         caller: Arc<Caller>,
     },
-    /// Of the names of the one that is asked, as the others that are about several names.
+    /// A page over the asked instance's own names. The other questions about several names are about its own, too.
     Page(ListQuery),
-    /// Of the names with this prefix.
+    /// Counts over the names with this prefix.
     Tally(String),
     History(ResourceName),
-    /// Of a resource, with selectors after this one, at most so many.
+    /// The sizes of the first `limit` documents of a resource whose selectors come after `after`.
     DocumentSizes {
         name: ResourceName,
         id: ResourceId,
         after: String,
         limit: usize,
     },
-    /// Everything that happens to names with this prefix from now on.
+    /// All events of names with this prefix from now on.
     Follow(String),
-    /// Slots have changed hands: look at the store. Nobody waits for it.
+    /// Slots have moved: look at the store. Has no answer.
     Look,
 }
 
 impl Question {
-    /// Whoever answers for this name is asked; `None`: anybody is.
+    /// The name whose owner has to be asked. `None`: the question is not about one name, and any instance can
+    /// be asked.
     pub fn name(&self) -> Option<&ResourceName> {
         match self {
             Question::Ask { name, .. }
@@ -153,7 +156,7 @@ impl Question {
         }
     }
 
-    /// Whether it, or its answer, may be so large that it would hold up others.
+    /// Whether the question or its answer may be large enough to hold up others on the same connection.
     pub fn is_bulky(&self) -> bool {
         match self {
             Question::Ask { op, .. } => op.carries_document(),
@@ -163,20 +166,20 @@ impl Question {
     }
 }
 
-/// What it answers.
+/// The answer to a [`Question`].
 #[derive(Debug, Serialize, Deserialize)]
 pub enum PeerReply {
-    /// It does not answer for this name, or cannot tell now. Nothing was done.
+    /// The asked instance does not answer for this name, or cannot answer now. Nothing was done.
     NotOwner,
     Reply(Box<Reply>),
     Page(Page, SlotSet),
     Tally(Tally, SlotSet),
     History(Vec<PastLease>),
     DocumentSizes(Vec<DocumentSize>),
-    /// It would cost others too much.
+    /// The listing would take too long, or there are as many event readers as the instance allows.
     TooBusy,
-    /// Comes again and again, each time once the last one was taken; the first time without any. `missed`: so many are
-    /// gone.
+    /// Sent repeatedly, each time after the message before was taken; the first one has no events. `missed`:
+    /// how many events the asker was too slow for.
     Events {
         missed: u64,
         events: Vec<FeedEvent>,
@@ -184,7 +187,7 @@ pub enum PeerReply {
 }
 
 impl PeerReply {
-    /// Whether the other end has to hear that it was taken: it tells of a lease or a place.
+    /// Whether the asker has to confirm it with `Taken`, because it tells of a lease or of a place in the queue.
     pub fn is_tracked(&self) -> bool {
         let PeerReply::Reply(reply) = self else {
             return false;
@@ -196,21 +199,21 @@ impl PeerReply {
     }
 }
 
-/// From the instance that asks.
+/// A frame from the instance that asks.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum RequestFrame {
     Question {
         id: u64,
         question: Box<Question>,
     },
-    /// The answer to this question, or a piece of it, has been taken by whoever waited for it.
+    /// The asker has taken the answer to this question, or a piece of it.
     Taken(u64),
-    /// Nobody waits for the answer any more.
+    /// The asker of this question is gone: the question is withdrawn.
     Gone(u64),
     Ping,
 }
 
-/// From the one that is asked.
+/// A frame from the instance that is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ReplyFrame {
     Reply {
@@ -218,22 +221,22 @@ pub enum ReplyFrame {
         reply: PeerReply,
     },
     Pong,
-    /// Said again and again: a ping may wait behind a large document.
+    /// Sent at regular intervals, without a ping: pings may be held up behind a large document.
     Alive,
 }
 
-/// What two ends need to know of each other, each for itself, before anything crosses.
+/// What one end brings to the handshake.
 pub struct Introduction {
     secret: hmac::Key,
     /// The instance that is asked.
     to: InstanceId,
     protocols: Protocols,
-    /// What else the proofs are about: of the TLS session, nothing without one.
+    /// The key of the TLS session, which the proofs cover too; empty without TLS.
     session: Vec<u8>,
 }
 
 impl Introduction {
-    /// `secret`: as it is in the database. `to`: which instance is asked.
+    /// `secret`: that of the asked instance, as it is in the database. `to`: the id of the asked instance.
     pub fn new(secret: &[u8], to: InstanceId, protocols: Protocols) -> Introduction {
         Introduction {
             secret: hmac::Key::new(hmac::HMAC_SHA256, secret),
@@ -243,13 +246,14 @@ impl Introduction {
         }
     }
 
-    /// Over TLS: `key` is of its session.
+    /// Lets the proofs cover the TLS session that has this key.
     pub fn over_tls(mut self, key: SessionKey) -> Introduction {
         self.session = key.to_vec();
         self
     }
 
-    /// What a proof is about. Each part but the last is of one length.
+    /// The bytes that a proof covers. Only the last part may differ in length, so no two inputs give the same
+    /// bytes.
     fn said(&self, role: &[u8; 4], said: [&[u8]; 2]) -> Vec<u8> {
         [role, said[0], said[1], &self.to, &self.session].concat()
     }
@@ -259,7 +263,7 @@ impl Introduction {
     }
 
     fn verify(&self, role: &[u8; 4], said: [&[u8]; 2], proof: &[u8]) -> io::Result<()> {
-        // In constant time.
+        // Compares in constant time.
         hmac::verify(&self.secret, &self.said(role, said), proof).map_err(|_| {
             io::Error::other("the other end does not know the secret of this database")
         })
@@ -269,11 +273,13 @@ impl Introduction {
         self.protocols.agreed(theirs).map_err(io::Error::other)
     }
 
-    /// The asker's half: says whom it wants, sees the other's proof, and proves that it knows the secret too. The version
-    /// of the protocol to speak. (Both proofs are about all that was said, so nobody in between changes the versions.)
+    /// The asker's half of the handshake: sends greeting, versions and a random number, checks the other end's
+    /// proof, then sends its own. Returns the version of the protocol to speak. (Both proofs cover all bytes
+    /// that were sent before, so nobody in between can change the versions.)
     ///
     /// # Errors
-    /// The other end is another instance, or none, or does not answer. [`NoCommonProtocol`].
+    /// The connection breaks; the other end is another instance or does not know the secret; or
+    /// [`NoCommonProtocol`].
     pub async fn greet<S>(&self, stream: &mut S) -> io::Result<u16>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -294,10 +300,11 @@ impl Introduction {
         self.agree(Protocols::of(*theirs))
     }
 
-    /// The other half.
+    /// The asked instance's half of the handshake. Returns the version of the protocol to speak.
     ///
     /// # Errors
-    /// Whoever asks is none of ours, or does not speak this protocol. [`NoCommonProtocol`].
+    /// The connection breaks; the asker does not speak this protocol or does not know the secret; or
+    /// [`NoCommonProtocol`].
     pub async fn welcome<S>(&self, stream: &mut S) -> io::Result<u16>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -323,13 +330,13 @@ impl Introduction {
     }
 }
 
-/// One value on its way.
+/// A value as a frame: the length of its bytes, then the bytes.
 pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
     let mut frame = Vec::with_capacity(FRAME_BYTES);
     frame.extend_from_slice(&[0; LENGTH_BYTES]);
     let mut frame = postcard::to_extend(value, frame).unwrap_or_else(|error| {
-        // A value that was made here, of types that can all be written down.
-        log::error!("a frame cannot be written: {error}");
+        // Does not happen: all types that are sent can be serialised.
+        log::error!("a frame cannot be serialised: {error}");
         vec![0; LENGTH_BYTES]
     });
     let length = frame.len() - LENGTH_BYTES;
@@ -338,7 +345,7 @@ pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
     frame
 }
 
-/// The first frame in the buffer, if all of it is there.
+/// Takes the first frame out of the buffer. `None`: it is not complete yet.
 fn next_frame<T: DeserializeOwned>(buffer: &mut BytesMut) -> io::Result<Option<T>> {
     let Some(length) = buffer.first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
@@ -356,10 +363,10 @@ fn next_frame<T: DeserializeOwned>(buffer: &mut BytesMut) -> io::Result<Option<T
         .map_err(io::Error::other)
 }
 
-/// Reads frames until the connection ends or nothing came for `silence_max`.
+/// Reads frames and hands each value to `each`, until the other end closes the connection.
 ///
 /// # Errors
-/// It did not end in order.
+/// The connection breaks, nothing came for `silence_max`, or a frame cannot be decoded.
 pub async fn read_frames<T: DeserializeOwned>(
     mut from: impl AsyncRead + Unpin,
     silence_max: Duration,
@@ -379,7 +386,7 @@ pub async fn read_frames<T: DeserializeOwned>(
     }
 }
 
-/// Writes what comes until nothing can come any more.
+/// Writes the frames of the channel until the channel is closed.
 ///
 /// # Errors
 /// The connection is broken.
@@ -388,8 +395,8 @@ pub async fn write_frames(
     mut frames: UnboundedReceiver<Vec<u8>>,
 ) -> io::Result<()> {
     while let Some(mut bytes) = frames.recv().await {
-        // Whatever else this thread has to do may have more to say, as when many locks are committed together: a
-        // frame alone costs as much as all of them.
+        // Other tasks of this thread may add frames first, as when many locks are committed together: a write of
+        // one frame costs as much as a write of all of them.
         tokio::task::yield_now().await;
         while bytes.len() < WRITE_BYTES
             && let Ok(frame) = frames.try_recv()
@@ -397,7 +404,7 @@ pub async fn write_frames(
             bytes.extend_from_slice(&frame);
         }
         to.write_all(&bytes).await?;
-        // TLS may keep the end back.
+        // TLS may hold back the end of the data until it is flushed.
         to.flush().await?;
     }
     Ok(())
@@ -461,7 +468,7 @@ mod tests {
         }
     }
 
-    /// Somebody in between would have them speak an older version, with mistakes of its own.
+    /// Otherwise a man in the middle could make both ends speak an older version, with its bugs.
     #[tokio::test]
     async fn nobody_in_between_changes_the_versions() {
         for (at, changed_by) in [(GREETING.len() + 3, "asks"), (3, "asked")] {

@@ -1,17 +1,18 @@
-//! The text of a configuration file to names and values. `dotenvy` reads it, by its rules; a value with `$`, `#`,
-//! quotes or spaces stands in single quotes.
+//! Parses the text of a configuration file into names and values, by the rules of `dotenvy`. A value with `$`, `#`,
+//! quotes or spaces is written in single quotes.
 //!
-//! The error of `dotenvy` shows the line, which may hold a password, and counts nothing. Ours is made without it.
+//! The error of `dotenvy` shows the line, which may hold a password, and has no line number. Our error is only
+//! a number.
 
-/// What a file holds, in its order. A name may occur more than once; the last one counts.
+/// The names and values of a file, in its order. A name may occur more than once; the last one counts.
 ///
 /// # Errors
-/// The line that cannot be read, counted from 1; where a quote was left open, the line it was opened in.
+/// The number of the line that cannot be read, from 1; if a quote was left open, the line in which it was opened.
 pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
-    // A last line without an end may be taken for one that goes on.
+    // `dotenvy` may take a last line without a line end for one that continues.
     let text = format!("{}\n", text.strip_prefix('\u{feff}').unwrap_or(text));
     read(&text).map_err(|entries| {
-        // It stands after the fewest lines that hold all entries before it.
+        // The bad entry comes after the smallest number of lines that hold all entries before it.
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         let ends: Vec<usize> = std::iter::once(0).chain(ends).collect();
         let held = |end: usize| read(&text[..end]).map_or_else(|held| held, |pairs| pairs.len());
@@ -20,7 +21,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
 }
 
 /// # Errors
-/// How many entries could be read before one that cannot.
+/// The number of entries before the one that cannot be read.
 fn read(text: &str) -> Result<Vec<(String, String)>, usize> {
     let mut pairs = Vec::new();
     for pair in dotenvy::from_read_iter(text.as_bytes()) {
@@ -29,7 +30,7 @@ fn read(text: &str) -> Result<Vec<(String, String)>, usize> {
     Ok(pairs)
 }
 
-/// The line, counted from 1, of the first entry after so many lines.
+/// The number, from 1, of the line with the first entry after the first `after` lines.
 fn entry(text: &str, after: usize) -> usize {
     let is_entry = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let skipped = text.lines().skip(after).take_while(|line| !is_entry(line));

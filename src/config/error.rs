@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// The exit code of a start that its configuration stopped (`EX_CONFIG` of sysexits.h).
+/// The exit code when the settings prevent the start (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: i32 = 78;
 
-/// One thing wrong, as one sentence. It names the variable, the value unless it is a secret's, and what
-/// is accepted.
+/// One problem, as one sentence. It names the variable, the value unless that is secret, and what is
+/// accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// `None` when the file itself is the problem.
@@ -51,7 +51,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// A value as it is shown in sentences: quoted, on one line whatever it contains, and not endless.
+/// A value for use in a sentence: quoted, escaped so that it is on one line, and cut after 80 characters.
 pub(super) fn shown(value: &str) -> String {
     const CHARACTERS_MAX: usize = 80;
     let mut text: String = value.chars().take(CHARACTERS_MAX).collect();

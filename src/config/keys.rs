@@ -1,5 +1,5 @@
-//! Keys, and the right that each carries: those for all names, each in a variable, and those in `KEYS_FILE`, each for
-//! names that begin with its prefixes. The file holds no key in clear.
+//! Keys, and the right of each. A key for all names has a variable; a key in `KEYS_FILE` is for names that
+//! begin with its prefixes. The file holds hashes, no key in clear.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,8 @@ pub enum Right {
 }
 
 impl Right {
-    /// What the key with this right and no more is called: after its variable.
+    /// The name, in log lines and events, of the key for all names with this right; it comes from the key's
+    /// variable.
     pub fn key_name(self) -> &'static str {
         match self {
             Right::Read => "read",
@@ -37,6 +38,7 @@ impl Right {
         }
     }
 
+    /// The name of the right in error sentences.
     pub fn name(self) -> &'static str {
         match self {
             Right::Read => "READ",
@@ -52,35 +54,35 @@ impl Right {
 pub struct PlainKey {
     pub key: Secret,
     pub right: Right,
-    /// It is about to be replaced: a `*_PREVIOUS` one.
+    /// The key is from a `*_PREVIOUS` variable: it is being replaced.
     pub previous: bool,
 }
 
-/// One entry of `KEYS_FILE`. Entries of the same key add up.
+/// One entry of `KEYS_FILE`. If several entries have the same key, it has the rights of all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopedKey {
-    /// For log lines and events.
+    /// Name of the key in log lines and events.
     pub name: SmolStr,
-    /// Of the key.
+    /// SHA-256 of the key.
     pub sha256: [u8; 32],
     pub right: Right,
-    /// Names that begin with one of them, byte for byte; an empty one: all.
+    /// The key is for names that begin with one of these, byte for byte. An empty prefix matches every name.
     pub prefixes: Vec<String>,
-    /// From this moment on it is unknown.
+    /// From this moment on the key is not accepted.
     pub expires: Option<SystemTime>,
 }
 
 /// The keys that are accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// `API_KEY` alone, or for each right its key and then its `*_PREVIOUS`: of READ, LOCK and WRITE there is one at
-    /// least.
+    /// `API_KEY` alone, or for each right its key and then its `*_PREVIOUS` key. READ, LOCK and WRITE have at
+    /// least one key each.
     pub plain: Vec<PlainKey>,
-    /// `KEYS_FILE`.
+    /// The entries of `KEYS_FILE`.
     pub scoped: Vec<Arc<ScopedKey>>,
 }
 
-/// The variables of the keys to all names.
+/// The variables of the keys for all names, besides `API_KEY`.
 pub const PLAIN_KEYS: [&str; 8] = [
     "RESOURCE_READ",
     "RESOURCE_READ_LOCK",
@@ -92,7 +94,7 @@ pub const PLAIN_KEYS: [&str; 8] = [
     "RESOURCE_ADMIN_PREVIOUS",
 ];
 
-/// All keys, and what is wrong with them.
+/// Reads all keys and reports what is wrong with them.
 pub(super) fn read(reader: &mut Reader) -> Keys {
     let scoped = scoped_keys(reader).into_iter().map(Arc::new).collect();
     let plain = match reader.key("API_KEY") {
@@ -112,19 +114,19 @@ pub(super) fn read(reader: &mut Reader) -> Keys {
 }
 
 fn refuse_beside_api_key(reader: &mut Reader) {
-    // Read for what is set, whatever it is.
+    // `password` accepts any value: here it only matters whether there is one.
     let beside = PLAIN_KEYS
         .iter()
         .find(|name| reader.password(name).expose() != "");
     if let Some(beside) = beside {
         let sentence = format!(
-            "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or keys for each right without it."
+            "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or a key for each right without API_KEY."
         );
         reader.problem("API_KEY", sentence);
     }
 }
 
-/// Keys that stand in files which everybody can read.
+/// Warns of keys that are in the published example files.
 fn warn_of_known_keys(reader: &mut Reader, keys: &Keys) {
     let known = |plain: &PlainKey| {
         let key = plain.key.expose();
@@ -151,7 +153,7 @@ fn scoped_keys(reader: &mut Reader) -> Vec<ScopedKey> {
     })
 }
 
-/// For each right its key and the one that it replaces.
+/// For each right its key, then its `*_PREVIOUS` key.
 fn plain_keys(reader: &mut Reader) -> Vec<PlainKey> {
     let mut keys = Vec::new();
     for (right, name, name_previous) in [
@@ -206,14 +208,14 @@ struct KeyEntry {
     expires: Option<Datetime>,
 }
 
-/// What stands in the file for a key, in hexadecimal digits.
+/// The SHA-256 of a key in hexadecimal digits, as `KEYS_FILE` has it.
 pub fn key_hash(key: &str) -> String {
     let digest: [u8; 32] = Sha256::digest(key).into();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// # Errors
-/// What is wrong, in words; where it is one entry, which. No text of the file.
+/// A sentence. It has the number of the line or of the entry, and the entry's name, but no hash.
 fn read_file(path: &Path) -> Result<Vec<ScopedKey>, String> {
     parse(&sources::read_text(path).map_err(|error| error.to_string())?)
 }
@@ -261,7 +263,7 @@ fn digest(text: &str) -> Option<[u8; 32]> {
     Some(digest)
 }
 
-/// The day is included, in UTC.
+/// The end of this day in UTC: a key is still accepted on the day on which it expires.
 fn end_of(date: &Datetime) -> Result<SystemTime, String> {
     let accepted = "expires takes a date such as 2027-01-31";
     let (Some(_), None) = (date.date, date.time) else {

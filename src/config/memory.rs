@@ -1,14 +1,14 @@
-//! How much memory there is: what a container may have, where it is limited.
+//! The memory limit of the container that the process is in, if there is one.
 
 use std::path::{Path, PathBuf};
 
-/// Where control groups are found, versions 2 and 1, and which file tells the limit.
+/// Where control groups are found, versions 2 and 1, and the file that holds a group's limit.
 const PLACES: [(&str, &str); 2] = [
     ("/sys/fs/cgroup", "memory.max"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
 ];
 
-/// The limit of the control group that the process is in, or of one above it, in bytes; `None`: there is none.
+/// The lowest memory limit of the process's control group and those above it, in bytes. `None`: there is no limit.
 pub(super) fn limit() -> Option<u64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let texts = files(&own)
@@ -17,8 +17,8 @@ pub(super) fn limit() -> Option<u64> {
     texts.filter_map(|text| parse(&text)).min()
 }
 
-/// The limits of each group from `own`, the text of `/proc/self/cgroup`, up to the root. In a container the root is
-/// the container's own group, whatever the text says.
+/// The limit files of each group in `own`, the text of `/proc/self/cgroup`, and of the groups above it. In a
+/// container the root is the container's own group, whatever the text says.
 fn files(own: &str) -> Vec<PathBuf> {
     let group = |line: &str| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -38,13 +38,14 @@ fn files(own: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Version 1 writes a number near the largest there is for "none", version 2 a word.
+/// The limit in bytes; `None`: no limit. For that, version 1 writes a number near the largest there is, version
+/// 2 a word.
 fn parse(text: &str) -> Option<u64> {
     let bytes = text.trim().parse().ok()?;
     (bytes < 1 << 60).then_some(bytes)
 }
 
-/// A share of the memory that there may be, but no more than that.
+/// `limit / divisor`, but not above `most`; without a limit `most`. In bytes.
 pub(super) fn share(most: u64, divisor: u64, limit: Option<u64>) -> u64 {
     limit.map_or(most, |limit| most.min(limit / divisor))
 }

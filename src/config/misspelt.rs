@@ -1,10 +1,10 @@
-//! Unknown names that look like known ones. A setting with a slip in its name is silently its default,
+//! Finds unknown names that look like known ones. A setting whose name is misspelt silently keeps its default,
 //! which nobody notices until it matters.
 
 use super::variables::{VARIABLES, Variable};
 
 /// The variable that an unknown name was probably meant to be. `None` for known names and for names
-/// that are just somebody else's.
+/// that belong to other programs.
 pub(super) fn meant(name: &str) -> Option<&'static str> {
     let of_secret = |v: &&Variable| v.secret && name.strip_suffix("_FILE") == Some(v.name);
     if VARIABLES.iter().any(|v| v.name == name || of_secret(&v)) {
@@ -20,18 +20,19 @@ pub(super) fn meant(name: &str) -> Option<&'static str> {
         .or_else(|| cut_short(&upper))
 }
 
-/// Whether the first words agree, but for one slip: `SSL_CERT_FILE` is no slip for `TLS_CERT_FILE`.
+/// Whether the first words are the same but for one slip: `SSL_CERT_FILE` is not a misspelt `TLS_CERT_FILE`.
 fn same_family(name: &str, known: &str) -> bool {
     let [name, known] = [name, known].map(|text| text.split('_').next().unwrap_or(text));
     slips(name, known) <= 1
 }
 
-/// Short names are near to too many others.
+/// How many slips a misspelt name may have. Fewer for short names, which resemble too many others.
 fn slips_allowed(known: &str) -> usize {
     if known.len() < 10 { 1 } else { 2 }
 }
 
-/// `MYSQL_PASS` for `MYSQL_PASSWORD`: a beginning of just one known name that goes past its prefix.
+/// The only known name that begins with this one, which must go on after the first `_`: `MYSQL_PASS` for
+/// `MYSQL_PASSWORD`.
 fn cut_short(name: &str) -> Option<&'static str> {
     let past_prefix = name.split_once('_').is_some_and(|(_, rest)| rest.len() > 1);
     let mut longer = VARIABLES.iter().filter(|v| v.name.starts_with(name));
@@ -39,10 +40,10 @@ fn cut_short(name: &str) -> Option<&'static str> {
     (past_prefix && longer.next().is_none()).then_some(candidate.name)
 }
 
-/// How many characters were left out, added, replaced or swapped with their neighbour.
+/// How many characters were left out, added, replaced or swapped with their neighbour (the edit distance).
 fn slips(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
-    // More apart in length than any slip allowed: no need to look.
+    // The lengths differ by more than any number of slips that is allowed.
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;
     }

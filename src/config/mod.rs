@@ -1,8 +1,8 @@
 //! Settings as types, where each came from, and why one was refused.
 //!
 //! Variables come from the process environment and from one file in the dotenv format of the original
-//! server; the environment wins. Everything is read, checked and reported once, at the start: past this
-//! module a setting is a value that cannot be wrong. Nothing here changes the environment.
+//! server; the environment wins. All of them are read and checked together, at the start and at each reload, and
+//! every problem is reported: the rest of the program gets valid values only. Nothing here changes the environment.
 //!
 //! Neighbours: `cli` chooses the file and prints the summary; `app`, `http` and `store` take
 //! their part of [`Settings`].
@@ -10,16 +10,16 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `settings` | the types the rest of the program sees |
-//! | `variables` | every variable there is: name, default, meaning |
-//! | `dotenv` | the text of a configuration file to names and values |
-//! | `keys` | keys, in variables and in `KEYS_FILE`, and the right that each carries |
-//! | `store` | where state is kept |
-//! | `sources` | which file is read; environment over file |
-//! | `parse` | one variable to one typed value, or a problem |
+//! | `variables` | the list of all variables: name, default, meaning |
+//! | `dotenv` | parses the text of a configuration file |
+//! | `keys` | keys, in variables and in `KEYS_FILE`, and the right of each |
+//! | `store` | the variables about the store |
+//! | `sources` | which file is read; the environment wins over it |
+//! | `parse` | turns one variable into a typed value, or a problem |
 //! | `tls` | the certificate and key that the settings name |
-//! | `read` | all variables to [`Settings`], and the checks across them |
+//! | `read` | turns all variables into [`Settings`], and checks those that depend on each other |
 //! | `summary` | the lines for the start-up log |
-//! | `memory` | what a container may have |
+//! | `memory` | the memory limit of a container |
 //! | `misspelt` | unknown names that look like known ones |
 //! | `error` | problems, all at once, as sentences |
 

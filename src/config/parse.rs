@@ -1,5 +1,5 @@
-//! One variable to one typed value. A value that is not accepted becomes a [`Problem`] and the default
-//! takes its place, so that one look at the settings finds all that is wrong with them.
+//! Turns one variable into a typed value. A value that is not accepted becomes a [`Problem`], and the default
+//! takes its place, so that one run finds every problem.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ impl Reader {
         });
     }
 
-    /// The value as it stands, without white space around it unless it is a secret; `None` when it is
+    /// The value as it was set, without white space around it unless it is a secret; `None` when it is
     /// absent or empty.
     fn raw(&mut self, name: &'static str) -> Option<(&'static Variable, SettingOrigin, String)> {
         let variable = variables::find(name).expect("only listed variables are read");
@@ -52,7 +52,7 @@ impl Reader {
         Some((variable, origin, value))
     }
 
-    /// What stands in the file that `NAME_FILE` names.
+    /// The text of the file that `NAME_FILE` names.
     fn own_file(&mut self, name: &'static str) -> Option<String> {
         let (_, path) = self.get(&format!("{name}_FILE"))?;
         let path = path.trim().to_owned();
@@ -73,7 +73,7 @@ impl Reader {
         }
     }
 
-    /// Any value for which `parse` gives something; `accepted` completes "accepted is …".
+    /// The value that `parse` makes of the text; `None` from it is a problem. `accepted` completes "accepted is …".
     pub fn parsed<T>(
         &mut self,
         name: &'static str,
@@ -100,7 +100,7 @@ impl Reader {
         })
     }
 
-    /// A password: whatever it is.
+    /// A password: any text is accepted.
     pub fn password(&mut self, name: &'static str) -> Secret {
         let value = self.raw(name).map(|(_, _, value)| value);
         if value
@@ -108,13 +108,13 @@ impl Reader {
             .is_some_and(|value| value.ends_with(['\n', '\r']))
         {
             let warning =
-                format!("{name} ends with a line end, which is a part of it; is it meant to be?");
+                format!("{name} ends with a line end, which is a part of it; is that intended?");
             self.origins.warnings.push(warning);
         }
         Secret::new(value.unwrap_or_default())
     }
 
-    /// A key, in a form in which a request header can carry it.
+    /// A key that a request header can carry.
     pub fn key(&mut self, name: &'static str) -> Option<Secret> {
         let accepted = "text that a request header can carry: no control characters, no white space at either end";
         self.parsed(name, accepted, |value| {
@@ -123,13 +123,13 @@ impl Reader {
         })
     }
 
-    /// An integer within the bounds of the table, or the table's default.
+    /// An integer within the bounds of the table; the table's default if it is not set.
     pub fn integer<T: TryFrom<u64>>(&mut self, name: &'static str) -> T {
         let default = digits(default_of(name)).expect("the table's default is a number");
         self.integer_or(name, default)
     }
 
-    /// As [`Reader::integer`], where the default depends on the machine.
+    /// As [`Reader::integer`], with a default that depends on other settings or on the machine.
     pub fn integer_or<T: TryFrom<u64>>(&mut self, name: &'static str, default: u64) -> T {
         let Some(Accepts::Integer(least, most)) = variables::find(name).map(|v| v.accepts) else {
             unreachable!("{name} is no integer");
@@ -144,8 +144,8 @@ impl Reader {
         number.unwrap_or_else(|_| unreachable!("the bounds of {name} fit its type"))
     }
 
-    /// Some schedulers set `MYSQL_PORT` by themselves when a service is called `mysql`, in a form that nobody
-    /// who reads the sentence would otherwise recognise.
+    /// Some container schedulers set `MYSQL_PORT` to `tcp://…` when a service is called `mysql`. Without this hint
+    /// an operator, who has not set it, could not tell where the value comes from.
     fn hint(&self, name: &str) -> &'static str {
         match self.get(name) {
             Some((_, value)) if value.starts_with("tcp://") => {
@@ -155,7 +155,7 @@ impl Reader {
         }
     }
 
-    /// Decimal seconds within the bounds of the table, kept to the millisecond, or the table's default.
+    /// Decimal seconds within the bounds of the table, rounded to the millisecond; the table's default if not set.
     pub fn seconds(&mut self, name: &'static str) -> Duration {
         let Some(Accepts::Seconds(least, most)) = variables::find(name).map(|v| v.accepts) else {
             unreachable!("{name} is no time");
@@ -204,12 +204,12 @@ impl Reader {
     }
 }
 
-/// What the table says.
+/// The variable's default in the table.
 pub(super) fn default_of(name: &str) -> &'static str {
     variables::find(name).map_or("", |variable| variable.default)
 }
 
-/// Digits and nothing else: no sign, no separators.
+/// An integer of digits and nothing else: no sign, no separators.
 fn digits(text: &str) -> Option<u64> {
     let only_digits = text.bytes().all(|b| b.is_ascii_digit());
     only_digits.then(|| text.parse().ok()).flatten()

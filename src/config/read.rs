@@ -1,4 +1,4 @@
-//! All variables to [`Settings`], and the checks that concern more than one of them.
+//! Turns all variables into [`Settings`], and checks those that depend on each other.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::{keys, memory, store, tls};
 use crate::lock::{Limits, Millis, Profile, Seconds};
 use crate::shared::server_state::ServerSettings;
 
-/// How long a resource stays in memory that nobody uses.
+/// How long a resource that nobody uses stays in memory.
 const RETIRE_MS: Millis = 10_000;
 
 impl Settings {
@@ -29,8 +29,9 @@ impl Settings {
         Settings::from_reader(Reader::of_process(file)?)
     }
 
-    /// Settings from given variables instead of the process environment, and from the path and text of
-    /// a file. The path is for messages only. Reads no other file than the certificates named in it.
+    /// Settings from given variables instead of the process environment, and from the path and text of a file.
+    /// The path is for messages only. Reads no other files but those that variables name: certificates, keys
+    /// and secrets.
     ///
     /// # Errors
     /// As [`Settings::load`].
@@ -42,7 +43,7 @@ impl Settings {
     }
 
     fn from_reader(mut reader: Reader) -> Result<Settings, ConfigError> {
-        // What could not be read leaves gaps that would be reported as well.
+        // Variables in lines that could not be read would be reported again, as missing.
         if !reader.problems.is_empty() {
             return Err(ConfigError::from_problems(reader.problems));
         }
@@ -109,7 +110,7 @@ fn peer_port(reader: &mut Reader, http_port: u16) -> u16 {
 
 const ADVERTISED: &str = "a host name or an IP address, with :port if it is another than PEER_PORT; an IPv6 address with a port in brackets";
 
-/// A host, and a port if there is one.
+/// Parses a host, with a port if there is one.
 fn advertised(text: &str) -> Option<(String, Option<u16>)> {
     if let Ok(address) = IpAddr::from_str(text) {
         return Some((address.to_string(), None));
@@ -140,7 +141,8 @@ fn http(reader: &mut Reader) -> HttpSettings {
     }
 }
 
-/// In a small container as many as a quarter of its memory is enough for, were each to send an unfinished head.
+/// The default of `MAX_CONNECTIONS`. In a small container it is the number of connections whose unfinished request
+/// heads fit into a quarter of the memory.
 fn connections_max() -> u64 {
     const HEAD_BYTES: u64 = 24 << 10;
     let most = 25_000 * HEAD_BYTES;
@@ -171,7 +173,7 @@ fn trusted_proxies(reader: &mut Reader) -> Vec<IpNet> {
         .unwrap_or_default()
 }
 
-/// A network, or the one address as a network.
+/// A network; a single address becomes a network of its own.
 fn network(text: &str) -> Option<IpNet> {
     let one = || text.parse::<IpAddr>().map(IpNet::from).ok();
     text.parse::<IpNet>()
@@ -185,7 +187,7 @@ fn compatibility(reader: &mut Reader) -> Option<Profile> {
     reader.choice("COMPATIBILITY", &profiles)
 }
 
-/// How long a request waits that does not say, and how long one may.
+/// How long a request without `?wait=` waits, and the largest `?wait=`.
 fn waits(reader: &mut Reader) -> (Duration, Duration) {
     let wait = reader.seconds("LOCK_WAIT_SECONDS");
     let wait_max = reader.seconds("MAX_WAIT_SECONDS");
@@ -215,7 +217,7 @@ fn limits(reader: &mut Reader) -> Limits {
     }
 }
 
-/// The first must not be longer than the second.
+/// Reports a problem if the first time is longer than the second.
 fn at_most(
     reader: &mut Reader,
     (shorter, short): (&'static str, Duration),
@@ -231,7 +233,7 @@ fn at_most(
     }
 }
 
-/// In a small container no more than a quarter of its memory.
+/// In a small container, the default is a quarter of its memory.
 fn data_cache_bytes(reader: &mut Reader) -> usize {
     let default = memory::share(268_435_456, 4, memory::limit());
     reader.integer_or("DATA_CACHE_BYTES", default)
@@ -247,14 +249,15 @@ fn log_filter(reader: &mut Reader) -> String {
         .unwrap_or_else(|| default_of("RUST_LOG").to_owned())
 }
 
-/// `env_logger` only mutters about what it does not understand and goes on without it.
+/// Whether all parts of the filter are understood. `env_logger` only prints a warning about a part that it does not
+/// understand, and ignores it.
 fn is_log_filter(text: &str) -> bool {
     let directives = text
         .split_once('/')
         .map_or(text, |(directives, _)| directives);
     let is_level = |text: &str| text.is_empty() || log::LevelFilter::from_str(text).is_ok();
     directives.split(',').map(str::trim).all(|directive| {
-        // Without a level it would be taken for a module, and everything else be silent.
+        // A word that is no level would be taken for a module, and all other modules would be silent.
         directive
             .split_once('=')
             .map_or(is_level(directive), |(module, level)| {

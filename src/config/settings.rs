@@ -10,16 +10,16 @@ use super::{Keys, Origins};
 use crate::shared::server_state::ServerSettings;
 use crate::store::mysql;
 
-/// Everything the server was told. Made by [`Settings::load`] or, from given values, by
-/// [`Settings::from_pairs`]; both check it as a whole.
+/// All settings of the server. Made by [`Settings::load`] or, from given values, by
+/// [`Settings::from_pairs`]; both check them as a whole.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub http: HttpSettings,
     pub keys: Keys,
     pub store: StoreKind,
-    /// `PEER_PORT`: where other instances on the same database are listened to; 0 means any free port.
+    /// `PEER_PORT`: the port for other instances on the same database; 0 means any free port.
     pub peer_port: u16,
-    /// `ADVERTISE_ADDRESS`: the host, and the port if there is one, where they reach this one.
+    /// `ADVERTISE_ADDRESS`: the host, and the port if it is given, where other instances reach this one.
     pub advertise: Option<(String, Option<u16>)>,
     /// How locks behave, and how much is kept in memory.
     pub server: ServerSettings,
@@ -31,13 +31,13 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// `RUST_LOG`: the filter that `env_logger` takes.
     pub log_filter: String,
-    /// `ACCESS_LOG`: one line per request besides one per change.
+    /// `ACCESS_LOG`: a log line for each request, besides the one for each change.
     pub access_log: bool,
     /// Where each variable came from, and which file was read.
     pub origins: Origins,
 }
 
-/// Where and how requests are taken.
+/// Address, limits and timeouts of the HTTP server.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
     /// `HTTP_HOST`: the address listened on.
@@ -64,7 +64,8 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// Both files exist, were readable at the start and hold what their names say, in PEM.
+/// The server's certificate and its private key, in PEM. Both files were readable and valid when the settings
+/// were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate chain, the server's own certificate first.
@@ -75,7 +76,8 @@ pub struct TlsFiles {
 /// Where state is kept: `STORE`.
 #[derive(Clone, Debug)]
 pub enum StoreKind {
-    /// The variables that begin with `MYSQL_`. Where it takes requests from others is known only when it does.
+    /// The variables that begin with `MYSQL_`. `peers` is not set here: the address for other instances is
+    /// known only once this one listens.
     Mysql(mysql::Options),
     /// `SQLITE_PATH`.
     Sqlite { path: PathBuf },
@@ -84,7 +86,7 @@ pub enum StoreKind {
 }
 
 impl StoreKind {
-    /// As `STORE` spells it.
+    /// The value of `STORE`.
     pub fn name(&self) -> &'static str {
         match self {
             StoreKind::Mysql(_) => "mysql",
@@ -93,8 +95,8 @@ impl StoreKind {
         }
     }
 
-    /// `INSTANCE_LEASE_SECONDS`: how long an instance that gives no sign keeps its names. `None`: no other instance
-    /// can have the store.
+    /// `INSTANCE_LEASE_SECONDS`: how long an instance without heartbeats keeps its names. `None`: the store
+    /// cannot be shared with other instances.
     pub fn instance_lease(&self) -> Option<Duration> {
         match self {
             StoreKind::Mysql(options) => Some(options.instance_lease),

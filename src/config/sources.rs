@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use super::{ConfigError, Problem, dotenv, misspelt, variables};
 
-/// Read in this order where `CONFIG_FILE` names none: the place of the original server, then the
-/// working directory.
+/// Where the file is looked for, in this order, if `CONFIG_FILE` names none: the place of the original
+/// server, then the working directory.
 const DEFAULT_FILES: [&str; 2] = ["/etc/small-swoole-resource-server.conf", ".env"];
 
-/// A file of settings is a page or two; whatever is larger is some other file.
+/// Largest file that is read. A file of settings has a page or two; a larger one is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a setting came from.
@@ -30,12 +30,12 @@ impl fmt::Display for SettingOrigin {
         f.write_str(match self {
             SettingOrigin::Environment => "environment",
             SettingOrigin::File => "file",
-            SettingOrigin::SecretFile => "file of its own",
+            SettingOrigin::SecretFile => "secret file",
         })
     }
 }
 
-/// A variable that was set to something.
+/// A variable that was set, and not to an empty value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetVariable {
     pub name: &'static str,
@@ -49,27 +49,28 @@ pub struct SetVariable {
 pub struct Origins {
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// In the order of [`variables::VARIABLES`]. What is not in here has its default.
+    /// The variables that were set, in the order in which they were read. All others have their defaults.
     pub set: Vec<SetVariable>,
-    /// What is odd but no error, one sentence each.
+    /// Things that look wrong but are no errors, one sentence each.
     pub warnings: Vec<String>,
-    /// Files that settings were read from, and files that they name: a change of one is a reason to read again.
+    /// The file of settings and the files that settings name. When one of them changes, the settings are read
+    /// again.
     pub watched: Vec<PathBuf>,
 }
 
-/// Where variables are read from, what was set by those that were read, and what was wrong. How one is read is in
-/// [`parse`](super::parse).
+/// The sources of variables, and what reading them has found so far: origins and problems. The methods that
+/// read one variable are in [`parse`](super::parse).
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     environment: BTreeMap<String, String>,
     in_file: BTreeMap<String, String>,
     pub origins: Origins,
-    /// At first: lines of the file that were not understood, and values that are not UTF-8.
+    /// Before any variable is read: the line of the file that was not understood, and values that are not UTF-8.
     pub problems: Vec<Problem>,
 }
 
 impl Reader {
-    /// `file` is the path, for messages, and the text.
+    /// `file` is the path of the file, for messages, and its text.
     pub fn new(
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<(PathBuf, String)>,
@@ -98,6 +99,9 @@ impl Reader {
 
     /// The process environment, and the file: `named` if given, else the one of `CONFIG_FILE`, else the
     /// first of the default places that exists.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn of_process(named: Option<PathBuf>) -> Result<Reader, ConfigError> {
         let (environment, problems) = utf8_only(std::env::vars_os());
         let named = named.or_else(|| file_of(&environment));
@@ -109,8 +113,8 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The value and where it is from. The environment wins, also with an empty value: that unsets
-    /// what the file says.
+    /// The value and its origin. The environment wins, even with an empty value, which unsets the value
+    /// of the file.
     pub fn get(&self, name: &str) -> Option<(SettingOrigin, &str)> {
         if let Some(value) = self.environment.get(name) {
             return Some((SettingOrigin::Environment, value));
@@ -120,16 +124,16 @@ impl Reader {
             .map(|value| (SettingOrigin::File, value.as_str()))
     }
 
-    /// Where a value is from, in words.
+    /// The origin of a value, in words.
     pub fn place(&self, origin: SettingOrigin) -> String {
         match (origin, &self.origins.file) {
             (SettingOrigin::File, Some(path)) => path.display().to_string(),
-            (SettingOrigin::SecretFile, _) => "the file of its own".to_owned(),
+            (SettingOrigin::SecretFile, _) => "its secret file".to_owned(),
             (SettingOrigin::Environment | SettingOrigin::File, _) => "the environment".to_owned(),
         }
     }
 
-    /// One sentence for each name that is probably meant to be one of ours.
+    /// One sentence for each name that looks like a misspelt setting.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (origin, map) in [
@@ -152,7 +156,7 @@ impl Reader {
     }
 }
 
-/// The text of a file that holds one secret, without the line end that editors leave behind.
+/// The text of a file that holds one secret, without the line end that editors add.
 ///
 /// # Errors
 /// Why it cannot be read.
@@ -162,8 +166,8 @@ pub(super) fn secret_in(path: &Path) -> Result<String, String> {
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
-/// Splits off what is not UTF-8. Where it is a variable of ours, that is a problem; others are none of
-/// our business.
+/// Leaves out variables that are not UTF-8. That is a problem only if the variable is a setting; others do not
+/// concern us.
 fn utf8_only(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> (Vec<(String, String)>, Vec<Problem>) {
@@ -193,8 +197,8 @@ fn file_of(environment: &[(String, String)]) -> Option<PathBuf> {
         .map(|(_, value)| PathBuf::from(value))
 }
 
-/// The path and the text of the file to read. A file that was asked for must be readable, and so must
-/// one that is there: to start without the settings in it would be worse than not to start.
+/// The path and the text of the file to read. A file that was asked for must be readable, and so must one
+/// that exists in a default place: to start without its settings would be worse than not to start.
 fn find_and_read(
     named: Option<PathBuf>,
     places: &[&Path],
@@ -276,7 +280,7 @@ mod tests {
         let problem = find_and_read(Some(missing), &[&other]).unwrap_err();
         assert!(problem.sentence.contains("missing.conf"), "{problem:?}");
         assert!(problem.sentence.contains("CONFIG_FILE"), "{problem:?}");
-        // A folder: what a container runtime makes of a mount whose source does not exist.
+        // A container runtime makes a folder if the source of a mount does not exist.
         let problem = find_and_read(None, &[folder.path()]).unwrap_err();
         assert!(problem.sentence.contains("cannot be read"), "{problem:?}");
     }

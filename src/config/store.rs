@@ -1,4 +1,4 @@
-//! Where state is kept: all variables about the store.
+//! The variables about the store.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use super::sources::Reader;
 use super::tls::certificate_file;
 use crate::store::mysql::{self, Tls};
 
-/// What is kept where, and how long a commit and a listing may take. Whatever is chosen, all of it is checked.
+/// The store, and how long a commit and a listing may take. The variables of all stores are checked, whichever is
+/// chosen.
 pub(super) fn read(reader: &mut Reader) -> (StoreKind, Duration, Duration) {
     let kinds = ["mysql", "sqlite", "memory"];
     let choice = reader.choice("STORE", &kinds.map(|kind| (kind, kind)));
@@ -108,7 +109,7 @@ fn mysql_tls(reader: &mut Reader) -> Tls {
     let ca = certificate_file(reader, "MYSQL_TLS_CA_FILE");
     let tls = choice.map_or(Tls::Off, |with_ca| with_ca(ca.clone()));
     if ca.is_some() && matches!(tls, Tls::Off | Tls::Required) {
-        // Somebody who names an authority believes that certificates are checked.
+        // An operator who names an authority expects that certificates are checked.
         let sentence = "MYSQL_TLS_CA_FILE is set and MYSQL_TLS does not check certificates; accepted with it are verify-ca and verify-identity.";
         reader.problem("MYSQL_TLS", sentence.to_owned());
     }

@@ -4,7 +4,7 @@ use super::variables::VARIABLES;
 use super::{Settings, StoreKind};
 
 impl Settings {
-    /// Which file was read.
+    /// The line that names the file that was read.
     pub fn file_line(&self) -> String {
         match &self.origins.file {
             Some(path) => format!("settings file: {}", path.display()),
@@ -12,13 +12,13 @@ impl Settings {
         }
     }
 
-    /// Where state is kept.
+    /// The line that names the store.
     pub fn store_line(&self) -> String {
         format!("store: {}", self.store_in_words())
     }
 
-    /// Those two, what follows from the settings, then each variable that was set, and where it came from. Never a
-    /// secret.
+    /// File, store, address and compatibility, then each variable that was set and where it came from. Secrets
+    /// are hidden.
     pub fn summary(&self) -> Vec<String> {
         let compatibility = match self.server.compatibility {
             Some(profile) => format!("compatibility: {}", profile.name()),
@@ -35,7 +35,7 @@ impl Settings {
         lines
     }
 
-    /// Everything: what was not set with its default, and what is odd.
+    /// [`Settings::summary`], then each variable that was not set with its default, then the warnings.
     pub fn summary_with_defaults(&self) -> String {
         let set = &self.origins.set;
         let unset = VARIABLES

@@ -13,8 +13,8 @@ impl TlsFiles {
     /// Reads both files.
     ///
     /// # Errors
-    /// A sentence that names the file and what is wrong with it; also when the key is not the
-    /// certificate's.
+    /// A sentence that names the file and what is wrong with it; also when the key does not belong to the
+    /// certificate.
     pub fn certified_key(&self) -> Result<CertifiedKey, String> {
         let (cert, key) = (self.cert.display(), self.key.display());
         let chain = certificates(&self.cert)
@@ -28,7 +28,7 @@ impl TlsFiles {
 }
 
 /// # Errors
-/// Why there is none: what the system says, or what is wrong with the PEM.
+/// Why no certificate was read: the error of the system, or what is wrong with the PEM.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found = CertificateDer::pem_file_iter(path).map_err(in_words)?;
     let found: Result<Vec<_>, _> = found.collect();
@@ -45,11 +45,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(path).map_err(in_words)
 }
 
-/// Never a part of the file.
+/// The error in words, without any part of the file.
 fn in_words(error: pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "it holds nothing of the kind in PEM".to_owned(),
+        pem::Error::NoItemsFound => "it holds none in PEM".to_owned(),
         _ => "its PEM is broken".to_owned(),
     }
 }
@@ -82,7 +82,7 @@ pub(super) fn files(reader: &mut Reader) -> Option<TlsFiles> {
                 Some(_) => ("TLS_CERT_FILE", "TLS_KEY_FILE"),
                 None => ("TLS_KEY_FILE", "TLS_CERT_FILE"),
             };
-            // Where the other one is set but wrong, that has been said.
+            // If the other one is set but not accepted, that has been reported.
             if reader.problems.len() == problems_before {
                 let sentence =
                     format!("{set} is set and {unset} is not; accepted are both or neither.");
@@ -98,7 +98,7 @@ pub(super) fn certificate_file(reader: &mut Reader, name: &'static str) -> Optio
     pem_file(reader, name, accepted, |path| certificates(path).map(drop))
 }
 
-/// A file for which `check` has no objection.
+/// The path in a variable, if `check` accepts the file; else the problem says why.
 fn pem_file(
     reader: &mut Reader,
     name: &'static str,

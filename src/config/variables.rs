@@ -1,6 +1,5 @@
-//! Every variable there is. The readers, the help text, the search for misspelt names and the test of
-//! the template all go by this list, so that none of them can forget one, and defaults and bounds stand here
-//! alone.
+//! The list of all variables. The readers, the help text, the search for misspelt names and the test of
+//! the template all use this list, so that none of them can forget one. Defaults and bounds are defined here only.
 
 use crate::lock::{Millis, Seconds};
 
@@ -8,7 +7,7 @@ use crate::lock::{Millis, Seconds};
 #[derive(Clone, Copy, Debug)]
 pub struct Variable {
     pub name: &'static str,
-    /// In words or as it would be written; empty for "none".
+    /// As it would be written, or in words; empty if there is none.
     pub default: &'static str,
     /// Its value is never shown.
     pub secret: bool,
@@ -17,12 +16,12 @@ pub struct Variable {
     pub about: &'static str,
 }
 
-/// What its value may be.
+/// Which values a variable accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepts {
-    /// What the readers of this variable say.
+    /// Text; the reader of the variable decides.
     Text,
-    /// From the first number to the second.
+    /// From the first number to the second, both included.
     Integer(u64, u64),
     /// Decimal seconds; the bounds are in milliseconds.
     Seconds(Millis, Millis),
@@ -32,7 +31,7 @@ const MILLISECOND: Millis = 1;
 const HOUR: Millis = 3_600_000;
 const DAY: Millis = 24 * HOUR;
 const COUNT_MAX: u64 = 1_000_000_000;
-/// What the HTTP server beneath can have.
+/// The most worker threads that `actix-server` allows.
 pub(super) const WORKERS_MAX: u64 = 512;
 
 const fn plain(name: &'static str, default: &'static str, about: &'static str) -> Variable {
@@ -81,7 +80,7 @@ const fn secret(name: &'static str, about: &'static str) -> Variable {
     }
 }
 
-/// In the order in which people read about them.
+/// In the order of the help and of the documentation.
 pub const VARIABLES: &[Variable] = &[
     secret(
         "API_KEY",
@@ -341,10 +340,10 @@ pub const VARIABLES: &[Variable] = &[
     ),
 ];
 
-/// Names the file; read from the environment only.
+/// The variable that names the file of settings; read from the environment only.
 pub const CONFIG_FILE: &str = "CONFIG_FILE";
 
-/// The variable of that name, spelt exactly so.
+/// The variable with exactly this name.
 pub fn find(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|v| v.name == name)
 }

@@ -1,4 +1,5 @@
-//! The command: found before anybody waits, and started so that the guard process knows it before it runs.
+//! The command: looked up before the locks are asked for, and started so that the guard process knows it before it
+//! runs.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -14,22 +15,24 @@ use super::super::remote::{self, EXIT_FAILED};
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
 
-/// Where the guard process listens; taken out of the environment before the command runs.
+/// The environment variable with the socket of the guard process; removed before the command runs.
 const GUARD_SOCKET: &str = "SMALL_RESOURCE_LOCK_GUARD";
-/// This very program, also when its file has been replaced meanwhile.
+/// This very program, even if its file has been replaced meanwhile.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
-/// What the guard process answers when it knows the command's group.
+/// The answer of the guard process once it knows the command's process group.
 pub const GO: u8 = b'g';
 
-/// A command that was there when it was looked for.
+/// A command whose program was found.
 pub struct ChildCommand {
     program: PathBuf,
     arguments: Vec<OsString>,
 }
 
 impl ChildCommand {
+    /// Finds the program of the command: in `PATH`, unless its name has a slash.
+    ///
     /// # Errors
-    /// Exit code and sentence: it is not there, or is no program.
+    /// Exit code and sentence: it was not found, or cannot be executed.
     pub fn look_up(command: &[OsString]) -> Result<ChildCommand, (u8, String)> {
         let Some((name, arguments)) = command.split_first() else {
             return Err((EXIT_NOT_FOUND, "No command was given.".into()));
@@ -52,7 +55,7 @@ impl ChildCommand {
         if candidates.iter().any(|path| path.exists()) {
             return Err((
                 EXIT_NOT_EXECUTABLE,
-                format!("{shown} is not a program that we may run."),
+                format!("{shown} is not a program that can be executed."),
             ));
         }
         Err((
@@ -61,10 +64,10 @@ impl ChildCommand {
         ))
     }
 
-    /// Starts it in a process group of its own, where it waits for the guard process to let it run.
+    /// Starts the command in a process group of its own, where it waits until the guard process lets it run.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The process cannot be started.
     pub fn start(&self, environment: &[(&str, String)], guard_socket: &str) -> io::Result<Child> {
         let variables = environment
             .iter()
@@ -85,8 +88,8 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(runs) && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
-/// `lock-command`: waits until the guard process knows of us, then becomes the command. A guard process that is gone,
-/// because whoever held the lock is, means that the command does not run.
+/// `lock-command`: waits until the guard process knows this process, then becomes the command. If the guard
+/// process is gone, because the process that holds the lock is, the command does not run.
 pub fn become_command(command: &[OsString]) -> ExitCode {
     let Some((program, arguments)) = command.split_first() else {
         return ExitCode::from(EXIT_NOT_FOUND);

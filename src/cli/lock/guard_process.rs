@@ -1,10 +1,10 @@
 //! The guard process: kills the command's process group when the lock's deadline passes, or when the process that
-//! holds the lock is gone, so that it matters neither that one is killed nor that it is stopped.
+//! holds the lock is gone. So the command ends in time even if the holding process is killed or stopped.
 //!
-//! It reads lines from its standard input, which is a pipe from that process: `deadline <nanoseconds on the boot
-//! clock>`, `start <process group>`, `done`. The end of the pipe without `done` is the end of that process. The command
-//! asks it over a socket whether it may run, and is let run only once its group is known here. Thus there is no
-//! moment in which a command runs that nobody would kill.
+//! It reads lines from its standard input, which is a pipe from the holding process: `deadline <nanoseconds on
+//! the boot clock>`, `start <process group>`, `done`. If the pipe ends without `done`, the holding process is
+//! gone. The command asks over a socket whether it may run, and may run only once its group is known here. So
+//! at no moment does a command run that nothing would kill.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -22,20 +22,21 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::command::{GO, THIS_PROGRAM};
 
-/// The holder's side of it.
+/// The guard process as the process that holds the lock sees it.
 pub struct GuardProcess {
     child: Child,
     orders: ChildStdin,
-    /// Where the command asks.
+    /// Name of the abstract socket on which the command asks.
     pub socket: String,
+    /// The deadline that was sent last.
     told: Option<BootTime>,
 }
 
 impl GuardProcess {
-    /// Starts it; when this returns it listens.
+    /// Starts the guard process and waits until it listens.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The process cannot be started, or ends before it listens.
     pub fn start() -> io::Result<GuardProcess> {
         let socket = format!("small-resource-lock-{}", uuid::Uuid::new_v4().simple());
         let mut child = Command::new(THIS_PROGRAM)
@@ -43,7 +44,7 @@ impl GuardProcess {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // What is sent to our group is not meant for it.
+            // Signals to our own process group are not meant for it.
             .process_group(0)
             .spawn()?;
         let orders = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -60,10 +61,10 @@ impl GuardProcess {
         })
     }
 
-    /// Tells it a new deadline, if it is new.
+    /// Sends the deadline, if it is not the one that was sent last.
     ///
     /// # Errors
-    /// It is gone.
+    /// The guard process is gone.
     pub fn deadline(&mut self, deadline: Option<BootTime>) -> io::Result<()> {
         match deadline {
             Some(moment) if self.told != deadline => {
@@ -77,12 +78,12 @@ impl GuardProcess {
     /// Lets the command of this process group run.
     ///
     /// # Errors
-    /// It is gone.
+    /// The guard process is gone.
     pub fn let_run(&mut self, group: Pid) -> io::Result<()> {
         writeln!(self.orders, "start {}", group.as_raw_nonzero())
     }
 
-    /// The whole group has ended.
+    /// To be called when the command's whole group has ended; waits for the end of the guard process.
     pub fn done(mut self) {
         let _ = writeln!(self.orders, "done");
         drop(self.orders);
@@ -94,9 +95,11 @@ impl GuardProcess {
 #[derive(Default)]
 struct Orders {
     deadline: Option<BootTime>,
+    /// The process group that may run once it asks.
     started: Option<i32>,
+    /// A process that asks whether it may run.
     asking: Option<UnixStream>,
-    /// Set once the command may run.
+    /// The process group to kill; set once the command may run.
     group: Option<Pid>,
 }
 
@@ -131,11 +134,11 @@ async fn guard(socket: &str) -> io::Result<()> {
             }
         };
         tokio::select! {
-            // The deadline first, whatever else there is to do.
+            // The deadline counts before anything else.
             biased;
             () = passes => {
                 orders.kill();
-                // Said once; what comes after is the holder's.
+                // Kills once per deadline; the holding process does the rest.
                 orders.deadline = None;
             }
             line = lines.next_line() => match line {
@@ -172,7 +175,7 @@ impl Orders {
             return;
         };
         let peer = asking.peer_cred().ok();
-        // Nobody else is let in; the group of the command is that of the process that asks.
+        // Only the announced process may run. It leads the command's group, so its id is the id of the group.
         if peer.is_some_and(|peer| peer.pid() == Some(started)) {
             self.group = Pid::from_raw(started);
             let _ = asking.write_all(&[GO]).await;

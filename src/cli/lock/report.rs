@@ -1,4 +1,4 @@
-//! What is said to people on standard error, and to programs with `--events-fd`.
+//! Messages to people on standard error, and events for programs with `--events-fd`.
 
 use std::fs::File;
 use std::io::Write;
@@ -33,7 +33,7 @@ impl Reporter {
         })
     }
 
-    /// One line when the wait begins.
+    /// The wait for a lock begins.
     pub fn waiting(&mut self, name: &str, holder: Option<&Holder>, position: u64) {
         self.event(
             "waiting",
@@ -127,12 +127,12 @@ impl Reporter {
             return;
         };
         fields["event"] = event.into();
-        // One write for each line. Whoever has stopped reading does not keep the command from its end.
+        // One write for each line. A reader that has closed the pipe does not keep the command from its end.
         let _ = file.write_all(format!("{fields}\n").as_bytes());
     }
 }
 
-/// ` since <time> (4m 12s ago)`, the second by this machine's clock, for people.
+/// ` since <time> (4m 12s ago)`. The age is by this machine's clock, so it is for people only.
 fn since(time: &str) -> String {
     let begun = humantime::parse_rfc3339(time).ok();
     let age = begun.and_then(|begun| SystemTime::now().duration_since(begun).ok());

@@ -1,4 +1,4 @@
-//! The command while it runs: signals to it, its end, and its end before its time when the lock is lost.
+//! The command while it runs: passes signals on to it, waits for its end, and stops it when the lock is lost.
 
 use std::io::IsTerminal;
 use std::process::ExitStatus;
@@ -17,28 +17,30 @@ use super::report::Reporter;
 use super::signals::{ForwardedSignals, signal};
 use super::terminal::Terminal;
 
-/// How often it is looked whether what the command left behind has ended: nobody tells.
+/// How often to check whether the processes that the command left behind have ended: there is no signal for that.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long before the deadline what is left is killed, at most: a group that was killed has yet to be scheduled to
-/// end, which takes a busy machine its time.
+/// How long before the deadline the group is killed, at most: killed processes still have to be scheduled to end,
+/// which takes time on a busy machine.
 const KILL_TAKES: Duration = Duration::from_millis(250);
 
 /// How the command is stopped when the lock is lost.
 #[derive(Clone, Copy)]
 pub struct Stop {
+    /// The signal that asks it to end.
     pub signal: i32,
+    /// Time between that signal and SIGKILL.
     pub kill_after: Duration,
 }
 
-/// What became of the command.
+/// How the command ended.
 pub struct CommandEnd {
     /// Its exit code, or 128 and the number of the signal that ended it.
     pub code: u8,
     pub lost: Option<Lost>,
 }
 
-/// A command under way.
+/// A command that runs.
 struct Running<'a> {
     group: Pid,
     guard: GuardProcess,
@@ -46,14 +48,14 @@ struct Running<'a> {
     terminal: Option<Terminal>,
     stop: Stop,
     lost: Option<Lost>,
-    /// When what is left of it is killed.
+    /// When its group is killed; set when the lock is lost.
     kill_at: Option<BootTime>,
 }
 
-/// Runs the command to its end, and to that of all that it left in its process group.
+/// Runs the command until it and all processes that it left in its process group have ended.
 ///
 /// # Errors
-/// A sentence: it did not start.
+/// A sentence: the command was not started.
 pub async fn run(
     command: ChildCommand,
     environment: &[(&str, String)],
@@ -72,8 +74,8 @@ pub async fn run(
         .map_err(not_started)?;
     let group = Pid::from_child(&child);
     let terminal = Terminal::of_this_process();
-    // In a pipeline the terminal may be for another part of it, such as a pager; a command that wants it says so by
-    // being stopped.
+    // In a pipeline the terminal may be for another part of it, such as a pager. A command that needs the
+    // terminal is stopped when it uses it, and gets it then.
     if let Some(terminal) = terminal.as_ref().filter(|_| is_alone_on_terminal()) {
         terminal.give_to(group);
     }
@@ -103,7 +105,7 @@ pub async fn run(
         running.tell_deadline(reporter);
     };
     let code = exit_code(status);
-    // By us or by the guard process, whichever was first.
+    // Killed by this process or by the guard process, whichever was first.
     if running.lost.is_some() && code == 128 + Signal::KILL.as_raw() as u8 {
         reporter.killed();
     }
@@ -137,25 +139,25 @@ impl Running<'_> {
         None
     }
 
-    /// The command was stopped at the terminal. One that only wants the terminal is given it, if that is ours to give.
-    /// Else we stop as the command did, so that the shell sees one job; no renewal is sent meanwhile, and the guard
-    /// process ends the command at the deadline.
+    /// The command was stopped at the terminal. If it only wants the terminal, and this process has it, the
+    /// command gets it. Else this process stops too, so that the shell sees one job; no renewal is sent
+    /// meanwhile, and the guard process kills the command at the deadline.
     fn stopped(&mut self, wants_terminal: bool) {
         let Some(terminal) = &self.terminal else {
             return;
         };
         if !(wants_terminal && terminal.is_ours()) {
             terminal.take_back(self.group);
-            // Returns when the shell has continued us, or at once where no shell would.
+            // Returns when the shell has continued this process, or at once if there is no shell to do so.
             let _ = kill_process_group(getpgrp(), Signal::TSTP);
         }
-        // In the background it would only be stopped again.
+        // A command in the background that wants the terminal would only be stopped again.
         if !wants_terminal || terminal.is_ours() {
             self.resume();
         }
     }
 
-    /// Goes on, with the terminal where the shell has given it to us.
+    /// Continues the command; it gets the terminal if the shell has given that to this process.
     fn resume(&self) {
         if let Some(terminal) = &self.terminal {
             terminal.give_to(self.group);
@@ -172,7 +174,7 @@ impl Running<'_> {
         let deadline = kill_by(self.guards, self.stop);
         self.kill_at = match lost.reason {
             LossReason::NotRenewed => deadline,
-            // Somebody else may hold it already: not a moment longer than the command needs to end.
+            // Another client may hold the lock already: do not wait for the deadline.
             _ => {
                 let soon = BootTime::now() + self.stop.kill_after;
                 Some(deadline.map_or(soon, |deadline| deadline.min(soon)))
@@ -190,11 +192,11 @@ impl Running<'_> {
     fn tell_deadline(&mut self, reporter: &mut Reporter) {
         let deadline = self.kill_at.or_else(|| kill_by(self.guards, self.stop));
         if self.guard.deadline(deadline).is_err() && self.lost.is_none() {
-            reporter.warn("The process that would stop the command if this one died is gone.");
+            reporter.warn("The guard process is gone: if this process dies, the command goes on.");
         }
     }
 
-    /// Ends what the command left behind in its group, before the lock is given back.
+    /// Ends the processes that the command left behind in its group, before the lock is released.
     async fn clear_up(&mut self, signals: &mut ForwardedSignals, reporter: &mut Reporter) {
         let remains = |group| test_kill_process_group(group).is_ok();
         if !remains(self.group) {
@@ -217,10 +219,11 @@ impl Running<'_> {
     }
 }
 
-/// When the command has to be killed at the latest, to be dead before the first of the locks can end.
+/// When the command has to be killed at the latest, so that it is dead before the first of the locks can end.
 fn kill_by(guards: &Guards, stop: Stop) -> Option<BootTime> {
     let deadlines = guards.iter().filter_map(Guard::deadline);
-    // Not before the signal, which comes that long before the deadline.
+    // At most half of `kill_after` before the deadline: the signal comes `kill_after` before it, and has to
+    // come first.
     Some(deadlines.min()? - KILL_TAKES.min(stop.kill_after / 2))
 }
 
@@ -229,7 +232,7 @@ async fn renewed(guards: &Guards) {
     let renewals = guards.iter().map(|guard| {
         Box::pin(async {
             if guard.renewed().await.is_err() {
-                // The loss is told elsewhere.
+                // `Guards::lost` reports the loss.
                 std::future::pending::<()>().await;
             }
         })
@@ -237,7 +240,7 @@ async fn renewed(guards: &Guards) {
     select_all(renewals).await;
 }
 
-/// Are both ends of the command the terminal's, as far as can be seen?
+/// Whether standard input and output are both a terminal, so that the command is probably not part of a pipeline.
 fn is_alone_on_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }

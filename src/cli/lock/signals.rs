@@ -1,11 +1,11 @@
-//! ForwardedSignals that are the command's, and how they are named.
+//! Signals that are passed on to the command, and the names of signals.
 
 use std::io;
 
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
 
-/// Those that are passed on.
+/// The signals that are passed on.
 const PASSED_ON: [(&str, Signal); 6] = [
     ("HUP", Signal::HUP),
     ("INT", Signal::INT),
@@ -15,14 +15,14 @@ const PASSED_ON: [(&str, Signal); 6] = [
     ("USR2", Signal::USR2),
 ];
 
-/// ForwardedSignals to this process that are meant for the command.
+/// Receives the signals to this process that are meant for the command.
 pub struct ForwardedSignals(Vec<(i32, unix::Signal)>);
 
 impl ForwardedSignals {
-    /// Listens to all that were not ignored when this process began: `nohup` goes on to mean what it means.
+    /// Listens to all of them that were not ignored when this process began, so that `nohup` keeps its effect.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system does not let a signal be handled.
     pub fn listen() -> io::Result<ForwardedSignals> {
         let ignored = ignored();
         let heard = PASSED_ON.iter().map(|(_, signal)| signal.as_raw());
@@ -34,7 +34,7 @@ impl ForwardedSignals {
             .map(ForwardedSignals)
     }
 
-    /// The next that comes.
+    /// Waits for the next signal and returns its number.
     pub async fn next(&mut self) -> i32 {
         std::future::poll_fn(|context| {
             for (number, signal) in &mut self.0 {
@@ -48,7 +48,7 @@ impl ForwardedSignals {
     }
 }
 
-/// The set of signals that this process ignores, as bits; none where the system does not tell.
+/// The set of signals that this process ignores, as bits; empty if the system does not tell.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -56,10 +56,10 @@ fn ignored() -> u64 {
         .unwrap_or(0)
 }
 
-/// The number of a signal by its name, with or without SIG, or of its number in digits.
+/// The number of a signal, from its name with or without SIG, or from its number in digits.
 ///
 /// # Errors
-/// A sentence: there is no such signal here.
+/// A sentence: it is none of the signals that are accepted.
 pub fn by_name(text: &str) -> Result<i32, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -67,7 +67,7 @@ pub fn by_name(text: &str) -> Result<i32, String> {
     let mut matching =
         known.filter(|(known, signal)| *known == name || signal.as_raw().to_string() == name);
     let found = matching.next().map(|(_, signal)| signal.as_raw());
-    found.ok_or_else(|| "it is one of HUP, INT, QUIT, TERM, USR1, USR2 and KILL".into())
+    found.ok_or_else(|| "accepted are HUP, INT, QUIT, TERM, USR1, USR2 and KILL".into())
 }
 
 /// The signal of a number that [`by_name`] or [`ForwardedSignals::next`] gave.

@@ -1,4 +1,4 @@
-//! The terminal: the command's process group is in its foreground while it runs, as it would be without us.
+//! The terminal: while the command runs, its process group is in the foreground, as it would be without `lock`.
 
 use std::fs::File;
 
@@ -6,14 +6,14 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Pid, getpgrp};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-/// The terminal of this process' session.
+/// The terminal of this process's session.
 pub struct Terminal {
     tty: File,
     own: Pid,
 }
 
 impl Terminal {
-    /// `None`: there is none.
+    /// `None`: this process has no terminal.
     pub fn of_this_process() -> Option<Terminal> {
         let tty = File::options()
             .read(true)
@@ -34,13 +34,13 @@ impl Terminal {
     /// Puts the command's group in the foreground if this process is there.
     pub fn give_to(&self, group: Pid) {
         if self.is_ours() {
-            // What goes wrong here is seen by the command when it reads.
+            // If this fails, the command finds out when it reads from the terminal.
             let _ = tcsetpgrp(&self.tty, group);
         }
     }
 
-    /// Takes the terminal back from the command's group if that has it, which would stop a process in the background
-    /// that does not block the signal for that.
+    /// Takes the terminal back if the command's group has it. Blocks SIGTTOU meanwhile, which would stop this
+    /// process for doing so from the background.
     pub fn take_back(&self, group: Pid) {
         let mut blocked = SigSet::empty();
         blocked.add(Signal::SIGTTOU);
