@@ -69,7 +69,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "the shared mode, on a resource with several slots",
     ),
     (401, "key_missing", "no x-api-key header"),
-    (401, "key_unknown", "the key is none of those configured"),
+    (401, "key_unknown", "the key is not configured"),
     (
         401,
         "key_insufficient",
@@ -78,7 +78,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         403,
         "ticket_unknown",
-        "the ticket never lived here, or ended longer ago than is remembered",
+        "the resource never issued the ticket, or it ended longer ago than is remembered",
     ),
     (
         403,
@@ -100,7 +100,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         404,
         "selector_unknown",
-        "nothing was ever written at the selector",
+        "the resource has no document at the selector",
     ),
     (
         405,
@@ -117,7 +117,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "resource_exists",
         "a resource of the name exists already",
     ),
-    (409, "locked", "the lock is someone else's"),
+    (409, "locked", "another client has the lock"),
     (
         409,
         "idempotency_key_reused",
@@ -137,7 +137,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         409,
         "lease_over",
-        "force-unlock named a lease that does not hold",
+        "force-unlock named a lease that has ended or never began",
     ),
     (
         409,
@@ -152,7 +152,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         412,
         "precondition_failed",
-        "the document is another than If-Match says, or exists in spite of If-None-Match",
+        "the document differs from the one in If-Match, or exists although If-None-Match was sent",
     ),
     (
         413,
@@ -177,12 +177,12 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         503,
         "too_many_connections",
-        "MAX_CONNECTIONS are open; only /health, /ready and /metrics are answered",
+        "MAX_CONNECTIONS are open; only routes that need no key are answered",
     ),
     (
         503,
         "store_refused",
-        "the store refused the change for what it contains",
+        "the store refused the request for what it, or a stored row, contains",
     ),
     (
         503,
@@ -190,7 +190,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "the answer would cost other clients too much now",
     ),
     (503, "starting", "the store is not open yet"),
-    (503, "standby", "this instance does not serve yet"),
+    (
+        503,
+        "standby",
+        "this instance does not answer for names yet",
+    ),
     (503, "store_unavailable", "the store does not answer"),
     (503, "shutting_down", "the server was told to stop"),
     (
@@ -286,7 +290,7 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
         Refusal::Dead(Some(EndReason::Expired)) => "The lease of this ticket expired.",
         Refusal::Dead(Some(EndReason::ForcedOff)) | Refusal::DeadByForce(_) => FORCED_OFF,
         Refusal::NoResource => "There is no resource of this name.",
-        Refusal::NoSelector(_) => "Nothing was ever written at this selector of the resource.",
+        Refusal::NoSelector(_) => "The resource has no document at this selector.",
         Refusal::ConditionFailed(_) => {
             "The condition of this request does not hold for the document; nothing was changed."
         }
@@ -315,11 +319,11 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
         }
         Refusal::TooLargeToStore => "The document is larger than the database accepts.",
         Refusal::TooManyWaiters => "Too many requests wait for a lock.",
-        Refusal::NotStored => "The store refused the change; it did not happen.",
+        Refusal::NotStored => "The store refused the request; nothing was changed.",
     })
 }
 
-const LOCKED: &str = "The lock is someone else's.";
+const LOCKED: &str = "Another client has the lock.";
 
 /// Makes a phrase a sentence: a capital at the beginning, a full stop at the end.
 fn sentence(text: &str) -> String {

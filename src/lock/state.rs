@@ -5,9 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::command::{HolderView, LockedBy, PlaceView, RequestId, Role};
 use super::ended::{Ended, LostTicket};
 use super::leases::{Lease, LeaseClock, Leases};
-use super::names::{
-    FencingToken, Millis, Mode, Now, ResourceOptions, Seconds, Ticket, Ttl, WallMillis,
-};
+use super::names::{FencingToken, Millis, Mode, Now, ResourceOptions, Ticket, Ttl, WallMillis};
 use super::queue::{Queue, Seq, Waiter};
 use super::rows::{EndReason, HeadRow, HolderRow, LockChanges, LockRows};
 use super::terms::Terms;
@@ -128,10 +126,6 @@ impl LockState {
         changes
     }
 
-    pub fn timeout(&self) -> Seconds {
-        self.options.timeout
-    }
-
     /// The highest token granted so far.
     pub fn token(&self) -> FencingToken {
         self.token
@@ -194,12 +188,6 @@ impl LockState {
     }
 
     // ---- as clients see it ------------------------------------------------------------------------
-
-    /// The first lease.
-    pub fn holder(&self, terms: &Terms, now: Now) -> Option<HolderView> {
-        let first = self.leases.first();
-        first.map(|lease| self.view(terms, now, lease))
-    }
 
     /// All leases, in the order of their grants.
     pub fn holders(&self, terms: &Terms, now: Now) -> impl Iterator<Item = HolderView> {

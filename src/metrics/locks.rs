@@ -4,7 +4,8 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::maker::{Maker, histogram_options, options};
 use super::per_thread::PerThread;
-use crate::lock::{EndReason, Millis};
+use crate::lock::Millis;
+use crate::store::history::LeaseEnd;
 
 /// Upper bounds in seconds: from one millisecond, the resolution of the actors' clock, to what only a forgotten
 /// lock reaches.
@@ -87,19 +88,14 @@ impl LockMetrics {
         self.grants.all().map(IntCounter::get).sum()
     }
 
-    pub fn ended(&self, reason: EndReason, held: Millis) {
-        let ends = match reason {
-            EndReason::Released => &self.released,
-            EndReason::Expired => &self.expired,
-            EndReason::ForcedOff => &self.forced_off,
+    pub fn ended(&self, end: LeaseEnd, held: Millis) {
+        let ends = match end {
+            LeaseEnd::Released => &self.released,
+            LeaseEnd::Expired => &self.expired,
+            LeaseEnd::ForcedOff => &self.forced_off,
+            LeaseEnd::Deleted => &self.deleted,
         };
         ends.mine().inc();
-        self.held_seconds.mine().observe(seconds(held));
-    }
-
-    /// The resource was deleted by its holder.
-    pub fn deleted(&self, held: Millis) {
-        self.deleted.mine().inc();
         self.held_seconds.mine().observe(seconds(held));
     }
 

@@ -105,6 +105,8 @@ pub struct StoreMetrics {
     /// Resources whose changes are in the batch under way.
     pub in_flight: IntGauge,
     errors: IntCounterVec,
+    /// How often the store was opened. Above 1, it was lost in between.
+    pub opened: IntCounter,
 }
 
 /// The state of the server at the moment of a scrape, set just before it.
@@ -118,8 +120,6 @@ pub struct NowMetrics {
     pub ready: IntGauge,
     pub active: IntGauge,
     pub standby: IntGauge,
-    /// How often the store was opened or lost.
-    pub incarnation: IntGauge,
 }
 
 impl Metrics {
@@ -298,6 +298,7 @@ impl StoreMetrics {
                 "Resources whose changes are in the transaction under way.",
             ),
             errors,
+            opened: make.counter("store_opened_count", "Times the store was opened."),
         }
     }
 
@@ -347,7 +348,6 @@ impl NowMetrics {
                 "standby",
                 "1 while another instance has the store alone, or declared this one dead.",
             ),
-            incarnation: make.gauge("store_opened_count", "Times the store was opened or lost."),
         }
     }
 }
@@ -355,7 +355,7 @@ impl NowMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::EndReason;
+    use crate::store::history::LeaseEnd;
 
     fn text(metrics: &Metrics) -> String {
         metrics.render().unwrap()
@@ -365,9 +365,9 @@ mod tests {
     fn every_end_of_a_lease_is_counted_under_its_reason() {
         let metrics = Metrics::new("memory");
         metrics.locks.granted(0);
-        metrics.locks.ended(EndReason::Expired, 1_500);
-        metrics.locks.ended(EndReason::ForcedOff, 1);
-        metrics.locks.deleted(1);
+        metrics.locks.ended(LeaseEnd::Expired, 1_500);
+        metrics.locks.ended(LeaseEnd::ForcedOff, 1);
+        metrics.locks.ended(LeaseEnd::Deleted, 1);
         let text = text(&metrics);
         for line in [
             "resource_server_lock_grants_total 1",

@@ -195,13 +195,11 @@ impl Handler<Finish> for Persistence {
             actor.commits.finish();
             actor.server.gate.close(Closed::Stopping);
             let server = actor.server.clone();
+            let handing_over = actor.handing_over.clone();
             async move {
-                let handed = server
-                    .history
-                    .hand_over(server.store.as_ref(), server.clock.mono());
-                if let Err(error) = handed.await {
-                    log::debug!("the last past leases could not be stored: {error}");
-                }
+                let _alone = handing_over.lock().await;
+                let now = server.clock.mono();
+                server.history.hand_over(server.store.as_ref(), now).await;
                 server.store.close().await;
             }
             .into_actor(actor)

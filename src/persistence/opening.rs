@@ -105,6 +105,7 @@ impl Persistence {
         self.server.next_incarnation();
         self.incarnation = self.server.incarnation();
         self.phase = Phase::Serving;
+        self.server.metrics.store.opened.inc();
         self.commits.open(self.incarnation);
         if let Some(times) = self.server.store.heartbeat_ms() {
             self.server.gate.valid_until(sent + times.valid_ms);

@@ -8,7 +8,6 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
-use crate::persistence::history::hand_over;
 use crate::persistence::messages::{GiveAll, RegistryOrder};
 use crate::persistence::shares;
 use crate::shared::gate::boottime_ms;
@@ -222,7 +221,8 @@ impl Persistence {
         let (server, incarnation) = (self.server.clone(), self.server.incarnation());
         let settling = async move {
             let _alone = alone;
-            hand_over(server.clone()).await;
+            let now = server.clock.mono();
+            server.history.hand_over(server.store.as_ref(), now).await;
             server.store.checkpoint().await
         };
         self.go_on(unpanicked(settling), ctx, move |actor, result, ctx| {
@@ -279,8 +279,12 @@ impl Persistence {
         let (server, given) = (self.server.clone(), slots.clone());
         let giving = async move {
             let _alone = alone;
-            hand_over(server.clone()).await;
-            server.store.give(&given, to).await
+            let now = server.clock.mono();
+            // What is left here would be written later, beside what the new owner writes of the same names.
+            match server.history.hand_over(server.store.as_ref(), now).await {
+                true => server.store.give(&given, to).await,
+                false => Ok(false),
+            }
         };
         self.go_on(
             unpanicked(giving),

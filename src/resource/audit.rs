@@ -171,18 +171,13 @@ impl ResourceActor {
 
     /// Reports that these leases ended because their resource was deleted.
     pub(super) fn report_end_by_deletion(&mut self, leases: &[HolderView], ephemeral: bool) {
-        let now = self.now;
-        let writer = AuditWriter::new(&self.name, &self.server, now);
+        let writer = AuditWriter::new(&self.name, &self.server, self.now);
         for lease in leases {
-            writer.remember(lease, LeaseEnd::Deleted, None, ephemeral);
+            writer.end(lease, LeaseEnd::Deleted, None, ephemeral);
         }
         if let Stage::Live(live) = &mut self.stage {
             let free = Account::new(self.server.clone());
-            let account = std::mem::replace(&mut live.account, free);
-            if let Some(since) = account.held_since {
-                let metrics = &self.server.metrics.locks;
-                metrics.deleted(now.wall.saturating_sub(since));
-            }
+            live.account = free;
         }
     }
 
@@ -262,14 +257,9 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    /// Adds a lease that has ended to the history.
-    fn remember(
-        &self,
-        lease: &HolderView,
-        end: LeaseEnd,
-        forced: Option<&Forced>,
-        ephemeral: bool,
-    ) {
+    /// Counts a lease that has ended and adds it to the history.
+    fn end(&self, lease: &HolderView, end: LeaseEnd, forced: Option<&Forced>, ephemeral: bool) {
+        self.server.metrics.locks.ended(end, self.held(lease));
         let queued = lease
             .queued_at
             .map(|at| lease.acquired_at.saturating_sub(at));
@@ -287,6 +277,11 @@ impl<'a> AuditWriter<'a> {
         self.server
             .history
             .ended(self.name, past, ephemeral, self.now.mono);
+    }
+
+    /// How long a lease was held, by the wall clock: an earlier process may have granted it.
+    fn held(&self, lease: &HolderView) -> Millis {
+        self.now.wall.saturating_sub(lease.acquired_at)
     }
 
     /// Reports the places in the queue that their clients gave up: of the `gone` places that were removed, those
@@ -376,9 +371,7 @@ impl<'a> AuditWriter<'a> {
     }
 
     fn ended(&self, live: &mut Live, answers: &Answers, reason: EndReason, holder: &HolderView) {
-        // By the wall clock: the lease may have been granted by an earlier process.
-        let held = self.now.wall.saturating_sub(holder.acquired_at);
-        self.server.metrics.locks.ended(reason, held);
+        let held = self.held(holder);
         let asked = |answer: &Answer| match (reason, answer) {
             (EndReason::Released, Answer::Unlocked { dead: None }) => true,
             (EndReason::Released, Answer::Writable { token }) => *token == Some(holder.token),
@@ -387,12 +380,13 @@ impl<'a> AuditWriter<'a> {
         };
         let asker = asker(live, answers, asked).map(|(open, _)| open);
         let why = asker.and_then(why);
-        let (kind, detail) = match reason {
-            EndReason::Released => (AuditKind::Released, Detail::Held(held)),
-            EndReason::Expired => (AuditKind::Expired, Detail::Held(held)),
+        let (kind, detail, end) = match reason {
+            EndReason::Released => (AuditKind::Released, Detail::Held(held), LeaseEnd::Released),
+            EndReason::Expired => (AuditKind::Expired, Detail::Held(held), LeaseEnd::Expired),
             EndReason::ForcedOff => (
                 AuditKind::ForcedOff,
                 Detail::Forced(held, why.map(|why| &why.reason)),
+                LeaseEnd::ForcedOff,
             ),
         };
         self.write(AuditEvent {
@@ -404,12 +398,7 @@ impl<'a> AuditWriter<'a> {
             .resource
             .as_ref()
             .is_some_and(|r| r.core.options().ephemeral);
-        let end = match reason {
-            EndReason::Released => LeaseEnd::Released,
-            EndReason::Expired => LeaseEnd::Expired,
-            EndReason::ForcedOff => LeaseEnd::ForcedOff,
-        };
-        self.remember(holder, end, why, ephemeral);
+        self.end(holder, end, why, ephemeral);
     }
 }
 

@@ -179,7 +179,8 @@ impl Op {
                 ..
             } => Some(Duration::ZERO),
             Op::Read { watch, .. } | Op::Describe { watch, .. } => {
-                watch.as_ref().map(|watch| watch.wait)
+                let wait = watch.as_ref().map(|watch| watch.wait);
+                wait.filter(|wait| !wait.is_zero())
             }
             _ => None,
         }

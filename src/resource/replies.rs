@@ -34,7 +34,7 @@ impl ResourceActor {
     pub(super) fn conclude(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
         let unborn = self.live().and_then(|live| live.unborn.take());
         let is_new = unborn.is_some();
-        if outcome.is_empty() && !is_new && !self.is_deserted(is_new) {
+        if outcome.is_empty() && !is_new && !self.is_deserted(false) {
             // Nothing to store or to answer. But a reservation may have ended, which the status shows.
             return self.show();
         }

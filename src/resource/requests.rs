@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::lock::rows::{Forced, HeadRow};
 use crate::lock::{
     Command, EndReason, LockRequest, LockState, Patience, PresentedTicket, Refusal, RequestId,
-    ResourceOptions, Seconds, Selector, Ticket, Wish,
+    ResourceOptions, Selector, Ticket, Wish,
 };
 use crate::resource::actor::ResourceActor;
 use crate::resource::documents::{Documents, Known};
@@ -273,7 +273,7 @@ impl ResourceActor {
         let now = self.now.mono;
         let server_wait = self.server.settings.wait_ms;
         let timeout_waits = self.server.terms().rules.timeout_is_wait;
-        let timeout: Seconds = self.resource()?.core.timeout();
+        let timeout = self.resource()?.core.options().timeout;
         let wait = match op {
             Op::Acquire { wait, .. } => *wait,
             Op::Write { .. } => Wait::Default,

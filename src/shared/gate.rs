@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Closed {
     #[error("the server is starting: its store is not open yet")]
     Starting,
-    #[error("this instance does not serve yet")]
+    #[error("this instance does not answer for names yet")]
     Standby,
     /// The cause is for the log and `/ready`, see [`Gate::reason`]; it never contains a secret.
     #[error("the store is not available")]

@@ -10,8 +10,8 @@ use foldhash::HashMap;
 
 use crate::lock::{Millis, ResourceName};
 use crate::metrics::per_thread::PerThread;
+use crate::store::Store;
 use crate::store::history::{PastLease, PastLeases, append};
-use crate::store::{Store, StoreError};
 use parking_lot::{Mutex, MutexGuard};
 
 /// Number of ended leases that a thread collects before they are sorted into the table: enough for some
@@ -123,18 +123,24 @@ impl History {
         past
     }
 
-    /// Hands the store the leases that it does not have yet. Not to be called while an earlier call is under
-    /// way.
-    ///
-    /// # Errors
-    /// As of [`Store::append_history`]; the leases then stay here until the next call.
-    pub async fn hand_over(&self, store: &dyn Store, now: Millis) -> Result<(), StoreError> {
+    /// Hands the store the leases that it does not have yet. Those that it cannot take stay here until the next call:
+    /// nothing but the history depends on it. Returns whether the store took them all. Not to be called while an
+    /// earlier call is under way, and not to be cancelled: it may be in a transaction.
+    pub async fn hand_over(&self, store: &dyn Store, now: Millis) -> bool {
         let news = self.news(now);
-        if !news.is_empty() {
-            store.append_history(&news, self.per_resource).await?;
-            self.handed_over(&news);
+        if news.is_empty() {
+            return true;
         }
-        Ok(())
+        match store.append_history(&news, self.per_resource).await {
+            Ok(()) => {
+                self.handed_over(&news);
+                true
+            }
+            Err(error) => {
+                log::debug!("past leases are not stored yet: {error}");
+                false
+            }
+        }
     }
 
     /// The leases to hand to the store. They stay readable here until [`History::handed_over`]. Drops ephemeral

@@ -229,7 +229,6 @@ impl ServerState {
         now.ready.set(ready.is_ok().into());
         now.active.set(self.gate.check_answer().is_ok().into());
         now.standby.set(standby.into());
-        now.incarnation.set(self.incarnation() as i64);
         self.metrics.set_log_lines_dropped(logging::dropped_lines());
         self.metrics.render()
     }

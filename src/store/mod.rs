@@ -147,7 +147,7 @@ pub enum StoreError {
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
     /// The content caused the failure: nothing of a change was stored, or a stored row cannot be read.
-    #[error("the store refused a change: {0}")]
+    #[error("the store refused a request: {0}")]
     Rejected(String),
     /// A read was ended because it reached its time limit.
     #[error("a read took too long: {0}")]

@@ -331,7 +331,7 @@ impl World {
     }
 
     pub fn holder(&self) -> Option<HolderView> {
-        self.state.holder(&self.terms, self.now)
+        self.state.holders(&self.terms, self.now).next()
     }
 
     /// What somebody who has to do without is told now.

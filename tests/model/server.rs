@@ -344,7 +344,7 @@ impl Fault for EveryoneGranted {
         let now = Now::default();
         for (_, answer) in &mut answers {
             if let (Answer::Queued { ticket, .. }, Some(holder)) =
-                (&answer, core.holder(&Terms::default(), now))
+                (&answer, core.holders(&Terms::default(), now).next())
             {
                 *answer = granted(*ticket, holder, false);
             }
@@ -360,7 +360,7 @@ impl Fault for ReaderLetPast {
         mut answers: Vec<(RequestId, Answer)>,
     ) -> Vec<(RequestId, Answer)> {
         let reads = matches!(command, Command::Acquire(LockRequest { wish, .. }) if wish.mode == Some(Mode::Shared));
-        let first = core.holder(&Terms::default(), Now::default());
+        let first = core.holders(&Terms::default(), Now::default()).next();
         for (_, answer) in answers.iter_mut().filter(|_| reads) {
             if let (Answer::Queued { ticket, .. }, Some(holder)) = (&answer, &first)
                 && holder.mode == Mode::Shared
@@ -402,7 +402,7 @@ impl Fault for PromotedBesideOthers {
             wish.mode == Some(Mode::Exclusive) && core.token_of(*ticket).is_some()
         });
         let now = Now::default();
-        let first = core.holder(&Terms::default(), now);
+        let first = core.holders(&Terms::default(), now).next();
         for (_, answer) in &mut answers {
             if let (Answer::Refused(Refusal::Locked(_)), Some(ticket), Some(holder)) =
                 (&answer, own, &first)

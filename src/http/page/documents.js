@@ -82,8 +82,9 @@ function Document({ name, selector, onClose }) {
   <//>`;
 }
 
-/** The list is loaded again when `count` changes and when a document is opened or closed. */
-export function Documents({ name, count }) {
+/** The list is loaded again when `count` or `changes` (how many events of the name came) changes, and when a document is
+ * opened or closed. */
+export function Documents({ name, count, changes }) {
   const [list, set] = useState(null);
   const [open, show] = useState(null);
   useEffect(() => {
@@ -91,7 +92,7 @@ export function Documents({ name, count }) {
     if (count > 0) documents(name, end.signal).then((told) => set(told.documents), () => {});
     else set([]);
     return () => end.abort();
-  }, [name, count, open]);
+  }, [name, count, changes, open]);
   const [typed, type] = useState("");
   return html`<section aria-labelledby="documents">
     <h2 id="documents">Documents <span class="count">${number(count)}</span></h2>

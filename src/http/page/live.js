@@ -87,10 +87,10 @@ function take(type, data) {
   try {
     told = JSON.parse(data);
   } catch {
-    // Not JSON, not even a bare number: a `lagged` event still says that events were left out.
+    // Not JSON: a `lagged` event still says that events were left out.
   }
   if (type !== "lagged") return hand({ type, ...told }, 0);
-  const lost = typeof told === "number" ? told : Number(told.left ?? told.missed ?? told.count) || 1;
+  const lost = Number(told.missed) || 1;
   hand(null, lost);
 }
 

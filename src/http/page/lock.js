@@ -7,7 +7,7 @@ import { live, watch } from "./live.js";
 import { may, useServer } from "./now.js";
 import {
   Ago, commandLine, curl, Elsewhere, Gap, html, Left, Refresher, State, Text, Trouble,
-  useEffect, useLayoutEffect, usePhone, useRef, useState, useVisibleRows,
+  useEffect, useLayoutEffect, useRef, useState, useVisibleRows,
 } from "./parts.js";
 import { absolute, clock, count, number, span } from "./text.js";
 
@@ -20,7 +20,7 @@ const WAITER_PX = 41;
 
 /** The state of the lock, loaded again after each event of it. */
 function useLock(name) {
-  const [state, set] = useState({ lock: null, error: null, at: 0, queue: QUEUE, past: undefined });
+  const [state, set] = useState({ lock: null, error: null, at: 0, changes: 0, queue: QUEUE, past: undefined });
   const ref = useRef();
   ref.current = state;
   const refresher = useRef(null);
@@ -34,7 +34,7 @@ function useLock(name) {
         const lock = await describe(name, ref.current.queue, end.signal);
         const past = change === known ? ref.current.past : await history(name, end.signal).catch(() => null);
         known = change;
-        set((old) => ({ ...old, lock, past, error: null, at: performance.now() }));
+        set((old) => ({ ...old, lock, past, error: null, at: performance.now(), changes: change }));
       } catch (error) {
         if (end.signal.aborted) return;
         // Of a deleted name only the history is left to show.
@@ -208,8 +208,7 @@ function Facts({ lock }) {
 
 export function Lock({ name }) {
   useServer();
-  usePhone();
-  const { lock, error, at, past, more } = useLock(name);
+  const { lock, error, at, changes, past, more } = useLock(name);
   const [open, show] = useState(null);
   const close = () => show(null);
   const force = (token) => show({ token });
@@ -235,7 +234,7 @@ export function Lock({ name }) {
     </div>`}
     <${Elsewhere} what="Look at this lock" curl=${curl("GET", url(path("resource", name)))} command=${commandLine("show", name)} />
     <${Past} past=${past} lock=${lock} name=${name} />
-    ${lock && html`<${Documents} name=${name} count=${lock.selectors} changes=${at} />`}
+    ${lock && html`<${Documents} name=${name} count=${lock.selectors} changes=${changes} />`}
     ${open && (open.waiter ? html`<${RemoveWaiter} name=${name} waiter=${open.waiter} onClose=${close} />` : html`<${ForceOff} name=${name} token=${open.token} onClose=${close} />`)}
   </div>`;
 }

@@ -45,7 +45,7 @@ const who = (lock) => {
   return html`<${Text} of=${first.owner} none="unnamed" />${others.length > 0 && html` <span class="more">+${others.length}</span>`}`;
 };
 
-function Row({ lock, index, at, isGone, onFocus, phone }) {
+function Row({ lock, index, at, isGone, onFocus }) {
   const first = lock.holders[0];
   const longest = lock.waitsSince;
   const cell = (label, content, css = "") => html`<td role="cell" class=${css} data-label=${label}>${content}</td>`;
@@ -201,7 +201,7 @@ export function Locks({ params, go }) {
       <tbody role="rowgroup" ...${order.handlers}>
         <${Gap} rows=${first} rowHeight=${height} columns="7" />
         ${rows.slice(first, last).map((lock, i) => html`<${Row} key=${lock.name} lock=${lock} index=${first + i} at=${Math.min(at, rows.length - 1)}
-          isGone=${order.gone.has(lock.name)} onFocus=${() => setAt(first + i)} phone=${phone} />`)}
+          isGone=${order.gone.has(lock.name)} onFocus=${() => setAt(first + i)} />`)}
         <${Gap} rows=${rows.length - last} rowHeight=${height} columns="7" />
       </tbody>
     </table>

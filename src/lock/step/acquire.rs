@@ -1,7 +1,9 @@
 //! Lock requests: a grant, a place in the queue, or a change of mode for a holder.
 
 use super::{Standing, Step};
-use crate::lock::command::{Death, Event, LockRequest, Patience, Refusal, RequestId, Wish};
+use crate::lock::command::{
+    Death, Event, LockRequest, Patience, PresentedTicket, Refusal, RequestId, Wish,
+};
 use crate::lock::leases::Lease;
 use crate::lock::names::{FencingToken, Millis, Mode};
 use crate::lock::queue::{Parked, Purpose, Seq, TicketDelivery, Waiter, fresh_row};
@@ -38,8 +40,8 @@ impl Step<'_> {
         }
         match self.by_copy(&asked).or_else(|| self.by_key(&asked.wish)) {
             Some((Standing::Dead(death), _)) => {
-                let dead = self.dead(asked.fresh, death);
-                return self.answer(asked.request, dead);
+                let made = PresentedTicket::Ticket(asked.fresh);
+                return self.answer_dead(asked.request, made, death);
             }
             Some((_, false)) => {
                 return self.refuse(asked.request, Refusal::KeyReused);
@@ -212,7 +214,10 @@ impl Step<'_> {
         self.present_holder(token, Some((wish.ttl, false)), Some(request), wish.client);
         let token = match changes {
             Some(Mode::Exclusive) => self.promote(token),
-            Some(Mode::Shared) => self.demote(token),
+            Some(Mode::Shared) => {
+                self.demote(token);
+                token
+            }
             None => token,
         };
         self.answer_granted(request, token, None, ended);
@@ -236,15 +241,14 @@ impl Step<'_> {
         token
     }
 
-    /// Changes a lease from exclusive to shared. It keeps its token, which is returned.
-    fn demote(&mut self, token: FencingToken) -> FencingToken {
+    /// Changes a lease from exclusive to shared. It keeps its token.
+    fn demote(&mut self, token: FencingToken) {
         let share = |lease: &mut Lease| lease.row.mode = Mode::Shared;
         if self.state.leases.change(token, share).is_some() {
             self.change_lease(token);
             let view = self.view(token);
             self.out.events.extend(view.map(Event::Demoted));
         }
-        token
     }
 }
 

@@ -3,9 +3,9 @@
 
 use super::{Standing, Step};
 use crate::lock::command::{Answer, Death, LockRequest, PresentedTicket, Refusal, RequestId, Wish};
-use crate::lock::names::{FencingToken, Mode, Ticket};
+use crate::lock::names::{FencingToken, Mode, Owner};
 use crate::lock::queue::{Seq, Waiter};
-use crate::lock::rows::{EndReason, TicketRow};
+use crate::lock::rows::{EndReason, KeyRow, TicketRow};
 
 impl Step<'_> {
     pub(super) fn standing(&self, presented: PresentedTicket) -> Standing {
@@ -44,9 +44,8 @@ impl Step<'_> {
     pub(super) fn by_key(&self, wish: &Wish) -> Option<(Standing, bool)> {
         let key = wish.key.as_ref()?;
         let same = |row: &TicketRow| {
-            let asked = row.key.as_ref();
-            row.owner == wish.owner
-                && asked.is_some_and(|k| k.ttl == wish.ttl && k.mode == wish.mode())
+            let made = row.key.as_ref();
+            made.is_some_and(|made| is_same(row.owner.as_ref(), made, wish))
         };
         if let Some(lease) = self.state.leases.with_key(key) {
             return Some((Standing::Holder(lease.token), same(&lease.row)));
@@ -59,23 +58,29 @@ impl Step<'_> {
     pub(super) fn by_ended_key(&self, wish: &Wish) -> Option<Answer> {
         let now = self.now.mono;
         let (ticket, more) = self.state.ended.with_key(wish.key.as_ref()?, now)?;
-        let same = more.attempt.as_ref().is_some_and(|attempt| {
-            attempt.owner == wish.owner
-                && attempt.key.ttl == wish.ttl
-                && attempt.key.mode == wish.mode()
-        });
-        Some(match same {
-            true => self.dead(ticket, self.state.ended.reason(ticket, now)),
-            false => Answer::Refused(Refusal::KeyReused),
-        })
+        let made = more.attempt.as_ref();
+        Some(
+            match made.is_some_and(|made| is_same(made.owner.as_ref(), &made.key, wish)) {
+                true => {
+                    let death = self.state.ended.reason(ticket, now);
+                    self.dead(PresentedTicket::Ticket(ticket), death)
+                }
+                false => Answer::Refused(Refusal::KeyReused),
+            },
+        )
     }
 
     /// The refusal of a request with a dead ticket.
-    pub(super) fn dead(&self, ticket: Ticket, death: Death) -> Answer {
-        match self.state.ended.forced(ticket, self.now.mono) {
-            Some(forced) => Answer::Refused(Refusal::DeadByForce(Box::new(forced.clone()))),
-            None => Answer::Refused(Refusal::Dead(death)),
-        }
+    pub(super) fn dead(&self, presented: PresentedTicket, death: Death) -> Answer {
+        let ended = &self.state.ended;
+        let forced = match presented {
+            PresentedTicket::Ticket(ticket) => ended.forced(ticket, self.now.mono),
+            PresentedTicket::Absent | PresentedTicket::Malformed => None,
+        };
+        Answer::Refused(match forced {
+            Some(forced) => Refusal::DeadByForce(Box::new(forced.clone())),
+            None => Refusal::Dead(death),
+        })
     }
 
     pub(super) fn answer_dead(
@@ -84,13 +89,8 @@ impl Step<'_> {
         presented: PresentedTicket,
         death: Death,
     ) {
-        let answer = match presented {
-            PresentedTicket::Ticket(ticket) => self.dead(ticket, death),
-            PresentedTicket::Absent | PresentedTicket::Malformed => {
-                Answer::Refused(Refusal::Dead(death))
-            }
-        };
-        self.answer(request, answer);
+        let dead = self.dead(presented, death);
+        self.answer(request, dead);
     }
 
     /// Whether this near waiter may be granted now: it is next in line and fits the current leases. The lock
@@ -120,4 +120,9 @@ impl Step<'_> {
         self.terms.rules.spent_ticket_writes_as_nobody
             && matches!(death, None | Some(EndReason::Released))
     }
+}
+
+/// Whether a request asks for the same owner, `ttl` and mode as the one that made a ticket with its key.
+fn is_same(owner: Option<&Owner>, made: &KeyRow, wish: &Wish) -> bool {
+    owner == wish.owner.as_ref() && made.ttl == wish.ttl && made.mode == wish.mode()
 }

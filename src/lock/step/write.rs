@@ -57,7 +57,7 @@ impl Step<'_> {
                 self.answer_dead(request, presented, death);
             }
             Standing::Nobody | Standing::Dead(_) => match self.place {
-                Some(seq) if loading => self.park_write(seq, (request, since), patience),
+                Some(seq) if loading => self.park_write(seq, (request, since), false, patience),
                 Some(seq) => self.write_on(seq, (request, since), patience),
                 None => self.write_ticketless((request, since), fresh, patience),
             },
@@ -88,24 +88,17 @@ impl Step<'_> {
     ) {
         self.present_waiter(seq, None);
         if patience == Patience::Loading {
-            return self.state.queue_mut().open(seq, request, None);
+            return self.park_write(seq, request, release, patience);
         }
-        let parked = |until| Parked {
-            until,
-            purpose: Purpose::Write { release },
-            ended: None,
-        };
         if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
             self.refuse(request.0, Refusal::NotExclusive);
         } else if self.may_take(seq) {
-            let queue = self.state.queue_mut();
-            queue.open(seq, request, Some(parked(None)));
-            if let Some(waiter) = queue.remove(seq) {
+            self.park_write(seq, request, release, Patience::Forever);
+            if let Some(waiter) = self.state.queue_mut().remove(seq) {
                 self.grant(waiter, None);
             }
-        } else if let Some(until) = patience.deadline() {
-            let queue = self.state.queue_mut();
-            queue.open(seq, request, Some(parked(until)));
+        } else if patience.deadline().is_some() {
+            self.park_write(seq, request, release, patience);
         } else {
             self.answer_locked(request.0, None);
         }
@@ -129,29 +122,35 @@ impl Step<'_> {
         }
         let row = fresh_row(fresh, self.state.next_seq, Wish::default(), None);
         if let Some(seq) = self.enqueue(request.0, Waiter::new(row, true), free) {
-            self.park_write(seq, request, patience);
+            self.park_write(seq, request, false, patience);
         }
     }
 
     /// Continues a write without a ticket that took a place before and whose document is loaded.
     fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
-        if self.may_take(seq) {
-            self.pass_over(seq);
-            self.state.queue_mut().remove(seq);
-            self.answer(request.0, Answer::Writable { token: None });
-        } else if patience.deadline().is_some() {
-            self.park_write(seq, request, patience);
-        } else {
-            self.pass_over(seq);
-            self.state.queue_mut().remove(seq);
-            self.answer_locked(request.0, None);
+        let allowed = self.may_take(seq);
+        if !allowed && patience.deadline().is_some() {
+            return self.park_write(seq, request, false, patience);
+        }
+        self.pass_over(seq);
+        self.state.queue_mut().remove(seq);
+        match allowed {
+            true => self.answer(request.0, Answer::Writable { token: None }),
+            false => self.answer_locked(request.0, None),
         }
     }
 
-    fn park_write(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
+    /// Attaches the request of a write to its place. It waits there as long as `patience` says, if at all.
+    fn park_write(
+        &mut self,
+        seq: Seq,
+        request: (RequestId, Millis),
+        release: bool,
+        patience: Patience,
+    ) {
         let parked = patience.deadline().map(|until| Parked {
             until,
-            purpose: Purpose::Write { release: false },
+            purpose: Purpose::Write { release },
             ended: None,
         });
         self.state.queue_mut().open(seq, request, parked);

@@ -16,7 +16,6 @@ use super::file::DatabaseFile;
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// Queues jobs for a thread.
-#[derive(Clone)]
 pub(super) struct Jobs(mpsc::Sender<Job>);
 
 /// Resolves when the thread's connection is closed.
