@@ -231,10 +231,10 @@ impl App {
             loop {
                 tokio::select! {
                     Ok(()) = view.changed() => reloader.share_limit(view.borrow_and_update().serving()),
-                    Some(()) = hangup.recv() => reloader.reload(),
+                    Some(()) = hangup.recv() => reloader.reload(&mut files),
                     _ = look.tick() => if files.changed() {
                         log::info!("a file of settings, keys or certificates has changed");
-                        reloader.reload();
+                        reloader.reload(&mut files);
                     }
                 }
             }

@@ -51,12 +51,19 @@ fn state(path: &Path) -> Option<FileState> {
 
 impl FileWatch {
     pub fn new(paths: &[PathBuf]) -> FileWatch {
-        FileWatch(
-            paths
-                .iter()
-                .map(|path| (path.clone(), state(path)))
-                .collect(),
-        )
+        let mut watch = FileWatch(Vec::new());
+        watch.watch(paths);
+        watch
+    }
+
+    /// Watches these files, also if they are others than before.
+    fn watch(&mut self, paths: &[PathBuf]) {
+        let known = std::mem::take(&mut self.0);
+        let state_of = |path: &PathBuf| {
+            let known = known.iter().find(|(known, _)| known == path);
+            known.map_or_else(|| state(path), |(_, state)| *state)
+        };
+        self.0 = paths.iter().map(|p| (p.clone(), state_of(p))).collect();
     }
 
     /// Whether a file has changed since the last call. A missing file does not count: it is about to be replaced.
@@ -84,11 +91,13 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads the settings again and applies them, and logs the outcome.
-    pub fn reload(&self) {
+    /// Reads the settings again and applies them, and logs the outcome. `files` then watches the files that they
+    /// name now.
+    pub fn reload(&self, files: &mut FileWatch) {
         match (self.load)() {
             Ok(settings) => match self.apply(&settings) {
                 Ok(()) => {
+                    files.watch(&settings.origins.watched);
                     log::info!("settings reloaded");
                     for name in self.needs_restart(&settings) {
                         log::warn!("{name} was changed, which needs a restart to take effect");
@@ -158,5 +167,28 @@ fn password(settings: &Settings) -> Option<&str> {
     match &settings.store {
         StoreKind::Mysql(options) => Some(&options.password),
         StoreKind::Sqlite { .. } | StoreKind::Memory => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_named_later_is_watched_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+        std::fs::write(&first, "1").unwrap();
+        let mut files = FileWatch::new(std::slice::from_ref(&first));
+        std::fs::write(&first, "one").unwrap();
+        // The change of a file that stays is not forgotten.
+        files.watch(&[second.clone(), first.clone()]);
+        assert!(files.changed());
+        assert!(!files.changed());
+        std::fs::write(&second, "2").unwrap();
+        assert!(files.changed());
+        files.watch(std::slice::from_ref(&second));
+        std::fs::write(&first, "another").unwrap();
+        assert!(!files.changed());
     }
 }

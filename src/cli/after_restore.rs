@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::app;
+use crate::cli::output::{print, say};
 use crate::config::Settings;
 use crate::lock::FencingToken;
 use crate::store::StoreError;
@@ -24,18 +25,17 @@ pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
         raised.map(|()| above)
     };
     match actix_rt::System::new().block_on(work) {
-        Ok(above) => {
-            println!("Every fencing token from now on is above {above}.");
-            ExitCode::SUCCESS
-        }
+        Ok(above) => print(&format!(
+            "Every fencing token from now on is above {above}.\n"
+        )),
         Err(StoreError::Standby) => {
-            eprintln!(
-                "Nothing was changed: an instance uses the store; stop it, and wait until its lease is over."
+            say(
+                "Nothing was changed: an instance uses the store; stop it, and wait until its lease is over.",
             );
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("The tokens could not be raised: {error}.");
+            say(&format!("The tokens could not be raised: {error}."));
             ExitCode::FAILURE
         }
     }

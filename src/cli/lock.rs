@@ -31,6 +31,8 @@ const EXIT_LOST: u8 = 76;
 const TTL_MIN: Duration = Duration::from_secs(3);
 /// Default of `--kill-after` for a long lease.
 const KILL_AFTER_MAX: Duration = Duration::from_secs(5);
+/// How long the other locks are given to be released once one was lost.
+const RELEASE_AFTER_LOSS: Duration = Duration::from_secs(2);
 
 /// The text below the options in the help of `lock`.
 pub const HELP: &str = "\
@@ -202,14 +204,19 @@ impl LockSession<'_> {
         }
     }
 
-    fn refuse(&mut self, error: &Error) -> ExitCode {
+    fn refuse(&self, error: &Error) -> ExitCode {
         match error {
             Error::NotObtained { .. } => {
                 self.reporter.not_obtained(&sentence(error));
                 ExitCode::from(self.args.conflict_exit_code)
             }
-            Error::Invalid(_) => remote::fail(EXIT_USAGE, &sentence(error)),
-            _ => remote::fail(EXIT_FAILED, &sentence(error)),
+            other => {
+                self.reporter.failed(&sentence(other));
+                ExitCode::from(match other {
+                    Error::Invalid(_) => EXIT_USAGE,
+                    _ => EXIT_FAILED,
+                })
+            }
         }
     }
 
@@ -272,7 +279,7 @@ impl LockSession<'_> {
     }
 
     async fn run_under(
-        mut self,
+        self,
         guards: Guards,
         command: ChildCommand,
         signals: ForwardedSignals,
@@ -288,13 +295,25 @@ impl LockSession<'_> {
             &guards,
             stop,
             signals,
-            &mut self.reporter,
+            &self.reporter,
         )
         .await;
-        let released = guards.release().await;
+        let is_lost = matches!(&ended, Ok((_, Some(_))));
+        let released = match is_lost {
+            // Whoever looks after this process learns of the loss by its exit code, and a server that is away frees
+            // the locks itself.
+            true => {
+                let release = tokio::time::timeout(RELEASE_AFTER_LOSS, guards.release());
+                release.await.unwrap_or(Ok(()))
+            }
+            false => guards.release().await,
+        };
         let (code, lost) = match ended {
-            Ok(ended) => (ended.code, ended.lost),
-            Err(sentence) => return remote::fail(EXIT_FAILED, &sentence),
+            Ok(ended) => ended,
+            Err(sentence) => {
+                self.reporter.failed(&sentence);
+                return ExitCode::from(EXIT_FAILED);
+            }
         };
         let lost = match (lost, released) {
             (None, Err(Error::Lost(lost))) => Some(lost),

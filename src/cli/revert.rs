@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::cli::output::{print, say};
 use crate::config::{Settings, StoreKind};
 use crate::store::StoreError;
 use crate::store::mysql::{self, RevertReport};
@@ -10,30 +11,33 @@ use crate::store::mysql::{self, RevertReport};
 /// everything, if an instance still runs, or if the database cannot be reached.
 pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
     let StoreKind::Mysql(options) = &settings.store else {
-        eprintln!("revert-to-php works on MySQL: set MYSQL_HOST and STORE=mysql.");
+        say("revert-to-php works on MySQL: set MYSQL_HOST and STORE=mysql.");
         return ExitCode::FAILURE;
     };
     let reverted = mysql::revert_to_php(options.clone(), !yes);
     let result = actix_rt::System::new().block_on(reverted);
     match result {
-        Ok(report) => print(&report, yes),
+        Ok(report) => show(&report, yes),
         Err(error @ (StoreError::Standby | StoreError::Unusable(_))) => {
-            eprintln!("Nothing was changed: {error}.");
+            say(&format!("Nothing was changed: {error}."));
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("Not finished: {error}. Run the command again to go on with what was begun.");
+            say(&format!(
+                "Not finished: {error}. Run the command again to go on with what was begun."
+            ));
             ExitCode::FAILURE
         }
     }
 }
 
-fn print(report: &RevertReport, yes: bool) -> ExitCode {
+fn show(report: &RevertReport, yes: bool) -> ExitCode {
     if !report.obstacles.is_empty() {
-        println!("Nothing was changed. The PHP server cannot hold:");
-        for obstacle in &report.obstacles {
-            println!("- {obstacle}");
-        }
+        let obstacles = report.obstacles.iter();
+        let obstacles: String = obstacles.map(|o| format!("- {o}\n")).collect();
+        print(&format!(
+            "Nothing was changed. The PHP server cannot hold:\n{obstacles}"
+        ));
         return ExitCode::FAILURE;
     }
     let RevertReport {
@@ -42,16 +46,15 @@ fn print(report: &RevertReport, yes: bool) -> ExitCode {
         leases,
         ..
     } = report;
-    if yes {
-        println!(
+    print(&if yes {
+        format!(
             "The PHP server can take over: {resources} resources, {documents} documents; {leases} \
-             leases were given up."
-        );
+             leases were given up.\n"
+        )
     } else {
-        println!(
+        format!(
             "Nothing stands in the way: the PHP server would find {resources} resources and \
-             {documents} documents; {leases} leases would be given up. Add --yes to do it."
-        );
-    }
-    ExitCode::SUCCESS
+             {documents} documents; {leases} leases would be given up. Add --yes to do it.\n"
+        )
+    })
 }

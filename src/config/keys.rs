@@ -109,6 +109,7 @@ pub(super) fn read(reader: &mut Reader) -> Keys {
         None => plain_keys(reader),
     };
     let keys = Keys { plain, scoped };
+    refuse_one_key_twice(reader, &keys);
     warn_of_known_keys(reader, &keys);
     keys
 }
@@ -123,6 +124,24 @@ fn refuse_beside_api_key(reader: &mut Reader) {
             "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or a key for each right without API_KEY."
         );
         reader.problem("API_KEY", sentence);
+    }
+}
+
+/// A key for all names has no entry in `KEYS_FILE` beside it, so that its rights are told in one place.
+fn refuse_one_key_twice(reader: &mut Reader, keys: &Keys) {
+    for entry in &keys.scoped {
+        let is_same = |plain: &&PlainKey| {
+            let digest: [u8; 32] = Sha256::digest(plain.key.expose()).into();
+            digest == entry.sha256
+        };
+        if let Some(plain) = keys.plain.iter().find(is_same) {
+            let sentence = format!(
+                "KEYS_FILE has the {} key, which is for all names, as {:?}; accepted are keys that are no others.",
+                plain.right.key_name(),
+                entry.name
+            );
+            reader.problem("KEYS_FILE", sentence);
+        }
     }
 }
 
@@ -226,7 +245,7 @@ fn parse(text: &str) -> Result<Vec<ScopedKey>, String> {
             .span()
             .map(|span| text[..span.start].lines().count().max(1));
         let line = line.map_or_else(String::new, |line| format!("line {line}: "));
-        format!("{line}{}", error.message())
+        format!("{line}{}", without_value(text, &error))
     })?;
     let entries = file.key.into_iter().enumerate();
     let keys = entries.map(|(n, entry)| {
@@ -234,6 +253,17 @@ fn parse(text: &str) -> Result<Vec<ScopedKey>, String> {
         scoped(entry).map_err(|why| format!("entry {} ({name:?}): {why}", n + 1))
     });
     keys.collect()
+}
+
+/// The message of the parser, without the value that it is about: that may be a key in the wrong place.
+fn without_value(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    let value = error.span().and_then(|span| text.get(span));
+    let value = value.map_or("", |value| value.trim_matches(['"', '\'']));
+    match value.is_empty() || message.starts_with("unknown field") {
+        true => message.to_owned(),
+        false => message.replace(value, "…"),
+    }
 }
 
 fn scoped(entry: KeyEntry) -> Result<ScopedKey, String> {
@@ -296,6 +326,39 @@ mod tests {
         let after = humantime::parse_rfc3339("2027-02-01T00:00:00Z").unwrap();
         assert_eq!(key.expires, Some(after));
         assert_eq!(parse(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_key_for_all_names_has_no_entry_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.toml");
+        let text = entry("rights = \"write\"\nprefixes = [\"w:\"]\n");
+        std::fs::write(&file, text).unwrap();
+        let problems = |read: &str| {
+            let pairs = [
+                ("KEYS_FILE", file.to_str().unwrap()),
+                ("RESOURCE_READ", read),
+                ("RESOURCE_READ_LOCK", "another-lock-key"),
+                ("RESOURCE_WRITE", "another-write-key"),
+            ];
+            let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let refused = crate::config::Settings::from_pairs(pairs, None).err();
+            refused.map_or_else(String::new, |error| error.to_string())
+        };
+        assert!(problems("secret").contains("\"billing\""));
+        assert_eq!(problems("another-key"), "");
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_not_shown() {
+        for line in [
+            "rights = \"clear-key\"",
+            "rights = \"read\"\nprefixes = \"clear-key\"",
+        ] {
+            let refused = parse(&entry(line)).unwrap_err();
+            assert!(!refused.contains("clear-key"), "{refused}");
+            assert!(refused.contains("line "), "{refused}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command as it runs: what it sees, its exit code, its signals, and what it leaves behind.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -170,6 +171,35 @@ fn what_happens_is_told_to_programs() {
     assert_eq!(events[0]["name"], "a");
     assert_eq!(events[2]["code"], 4);
     assert!(!text(&output.stdout).contains("ticket"));
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_costs_neither_the_lock_nor_the_command() {
+    let session = Session::new();
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    let set = |nonblocking| rustix::io::ioctl_fionbio(&writer, nonblocking).unwrap();
+    set(true);
+    while (&writer).write(&[0; 4096]).is_ok() {}
+    while (&writer).write(&[0]).is_ok() {}
+    set(false);
+    let arguments = [
+        "lock",
+        "a",
+        "--ttl",
+        "3s",
+        "-k",
+        "1s",
+        "-v",
+        "--events-fd",
+        "1",
+    ];
+    // Longer than the lease would last without renewals.
+    let arguments = [&arguments[..], &["--", "sleep", "7"]].concat();
+    let mut command = session.command(&arguments);
+    command.stdout(writer.try_clone().unwrap());
+    command.stderr(writer.try_clone().unwrap());
+    assert_eq!(Process::of(&mut command).ended().code(), Some(0));
+    writer.flush().unwrap();
 }
 
 #[test]

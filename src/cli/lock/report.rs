@@ -1,23 +1,72 @@
 //! Messages to people on standard error, and events for programs with `--events-fd`.
+//!
+//! Whoever reads them may stop reading and leave the pipe open. Each stream is written by a thread of its own, so that
+//! nothing that renews a lock or stops a command waits for a reader.
 
 use std::fs::File;
-use std::io::Write;
-use std::time::SystemTime;
+use std::io::{self, Write};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use small_resource_client::{Guard, Holder, LossReason, Lost};
 
-use crate::cli::output::{printable, say};
+use crate::cli::output::printable;
+
+/// Lines that wait for their thread. More are left out.
+const LINES_MAX: usize = 1024;
+/// How long the end of this process waits for a reader.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
 
 pub struct Reporter {
     quiet: bool,
     verbose: bool,
-    events: Option<File>,
+    people: Lines,
+    events: Option<Lines>,
+}
+
+/// The lines of one stream. Dropping it waits until they are written, at most [`FLUSH_MAX`].
+struct Lines {
+    /// `None` while it is dropped.
+    sender: Option<SyncSender<String>>,
+    /// Disconnected once the thread has ended.
+    ended: Receiver<()>,
+}
+
+impl Lines {
+    /// Begins a thread that writes to this stream.
+    fn to(mut stream: impl Write + Send + 'static) -> io::Result<Lines> {
+        let (sender, lines) = mpsc::sync_channel::<String>(LINES_MAX);
+        let (alive, ended) = mpsc::channel();
+        thread::Builder::new().spawn(move || {
+            let _alive = alive;
+            for line in lines {
+                // One write for each line. That the stream is closed could not be reported anywhere.
+                let _ = stream.write_all(line.as_bytes());
+            }
+        })?;
+        let sender = Some(sender);
+        Ok(Lines { sender, ended })
+    }
+
+    fn write(&self, line: &str) {
+        if let Some(sender) = &self.sender {
+            let _left_out = sender.try_send(format!("{line}\n"));
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.sender = None;
+        let _ = self.ended.recv_timeout(FLUSH_MAX);
+    }
 }
 
 impl Reporter {
     /// # Errors
-    /// A sentence: the file of `--events-fd` is not open for writing.
+    /// A sentence: the file of `--events-fd` is not open for writing, or a thread cannot be started.
     pub fn new(quiet: bool, verbose: bool, events_fd: Option<u32>) -> Result<Reporter, String> {
         let open = |number: u32| {
             let file = File::options()
@@ -25,16 +74,18 @@ impl Reporter {
                 .open(format!("/dev/fd/{number}"));
             file.map_err(|error| format!("--events-fd {number} cannot be written to: {error}."))
         };
+        let started = |error: io::Error| format!("Cannot start: {error}.");
         let events = events_fd.map(open).transpose()?;
         Ok(Reporter {
             quiet,
             verbose,
-            events,
+            people: Lines::to(io::stderr()).map_err(started)?,
+            events: events.map(Lines::to).transpose().map_err(started)?,
         })
     }
 
     /// The wait for a lock begins.
-    pub fn waiting(&mut self, name: &str, holder: Option<&Holder>, position: u64) {
+    pub fn waiting(&self, name: &str, holder: Option<&Holder>, position: u64) {
         self.event(
             "waiting",
             json!({"name": name, "position": position, "holder": holder}),
@@ -53,32 +104,32 @@ impl Reporter {
         ));
     }
 
-    pub fn acquired(&mut self, guard: &Guard) {
+    pub fn acquired(&self, guard: &Guard) {
         let (name, token) = (guard.name(), guard.fencing_token().ok());
         self.event("acquired", json!({"name": name, "fencingToken": token}));
         if self.verbose {
-            say(&format!("lock: {:?} is ours", printable(name)));
+            self.say(&format!("{:?} is ours", printable(name)));
         }
     }
 
-    pub fn not_obtained(&mut self, sentence: &str) {
+    pub fn not_obtained(&self, sentence: &str) {
         self.event("not_obtained", json!({"error": sentence}));
         self.note(&printable(sentence));
     }
 
-    pub fn started(&mut self, pid: i32) {
+    pub fn started(&self, pid: i32) {
         self.event("started", json!({"pid": pid}));
     }
 
-    pub fn renewed(&mut self) {
+    pub fn renewed(&self) {
         self.event("renewed", json!({}));
         if self.verbose {
-            say("lock: renewed");
+            self.say("renewed");
         }
     }
 
     /// The command is being stopped.
-    pub fn stopping(&mut self, lost: &Lost) {
+    pub fn stopping(&self, lost: &Lost) {
         self.event(
             "stopping",
             json!({"name": lost.name, "code": lost.reason.code()}),
@@ -89,46 +140,53 @@ impl Reporter {
         ));
     }
 
-    pub fn killed(&mut self) {
+    pub fn killed(&self) {
         self.event("killed", json!({}));
         self.note("the command did not end by itself and was killed");
     }
 
-    pub fn exited(&mut self, code: u8) {
+    pub fn exited(&self, code: u8) {
         self.event("exited", json!({"code": code}));
     }
 
-    pub fn lost(&mut self, lost: &Lost) {
+    pub fn lost(&self, lost: &Lost) {
         let mut fields = json!({"name": lost.name, "code": lost.reason.code()});
         if let LossReason::ForcedOff { reason, by } = &lost.reason {
             fields["forced"] = json!({"reason": reason, "by": by});
         }
         self.event("lost", fields);
-        say(&format!("lock: {}", printable(&lost.to_string())));
+        self.say(&printable(&lost.to_string()));
     }
 
-    pub fn released(&mut self) {
+    /// Nothing was done, or the command could not be run.
+    pub fn failed(&self, sentence: &str) {
+        self.say(sentence);
+    }
+
+    pub fn released(&self) {
         self.event("released", json!({}));
     }
 
-    pub fn warn(&mut self, sentence: &str) {
+    pub fn warn(&self, sentence: &str) {
         self.event("warning", json!({"warning": sentence}));
         self.note(&printable(sentence));
     }
 
     fn note(&self, line: &str) {
         if !self.quiet {
-            say(&format!("lock: {line}"));
+            self.say(line);
         }
     }
 
-    fn event(&mut self, event: &str, mut fields: Value) {
-        let Some(file) = &mut self.events else {
-            return;
-        };
-        fields["event"] = event.into();
-        // One write for each line. A reader that has closed the pipe does not keep the command from its end.
-        let _ = file.write_all(format!("{fields}\n").as_bytes());
+    fn say(&self, line: &str) {
+        self.people.write(&format!("lock: {line}"));
+    }
+
+    fn event(&self, event: &str, mut fields: Value) {
+        if let Some(events) = &self.events {
+            fields["event"] = event.into();
+            events.write(&fields.to_string());
+        }
     }
 }
 

@@ -33,13 +33,6 @@ pub struct Stop {
     pub kill_after: Duration,
 }
 
-/// How the command ended.
-pub struct CommandEnd {
-    /// Its exit code, or 128 and the number of the signal that ended it.
-    pub code: u8,
-    pub lost: Option<Lost>,
-}
-
 /// A command that runs.
 struct Running<'a> {
     group: Pid,
@@ -62,8 +55,8 @@ pub async fn run(
     guards: &Guards,
     stop: Stop,
     mut signals: ForwardedSignals,
-    reporter: &mut Reporter,
-) -> Result<CommandEnd, String> {
+    reporter: &Reporter,
+) -> Result<(u8, Option<Lost>), String> {
     let not_started = |error: std::io::Error| format!("The command was not started: {error}.");
     let mut children = listen(SignalKind::child()).map_err(not_started)?;
     let mut continued = listen(SignalKind::from_raw(Signal::CONT.as_raw())).map_err(not_started)?;
@@ -121,7 +114,7 @@ pub async fn run(
     if let Some(terminal) = terminal {
         terminal.take_back(group);
     }
-    Ok(CommandEnd { code, lost })
+    Ok((code, lost))
 }
 
 impl Running<'_> {
@@ -169,7 +162,7 @@ impl Running<'_> {
         let _ = kill_process_group(self.group, signal);
     }
 
-    fn lose(&mut self, lost: Lost, reporter: &mut Reporter) {
+    fn lose(&mut self, lost: Lost, reporter: &Reporter) {
         reporter.stopping(&lost);
         let deadline = kill_by(self.guards, self.stop);
         self.kill_at = match lost.reason {
@@ -189,7 +182,7 @@ impl Running<'_> {
         self.send(Signal::KILL);
     }
 
-    fn tell_deadline(&mut self, reporter: &mut Reporter) {
+    fn tell_deadline(&mut self, reporter: &Reporter) {
         let deadline = self.kill_at.or_else(|| kill_by(self.guards, self.stop));
         if self.guard.deadline(deadline).is_err() && self.lost.is_none() {
             reporter.warn("The guard process is gone: if this process dies, the command goes on.");
@@ -197,7 +190,7 @@ impl Running<'_> {
     }
 
     /// Ends the processes that the command left behind in its group, before the lock is released.
-    async fn clear_up(&mut self, signals: &mut ForwardedSignals, reporter: &mut Reporter) {
+    async fn clear_up(&mut self, signals: &mut ForwardedSignals, reporter: &Reporter) {
         let remains = |group| test_kill_process_group(group).is_ok();
         if !remains(self.group) {
             return;
