@@ -70,9 +70,7 @@ fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
     with_ticket(&mut response, grant.ticket);
     with_token(&mut response, Some(grant.holder.token));
     with_ended(&mut response, grant.ended);
-    if grant.new {
-        response.insert_header((X_WAITED_MS.clone(), grant.waited_ms));
-    }
+    response.insert_header((X_WAITED_MS.clone(), grant.waited_ms));
     response
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::names::{
     FencingToken, IdempotencyKey, Millis, Mode, Owner, Reason, Ticket, TicketId, Ttl, WallMillis,
 };
-use super::rows::{EndReason, Forced, LockChanges};
+use super::rows::{EndReason, Forced, LockChanges, TicketRow};
 
 /// Id of an open request, unique in this process.
 pub type RequestId = u64;
@@ -116,8 +116,8 @@ pub enum Command {
         request: RequestId,
         presented: PresentedTicket,
         fresh: Ticket,
-        /// `?unlock=1`: release in the same step.
-        release: bool,
+        /// Whether the lease is released in the same step; `None`: as the profile says.
+        release: Option<bool>,
         patience: Patience,
     },
     Renew {
@@ -366,8 +366,22 @@ pub enum Event {
     },
     /// No answer to the grant could be delivered, so the grant was taken back.
     TakenBack(FencingToken),
+    /// A lock request took a place in the queue and was not granted at once.
+    Queued {
+        request: RequestId,
+        row: Box<TicketRow>,
+        position: usize,
+    },
+    /// A waiting client left the queue: it unlocked, its wait with `queue=0` was over, or it is gone.
+    WaiterLeft {
+        owner: Option<Owner>,
+        mode: Mode,
+    },
     /// A waiting ticket was dropped: it was not presented for `TICKET_TTL_SECONDS`.
-    WaiterDropped,
+    WaiterDropped {
+        owner: Option<Owner>,
+        mode: Mode,
+    },
     /// A waiting ticket was ended by [`Command::RemoveWaiter`].
     WaiterRemoved {
         owner: Option<Owner>,

@@ -292,7 +292,7 @@ impl Before {
                     )?;
                 }
                 Event::TakenBack(token) => self.check_taken_back(&mut live, *token)?,
-                Event::WaiterDropped => {}
+                Event::Queued { .. } | Event::WaiterLeft { .. } | Event::WaiterDropped { .. } => {}
                 Event::WaiterRemoved { .. } => rule(
                     self.cause == Cause::Remove,
                     "a waiter was removed by another command than RemoveWaiter",

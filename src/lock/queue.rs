@@ -32,8 +32,8 @@ pub enum Purpose {
         /// `queue=0`: the ticket leaves its place when the wait is over.
         leaves: bool,
     },
-    /// A write that waits its turn. `release`: it releases the lock in the same step.
-    Write { release: bool },
+    /// A write that waits its turn, with the `release` of its command.
+    Write { release: Option<bool> },
 }
 
 /// The wait of a request: it is answered when the lock is granted, or at `until` (`None`: without limit).
@@ -76,6 +76,8 @@ pub struct Waiter {
     pub ticketless_write: bool,
     /// The store has `row`, or the changes of this step contain it.
     pub stored: bool,
+    /// Its [`Event::Queued`](super::Event::Queued) was sent. A place without it is not seen to be left either.
+    pub announced: bool,
     /// Address of the client that last asked with this ticket.
     pub client: Option<IpAddr>,
     open: Vec<Open>,
@@ -95,6 +97,7 @@ impl Waiter {
             delivery,
             ticketless_write,
             stored: false,
+            announced: false,
             client: None,
             open: Vec::new(),
             presence: Presence::Near(0),
@@ -107,6 +110,7 @@ impl Waiter {
         Waiter {
             delivery: TicketDelivery::Confirmed,
             stored: true,
+            announced: true,
             ..Waiter::new(row, false)
         }
     }

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::lock::command::{Event, HolderView};
-use crate::lock::rows::{Forced, TicketRow};
+use crate::lock::rows::Forced;
 use crate::lock::{
-    Answer, EndReason, FencingToken, Millis, Now, Outcome, RequestId, ResourceName, Selector,
-    Ticket, WallMillis,
+    Answer, EndReason, FencingToken, Millis, Mode, Now, Outcome, Owner, RequestId, ResourceName,
+    Selector, Ticket, WallMillis,
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::dormant::HeldLease;
@@ -77,12 +77,10 @@ impl Account {
         self.held_since = since;
     }
 
-    /// Notes that a ticket waits since `now`. Returns `false` if it was known to wait already.
-    fn queued(&mut self, ticket: Ticket, now: Millis) -> bool {
+    /// Notes that a ticket waits since `now`, unless it is known to wait already.
+    fn queued(&mut self, ticket: Ticket, now: Millis) {
         let waiting = self.waiting.get_or_insert_default();
-        let known = waiting.len();
         waiting.entry(ticket).or_insert(now);
-        waiting.len() > known
     }
 
     fn waits_since(&self, ticket: Ticket) -> Option<Millis> {
@@ -129,11 +127,8 @@ impl ResourceActor {
         }
         let answers = &outcome.answers;
         let writer = AuditWriter::new(&self.name, &self.server, self.now);
-        let mut gone = 0;
         for row in outcome.changes.waiting.values().flatten() {
-            if live.account.queued(row.ticket, self.now.mono) {
-                writer.queued(live, answers, row);
-            }
+            live.account.queued(row.ticket, self.now.mono);
         }
         for event in &outcome.events {
             writer.event(live, answers, event);
@@ -143,10 +138,8 @@ impl ResourceActor {
         for (ticket, row) in &outcome.changes.waiting {
             if row.is_none() {
                 live.account.left(*ticket);
-                gone += 1;
             }
         }
-        writer.left(live, answers, gone, &outcome.events);
         live.happened(writer.happened.into_inner());
     }
 
@@ -248,6 +241,25 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
+    /// A log line about a place in the queue.
+    fn line_of_place<'l>(
+        &self,
+        kind: AuditKind,
+        owner: Option<&'l Owner>,
+        mode: Mode,
+        asker: Option<&'l OpenRequest>,
+    ) -> AuditEvent<'l>
+    where
+        'a: 'l,
+    {
+        AuditEvent {
+            owner,
+            mode: Some(mode),
+            caller: asker.map(|open| &*open.caller),
+            ..self.line(kind)
+        }
+    }
+
     fn write(&self, line: AuditEvent<'_>) {
         self.server.events.write(self.now.mono, &line);
         if self.server.feed.is_read() {
@@ -284,38 +296,6 @@ impl<'a> AuditWriter<'a> {
         self.now.wall.saturating_sub(lease.acquired_at)
     }
 
-    /// Reports the places in the queue that their clients gave up: of the `gone` places that were removed, those
-    /// that no event explains as granted, dropped or removed by force.
-    fn left(&self, live: &Live, answers: &Answers, gone: usize, events: &[Event]) {
-        let explained = events.iter().filter(|event| match event {
-            Event::Granted(holder) => holder.queued_at.is_some(),
-            Event::WaiterDropped | Event::WaiterRemoved { .. } => true,
-            _ => false,
-        });
-        let asked = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
-        for _ in explained.count()..gone {
-            let asker = asker(live, answers, asked).map(|(open, _)| open);
-            self.write(AuditEvent {
-                caller: asker.map(|open| &*open.caller),
-                ..self.line(AuditKind::WaiterLeft)
-            });
-        }
-    }
-
-    fn queued(&self, live: &Live, answers: &Answers, row: &TicketRow) {
-        let told = |answer: &Answer| matches!(answer, Answer::Queued { ticket, .. } if *ticket == row.ticket);
-        if let Some((open, Answer::Queued { position, .. })) = asker(live, answers, told) {
-            self.write(AuditEvent {
-                owner: row.owner.as_ref(),
-                reason: row.reason.as_ref(),
-                mode: Some(row.mode),
-                caller: Some(&open.caller),
-                detail: Detail::Position(*position),
-                ..self.line(AuditKind::Queued)
-            });
-        }
-    }
-
     fn event(&self, live: &mut Live, answers: &Answers, event: &Event) {
         match event {
             Event::Granted(holder) => self.granted(live, answers, holder),
@@ -327,22 +307,51 @@ impl<'a> AuditWriter<'a> {
                     ..self.line(AuditKind::TakenBack)
                 });
             }
-            Event::Promoted { .. } | Event::Demoted(_) => {}
-            Event::WaiterDropped => {
+            Event::Promoted { holder, .. } => {
+                let told = |answer: &Answer| matches!(answer, Answer::Granted(grant) if grant.holder.token == holder.token);
+                let asker = asker(live, answers, told).map(|(open, _)| open);
+                // A grant with a new token, of a lease that goes on.
+                self.write(AuditEvent {
+                    caller: asker.map(|open| &*open.caller),
+                    ..self.line_of(AuditKind::Granted, holder)
+                });
+            }
+            Event::Demoted(_) => {}
+            Event::Queued {
+                request,
+                row,
+                position,
+            } => self.write(AuditEvent {
+                reason: row.reason.as_ref(),
+                detail: Detail::Position(*position),
+                ..self.line_of_place(
+                    AuditKind::Queued,
+                    row.owner.as_ref(),
+                    row.mode,
+                    live.open.get(*request),
+                )
+            }),
+            Event::WaiterLeft { owner, mode } => {
+                let asked = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
+                let asker = asker(live, answers, asked).map(|(open, _)| open);
+                self.write(self.line_of_place(AuditKind::WaiterLeft, owner.as_ref(), *mode, asker));
+            }
+            Event::WaiterDropped { owner, mode } => {
                 self.server.metrics.locks.waiter_dropped();
-                self.write(self.line(AuditKind::WaiterDropped));
+                self.write(self.line_of_place(
+                    AuditKind::WaiterDropped,
+                    owner.as_ref(),
+                    *mode,
+                    None,
+                ));
             }
             Event::WaiterRemoved { owner, mode } => {
                 let asked = |answer: &Answer| matches!(answer, Answer::WaiterRemoved(true));
                 let asker = asker(live, answers, asked).map(|(open, _)| open);
+                let why = asker.and_then(why);
                 self.write(AuditEvent {
-                    owner: owner.as_ref(),
-                    mode: Some(*mode),
-                    caller: asker.map(|open| &*open.caller),
-                    detail: asker
-                        .and_then(why)
-                        .map_or(Detail::Nothing, |why| Detail::Why(&why.reason)),
-                    ..self.line(AuditKind::WaiterRemoved)
+                    detail: why.map_or(Detail::Nothing, |why| Detail::Why(&why.reason)),
+                    ..self.line_of_place(AuditKind::WaiterRemoved, owner.as_ref(), *mode, asker)
                 });
             }
         }

@@ -238,17 +238,17 @@ impl ResourceActor {
                 condition,
                 ..
             } => {
-                // A write that will be refused for its condition must not release the lease.
-                let release = release && self.holds(condition.as_ref(), &selector);
+                // A write that is refused for its condition changes nothing, the lock neither.
+                let holds = self.holds(condition.as_ref(), &selector);
                 let kind = RequestKind::Write(selector, json, condition);
-                (kind, write(presented, release))
+                (kind, write(presented, (release || !holds).then_some(holds)))
             }
             Op::DeleteSelector {
                 selector,
                 presented,
             } => (
                 RequestKind::DeleteSelector(selector),
-                write(presented, false),
+                write(presented, None),
             ),
             Op::Delete { presented } => {
                 let (terms, now) = (self.server.terms(), self.now);

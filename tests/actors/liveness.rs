@@ -79,7 +79,7 @@ fn a_driver_that_panics_while_the_store_is_opened_is_called_again() {
             server
                 .gate
                 .reason()
-                .contains("a mistake of the database driver")
+                .contains("a bug in the database driver")
         };
         bed.until("opening it failed", says_so).await;
         bed.store.driver_panics.store(false, Ordering::SeqCst);

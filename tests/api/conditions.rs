@@ -13,6 +13,11 @@ api_tests! {
             let unknown = app.lock("a/s").key("wrong").header(header, "\"x\"");
             unknown.refused(401, "key_unknown");
         }
+        app.put("a/s", "1").expect(204);
+        for tag in ["\"x\"", "*"] {
+            app.get("a/s").header("If-None-Match", tag).refused(400, "condition_not_offered");
+            assert!(!app.is_locked("a"), "{tag}");
+        }
     }
 
     fn an_empty_list_and_null_count_as_no_body(store) {

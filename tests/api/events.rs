@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, DEADLINE, LOCK, READ, Server, Store};
+use crate::support::{Client, DEADLINE, LOCK, READ, Server, Store, until};
 
 /// A client that follows the events of names with a prefix.
 struct Follower {
@@ -172,6 +172,49 @@ api_tests! {
         assert_eq!(left["owner"], "worker-9");
         assert_eq!(left["reason"], "it hangs");
         assert_eq!(left["key"], "admin");
+    }
+
+    fn a_wait_is_told_when_it_begins_and_how_it_ends(store) {
+        let app = Server::start(store);
+        let mut follower = Follower::of(&app, "printer");
+        app.create("printer", 0).expect(201);
+        let (holder, _) = app.hold("printer/s");
+        let lock = |owner: &str| app.lock("printer/s").query("wait=60").json(&json!({"owner": owner}));
+        let vanishing = lock("first").open();
+        let events = follower.events_until("queued");
+        assert_eq!(kinds(&events), ["created", "granted", "queued"]);
+        assert_eq!(events[2].1["owner"], "first");
+        vanishing.hang_up();
+        let left = &follower.events_until("left")[3].1;
+        assert_eq!((&left["owner"], &left["mode"]), (&json!("first"), &json!("exclusive")));
+        // With a key its place is stored at once.
+        let mut waiting = lock("second").header("Idempotency-Key", "attempt").open();
+        until("it waits", || app.waiting("printer") == 1);
+        app.unlock("printer/s", &holder).expect(200);
+        waiting.answer();
+        while follower.events().len() < 7 {
+            follower.read_more();
+        }
+        let told = follower.events();
+        assert_eq!(
+            kinds(&told),
+            ["created", "granted", "queued", "left", "queued", "released", "granted"]
+        );
+        assert_eq!(told[4].1["owner"], "second");
+    }
+
+    fn a_promotion_is_a_grant_with_a_new_token(store) {
+        let app = Server::start(store);
+        let mut follower = Follower::of(&app, "printer");
+        app.create("printer", 0).expect(201);
+        let shared = app.lock("printer/s").json(&json!({"mode": "shared"})).granted();
+        let promoted = app.lock("printer/s").ticket(&shared.ticket()).json(&json!({"mode": "exclusive"}));
+        let promoted = promoted.granted();
+        app.unlock("printer/s", &shared.ticket()).expect(200);
+        let events = follower.events_until("released");
+        assert_eq!(kinds(&events), ["created", "granted", "granted", "released"]);
+        assert_eq!(events[2].1["fencingToken"], promoted.token());
+        assert_eq!(events[2].1["mode"], "exclusive");
     }
 
     fn a_lease_that_expires_is_one_too_and_names_without_the_prefix_are_not_told(store) {

@@ -36,6 +36,16 @@ api_tests! {
         }
     }
 
+    fn a_holder_that_asks_again_has_waited_for_nothing(store) {
+        let app = Server::start(store);
+        app.prepare("printer");
+        let (ticket, _) = app.hold("printer/s");
+        for again in [app.get("printer/s"), app.lock("printer/s")] {
+            let answer = again.ticket(&ticket).send();
+            assert_eq!(answer.header("X-Waited-Ms"), Some("0"), "{}", answer.status);
+        }
+    }
+
     fn lock_1_is_the_default_and_takes_the_lock(store) {
         let app = Server::start(store);
         app.prepare("printer");

@@ -239,6 +239,21 @@ api_tests! {
         }
     }
 
+    fn a_write_that_is_refused_for_its_condition_releases_nothing(store) {
+        let app = start(store);
+        app.create("printer", 0).expect(201);
+        app.put("printer/s", "1").expect(204);
+        let (ticket, _) = app.hold("printer/s");
+        for (header, value) in [("If-Match", "\"other\""), ("If-None-Match", "*")] {
+            let write = app.put("printer/s", "2").ticket(&ticket).header(header, value);
+            write.refused(412, "precondition_failed");
+            assert!(app.is_locked("printer"), "{header}");
+        }
+        assert_eq!(app.data("printer/s"), "1");
+        app.put("printer/s", "2").ticket(&ticket).header("If-Match", "*").expect(204);
+        assert!(!app.is_locked("printer"));
+    }
+
     fn a_read_key_locks_nothing_here_either(store) {
         let app = start(store);
         app.create("printer", 1).expect(201);

@@ -89,7 +89,7 @@ fn a_write_without_a_ticket_is_not_overtaken_while_it_is_looked_what_exists() {
         request: write,
         presented: PresentedTicket::Absent,
         fresh,
-        release: false,
+        release: None,
         patience: Patience::Never,
     });
     assert_eq!(world.take(write), Answer::Writable { token: None });
@@ -109,7 +109,7 @@ fn a_write_without_a_ticket_that_loads_twice_keeps_its_place_and_is_answered_onc
             request: write,
             presented: PresentedTicket::Absent,
             fresh,
-            release: false,
+            release: None,
             patience,
         });
     };

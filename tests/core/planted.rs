@@ -163,7 +163,7 @@ fn a_write_by_one_who_shares_breaks_a_rule() {
         request: REQUEST,
         presented: presented(reader.ticket),
         fresh: Ticket::from_bits(0xf5e5),
-        release: false,
+        release: None,
         patience: Patience::Never,
     };
     let broken = world.judge_rows(write, rows);

@@ -1,7 +1,7 @@
 //! "Queue": strict arrival order among near tickets, reservation, passing over, dropping.
 
 use small_resource_server::lock::command::Event;
-use small_resource_server::lock::{Answer, Command, Limits, Refusal, Terms};
+use small_resource_server::lock::{Answer, Command, Limits, Mode, Refusal, Terms};
 
 use crate::world::{World, presented};
 
@@ -184,7 +184,11 @@ fn a_waiting_ticket_not_presented_for_60_seconds_is_dropped() {
     assert!(world.state.is_live(silent));
     world.now.mono += 1;
     let outcome = world.apply(Command::Tick);
-    assert_eq!(outcome.events, [Event::WaiterDropped]);
+    let dropped = Event::WaiterDropped {
+        owner: None,
+        mode: Mode::Exclusive,
+    };
+    assert_eq!(outcome.events, [dropped]);
     assert!(!world.state.is_live(silent));
     assert!(world.rows.waiting.is_empty());
     assert_eq!(

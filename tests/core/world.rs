@@ -206,7 +206,7 @@ impl World {
             request,
             presented,
             fresh,
-            release,
+            release: release.then_some(true),
             patience,
         });
         request

@@ -455,7 +455,7 @@ impl<F: Fault> World<F> {
                 request,
                 presented,
                 fresh,
-                release: call.op == Op::WriteAndRelease,
+                release: (call.op == Op::WriteAndRelease).then_some(true),
                 patience: Patience::Never,
             },
             Op::Unlock => Command::Unlock { request, presented },
@@ -555,9 +555,11 @@ impl<F: Fault> World<F> {
                 self.seen.push(seen::TAKEN_BACK);
                 *token
             }
-            Event::Ended { .. } | Event::WaiterDropped | Event::WaiterRemoved { .. } => {
-                return None;
-            }
+            Event::Ended { .. }
+            | Event::Queued { .. }
+            | Event::WaiterLeft { .. }
+            | Event::WaiterDropped { .. }
+            | Event::WaiterRemoved { .. } => return None,
         };
         if let Some(history) = &mut self.history {
             self.lapses += 1;

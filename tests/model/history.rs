@@ -40,7 +40,7 @@ enum Wants {
     },
     Touch,
     Write {
-        release: bool,
+        release: Option<bool>,
     },
     Renew {
         ttl: Option<u8>,
@@ -392,7 +392,7 @@ impl Run {
         };
         let gives_up = match wants {
             Wants::Unlock | Wants::Delete => true,
-            Wants::Write { release } => release || self.terms.rules.write_releases,
+            Wants::Write { release } => release.unwrap_or(self.terms.rules.write_releases),
             _ => false,
         };
         if gives_up && shown.is_some() {
@@ -717,7 +717,7 @@ fn wants() -> impl Strategy<Value = Wants> {
     prop_oneof![
         12 => lock,
         2 => Just(Wants::Touch),
-        4 => any::<bool>().prop_map(|release| Wants::Write { release }),
+        4 => any::<Option<bool>>().prop_map(|release| Wants::Write { release }),
         4 => (ttls(), any::<bool>()).prop_map(|(ttl, exact)| Wants::Renew { ttl, exact }),
         5 => Just(Wants::Unlock),
         1 => any::<bool>().prop_map(|by_token| Wants::Force { by_token }),

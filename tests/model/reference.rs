@@ -40,7 +40,7 @@ struct Place {
 struct Wait {
     until: Option<Millis>,
     /// A write, and whether it releases.
-    write: Option<bool>,
+    write: Option<Option<bool>>,
     /// It leaves its place when the wait is over.
     leaves: bool,
     ended: Death,
@@ -466,14 +466,14 @@ impl Model {
         }
     }
 
-    fn let_write(&mut self, request: RequestId, token: FencingToken, release: bool) {
+    fn let_write(&mut self, request: RequestId, token: FencingToken, release: Option<bool>) {
         let holds = self.holders.iter().any(|h| h.token == token);
         if !holds && !self.holders.is_empty() {
             return self.answer_locked(request, None);
         }
         let token = holds.then_some(token);
         self.answer(request, Answer::Writable { token });
-        if let Some(token) = token.filter(|_| release || self.terms.rules.write_releases) {
+        if let Some(token) = token.filter(|_| release.unwrap_or(self.terms.rules.write_releases)) {
             self.end_lease(token, EndReason::Released, None);
         }
     }
@@ -959,7 +959,7 @@ impl Model {
                     self.remove(ticket);
                     self.answer(*request, Answer::Writable { token: None });
                 } else if loading || until.is_some() {
-                    let parked = until.filter(|_| !loading).map(|until| wait(false, until));
+                    let parked = until.filter(|_| !loading).map(|until| wait(None, until));
                     self.queue[index].1.open.push((*request, now, parked));
                 } else {
                     self.remove(ticket);
@@ -986,7 +986,7 @@ impl Model {
                 Some(until) => {
                     let index = self.arrive(*fresh, true, &Wish::default(), false);
                     let place = &mut self.queue[index].1;
-                    place.open.push((*request, now, Some(wait(false, until))));
+                    place.open.push((*request, now, Some(wait(None, until))));
                 }
             },
         }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use actix_web::dev::Payload;
+use actix_web::http::header;
 
 use crate::http::auth::Right;
 use crate::http::body::{self, json_text};
@@ -36,11 +37,11 @@ fn asked(req: &Request) -> Result<(ResourceName, Selector, Op, bool), ApiError> 
     let presented = req.presented();
     // Parsed with lock=0 too: a malformed value is refused even where it would not be used.
     let (wait, key) = (query.wait(req.worker.wait_max)?, req.idempotency_key()?);
-    let known = if reads_only {
-        req.if_none_match()?
-    } else {
-        None
-    };
+    let known = req.if_none_match()?;
+    if known.is_some() && !reads_only {
+        // Of this route only reads without a lock can be conditional.
+        return Err(ApiError::ConditionNotOffered(header::IF_NONE_MATCH));
+    }
     let (name, selector) = req.name_and_selector()?;
     let op = if reads_only {
         Op::Read {

@@ -191,6 +191,9 @@ impl Step<'_> {
             ended,
         });
         self.state.queue_mut().open(seq, request, parked);
+        if patience != Patience::Loading {
+            self.announce(seq, request.0);
+        }
         if matches!(patience, Patience::Never | Patience::Poll) {
             self.answer_queued(request.0, seq, ended);
         }

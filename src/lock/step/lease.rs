@@ -46,7 +46,7 @@ impl Step<'_> {
             self.out.changes.leave(waiter.row.ticket);
         }
         let mut told: Vec<(RequestId, Millis, Death)> = asking.into_iter().collect();
-        let mut writes: Vec<(RequestId, bool)> = Vec::new();
+        let mut writes: Vec<(RequestId, Option<bool>)> = Vec::new();
         for (request, since, parked) in waiter.parked() {
             match parked.purpose {
                 Purpose::Write { release } => writes.push((request, release)),

@@ -7,7 +7,7 @@ mod place;
 mod release;
 mod write;
 
-use crate::lock::command::{Answer, Command, Death, Event, Outcome, Refusal, RequestId};
+use crate::lock::command::{Answer, Command, Death, Outcome, Refusal, RequestId};
 #[cfg(debug_assertions)]
 use crate::lock::invariants;
 use crate::lock::leases::LeaseClock;
@@ -176,10 +176,7 @@ impl Step<'_> {
                 match self.state.queue_mut().pop_due(now, &self.terms.limits) {
                     Some(Due::WaitOver(request)) => self.wait_over(request),
                     Some(Due::WentFar(seq)) => self.pass_over(seq),
-                    Some(Due::Dropped(seq)) => {
-                        self.leave(seq);
-                        self.out.events.push(Event::WaiterDropped);
-                    }
+                    Some(Due::Dropped(seq)) => self.drop_place(seq),
                     None => break,
                 }
             }

@@ -1,10 +1,13 @@
 //! Places in the queue: stored, told to the client, and left.
 
 use super::Step;
-use crate::lock::command::{Answer, Death, Refusal, RequestId, Wish};
+use crate::lock::command::{Answer, Death, Event, Refusal, RequestId, Wish};
 use crate::lock::names::FencingToken;
 use crate::lock::queue::{Purpose, Seq, Waiter};
 use crate::lock::rows::EndReason;
+
+/// To requests that are parked with a place that is left or dropped.
+const RELEASED: Answer = Answer::Refused(Refusal::Dead(Some(EndReason::Released)));
 
 impl Step<'_> {
     pub(super) fn waiter(&self, seq: Seq) -> Option<&Waiter> {
@@ -37,6 +40,20 @@ impl Step<'_> {
             waiter.stored = true;
             let row = waiter.row.clone();
             self.out.changes.wait(row);
+        }
+    }
+
+    /// Reports a place that a lock request took, once.
+    pub(super) fn announce(&mut self, seq: Seq, request: RequestId) {
+        let queue = self.state.queue_mut();
+        let position = queue.position(seq);
+        if let Some(waiter) = queue.get_mut(seq).filter(|waiter| !waiter.announced) {
+            waiter.announced = true;
+            self.out.events.push(Event::Queued {
+                request,
+                row: Box::new(waiter.row.clone()),
+                position,
+            });
         }
     }
 
@@ -96,16 +113,27 @@ impl Step<'_> {
         self.state.reserved.take_if(|reserved| *reserved == seq);
     }
 
-    /// Removes a place. If the lock was reserved for it, the next hand-off chooses anew.
+    /// Removes the place of a client that left it.
     pub(super) fn leave(&mut self, seq: Seq) {
-        self.leave_with(
-            seq,
-            &Answer::Refused(Refusal::Dead(Some(EndReason::Released))),
-        );
+        if let Some(waiter) = self.waiter(seq).filter(|waiter| waiter.announced) {
+            let (owner, mode) = (waiter.row.owner.clone(), waiter.row.mode);
+            self.out.events.push(Event::WaiterLeft { owner, mode });
+        }
+        self.remove_place(seq, &RELEASED);
     }
 
-    /// As [`Step::leave`], with `told` as the answer to the requests that are parked with this place.
-    pub(super) fn leave_with(&mut self, seq: Seq, told: &Answer) {
+    /// Removes a place that was not presented for too long.
+    pub(super) fn drop_place(&mut self, seq: Seq) {
+        if let Some(waiter) = self.waiter(seq) {
+            let (owner, mode) = (waiter.row.owner.clone(), waiter.row.mode);
+            self.out.events.push(Event::WaiterDropped { owner, mode });
+        }
+        self.remove_place(seq, &RELEASED);
+    }
+
+    /// Removes a place; `told` is the answer to the requests that are parked with it. If the lock was reserved for
+    /// it, the next hand-off chooses anew.
+    pub(super) fn remove_place(&mut self, seq: Seq, told: &Answer) {
         let Some(waiter) = self.state.queue_mut().remove(seq) else {
             return;
         };

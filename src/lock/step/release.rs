@@ -68,7 +68,7 @@ impl Step<'_> {
         self.remember(&row, EndReason::ForcedOff, Some(forced));
         let (owner, mode) = (row.owner, row.mode);
         self.out.events.push(Event::WaiterRemoved { owner, mode });
-        self.leave_with(
+        self.remove_place(
             seq,
             &Answer::Refused(Refusal::DeadByForce(Box::new(forced.clone()))),
         );

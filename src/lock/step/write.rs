@@ -30,7 +30,7 @@ impl Step<'_> {
         request: RequestId,
         presented: PresentedTicket,
         fresh: Ticket,
-        release: bool,
+        release: Option<bool>,
         patience: Patience,
     ) {
         self.come_again(request);
@@ -57,7 +57,7 @@ impl Step<'_> {
                 self.answer_dead(request, presented, death);
             }
             Standing::Nobody | Standing::Dead(_) => match self.place {
-                Some(seq) if loading => self.park_write(seq, (request, since), false, patience),
+                Some(seq) if loading => self.park_write(seq, (request, since), None, patience),
                 Some(seq) => self.write_on(seq, (request, since), patience),
                 None => self.write_ticketless((request, since), fresh, patience),
             },
@@ -65,14 +65,19 @@ impl Step<'_> {
     }
 
     /// Allows the holder's write in this step, and releases the lease if the request or the profile says so.
-    pub(super) fn allow_write(&mut self, request: RequestId, token: FencingToken, release: bool) {
+    pub(super) fn allow_write(
+        &mut self,
+        request: RequestId,
+        token: FencingToken,
+        release: Option<bool>,
+    ) {
         let lease = self.state.leases.get(token).map(|lease| lease.token);
         if lease.is_none() && self.state.is_held() {
             // An earlier write with this ticket released the lease in this same step, and other slots are held.
             return self.answer_locked(request, None);
         }
         self.answer(request, Answer::Writable { token: lease });
-        if release || self.terms.rules.write_releases {
+        if release.unwrap_or(self.terms.rules.write_releases) {
             self.end_lease(token, EndReason::Released, None);
         }
     }
@@ -83,7 +88,7 @@ impl Step<'_> {
         &mut self,
         seq: Seq,
         request: (RequestId, Millis),
-        release: bool,
+        release: Option<bool>,
         patience: Patience,
     ) {
         self.present_waiter(seq, None);
@@ -122,7 +127,7 @@ impl Step<'_> {
         }
         let row = fresh_row(fresh, self.state.next_seq, Wish::default(), None);
         if let Some(seq) = self.enqueue(request.0, Waiter::new(row, true), free) {
-            self.park_write(seq, request, false, patience);
+            self.park_write(seq, request, None, patience);
         }
     }
 
@@ -130,7 +135,7 @@ impl Step<'_> {
     fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
         let allowed = self.may_take(seq);
         if !allowed && patience.deadline().is_some() {
-            return self.park_write(seq, request, false, patience);
+            return self.park_write(seq, request, None, patience);
         }
         self.pass_over(seq);
         self.state.queue_mut().remove(seq);
@@ -145,7 +150,7 @@ impl Step<'_> {
         &mut self,
         seq: Seq,
         request: (RequestId, Millis),
-        release: bool,
+        release: Option<bool>,
         patience: Patience,
     ) {
         let parked = patience.deadline().map(|until| Parked {
