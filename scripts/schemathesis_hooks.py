@@ -24,6 +24,11 @@ def filter_case(context, case):
     query = case.query or {}
     if not isinstance(query, dict):
         return True
+    # Only a read without the lock can be conditional.
+    reads_only = query.get("lock") in ("0", "false")
+    is_document = case.method == "GET" and case.path.endswith("/{selector}")
+    if is_document and "if-none-match" in headers and not reads_only:
+        return False
     # Parameters that nobody knows are ignored, as those of a client's own proxies are.
     if "x-schemathesis-unknown-property" in query:
         return False
