@@ -111,10 +111,10 @@ pub fn keep_in_touch(
 /// name now.
 async fn release_untaken(door: FrontDoor) {
     let door = Rc::new(door);
-    let Some(mut untaken) = door.router.server.untaken.to_release() else {
+    let Some(mut undelivered_grants) = door.router.server.undelivered_grants.to_release() else {
         return;
     };
-    while let Some((name, ticket)) = untaken.recv().await {
+    while let Some((name, ticket)) = undelivered_grants.recv().await {
         log::debug!("the client of a grant of {name} is gone: releasing it where the name is now");
         let door = door.clone();
         actix_rt::spawn(async move {
@@ -154,7 +154,7 @@ async fn serve(
         router,
         frames,
         running: RefCell::default(),
-        untaken: RefCell::default(),
+        unconfirmed: RefCell::default(),
         followers: RefCell::default(),
     });
     let ended = tokio::select! {
@@ -182,7 +182,7 @@ struct PeerRequests {
     frames: UnboundedSender<Vec<u8>>,
     running: RefCell<HashMap<u64, actix_rt::task::JoinHandle<()>>>,
     /// Calls whose answer was sent and not confirmed with `Taken` yet.
-    untaken: RefCell<HashMap<u64, OpenCall>>,
+    unconfirmed: RefCell<HashMap<u64, OpenCall>>,
     /// For each event stream, whether the events that were sent last have been taken.
     followers: RefCell<HashMap<u64, Rc<Cell<bool>>>>,
 }
@@ -192,7 +192,7 @@ impl PeerRequests {
         match heard {
             RequestFrame::Question { id, question } => self.begin(id, *question),
             RequestFrame::Taken(id) => {
-                if let Some(call) = self.untaken.borrow_mut().remove(&id) {
+                if let Some(call) = self.unconfirmed.borrow_mut().remove(&id) {
                     call.taken();
                 } else if let Some(taken) = self.followers.borrow().get(&id) {
                     taken.set(true);
@@ -272,7 +272,7 @@ impl PeerRequests {
         let reply = PeerReply::Reply(reply);
         if let Some(call) = call {
             match reply.is_tracked() {
-                true => drop(self.untaken.borrow_mut().insert(id, call)),
+                true => drop(self.unconfirmed.borrow_mut().insert(id, call)),
                 false => call.taken(),
             }
         }
@@ -327,7 +327,7 @@ impl PeerRequests {
             task.abort();
         }
         // Dropping the call tells the actor that the client is gone.
-        self.untaken.borrow_mut().remove(&id);
+        self.unconfirmed.borrow_mut().remove(&id);
         self.followers.borrow_mut().remove(&id);
     }
 
@@ -335,7 +335,7 @@ impl PeerRequests {
         for (_, task) in self.running.borrow_mut().drain() {
             task.abort();
         }
-        self.untaken.borrow_mut().clear();
+        self.unconfirmed.borrow_mut().clear();
     }
 }
 

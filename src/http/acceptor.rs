@@ -24,7 +24,7 @@ const DEAD_PEER: Duration = Duration::from_secs(20);
 /// Prepares the connections of one worker.
 pub struct Acceptor {
     pub limit: Arc<ConnectionLimit>,
-    pub patience: ConnectionTimeouts,
+    pub timeouts: ConnectionTimeouts,
     pub tls: Option<TlsAcceptor>,
 }
 
@@ -51,7 +51,7 @@ impl Acceptor {
         watch_peer(&stream);
         let peer = stream.peer_addr().map_err(Refused::Gone)?;
         let wire = self.shake_hands(stream).await.map_err(Refused::Handshake)?;
-        let connection = Connection::new(wire, permit, self.patience);
+        let connection = Connection::new(wire, permit, self.timeouts);
         Ok((connection, Protocol::Http1, Some(peer)))
     }
 
@@ -59,7 +59,7 @@ impl Acceptor {
         let Some(tls) = &self.tls else {
             return Ok(Either::Left(stream));
         };
-        let stream = tokio::time::timeout(self.patience.head, tls.accept(stream)).await??;
+        let stream = tokio::time::timeout(self.timeouts.head, tls.accept(stream)).await??;
         Ok(Either::Right(Box::new(stream)))
     }
 

@@ -148,14 +148,14 @@ pub struct Connection {
     wire: Wire,
     state: Rc<ConnectionState>,
     opened: Instant,
-    patience: ConnectionTimeouts,
+    timeouts: ConnectionTimeouts,
     /// May fire before the deadline: it is then set again, instead of with every request.
     timer: Pin<Box<Sleep>>,
     permit: Permit,
 }
 
 impl Connection {
-    pub fn new(wire: Wire, permit: Permit, patience: ConnectionTimeouts) -> Connection {
+    pub fn new(wire: Wire, permit: Permit, timeouts: ConnectionTimeouts) -> Connection {
         let now = Instant::now();
         Connection {
             wire,
@@ -172,8 +172,8 @@ impl Connection {
                 reserved: permit.reserved,
             }),
             opened: now,
-            patience,
-            timer: Box::pin(sleep_until(now + patience.quiet)),
+            timeouts,
+            timer: Box::pin(sleep_until(now + timeouts.quiet)),
             permit,
         }
     }
@@ -184,13 +184,13 @@ impl Connection {
 
     /// Ready when there was no request for too long. Reads the clock only when the timer fires.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let patience = if self.state.rest_open.get() {
-            self.patience.head
+        let limit = if self.state.rest_open.get() {
+            self.timeouts.head
         } else {
-            self.patience.quiet
+            self.timeouts.quiet
         };
         let quiet_since = self.state.quiet_since.get();
-        if let Some(deadline) = quiet_since.map(|since| since + patience)
+        if let Some(deadline) = quiet_since.map(|since| since + limit)
             && self.timer.deadline() > deadline
         {
             self.timer.as_mut().reset(deadline);
@@ -198,7 +198,7 @@ impl Connection {
         loop {
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            let deadline = quiet_since.unwrap_or(now) + patience;
+            let deadline = quiet_since.unwrap_or(now) + limit;
             if now >= deadline {
                 return Poll::Ready(());
             }
@@ -255,7 +255,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // actix-http does not report that it gave up on a first head.
-        let slow = self.opened.elapsed() + FRAMEWORK_CLOCK >= self.patience.head;
+        let slow = self.opened.elapsed() + FRAMEWORK_CLOCK >= self.timeouts.head;
         if !self.state.begun.replace(true) && slow {
             self.permit.count_refusal(TOO_SLOW);
         }

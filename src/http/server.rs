@@ -42,7 +42,7 @@ fn acceptor(
 ) -> Acceptor {
     Acceptor {
         limit,
-        patience: ConnectionTimeouts {
+        timeouts: ConnectionTimeouts {
             head: http.request_head_timeout,
             quiet: http.keep_alive + http.request_head_timeout,
         },

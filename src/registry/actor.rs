@@ -359,7 +359,7 @@ impl Handler<RegistryNotice> for Registry {
                     self.live.remove(&name);
                     let is_here = self.server.slots.is_here(&name);
                     let now = self.server.clock.mono();
-                    self.server.untaken.left(&name, untold, now);
+                    self.server.undelivered_grants.left(&name, untold, now);
                     self.leaving.gone(&name);
                     if let Some(dormant) = dormant.filter(|_| is_here) {
                         self.suspend(name, dormant, ctx);
@@ -372,7 +372,7 @@ impl Handler<RegistryNotice> for Registry {
                 let live = self.live.get(&name).map(|entry| entry.addr.clone());
                 match live.or_else(|| self.resume(name, ctx)) {
                     Some(actor) => actor.do_send(ResourceNotice::Vanished(request)),
-                    None => self.server.untaken.vanished(request),
+                    None => self.server.undelivered_grants.vanished(request),
                 }
             }
         }

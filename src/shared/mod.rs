@@ -6,7 +6,7 @@
 //! | `gate` | whether this instance may answer at all |
 //! | `members` | the instances that share the store, and which of them this one reaches |
 //! | `slots` | which names this instance answers for itself |
-//! | `untaken` | grants whose client was gone after their name had moved to another instance |
+//! | `undelivered_grants` | grants whose client was gone after their name had moved to another instance |
 //! | `liveness` | whether the vital threads and actors still run |
 //! | `cache_budget` | how much data all resources together keep in memory |
 //! | `audit_log` | one log line per change of state, within limits |
@@ -26,4 +26,4 @@ pub mod lost_tickets;
 pub mod members;
 pub mod server_state;
 pub mod slots;
-pub mod untaken;
+pub mod undelivered_grants;

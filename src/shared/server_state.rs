@@ -19,7 +19,7 @@ use crate::shared::liveness::{Failure, Liveness};
 use crate::shared::lost_tickets::LostTickets;
 use crate::shared::members::MembersWatch;
 use crate::shared::slots::Slots;
-use crate::shared::untaken::Untaken;
+use crate::shared::undelivered_grants::UndeliveredGrants;
 use crate::store::Store;
 
 /// Reads the monotonic clock and the wall clock, in milliseconds. The monotonic one starts near zero with the
@@ -89,7 +89,7 @@ pub struct ServerState {
     pub liveness: Liveness,
     pub members: MembersWatch,
     pub slots: Slots,
-    pub untaken: Untaken,
+    pub undelivered_grants: UndeliveredGrants,
     pub store: Arc<dyn Store>,
     pub budget: Mutex<DataBudget>,
     pub metrics: Metrics,
@@ -128,7 +128,7 @@ impl ServerState {
             liveness: Liveness::default(),
             members: MembersWatch::default(),
             slots: Slots::default(),
-            untaken: Untaken::default(),
+            undelivered_grants: UndeliveredGrants::default(),
             store,
             requests: AtomicU64::new(1),
             in_flight: Mutex::default(),

@@ -2,7 +2,7 @@
 //! instance.
 //!
 //! The actor of a name that moves may have sent a grant a moment ago, and it does not learn any more whether
-//! the client got the answer. [`Untaken::left`] remembers such grants for as long as an answer may be on its
+//! the client got the answer. [`UndeliveredGrants::left`] remembers such grants for as long as an answer may be on its
 //! way.
 
 use std::collections::HashMap;
@@ -19,17 +19,17 @@ const ON_ITS_WAY_MS: Millis = 60_000;
 pub type UntakenGrant = (ResourceName, Ticket);
 
 /// The grants that may turn out not to be taken; one per server.
-pub struct Untaken {
+pub struct UndeliveredGrants {
     /// By the request that was answered: the grant, and until when it is remembered (monotonic).
     told: Mutex<HashMap<RequestId, (Millis, UntakenGrant)>>,
     to_release: UnboundedSender<UntakenGrant>,
     released: Mutex<Option<UnboundedReceiver<UntakenGrant>>>,
 }
 
-impl Default for Untaken {
-    fn default() -> Untaken {
+impl Default for UndeliveredGrants {
+    fn default() -> UndeliveredGrants {
         let (to_release, released) = unbounded_channel();
-        Untaken {
+        UndeliveredGrants {
             told: Mutex::default(),
             to_release,
             released: Mutex::new(Some(released)),
@@ -37,7 +37,7 @@ impl Default for Untaken {
     }
 }
 
-impl Untaken {
+impl UndeliveredGrants {
     /// Remembers the grants of a name that has moved. `told`: the requests whose grants its actor had sent,
     /// with their tickets. `now`: monotonic.
     pub fn left(&self, name: &ResourceName, told: Vec<(RequestId, Ticket)>, now: Millis) {

@@ -92,7 +92,7 @@ fn what_is_being_stored_is_stored_and_told_before_a_name_leaves() {
 fn a_grant_that_nobody_took_of_a_name_that_has_left_is_to_be_released_elsewhere() {
     System::new().block_on(async {
         let bed = start().await;
-        let mut to_release = bed.server.untaken.to_release().unwrap();
+        let mut to_release = bed.server.undelivered_grants.to_release().unwrap();
         let asked = acquire(None, Wait::NoQueue);
         let (reply, call) = bed
             .router

@@ -1,6 +1,6 @@
 //! Lock requests: a grant, a place in the queue, or a change of mode for a holder.
 
-use super::{Standing, Step};
+use super::{Step, TicketStatus};
 use crate::lock::command::{
     Death, Event, LockRequest, Patience, PresentedTicket, Refusal, RequestId, Wish,
 };
@@ -14,11 +14,11 @@ impl Step<'_> {
         if asked.wish.mode == Some(Mode::Shared) && self.state.options.slots > 1 {
             return self.refuse(asked.request, Refusal::ModeNotOffered);
         }
-        match self.standing(asked.presented) {
-            Standing::Holder(token) => self.keep(token, asked, None),
-            Standing::Waiting(seq) => self.ask_with_ticket(seq, asked),
-            Standing::Nobody => self.ask_anew(asked, None),
-            Standing::Dead(ended) => self.ask_anew(asked, ended),
+        match self.status_of(asked.presented) {
+            TicketStatus::Holder(token) => self.keep(token, asked, None),
+            TicketStatus::Waiting(seq) => self.ask_with_ticket(seq, asked),
+            TicketStatus::NoTicket => self.ask_anew(asked, None),
+            TicketStatus::Dead(ended) => self.ask_anew(asked, ended),
         }
     }
 
@@ -39,14 +39,14 @@ impl Step<'_> {
             return self.go_on(seq, asked, ended);
         }
         match self.by_copy(&asked).or_else(|| self.by_key(&asked.wish)) {
-            Some((Standing::Dead(death), _)) => {
+            Some((TicketStatus::Dead(death), _)) => {
                 let made = PresentedTicket::Ticket(asked.fresh);
                 return self.answer_dead(asked.request, made, death);
             }
             Some((_, false)) => {
                 return self.refuse(asked.request, Refusal::KeyReused);
             }
-            Some((Standing::Waiting(seq), true)) if self.is_copy(seq, &asked) => {
+            Some((TicketStatus::Waiting(seq), true)) if self.is_copy(seq, &asked) => {
                 let asked = repeated(asked);
                 self.present_waiter(seq, Some(&asked.wish));
                 // The client was not told the ticket yet: if this request vanishes, the place goes with it, as
@@ -56,11 +56,11 @@ impl Step<'_> {
                 }
                 return self.take_or_wait(seq, asked, ended);
             }
-            Some((Standing::Holder(token), true)) => {
+            Some((TicketStatus::Holder(token), true)) => {
                 // A retry repeats the first request. It must not undo changes made since.
                 return self.keep(token, repeated(asked), ended);
             }
-            Some((Standing::Waiting(seq), true)) => {
+            Some((TicketStatus::Waiting(seq), true)) => {
                 return self.ask_again(seq, repeated(asked), ended);
             }
             Some(_) | None => {}

@@ -1,34 +1,34 @@
 //! The caller of a command: the ticket that it has in this lock (by `X-Ticket`, by its idempotency key, or from
 //! an earlier copy of its request), and what it may do.
 
-use super::{Standing, Step};
+use super::{Step, TicketStatus};
 use crate::lock::command::{Answer, Death, LockRequest, PresentedTicket, Refusal, RequestId, Wish};
 use crate::lock::names::{FencingToken, Mode, Owner};
 use crate::lock::queue::{Seq, Waiter};
 use crate::lock::rows::{EndReason, KeyRow, TicketRow};
 
 impl Step<'_> {
-    pub(super) fn standing(&self, presented: PresentedTicket) -> Standing {
+    pub(super) fn status_of(&self, presented: PresentedTicket) -> TicketStatus {
         let ticket = match presented {
-            PresentedTicket::Absent => return Standing::Nobody,
-            PresentedTicket::Malformed => return Standing::Dead(None),
+            PresentedTicket::Absent => return TicketStatus::NoTicket,
+            PresentedTicket::Malformed => return TicketStatus::Dead(None),
             PresentedTicket::Ticket(ticket) => ticket,
         };
         if let Some(token) = self.state.token_of(ticket) {
-            return Standing::Holder(token);
+            return TicketStatus::Holder(token);
         }
         match self.state.queue_ref().and_then(|q| q.with_ticket(ticket)) {
-            Some(seq) => Standing::Waiting(seq),
-            None => Standing::Dead(self.state.ended.reason(ticket, self.now.mono)),
+            Some(seq) => TicketStatus::Waiting(seq),
+            None => TicketStatus::Dead(self.state.ended.reason(ticket, self.now.mono)),
         }
     }
 
     /// The ticket that an earlier copy of a relayed request made, if it is alive or remembered. The flag, as in
     /// [`Step::by_key`], is always true.
-    pub(super) fn by_copy(&self, asked: &LockRequest) -> Option<(Standing, bool)> {
+    pub(super) fn by_copy(&self, asked: &LockRequest) -> Option<(TicketStatus, bool)> {
         let made = PresentedTicket::Ticket(asked.fresh);
-        match asked.wish.relayed.then(|| self.standing(made))? {
-            Standing::Nobody | Standing::Dead(None) => None,
+        match asked.wish.relayed.then(|| self.status_of(made))? {
+            TicketStatus::NoTicket | TicketStatus::Dead(None) => None,
             known => Some((known, true)),
         }
     }
@@ -41,17 +41,17 @@ impl Step<'_> {
 
     /// The live ticket with this idempotency key, and whether the request that made it asked for the same owner,
     /// `ttl` and mode.
-    pub(super) fn by_key(&self, wish: &Wish) -> Option<(Standing, bool)> {
+    pub(super) fn by_key(&self, wish: &Wish) -> Option<(TicketStatus, bool)> {
         let key = wish.key.as_ref()?;
         let same = |row: &TicketRow| {
             let made = row.key.as_ref();
             made.is_some_and(|made| is_same(row.owner.as_ref(), made, wish))
         };
         if let Some(lease) = self.state.leases.with_key(key) {
-            return Some((Standing::Holder(lease.token), same(&lease.row)));
+            return Some((TicketStatus::Holder(lease.token), same(&lease.row)));
         }
         let seq = self.state.queue_ref()?.with_key(key)?;
-        Some((Standing::Waiting(seq), same(&self.waiter(seq)?.row)))
+        Some((TicketStatus::Waiting(seq), same(&self.waiter(seq)?.row)))
     }
 
     /// The refusal of a request whose idempotency key made a ticket that has ended.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Standing, Step};
+use super::{Step, TicketStatus};
 use crate::lock::command::{
     Answer, Death, Event, Grant, HolderView, PresentedTicket, Refusal, RequestId,
 };
@@ -276,8 +276,8 @@ impl Step<'_> {
         ttl: Option<Ttl>,
         exact: bool,
     ) {
-        match self.standing(presented) {
-            Standing::Holder(token) => {
+        match self.status_of(presented) {
+            TicketStatus::Holder(token) => {
                 self.present_holder(token, Some((ttl, exact)), None, None);
                 if let Some(lease) = self.state.leases.get(token) {
                     let view = self.state.view(self.terms, self.now, lease);
@@ -290,12 +290,12 @@ impl Step<'_> {
                     self.answer(request, answer);
                 }
             }
-            Standing::Waiting(seq) => {
+            TicketStatus::Waiting(seq) => {
                 self.present_waiter(seq, None);
                 self.refuse(request, Refusal::NotHolder);
             }
-            Standing::Dead(death) => self.answer_dead(request, presented, death),
-            Standing::Nobody => self.refuse(request, Refusal::TicketMissing),
+            TicketStatus::Dead(death) => self.answer_dead(request, presented, death),
+            TicketStatus::NoTicket => self.refuse(request, Refusal::TicketMissing),
         }
     }
 }

@@ -18,9 +18,9 @@ use crate::lock::state::LockState;
 use crate::lock::terms::Terms;
 
 /// What a presented ticket is to this lock.
-enum Standing {
+enum TicketStatus {
     /// No ticket was presented.
-    Nobody,
+    NoTicket,
     /// It holds the lease with this token.
     Holder(FencingToken),
     /// It waits in this place.

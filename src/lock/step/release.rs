@@ -1,30 +1,30 @@
 //! The end of a lease or a place: by its own client, or by force.
 
-use super::{Standing, Step};
+use super::{Step, TicketStatus};
 use crate::lock::command::{Answer, Event, PresentedTicket, Refusal, RequestId};
 use crate::lock::names::{FencingToken, TicketId};
 use crate::lock::rows::{EndReason, Forced};
 
 impl Step<'_> {
     pub(super) fn unlock(&mut self, request: RequestId, presented: PresentedTicket) {
-        let answer = match self.standing(presented) {
-            Standing::Holder(token) => {
+        let answer = match self.status_of(presented) {
+            TicketStatus::Holder(token) => {
                 self.end_lease(token, EndReason::Released, None);
                 Answer::Unlocked { dead: None }
             }
-            Standing::Waiting(seq) => {
+            TicketStatus::Waiting(seq) => {
                 if let Some(row) = self.waiter(seq).map(|w| w.row.clone()) {
                     self.remember(&row, EndReason::Released, None);
                 }
                 self.leave(seq);
                 Answer::Unlocked { dead: None }
             }
-            Standing::Dead(death) if self.terms.rules.dead_unlock_succeeds => {
+            TicketStatus::Dead(death) if self.terms.rules.dead_unlock_succeeds => {
                 Answer::Unlocked { dead: Some(death) }
             }
-            Standing::Dead(Some(EndReason::Released)) => Answer::Unlocked { dead: None },
-            Standing::Dead(death) => return self.answer_dead(request, presented, death),
-            Standing::Nobody => Answer::Refused(Refusal::TicketMissing),
+            TicketStatus::Dead(Some(EndReason::Released)) => Answer::Unlocked { dead: None },
+            TicketStatus::Dead(death) => return self.answer_dead(request, presented, death),
+            TicketStatus::NoTicket => Answer::Refused(Refusal::TicketMissing),
         };
         self.answer(request, answer);
     }

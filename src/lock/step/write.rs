@@ -1,7 +1,7 @@
 //! Permission to change data or to delete the resource: for a holder, or for anybody while the lock is free.
 //! Also [`Command::Touch`](crate::lock::Command::Touch).
 
-use super::{Standing, Step};
+use super::{Step, TicketStatus};
 use crate::lock::command::{Answer, Patience, PresentedTicket, Refusal, RequestId, Wish};
 use crate::lock::names::{FencingToken, Millis, Mode, Ticket};
 use crate::lock::queue::{Parked, Purpose, Seq, Waiter, fresh_row};
@@ -10,16 +10,16 @@ use crate::lock::rows::EndReason;
 impl Step<'_> {
     #[inline(never)]
     pub(super) fn touch(&mut self, request: RequestId, presented: PresentedTicket) {
-        let live = match self.standing(presented) {
-            Standing::Holder(token) => {
+        let live = match self.status_of(presented) {
+            TicketStatus::Holder(token) => {
                 self.touch_holder(token);
                 true
             }
-            Standing::Waiting(seq) => {
+            TicketStatus::Waiting(seq) => {
                 self.present_waiter(seq, None);
                 true
             }
-            Standing::Nobody | Standing::Dead(_) => false,
+            TicketStatus::NoTicket | TicketStatus::Dead(_) => false,
         };
         self.answer(request, Answer::Touched { live });
     }
@@ -40,23 +40,23 @@ impl Step<'_> {
             true => patience,
             false => Patience::Never,
         };
-        match self.standing(presented) {
-            Standing::Holder(token) if loading => self.touch_holder(token),
-            Standing::Holder(token) if self.is_shared(token) => {
+        match self.status_of(presented) {
+            TicketStatus::Holder(token) if loading => self.touch_holder(token),
+            TicketStatus::Holder(token) if self.is_shared(token) => {
                 self.touch_holder(token);
                 self.refuse(request, Refusal::NotExclusive);
             }
-            Standing::Holder(token) => {
+            TicketStatus::Holder(token) => {
                 self.present_holder(token, None, Some(request), None);
                 self.allow_write(request, token, release);
             }
-            Standing::Waiting(seq) => {
+            TicketStatus::Waiting(seq) => {
                 self.write_waiting(seq, (request, since), release, patience);
             }
-            Standing::Dead(death) if !self.writes_as_nobody(death) => {
+            TicketStatus::Dead(death) if !self.writes_as_nobody(death) => {
                 self.answer_dead(request, presented, death);
             }
-            Standing::Nobody | Standing::Dead(_) => match self.place {
+            TicketStatus::NoTicket | TicketStatus::Dead(_) => match self.place {
                 Some(seq) if loading => self.park_write(seq, (request, since), None, patience),
                 Some(seq) => self.write_on(seq, (request, since), patience),
                 None => self.write_ticketless((request, since), fresh, patience),
@@ -163,23 +163,23 @@ impl Step<'_> {
 
     #[inline(never)]
     pub(super) fn delete(&mut self, request: RequestId, presented: PresentedTicket) {
-        let allowed = match self.standing(presented) {
-            Standing::Holder(token) if self.is_shared(token) => {
+        let allowed = match self.status_of(presented) {
+            TicketStatus::Holder(token) if self.is_shared(token) => {
                 self.touch_holder(token);
                 return self.refuse(request, Refusal::NotExclusive);
             }
-            Standing::Holder(_) => true,
-            Standing::Waiting(seq) => {
+            TicketStatus::Holder(_) => true,
+            TicketStatus::Waiting(seq) => {
                 self.present_waiter(seq, None);
                 if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
                     return self.refuse(request, Refusal::NotExclusive);
                 }
                 self.may_take(seq)
             }
-            Standing::Dead(death) if !self.writes_as_nobody(death) => {
+            TicketStatus::Dead(death) if !self.writes_as_nobody(death) => {
                 return self.answer_dead(request, presented, death);
             }
-            Standing::Nobody | Standing::Dead(_) => self.is_free(),
+            TicketStatus::NoTicket | TicketStatus::Dead(_) => self.is_free(),
         };
         if !allowed {
             return self.answer_locked(request, None);

@@ -145,7 +145,7 @@ pub(super) fn script(entry: &JournalEntry<'_>, place: LogPlace) -> Result<Script
     }
     require_existing(&mut script, place, &entry.must_exist)?;
     script.rows(&LOG, entry.rows.iter().skip(1), |sql, (n, changes)| {
-        sql.push("(").bytes(&place.tenure.log);
+        sql.push("(").bytes(&place.membership.log);
         sql.push(",").number(*n);
         sql.push(",").bytes(changes).push(")");
     })?;
@@ -169,7 +169,7 @@ pub(super) async fn checkpoint_script(
     let mut script = Script::begin(place, journal::EMPTY)?;
     if let Some(dead) = of {
         let mut sql = Sql::default();
-        fence::guard_take_over(&mut sql, place.tenure, dead);
+        fence::guard_take_over(&mut sql, place.membership, dead);
         script.statement(sql)?;
     }
     lock_rows(&mut script, &locks)?;
@@ -187,7 +187,7 @@ pub(super) fn take_out(
     taken_out: &TakenOut,
 ) -> Result<(), StoreError> {
     let mut sql = Sql::default();
-    fence::guard_log(&mut sql, place.tenure, taken_out);
+    fence::guard_log(&mut sql, place.membership, taken_out);
     script.statement(sql)?;
     let mut sql = Sql::new("DELETE FROM resource_log WHERE log = ");
     sql.bytes(&taken_out.log)
@@ -211,7 +211,7 @@ pub(super) fn history_script(rows: &[(&[u8], Vec<u8>)], place: LogPlace) -> Resu
 pub(super) fn leaving_script(place: LogPlace) -> Result<Script, Fault> {
     let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new("UPDATE resource_instance SET state = 2 WHERE id = ");
-    sql.bytes(&place.tenure.id);
+    sql.bytes(&place.membership.id);
     script.statement(sql)?;
     script.commit();
     Ok(script)
@@ -226,7 +226,7 @@ pub(super) fn raising_script(above: FencingToken, place: LogPlace) -> Result<Scr
     sql.number(above.0);
     sql.push(" FROM resource r JOIN resource_slot s ON s.slot = CRC32(r.name_bytes) % ");
     sql.number(SLOTS as u64).push(" WHERE s.owner = ");
-    sql.bytes(&place.tenure.id);
+    sql.bytes(&place.membership.id);
     sql.push(" ON DUPLICATE KEY UPDATE resource_lock.token = GREATEST(resource_lock.token, ");
     sql.number(above.0).push(")");
     script.statement(sql)?;
@@ -260,7 +260,7 @@ fn require_existing(
 ) -> Result<(), StoreError> {
     for ids in ids.chunks(STATEMENT_ROWS) {
         let mut sql = Sql::default();
-        fence::guard_existence(&mut sql, place.tenure, ids);
+        fence::guard_existence(&mut sql, place.membership, ids);
         script.statement(sql)?;
     }
     Ok(())
@@ -293,7 +293,7 @@ fn raise_floor(
     let mut sql = Sql::new("UPDATE resource_instance SET floor = GREATEST(floor, ");
     sql.number(floor.0)
         .push(") WHERE id = ")
-        .bytes(&place.tenure.id);
+        .bytes(&place.membership.id);
     script.statement(sql)
 }
 
@@ -509,10 +509,10 @@ mod tests {
     use super::*;
     use crate::lock::Selector;
     use crate::store::journal::Journal;
-    use crate::store::mysql::fence::Tenure;
+    use crate::store::mysql::fence::Membership;
 
     const PLACE: LogPlace = LogPlace {
-        tenure: Tenure {
+        membership: Membership {
             epoch: None,
             id: [1; 16],
             log: [2; 16],

@@ -8,15 +8,15 @@ use tokio::sync::Mutex;
 
 use super::commit;
 use super::error::Fault;
-use super::fence::Tenure;
+use super::fence::Membership;
 use super::looks::Looks;
+use super::loss_detector::LossDetector;
 use super::options::Options;
 use super::rows::Sets;
 use super::schema::ServerRow;
 use super::server::Server;
 use super::session::{Readers, Session, within};
 use super::sql::Sql;
-use super::witness::Witness;
 use crate::store::StoreError;
 use crate::store::journal::Journal;
 
@@ -24,7 +24,7 @@ use crate::store::journal::Journal;
 pub struct MysqlStore {
     pub(super) options: Options,
     /// Membership in the database; `None`: the store is not open.
-    pub(super) tenure: parking_lot::Mutex<Option<Tenure>>,
+    pub(super) membership: parking_lot::Mutex<Option<Membership>>,
     /// The server's `max_allowed_packet` as the last writer found it, bytes.
     pub(super) packet_bytes_max: AtomicUsize,
     /// Connection of the last attempt to open, kept while another instance has to be waited for.
@@ -36,7 +36,7 @@ pub struct MysqlStore {
     /// it.
     pub(super) home: parking_lot::Mutex<Option<Server>>,
     pub(super) journal: Journal,
-    pub(super) witness: parking_lot::Mutex<Witness>,
+    pub(super) loss_detector: parking_lot::Mutex<LossDetector>,
     pub(super) looks: parking_lot::Mutex<Looks>,
     /// Warnings about the database's settings that are logged already.
     pub(super) warned: Mutex<Vec<String>>,
@@ -51,11 +51,11 @@ pub(super) struct Writer {
     pub in_doubt: bool,
 }
 
-/// A database that was joined or taken exclusively; the tenure says which.
+/// A database that was joined or taken exclusively; the membership says which.
 pub(super) struct Taken {
     pub session: Session,
     pub row: ServerRow,
-    pub tenure: Tenure,
+    pub membership: Membership,
 }
 
 /// Pause before repeating a transaction that failed because of another one's lock or a deadlock.
@@ -65,7 +65,7 @@ impl MysqlStore {
     /// Opens no connection yet.
     pub fn new(options: Options) -> MysqlStore {
         MysqlStore {
-            tenure: parking_lot::Mutex::default(),
+            membership: parking_lot::Mutex::default(),
             packet_bytes_max: AtomicUsize::new(usize::MAX),
             waiting_session: Mutex::default(),
             writer: Mutex::default(),
@@ -73,7 +73,7 @@ impl MysqlStore {
             readers: Readers::new(options.pool_size),
             home: parking_lot::Mutex::default(),
             journal: Journal::new(commit::LAYOUT),
-            witness: parking_lot::Mutex::default(),
+            loss_detector: parking_lot::Mutex::default(),
             looks: parking_lot::Mutex::default(),
             warned: Mutex::default(),
             options,
@@ -85,8 +85,8 @@ impl MysqlStore {
         home.clone()
     }
 
-    pub(super) fn witness(&self) -> MutexGuard<'_, Witness> {
-        self.witness.lock()
+    pub(super) fn loss_detector(&self) -> MutexGuard<'_, LossDetector> {
+        self.loss_detector.lock()
     }
 
     pub(super) fn looks(&self) -> MutexGuard<'_, Looks> {
@@ -98,12 +98,12 @@ impl MysqlStore {
         *home = server;
     }
 
-    pub(super) fn tenure(&self) -> Option<Tenure> {
-        *self.tenure.lock()
+    pub(super) fn membership(&self) -> Option<Membership> {
+        *self.membership.lock()
     }
 
-    pub(super) fn set_tenure(&self, tenure: Option<Tenure>) {
-        *self.tenure.lock() = tenure;
+    pub(super) fn set_membership(&self, membership: Option<Membership>) {
+        *self.membership.lock() = membership;
     }
 
     /// Runs statements that only read.

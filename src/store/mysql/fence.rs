@@ -32,7 +32,7 @@ fn of_16_bytes(bytes: Vec<u8>) -> Result<[u8; 16], Fault> {
 /// One instance's membership in the database: its id, its log and, if it has the database exclusively, its
 /// epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tenure {
+pub(super) struct Membership {
     /// The epoch in which it has the database exclusively; `None`: it shares the database.
     pub epoch: Option<u64>,
     pub id: InstanceId,
@@ -40,10 +40,10 @@ pub(super) struct Tenure {
     pub log: LogId,
 }
 
-/// Position of the next transaction in a tenure's log, and how large its packets may be.
+/// Position of the next transaction in a membership's log, and how large its packets may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogPlace {
-    pub tenure: Tenure,
+    pub membership: Membership,
     /// Number of its row in the log.
     pub n: u64,
     /// Largest packet that the server accepts, bytes.
@@ -61,7 +61,7 @@ pub(super) struct TakenOut {
     pub rows: u64,
 }
 
-/// Appends a row to the log of the tenure. Every transaction of an instance begins with this statement, most
+/// Appends a row to the log of the membership. Every transaction of an instance begins with this statement, most
 /// have no other, and it is what fences them:
 ///
 /// - It locks the instance's own row, and fails unless that row says that the instance may write. An instance
@@ -77,7 +77,7 @@ pub(super) struct TakenOut {
 /// [`is_fenced`].
 pub(super) fn append(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
     sql.push("INSERT INTO resource_log (log, n, changes) SELECT IF(COUNT(*) = 1, ");
-    sql.bytes(&place.tenure.log).push(", NULL), ");
+    sql.bytes(&place.membership.log).push(", NULL), ");
     sql.number(place.n).push(", ").bytes(changes);
     where_appendable(sql, place);
 }
@@ -87,17 +87,19 @@ pub(super) fn append(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
 /// a `NULL`.)
 pub(super) fn append_alone(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
     sql.push("INSERT INTO resource_log (log, n, changes) SELECT ");
-    sql.bytes(&place.tenure.log).push(", ");
+    sql.bytes(&place.membership.log).push(", ");
     sql.number(place.n).push(", ").bytes(changes);
     where_appendable(sql, place);
 }
 
 fn where_appendable(sql: &mut Sql, place: LogPlace) {
-    let LogPlace { tenure, n, .. } = place;
+    let LogPlace { membership, n, .. } = place;
     sql.push(" FROM resource_instance WHERE id = ");
-    sql.bytes(&tenure.id).push(" AND log = ").bytes(&tenure.log);
+    sql.bytes(&membership.id)
+        .push(" AND log = ")
+        .bytes(&membership.log);
     sql.push(" AND state IN (1, 2) AND (SELECT MAX(n) FROM resource_log WHERE log = ");
-    sql.bytes(&tenure.log).push(") = ");
+    sql.bytes(&membership.log).push(") = ");
     sql.number(n.saturating_sub(1)).push(" FOR UPDATE");
 }
 
@@ -109,50 +111,51 @@ pub(super) fn is_fenced(fault: &Fault) -> bool {
             if *code == code::DUPLICATE && text.contains("resource_log"))
 }
 
-/// Fails unless the tenure still has the database exclusively, in its epoch. For transactions of an adoption or
+/// Fails unless the membership still has the database exclusively, in its epoch. For transactions of an adoption or
 /// a revert, which change the row of `resource_server` anyway and append nothing to a log.
-pub(super) fn guard(sql: &mut Sql, tenure: Tenure) {
+pub(super) fn guard(sql: &mut Sql, membership: Membership) {
     sql.push("UPDATE resource_server SET epoch = IF(");
-    is_alone(sql, tenure);
+    is_alone(sql, membership);
     sql.push(", epoch, NULL) WHERE id = 1");
 }
 
-/// The condition on the row of `resource_server` that the tenure has the database exclusively.
-pub(super) fn is_alone(sql: &mut Sql, tenure: Tenure) {
-    sql.push("owner <=> ").bytes(&tenure.id);
+/// The condition on the row of `resource_server` that the membership has the database exclusively.
+pub(super) fn is_alone(sql: &mut Sql, membership: Membership) {
+    sql.push("owner <=> ").bytes(&membership.id);
     sql.push(" AND epoch <=> ");
-    sql.or_null(tenure.epoch, |sql, epoch| {
+    sql.or_null(membership.epoch, |sql, epoch| {
         sql.number(epoch);
     });
 }
 
-/// Fails unless the tenure is the one that takes over from `dead`; for a transaction that begins with
+/// Fails unless the membership is the one that takes over from `dead`; for a transaction that begins with
 /// [`append`]. It changes the dead instance's row, so it can be certified only where nobody else has changed
 /// that row since, at any server: no other instance has taken over meanwhile.
-pub(super) fn guard_take_over(sql: &mut Sql, tenure: Tenure, dead: &InstanceId) {
+pub(super) fn guard_take_over(sql: &mut Sql, membership: Membership, dead: &InstanceId) {
     sql.push("UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE ");
-    is_taken_over(sql, tenure, dead);
+    is_taken_over(sql, membership, dead);
     sql.push("; ");
-    require_taken_over(sql, tenure, dead);
+    require_taken_over(sql, membership, dead);
 }
 
-/// Fails unless the row of `dead` says that the tenure takes over from it.
-pub(super) fn require_taken_over(sql: &mut Sql, tenure: Tenure, dead: &InstanceId) {
+/// Fails unless the row of `dead` says that the membership takes over from it.
+pub(super) fn require_taken_over(sql: &mut Sql, membership: Membership, dead: &InstanceId) {
     sql.push(
         "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_instance WHERE ",
     );
-    is_taken_over(sql, tenure, dead);
+    is_taken_over(sql, membership, dead);
     sql.push(") = 1, floor, NULL) WHERE id = 1");
 }
 
-fn is_taken_over(sql: &mut Sql, tenure: Tenure, dead: &InstanceId) {
+fn is_taken_over(sql: &mut Sql, membership: Membership, dead: &InstanceId) {
     sql.push("id = ").bytes(dead);
-    sql.push(" AND state = 3 AND executor = ").bytes(&tenure.id);
+    sql.push(" AND state = 3 AND executor = ")
+        .bytes(&membership.id);
 }
 
 /// Fails unless all of these resources exist, in the same way as [`append`]; for a transaction that begins with
 /// it. (Foreign keys would do the same, but adopted tables have none, and may have rows that contradict them.)
-pub(super) fn guard_existence(sql: &mut Sql, tenure: Tenure, ids: &[&ResourceId]) {
+pub(super) fn guard_existence(sql: &mut Sql, membership: Membership, ids: &[&ResourceId]) {
     sql.push(
         "UPDATE resource_instance SET state = IF((SELECT COUNT(*) FROM resource WHERE id IN (",
     );
@@ -161,18 +164,19 @@ pub(super) fn guard_existence(sql: &mut Sql, tenure: Tenure, ids: &[&ResourceId]
         sql.text(id.as_str());
     }
     sql.push(")) = ").number(ids.len() as u64);
-    sql.push(", state, NULL) WHERE id = ").bytes(&tenure.id);
+    sql.push(", state, NULL) WHERE id = ").bytes(&membership.id);
 }
 
 /// Fails, in the same way, unless the log has exactly `rows` rows up to the number `up_to`.
-pub(super) fn guard_log(sql: &mut Sql, tenure: Tenure, taken_out: &TakenOut) {
+pub(super) fn guard_log(sql: &mut Sql, membership: Membership, taken_out: &TakenOut) {
     let TakenOut { log, up_to, rows } = taken_out;
     sql.push(
         "UPDATE resource_instance SET heartbeat = IF((SELECT COUNT(*) FROM resource_log WHERE log = ",
     );
     sql.bytes(log).push(" AND n <= ").number(*up_to);
     sql.push(") = ").number(*rows);
-    sql.push(", heartbeat, NULL) WHERE id = ").bytes(&tenure.id);
+    sql.push(", heartbeat, NULL) WHERE id = ")
+        .bytes(&membership.id);
 }
 
 /// Whether another instance was first: [`require_taken_over`] refused, or another guard that sets `floor` to

@@ -13,7 +13,7 @@
 //! see [`super::fence::append`]. (BookKeeper and Delos seal logs for the same purpose.)
 
 use super::error::{Fault, code};
-use super::fence::{self, LogId, Tenure};
+use super::fence::{self, LogId, Membership};
 use super::rows::{Columns, Sets};
 use super::schema::{self, InstanceRow, ServerRow};
 use super::session::Session;
@@ -23,9 +23,9 @@ use crate::store::{InstanceId, journal};
 /// Length of an instance's secret, which it and its peers prove to each other to know, bytes.
 const SECRET_BYTES: usize = 32;
 
-/// A tenure of a new instance with a new log; both ids are random.
-pub(super) fn new_tenure(epoch: Option<u64>) -> Tenure {
-    Tenure {
+/// A membership of a new instance with a new log; both ids are random.
+pub(super) fn new_membership(epoch: Option<u64>) -> Membership {
+    Membership {
         epoch,
         id: *uuid::Uuid::new_v4().as_bytes(),
         log: *uuid::Uuid::new_v4().as_bytes(),
@@ -33,12 +33,20 @@ pub(super) fn new_tenure(epoch: Option<u64>) -> Tenure {
 }
 
 /// Inserts the instance's row and the first row of its log.
-fn introduce(sql: &mut Sql, tenure: Tenure, server: &str, address: Option<&str>, lease_ms: u64) {
+fn introduce(
+    sql: &mut Sql,
+    membership: Membership,
+    server: &str,
+    address: Option<&str>,
+    lease_ms: u64,
+) {
     sql.push(
         "INSERT INTO resource_instance (id, state, heartbeat, log, server, connection, address, peer_secret, \
          executor, floor, lease_ms, version) VALUES (",
     );
-    sql.bytes(&tenure.id).push(", 1, 1, ").bytes(&tenure.log);
+    sql.bytes(&membership.id)
+        .push(", 1, 1, ")
+        .bytes(&membership.log);
     sql.push(", ").text(server).push(", CONNECTION_ID(), ");
     sql.or_null(address, |sql, address| {
         sql.text(address);
@@ -48,15 +56,17 @@ fn introduce(sql: &mut Sql, tenure: Tenure, server: &str, address: Option<&str>,
     sql.push(", NULL, 0, ").number(lease_ms);
     sql.push(", ").text(env!("CARGO_PKG_VERSION"));
     sql.push("); INSERT INTO resource_log (log, n, changes) VALUES (");
-    sql.bytes(&tenure.log).push(", 1, ").bytes(journal::EMPTY);
+    sql.bytes(&membership.log)
+        .push(", 1, ")
+        .bytes(journal::EMPTY);
     sql.push(")");
 }
 
-/// Joins a shared database in this tenure. Returns the epoch that this made; `None`: another instance has the
+/// Joins a shared database in this membership. Returns the epoch that this made; `None`: another instance has the
 /// database exclusively by now.
 pub(super) async fn join(
     session: &mut Session,
-    tenure: Tenure,
+    membership: Membership,
     address: Option<&str>,
     lease_ms: u64,
 ) -> Result<Option<u64>, Fault> {
@@ -70,7 +80,7 @@ pub(super) async fn join(
     sql.push(" AND step = ")
         .text(schema::MigrationStep::Ready.name());
     sql.push(" AND owner IS NULL, epoch + 1, NULL) WHERE id = 1; ");
-    introduce(&mut sql, tenure, &session.server.id, address, lease_ms);
+    introduce(&mut sql, membership, &session.server.id, address, lease_ms);
     sql.push("; ").push(EPOCH).push("; COMMIT");
     match run_in_time(session, &sql).await? {
         Some(sets) => epoch(sets).map(Some),
@@ -94,11 +104,11 @@ pub(super) fn last_row(sets: Sets) -> Result<Columns, Fault> {
         .ok_or_else(|| Fault::Away("an answer has no row".into()))
 }
 
-/// Takes the database exclusively in this tenure. `false`: its rows are not as they were read any more.
+/// Takes the database exclusively in this membership. `false`: its rows are not as they were read any more.
 pub(super) async fn take(
     session: &mut Session,
     row: &ServerRow,
-    tenure: Tenure,
+    membership: Membership,
     address: Option<&str>,
     lease_ms: u64,
 ) -> Result<bool, Fault> {
@@ -108,8 +118,8 @@ pub(super) async fn take(
         (None, Some(number)) if !session.server.is_member => kill(session, number).await?,
         _ => {}
     }
-    let mut sql = taking(row, tenure);
-    introduce(&mut sql, tenure, &session.server.id, address, lease_ms);
+    let mut sql = taking(row, membership);
+    introduce(&mut sql, membership, &session.server.id, address, lease_ms);
     sql.push("; COMMIT");
     Ok(run_in_time(session, &sql).await?.is_some())
 }
@@ -142,13 +152,13 @@ pub(super) async fn run_in_time(session: &mut Session, sql: &Sql) -> Result<Opti
 }
 
 /// The statements of [`take`] that come before those of [`introduce`].
-fn taking(row: &ServerRow, tenure: Tenure) -> Sql {
+fn taking(row: &ServerRow, membership: Membership) -> Sql {
     let mut sql = Sql::new("BEGIN; ");
     if let Some(instance) = row.owner_row() {
         sql.push("UPDATE resource_instance SET state = IF(heartbeat = ");
         sql.number(instance.heartbeat).push(" AND log = ");
         sql.bytes(&instance.log).push(", 3, NULL), executor = ");
-        sql.bytes(&tenure.id).push(" WHERE id = ");
+        sql.bytes(&membership.id).push(" WHERE id = ");
         sql.bytes(&instance.id).push("; ");
         seal(&mut sql, &instance.log);
         sql.push("; ");
@@ -159,7 +169,8 @@ fn taking(row: &ServerRow, tenure: Tenure) -> Sql {
     sql.or_null(row.owner.as_ref(), |sql, owner| {
         sql.bytes(owner);
     });
-    sql.push(", epoch + 1, NULL), owner = ").bytes(&tenure.id);
+    sql.push(", epoch + 1, NULL), owner = ")
+        .bytes(&membership.id);
     sql.push(", connection = NULL WHERE id = 1; ");
     sql
 }
@@ -221,16 +232,16 @@ async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<
 /// be. (An account that may write all the same would go on writing to a server that nobody reads.)
 pub(super) async fn beat(
     session: &mut Session,
-    tenure: Tenure,
+    membership: Membership,
 ) -> Result<Option<ServerRow>, Fault> {
     let mut sql = Sql::default();
-    if tenure.epoch.is_some() {
+    if membership.epoch.is_some() {
         sql.push("UPDATE resource_server SET heartbeat = heartbeat + 1 WHERE id = 1 AND ");
-        fence::is_alone(&mut sql, tenure);
+        fence::is_alone(&mut sql, membership);
         sql.push("; ");
     }
     sql.push("UPDATE resource_instance SET heartbeat = heartbeat + 1");
-    mine(&mut sql, tenure);
+    mine(&mut sql, membership);
     sql.push("; SELECT ROW_COUNT(), CAST(@@global.read_only AS CHAR); ");
     let (sets, row) = schema::run_and_read(session, sql).await?;
     let mut told = last_row(sets)?;
@@ -243,37 +254,40 @@ pub(super) async fn beat(
 }
 
 /// Records this connection as the one that writes. `false`: this instance was taken for dead.
-pub(super) async fn record_writer(session: &mut Session, tenure: Tenure) -> Result<bool, Fault> {
+pub(super) async fn record_writer(
+    session: &mut Session,
+    membership: Membership,
+) -> Result<bool, Fault> {
     let mut sql = Sql::new("UPDATE resource_instance SET connection = CONNECTION_ID()");
     sql.push(", server = ").text(&session.server.id);
     // With a heartbeat, so that the row changes in any case: the count of changed rows is the answer.
     sql.push(", heartbeat = heartbeat + 1");
-    mine(&mut sql, tenure);
+    mine(&mut sql, membership);
     Ok(session.change(sql.as_str()).await? > 0)
 }
 
-/// Ends the tenure, if it has not ended, so that other instances need not wait for the lease. Seals the log, so
+/// Ends the membership, if it has not ended, so that other instances need not wait for the lease. Seals the log, so
 /// that nothing of ours can be committed later. `has_checkpointed`: all changes in the log are in the tables.
 /// Then also deletes the log and the row of an instance that owns no slots.
 pub(super) async fn release(
     session: &mut Session,
-    tenure: Tenure,
+    membership: Membership,
     has_checkpointed: bool,
 ) -> Result<(), Fault> {
-    if tenure.epoch.is_some() {
+    if membership.epoch.is_some() {
         let mut sql = Sql::new(
             "UPDATE resource_server SET epoch = epoch + 1, owner = NULL WHERE id = 1 AND ",
         );
-        fence::is_alone(&mut sql, tenure);
+        fence::is_alone(&mut sql, membership);
         session.run(sql.as_str()).await?;
     }
     let mut ending =
         Sql::new("BEGIN; UPDATE resource_instance SET state = IF(state IN (1, 2) AND log = ");
     ending
-        .bytes(&tenure.log)
+        .bytes(&membership.log)
         .push(", 3, NULL), heartbeat = heartbeat + 1 WHERE id = ");
-    ending.bytes(&tenure.id).push("; ");
-    seal(&mut ending, &tenure.log);
+    ending.bytes(&membership.id).push("; ");
+    seal(&mut ending, &membership.log);
     ending.push("; COMMIT");
     if run_in_time(session, &ending).await?.is_none() || !has_checkpointed {
         return Ok(());
@@ -281,20 +295,22 @@ pub(super) async fn release(
     let mut forgetting =
         Sql::new("BEGIN; UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE id = ");
     forgetting
-        .bytes(&tenure.id)
+        .bytes(&membership.id)
         .push("; UPDATE resource_server SET epoch = IF((");
     forgetting
         .push("SELECT COUNT(*) FROM resource_slot WHERE owner = ")
-        .bytes(&tenure.id);
+        .bytes(&membership.id);
     forgetting.push(") = 0 AND (SELECT COUNT(*) FROM resource_instance WHERE state = 3 AND executor IS NULL AND id = ");
-    forgetting.bytes(&tenure.id).push(") = 1, epoch + 1, NULL)");
-    fold_floor(&mut forgetting, &tenure.id);
+    forgetting
+        .bytes(&membership.id)
+        .push(") = 1, epoch + 1, NULL)");
+    fold_floor(&mut forgetting, &membership.id);
     forgetting
         .push(" WHERE id = 1; DELETE FROM resource_log WHERE log = ")
-        .bytes(&tenure.log);
+        .bytes(&membership.log);
     forgetting
         .push("; DELETE FROM resource_instance WHERE id = ")
-        .bytes(&tenure.id);
+        .bytes(&membership.id);
     forgetting.push("; COMMIT");
     run_in_time(session, &forgetting).await.map(|_| ())
 }
@@ -306,15 +322,15 @@ pub(super) fn fold_floor(sql: &mut Sql, id: &InstanceId) {
     sql.bytes(id).push("))");
 }
 
-/// The condition that no other instance has taken over this tenure: the instance's row is not fenced and, if
+/// The condition that no other instance has taken over this membership: the instance's row is not fenced and, if
 /// the database is exclusively ours, `resource_server` still says so. All instances agree on that one row.
-fn mine(sql: &mut Sql, tenure: Tenure) {
-    sql.push(" WHERE id = ").bytes(&tenure.id);
-    sql.push(" AND log = ").bytes(&tenure.log);
+fn mine(sql: &mut Sql, membership: Membership) {
+    sql.push(" WHERE id = ").bytes(&membership.id);
+    sql.push(" AND log = ").bytes(&membership.log);
     sql.push(" AND state IN (1, 2)");
-    if tenure.epoch.is_some() {
+    if membership.epoch.is_some() {
         sql.push(" AND EXISTS (SELECT 1 FROM resource_server WHERE id = 1 AND ");
-        fence::is_alone(sql, tenure);
+        fence::is_alone(sql, membership);
         sql.push(")");
     }
 }

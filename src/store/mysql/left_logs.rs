@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::commit;
 use super::database::{MysqlStore, Writer};
 use super::error::Fault;
-use super::fence::{LogId, LogPlace, TakenOut, Tenure};
+use super::fence::{LogId, LogPlace, Membership, TakenOut};
 use super::instance;
 use super::rows::Columns;
 use super::schema::InstanceRow;
@@ -51,7 +51,7 @@ impl MysqlStore {
         writer: &mut Writer,
         id: &InstanceId,
     ) -> Result<Option<TakeOver>, StoreError> {
-        let Some(tenure) = self.tenure() else {
+        let Some(membership) = self.membership() else {
             return Err(StoreError::Unavailable("the database is not open".into()));
         };
         if self.looks().is_unknown(id) {
@@ -61,7 +61,7 @@ impl MysqlStore {
             }
             return Ok(None);
         }
-        let dead = self.looks().dead(&tenure.id, id);
+        let dead = self.looks().dead(&membership.id, id);
         match dead {
             Some(dead) => self.mark(writer, dead).await,
             None => Ok(None),
@@ -86,7 +86,7 @@ impl MysqlStore {
         };
         let mut told = instance::last_row(sets)?;
         let (seal, heartbeat) = (told.take()?, told.take()?);
-        self.witness().finds(&dead.id, seal, heartbeat);
+        self.loss_detector().check_sealed(&dead.id, seal, heartbeat);
         Ok(Some(TakeOver {
             dead,
             seal,
@@ -124,17 +124,17 @@ impl MysqlStore {
         }
         let id = &taking.dead.id;
         self.took(id, instance::epoch(sets)?);
-        self.witness().took_over(id);
+        self.loss_detector().forget(id);
         Ok(ControlFlow::Break(()))
     }
 
     /// Records that the slots of `from` are ours as of this version of the slot map.
     fn took(&self, from: &InstanceId, version: u64) {
-        let me = self.tenure().map(|tenure| tenure.id);
+        let me = self.membership().map(|membership| membership.id);
         if let Some(me) = me {
             self.looks().moved(|_, owner| owner == from, me, version);
         }
-        self.witness().sees_epoch(version);
+        self.loss_detector().sees_epoch(version);
     }
 
     /// Replays into the tables the sealed logs that earlier instances left, and deletes them. The caller must
@@ -143,16 +143,16 @@ impl MysqlStore {
     pub(super) async fn checkpoint_left(
         &self,
         session: &mut Session,
-        tenure: Tenure,
+        membership: Membership,
     ) -> Result<(), Fault> {
         // The log with version 3's journal comes first: its id is all zeros.
         let mut sql = Sql::new("SELECT DISTINCT log FROM resource_log WHERE log <> ");
-        sql.bytes(&tenure.log).push(" ORDER BY log");
+        sql.bytes(&membership.log).push(" ORDER BY log");
         for row in session.rows(sql.as_str()).await? {
             let log = Columns::of(row).log_id()?;
             let mut left = LeftLog::read(session, log).await?;
             while !left.numbers.is_empty() {
-                let place = self.place_in(tenure, session);
+                let place = self.place_in(membership, session);
                 let script = left.next(session, OPENING_ROWS, None, place).await?;
                 self.send_opening(session, &script).await?;
             }

@@ -2,7 +2,7 @@
 //! database that has lost acknowledged commits (an asynchronous failover, a crash with a lax flush setting, a
 //! restored dump) must not give out the same fencing tokens again.
 
-use super::fence::Tenure;
+use super::fence::Membership;
 use crate::lock::FencingToken;
 use crate::store::InstanceId;
 use crate::store::members::Members;
@@ -10,8 +10,8 @@ use crate::store::snapshot::Snapshot;
 
 /// An instance that this process is or was, with what the database has acknowledged to it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Former {
-    pub tenure: Tenure,
+pub(super) struct OwnInstance {
+    pub membership: Membership,
     /// Number of the last acknowledged row of its log; `None`: not even its creation was acknowledged.
     pub last: Option<u64>,
     /// Its highest acknowledged heartbeat.
@@ -19,12 +19,12 @@ pub(super) struct Former {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Witness {
+pub(super) struct LossDetector {
     /// The highest epoch of `resource_server` that this process has read or made.
     epoch: u64,
     /// The instances that this process was and that may still have rows, oldest first. The last one is the
     /// present one, or the one that lost the database.
-    instances: Vec<Former>,
+    instances: Vec<OwnInstance>,
     /// The highest fencing token that this process has committed or read.
     token: u64,
     /// When the database was opened, its epoch was not above the highest that this process knew: no other
@@ -34,7 +34,7 @@ pub(super) struct Witness {
     has_lost: bool,
 }
 
-impl Witness {
+impl LossDetector {
     pub fn sees_token(&mut self, token: FencingToken) {
         self.token = self.token.max(token.0);
     }
@@ -49,28 +49,28 @@ impl Witness {
 
     /// To be called before the transaction that creates this instance is sent: from then on it may be
     /// committed.
-    pub fn may_become(&mut self, tenure: Tenure) {
-        self.instances.push(Former {
-            tenure,
+    pub fn will_create(&mut self, membership: Membership) {
+        self.instances.push(OwnInstance {
+            membership,
             last: None,
             heartbeat: 0,
         });
     }
 
     /// The creation of this instance was acknowledged, or its epoch has changed.
-    pub fn is(&mut self, tenure: Tenure) {
+    pub fn confirm_created(&mut self, membership: Membership) {
         for instance in self
             .instances
             .iter_mut()
-            .filter(|former| former.tenure.id == tenure.id)
+            .filter(|former| former.membership.id == membership.id)
         {
-            instance.tenure = tenure;
+            instance.membership = membership;
             instance.last = Some(1);
         }
     }
 
     /// The present instance has lost the database. `last`: the last acknowledged row of its log.
-    pub fn ends(&mut self, last: u64) {
+    pub fn note_last_row(&mut self, last: u64) {
         if let Some(now) = self.instances.last_mut() {
             now.last = now.last.map(|_| last);
         }
@@ -88,22 +88,22 @@ impl Witness {
 
     /// This process has made the epoch that follows `epoch`. If `epoch` is below one that was seen, the
     /// database has lost commits.
-    pub fn comes_after(&mut self, epoch: u64) {
+    pub fn note_own_epoch(&mut self, epoch: u64) {
         self.has_lost |= epoch < self.epoch;
         self.is_unchanged = epoch <= self.epoch;
         self.epoch = epoch + 1;
     }
 
     /// The instances that this process was, without `me`.
-    pub fn former(&self, me: Option<&InstanceId>) -> impl Iterator<Item = Former> {
-        let is_former = move |former: &&Former| Some(&former.tenure.id) != me;
+    pub fn former(&self, me: Option<&InstanceId>) -> impl Iterator<Item = OwnInstance> {
+        let is_former = move |former: &&OwnInstance| Some(&former.membership.id) != me;
         self.instances.iter().filter(is_former).copied()
     }
 
     /// Compares an instance that was just sealed with what was acknowledged to it, if it is one that this
     /// process was. `seal`: number of the seal in its log.
-    pub fn finds(&mut self, id: &InstanceId, seal: u64, heartbeat: u64) {
-        let mut former = self.instances.iter().filter(|one| one.tenure.id == *id);
+    pub fn check_sealed(&mut self, id: &InstanceId, seal: u64, heartbeat: u64) {
+        let mut former = self.instances.iter().filter(|one| one.membership.id == *id);
         self.has_lost |= former.any(|former| {
             former.last.is_some_and(|last| seal <= last) || heartbeat < former.heartbeat
         });
@@ -113,19 +113,21 @@ impl Witness {
     /// have made another epoch.
     pub fn sees_members(&mut self, members: &Members) {
         let is_missing =
-            |one: &Former| one.last.is_some() && members.member(one.tenure.id).is_none();
+            |one: &OwnInstance| one.last.is_some() && members.member(one.membership.id).is_none();
         self.has_lost |= self.is_unchanged && self.instances.iter().any(is_missing);
     }
 
     /// Forgets an instance whose take-over is complete.
-    pub fn took_over(&mut self, id: &InstanceId) {
-        self.instances.retain(|instance| instance.tenure.id != *id);
+    pub fn forget(&mut self, id: &InstanceId) {
+        self.instances
+            .retain(|instance| instance.membership.id != *id);
     }
 
     /// Forgets all instances but `me`. Returns the token above which to go on, if the database has lost
     /// something.
-    pub fn settles(&mut self, me: &InstanceId) -> Option<FencingToken> {
-        self.instances.retain(|instance| instance.tenure.id == *me);
+    pub fn reset_to(&mut self, me: &InstanceId) -> Option<FencingToken> {
+        self.instances
+            .retain(|instance| instance.membership.id == *me);
         std::mem::take(&mut self.has_lost).then_some(FencingToken(self.token))
     }
 }

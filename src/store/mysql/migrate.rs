@@ -1,7 +1,7 @@
 //! Migration to this version's tables: from a new database, an earlier version's tables or the PHP server's.
 
 use super::error::Fault;
-use super::fence::{self, LogId, Tenure};
+use super::fence::{self, LogId, Membership};
 use super::php::{adopt, definition};
 use super::schema::{
     ENDED_V1, JOURNAL_V3, MigrationStep, OWN, RESOURCE, RESOURCE_DATA, ServerRow, VERSION, columns,
@@ -12,18 +12,18 @@ use super::sql::{HELD_INDEX, Sql};
 use crate::lock::Profile;
 use crate::store::StoreError;
 
-/// Brings the schema to [`VERSION`]. The caller must have the database exclusively in `tenure` and send
+/// Brings the schema to [`VERSION`]. The caller must have the database exclusively in `membership` and send
 /// heartbeats meanwhile, as adopting a large database takes long. A migration that was interrupted goes on
 /// where it stopped. `explicit`: the profile that the operator set.
 pub(super) async fn migrate(
     session: &mut Session,
     row: &ServerRow,
-    tenure: Tenure,
+    membership: Membership,
     explicit: Option<Profile>,
 ) -> Result<(), Fault> {
     let mut step = row.step;
     if step == MigrationStep::New {
-        step = adopt::begin(session, tenure, explicit).await?;
+        step = adopt::begin(session, membership, explicit).await?;
     }
     if step == MigrationStep::Adopting {
         adopt::reshape(session).await?;
@@ -39,8 +39,8 @@ pub(super) async fn migrate(
     refine_tickets(session).await?;
     move_journal(session).await?;
     match step {
-        MigrationStep::Adopting => adopt::finish(session, tenure).await,
-        _ => set_ready(session, tenure).await,
+        MigrationStep::Adopting => adopt::finish(session, membership).await,
+        _ => set_ready(session, membership).await,
     }
 }
 
@@ -113,11 +113,11 @@ async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn set_ready(session: &mut Session, tenure: Tenure) -> Result<(), Fault> {
+async fn set_ready(session: &mut Session, membership: Membership) -> Result<(), Fault> {
     let mut sql = Sql::new("UPDATE resource_server SET step = 'ready', version = ");
     sql.number(VERSION);
     sql.push(" WHERE id = 1 AND ");
-    fence::is_alone(&mut sql, tenure);
+    fence::is_alone(&mut sql, membership);
     match session.change(sql.as_str()).await? {
         0 => Err(StoreError::Standby.into()),
         _ => Ok(()),

@@ -29,7 +29,7 @@
 //! | `script` | one transaction as SQL text |
 //! | `commit` | the SQL of a batch and of a checkpoint |
 //! | `write` | the connection that writes: transactions, checkpoints |
-//! | `witness` | whether the database has lost what this process committed |
+//! | `loss_detector` | whether the database has lost what this process committed |
 //! | `read` | load, load a document, list |
 //! | `history` | past leases |
 //! | `php` | adoption of the PHP server's tables, and the way back |
@@ -43,6 +43,7 @@ mod history;
 mod instance;
 mod left_logs;
 mod looks;
+mod loss_detector;
 mod migrate;
 mod open;
 mod options;
@@ -57,7 +58,6 @@ mod settings;
 mod slots;
 mod sql;
 mod watch;
-mod witness;
 mod write;
 
 use std::sync::atomic::Ordering;
@@ -67,7 +67,7 @@ use async_trait::async_trait;
 
 use self::database::{RETRY_PAUSE, Writer};
 use self::error::Fault;
-use self::fence::Tenure;
+use self::fence::Membership;
 use self::schema::MigrationStep;
 use self::session::{Session, within};
 use self::sql::Sql;
@@ -98,11 +98,11 @@ impl MysqlStore {
         }
     }
 
-    /// Gives up the tenure in the database, on a new connection; tried again while other transactions block it.
-    async fn free(&self, tenure: Tenure, has_checkpointed: bool) -> Result<(), Fault> {
+    /// Gives up the membership in the database, on a new connection; tried again while other transactions block it.
+    async fn free(&self, membership: Membership, has_checkpointed: bool) -> Result<(), Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
-            match instance::release(&mut session, tenure, has_checkpointed).await {
+            match instance::release(&mut session, membership, has_checkpointed).await {
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 result => {
                     session.close().await;
@@ -160,7 +160,7 @@ impl Store for MysqlStore {
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
-        self.tenure_of(&writer)?;
+        self.membership_of(&writer)?;
         if batch.iter().all(Snapshot::is_empty) {
             return Ok(());
         }
@@ -169,7 +169,7 @@ impl Store for MysqlStore {
         let script = async |_: &mut Session, place| commit::script(&entry, place);
         self.transact(&mut writer, script).await?;
         entry.committed();
-        self.witness().committed(batch);
+        self.loss_detector().committed(batch);
         Ok(())
     }
 
@@ -196,7 +196,7 @@ impl Store for MysqlStore {
         };
         let version = instance::epoch(sets)?;
         self.looks().gave(slots, to, version);
-        self.witness().sees_epoch(version);
+        self.loss_detector().sees_epoch(version);
         Ok(true)
     }
 
@@ -256,7 +256,7 @@ impl Store for MysqlStore {
         };
         let found = self.journal.load(name, read).await?;
         if let Some(found) = &found {
-            self.witness().sees_token(found.lock.head.token);
+            self.loss_detector().sees_token(found.lock.head.token);
         }
         Ok(found)
     }
@@ -347,7 +347,7 @@ impl Store for MysqlStore {
     }
 
     async fn close(&self) {
-        let ended = self.tenure();
+        let ended = self.membership();
         let mut has_checkpointed = false;
         if ended.is_some() {
             match self.checkpoint_all().await {
@@ -364,15 +364,15 @@ impl Store for MysqlStore {
             session: None,
             in_doubt: true,
         };
-        self.set_tenure(None);
-        let all: Vec<Tenure> = self
-            .witness()
+        self.set_membership(None);
+        let all: Vec<Membership> = self
+            .loss_detector()
             .former(None)
-            .map(|former| former.tenure)
+            .map(|former| former.membership)
             .collect();
-        for tenure in all {
-            let has_checkpointed = has_checkpointed && ended == Some(tenure);
-            let freeing = self.free(tenure, has_checkpointed);
+        for membership in all {
+            let has_checkpointed = has_checkpointed && ended == Some(membership);
+            let freeing = self.free(membership, has_checkpointed);
             if let Err(fault) = within(self.options.timeout, freeing).await {
                 log::warn!("ownership not released, others wait for the lease to end: {fault:?}");
                 break;
@@ -415,8 +415,8 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
             store.have_alone().await?
         }
     };
-    let work = php::revert::revert(&mut taken.session, &taken.row, taken.tenure, rehearse);
-    let report = store.while_alive(taken.tenure, work).await;
+    let work = php::revert::revert(&mut taken.session, &taken.row, taken.membership, rehearse);
+    let report = store.while_alive(taken.membership, work).await;
     match &report {
         // Reverted: the row that `close` would release was dropped with its table.
         Ok(report) if report.obstacles.is_empty() && !rehearse => {}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::commit;
 use super::database::{MysqlStore, RETRY_PAUSE, Taken, Writer};
 use super::error::{Fault, code};
-use super::fence::{self, Tenure};
+use super::fence::{self, Membership};
 use super::instance;
 use super::migrate;
 use super::php;
@@ -25,12 +25,12 @@ impl MysqlStore {
         waiting_session: &mut Option<Session>,
         writer: &mut Writer,
     ) -> Result<Members, StoreError> {
-        self.set_tenure(None);
+        self.set_membership(None);
         *writer = Writer {
             session: None,
             in_doubt: true,
         };
-        self.witness().ends(self.journal.last());
+        self.loss_detector().note_last_row(self.journal.last());
         // Drop every connection: the host name may lead to another server by now, and open connections still
         // lead to the old one.
         *self.heartbeat_session.lock().await = None;
@@ -39,26 +39,28 @@ impl MysqlStore {
         let taken = self.enter(waiting_session).await?;
         let mut taken = taken.ok_or(StoreError::Standby)?;
         self.open_heartbeat_session(&taken.session).await?;
-        if taken.tenure.epoch.is_some() {
+        if taken.membership.epoch.is_some() {
             self.make_ready(&mut taken).await?;
         }
         let Taken {
-            session, tenure, ..
+            session,
+            membership,
+            ..
         } = taken;
         *writer = Writer {
             session: Some(session),
             in_doubt: false,
         };
-        self.set_tenure(Some(tenure));
+        self.set_membership(Some(membership));
         let settled = self
-            .while_alive(tenure, self.settle_in(writer, tenure))
+            .while_alive(membership, self.settle_in(writer, membership))
             .await;
         if settled.is_err() {
-            self.set_tenure(None);
+            self.set_membership(None);
             writer.in_doubt = true;
         }
         let members = settled?;
-        let owned = members.share(tenure.id);
+        let owned = members.share(membership.id);
         log::info!("this instance shares the database, and has {owned} of {SLOTS} slots");
         Ok(members)
     }
@@ -87,13 +89,13 @@ impl MysqlStore {
                     *waiting_session = Some(session);
                     return Ok(None);
                 }
-                Ok(ControlFlow::Break(Some((row, tenure)))) => {
+                Ok(ControlFlow::Break(Some((row, membership)))) => {
                     self.set_home(Some(session.server.clone()));
                     self.note_packet(&session);
                     return Ok(Some(Taken {
                         session,
                         row,
-                        tenure,
+                        membership,
                     }));
                 }
                 Ok(ControlFlow::Continue(())) => {}
@@ -108,7 +110,7 @@ impl MysqlStore {
     async fn enter_once(
         &self,
         session: &mut Session,
-    ) -> Result<ControlFlow<Option<(ServerRow, Tenure)>>, Fault> {
+    ) -> Result<ControlFlow<Option<(ServerRow, Membership)>>, Fault> {
         let row = schema::server_row(session).await?;
         self.looks().see(row.clone(), self.options.instance_lease);
         if row.is_shared() {
@@ -128,18 +130,18 @@ impl MysqlStore {
             log::warn!("the instance that has the database exclusively is silent; taking over");
         }
         let address = self.options.peer_address().await?;
-        let tenure = instance::new_tenure(Some(row.epoch + 1));
-        self.witness().may_become(tenure);
+        let membership = instance::new_membership(Some(row.epoch + 1));
+        self.loss_detector().will_create(membership);
         let (address, lease_ms) = (address.as_deref(), self.options.lease_ms());
-        if !instance::take(session, &row, tenure, address, lease_ms).await? {
+        if !instance::take(session, &row, membership, address, lease_ms).await? {
             return Ok(ControlFlow::Continue(()));
         }
-        self.becomes(tenure, row.epoch);
+        self.becomes(membership, row.epoch);
         // Read again: the row now has everything that the old owner committed, and it can commit nothing more.
         let row = schema::read_server_row(session).await?;
-        let row = row.filter(|row| row.is_alone(tenure));
+        let row = row.filter(|row| row.is_alone(membership));
         Ok(match row {
-            Some(row) => ControlFlow::Break(Some((row, tenure))),
+            Some(row) => ControlFlow::Break(Some((row, membership))),
             None => ControlFlow::Continue(()),
         })
     }
@@ -155,20 +157,20 @@ impl MysqlStore {
     }
 
     fn formers(&self) -> Vec<InstanceId> {
-        self.witness()
+        self.loss_detector()
             .former(None)
-            .map(|former| former.tenure.id)
+            .map(|former| former.membership.id)
             .collect()
     }
 
-    fn becomes(&self, tenure: Tenure, after: u64) {
-        let mut witness = self.witness();
-        witness.comes_after(after);
-        witness.is(tenure);
-        let formers: Vec<_> = witness.former(Some(&tenure.id)).collect();
-        drop(witness);
+    fn becomes(&self, membership: Membership, after: u64) {
+        let mut loss_detector = self.loss_detector();
+        loss_detector.note_own_epoch(after);
+        loss_detector.confirm_created(membership);
+        let formers: Vec<_> = loss_detector.former(Some(&membership.id)).collect();
+        drop(loss_detector);
         self.looks()
-            .begin(formers.iter().map(|former| former.tenure.id));
+            .begin(formers.iter().map(|former| former.membership.id));
         self.journal.reset(1);
     }
 
@@ -197,31 +199,36 @@ impl MysqlStore {
         &self,
         session: &mut Session,
         row: ServerRow,
-    ) -> Result<ControlFlow<Option<(ServerRow, Tenure)>>, Fault> {
+    ) -> Result<ControlFlow<Option<(ServerRow, Membership)>>, Fault> {
         let address = self.options.peer_address().await?;
-        let tenure = instance::new_tenure(None);
-        self.witness().may_become(tenure);
-        let joined =
-            instance::join(session, tenure, address.as_deref(), self.options.lease_ms()).await?;
+        let membership = instance::new_membership(None);
+        self.loss_detector().will_create(membership);
+        let joined = instance::join(
+            session,
+            membership,
+            address.as_deref(),
+            self.options.lease_ms(),
+        )
+        .await?;
         let Some(epoch) = joined else {
             return Ok(ControlFlow::Continue(()));
         };
-        self.becomes(tenure, epoch.saturating_sub(1));
-        Ok(ControlFlow::Break(Some((row, tenure))))
+        self.becomes(membership, epoch.saturating_sub(1));
+        Ok(ControlFlow::Break(Some((row, membership))))
     }
 
     /// Makes a database ready that this instance has exclusively, and shares it from then on.
     async fn make_ready(&self, taken: &mut Taken) -> Result<(), StoreError> {
         php::revert::refuse_half_reverted(&taken.row)?;
         self.migrate(taken).await?;
-        let left = self.checkpoint_left(&mut taken.session, taken.tenure);
-        self.while_alive(taken.tenure, left).await?;
-        let place = self.place_in(taken.tenure, &taken.session);
+        let left = self.checkpoint_left(&mut taken.session, taken.membership);
+        self.while_alive(taken.membership, left).await?;
+        let place = self.place_in(taken.membership, &taken.session);
         let script = slots::sharing(place)?;
         let sharing = self.send_opening(&mut taken.session, &script);
         within(self.options.timeout, sharing).await?;
-        taken.tenure.epoch = None;
-        self.witness().is(taken.tenure);
+        taken.membership.epoch = None;
+        self.loss_detector().confirm_created(taken.membership);
         Ok(())
     }
 
@@ -233,10 +240,10 @@ impl MysqlStore {
         let migration = migrate::migrate(
             &mut taken.session,
             &taken.row,
-            taken.tenure,
+            taken.membership,
             self.options.adopt,
         );
-        let migrated = self.while_alive(taken.tenure, migration).await;
+        let migrated = self.while_alive(taken.membership, migration).await;
         migrated.map_err(|fault| match fence::is_fenced(&fault) {
             true => StoreError::Standby.into(),
             false => fault.stops_migration(),
@@ -248,14 +255,18 @@ impl MysqlStore {
 
     /// Takes over from the instances that this process was, and from all others that are dead already; then
     /// goes on above the tokens that the database lost, if it did.
-    async fn settle_in(&self, writer: &mut Writer, tenure: Tenure) -> Result<Members, Fault> {
+    async fn settle_in(
+        &self,
+        writer: &mut Writer,
+        membership: Membership,
+    ) -> Result<Members, Fault> {
         if let Some(session) = &mut writer.session {
             let engines = schema::refuse_foreign_engines(session);
             within(self.options.timeout, engines).await?;
             within(self.options.timeout, self.warn(session)).await?;
         }
-        let members = self.look_as_writer(writer, tenure).await?;
-        self.witness().sees_members(&members);
+        let members = self.look_as_writer(writer, membership).await?;
+        self.loss_detector().sees_members(&members);
         for id in members.dead() {
             if let Some(mut taking) = self.begin_take_over(writer, &id).await? {
                 while self
@@ -265,23 +276,27 @@ impl MysqlStore {
                 {}
             }
         }
-        self.go_on_above_what_was_lost(writer, tenure).await?;
-        self.look_as_writer(writer, tenure).await
+        self.go_on_above_what_was_lost(writer, membership).await?;
+        self.look_as_writer(writer, membership).await
     }
 
-    async fn look_as_writer(&self, writer: &mut Writer, tenure: Tenure) -> Result<Members, Fault> {
+    async fn look_as_writer(
+        &self,
+        writer: &mut Writer,
+        membership: Membership,
+    ) -> Result<Members, Fault> {
         let Some(session) = &mut writer.session else {
             return Err(Fault::Away("the writing connection was lost".into()));
         };
         loop {
-            match within(self.options.timeout, self.look_on(session, tenure)).await {
+            match within(self.options.timeout, self.look_on(session, membership)).await {
                 Ok(true) => break,
                 Ok(false) => return Err(StoreError::Standby.into()),
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(fault) => return Err(fault),
             }
         }
-        let members = self.looks().members(tenure.id);
+        let members = self.looks().members(membership.id);
         members.ok_or_else(|| Fault::Away("the owners of the slots were not read".into()))
     }
 
@@ -290,9 +305,9 @@ impl MysqlStore {
     async fn go_on_above_what_was_lost(
         &self,
         writer: &mut Writer,
-        tenure: Tenure,
+        membership: Membership,
     ) -> Result<(), Fault> {
-        let lost = self.witness().settles(&tenure.id);
+        let lost = self.loss_detector().reset_to(&membership.id);
         let Some(token) = lost else {
             return Ok(());
         };
@@ -344,7 +359,7 @@ impl MysqlStore {
     /// failure once no heartbeat has succeeded for as long as one is valid.
     pub(super) async fn while_alive<T>(
         &self,
-        tenure: Tenure,
+        membership: Membership,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         let times = self.options.heartbeat();
@@ -355,7 +370,7 @@ impl MysqlStore {
             loop {
                 tokio::time::sleep(every).await;
                 let sent = Instant::now();
-                match self.beat(tenure).await {
+                match self.beat(membership).await {
                     Ok(true) => last = sent,
                     Ok(false) => return Fault::from(StoreError::Standby),
                     // Not a failure: reverting drops the table as its last step.
@@ -407,7 +422,7 @@ impl MysqlStore {
         let mut waiting_session = None;
         loop {
             match self.enter(&mut waiting_session).await? {
-                Some(taken) if taken.tenure.epoch.is_some() => return Ok(taken),
+                Some(taken) if taken.membership.epoch.is_some() => return Ok(taken),
                 // The database was joined, so there is nothing left to finish.
                 Some(_) => {
                     self.close().await;
@@ -427,27 +442,27 @@ impl MysqlStore {
     /// another instance, or not all slots are ours.
     pub(super) async fn have_alone(&self) -> Result<Taken, StoreError> {
         let mut writer = self.writer.lock().await;
-        let tenure = self.tenure().ok_or(StoreError::Standby)?;
+        let membership = self.membership().ok_or(StoreError::Standby)?;
         let script = async |_: &mut Session, place| slots::having_alone(place);
         let sets = self.attempt(&mut writer, script).await?;
         let epoch = instance::epoch(sets.ok_or(StoreError::Standby)?)?;
-        let tenure = Tenure {
+        let membership = Membership {
             epoch: Some(epoch),
-            ..tenure
+            ..membership
         };
-        self.witness().is(tenure);
-        self.set_tenure(None);
+        self.loss_detector().confirm_created(membership);
+        self.set_membership(None);
         let session = writer.session.take();
         let mut session =
             session.ok_or_else(|| StoreError::Unavailable("the writer was lost".into()))?;
         let row = schema::read_server_row(&mut session).await?;
         let row = row
-            .filter(|row| row.is_alone(tenure))
+            .filter(|row| row.is_alone(membership))
             .ok_or(StoreError::Standby)?;
         Ok(Taken {
             session,
             row,
-            tenure,
+            membership,
         })
     }
 }

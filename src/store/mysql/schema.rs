@@ -11,7 +11,7 @@ use std::time::Instant;
 use mysql_async::Row;
 
 use super::error::{Fault, code};
-use super::fence::{LogId, Tenure};
+use super::fence::{LogId, Membership};
 use super::rows::{Columns, Sets, value};
 use super::session::Session;
 use super::sql::Sql;
@@ -260,11 +260,11 @@ impl ServerRow {
         self.instance(self.owner.as_ref()?)
     }
 
-    /// Whether the tenure has the database exclusively.
-    pub fn is_alone(&self, tenure: Tenure) -> bool {
-        Some(self.epoch) == tenure.epoch
-            && self.owner == Some(tenure.id)
-            && self.owner_row().map(|instance| instance.log) == Some(tenure.log)
+    /// Whether the membership has the database exclusively.
+    pub fn is_alone(&self, membership: Membership) -> bool {
+        Some(self.epoch) == membership.epoch
+            && self.owner == Some(membership.id)
+            && self.owner_row().map(|instance| instance.log) == Some(membership.log)
     }
 
     /// Whether the database is ready and shared, so that any instance may join.

@@ -58,22 +58,22 @@ pub(super) async fn look(session: &mut Session) -> Result<(Arc<[InstanceId]>, Se
 /// Shares a database that is ready and that this instance had exclusively. All slots are ours at first. The
 /// rows of all other instances are deleted: their logs are replayed by now.
 pub(super) fn sharing(place: LogPlace) -> Result<Script, Fault> {
-    let tenure = place.tenure;
+    let membership = place.membership;
     let mut script = Script::begin(place, journal::EMPTY)?;
     script.rows(&OWNED, Slot::all(), |sql, slot| {
         sql.push("(").number(slot.number() as u64);
-        sql.push(",").bytes(&tenure.id).push(")");
+        sql.push(",").bytes(&membership.id).push(")");
     })?;
     let mut sql = Sql::new("UPDATE resource_server SET epoch = IF(");
-    fence::is_alone(&mut sql, tenure);
+    fence::is_alone(&mut sql, membership);
     sql.push(
         ", epoch + 1, NULL), owner = NULL, floor = GREATEST(floor, \
          (SELECT COALESCE(MAX(floor), 0) FROM resource_instance WHERE id <> ",
     );
-    sql.bytes(&tenure.id).push(")) WHERE id = 1");
+    sql.bytes(&membership.id).push(")) WHERE id = 1");
     script.statement(sql)?;
     let mut sql = Sql::new("DELETE FROM resource_instance WHERE id <> ");
-    sql.bytes(&tenure.id);
+    sql.bytes(&membership.id);
     script.statement(sql)?;
     end(script)
 }
@@ -81,7 +81,7 @@ pub(super) fn sharing(place: LogPlace) -> Result<Script, Fault> {
 /// Makes the database exclusively ours, in a new epoch; fails unless all slots are ours and there is no other
 /// instance.
 pub(super) fn having_alone(place: LogPlace) -> Result<Script, Fault> {
-    let me = &place.tenure.id;
+    let me = &place.membership.id;
     let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new(
         "UPDATE resource_server SET floor = IF(owner IS NULL AND (SELECT COUNT(*) FROM resource_instance) = 1 \
@@ -100,7 +100,7 @@ pub(super) fn giving(place: LogPlace, slots: &[Slot], to: &InstanceId) -> Result
     let mut script = Script::begin(place, journal::EMPTY)?;
     script.statement(version_if(("state = 1 AND id", to), 1))?;
     let mut sql = Sql::new("UPDATE resource_slot SET owner = IF(owner = ");
-    sql.bytes(&place.tenure.id).push(", ").bytes(to);
+    sql.bytes(&place.membership.id).push(", ").bytes(to);
     sql.push(", NULL) WHERE slot IN (");
     for (at, slot) in slots.iter().enumerate() {
         sql.push(if at > 0 { "," } else { "" });
@@ -124,10 +124,10 @@ pub(super) fn finding(place: LogPlace, unknown: &InstanceId) -> Result<Script, F
 /// The first step. Its last answer has the number of the seal, and the heartbeat that the dead one's row then
 /// has.
 pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fault> {
-    let tenure = place.tenure;
+    let membership = place.membership;
     let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new("UPDATE resource_instance SET executor = ");
-    sql.bytes(&tenure.id);
+    sql.bytes(&membership.id);
     sql.push(", state = 3, heartbeat = heartbeat + 1 WHERE id = ")
         .bytes(&dead.id);
     sql.push(" AND log = ").bytes(&dead.log);
@@ -139,7 +139,7 @@ pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fau
     });
     script.statement(sql)?;
     let mut sql = Sql::default();
-    fence::require_taken_over(&mut sql, tenure, &dead.id);
+    fence::require_taken_over(&mut sql, membership, &dead.id);
     script.statement(sql)?;
     // Also if it is sealed already: two rows with one number cannot both be certified, so what is read next is
     // complete.
@@ -163,7 +163,7 @@ pub(super) fn ending(
 ) -> Result<Script, Fault> {
     let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::default();
-    fence::guard_take_over(&mut sql, place.tenure, &dead.id);
+    fence::guard_take_over(&mut sql, place.membership, &dead.id);
     script.statement(sql)?;
     commit::take_out(&mut script, place, left)?;
     let mut sql = Sql::new("UPDATE resource_server SET epoch = epoch + 1");
@@ -194,7 +194,7 @@ fn version_if((what, id): (&str, &InstanceId), count: u64) -> Sql {
 /// Makes all slots of `from` ours.
 fn inherit(script: &mut Script, place: LogPlace, from: &InstanceId) -> Result<(), StoreError> {
     let mut sql = Sql::new("UPDATE resource_slot SET owner = ");
-    sql.bytes(&place.tenure.id)
+    sql.bytes(&place.membership.id)
         .push(" WHERE owner = ")
         .bytes(from);
     script.statement(sql)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::commit;
 use super::database::{MysqlStore, RETRY_PAUSE, Writer};
 use super::error::{Fault, code};
-use super::fence::{self, LogPlace, TakenOut, Tenure};
+use super::fence::{self, LogPlace, Membership, TakenOut};
 use super::instance;
 use super::rows::Sets;
 use super::script::Script;
@@ -35,13 +35,13 @@ impl MysqlStore {
         }
     }
 
-    /// The tenure of the next transaction.
+    /// The membership of the next transaction.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: an earlier transaction is in doubt, or the store is not open.
-    pub(super) fn tenure_of(&self, writer: &Writer) -> Result<Tenure, StoreError> {
-        match self.tenure() {
-            Some(tenure) if !writer.in_doubt => Ok(tenure),
+    pub(super) fn membership_of(&self, writer: &Writer) -> Result<Membership, StoreError> {
+        match self.membership() {
+            Some(membership) if !writer.in_doubt => Ok(membership),
             _ => {
                 let text = "an earlier change is in doubt, or the database is not open";
                 Err(StoreError::Unavailable(text.into()))
@@ -50,9 +50,9 @@ impl MysqlStore {
     }
 
     /// Position in the log of the next transaction on this connection.
-    pub(super) fn place_in(&self, tenure: Tenure, session: &Session) -> LogPlace {
+    pub(super) fn place_in(&self, membership: Membership, session: &Session) -> LogPlace {
         LogPlace {
-            tenure,
+            membership,
             n: self.journal.last() + 1,
             packet_bytes_max: session.packet_bytes_max,
         }
@@ -80,16 +80,16 @@ impl MysqlStore {
         writer: &mut Writer,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<Option<Sets>, StoreError> {
-        let tenure = self.tenure_of(writer)?;
+        let membership = self.membership_of(writer)?;
         writer.in_doubt = true;
-        let work = self.transact_in(writer, tenure, script);
+        let work = self.transact_in(writer, membership, script);
         let result = within(self.options.timeout, work).await;
         let result = result.map_err(StoreError::from);
         match result {
             Ok(Some(_)) => self.journal.appended(),
             Ok(None) | Err(StoreError::Rejected(_)) => {}
             Err(_) => {
-                self.set_tenure(None);
+                self.set_membership(None);
                 writer.session = None;
                 return result;
             }
@@ -101,14 +101,14 @@ impl MysqlStore {
     async fn transact_in(
         &self,
         writer: &mut Writer,
-        tenure: Tenure,
+        membership: Membership,
         script: impl AsyncFnOnce(&mut Session, LogPlace) -> Result<Script, Fault>,
     ) -> Result<Option<Sets>, Fault> {
         let mut session = match writer.session.take() {
             Some(session) => session,
-            None => self.new_writer(tenure).await?,
+            None => self.new_writer(membership).await?,
         };
-        let place = self.place_in(tenure, &session);
+        let place = self.place_in(membership, &session);
         let result = match script(&mut session, place).await {
             Ok(script) => self.send(&mut session, &script).await,
             Err(fault) => Err(fault),
@@ -131,7 +131,7 @@ impl MysqlStore {
                 .map(|(_, l)| (&l.id, &l.changes))
                 .collect();
             let taken_out = step.done.map(|up_to| TakenOut {
-                log: place.tenure.log,
+                log: place.membership.log,
                 up_to,
                 rows: step.rows,
             });
@@ -176,10 +176,10 @@ impl MysqlStore {
 
     /// Opens a connection that writes, and records it in our row so that an instance that takes over can end
     /// it.
-    async fn new_writer(&self, tenure: Tenure) -> Result<Session, Fault> {
+    async fn new_writer(&self, membership: Membership) -> Result<Session, Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         loop {
-            match instance::record_writer(&mut session, tenure).await {
+            match instance::record_writer(&mut session, membership).await {
                 Ok(true) => break,
                 Ok(false) => return Err(StoreError::Standby.into()),
                 Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,

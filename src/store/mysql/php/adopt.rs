@@ -11,7 +11,7 @@ use super::selectors::{self, Stored};
 use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
-use crate::store::mysql::fence::{self, Tenure};
+use crate::store::mysql::fence::{self, Membership};
 use crate::store::mysql::rows::{Columns, value};
 use crate::store::mysql::schema::{self, MigrationStep, VERSION};
 use crate::store::mysql::session::Session;
@@ -24,7 +24,7 @@ use crate::store::mysql::sql::Sql;
 /// [`StoreError::Unusable`]: the tables cannot be adopted.
 pub(in crate::store::mysql) async fn begin(
     session: &mut Session,
-    tenure: Tenure,
+    membership: Membership,
     explicit: Option<Profile>,
 ) -> Result<MigrationStep, Fault> {
     let columns = schema::columns(session, "resource").await?;
@@ -40,7 +40,7 @@ pub(in crate::store::mysql) async fn begin(
     refuse_what_cannot_be_adopted(session).await?;
     session.run(definition::TAKEN_DOWN).await?;
     let mut sql = Sql::new("BEGIN; ");
-    fence::guard(&mut sql, tenure);
+    fence::guard(&mut sql, membership);
     sql.push("; ");
     sql.push(definition::take_down(session).await?.as_str());
     sql.push(
@@ -234,7 +234,7 @@ async fn reshape_table(
 /// `resource_server` last: heartbeats change that row, and go on until then, however much there is to decode.
 pub(in crate::store::mysql) async fn finish(
     session: &mut Session,
-    tenure: Tenure,
+    membership: Membership,
 ) -> Result<(), Fault> {
     session.run("BEGIN").await?;
     let mut statements = Vec::new();
@@ -243,7 +243,7 @@ pub(in crate::store::mysql) async fn finish(
     }
     run_all(session, &statements).await?;
     let mut sql = Sql::default();
-    fence::guard(&mut sql, tenure);
+    fence::guard(&mut sql, membership);
     sql.push("; UPDATE resource_server SET step = 'ready', version = ");
     sql.number(VERSION).push(" WHERE id = 1; COMMIT");
     session.run(sql.as_str()).await?;

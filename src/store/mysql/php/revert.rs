@@ -9,7 +9,7 @@ use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
-use crate::store::mysql::fence::{self, Tenure};
+use crate::store::mysql::fence::{self, Membership};
 use crate::store::mysql::rows::{Columns, value};
 use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
 use crate::store::mysql::session::Session;
@@ -28,12 +28,12 @@ pub struct RevertReport {
     pub obstacles: Vec<String>,
 }
 
-/// Reverts the database, which the caller must have exclusively in `tenure`. `rehearse`: only finds out what
+/// Reverts the database, which the caller must have exclusively in `membership`. `rehearse`: only finds out what
 /// would happen.
 pub(in crate::store::mysql) async fn revert(
     session: &mut Session,
     row: &ServerRow,
-    tenure: Tenure,
+    membership: Membership,
     rehearse: bool,
 ) -> Result<RevertReport, Fault> {
     let collation = match &row.php_collation {
@@ -45,7 +45,7 @@ pub(in crate::store::mysql) async fn revert(
     let data = definition::of(session, data, &collation).await?;
     let mut report = count(session).await?;
     if row.step != MigrationStep::Reverting {
-        report.obstacles = encode(session, tenure, &resource, &data, rehearse).await?;
+        report.obstacles = encode(session, membership, &resource, &data, rehearse).await?;
     }
     if rehearse || !report.obstacles.is_empty() {
         return Ok(report);
@@ -87,7 +87,7 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
 /// obstacles. As in an adoption, the row of `resource_server` is locked last, so that heartbeats go on.
 async fn encode(
     session: &mut Session,
-    tenure: Tenure,
+    membership: Membership,
     resource: &Definition,
     data: &Definition,
     rehearse: bool,
@@ -105,7 +105,7 @@ async fn encode(
     }
     let mut end = Sql::default();
     if obstacles.is_empty() && !rehearse {
-        fence::guard(&mut end, tenure);
+        fence::guard(&mut end, membership);
         end.push("; UPDATE resource_server SET step = 'reverting' WHERE id = 1; COMMIT");
     } else {
         end.push("ROLLBACK");
