@@ -129,12 +129,9 @@ fn refuse_beside_api_key(reader: &mut Reader) {
 
 /// A key for all names has no entry in `KEYS_FILE` beside it, so that its rights are told in one place.
 fn refuse_one_key_twice(reader: &mut Reader, keys: &Keys) {
-    for entry in &keys.scoped {
-        let is_same = |plain: &&PlainKey| {
-            let digest: [u8; 32] = Sha256::digest(plain.key.expose()).into();
-            digest == entry.sha256
-        };
-        if let Some(plain) = keys.plain.iter().find(is_same) {
+    for plain in &keys.plain {
+        let digest: [u8; 32] = Sha256::digest(plain.key.expose()).into();
+        for entry in keys.scoped.iter().filter(|e| e.sha256 == digest) {
             let sentence = format!(
                 "KEYS_FILE has the {} key, which is for all names, as {:?}; accepted are keys that are no others.",
                 plain.right.key_name(),

@@ -198,8 +198,7 @@ impl Handler<Finish> for Persistence {
             let handing_over = actor.handing_over.clone();
             async move {
                 let _alone = handing_over.lock().await;
-                let now = server.clock.mono();
-                server.history.hand_over(server.store.as_ref(), now).await;
+                server.hand_over_history().await;
                 server.store.close().await;
             }
             .into_actor(actor)

@@ -1,4 +1,5 @@
-//! Group commit: everything that is queued becomes one transaction. The store makes its checkpoints beside it.
+//! Group commit: everything that is queued becomes one transaction. Beside it the store makes its checkpoints and takes
+//! past leases.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -101,6 +102,22 @@ impl Persistence {
     }
 
     /// Updates the metrics of the queue.
+    /// Hands the store the past leases that it does not have yet.
+    pub(super) fn store_history(&mut self, ctx: &mut Context<Self>) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
+            return;
+        };
+        let server = self.server.clone();
+        let handing = async move {
+            let _alone = alone;
+            server.hand_over_history().await;
+        };
+        handing.into_actor(self).spawn(ctx);
+    }
+
     pub(super) fn count(&self) {
         let metrics = &self.server.metrics.store;
         metrics.queue.set(self.commits.len() as i64);

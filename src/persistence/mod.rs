@@ -7,17 +7,15 @@
 //! | `queue` | commits merged per name into batches, one transaction after another |
 //! | `handle` | how a resource actor reaches the persistence actor |
 //! | `actor` | the state of the actor, and how it ends |
-//! | `commit` | group commit, and checkpoints beside it |
+//! | `commit` | group commit; checkpoints and past leases beside it |
 //! | `opening` | opens the store, and opens it again when it was lost |
 //! | `sharing` | gives slots of names and takes them over, if several instances share the store |
 //! | `shares` | how many slots each instance should have |
-//! | `history` | hands past leases to the store |
 //! | `reads` | loads, documents and listings |
 
 pub mod actor;
 mod commit;
 pub mod handle;
-mod history;
 pub mod messages;
 mod opening;
 pub mod queue;

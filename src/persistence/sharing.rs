@@ -221,8 +221,7 @@ impl Persistence {
         let (server, incarnation) = (self.server.clone(), self.server.incarnation());
         let settling = async move {
             let _alone = alone;
-            let now = server.clock.mono();
-            server.history.hand_over(server.store.as_ref(), now).await;
+            server.hand_over_history().await;
             server.store.checkpoint().await
         };
         self.go_on(unpanicked(settling), ctx, move |actor, result, ctx| {
@@ -279,9 +278,8 @@ impl Persistence {
         let (server, given) = (self.server.clone(), slots.clone());
         let giving = async move {
             let _alone = alone;
-            let now = server.clock.mono();
             // What is left here would be written later, beside what the new owner writes of the same names.
-            match server.history.hand_over(server.store.as_ref(), now).await {
+            match server.hand_over_history().await {
                 true => server.store.give(&given, to).await,
                 false => Ok(false),
             }

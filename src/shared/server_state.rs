@@ -233,6 +233,12 @@ impl ServerState {
         self.metrics.render()
     }
 
+    /// Hands the store the past leases that it does not have yet; see [`History::hand_over`].
+    pub async fn hand_over_history(&self) -> bool {
+        let now = self.clock.mono();
+        self.history.hand_over(self.store.as_ref(), now).await
+    }
+
     /// Adds a counter of requests that wait for a reply, for a new worker.
     pub fn count_in_flight(&self) -> Arc<AtomicUsize> {
         let count = Arc::new(AtomicUsize::new(0));

@@ -46,13 +46,13 @@ impl Step<'_> {
     /// Reports a place that a lock request took, once.
     pub(super) fn announce(&mut self, seq: Seq, request: RequestId) {
         let queue = self.state.queue_mut();
-        let position = queue.position(seq);
         if let Some(waiter) = queue.get_mut(seq).filter(|waiter| !waiter.announced) {
             waiter.announced = true;
+            let row = Box::new(waiter.row.clone());
             self.out.events.push(Event::Queued {
                 request,
-                row: Box::new(waiter.row.clone()),
-                position,
+                row,
+                position: queue.position(seq),
             });
         }
     }
