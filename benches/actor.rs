@@ -8,42 +8,28 @@ use actix::prelude::*;
 use criterion::Criterion;
 use small_resource_server::app::start_actors;
 use small_resource_server::lock::{
-    Answer, Limits, PresentedTicket, ResourceName, ResourceOptions, Seconds, Selector, Ticket, Wish,
+    Answer, LockOptions, PresentedTicket, ResourceName, ResourceOptions, Seconds, Selector, Ticket,
 };
-use small_resource_server::registry::client::{Router, taken};
+use small_resource_server::registry::client::{Router, confirmed};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
-use small_resource_server::shared::server_state::ServerSettings;
 use small_resource_server::shared::server_state::ServerState;
 use small_resource_server::store::memory::MemoryStore;
 
-fn settings() -> ServerSettings {
-    ServerSettings {
-        compatibility: None,
-        limits: Limits::default(),
-        wait_ms: 0,
-        store_timeout_ms: 5_000,
-        listing_timeout_ms: 1_000,
-        waiters_max: 100_000,
-        selectors_max: 10_000,
-        data_cache_bytes: 1 << 28,
-        history_per_resource: 20,
-        retire_ms: 10_000,
-    }
-}
+#[path = "../tests/support/settings.rs"]
+mod settings;
 
 /// A router like that of an HTTP worker; commits and the registry have a thread of their own.
 async fn router() -> Router {
-    let server = Arc::new(ServerState::new(
-        settings(),
-        Arc::new(MemoryStore::default()),
-    ));
+    let store = Arc::new(MemoryStore::default());
+    let server = Arc::new(ServerState::new(settings::server_settings(), store));
     let arbiter = Arbiter::new();
-    let started = start_actors(&server, &arbiter.handle(), &arbiter.handle());
-    let opened = started.first_open.await.expect("an answer");
+    let (persistence, registry, first_open) =
+        start_actors(&server, &arbiter.handle(), &arbiter.handle());
+    let opened = first_open.await.expect("an answer");
     opened.expect("an open store");
-    Router::new(server, started.registry, started.persistence)
+    Router::new(server, registry, persistence)
 }
 
 struct Bed {
@@ -87,14 +73,14 @@ impl Bed {
     }
 
     async fn ask(&self, op: Op) -> Reply {
-        *taken(self.router.ask(&self.name, &op, Caller::nobody()).await)
+        *confirmed(self.router.ask(&self.name, &op, Caller::nobody()).await)
     }
 
     async fn lock(&self) -> Ticket {
         let acquire = Op::Acquire {
             selector: None,
             presented: PresentedTicket::Absent,
-            wish: Wish::default(),
+            options: LockOptions::default(),
             wait: Wait::Default,
             create: false,
         };

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use criterion::Criterion;
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, LockRequest, LockState, Now, Patience, PresentedTicket,
-    RequestId, ResourceOptions, Terms, Ticket, Wish,
+    Answer, Command, FencingToken, LockOptions, LockRequest, LockState, Now, PresentedTicket,
+    RequestId, ResourceOptions, Terms, Ticket, WaitPolicy,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -44,7 +44,7 @@ impl World {
     fn with_waiters(waiters: usize) -> World {
         let mut world = World::new();
         for _ in 0..=waiters {
-            world.acquire(PresentedTicket::Absent, Patience::Forever);
+            world.acquire(PresentedTicket::Absent, WaitPolicy::Forever);
         }
         world
     }
@@ -53,7 +53,7 @@ impl World {
     fn with_polling(waiters: usize) -> World {
         let mut world = World::new();
         for _ in 0..=waiters {
-            world.acquire(PresentedTicket::Absent, Patience::Poll);
+            world.acquire(PresentedTicket::Absent, WaitPolicy::Poll);
         }
         world
     }
@@ -85,14 +85,14 @@ impl World {
         self.next
     }
 
-    fn acquire(&mut self, presented: PresentedTicket, patience: Patience) {
+    fn acquire(&mut self, presented: PresentedTicket, policy: WaitPolicy) {
         let request = self.request();
         self.apply(Command::Acquire(LockRequest {
             request,
             presented,
             fresh: Ticket::from_bits(u128::from(request)),
-            wish: Wish::default(),
-            patience,
+            options: LockOptions::default(),
+            policy,
         }));
     }
 
@@ -108,7 +108,7 @@ impl World {
     // ---- the operations ---------------------------------------------------------------------------
 
     fn lock_and_unlock(&mut self) {
-        self.acquire(PresentedTicket::Absent, Patience::Poll);
+        self.acquire(PresentedTicket::Absent, WaitPolicy::Poll);
         self.unlock();
     }
 
@@ -116,13 +116,13 @@ impl World {
     fn hand_off(&mut self) {
         self.unlock();
         assert!(self.holder.is_some(), "nobody was granted");
-        self.acquire(PresentedTicket::Absent, Patience::Forever);
+        self.acquire(PresentedTicket::Absent, WaitPolicy::Forever);
     }
 
     /// Somebody in the middle of the queue asks again.
     fn poll(&mut self) {
         let ticket = self.polling[self.polling.len() / 2];
-        self.acquire(PresentedTicket::Ticket(ticket), Patience::Poll);
+        self.acquire(PresentedTicket::Ticket(ticket), WaitPolicy::Poll);
         self.polling.truncate(POLLING);
     }
 }

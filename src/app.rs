@@ -1,8 +1,7 @@
 //! Puts the server together: listener, store, actors, HTTP. The binary and the tests build the same server.
 
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-use crate::cluster::door::FrontDoor;
-use crate::cluster::serve::{PeerListener, keep_in_touch};
+use crate::cluster::client::ClusterClient;
+use crate::cluster::serve::{PeerListener, start_monitoring};
 use crate::cluster::tls as peer_tls;
 use crate::config::{Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
@@ -80,20 +79,16 @@ impl ServeError {
     }
 }
 
-/// The persistence actor and the registry, started and known to each other.
-pub struct Started {
-    pub persistence: Addr<Persistence>,
-    pub registry: Addr<Registry>,
-    /// Gets the result of the first attempt to open the store.
-    pub first_open: oneshot::Receiver<Result<(), StoreError>>,
-}
+/// What the first attempt to open the store came to.
+pub type FirstOpen = oneshot::Receiver<Result<(), StoreError>>;
 
-/// Starts the persistence actor on the thread `writing`, which a store may block, and the registry on `finding`.
+/// Starts the persistence actor on the thread `writing`, which a store may block, and the registry on `finding`, and
+/// makes them known to each other.
 pub fn start_actors(
     server: &Arc<ServerState>,
     writing: &ArbiterHandle,
     finding: &ArbiterHandle,
-) -> Started {
+) -> (Addr<Persistence>, Addr<Registry>, FirstOpen) {
     let (told, first_open) = oneshot::channel();
     let commits = Arc::new(CommitQueue::default());
     let writer = Persistence::new(server.clone(), commits.clone(), told);
@@ -102,11 +97,7 @@ pub fn start_actors(
     let registry = Registry::new(server.clone(), handle);
     let registry = Registry::start_in_arbiter(finding, |_| registry);
     persistence.do_send(PersistenceNotice::Registry(registry.clone().recipient()));
-    Started {
-        persistence,
-        registry,
-        first_open,
-    }
+    (persistence, registry, first_open)
 }
 
 /// A server that is bound and serving.
@@ -116,7 +107,7 @@ pub struct App {
     http_server: Server,
     registry: Addr<Registry>,
     persistence: Addr<Persistence>,
-    /// The threads of the registry, of the persistence actor, and of the connections of [`keep_in_touch`].
+    /// The threads of the registry, of the persistence actor, and of the connections of [`start_monitoring`].
     arbiters: Vec<Arbiter>,
     settings: Settings,
     policy: SharedPolicy,
@@ -133,46 +124,35 @@ impl App {
     /// An address cannot be bound, the store can never be used, the certificate cannot be used, or the workers
     /// cannot be started.
     pub async fn build(settings: Settings) -> Result<App, StartError> {
-        let wanted = SocketAddr::new(settings.http.host, settings.http.port);
-        let listen = |error| StartError::Listen {
-            address: wanted,
-            error,
-        };
-        let listener = bind(wanted).map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        let peers = peer_listener(&settings)?;
-        let peer_port = peers.as_ref().map(|(_, port)| port.clone());
+        let (listener, address) = bind(settings.http.host, settings.http.port)?;
+        let lease = settings.store.instance_lease();
+        let peers = lease.map(|_| peer_listener(&settings)).transpose()?;
+        let (peers, peer_port) = peers.unzip();
         let store = store(&settings, peer_port);
         let server = Arc::new(ServerState::new(settings.server.clone(), store));
 
         // Each has a thread of its own, so that a store that hangs holds up nothing else. Resources live on
         // the workers' threads.
         let [writing, finding] = [Arbiter::new(), Arbiter::new()];
-        let Started {
-            persistence,
-            registry,
-            first_open,
-        } = start_actors(&server, &writing.handle(), &finding.handle());
+        let (persistence, registry, first_open) =
+            start_actors(&server, &writing.handle(), &finding.handle());
         let router = {
             let (server, registry, persistence) =
                 (server.clone(), registry.clone(), persistence.clone());
             move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
-        let lease = settings.store.instance_lease();
         let mut arbiters = vec![finding, writing];
         let certificate = certificate(&settings, &server).map_err(StartError::Tls)?;
         let (tls, tls_to_peers) = spoken_tls(certificate.as_ref())?.unzip();
-        if let Some(lease) = lease {
-            arbiters.push(keep_in_touch(&server, router.clone(), lease));
-        }
-        let peers = peers.zip(lease);
-        let peers =
-            peers.map(|((listener, _), lease)| PeerListener::new(listener, tls_to_peers, lease));
+        let peers = peers.zip(lease).map(|(listener, lease)| {
+            arbiters.push(start_monitoring(&server, router.clone(), lease));
+            PeerListener::new(listener, tls_to_peers, lease)
+        });
         let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
             return Err(StartError::Store(error));
         }
-        let door = move || FrontDoor::new(router(), lease);
+        let cluster = move || ClusterClient::new(router(), lease);
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
         let http_server = server::run(
             listener,
@@ -180,7 +160,7 @@ impl App {
             tls,
             policy.clone(),
             &server.metrics,
-            (door, peers),
+            (cluster, peers),
         )
         .map_err(StartError::Workers)?;
         announce(&settings, address, &server);
@@ -206,16 +186,16 @@ impl App {
     }
 
     /// Serves until SIGTERM or SIGINT, then shuts down in order. On SIGHUP, and when a file of settings changes,
-    /// the settings are read again with `load`.
+    /// the settings are read again with `load`. `signals`: of [`catch_signals`].
     ///
     /// # Errors
     /// As [`App::run_until`].
     pub async fn run_until_stopped(
         self,
-        signals: Signals,
+        signals: [Signal; 3],
         load: ReadSettings,
     ) -> Result<(), ServeError> {
-        let Signals { stop, mut hangup } = signals;
+        let [mut terminate, mut interrupt, mut hangup] = signals;
         let reloader = Reloader {
             started_with: self.settings.clone(),
             policy: self.policy.clone(),
@@ -240,7 +220,10 @@ impl App {
             }
         });
         let stop = async move {
-            let why = stop.await;
+            let why = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
             actix_rt::spawn(end_at_second_interrupt());
             why
         };
@@ -375,11 +358,7 @@ fn spoken_tls(
 
 /// Logs where the server listens, its store, its profile and its settings.
 fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
-    let scheme = if settings.http.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = settings.http.scheme();
     let version = env!("CARGO_PKG_VERSION");
     log::info!("small-resource-server {version} listens on {scheme}://{address}");
     log::info!(
@@ -396,64 +375,47 @@ fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
     }
 }
 
-/// The signals that the process reacts to.
-pub struct Signals {
-    stop: Pin<Box<dyn Future<Output = &'static str>>>,
-    hangup: Signal,
+/// Begins to handle SIGTERM, SIGINT and SIGHUP, in this order: from here on none of them ends the process by itself,
+/// and none is lost. To be called before [`App::build`], which may take a while.
+///
+/// # Errors
+/// The system does not let a signal be handled.
+pub fn catch_signals() -> std::io::Result<[Signal; 3]> {
+    Ok([
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+    ])
 }
 
-impl Signals {
-    /// Begins to handle SIGTERM, SIGINT and SIGHUP: from here on none of them ends the process by itself, and none
-    /// is lost. To be called before [`App::build`], which may take a while.
-    ///
-    /// # Errors
-    /// The system does not let a signal be handled.
-    pub fn listen() -> std::io::Result<Signals> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            }
-        };
-        Ok(Signals {
-            stop: Box::pin(stop),
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// The listener for other instances, and the address that they are told. `None`: the store is this process's alone.
-fn peer_listener(settings: &Settings) -> Result<Option<(TcpListener, PeerPort)>, StartError> {
-    if settings.store.instance_lease().is_none() {
-        return Ok(None);
-    }
-    let wanted = SocketAddr::new(settings.http.host, settings.peer_port);
-    let listen = |error| StartError::Listen {
-        address: wanted,
-        error,
+/// A listener, and the address that it got: `port` may be 0, which means any free one.
+fn bind(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
+    let address = SocketAddr::new(host, port);
+    let listen = || -> std::io::Result<_> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from(socket);
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
     };
-    let listener = bind(wanted).map_err(listen)?;
-    let port = listener.local_addr().map_err(listen)?.port();
-    let is_one_address = !settings.http.host.is_unspecified();
-    let known = is_one_address.then(|| settings.http.host.to_string());
+    listen().map_err(|error| StartError::Listen { address, error })
+}
+
+/// The listener for other instances, and the address that they are told.
+fn peer_listener(settings: &Settings) -> Result<(TcpListener, PeerPort), StartError> {
+    let http = &settings.http;
+    let (listener, bound) = bind(http.host, settings.peer_port)?;
     let (host, port) = match &settings.advertise {
-        Some((host, advertised)) => (Some(host.clone()), advertised.unwrap_or(port)),
-        None => (known, port),
+        Some((host, port)) => (Some(host.clone()), *port),
+        None if http.host.is_unspecified() => (None, None),
+        None => (Some(http.host.to_string()), None),
     };
-    let is_tls = settings.http.tls.is_some();
-    let peer_port = PeerPort { host, port, is_tls };
-    Ok(Some((listener, peer_port)))
+    let port = port.unwrap_or(bound.port());
+    let is_tls = http.tls.is_some();
+    Ok((listener, PeerPort { host, port, is_tls }))
 }
 
 /// The store that the settings name, not opened yet. `peers`: where this instance takes requests from other

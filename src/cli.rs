@@ -13,7 +13,7 @@ mod verbs;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{BufRead as _, Write as _};
+use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,6 +30,8 @@ pub use lock::guard_process::watch_over;
 pub use lock::{LockArgs, become_command, lock};
 pub use revert::revert_to_php;
 pub use verbs::Verb;
+
+use self::output::{print, say};
 
 /// A lock server over HTTP: named resources with a first-come queue, leases, fencing tokens and shared
 /// JSON data.
@@ -134,8 +136,7 @@ fn is_client_verb(name: &str) -> bool {
 
 /// Prints the problems to standard error, one per line, and returns the exit code [`EXIT_CONFIG`].
 pub fn refuse(error: &ConfigError) -> ExitCode {
-    // If standard error is closed, the problems cannot be reported anywhere.
-    let _ = writeln!(std::io::stderr(), "{error}");
+    say(&error.to_string());
     ExitCode::from(EXIT_CONFIG as u8)
 }
 
@@ -157,10 +158,7 @@ pub fn serving_failed(error: &ServeError) -> ExitCode {
 
 /// `check-config`: prints the summary of settings that were accepted.
 pub fn check_config(settings: &Settings) -> ExitCode {
-    match write!(std::io::stdout(), "{}", settings.summary_with_defaults()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    print(&settings.summary_with_defaults())
 }
 
 /// `hash-key`: prints the hash of a key. The key is read from standard input, so that it is in no shell history and
@@ -170,23 +168,15 @@ pub fn hash_key() -> ExitCode {
     let read = std::io::stdin().lock().read_line(&mut line);
     let key = line.trim_end_matches(['\n', '\r']);
     if read.is_err() || key.is_empty() || key.trim() != key {
-        let sentence =
-            "Send the key as one line of standard input, without white space at either end.";
-        let _ = writeln!(std::io::stderr(), "{sentence}");
+        say("Send the key as one line of standard input, without white space at either end.");
         return ExitCode::FAILURE;
     }
-    match writeln!(std::io::stdout(), "{}", key_hash(key)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    print(&format!("{}\n", key_hash(key)))
 }
 
 /// `openapi`: prints the OpenAPI document that the server serves.
 pub fn openapi() -> ExitCode {
-    match writeln!(std::io::stdout(), "{}", openapi::text()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    print(&format!("{}\n", openapi::text()))
 }
 
 fn environment_and_exit_codes() -> String {
@@ -203,12 +193,13 @@ fn environment_and_exit_codes() -> String {
     text.push_str(
         "\nExit codes:
   0   ended as asked; healthcheck: the server serves
-  1   failed; healthcheck: the server does not serve
+  1   failed, or there is no such name or document; healthcheck: the server does not serve
   2   the command line was not understood
   64  the same, for lock and the other client commands
   75  lock: the lock was not obtained
   76  lock: the lock was lost, and the command was stopped
-  125 lock: it failed before the command started; 126, 127: the command is not executable, or was not found
+  125 no server answered; lock: it failed before the command started
+  126, 127 lock: the command is not executable, or was not found
   78  the settings were not accepted, or the store can never be used; standard error says why",
     );
     text

@@ -99,15 +99,15 @@ pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Waits until everything logged so far is written, for `patience` at most.
-pub fn finish(patience: Duration) {
+/// Waits until everything logged so far is written, for `limit` at most.
+pub fn finish(limit: Duration) {
     let Some(logger) = LOGGER.get() else {
         return;
     };
     let (written, is_written) = channel();
     // If the queue is full, its reader stalls, and waiting would not help.
     if logger.queue.try_send(LogEntry::Flush(written)).is_ok() {
-        let _ = is_written.recv_timeout(patience);
+        let _ = is_written.recv_timeout(limit);
     }
 }
 

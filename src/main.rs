@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use small_resource_server::app::{App, Signals};
+use small_resource_server::app::{App, catch_signals};
 use small_resource_server::cli::{self, CliCommand};
 use small_resource_server::config::{ConfigError, Settings};
 use small_resource_server::logging;
@@ -61,7 +61,7 @@ fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
     }
     let failed = |error: std::io::Error| (error.to_string(), ExitCode::FAILURE);
     let result = actix_rt::System::new().block_on(async move {
-        let signals = Signals::listen().map_err(failed)?;
+        let signals = catch_signals().map_err(failed)?;
         let app = App::build(settings)
             .await
             .map_err(|error| (error.to_string(), cli::start_failed(&error)))?;

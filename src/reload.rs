@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{ConfigError, PLAIN_KEYS, Settings, StoreKind};
+use crate::config::{ConfigError, Settings, StoreKind, plain_key_variables};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::tls::Certificate;
 use crate::logging;
@@ -17,7 +17,7 @@ use crate::logging;
 /// Reads the settings again, from the same sources.
 pub type ReadSettings = Box<dyn Fn() -> Result<Settings, ConfigError>>;
 
-/// Variables that take effect without a restart, besides [`PLAIN_KEYS`].
+/// Variables that take effect without a restart, besides [`plain_key_variables`].
 const RELOADED: [&str; 7] = [
     "API_KEY",
     "KEYS_FILE",
@@ -32,21 +32,13 @@ const RELOADED: [&str; 7] = [
 /// signal.
 pub struct FileWatch(Vec<(PathBuf, Option<FileState>)>);
 
-/// Tells two versions of a file apart, whether it was overwritten or replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileState {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    inode: u64,
-}
+/// When a file was modified, its size, and its inode: they tell two versions of it apart, whether it was overwritten or
+/// replaced.
+type FileState = (Option<SystemTime>, u64, u64);
 
 fn state(path: &Path) -> Option<FileState> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some(FileState {
-        modified: metadata.modified().ok(),
-        bytes: metadata.len(),
-        inode: metadata.ino(),
-    })
+    Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
 }
 
 impl FileWatch {
@@ -137,7 +129,9 @@ impl Reloader {
             .keys()
             .chain(after.keys())
             .copied()
-            .filter(|name| !RELOADED.contains(name) && !PLAIN_KEYS.contains(name))
+            .filter(|name| {
+                !RELOADED.contains(name) && plain_key_variables().all(|key| key != *name)
+            })
             .filter(|name| before.get(name) != after.get(name))
             .collect();
         if password(&self.started_with) != password(new) {

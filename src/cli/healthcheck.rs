@@ -7,13 +7,13 @@
 //! learns nothing.
 
 use std::error::Error;
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 
+use crate::cli::output::say;
 use crate::config::{HttpSettings, Settings};
 
 /// Longest time for connection, request and answer together.
@@ -24,8 +24,7 @@ pub fn healthcheck(settings: &Settings) -> ExitCode {
     match probe(&settings.http, TIME_MAX) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            // If standard error is closed, the reason cannot be reported anywhere.
-            let _ = writeln!(io::stderr(), "{reason}");
+            say(&reason);
             ExitCode::FAILURE
         }
     }
@@ -81,7 +80,7 @@ fn cause(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::path::Path;
     use std::sync::Arc;

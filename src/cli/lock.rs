@@ -126,10 +126,11 @@ pub struct LockArgs {
 pub fn lock(args: &LockArgs) -> ExitCode {
     let kill_after = args.kill_after.unwrap_or(KILL_AFTER_MAX.min(args.ttl / 3));
     if args.ttl < TTL_MIN {
-        return remote::fail(EXIT_USAGE, "The ttl must be at least 3s.");
+        return remote::fail("lock", EXIT_USAGE, "The ttl must be at least 3s.");
     }
     if kill_after >= args.ttl / 2 {
         return remote::fail(
+            "lock",
             EXIT_USAGE,
             "--kill-after must be less than half of the ttl.",
         );
@@ -137,7 +138,7 @@ pub fn lock(args: &LockArgs) -> ExitCode {
     let mut names = args.names.clone();
     names.sort_unstable();
     if names.windows(2).any(|pair| pair[0] == pair[1]) {
-        return remote::fail(EXIT_USAGE, "A name was given twice.");
+        return remote::fail("lock", EXIT_USAGE, "A name was given twice.");
     }
     let command = match (&args.c, args.command.is_empty(), args.print_env) {
         (Some(script), ..) => {
@@ -145,20 +146,22 @@ pub fn lock(args: &LockArgs) -> ExitCode {
         }
         (None, false, _) => ChildCommand::look_up(&args.command).map(Some),
         (None, true, true) => Ok(None),
-        (None, true, false) => return remote::fail(EXIT_USAGE, "No command was given after --."),
+        (None, true, false) => {
+            return remote::fail("lock", EXIT_USAGE, "No command was given after --.");
+        }
     };
     let command = match command {
         Ok(command) => command,
-        Err((code, sentence)) => return remote::fail(code, &sentence),
+        Err((code, sentence)) => return remote::fail("lock", code, &sentence),
     };
     let reporter = match Reporter::new(args.quiet, args.verbose, args.events_fd) {
         Ok(reporter) => reporter,
-        Err(sentence) => return remote::fail(EXIT_USAGE, &sentence),
+        Err(sentence) => return remote::fail("lock", EXIT_USAGE, &sentence),
     };
     let owner = args.owner.clone().unwrap_or_else(remote::whoami);
     let client = match args.server.client(&owner) {
         Ok(client) => client,
-        Err(sentence) => return remote::fail(EXIT_USAGE, &sentence),
+        Err(sentence) => return remote::fail("lock", EXIT_USAGE, &sentence),
     };
     let session = LockSession {
         args,
@@ -167,7 +170,7 @@ pub fn lock(args: &LockArgs) -> ExitCode {
         client,
         reporter,
     };
-    remote::block_on(session.run(&names, command))
+    remote::block_on("lock", session.run(&names, command))
 }
 
 struct LockSession<'a> {
@@ -182,7 +185,9 @@ impl LockSession<'_> {
     async fn run(mut self, names: &[String], command: Option<ChildCommand>) -> ExitCode {
         let mut signals = match ForwardedSignals::listen() {
             Ok(signals) => signals,
-            Err(error) => return remote::fail(EXIT_FAILED, &format!("Cannot start: {error}.")),
+            Err(error) => {
+                return remote::fail("lock", EXIT_FAILED, &format!("Cannot start: {error}."));
+            }
         };
         // `Err`: a signal came before the locks were taken.
         let taken = tokio::select! {
@@ -211,7 +216,7 @@ impl LockSession<'_> {
                 ExitCode::from(self.args.conflict_exit_code)
             }
             other => {
-                self.reporter.failed(&sentence(other));
+                self.reporter.say(&sentence(other));
                 ExitCode::from(match other {
                     Error::Invalid(_) => EXIT_USAGE,
                     _ => EXIT_FAILED,
@@ -269,11 +274,7 @@ impl LockSession<'_> {
         let mut place: Place = lock.enqueue().await?;
         if let Some(state) = place.changed().await {
             let known = client.describe(name).await.ok().flatten();
-            self.reporter.waiting(
-                name,
-                known.and_then(|resource| resource.holder).as_ref(),
-                state.position,
-            );
+            self.reporter.waiting(name, known.as_ref(), state.position);
         }
         place.acquire().await
     }
@@ -311,7 +312,7 @@ impl LockSession<'_> {
         let (code, lost) = match ended {
             Ok(ended) => ended,
             Err(sentence) => {
-                self.reporter.failed(&sentence);
+                self.reporter.say(&sentence);
                 return ExitCode::from(EXIT_FAILED);
             }
         };

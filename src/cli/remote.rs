@@ -7,9 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use small_resource_client::{Client, Error};
 
+/// Exit code: the server refused, or what was asked for does not exist.
+pub const EXIT_REFUSED: u8 = 1;
 /// Exit code (`EX_USAGE` of sysexits.h): the command line was not understood, or something in it cannot be used.
 pub const EXIT_USAGE: u8 = 64;
-/// Exit code: failed before anything was done.
+/// Exit code: no server answered, or `lock` failed before its command started.
 pub const EXIT_FAILED: u8 = 125;
 
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -85,20 +87,20 @@ pub fn whoami() -> String {
     text.chars().filter(|c| !c.is_control()).take(255).collect()
 }
 
-/// Runs a future to its end, on a runtime on this thread.
-pub fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+/// Runs the work of a verb to its end, on a runtime on this thread.
+pub fn block_on(verb: &str, work: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(work),
-        Err(error) => fail(EXIT_FAILED, &format!("Cannot start: {error}.")),
+        Err(error) => fail(verb, EXIT_FAILED, &format!("Cannot start: {error}.")),
     }
 }
 
-/// Writes the sentence to standard error and returns the exit code.
-pub fn fail(code: u8, sentence: &str) -> ExitCode {
-    super::output::say(&format!("lock: {sentence}"));
+/// Writes to standard error which verb failed and why; returns the exit code.
+pub fn fail(verb: &str, code: u8, sentence: &str) -> ExitCode {
+    super::output::say(&format!("{verb}: {sentence}"));
     ExitCode::from(code)
 }
 

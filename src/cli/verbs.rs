@@ -1,17 +1,17 @@
 //! The client verbs besides `lock`: who holds what, documents, and the lock of a ticket in the environment.
 
+use std::fmt::Display;
 use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
-use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use small_resource_client::{Client, Error, Event, Guard, PastLease, Resource, Ticket};
 
-use super::output::{print, printable, table};
-use super::remote::{self, EXIT_FAILED, EXIT_USAGE, ServerArgs, sentence, whoami};
+use super::output::{print, printable, say, table};
+use super::remote::{self, EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, ServerArgs, sentence, whoami};
 
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct VerbArgs {
@@ -45,7 +45,7 @@ pub enum Verb {
         #[command(flatten)]
         args: VerbArgs,
     },
-    /// Print events as they happen
+    /// Print events as they happen, also after the server was away
     Watch {
         /// What the names begin with
         #[arg(default_value = "")]
@@ -101,71 +101,61 @@ pub enum Verb {
     },
 }
 
-/// The output of a verb: JSON for programs, text for people.
-struct Said {
-    json: String,
-    text: String,
-}
-
-impl Said {
-    fn new(value: &impl Serialize, text: String) -> Result<Said, Error> {
-        let json =
-            serde_json::to_string(value).map_err(|error| Error::Invalid(error.to_string()))?;
-        Ok(Said {
-            json: format!("{json}\n"),
-            text,
-        })
+/// Prints what a verb came to: JSON for programs, text for people.
+fn print_either(as_json: bool, json: impl Display, text: &str) -> ExitCode {
+    match as_json {
+        true => print(&format!("{json}\n")),
+        false => print(text),
     }
 }
 
 impl Verb {
-    fn args(&self) -> &VerbArgs {
+    /// Its name on the command line, and the arguments that it shares with the others.
+    fn shared(&self) -> (&'static str, &VerbArgs) {
         match self {
-            Verb::Locks { args, .. } | Verb::Show { args, .. } | Verb::History { args, .. } => args,
-            Verb::Watch { args, .. } | Verb::Get { args, .. } | Verb::Put { args, .. } => args,
-            Verb::Renew { args, .. }
-            | Verb::Unlock { args, .. }
-            | Verb::ForceUnlock { args, .. } => args,
+            Verb::Locks { args, .. } => ("locks", args),
+            Verb::Show { args, .. } => ("show", args),
+            Verb::History { args, .. } => ("history", args),
+            Verb::Watch { args, .. } => ("watch", args),
+            Verb::Get { args, .. } => ("get", args),
+            Verb::Put { args, .. } => ("put", args),
+            Verb::Renew { args, .. } => ("renew", args),
+            Verb::Unlock { args, .. } => ("unlock", args),
+            Verb::ForceUnlock { args, .. } => ("force-unlock", args),
         }
     }
 
-    /// Runs the verb. Exit code 1: the server refused; 64: the arguments cannot be used; 125: no server answered.
+    /// Runs the verb. Exit code 1: the server refused, or there is no such name or document; 64: the arguments
+    /// cannot be used; 125: no server answered.
     pub fn run(&self) -> ExitCode {
-        let args = self.args();
+        let (verb, args) = self.shared();
         let client = match args.server.client(&whoami()) {
             Ok(client) => client,
-            Err(sentence) => return remote::fail(EXIT_USAGE, &sentence),
+            Err(sentence) => return remote::fail(verb, EXIT_USAGE, &sentence),
         };
-        remote::block_on(async {
-            match self.ask(&client).await {
-                Ok(said) => print(if args.json { &said.json } else { &said.text }),
-                Err(error @ Error::Unreachable(_)) => remote::fail(EXIT_FAILED, &sentence(&error)),
-                Err(error @ Error::Invalid(_)) => remote::fail(EXIT_USAGE, &sentence(&error)),
-                Err(error) => remote::fail(1, &sentence(&error)),
-            }
+        remote::block_on(verb, async {
+            let error = match self.ask(&client, args.json).await {
+                Ok(code) => return code,
+                Err(error) => error,
+            };
+            let code = match error {
+                Error::Unreachable(_) => EXIT_FAILED,
+                Error::Invalid(_) => EXIT_USAGE,
+                _ => EXIT_REFUSED,
+            };
+            remote::fail(verb, code, &sentence(&error))
         })
     }
 
-    async fn ask(&self, client: &Client) -> Result<Said, Error> {
+    /// Asks the server and prints the answer.
+    async fn ask(&self, client: &Client, as_json: bool) -> Result<ExitCode, Error> {
         match self {
-            Verb::Locks { prefix, .. } => locks(client, prefix).await,
-            Verb::Show { name, .. } => show(client, name).await,
-            Verb::History { name, .. } => history(client, name).await,
-            Verb::Watch { prefix, args } => watch(client, prefix, args.json).await,
-            Verb::Get { name, selector, .. } => {
-                let found = client.read::<Box<RawValue>>(name, selector).await?;
-                let nothing = || {
-                    Error::Invalid(format!(
-                        "nothing was ever written at {selector:?} of {name:?}"
-                    ))
-                };
-                let text = format!("{}\n", found.ok_or_else(nothing)?.get());
-                Ok(Said {
-                    json: text.clone(),
-                    text,
-                })
-            }
-            Verb::Put { name, selector, .. } => put(client, name, selector).await,
+            Verb::Locks { prefix, .. } => locks(client, prefix, as_json).await,
+            Verb::Show { name, .. } => show(client, name, as_json).await,
+            Verb::History { name, .. } => history(client, name, as_json).await,
+            Verb::Watch { prefix, .. } => watch(client, prefix, as_json).await,
+            Verb::Get { name, selector, .. } => get(client, name, selector).await,
+            Verb::Put { name, selector, .. } => put(client, name, selector, as_json).await,
             Verb::Renew { name, ttl, .. } => {
                 let guard = Guard::resume(client, ticket(name.as_deref(), *ttl)?).await?;
                 let left = guard
@@ -173,18 +163,14 @@ impl Verb {
                     .map(|deadline| deadline.remaining().as_millis());
                 let ticket = guard.into_ticket();
                 let value = json!({"renewed": true, "fencingToken": ticket.fencing_token, "remainingMs": left});
-                Said::new(
-                    &value,
-                    format!("{:?} is renewed\n", printable(&ticket.name)),
-                )
+                let text = format!("{:?} is renewed\n", printable(&ticket.name));
+                Ok(print_either(as_json, value, &text))
             }
             Verb::Unlock { name, .. } => {
                 let ticket = ticket(name.as_deref(), Duration::from_secs(30))?;
                 client.unlock(&ticket).await?;
-                Said::new(
-                    &json!({"unlocked": true}),
-                    format!("{:?} is released\n", printable(&ticket.name)),
-                )
+                let text = format!("{:?} is released\n", printable(&ticket.name));
+                Ok(print_either(as_json, json!({"unlocked": true}), &text))
             }
             Verb::ForceUnlock {
                 name,
@@ -203,7 +189,7 @@ impl Verb {
                     (true, Some(_)) => "removed\n",
                     (false, Some(_)) => "it was removed before\n",
                 };
-                Said::new(&forced, text.to_owned())
+                Ok(print_either(as_json, &forced.json, text))
             }
         }
     }
@@ -239,7 +225,21 @@ fn ticket(name: Option<&str>, ttl: Duration) -> Result<Ticket, Error> {
     })
 }
 
-async fn put(client: &Client, name: &str, selector: &str) -> Result<Said, Error> {
+async fn get(client: &Client, name: &str, selector: &str) -> Result<ExitCode, Error> {
+    let found = client.read::<Box<RawValue>>(name, selector).await?;
+    let Some(document) = found else {
+        let sentence = format!("Nothing was ever written at {selector:?} of {name:?}.");
+        return Ok(remote::fail("get", EXIT_REFUSED, &sentence));
+    };
+    Ok(print(&format!("{}\n", document.get())))
+}
+
+async fn put(
+    client: &Client,
+    name: &str,
+    selector: &str,
+    as_json: bool,
+) -> Result<ExitCode, Error> {
     let mut text = String::new();
     let read = std::io::stdin().read_to_string(&mut text);
     read.map_err(|error| Error::Invalid(format!("standard input: {error}")))?;
@@ -249,10 +249,10 @@ async fn put(client: &Client, name: &str, selector: &str) -> Result<Said, Error>
         Ok(ticket) => client.write_with(&ticket, selector, &value).await?,
         Err(_) => client.write(name, selector, &value).await?,
     }
-    Said::new(&json!({"written": true}), String::new())
+    Ok(print_either(as_json, json!({"written": true}), ""))
 }
 
-async fn locks(client: &Client, prefix: &str) -> Result<Said, Error> {
+async fn locks(client: &Client, prefix: &str, as_json: bool) -> Result<ExitCode, Error> {
     let all = client.list(prefix).collect().await?;
     let row = |resource: &Resource| {
         let holder = resource.holder.clone().unwrap_or_default();
@@ -269,15 +269,21 @@ async fn locks(client: &Client, prefix: &str) -> Result<Said, Error> {
         ]
     };
     let rows: Vec<_> = all.iter().map(row).collect();
-    Said::new(
-        &all,
-        table(&["NAME", "HOLDER", "SINCE", "WAITING", "REASON"], &rows),
-    )
+    let text = table(&["NAME", "HOLDER", "SINCE", "WAITING", "REASON"], &rows);
+    let json = array(all.iter().map(|resource| &*resource.json));
+    Ok(print_either(as_json, json, &text))
 }
 
-async fn show(client: &Client, name: &str) -> Result<Said, Error> {
-    let unknown = || Error::Invalid(format!("there is no resource {name:?}"));
-    let resource = client.describe(name).await?.ok_or_else(unknown)?;
+/// A JSON array of values that are JSON.
+fn array<'a>(values: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", values.collect::<Vec<_>>().join(","))
+}
+
+async fn show(client: &Client, name: &str, as_json: bool) -> Result<ExitCode, Error> {
+    let Some(resource) = client.describe(name).await? else {
+        let sentence = format!("There is no resource {name:?}.");
+        return Ok(remote::fail("show", EXIT_REFUSED, &sentence));
+    };
     let holders = if resource.holders.is_empty() {
         resource.holder.iter().collect()
     } else {
@@ -317,10 +323,10 @@ async fn show(client: &Client, name: &str) -> Result<Said, Error> {
         &["", "OWNER", "MODE", "SINCE", "TOKEN OR ID", "REASON"],
         &rows,
     );
-    Said::new(&resource, text)
+    Ok(print_either(as_json, &resource.json, &text))
 }
 
-async fn history(client: &Client, name: &str) -> Result<Said, Error> {
+async fn history(client: &Client, name: &str, as_json: bool) -> Result<ExitCode, Error> {
     let leases = client.history(name).await?;
     let time = |millis: Option<u64>| {
         let time = millis
@@ -339,13 +345,12 @@ async fn history(client: &Client, name: &str) -> Result<Said, Error> {
         ]
     };
     let rows: Vec<_> = leases.iter().map(row).collect();
-    Said::new(
-        &leases,
-        table(
-            &["TOKEN", "OWNER", "SINCE", "WAITED", "HELD", "END", "REASON"],
-            &rows,
-        ),
-    )
+    let text = table(
+        &["TOKEN", "OWNER", "SINCE", "WAITED", "HELD", "END", "REASON"],
+        &rows,
+    );
+    let json = array(leases.iter().map(|lease| &*lease.json));
+    Ok(print_either(as_json, json, &text))
 }
 
 /// How a lease ended; if it was forced off, also by whom and why.
@@ -361,20 +366,27 @@ fn end_of(lease: &PastLease) -> String {
     end
 }
 
-/// Prints events until the server ends the stream. That is an error: events are missing from then on.
-async fn watch(client: &Client, prefix: &str, as_json: bool) -> Result<Said, Error> {
+/// Prints events until nobody reads them, or the server refuses. When the stream ends it connects again, and says that
+/// events are missing.
+async fn watch(client: &Client, prefix: &str, as_json: bool) -> Result<ExitCode, Error> {
     let mut watch = client.watch(prefix).await?;
-    while let Some(event) = watch.next().await? {
-        let line = if as_json {
-            Said::new(&event, String::new())?.json
-        } else {
-            event_line(&event)
+    loop {
+        let why = match watch.next().await {
+            Ok(Some(event)) => {
+                let printed = print_either(as_json, &event.json, &event_line(&event));
+                if printed != ExitCode::SUCCESS {
+                    return Ok(printed);
+                }
+                continue;
+            }
+            Ok(None) => "The server ended the stream of events.".to_owned(),
+            Err(error @ Error::Unreachable(_)) => sentence(&error),
+            Err(error) => return Err(error),
         };
-        if print(&line) != ExitCode::SUCCESS {
-            break;
-        }
+        say(&format!("watch: {why} Connecting again."));
+        watch.reconnect().await?;
+        say("watch: Connected again; the events in between are missing.");
     }
-    Err(Error::Unreachable("the stream of events has ended".into()))
 }
 
 fn event_line(event: &Event) -> String {

@@ -28,7 +28,7 @@ impl EventsThere {
         }
     }
 
-    fn look(&mut self) -> Found {
+    fn try_next(&mut self) -> Found {
         loop {
             if let Some(event) = self.events.next() {
                 return Found::Event(Arc::new(event));
@@ -56,7 +56,7 @@ pub struct EventReader {
     there: Vec<EventsThere>,
     view: watch::Receiver<View>,
     lacks_somebody: bool,
-    /// Index of the source to look at next. The sources take turns, so that a busy one does not starve the others.
+    /// Index of the source to ask next. The sources take turns, so that a busy one does not starve the others.
     next: usize,
 }
 
@@ -77,12 +77,12 @@ impl EventReader {
     }
 
     /// The next event, without waiting for one. [`Found::End`]: events may be missing from now on.
-    pub fn look(&mut self) -> Found {
+    pub fn try_next(&mut self) -> Found {
         let mut has_ended = false;
         for _ in 0..=self.there.len() {
             let found = match self.there.get_mut(self.next) {
-                Some(there) => there.look(),
-                None => self.here.look(),
+                Some(there) => there.try_next(),
+                None => self.here.try_next(),
             };
             self.next = (self.next + 1) % (self.there.len() + 1);
             match found {

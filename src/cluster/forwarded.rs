@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use super::hold::Hold;
 use super::links::{Exchange, Links};
-use super::place::{OtherMember, Place, of_slot};
+use super::place::{Place, of_slot};
 use super::wire::{PeerReply, Question};
 use crate::lock::{Answer, EndReason, PresentedTicket, Refusal, ResourceName};
-use crate::registry::client::{Router, taken};
+use crate::registry::client::confirmed;
 use crate::resource::messages::{Op, Reply, Wait};
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::ServerState;
-use crate::store::members::Slot;
+use crate::store::members::{InstanceId, Slot};
 
 /// How long the answer to a refused client may be delayed to give its place in the queue back.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
@@ -23,7 +23,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A request that is sent again and again, until it is answered or its hold is over.
 pub struct Forwarded<'a> {
-    router: &'a Router,
     links: &'a Links,
     name: &'a ResourceName,
     op: &'a Op,
@@ -44,41 +43,44 @@ fn closed(closed: Closed) -> Box<Reply> {
 
 impl<'a> Forwarded<'a> {
     pub fn new(
-        (router, links): (&'a Router, &'a Links),
-        (name, op, caller): (&'a ResourceName, &'a Op, &Caller),
-        hold: Hold,
+        links: &'a Links,
+        name: &'a ResourceName,
+        op: &'a Op,
+        caller: &Caller,
     ) -> Forwarded<'a> {
         let makes_ticket = matches!(op, Op::Acquire { .. });
         Forwarded {
-            router,
             links,
             name,
             op,
             caller: Arc::new(Caller {
-                relayed: makes_ticket.then(|| router.server.fresh_ticket()),
+                relayed: makes_ticket.then(|| links.router.server.fresh_ticket()),
                 ..caller.clone()
             }),
-            hold,
+            hold: links.hold(op.wait().unwrap_or_default()),
             lost: false,
             has_place: false,
         }
     }
 
     fn server(&self) -> &Arc<ServerState> {
-        &self.router.server
+        &self.links.router.server
     }
 
     pub async fn answer(mut self) -> Box<Reply> {
         loop {
             let reply = match self.place() {
                 Ok(Some(Place::Here)) => self.ask_here().await,
-                Ok(Some(Place::There(other))) => self.ask_there(&other).await,
+                Ok(Some(Place::There(other))) => self.ask_there(other).await,
                 Ok(None) => None,
                 Err(why) => Some(closed(why)),
             };
             let ended = match reply {
                 Some(reply) => Some(self.concluded(reply)),
-                None => self.hold.pause(&self.router.server).await.err().map(closed),
+                None => {
+                    let paused = self.hold.pause(&self.links.router.server).await;
+                    paused.err().map(closed)
+                }
             };
             if let Some(reply) = ended {
                 if self.has_place && matches!(*reply, Reply::Closed(_)) {
@@ -108,7 +110,7 @@ impl<'a> Forwarded<'a> {
                 };
                 if let Ok(Some(Place::There(other))) = place
                     && let Exchange::Answered(PeerReply::Reply(reply)) =
-                        self.links.ask(self.router, &other, question).await
+                        self.links.ask(other, question).await
                     && !matches!(*reply, Reply::Closed(_))
                 {
                     return;
@@ -133,14 +135,14 @@ impl<'a> Forwarded<'a> {
     /// Asks this instance. `None`: ask again.
     async fn ask_here(&mut self) -> Option<Box<Reply>> {
         let op = self.remaining();
-        let asking = self.router.ask(self.name, &op, &self.caller);
+        let asking = self.links.router.ask(self.name, &op, &self.caller);
         let (reply, call) = match op.wait() {
             // Dropping the request gives up its place in the queue; its client gets a 503 and no ticket.
             Some(_) => tokio::select! {
                 biased;
                 () = self.hold.stopped() => {
                     // The place may have moved with its slot before that.
-                    self.has_place = !self.router.server.slots.is_here(self.name);
+                    self.has_place = !self.links.router.server.slots.is_here(self.name);
                     return Some(closed(Closed::Stopping));
                 }
                 replied = asking => replied,
@@ -154,20 +156,20 @@ impl<'a> Forwarded<'a> {
             // that died.
             Reply::Closed(Closed::Standby) if self.op.may_repeat() => self.lost = true,
             Reply::Closed(Closed::Stopping) => return Some(reply),
-            _ => return Some(taken((reply, call))),
+            _ => return Some(confirmed((reply, call))),
         }
-        drop(taken((reply, call)));
+        drop(confirmed((reply, call)));
         None
     }
 
     /// Asks another instance. `None`: ask again.
-    async fn ask_there(&mut self, other: &OtherMember) -> Option<Box<Reply>> {
+    async fn ask_there(&mut self, other: InstanceId) -> Option<Box<Reply>> {
         let question = Question::Ask {
             name: self.name.clone(),
             op: self.remaining(),
             caller: self.caller.clone(),
         };
-        let exchange = self.links.ask(self.router, other, question);
+        let exchange = self.links.ask(other, question);
         let exchange = match self.op.wait() {
             // When this instance shuts down, waits that were passed on end as its own do.
             Some(_) => tokio::select! {
@@ -199,7 +201,7 @@ impl<'a> Forwarded<'a> {
     fn concluded(&self, reply: Box<Reply>) -> Box<Reply> {
         match *reply {
             // An earlier copy of this unlock released the lock.
-            Reply::Refused(Refusal::Dead(Some(EndReason::Released)))
+            Reply::Refused(Refusal::Dead(Some(EndReason::Released)), _)
                 if self.lost && matches!(self.op, Op::Unlock { .. }) =>
             {
                 Box::new(Reply::Lock(Answer::Unlocked { dead: None }))

@@ -1,35 +1,25 @@
 //! Questions about many names: listings, counts and events. Every instance that owns slots is asked about its
 //! own names, this one too. If one of them does not answer, the client gets no partial answer but an error.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::events::{EventReader, EventsThere};
-use super::hold::Hold;
 use super::links::{Exchange, Links};
-use super::place::{OtherMember, Place, of_all};
+use super::place::{Place, of_all};
 use super::wire::{PeerReply, Question};
-use crate::registry::client::Router;
 use crate::registry::listing::ListingRefused;
 use crate::shared::gate::Closed;
+use crate::store::members::InstanceId;
 use crate::store::slot_set::SlotSet;
 
 /// One instance's part of an answer, and the slots that it covers. `None`: ask again.
 pub type ToldPart<T> = Option<Result<(T, SlotSet), ListingRefused>>;
 
-/// One question to all owners of slots.
-pub struct Gathering<'a> {
-    pub router: &'a Router,
-    pub links: &'a Links,
-    pub hold: Hold,
-}
-
-impl Gathering<'_> {
+impl Links {
     fn places(&self) -> Result<Option<Vec<Place>>, Closed> {
-        of_all(self.router.server.gate.check(), &self.links.view())
-    }
-
-    async fn pause(&mut self) -> Result<(), Closed> {
-        self.hold.pause(&self.router.server).await
+        of_all(self.router.server.gate.check(), &self.view())
     }
 
     /// Asks until the parts cover each slot exactly once, and returns the parts. `here` makes this instance's
@@ -38,18 +28,19 @@ impl Gathering<'_> {
     /// # Errors
     /// An instance refuses, or does not answer for as long as requests are held.
     pub async fn ask_all<T>(
-        mut self,
+        &self,
         here: impl AsyncFn() -> Result<(T, SlotSet), ListingRefused>,
         question: impl Fn() -> Question,
         told: impl Fn(PeerReply) -> ToldPart<T>,
     ) -> Result<Vec<T>, ListingRefused> {
+        let mut hold = self.hold(Duration::ZERO);
         loop {
             if let Some(places) = self.places()? {
-                let asked = places.iter().map(async |place| match place {
+                let asking = places.iter().map(async |place| match place {
                     Place::Here => self.of_here(here().await),
-                    Place::There(other) => self.of_there(other, question()).await.and_then(&told),
+                    Place::There(other) => self.of_there(*other, question()).await.and_then(&told),
                 });
-                let parts: Option<Vec<_>> = join_all(asked).await.into_iter().collect();
+                let parts: Option<Vec<_>> = join_all(asking).await.into_iter().collect();
                 let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>());
                 let parts = parts.transpose()?.unwrap_or_default();
                 // The names of a slot that moved meanwhile would be missing, or in two parts.
@@ -57,7 +48,7 @@ impl Gathering<'_> {
                     return Ok(parts.into_iter().map(|(part, _)| part).collect());
                 }
             }
-            self.pause().await?;
+            hold.pause(&self.router.server).await?;
         }
     }
 
@@ -70,8 +61,8 @@ impl Gathering<'_> {
         }
     }
 
-    async fn of_there(&self, other: &OtherMember, question: Question) -> Option<PeerReply> {
-        match self.links.ask(self.router, other, question).await {
+    async fn of_there(&self, other: InstanceId, question: Question) -> Option<PeerReply> {
+        match self.ask(other, question).await {
             Exchange::Answered(answer) => Some(answer),
             Exchange::NotDone | Exchange::Lost => None,
         }
@@ -81,7 +72,8 @@ impl Gathering<'_> {
     ///
     /// # Errors
     /// An instance does not answer for as long as requests are held.
-    pub async fn follow(mut self, prefix: &str) -> Result<Option<EventReader>, Closed> {
+    pub async fn follow(&self, prefix: &str) -> Result<Option<EventReader>, Closed> {
+        let mut hold = self.hold(Duration::ZERO);
         loop {
             if let Some(places) = self.places()? {
                 // This instance first: then nothing is missed of a slot that moves here while the others are asked.
@@ -94,7 +86,7 @@ impl Gathering<'_> {
                     return Ok(there.map(reader));
                 }
             }
-            self.pause().await?;
+            hold.pause(&self.router.server).await?;
         }
     }
 
@@ -110,9 +102,9 @@ impl Gathering<'_> {
                 continue;
             };
             let question = Question::Follow(prefix.to_owned());
-            let mut pieces = self.links.ask_on(&other, question).await?;
+            let mut pieces = self.ask_on(other, question).await?;
             match pieces.next().await? {
-                PeerReply::Events { .. } => followed.push(EventsThere::new(other.id, pieces)),
+                PeerReply::Events { .. } => followed.push(EventsThere::new(other, pieces)),
                 PeerReply::TooBusy => return Some(None),
                 _ => return None,
             }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -11,15 +12,13 @@ use tokio::sync::{OnceCell, watch};
 
 use super::hold::Hold;
 use super::link::{AnswerPieces, Link};
-use super::place::OtherMember;
 use super::wire::{PeerReply, Question};
 use crate::registry::client::Router;
 use crate::shared::members::{HOLD_BEYOND, View};
-use crate::shared::server_state::ServerState;
 use crate::store::members::{InstanceId, MemberState};
 
 /// A connection. The first question opens it; questions that come meanwhile wait for it.
-type LinkCell = Rc<OnceCell<Link>>;
+type LinkCell = Rc<OnceCell<Rc<Link>>>;
 
 /// The outcome of a question to another instance.
 pub enum Exchange {
@@ -33,6 +32,8 @@ pub enum Exchange {
 
 /// The connections to all other instances.
 pub struct Links {
+    /// The worker's way to this instance's own resources.
+    pub router: Rc<Router>,
     view: watch::Receiver<View>,
     /// By instance, and by whether the connection is for bulky questions: a large document holds up every frame
     /// behind it on its connection.
@@ -44,12 +45,13 @@ pub struct Links {
 
 impl Links {
     /// `lease`: `INSTANCE_LEASE_SECONDS`.
-    pub fn new(server: &ServerState, lease: Duration) -> Links {
+    pub fn new(router: Rc<Router>, lease: Duration) -> Links {
         Links {
-            view: server.members.follow(),
+            view: router.server.members.follow(),
             cells: RefCell::default(),
             lease,
-            in_flight: server.count_in_flight(),
+            in_flight: router.server.count_in_flight(),
+            router,
         }
     }
 
@@ -81,24 +83,27 @@ impl Links {
     }
 
     /// The connection to this instance for questions of this kind. `None`: it cannot be opened, or has ended.
-    async fn link(&self, other: &OtherMember, question: &Question) -> Option<LinkCell> {
-        let peer = other.peer()?;
-        let cell = self.cell(other.id, question.is_bulky());
-        let opening = || Link::open(other.id, peer, self.lease / 2);
-        match cell.get_or_try_init(opening).await {
-            Ok(link) if !link.has_ended() => Some(cell),
-            Ok(_) => {
-                self.forget(&cell);
-                None
-            }
-            Err(error) => {
-                log::debug!(
-                    "the instance at {} cannot be reached: {error}",
-                    peer.address
-                );
-                None
-            }
+    async fn link(&self, id: InstanceId, question: &Question) -> Option<Rc<Link>> {
+        let cell = self.cell(id, question.is_bulky());
+        let link = cell.get_or_try_init(|| self.open(id)).await.ok()?.clone();
+        if link.has_ended() {
+            self.forget(&cell);
+            return None;
         }
+        Some(link)
+    }
+
+    async fn open(&self, id: InstanceId) -> io::Result<Rc<Link>> {
+        let members = self.view.borrow().members.clone();
+        let member = members.as_ref().and_then(|members| members.member(id));
+        let Some(peer) = member.and_then(|member| member.peer.as_ref()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let opened = Link::open(id, peer, self.lease / 2).await;
+        let address = &peer.address;
+        opened.map(Rc::new).inspect_err(|error| {
+            log::debug!("the instance at {address} cannot be reached: {error}");
+        })
     }
 
     /// Sends a question without waiting for an answer, if there is a connection.
@@ -110,24 +115,21 @@ impl Links {
     }
 
     /// Asks another instance one question and waits for the outcome.
-    pub async fn ask(&self, router: &Router, other: &OtherMember, question: Question) -> Exchange {
-        let Some(cell) = self.link(other, &question).await else {
+    pub async fn ask(&self, id: InstanceId, question: Question) -> Exchange {
+        let Some(link) = self.link(id, &question).await else {
             return Exchange::NotDone;
         };
-        let Some(link) = cell.get() else {
-            return Exchange::NotDone;
-        };
-        let peers = &router.server.metrics.peers;
+        let peers = &self.router.server.metrics.peers;
         peers.sent.inc();
         let told = tokio::select! {
             biased;
             told = link.ask(question) => told,
-            () = self.no_answer_counts(other.id) => return Exchange::Lost,
+            () = self.no_answer_counts(id) => return Exchange::Lost,
         };
         match told {
             Some(PeerReply::NotOwner) => {
                 peers.misdirected.inc();
-                router.look();
+                self.router.refresh_members();
                 Exchange::NotDone
             }
             Some(told) => Exchange::Answered(told),
@@ -150,9 +152,9 @@ impl Links {
 
     /// Asks another instance a question whose answer comes in pieces until the connection ends. `None`: no
     /// connection.
-    pub async fn ask_on(&self, other: &OtherMember, question: Question) -> Option<AnswerPieces> {
-        let cell = self.link(other, &question).await?;
-        cell.get()?.ask_on(question)
+    pub async fn ask_on(&self, id: InstanceId, question: Question) -> Option<AnswerPieces> {
+        let link = self.link(id, &question).await?;
+        link.ask_on(question)
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `door` | the handlers' way to a resource, in this instance or another |
+//! | `client` | how handlers reach a resource, in this instance or another |
 //! | `place` | which instance answers for a name |
 //! | `forwarded` | a request that waits, is passed on, or whose slot moves meanwhile |
 //! | `gather` | questions about many names, asked of all instances |
@@ -16,16 +16,16 @@
 //! | `links` | one worker's connections to the other instances |
 //! | `link` | the asking end of a connection |
 //! | `serve` | the answering end of a connection |
-//! | `reach` | whether the other instances can be reached |
+//! | `reachability` | whether the other instances can be reached |
 //! | `connection` | opening a connection: TCP, TLS where it is configured, handshake |
 //! | `tls` | TLS between instances, where the asked instance has a certificate |
 //! | `wire` | the handshake, the frames and the types of the messages |
 //! | `crossing` | tests: the messages have the form of this version of the protocol |
 
+pub mod client;
 pub mod connection;
 #[cfg(test)]
 mod crossing;
-pub mod door;
 pub mod events;
 mod forwarded;
 mod gather;
@@ -33,7 +33,7 @@ mod hold;
 pub mod link;
 mod links;
 mod place;
-pub mod reach;
+pub mod reachability;
 pub mod serve;
 pub mod tls;
 pub mod wire;

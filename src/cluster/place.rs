@@ -1,28 +1,13 @@
 //! Which instance answers for a name now, as far as this instance knows. Pure functions.
 
-use std::sync::Arc;
-
 use crate::shared::gate::Closed;
-use crate::shared::members::{Reach, View};
-use crate::store::PeerAddress;
+use crate::shared::members::{Reachability, View};
 use crate::store::members::{InstanceId, Members, Slot};
-
-/// Another instance, as of the last look at the store.
-pub struct OtherMember {
-    pub id: InstanceId,
-    members: Arc<Members>,
-}
-
-impl OtherMember {
-    pub fn peer(&self) -> Option<&PeerAddress> {
-        self.members.member(self.id)?.peer.as_ref()
-    }
-}
 
 /// The instance that a question is sent to.
 pub enum Place {
     Here,
-    There(OtherMember),
+    There(InstanceId),
 }
 
 /// Refuses while this instance starts or stops: it passes no request on then.
@@ -35,33 +20,39 @@ fn passes_on(gate: &Result<(), Closed>) -> Result<(), Closed> {
 
 /// For a name that this instance owns and does not answer for now. `Ok`: this instance or another one will
 /// answer for it soon.
-fn not_now(gate: Result<(), Closed>) -> Result<(), Closed> {
+fn not_now(gate: &Result<(), Closed>) -> Result<(), Closed> {
     match gate {
         // Others took this instance for dead, and its slots are being taken over.
         Ok(()) | Err(Closed::Standby) => Ok(()),
-        Err(closed) => Err(closed),
+        Err(closed) => Err(closed.clone()),
     }
 }
 
-/// The place of a name that another instance owns. `None`: the owner is dead, and its slots will be taken over
-/// soon.
-fn of_other(
+/// The place of this owner's names. `is_here`: whether this instance serves the names in question, if it is the owner.
+/// `None`: the owner does not answer at the moment, or is dead, and its slots will be taken over soon.
+fn of_owner(
     owner: InstanceId,
-    members: &Arc<Members>,
+    (is_here, gate): (bool, &Result<(), Closed>),
+    members: &Members,
     view: &View,
 ) -> Result<Option<Place>, Closed> {
+    if owner == members.me {
+        return match is_here && gate.is_ok() {
+            true => Ok(Some(Place::Here)),
+            false => not_now(gate).map(|()| None),
+        };
+    }
     let member = members.member(owner);
     let Some(member) = member.filter(|member| member.state.is_alive()) else {
         return Ok(None);
     };
-    match view.reach(owner) {
-        Reach::CutOff => Err(Closed::OwnerUnreachable),
-        Reach::OtherProtocol => Err(Closed::OtherProtocol),
+    match view.reachability(owner) {
+        Reachability::CutOff => Err(Closed::OwnerUnreachable),
+        Reachability::OtherProtocol => Err(Closed::OtherProtocol),
         _ if member.peer.is_none() => Err(Closed::OwnerUnreachable),
-        Reach::NotYet | Reach::Reached | Reach::Lost => Ok(Some(Place::There(OtherMember {
-            id: owner,
-            members: members.clone(),
-        }))),
+        Reachability::NotYet | Reachability::Reached | Reachability::Lost => {
+            Ok(Some(Place::There(owner)))
+        }
     }
 }
 
@@ -79,12 +70,9 @@ pub fn of_slot(
         return Ok(Some(Place::Here));
     }
     passes_on(&gate)?;
-    let Some(members) = &view.members else {
-        return not_now(gate).map(|()| None);
-    };
-    match members.owner(slot) {
-        owner if owner == members.me => not_now(gate).map(|()| None),
-        owner => of_other(owner, members, view),
+    match &view.members {
+        Some(members) => of_owner(members.owner(slot), (false, &gate), members, view),
+        None => not_now(&gate).map(|()| None),
     }
 }
 
@@ -97,19 +85,10 @@ pub fn of_all(gate: Result<(), Closed>, view: &View) -> Result<Option<Vec<Place>
     let Some(members) = &view.members else {
         return gate.map(|()| Some(vec![Place::Here]));
     };
-    let mut places = Vec::new();
-    for owner in view.owners() {
-        let place = match owner == members.me {
-            true if gate.is_ok() => Some(Place::Here),
-            true => not_now(gate.clone()).map(|()| None)?,
-            false => of_other(owner, members, view)?,
-        };
-        match place {
-            Some(place) => places.push(place),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(places))
+    let owners = view.owners().into_iter();
+    owners
+        .map(|owner| of_owner(owner, (true, &gate), members, view))
+        .collect()
 }
 
 /// Whether a request may be accepted before its name is known.
@@ -120,17 +99,19 @@ pub fn check(gate: Result<(), Closed>, view: &View) -> Result<(), Closed> {
     passes_on(&gate)?;
     match (&view.members, view.others_alive().next()) {
         (None, _) => gate,
-        (Some(_), None) => not_now(gate),
+        (Some(_), None) => not_now(&gate),
         (Some(_), Some(_)) => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::lock::FencingToken;
-    use crate::store::members::MemberState;
-    use crate::store::members::{Member, SLOTS};
+    use crate::store::PeerAddress;
+    use crate::store::members::{Member, MemberState, SLOTS};
 
     const ME: InstanceId = [1; 16];
     const OTHER: InstanceId = [2; 16];
@@ -151,7 +132,7 @@ mod tests {
     }
 
     /// Slot 0 belongs to this instance, slot 1 to `OTHER`, and all others to an instance that has no row any more.
-    fn view(other: MemberState, reach: Reach) -> View {
+    fn view(other: MemberState, reachability: Reachability) -> View {
         let mut owners = vec![GONE; SLOTS];
         (owners[0], owners[1]) = (ME, OTHER);
         let members = Members {
@@ -163,7 +144,7 @@ mod tests {
         };
         View {
             members: Some(Arc::new(members)),
-            reach: [(OTHER, reach)].into(),
+            reachability: [(OTHER, reachability)].into(),
             ..View::default()
         }
     }
@@ -172,8 +153,7 @@ mod tests {
         place.map(|place| match place {
             Some(Place::Here) => "here",
             Some(Place::There(other)) => {
-                assert_eq!(other.id, OTHER);
-                assert!(other.peer().is_some());
+                assert_eq!(other, OTHER);
                 "there"
             }
             None => "nowhere now",
@@ -193,12 +173,12 @@ mod tests {
 
     #[test]
     fn a_request_goes_to_the_owner_of_its_name_and_waits_while_there_is_none() {
-        let view = view(MemberState::Serves, Reach::Reached);
+        let view = view(MemberState::Serves, Reachability::Reached);
         assert_eq!(place(0, true, Ok(()), &view), Ok("here"));
         // The slot is being given away, or has come a moment ago.
         assert_eq!(place(0, false, Ok(()), &view), Ok("nowhere now"));
         assert_eq!(place(1, false, Ok(()), &view), Ok("there"));
-        // What this instance knows of its own slots is newer than its last look at the store.
+        // What this instance knows of its own slots is newer than what it last read from the store.
         assert_eq!(place(1, true, Ok(()), &view), Ok("here"));
         assert_eq!(place(2, false, Ok(()), &view), Ok("nowhere now"));
         assert_eq!(place(0, false, Ok(()), &View::default()), Ok("nowhere now"));
@@ -206,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_gate_of_this_instance_matters_for_its_own_names_alone() {
-        let view = view(MemberState::Leaves, Reach::Lost);
+        let view = view(MemberState::Leaves, Reachability::Lost);
         let away = Err(Closed::StoreAway);
         assert_eq!(place(0, true, away.clone(), &view), Err(Closed::StoreAway));
         assert_eq!(place(1, false, away.clone(), &view), Ok("there"));
@@ -224,35 +204,39 @@ mod tests {
     #[test]
     fn an_owner_that_cannot_be_reached_is_said_to_be_and_a_dead_one_is_waited_for() {
         let serves = MemberState::Serves;
-        for (state, reach, said) in [
-            (serves, Reach::NotYet, Ok("there")),
-            (serves, Reach::CutOff, Err(Closed::OwnerUnreachable)),
-            (serves, Reach::OtherProtocol, Err(Closed::OtherProtocol)),
-            (MemberState::Dead, Reach::CutOff, Ok("nowhere now")),
+        for (state, reachability, said) in [
+            (serves, Reachability::NotYet, Ok("there")),
+            (serves, Reachability::CutOff, Err(Closed::OwnerUnreachable)),
+            (
+                serves,
+                Reachability::OtherProtocol,
+                Err(Closed::OtherProtocol),
+            ),
+            (MemberState::Dead, Reachability::CutOff, Ok("nowhere now")),
         ] {
-            let view = view(state, reach);
+            let view = view(state, reachability);
             assert_eq!(place(1, false, Ok(()), &view), said);
         }
     }
 
     #[test]
     fn all_owners_are_asked_or_the_missing_one_is_waited_for() {
-        let with_hole = view(MemberState::Serves, Reach::Reached);
+        let with_hole = view(MemberState::Serves, Reachability::Reached);
         assert!(of_all(Ok(()), &with_hole).unwrap().is_none());
-        let whole = |other, reach| {
-            let mut view = view(other, reach);
+        let whole = |other, reachability| {
+            let mut view = view(other, reachability);
             let mut members = Members::clone(view.members.as_ref().unwrap());
             members.owners = (0..SLOTS).map(|n| [ME, OTHER][n % 2]).collect();
             view.members = Some(Arc::new(members));
             view
         };
-        let reached = whole(MemberState::Serves, Reach::Reached);
+        let reached = whole(MemberState::Serves, Reachability::Reached);
         assert_eq!(of_all(Ok(()), &reached).unwrap().unwrap().len(), 2);
         let away = of_all(Err(Closed::StoreAway), &reached);
         assert_eq!(away.err(), Some(Closed::StoreAway));
-        let cut = of_all(Ok(()), &whole(MemberState::Serves, Reach::CutOff));
+        let cut = of_all(Ok(()), &whole(MemberState::Serves, Reachability::CutOff));
         assert_eq!(cut.err(), Some(Closed::OwnerUnreachable));
-        let dead = of_all(Ok(()), &whole(MemberState::Dead, Reach::Lost));
+        let dead = of_all(Ok(()), &whole(MemberState::Dead, Reachability::Lost));
         assert!(dead.unwrap().is_none());
         let alone = of_all(Ok(()), &View::default()).unwrap().unwrap();
         assert!(matches!(alone[..], [Place::Here]));

@@ -19,9 +19,9 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::client::ClusterClient;
 use super::connection::PeerConnection;
-use super::door::FrontDoor;
-use super::reach::keep_in_touch_with_all;
+use super::reachability::monitor_all;
 use super::wire::{
     Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
@@ -38,7 +38,7 @@ use crate::store::PeerAddress;
 use crate::store::members::InstanceId;
 
 /// How often new events are sent to another instance that follows them.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
+const EVENTS_PAUSE: Duration = Duration::from_millis(200);
 /// Most events in one message: as many as the ring of the feed holds.
 const EVENTS_MAX: usize = 8192;
 
@@ -67,12 +67,12 @@ impl PeerListener {
     pub fn serve_with(
         self,
         builder: ServerBuilder,
-        router: impl Fn() -> Router + Send + Clone + 'static,
+        router: impl Fn() -> Rc<Router> + Send + Clone + 'static,
     ) -> io::Result<ServerBuilder> {
         let (tls, silence_max) = (self.tls, self.lease / 2);
         let stopping = builder.graceful_shutdown_signal();
         builder.listen("peers", self.listener, move || {
-            let (router, tls) = (Rc::new(router()), tls.clone());
+            let (router, tls) = (router(), tls.clone());
             let stopping = stopping.clone();
             fn_service(move |stream: TcpStream| {
                 let (router, tls, stopping) = (router.clone(), tls.clone(), stopping.clone());
@@ -93,7 +93,7 @@ impl PeerListener {
 }
 
 /// Starts a thread that keeps a connection to each of the other instances. `lease`: `INSTANCE_LEASE_SECONDS`.
-pub fn keep_in_touch(
+pub fn start_monitoring(
     server: &Arc<ServerState>,
     router: impl Fn() -> Router + Send + 'static,
     lease: Duration,
@@ -101,26 +101,29 @@ pub fn keep_in_touch(
     let (arbiter, server) = (Arbiter::new(), server.clone());
     arbiter.spawn_fn(move || {
         actix_rt::spawn(server.liveness.worker().prove_on());
-        actix_rt::spawn(keep_in_touch_with_all(server, lease));
-        actix_rt::spawn(release_untaken(FrontDoor::new(router(), Some(lease))));
+        actix_rt::spawn(monitor_all(server, lease));
+        actix_rt::spawn(release_undelivered(ClusterClient::new(
+            router(),
+            Some(lease),
+        )));
     });
     arbiter
 }
 
 /// Releases grants whose clients turned out to be gone after the name had moved, at the instance that has the
 /// name now.
-async fn release_untaken(door: FrontDoor) {
-    let door = Rc::new(door);
-    let Some(mut undelivered_grants) = door.router.server.undelivered_grants.to_release() else {
+async fn release_undelivered(cluster: ClusterClient) {
+    let cluster = Rc::new(cluster);
+    let Some(mut undelivered_grants) = cluster.router.server.undelivered_grants.to_release() else {
         return;
     };
     while let Some((name, ticket)) = undelivered_grants.recv().await {
         log::debug!("the client of a grant of {name} is gone: releasing it where the name is now");
-        let door = door.clone();
+        let cluster = cluster.clone();
         actix_rt::spawn(async move {
             let presented = PresentedTicket::Ticket(ticket);
             let unlock = Op::Unlock { presented };
-            door.ask(&name, &unlock, Caller::nobody()).await;
+            cluster.ask(&name, &unlock, Caller::nobody()).await;
         });
     }
 }
@@ -142,12 +145,11 @@ async fn serve(
     };
     let us = Introduction::new(&peer.secret, id, Protocols::OURS);
     let taking = PeerConnection::take(stream, tls.as_ref(), us);
-    let taken = timeout(silence_max, taking).await??;
     let PeerConnection {
         read,
         write,
         protocol,
-    } = taken;
+    } = timeout(silence_max, taking).await??;
     log::debug!("speaks version {protocol} of the protocol with an instance that connected");
     let (frames, to_write) = unbounded_channel();
     let answering = Rc::new(PeerRequests {
@@ -183,7 +185,7 @@ struct PeerRequests {
     running: RefCell<HashMap<u64, actix_rt::task::JoinHandle<()>>>,
     /// Calls whose answer was sent and not confirmed with `Taken` yet.
     unconfirmed: RefCell<HashMap<u64, OpenCall>>,
-    /// For each event stream, whether the events that were sent last have been taken.
+    /// For each event stream, whether the events that were sent last are confirmed.
     followers: RefCell<HashMap<u64, Rc<Cell<bool>>>>,
 }
 
@@ -193,9 +195,9 @@ impl PeerRequests {
             RequestFrame::Question { id, question } => self.begin(id, *question),
             RequestFrame::Taken(id) => {
                 if let Some(call) = self.unconfirmed.borrow_mut().remove(&id) {
-                    call.taken();
-                } else if let Some(taken) = self.followers.borrow().get(&id) {
-                    taken.set(true);
+                    call.confirm();
+                } else if let Some(is_confirmed) = self.followers.borrow().get(&id) {
+                    is_confirmed.set(true);
                 }
             }
             RequestFrame::Gone(id) => self.withdraw(id),
@@ -232,7 +234,7 @@ impl PeerRequests {
         let answers = router.server.gate.check().is_ok() && question.name().is_none_or(is_here);
         // All but requests to resources are boxed, so that the futures of those do not get as large.
         let reply = match question {
-            Question::Look => return router.look(),
+            Question::Look => return router.refresh_members(),
             _ if !answers => PeerReply::NotOwner,
             Question::Ask { name, op, caller } => self.ask(id, (name, op, caller)).await,
             Question::Touch {
@@ -242,21 +244,21 @@ impl PeerRequests {
             } => return router.touch(&name, presented, &caller),
             Question::Page(query) => {
                 let told = |(page, covered)| PeerReply::Page(page, covered);
-                self.looked(Box::pin(router.part_of_page(query)).await, told)
+                self.checked(Box::pin(router.part_of_page(query)).await, told)
             }
             Question::Tally(prefix) => {
                 let told = |(tally, covered)| PeerReply::Tally(tally, covered);
-                self.looked(Box::pin(router.part_of_tally(prefix)).await, told)
+                self.checked(Box::pin(router.part_of_tally(prefix)).await, told)
             }
             Question::History(name) => {
                 let history = Box::pin(router.history(&name)).await;
-                self.looked(history, PeerReply::History)
+                self.checked(history, PeerReply::History)
             }
             Question::DocumentSizes {
                 id, after, limit, ..
             } => {
                 let sizes = Box::pin(router.document_sizes(&id, &after, limit)).await;
-                self.looked(sizes, PeerReply::DocumentSizes)
+                self.checked(sizes, PeerReply::DocumentSizes)
             }
             Question::Follow(prefix) => return Box::pin(self.follow(id, &prefix)).await,
         };
@@ -266,21 +268,21 @@ impl PeerRequests {
     async fn ask(&self, id: u64, (name, op, caller): (ResourceName, Op, Arc<Caller>)) -> PeerReply {
         let router = &self.router;
         if !takes(router, &op) {
-            return PeerReply::Reply(Box::new(Reply::Refused(Refusal::TooLargeToStore)));
+            return PeerReply::Reply(Box::new(Reply::Refused(Refusal::TooLargeToStore, None)));
         }
         let (reply, call) = router.ask(&name, &op, &caller).await;
         let reply = PeerReply::Reply(reply);
         if let Some(call) = call {
             match reply.is_tracked() {
                 true => drop(self.unconfirmed.borrow_mut().insert(id, call)),
-                false => call.taken(),
+                false => call.confirm(),
             }
         }
         reply
     }
 
     /// The reply to a question that reads only. No answer leaves when the store may no longer be this instance's.
-    fn looked<T>(
+    fn checked<T>(
         &self,
         answer: Result<T, impl Into<ListingRefused>>,
         reply: impl FnOnce(T) -> PeerReply,
@@ -293,7 +295,7 @@ impl PeerRequests {
         }
     }
 
-    /// Sends events for as long as this instance's gate is open. An asker that has not taken the last ones is
+    /// Sends events for as long as this instance's gate is open. An asker that has not confirmed the last ones is
     /// sent nothing, and misses what the ring of the feed cannot hold meanwhile, like a slow reader of this
     /// instance.
     async fn follow(&self, id: u64, prefix: &str) {
@@ -301,8 +303,8 @@ impl PeerRequests {
         let Some(mut reader) = server.feed.follow() else {
             return self.tell(id, PeerReply::TooBusy);
         };
-        let taken = Rc::new(Cell::new(false));
-        self.followers.borrow_mut().insert(id, taken.clone());
+        let is_confirmed = Rc::new(Cell::new(false));
+        self.followers.borrow_mut().insert(id, is_confirmed.clone());
         self.tell(
             id,
             PeerReply::Events {
@@ -311,11 +313,11 @@ impl PeerRequests {
             },
         );
         while server.gate.check().is_ok() {
-            tokio::time::sleep(LOOK_PAUSE).await;
-            if taken.get()
+            tokio::time::sleep(EVENTS_PAUSE).await;
+            if is_confirmed.get()
                 && let Some(events) = events(&mut reader, prefix)
             {
-                taken.set(false);
+                is_confirmed.set(false);
                 self.tell(id, events);
             }
         }
@@ -339,11 +341,11 @@ impl PeerRequests {
     }
 }
 
-/// The events since the last look, at most [`EVENTS_MAX`]; `None`: there are none.
+/// The events since the last ones, at most [`EVENTS_MAX`]; `None`: there are none.
 fn events(reader: &mut FeedReader, prefix: &str) -> Option<PeerReply> {
     let (mut missed, mut events) = (0, Vec::new());
     while events.len() < EVENTS_MAX {
-        match reader.look() {
+        match reader.try_next() {
             Found::Event(event) if event.name.as_str().starts_with(prefix) => {
                 events.push(event.as_ref().clone());
             }

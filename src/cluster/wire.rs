@@ -139,7 +139,7 @@ pub enum Question {
     },
     /// All events of names with this prefix from now on.
     Follow(String),
-    /// Slots have moved: look at the store. Has no answer.
+    /// Slots have moved: read the store at once. Has no answer.
     Look,
 }
 

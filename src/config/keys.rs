@@ -82,17 +82,24 @@ pub struct Keys {
     pub scoped: Vec<Arc<ScopedKey>>,
 }
 
-/// The variables of the keys for all names, besides `API_KEY`.
-pub const PLAIN_KEYS: [&str; 8] = [
-    "RESOURCE_READ",
-    "RESOURCE_READ_LOCK",
-    "RESOURCE_WRITE",
-    "RESOURCE_ADMIN",
-    "RESOURCE_READ_PREVIOUS",
-    "RESOURCE_READ_LOCK_PREVIOUS",
-    "RESOURCE_WRITE_PREVIOUS",
-    "RESOURCE_ADMIN_PREVIOUS",
+/// For each right the variable of the key for all names, and that of the key which it replaces. Besides them there is
+/// `API_KEY`.
+const PLAIN_KEYS: [(Right, &str, &str); 4] = [
+    (Right::Read, "RESOURCE_READ", "RESOURCE_READ_PREVIOUS"),
+    (
+        Right::Lock,
+        "RESOURCE_READ_LOCK",
+        "RESOURCE_READ_LOCK_PREVIOUS",
+    ),
+    (Right::Write, "RESOURCE_WRITE", "RESOURCE_WRITE_PREVIOUS"),
+    (Right::Admin, "RESOURCE_ADMIN", "RESOURCE_ADMIN_PREVIOUS"),
 ];
+
+/// The variables of the keys for all names, besides `API_KEY`.
+pub fn plain_key_variables() -> impl Iterator<Item = &'static str> {
+    let pairs = PLAIN_KEYS.into_iter();
+    pairs.flat_map(|(_, name, name_previous)| [name, name_previous])
+}
 
 /// Reads all keys and reports what is wrong with them.
 pub(super) fn read(reader: &mut Reader) -> Keys {
@@ -116,9 +123,7 @@ pub(super) fn read(reader: &mut Reader) -> Keys {
 
 fn refuse_beside_api_key(reader: &mut Reader) {
     // `password` accepts any value: here it only matters whether there is one.
-    let beside = PLAIN_KEYS
-        .iter()
-        .find(|name| reader.password(name).expose() != "");
+    let beside = plain_key_variables().find(|name| reader.password(name).expose() != "");
     if let Some(beside) = beside {
         let sentence = format!(
             "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or a key for each right without API_KEY."
@@ -172,16 +177,7 @@ fn scoped_keys(reader: &mut Reader) -> Vec<ScopedKey> {
 /// For each right its key, then its `*_PREVIOUS` key.
 fn plain_keys(reader: &mut Reader) -> Vec<PlainKey> {
     let mut keys = Vec::new();
-    for (right, name, name_previous) in [
-        (Right::Read, "RESOURCE_READ", "RESOURCE_READ_PREVIOUS"),
-        (
-            Right::Lock,
-            "RESOURCE_READ_LOCK",
-            "RESOURCE_READ_LOCK_PREVIOUS",
-        ),
-        (Right::Write, "RESOURCE_WRITE", "RESOURCE_WRITE_PREVIOUS"),
-        (Right::Admin, "RESOURCE_ADMIN", "RESOURCE_ADMIN_PREVIOUS"),
-    ] {
+    for (right, name, name_previous) in PLAIN_KEYS {
         let problems_before = reader.problems.len();
         let current = reader.key(name);
         let is_missing = current.is_none() && reader.problems.len() == problems_before;

@@ -39,7 +39,7 @@ mod tls;
 pub mod variables;
 
 pub use error::{ConfigError, EXIT_CONFIG, Problem};
-pub use keys::{Keys, PLAIN_KEYS, PlainKey, Right, ScopedKey, key_hash};
+pub use keys::{Keys, PlainKey, Right, ScopedKey, key_hash, plain_key_variables};
 pub use secret::Secret;
 pub use settings::{HttpSettings, Settings, StoreKind, TlsFiles};
 pub use sources::{Origins, SetVariable, SettingOrigin};

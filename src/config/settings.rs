@@ -64,6 +64,16 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
 }
 
+impl HttpSettings {
+    /// The scheme of the server's addresses.
+    pub fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+}
+
 /// The server's certificate and its private key, in PEM. Both files were readable and valid when the settings
 /// were read.
 #[derive(Clone, Debug, PartialEq, Eq)]

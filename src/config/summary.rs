@@ -63,12 +63,7 @@ impl Settings {
     }
 
     fn listen_in_words(&self) -> String {
-        let scheme = if self.http.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
         let address = std::net::SocketAddr::new(self.http.host, self.http.port);
-        format!("{scheme}://{address}")
+        format!("{}://{address}", self.http.scheme())
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
 
 use crate::lock::{Mode, ResourceOptions, Seconds, Ttl};
 
@@ -15,7 +16,7 @@ pub struct CreateBody {
     #[serde(default, deserialize_with = "seconds")]
     pub timeout: Option<Seconds>,
     /// How many exclusive leases may exist at once.
-    #[serde(default, deserialize_with = "slots", rename = "slots")]
+    #[serde(default, deserialize_with = "slots")]
     pub slots: Option<u16>,
     /// Seconds for which the lock is granted to nobody after a lease expired or was forced off.
     #[serde(default, deserialize_with = "lock_delay", rename = "lockDelay")]
@@ -63,72 +64,56 @@ pub struct ForceBody {
     pub waiter: Option<String>,
 }
 
-/// A JSON number as an integer: 30.0 is as whole as 30. `None` if it has a fraction, is negative or too large.
-fn whole(number: f64) -> Option<u64> {
+/// Whether a number is 0 as it is written. Its float does not tell: that of 1e-400 is 0 too.
+fn is_zero(number: &str) -> bool {
+    let mut mantissa = number.bytes().take_while(|b| !matches!(b, b'e' | b'E'));
+    mantissa.all(|b| !(b'1'..=b'9').contains(&b))
+}
+
+/// A JSON number as an integer: 30.0 is as whole as 30. `None` if it is no number, has a fraction, is negative or
+/// too large.
+fn whole(json: &str) -> Option<u64> {
+    if let Ok(number) = json.parse() {
+        return Some(number);
+    }
+    let number: f64 = json.parse().ok()?;
     // 2^64: the smallest float that does not fit.
     let fits = number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&number);
-    fits.then_some(number as u64)
+    (fits && (number > 0.0 || is_zero(json))).then_some(number as u64)
 }
 
-/// A JSON value in the place of a number: an integer, another number, a string, or anything else.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WrittenNumber {
-    Whole(u64),
-    Other(f64),
-    Text(String),
-    None(de::IgnoredAny),
+/// The text of a JSON string; `None` for any other JSON.
+fn string(json: &str) -> Option<String> {
+    let is_string = json.starts_with('"');
+    is_string.then(|| serde_json::from_str(json).ok()).flatten()
 }
 
-impl WrittenNumber {
-    /// Its value, if it is a JSON number and whole.
-    fn whole(&self) -> Option<u64> {
-        match self {
-            WrittenNumber::Whole(number) => Some(*number),
-            WrittenNumber::Other(number) => whole(*number),
-            WrittenNumber::Text(_) | WrittenNumber::None(_) => None,
-        }
-    }
-
-    /// Its value, if it is a JSON number or a string that [`decimal`] reads.
-    fn decimal(&self) -> Option<f64> {
-        match self {
-            WrittenNumber::Whole(number) => Some(*number as f64),
-            WrittenNumber::Other(number) => Some(*number),
-            WrittenNumber::Text(text) => decimal(text),
-            WrittenNumber::None(_) => None,
-        }
-    }
-}
-
-/// Reads an optional number with `read`; `null` counts as absent. `accepts`: the error text, which says what is
-/// accepted.
+/// Reads an optional number with `read` from the JSON in its place; `null` counts as absent. `accepts`: the error
+/// text, which says what is accepted.
 fn number<'de, D: Deserializer<'de>, T>(
     deserializer: D,
-    read: impl FnOnce(&WrittenNumber) -> Option<T>,
+    read: impl FnOnce(&str) -> Option<T>,
     accepts: &str,
 ) -> Result<Option<T>, D::Error> {
-    let Some(written) = Option::<WrittenNumber>::deserialize(deserializer)? else {
+    let Some(json) = Option::<Box<RawValue>>::deserialize(deserializer)? else {
         return Ok(None);
     };
     let refused = || de::Error::custom(accepts);
-    read(&written).map(Some).ok_or_else(refused)
+    read(json.get()).map(Some).ok_or_else(refused)
 }
 
 /// A fencing token that the client got from the server; `null` counts as absent.
 fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let accepts = "fencingToken must be an integer that is not negative";
-    number(deserializer, WrittenNumber::whole, accepts)
+    number(deserializer, whole, accepts)
 }
 
 /// Seconds as an integer or a numeric string, 0 to 2147483647; `null` counts as absent.
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D::Error> {
-    let read = |written: &WrittenNumber| {
-        let number = match written {
-            WrittenNumber::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
-                text.parse().ok()
-            }
-            other => other.whole(),
+    let read = |json: &str| {
+        let number = match string(json) {
+            Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+            _ => whole(json),
         };
         number.and_then(|n| Seconds::new(i64::try_from(n).ok()?))
     };
@@ -139,26 +124,32 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>
 /// Decimal seconds as a number or a numeric string, 0 to 2147483647, rounded to the millisecond; `null` counts
 /// as absent.
 fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ttl>, D::Error> {
-    let read = |written: &WrittenNumber| {
+    let read = |json: &str| {
         let most = f64::from(Seconds::MAX);
-        let seconds = written.decimal().filter(|s| (0.0..=most).contains(s))?;
-        Ttl::from_millis(to_millis(seconds))
+        let millis = match string(json) {
+            Some(text) if text.starts_with(|c: char| c.is_ascii_digit()) => decimal(&text, most),
+            _ => to_millis(json, most),
+        };
+        millis.and_then(Ttl::from_millis)
     };
     let accepts = "seconds must be a number or a numeric string from 0 to 2147483647";
     number(deserializer, read, accepts)
 }
 
-/// Decimal seconds in milliseconds, rounded. A value above 0 stays above 0.
-pub fn to_millis(seconds: f64) -> u64 {
-    let millis = (seconds * 1000.0).round() as u64;
-    if seconds > 0.0 { millis.max(1) } else { millis }
+/// Seconds in milliseconds, rounded; a value above 0 stays above 0. `seconds`: a number as JSON writes it. `None` if
+/// it is no number, negative or more than `most`.
+fn to_millis(seconds: &str, most: f64) -> Option<u64> {
+    let value: f64 = seconds.parse().ok()?;
+    let millis = (value * 1000.0).round() as u64;
+    let is_zero = is_zero(seconds);
+    let fits = (0.0..=most).contains(&value) && (is_zero || !seconds.starts_with('-'));
+    fits.then_some(if is_zero { 0 } else { millis.max(1) })
 }
 
-/// Parses digits, with a point among or after them.
-fn decimal(text: &str) -> Option<f64> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let begins = text.bytes().next().is_some_and(|b| b.is_ascii_digit());
-    (plain && begins).then(|| text.parse().ok()).flatten()
+/// As [`to_millis`], of digits with a point among, before or after them.
+pub fn decimal(seconds: &str, most: f64) -> Option<u64> {
+    let plain = seconds.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    plain.then(|| to_millis(seconds, most)).flatten()
 }
 
 /// An optional integer in `range`; `null` counts as absent. `field`: its name in the error text.
@@ -167,15 +158,13 @@ fn whole_in<'de, D: Deserializer<'de>>(
     range: RangeInclusive<u16>,
     field: &str,
 ) -> Result<Option<u16>, D::Error> {
-    let Some(number) = Option::<f64>::deserialize(deserializer)? else {
-        return Ok(None);
+    let read = |json: &str| {
+        let number = u16::try_from(whole(json)?).ok();
+        number.filter(|number| range.contains(number))
     };
-    let number = whole(number).and_then(|number| u16::try_from(number).ok());
-    let number = number.filter(|number| range.contains(number));
-    number.map(Some).ok_or_else(|| {
-        let (least, most) = (range.start(), range.end());
-        de::Error::custom(format!("{field} must be an integer from {least} to {most}"))
-    })
+    let (least, most) = (range.start(), range.end());
+    let accepts = format!("{field} must be an integer from {least} to {most}");
+    number(deserializer, read, &accepts)
 }
 
 fn slots<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
@@ -208,17 +197,26 @@ mod tests {
             ("0.0001", 1),
             ("\"0.0001\"", 1),
             ("1e-9", 1),
+            ("1e-400", 1),
             ("0.0014", 1),
+            ("0e400", 0),
+            ("-0.0", 0),
             ("2147483647", 2_147_483_647_000),
         ] {
             assert_eq!(parse(text), Some(Some(millis)), "{text}");
         }
+        let tiny = format!("0.{}1", "0".repeat(400));
+        assert_eq!(parse(&tiny), Some(Some(1)));
+        assert_eq!(parse(&format!("\"{tiny}\"")), Some(Some(1)));
+        assert_eq!(decimal(&tiny, 300.0), Some(1));
         assert_eq!(parse("null"), Some(None));
         for bad in [
             "-1",
             "-0.5",
+            "-1e-400",
             "2147483647.001",
             "1e300",
+            "1e999",
             "\"\"",
             "\".\"",
             "\".5\"",
@@ -249,6 +247,7 @@ mod tests {
             "2147483648",
             "1.5",
             "1e-3",
+            "1e-400",
             "1e300",
             "-1.0",
             "\"\"",

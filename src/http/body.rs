@@ -47,7 +47,7 @@ pub async fn read(request: &Request, payload: Payload) -> Result<Bytes, ApiError
         connection.end_body();
     }
     // The body may have taken long to arrive: the gate may have closed meanwhile.
-    worker.door.check().map_err(ApiError::Closed)?;
+    worker.cluster.check().map_err(ApiError::Closed)?;
     Ok(read)
 }
 

@@ -5,6 +5,7 @@ use actix_web::http::header::{self, HeaderName};
 use super::errors::ApiError;
 use super::paths::Route;
 use super::request::Request;
+use crate::lock::names::hex_digits;
 use crate::resource::messages::{Condition, EntityTag, EntityTags};
 
 /// The conditional headers that are either supported by a route or refused, never ignored.
@@ -80,7 +81,9 @@ impl Request {
         let mut tags = None;
         for value in self.http.headers().get_all(&header) {
             let tags: &mut Vec<EntityTag> = tags.get_or_insert_default();
-            let mut rest = value.to_str().unwrap_or_default();
+            // A tag may have bytes that are no ASCII (RFC 9110, 8.8.3); it is none of ours.
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let mut rest = &value[..];
             loop {
                 // A list may have empty elements.
                 rest = rest.trim_start_matches([',', ' ', '\t']);
@@ -92,13 +95,20 @@ impl Request {
                 }
                 let (is_weak, inside, after) = first_tag(rest).ok_or_else(malformed)?;
                 if weak || !is_weak {
-                    tags.extend(EntityTag::from_str_radix(inside, 16).ok());
+                    tags.extend(parse_tag(inside));
                 }
                 rest = after;
             }
         }
         Ok(tags.map(Some))
     }
+}
+
+/// The tag that this server writes like this; `None` if there is none. Tags are compared byte for byte: capitals,
+/// or fewer digits, are another tag.
+fn parse_tag(text: &str) -> Option<EntityTag> {
+    let tag = EntityTag::from_str_radix(text, 16).ok()?;
+    (text.as_bytes() == hex_digits(tag)).then_some(tag)
 }
 
 /// Splits a list after its first tag: whether the tag is weak, the text in its quotation marks (which may
@@ -116,6 +126,24 @@ fn first_tag(list: &str) -> Option<(bool, &str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_tag_as_this_server_writes_it_is_one_of_its_tags() {
+        let tag = "0123456789abcdef0123456789abcdef";
+        assert_eq!(
+            parse_tag(tag),
+            Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef)
+        );
+        for other in [
+            "0123456789ABCDEF0123456789ABCDEF",
+            "+123456789abcdef0123456789abcdef",
+            "123456789abcdef0123456789abcdef",
+            "00123456789abcdef0123456789abcdef",
+            "",
+        ] {
+            assert_eq!(parse_tag(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_tag_ends_with_its_quotation_mark_whatever_is_in_it() {

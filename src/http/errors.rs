@@ -12,7 +12,7 @@ use super::auth::Right;
 use super::headers::X_FENCING_TOKEN;
 use super::wire::{ErrorBody, HolderBody};
 use crate::lock::command::LockedBy;
-use crate::lock::{EndReason, Refusal};
+use crate::lock::{EndReason, FencingToken, Refusal};
 use crate::shared::gate::Closed;
 
 /// Why a request is refused.
@@ -36,11 +36,11 @@ pub enum ApiError {
     RateLimited,
     /// The answer would cost other clients too much now; the text says why.
     TooBusy(&'static str),
-    /// Refused by the resource.
-    Refused(Refusal),
+    /// Refused by the resource. With the fencing token if the caller holds the lock.
+    Refused(Refusal, Option<FencingToken>),
     /// [`Refusal::Locked`] in answer to a lock request that takes no place in the queue. The client may try
-    /// again, so the answer has `Retry-After`.
-    Taken(Box<LockedBy>),
+    /// again, so the answer has `Retry-After`. With the fencing token if the caller holds the lock.
+    Taken(Box<LockedBy>, Option<FencingToken>),
     Closed(Closed),
 }
 
@@ -229,7 +229,7 @@ fn refusal_code(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Dead(Some(reason)) => (StatusCode::FORBIDDEN, reason.code()),
         Refusal::DeadByForce(_) => (StatusCode::FORBIDDEN, EndReason::ForcedOff.code()),
         Refusal::NoResource => (StatusCode::NOT_FOUND, "resource_unknown"),
-        Refusal::NoSelector(_) => (StatusCode::NOT_FOUND, "selector_unknown"),
+        Refusal::NoSelector => (StatusCode::NOT_FOUND, "selector_unknown"),
         Refusal::Exists => (StatusCode::CONFLICT, "resource_exists"),
         Refusal::Locked(_) => (StatusCode::CONFLICT, "locked"),
         Refusal::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
@@ -239,7 +239,7 @@ fn refusal_code(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::OtherLease => (StatusCode::CONFLICT, "lease_over"),
         Refusal::NotWaiting => (StatusCode::CONFLICT, "not_waiting"),
         Refusal::TooManySelectors(_) => (StatusCode::CONFLICT, "too_many_selectors"),
-        Refusal::ConditionFailed(_) => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+        Refusal::ConditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
         Refusal::TooLargeToStore => (StatusCode::PAYLOAD_TOO_LARGE, "document_too_large"),
         Refusal::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, "too_many_waiters"),
         Refusal::NotStored => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
@@ -263,8 +263,8 @@ impl ApiError {
             }
             ApiError::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             ApiError::TooBusy(_) => (StatusCode::SERVICE_UNAVAILABLE, "too_busy"),
-            ApiError::Refused(refusal) => refusal_code(refusal),
-            ApiError::Taken(_) => (StatusCode::CONFLICT, "locked"),
+            ApiError::Refused(refusal, _) => refusal_code(refusal),
+            ApiError::Taken(..) => (StatusCode::CONFLICT, "locked"),
             ApiError::Closed(closed) => (StatusCode::SERVICE_UNAVAILABLE, closed.code()),
         }
     }
@@ -290,8 +290,8 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
         Refusal::Dead(Some(EndReason::Expired)) => "The lease of this ticket expired.",
         Refusal::Dead(Some(EndReason::ForcedOff)) | Refusal::DeadByForce(_) => FORCED_OFF,
         Refusal::NoResource => "There is no resource of this name.",
-        Refusal::NoSelector(_) => "The resource has no document at this selector.",
-        Refusal::ConditionFailed(_) => {
+        Refusal::NoSelector => "The resource has no document at this selector.",
+        Refusal::ConditionFailed => {
             "The condition of this request does not hold for the document; nothing was changed."
         }
         Refusal::Exists => "A resource of this name exists already.",
@@ -365,8 +365,8 @@ impl fmt::Display for ApiError {
                 f.write_str("Too many requests; wait as long as Retry-After says.")
             }
             ApiError::TooBusy(why) => write!(f, "Not now: {why}. Try again."),
-            ApiError::Refused(refusal) => f.write_str(&refusal_sentence(refusal)),
-            ApiError::Taken(_) => f.write_str(LOCKED),
+            ApiError::Refused(refusal, _) => f.write_str(&refusal_sentence(refusal)),
+            ApiError::Taken(..) => f.write_str(LOCKED),
             ApiError::Closed(closed) => f.write_str(&sentence(&closed.to_string())),
         }
     }
@@ -383,7 +383,7 @@ impl ResponseError for ApiError {
         if let ApiError::Method(allow) = self {
             response.insert_header((header::ALLOW, *allow));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, ApiError::Taken(_)) {
+        if status == StatusCode::SERVICE_UNAVAILABLE || matches!(self, ApiError::Taken(..)) {
             response.insert_header((header::RETRY_AFTER, "1"));
         }
         let mut body = ErrorBody {
@@ -392,19 +392,17 @@ impl ResponseError for ApiError {
             ..ErrorBody::default()
         };
         match self {
-            ApiError::Taken(by) | ApiError::Refused(Refusal::Locked(by)) => {
+            ApiError::Taken(by, _) | ApiError::Refused(Refusal::Locked(by), _) => {
                 body.holder = Some(by.holder.clone().map(HolderBody::from));
                 body.reserved = Some(by.reserved);
             }
-            ApiError::Refused(Refusal::DeadByForce(forced)) => {
+            ApiError::Refused(Refusal::DeadByForce(forced), _) => {
                 body.forced = Some(forced);
             }
-            ApiError::Refused(
-                Refusal::NoSelector(Some(token)) | Refusal::ConditionFailed(Some(token)),
-            ) => {
-                response.insert_header((X_FENCING_TOKEN.clone(), token.0));
-            }
             _ => {}
+        }
+        if let ApiError::Refused(_, Some(token)) | ApiError::Taken(_, Some(token)) = self {
+            response.insert_header((X_FENCING_TOKEN.clone(), token.0));
         }
         response.json(body)
     }
@@ -424,8 +422,8 @@ mod tests {
             Refusal::Dead(Some(EndReason::Expired)),
             Refusal::Dead(Some(EndReason::ForcedOff)),
             Refusal::NoResource,
-            Refusal::NoSelector(None),
-            Refusal::ConditionFailed(None),
+            Refusal::NoSelector,
+            Refusal::ConditionFailed,
             Refusal::Exists,
             Refusal::Locked(Box::default()),
             Refusal::NotExclusive,
@@ -460,7 +458,7 @@ mod tests {
             ApiError::Closed(Closed::OwnerUnreachable),
             ApiError::Closed(Closed::AnswerLost),
         ];
-        let refusals = refusals.into_iter().map(ApiError::Refused);
+        let refusals = refusals.into_iter().map(|r| ApiError::Refused(r, None));
         let every = every.into_iter().chain(refusals);
         every.inspect(in_the_lists_above).collect()
     }
@@ -473,10 +471,10 @@ mod tests {
             ApiError::TooManyConnections | ApiError::RateLimited | ApiError::TooBusy(_) => {}
             ApiError::Closed(_) => {}
             // Has the code of `Refusal::Locked`.
-            ApiError::Taken(_) => {}
-            ApiError::Refused(refusal) => match refusal {
+            ApiError::Taken(..) => {}
+            ApiError::Refused(refusal, _) => match refusal {
                 Refusal::TicketMissing | Refusal::ModeNotOffered | Refusal::Dead(_) => {}
-                Refusal::NoResource | Refusal::NoSelector(_) | Refusal::ConditionFailed(_) => {}
+                Refusal::NoResource | Refusal::NoSelector | Refusal::ConditionFailed => {}
                 Refusal::Exists | Refusal::Locked(_) | Refusal::NotExclusive => {}
                 Refusal::ModeDiffers | Refusal::KeyReused | Refusal::NotHolder => {}
                 Refusal::OtherLease | Refusal::NotWaiting | Refusal::TooManySelectors(_) => {}

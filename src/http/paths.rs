@@ -114,8 +114,8 @@ pub fn segments(path: &str) -> Option<Segments<'_>> {
     None
 }
 
-/// The condition of reading a description or document: answer with it only if it is not the one that the client
-/// has.
+/// The condition of reading a description, a document or a file of the page: answer with it only if it is not the one
+/// that the client has.
 static WATCHED: [HeaderName; 1] = [header::IF_NONE_MATCH];
 /// The conditions of a write.
 static CONDITIONAL: [HeaderName; 2] = [header::IF_MATCH, header::IF_NONE_MATCH];
@@ -176,6 +176,7 @@ impl Route {
     /// The conditional headers that the route supports; others are refused.
     pub fn conditions(self, method: &Method) -> &'static [HeaderName] {
         match self {
+            Route::Page | Route::PageFile => &WATCHED,
             Route::Resource | Route::Data if method == Method::GET => &WATCHED,
             Route::Data if method == Method::PUT => &CONDITIONAL,
             _ => &[],

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::asked::to_millis;
+use super::asked::decimal;
 use super::errors::ApiError;
 use super::paths::{decode_strictly, position};
 
@@ -76,15 +76,11 @@ impl<'r> Query<'r> {
         let Some(text) = self.get("wait") else {
             return Ok(None);
         };
-        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        let seconds = plain.then(|| text.parse::<f64>().ok()).flatten();
-        match seconds {
-            Some(seconds) if seconds <= max.as_secs_f64() => {
-                Ok(Some(Duration::from_millis(to_millis(seconds))))
-            }
-            _ => Err(ApiError::Malformed(format!(
-                "The query parameter wait is not accepted: it takes decimal seconds from 0 to {}.",
-                max.as_secs_f64()
+        let most = max.as_secs_f64();
+        match decimal(text, most) {
+            Some(millis) => Ok(Some(Duration::from_millis(millis))),
+            None => Err(ApiError::Malformed(format!(
+                "The query parameter wait is not accepted: it takes decimal seconds from 0 to {most}."
             ))),
         }
     }

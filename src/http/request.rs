@@ -74,7 +74,7 @@ impl Request {
         if let Some(connection) = &self.connection {
             connection.begin_wait();
         }
-        *self.worker.door.ask(name, op, &self.caller).await
+        *self.worker.cluster.ask(name, op, &self.caller).await
     }
 
     /// Checks that the request carries a key with this right, that the route supports its conditional headers,
@@ -94,7 +94,7 @@ impl Request {
         };
         let right = check_right(right, needed)?;
         self.check_conditions()?;
-        self.worker.door.check().map_err(ApiError::Closed)?;
+        self.worker.cluster.check().map_err(ApiError::Closed)?;
         Ok(right)
     }
 

@@ -41,7 +41,7 @@ fn text(body: &impl Serialize, data_bytes: usize) -> Result<Bytes, ApiError> {
     // A document inside a JSON string has its quotation marks escaped: about one byte in eight.
     let mut text = Vec::with_capacity(BODY_BYTES + data_bytes + data_bytes / 8);
     // All bodies have string keys only: serialising them cannot fail.
-    serde_json::to_writer(&mut text, body).map_err(|_| ApiError::Refused(Refusal::NotStored))?;
+    serde_json::to_writer(&mut text, body).map_err(|_| not_told())?;
     Ok(text.into())
 }
 
@@ -52,7 +52,8 @@ fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
     }
 }
 
-fn with_token(response: &mut HttpResponseBuilder, token: Option<FencingToken>) {
+/// Adds the fencing token, if the caller holds the lock.
+pub fn with_token(response: &mut HttpResponseBuilder, token: Option<FencingToken>) {
     if let Some(FencingToken(token)) = token {
         response.insert_header((X_FENCING_TOKEN.clone(), HeaderValue::from(token)));
     }
@@ -77,11 +78,25 @@ fn granted_head(status: StatusCode, grant: &Grant) -> HttpResponseBuilder {
 /// The error of a reply that is no success of the route.
 pub fn refusal(reply: Reply) -> ApiError {
     match reply {
-        Reply::Refused(refusal) => ApiError::Refused(refusal),
+        Reply::Refused(refusal, token) => ApiError::Refused(refusal, token),
         Reply::Closed(closed) => ApiError::Closed(closed),
         // A success of another operation than this route's: there is nothing to tell the client.
-        _ => ApiError::Refused(Refusal::NotStored),
+        _ => not_told(),
     }
+}
+
+/// The error of an answer that cannot be written.
+fn not_told() -> ApiError {
+    ApiError::Refused(Refusal::NotStored, None)
+}
+
+/// The answer to a conditional read of what the client has already. With the fencing token if it holds the lock.
+pub fn not_modified(tag: EntityTag, token: Option<FencingToken>) -> HttpResponse {
+    let mut response = HttpResponse::NotModified();
+    with_token(&mut response, token);
+    response
+        .insert_header((header::ETAG, &entity_tag(tag)[..]))
+        .finish()
 }
 
 /// Answers with a document: wrapped as the Symfony bundle expects it, or raw.
@@ -91,7 +106,7 @@ pub fn document(
     document: &Document,
     raw: bool,
 ) -> Response {
-    response.insert_header((header::ETAG, &document_tag(document.tag)[..]));
+    response.insert_header((header::ETAG, &entity_tag(document.tag)[..]));
     let text = match raw {
         true => document.json.clone(),
         false => wrapped(selector, document)?,
@@ -99,23 +114,17 @@ pub fn document(
     Ok(json_text(response, text))
 }
 
-/// The `ETag` of a document.
-fn document_tag(tag: EntityTag) -> [u8; 34] {
+/// The value of an `ETag`.
+pub fn entity_tag(tag: EntityTag) -> [u8; 34] {
     let mut text = [b'"'; 34];
     text[1..33].copy_from_slice(&hex_digits(tag));
     text
 }
 
-/// The `ETag` of a description.
-pub fn description_tag(tag: EntityTag) -> String {
-    format!("\"{tag:016x}\"")
-}
-
 /// The JSON object with the document that the Symfony bundle expects.
 fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> {
     // A document is checked to be UTF-8 before it is stored: this cannot fail.
-    let data =
-        std::str::from_utf8(&document.json).map_err(|_| ApiError::Refused(Refusal::NotStored))?;
+    let data = std::str::from_utf8(&document.json).map_err(|_| not_told())?;
     let body = DataBody {
         id: &document.id,
         id_resource: document.resource.as_str(),
@@ -139,9 +148,7 @@ pub fn read(selector: &Selector, reply: Reply, raw: bool) -> Response {
             }
             document(response, selector, &found, raw)
         }
-        Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
-            .insert_header((header::ETAG, &document_tag(tag)[..]))
-            .finish()),
+        Reply::Unchanged { tag, token } => Ok(not_modified(tag, token)),
         other => Err(refusal(other)),
     }
 }
@@ -192,7 +199,7 @@ pub fn lock(reply: Reply) -> Response {
         Reply::Lock(Answer::Granted(grant)) => {
             let response = granted_head(StatusCode::OK, &grant);
             let text = wire::granted(&grant, Vec::with_capacity(BODY_BYTES));
-            let text = text.map_err(|_| ApiError::Refused(Refusal::NotStored))?;
+            let text = text.map_err(|_| not_told())?;
             Ok(json_text(response, text.into()))
         }
         Reply::Lock(Answer::Queued {
@@ -210,7 +217,7 @@ pub fn lock(reply: Reply) -> Response {
             };
             json(response, &body)
         }
-        Reply::Refused(Refusal::Locked(by)) => Err(ApiError::Taken(by)),
+        Reply::Refused(Refusal::Locked(by), token) => Err(ApiError::Taken(by, token)),
         other => Err(refusal(other)),
     }
 }
@@ -221,7 +228,7 @@ pub fn changed(reply: Reply) -> Response {
         Reply::Written { token, tag } => {
             let mut response = HttpResponse::NoContent();
             with_token(&mut response, token);
-            response.insert_header((header::ETAG, &document_tag(tag)[..]));
+            response.insert_header((header::ETAG, &entity_tag(tag)[..]));
             Ok(response.finish())
         }
         Reply::Deleted { token } => {

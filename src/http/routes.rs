@@ -37,12 +37,14 @@ pub fn dispatch(req: Rc<Request>, payload: Payload) -> LocalBoxFuture<'static, R
         (Route::Resources, "POST") => Box::pin(resources::create(req, payload)),
         (Route::History, "GET") => Box::pin(history::history(req)),
         (Route::Events, "GET") => Box::pin(events::events(req)),
-        (Route::Health, "GET" | "HEAD") => at_once(Ok(status::health())),
-        (Route::Ready, "GET" | "HEAD") => at_once(status::ready(&req)),
-        (Route::Metrics, "GET" | "HEAD") => at_once(status::metrics(&req)),
-        (Route::Openapi, "GET" | "HEAD") => at_once(Ok(status::openapi())),
+        (Route::Health, "GET" | "HEAD") => without_key(&req, |_| Ok(status::health())),
+        (Route::Ready, "GET" | "HEAD") => without_key(&req, status::ready),
+        (Route::Metrics, "GET" | "HEAD") => without_key(&req, status::metrics),
+        (Route::Openapi, "GET" | "HEAD") => without_key(&req, |_| Ok(status::openapi())),
         (Route::Status, "GET") => Box::pin(status::status(req)),
-        (Route::Page | Route::PageFile, "GET" | "HEAD") => at_once(page::file(&req.http)),
+        (Route::Page | Route::PageFile, "GET" | "HEAD") => {
+            without_key(&req, |req| page::file(&req.http))
+        }
         (Route::ForceUnlock, "POST") => Box::pin(locks::force_unlock(req, payload)),
         // The same path is force-unlock with POST.
         (Route::Data, _) if req.http.uri().path().ends_with("/force-unlock") => {
@@ -50,6 +52,14 @@ pub fn dispatch(req: Rc<Request>, payload: Payload) -> LocalBoxFuture<'static, R
         }
         (route, _) => at_once(Err(ApiError::Method(route.allow()))),
     }
+}
+
+/// Answers at once and without a key. The routes that need one check conditional headers together with it.
+fn without_key(
+    req: &Request,
+    answer: impl FnOnce(&Request) -> Response,
+) -> LocalBoxFuture<'static, Response> {
+    at_once(req.check_conditions().and_then(|()| answer(req)))
 }
 
 fn at_once(response: Response) -> LocalBoxFuture<'static, Response> {

@@ -23,7 +23,7 @@ use super::errors;
 use super::middleware::answer;
 use super::policy::SharedPolicy;
 use super::worker::Worker;
-use crate::cluster::door::FrontDoor;
+use crate::cluster::client::ClusterClient;
 use crate::cluster::serve::PeerListener;
 use crate::config::{HttpSettings, Settings};
 use crate::metrics::Metrics;
@@ -52,12 +52,12 @@ fn acceptor(
 
 fn worker(
     settings: &Settings,
-    door: FrontDoor,
+    cluster: ClusterClient,
     policy: SharedPolicy,
     numbers: WorkerRequests,
 ) -> Worker {
     Worker {
-        door,
+        cluster,
         policy,
         body_bytes_max: settings.http.body_bytes_max,
         body_timeout: settings.http.body_timeout,
@@ -88,7 +88,7 @@ fn when_stopped(
     })
 }
 
-/// Starts the workers on a bound listener, with TLS if `tls` is given. `door` makes the front door of each
+/// Starts the workers on a bound listener, with TLS if `tls` is given. `cluster` makes the client of each
 /// worker. If `peers` is given, the same threads serve other instances on its listener. Must be called inside
 /// an actix system.
 ///
@@ -100,8 +100,8 @@ pub fn run(
     tls: Option<Arc<ServerConfig>>,
     policy: SharedPolicy,
     metrics: &Metrics,
-    (door, peers): (
-        impl Fn() -> FrontDoor + Send + Clone + 'static,
+    (cluster, peers): (
+        impl Fn() -> ClusterClient + Send + Clone + 'static,
         Option<PeerListener>,
     ),
 ) -> std::io::Result<Server> {
@@ -117,8 +117,8 @@ pub fn run(
         .disable_signals();
     let builder = match peers {
         Some(peers) => {
-            let door = door.clone();
-            peers.serve_with(builder, move || door().router)?
+            let cluster = cluster.clone();
+            peers.serve_with(builder, move || cluster().router)?
         }
         None => builder,
     };
@@ -127,8 +127,9 @@ pub fn run(
     let settings = Arc::new(settings.clone());
     let http_server = builder.listen("http", listener, move || {
         let acceptor = Rc::new(acceptor(&settings.http, tls.clone(), connections.clone()));
-        let worker = Rc::new(worker(&settings, door(), policy.clone(), requests.worker()));
-        let server = worker.door.router.server.clone();
+        let worker = worker(&settings, cluster(), policy.clone(), requests.worker());
+        let worker = Rc::new(worker);
+        let server = worker.cluster.router.server.clone();
         actix_rt::spawn(worker.server().liveness.worker().prove_on());
         let app = App::new()
             .default_service(fn_service(move |request| answer(&worker, request)))

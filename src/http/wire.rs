@@ -148,7 +148,7 @@ pub enum YouBody {
 impl From<Role> for YouBody {
     fn from(role: Role) -> YouBody {
         match role {
-            Role::Holder => YouBody::Holder,
+            Role::Holder(_) => YouBody::Holder,
             Role::Waiting(position) => YouBody::Waiting { position },
         }
     }

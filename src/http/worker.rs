@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::errors::ApiError;
 use super::policy::SharedPolicy;
-use crate::cluster::door::FrontDoor;
+use crate::cluster::client::ClusterClient;
 use crate::lock::{Profile, Refusal};
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::RequestTag;
@@ -13,7 +13,7 @@ use crate::shared::server_state::ServerState;
 
 /// State that all requests of one worker thread share.
 pub struct Worker {
-    pub door: FrontDoor,
+    pub cluster: ClusterClient,
     pub policy: SharedPolicy,
     pub body_bytes_max: usize,
     pub body_timeout: Duration,
@@ -29,7 +29,7 @@ pub struct Worker {
 
 impl Worker {
     pub fn server(&self) -> &ServerState {
-        &self.door.router.server
+        &self.cluster.router.server
     }
 
     /// A new tag, for a request without an `X-Request-Id`.
@@ -51,7 +51,7 @@ impl Worker {
         if self.server().store.takes_document(json) {
             Ok(())
         } else {
-            Err(ApiError::Refused(Refusal::TooLargeToStore))
+            Err(ApiError::Refused(Refusal::TooLargeToStore, None))
         }
     }
 

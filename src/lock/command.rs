@@ -38,7 +38,7 @@ pub type Death = Option<EndReason>;
 
 /// What a request does while the lock is someone else's. Times are on the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Patience {
+pub enum WaitPolicy {
     /// `queue=0`: take no place, and be refused at once.
     Never,
     /// Take a place, and be answered at once.
@@ -55,20 +55,20 @@ pub enum Patience {
     Loading,
 }
 
-impl Patience {
+impl WaitPolicy {
     /// Until when the request may be parked. `None`: not at all. `Some(None)`: without limit.
     pub(super) fn deadline(self) -> Option<Option<Millis>> {
         match self {
-            Patience::Never | Patience::Poll | Patience::Loading => None,
-            Patience::Until(at) | Patience::UntilThenLeave(at) => Some(Some(at)),
-            Patience::Forever => Some(None),
+            WaitPolicy::Never | WaitPolicy::Poll | WaitPolicy::Loading => None,
+            WaitPolicy::Until(at) | WaitPolicy::UntilThenLeave(at) => Some(Some(at)),
+            WaitPolicy::Forever => Some(None),
         }
     }
 }
 
-/// What a lock request asks for, besides how it waits ([`Patience`]).
+/// What a lock request asks for, besides how it waits ([`WaitPolicy`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Wish {
+pub struct LockOptions {
     pub owner: Option<Owner>,
     pub ttl: Option<Ttl>,
     /// `None`: the mode of the live ticket that is presented, else exclusive.
@@ -81,7 +81,7 @@ pub struct Wish {
     pub relayed: bool,
 }
 
-impl Wish {
+impl LockOptions {
     pub(super) fn mode(&self) -> Mode {
         self.mode.unwrap_or_default()
     }
@@ -94,8 +94,8 @@ pub struct LockRequest {
     pub presented: PresentedTicket,
     /// The ticket to use if this request makes one.
     pub fresh: Ticket,
-    pub wish: Wish,
-    pub patience: Patience,
+    pub options: LockOptions,
+    pub policy: WaitPolicy,
 }
 
 /// One command to a lock. `request` is the open request to answer.
@@ -110,7 +110,7 @@ pub enum Command {
         request: RequestId,
         presented: PresentedTicket,
     },
-    /// May this caller change data now? In the profile whose refused writes wait, `patience` says how long.
+    /// May this caller change data now? In the profile whose refused writes wait, `policy` says how long.
     /// A write without a live ticket then waits in a place whose ticket is `fresh`, which no client is told.
     Write {
         request: RequestId,
@@ -118,7 +118,7 @@ pub enum Command {
         fresh: Ticket,
         /// Whether the lease is released in the same step; `None`: as the profile says.
         release: Option<bool>,
-        patience: Patience,
+        policy: WaitPolicy,
     },
     Renew {
         request: RequestId,
@@ -210,9 +210,20 @@ pub struct PlaceView {
 /// Whether a live ticket holds or waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    Holder,
+    /// With the fencing token of its lease.
+    Holder(FencingToken),
     /// With its position in the queue; 1 is next in line.
     Waiting(usize),
+}
+
+impl Role {
+    /// The fencing token of a holder's lease.
+    pub fn token(self) -> Option<FencingToken> {
+        match self {
+            Role::Holder(token) => Some(token),
+            Role::Waiting(_) => None,
+        }
+    }
 }
 
 /// A lease as its holder sees it: the answer to a lock request that was granted.
@@ -270,10 +281,10 @@ pub enum Refusal {
     NoResource,
     /// A resource of this name exists already.
     Exists,
-    /// The resource has no document at this selector. With the fencing token if the caller holds the lock.
-    NoSelector(Option<FencingToken>),
-    /// The condition of a write does not hold. With the fencing token if the caller holds the lock.
-    ConditionFailed(Option<FencingToken>),
+    /// The resource has no document at this selector.
+    NoSelector,
+    /// The condition of a write does not hold.
+    ConditionFailed,
     /// The resource has this many selectors already, which is the most it can have.
     TooManySelectors(usize),
     /// The document is larger than the store can hold.

@@ -143,8 +143,8 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
     let mut expected = BTreeMap::new();
     for (_, waiter) in state.queue_ref().into_iter().flat_map(Queue::iter) {
         // "a ticket is durable once told"
-        let untold = waiter.delivery == TicketDelivery::NotSent;
-        rule(waiter.stored || untold, "a told ticket is not stored")?;
+        let unsent = waiter.delivery == TicketDelivery::NotSent;
+        rule(waiter.stored || unsent, "a told ticket is not stored")?;
         rule(
             !(waiter.stored && waiter.ticketless_write),
             "the place of a ticketless write is stored",
@@ -228,7 +228,7 @@ impl Before {
             delay_until: state.delay_until,
             presented: command.presented(),
             key: match command {
-                Command::Acquire(LockRequest { wish, .. }) => wish.key.clone(),
+                Command::Acquire(LockRequest { options, .. }) => options.key.clone(),
                 _ => None,
             },
             cause: cause(command),

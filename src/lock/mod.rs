@@ -33,7 +33,8 @@ mod suspend;
 pub mod terms;
 
 pub use command::{
-    Answer, Command, LockRequest, Outcome, Patience, PresentedTicket, Refusal, RequestId, Wish,
+    Answer, Command, LockOptions, LockRequest, Outcome, PresentedTicket, Refusal, RequestId,
+    WaitPolicy,
 };
 pub use ended::LostTicket;
 pub use names::{

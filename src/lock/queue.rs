@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use super::command::{Death, RequestId, Wish};
+use super::command::{Death, LockOptions, RequestId};
 use super::names::{IdempotencyKey, Millis, Ticket, WallMillis};
 use super::rows::{KeyRow, TicketRow};
 use super::terms::Limits;
@@ -463,16 +463,21 @@ impl Queue {
 }
 
 /// The row of a new ticket.
-pub fn fresh_row(ticket: Ticket, seq: Seq, wish: Wish, queued_at: Option<WallMillis>) -> TicketRow {
-    let (ttl, mode) = (wish.ttl, wish.mode.unwrap_or_default());
+pub fn fresh_row(
+    ticket: Ticket,
+    seq: Seq,
+    options: LockOptions,
+    queued_at: Option<WallMillis>,
+) -> TicketRow {
+    let (ttl, mode) = (options.ttl, options.mode.unwrap_or_default());
     TicketRow {
         ticket,
         seq,
-        owner: wish.owner,
+        owner: options.owner,
         ttl,
         mode,
-        reason: wish.reason,
+        reason: options.reason,
         queued_at,
-        key: wish.key.map(|key| Box::new(KeyRow { key, ttl, mode })),
+        key: options.key.map(|key| Box::new(KeyRow { key, ttl, mode })),
     }
 }

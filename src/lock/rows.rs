@@ -115,6 +115,11 @@ pub struct Forced {
 pub const ENDED_MAX: u64 = 64;
 
 impl TicketRow {
+    /// What is reported of a place that ended.
+    pub(super) fn owner_and_mode(&self) -> (Option<Owner>, Mode) {
+        (self.owner.clone(), self.mode)
+    }
+
     /// What to remember of the request that made this ticket. `None`: it had no idempotency key.
     pub(super) fn attempt(&self) -> Option<EndedAttempt> {
         self.key.as_ref().map(|key| EndedAttempt {

@@ -197,7 +197,7 @@ impl LockState {
 
     /// The leases whose clients may not know of them: only one answer told of the lease, to a ticket that its
     /// client did not know before, and nothing has confirmed it since. Yields that request and the ticket.
-    pub fn untold(&self) -> impl Iterator<Item = (RequestId, Ticket)> {
+    pub fn unconfirmed(&self) -> impl Iterator<Item = (RequestId, Ticket)> {
         self.leases.iter().filter_map(|lease| match &lease.clock {
             LeaseClock::Running { unconfirmed, .. } if !lease.told => match unconfirmed[..] {
                 [request] => Some((request, lease.row.ticket)),
@@ -247,8 +247,8 @@ impl LockState {
 
     /// Whether this ticket holds or waits. `None`: it does neither.
     pub fn role(&self, ticket: Ticket) -> Option<Role> {
-        if self.token_of(ticket).is_some() {
-            return Some(Role::Holder);
+        if let Some(token) = self.token_of(ticket) {
+            return Some(Role::Holder(token));
         }
         let queue = self.queue_ref()?;
         let seq = queue.with_ticket(ticket)?;

@@ -44,7 +44,10 @@ impl LockMetrics {
             make.per_thread(|| IntCounter::with_opts(ends.clone()))
         };
         LockMetrics {
-            grants: counter("lock_grants_total", "Leases granted."),
+            grants: counter(
+                "lock_grants_total",
+                "Leases granted, and leases promoted: each time a fencing token was given out.",
+            ),
             wait_seconds: histogram(
                 "lock_wait_seconds",
                 "Time from the first request of a ticket to its lease; 0 if the lock was free.",
@@ -83,7 +86,12 @@ impl LockMetrics {
         self.wait_seconds.mine().observe(seconds(waited));
     }
 
-    /// Number of leases granted since the start.
+    /// Counts a promotion: a grant with a new token, of a lease that goes on. Its wait is counted already.
+    pub fn promoted(&self) {
+        self.grants.mine().inc();
+    }
+
+    /// Number of grants since the start, promotions included.
     pub fn grants(&self) -> u64 {
         self.grants.all().map(IntCounter::get).sum()
     }

@@ -40,22 +40,22 @@ pub(super) enum Phase {
 }
 
 /// Sends the result of an operation, once, to the task that waits for it.
-pub(super) type Told = oneshot::Sender<Result<(), StoreError>>;
+pub(super) type ResultSender = oneshot::Sender<Result<(), StoreError>>;
 
 /// How far this instance is in giving slots and taking them over, in a shared store.
 #[derive(Default)]
 pub(super) struct Sharing {
     /// A gift or take-over is in progress.
     pub(super) busy: bool,
-    /// Number of gifts, made or in doubt. A look at the store that began before the last one shows slots that are
+    /// Number of gifts, made or in doubt. A heartbeat that was sent before the last one shows slots that are
     /// gone.
     pub(super) gifts: u64,
     /// No gift or take-over begins before this time.
     pub(super) not_before: Option<Instant>,
-    /// A look at the store, which is a heartbeat, is in progress.
-    pub(super) looking: bool,
-    /// Another look was asked for while one was in progress.
-    pub(super) look_again: bool,
+    /// A heartbeat is in progress.
+    pub(super) heartbeat_open: bool,
+    /// Another heartbeat was asked for while one was in progress.
+    pub(super) heartbeat_again: bool,
     /// The reply to `GiveAll`: sent when no slot is left that another instance takes.
     pub(super) leaving: Option<oneshot::Sender<()>>,
     /// This instance ends.
@@ -72,20 +72,20 @@ pub struct Persistence {
     /// commit that hangs.
     pub(super) incarnation: u64,
     /// Sends the result of the first attempt to open the store.
-    pub(super) first_open: Option<Told>,
+    pub(super) first_open: Option<ResultSender>,
     pub(super) commits: Arc<CommitQueue>,
     /// Names in the transaction that is in progress, with their indexes in it.
     pub(super) in_flight: HashMap<ResourceName, usize>,
     /// Loads of names that have a commit queued or in progress, until it is stored.
-    pub(super) deferred: Vec<(ResourceName, Told)>,
+    pub(super) deferred: Vec<(ResourceName, ResultSender)>,
     pub(super) sharing: Sharing,
     pub(super) checkpointing: bool,
     /// Held while past leases are handed to the store: one hand-over at a time, and none while slots are given.
     pub(super) handing_over: Arc<Mutex<()>>,
     /// The last message that was logged about a store that is not open, so that it is logged once.
-    pub(super) last_complaint: String,
+    pub(super) last_warning: String,
     /// When a failed read was last logged: thousands may fail.
-    pub(super) read_complaint: Option<Instant>,
+    pub(super) read_failure_logged: Option<Instant>,
     /// Sent once no commit is queued or in progress.
     pub(super) drained: Vec<oneshot::Sender<()>>,
     alive: LifeSign,
@@ -95,7 +95,7 @@ impl Persistence {
     pub fn new(
         server: Arc<ServerState>,
         commits: Arc<CommitQueue>,
-        first_open: Told,
+        first_open: ResultSender,
     ) -> Persistence {
         Persistence {
             alive: server.liveness.actor(PERSISTENCE),
@@ -110,8 +110,8 @@ impl Persistence {
             deferred: Vec::new(),
             checkpointing: false,
             handing_over: Arc::default(),
-            last_complaint: String::new(),
-            read_complaint: None,
+            last_warning: String::new(),
+            read_failure_logged: None,
             drained: Vec::new(),
         }
     }
@@ -156,7 +156,7 @@ impl Actor for Persistence {
         ctx.run_interval(HISTORY_EVERY, |actor, ctx| actor.store_history(ctx));
         if let Some(times) = self.server.store.heartbeat_ms() {
             let every = Duration::from_millis(times.every_ms);
-            ctx.run_interval(every, |actor, ctx| actor.look(ctx));
+            ctx.run_interval(every, |actor, ctx| actor.send_heartbeat(ctx));
         }
         self.open_store(ctx);
     }
@@ -174,7 +174,7 @@ impl Handler<PersistenceNotice> for Persistence {
                 }
             }
             PersistenceNotice::ActorStopped(actor) => self.commits.forget(&actor),
-            PersistenceNotice::Look => self.look(ctx),
+            PersistenceNotice::Heartbeat => self.send_heartbeat(ctx),
             PersistenceNotice::Registry(registry) => self.registry = Some(registry),
         }
     }

@@ -101,7 +101,6 @@ impl Persistence {
         }
     }
 
-    /// Updates the metrics of the queue.
     /// Hands the store the past leases that it does not have yet.
     pub(super) fn store_history(&mut self, ctx: &mut Context<Self>) {
         if self.phase != Phase::Serving {
@@ -118,6 +117,7 @@ impl Persistence {
         handing.into_actor(self).spawn(ctx);
     }
 
+    /// Updates the metrics of the queue.
     pub(super) fn count(&self) {
         let metrics = &self.server.metrics.store;
         metrics.queue.set(self.commits.len() as i64);

@@ -52,8 +52,8 @@ pub enum PersistenceNotice {
     CommitTimedOut,
     /// A resource actor has handled its discard; it hands in no commits any more.
     ActorStopped(Recipient<CommitResult>),
-    /// Slots may have changed hands: look at the store at once.
-    Look,
+    /// Slots may have changed hands: send a heartbeat at once, whose answer tells.
+    Heartbeat,
     /// The address of the registry, which is started after the persistence actor.
     Registry(Recipient<RegistryOrder>),
 }

@@ -12,7 +12,8 @@ use crate::store::{Opened, StoreError};
 /// Pause between two attempts to open a store that is away.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 /// Pause between two attempts to open a store that another instance has. Less than an eighth of the shortest instance
-/// lease: an instance that does not look at the others for a quarter of a lease has to wait for their end anew.
+/// lease: an instance that does not read the others' heartbeats for a quarter of a lease has to wait for their end
+/// anew.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Persistence {
@@ -22,8 +23,8 @@ impl Persistence {
         if self.phase == Phase::Finished {
             return;
         }
-        let patience = self.store_timeout().mul_f32(1.5);
-        let late = ctx.run_later(patience, move |actor, _| actor.still_opening(patience));
+        let limit = self.store_timeout().mul_f32(1.5);
+        let late = ctx.run_later(limit, move |actor, _| actor.still_opening(limit));
         let store = self.server.store.clone();
         let sent = boottime_ms();
         unpanicked(async move { store.open().await })
@@ -42,7 +43,7 @@ impl Persistence {
         }
         let text = format!("opening it takes longer than {} ms", after.as_millis());
         self.server.gate.lose_store(&text);
-        self.complain(&format!("waiting for the store: {text}"));
+        self.warn_once(&format!("waiting for the store: {text}"));
         if let Some(first) = self.first_open.take() {
             let _ = first.send(Err(StoreError::Unavailable(text)));
         }
@@ -58,11 +59,11 @@ impl Persistence {
             return;
         }
         let first = self.first_open.take();
-        let told = result.clone().map(|_| ());
+        let outcome = result.clone().map(|_| ());
         self.act_on(result, sent, ctx);
         // Last: the receiver must find the gate as the result left it.
         if let Some(first) = first {
-            let _ = first.send(told);
+            let _ = first.send(outcome);
         }
     }
 
@@ -76,13 +77,13 @@ impl Persistence {
             }
             Err(StoreError::Standby) => {
                 self.server.gate.close(Closed::Standby);
-                self.complain("waiting: another instance prepares the database, or uses it alone");
+                self.warn_once("waiting: another instance prepares the database, or uses it alone");
                 STANDBY_PAUSE
             }
             Err(error) => {
                 self.server.gate.lose_store(error.detail());
                 self.server.metrics.store.failed(&error);
-                self.complain(&format!("waiting for the store: {error}"));
+                self.warn_once(&format!("waiting for the store: {error}"));
                 REOPEN_PAUSE
             }
         };
@@ -90,10 +91,10 @@ impl Persistence {
     }
 
     /// Logs a message once, not at every attempt.
-    fn complain(&mut self, text: &str) {
-        if self.last_complaint != text {
+    fn warn_once(&mut self, text: &str) {
+        if self.last_warning != text {
             log::warn!("{text}");
-            self.last_complaint = text.to_owned();
+            self.last_warning = text.to_owned();
         }
     }
 
@@ -113,15 +114,15 @@ impl Persistence {
         // From here on this instance answers only for the slots that the store says it owns.
         if let Some(members) = opened.members {
             self.server.slots.share();
-            self.see(members, ctx);
+            self.handle_members(members, ctx);
         }
         self.server.gate.open();
-        if !self.last_complaint.is_empty() {
+        if !self.last_warning.is_empty() {
             log::warn!("the store is open: serving");
-            self.last_complaint.clear();
+            self.last_warning.clear();
         }
         // Opening may have taken most of the time for which a heartbeat is valid.
-        self.look(ctx);
+        self.send_heartbeat(ctx);
     }
 
     /// The store is lost: begins a new incarnation, discards the memory of all actors, and opens the store again.

@@ -10,7 +10,7 @@ use std::collections::{HashSet, VecDeque};
 
 use actix::Recipient;
 use foldhash::HashMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::lock::ResourceName;
 use crate::persistence::messages::CommitResult;
@@ -87,26 +87,17 @@ pub enum Accepted {
     Finished,
 }
 
-/// Which commits are taken.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Intake {
-    /// None: the store is not open.
-    #[default]
-    Closed,
-    /// Those of actors of this incarnation. Actors of earlier ones build on state that may not be stored.
-    Open {
-        incarnation: u64,
-    },
-    Finished,
-}
-
 /// The queue of commits before the store. The number of open requests and deadlines bounds its length.
 #[derive(Default)]
 pub struct CommitQueue(Mutex<PendingCommits>);
 
 #[derive(Default)]
 struct PendingCommits {
-    intake: Intake,
+    /// Commits of actors of this incarnation are accepted: actors of earlier ones build on state that may not be
+    /// stored. `None`: the store is not open.
+    incarnation: Option<u64>,
+    /// The store is closed for good.
+    is_finished: bool,
     /// The batch of the next transaction, and further ones if there is too much for one.
     batches: VecDeque<Batch>,
     /// Actors whose commit was rejected: their further commits build on state that is not stored.
@@ -130,20 +121,14 @@ impl PendingCommits {
 }
 
 impl CommitQueue {
-    fn pending(&self) -> MutexGuard<'_, PendingCommits> {
-        self.0.lock()
-    }
-
     /// Queues the changes of an actor that was started in `incarnation`. `member.actor` is sent the [`CommitResult`].
     #[must_use]
     pub fn push(&self, member: BatchMember, incarnation: u64, snapshot: Snapshot) -> Accepted {
-        let mut pending = self.pending();
-        if pending.intake == Intake::Finished {
+        let mut pending = self.0.lock();
+        if pending.is_finished {
             return Accepted::Finished;
         }
-        if pending.intake != (Intake::Open { incarnation })
-            || pending.discarded.contains(&member.actor)
-        {
+        if pending.incarnation != Some(incarnation) || pending.discarded.contains(&member.actor) {
             return Accepted::Taken;
         }
         pending.batch_for(&snapshot).add(member, snapshot);
@@ -155,28 +140,28 @@ impl CommitQueue {
 
     /// Commits of actors of this incarnation are taken from now on.
     pub(super) fn open(&self, incarnation: u64) {
-        self.pending().intake = Intake::Open { incarnation };
+        self.0.lock().incarnation = Some(incarnation);
     }
 
     /// The store is lost: drops all queued commits, which build on state that may not be stored. The caller has to
     /// discard their actors.
     pub(super) fn close(&self) {
-        let usual = self.pending().usual;
-        *self.pending() = PendingCommits {
-            usual,
+        let mut pending = self.0.lock();
+        *pending = PendingCommits {
+            usual: pending.usual,
             ..PendingCommits::default()
         };
     }
 
     /// The store is closed for good: no commits are taken any more.
     pub(super) fn finish(&self) {
-        self.pending().intake = Intake::Finished;
+        self.0.lock().is_finished = true;
     }
 
     /// Takes the batch of the next transaction. `None`: the queue is empty, and the persistence actor is idle from now
     /// on.
     pub(super) fn take(&self) -> Option<Batch> {
-        let mut pending = self.pending();
+        let mut pending = self.0.lock();
         let batch = pending.batches.pop_front();
         pending.awake = batch.is_some();
         pending.usual = batch.as_ref().map_or(pending.usual, |b| b.members.len());
@@ -185,23 +170,23 @@ impl CommitQueue {
 
     /// Number of queued names; a name counts once for each batch that it is in.
     pub(super) fn len(&self) -> usize {
-        let pending = self.pending();
+        let pending = self.0.lock();
         pending.batches.iter().map(|b| b.members.len()).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.pending().batches.is_empty()
+        self.0.lock().batches.is_empty()
     }
 
     pub(super) fn contains(&self, name: &ResourceName) -> bool {
-        let pending = self.pending();
+        let pending = self.0.lock();
         let mut batches = pending.batches.iter();
         batches.any(|batch| batch.places.contains_key(name))
     }
 
     /// Whether a commit of a name that `is_one` accepts is queued.
     pub(super) fn any(&self, is_one: impl Fn(&ResourceName) -> bool) -> bool {
-        let pending = self.pending();
+        let pending = self.0.lock();
         let mut names = pending.batches.iter().flat_map(|batch| batch.places.keys());
         names.any(is_one)
     }
@@ -209,7 +194,7 @@ impl CommitQueue {
     /// A commit of this actor was rejected: drops its queued commits, and those that it still hands in until
     /// [`CommitQueue::forget`].
     pub(super) fn discard(&self, actor: &Recipient<CommitResult>) {
-        let mut pending = self.pending();
+        let mut pending = self.0.lock();
         for batch in std::mem::take(&mut pending.batches) {
             let all = batch.members.into_iter().zip(batch.snapshots);
             for (member, snapshot) in all.filter(|(member, _)| member.actor != *actor) {
@@ -221,7 +206,7 @@ impl CommitQueue {
 
     /// A discarded actor hands in no commits any more.
     pub(super) fn forget(&self, actor: &Recipient<CommitResult>) {
-        self.pending().discarded.remove(actor);
+        self.0.lock().discarded.remove(actor);
     }
 }
 

@@ -42,18 +42,21 @@ impl Persistence {
         let reading = within(self.store_timeout(), read).into_actor(self);
         Box::pin(reading.map(|result, actor, _| {
             if let Err(error) = &result {
-                actor.complain_of_read(error);
+                actor.log_failed_read(error);
             }
             result
         }))
     }
 
     /// Counts each failed read, and logs at most one per second.
-    fn complain_of_read(&mut self, error: &StoreError) {
+    fn log_failed_read(&mut self, error: &StoreError) {
         self.server.metrics.store.failed(error);
         let pause = Duration::from_secs(1);
-        if self.read_complaint.is_none_or(|at| at.elapsed() >= pause) {
-            self.read_complaint = Some(Instant::now());
+        if self
+            .read_failure_logged
+            .is_none_or(|at| at.elapsed() >= pause)
+        {
+            self.read_failure_logged = Some(Instant::now());
             log::error!("a read failed; only its request is affected: {error}");
         }
     }
@@ -74,8 +77,8 @@ impl Handler<Load> for Persistence {
             return self.read(async move { store.load(&name).await });
         }
         // An actor of this name that died may have left a commit.
-        let (go_on, stored) = oneshot::channel();
-        self.deferred.push((name.clone(), go_on));
+        let (sender, stored) = oneshot::channel();
+        self.deferred.push((name.clone(), sender));
         let waiting = stored.into_actor(self);
         Box::pin(waiting.then(move |stored, actor, _| match stored {
             Ok(Ok(())) => actor.read(async move { store.load(&name).await }),

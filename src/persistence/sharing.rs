@@ -1,5 +1,5 @@
 //! Slots in a store that several instances share: which ones this instance owns, gives away and takes over. One step (a
-//! gift or a take-over) at a time, each followed by a look at the store (a heartbeat): only what the store says counts.
+//! gift or a take-over) at a time, each followed by a heartbeat: only what the store says counts.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
 use crate::persistence::messages::{GiveAll, RegistryOrder};
 use crate::persistence::shares;
 use crate::shared::gate::boottime_ms;
-use crate::shared::members::Reach;
+use crate::shared::members::Reachability;
 use crate::store::StoreError;
 use crate::store::members::{InstanceId, MemberState, Members, Slot};
 
@@ -24,9 +24,10 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(200);
 const NEWCOMER: Duration = Duration::from_secs(2);
 
 impl Persistence {
-    /// Handles what the store says about instances and slots, when it was opened or looked at: this instance begins to
-    /// answer for slots that it owns. If another instance owns a slot that this one did not give, the store is lost.
-    pub(super) fn see(&mut self, members: Members, ctx: &mut Context<Self>) {
+    /// Handles what the store says about instances and slots, when it was opened or answered a heartbeat: this
+    /// instance begins to answer for slots that it owns. If another instance owns a slot that this one did not give,
+    /// the store is lost.
+    pub(super) fn handle_members(&mut self, members: Members, ctx: &mut Context<Self>) {
         self.server.raise_token_floor(members.token_floor);
         let now = self.server.clock.mono();
         let slots = &self.server.slots;
@@ -48,36 +49,36 @@ impl Persistence {
         self.take_step(ctx);
     }
 
-    /// Looks at the store: sends a heartbeat, and handles what it returns about the other instances.
-    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+    /// Sends a heartbeat, and handles what the store returns about the other instances.
+    pub(super) fn send_heartbeat(&mut self, ctx: &mut Context<Self>) {
         if self.phase != Phase::Serving || self.server.store.heartbeat_ms().is_none() {
             return;
         }
-        if self.sharing.looking {
-            self.sharing.look_again = true;
+        if self.sharing.heartbeat_open {
+            self.sharing.heartbeat_again = true;
             return;
         }
-        self.sharing.looking = true;
+        self.sharing.heartbeat_open = true;
         let store = self.server.store.clone();
         let sent = boottime_ms();
         let (incarnation, gifts) = (self.server.incarnation(), self.sharing.gifts);
         within(self.store_timeout(), async move { store.heartbeat().await })
             .into_actor(self)
             .map(move |result, actor, ctx| {
-                actor.sharing.looking = false;
+                actor.sharing.heartbeat_open = false;
                 if actor.server.incarnation() == incarnation {
-                    actor.looked(result, sent, gifts, ctx);
+                    actor.heartbeat_answered(result, sent, gifts, ctx);
                 }
-                if std::mem::take(&mut actor.sharing.look_again) {
-                    actor.look(ctx);
+                if std::mem::take(&mut actor.sharing.heartbeat_again) {
+                    actor.send_heartbeat(ctx);
                 }
             })
             .spawn(ctx);
     }
 
-    /// Handles the result of a look. `sent`: when its heartbeat was sent, in [`boottime_ms`]. `gifts`: the number of
+    /// Handles the answer to a heartbeat. `sent`: when it was sent, in [`boottime_ms`]. `gifts`: the number of
     /// gifts by then.
-    fn looked(
+    fn heartbeat_answered(
         &mut self,
         result: Result<Option<Members>, StoreError>,
         sent: u64,
@@ -88,8 +89,10 @@ impl Persistence {
             (Ok(members), Some(times)) => {
                 self.server.gate.valid_until(sent + times.valid_ms);
                 match members {
-                    Some(members) if self.sharing.gifts == gifts => self.see(members, ctx),
-                    Some(_) => self.sharing.look_again = true,
+                    Some(members) if self.sharing.gifts == gifts => {
+                        self.handle_members(members, ctx);
+                    }
+                    Some(_) => self.sharing.heartbeat_again = true,
                     None => {}
                 }
             }
@@ -114,7 +117,7 @@ impl Persistence {
         if let Some(dead) = self.next_dead() {
             self.take_over(dead, ctx);
         } else if let Some((slots, to)) = self.next_gift() {
-            self.give(slots, to, ctx);
+            self.begin_gift(slots, to, ctx);
         } else if let Some(leaving) = self.sharing.leaving.take() {
             // No slots are left, or no instance takes them.
             let _ = leaving.send(());
@@ -136,7 +139,8 @@ impl Persistence {
         let takes = |id: InstanceId, state: MemberState| match id == members.me {
             true => !self.sharing.is_leaving,
             false => {
-                let serves = state == MemberState::Serves && view.reach(id) == Reach::Reached;
+                let serves =
+                    state == MemberState::Serves && view.reachability(id) == Reachability::Reached;
                 serves && (self.sharing.is_leaving || !self.is_newcomer(id))
             }
         };
@@ -166,7 +170,7 @@ impl Persistence {
     }
 
     /// Runs `work`, and then `next` with its result, unless the store was lost meanwhile.
-    fn go_on<T: 'static>(
+    fn run_then<T: 'static>(
         &mut self,
         work: impl Future<Output = T> + 'static,
         ctx: &mut Context<Self>,
@@ -182,14 +186,14 @@ impl Persistence {
             .spawn(ctx);
     }
 
-    /// Ends a step and looks at the store: at once, or after a pause if the step may have to be tried again (`again`).
+    /// Ends a step and sends a heartbeat: at once, or after a pause if the step may have to be tried again (`again`).
     fn end_step(&mut self, again: bool, ctx: &mut Context<Self>) {
         self.sharing.busy = false;
         if again {
             self.sharing.not_before = Some(Instant::now() + AGAIN_PAUSE);
-            ctx.run_later(AGAIN_PAUSE, |actor, ctx| actor.look(ctx));
+            ctx.run_later(AGAIN_PAUSE, |actor, ctx| actor.send_heartbeat(ctx));
         } else {
-            self.look(ctx);
+            self.send_heartbeat(ctx);
         }
     }
 
@@ -198,7 +202,7 @@ impl Persistence {
         let store = self.server.store.clone();
         // No time-out: the log of the dead instance may be long.
         let taking = unpanicked(async move { store.take_over(dead).await });
-        self.go_on(taking, ctx, |actor, result, ctx| match result {
+        self.run_then(taking, ctx, |actor, result, ctx| match result {
             Ok(()) => {
                 actor.sharing.not_before = Some(Instant::now() + AGAIN_PAUSE);
                 actor.end_step(false, ctx);
@@ -212,29 +216,29 @@ impl Persistence {
     }
 
     /// Begins a gift: makes a checkpoint while the slots are still answered for, so that requests wait less later.
-    fn give(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
+    fn begin_gift(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
         // After the gift only the new owner may add to the history of these names.
         let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
             return self.end_step(true, ctx);
         };
         self.sharing.busy = true;
         let (server, incarnation) = (self.server.clone(), self.server.incarnation());
-        let settling = async move {
+        let preparing = async move {
             let _alone = alone;
             server.hand_over_history().await;
             server.store.checkpoint().await
         };
-        self.go_on(unpanicked(settling), ctx, move |actor, result, ctx| {
+        self.run_then(unpanicked(preparing), ctx, move |actor, result, ctx| {
             actor.checkpointed(&result, incarnation, ctx);
             match result {
-                Ok(()) => actor.empty(slots, to, ctx),
+                Ok(()) => actor.drain_slots(slots, to, ctx),
                 Err(_) => actor.end_step(true, ctx),
             }
         });
     }
 
     /// Stops answering for these slots, and lets their actors finish and retire.
-    fn empty(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
+    fn drain_slots(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
         // Before the registry is told, so that it starts no actor of these slots afterwards.
         slots.iter().for_each(|slot| self.server.slots.leave(*slot));
         let Some(registry) = &self.registry else {
@@ -246,11 +250,11 @@ impl Persistence {
             left,
         });
         let leaving = tokio::time::timeout(self.store_timeout(), all_left);
-        self.go_on(leaving, ctx, move |actor, left, ctx| match left {
-            Ok(Ok(())) if !actor.has_commits_of(&slots) => actor.hand(slots, to, ctx),
+        self.run_then(leaving, ctx, move |actor, left, ctx| match left {
+            Ok(Ok(())) if !actor.has_commits_of(&slots) => actor.commit_gift(slots, to, ctx),
             _ => {
                 log::warn!("slots are not given away: some of their names did not finish in time");
-                actor.keep(&slots, ctx);
+                actor.cancel_gift(&slots, ctx);
             }
         });
     }
@@ -262,7 +266,7 @@ impl Persistence {
     }
 
     /// A gift has failed: answers for the slots again.
-    fn keep(&mut self, slots: &[Slot], ctx: &mut Context<Self>) {
+    fn cancel_gift(&mut self, slots: &[Slot], ctx: &mut Context<Self>) {
         let now = self.server.clock.mono();
         slots
             .iter()
@@ -271,9 +275,9 @@ impl Persistence {
     }
 
     /// Commits the gift. Nothing of these slots is in progress any more.
-    fn hand(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
+    fn commit_gift(&mut self, slots: Vec<Slot>, to: InstanceId, ctx: &mut Context<Self>) {
         let Ok(alone) = self.handing_over.clone().try_lock_owned() else {
-            return self.keep(&slots, ctx);
+            return self.cancel_gift(&slots, ctx);
         };
         let (server, given) = (self.server.clone(), slots.clone());
         let giving = async move {
@@ -284,7 +288,7 @@ impl Persistence {
                 false => Ok(false),
             }
         };
-        self.go_on(
+        self.run_then(
             unpanicked(giving),
             ctx,
             move |actor, result, ctx| match result {
@@ -294,10 +298,10 @@ impl Persistence {
                     actor.server.members.given(to);
                     actor.end_step(false, ctx);
                 }
-                Ok(false) => actor.keep(&slots, ctx),
+                Ok(false) => actor.cancel_gift(&slots, ctx),
                 Err(error @ StoreError::Rejected(_)) => {
                     log::error!("slots were not given away: {error}");
-                    actor.keep(&slots, ctx);
+                    actor.cancel_gift(&slots, ctx);
                 }
                 Err(error) => actor.lose_store(&error, ctx),
             },
@@ -317,9 +321,9 @@ impl Handler<GiveAll> for Persistence {
         self.sharing.leaving = Some(tx);
         let store = self.server.store.clone();
         let leaving = within(self.store_timeout(), async move { store.leave().await });
-        self.go_on(leaving, ctx, |actor, result, ctx| match result {
+        self.run_then(leaving, ctx, |actor, result, ctx| match result {
             Err(error) => actor.lose_store(&error, ctx),
-            Ok(()) => actor.look(ctx),
+            Ok(()) => actor.send_heartbeat(ctx),
         });
         Box::pin(rx.into_actor(self).map(|_, _, _| ()))
     }

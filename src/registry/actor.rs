@@ -14,9 +14,9 @@ use crate::lock::{Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{CommitResult, PersistenceNotice, RegistryOrder};
 use crate::registry::dormant::DormantLeases;
-use crate::registry::messages::{Find, Locate, Whereabouts};
-use crate::registry::survey::{Survey, survey};
-use crate::registry::tally::{CountLocks, tally};
+use crate::registry::messages::{CountLocks, Find, Locate, Survey, Whereabouts};
+use crate::registry::survey::survey;
+use crate::registry::tally::tally;
 use crate::resource::actor::{Origin, ResourceActor};
 use crate::resource::dormant::DormantLease;
 use crate::resource::messages::{RegistryNotice, ResourceNotice};
@@ -30,7 +30,7 @@ use crate::store::slot_set::SlotSet;
 
 /// Pause between two summaries of the events that were not logged one by one, and between two checks whether the
 /// store hangs.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+const CHECK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Most dormant resources that are resumed at once when their leases end. When a million leases end in one second,
 /// requests must not wait behind them.
@@ -47,7 +47,10 @@ pub struct Registry {
     persistence: PersistenceHandle,
     live: HashMap<ResourceName, LiveActor>,
     dormant: DormantLeases,
-    leaving: Leaving,
+    /// Names that move to another instance and still have an actor here.
+    leaving: HashSet<ResourceName>,
+    /// Sent once `leaving` is empty.
+    left: Option<oneshot::Sender<()>>,
     /// Generation of the actor that was started last.
     generation: u64,
     /// The timer for the first dormant lease to end: when it fires, and its handle.
@@ -62,30 +65,6 @@ struct LiveActor {
     status: Arc<StatusCell>,
     generation: u64,
     incarnation: u64,
-}
-
-/// Names that move to another instance and still have an actor here.
-#[derive(Default)]
-struct Leaving {
-    names: HashSet<ResourceName>,
-    /// Sent once `names` is empty.
-    told: Option<oneshot::Sender<()>>,
-}
-
-impl Leaving {
-    fn gone(&mut self, name: &ResourceName) {
-        if self.names.remove(name) {
-            self.tell();
-        }
-    }
-
-    fn tell(&mut self) {
-        if self.names.is_empty()
-            && let Some(told) = self.told.take()
-        {
-            let _ = told.send(());
-        }
-    }
 }
 
 impl Registry {
@@ -103,7 +82,8 @@ impl Registry {
             persistence,
             live: HashMap::new(),
             dormant: DormantLeases::default(),
-            leaving: Leaving::default(),
+            leaving: HashSet::new(),
+            left: None,
             generation: 0,
             alarm: None,
             alarm_from: 0,
@@ -249,7 +229,8 @@ impl Registry {
         }
         // Dormant leases are of an incarnation that is over. After loading, these leases get their full TTL again.
         self.dormant.clear();
-        self.leaving = Leaving::default();
+        self.leaving.clear();
+        self.left = None;
         self.count();
     }
 
@@ -265,12 +246,18 @@ impl Registry {
             entry.addr.do_send(ResourceNotice::LeaveMemory);
             name.clone()
         });
-        self.leaving = Leaving {
-            names: names.collect(),
-            told: Some(left),
-        };
-        self.leaving.tell();
+        self.leaving = names.collect();
+        self.left = Some(left);
+        self.tell_if_left();
         self.count();
+    }
+
+    fn tell_if_left(&mut self) {
+        if self.leaving.is_empty()
+            && let Some(left) = self.left.take()
+        {
+            let _ = left.send(());
+        }
     }
 
     fn count(&self) {
@@ -286,7 +273,7 @@ impl Actor for Registry {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
         ctx.run_interval(PROOF_PAUSE, |registry, _| registry.alive.prove());
-        ctx.run_interval(LOOK_PAUSE, |registry, _| {
+        ctx.run_interval(CHECK_PAUSE, |registry, _| {
             registry.server.events.summarise();
             registry.watch();
         });
@@ -339,7 +326,7 @@ impl Handler<CountLocks> for Registry {
     type Result = MessageResult<CountLocks>;
 
     fn handle(&mut self, msg: CountLocks, _: &mut Self::Context) -> Self::Result {
-        MessageResult(tally(self.statuses(), &msg))
+        MessageResult(tally(self.statuses(), &msg.prefix))
     }
 }
 
@@ -352,15 +339,16 @@ impl Handler<RegistryNotice> for Registry {
                 name,
                 generation,
                 dormant,
-                untold,
+                unconfirmed,
             } => {
                 let current = self.live.get(&name).map(|entry| entry.generation);
                 if current == Some(generation) {
                     self.live.remove(&name);
                     let is_here = self.server.slots.is_here(&name);
                     let now = self.server.clock.mono();
-                    self.server.undelivered_grants.left(&name, untold, now);
-                    self.leaving.gone(&name);
+                    self.server.undelivered_grants.left(&name, unconfirmed, now);
+                    self.leaving.remove(&name);
+                    self.tell_if_left();
                     if let Some(dormant) = dormant.filter(|_| is_here) {
                         self.suspend(name, dormant, ctx);
                     }

@@ -62,25 +62,25 @@ pub struct Router {
 }
 
 /// A request that was sent and whose reply the client does not have yet. If it is dropped without
-/// [`OpenCall::taken`], it tells the actor that the client is gone.
+/// [`OpenCall::confirm`], it tells the actor that the client is gone.
 pub struct OpenCall {
     request: RequestId,
     actor: Rc<Addr<ResourceActor>>,
-    is_taken: bool,
+    is_confirmed: bool,
     in_flight: Arc<AtomicUsize>,
 }
 
 impl OpenCall {
     /// The client has the reply.
-    pub fn taken(mut self) {
-        self.is_taken = true;
+    pub fn confirm(mut self) {
+        self.is_confirmed = true;
     }
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(1, Ordering::Release);
-        if !self.is_taken {
+        if !self.is_confirmed {
             self.actor.do_send(ResourceNotice::Vanished(self.request));
         }
     }
@@ -89,9 +89,9 @@ impl Drop for OpenCall {
 /// A reply, and the call that it answers. `None`: the reply comes from no actor.
 pub type Replied = (Box<Reply>, Option<OpenCall>);
 
-/// Returns the reply and marks it as taken.
-pub fn taken((reply, call): Replied) -> Box<Reply> {
-    call.into_iter().for_each(OpenCall::taken);
+/// Returns the reply, after confirming that the client has it.
+pub fn confirmed((reply, call): Replied) -> Box<Reply> {
+    call.into_iter().for_each(OpenCall::confirm);
     reply
 }
 
@@ -127,7 +127,7 @@ impl Router {
 
     /// Sends one request and waits for its reply. Dropping the future withdraws the request. If the gate is closed
     /// when the reply comes, the request is withdrawn too, and the reply is [`Reply::Closed`]. The caller has to
-    /// call [`OpenCall::taken`] once the client has the reply.
+    /// call [`OpenCall::confirm`] once the client has the reply.
     pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Arc<Caller>) -> Replied {
         let closed = |closed| (Box::new(Reply::Closed(closed)), None);
         for _ in 0..MOVES_MAX {
@@ -140,7 +140,7 @@ impl Router {
                 },
             };
             match self.send(actor, op, caller).await {
-                Some(replied) if *replied.0 == Reply::Moved => drop(taken(replied)),
+                Some(replied) if *replied.0 == Reply::Moved => drop(confirmed(replied)),
                 Some(replied) => return replied,
                 None => continue,
             }
@@ -166,7 +166,7 @@ impl Router {
         let call = OpenCall {
             request: self.next_request(),
             actor,
-            is_taken: false,
+            is_confirmed: false,
             in_flight: self.in_flight.clone(),
         };
         // Boxed: the message is moved several times on its way.
@@ -187,9 +187,9 @@ impl Router {
         Some((reply, Some(call)))
     }
 
-    /// Has the persistence actor look at the store at once: slots may have changed hands.
-    pub fn look(&self) {
-        self.persistence.do_send(PersistenceNotice::Look);
+    /// Has the persistence actor read at once which instance owns each slot.
+    pub fn refresh_members(&self) {
+        self.persistence.do_send(PersistenceNotice::Heartbeat);
     }
 
     /// Sends [`Op::Touch`] for this ticket, if the actor's address is cached. Nothing is started or loaded for it, and

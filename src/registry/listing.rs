@@ -22,10 +22,9 @@ use crate::lock::command::HolderView;
 use crate::lock::rows::HolderRow;
 use crate::lock::{Expiry, FencingToken, ResourceName};
 use crate::persistence::messages::List;
-use crate::registry::client::{Router, taken};
-use crate::registry::messages::{Locate, Whereabouts};
-use crate::registry::survey::Survey;
-use crate::registry::tally::{CountLocks, Tally};
+use crate::registry::client::{Router, confirmed};
+use crate::registry::messages::{CountLocks, Locate, Survey, Whereabouts};
+use crate::registry::tally::Tally;
 use crate::resource::messages::{Description, Op, Reply};
 use crate::resource::status::ResourceStatus;
 use crate::shared::caller::Caller;
@@ -48,7 +47,7 @@ pub struct Page {
 }
 
 /// Why a listing was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListingRefused {
     Closed(Closed),
     /// The store would take longer than a listing may.
@@ -271,14 +270,14 @@ impl Router {
                 let asked = self
                     .send(Rc::new(actor), &Op::DESCRIBE, Caller::nobody())
                     .await;
-                asked.map_or_else(|| Box::new(Reply::Moved), taken)
+                asked.map_or_else(|| Box::new(Reply::Moved), confirmed)
             }
             // Dormant, without a row or with one that was read before its lease began; or held since before the
             // server started: then only its actor knows whether the lease has ended.
             (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
         };
         let reply = match *reply {
-            Reply::Moved => taken(self.ask(&name, &Op::DESCRIBE, Caller::nobody()).await),
+            Reply::Moved => confirmed(self.ask(&name, &Op::DESCRIBE, Caller::nobody()).await),
             _ => reply,
         };
         match *reply {

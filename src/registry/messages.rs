@@ -3,7 +3,9 @@
 use actix::{Addr, ArbiterHandle, Message};
 
 use crate::lock::{Expiry, FencingToken, ResourceName};
+use crate::registry::tally::Tally;
 use crate::resource::actor::ResourceActor;
+use crate::store::ListQuery;
 
 /// Returns the address of a resource's actor. If there is none, starts one on the thread `home`. `None`: this instance
 /// does not answer for the name.
@@ -32,4 +34,17 @@ pub enum Whereabouts {
     },
     /// In the store only, if it exists.
     Stored,
+}
+
+/// Returns the names of the live and dormant resources that pass the filters of the query and come first in its order,
+/// at most `limit`. The names themselves are not sorted.
+#[derive(Message)]
+#[rtype(result = "Vec<ResourceName>")]
+pub struct Survey(pub ListQuery);
+
+/// Counts the live and dormant resources whose names have this prefix.
+#[derive(Message)]
+#[rtype(result = "Tally")]
+pub struct CountLocks {
+    pub prefix: String,
 }

@@ -2,20 +2,12 @@
 
 use std::collections::BinaryHeap;
 
-use actix::Message;
-
 use crate::lock::ResourceName;
 use crate::resource::status::ResourceStatus;
 use crate::store::{ListOrder, ListQuery};
 
-/// Message to the registry: returns the names of the live and dormant resources that pass the filters of the query
-/// and come first in its order, at most `limit`. The names themselves are not sorted.
-#[derive(Message)]
-#[rtype(result = "Vec<ResourceName>")]
-pub struct Survey(pub ListQuery);
-
-/// The names that [`Survey`] returns. `live`: all live and dormant resources. Takes time in proportion to their
-/// number, and memory in proportion to the page.
+/// The names that [`Survey`](super::messages::Survey) returns. `live`: all live and dormant resources. Takes time in
+/// proportion to their number, and memory in proportion to the page.
 pub fn survey<'a>(
     live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
     query: &ListQuery,

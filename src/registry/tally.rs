@@ -1,17 +1,9 @@
 //! Counts held locks and waiters by the status of the resources, without a message to each.
 
-use actix::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::lock::{ResourceName, WallMillis};
 use crate::resource::status::ResourceStatus;
-
-/// Message to the registry: counts the live and dormant resources whose names have this prefix.
-#[derive(Message)]
-#[rtype(result = "Tally")]
-pub struct CountLocks {
-    pub prefix: String,
-}
 
 /// Counts of held locks and waiters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,14 +20,14 @@ pub struct Tally {
     pub grants: u64,
 }
 
-/// Counts the resources that are asked for. `live`: all live and dormant resources. Takes time in proportion to
-/// their number.
+/// Counts the resources whose names have this prefix. `live`: all live and dormant resources. Takes time in proportion
+/// to their number.
 pub fn tally<'a>(
     live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
-    asked: &CountLocks,
+    prefix: &str,
 ) -> Tally {
     let mut tally = Tally::default();
-    for (name, status) in live.filter(|(name, _)| name.as_str().starts_with(&asked.prefix)) {
+    for (name, status) in live.filter(|(name, _)| name.as_str().starts_with(prefix)) {
         tally.held += usize::from(status.held_since.is_some());
         tally.reserved += usize::from(status.locked && status.held_since.is_none());
         tally.waiting += status.waiting;

@@ -13,7 +13,6 @@ use actix::prelude::*;
 use crate::lock::{Command, LockState, Millis, Now, Refusal, RequestId, ResourceName, Ticket};
 use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{CommitResult, PersistenceNotice};
-use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
 use crate::resource::dormant::DormantLease;
 use crate::resource::live::{Live, Resource};
@@ -26,33 +25,18 @@ use crate::store::{StoreError, StoredResource};
 
 /// The phase that an actor is in.
 pub(super) enum Stage {
-    Loading(Loading),
+    /// The rows are being read from the store.
+    Loading {
+        /// Requests that arrived, each with its arrival time.
+        calls: Vec<(Now, Box<Call>)>,
+        /// The lease of the resource, if it was suspended.
+        dormant: Option<DormantLease>,
+        /// See [`Origin::active`].
+        active: Millis,
+    },
     Live(Box<Live>),
     /// Takes no requests any more.
     Retired,
-}
-
-/// What waits until the rows are read from the store.
-#[derive(Default)]
-pub(super) struct Loading {
-    /// Requests that arrived, each with its arrival time.
-    calls: Vec<(Now, Box<Call>)>,
-    /// Earlier requests whose clients are gone; they may have been told of the lease.
-    vanished: Vec<RequestId>,
-    /// The lease of the resource, if it was suspended.
-    dormant: Option<DormantLease>,
-    /// See [`Origin::active`].
-    active: Millis,
-}
-
-impl Loading {
-    pub(super) fn vanish(&mut self, request: RequestId) {
-        let before = self.calls.len();
-        self.calls.retain(|(_, call)| call.request != request);
-        if self.calls.len() == before {
-            self.vanished.push(request);
-        }
-    }
 }
 
 /// What the registry starts an actor with.
@@ -84,18 +68,11 @@ pub struct ResourceActor {
 
 impl ResourceActor {
     pub fn new(
-        mut origin: Origin,
+        origin: Origin,
         server: Arc<ServerState>,
         registry: Recipient<RegistryNotice>,
         persistence: PersistenceHandle,
     ) -> ResourceActor {
-        let vanished = origin.dormant.as_mut().map(|s| &mut s.vanished);
-        let loading = Loading {
-            calls: Vec::new(),
-            vanished: vanished.map(std::mem::take).unwrap_or_default(),
-            dormant: origin.dormant,
-            active: origin.active,
-        };
         ResourceActor {
             name: origin.name,
             status: origin.status,
@@ -105,7 +82,11 @@ impl ResourceActor {
             server,
             registry,
             persistence,
-            stage: Stage::Loading(loading),
+            stage: Stage::Loading {
+                calls: Vec::new(),
+                dormant: origin.dormant,
+                active: origin.active,
+            },
         }
     }
 
@@ -114,34 +95,40 @@ impl ResourceActor {
         result: Result<Option<StoredResource>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
-        let Stage::Loading(loading) = std::mem::replace(&mut self.stage, Stage::Retired) else {
+        let Stage::Loading {
+            calls,
+            mut dormant,
+            active,
+        } = std::mem::replace(&mut self.stage, Stage::Retired)
+        else {
             return;
         };
         let stored = match result {
             Ok(stored) if self.incarnation == self.server.incarnation() => stored,
-            Ok(_) => return self.refuse(loading, &Reply::Moved),
-            Err(error) => return self.refuse(loading, &unread(&error)),
+            Ok(_) => return self.refuse(calls, dormant, &Reply::Moved),
+            Err(error) => return self.refuse(calls, dormant, &unread(&error)),
         };
+        let vanished = dormant.as_mut().map(|d| std::mem::take(&mut d.vanished));
         // Requests that arrived meanwhile are carried out as of their arrival: a lease that was renewed in time
         // must not end because it took long to load it.
-        let first = loading.calls.first().map(|(arrived, _)| *arrived);
+        let first = calls.first().map(|(arrived, _)| *arrived);
         self.now = first.unwrap_or_else(|| self.server.clock.now());
         let mut live = match stored {
-            Some(stored) => self.restore(stored, loading.dormant, ctx),
-            None => Live::new(None, Account::new(self.server.clone())),
+            Some(stored) => self.restore(stored, dormant, ctx),
+            None => Live::new(self.server.clone()),
         };
-        live.last_active = loading.active;
+        live.last_active = active;
         self.stage = Stage::Live(Box::new(live));
         self.show();
         self.command(Command::Tick, ctx);
-        for request in loading.vanished {
+        for request in vanished.unwrap_or_default() {
             self.command(Command::Vanished { request }, ctx);
         }
-        for (arrived, call) in loading.calls {
+        for (arrived, call) in calls {
             self.now = arrived;
             self.call(call, ctx);
         }
-        self.look_at_clocks();
+        self.read_clocks();
         self.command(Command::Tick, ctx);
         self.schedule(ctx);
     }
@@ -167,9 +154,15 @@ impl ResourceActor {
             Some(dormant) => LockState::resume(stored.options, lock, &terms, now, &dormant.lease),
             None => LockState::restore(stored.options, lock, &terms, now, leases_from),
         };
-        let held_since = core.held_since();
-        let account = Account::restored(held_since, waiting.into_iter(), now.mono, &self.server);
-        let resource = Resource {
+        let mut live = Live::new(self.server.clone());
+        if let Some(dormant) = dormant {
+            live.held = dormant.held;
+        }
+        live.held.set(core.held_since());
+        for ticket in waiting {
+            live.waits(ticket, now.mono);
+        }
+        live.resource = Some(Resource {
             id: stored.id,
             core,
             documents: Documents::new(
@@ -177,12 +170,12 @@ impl ResourceActor {
                 ctx.address().downgrade().recipient(),
                 stored.selectors,
             ),
-        };
-        Live::new(Some(resource), account)
+        });
+        live
     }
 
     /// Reads the clocks. To be called at the start of each message.
-    pub(super) fn look_at_clocks(&mut self) {
+    pub(super) fn read_clocks(&mut self) {
         self.now = self.server.clock.now();
     }
 
@@ -190,14 +183,14 @@ impl ResourceActor {
     /// [`Reply::Moved`].
     pub(super) fn retire(&mut self, reply: &Reply) {
         match std::mem::replace(&mut self.stage, Stage::Retired) {
-            Stage::Loading(loading) => self.refuse(loading, reply),
+            Stage::Loading { calls, dormant, .. } => self.refuse(calls, dormant, reply),
             Stage::Live(mut live) => {
                 live.answer_all(reply);
-                let core = live.resource.as_ref().filter(|_| live.is_leaving);
-                let untold = core.map(|resource| resource.core.untold().collect());
+                let resource = live.resource.as_ref().filter(|_| live.is_leaving);
+                let unconfirmed = resource.map(|r| r.core.unconfirmed().collect());
                 self.status.show_absent();
                 self.server.metrics.actors.retired.inc();
-                self.leave_registry(None, untold.unwrap_or_default());
+                self.leave_registry(None, unconfirmed.unwrap_or_default());
             }
             Stage::Retired => {}
         }
@@ -206,19 +199,17 @@ impl ResourceActor {
     /// Retires an idle actor that has no open requests and has stored everything. A running lease goes on as
     /// a [`DormantLease`].
     pub(super) fn leave_memory(&mut self) {
-        let Some(live) = self.live() else {
-            return;
-        };
-        let lease = live.resource.as_ref().and_then(|r| r.core.suspend());
-        let (Some(lease), Some(held)) = (lease, live.account.take_held()) else {
+        let Some(lease) = self.resource().and_then(|r| r.core.suspend()) else {
             return self.retire(&Reply::Moved);
         };
         // The status still shows the lease, until the registry shows the dormant lease instead.
-        self.stage = Stage::Retired;
+        let Stage::Live(live) = std::mem::replace(&mut self.stage, Stage::Retired) else {
+            return;
+        };
         self.server.metrics.actors.retired.inc();
         let dormant = DormantLease {
             lease,
-            held,
+            held: live.held,
             incarnation: self.incarnation,
             home: Arbiter::current(),
             vanished: Vec::new(),
@@ -238,7 +229,15 @@ impl ResourceActor {
     /// The client of this request is gone.
     fn vanished(&mut self, request: RequestId, ctx: &mut Context<Self>) {
         match &mut self.stage {
-            Stage::Loading(loading) => loading.vanish(request),
+            Stage::Loading { calls, dormant, .. } => {
+                let before = calls.len();
+                calls.retain(|(_, call)| call.request != request);
+                if calls.len() == before
+                    && let Some(dormant) = dormant
+                {
+                    dormant.vanished.push(request);
+                }
+            }
             Stage::Live(live) => {
                 live.drop_request(request);
                 self.command(Command::Vanished { request }, ctx);
@@ -252,24 +251,19 @@ impl ResourceActor {
     }
 
     /// Ends an actor that has not loaded: answers its requests with `reply`. A suspended lease stays suspended.
-    pub(super) fn refuse(&mut self, loading: Loading, reply: &Reply) {
-        for (_, call) in loading.calls {
+    fn refuse(&self, calls: Vec<(Now, Box<Call>)>, dormant: Option<DormantLease>, reply: &Reply) {
+        for (_, call) in calls {
             let _ = call.reply.send(Box::new(reply.clone()));
         }
-        let vanished = loading.vanished;
-        let dormant = loading.dormant.map(|dormant| DormantLease {
-            vanished,
-            ..dormant
-        });
         self.leave_registry(dormant, Vec::new());
     }
 
-    fn leave_registry(&self, dormant: Option<DormantLease>, untold: Vec<(RequestId, Ticket)>) {
+    fn leave_registry(&self, dormant: Option<DormantLease>, unconfirmed: Vec<(RequestId, Ticket)>) {
         self.registry.do_send(RegistryNotice::Retired {
             name: self.name.clone(),
             generation: self.generation,
             dormant,
-            untold,
+            unconfirmed,
         });
     }
 
@@ -284,7 +278,7 @@ pub(super) fn unread(error: &StoreError) -> Reply {
     match error {
         StoreError::Standby => Reply::Closed(Closed::Standby),
         // Trying again does not help.
-        StoreError::Rejected(_) => Reply::Refused(Refusal::NotStored),
+        StoreError::Rejected(_) => Reply::Refused(Refusal::NotStored, None),
         _ => Reply::Closed(Closed::StoreAway),
     }
 }
@@ -305,13 +299,13 @@ impl Handler<Box<Call>> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, call: Box<Call>, ctx: &mut Self::Context) {
-        self.look_at_clocks();
+        self.read_clocks();
         if self.is_stale() {
             let _ = call.reply.send(Box::new(Reply::Moved));
             return;
         }
         match &mut self.stage {
-            Stage::Loading(loading) => loading.calls.push((self.now, call)),
+            Stage::Loading { calls, .. } => calls.push((self.now, call)),
             Stage::Live(live) if !live.is_leaving => {
                 self.call(call, ctx);
                 self.schedule(ctx);
@@ -327,14 +321,14 @@ impl Handler<ResourceNotice> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, notice: ResourceNotice, ctx: &mut Self::Context) {
-        self.look_at_clocks();
+        self.read_clocks();
         match notice {
             ResourceNotice::Vanished(request) => self.vanished(request, ctx),
             ResourceNotice::EndWaits => self.end_waits(ctx),
             ResourceNotice::LeaveMemory => {
                 match &mut self.stage {
                     Stage::Live(live) => live.is_leaving = true,
-                    Stage::Loading(_) => return self.retire(&Reply::Closed(Closed::Moving)),
+                    Stage::Loading { .. } => return self.retire(&Reply::Closed(Closed::Moving)),
                     Stage::Retired => {}
                 }
                 self.leave_if_settled();
@@ -348,7 +342,7 @@ impl Handler<CommitResult> for ResourceActor {
     type Result = ();
 
     fn handle(&mut self, msg: CommitResult, ctx: &mut Self::Context) {
-        self.look_at_clocks();
+        self.read_clocks();
         match msg {
             CommitResult::Committed { seq } if !self.is_stale() => {
                 let Some(live) = self.live() else {
@@ -371,7 +365,7 @@ impl Handler<CommitResult> for ResourceActor {
             // This actor's incarnation is over: a `Discard` follows.
             CommitResult::Committed { .. } => {}
             CommitResult::Discard(closed) => {
-                let refused = Reply::Refused(Refusal::NotStored);
+                let refused = Reply::Refused(Refusal::NotStored, None);
                 self.retire(&closed.map_or(refused, Reply::Closed));
                 let stopped = PersistenceNotice::ActorStopped(ctx.address().recipient());
                 self.persistence.tell(stopped);

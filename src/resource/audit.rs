@@ -4,17 +4,15 @@
 //! outcome.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::lock::command::{Event, HolderView};
 use crate::lock::rows::Forced;
 use crate::lock::{
     Answer, EndReason, FencingToken, Millis, Mode, Now, Outcome, Owner, RequestId, ResourceName,
-    Selector, Ticket, WallMillis,
+    Selector, WallMillis,
 };
 use crate::resource::actor::{ResourceActor, Stage};
-use crate::resource::dormant::HeldLease;
 use crate::resource::live::Live;
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::resource::status::ResourceStatus;
@@ -23,85 +21,6 @@ use crate::shared::caller::Caller;
 use crate::shared::event_feed::{FeedEvent, Happening};
 use crate::shared::server_state::ServerState;
 use crate::store::history::{LeaseEnd, PastLease};
-
-/// What the reports of one resource need besides the lock itself. While the lock is held it counts as one held
-/// lock in the metrics.
-pub struct Account {
-    server: Arc<ServerState>,
-    held_since: Option<WallMillis>,
-    /// Since when each stored ticket waits, on the monotonic clock. `None` if nobody waits, as for most resources.
-    waiting: Option<HashMap<Ticket, Millis>>,
-}
-
-impl Account {
-    /// The account of a free lock.
-    pub fn new(server: Arc<ServerState>) -> Account {
-        Account {
-            server,
-            held_since: None,
-            waiting: None,
-        }
-    }
-
-    /// The account of a resource that was loaded. `waiting`: the tickets in its queue, which count as waiting since
-    /// `now`.
-    pub fn restored(
-        held_since: Option<WallMillis>,
-        waiting: impl Iterator<Item = Ticket>,
-        now: Millis,
-        server: &Arc<ServerState>,
-    ) -> Account {
-        let mut account = Account::new(server.clone());
-        account.hold(held_since);
-        for ticket in waiting {
-            account.queued(ticket, now);
-        }
-        account
-    }
-
-    /// Moves the held lock out of this account, which counts it no more. `None`: the lock is free.
-    pub fn take_held(&mut self) -> Option<HeldLease> {
-        let held = HeldLease::new(self.held_since?, self.server.clone());
-        self.hold(None);
-        Some(held)
-    }
-
-    /// Sets since when the lock is held, `None` if it is free, and counts it.
-    fn hold(&mut self, since: Option<WallMillis>) {
-        let locks = &self.server.metrics.locks;
-        match (self.held_since, since) {
-            (None, Some(_)) => locks.holds(),
-            (Some(_), None) => locks.holds_no_more(),
-            _ => {}
-        }
-        self.held_since = since;
-    }
-
-    /// Notes that a ticket waits since `now`, unless it is known to wait already.
-    fn queued(&mut self, ticket: Ticket, now: Millis) {
-        let waiting = self.waiting.get_or_insert_default();
-        waiting.entry(ticket).or_insert(now);
-    }
-
-    fn waits_since(&self, ticket: Ticket) -> Option<Millis> {
-        self.waiting.as_ref()?.get(&ticket).copied()
-    }
-
-    fn left(&mut self, ticket: Ticket) {
-        if let Some(waiting) = &mut self.waiting {
-            waiting.remove(&ticket);
-            if waiting.is_empty() {
-                self.waiting = None;
-            }
-        }
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.hold(None);
-    }
-}
 
 /// The answers of one outcome of the core.
 type Answers = [(RequestId, Answer)];
@@ -128,16 +47,16 @@ impl ResourceActor {
         let answers = &outcome.answers;
         let writer = AuditWriter::new(&self.name, &self.server, self.now);
         for row in outcome.changes.waiting.values().flatten() {
-            live.account.queued(row.ticket, self.now.mono);
+            live.waits(row.ticket, self.now.mono);
         }
         for event in &outcome.events {
             writer.event(live, answers, event);
         }
         let held_since = live.resource.as_ref().and_then(|r| r.core.held_since());
-        live.account.hold(held_since);
+        live.held.set(held_since);
         for (ticket, row) in &outcome.changes.waiting {
             if row.is_none() {
-                live.account.left(*ticket);
+                live.waits_no_more(*ticket);
             }
         }
         live.happened(writer.happened.into_inner());
@@ -163,14 +82,10 @@ impl ResourceActor {
     }
 
     /// Reports that these leases ended because their resource was deleted.
-    pub(super) fn report_end_by_deletion(&mut self, leases: &[HolderView], ephemeral: bool) {
+    pub(super) fn report_end_by_deletion(&self, leases: &[HolderView], ephemeral: bool) {
         let writer = AuditWriter::new(&self.name, &self.server, self.now);
         for lease in leases {
             writer.end(lease, LeaseEnd::Deleted, None, ephemeral);
-        }
-        if let Stage::Live(live) = &mut self.stage {
-            let free = Account::new(self.server.clone());
-            live.account = free;
         }
     }
 
@@ -185,7 +100,7 @@ impl ResourceActor {
                 waiting: resource.core.waiting(),
                 waits_since: resource.core.waits_since(),
                 locked: resource.core.is_locked(),
-                held_since: live.account.held_since,
+                held_since: live.held.get(),
             }),
         }
     }
@@ -308,9 +223,10 @@ impl<'a> AuditWriter<'a> {
                 });
             }
             Event::Promoted { holder, .. } => {
-                let told = |answer: &Answer| matches!(answer, Answer::Granted(grant) if grant.holder.token == holder.token);
-                let asker = asker(live, answers, told).map(|(open, _)| open);
+                let like = |answer: &Answer| matches!(answer, Answer::Granted(grant) if grant.holder.token == holder.token);
+                let asker = asker(live, answers, like).map(|(open, _)| open);
                 // A grant with a new token, of a lease that goes on.
+                self.server.metrics.locks.promoted();
                 self.write(AuditEvent {
                     caller: asker.map(|open| &*open.caller),
                     ..self.line_of(AuditKind::Granted, holder)
@@ -332,8 +248,8 @@ impl<'a> AuditWriter<'a> {
                 )
             }),
             Event::WaiterLeft { owner, mode } => {
-                let asked = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
-                let asker = asker(live, answers, asked).map(|(open, _)| open);
+                let like = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
+                let asker = asker(live, answers, like).map(|(open, _)| open);
                 self.write(self.line_of_place(AuditKind::WaiterLeft, owner.as_ref(), *mode, asker));
             }
             Event::WaiterDropped { owner, mode } => {
@@ -346,8 +262,8 @@ impl<'a> AuditWriter<'a> {
                 ));
             }
             Event::WaiterRemoved { owner, mode } => {
-                let asked = |answer: &Answer| matches!(answer, Answer::WaiterRemoved(true));
-                let asker = asker(live, answers, asked).map(|(open, _)| open);
+                let like = |answer: &Answer| matches!(answer, Answer::WaiterRemoved(true));
+                let asker = asker(live, answers, like).map(|(open, _)| open);
                 let why = asker.and_then(why);
                 self.write(AuditEvent {
                     detail: why.map_or(Detail::Nothing, |why| Detail::Why(&why.reason)),
@@ -358,18 +274,18 @@ impl<'a> AuditWriter<'a> {
     }
 
     fn granted(&self, live: &mut Live, answers: &Answers, holder: &HolderView) {
-        let told = |answer: &Answer| match answer {
+        let like = |answer: &Answer| match answer {
             Answer::Granted(grant) => grant.new && grant.holder.token == holder.token,
             Answer::Writable { token } => *token == Some(holder.token),
             _ => false,
         };
-        let asker = asker(live, answers, told);
-        let asked = asker.map(|(open, _)| open.since);
+        let asker = asker(live, answers, like);
+        let opened = asker.map(|(open, _)| open.since);
         let queued = asker.and_then(|(_, answer)| match answer {
-            Answer::Granted(grant) => live.account.waits_since(grant.ticket),
+            Answer::Granted(grant) => live.waits_since(grant.ticket),
             _ => None,
         });
-        let since = queued.into_iter().chain(asked).min();
+        let since = queued.into_iter().chain(opened).min();
         let waited = since.map_or(0, |since| self.now.mono.saturating_sub(since));
         self.server.metrics.locks.granted(waited);
         self.write(AuditEvent {
@@ -381,13 +297,13 @@ impl<'a> AuditWriter<'a> {
 
     fn ended(&self, live: &mut Live, answers: &Answers, reason: EndReason, holder: &HolderView) {
         let held = self.held(holder);
-        let asked = |answer: &Answer| match (reason, answer) {
+        let like = |answer: &Answer| match (reason, answer) {
             (EndReason::Released, Answer::Unlocked { dead: None }) => true,
             (EndReason::Released, Answer::Writable { token }) => *token == Some(holder.token),
             (EndReason::ForcedOff, Answer::Forced(holders)) => !holders.is_empty(),
             _ => false,
         };
-        let asker = asker(live, answers, asked).map(|(open, _)| open);
+        let asker = asker(live, answers, like).map(|(open, _)| open);
         let why = asker.and_then(why);
         let (kind, detail, end) = match reason {
             EndReason::Released => (AuditKind::Released, Detail::Held(held), LeaseEnd::Released),

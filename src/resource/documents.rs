@@ -17,23 +17,10 @@ use crate::shared::cache_budget::Evict;
 use crate::shared::server_state::ServerState;
 use crate::store::{ResourceId, StoredData};
 
-/// What is known of a selector without asking the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// The document exists and is in memory.
-    Present,
-    /// The document exists; its JSON has to be loaded.
-    Evicted,
-    /// Never written, or deleted.
-    Absent,
-    /// The store has to be asked.
-    Unknown,
-}
-
 enum Content {
-    /// Not known: the store has to be asked.
+    /// Not known: the store has to be read.
     NotLoaded,
-    /// Deleted. The deletion may not be stored yet, so the store must not be asked.
+    /// Deleted. The deletion may not be stored yet, so the store must not be read.
     Deleted,
     Evicted {
         id: String,
@@ -101,20 +88,21 @@ impl Documents {
         self.total
     }
 
-    pub fn known(&self, selector: &Selector) -> Known {
+    /// Whether the document exists. `None`: it has to be loaded first, because memory does not say whether it exists or,
+    /// if its JSON is needed (`json`), because that was evicted.
+    pub fn exists(&self, selector: &Selector, json: bool) -> Option<bool> {
         match self.states.get(selector).map(|state| &state.content) {
-            Some(Content::Loaded { .. }) => Known::Present,
-            Some(Content::Evicted { .. }) => Known::Evicted,
-            Some(Content::Deleted) => Known::Absent,
-            Some(Content::NotLoaded) | None if self.known == self.total => Known::Absent,
-            Some(Content::NotLoaded) | None => Known::Unknown,
+            Some(Content::Evicted { .. }) if json => None,
+            Some(Content::Evicted { .. } | Content::Loaded { .. }) => Some(true),
+            Some(Content::Deleted) => Some(false),
+            // It does not exist if all documents that do are in `states`.
+            Some(Content::NotLoaded) | None => (self.known == self.total).then_some(false),
         }
     }
 
     /// Whether this selector may be written: it has a document, or the resource has fewer than `max`.
     pub fn has_room_for(&self, selector: &Selector, max: usize) -> bool {
-        let exists = matches!(self.known(selector), Known::Present | Known::Evicted);
-        exists || self.total < max
+        self.exists(selector, false) == Some(true) || self.total < max
     }
 
     /// The document, if it is in memory.
@@ -141,7 +129,7 @@ impl Documents {
 
     /// Takes in a document that was read from the store, unless memory has a newer state of it.
     pub fn loaded(&mut self, selector: &Selector, data: StoredData) {
-        if matches!(self.known(selector), Known::Evicted | Known::Unknown) {
+        if self.exists(selector, true).is_none() {
             self.keep(selector, data.id, data.json, OnceCell::new(), 0);
         }
     }
@@ -189,8 +177,7 @@ impl Documents {
         self.set(selector, content, commit);
     }
 
-    /// Deletes a document that exists; it must be [`Known::Present`] or [`Known::Evicted`]. `commit` is the
-    /// commit that will delete it in the store.
+    /// Deletes a document that is known to exist. `commit` is the commit that will delete it in the store.
     pub fn delete(&mut self, selector: &Selector, commit: u64) {
         let state = self.states.get(selector);
         if state.is_some_and(|state| state.content.exists()) {

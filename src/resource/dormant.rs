@@ -1,4 +1,4 @@
-//! What a resource actor leaves behind when it retires while its lease runs.
+//! What a resource actor leaves behind when it retires while its lease runs, and since when a lock is held.
 
 use std::sync::Arc;
 
@@ -8,29 +8,46 @@ use crate::lock::{RequestId, SuspendedLease, WallMillis};
 use crate::resource::status::ResourceStatus;
 use crate::shared::server_state::ServerState;
 
-/// Counts as one held lock in the metrics while it exists.
-pub struct HeldLease {
-    pub since: WallMillis,
+/// Since when a lock is held, `None` if it is free. While it is held it counts as one held lock in the metrics.
+pub struct HeldSince {
+    since: Option<WallMillis>,
     server: Arc<ServerState>,
 }
 
-impl HeldLease {
-    pub fn new(since: WallMillis, server: Arc<ServerState>) -> HeldLease {
-        server.metrics.locks.holds();
-        HeldLease { since, server }
+impl HeldSince {
+    /// Of a free lock.
+    pub fn new(server: Arc<ServerState>) -> HeldSince {
+        HeldSince {
+            since: None,
+            server,
+        }
+    }
+
+    pub fn get(&self) -> Option<WallMillis> {
+        self.since
+    }
+
+    pub fn set(&mut self, since: Option<WallMillis>) {
+        let locks = &self.server.metrics.locks;
+        match (self.since, since) {
+            (None, Some(_)) => locks.holds(),
+            (Some(_), None) => locks.holds_no_more(),
+            _ => {}
+        }
+        self.since = since;
     }
 }
 
-impl Drop for HeldLease {
+impl Drop for HeldSince {
     fn drop(&mut self) {
-        self.server.metrics.locks.holds_no_more();
+        self.set(None);
     }
 }
 
 /// A held resource without an actor.
 pub struct DormantLease {
     pub lease: SuspendedLease,
-    pub held: HeldLease,
+    pub held: HeldSince,
     /// The incarnation of the store in which the lease was suspended. In a later one this is void.
     pub incarnation: u64,
     /// The thread of the actor that retired. The actor that the registry starts when the lease ends runs there
@@ -46,7 +63,7 @@ impl DormantLease {
             waiting: 0,
             waits_since: None,
             locked: true,
-            held_since: Some(self.held.since),
+            held_since: self.held.get(),
         }
     }
 }

@@ -14,12 +14,13 @@ use crate::lock::{
     ResourceName, Selector, Terms, Ticket,
 };
 use crate::resource::actor::{ResourceActor, Stage};
-use crate::resource::audit::Account;
 use crate::resource::documents::Documents;
+use crate::resource::dormant::HeldSince;
 use crate::resource::messages::{Call, Description, Reply, ResourceNotice};
 use crate::resource::open_requests::{OpenRequest, OpenRequests, RequestKind};
 use crate::shared::event_feed::FeedEvent;
 use crate::shared::gate::Closed;
+use crate::shared::server_state::ServerState;
 use crate::store::{ResourceId, Snapshot};
 
 /// A resource that exists.
@@ -73,7 +74,9 @@ pub struct Live {
     /// `None`: no resource of this name exists.
     pub(super) resource: Option<Resource>,
     pub(super) open: OpenRequests,
-    pub(super) account: Account,
+    pub(super) held: HeldSince,
+    /// Since when each stored ticket waits, on the monotonic clock. `None` if nobody waits, as for most resources.
+    pub(super) waiting: Option<HashMap<Ticket, Millis>>,
     /// Replies that wait for a commit, oldest first, each with the number of that commit.
     pub(super) held_back: VecDeque<(u64, RequestId, Box<Reply>)>,
     /// Events for the feed, oldest first, each with the number of the commit that makes it durable: the next one at
@@ -102,10 +105,12 @@ pub struct Live {
 const ABSENT_STAYS_MS: Millis = 1_000;
 
 impl Live {
-    pub fn new(resource: Option<Resource>, account: Account) -> Live {
+    /// The state of a name without a resource.
+    pub fn new(server: Arc<ServerState>) -> Live {
         Live {
-            resource,
-            account,
+            resource: None,
+            held: HeldSince::new(server),
+            waiting: None,
             open: OpenRequests::default(),
             held_back: VecDeque::new(),
             unpublished: VecDeque::new(),
@@ -118,6 +123,32 @@ impl Live {
             timer: None,
             last_active: 0,
             is_leaving: false,
+        }
+    }
+
+    /// Takes the resource out: its lock is no longer held, and nobody waits for it.
+    pub(super) fn take_resource(&mut self) -> Option<Resource> {
+        self.held.set(None);
+        self.waiting = None;
+        self.resource.take()
+    }
+
+    /// Notes that a ticket waits since `now`, unless it is known to wait already.
+    pub(super) fn waits(&mut self, ticket: Ticket, now: Millis) {
+        let waiting = self.waiting.get_or_insert_default();
+        waiting.entry(ticket).or_insert(now);
+    }
+
+    pub(super) fn waits_since(&self, ticket: Ticket) -> Option<Millis> {
+        self.waiting.as_ref()?.get(&ticket).copied()
+    }
+
+    pub(super) fn waits_no_more(&mut self, ticket: Ticket) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.remove(&ticket);
+            if waiting.is_empty() {
+                self.waiting = None;
+            }
         }
     }
 
@@ -141,9 +172,7 @@ impl Live {
 
     /// Releases the document that a waiting request has pinned.
     pub(super) fn unpark(&mut self, open: &OpenRequest) {
-        if let (Some(_), RequestKind::Get(selector) | RequestKind::Write(selector, ..)) =
-            (&open.permit, &open.kind)
-        {
+        if let (Some(_), Some(selector)) = (&open.permit, open.kind.document()) {
             self.unpin(selector);
         }
     }
@@ -169,7 +198,7 @@ impl Live {
     fn watch_ends(&self) -> Option<Millis> {
         let watchers = self.watchers.iter();
         let ends = watchers.filter_map(|request| match self.open.get(*request)?.kind {
-            RequestKind::Describe { until, .. } | RequestKind::Watch { until, .. } => Some(until),
+            RequestKind::Watch(_, until) => Some(until),
             _ => None,
         });
         ends.min()
@@ -199,7 +228,7 @@ impl Resource {
     /// The reply to GET `lock=0` of a document that is in memory or does not exist.
     pub(super) fn read(&self, selector: &Selector, presented: PresentedTicket) -> Reply {
         let Some(document) = self.documents.get(selector, &self.id) else {
-            return Reply::Refused(Refusal::NoSelector(self.token_of(presented)));
+            return Reply::Refused(Refusal::NoSelector, self.token_of(presented));
         };
         let ticket = self.live_ticket(presented);
         let ticket = ticket.map(|ticket| (ticket, self.core.token_of(ticket)));
@@ -252,7 +281,7 @@ impl ResourceActor {
     pub(super) fn live(&mut self) -> Option<&mut Live> {
         match &mut self.stage {
             Stage::Live(live) => Some(live),
-            Stage::Loading(_) | Stage::Retired => None,
+            Stage::Loading { .. } | Stage::Retired => None,
         }
     }
 
@@ -263,7 +292,7 @@ impl ResourceActor {
     /// Answers the watchers that can be answered. Then sets the timer for the core's next deadline, the end of a
     /// watcher's wait or retirement. A timer that is set for an earlier time stays: firing early does no harm.
     pub(super) fn schedule(&mut self, ctx: &mut Context<Self>) {
-        self.answer_watchers();
+        self.answer_watchers(ctx);
         let now = self.now.mono;
         let retire_ms = self.server.settings.retire_ms;
         let Some(live) = self.live() else {

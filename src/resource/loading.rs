@@ -4,9 +4,8 @@ use std::collections::hash_map::Entry;
 
 use actix::prelude::*;
 
-use crate::lock::{Command, Patience, Selector};
+use crate::lock::{Command, PresentedTicket, Selector, WaitPolicy};
 use crate::resource::actor::{ResourceActor, unread};
-use crate::resource::documents::Known;
 use crate::resource::live::{DocumentRead, Resource};
 use crate::resource::messages::{Call, Op};
 use crate::resource::open_requests::RequestKind;
@@ -64,16 +63,18 @@ impl ResourceActor {
             },
             other => other.clone(),
         };
-        let asked = self.asked(request, &call.caller, op, Patience::Loading);
-        let Some((_, command)) = asked else {
+        let translated = self.translate(request, &call.caller, op, WaitPolicy::Loading);
+        let Some((_, command)) = translated else {
             return Some(call);
         };
+        let presented = command.presented().unwrap_or(PresentedTicket::Absent);
         let (terms, now) = (self.server.terms(), self.now);
         let outcome = self.resource()?.core.apply(&terms, now, command);
         let answered = outcome.answers.iter().any(|(id, _)| *id == request);
         let call = match answered {
             true => {
-                self.open(request, call.reply, call.caller, RequestKind::Plain);
+                let kind = RequestKind::Plain;
+                self.open(request, call.reply, call.caller, presented, kind);
                 None
             }
             false => Some(call),
@@ -89,7 +90,7 @@ impl ResourceActor {
         result: Result<Option<StoredData>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
-        self.look_at_clocks();
+        self.read_clocks();
         let Some(live) = self.live() else {
             return;
         };
@@ -117,9 +118,9 @@ impl ResourceActor {
         }
         for call in calls {
             // Checked again for each: the request before may have written or deleted the document.
-            let known = self.resource().map(|r| r.documents.known(selector));
-            let exists = matches!(known, Some(Known::Present | Known::Evicted));
-            self.carry_out(call, exists, ctx);
+            let resource = self.resource();
+            let exists = resource.and_then(|r| r.documents.exists(selector, false));
+            self.carry_out(call, exists == Some(true), ctx);
         }
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::lock::command::{HolderView, PlaceView, Role};
 use crate::lock::{
-    Answer, FencingToken, KeyName, Millis, PresentedTicket, Reason, Refusal, RequestId,
-    ResourceName, ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis, Wish,
+    Answer, FencingToken, KeyName, LockOptions, Millis, PresentedTicket, Reason, Refusal,
+    RequestId, ResourceName, ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis,
 };
 use crate::resource::dormant::DormantLease;
 use crate::shared::caller::Caller;
@@ -99,7 +99,7 @@ pub enum Op {
     Acquire {
         selector: Option<Selector>,
         presented: PresentedTicket,
-        wish: Wish,
+        options: LockOptions,
         wait: Wait,
         /// Create an ephemeral resource if no resource of this name exists.
         create: bool,
@@ -280,8 +280,11 @@ pub enum Reply {
         options: ResourceOptions,
     },
     Described(Box<Description>),
-    /// The client has this version of the description or document already.
-    Unchanged(EntityTag),
+    /// The client has this version of the description or document already. `token`: the lease of the presented ticket.
+    Unchanged {
+        tag: EntityTag,
+        token: Option<FencingToken>,
+    },
     Read {
         document: Document,
         /// The presented ticket if it is live, and the token of its lease if it holds one.
@@ -302,7 +305,8 @@ pub enum Reply {
     Deleted {
         token: Option<FencingToken>,
     },
-    Refused(Refusal),
+    /// With the fencing token if the caller holds the lock.
+    Refused(Refusal, Option<FencingToken>),
     Closed(Closed),
     /// This actor takes no requests any more: ask the registry again for the actor of the name.
     Moved,
@@ -346,7 +350,7 @@ pub enum RegistryNotice {
         dormant: Option<DormantLease>,
         /// Filled if the name moves to another instance: requests that were sent a grant which their client has
         /// not confirmed, each with its ticket. The client may turn out to be gone.
-        untold: Vec<(RequestId, Ticket)>,
+        unconfirmed: Vec<(RequestId, Ticket)>,
     },
     /// The retired actor learned that the client of this request is gone. The client may have been told of the
     /// lease that the actor left.

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::lock::command::HolderView;
 use crate::lock::rows::Forced;
 use crate::lock::{Millis, PresentedTicket, RequestId, Selector};
-use crate::resource::messages::{Condition, Reply, Watch};
+use crate::resource::messages::{Condition, Op, Reply};
 use crate::shared::caller::Caller;
 
 /// What the reply to an open request is made from, besides the core's answer.
@@ -19,36 +19,35 @@ pub(super) enum RequestKind {
     /// GET `lock=1`: the reply has this document.
     Get(Selector),
     /// GET `lock=1` of a document that does not exist: answered 404 whatever the core answers.
-    GetAbsent(PresentedTicket),
-    Write(Selector, Bytes, Option<Condition>),
-    /// GET `lock=0` of a document that the client may have already: answered when there is another version, at
-    /// `until` at the latest.
-    Watch {
-        selector: Selector,
-        presented: PresentedTicket,
-        watch: Watch,
-        until: Millis,
-    },
-    /// A write of a new document when the resource has as many as it may: refused whatever the core answers.
-    WriteBeyond,
+    GetAbsent,
+    /// `true`: once it is written, the lease is released in the same commit.
+    Write(Selector, Bytes, Option<Condition>, bool),
+    /// [`Op::Describe`] or [`Op::Read`]: answered when there is another version than the client's, at this time at the
+    /// latest.
+    Watch(Box<Op>, Millis),
     DeleteSelector(Selector),
     /// Deletes the resource, and so ends these leases.
     Delete(Vec<HolderView>),
     /// Ends a lease or a place by force: the reason, and who asked for it.
     Force(Box<Forced>),
-    /// A description: answered when it differs from the client's version, at `until` at the latest.
-    Describe {
-        presented: PresentedTicket,
-        places: usize,
-        watch: Watch,
-        until: Millis,
-    },
+}
+
+impl RequestKind {
+    /// The document that is pinned while the request waits for the lock.
+    pub(super) fn document(&self) -> Option<&Selector> {
+        match self {
+            RequestKind::Get(selector) | RequestKind::Write(selector, ..) => Some(selector),
+            _ => None,
+        }
+    }
 }
 
 pub(super) struct OpenRequest {
     pub(super) reply: oneshot::Sender<Box<Reply>>,
     pub(super) kind: RequestKind,
     pub(super) caller: Arc<Caller>,
+    /// The ticket that it presented to the core; absent if it did not ask the core.
+    pub(super) presented: PresentedTicket,
     /// When the request was opened, on the monotonic clock: on arrival, or once its document was loaded.
     pub(super) since: Millis,
     /// One of the `MAX_WAITERS` permits, while the request waits.
@@ -123,6 +122,7 @@ mod tests {
             reply: oneshot::channel().0,
             kind: RequestKind::Plain,
             caller: Caller::nobody().clone(),
+            presented: PresentedTicket::Absent,
             since,
             permit: None,
         })

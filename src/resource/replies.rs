@@ -11,7 +11,7 @@ use crate::lock::{
 use crate::persistence::messages::PersistenceNotice;
 use crate::persistence::queue::{Accepted, BatchMember};
 use crate::resource::actor::{ResourceActor, Stage};
-use crate::resource::audit::Account;
+use crate::resource::live::Live;
 use crate::resource::messages::{Condition, Reply};
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::audit_log::AuditKind;
@@ -51,26 +51,48 @@ impl ResourceActor {
             None => Snapshot::of(name, id, outcome.changes),
         };
         let mut replies = Vec::with_capacity(outcome.answers.len());
-        for (request, answer) in outcome.answers {
-            if let Some(reply) = self.reply_to(request, answer, &mut snapshot) {
-                replies.push((request, Box::new(reply)));
+        let (mut answers, mut releases) = (outcome.answers, Vec::new());
+        loop {
+            for (request, answer) in answers {
+                let reply = self.reply_to(request, answer, &mut snapshot, &mut releases);
+                replies.extend(reply.map(|reply| (request, Box::new(reply))));
             }
+            let Some((request, presented)) = releases.pop() else {
+                break;
+            };
+            answers = self.release_written(request, presented, &mut snapshot);
         }
         if self.is_deserted(is_new) {
             self.leave_no_rows(&mut snapshot);
         }
         let orphans = self.take_orphans();
-        let gone = |request: &RequestId| {
-            (
-                *request,
-                Box::new(Reply::Refused(Refusal::NoSelector(None))),
-            )
-        };
-        replies.extend(orphans.iter().map(gone));
-        self.store(snapshot, replies, ctx);
+        let gone = || Box::new(Reply::Refused(Refusal::NoSelector, None));
+        replies.extend(orphans.iter().map(|request| (*request, gone())));
+        self.store_and_reply(Some(snapshot), replies, ctx);
         for request in orphans {
             self.command(Command::Vanished { request }, ctx);
         }
+    }
+
+    /// Releases the lease of a write that is done, in the commit of the write. Returns the answers to other requests.
+    #[inline(never)]
+    fn release_written(
+        &mut self,
+        request: RequestId,
+        presented: PresentedTicket,
+        snapshot: &mut Snapshot,
+    ) -> Vec<(RequestId, Answer)> {
+        let (terms, now) = (self.server.terms(), self.now);
+        let Some(resource) = self.resource() else {
+            return Vec::new();
+        };
+        let unlock = Command::Unlock { request, presented };
+        let mut outcome = resource.core.apply(&terms, now, unlock);
+        self.report(&outcome);
+        snapshot.lock.merge(&outcome.changes);
+        // This request has the reply to its write.
+        outcome.answers.retain(|(other, _)| *other != request);
+        outcome.answers
     }
 
     /// Whether the resource has to go: it is ephemeral, or was created for a request that was refused
@@ -91,10 +113,9 @@ impl ResourceActor {
         let Some(live) = self.live() else {
             return;
         };
-        let Some(resource) = live.resource.take() else {
+        let Some(resource) = live.take_resource() else {
             return;
         };
-        live.account = Account::new(server.clone());
         let token = resource.core.token();
         server.raise_token_floor(token);
         server
@@ -122,32 +143,29 @@ impl ResourceActor {
             if let Some(mut open) = live.open.remove(*request) {
                 live.unpark(&open);
                 open.permit = None;
-                open.kind = RequestKind::GetAbsent(PresentedTicket::Absent);
+                open.kind = RequestKind::GetAbsent;
                 live.open.insert(*request, open);
             }
         }
         orphans
     }
 
-    /// Makes the reply to one request. Adds the document changes that the core's answer allows to `snapshot`.
+    /// Makes the reply to one request. Adds the document changes that the core's answer allows to `snapshot`, and the
+    /// request to `releases` if its write is done and its lease has to be released.
     #[inline(never)]
     pub(super) fn reply_to(
         &mut self,
         request: RequestId,
         answer: Answer,
         snapshot: &mut Snapshot,
+        releases: &mut Vec<(RequestId, PresentedTicket)>,
     ) -> Option<Reply> {
-        let selectors_max = self.server.settings.selectors_max;
         let live = self.live()?;
         let open = live.open.get_mut(request)?;
+        let presented = open.presented;
         let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
         let waited = open.permit.take().is_some();
-        let pinned = match &kind {
-            RequestKind::Get(selector) | RequestKind::Write(selector, ..) if waited => {
-                Some(selector.clone())
-            }
-            _ => None,
-        };
+        let pinned = kind.document().filter(|_| waited).cloned();
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
         if let (
@@ -159,10 +177,17 @@ impl ResourceActor {
             read.overtaken = true;
         }
         let reply = match (kind, answer) {
-            (RequestKind::Write(selector, json, condition), Answer::Writable { token }) => {
+            (
+                RequestKind::Write(selector, json, condition, release),
+                Answer::Writable { token },
+            ) => {
                 let caller = open.caller.clone();
                 let write = (selector, json, condition);
-                self.write_document(write, &caller, token, snapshot)?
+                let reply = self.write_document(write, &caller, token, snapshot)?;
+                if release && matches!(reply, Reply::Written { token: Some(_), .. }) {
+                    releases.push((request, presented));
+                }
+                reply
             }
             (RequestKind::DeleteSelector(selector), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
@@ -176,13 +201,10 @@ impl ResourceActor {
                 let caller = open.caller.clone();
                 self.delete(&leases, &caller, snapshot)
             }
-            (RequestKind::GetAbsent(presented), _) => {
-                Reply::Refused(Refusal::NoSelector(resource.token_of(presented)))
+            (RequestKind::GetAbsent, _) => {
+                Reply::Refused(Refusal::NoSelector, resource.token_of(presented))
             }
-            (RequestKind::WriteBeyond, _) => {
-                Reply::Refused(Refusal::TooManySelectors(selectors_max))
-            }
-            (_, Answer::Refused(refusal)) => Reply::Refused(refusal),
+            (_, Answer::Refused(refusal)) => Reply::Refused(refusal, resource.token_of(presented)),
             (RequestKind::Get(selector), answer @ Answer::Granted(_)) => Reply::Locked {
                 answer,
                 document: resource.documents.get(&selector, &resource.id),
@@ -214,11 +236,11 @@ impl ResourceActor {
         let commit = live.sent + 1;
         let documents = &mut live.resource.as_mut()?.documents;
         if !condition.is_none_or(|c| c.holds(documents.tag(&selector))) {
-            return Some(Reply::Refused(Refusal::ConditionFailed(token)));
+            return Some(Reply::Refused(Refusal::ConditionFailed, token));
         }
-        // Other documents may have been written while this request waited.
         if !documents.has_room_for(&selector, selectors_max) {
-            return Some(Reply::Refused(Refusal::TooManySelectors(selectors_max)));
+            let refusal = Refusal::TooManySelectors(selectors_max);
+            return Some(Reply::Refused(refusal, token));
         }
         let (row, tag) = documents.write(&selector, json, commit);
         snapshot.document(selector.clone(), Some(row));
@@ -229,7 +251,7 @@ impl ResourceActor {
     /// Deletes the resource, and reports the end of `leases`.
     #[inline(never)]
     fn delete(&mut self, leases: &[HolderView], caller: &Caller, snapshot: &mut Snapshot) -> Reply {
-        if let Some(resource) = self.live().and_then(|live| live.resource.take()) {
+        if let Some(resource) = self.live().and_then(Live::take_resource) {
             let token = resource.core.token();
             snapshot.remove(token);
             self.server.raise_token_floor(token);
@@ -257,24 +279,23 @@ impl ResourceActor {
         live.orphans = orphans.map(|(request, _)| request).collect();
     }
 
-    /// Sends rows to the store, and holds the replies back until these rows and all earlier ones are durable.
+    /// Sends rows to the store, if there are any, and delivers replies: at once if everything that was sent to the
+    /// store is durable, else once it is.
     #[inline(never)]
-    pub(super) fn store(
+    pub(super) fn store_and_reply(
         &mut self,
-        mut snapshot: Snapshot,
+        mut snapshot: Option<Snapshot>,
         replies: Vec<(RequestId, Box<Reply>)>,
-        ctx: &mut Context<Self>,
+        ctx: &Context<Self>,
     ) {
-        let changes = !snapshot.is_empty();
-        let inline = changes && self.server.store.commit_inline(&mut snapshot);
+        let changed = snapshot.as_mut().filter(|snapshot| !snapshot.is_empty());
+        let changes = changed.is_some();
+        let inline = changed.is_some_and(|snapshot| self.server.store.commit_inline(snapshot));
         self.show();
         let Some(live) = self.live() else {
             return;
         };
-        let send = changes && !inline;
-        if changes {
-            live.sent += 1;
-        }
+        live.sent += u64::from(changes);
         let seq = live.sent;
         if inline {
             live.committed = seq;
@@ -283,8 +304,22 @@ impl ResourceActor {
             }
             self.server.metrics.locks.stored_inline();
         }
-        self.hold_or_deliver(replies);
-        if send {
+        self.publish();
+        let Some(live) = self.live() else {
+            return;
+        };
+        if live.committed < seq {
+            let waiting = replies.into_iter().map(|(id, reply)| (seq, id, reply));
+            live.held_back.extend(waiting);
+        } else {
+            for (request, reply) in replies {
+                self.deliver(request, reply);
+            }
+        }
+        if changes
+            && !inline
+            && let Some(snapshot) = snapshot
+        {
             let actor = ctx.address().recipient();
             let commits = &self.persistence.commits;
             match commits.push(BatchMember { actor, seq }, self.incarnation, snapshot) {
@@ -312,30 +347,13 @@ impl ResourceActor {
         }
     }
 
-    /// Delivers replies, at once if everything that was sent to the store is durable, else once it is.
-    pub(super) fn hold_or_deliver(&mut self, replies: Vec<(RequestId, Box<Reply>)>) {
-        self.publish();
-        let Some(live) = self.live() else {
-            return;
-        };
-        let seq = live.sent;
-        if live.committed < seq {
-            let waiting = replies.into_iter().map(|(id, reply)| (seq, id, reply));
-            live.held_back.extend(waiting);
-            return;
-        }
-        for (request, reply) in replies {
-            self.deliver(request, reply);
-        }
-    }
-
     /// Sends a reply to its client, and tells the core that it was sent.
     pub(super) fn deliver(&mut self, request: RequestId, reply: Box<Reply>) {
         let tracked = match &*reply {
             Reply::Lock(answer) | Reply::Locked { answer, .. } => answer.is_tracked(),
             Reply::Written { .. }
             | Reply::Deleted { .. }
-            | Reply::Refused(Refusal::ConditionFailed(_)) => true,
+            | Reply::Refused(Refusal::ConditionFailed | Refusal::TooManySelectors(_), _) => true,
             // The reply to a forwarded request whose wait was ended: its place stays for the next owner.
             Reply::Closed(_) => true,
             _ => false,

@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 
 use crate::lock::rows::{Forced, HeadRow};
 use crate::lock::{
-    Command, EndReason, LockRequest, LockState, Patience, PresentedTicket, Refusal, RequestId,
-    ResourceOptions, Selector, Ticket, Wish,
+    Command, EndReason, LockOptions, LockRequest, LockState, PresentedTicket, Refusal, RequestId,
+    ResourceOptions, Selector, Ticket, WaitPolicy,
 };
 use crate::resource::actor::ResourceActor;
-use crate::resource::documents::{Documents, Known};
+use crate::resource::documents::Documents;
 use crate::resource::live::Resource;
 use crate::resource::messages::{Call, Condition, Op, Reply, Wait};
 use crate::resource::open_requests::{OpenRequest, RequestKind};
@@ -37,20 +37,19 @@ impl ResourceActor {
         if live.resource.is_none()
             && let Err(reply) = self.make(&call, ctx)
         {
-            return self.reply(call, *reply);
+            return self.reply(call, *reply, ctx);
         }
         let Some(resource) = self.resource() else {
-            return self.reply(call, Reply::Refused(Refusal::NoResource));
+            return self.reply(call, Reply::Refused(Refusal::NoResource, None), ctx);
         };
-        let known = match call.op.needed_document() {
-            None => Known::Absent,
-            Some((selector, json)) => match resource.documents.known(selector) {
-                Known::Unknown => return self.load_document(call, ctx),
-                Known::Evicted if json => return self.load_document(call, ctx),
-                known => known,
+        let exists = match call.op.needed_document() {
+            None => false,
+            Some((selector, json)) => match resource.documents.exists(selector, json) {
+                Some(exists) => exists,
+                None => return self.load_document(call, ctx),
             },
         };
-        self.carry_out(call, known != Known::Absent, ctx);
+        self.carry_out(call, exists, ctx);
     }
 
     /// Handles a request to a name that has no resource. A request with `create` makes the resource in memory;
@@ -65,12 +64,12 @@ impl ResourceActor {
         });
         // A released ticket gets the same reply as a ticket of a name that never existed.
         if let Some(lost) = lost.filter(|lost| lost.reason != EndReason::Released) {
-            return Err(Box::new(Reply::Refused(lost.refusal())));
+            return Err(Box::new(Reply::Refused(lost.refusal(), None)));
         }
         let options = match &call.op {
             Op::Acquire { create: true, .. } => ResourceOptions::ephemeral(),
             Op::Write { create: true, .. } => ResourceOptions::default(),
-            _ => return Err(Box::new(Reply::Refused(Refusal::NoResource))),
+            _ => return Err(Box::new(Reply::Refused(Refusal::NoResource, None))),
         };
         let snapshot = self.born(options, ctx);
         if let Some(live) = self.live() {
@@ -113,50 +112,42 @@ impl ResourceActor {
     }
 
     /// Carries out a request. `exists`: whether the document that it names exists; `false` if it names none.
-    pub(super) fn carry_out(&mut self, mut call: Box<Call>, exists: bool, ctx: &mut Context<Self>) {
-        let Some(patience) = self.patience(&call.op) else {
-            return self.reply(call, Reply::Refused(Refusal::NoResource));
+    pub(super) fn carry_out(&mut self, call: Box<Call>, exists: bool, ctx: &mut Context<Self>) {
+        let Some(policy) = self.wait_policy(&call.op) else {
+            return self.reply(call, Reply::Refused(Refusal::NoResource, None), ctx);
         };
         let request = call.request;
         match call.op {
-            Op::Describe {
-                presented,
-                places,
-                watch,
-            } => {
-                let about = (request, call.reply, call.caller);
-                return self.describe(about, presented, places, watch, ctx);
-            }
+            Op::Describe { .. } | Op::Read { watch: Some(_), .. } => return self.watch(call, ctx),
             Op::Read {
                 ref selector,
                 presented,
-                ref mut watch,
+                watch: None,
             } => {
-                let (selector, watch) = (selector.clone(), watch.take());
-                return match watch {
-                    Some(watch) => self.watch_document(call, selector, presented, watch, ctx),
-                    None => self.read(call, &selector, presented),
-                };
+                let selector = selector.clone();
+                return self.read(call, &selector, presented, ctx);
             }
             Op::DeleteSelector { presented, .. } if !exists => {
                 self.command(Command::Vanished { request }, ctx);
                 let token = self.resource().and_then(|r| r.token_of(presented));
-                return self.reply(call, Reply::Refused(Refusal::NoSelector(token)));
+                return self.reply(call, Reply::Refused(Refusal::NoSelector, token), ctx);
             }
             _ => {}
         }
-        let asked = match self.refused_anyway(&call.op, exists) {
-            Some((kind, presented)) => {
+        let translated = match self.get_of_absent(&call.op, exists) {
+            Some(presented) => {
                 // Gives up the place that the request took while its document was loaded.
                 self.command(Command::Vanished { request }, ctx);
-                Some((kind, Command::Touch { request, presented }))
+                let touch = Command::Touch { request, presented };
+                Some((RequestKind::GetAbsent, touch))
             }
-            None => self.asked(request, &call.caller, call.op, patience),
+            None => self.translate(request, &call.caller, call.op, policy),
         };
-        let Some((kind, command)) = asked else {
+        let Some((kind, command)) = translated else {
             return;
         };
-        self.open(request, call.reply, call.caller, kind);
+        let presented = command.presented().unwrap_or(PresentedTicket::Absent);
+        self.open(request, call.reply, call.caller, presented, kind);
         let (terms, now) = (self.server.terms(), self.now);
         let Some(resource) = self.resource() else {
             return;
@@ -169,21 +160,15 @@ impl ResourceActor {
         }
     }
 
-    /// For a request that is refused whatever the core answers: the kind of refusal and the presented ticket.
-    /// `exists`: whether its document exists.
-    fn refused_anyway(&mut self, op: &Op, exists: bool) -> Option<(RequestKind, PresentedTicket)> {
+    /// The ticket that a GET with lock intent presents, if it is refused because its document does not exist.
+    fn get_of_absent(&self, op: &Op, exists: bool) -> Option<PresentedTicket> {
+        let refuses = !exists && !self.server.terms().rules.get_locks_unwritten;
         match op {
-            _ if exists => None,
             Op::Acquire {
                 selector: Some(_),
                 presented,
                 ..
-            } if !self.server.terms().rules.get_locks_unwritten => {
-                Some((RequestKind::GetAbsent(*presented), *presented))
-            }
-            Op::Write { presented, .. } if self.is_full() => {
-                Some((RequestKind::WriteBeyond, *presented))
-            }
+            } if refuses => Some(*presented),
             _ => None,
         }
     }
@@ -191,12 +176,12 @@ impl ResourceActor {
     /// Translates a request into what its reply is made from, and a command for the core. `None`: the request
     /// does not involve the lock.
     #[inline(never)]
-    pub(super) fn asked(
+    pub(super) fn translate(
         &mut self,
         request: RequestId,
         caller: &Caller,
         op: Op,
-        patience: Patience,
+        policy: WaitPolicy,
     ) -> Option<(RequestKind, Command)> {
         let fresh = caller.relayed.unwrap_or_else(|| self.server.fresh_ticket());
         let write = |presented, release| Command::Write {
@@ -204,26 +189,26 @@ impl ResourceActor {
             presented,
             fresh,
             release,
-            patience,
+            policy,
         };
         Some(match op {
             Op::Acquire {
                 selector,
                 presented,
-                wish,
+                options,
                 ..
             } => {
-                let wish = Wish {
+                let options = LockOptions {
                     client: caller.address,
                     relayed: caller.relayed.is_some(),
-                    ..wish
+                    ..options
                 };
                 let command = Command::Acquire(LockRequest {
                     request,
                     presented,
                     fresh,
-                    wish,
-                    patience,
+                    options,
+                    policy,
                 });
                 (
                     selector.map_or(RequestKind::Plain, RequestKind::Get),
@@ -238,10 +223,10 @@ impl ResourceActor {
                 condition,
                 ..
             } => {
-                // A write that is refused for its condition changes nothing, the lock neither.
-                let holds = self.holds(condition.as_ref(), &selector);
-                let kind = RequestKind::Write(selector, json, condition);
-                (kind, write(presented, (release || !holds).then_some(holds)))
+                let release = release || self.server.terms().rules.write_releases;
+                let is_certain = self.is_certain(&selector, condition.as_ref());
+                let kind = RequestKind::Write(selector, json, condition, release && !is_certain);
+                (kind, write(presented, Some(release && is_certain)))
             }
             Op::DeleteSelector {
                 selector,
@@ -262,14 +247,18 @@ impl ResourceActor {
         })
     }
 
-    fn is_full(&mut self) -> bool {
-        let max = self.server.settings.selectors_max;
-        self.resource()
-            .is_some_and(|resource| resource.documents.total() >= max)
+    /// Whether a write that has the lock cannot be refused any more, for its condition or for want of room. If it can,
+    /// its lease is released after the write: a refused write changes nothing, the lock neither.
+    fn is_certain(&mut self, selector: &Selector, condition: Option<&Condition>) -> bool {
+        // The document that is there now may be deleted while the write waits.
+        let waits = self.server.terms().rules.refused_write_waits;
+        let documents = self.resource().map(|resource| &resource.documents);
+        let exists = documents.is_some_and(|d| d.exists(selector, false) == Some(true));
+        exists && condition.is_none() && !waits
     }
 
     /// How long a request may wait for the lock. `None`: there is no resource.
-    pub(super) fn patience(&mut self, op: &Op) -> Option<Patience> {
+    pub(super) fn wait_policy(&mut self, op: &Op) -> Option<WaitPolicy> {
         let now = self.now.mono;
         let server_wait = self.server.settings.wait_ms;
         let timeout_waits = self.server.terms().rules.timeout_is_wait;
@@ -277,19 +266,19 @@ impl ResourceActor {
         let wait = match op {
             Op::Acquire { wait, .. } => *wait,
             Op::Write { .. } => Wait::Default,
-            _ => return Some(Patience::Never),
+            _ => return Some(WaitPolicy::Never),
         };
         Some(match wait {
-            Wait::NoQueue => Patience::Never,
-            Wait::ThenLeave(wait) => Patience::UntilThenLeave(now + wait.as_millis() as u64),
-            Wait::For(wait) if wait.is_zero() => Patience::Poll,
-            Wait::For(wait) => Patience::Until(now + wait.as_millis() as u64),
+            Wait::NoQueue => WaitPolicy::Never,
+            Wait::ThenLeave(wait) => WaitPolicy::UntilThenLeave(now + wait.as_millis() as u64),
+            Wait::For(wait) if wait.is_zero() => WaitPolicy::Poll,
+            Wait::For(wait) => WaitPolicy::Until(now + wait.as_millis() as u64),
             Wait::Default if timeout_waits => match timeout.limit_ms() {
-                Some(limit) => Patience::Until(now + limit),
-                None => Patience::Forever,
+                Some(limit) => WaitPolicy::Until(now + limit),
+                None => WaitPolicy::Forever,
             },
-            Wait::Default if server_wait == 0 => Patience::Poll,
-            Wait::Default => Patience::Until(now + server_wait),
+            Wait::Default if server_wait == 0 => WaitPolicy::Poll,
+            Wait::Default => WaitPolicy::Until(now + server_wait),
         })
     }
 
@@ -299,12 +288,14 @@ impl ResourceActor {
         request: RequestId,
         reply: oneshot::Sender<Box<Reply>>,
         caller: Arc<Caller>,
+        presented: PresentedTicket,
         kind: RequestKind,
     ) {
         let open = OpenRequest {
             reply,
             kind,
             caller,
+            presented,
             since: self.now.mono,
             permit: None,
         };
@@ -320,7 +311,7 @@ impl ResourceActor {
             // All waits have been ended, or are about to be: none may begin.
             Err(why @ Closed::Stopping) => Err(Reply::Closed(why)),
             _ => {
-                let too_many = Reply::Refused(Refusal::TooManyWaiters);
+                let too_many = Reply::Refused(Refusal::TooManyWaiters, None);
                 self.server.add_waiter().ok_or(too_many)
             }
         };
@@ -333,9 +324,7 @@ impl ResourceActor {
         };
         if let Some(open) = live.open.get_mut(request) {
             open.permit = Some(permit);
-            if let (RequestKind::Get(selector) | RequestKind::Write(selector, ..), Some(resource)) =
-                (&open.kind, &mut live.resource)
-            {
+            if let (Some(selector), Some(resource)) = (open.kind.document(), &mut live.resource) {
                 resource.documents.pin(selector);
             }
         }
@@ -382,7 +371,7 @@ impl ResourceActor {
                 let changes = resource.core.set_options(options);
                 Some((resource.id.clone(), changes))
             }
-            Some(_) => return self.reply(call, Reply::Refused(Refusal::Exists)),
+            Some(_) => return self.reply(call, Reply::Refused(Refusal::Exists, None), ctx),
             None => None,
         };
         let snapshot = match now_ordinary {
@@ -394,15 +383,16 @@ impl ResourceActor {
         };
         let id = snapshot.id.clone();
         self.report_change(AuditKind::Created, &call.caller, None, None);
-        self.open(call.request, call.reply, call.caller, RequestKind::Plain);
+        let (presented, kind) = (PresentedTicket::Absent, RequestKind::Plain);
+        self.open(call.request, call.reply, call.caller, presented, kind);
         let reply = Box::new(Reply::Created { id, options });
-        self.store(snapshot, vec![(call.request, reply)], ctx);
+        self.store_and_reply(Some(snapshot), vec![(call.request, reply)], ctx);
         // If the new options have more slots, waiters may be granted now.
         self.command(Command::Tick, ctx);
     }
 
     /// Answers a request that changes nothing, once the state that it read is durable.
-    pub(super) fn reply(&mut self, call: Box<Call>, reply: Reply) {
+    pub(super) fn reply(&mut self, call: Box<Call>, reply: Reply, ctx: &Context<Self>) {
         let Some(live) = self.live() else {
             return;
         };
@@ -410,16 +400,9 @@ impl ResourceActor {
             let _ = call.reply.send(Box::new(reply));
             return;
         }
-        self.open(call.request, call.reply, call.caller, RequestKind::Plain);
-        self.hold_or_deliver(vec![(call.request, Box::new(reply))]);
-    }
-
-    /// Whether the condition of a write is met.
-    fn holds(&mut self, condition: Option<&Condition>, selector: &Selector) -> bool {
-        let resource = self.resource();
-        condition.is_none_or(|condition| {
-            condition.holds(resource.and_then(|resource| resource.documents.tag(selector)))
-        })
+        let (presented, kind) = (PresentedTicket::Absent, RequestKind::Plain);
+        self.open(call.request, call.reply, call.caller, presented, kind);
+        self.store_and_reply(None, vec![(call.request, Box::new(reply))], ctx);
     }
 
     #[inline(never)]
@@ -428,16 +411,17 @@ impl ResourceActor {
         call: Box<Call>,
         selector: &Selector,
         presented: PresentedTicket,
+        ctx: &Context<Self>,
     ) {
         let reply = match self.resource() {
             Some(resource) => resource.read(selector, presented),
-            None => Reply::Refused(Refusal::NoResource),
+            None => Reply::Refused(Refusal::NoResource, None),
         };
-        self.reply(call, reply);
+        self.reply(call, reply, ctx);
     }
 }
 
-/// As [`ResourceActor::asked`], for requests that need neither a new ticket nor a document.
+/// As [`ResourceActor::translate`], for requests that need neither a new ticket nor a document.
 fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> {
     Some(match op {
         Op::Renew {

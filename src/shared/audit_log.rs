@@ -112,22 +112,11 @@ impl fmt::Display for AuditEvent<'_> {
             Some(owner) => write!(f, " owner={owner:?}")?,
             None => f.write_str(" owner=-")?,
         }
-        match self.token {
-            Some(token) => write!(f, " token={token}")?,
-            None => f.write_str(" token=-")?,
-        }
-        match self.caller.and_then(|caller| caller.address) {
-            Some(address) => write!(f, " client={address}")?,
-            None => f.write_str(" client=-")?,
-        }
-        match self.caller {
-            Some(caller) => write!(f, " request={}", caller.tag)?,
-            None => f.write_str(" request=-")?,
-        }
-        match self.caller.and_then(|caller| caller.key.as_ref()) {
-            Some(key) => write!(f, " key={key}")?,
-            None => f.write_str(" key=-")?,
-        }
+        let caller = self.caller;
+        field(f, "token", self.token)?;
+        field(f, "client", caller.and_then(|caller| caller.address))?;
+        field(f, "request", caller.map(|caller| &caller.tag))?;
+        field(f, "key", caller.and_then(|caller| caller.key.as_ref()))?;
         let time = |ms: Millis| humantime::format_duration(Duration::from_millis(ms));
         match self.detail {
             Detail::Nothing => Ok(()),
@@ -144,6 +133,14 @@ impl fmt::Display for AuditEvent<'_> {
                 }
             }
         }
+    }
+}
+
+/// Writes one field of a line.
+fn field(f: &mut fmt::Formatter<'_>, name: &str, value: Option<impl fmt::Display>) -> fmt::Result {
+    match value {
+        Some(value) => write!(f, " {name}={value}"),
+        None => write!(f, " {name}=-"),
     }
 }
 

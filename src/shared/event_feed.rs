@@ -95,7 +95,7 @@ impl FeedEvent {
     }
 }
 
-/// Result of [`FeedReader::look`].
+/// Result of [`FeedReader::try_next`].
 #[derive(Debug)]
 pub enum Found {
     Event(Arc<FeedEvent>),
@@ -158,7 +158,7 @@ pub struct FeedReader {
 
 impl FeedReader {
     /// The next published event, without waiting for one.
-    pub fn look(&mut self) -> Found {
+    pub fn try_next(&mut self) -> Found {
         match self.ring.try_recv() {
             Ok(event) => Found::Event(event),
             Err(TryRecvError::Lagged(missed)) => Found::Missed(missed),
@@ -182,7 +182,7 @@ mod tests {
     fn tokens(reader: &mut FeedReader) -> (Vec<u64>, u64) {
         let (mut tokens, mut missed) = (Vec::new(), 0);
         loop {
-            match reader.look() {
+            match reader.try_next() {
                 Found::Event(event) => tokens.extend(event.fencing_token),
                 Found::Missed(count) => missed += count,
                 Found::Nothing | Found::End => return (tokens, missed),

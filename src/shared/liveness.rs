@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 pub const PROOF_PAUSE: Duration = Duration::from_millis(500);
 /// A part without a new proof at this many checks in a row stands still. Checks are counted and not time: a
 /// process that was stopped, or a machine that was suspended, has lost time but no checks.
-const LOOKS_MAX: u32 = 20;
+const CHECKS_MAX: u32 = 20;
 
 /// Why the process cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     #[error("{0} has ended, which is a bug of this program")]
-    Gone(String),
+    Gone(&'static str),
     #[error("{0} stands still")]
-    Stalled(String),
+    Stalled(&'static str),
     /// The store cannot be used, which was found only after the server had begun to serve `/health`.
     #[error("{0}")]
     Store(StoreError),
@@ -35,7 +35,7 @@ pub struct Liveness {
 }
 
 struct VitalPart {
-    name: String,
+    name: &'static str,
     /// Number of its proofs. Dropped together with its [`LifeSign`].
     proofs: Weak<AtomicU64>,
     /// Whether the part may end. A worker may: the framework starts it again. An actor that ends while the
@@ -66,7 +66,7 @@ impl LifeSign {
 
 impl Liveness {
     /// Adds an actor without which no request is served.
-    pub fn actor(&self, name: &str) -> LifeSign {
+    pub fn actor(&self, name: &'static str) -> LifeSign {
         self.add(name, false)
     }
 
@@ -75,11 +75,11 @@ impl Liveness {
         self.add("a thread that serves requests", true)
     }
 
-    fn add(&self, name: &str, may_end: bool) -> LifeSign {
+    fn add(&self, name: &'static str, may_end: bool) -> LifeSign {
         let sign = LifeSign(Arc::default());
         let mut parts = self.parts.lock();
         parts.push(VitalPart {
-            name: name.to_owned(),
+            name,
             proofs: Arc::downgrade(&sign.0),
             may_end,
             last: None,
@@ -98,14 +98,14 @@ impl Liveness {
     /// stand still at the moment.
     pub async fn failure(&self, is_excused: impl Fn(&str) -> bool) -> Failure {
         loop {
-            if let Some(failure) = self.look(&is_excused) {
+            if let Some(failure) = self.check(&is_excused) {
                 return failure;
             }
             tokio::time::sleep(PROOF_PAUSE).await;
         }
     }
 
-    fn look(&self, is_excused: impl Fn(&str) -> bool) -> Option<Failure> {
+    fn check(&self, is_excused: impl Fn(&str) -> bool) -> Option<Failure> {
         if let Some(error) = self.unusable.get() {
             return Some(Failure::Store(error.clone()));
         }
@@ -113,16 +113,16 @@ impl Liveness {
         parts.retain(|part| !part.may_end || part.proofs.strong_count() > 0);
         for part in parts.iter_mut() {
             let Some(proofs) = part.proofs.upgrade() else {
-                return Some(Failure::Gone(part.name.clone()));
+                return Some(Failure::Gone(part.name));
             };
             let proofs = Some(proofs.load(Ordering::Relaxed));
-            if part.last != proofs || is_excused(&part.name) {
+            if part.last != proofs || is_excused(part.name) {
                 (part.last, part.without) = (proofs, 0);
                 continue;
             }
             part.without += 1;
-            if part.without >= LOOKS_MAX {
-                return Some(Failure::Stalled(part.name.clone()));
+            if part.without >= CHECKS_MAX {
+                return Some(Failure::Stalled(part.name));
             }
         }
         None
@@ -133,10 +133,10 @@ impl Liveness {
 mod tests {
     use super::*;
 
-    fn looks(liveness: &Liveness, count: u32, mut between: impl FnMut()) -> Option<Failure> {
+    fn checks(liveness: &Liveness, count: u32, mut between: impl FnMut()) -> Option<Failure> {
         (0..=count).find_map(|_| {
             between();
-            liveness.look(|name| name == "excused")
+            liveness.check(|name| name == "excused")
         })
     }
 
@@ -144,9 +144,9 @@ mod tests {
     fn a_part_that_proves_nothing_stands_still() {
         let liveness = Liveness::default();
         let _sign = liveness.actor("the registry");
-        assert_eq!(looks(&liveness, LOOKS_MAX - 1, || {}), None);
-        let stalled = Some(Failure::Stalled("the registry".to_owned()));
-        assert_eq!(looks(&liveness, 0, || {}), stalled);
+        assert_eq!(checks(&liveness, CHECKS_MAX - 1, || {}), None);
+        let stalled = Some(Failure::Stalled("the registry"));
+        assert_eq!(checks(&liveness, 0, || {}), stalled);
     }
 
     #[test]
@@ -154,16 +154,16 @@ mod tests {
         let liveness = Liveness::default();
         let sign = liveness.worker();
         let _blocked = liveness.actor("excused");
-        assert_eq!(looks(&liveness, LOOKS_MAX * 3, || sign.prove()), None);
+        assert_eq!(checks(&liveness, CHECKS_MAX * 3, || sign.prove()), None);
     }
 
     #[test]
     fn an_actor_that_is_gone_is_a_failure_and_a_worker_that_ended_is_none() {
         let liveness = Liveness::default();
         drop(liveness.worker());
-        assert_eq!(looks(&liveness, LOOKS_MAX, || {}), None);
+        assert_eq!(checks(&liveness, CHECKS_MAX, || {}), None);
         drop(liveness.actor("the registry"));
-        let gone = Some(Failure::Gone("the registry".to_owned()));
-        assert_eq!(looks(&liveness, 0, || {}), gone);
+        let gone = Some(Failure::Gone("the registry"));
+        assert_eq!(checks(&liveness, 0, || {}), gone);
     }
 }

@@ -15,7 +15,7 @@ pub const HOLD_BEYOND: Duration = Duration::from_secs(2);
 
 /// Whether this instance can reach another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reach {
+pub enum Reachability {
     /// No connection to it has been made yet.
     #[default]
     NotYet,
@@ -33,20 +33,20 @@ pub enum Reach {
 /// What is known of all instances. Heartbeats alone do not wake those who follow it.
 #[derive(Clone, Default)]
 pub struct View {
-    /// The last look at the store; `None`: there was none yet.
+    /// As last read from the store; `None`: they have not been read yet.
     pub members: Option<Arc<Members>>,
-    /// Reach of the other instances.
-    pub reach: HashMap<InstanceId, Reach>,
-    /// How many gifts of slots this instance has made, and who got the last one. The receiver is told to look
-    /// at the store.
+    /// Of the other instances. `NotYet` for those that are missing.
+    pub reachability: HashMap<InstanceId, Reachability>,
+    /// How many gifts of slots this instance has made, and who got the last one. The receiver is told to read
+    /// the store.
     pub given: (u64, InstanceId),
     /// This instance is shutting down. Requests that wait for another one are told so.
     pub stopping: bool,
 }
 
 impl View {
-    pub fn reach(&self, id: InstanceId) -> Reach {
-        self.reach.get(&id).copied().unwrap_or_default()
+    pub fn reachability(&self, id: InstanceId) -> Reachability {
+        self.reachability.get(&id).copied().unwrap_or_default()
     }
 
     /// Number of instances that serve, this one included; 1 if the store is not shared.
@@ -85,21 +85,22 @@ impl View {
         };
         let owners = self.owners();
         let own = |member: &&Member| owners.contains(&member.id);
-        let reach: Vec<Reach> = self
+        let reachability: Vec<Reachability> = self
             .others_alive()
             .filter(own)
-            .map(|member| self.reach(member.id))
+            .map(|member| self.reachability(member.id))
             .collect();
-        if reach.is_empty() && !owners.contains(&members.me) {
+        if reachability.is_empty() && !owners.contains(&members.me) {
             return Err(Closed::Moving);
         }
-        let is = |wanted: &[Reach]| reach.iter().filter(|r| wanted.contains(r)).count();
-        let reached = is(&[Reach::Reached, Reach::Lost]);
-        if reached * 2 > reach.len() || reach.is_empty() {
+        let is =
+            |wanted: &[Reachability]| reachability.iter().filter(|r| wanted.contains(r)).count();
+        let reached = is(&[Reachability::Reached, Reachability::Lost]);
+        if reached * 2 > reachability.len() || reachability.is_empty() {
             Ok(())
-        } else if is(&[Reach::CutOff]) > 0 {
+        } else if is(&[Reachability::CutOff]) > 0 {
             Err(Closed::OwnerUnreachable)
-        } else if is(&[Reach::OtherProtocol]) > 0 {
+        } else if is(&[Reachability::OtherProtocol]) > 0 {
             Err(Closed::OtherProtocol)
         } else {
             Err(Closed::Standby)
@@ -121,23 +122,24 @@ impl MembersWatch {
         self.0.borrow()
     }
 
-    /// Takes in a look at the store. A change of heartbeats alone wakes nobody: it would wake each request that
+    /// Takes in what was read from the store. A change of heartbeats alone wakes nobody: it would wake each request that
     /// waits several times a second.
     pub fn see(&self, members: Members) {
         self.0.send_if_modified(|view| {
             let before = view.members.as_ref();
             let is_news = before.is_none_or(|before| !before.differs_in_heartbeats_only(&members));
             let known = |id: &InstanceId| members.member(*id).is_some();
-            view.reach.retain(|id, _| known(id));
+            view.reachability.retain(|id, _| known(id));
             view.members = Some(Arc::new(members));
             is_news
         });
     }
 
     /// Notes whether an instance can be reached.
-    pub fn reach(&self, id: InstanceId, reach: Reach) {
-        self.0
-            .send_if_modified(|view| view.reach.insert(id, reach) != Some(reach));
+    pub fn set_reachability(&self, id: InstanceId, reachability: Reachability) {
+        self.0.send_if_modified(|view| {
+            view.reachability.insert(id, reachability) != Some(reachability)
+        });
     }
 
     /// Notes that this instance gave slots to another one.
@@ -161,7 +163,7 @@ mod tests {
     const ME: InstanceId = [0; 16];
 
     /// A view of this instance (0) and of `others`, numbered from 1. The slots belong to `owners` in turn.
-    fn view(others: &[(MemberState, Reach)], owners: &[u8]) -> View {
+    fn view(others: &[(MemberState, Reachability)], owners: &[u8]) -> View {
         let member = |id: u8, state| Member {
             id: [id; 16],
             state,
@@ -183,8 +185,8 @@ mod tests {
         };
         View {
             members: Some(Arc::new(members)),
-            reach: numbered()
-                .map(|(id, (_, reach))| ([id; 16], *reach))
+            reachability: numbered()
+                .map(|(id, (_, reachability))| ([id; 16], *reachability))
                 .collect(),
             ..View::default()
         }
@@ -193,8 +195,8 @@ mod tests {
     #[test]
     fn an_instance_is_ready_while_it_reaches_most_of_the_other_owners() {
         use MemberState::{Dead, Serves};
-        use Reach::{CutOff, Lost, NotYet, OtherProtocol, Reached};
-        let ready = |others: &[(MemberState, Reach)], owners: &[u8]| {
+        use Reachability::{CutOff, Lost, NotYet, OtherProtocol, Reached};
+        let ready = |others: &[(MemberState, Reachability)], owners: &[u8]| {
             view(others, owners).check_ready().err()
         };
         assert_eq!(View::default().check_ready(), Err(Closed::Standby));
@@ -221,7 +223,7 @@ mod tests {
     fn who_follows_is_told_of_what_changed_and_not_of_heartbeats() {
         let members = || {
             Members::clone(
-                &view(&[(MemberState::Serves, Reach::NotYet)], &[0, 1])
+                &view(&[(MemberState::Serves, Reachability::NotYet)], &[0, 1])
                     .members
                     .unwrap(),
             )

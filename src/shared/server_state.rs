@@ -97,8 +97,8 @@ pub struct ServerState {
     pub feed: EventFeed,
     pub history: History,
     pub lost_tickets: Mutex<LostTickets>,
-    /// Permit to have the registry look through all locks in memory, which takes long if there are many. There
-    /// is one, so other messages to the registry wait for one such look at most.
+    /// Permit to have the registry go through all locks in memory, which takes long if there are many. There
+    /// is one, so other messages to the registry wait for one such pass at most.
     pub surveys: Semaphore,
     php: AtomicBool,
     requests: AtomicU64,

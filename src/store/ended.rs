@@ -11,55 +11,44 @@ const ENTRY: usize = 17;
 /// Flag in the byte of the reason: two bytes of length follow, and then an [`EndedMore`] of that many bytes.
 const HAS_MORE: u8 = 0x80;
 
-/// Splits rows that are ordered by number into runs of consecutive numbers.
-pub(super) fn runs(rows: &[EndedRow]) -> impl Iterator<Item = Run<'_>> {
+/// Splits rows that are ordered by number into runs of consecutive numbers, and encodes each: its number, which
+/// is that of its last ticket, and its entries.
+///
+/// # Errors
+/// [`StoreError::Rejected`]: an entry cannot be encoded.
+pub(super) fn runs(rows: &[EndedRow]) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
     rows.chunk_by(|a, b| a.n.checked_add(1) == Some(b.n))
-        .filter_map(|rows| {
-            Some(Run {
-                n: rows.last()?.n,
-                rows,
-            })
-        })
+        .filter_map(|run| Some((run.last()?.n, run)))
+        .map(|(n, run)| Ok((n, entries(run)?)))
+        .collect()
 }
 
-/// Ended tickets with consecutive numbers.
-pub(super) struct Run<'a> {
-    /// Number of the last ticket.
-    pub n: u64,
-    rows: &'a [EndedRow],
-}
-
-impl Run<'_> {
-    /// Encodes the tickets with their reasons, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Rejected`]: an entry cannot be encoded.
-    pub fn bytes(&self) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = Vec::with_capacity(self.rows.len() * ENTRY);
-        for row in self.rows {
-            bytes.extend_from_slice(&row.ticket.bits().to_be_bytes());
-            let Some(more) = &row.more else {
-                bytes.push(number(row.reason));
-                continue;
-            };
-            let refused = |why: String| StoreError::Rejected(why);
-            let more = postcard::to_allocvec(more).map_err(|error| refused(error.to_string()))?;
-            let length = u16::try_from(more.len()).map_err(|error| refused(error.to_string()))?;
-            bytes.push(number(row.reason) | HAS_MORE);
-            bytes.extend_from_slice(&length.to_be_bytes());
-            bytes.extend_from_slice(&more);
-        }
-        Ok(bytes)
+/// Encodes the tickets of a run with their reasons, oldest first.
+fn entries(run: &[EndedRow]) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::with_capacity(run.len() * ENTRY);
+    for row in run {
+        bytes.extend_from_slice(&row.ticket.bits().to_be_bytes());
+        let Some(more) = &row.more else {
+            bytes.push(number(row.reason));
+            continue;
+        };
+        let refused = |why: String| StoreError::Rejected(why);
+        let more = postcard::to_allocvec(more).map_err(|error| refused(error.to_string()))?;
+        let length = u16::try_from(more.len()).map_err(|error| refused(error.to_string()))?;
+        bytes.push(number(row.reason) | HAS_MORE);
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(&more);
     }
-
-    /// Once this run is stored, runs with this number or a lower one contain only tickets that are no longer
-    /// remembered. `None`: there are no such runs.
-    pub fn outlives(&self) -> Option<u64> {
-        self.n.checked_sub(ENDED_MAX)
-    }
+    Ok(bytes)
 }
 
-/// Decodes the rows of the run `n`. `None`: the bytes were not made by [`Run::bytes`].
+/// Once the run `n` is stored, runs with the returned number or a lower one contain only tickets that are no
+/// longer remembered. `None`: there are no such runs.
+pub(super) fn outlived_by(n: u64) -> Option<u64> {
+    n.checked_sub(ENDED_MAX)
+}
+
+/// Decodes the rows of the run `n`. `None`: the bytes are not the entries of a run.
 pub(super) fn rows(n: u64, mut bytes: &[u8]) -> Option<Vec<EndedRow>> {
     let mut rows = Vec::new();
     while !bytes.is_empty() {
@@ -144,14 +133,12 @@ mod tests {
             ended(u64::MAX - 1, EndReason::Released),
             ended(u64::MAX, EndReason::Released),
         ];
-        let runs: Vec<_> = runs(&all).collect();
-        assert_eq!(
-            runs.iter().map(|run| run.n).collect::<Vec<_>>(),
-            [1, 7, u64::MAX]
-        );
+        let runs = runs(&all).unwrap();
+        let numbers: Vec<u64> = runs.iter().map(|(n, _)| *n).collect();
+        assert_eq!(numbers, [1, 7, u64::MAX]);
         let back = runs[..2]
             .iter()
-            .flat_map(|run| rows(run.n, &run.bytes().unwrap()).unwrap());
+            .flat_map(|(n, entries)| rows(*n, entries).unwrap());
         assert_eq!(back.collect::<Vec<_>>(), all[..3]);
     }
 
@@ -166,18 +153,14 @@ mod tests {
             attempt: None,
             forced: Some(forced),
         }));
-        let bytes = runs(&all).next().unwrap().bytes().unwrap();
+        let (_, bytes) = runs(&all).unwrap().remove(0);
         assert_eq!(rows(2, &bytes).unwrap(), all);
         assert!(rows(2, &bytes[..bytes.len() - 18]).is_none());
     }
 
     #[test]
     fn bytes_of_somebody_else_are_refused() {
-        let good = runs(&[ended(4, EndReason::Expired)])
-            .next()
-            .unwrap()
-            .bytes()
-            .unwrap();
+        let (_, good) = runs(&[ended(4, EndReason::Expired)]).unwrap().remove(0);
         assert!(rows(4, &good).is_some());
         assert!(rows(4, &good[1..]).is_none());
         let mut odd = good.clone();

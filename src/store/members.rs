@@ -92,7 +92,7 @@ pub struct Member {
     pub version: String,
 }
 
-/// The state of a shared store, read in one look.
+/// The state of a shared store, as of one time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Members {
     /// Id of this instance.
@@ -133,7 +133,7 @@ impl Members {
         self.members.iter().find(|member| member.id == id)
     }
 
-    /// Whether the two looks are equal, heartbeats aside.
+    /// Whether both are equal, heartbeats aside.
     pub fn differs_in_heartbeats_only(&self, other: &Members) -> bool {
         let without = |members: &Members| {
             let mut members = members.clone();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldhash::HashMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::history::{self, PastLease, PastLeases};
 use super::snapshot::{ResourceId, Snapshot};
@@ -53,13 +53,6 @@ struct More {
     holding: BTreeMap<Ticket, HolderRow>,
     waiting: BTreeMap<Ticket, TicketRow>,
     data: BTreeMap<Selector, StoredData>,
-}
-
-impl MemoryStore {
-    /// No code that holds this lock can stop halfway, so the rows are sound even after a panic elsewhere.
-    fn rows(&self) -> MutexGuard<'_, Rows> {
-        self.rows.lock()
-    }
 }
 
 impl StoredState {
@@ -270,14 +263,14 @@ impl Store for MemoryStore {
 
     async fn open(&self) -> Result<Opened, StoreError> {
         Ok(Opened {
-            token_floor: self.rows().token_floor,
+            token_floor: self.rows.lock().token_floor,
             recorded_profile: None,
             members: None,
         })
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
-        let mut rows = self.rows();
+        let mut rows = self.rows.lock();
         rows.check(batch)?;
         batch.iter().for_each(|s| rows.write(&mut s.clone()));
         Ok(())
@@ -298,7 +291,7 @@ impl Store for MemoryStore {
 
     /// Also `false` for a snapshot that [`Store::commit`] would reject; that method then returns the error.
     fn commit_inline(&self, snapshot: &mut Snapshot) -> bool {
-        let mut rows = self.rows();
+        let mut rows = self.rows.lock();
         // Most snapshots change an existing resource and need only one lookup.
         let plain = snapshot.removed.is_empty() && snapshot.created.is_none();
         if plain
@@ -316,7 +309,7 @@ impl Store for MemoryStore {
     }
 
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
-        let rows = self.rows();
+        let rows = self.rows.lock();
         let Some(id) = rows.by_name.get(name) else {
             return Ok(None);
         };
@@ -333,7 +326,7 @@ impl Store for MemoryStore {
         id: &ResourceId,
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
-        let rows = self.rows();
+        let rows = self.rows.lock();
         let more = rows.resources.get(id).and_then(|r| r.more.as_ref());
         Ok(more.and_then(|more| more.data.get(selector).cloned()))
     }
@@ -344,7 +337,7 @@ impl Store for MemoryStore {
         after: &str,
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError> {
-        let rows = self.rows();
+        let rows = self.rows.lock();
         let more = rows.resources.get(id).and_then(|r| r.more.as_ref());
         let range = (Bound::Excluded(after), Bound::Unbounded);
         let found = more.map(|more| more.data.range::<str, _>(range));
@@ -360,7 +353,7 @@ impl Store for MemoryStore {
         query: &ListQuery,
         _limit: Duration,
     ) -> Result<Vec<ListedResource>, StoreError> {
-        let rows = self.rows();
+        let rows = self.rows.lock();
         Ok(match query.order {
             ListOrder::Name => rows.matching(query).take(query.limit).map(listed).collect(),
             ListOrder::Waiting => rows.listed_by(query, |r| std::cmp::Reverse(r.waiting())),

@@ -6,42 +6,27 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::prelude::*;
-use small_resource_server::app::{Started, start_actors};
+use small_resource_server::app::start_actors;
 use small_resource_server::lock::{
-    Answer, Limits, Millis, PresentedTicket, RequestId, ResourceName, ResourceOptions, Seconds,
-    Selector, Ticket, Wish,
+    Answer, LockOptions, Millis, PresentedTicket, RequestId, ResourceName, ResourceOptions,
+    Seconds, Selector, Ticket,
 };
 use small_resource_server::registry::actor::Registry;
-use small_resource_server::registry::client::{Router, taken};
+use small_resource_server::registry::client::{Router, confirmed};
 use small_resource_server::registry::messages::Find;
 use small_resource_server::resource::actor::ResourceActor;
 use small_resource_server::resource::messages::{Description, ResourceNotice, Wait};
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
-use small_resource_server::shared::server_state::ServerSettings;
-use small_resource_server::shared::server_state::ServerState;
+use small_resource_server::shared::server_state::{ServerSettings, ServerState};
 use tokio::task::JoinHandle;
 
+use crate::settings::server_settings;
 use crate::store::Scripted;
 
 pub const DEADLINE: Duration = Duration::from_secs(60);
 /// So long does nothing retire in these tests.
 pub const NEVER: Millis = 600_000;
-
-pub fn settings(data_cache_bytes: usize, retire_ms: Millis) -> ServerSettings {
-    ServerSettings {
-        compatibility: None,
-        limits: Limits::default(),
-        wait_ms: 0,
-        store_timeout_ms: 60_000,
-        listing_timeout_ms: 60_000,
-        waiters_max: 1_000,
-        selectors_max: 10,
-        data_cache_bytes,
-        history_per_resource: 20,
-        retire_ms,
-    }
-}
 
 pub fn name(text: &str) -> ResourceName {
     ResourceName::parse(text).expect("a name")
@@ -55,9 +40,9 @@ pub fn acquire(selector: Option<Selector>, wait: Wait) -> Op {
     Op::Acquire {
         selector,
         presented: PresentedTicket::Absent,
-        wish: Wish {
+        options: LockOptions {
             ttl: Seconds::new(600).map(Into::into),
-            ..Wish::default()
+            ..LockOptions::default()
         },
         wait,
         create: false,
@@ -99,13 +84,16 @@ pub struct Bed {
 impl Bed {
     pub async fn start(data_cache_bytes: usize, retire_ms: Millis) -> Bed {
         let store = Arc::new(Scripted::default());
-        let settings = settings(data_cache_bytes, retire_ms);
+        let settings = ServerSettings {
+            store_timeout_ms: 60_000,
+            listing_timeout_ms: 60_000,
+            data_cache_bytes,
+            retire_ms,
+            ..server_settings()
+        };
         let server = Arc::new(ServerState::new(settings, store.clone()));
-        let Started {
-            persistence,
-            registry,
-            first_open,
-        } = start_actors(&server, &Arbiter::current(), &Arbiter::current());
+        let (persistence, registry, first_open) =
+            start_actors(&server, &Arbiter::current(), &Arbiter::current());
         first_open.await.unwrap().unwrap();
         let router = Rc::new(Router::new(server.clone(), registry.clone(), persistence));
         Bed {
@@ -117,15 +105,15 @@ impl Bed {
     }
 
     pub async fn ask(&self, to: &str, op: Op) -> Reply {
-        let asked = async { *taken(self.router.ask(&name(to), &op, Caller::nobody()).await) };
-        let answered = tokio::time::timeout(DEADLINE, asked).await;
-        answered.unwrap_or_else(|_| panic!("no answer to {op:?}"))
+        let reply = async { *confirmed(self.router.ask(&name(to), &op, Caller::nobody()).await) };
+        let in_time = tokio::time::timeout(DEADLINE, reply).await;
+        in_time.unwrap_or_else(|_| panic!("no answer to {op:?}"))
     }
 
     /// Asks without waiting for the answer.
     pub fn send(&self, to: &str, op: Op) -> JoinHandle<Reply> {
         let (router, name) = (self.router.clone(), name(to));
-        actix_rt::spawn(async move { *taken(router.ask(&name, &op, Caller::nobody()).await) })
+        actix_rt::spawn(async move { *confirmed(router.ask(&name, &op, Caller::nobody()).await) })
     }
 
     pub async fn actor(&self, of: &str) -> Addr<ResourceActor> {
@@ -139,12 +127,12 @@ impl Bed {
 
     /// Asks without waiting for the answer; the actor has the request in hand when this is over.
     pub async fn begin(&self, to: &str, op: Op) -> JoinHandle<Reply> {
-        let asked = self.send(to, op);
+        let reply = self.send(to, op);
         let actor = self.actor(to).await;
         // It takes messages in their order. This one is about no request that there is.
         let request = RequestId::MAX;
         actor.send(ResourceNotice::Vanished(request)).await.unwrap();
-        asked
+        reply
     }
 
     pub async fn create(&self, text: &str) {

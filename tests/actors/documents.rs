@@ -66,7 +66,7 @@ fn a_document_is_loaded_once_though_its_reader_left() {
         assert!(matches!(deleted, Reply::Deleted { .. }), "{deleted:?}");
         assert_eq!(
             bed.ask("printer", read("s")).await,
-            Reply::Refused(Refusal::NoSelector(None))
+            Reply::Refused(Refusal::NoSelector, None)
         );
         assert_eq!(bed.describe("printer").await.selectors, 1);
         bed.put("printer", "s", "9").await;

@@ -93,10 +93,10 @@ fn a_grant_that_nobody_took_of_a_name_that_has_left_is_to_be_released_elsewhere(
     System::new().block_on(async {
         let bed = start().await;
         let mut to_release = bed.server.undelivered_grants.to_release().unwrap();
-        let asked = acquire(None, Wait::NoQueue);
+        let lock = acquire(None, Wait::NoQueue);
         let (reply, call) = bed
             .router
-            .ask(&name("printer"), &asked, Caller::nobody())
+            .ask(&name("printer"), &lock, Caller::nobody())
             .await;
         let Reply::Lock(Answer::Granted(grant)) = *reply else {
             panic!("{reply:?}");

@@ -26,7 +26,7 @@ fn a_registry_that_is_gone_is_a_failure_of_the_process() {
             tokio::task::yield_now().await;
         }
         bed.store.breaks_its_caller.store(false, Ordering::SeqCst);
-        assert_eq!(failure(&bed).await, Failure::Gone(REGISTRY.to_owned()));
+        assert_eq!(failure(&bed).await, Failure::Gone(REGISTRY));
     });
 }
 
@@ -41,7 +41,7 @@ fn a_writer_to_the_store_that_is_gone_is_a_failure_of_the_process() {
         let reply = bed.ask("a", write("s", "1")).await;
         assert_eq!(reply, Reply::Closed(Closed::StoreAway));
         let failed = failure(&bed).await;
-        let parts = [PERSISTENCE, REGISTRY].map(|part| Failure::Gone(part.to_owned()));
+        let parts = [PERSISTENCE, REGISTRY].map(Failure::Gone);
         // The registry asks too, a second later at the latest.
         assert!(parts.contains(&failed), "{failed:?}");
     });
@@ -60,7 +60,7 @@ fn a_driver_that_panics_fails_that_call_alone() {
         bed.store.driver_panics.store(false, Ordering::SeqCst);
         assert_eq!(
             bed.ask("b", read("s")).await,
-            Reply::Refused(Refusal::NoResource)
+            Reply::Refused(Refusal::NoResource, None)
         );
         assert_eq!(bed.server.incarnation(), 1);
     });

@@ -7,5 +7,7 @@ mod documents;
 mod leave;
 mod liveness;
 mod refused;
+#[path = "../support/settings.rs"]
+mod settings;
 mod sleep;
 mod store;

@@ -31,13 +31,13 @@ fn one_that_is_refused_costs_nobody_else_his() {
         for (each, writer) in all.into_iter().zip(writers) {
             let reply = writer.await.unwrap();
             match each {
-                "b" => assert_eq!(reply, Reply::Refused(Refusal::NotStored)),
+                "b" => assert_eq!(reply, Reply::Refused(Refusal::NotStored, None)),
                 _ => assert!(matches!(reply, Reply::Written { .. }), "{each}: {reply:?}"),
             }
         }
         assert_eq!(
             bed.ask("b", read("s")).await,
-            Reply::Refused(Refusal::NoSelector(None))
+            Reply::Refused(Refusal::NoSelector, None)
         );
         // And whoever comes next is not left waiting.
         *bed.store.refused.lock().unwrap() = None;
@@ -77,15 +77,16 @@ fn nothing_that_rests_on_a_refused_commit_is_stored() {
         let first = bed.begin("a", write("s", "1")).await;
         let other = bed.begin("other", write("s", "1")).await;
         go.send(()).unwrap();
-        assert_eq!(first.await.unwrap(), Reply::Refused(Refusal::NotStored));
-        assert_eq!(*second.await.unwrap(), Reply::Refused(Refusal::NotStored));
+        let refused = Reply::Refused(Refusal::NotStored, None);
+        assert_eq!(first.await.unwrap(), refused);
+        assert_eq!(*second.await.unwrap(), refused);
         *bed.store.refused.lock().unwrap() = None;
         *bed.store.held_up.lock().unwrap() = None;
         assert!(matches!(other.await.unwrap(), Reply::Written { .. }));
         for at in ["s", "t"] {
             assert_eq!(
                 bed.ask("a", read(at)).await,
-                Reply::Refused(Refusal::NoSelector(None))
+                Reply::Refused(Refusal::NoSelector, None)
             );
         }
     });

@@ -20,6 +20,22 @@ api_tests! {
         }
     }
 
+    fn a_condition_is_refused_on_the_routes_that_need_no_key_too(store) {
+        let app = Server::start(store);
+        for target in ["/health", "/ready", "/metrics", "/openapi.json"] {
+            for header in ["If-Match", "If-None-Match", "If-Unmodified-Since"] {
+                let call = app.call("GET", target).no_key().header(header, "*");
+                call.refused(400, "condition_not_offered");
+            }
+        }
+        for target in ["/", "/page/app.js"] {
+            let call = app.call("GET", target).no_key();
+            let tag = call.expect(200).header("Etag").unwrap().to_owned();
+            call.clone().header("If-None-Match", &tag).expect(304);
+            call.header("If-Match", &tag).refused(400, "condition_not_offered");
+        }
+    }
+
     fn an_empty_list_and_null_count_as_no_body(store) {
         let app = Server::start(store);
         app.prepare("a");

@@ -36,8 +36,9 @@ api_tests! {
         for list in [format!("\"0\", {tag}"), format!("W/{tag}"), "*".to_owned(), format!("\"a, \", W/\"\",,{tag} ")] {
             read_unless(&app, &list).expect(304);
         }
-        read_unless(&app, "\"0123\", \"not ours\"").expect(200);
+        read_unless(&app, "\"0123\", \"not ours\", \"né\"").expect(200);
         read_unless(&app, "unquoted").refused(400, "malformed");
+        read_unless(&app, "né").refused(400, "malformed");
     }
 
     fn a_reader_can_wait_for_a_change(store) {
@@ -69,6 +70,17 @@ api_tests! {
         assert_eq!(app.data("printer/s"), "2");
         put_if(&app, "3", "If-Match", &second).expect(204);
         put_if(&app, "4", "If-Match", "*").expect(204);
+    }
+
+    fn a_tag_is_compared_byte_for_byte(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let tag = etag(&app.put("printer/s", "1").expect(204));
+        let capitals = tag.to_uppercase();
+        assert_ne!(capitals, tag);
+        put_if(&app, "2", "If-Match", &capitals).refused(412, "precondition_failed");
+        read_unless(&app, &capitals).expect(200);
+        put_if(&app, "2", "If-Match", &tag).expect(204);
     }
 
     fn the_lock_is_looked_at_before_the_condition_and_a_refused_write_releases_nothing(store) {

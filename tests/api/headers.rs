@@ -1,7 +1,7 @@
 //! What the head of an answer looks like, on every path that an answer can come from. That names are in
 //! title case, bodies JSON and tickets never empty is checked on every answer of these tests, see `client`.
 
-use crate::support::{Call, READ, Server};
+use crate::support::{Answer, Call, READ, Server};
 
 fn names(call: Call) -> Vec<String> {
     let headers = call.send().headers;
@@ -94,6 +94,26 @@ api_tests! {
         assert_eq!(free.header("Retry-After"), None);
         assert_eq!(app.get("printer/s").expect(202).header("Retry-After"), Some("1"));
         assert_eq!(app.put("printer/s", "1").expect(409).header("Retry-After"), None);
+    }
+
+    fn every_answer_of_a_resource_to_its_holder_has_the_fencing_token(store) {
+        let app = Server::start_with(store, &[("MAX_SELECTORS", "1")]);
+        app.prepare("printer");
+        let (ticket, token) = app.hold("printer/s");
+        let described = app.describe("printer").ticket(&ticket).expect(200);
+        let read = app.read("printer/s").ticket(&ticket).expect(200);
+        assert_eq!((described.token(), read.token()), (token, token));
+        let unless = |call: Call, had: &Answer| call.header("If-None-Match", had.header("Etag").unwrap());
+        for (call, status) in [
+            (unless(app.describe("printer"), &described), 304), (unless(app.read("printer/s"), &read), 304),
+            (app.read("printer/none"), 404), (app.get("printer/none"), 404), (app.delete("printer/none"), 404),
+            (app.put("printer/none", "2"), 409), (app.put("printer/s", "2").header("If-Match", "\"0\""), 412),
+        ] {
+            assert_eq!(call.ticket(&ticket).expect(status).token(), token);
+        }
+        for call in [app.describe("printer"), app.read("printer/s")] {
+            assert_eq!(call.expect(200).header("X-Fencing-Token"), None);
+        }
     }
 
     fn refused_requests_never_carry_a_ticket(store) {

@@ -39,6 +39,19 @@ api_tests! {
         assert!(!lease.to_string().contains(&granted.ticket()), "never a ticket");
     }
 
+    fn a_lease_that_was_promoted_is_told_once_with_its_last_token(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let shared = app.lock("printer/s").body(r#"{"mode":"shared"}"#).granted();
+        let promotion = app.lock("printer/s").ticket(&shared.ticket());
+        let promoted = promotion.body(r#"{"mode":"exclusive"}"#).granted();
+        app.unlock("printer/s", &shared.ticket()).expect(200);
+        let lease = leases(&app, "printer", 1).remove(0);
+        assert_eq!(lease["fencingToken"], promoted.token());
+        assert_eq!(lease["mode"], "exclusive");
+        assert_eq!(lease["acquiredAt"], shared.json()["acquiredAt"]);
+    }
+
     fn the_newest_comes_first_and_so_many_are_kept(store) {
         let app = Server::start_with(store, &[("HISTORY_PER_RESOURCE", "3")]);
         app.create("printer", 0).expect(201);

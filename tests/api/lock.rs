@@ -73,6 +73,19 @@ api_tests! {
         }
     }
 
+    fn a_number_above_0_is_never_read_as_0(store) {
+        let app = Server::start(store);
+        for (number, ttl) in ["0.0001", "1e-400", "\"0.00001\""].into_iter().enumerate() {
+            let lock = app.lock(&format!("job:{number}/s")).query("create=1");
+            let lease = lock.body(format!("{{\"ttl\":{ttl}}}")).expect(200).json();
+            assert_eq!(lease["ttl"], 0.001, "{ttl}");
+        }
+        for field in ["timeout", "lockDelay"] {
+            let body = format!("{{\"name\":\"printer\",\"{field}\":1e-400}}");
+            app.call("POST", "/resource").body(body).refused(400, "malformed");
+        }
+    }
+
     fn a_taken_lock_tells_the_place_in_the_queue(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);

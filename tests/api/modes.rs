@@ -37,6 +37,20 @@ api_tests! {
         assert_eq!(app.described("printer")["holders"].as_array().unwrap().len(), 1);
     }
 
+    fn a_shared_holder_that_is_refused_is_told_its_token(store) {
+        let app = Server::start(store);
+        app.prepare("printer");
+        let first = shared(&app, "printer/s").expect(200);
+        shared(&app, "printer/s").expect(200);
+        for (call, code) in [
+            (app.put("printer/s", "2"), "not_exclusive"), (app.delete("printer/s"), "not_exclusive"),
+            (app.lock("printer/s").body(r#"{"mode":"exclusive"}"#), "locked"),
+        ] {
+            let refused = call.ticket(&first.ticket()).refused(409, code);
+            assert_eq!(refused.token(), first.token());
+        }
+    }
+
     fn an_ephemeral_name_goes_with_its_last_lease_and_its_tokens_go_on(store) {
         let app = Server::start(store);
         app.lock("job:1/s").refused(404, "resource_unknown");

@@ -254,6 +254,33 @@ api_tests! {
         assert!(!app.is_locked("printer"));
     }
 
+    fn the_condition_of_a_write_that_waits_is_judged_when_it_has_the_lock(store) {
+        let app = start(store);
+        app.create("printer", 60).expect(201);
+        let tag_of = |data: &str| {
+            let written = app.put("printer/s", data).expect(204);
+            written.header("Etag").unwrap().to_owned()
+        };
+        let (one, two) = (tag_of("1"), tag_of("2"));
+        for (tag, status) in [(one, 412), (two, 204)] {
+            app.put("printer/s", "1").expect(204);
+            let (holder, _) = app.hold("printer/s");
+            let waiting = app.lock("printer/s").query("wait=0").expect(200).ticket();
+            let seen = || app.described("printer")["queue"][0]["lastSeenAt"].clone();
+            let before = seen();
+            std::thread::sleep(Duration::from_millis(20));
+            let mut writer = app.put("printer/s", "3").ticket(&waiting).header("If-Match", &tag).open();
+            until("it waits", || seen() != before);
+            app.put("printer/s", "2").ticket(&holder).expect(204);
+            let answer = writer.answer();
+            assert_eq!(answer.status, status, "{answer:?}");
+            assert!(answer.token() > 0);
+            assert_eq!(app.is_locked("printer"), status == 412, "released when written");
+            app.unlock("printer/s", &waiting).expect(200);
+        }
+        assert_eq!(app.data("printer/s"), "3");
+    }
+
     fn a_read_key_locks_nothing_here_either(store) {
         let app = start(store);
         app.create("printer", 1).expect(201);

@@ -182,6 +182,19 @@ api_tests! {
         assert_eq!(app.data("printer/c"), "3");
     }
 
+    fn the_ticket_and_the_lock_are_looked_at_before_the_room(store) {
+        let app = Server::start_with(store, &[("MAX_SELECTORS", "1")]);
+        app.prepare("printer");
+        let (released, _) = app.hold("printer/s");
+        app.unlock("printer/s", &released).expect(200);
+        app.put("printer/new", "1").ticket(&released).refused(403, "ticket_released");
+        let (ticket, token) = app.hold("printer/s");
+        app.put("printer/new", "1").refused(409, "locked");
+        let write = app.put("printer/new", "1").ticket(&ticket).query("unlock=1");
+        assert_eq!(write.refused(409, "too_many_selectors").token(), token);
+        assert!(app.is_locked("printer"), "a refused write releases nothing");
+    }
+
     fn a_write_for_which_there_is_no_room_renews_the_lease(store) {
         let app = Server::start_with(store, &[("MAX_SELECTORS", "1")]);
         app.create("printer", 60).expect(201);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::session::{Session, lines, text};
-use crate::support::{Setup, until};
+use crate::support::{Setup, eventually, until};
 
 #[test]
 fn who_does_not_wait_long_enough_exits_with_75_and_is_told_who_holds_it() {
@@ -49,6 +50,19 @@ fn whoever_waits_is_told_who_holds_it_and_their_place() {
         (status.code(), out.trim(), err.as_str()),
         (Some(0), "done", "")
     );
+}
+
+#[test]
+fn programs_are_told_of_the_holder_what_the_server_tells() {
+    let session = Session::new();
+    let ticket = session.server.lock("a/x").owner("me").granted().ticket();
+    let mut process = session.start(&["lock", "a", "--events-fd", "1", "--", "true"]);
+    let event = process.lines().recv().unwrap();
+    let event: Value = serde_json::from_str(&event).unwrap();
+    assert_eq!(event["event"], "waiting");
+    assert_eq!(event["holder"], session.server.described("a")["holder"]);
+    session.server.unlock("a/x", &ticket).expect(200);
+    assert!(process.ended().success());
 }
 
 #[test]
@@ -151,4 +165,10 @@ fn of_several_servers_one_that_answers_is_enough() {
     let servers = format!("http://{gone}, http://{}", session.server.address());
     let output = session.output(&["lock", "a", "-s", &servers, "--", "true"]);
     assert!(output.status.success(), "{output:?}");
+    let mut watch = session.start(&["watch", "-s", &servers]);
+    let events = watch.lines();
+    eventually("an event is told", || {
+        assert!(session.output(&["lock", "a", "-c", ":"]).status.success());
+        events.try_iter().next()
+    });
 }

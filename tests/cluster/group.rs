@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use actix_server::{Server, ServerHandle};
-use small_resource_server::app::{Started, start_actors};
-use small_resource_server::cluster::door::FrontDoor;
-use small_resource_server::cluster::serve::{PeerListener, keep_in_touch};
+use small_resource_server::app::start_actors;
+use small_resource_server::cluster::client::ClusterClient;
+use small_resource_server::cluster::serve::{PeerListener, start_monitoring};
 use small_resource_server::lock::{
-    FencingToken, Limits, PresentedTicket, ResourceName, ResourceOptions, Wish,
+    FencingToken, LockOptions, PresentedTicket, ResourceName, ResourceOptions,
 };
 use small_resource_server::persistence::messages::RegistryOrder;
 use small_resource_server::registry::actor::Registry;
 use small_resource_server::registry::client::Router;
 use small_resource_server::resource::messages::{Op, Reply, Wait};
 use small_resource_server::shared::caller::Caller;
-use small_resource_server::shared::members::{Reach, View};
+use small_resource_server::shared::members::{Reachability, View};
 use small_resource_server::shared::server_state::{ServerSettings, ServerState};
 use small_resource_server::store::members::{
     InstanceId, Member, MemberState, Members, SLOTS, Slot,
@@ -29,23 +29,19 @@ use small_resource_server::store::{ListQuery, PeerAddress};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::settings::server_settings;
+
 pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const LEASE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(5);
 
 fn settings() -> ServerSettings {
     ServerSettings {
-        compatibility: None,
-        limits: Limits::default(),
-        wait_ms: 0,
         store_timeout_ms: 60_000,
         listing_timeout_ms: 60_000,
-        waiters_max: 1_000,
-        selectors_max: 10,
-        data_cache_bytes: 1 << 20,
-        history_per_resource: 20,
         // Whatever changes hands is read from the store by the next owner.
         retire_ms: 600_000,
+        ..server_settings()
     }
 }
 
@@ -63,7 +59,7 @@ pub fn acquire(wait: Wait) -> Op {
     Op::Acquire {
         selector: None,
         presented: PresentedTicket::Absent,
-        wish: Wish::default(),
+        options: LockOptions::default(),
         wait,
         create: false,
     }
@@ -78,8 +74,8 @@ pub fn closed_port() -> String {
 pub struct Instance {
     pub server: Arc<ServerState>,
     registry: Addr<Registry>,
-    pub door: Rc<FrontDoor>,
-    _in_touch: Arbiter,
+    pub cluster: Rc<ClusterClient>,
+    _monitoring: Arbiter,
     _answers: ServerHandle,
 }
 
@@ -88,11 +84,7 @@ impl Instance {
         let server = Arc::new(ServerState::new(settings(), store));
         server.slots.share();
         let (writing, finding) = (Arbiter::current(), Arbiter::current());
-        let Started {
-            persistence,
-            registry,
-            first_open,
-        } = start_actors(&server, &writing, &finding);
+        let (persistence, registry, first_open) = start_actors(&server, &writing, &finding);
         first_open.await.unwrap().unwrap();
         let router = {
             let (server, registry) = (server.clone(), registry.clone());
@@ -100,13 +92,15 @@ impl Instance {
         };
         let peers = PeerListener::new(listener, None, LEASE);
         let builder = Server::build().workers(1).disable_signals();
-        let answering = peers.serve_with(builder, router.clone()).unwrap().run();
+        let peers_router = router.clone();
+        let answering = peers.serve_with(builder, move || Rc::new(peers_router()));
+        let answering = answering.unwrap().run();
         let answers = answering.handle();
         actix_rt::spawn(answering);
         Instance {
-            _in_touch: keep_in_touch(&server, router.clone(), LEASE),
+            _monitoring: start_monitoring(&server, router.clone(), LEASE),
             _answers: answers,
-            door: Rc::new(FrontDoor::new(router(), Some(LEASE))),
+            cluster: Rc::new(ClusterClient::new(router(), Some(LEASE))),
             registry,
             server,
         }
@@ -134,7 +128,7 @@ impl Instance {
         };
         let mut names = Vec::new();
         loop {
-            let page = self.door.page(query.clone()).await.unwrap();
+            let page = self.cluster.page(query.clone()).await.unwrap();
             assert!(page.resources.len() <= limit);
             names.extend(page.resources.iter().map(|listed| listed.name.to_string()));
             match page.next {
@@ -259,15 +253,15 @@ impl Group {
         self.see(|all| all.owners = owners.into());
     }
 
-    pub async fn ask(&self, door: usize, name: &ResourceName, op: Op) -> Reply {
-        let answered = tokio::time::timeout(DEADLINE, self.begin(door, name, op)).await;
+    pub async fn ask(&self, at: usize, name: &ResourceName, op: Op) -> Reply {
+        let answered = tokio::time::timeout(DEADLINE, self.begin(at, name, op)).await;
         answered.expect("no answer").unwrap()
     }
 
     /// Asks without waiting for the answer.
-    pub fn begin(&self, door: usize, name: &ResourceName, op: Op) -> JoinHandle<Reply> {
-        let (door, name) = (self.at(door).door.clone(), name.clone());
-        actix_rt::spawn(async move { *door.ask(&name, &op, Caller::nobody()).await })
+    pub fn begin(&self, at: usize, name: &ResourceName, op: Op) -> JoinHandle<Reply> {
+        let (cluster, name) = (self.at(at).cluster.clone(), name.clone());
+        actix_rt::spawn(async move { *cluster.ask(&name, &op, Caller::nobody()).await })
     }
 
     pub async fn until(&self, mut is_so: impl FnMut() -> bool) {
@@ -280,8 +274,8 @@ impl Group {
         waited.expect("it does not become so");
     }
 
-    pub async fn until_held(&self, door: usize) {
-        let held = &self.at(door).server.metrics.peers.held;
+    pub async fn until_held(&self, at: usize) {
+        let held = &self.at(at).server.metrics.peers.held;
         self.until(|| held.get() > 0).await;
     }
 
@@ -289,7 +283,7 @@ impl Group {
         let is_reached = |instance: &Instance| {
             let view = instance.view();
             let mut others = view.others_alive();
-            others.all(|other| view.reach(other.id) == Reach::Reached)
+            others.all(|other| view.reachability(other.id) == Reachability::Reached)
         };
         self.until(|| self.instances.iter().all(is_reached)).await;
     }

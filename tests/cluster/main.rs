@@ -1,6 +1,8 @@
 //! Several instances in one process on one store: which of them owns what is said by the tests, as the store would.
 
 mod group;
+#[path = "../support/settings.rs"]
+mod settings;
 
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use small_resource_server::resource::messages::{Op, Reply, Wait};
 use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::event_feed::{Found, Happening};
 use small_resource_server::shared::gate::Closed;
-use small_resource_server::shared::members::Reach;
+use small_resource_server::shared::members::Reachability;
 use small_resource_server::store::members::MemberState;
 use small_resource_server::store::{ListOrder, ListQuery};
 
@@ -29,16 +31,16 @@ async fn whichever_instance_is_asked_there_is_one_lock_of_a_name() {
     let group = Group::start(3).await;
     for owner in 0..3 {
         let name = group.name_of(owner);
-        for door in 0..3 {
-            let reply = group.ask(door, &name, create()).await;
-            assert_eq!(matches!(reply, Reply::Created { .. }), door == 0);
+        for at in 0..3 {
+            let reply = group.ask(at, &name, create()).await;
+            assert_eq!(matches!(reply, Reply::Created { .. }), at == 0);
         }
-        for door in 0..3 {
+        for at in 0..3 {
             let reply = group
-                .ask(door, &name, acquire(Wait::For(Duration::ZERO)))
+                .ask(at, &name, acquire(Wait::For(Duration::ZERO)))
                 .await;
-            assert_eq!(is_granted(&reply), door == 0, "{reply:?}");
-            assert_eq!(is_queued(&reply), door > 0, "{reply:?}");
+            assert_eq!(is_granted(&reply), at == 0, "{reply:?}");
+            assert_eq!(is_queued(&reply), at > 0, "{reply:?}");
         }
     }
     let forwarded = group.at(0).server.metrics.peers.sent.get();
@@ -84,12 +86,12 @@ async fn a_page_and_a_count_have_every_name_once_wherever_they_are_asked_for() {
         }
     }
     names.sort();
-    for door in 0..3 {
-        let door = group.at(door);
+    for at in 0..3 {
+        let instance = group.at(at);
         for limit in [3, 50, 100] {
-            assert_eq!(door.all_pages(limit, None).await, names, "{limit}");
+            assert_eq!(instance.all_pages(limit, None).await, names, "{limit}");
         }
-        let held = door.all_pages(7, Some(true)).await;
+        let held = instance.all_pages(7, Some(true)).await;
         let is_held = |(n, _): &(usize, &String)| n % 5 == 0 || *n >= 10;
         let expected = names.iter().enumerate().filter(is_held);
         assert!(held.iter().eq(expected.map(|(_, name)| name)), "{held:?}");
@@ -98,7 +100,7 @@ async fn a_page_and_a_count_have_every_name_once_wherever_they_are_asked_for() {
             order: ListOrder::Waiting,
             ..ListQuery::default()
         };
-        let most = door.door.page(most).await.unwrap().resources;
+        let most = instance.cluster.page(most).await.unwrap().resources;
         let most: Vec<(usize, &str)> = most.iter().map(|r| (r.waiting, r.name.as_str())).collect();
         let waited = |n: usize| match n % 5 {
             0 => n / 10,
@@ -108,7 +110,7 @@ async fn a_page_and_a_count_have_every_name_once_wherever_they_are_asked_for() {
             (0..50).map(|n| (waited(n), &names[n][..])).collect();
         expected.sort_by_key(|(waiting, name)| (std::cmp::Reverse(*waiting), *name));
         assert_eq!(most, expected[..9]);
-        let tally = door.door.tally("stock:".to_owned()).await.unwrap();
+        let tally = instance.cluster.tally("stock:".to_owned()).await.unwrap();
         assert_eq!(tally.waiting, (0..50).map(waited).sum::<usize>());
         assert_eq!(tally.held, 10 + 32);
     }
@@ -117,16 +119,16 @@ async fn a_page_and_a_count_have_every_name_once_wherever_they_are_asked_for() {
 #[actix_rt::test]
 async fn there_is_no_page_and_no_count_while_an_owner_is_missing() {
     let group = Group::start(3).await;
-    let door = &group.at(0).door;
+    let cluster = &group.at(0).cluster;
     group.see(|all| all.members[2].state = MemberState::Dead);
-    let page = door.page(ListQuery {
+    let page = cluster.page(ListQuery {
         limit: 10,
         ..ListQuery::default()
     });
-    let (page, tally) = tokio::join!(page, door.tally(String::new()));
+    let (page, tally) = tokio::join!(page, cluster.tally(String::new()));
     assert_eq!(page, Err(ListingRefused::Closed(Closed::Moving)));
     assert_eq!(tally, Err(Closed::Moving));
-    assert!(door.follow("").await.is_err_and(|e| e == Closed::Moving));
+    assert!(cluster.follow("").await.is_err_and(|e| e == Closed::Moving));
 }
 
 #[actix_rt::test]
@@ -140,14 +142,14 @@ async fn past_leases_and_documents_are_told_by_the_owner() {
     };
     let presented = PresentedTicket::Ticket(grant.ticket);
     group.ask(0, &name, Op::Unlock { presented }).await;
-    for door in 0..2 {
-        let door = &group.at(door).door;
-        assert_eq!(door.history(&name).await.unwrap().len(), 1);
-        let Reply::Described(known) = *door.ask(&name, &Op::DESCRIBE, Caller::nobody()).await
+    for at in 0..2 {
+        let cluster = &group.at(at).cluster;
+        assert_eq!(cluster.history(&name).await.unwrap().len(), 1);
+        let Reply::Described(known) = *cluster.ask(&name, &Op::DESCRIBE, Caller::nobody()).await
         else {
             panic!("not described");
         };
-        let sizes = door.document_sizes((&name, &known.id), "", 10).await;
+        let sizes = cluster.document_sizes((&name, &known.id), "", 10).await;
         assert_eq!(sizes.unwrap(), []);
     }
 }
@@ -155,17 +157,17 @@ async fn past_leases_and_documents_are_told_by_the_owner() {
 #[actix_rt::test]
 async fn a_request_for_a_name_that_changes_hands_is_held_and_then_answered() {
     let group = Group::start(2).await;
-    for door in 0..2 {
+    for at in 0..2 {
         let name = group.name_of(0);
         group.leave(0, &name).await;
-        let asked = group.begin(door, &name, create());
-        group.until_held(door).await;
+        let asked = group.begin(at, &name, create());
+        group.until_held(at).await;
         group.give(&name, 0, 1);
         let reply = asked.await.unwrap();
         assert!(matches!(reply, Reply::Created { .. }), "{reply:?}");
         // Both know it now.
-        for door in 0..2 {
-            let reply = group.ask(door, &name, Op::DESCRIBE).await;
+        for at in 0..2 {
+            let reply = group.ask(at, &name, Op::DESCRIBE).await;
             assert!(matches!(reply, Reply::Described(_)), "{reply:?}");
         }
         group
@@ -191,7 +193,7 @@ async fn whoever_looks_at_an_old_map_is_told_so_and_asks_again() {
     group.at(1).gain(&name);
     let asked = group.begin(0, &name, create());
     let reply = group.ask(1, &name, Op::DESCRIBE).await;
-    assert!(matches!(reply, Reply::Refused(_)), "{reply:?}");
+    assert!(matches!(reply, Reply::Refused(..)), "{reply:?}");
     group.until_held(0).await;
     group.give(&name, 0, 1);
     assert!(matches!(asked.await.unwrap(), Reply::Created { .. }));
@@ -228,7 +230,7 @@ async fn an_instance_that_lost_its_store_still_passes_on_what_is_not_its_own() {
     let group = Group::start(2).await;
     let here = &group.at(0).server;
     here.gate.close(Closed::StoreAway);
-    assert_eq!(group.at(0).door.check(), Ok(()));
+    assert_eq!(group.at(0).cluster.check(), Ok(()));
     let reply = group.ask(0, &group.name_of(1), create()).await;
     assert!(matches!(reply, Reply::Created { .. }), "{reply:?}");
     let reply = group.ask(0, &group.name_of(0), create()).await;
@@ -259,7 +261,7 @@ async fn an_instance_that_lives_and_cannot_be_reached_is_said_to_be() {
             group.see(|all| all.members[1].heartbeat += 1);
             let view = group.at(0).view();
             let id = view.others_alive().next().unwrap().id;
-            view.reach(id) == Reach::CutOff
+            view.reachability(id) == Reachability::CutOff
         })
         .await;
     let reply = group.ask(0, &name, create()).await;
@@ -275,7 +277,7 @@ async fn an_instance_that_lives_and_cannot_be_reached_is_said_to_be() {
 async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not_followed() {
     let group = Group::start(3).await;
     group.give_all(2, 1);
-    let mut reader = group.at(0).door.follow("stock:").await.unwrap().unwrap();
+    let mut reader = group.at(0).cluster.follow("stock:").await.unwrap().unwrap();
     let mut expected = Vec::new();
     for n in 0..20 {
         let text = format!("stock:{n}");
@@ -286,7 +288,7 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
     let mut found = Vec::new();
     group
         .until(|| {
-            while let Found::Event(event) = reader.look() {
+            while let Found::Event(event) = reader.try_next() {
                 assert_eq!(event.happening, Happening::Created);
                 // Of this instance all are read, whatever their names.
                 if event.name.as_str().starts_with("stock:") {
@@ -299,10 +301,10 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
-    assert!(matches!(reader.look(), Found::Nothing));
+    assert!(matches!(reader.try_next(), Found::Nothing));
     let given = group.name_of(1);
     group.give(&given, 1, 2);
-    assert!(matches!(reader.look(), Found::End));
+    assert!(matches!(reader.try_next(), Found::End));
 }
 
 #[actix_rt::test]
@@ -333,17 +335,17 @@ async fn a_wait_ends_with_the_instance_where_it_was_asked_for() {
 #[actix_rt::test]
 async fn whoever_waits_keeps_its_place_when_the_name_changes_hands() {
     let group = Group::start(2).await;
-    for door in 0..2 {
+    for at in 0..2 {
         let name = group.name_of(0);
         group.ask(0, &name, create()).await;
-        let held = group.ask(door, &name, acquire(Wait::NoQueue)).await;
+        let held = group.ask(at, &name, acquire(Wait::NoQueue)).await;
         let Reply::Lock(Answer::Granted(grant)) = held else {
             panic!("{held:?}");
         };
         let mut waits = Vec::new();
         for waiting in 0..3 {
             let wait = acquire(Wait::For(group::DEADLINE));
-            waits.push(group.begin((door + waiting) % 2, &name, wait));
+            waits.push(group.begin((at + waiting) % 2, &name, wait));
             group.until_waiting(&name, waiting + 1).await;
         }
         let mut presented = PresentedTicket::Ticket(grant.ticket);
@@ -353,17 +355,17 @@ async fn whoever_waits_keeps_its_place_when_the_name_changes_hands() {
             group.leave(owner, &name).await;
             group.give(&name, owner, next);
             owner = next;
-            group.ask(door, &name, Op::Unlock { presented }).await;
+            group.ask(at, &name, Op::Unlock { presented }).await;
             let reply = wait.await.unwrap();
             let Reply::Lock(Answer::Granted(grant)) = reply else {
                 panic!("{reply:?}");
             };
             presented = PresentedTicket::Ticket(grant.ticket);
         }
-        group.ask(door, &name, Op::Unlock { presented }).await;
+        group.ask(at, &name, Op::Unlock { presented }).await;
         group
             .ask(
-                door,
+                at,
                 &name,
                 Op::Delete {
                     presented: PresentedTicket::Absent,
@@ -380,7 +382,7 @@ async fn a_grant_that_nobody_took_is_released_where_its_name_is_by_then() {
     let group = Group::start(2).await;
     let name = group.name_of(0);
     group.ask(0, &name, create()).await;
-    let router = &group.at(0).door.router;
+    let router = &group.at(0).cluster.router;
     let op = acquire(Wait::NoQueue);
     let (reply, call) = router.ask(&name, &op, Caller::nobody()).await;
     assert!(is_granted(&reply), "{reply:?}");

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use small_resource_server::store::mysql::MysqlStore;
 
-use crate::support::{join, look};
+use crate::support::{heartbeat, join};
 
 /// Another instance owns all names, and is looked at for so long that it is taken over from soon afterwards.
 async fn watch(store: &MysqlStore, lease: Duration) {
     join(store).await;
     let began = Instant::now();
     while began.elapsed() < lease / 8 * 7 {
-        assert_eq!(look(store).await.dead().count(), 0);
+        assert_eq!(heartbeat(store).await.dead().count(), 0);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

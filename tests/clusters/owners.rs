@@ -7,7 +7,7 @@ use small_resource_server::store::Store;
 use small_resource_server::store::members::{Members, SLOTS, Slot};
 use small_resource_server::store::mysql::{MysqlStore, Options};
 
-use crate::support::{created, granted, look, slots_of, take_all, token};
+use crate::support::{created, granted, heartbeat, slots_of, take_all, token};
 
 /// Opens it, whatever stands in its way until then.
 async fn open(store: &MysqlStore) -> Members {
@@ -74,5 +74,5 @@ pub async fn contend(members: &[Options], number: usize) {
     }
     assert_eq!(token(last, &resource).await, Some(1));
     last.commit(&[granted(&resource, 2)]).await.unwrap();
-    look(last).await;
+    heartbeat(last).await;
 }

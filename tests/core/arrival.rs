@@ -3,7 +3,7 @@
 
 use small_resource_server::lock::command::Role;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, LockRequest, Patience, PresentedTicket, Refusal, Wish,
+    Answer, Command, EndReason, LockOptions, LockRequest, PresentedTicket, Refusal, WaitPolicy,
 };
 
 use crate::world::{World, forced, presented, seconds};
@@ -11,19 +11,19 @@ use crate::world::{World, forced, presented, seconds};
 /// Sends a request for the lock whose document is still to be loaded.
 fn arrive(world: &mut World, ticket: PresentedTicket) -> u64 {
     let request = world.request();
-    again(world, request, ticket, Patience::Loading);
+    again(world, request, ticket, WaitPolicy::Loading);
     request
 }
 
 /// The same request once more.
-fn again(world: &mut World, request: u64, ticket: PresentedTicket, patience: Patience) {
+fn again(world: &mut World, request: u64, ticket: PresentedTicket, policy: WaitPolicy) {
     let fresh = world.fresh();
     world.apply(Command::Acquire(LockRequest {
         request,
         presented: ticket,
         fresh,
-        wish: Wish::default(),
-        patience,
+        options: LockOptions::default(),
+        policy,
     }));
 }
 
@@ -35,7 +35,7 @@ fn whoever_arrived_first_is_granted_although_its_document_is_loaded_last() {
     let second = world.ask().wait(10).send();
     assert!(world.waits(first) && world.waits(second));
     world.pass(170);
-    again(&mut world, first, PresentedTicket::Absent, Patience::Poll);
+    again(&mut world, first, PresentedTicket::Absent, WaitPolicy::Poll);
     let grant = world.granted(first);
     assert_eq!(grant.waited_ms, 200);
     assert!(world.waits(second));
@@ -50,7 +50,7 @@ fn a_place_is_kept_in_order_while_a_document_is_loaded() {
     let first = arrive(&mut world, PresentedTicket::Absent);
     let (_, second) = world.ask().place();
     assert_eq!(second, 2);
-    again(&mut world, first, PresentedTicket::Absent, Patience::Poll);
+    again(&mut world, first, PresentedTicket::Absent, WaitPolicy::Poll);
     assert_eq!(world.queued(first).1, 1);
     world.unlock(holder.ticket);
 }
@@ -74,14 +74,19 @@ fn a_holder_renews_when_its_request_arrives() {
     let request = arrive(&mut world, presented(grant.ticket));
     world.pass(900);
     assert!(world.holds(grant.ticket));
-    again(&mut world, request, presented(grant.ticket), Patience::Poll);
+    again(
+        &mut world,
+        request,
+        presented(grant.ticket),
+        WaitPolicy::Poll,
+    );
     assert!(!world.granted(request).new);
 }
 
 #[test]
 fn a_write_without_a_ticket_is_not_overtaken_while_it_is_looked_what_exists() {
     let mut world = World::new();
-    let write = world.write_with(PresentedTicket::Absent, false, Patience::Loading);
+    let write = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Loading);
     let lock = world.ask().wait(10).send();
     assert!(world.waits(write) && world.waits(lock));
     let fresh = world.fresh();
@@ -90,7 +95,7 @@ fn a_write_without_a_ticket_is_not_overtaken_while_it_is_looked_what_exists() {
         presented: PresentedTicket::Absent,
         fresh,
         release: None,
-        patience: Patience::Never,
+        policy: WaitPolicy::Never,
     });
     assert_eq!(world.take(write), Answer::Writable { token: None });
     world.granted(lock);
@@ -101,21 +106,21 @@ fn a_write_without_a_ticket_is_not_overtaken_while_it_is_looked_what_exists() {
 fn a_write_without_a_ticket_that_loads_twice_keeps_its_place_and_is_answered_once() {
     let mut world = World::php();
     let holder = world.hold();
-    let write = world.write_with(PresentedTicket::Absent, false, Patience::Loading);
+    let write = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Loading);
     world.unlock(holder.ticket);
-    let again = |world: &mut World, patience| {
+    let again = |world: &mut World, policy| {
         let fresh = world.fresh();
         world.apply(Command::Write {
             request: write,
             presented: PresentedTicket::Absent,
             fresh,
             release: None,
-            patience,
+            policy,
         });
     };
-    again(&mut world, Patience::Loading);
+    again(&mut world, WaitPolicy::Loading);
     assert!(world.waits(write) && world.is_reserved());
-    again(&mut world, Patience::Never);
+    again(&mut world, WaitPolicy::Never);
     assert_eq!(world.take(write), Answer::Writable { token: None });
 }
 
@@ -123,7 +128,7 @@ fn a_write_without_a_ticket_that_loads_twice_keeps_its_place_and_is_answered_onc
 fn a_write_that_is_refused_is_refused_before_anything_is_loaded() {
     let mut world = World::new();
     world.hold();
-    let write = world.write_with(PresentedTicket::Absent, false, Patience::Loading);
+    let write = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Loading);
     assert_eq!(world.take(write), world.locked());
 }
 
@@ -259,7 +264,8 @@ fn who_holds_and_who_waits_is_shown_in_order() {
     assert_eq!((places[0].position, places[0].near), (1, true));
     assert_eq!(places[0].waiting_since, world.now.wall - 2_000);
     assert_eq!(world.state.places(world.now, 1).len(), 1);
-    assert_eq!(world.state.role(grant.ticket), Some(Role::Holder));
+    let holds = Role::Holder(grant.holder.token);
+    assert_eq!(world.state.role(grant.ticket), Some(holds));
     assert_eq!(world.state.role(waiting), Some(Role::Waiting(1)));
     assert_eq!(world.state.fingerprint(), before, "times do not count");
     world.unlock(waiting);

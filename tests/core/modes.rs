@@ -1,7 +1,7 @@
 //! "Mode and slots" and "Lock-delay": who may hold beside whom, promotion and demotion, and when nobody may.
 
 use small_resource_server::lock::{
-    Answer, EndReason, FencingToken, Mode, Patience, PresentedTicket, Refusal,
+    Answer, EndReason, FencingToken, Mode, PresentedTicket, Refusal, WaitPolicy,
 };
 
 use crate::world::{World, presented};
@@ -184,12 +184,12 @@ fn while_others_share_a_promotion_is_refused_at_once() {
     let first = world.ask().shared().grant();
     let second = world.ask().shared().grant();
     for (asks, other) in [(&first, &second), (&second, &first)] {
-        let waits = Patience::Forever;
+        let waits = WaitPolicy::Forever;
         let refused = world
             .ask()
             .ticket(asks.ticket)
             .exclusive()
-            .with_patience(waits);
+            .with_policy(waits);
         let Answer::Refused(Refusal::Locked(by)) = refused.answer() else {
             panic!("promoted beside another");
         };

@@ -1,11 +1,13 @@
 //! The right-hand column of the table of the two profiles.
 
-use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Refusal, Ticket};
+use small_resource_server::lock::{
+    Answer, EndReason, PresentedTicket, Refusal, Ticket, WaitPolicy,
+};
 
 use crate::world::{World, by_force, presented};
 
-fn until(world: &World, seconds: u64) -> Patience {
-    Patience::Until(world.now.mono + seconds * 1_000)
+fn until(world: &World, seconds: u64) -> WaitPolicy {
+    WaitPolicy::Until(world.now.mono + seconds * 1_000)
 }
 
 #[test]
@@ -92,8 +94,8 @@ fn an_expired_or_forced_off_ticket_does_not_write() {
 fn a_write_without_a_ticket_waits_its_turn_and_leaves_no_lock() {
     let mut world = World::php();
     let holder = world.hold();
-    let patience = until(&world, 10);
-    let write = world.write_with(PresentedTicket::Absent, false, patience);
+    let policy = until(&world, 10);
+    let write = world.write_with(PresentedTicket::Absent, false, policy);
     assert!(world.waits(write));
     world.unlock(holder.ticket);
     assert_eq!(world.take(write), Answer::Writable { token: None });
@@ -105,11 +107,11 @@ fn a_write_without_a_ticket_waits_its_turn_and_leaves_no_lock() {
 fn writes_that_wait_take_their_turn_among_those_who_wait_for_the_lock() {
     let mut world = World::php();
     let holder = world.hold();
-    let patience = until(&world, 10);
-    let first = world.write_with(PresentedTicket::Absent, false, patience);
-    let second = world.write_with(PresentedTicket::Absent, false, patience);
+    let policy = until(&world, 10);
+    let first = world.write_with(PresentedTicket::Absent, false, policy);
+    let second = world.write_with(PresentedTicket::Absent, false, policy);
     let lock = world.ask().wait(10).send();
-    let third = world.write_with(PresentedTicket::Absent, false, patience);
+    let third = world.write_with(PresentedTicket::Absent, false, policy);
     world.unlock(holder.ticket);
     assert_eq!(world.take(first), Answer::Writable { token: None });
     assert_eq!(world.take(second), Answer::Writable { token: None });
@@ -124,8 +126,8 @@ fn a_write_that_waited_in_vain_is_refused_and_leaves_nothing() {
     let mut world = World::php();
     world.hold();
     let rows = world.rows.clone();
-    let patience = until(&world, 2);
-    let write = world.write_with(PresentedTicket::Absent, false, patience);
+    let policy = until(&world, 2);
+    let write = world.write_with(PresentedTicket::Absent, false, policy);
     assert_eq!(world.rows, rows, "its place is never stored");
     world.pass(2_000);
     assert_eq!(world.take(write), world.locked());
@@ -137,7 +139,7 @@ fn a_write_that_waited_in_vain_is_refused_and_leaves_nothing() {
 fn a_write_that_waits_and_whose_client_vanishes_never_happens() {
     let mut world = World::php();
     let holder = world.hold();
-    let write = world.write_with(PresentedTicket::Absent, false, Patience::Forever);
+    let write = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Forever);
     world.vanish(write);
     assert_eq!(world.state.waiting(), 0);
     world.unlock(holder.ticket);
@@ -150,8 +152,8 @@ fn a_waiting_ticket_that_writes_waits_in_its_place_and_releases_when_done() {
     let holder = world.hold();
     let ticket = world.queue();
     let behind = world.ask().wait(60).send();
-    let patience = until(&world, 10);
-    let write = world.write_with(presented(ticket), false, patience);
+    let policy = until(&world, 10);
+    let write = world.write_with(presented(ticket), false, policy);
     world.unlock(holder.ticket);
     assert!(matches!(
         world.take(write),
@@ -166,8 +168,8 @@ fn a_waiting_ticket_whose_write_waited_in_vain_keeps_its_place() {
     let mut world = World::php();
     world.hold();
     let ticket = world.queue();
-    let patience = until(&world, 2);
-    let write = world.write_with(presented(ticket), false, patience);
+    let policy = until(&world, 2);
+    let write = world.write_with(presented(ticket), false, policy);
     world.pass(2_000);
     assert_eq!(world.take(write), world.locked());
     assert_eq!(world.ask().ticket(ticket).place(), (ticket, 1));
@@ -177,7 +179,7 @@ fn a_waiting_ticket_whose_write_waited_in_vain_keeps_its_place() {
 fn a_wait_without_limit_is_answered_by_the_release_alone() {
     let mut world = World::php();
     let holder = world.hold();
-    let write = world.write_with(PresentedTicket::Absent, false, Patience::Forever);
+    let write = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Forever);
     world.pass(100_000_000);
     assert!(world.waits(write));
     world.unlock(holder.ticket);
@@ -189,8 +191,8 @@ fn two_writes_that_wait_with_one_ticket_both_happen_in_its_turn() {
     let mut world = World::php();
     let holder = world.hold();
     let ticket = world.queue();
-    let one = world.write_with(presented(ticket), false, Patience::Forever);
-    let two = world.write_with(presented(ticket), false, Patience::Forever);
+    let one = world.write_with(presented(ticket), false, WaitPolicy::Forever);
+    let two = world.write_with(presented(ticket), false, WaitPolicy::Forever);
     world.unlock(holder.ticket);
     assert!(matches!(
         world.take(one),

@@ -5,8 +5,8 @@
 use small_resource_server::lock::invariants::{Before, Broken};
 use small_resource_server::lock::rows::LockRows;
 use small_resource_server::lock::{
-    Command, FencingToken, LockRequest, LockState, Mode, Patience, PresentedTicket,
-    ResourceOptions, Ticket, Ttl, Wish,
+    Command, FencingToken, LockOptions, LockRequest, LockState, Mode, PresentedTicket,
+    ResourceOptions, Ticket, Ttl, WaitPolicy,
 };
 
 use crate::world::{World, presented};
@@ -18,11 +18,11 @@ fn asks(presented: PresentedTicket, mode: Mode) -> Command {
         request: REQUEST,
         presented,
         fresh: Ticket::from_bits(0xf5e5),
-        wish: Wish {
+        options: LockOptions {
             mode: Some(mode),
-            ..Wish::default()
+            ..LockOptions::default()
         },
-        patience: Patience::Poll,
+        policy: WaitPolicy::Poll,
     })
 }
 
@@ -164,7 +164,7 @@ fn a_write_by_one_who_shares_breaks_a_rule() {
         presented: presented(reader.ticket),
         fresh: Ticket::from_bits(0xf5e5),
         release: None,
-        patience: Patience::Never,
+        policy: WaitPolicy::Never,
     };
     let broken = world.judge_rows(write, rows);
     let rule = "a write was allowed to a holder that shares";

@@ -1,7 +1,7 @@
 //! Clients that are gone: before they were told, after they were told, and while a grant was on its way.
 
 use small_resource_server::lock::command::Event;
-use small_resource_server::lock::{Answer, Patience};
+use small_resource_server::lock::{Answer, WaitPolicy};
 
 use crate::world::{World, presented};
 
@@ -218,7 +218,7 @@ fn a_write_by_the_reserved_ticket_whose_answer_is_lost_does_not_pin_the_lock() {
     let behind = world.ask().wait(60).send();
     world.unlock(holder.ticket);
     world.delivers = false;
-    let write = world.write_with(presented(ticket), false, Patience::Never);
+    let write = world.write_with(presented(ticket), false, WaitPolicy::Never);
     world.vanish(write);
     world.pass(5_000);
     assert!(world.granted(behind).new);

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use small_resource_server::lock::command::{Grant, HolderView, LockedBy};
 use small_resource_server::lock::rows::{Forced, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, IdempotencyKey, KeyName, LockRequest, LockState, Mode, Now,
-    Outcome, Owner, Patience, PresentedTicket, Profile, Reason, Refusal, RequestId,
-    ResourceOptions, Seconds, Terms, Ticket, TicketId, Ttl, Wish, invariants,
+    Answer, Command, FencingToken, IdempotencyKey, KeyName, LockOptions, LockRequest, LockState,
+    Mode, Now, Outcome, Owner, PresentedTicket, Profile, Reason, Refusal, RequestId,
+    ResourceOptions, Seconds, Terms, Ticket, TicketId, Ttl, WaitPolicy, invariants,
 };
 
 /// Late enough that nothing reaches back before zero.
@@ -127,8 +127,8 @@ impl World {
         Ask {
             world: self,
             presented: PresentedTicket::Absent,
-            wish: Wish::default(),
-            patience: Patience::Poll,
+            options: LockOptions::default(),
+            policy: WaitPolicy::Poll,
         }
     }
 
@@ -184,13 +184,13 @@ impl World {
 
     /// A write that does not wait.
     pub fn write(&mut self, presented: PresentedTicket) -> Answer {
-        let request = self.write_with(presented, false, Patience::Never);
+        let request = self.write_with(presented, false, WaitPolicy::Never);
         self.take(request)
     }
 
     /// `?unlock=1`.
     pub fn write_and_release(&mut self, ticket: Ticket) -> Answer {
-        let request = self.write_with(PresentedTicket::Ticket(ticket), true, Patience::Never);
+        let request = self.write_with(PresentedTicket::Ticket(ticket), true, WaitPolicy::Never);
         self.take(request)
     }
 
@@ -198,7 +198,7 @@ impl World {
         &mut self,
         presented: PresentedTicket,
         release: bool,
-        patience: Patience,
+        policy: WaitPolicy,
     ) -> RequestId {
         let request = self.request();
         let fresh = self.fresh();
@@ -207,7 +207,7 @@ impl World {
             presented,
             fresh,
             release: release.then_some(true),
-            patience,
+            policy,
         });
         request
     }
@@ -361,8 +361,8 @@ impl World {
 pub struct Ask<'a> {
     world: &'a mut World,
     presented: PresentedTicket,
-    wish: Wish,
-    patience: Patience,
+    options: LockOptions,
+    policy: WaitPolicy,
 }
 
 impl Ask<'_> {
@@ -376,52 +376,52 @@ impl Ask<'_> {
 
     pub fn owner(self, name: &str) -> Self {
         let owner = Some(Owner::parse(name).unwrap());
-        self.wish(|wish| wish.owner = owner)
+        self.options(|options| options.owner = owner)
     }
 
     pub fn ttl(self, value: i64) -> Self {
         let ttl = Some(seconds(value));
-        self.wish(|wish| wish.ttl = ttl)
+        self.options(|options| options.ttl = ttl)
     }
 
     pub fn key(self, text: &str) -> Self {
         let key = IdempotencyKey::parse(text);
-        self.wish(|wish| wish.key = key)
+        self.options(|options| options.key = key)
     }
 
     pub fn shared(self) -> Self {
-        self.wish(|wish| wish.mode = Some(Mode::Shared))
+        self.options(|options| options.mode = Some(Mode::Shared))
     }
 
     pub fn exclusive(self) -> Self {
-        self.wish(|wish| wish.mode = Some(Mode::Exclusive))
+        self.options(|options| options.mode = Some(Mode::Exclusive))
     }
 
-    fn wish(mut self, change: impl FnOnce(&mut Wish)) -> Self {
-        change(&mut self.wish);
+    fn options(mut self, change: impl FnOnce(&mut LockOptions)) -> Self {
+        change(&mut self.options);
         self
     }
 
     /// `?queue=0` and `?wait=` in seconds.
     pub fn wait_then_leave(self, seconds: u64) -> Self {
-        let patience = Patience::UntilThenLeave(self.world.now.mono + seconds * 1000);
-        Ask { patience, ..self }
+        let policy = WaitPolicy::UntilThenLeave(self.world.now.mono + seconds * 1000);
+        Ask { policy, ..self }
     }
 
-    pub fn with_patience(self, patience: Patience) -> Self {
-        Ask { patience, ..self }
+    pub fn with_policy(self, policy: WaitPolicy) -> Self {
+        Ask { policy, ..self }
     }
 
     /// `?wait=` in seconds.
     pub fn wait(self, seconds: u64) -> Self {
-        let patience = Patience::Until(self.world.now.mono + seconds * 1000);
-        Ask { patience, ..self }
+        let policy = WaitPolicy::Until(self.world.now.mono + seconds * 1000);
+        Ask { policy, ..self }
     }
 
     /// `?queue=0`.
     pub fn no_queue(self) -> Self {
         Ask {
-            patience: Patience::Never,
+            policy: WaitPolicy::Never,
             ..self
         }
     }
@@ -458,8 +458,8 @@ impl<'a> Ask<'a> {
             request,
             presented: self.presented,
             fresh,
-            wish: self.wish,
-            patience: self.patience,
+            options: self.options,
+            policy: self.policy,
         }));
         (world, request)
     }

@@ -1,6 +1,8 @@
 //! The table of the PUT route, in the default profile.
 
-use small_resource_server::lock::{Answer, EndReason, Patience, PresentedTicket, Refusal, Ticket};
+use small_resource_server::lock::{
+    Answer, EndReason, PresentedTicket, Refusal, Ticket, WaitPolicy,
+};
 
 use crate::world::{World, by_force, presented};
 
@@ -93,10 +95,10 @@ fn a_write_without_a_ticket_is_refused_while_someone_holds_or_it_is_reserved() {
 }
 
 #[test]
-fn a_refused_write_is_refused_at_once_whatever_patience_it_names() {
+fn a_refused_write_is_refused_at_once_whatever_wait_policy_it_names() {
     let mut world = World::new();
     world.hold();
-    let request = world.write_with(PresentedTicket::Absent, false, Patience::Forever);
+    let request = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Forever);
     assert_eq!(world.take(request), world.locked());
 }
 

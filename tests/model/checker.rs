@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{Forced, HolderRow};
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockRequest, Millis,
-    Mode, Now, Patience, PresentedTicket, Reason, Refusal, RequestId, ResourceOptions, Seconds,
-    Terms, Ticket, Ttl, Wish,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockOptions,
+    LockRequest, Millis, Mode, Now, PresentedTicket, Reason, Refusal, RequestId, ResourceOptions,
+    Seconds, Terms, Ticket, Ttl, WaitPolicy,
 };
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use stateright::{Model, Property};
@@ -419,16 +419,16 @@ impl<F: Fault> World<F> {
                 request,
                 presented,
                 fresh,
-                wish: Wish {
+                options: LockOptions {
                     ttl,
                     key,
                     mode: op.mode(),
-                    ..Wish::default()
+                    ..LockOptions::default()
                 },
-                patience: match op {
-                    Op::Poll | Op::PollShared => Patience::Poll,
-                    Op::WaitThenLeave => Patience::UntilThenLeave(self.now + 2 * TICK),
-                    _ => Patience::Until(self.now + 2 * TICK),
+                policy: match op {
+                    Op::Poll | Op::PollShared => WaitPolicy::Poll,
+                    Op::WaitThenLeave => WaitPolicy::UntilThenLeave(self.now + 2 * TICK),
+                    _ => WaitPolicy::Until(self.now + 2 * TICK),
                 },
             }),
             Op::Renew => Command::Renew {
@@ -456,7 +456,7 @@ impl<F: Fault> World<F> {
                 presented,
                 fresh,
                 release: (call.op == Op::WriteAndRelease).then_some(true),
-                patience: Patience::Never,
+                policy: WaitPolicy::Never,
             },
             Op::Unlock => Command::Unlock { request, presented },
             op => unreachable!("{op:?} asks"),
@@ -813,8 +813,7 @@ impl<F: Fault> World<F> {
             other != index && Self::waits(client) && earlier
         });
         // One that shows a ticket, or its key, may be the one that the lock was reserved for.
-        let keyed =
-            matches!(command, Command::Acquire(LockRequest { wish, .. }) if wish.key.is_some());
+        let keyed = matches!(command, Command::Acquire(LockRequest { options, .. }) if options.key.is_some());
         let reserved = own && (call.shown.is_some() || keyed);
         self.judge(IN_ORDER, reserved || !overtakes);
     }

@@ -12,9 +12,9 @@ use proptest::test_runner::FileFailurePersistence;
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{Forced, HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockRequest,
-    LockState, Mode, Now, Owner, Patience, PresentedTicket, Profile, Reason, RequestId,
-    ResourceOptions, Seconds, Terms, Ticket, Ttl, Wish, invariants,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockOptions,
+    LockRequest, LockState, Mode, Now, Owner, PresentedTicket, Profile, Reason, RequestId,
+    ResourceOptions, Seconds, Terms, Ticket, Ttl, WaitPolicy, invariants,
 };
 
 use crate::beliefs::{self, Belief};
@@ -420,8 +420,8 @@ impl Run {
 
     /// The first of the two times that the core sees this request, or one before the last.
     fn load(&mut self, request: RequestId, command: Command, waits: Waits) {
-        let patience = Patience::Loading;
-        self.apply(with_patience(command.clone(), patience));
+        let policy = WaitPolicy::Loading;
+        self.apply(with_policy(command.clone(), policy));
         if self.calls.get(&request).is_some_and(|call| !call.answered) {
             self.loading.push((command, waits));
         }
@@ -446,19 +446,19 @@ impl Run {
         match again {
             true => self.load(request, command, waits),
             false => {
-                let patience = self.patience(waits);
-                self.apply(with_patience(command, patience));
+                let policy = self.wait_policy(waits);
+                self.apply(with_policy(command, policy));
             }
         }
     }
 
-    fn patience(&self, waits: Waits) -> Patience {
+    fn wait_policy(&self, waits: Waits) -> WaitPolicy {
         match waits {
-            Waits::Never => Patience::Never,
-            Waits::Poll => Patience::Poll,
-            Waits::Millis(ms) => Patience::Until(self.now.mono + u64::from(ms)),
-            Waits::ThenLeave(ms) => Patience::UntilThenLeave(self.now.mono + u64::from(ms)),
-            Waits::Forever => Patience::Forever,
+            Waits::Never => WaitPolicy::Never,
+            Waits::Poll => WaitPolicy::Poll,
+            Waits::Millis(ms) => WaitPolicy::Until(self.now.mono + u64::from(ms)),
+            Waits::ThenLeave(ms) => WaitPolicy::UntilThenLeave(self.now.mono + u64::from(ms)),
+            Waits::Forever => WaitPolicy::Forever,
         }
     }
 
@@ -492,7 +492,7 @@ impl Run {
         waits: Waits,
     ) -> Command {
         let fresh = Ticket::from_bits(u128::from(1_000 + self.number()));
-        let patience = self.patience(waits);
+        let policy = self.wait_policy(waits);
         match wants {
             Wants::Lock {
                 key,
@@ -503,15 +503,15 @@ impl Run {
                 request,
                 presented,
                 fresh,
-                wish: Wish {
+                options: LockOptions {
                     owner: owner.then(|| Owner::parse("ann").unwrap()),
                     ttl: ttl_of(ttl),
                     mode,
                     // A client's keys are its own, or another could learn its ticket.
                     key: key.and_then(|k| IdempotencyKey::parse(&format!("{client}-{k}"))),
-                    ..Wish::default()
+                    ..LockOptions::default()
                 },
-                patience,
+                policy,
             }),
             Wants::Touch => Command::Touch { request, presented },
             Wants::Write { release } => Command::Write {
@@ -519,7 +519,7 @@ impl Run {
                 presented,
                 fresh,
                 release,
-                patience,
+                policy,
             },
             Wants::Renew { ttl, exact } => Command::Renew {
                 request,
@@ -680,12 +680,12 @@ impl Run {
     }
 }
 
-/// The same request, with another patience.
-fn with_patience(mut command: Command, new: Patience) -> Command {
-    if let Command::Acquire(LockRequest { patience, .. }) | Command::Write { patience, .. } =
+/// The same request, with another wait policy.
+fn with_policy(mut command: Command, new: WaitPolicy) -> Command {
+    if let Command::Acquire(LockRequest { policy, .. }) | Command::Write { policy, .. } =
         &mut command
     {
-        *patience = new;
+        *policy = new;
     }
     command
 }

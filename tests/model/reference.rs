@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use small_resource_server::lock::command::{Death, Grant, HolderView, LockedBy};
 use small_resource_server::lock::rows::Forced;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, IdempotencyKey, LockRequest, Millis, Mode, Now,
-    Owner, Patience, PresentedTicket, Refusal, RequestId, ResourceOptions, Terms, Ticket, TicketId,
-    Ttl, WallMillis, Wish,
+    Answer, Command, EndReason, FencingToken, IdempotencyKey, LockOptions, LockRequest, Millis,
+    Mode, Now, Owner, PresentedTicket, Refusal, RequestId, ResourceOptions, Terms, Ticket,
+    TicketId, Ttl, WaitPolicy, WallMillis,
 };
 
 pub type Answers = BTreeMap<RequestId, Answer>;
@@ -679,8 +679,8 @@ impl Model {
             request,
             presented,
             fresh,
-            wish,
-            patience,
+            options,
+            policy,
         }) = command
         else {
             unreachable!()
@@ -688,17 +688,19 @@ impl Model {
         let (request, now) = (*request, self.now.mono);
         let came = self.come_again(request);
         let since = came.map_or(now, |(_, since)| since);
-        let loading = *patience == Patience::Loading;
-        if wish.mode == Some(Mode::Shared) && self.options.slots > 1 {
+        let loading = *policy == WaitPolicy::Loading;
+        if options.mode == Some(Mode::Shared) && self.options.slots > 1 {
             return self.answer(request, Answer::Refused(Refusal::ModeNotOffered));
         }
         let ended = match self.who(*presented) {
             Who::Holder(token) if loading => return self.touch_holder(token),
-            Who::Holder(token) => return self.keep(token, request, wish.ttl, wish.mode, None),
+            Who::Holder(token) => {
+                return self.keep(token, request, options.ttl, options.mode, None);
+            }
             Who::Waiting(index) => {
                 let place = &self.queue[index].1;
-                let differs = wish.mode.is_some_and(|mode| mode != place.mode);
-                let leaves = matches!(patience, Patience::UntilThenLeave(_));
+                let differs = options.mode.is_some_and(|mode| mode != place.mode);
+                let leaves = matches!(policy, WaitPolicy::UntilThenLeave(_));
                 if differs || leaves {
                     self.show_place(index, None);
                     return self.answer(
@@ -709,7 +711,7 @@ impl Model {
                         },
                     );
                 }
-                return self.ask(index, (request, since), wish.ttl, *patience, None);
+                return self.ask(index, (request, since), options.ttl, *policy, None);
             }
             Who::Dead(death) => death,
             Who::Nobody => None,
@@ -721,13 +723,15 @@ impl Model {
                 place.told_by = None;
                 place.durable = true;
             }
-            return self.queue_up(index, (request, since), *patience, ended);
+            return self.queue_up(index, (request, since), *policy, ended);
         }
         let asked = |key: &(IdempotencyKey, Option<Ttl>, Mode), owner: &Option<Owner>| {
-            *owner == wish.owner && key.1 == wish.ttl && key.2 == wish.mode.unwrap_or_default()
+            *owner == options.owner
+                && key.1 == options.ttl
+                && key.2 == options.mode.unwrap_or_default()
         };
         let is_key = |key: &Option<(IdempotencyKey, Option<Ttl>, Mode)>| {
-            wish.key.is_some() && key.as_ref().map(|k| &k.0) == wish.key.as_ref()
+            options.key.is_some() && key.as_ref().map(|k| &k.0) == options.key.as_ref()
         };
         if let Some(holder) = self.holders.iter().find(|h| is_key(&h.place.key)) {
             if !asked(holder.place.key.as_ref().unwrap(), &holder.place.owner) {
@@ -744,7 +748,7 @@ impl Model {
             if !asked(place.key.as_ref().unwrap(), &place.owner) {
                 return self.answer(request, Answer::Refused(Refusal::KeyReused));
             }
-            return self.ask(index, (request, since), None, *patience, ended);
+            return self.ask(index, (request, since), None, *policy, ended);
         }
         let late = self
             .ended
@@ -757,22 +761,22 @@ impl Model {
             };
             return self.answer(request, answer);
         }
-        let mode = wish.mode.unwrap_or_default();
+        let mode = options.mode.unwrap_or_default();
         let open = self.stands_beside(mode) && self.first_near(now).is_none();
-        if !open && *patience == Patience::Never {
+        if !open && *policy == WaitPolicy::Never {
             return self.answer_locked(request, None);
         }
         if !open && self.waiting() >= self.terms.limits.waiters_max {
             return self.answer(request, Answer::Refused(Refusal::TooManyWaiters));
         }
-        let index = self.arrive(*fresh, false, wish, !open || loading);
+        let index = self.arrive(*fresh, false, options, !open || loading);
         if loading {
             // Gone with its request, if there turns out to be nothing to wait for.
             let place = &mut self.queue[index].1;
             place.known = false;
             place.durable = false;
         }
-        self.queue_up(index, (request, since), *patience, ended);
+        self.queue_up(index, (request, since), *policy, ended);
     }
 
     /// A request that comes again, now that what it needs is loaded: it was open on this place, since then.
@@ -816,14 +820,20 @@ impl Model {
         self.tell_grant(request, token, None, ended);
     }
 
-    fn arrive(&mut self, ticket: Ticket, writes: bool, wish: &Wish, queues: bool) -> usize {
+    fn arrive(
+        &mut self,
+        ticket: Ticket,
+        writes: bool,
+        options: &LockOptions,
+        queues: bool,
+    ) -> usize {
         self.arrivals += 1;
-        let mode = wish.mode.unwrap_or_default();
-        let key = wish.key.clone().map(|key| (key, wish.ttl, mode));
+        let mode = options.mode.unwrap_or_default();
+        let key = options.key.clone().map(|key| (key, options.ttl, mode));
         let place = Place {
             ticket,
-            owner: wish.owner.clone(),
-            ttl: wish.ttl,
+            owner: options.owner.clone(),
+            ttl: options.ttl,
             mode,
             queued_at: queues.then_some(self.now.wall),
             known: key.is_some(),
@@ -844,11 +854,11 @@ impl Model {
         index: usize,
         request: (RequestId, Millis),
         ttl: Option<Ttl>,
-        patience: Patience,
+        policy: WaitPolicy,
         ended: Death,
     ) {
         self.show_place(index, ttl);
-        self.queue_up(index, request, patience, ended);
+        self.queue_up(index, request, policy, ended);
     }
 
     fn is_open_to(&self, index: usize) -> bool {
@@ -865,10 +875,10 @@ impl Model {
         &mut self,
         index: usize,
         (request, since): (RequestId, Millis),
-        patience: Patience,
+        policy: WaitPolicy,
         ended: Death,
     ) {
-        if patience != Patience::Loading && self.is_open_to(index) {
+        if policy != WaitPolicy::Loading && self.is_open_to(index) {
             return self.grant(index, Some((request, since, ended)));
         }
         let wait = |until, leaves| Wait {
@@ -877,14 +887,14 @@ impl Model {
             leaves,
             ended,
         };
-        let wait = match patience {
-            Patience::Never => return self.answer_locked(request, None),
-            Patience::Poll | Patience::Loading => None,
-            Patience::Until(at) => Some(wait(Some(at), false)),
-            Patience::UntilThenLeave(at) => Some(wait(Some(at), true)),
-            Patience::Forever => Some(wait(None, false)),
+        let wait = match policy {
+            WaitPolicy::Never => return self.answer_locked(request, None),
+            WaitPolicy::Poll | WaitPolicy::Loading => None,
+            WaitPolicy::Until(at) => Some(wait(Some(at), false)),
+            WaitPolicy::UntilThenLeave(at) => Some(wait(Some(at), true)),
+            WaitPolicy::Forever => Some(wait(None, false)),
         };
-        let tells = wait.is_none() && patience != Patience::Loading;
+        let tells = wait.is_none() && policy != WaitPolicy::Loading;
         self.queue[index].1.open.push((request, since, wait));
         if tells {
             self.tell_place(request, index, ended);
@@ -897,7 +907,7 @@ impl Model {
             presented,
             fresh,
             release,
-            patience,
+            policy,
         } = command
         else {
             unreachable!()
@@ -905,12 +915,12 @@ impl Model {
         let (rules, now) = (self.terms.rules, self.now.mono);
         let came = self.come_again(*request);
         let now = came.map_or(now, |(_, since)| since);
-        let loading = *patience == Patience::Loading;
-        let until = match patience {
+        let loading = *policy == WaitPolicy::Loading;
+        let until = match policy {
             _ if !rules.refused_write_waits => None,
-            Patience::Never | Patience::Poll | Patience::Loading => None,
-            Patience::Until(at) | Patience::UntilThenLeave(at) => Some(Some(*at)),
-            Patience::Forever => Some(None),
+            WaitPolicy::Never | WaitPolicy::Poll | WaitPolicy::Loading => None,
+            WaitPolicy::Until(at) | WaitPolicy::UntilThenLeave(at) => Some(Some(*at)),
+            WaitPolicy::Forever => Some(None),
         };
         let wait = |release, until| Wait {
             until,
@@ -972,7 +982,7 @@ impl Model {
                 if self.is_locked() && self.waiting() >= self.terms.limits.waiters_max {
                     return self.answer(*request, Answer::Refused(Refusal::TooManyWaiters));
                 }
-                let index = self.arrive(*fresh, true, &Wish::default(), false);
+                let index = self.arrive(*fresh, true, &LockOptions::default(), false);
                 self.queue[index].1.open.push((*request, now, None));
             }
             Who::Dead(_) | Who::Nobody if !self.is_locked() => {
@@ -984,7 +994,7 @@ impl Model {
                     self.answer(*request, Answer::Refused(Refusal::TooManyWaiters));
                 }
                 Some(until) => {
-                    let index = self.arrive(*fresh, true, &Wish::default(), false);
+                    let index = self.arrive(*fresh, true, &LockOptions::default(), false);
                     let place = &mut self.queue[index].1;
                     place.open.push((*request, now, Some(wait(None, until))));
                 }

@@ -253,7 +253,7 @@ fn more(ttl: Ttl) -> Ttl {
 impl Fault for LeaseEndsEarly {
     fn twist(mut command: Command) -> Command {
         match &mut command {
-            Command::Acquire(LockRequest { wish, .. }) => wish.ttl = less(wish.ttl),
+            Command::Acquire(LockRequest { options, .. }) => options.ttl = less(options.ttl),
             Command::Renew { ttl, .. } => *ttl = less(*ttl),
             _ => {}
         }
@@ -359,7 +359,7 @@ impl Fault for ReaderLetPast {
         command: &Command,
         mut answers: Vec<(RequestId, Answer)>,
     ) -> Vec<(RequestId, Answer)> {
-        let reads = matches!(command, Command::Acquire(LockRequest { wish, .. }) if wish.mode == Some(Mode::Shared));
+        let reads = matches!(command, Command::Acquire(LockRequest { options, .. }) if options.mode == Some(Mode::Shared));
         let first = core.holders(&Terms::default(), Now::default()).next();
         for (_, answer) in answers.iter_mut().filter(|_| reads) {
             if let (Answer::Queued { ticket, .. }, Some(holder)) = (&answer, &first)
@@ -393,13 +393,13 @@ impl Fault for PromotedBesideOthers {
         mut answers: Vec<(RequestId, Answer)>,
     ) -> Vec<(RequestId, Answer)> {
         let Command::Acquire(LockRequest {
-            presented, wish, ..
+            presented, options, ..
         }) = command
         else {
             return answers;
         };
         let own = presented.ticket().filter(|ticket| {
-            wish.mode == Some(Mode::Exclusive) && core.token_of(*ticket).is_some()
+            options.mode == Some(Mode::Exclusive) && core.token_of(*ticket).is_some()
         });
         let now = Now::default();
         let first = core.holders(&Terms::default(), now).next();

@@ -11,8 +11,8 @@ use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Snapshot, Store, StoreError};
 
 use super::support::{
-    DEADLINE, Database, Proxy, created, granted, join, look, serve, slots_of, take_all, take_over,
-    token,
+    DEADLINE, Database, Proxy, created, granted, heartbeat, join, serve, slots_of, take_all,
+    take_over, token,
 };
 use super::{exists, hex, write};
 
@@ -26,7 +26,7 @@ async fn instances_that_start_together_make_one_schema_and_one_owns_every_name()
     let owners: Vec<_> = joined.iter().map(|members| members.owners[0]).collect();
     assert!(owners.iter().all(|owner| *owner == owners[0]), "{joined:?}");
     for (store, before) in stores.iter().zip(&joined) {
-        let members = look(store).await;
+        let members = heartbeat(store).await;
         assert_eq!(members.members.len(), 5, "{members:?}");
         assert_eq!(slots_of(&members, owners[0]), SLOTS);
         assert_eq!(members.me, before.me);
@@ -85,12 +85,12 @@ async fn an_instance_is_waited_for_while_it_lives_and_taken_over_from_when_it_is
     while began.elapsed() < 3 * lease {
         silent_since = Instant::now();
         first.heartbeat().await.unwrap();
-        let members = look(&second).await;
+        let members = heartbeat(&second).await;
         assert_eq!(members.member(owner).unwrap().state, MemberState::Serves);
         assert_eq!(members.dead().count(), 0);
         // Nothing is taken from one that lives.
         second.take_over(owner).await.unwrap();
-        assert_eq!(slots_of(&look(&second).await, owner), SLOTS);
+        assert_eq!(slots_of(&heartbeat(&second).await, owner), SLOTS);
     }
     take_all(&second).await;
     assert!(
@@ -264,7 +264,7 @@ async fn what_was_committed_during_a_take_over_is_seen() {
     let (old, new) = (database.store(), database.store());
     let dead = join(&old).await.me;
     join(&new).await;
-    while look(&new).await.dead().count() == 0 {
+    while heartbeat(&new).await.dead().count() == 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut late = database.admin().await;
@@ -280,7 +280,7 @@ async fn what_was_committed_during_a_take_over_is_seen() {
     until_somebody_waits(&database).await;
     late.query_drop("COMMIT").await.unwrap();
     let new = taking.await.unwrap();
-    let members = look(&new).await;
+    let members = heartbeat(&new).await;
     assert_eq!(members.token_floor, FencingToken(9));
     assert_eq!(slots_of(&members, members.me), SLOTS);
 }

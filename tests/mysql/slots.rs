@@ -10,7 +10,8 @@ use small_resource_server::store::mysql::{MysqlStore, Options};
 use small_resource_server::store::{Snapshot, Store, StoreError};
 
 use super::support::{
-    DEADLINE, Database, Proxy, created, granted, join, look, slots_of, take_all, take_over, token,
+    DEADLINE, Database, Proxy, created, granted, heartbeat, join, slots_of, take_all, take_over,
+    token,
 };
 use super::{exists, hex};
 
@@ -41,7 +42,7 @@ async fn two(database: &Database) -> [(MysqlStore, InstanceId); 2] {
 async fn until_dead(store: &MysqlStore, id: InstanceId) -> Members {
     let began = Instant::now();
     loop {
-        let members = look(store).await;
+        let members = heartbeat(store).await;
         if members.dead().any(|dead| dead == id) {
             return members;
         }
@@ -51,9 +52,9 @@ async fn until_dead(store: &MysqlStore, id: InstanceId) -> Members {
 }
 
 async fn each_slot_once(stores: &[&MysqlStore]) {
-    let looks = join_all(stores.iter().map(|store| look(store))).await;
-    for members in &looks {
-        let owned = looks.iter().map(|other| slots_of(members, other.me));
+    let answers = join_all(stores.iter().map(|store| heartbeat(store))).await;
+    for members in &answers {
+        let owned = answers.iter().map(|other| slots_of(members, other.me));
         assert_eq!(owned.sum::<usize>(), SLOTS, "{members:?}");
     }
 }
@@ -65,7 +66,7 @@ async fn owners_beside_each_other_commit_at_the_same_time_and_see_what_each_has(
     };
     let [(a, first), (b, second)] = two(&database).await;
     for store in [&a, &b] {
-        let members = look(store).await;
+        let members = heartbeat(store).await;
         assert_eq!(slots_of(&members, first), SLOTS / 2);
         assert_eq!(slots_of(&members, second), SLOTS / 2);
         for slot in half(0) {
@@ -110,7 +111,7 @@ async fn a_slot_that_was_given_is_read_whole_and_its_tokens_go_on() {
     assert_eq!(a.give(&[slot], to).await, Ok(true));
     let late = a.commit(&[granted(&resource, 9)]).await;
     assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
-    let members = look(&b).await;
+    let members = heartbeat(&b).await;
     assert_eq!(members.owner(slot), to);
     assert_eq!(slots_of(&members, owner), SLOTS - 1);
     assert_eq!(members.token_floor, FencingToken(41));
@@ -121,7 +122,7 @@ async fn a_slot_that_was_given_is_read_whole_and_its_tokens_go_on() {
     drop(a);
     take_all(&b).await;
     assert_eq!(token(&b, &resource).await, Some(6));
-    let members = look(&b).await;
+    let members = heartbeat(&b).await;
     assert_eq!(members.token_floor, FencingToken(41), "it was its writer's");
     assert_eq!(b.highest_token().await, Ok(FencingToken(41)));
 }
@@ -140,7 +141,7 @@ async fn slots_are_given_by_their_owner_alone_and_to_whom_takes_them() {
     );
     b.leave().await.unwrap();
     assert_eq!(a.give(&[slot], second).await, Ok(false), "it leaves");
-    let members = look(&a).await;
+    let members = heartbeat(&a).await;
     assert_eq!(members.member(second).unwrap().state, MemberState::Leaves);
     assert_eq!(members.owner(slot), first);
     // It still serves what it has, and gives it away.
@@ -151,7 +152,7 @@ async fn slots_are_given_by_their_owner_alone_and_to_whom_takes_them() {
         "{error:?}"
     );
     assert_eq!(
-        slots_of(&look(&a).await, first),
+        slots_of(&heartbeat(&a).await, first),
         SLOTS / 2,
         "a part was given"
     );
@@ -159,7 +160,7 @@ async fn slots_are_given_by_their_owner_alone_and_to_whom_takes_them() {
     assert_eq!(slots_of(&back, back.me), SLOTS / 2);
     assert_eq!(b.give(&half(1), first).await, Ok(true));
     b.close().await;
-    let members = look(&a).await;
+    let members = heartbeat(&a).await;
     assert_eq!(
         (members.members.len(), slots_of(&members, first)),
         (1, SLOTS)
@@ -220,7 +221,7 @@ async fn of_those_that_take_over_the_same_one_does_and_the_others_know() {
     assert_eq!(taken, vec![Ok(()); 3]);
     let all: Vec<_> = stores.iter().collect();
     each_slot_once(&all).await;
-    let members = look(&stores[0]).await;
+    let members = heartbeat(&stores[0]).await;
     assert_eq!(members.members.len(), 3, "{members:?}");
     let owner = members.owners[0];
     assert_eq!(slots_of(&members, owner), SLOTS);
@@ -229,7 +230,7 @@ async fn of_those_that_take_over_the_same_one_does_and_the_others_know() {
     assert_eq!(token(&stores[0], &resource).await, Some(40));
     for store in &stores {
         store
-            .commit(&[created(&format!("{:?}", look(store).await.me))])
+            .commit(&[created(&format!("{:?}", heartbeat(store).await.me))])
             .await
             .unwrap();
     }
@@ -286,17 +287,17 @@ async fn a_take_over_is_left_to_who_began_it_for_as_long_as_that_one_lives() {
     let other = database.store();
     join(&other).await;
     for _ in 0..5 {
-        look(&executor).await;
-        let members = look(&other).await;
+        heartbeat(&executor).await;
+        let members = heartbeat(&other).await;
         let state = members.member(id).unwrap().state;
         assert_eq!(state, MemberState::BeingTakenOver);
         assert_eq!(members.dead().count(), 0);
         other.take_over(id).await.unwrap();
     }
-    assert!(look(&other).await.member(id).is_some());
+    assert!(heartbeat(&other).await.member(id).is_some());
     // It goes on itself.
     executor.take_over(id).await.unwrap();
-    assert!(look(&other).await.member(id).is_none());
+    assert!(heartbeat(&other).await.member(id).is_none());
 }
 
 /// The packets of an instance that was cut off arrive in the end: after this many bytes it was.
@@ -330,7 +331,7 @@ async fn a_take_over_comes_late(database: Database, cut_after: usize, is_fenced:
     let (taken, late) = taking.await.unwrap();
     assert_eq!(taken.is_err(), is_fenced, "{cut_after}: {taken:?}");
     assert_eq!(token(&new, &resource).await, Some(2));
-    let members = look(&new).await;
+    let members = heartbeat(&new).await;
     assert_eq!(slots_of(&members, members.me), SLOTS);
     let back = join(&late).await;
     assert_eq!(slots_of(&back, back.me), 0);
@@ -366,7 +367,7 @@ async fn a_gift_to_one_that_is_gone_is_found() {
     database.run_script(&gift.replace("; ", ";\n")).await;
     let other = database.store();
     join(&other).await;
-    let members = look(&store).await;
+    let members = heartbeat(&store).await;
     assert_eq!(members.members.len(), 2);
     assert_eq!(
         members.dead().count(),
@@ -377,8 +378,11 @@ async fn a_gift_to_one_that_is_gone_is_found() {
     database
         .run_script(&gift.replace("; ", ";\n").replace("< 10", "> 1000"))
         .await;
-    assert_eq!(look(&store).await.dead().collect::<Vec<_>>(), [[9; 16]]);
-    look(&other).await;
+    assert_eq!(
+        heartbeat(&store).await.dead().collect::<Vec<_>>(),
+        [[9; 16]]
+    );
+    heartbeat(&other).await;
     let taken = tokio::join!(store.take_over([9; 16]), other.take_over([9; 16]));
     assert_eq!(taken, (Ok(()), Ok(())));
     each_slot_once(&[&store, &other]).await;
@@ -420,7 +424,7 @@ async fn whoever_lost_the_database_in_doubt_comes_back_with_what_it_had_at_once(
         assert_eq!(token(&store, &resource).await, Some(round + 10));
     }
     each_slot_once(&[&store, &other]).await;
-    assert_eq!(look(&other).await.dead().count(), 0);
+    assert_eq!(heartbeat(&other).await.dead().count(), 0);
 }
 
 /// As where its process was paused, or its link was cut, while it gave slots away.
@@ -445,14 +449,14 @@ async fn an_instance_that_stopped_in_mid_transaction_does_not_keep_others_from_j
         assert!(began.elapsed() < DEADLINE, "{error}");
     }
     // It was found to be silent, or will be.
-    let mut members = look(&b).await;
+    let mut members = heartbeat(&b).await;
     while slots_of(&members, members.me) < SLOTS {
         if members.dead().any(|dead| dead == stopped) {
             b.take_over(stopped).await.unwrap();
         }
         assert!(began.elapsed() < DEADLINE, "{members:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
-        members = look(&b).await;
+        members = heartbeat(&b).await;
     }
 }
 
@@ -497,7 +501,7 @@ async fn whoever_has_to_be_alone_waits_for_the_dead_and_not_for_the_living() {
     };
     assert_eq!(refused, Err(StoreError::Standby));
     assert!(
-        look(&live).await.member(gone).is_some(),
+        heartbeat(&live).await.member(gone).is_some(),
         "nothing was touched"
     );
     let resource = created("a");
@@ -510,7 +514,7 @@ async fn whoever_has_to_be_alone_waits_for_the_dead_and_not_for_the_living() {
     assert_eq!(slots_of(&members, members.me), SLOTS);
     alone.raise_tokens(FencingToken(70)).await.unwrap();
     assert_eq!(token(&alone, &resource).await, Some(70));
-    assert_eq!(look(&alone).await.token_floor, FencingToken(70));
+    assert_eq!(heartbeat(&alone).await.token_floor, FencingToken(70));
 }
 
 #[tokio::test]

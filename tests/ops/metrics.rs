@@ -98,6 +98,26 @@ fn what_is_held_and_who_waits_shows_as_it_is_now() {
 }
 
 #[test]
+fn a_promotion_is_one_more_grant_of_the_same_lease() {
+    let server = Program::new();
+    server.create("a", 0).expect(201);
+    let shared = server.lock("a/s").body(r#"{"mode":"shared"}"#).granted();
+    let promotion = server.lock("a/s").ticket(&shared.ticket());
+    promotion.body(r#"{"mode":"exclusive"}"#).granted();
+    server.unlock("a/s", &shared.ticket()).expect(200);
+    let samples = samples(&server.metrics());
+    for (series, expected) in [
+        ("lock_grants_total", 2.0),
+        ("lock_wait_seconds_count", 1.0),
+        ("lock_ends_total{reason=\"released\"}", 1.0),
+    ] {
+        assert_eq!(value(&samples, series), expected, "{series}");
+    }
+    let status = server.call("GET", "/status").expect(200).json();
+    assert_eq!(status["locks"]["grants"], 2);
+}
+
+#[test]
 fn a_store_that_writes_in_batches_shows_them() {
     let server = Setup::new().sqlite().start();
     session(&server);

@@ -1,8 +1,33 @@
 //! The OpenAPI document: the copy, what a server shows, and what it does.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
 
-use crate::support::{ADMIN, Program, Setup};
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN, Answer, Call, Program, Setup, eventually};
+
+const GET: &str = "GET /resource/{name}/{selector}";
+const PUT: &str = "PUT /resource/{name}/{selector}";
+const DELETE: &str = "DELETE /resource/{name}/{selector}";
+const LOCK: &str = "PUT /resource/{name}/{selector}/lock";
+const RENEW: &str = "PUT /resource/{name}/{selector}/renew";
+const UNLOCK: &str = "POST /resource/{name}/{selector}/unlock";
+const FORCE: &str = "POST /resource/{name}/force-unlock";
+
+/// Headers that are HTTP's own.
+const OF_HTTP: [&str; 5] = [
+    "Connection",
+    "Content-Length",
+    "Content-Type",
+    "Date",
+    "Transfer-Encoding",
+];
+
+/// Query parameters that take any text: no value of theirs is refused.
+const FREE_TEXT: [&str; 3] = ["after", "prefix", "selectorsAfter"];
 
 fn printed() -> String {
     let output = Setup::new().output(&["openapi"]);
@@ -161,4 +186,353 @@ fn every_status_of_an_operation_is_described() {
             }
         }
     }
+}
+
+/// A server, and the document that describes it.
+struct Api {
+    document: Value,
+    server: Program,
+}
+
+impl Api {
+    fn start(setup: &Setup) -> Api {
+        Api {
+            document: document(),
+            server: setup.start(),
+        }
+    }
+
+    /// Method, path and description of every operation. Without GET `/events`, whose answer has no end.
+    fn operations(&self) -> Vec<(String, &str, &Value)> {
+        let mut operations = Vec::new();
+        for (path, item) in self.document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                if path != "/events" {
+                    operations.push((method.to_uppercase(), path.as_str(), operation));
+                }
+            }
+        }
+        operations
+    }
+
+    /// A request with the key that has all rights.
+    fn call(&self, method: &str, path: &str) -> Call {
+        self.server.call(method, &target(path)).key(ADMIN)
+    }
+
+    /// Sends a request, of which each part is described, as is its answer. `asked`: method, path of the document,
+    /// and query.
+    #[track_caller]
+    fn ask(&self, status: u16, asked: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let (method, rest) = asked.split_once(' ').unwrap();
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let operation = &self.document["paths"][path][&method.to_lowercase()];
+        let mut call = self.call(method, path);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, _) = pair.split_once('=').unwrap();
+            assert!(has_parameter(operation, "query", name), "{asked}: {name}");
+            call = call.query(pair);
+        }
+        for (name, value) in headers {
+            assert!(has_parameter(operation, "header", name), "{asked}: {name}");
+            call = call.header(name, value);
+        }
+        if !body.is_empty() {
+            assert!(operation["requestBody"].is_object(), "{asked}: a body");
+            call = call.body(body);
+        }
+        let answer = call.expect(status);
+        assert_answer_described(&self.document, operation, &answer);
+        answer
+    }
+}
+
+fn has_parameter(operation: &Value, place: &str, name: &str) -> bool {
+    let parameters = operation["parameters"].as_array();
+    parameters.into_iter().flatten().any(|parameter| {
+        let known = parameter["name"].as_str().unwrap();
+        parameter["in"] == place && known.eq_ignore_ascii_case(name)
+    })
+}
+
+/// The operation's description of this status has these headers.
+#[track_caller]
+fn assert_headers_described<'a>(
+    operation: &Value,
+    status: u16,
+    headers: impl Iterator<Item = &'a str>,
+) {
+    let (id, response) = (
+        &operation["operationId"],
+        &operation["responses"][&status.to_string()],
+    );
+    assert!(response.is_object(), "{id}: {status} is not described");
+    let described = response["headers"].as_object().unwrap();
+    for header in headers {
+        let is_described = described.keys().any(|n| n.eq_ignore_ascii_case(header));
+        assert!(
+            is_described || OF_HTTP.contains(&header),
+            "{id}: {header} of {status} is not described"
+        );
+    }
+}
+
+/// The status, the headers, the code and the fields of this answer are described.
+#[track_caller]
+fn assert_answer_described(document: &Value, operation: &Value, answer: &Answer) {
+    let names = answer.headers.iter().map(|(name, _)| name.as_str());
+    assert_headers_described(operation, answer.status, names);
+    let response = &operation["responses"][&answer.status.to_string()];
+    let schema = &response["content"]["application/json"]["schema"];
+    if answer.status >= 400 {
+        let codes = schema["allOf"][1]["properties"]["code"]["enum"].as_array();
+        let mut codes = codes.into_iter().flatten();
+        assert!(codes.any(|code| *code == answer.code()), "{answer:?}");
+        assert_described(document, "Error", &answer.json());
+    }
+    if let Some(place) = schema["$ref"].as_str() {
+        let name = place.rsplit('/').next().unwrap();
+        assert_described(document, name, &answer.json());
+    }
+}
+
+/// The names of the query parameters that the handlers read.
+fn parameters_read() -> BTreeSet<String> {
+    let http = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let handlers = fs::read_dir(http.join("handlers")).unwrap();
+    let handlers = handlers.map(|entry| entry.unwrap().path());
+    let mut names = BTreeSet::new();
+    for file in handlers.chain([http.join("query.rs")]) {
+        let text = fs::read_to_string(file).unwrap();
+        for call in [".get(\"", ".flag(\"", ".count(\""] {
+            let read = text.split(call).skip(1);
+            names.extend(read.map(|rest| rest.split('"').next().unwrap().to_owned()));
+        }
+    }
+    names
+}
+
+/// A value that no parameter takes is refused, by the name of the parameter, where the handler reads it.
+#[test]
+fn each_operation_reads_the_query_parameters_that_are_described() {
+    let api = Api::start(&Setup::new());
+    let mut described = BTreeSet::new();
+    for (_, _, operation) in api.operations() {
+        let parameters = operation["parameters"].as_array().unwrap().iter();
+        let of_query = parameters.filter(|parameter| parameter["in"] == "query");
+        described.extend(of_query.map(|p| p["name"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(described, parameters_read());
+    for (method, path, operation) in api.operations() {
+        for name in &described {
+            let call = api.call(&method, path).query(&format!("{name}=%21"));
+            let answer = call.send();
+            assert_answer_described(&api.document, operation, &answer);
+            let sentence = format!("The query parameter {name} is not accepted");
+            let is_refused = answer.text().contains(&sentence);
+            let is_described = has_parameter(operation, "query", name);
+            assert_eq!(
+                is_refused,
+                is_described && !FREE_TEXT.contains(&name.as_str()),
+                "{call:?}: {answer:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_operation_takes_the_conditions_and_idempotency_keys_that_are_described() {
+    let api = Api::start(&Setup::new());
+    let too_long = "k".repeat(256);
+    for (method, path, operation) in api.operations() {
+        let call = api.call(&method, path);
+        // A document is read under a condition without the lock only.
+        let call = match has_parameter(operation, "query", "lock") {
+            true => call.query("lock=0"),
+            false => call,
+        };
+        for header in ["If-Match", "If-None-Match", "If-Unmodified-Since"] {
+            let answer = call.clone().header(header, "*").send();
+            assert_answer_described(&api.document, operation, &answer);
+            let is_refused = answer.status == 400 && answer.code() == "condition_not_offered";
+            let is_described = has_parameter(operation, "header", header);
+            assert_ne!(is_refused, is_described, "{call:?}: {header}");
+        }
+        let answer = call.clone().idempotency_key(&too_long).send();
+        assert_answer_described(&api.document, operation, &answer);
+        let is_read = answer
+            .text()
+            .contains("The Idempotency-Key is not accepted");
+        let is_described = has_parameter(operation, "header", "Idempotency-Key");
+        assert_eq!(is_read, is_described, "{call:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn each_operation_needs_a_key_and_reads_a_body_where_that_is_described() {
+    let api = Api::start(&Setup::new().with("MAX_BODY_BYTES", "100"));
+    let too_long = "1".repeat(101);
+    for (method, path, operation) in api.operations() {
+        let call = api.call(&method, path);
+        let without_key = call.clone().no_key().send();
+        assert_answer_described(&api.document, operation, &without_key);
+        let has_key = operation["security"].is_array();
+        assert_eq!(without_key.status == 401, has_key, "{call:?}");
+        let answer = call.clone().body(too_long.as_str()).send();
+        assert_answer_described(&api.document, operation, &answer);
+        let has_body = operation["requestBody"].is_object();
+        assert_eq!(answer.status == 413, has_body, "{call:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn what_locks_are_asked_and_answer_is_described() {
+    let api = Api::start(&Setup::new());
+    let key = ("Idempotency-Key", "k");
+    let shared = r#"{"owner":"o","ttl":600,"reason":"r","mode":"shared"}"#;
+    let first = format!("{LOCK}?create=1&wait=0");
+    let first = api.ask(200, &first, &[key, ("X-Request-Id", "mine")], shared);
+    assert_described(&api.document, "Granted", &first.json());
+    let first = first.ticket();
+    let holds = ("X-Ticket", first.as_str());
+    api.ask(409, LOCK, &[key], r#"{"owner":"p"}"#);
+    api.ask(200, LOCK, &[], shared);
+    // Another client shares the lock: a holder is not promoted and changes nothing.
+    api.ask(409, LOCK, &[holds], r#"{"mode":"exclusive"}"#);
+    api.ask(409, PUT, &[holds], "1");
+    api.ask(409, "DELETE /resource/{name}", &[holds], "");
+    let second = api.ask(200, LOCK, &[], "");
+    assert_described(&api.document, "Queued", &second.json());
+    let second = second.ticket();
+    let waits = ("X-Ticket", second.as_str());
+    api.ask(409, LOCK, &[waits], shared);
+    api.ask(400, &format!("{LOCK}?queue=0&wait=1"), &[waits], "");
+    api.ask(409, &format!("{LOCK}?queue=0"), &[], "");
+    api.ask(200, RENEW, &[holds], r#"{"ttl":600,"exact":true}"#);
+    api.ask(409, RENEW, &[waits], "");
+    api.ask(400, RENEW, &[], "");
+    api.ask(400, UNLOCK, &[], "");
+    api.ask(200, UNLOCK, &[holds], "");
+    api.ask(403, RENEW, &[holds], "");
+    let anew = api.ask(200, LOCK, &[holds], "");
+    assert_eq!(anew.header("X-Ticket-Ended"), Some("ticket_released"));
+}
+
+#[test]
+fn what_documents_are_asked_and_answer_is_described() {
+    let api = Api::start(&Setup::new().with("MAX_SELECTORS", "1"));
+    let missing = ("If-None-Match", "*");
+    api.ask(204, &format!("{PUT}?create=1"), &[missing], "1");
+    api.ask(412, PUT, &[missing], "2");
+    let read = api.ask(200, &format!("{GET}?lock=0&raw=1"), &[], "");
+    let tag = read.header("Etag").unwrap();
+    let locked = format!("{GET}?lock=1&wait=0");
+    let locked = api.ask(200, &locked, &[("Idempotency-Key", "k")], "");
+    assert_described(&api.document, "Document", &locked.json());
+    let ticket = locked.ticket();
+    let holds = ("X-Ticket", ticket.as_str());
+    let unchanged = format!("{GET}?lock=0&wait=0.01");
+    api.ask(304, &unchanged, &[("If-None-Match", tag), holds], "");
+    api.ask(202, GET, &[], "");
+    api.ask(409, PUT, &[], "2");
+    api.ask(412, PUT, &[missing, holds], "2");
+    let matches = ("If-Match", tag);
+    api.ask(204, &format!("{PUT}?unlock=0"), &[matches, holds], "2");
+    api.ask(409, "PUT /resource/{name}/force-unlock", &[holds], "2");
+    api.ask(409, DELETE, &[], "");
+    api.ask(204, DELETE, &[holds], "");
+    api.ask(404, DELETE, &[holds], "");
+    api.ask(404, GET, &[holds], "");
+    api.ask(204, &format!("{PUT}?unlock=1"), &[holds], "3");
+    api.ask(403, PUT, &[holds], "4");
+}
+
+#[test]
+fn what_the_server_is_asked_about_locks_and_tells_is_described() {
+    let api = Api::start(&Setup::new());
+    for path in ["/health", "/ready", "/metrics", "/openapi.json", "/status"] {
+        api.ask(200, &format!("GET {path}"), &[], "");
+    }
+    let resource = r#"{"name":"n","slots":2,"lockDelay":1}"#;
+    api.ask(201, "POST /resource", &[], resource);
+    api.ask(409, "POST /resource", &[], r#"{"name":"n"}"#);
+    let (ticket, _) = api.server.hold("n/s");
+    api.server.hold("n/s");
+    api.server.queue("n/s");
+    let holds = ("X-Ticket", ticket.as_str());
+    let describe = "GET /resource/{name}?queue=1&selectors=1&selectorsAfter=a";
+    let description = api.ask(200, describe, &[holds], "");
+    let described = description.json();
+    for (name, part) in [
+        ("You", &described["you"]),
+        ("Holding", &described["holders"][0]),
+        ("Place", &described["queue"][0]),
+    ] {
+        assert_described(&api.document, name, part);
+    }
+    let tag = description.header("Etag").unwrap();
+    let known = [("If-None-Match", tag), holds];
+    api.ask(304, "GET /resource/{name}?wait=0.01", &known, "");
+    let list = "GET /resource?prefix=n&after=a&limit=1&locked=1&reserved=0&sort=name";
+    api.ask(200, list, &[], "");
+
+    api.ask(409, FORCE, &[], r#"{"reason":"r","fencingToken":1000000}"#);
+    let stranger = r#"{"reason":"r","waiter":"0123456789abcdef"}"#;
+    api.ask(409, FORCE, &[], stranger);
+    let waiter = json!({"reason": "r", "waiter": described["queue"][0]["id"]});
+    api.ask(200, FORCE, &[], &waiter.to_string());
+    api.ask(200, FORCE, &[], r#"{"reason":"r"}"#);
+    let forced = api.ask(403, UNLOCK, &[holds], "").json();
+    assert_described(&api.document, "ForcedBy", &forced["forced"]);
+    let past_lease = eventually("the lease is in the history", || {
+        let history = api.ask(200, "GET /history/{name}?limit=1", &[], "").json();
+        Some(history["leases"][0].clone()).filter(Value::is_object)
+    });
+    assert_described(&api.document, "PastLease", &past_lease);
+}
+
+#[test]
+fn what_the_php_profile_answers_is_described() {
+    let api = Api::start(&Setup::new().with("COMPATIBILITY", "php"));
+    api.ask(201, "POST /resource", &[], r#"{"name":"n","timeout":1}"#);
+    let ticket = api.ask(202, GET, &[], "").ticket();
+    let holds = ("X-Ticket", ticket.as_str());
+    api.ask(200, UNLOCK, &[holds], "");
+    let again = api.ask(200, UNLOCK, &[holds], "");
+    assert_eq!(again.json()["code"], "ticket_released");
+}
+
+#[test]
+fn a_limited_answer_is_described() {
+    let api = Api::start(&Setup::new().with("RATE_LIMIT_PER_SECOND", "1"));
+    let call = api.call("GET", "/resource");
+    let limited = eventually("a 429", || Some(call.send()).filter(|a| a.status == 429));
+    let operation = &api.document["paths"]["/resource"]["get"];
+    assert_answer_described(&api.document, operation, &limited);
+}
+
+#[test]
+fn events_are_described() {
+    let api = Api::start(&Setup::new());
+    let mut stream = api.call("GET", "/events?prefix=n").open().stream;
+    let mut text = String::new();
+    let mut read_until = |wanted: &str| {
+        let mut bytes = [0; 4096];
+        while !text.contains(wanted) {
+            let count = stream.read(&mut bytes).unwrap();
+            assert!(count > 0, "the stream ended: {text}");
+            text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    };
+    read_until(": following\n\n");
+    api.server.create("n", 0).expect(201);
+    read_until("}\n\n");
+    let (head, events) = text.split_once("\r\n\r\n").unwrap();
+    let headers = head.lines().skip(1);
+    let names = headers.map(|line| line.split(':').next().unwrap());
+    let operation = &api.document["paths"]["/events"]["get"];
+    assert_headers_described(operation, 200, names);
+    let (_, data) = events.split_once("data: ").unwrap();
+    let event: Value = serde_json::from_str(data.lines().next().unwrap()).unwrap();
+    assert_described(&api.document, "Event", &event);
 }

@@ -109,16 +109,24 @@ fn a_change_of_the_keys_file_takes_effect_without_a_signal() {
 }
 
 #[test]
-fn a_previous_key_that_is_still_used_is_counted_and_said_once() {
-    let server = Setup::new().with("RESOURCE_WRITE_PREVIOUS", "old").start();
+fn each_previous_key_that_is_still_used_is_counted_and_said_once() {
+    let previous = [
+        ("RESOURCE_WRITE_PREVIOUS", "old"),
+        ("RESOURCE_READ_PREVIOUS", "older"),
+    ];
+    let server = Setup::new().with_all(&previous).start();
     for _ in 0..3 {
         server.list("").key("old").expect(200);
+        server.list("").key("older").expect(200);
     }
     server.list("").key(WRITE).expect(200);
-    let counted = "resource_server_previous_key_requests_total{right=\"write\"} 3";
-    assert!(server.metrics().contains(counted), "{}", server.metrics());
-    server.logged(&["the previous write key is still used"]);
-    assert_eq!(server.log().matches("is still used").count(), 1);
+    let metrics = server.metrics();
+    for right in ["write", "read"] {
+        let counted = format!("resource_server_previous_key_requests_total{{right=\"{right}\"}} 3");
+        assert!(metrics.contains(&counted), "{metrics}");
+        server.logged(&[&format!("the previous {right} key is still used")]);
+    }
+    assert_eq!(server.log().matches("is still used").count(), 2);
 }
 
 #[test]

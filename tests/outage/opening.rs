@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use async_trait::async_trait;
-use small_resource_server::app::start_actors;
+use small_resource_server::app::{FirstOpen, start_actors};
 use small_resource_server::lock::{
-    Answer, KeyName, Limits, PresentedTicket, Reason, ResourceName, ResourceOptions, Selector, Wish,
+    Answer, KeyName, LockOptions, PresentedTicket, Reason, ResourceName, ResourceOptions, Selector,
 };
 use small_resource_server::persistence::actor::Persistence;
 use small_resource_server::persistence::messages::Finish;
-use small_resource_server::registry::client::{Router, taken};
+use small_resource_server::registry::client::{Router, confirmed};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
 use small_resource_server::shared::caller::Caller;
@@ -27,7 +27,7 @@ use small_resource_server::store::{
 };
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, server_settings};
 
 /// A disk that does not come back: blocks the thread that commits.
 #[derive(Default)]
@@ -162,20 +162,12 @@ impl Store for Slow {
     }
 }
 
-type FirstOpen = oneshot::Receiver<Result<(), StoreError>>;
-
 fn server(store: Arc<Slow>) -> Arc<ServerState> {
     let settings = ServerSettings {
-        compatibility: None,
-        limits: Limits::default(),
-        wait_ms: 0,
         store_timeout_ms: 20,
         listing_timeout_ms: 20,
-        waiters_max: 10,
-        selectors_max: 10,
-        data_cache_bytes: 1 << 20,
-        history_per_resource: 20,
         retire_ms: 1000,
+        ..server_settings()
     };
     Arc::new(ServerState::new(settings, store))
 }
@@ -259,9 +251,10 @@ fn a_store_that_opens_while_the_server_stops_is_given_back_unused() {
 async fn served(store: Arc<Slow>) -> (Arc<ServerState>, Router) {
     let server = server(store);
     let [writing, finding] = [Arbiter::new(), Arbiter::new()];
-    let started = start_actors(&server, &writing.handle(), &finding.handle());
-    started.first_open.await.unwrap().unwrap();
-    let router = Router::new(server.clone(), started.registry, started.persistence);
+    let (persistence, registry, first_open) =
+        start_actors(&server, &writing.handle(), &finding.handle());
+    first_open.await.unwrap().unwrap();
+    let router = Router::new(server.clone(), registry, persistence);
     (server, router)
 }
 
@@ -273,12 +266,12 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         let ask = async |op: Op| {
             let name = ResourceName::parse("printer").unwrap();
             let asked = router.ask(&name, &op, Caller::nobody());
-            taken(tokio::time::timeout(DEADLINE, asked).await.unwrap())
+            confirmed(tokio::time::timeout(DEADLINE, asked).await.unwrap())
         };
         let lock = || Op::Acquire {
             selector: None,
             presented: PresentedTicket::Absent,
-            wish: Wish::default(),
+            options: LockOptions::default(),
             wait: Wait::NoQueue,
             create: false,
         };

@@ -48,7 +48,7 @@ impl Others {
         self
     }
 
-    fn go_on(mut self, instance: &Program) {
+    fn release_to_waiter(mut self, instance: &Program) {
         let unlocked = instance.unlock("printer/s", &self.ticket).settled();
         assert_eq!(unlocked.status, 200);
         assert_eq!(self.waiting.answer().json()["locked"], true);
@@ -84,7 +84,7 @@ fn reads_that_the_database_does_not_answer_cost_nobody_else_anything() {
     // What was given up has ended in the database too, though the table is still locked.
     until("reads have ended", || waits_for_a_table(&database) == 0);
     drop(admin);
-    others.go_on(&instance);
+    others.release_to_waiter(&instance);
 }
 
 /// Names that are stored and in nobody's memory, each with a client of its own.
@@ -123,7 +123,7 @@ fn many_clients_with_a_name_of_their_own_after_a_restart_cost_nobody_the_store()
         }
     }
     assert!(refused > 0, "no load had to wait: the test proves nothing");
-    others.untouched(&instance).go_on(&instance);
+    others.untouched(&instance).release_to_waiter(&instance);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_user_with_too_few_connections_gets_refusals_and_keeps_the_store() {
         refused > 0,
         "the limit was never reached: the test proves nothing"
     );
-    others.untouched(&instance).go_on(&instance);
+    others.untouched(&instance).release_to_waiter(&instance);
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn a_client_that_hangs_up_leaves_the_queue_wherever_it_asked() {
 }
 
 #[test]
-fn all_requests_of_a_front_door_that_dies_vanish_at_once() {
+fn all_requests_of_an_instance_that_dies_vanish_at_once() {
     let Some(database) = Database::new() else {
         return;
     };

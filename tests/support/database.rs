@@ -67,7 +67,7 @@ pub async fn join(store: &MysqlStore) -> Members {
 }
 
 /// A sign of life, and what the store sees of the others.
-pub async fn look(store: &MysqlStore) -> Members {
+pub async fn heartbeat(store: &MysqlStore) -> Members {
     let began = Instant::now();
     loop {
         match store.heartbeat().await {
@@ -82,7 +82,7 @@ pub async fn look(store: &MysqlStore) -> Members {
 pub async fn take_all(store: &MysqlStore) -> Members {
     let began = Instant::now();
     loop {
-        let members = look(store).await;
+        let members = heartbeat(store).await;
         if slots_of(&members, members.me) == SLOTS {
             return members;
         }

@@ -13,6 +13,7 @@
 //!   Every [`Answer`] is held against what is promised of every answer, unless it was asked for unchecked.
 //! - [`Database`]: a database of its own on the server that `TEST_MYSQL_URL` leads to. [`Proxy`] stands before it
 //!   and holds bytes back. [`wait`] runs their futures where a test has no runtime.
+//! - [`server_settings`]: for tests that put a server together from its parts, without HTTP.
 //! - [`until`] and [`eventually`] wait for what comes by itself; [`skip`] says that a test was left out, and why.
 
 #![allow(dead_code, unused_imports, reason = "each binary uses a part of it")]
@@ -23,6 +24,7 @@ mod group;
 mod program;
 mod proxy;
 mod server;
+mod settings;
 mod setup;
 mod snapshots;
 mod threads;
@@ -36,11 +38,14 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 pub use client::{Answer, Call, Client, Connection, find, is_ticket, request};
-pub use database::{Database, admin, join, look, members, options, slots_of, take_all, take_over};
+pub use database::{
+    Database, admin, heartbeat, join, members, options, slots_of, take_all, take_over,
+};
 pub use group::ControlGroup;
 pub use program::Program;
 pub use proxy::{Proxy, State, free_port};
 pub use server::Server;
+pub use settings::server_settings;
 pub use setup::{ADMIN, KEYS, LOCK, READ, Setup, Store, WRITE, certificate_file, replace_file};
 pub use snapshots::{created, granted, serve, token};
 pub use threads::{StoppedThread, serving_threads};

@@ -1,9 +1,9 @@
 //! Who holds a lock, and who took it away, as others see it.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// A lease as others see it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Holder {
@@ -28,7 +28,7 @@ pub struct Holder {
 }
 
 /// By whom a lease was forced off, and why.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Forced {

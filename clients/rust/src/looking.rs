@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderValue};
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -18,7 +20,7 @@ use crate::transport::Request;
 const PAGE: usize = 1000;
 
 /// A resource as others see it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Resource {
@@ -46,10 +48,13 @@ pub struct Resource {
     pub queue: Vec<Waiter>,
     /// How many documents it has.
     pub selectors: u64,
+    /// The server's own JSON of it, also what this version does not know.
+    #[serde(skip)]
+    pub json: String,
 }
 
 /// Someone who waits, as others see it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Waiter {
@@ -74,7 +79,7 @@ pub struct Waiter {
 }
 
 /// A lease that has ended.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct PastLease {
@@ -98,10 +103,13 @@ pub struct PastLease {
     pub queued_ms: Option<u64>,
     /// How long it was held, in milliseconds.
     pub held_ms: Option<u64>,
+    /// The server's own JSON of it, also what this version does not know.
+    #[serde(skip)]
+    pub json: String,
 }
 
 /// What [`Client::force_unlock`] or [`Client::remove_waiter`] did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct ForcedOff {
@@ -112,8 +120,10 @@ pub struct ForcedOff {
     /// The tokens of all that ended.
     pub fencing_tokens: Option<Vec<u64>>,
     /// The waiter that was to be removed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub waiter: Option<String>,
+    /// The server's own JSON of it, also what this version does not know.
+    #[serde(skip)]
+    pub json: String,
 }
 
 /// The resources of a prefix, page by page; made by [`Client::list`].
@@ -122,19 +132,19 @@ pub struct Listing {
     client: Client,
     prefix: String,
     after: Option<String>,
-    page: VecDeque<Resource>,
+    page: VecDeque<Box<RawValue>>,
     over: bool,
 }
 
 #[derive(Deserialize)]
 struct Page {
-    resources: VecDeque<Resource>,
+    resources: VecDeque<Box<RawValue>>,
     next: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct History {
-    leases: Vec<PastLease>,
+    leases: Vec<Box<RawValue>>,
 }
 
 /// What a waiting ticket sees of its queue.
@@ -145,15 +155,28 @@ pub(crate) struct QueueLook {
     pub(crate) position: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct Seen {
-    you: Option<You>,
+/// Reads a part of an answer.
+fn read<T: DeserializeOwned>(json: &RawValue) -> Result<T, Error> {
+    serde_json::from_str(json.get())
+        .map_err(|error| Error::not_understood("the server's answer", error))
 }
 
-/// The part of the ticket that was presented.
-#[derive(Deserialize)]
-struct You {
-    position: Option<u64>,
+impl Resource {
+    fn told(json: &RawValue) -> Result<Resource, Error> {
+        Ok(Resource {
+            json: json.get().to_owned(),
+            ..read(json)?
+        })
+    }
+}
+
+impl PastLease {
+    fn told(json: &RawValue) -> Result<PastLease, Error> {
+        Ok(PastLease {
+            json: json.get().to_owned(),
+            ..read(json)?
+        })
+    }
 }
 
 impl Client {
@@ -185,14 +208,13 @@ impl Client {
                 continue;
             }
             let unchanged = answer.status == StatusCode::NOT_MODIFIED;
-            let you = if unchanged {
-                None
-            } else {
-                answer.read::<Seen>()?.you
+            let position = match unchanged {
+                true => None,
+                false => answer.read::<serde_json::Value>()?["you"]["position"].as_u64(),
             };
             return Ok(QueueLook {
                 tag: answer.headers.get(ETAG).cloned(),
-                position: you.and_then(|you| you.position),
+                position,
             });
         }
     }
@@ -207,7 +229,7 @@ impl Client {
         if answer.status == 404 && answer.code() == "resource_unknown" {
             return Ok(None);
         }
-        answer.read().map(Some)
+        Resource::told(&answer.read::<Box<RawValue>>()?).map(Some)
     }
 
     /// The resources whose names begin with `prefix`, in the order of their names.
@@ -232,7 +254,9 @@ impl Client {
             .transport
             .send(&self.transport.request(Method::GET, path))
             .await?;
-        answer.read::<History>().map(|history| history.leases)
+        let history: History = answer.read()?;
+        let leases = history.leases.iter();
+        leases.map(|json| PastLease::told(json)).collect()
     }
 
     /// Ends the lease with this token, or every lease of the name where none is given. Takes a key with the right ADMIN;
@@ -274,7 +298,11 @@ impl Client {
         let mut request = self.transport.request(Method::POST, path);
         request.body = Some(body.to_string());
         request.repeatable = false;
-        self.transport.send(&request).await?.read()
+        let json: Box<RawValue> = self.transport.send(&request).await?.read()?;
+        Ok(ForcedOff {
+            json: json.get().to_owned(),
+            ..read(&json)?
+        })
     }
 }
 
@@ -290,7 +318,8 @@ impl Listing {
             self.over = page.next.is_none();
             (self.page, self.after) = (page.resources, page.next);
         }
-        Ok(self.page.pop_front())
+        let next = self.page.pop_front();
+        next.map(|json| Resource::told(&json)).transpose()
     }
 
     /// All that are left, in one.
@@ -314,5 +343,18 @@ impl Listing {
             path += &format!("&after={}", names::escaped(after));
         }
         self.client.transport.request(Method::GET, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_of_a_resource_is_what_the_server_sent() {
+        let text = r#"{"name": "a", "holder": null, "new": [1, 2]}"#;
+        let json: Box<RawValue> = serde_json::from_str(text).unwrap();
+        let resource = Resource::told(&json).unwrap();
+        assert_eq!((&*resource.name, &*resource.json), ("a", text));
     }
 }

@@ -77,8 +77,6 @@ struct Broken {
     message: String,
     /// Did it certainly not reach a server?
     unsent: bool,
-    /// Came an answer to another request on this connection?
-    foreign: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -184,35 +182,64 @@ impl Transport {
         }
     }
 
-    /// Opens a stream of events. Not retried: whoever reads it has to look anew first.
-    pub(crate) async fn open(&self, path: &str) -> Result<reqwest::Response, Error> {
+    /// Opens a stream of events at the first server that lets it, asking each server once.
+    ///
+    /// # Errors
+    /// Why the last server did not; and, unless waiting cannot help, how long to wait at least.
+    pub(crate) async fn open(
+        &self,
+        path: &str,
+    ) -> Result<reqwest::Response, (Error, Option<Duration>)> {
         let mut request = self.request(Method::GET, path.to_owned());
-        request.answer_within = Duration::MAX;
-        let server = self.current.load(Ordering::Relaxed);
-        let opened = tokio::time::timeout(self.timeout, self.begin(&request, server)).await;
-        let late = |_| Error::Unreachable("it took too long".into());
-        let sent = BootTime::now();
-        match opened.map_err(late)? {
-            Ok(response) if response.status().is_success() => Ok(response),
-            Ok(response) => Err(whole(response, sent).await.map_err(unreachable)?.refusal()),
-            Err(broken) => {
-                self.turn_from(server);
-                Err(unreachable(broken))
+        // These bound the whole answer, and a stream goes on.
+        (request.answer_within, request.until) = (Duration::MAX, None);
+        let mut tries = 0;
+        loop {
+            let server = self.current.load(Ordering::Relaxed);
+            let refused = match self.open_at(&request, server).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(answer))
+                    if is_temporary(answer.status) || answer.status.is_server_error() =>
+                {
+                    (answer.refusal(), Some(answer.retry_after()))
+                }
+                Ok(Err(answer)) => return Err((answer.refusal(), None)),
+                Err(broken) => (unreachable(broken), Some(Duration::ZERO)),
+            };
+            self.turn_from(server);
+            tries += 1;
+            if tries >= self.servers.len() {
+                return Err(refused);
             }
         }
+    }
+
+    /// The stream, or the answer that refuses it.
+    async fn open_at(
+        &self,
+        request: &Request,
+        server: usize,
+    ) -> Result<Result<reqwest::Response, Answer>, Broken> {
+        let opened = async {
+            let sent = BootTime::now();
+            let response = self.begin(request, server).await?;
+            match response.status().is_success() {
+                true => Ok(Ok(response)),
+                false => whole(response, sent).await.map(Err),
+            }
+        };
+        let late = |_| Broken {
+            message: "it took too long".into(),
+            unsent: false,
+        };
+        let opened = tokio::time::timeout(self.timeout, opened).await;
+        opened.map_err(late)?
     }
 
     async fn send_once(&self, request: &Request, server: usize) -> Result<Answer, Broken> {
         // Before anything is done for it: what comes later would be counted in our favour.
         let sent = BootTime::now();
-        let response = self.begin(request, server).await;
-        if response.as_ref().is_err_and(|broken| broken.foreign) {
-            // What follows on that connection belongs to others, too.
-            if let Ok(fresh) = http_client(self.tls.as_ref()) {
-                *self.http.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
-            }
-        }
-        whole(response?, sent).await
+        whole(self.begin(request, server).await?, sent).await
     }
 
     /// Sends it, and looks at the head of the answer.
@@ -260,11 +287,16 @@ impl Transport {
             Some(echo) if *echo == id => Ok(response),
             // What stands between us and the server, and the parser of HTTP itself, answer without one.
             None if !response.status().is_success() => Ok(response),
-            _ => Err(Broken {
-                message: "the answer belongs to another request".into(),
-                unsent: false,
-                foreign: true,
-            }),
+            _ => {
+                // What follows on that connection belongs to others, too.
+                if let Ok(fresh) = http_client(self.tls.as_ref()) {
+                    *self.http.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+                }
+                Err(Broken {
+                    message: "the answer belongs to another request".into(),
+                    unsent: false,
+                })
+            }
         }
     }
 
@@ -339,7 +371,7 @@ fn is_temporary(status: StatusCode) -> bool {
 }
 
 /// A random part of a time that doubles with each round: many that were refused together come back apart.
-fn backoff(round: u32) -> Duration {
+pub(crate) fn backoff(round: u32) -> Duration {
     let most = BACKOFF.saturating_mul(1 << round.min(10)).min(BACKOFF_MAX);
     most.mul_f64(fastrand::f64())
 }
@@ -364,11 +396,7 @@ fn broken(error: reqwest::Error) -> Broken {
         message += &format!(": {inner}");
         cause = inner.source();
     }
-    Broken {
-        message,
-        unsent,
-        foreign: false,
-    }
+    Broken { message, unsent }
 }
 
 pub(crate) fn unreachable_read(error: reqwest::Error) -> Error {

@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::names;
-use crate::transport::unreachable_read;
+use crate::transport::{Transport, backoff, unreachable_read};
 
 /// The server says something every 15 s; after twice that and a bit the connection counts as dead.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
@@ -17,7 +18,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(40);
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Something that happened.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Event {
@@ -44,13 +45,20 @@ pub struct Event {
     pub at: Option<String>,
     /// With `lagged`: how many were left out.
     pub missed: Option<u64>,
+    /// The server's own JSON of it, in one line, with the kind as `kind`; also what this version does not know.
+    #[serde(skip)]
+    pub json: String,
 }
 
 /// A stream of events; made by [`Client::watch`].
 #[must_use = "events are read with `next`"]
 pub struct Watch {
+    transport: Arc<Transport>,
+    path: String,
     response: reqwest::Response,
     reader: EventReader,
+    /// How often it was opened again since the last event.
+    reopened: u32,
 }
 
 impl Client {
@@ -61,22 +69,28 @@ impl Client {
     /// [`Error::Refused`] or [`Error::Unreachable`].
     pub async fn watch(&self, prefix: &str) -> Result<Watch, Error> {
         let path = format!("/events?prefix={}", names::escaped(prefix));
-        let response = self.transport.open(&path).await?;
+        let opened = self.transport.open(&path).await;
+        let response = opened.map_err(|(error, _)| error)?;
         Ok(Watch {
+            transport: Arc::clone(&self.transport),
+            path,
             response,
             reader: EventReader::default(),
+            reopened: 0,
         })
     }
 }
 
 impl Watch {
-    /// The next event; `None` when the server has ended the stream, as it does when it stops.
+    /// The next event; `None` when the server has ended the stream, as it does when it stops. After that, and after an
+    /// error, [`Watch::reconnect`] goes on.
     ///
     /// # Errors
     /// [`Error::Unreachable`]: the connection broke. Events may have been missed.
     pub async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.reader.next()? {
+                self.reopened = 0;
                 return Ok(Some(event));
             }
             let chunk = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await;
@@ -84,6 +98,28 @@ impl Watch {
             match chunk.map_err(silent)?.map_err(unreachable_read)? {
                 Some(bytes) => self.reader.take(&bytes)?,
                 None => return Ok(None),
+            }
+        }
+    }
+
+    /// Opens the stream again, and waits for a server for as long as that takes. What happened in between is missing:
+    /// list what there is after this call.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: waiting does not help, as with a key that is not valid any more.
+    pub async fn reconnect(&mut self) -> Result<(), Error> {
+        let mut at_least = Duration::ZERO;
+        loop {
+            // Before the first try too: a server that is about to stop may end each stream at once.
+            self.reopened = self.reopened.saturating_add(1);
+            tokio::time::sleep(at_least.saturating_add(backoff(self.reopened))).await;
+            match self.transport.open(&self.path).await {
+                Ok(response) => {
+                    (self.response, self.reader) = (response, EventReader::default());
+                    return Ok(());
+                }
+                Err((_, Some(pause))) => at_least = pause,
+                Err((error, None)) => return Err(error),
             }
         }
     }
@@ -149,22 +185,22 @@ impl EventReader {
         let Some((kind, data)) = self.events.pop_front() else {
             return Ok(None);
         };
-        if kind == "lagged" {
-            let digits = data
-                .chars()
-                .filter(char::is_ascii_digit)
-                .collect::<String>();
-            return Ok(Some(Event {
-                kind,
-                missed: digits.parse().ok(),
-                ..Event::default()
-            }));
-        }
         let read = serde_json::from_str::<Event>(&data);
-        let mut event = read.map_err(|error| Error::not_understood("an event", error))?;
-        event.kind = kind;
-        Ok(Some(event))
+        let event = read.map_err(|error| Error::not_understood("an event", error))?;
+        Ok(Some(Event {
+            json: with_kind(&kind, &data),
+            kind,
+            ..event
+        }))
     }
+}
+
+/// The JSON object of an event, with the kind, which the stream tells beside it.
+fn with_kind(kind: &str, data: &str) -> String {
+    let fields = data.trim();
+    let fields = fields.strip_prefix('{').unwrap_or(fields).trim_start();
+    let comma = if fields.starts_with('}') { "" } else { "," };
+    format!("{{\"kind\":{}{comma}{fields}", serde_json::json!(kind))
 }
 
 #[cfg(test)]
@@ -173,7 +209,7 @@ mod tests {
 
     #[test]
     fn events_are_read_however_the_bytes_are_cut() {
-        let text = ": here\n\nevent: granted\ndata: {\"name\": \"a\", \"fencingToken\": 7}\n\n\
+        let text = ": here\n\nevent: granted\ndata: {\"name\": \"a\", \"fencingToken\": 7, \"new\": [1]}\n\n\
                     event: lagged\r\ndata: {\"missed\": 12}\r\n\r\n";
         for size in [1, 2, 7, 1000] {
             let mut reader = EventReader::default();
@@ -184,6 +220,10 @@ mod tests {
             assert_eq!(
                 (granted.kind.as_str(), granted.fencing_token),
                 ("granted", Some(7))
+            );
+            assert_eq!(
+                granted.json,
+                r#"{"kind":"granted","name": "a", "fencingToken": 7, "new": [1]}"#
             );
             let lagged = reader.next().unwrap().unwrap();
             assert_eq!((lagged.kind.as_str(), lagged.missed), ("lagged", Some(12)));

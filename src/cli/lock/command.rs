@@ -97,6 +97,7 @@ pub fn become_command(command: &[OsString]) -> ExitCode {
     let name = std::env::var(GUARD_SOCKET).unwrap_or_default();
     if let Err(error) = let_run(&name) {
         return remote::fail(
+            "lock",
             EXIT_FAILED,
             &format!("The command was not started: {error}."),
         );
@@ -109,7 +110,8 @@ pub fn become_command(command: &[OsString]) -> ExitCode {
         io::ErrorKind::NotFound => EXIT_NOT_FOUND,
         _ => EXIT_NOT_EXECUTABLE,
     };
-    remote::fail(code, &format!("{}: {error}.", Path::new(program).display()))
+    let sentence = format!("{}: {error}.", Path::new(program).display());
+    remote::fail("lock", code, &sentence)
 }
 
 fn let_run(name: &str) -> io::Result<()> {

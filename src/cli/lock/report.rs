@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use small_resource_client::{Guard, Holder, LossReason, Lost};
+use small_resource_client::{Guard, LossReason, Lost, Resource};
 
 use crate::cli::output::printable;
 
@@ -84,14 +84,16 @@ impl Reporter {
         })
     }
 
-    /// The wait for a lock begins.
-    pub fn waiting(&self, name: &str, holder: Option<&Holder>, position: u64) {
+    /// The wait for a lock begins. `known`: the resource, if the server told of it.
+    pub fn waiting(&self, name: &str, known: Option<&Resource>, position: u64) {
+        let told = known.and_then(|known| serde_json::from_str::<Value>(&known.json).ok());
+        let holder = told.as_ref().and_then(|told| told.get("holder"));
         self.event(
             "waiting",
             json!({"name": name, "position": position, "holder": holder}),
         );
         let name = printable(name);
-        let held = match holder {
+        let held = match known.and_then(|known| known.holder.as_ref()) {
             None => format!("{name:?} is taken"),
             Some(holder) => {
                 let owner = holder.owner.as_deref().unwrap_or("somebody");
@@ -158,11 +160,6 @@ impl Reporter {
         self.say(&printable(&lost.to_string()));
     }
 
-    /// Nothing was done, or the command could not be run.
-    pub fn failed(&self, sentence: &str) {
-        self.say(sentence);
-    }
-
     pub fn released(&self) {
         self.event("released", json!({}));
     }
@@ -178,7 +175,8 @@ impl Reporter {
         }
     }
 
-    fn say(&self, line: &str) {
+    /// Tells people, also those who want to hear of errors only.
+    pub fn say(&self, line: &str) {
         self.people.write(&format!("lock: {line}"));
     }
 

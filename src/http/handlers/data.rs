@@ -10,7 +10,7 @@ use crate::http::body::{self, json_text};
 use crate::http::errors::ApiError;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::lock::{ResourceName, Selector, Wish};
+use crate::lock::{LockOptions, ResourceName, Selector};
 use crate::resource::messages::{Op, Wait, Watch};
 
 /// GET `/resource/{name}/{selector}`.
@@ -56,9 +56,9 @@ fn asked(req: &Request) -> Result<(ResourceName, Selector, Op, bool), ApiError> 
         Op::Acquire {
             selector: Some(selector.clone()),
             presented,
-            wish: Wish {
+            options: LockOptions {
                 key,
-                ..Wish::default()
+                ..LockOptions::default()
             },
             wait: wait.map_or(Wait::Default, Wait::For),
             create: false,

@@ -20,8 +20,8 @@ use crate::http::time::Time;
 use crate::lock::Mode;
 use crate::shared::event_feed::{FeedEvent, Found};
 
-/// Time between two looks of a reader for new events.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// Time between two polls of a reader for new events.
+const POLL_PAUSE: Duration = Duration::from_millis(200);
 /// Silence after which a comment is sent, so that proxies keep the connection open.
 const COMMENT_PAUSE: Duration = Duration::from_secs(15);
 /// Bytes that are sent at once, approximately. Further events stay in the ring until the reader takes these.
@@ -67,7 +67,7 @@ struct Following {
     request: Rc<Request>,
     reader: EventReader,
     prefix: String,
-    looks: Interval,
+    polls: Interval,
     sent: Instant,
 }
 
@@ -87,7 +87,7 @@ impl Following {
     fn chunk(&mut self, key: &KnownKey) -> Option<BytesMut> {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK_BYTES {
-            match self.reader.look() {
+            match self.reader.try_next() {
                 Found::Event(event) if self.covers(key, event.name.as_str()) => {
                     chunk.extend_from_slice(&event.rendered(render));
                 }
@@ -108,7 +108,7 @@ impl Following {
     /// ([`Found::End`]).
     async fn next(mut self) -> Option<(Result<Bytes, actix_web::Error>, Following)> {
         loop {
-            self.looks.tick().await;
+            self.polls.tick().await;
             let key = self.key()?;
             let mut chunk = self.chunk(&key)?;
             if chunk.is_empty() && self.sent.elapsed() >= COMMENT_PAUSE {
@@ -126,20 +126,20 @@ impl Following {
 pub async fn events(req: Rc<Request>) -> Response {
     req.authorize(Right::Read)?;
     let prefix = req.query()?.get("prefix").unwrap_or("").to_owned();
-    let reader = req.worker.door.follow(&prefix).await;
+    let reader = req.worker.cluster.follow(&prefix).await;
     let reader = reader.map_err(ApiError::Closed)?.ok_or(ApiError::TooBusy(
         "the maximum number of clients follows the events already",
     ))?;
     if let Some(connection) = &req.connection {
         connection.begin_stream();
     }
-    let mut looks = interval(LOOK_PAUSE);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut polls = interval(POLL_PAUSE);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let following = Following {
         request: req,
         reader,
         prefix,
-        looks,
+        polls,
         sent: Instant::now(),
     };
     // Sent at once: it tells the client that events are in the stream from here on.

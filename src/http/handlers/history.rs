@@ -61,7 +61,7 @@ pub async fn history(req: Rc<Request>) -> Response {
     let limit = req.query()?.count("limit", most.max(1), 1..=1000)?;
     let mut leases = req
         .worker
-        .door
+        .cluster
         .history(&name)
         .await
         .map_err(ApiError::Closed)?;

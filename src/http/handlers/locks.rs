@@ -12,7 +12,7 @@ use crate::http::errors::ApiError;
 use crate::http::query::Query;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::lock::{FencingToken, Owner, Reason, ResourceName, TicketId, Wish};
+use crate::lock::{FencingToken, LockOptions, Owner, Reason, TicketId};
 use crate::resource::messages::Op;
 use crate::resource::messages::Wait;
 
@@ -29,11 +29,8 @@ fn wait(query: &Query<'_>, most: Duration) -> Result<Wait, ApiError> {
     }
 }
 
-fn owner(text: Option<String>) -> Result<Option<Owner>, ApiError> {
-    let parse = |text: String| Owner::parse(&text);
-    text.map(parse)
-        .transpose()
-        .map_err(|error| ApiError::Malformed(format!("The owner {error}.")))
+fn owner(text: &str) -> Result<Owner, ApiError> {
+    Owner::parse(text).map_err(|error| ApiError::Malformed(format!("The owner {error}.")))
 }
 
 fn reason(text: &str) -> Result<Reason, ApiError> {
@@ -52,36 +49,32 @@ fn waiter(text: &str) -> Result<TicketId, ApiError> {
 /// PUT or POST `/resource/{name}/{selector}/lock`.
 pub async fn lock(req: Rc<Request>, payload: Payload) -> Response {
     req.authorize(Right::Lock)?;
-    let (name, op) = lock_asked(&req, payload).await?;
+    let name = req.name_before_selector()?;
+    // A block, so that query and body are dropped before the wait for the lock.
+    let op = {
+        let query = req.query()?;
+        let wait = wait(&query, req.worker.wait_max)?;
+        let create = query.flag("create")?.unwrap_or(false);
+        let key = req.idempotency_key()?;
+        let body = body::read(&req, payload).await?;
+        let body: LockBody = parse_optional(&body, LOCK_ACCEPTS, req.worker.is_lenient())?;
+        Op::Acquire {
+            selector: None,
+            presented: req.presented(),
+            options: LockOptions {
+                owner: body.owner.as_deref().map(owner).transpose()?,
+                ttl: body.ttl,
+                mode: body.mode,
+                reason: body.reason.as_deref().map(reason).transpose()?,
+                key,
+                ..LockOptions::default()
+            },
+            wait,
+            create,
+        }
+    };
     let reply = req.ask(&name, &op).await;
     respond::lock(reply)
-}
-
-/// Parses a lock request. A function of its own, so that query and body are dropped before the wait for the
-/// lock.
-async fn lock_asked(req: &Request, payload: Payload) -> Result<(ResourceName, Op), ApiError> {
-    let name = req.name_before_selector()?;
-    let query = req.query()?;
-    let wait = wait(&query, req.worker.wait_max)?;
-    let create = query.flag("create")?.unwrap_or(false);
-    let key = req.idempotency_key()?;
-    let body = body::read(req, payload).await?;
-    let body: LockBody = parse_optional(&body, LOCK_ACCEPTS, req.worker.is_lenient())?;
-    let op = Op::Acquire {
-        selector: None,
-        presented: req.presented(),
-        wish: Wish {
-            owner: owner(body.owner)?,
-            ttl: body.ttl,
-            mode: body.mode,
-            reason: body.reason.as_deref().map(reason).transpose()?,
-            key,
-            ..Wish::default()
-        },
-        wait,
-        create,
-    };
-    Ok((name, op))
 }
 
 /// POST or PUT `/resource/{name}/{selector}/unlock`.

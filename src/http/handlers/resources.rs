@@ -18,6 +18,7 @@ use crate::http::request::Request;
 use crate::http::respond::{self, Response};
 use crate::http::time::Time;
 use crate::http::wire::{CreatedBody, DescriptionBody, HoldingBody, ListBody};
+use crate::lock::command::Role;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
 use crate::registry::listing::{ListingRefused, Page};
 use crate::resource::messages::{Description, Watch};
@@ -92,12 +93,12 @@ pub async fn describe(req: Rc<Request>) -> Response {
                 0 => Vec::new(),
                 _ => {
                     let of = (&name, &description.id);
-                    let door = &req.worker.door;
-                    let sizes = door.document_sizes(of, selectors_after, selectors + 1);
+                    let cluster = &req.worker.cluster;
+                    let sizes = cluster.document_sizes(of, selectors_after, selectors + 1);
                     sizes.await.map_err(ApiError::Closed)?
                 }
             };
-            let tag = respond::description_tag(description.fingerprint.into());
+            let tag = respond::entity_tag(description.fingerprint.into());
             // One document more than asked for was read: it tells whether there is a next page.
             let documents = (selectors > 0).then(|| sizes.get(..selectors).unwrap_or(&sizes));
             let next = |shown: &[DocumentSize]| {
@@ -111,13 +112,11 @@ pub async fn describe(req: Rc<Request>) -> Response {
                 selectors_next,
                 ..described(&description)
             };
-            Ok(HttpResponse::Ok()
-                .insert_header((header::ETAG, tag))
-                .json(body))
+            let mut response = HttpResponse::Ok();
+            respond::with_token(&mut response, description.you.and_then(Role::token));
+            Ok(response.insert_header((header::ETAG, &tag[..])).json(body))
         }
-        Reply::Unchanged(tag) => Ok(HttpResponse::NotModified()
-            .insert_header((header::ETAG, respond::description_tag(tag)))
-            .finish()),
+        Reply::Unchanged { tag, token } => Ok(respond::not_modified(tag, token)),
         other => Err(respond::refusal(other)),
     }
 }
@@ -199,7 +198,7 @@ async fn page_within(req: &Request, query: ListQuery, prefixes: &[&str]) -> Resu
             prefix,
             ..query.clone()
         };
-        pages.push(req.worker.door.page(part).await.map_err(refused)?);
+        pages.push(req.worker.cluster.page(part).await.map_err(refused)?);
     }
     Ok(Page::merged(pages, &query))
 }
@@ -211,7 +210,7 @@ pub async fn list(req: Rc<Request>) -> Response {
     let key = req.authenticate()?;
     let listing = async {
         match key.prefixes(Right::Read) {
-            None => req.worker.door.page(query).await.map_err(refused),
+            None => req.worker.cluster.page(query).await.map_err(refused),
             Some(prefixes) => page_within(&req, query, &prefixes).await,
         }
     };

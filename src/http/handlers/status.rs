@@ -21,7 +21,7 @@ use crate::http::wire::{
 use crate::lock::Refusal;
 use crate::registry::tally::Tally;
 use crate::shared::gate::Closed;
-use crate::shared::members::{Reach, View};
+use crate::shared::members::{Reachability, View};
 use crate::store::members::{Member, MemberState};
 
 /// GET `/health`: 200 while the process serves.
@@ -67,7 +67,7 @@ pub async fn status(req: Rc<Request>) -> Response {
     let prefixes = presented.prefixes(Right::Read);
     let mut tally = Tally::default();
     for prefix in prefixes.as_deref().unwrap_or(&[""]) {
-        let part = req.worker.door.tally((*prefix).to_owned()).await;
+        let part = req.worker.cluster.tally((*prefix).to_owned()).await;
         tally = tally.and(part.map_err(ApiError::Closed)?);
     }
     let server = req.worker.server();
@@ -101,9 +101,9 @@ fn instances(view: &View) -> Vec<InstanceBody<'_>> {
     let Some(members) = &view.members else {
         return Vec::new();
     };
-    let state = |member: &Member| match (member.state, view.reach(member.id)) {
+    let state = |member: &Member| match (member.state, view.reachability(member.id)) {
         (MemberState::Dead | MemberState::BeingTakenOver, _) => "dead",
-        (_, Reach::CutOff | Reach::OtherProtocol) => "unreachable",
+        (_, Reachability::CutOff | Reachability::OtherProtocol) => "unreachable",
         (MemberState::Leaves, _) => "leaving",
         (MemberState::Serves, _) => "serving",
     };
@@ -122,7 +122,7 @@ fn instances(view: &View) -> Vec<InstanceBody<'_>> {
 pub fn metrics(req: &Request) -> Response {
     let text = req.worker.server().render_metrics().map_err(|error| {
         log::error!("the metrics could not be rendered: {error}");
-        ApiError::Refused(Refusal::NotStored)
+        ApiError::Refused(Refusal::NotStored, None)
     })?;
     Ok(HttpResponse::Ok()
         .insert_header((

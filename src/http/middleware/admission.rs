@@ -9,6 +9,7 @@ use std::time::Instant;
 use actix_web::HttpResponse;
 use actix_web::http::{ConnectionType, header};
 
+use crate::http::auth::Right;
 use crate::http::client;
 use crate::http::errors::ApiError;
 use crate::http::limit::Allowance;
@@ -117,17 +118,26 @@ fn count(request: &Request) -> Option<Allowance> {
     Some(rate.count(key, client::counted_as(address)))
 }
 
-/// Counts the use of a `*_PREVIOUS` key, and logs it at most once a minute.
+/// Counts the use of a `*_PREVIOUS` key, and logs it at most once a minute for each right: with one time for all, a
+/// key that is used often would hide the others.
 fn note_previous_key(request: &Request) {
-    static SAID: AtomicU64 = AtomicU64::new(0);
+    const RIGHTS: usize = Right::Admin as usize + 1;
+    /// By right: when the next line may be logged, in [`boottime_ms`].
+    static NEXT: [AtomicU64; RIGHTS] = [const { AtomicU64::new(0) }; RIGHTS];
     let Some(key) = request.key.as_ref().filter(|key| key.previous) else {
         return;
     };
     let metrics = &request.worker.server().metrics;
     metrics.previous_keys.with_label_values(&[&*key.name]).inc();
-    // Minutes on a monotonic clock, plus 1: 0 means that nothing was logged yet.
-    let minute = boottime_ms() / 60_000 + 1;
-    if SAID.swap(minute, Ordering::Relaxed) < minute {
+    let now = boottime_ms();
+    let next = &NEXT[key.right as usize];
+    let due = next.load(Ordering::Relaxed);
+    let later = now + 60_000;
+    if due <= now
+        && next
+            .compare_exchange(due, later, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    {
         let address = request.caller.address;
         let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
         log::warn!(
@@ -142,8 +152,8 @@ fn note_previous_key(request: &Request) {
 fn show_sign_of_life(request: &Request) {
     let presented = request.presented();
     if let (PresentedTicket::Ticket(_), Ok(name)) = (presented, request.name()) {
-        let door = &request.worker.door;
-        door.touch(&name, presented, &request.caller);
+        let cluster = &request.worker.cluster;
+        cluster.touch(&name, presented, &request.caller);
     }
 }
 

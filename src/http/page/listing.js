@@ -54,11 +54,12 @@ class Listing {
   }
 
   async refresh() {
-    await this.ask(() => (this.isByName ? this.refreshSeen() : this.refreshFirst()));
+    await this.ask(() => (this.isByName ? this.refreshSeen() : this.loadFirst(this.items.length)));
   }
 
-  async refreshFirst() {
-    const limit = Math.min(MAX, Math.max(PAGE, this.items.length));
+  /** Loads the first `count`, at least one page and `MAX` at most. */
+  async loadFirst(count) {
+    const limit = Math.min(MAX, Math.max(PAGE, count));
     const page = await list({ ...this.query, sort: this.sort, limit }, this.end.signal);
     this.items = page.resources;
     this.more = page.resources.length === limit && limit < MAX;
@@ -87,14 +88,8 @@ class Listing {
   async grow() {
     if (!this.more || this.growing || !this.at) return;
     this.growing = true;
-    await this.ask(async () => {
-      if (this.isByName) return this.replace(this.items.at(-1)?.name, PAGE);
-      const limit = Math.min(MAX, this.items.length + PAGE);
-      const page = await list({ ...this.query, sort: this.sort, limit }, this.end.signal);
-      this.items = page.resources;
-      this.more = page.resources.length === limit && limit < MAX;
-      this.isCut = page.resources.length === MAX;
-    });
+    const count = this.items.length;
+    await this.ask(() => (this.isByName ? this.replace(this.items.at(-1)?.name, PAGE) : this.loadFirst(count + PAGE)));
     this.growing = false;
     this.grown += 1;
   }

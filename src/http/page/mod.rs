@@ -13,58 +13,33 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::errors::ApiError;
 use super::respond::Response;
 
-/// A file of the page.
-struct PageFile {
-    /// The path below `/page/`; empty for the page itself, which is served at `/` only.
-    name: &'static str,
-    content_type: &'static str,
-    bytes: &'static [u8],
-}
-
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-macro_rules! script {
-    ($name:literal, $path:literal) => {
-        PageFile {
-            name: $name,
-            content_type: JAVASCRIPT,
-            bytes: include_bytes!($path),
-        }
-    };
-}
-
-/// All files; the first is the page itself.
-const FILES: &[PageFile] = &[
-    PageFile {
-        name: "",
-        content_type: "text/html; charset=utf-8",
-        bytes: include_bytes!("index.html"),
-    },
-    PageFile {
-        name: "style.css",
-        content_type: "text/css; charset=utf-8",
-        bytes: include_bytes!("style.css"),
-    },
-    PageFile {
-        name: "icon.svg",
-        content_type: "image/svg+xml",
-        bytes: include_bytes!("icon.svg"),
-    },
-    script!("app.js", "app.js"),
-    script!("api.js", "api.js"),
-    script!("live.js", "live.js"),
-    script!("text.js", "text.js"),
-    script!("parts.js", "parts.js"),
-    script!("listing.js", "listing.js"),
-    script!("now.js", "now.js"),
-    script!("locks.js", "locks.js"),
-    script!("lock.js", "lock.js"),
-    script!("documents.js", "documents.js"),
-    script!("actions.js", "actions.js"),
-    script!("events.js", "events.js"),
-    script!("preact.js", "vendor/preact.js"),
-    script!("hooks.js", "vendor/hooks.js"),
-    script!("htm.js", "vendor/htm.js"),
+/// Of each file its path below `/page/`, its type and its bytes. The first is the page itself, which has no path there:
+/// it is served at `/` only.
+const FILES: &[(&str, &str, &[u8])] = &[
+    ("", "text/html; charset=utf-8", include_bytes!("index.html")),
+    (
+        "style.css",
+        "text/css; charset=utf-8",
+        include_bytes!("style.css"),
+    ),
+    ("icon.svg", "image/svg+xml", include_bytes!("icon.svg")),
+    ("app.js", JAVASCRIPT, include_bytes!("app.js")),
+    ("api.js", JAVASCRIPT, include_bytes!("api.js")),
+    ("live.js", JAVASCRIPT, include_bytes!("live.js")),
+    ("text.js", JAVASCRIPT, include_bytes!("text.js")),
+    ("parts.js", JAVASCRIPT, include_bytes!("parts.js")),
+    ("listing.js", JAVASCRIPT, include_bytes!("listing.js")),
+    ("now.js", JAVASCRIPT, include_bytes!("now.js")),
+    ("locks.js", JAVASCRIPT, include_bytes!("locks.js")),
+    ("lock.js", JAVASCRIPT, include_bytes!("lock.js")),
+    ("documents.js", JAVASCRIPT, include_bytes!("documents.js")),
+    ("actions.js", JAVASCRIPT, include_bytes!("actions.js")),
+    ("events.js", JAVASCRIPT, include_bytes!("events.js")),
+    ("preact.js", JAVASCRIPT, include_bytes!("vendor/preact.js")),
+    ("hooks.js", JAVASCRIPT, include_bytes!("vendor/hooks.js")),
+    ("htm.js", JAVASCRIPT, include_bytes!("vendor/htm.js")),
 ];
 
 /// Tells the browser to load nothing from elsewhere, to run no script but the files of this page, and to turn
@@ -85,12 +60,12 @@ const HEADERS: [(HeaderName, &str); 6] = [
 
 /// The entity tags of [`FILES`], in the same order. They change from build to build only.
 static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let tag = |file: &PageFile| {
+    let tag = |bytes: &[u8]| {
         let mut hasher = DefaultHasher::new();
-        file.bytes.hash(&mut hasher);
+        bytes.hash(&mut hasher);
         format!("\"{:016x}\"", hasher.finish())
     };
-    FILES.iter().map(tag).collect()
+    FILES.iter().map(|(.., bytes)| tag(bytes)).collect()
 });
 
 /// Whether `If-None-Match` lists this tag. Weak tags count, because a proxy that compresses weakens them.
@@ -113,8 +88,9 @@ pub fn file(req: &HttpRequest) -> Response {
         return Err(ApiError::NoRoute);
     }
     let name = name.unwrap_or_default();
-    let asked = FILES.iter().zip(TAGS.iter()).find(|(f, _)| f.name == name);
-    let (file, tag) = asked.ok_or(ApiError::NoRoute)?;
+    let mut files = FILES.iter().zip(TAGS.iter());
+    let asked = files.find(|((known, ..), _)| *known == name);
+    let ((_, content_type, bytes), tag) = asked.ok_or(ApiError::NoRoute)?;
     let unchanged = is_known(req, tag);
     let mut response = match unchanged {
         true => HttpResponse::NotModified(),
@@ -128,8 +104,8 @@ pub fn file(req: &HttpRequest) -> Response {
         return Ok(response.finish());
     }
     Ok(response
-        .insert_header((header::CONTENT_TYPE, file.content_type))
-        .body(file.bytes))
+        .insert_header((header::CONTENT_TYPE, *content_type))
+        .body(*bytes))
 }
 
 #[cfg(test)]
@@ -138,30 +114,20 @@ mod tests {
 
     #[test]
     fn the_page_is_smaller_than_150_kilobytes() {
-        let bytes: usize = FILES.iter().map(|file| file.bytes.len()).sum();
+        let bytes: usize = FILES.iter().map(|(.., bytes)| bytes.len()).sum();
         assert!(bytes < 150_000, "{bytes}");
     }
 
     #[test]
     fn every_import_of_a_script_is_a_file_of_the_page() {
-        for file in FILES.iter().filter(|f| f.content_type == JAVASCRIPT) {
-            let text = std::str::from_utf8(file.bytes).unwrap();
-            for quote in ['"', '\''] {
-                for rest in text.split(&format!("from{quote}./")).skip(1) {
-                    let name = rest.split(quote).next().unwrap();
-                    assert!(
-                        FILES.iter().any(|f| f.name == name),
-                        "{} imports {name}",
-                        file.name
-                    );
-                }
-                for rest in text.split(&format!("from {quote}./")).skip(1) {
-                    let name = rest.split(quote).next().unwrap();
-                    assert!(
-                        FILES.iter().any(|f| f.name == name),
-                        "{} imports {name}",
-                        file.name
-                    );
+        let scripts = FILES.iter().filter(|(_, kind, _)| *kind == JAVASCRIPT);
+        for (script, _, bytes) in scripts {
+            let text = std::str::from_utf8(bytes).unwrap();
+            for start in ["from\"./", "from'./", "from \"./", "from './"] {
+                for rest in text.split(start).skip(1) {
+                    let name = rest.split(['"', '\'']).next().unwrap();
+                    let is_served = FILES.iter().any(|(known, ..)| *known == name);
+                    assert!(is_served, "{script} imports {name}");
                 }
             }
         }

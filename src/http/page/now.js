@@ -1,8 +1,7 @@
 // The state of the server: counts of locks and waiters, the instances, the rights of the key.
 
-import { status } from "./api.js";
+import { status, url } from "./api.js";
 import { Ago, Elsewhere, Refresher, Text, curl, html, lockHref, useEffect, useRedraw } from "./parts.js";
-import { url } from "./api.js";
 import { live } from "./live.js";
 import { number } from "./text.js";
 

@@ -45,13 +45,7 @@ export function Left({ lease }) {
   return html`<time datetime=${lease.expiresAt} title=${title} class=${left < 5000 ? "soon" : ""}>${left > 0 ? span(left) : "now"}</time>`;
 }
 
-const STATES = {
-  held: "held",
-  reserved: "reserved",
-  free: "free",
-};
-
-export const State = ({ of }) => html`<span class=${`state ${of}`}>${STATES[of] ?? of}</span>`;
+export const State = ({ of }) => html`<span class=${`state ${of}`}>${of}</span>`;
 
 /** Text from clients, isolated from the writing direction of the text around it. */
 export const Text = ({ of, none = "–" }) => (of ? html`<bdi title=${of}>${of}</bdi>` : html`<span class="none">${none}</span>`);

@@ -2,7 +2,7 @@
 
 use super::{Step, TicketStatus};
 use crate::lock::command::{
-    Death, Event, LockRequest, Patience, PresentedTicket, Refusal, RequestId, Wish,
+    Death, Event, LockOptions, LockRequest, PresentedTicket, Refusal, RequestId, WaitPolicy,
 };
 use crate::lock::leases::Lease;
 use crate::lock::names::{FencingToken, Millis, Mode};
@@ -11,7 +11,7 @@ use crate::lock::queue::{Parked, Purpose, Seq, TicketDelivery, Waiter, fresh_row
 impl Step<'_> {
     pub(super) fn acquire(&mut self, asked: LockRequest) {
         self.come_again(asked.request);
-        if asked.wish.mode == Some(Mode::Shared) && self.state.options.slots > 1 {
+        if asked.options.mode == Some(Mode::Shared) && self.state.options.slots > 1 {
             return self.refuse(asked.request, Refusal::ModeNotOffered);
         }
         match self.status_of(asked.presented) {
@@ -36,9 +36,9 @@ impl Step<'_> {
     /// otherwise a new ticket is made.
     fn ask_anew(&mut self, asked: LockRequest, ended: Death) {
         if let Some(seq) = self.place {
-            return self.go_on(seq, asked, ended);
+            return self.continue_loaded(seq, asked, ended);
         }
-        match self.by_copy(&asked).or_else(|| self.by_key(&asked.wish)) {
+        match self.by_copy(&asked).or_else(|| self.by_key(&asked.options)) {
             Some((TicketStatus::Dead(death), _)) => {
                 let made = PresentedTicket::Ticket(asked.fresh);
                 return self.answer_dead(asked.request, made, death);
@@ -48,7 +48,7 @@ impl Step<'_> {
             }
             Some((TicketStatus::Waiting(seq), true)) if self.is_copy(seq, &asked) => {
                 let asked = repeated(asked);
-                self.present_waiter(seq, Some(&asked.wish));
+                self.present_waiter(seq, Some(&asked.options));
                 // The client was not told the ticket yet: if this request vanishes, the place goes with it, as
                 // if no copy had come before.
                 if let Some(waiter) = self.state.queue_mut().get_mut(seq) {
@@ -65,19 +65,19 @@ impl Step<'_> {
             }
             Some(_) | None => {}
         }
-        if let Some(answer) = self.by_ended_key(&asked.wish) {
+        if let Some(answer) = self.by_ended_key(&asked.options) {
             return self.answer(asked.request, answer);
         }
-        let open = self.is_open_to(asked.wish.mode());
-        if open && asked.patience != Patience::Loading {
-            let client = asked.wish.client;
-            let row = fresh_row(asked.fresh, self.state.next_seq, asked.wish, None);
+        let open = self.is_open_to(asked.options.mode());
+        if open && asked.policy != WaitPolicy::Loading {
+            let client = asked.options.client;
+            let row = fresh_row(asked.fresh, self.state.next_seq, asked.options, None);
             self.state.next_seq += 1;
             let mut waiter = Waiter::new(row, false);
             waiter.client = client;
             let told = (asked.request, self.since, ended);
             self.grant(waiter, Some(told));
-        } else if asked.patience == Patience::Never {
+        } else if asked.policy == WaitPolicy::Never {
             self.answer_locked(asked.request, None);
         } else {
             self.take_place(asked, ended, open);
@@ -88,12 +88,12 @@ impl Step<'_> {
     /// loaded, so the limit of waiters does not apply.
     #[inline(never)]
     fn take_place(&mut self, asked: LockRequest, ended: Death, open: bool) {
-        let (client, relayed) = (asked.wish.client, asked.wish.relayed);
+        let (client, relayed) = (asked.options.client, asked.options.relayed);
         let wall = Some(self.now.wall);
-        let row = fresh_row(asked.fresh, self.state.next_seq, asked.wish, wall);
+        let row = fresh_row(asked.fresh, self.state.next_seq, asked.options, wall);
         let mut waiter = Waiter::new(row, false);
         waiter.client = client;
-        if asked.patience == Patience::Loading {
+        if asked.policy == WaitPolicy::Loading {
             // The document may turn out not to exist. The request is then refused and its place must go, too,
             // even with an idempotency key, which otherwise keeps a place.
             waiter.delivery = TicketDelivery::NotSent;
@@ -101,18 +101,18 @@ impl Step<'_> {
         let Some(seq) = self.enqueue(asked.request, waiter, open) else {
             return;
         };
-        let parks = asked.patience.deadline().is_some();
+        let parks = asked.policy.deadline().is_some();
         let confirmed = |w: &Waiter| w.delivery == TicketDelivery::Confirmed;
         if (relayed && parks) || self.waiter(seq).is_some_and(confirmed) {
             self.store_waiter(seq);
         }
         let request = (asked.request, self.since);
-        self.queue_up(seq, request, asked.patience, ended);
+        self.queue_up(seq, request, asked.policy, ended);
     }
 
     /// Continues a request whose document is loaded and which took a place before.
-    fn go_on(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
-        let loaded = asked.patience != Patience::Loading;
+    fn continue_loaded(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
+        let loaded = asked.policy != WaitPolicy::Loading;
         if loaded && self.waiter(seq).is_some_and(|w| w.row.key.is_some()) {
             self.state.queue_mut().confirm(seq);
             self.store_waiter(seq);
@@ -121,9 +121,9 @@ impl Step<'_> {
     }
 
     fn ask_with_ticket(&mut self, seq: Seq, asked: LockRequest) {
-        let leaves = matches!(asked.patience, Patience::UntilThenLeave(_));
+        let leaves = matches!(asked.policy, WaitPolicy::UntilThenLeave(_));
         let mode = self.waiter(seq).map(|w| w.row.mode);
-        if asked.wish.mode.is_some() && asked.wish.mode != mode {
+        if asked.options.mode.is_some() && asked.options.mode != mode {
             self.present_waiter(seq, None);
             self.refuse(asked.request, Refusal::ModeDiffers);
         } else if leaves {
@@ -136,23 +136,23 @@ impl Step<'_> {
 
     /// A request with a waiting ticket, or with its idempotency key.
     fn ask_again(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
-        self.present_waiter(seq, Some(&asked.wish));
+        self.present_waiter(seq, Some(&asked.options));
         self.take_or_wait(seq, asked, ended);
     }
 
     fn take_or_wait(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
         let (request, since) = (asked.request, self.since);
-        if asked.patience != Patience::Loading && self.may_take(seq) {
+        if asked.policy != WaitPolicy::Loading && self.may_take(seq) {
             if let Some(waiter) = self.state.queue_mut().remove(seq) {
                 self.grant(waiter, Some((request, since, ended)));
             }
-        } else if asked.patience == Patience::Never {
+        } else if asked.policy == WaitPolicy::Never {
             self.answer_locked(request, None);
         } else {
-            if asked.wish.relayed && asked.patience.deadline().is_some() {
+            if asked.options.relayed && asked.policy.deadline().is_some() {
                 self.store_waiter(seq);
             }
-            self.queue_up(seq, (request, since), asked.patience, ended);
+            self.queue_up(seq, (request, since), asked.policy, ended);
         }
     }
 
@@ -179,22 +179,22 @@ impl Step<'_> {
         &mut self,
         seq: Seq,
         request: (RequestId, Millis),
-        patience: Patience,
+        policy: WaitPolicy,
         ended: Death,
     ) {
         let purpose = Purpose::Lock {
-            leaves: matches!(patience, Patience::UntilThenLeave(_)),
+            leaves: matches!(policy, WaitPolicy::UntilThenLeave(_)),
         };
-        let parked = patience.deadline().map(|until| Parked {
+        let parked = policy.deadline().map(|until| Parked {
             until,
             purpose,
             ended,
         });
         self.state.queue_mut().open(seq, request, parked);
-        if patience != Patience::Loading {
+        if policy != WaitPolicy::Loading {
             self.announce(seq, request.0);
         }
-        if matches!(patience, Patience::Never | Patience::Poll) {
+        if matches!(policy, WaitPolicy::Never | WaitPolicy::Poll) {
             self.answer_queued(request.0, seq, ended);
         }
     }
@@ -202,19 +202,24 @@ impl Step<'_> {
     /// A lock request of the holder, perhaps for another mode.
     #[inline(never)]
     fn keep(&mut self, token: FencingToken, asked: LockRequest, ended: Death) {
-        let (request, wish) = (asked.request, asked.wish);
-        if asked.patience == Patience::Loading {
+        let (request, options) = (asked.request, asked.options);
+        if asked.policy == WaitPolicy::Loading {
             return self.touch_holder(token);
         }
         let mode = self.state.leases.get(token).map(|lease| lease.row.mode);
-        let changes = wish.mode.filter(|wanted| Some(*wanted) != mode);
+        let changes = options.mode.filter(|wanted| Some(*wanted) != mode);
         let alone = self.state.leases.len() == 1 && self.state.delay_until.is_none();
         if changes == Some(Mode::Exclusive) && !alone {
             // Refused at once, even with a wait: two holders that wait for each other would wait for ever.
             self.touch_holder(token);
             return self.answer_locked(request, Some(token));
         }
-        self.present_holder(token, Some((wish.ttl, false)), Some(request), wish.client);
+        self.present_holder(
+            token,
+            Some((options.ttl, false)),
+            Some(request),
+            options.client,
+        );
         let token = match changes {
             Some(Mode::Exclusive) => self.promote(token),
             Some(Mode::Shared) => {
@@ -258,10 +263,10 @@ impl Step<'_> {
 /// The request without the `ttl` and mode of a retry: the ticket has those of the first request.
 fn repeated(asked: LockRequest) -> LockRequest {
     LockRequest {
-        wish: Wish {
+        options: LockOptions {
             ttl: None,
             mode: None,
-            ..asked.wish
+            ..asked.options
         },
         ..asked
     }

@@ -2,7 +2,9 @@
 //! an earlier copy of its request), and what it may do.
 
 use super::{Step, TicketStatus};
-use crate::lock::command::{Answer, Death, LockRequest, PresentedTicket, Refusal, RequestId, Wish};
+use crate::lock::command::{
+    Answer, Death, LockOptions, LockRequest, PresentedTicket, Refusal, RequestId,
+};
 use crate::lock::names::{FencingToken, Mode, Owner};
 use crate::lock::queue::{Seq, Waiter};
 use crate::lock::rows::{EndReason, KeyRow, TicketRow};
@@ -27,7 +29,7 @@ impl Step<'_> {
     /// [`Step::by_key`], is always true.
     pub(super) fn by_copy(&self, asked: &LockRequest) -> Option<(TicketStatus, bool)> {
         let made = PresentedTicket::Ticket(asked.fresh);
-        match asked.wish.relayed.then(|| self.status_of(made))? {
+        match asked.options.relayed.then(|| self.status_of(made))? {
             TicketStatus::NoTicket | TicketStatus::Dead(None) => None,
             known => Some((known, true)),
         }
@@ -36,16 +38,16 @@ impl Step<'_> {
     /// Whether an earlier copy of this relayed request made this place. Its client was not told the ticket.
     pub(super) fn is_copy(&self, seq: Seq, asked: &LockRequest) -> bool {
         let made = |w: &Waiter| w.row.key.is_none() && w.row.ticket == asked.fresh;
-        asked.wish.relayed && self.waiter(seq).is_some_and(made)
+        asked.options.relayed && self.waiter(seq).is_some_and(made)
     }
 
     /// The live ticket with this idempotency key, and whether the request that made it asked for the same owner,
     /// `ttl` and mode.
-    pub(super) fn by_key(&self, wish: &Wish) -> Option<(TicketStatus, bool)> {
-        let key = wish.key.as_ref()?;
+    pub(super) fn by_key(&self, options: &LockOptions) -> Option<(TicketStatus, bool)> {
+        let key = options.key.as_ref()?;
         let same = |row: &TicketRow| {
             let made = row.key.as_ref();
-            made.is_some_and(|made| is_same(row.owner.as_ref(), made, wish))
+            made.is_some_and(|made| is_same(row.owner.as_ref(), made, options))
         };
         if let Some(lease) = self.state.leases.with_key(key) {
             return Some((TicketStatus::Holder(lease.token), same(&lease.row)));
@@ -55,12 +57,12 @@ impl Step<'_> {
     }
 
     /// The refusal of a request whose idempotency key made a ticket that has ended.
-    pub(super) fn by_ended_key(&self, wish: &Wish) -> Option<Answer> {
+    pub(super) fn by_ended_key(&self, options: &LockOptions) -> Option<Answer> {
         let now = self.now.mono;
-        let (ticket, more) = self.state.ended.with_key(wish.key.as_ref()?, now)?;
+        let (ticket, more) = self.state.ended.with_key(options.key.as_ref()?, now)?;
         let made = more.attempt.as_ref();
         Some(
-            match made.is_some_and(|made| is_same(made.owner.as_ref(), &made.key, wish)) {
+            match made.is_some_and(|made| is_same(made.owner.as_ref(), &made.key, options)) {
                 true => {
                     let death = self.state.ended.reason(ticket, now);
                     self.dead(PresentedTicket::Ticket(ticket), death)
@@ -123,6 +125,6 @@ impl Step<'_> {
 }
 
 /// Whether a request asks for the same owner, `ttl` and mode as the one that made a ticket with its key.
-fn is_same(owner: Option<&Owner>, made: &KeyRow, wish: &Wish) -> bool {
-    owner == wish.owner.as_ref() && made.ttl == wish.ttl && made.mode == wish.mode()
+fn is_same(owner: Option<&Owner>, made: &KeyRow, options: &LockOptions) -> bool {
+    owner == options.owner.as_ref() && made.ttl == options.ttl && made.mode == options.mode()
 }

@@ -255,7 +255,7 @@ impl Step<'_> {
 
     /// The answer to this request was not delivered. If no other answer may tell of the lease, takes it back.
     pub(super) fn untell(&mut self, token: FencingToken, request: RequestId) {
-        let untold = self.state.leases.change(token, |lease| {
+        let is_unknown = self.state.leases.change(token, |lease| {
             let (LeaseClock::Answering(told)
             | LeaseClock::Running {
                 unconfirmed: told, ..
@@ -263,7 +263,7 @@ impl Step<'_> {
             told.retain(|id| *id != request);
             told.is_empty()
         });
-        if untold == Some(true) {
+        if is_unknown == Some(true) {
             self.take_back(token);
         }
     }

@@ -69,8 +69,8 @@ impl LockState {
                 presented,
                 fresh,
                 release,
-                patience,
-            } => step.write(request, presented, fresh, release, patience),
+                policy,
+            } => step.write(request, presented, fresh, release, policy),
             Command::Renew {
                 request,
                 presented,
@@ -232,9 +232,9 @@ impl Step<'_> {
         };
         self.close(request, false);
         let gone = self.waiter(seq).is_some_and(|waiter| {
-            let untold = waiter.delivery == TicketDelivery::NotSent
+            let unsent = waiter.delivery == TicketDelivery::NotSent
                 || waiter.delivery == TicketDelivery::SentIn(request);
-            (untold || waiter.ticketless_write) && !waiter.has_open_requests()
+            (unsent || waiter.ticketless_write) && !waiter.has_open_requests()
         });
         if gone {
             self.leave(seq);

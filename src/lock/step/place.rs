@@ -1,7 +1,7 @@
 //! Places in the queue: stored, told to the client, and left.
 
 use super::Step;
-use crate::lock::command::{Answer, Death, Event, Refusal, RequestId, Wish};
+use crate::lock::command::{Answer, Death, Event, LockOptions, Refusal, RequestId};
 use crate::lock::names::FencingToken;
 use crate::lock::queue::{Purpose, Seq, Waiter};
 use crate::lock::rows::EndReason;
@@ -14,17 +14,17 @@ impl Step<'_> {
         self.state.queue_ref().and_then(|queue| queue.get(seq))
     }
 
-    /// A waiting ticket was presented, so its client is alive and knows the ticket. `wish`: that of a lock
+    /// A waiting ticket was presented, so its client is alive and knows the ticket. `options`: those of a lock
     /// request; its `ttl` becomes the ticket's.
-    pub(super) fn present_waiter(&mut self, seq: Seq, wish: Option<&Wish>) {
+    pub(super) fn present_waiter(&mut self, seq: Seq, options: Option<&LockOptions>) {
         let (now, limits) = (self.now.mono, &self.terms.limits);
         let queue = self.state.queue_mut();
         queue.confirm(seq);
         queue.touch(seq, now, limits);
-        if let (Some(waiter), Some(wish)) = (queue.get_mut(seq), wish) {
-            waiter.client = wish.client.or(waiter.client);
-            if wish.ttl.is_some() && waiter.row.ttl != wish.ttl {
-                waiter.row.ttl = wish.ttl;
+        if let (Some(waiter), Some(options)) = (queue.get_mut(seq), options) {
+            waiter.client = options.client.or(waiter.client);
+            if options.ttl.is_some() && waiter.row.ttl != options.ttl {
+                waiter.row.ttl = options.ttl;
                 waiter.stored = false;
             }
         }
@@ -116,7 +116,7 @@ impl Step<'_> {
     /// Removes the place of a client that left it.
     pub(super) fn leave(&mut self, seq: Seq) {
         if let Some(waiter) = self.waiter(seq).filter(|waiter| waiter.announced) {
-            let (owner, mode) = (waiter.row.owner.clone(), waiter.row.mode);
+            let (owner, mode) = waiter.row.owner_and_mode();
             self.out.events.push(Event::WaiterLeft { owner, mode });
         }
         self.remove_place(seq, &RELEASED);
@@ -125,7 +125,7 @@ impl Step<'_> {
     /// Removes a place that was not presented for too long.
     pub(super) fn drop_place(&mut self, seq: Seq) {
         if let Some(waiter) = self.waiter(seq) {
-            let (owner, mode) = (waiter.row.owner.clone(), waiter.row.mode);
+            let (owner, mode) = waiter.row.owner_and_mode();
             self.out.events.push(Event::WaiterDropped { owner, mode });
         }
         self.remove_place(seq, &RELEASED);

@@ -66,7 +66,7 @@ impl Step<'_> {
             return self.answer(request, answer);
         };
         self.remember(&row, EndReason::ForcedOff, Some(forced));
-        let (owner, mode) = (row.owner, row.mode);
+        let (owner, mode) = row.owner_and_mode();
         self.out.events.push(Event::WaiterRemoved { owner, mode });
         self.remove_place(
             seq,

@@ -2,7 +2,7 @@
 //! Also [`Command::Touch`](crate::lock::Command::Touch).
 
 use super::{Step, TicketStatus};
-use crate::lock::command::{Answer, Patience, PresentedTicket, Refusal, RequestId, Wish};
+use crate::lock::command::{Answer, LockOptions, PresentedTicket, Refusal, RequestId, WaitPolicy};
 use crate::lock::names::{FencingToken, Millis, Mode, Ticket};
 use crate::lock::queue::{Parked, Purpose, Seq, Waiter, fresh_row};
 use crate::lock::rows::EndReason;
@@ -31,14 +31,14 @@ impl Step<'_> {
         presented: PresentedTicket,
         fresh: Ticket,
         release: Option<bool>,
-        patience: Patience,
+        policy: WaitPolicy,
     ) {
         self.come_again(request);
         let since = self.since;
-        let loading = patience == Patience::Loading;
-        let patience = match loading || self.terms.rules.refused_write_waits {
-            true => patience,
-            false => Patience::Never,
+        let loading = policy == WaitPolicy::Loading;
+        let policy = match loading || self.terms.rules.refused_write_waits {
+            true => policy,
+            false => WaitPolicy::Never,
         };
         match self.status_of(presented) {
             TicketStatus::Holder(token) if loading => self.touch_holder(token),
@@ -51,15 +51,15 @@ impl Step<'_> {
                 self.allow_write(request, token, release);
             }
             TicketStatus::Waiting(seq) => {
-                self.write_waiting(seq, (request, since), release, patience);
+                self.write_waiting(seq, (request, since), release, policy);
             }
             TicketStatus::Dead(death) if !self.writes_as_nobody(death) => {
                 self.answer_dead(request, presented, death);
             }
             TicketStatus::NoTicket | TicketStatus::Dead(_) => match self.place {
-                Some(seq) if loading => self.park_write(seq, (request, since), None, patience),
-                Some(seq) => self.write_on(seq, (request, since), patience),
-                None => self.write_ticketless((request, since), fresh, patience),
+                Some(seq) if loading => self.park_write(seq, (request, since), None, policy),
+                Some(seq) => self.write_on(seq, (request, since), policy),
+                None => self.write_ticketless((request, since), fresh, policy),
             },
         }
     }
@@ -89,21 +89,21 @@ impl Step<'_> {
         seq: Seq,
         request: (RequestId, Millis),
         release: Option<bool>,
-        patience: Patience,
+        policy: WaitPolicy,
     ) {
         self.present_waiter(seq, None);
-        if patience == Patience::Loading {
-            return self.park_write(seq, request, release, patience);
+        if policy == WaitPolicy::Loading {
+            return self.park_write(seq, request, release, policy);
         }
         if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
             self.refuse(request.0, Refusal::NotExclusive);
         } else if self.may_take(seq) {
-            self.park_write(seq, request, release, Patience::Forever);
+            self.park_write(seq, request, release, WaitPolicy::Forever);
             if let Some(waiter) = self.state.queue_mut().remove(seq) {
                 self.grant(waiter, None);
             }
-        } else if patience.deadline().is_some() {
-            self.park_write(seq, request, release, patience);
+        } else if policy.deadline().is_some() {
+            self.park_write(seq, request, release, policy);
         } else {
             self.answer_locked(request.0, None);
         }
@@ -114,28 +114,28 @@ impl Step<'_> {
         &mut self,
         request: (RequestId, Millis),
         fresh: Ticket,
-        patience: Patience,
+        policy: WaitPolicy,
     ) {
         let free = self.is_free();
-        let loading = patience == Patience::Loading;
+        let loading = policy == WaitPolicy::Loading;
         if free && !loading {
             return self.answer(request.0, Answer::Writable { token: None });
         }
         let may_wait = free || self.terms.rules.refused_write_waits;
-        if !may_wait || (patience.deadline().is_none() && !loading) {
+        if !may_wait || (policy.deadline().is_none() && !loading) {
             return self.answer_locked(request.0, None);
         }
-        let row = fresh_row(fresh, self.state.next_seq, Wish::default(), None);
+        let row = fresh_row(fresh, self.state.next_seq, LockOptions::default(), None);
         if let Some(seq) = self.enqueue(request.0, Waiter::new(row, true), free) {
-            self.park_write(seq, request, None, patience);
+            self.park_write(seq, request, None, policy);
         }
     }
 
     /// Continues a write without a ticket that took a place before and whose document is loaded.
-    fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), patience: Patience) {
+    fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), policy: WaitPolicy) {
         let allowed = self.may_take(seq);
-        if !allowed && patience.deadline().is_some() {
-            return self.park_write(seq, request, None, patience);
+        if !allowed && policy.deadline().is_some() {
+            return self.park_write(seq, request, None, policy);
         }
         self.pass_over(seq);
         self.state.queue_mut().remove(seq);
@@ -145,15 +145,15 @@ impl Step<'_> {
         }
     }
 
-    /// Attaches the request of a write to its place. It waits there as long as `patience` says, if at all.
+    /// Attaches the request of a write to its place. It waits there as long as `policy` says, if at all.
     fn park_write(
         &mut self,
         seq: Seq,
         request: (RequestId, Millis),
         release: Option<bool>,
-        patience: Patience,
+        policy: WaitPolicy,
     ) {
-        let parked = patience.deadline().map(|until| Parked {
+        let parked = policy.deadline().map(|until| Parked {
             until,
             purpose: Purpose::Write { release },
             ended: None,

@@ -4,14 +4,14 @@
 //! database far more than its bytes. So a commit does not write these rows: it appends the changes of its whole
 //! batch to a journal table, as one row of bytes however many locks changed, in the same transaction as
 //! everything else. Every few seconds the store makes a *checkpoint*: it writes the merged changes to the
-//! tables and takes the rows out of the journal (deletes them, or marks them as done). When a store is opened,
-//! it first makes a checkpoint of the journal that an earlier process left. (The idea is the write-ahead log of
+//! tables and truncates the journal (deletes its first rows, or marks them as done). When a store is opened, it
+//! first makes a checkpoint of the journal that an earlier process left. (The idea is the write-ahead log of
 //! databases: Mohan et al., "ARIES", 1992.)
 //!
 //! An acknowledged change is as durable as without a journal: it is in the journal, and the journal is in the
 //! database. Invariants:
 //!
-//! - A journal row is taken out only after the transactions that wrote its changes to the tables. So the tables
+//! - A journal row is truncated only after the transactions that wrote its changes to the tables. So the tables
 //!   with the journal replayed over them, in its order, are always the last committed state. Replaying a change
 //!   twice does no harm.
 //! - Lock rows of an existing resource are written through the journal only. Resources are created and removed
@@ -28,7 +28,7 @@ mod version1;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::snapshot::{LockChanges, ResourceId, Snapshot};
@@ -48,8 +48,8 @@ pub(super) struct Layout {
     /// Whether a commit is added to the row of the one before it if there is room, for a store that writes
     /// whole pages. Otherwise each commit has rows of its own.
     pub fills_rows: bool,
-    /// Maximum number of journal rows that one transaction of a checkpoint takes out.
-    pub taken_out_at_once: u64,
+    /// Maximum number of journal rows that one transaction of a checkpoint truncates.
+    pub truncation_max: u64,
 }
 
 /// The changes of one lock that are in the journal but not in the tables yet.
@@ -70,13 +70,13 @@ struct State {
     /// Number of the last committed row.
     last: u64,
     /// Number of the last committed row with changes in it.
-    last_told: u64,
+    last_with_changes: u64,
     /// The changes of the rows up to this one are in the tables.
     checkpointed: u64,
     /// The changes in `older` are from rows up to this one.
     mark: u64,
-    /// Rows up to this one are taken out of the journal.
-    taken_out: u64,
+    /// Rows up to this one are truncated.
+    truncated: u64,
     /// The changes since the checkpoint under way began.
     newer: Part,
     /// The changes that the checkpoint under way has yet to write to the tables.
@@ -116,9 +116,9 @@ pub(super) struct JournalEntry<'e> {
 pub(super) struct CheckpointStep {
     /// Changes to be written to the tables, where the resource still exists.
     pub locks: Vec<(ResourceName, PendingChanges)>,
-    /// Journal rows up to this number are in the tables and can be taken out.
+    /// Journal rows up to this number are in the tables and can be truncated.
     pub done: Option<u64>,
-    /// Number of journal rows that `done` takes out, if each commit has rows of its own.
+    /// Number of journal rows that `done` truncates, if each commit has rows of its own.
     pub rows: u64,
 }
 
@@ -135,13 +135,9 @@ impl Journal {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Starts with a journal table without pending changes. `last`: number of its last row.
     pub fn reset(&self, last: u64) {
-        *self.state() = State {
+        *self.state.lock() = State {
             last,
             ..State::default()
         };
@@ -150,7 +146,7 @@ impl Journal {
 
     /// Counts a committed row, with or without changes, for a store that appends a row in every transaction.
     pub fn appended(&self) {
-        self.state().last += 1;
+        self.state.lock().last += 1;
     }
 
     /// Splits a batch into journal rows and direct writes. To be followed by [`JournalEntry::committed`] once
@@ -168,7 +164,7 @@ impl Journal {
             rows: Vec::new(),
             must_exist: Vec::new(),
         };
-        let mut state = self.state();
+        let mut state = self.state.lock();
         // `persistence` merges the snapshots of a name. Only a batch made by hand, in a test, repeats one.
         let mut repeats = false;
         for snapshot in batch {
@@ -228,7 +224,7 @@ impl Journal {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if let Some(overlay) = self.state().overlay(name) {
+            if let Some(overlay) = self.state.lock().overlay(name) {
                 return overlay;
             }
             ended.await;
@@ -238,44 +234,44 @@ impl Journal {
     /// Whether the pending changes of this name are still those of `overlay` and no commit of it is under way.
     /// If so, rows that were read in between match `overlay`.
     fn is_current(&self, name: &ResourceName, overlay: &Overlay) -> bool {
-        let state = self.state();
+        let state = self.state.lock();
         let stamps = overlay.each_ref().map(|pending| stamp(pending.as_ref()));
         !state.committing.contains(name) && state.stamps(name) == stamps
     }
 
     /// Number of locks with changes that are not in the tables.
     pub fn len(&self) -> usize {
-        let state = self.state();
+        let state = self.state.lock();
         state.newer.len() + state.older.len()
     }
 
     /// Number of the last row with changes in it: how far a checkpoint has to go now.
-    pub fn last_told(&self) -> u64 {
-        self.state().last_told
+    pub fn last_with_changes(&self) -> u64 {
+        self.state.lock().last_with_changes
     }
 
     /// Number of the last committed row.
     pub fn last(&self) -> u64 {
-        self.state().last
+        self.state.lock().last
     }
 
     /// The next transaction of a checkpoint, after which everything up to `row` will be in the tables and out
     /// of the journal. `None`: this is reached. To be followed by [`Journal::checkpointed`] once the
     /// transaction is committed; no other commit may be under way meanwhile.
     pub fn next_step(&self, row: u64) -> Option<CheckpointStep> {
-        self.state().next_step(row, self.layout.taken_out_at_once)
+        self.state.lock().next_step(row, self.layout.truncation_max)
     }
 
     /// Records that the transaction of this step is committed.
     pub fn checkpointed(&self, step: CheckpointStep) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for (name, _) in &step.locks {
             state.older.remove(name);
         }
         if state.older.is_empty() {
             state.checkpointed = state.mark;
         }
-        state.taken_out = step.done.unwrap_or(state.taken_out);
+        state.truncated = step.done.unwrap_or(state.truncated);
         shrink_if_sparse(&mut state.older);
         shrink_if_sparse(&mut state.newer);
     }
@@ -320,7 +316,7 @@ impl State {
         }
     }
 
-    fn next_step(&mut self, row: u64, taken_out_at_once: u64) -> Option<CheckpointStep> {
+    fn next_step(&mut self, row: u64, truncation_max: u64) -> Option<CheckpointStep> {
         let row = row.min(self.last);
         if self.older.is_empty() && self.checkpointed < row {
             self.mark = self.last;
@@ -331,13 +327,13 @@ impl State {
                 self.checkpointed = self.mark;
             }
         }
-        if self.taken_out < self.checkpointed {
-            let done = self.taken_out.saturating_add(taken_out_at_once);
+        if self.truncated < self.checkpointed {
+            let done = self.truncated.saturating_add(truncation_max);
             let done = self.checkpointed.min(done);
             return Some(CheckpointStep {
                 locks: Vec::new(),
                 done: Some(done),
-                rows: done - self.taken_out,
+                rows: done - self.truncated,
             });
         }
         if self.checkpointed >= row {
@@ -388,10 +384,10 @@ impl<'e> JournalEntry<'e> {
 
     /// Records that the transaction of this entry is committed.
     pub fn committed(mut self) {
-        let mut state = self.journal.state();
+        let mut state = self.journal.state.lock();
         if let Some((last, row)) = self.rows.pop() {
             state.last = last;
-            state.last_told = last;
+            state.last_with_changes = last;
             if self.journal.layout.fills_rows {
                 state.open = row;
             }
@@ -408,7 +404,7 @@ impl<'e> JournalEntry<'e> {
 
 impl Drop for JournalEntry<'_> {
     fn drop(&mut self) {
-        let mut state = self.journal.state();
+        let mut state = self.journal.state.lock();
         for snapshot in self.batch {
             state.committing.remove(&snapshot.name);
         }
@@ -431,12 +427,12 @@ mod tests {
     const OWN_ROWS: Layout = Layout {
         row_bytes: 64 << 10,
         fills_rows: false,
-        taken_out_at_once: 2,
+        truncation_max: 2,
     };
     const FILLED_ROWS: Layout = Layout {
         row_bytes: 100,
         fills_rows: true,
-        taken_out_at_once: u64::MAX,
+        truncation_max: u64::MAX,
     };
 
     fn name(text: &str) -> ResourceName {
@@ -510,23 +506,23 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_taken_out_after_what_they_say_is_in_the_tables_and_not_beyond() {
+    fn rows_are_truncated_after_their_changes_are_in_the_tables_and_not_beyond() {
         let journal = Journal::new(OWN_ROWS);
-        assert_eq!(drain(&journal, journal.last_told()), (0, 0));
+        assert_eq!(drain(&journal, journal.last_with_changes()), (0, 0));
         commit(&journal, snapshot("1", [head(1)]));
         commit(&journal, snapshot("1", [head(2)]));
-        let before = journal.last_told();
+        let before = journal.last_with_changes();
         let first = journal.next_step(before).unwrap();
         assert_eq!((first.locks.len(), first.done), (1, None));
         // Committed during the checkpoint: it stays in the journal.
         commit(&journal, snapshot("1", [head(3)]));
         journal.checkpointed(first);
         assert_eq!(drain(&journal, before), (0, 2));
-        assert_eq!(drain(&journal, journal.last_told()), (1, 3));
+        assert_eq!(drain(&journal, journal.last_with_changes()), (1, 3));
     }
 
     #[test]
-    fn a_commit_goes_on_with_the_last_row_until_it_is_full_or_being_settled() {
+    fn a_commit_is_added_to_the_last_row_until_that_is_full_or_being_checkpointed() {
         let journal = Journal::new(FILLED_ROWS);
         let numbers = |token| -> Vec<u64> {
             let rows = commit(&journal, snapshot("1", [head(token)]));
@@ -544,7 +540,7 @@ mod tests {
         assert_eq!(drain(&journal, 1), (0, 1));
         let full = (4..1_000).map(numbers).find(|numbers| *numbers != [2]);
         assert_eq!(full.unwrap(), [3]);
-        assert_eq!(drain(&journal, journal.last_told()), (1, 3));
+        assert_eq!(drain(&journal, journal.last_with_changes()), (1, 3));
         // No lock changes: no row at all.
         assert!(commit(&journal, snapshot("1", [])).is_empty());
         assert_eq!(numbers(1_000), [4]);
@@ -566,13 +562,13 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_a_resource_that_is_removed_are_settled_by_being_forgotten() {
+    fn changes_of_a_removed_resource_are_dropped() {
         let journal = Journal::new(OWN_ROWS);
         commit(&journal, snapshot("1", [head(1)]));
         let mut removed = snapshot("1", []);
         removed.remove(FencingToken(1));
         commit(&journal, removed);
-        assert_eq!(drain(&journal, journal.last_told()), (0, 1));
+        assert_eq!(drain(&journal, journal.last_with_changes()), (0, 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::error::Fault;
-use super::fence::{self, LogPlace, TakenOut};
+use super::fence::{self, LogPlace, LogTruncation};
 use super::read;
 use super::script::{Form, SPARE_BYTES, STATEMENT_ROWS, Script};
 use super::session::Session;
@@ -21,7 +21,7 @@ use crate::store::{InstanceId, ResourceId, StoreError, ended};
 pub(super) const LAYOUT: Layout = Layout {
     row_bytes: 64 << 10,
     fills_rows: false,
-    taken_out_at_once: 512,
+    truncation_max: 512,
 };
 
 /// Bytes for the rest of a statement that writes a document: its id, resource and selector, each at most 255
@@ -154,11 +154,11 @@ pub(super) fn script(entry: &JournalEntry<'_>, place: LogPlace) -> Result<Script
 }
 
 /// The transaction of a step of a checkpoint: writes the lock rows of those resources that still exist, and
-/// deletes rows of a log. `of`: the dead instance whose log this is, in a take-over.
+/// truncates a log. `of`: the dead instance whose log this is, in a take-over.
 pub(super) async fn checkpoint_script(
     session: &mut Session,
     mut locks: Vec<(&ResourceId, &LockChanges)>,
-    taken_out: Option<TakenOut>,
+    truncation: Option<LogTruncation>,
     of: Option<&InstanceId>,
     place: LogPlace,
 ) -> Result<Script, Fault> {
@@ -168,32 +168,23 @@ pub(super) async fn checkpoint_script(
     }
     let mut script = Script::begin(place, journal::EMPTY)?;
     if let Some(dead) = of {
-        let mut sql = Sql::default();
-        fence::guard_take_over(&mut sql, place.membership, dead);
-        script.statement(sql)?;
+        script.statement(fence::guard_take_over(place.membership, dead))?;
     }
     lock_rows(&mut script, &locks)?;
-    if let Some(taken_out) = taken_out {
-        take_out(&mut script, place, &taken_out)?;
+    for statement in truncation.iter().flat_map(|it| truncate(place, it)) {
+        script.statement(statement)?;
     }
     script.commit();
     Ok(script)
 }
 
 /// Deletes rows of a log; the transaction fails unless they are as many as expected.
-pub(super) fn take_out(
-    script: &mut Script,
-    place: LogPlace,
-    taken_out: &TakenOut,
-) -> Result<(), StoreError> {
-    let mut sql = Sql::default();
-    fence::guard_log(&mut sql, place.membership, taken_out);
-    script.statement(sql)?;
+pub(super) fn truncate(place: LogPlace, truncation: &LogTruncation) -> [Sql; 2] {
     let mut sql = Sql::new("DELETE FROM resource_log WHERE log = ");
-    sql.bytes(&taken_out.log)
+    sql.bytes(&truncation.log)
         .push(" AND n <= ")
-        .number(taken_out.up_to);
-    script.statement(sql)
+        .number(truncation.up_to);
+    [fence::guard_log(place.membership, truncation), sql]
 }
 
 /// The transaction that replaces the past leases of these names, given as the bytes of the name and the value.
@@ -209,19 +200,14 @@ pub(super) fn history_script(rows: &[(&[u8], Vec<u8>)], place: LogPlace) -> Resu
 
 /// The transaction of [`super::Store::leave`].
 pub(super) fn leaving_script(place: LogPlace) -> Result<Script, Fault> {
-    let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new("UPDATE resource_instance SET state = 2 WHERE id = ");
     sql.bytes(&place.membership.id);
-    script.statement(sql)?;
-    script.commit();
-    Ok(script)
+    Script::of(place, [sql])
 }
 
 /// The transaction of [`super::Store::raise_tokens`]. It raises the tokens of the names that this instance
 /// owns: the owners of the other names know which tokens they gave out.
 pub(super) fn raising_script(above: FencingToken, place: LogPlace) -> Result<Script, Fault> {
-    let mut script = Script::begin(place, journal::EMPTY)?;
-    raise_floor(&mut script, place, above)?;
     let mut sql = Sql::new("INSERT INTO resource_lock (id_resource, token) SELECT r.id, ");
     sql.number(above.0);
     sql.push(" FROM resource r JOIN resource_slot s ON s.slot = CRC32(r.name_bytes) % ");
@@ -229,9 +215,7 @@ pub(super) fn raising_script(above: FencingToken, place: LogPlace) -> Result<Scr
     sql.bytes(&place.membership.id);
     sql.push(" ON DUPLICATE KEY UPDATE resource_lock.token = GREATEST(resource_lock.token, ");
     sql.number(above.0).push(")");
-    script.statement(sql)?;
-    script.commit();
-    Ok(script)
+    Script::of(place, [raise_floor(place, above), sql])
 }
 
 /// Splits a batch into parts in which no name comes twice: statements go table by table, which would mix up two
@@ -259,9 +243,7 @@ fn require_existing(
     ids: &[&ResourceId],
 ) -> Result<(), StoreError> {
     for ids in ids.chunks(STATEMENT_ROWS) {
-        let mut sql = Sql::default();
-        fence::guard_existence(&mut sql, place.membership, ids);
-        script.statement(sql)?;
+        script.statement(fence::guard_existence(place.membership, ids))?;
     }
     Ok(())
 }
@@ -278,23 +260,19 @@ fn removals(script: &mut Script, place: LogPlace, batch: &[Snapshot]) -> Result<
         .filter_map(|snapshot| snapshot.token_floor)
         .max()
     {
-        raise_floor(script, place, token_floor)?;
+        script.statement(raise_floor(place, token_floor))?;
     }
     Ok(())
 }
 
 /// Raises the token floor in the instance's own row: if all instances wrote one row, their commits would wait
 /// for each other.
-fn raise_floor(
-    script: &mut Script,
-    place: LogPlace,
-    floor: FencingToken,
-) -> Result<(), StoreError> {
+fn raise_floor(place: LogPlace, floor: FencingToken) -> Sql {
     let mut sql = Sql::new("UPDATE resource_instance SET floor = GREATEST(floor, ");
     sql.number(floor.0)
         .push(") WHERE id = ")
         .bytes(&place.membership.id);
-    script.statement(sql)
+    sql
 }
 
 fn creations(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
@@ -369,21 +347,19 @@ fn ended_rows(
     script: &mut Script,
     locks: &[(&ResourceId, &LockChanges)],
 ) -> Result<(), StoreError> {
-    let runs = || {
-        locks
-            .iter()
-            .flat_map(|(id, lock)| ended::runs(&lock.ended).map(move |run| (id, run)))
-    };
-    let mut written = Vec::new();
-    for (id, run) in runs() {
-        written.push((id, run.n, run.bytes()?));
+    let mut runs = Vec::new();
+    for (id, lock) in locks {
+        let ended = ended::runs(&lock.ended)?.into_iter();
+        runs.extend(ended.map(|(n, entries)| (id, n, entries)));
     }
-    script.rows(&ENDED, written.iter(), |sql, (id, n, entries)| {
+    script.rows(&ENDED, runs.iter(), |sql, (id, n, entries)| {
         sql.push("(").text(id.as_str());
         sql.push(",").number(*n);
         sql.push(",").bytes(entries).push(")");
     })?;
-    let outlived = runs().filter_map(|(id, run)| Some((id, run.outlives()?)));
+    let outlived = runs
+        .iter()
+        .filter_map(|(id, n, _)| Some((id, ended::outlived_by(*n)?)));
     script.rows(&OUTLIVED, outlived, |sql, (id, n)| {
         sql.push("(id_resource=").text(id.as_str());
         sql.push(" AND n<=").number(n).push(")");
@@ -445,11 +421,7 @@ fn gone_rows<'a, K: 'a, R: 'a>(
     script.rows(form, groups, |sql, (id, keys)| {
         sql.push("(id_resource=").text(id.as_str());
         sql.push(" AND ").push(column).push(" IN (");
-        for (place, key) in keys.iter().enumerate() {
-            sql.push(if place > 0 { "," } else { "" });
-            write(sql, key);
-        }
-        sql.push("))");
+        sql.list(keys, |sql, key| write(sql, key)).push("))");
     })
 }
 

@@ -3,13 +3,12 @@
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use parking_lot::MutexGuard;
 use tokio::sync::Mutex;
 
+use super::cluster_view::ClusterView;
 use super::commit;
 use super::error::Fault;
 use super::fence::Membership;
-use super::looks::Looks;
 use super::loss_detector::LossDetector;
 use super::options::Options;
 use super::rows::Sets;
@@ -37,7 +36,7 @@ pub struct MysqlStore {
     pub(super) home: parking_lot::Mutex<Option<Server>>,
     pub(super) journal: Journal,
     pub(super) loss_detector: parking_lot::Mutex<LossDetector>,
-    pub(super) looks: parking_lot::Mutex<Looks>,
+    pub(super) view: parking_lot::Mutex<ClusterView>,
     /// Warnings about the database's settings that are logged already.
     pub(super) warned: Mutex<Vec<String>>,
 }
@@ -51,15 +50,12 @@ pub(super) struct Writer {
     pub in_doubt: bool,
 }
 
-/// A database that was joined or taken exclusively; the membership says which.
-pub(super) struct Taken {
+/// A database that this instance has joined. If the membership has an epoch, it has the database exclusively.
+pub(super) struct Joined {
     pub session: Session,
     pub row: ServerRow,
     pub membership: Membership,
 }
-
-/// Pause before repeating a transaction that failed because of another one's lock or a deadlock.
-pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 impl MysqlStore {
     /// Opens no connection yet.
@@ -74,28 +70,18 @@ impl MysqlStore {
             home: parking_lot::Mutex::default(),
             journal: Journal::new(commit::LAYOUT),
             loss_detector: parking_lot::Mutex::default(),
-            looks: parking_lot::Mutex::default(),
+            view: parking_lot::Mutex::default(),
             warned: Mutex::default(),
             options,
         }
     }
 
     pub(super) fn home(&self) -> Option<Server> {
-        let home = self.home.lock();
-        home.clone()
-    }
-
-    pub(super) fn loss_detector(&self) -> MutexGuard<'_, LossDetector> {
-        self.loss_detector.lock()
-    }
-
-    pub(super) fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock()
+        self.home.lock().clone()
     }
 
     pub(super) fn set_home(&self, server: Option<Server>) {
-        let mut home = self.home.lock();
-        *home = server;
+        *self.home.lock() = server;
     }
 
     pub(super) fn membership(&self) -> Option<Membership> {

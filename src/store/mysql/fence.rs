@@ -1,33 +1,11 @@
 //! Each instance's log, and the statements that fence its transactions.
 
 use super::error::{Fault, code};
-use super::rows::Columns;
 use super::sql::Sql;
 use crate::store::{InstanceId, ResourceId, StoreError};
 
 /// Id of a log: random, or all zeros for the journal of version 3.
 pub(super) type LogId = [u8; 16];
-
-impl Columns {
-    pub fn log_id(&mut self) -> Result<LogId, Fault> {
-        self.instance_id()
-    }
-
-    pub fn instance_id(&mut self) -> Result<InstanceId, Fault> {
-        let bytes: Vec<u8> = self.take()?;
-        of_16_bytes(bytes)
-    }
-
-    pub fn instance_id_or_null(&mut self) -> Result<Option<InstanceId>, Fault> {
-        let bytes: Option<Vec<u8>> = self.take()?;
-        bytes.map(of_16_bytes).transpose()
-    }
-}
-
-fn of_16_bytes(bytes: Vec<u8>) -> Result<[u8; 16], Fault> {
-    let id = bytes.try_into();
-    id.map_err(|_| Fault::Away("the id of an instance or a log does not have 16 bytes".into()))
-}
 
 /// One instance's membership in the database: its id, its log and, if it has the database exclusively, its
 /// epoch.
@@ -50,9 +28,9 @@ pub(super) struct LogPlace {
     pub packet_bytes_max: usize,
 }
 
-/// Rows of a log to be deleted, because their changes are in the tables.
+/// The first rows of a log, to be deleted because their changes are in the tables.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TakenOut {
+pub(super) struct LogTruncation {
     pub log: LogId,
     /// The number of the last one; all rows up to it go.
     pub up_to: u64,
@@ -75,21 +53,23 @@ pub(super) struct TakenOut {
 ///
 /// It fails by a `NULL` in a column that does not allow it, so it needs no round trip of its own. See
 /// [`is_fenced`].
-pub(super) fn append(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
-    sql.push("INSERT INTO resource_log (log, n, changes) SELECT IF(COUNT(*) = 1, ");
+pub(super) fn append(place: LogPlace, changes: &[u8]) -> Sql {
+    let mut sql = Sql::new("INSERT INTO resource_log (log, n, changes) SELECT IF(COUNT(*) = 1, ");
     sql.bytes(&place.membership.log).push(", NULL), ");
     sql.number(place.n).push(", ").bytes(changes);
-    where_appendable(sql, place);
+    where_appendable(&mut sql, place);
+    sql
 }
 
 /// As [`append`], for a transaction that has no other statement: where [`append`] fails, this inserts no row.
 /// (A Galera node itself repeats a single statement that was not certified, and then puts zeros in the place of
 /// a `NULL`.)
-pub(super) fn append_alone(sql: &mut Sql, place: LogPlace, changes: &[u8]) {
-    sql.push("INSERT INTO resource_log (log, n, changes) SELECT ");
+pub(super) fn append_alone(place: LogPlace, changes: &[u8]) -> Sql {
+    let mut sql = Sql::new("INSERT INTO resource_log (log, n, changes) SELECT ");
     sql.bytes(&place.membership.log).push(", ");
     sql.number(place.n).push(", ").bytes(changes);
-    where_appendable(sql, place);
+    where_appendable(&mut sql, place);
+    sql
 }
 
 fn where_appendable(sql: &mut Sql, place: LogPlace) {
@@ -131,20 +111,22 @@ pub(super) fn is_alone(sql: &mut Sql, membership: Membership) {
 /// Fails unless the membership is the one that takes over from `dead`; for a transaction that begins with
 /// [`append`]. It changes the dead instance's row, so it can be certified only where nobody else has changed
 /// that row since, at any server: no other instance has taken over meanwhile.
-pub(super) fn guard_take_over(sql: &mut Sql, membership: Membership, dead: &InstanceId) {
-    sql.push("UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE ");
-    is_taken_over(sql, membership, dead);
+pub(super) fn guard_take_over(membership: Membership, dead: &InstanceId) -> Sql {
+    let mut sql = Sql::new("UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE ");
+    is_taken_over(&mut sql, membership, dead);
     sql.push("; ");
-    require_taken_over(sql, membership, dead);
+    sql.push(require_taken_over(membership, dead).as_str());
+    sql
 }
 
 /// Fails unless the row of `dead` says that the membership takes over from it.
-pub(super) fn require_taken_over(sql: &mut Sql, membership: Membership, dead: &InstanceId) {
-    sql.push(
+pub(super) fn require_taken_over(membership: Membership, dead: &InstanceId) -> Sql {
+    let mut sql = Sql::new(
         "UPDATE resource_server SET floor = IF((SELECT COUNT(*) FROM resource_instance WHERE ",
     );
-    is_taken_over(sql, membership, dead);
+    is_taken_over(&mut sql, membership, dead);
     sql.push(") = 1, floor, NULL) WHERE id = 1");
+    sql
 }
 
 fn is_taken_over(sql: &mut Sql, membership: Membership, dead: &InstanceId) {
@@ -155,28 +137,29 @@ fn is_taken_over(sql: &mut Sql, membership: Membership, dead: &InstanceId) {
 
 /// Fails unless all of these resources exist, in the same way as [`append`]; for a transaction that begins with
 /// it. (Foreign keys would do the same, but adopted tables have none, and may have rows that contradict them.)
-pub(super) fn guard_existence(sql: &mut Sql, membership: Membership, ids: &[&ResourceId]) {
-    sql.push(
+pub(super) fn guard_existence(membership: Membership, ids: &[&ResourceId]) -> Sql {
+    let mut sql = Sql::new(
         "UPDATE resource_instance SET state = IF((SELECT COUNT(*) FROM resource WHERE id IN (",
     );
-    for (place, id) in ids.iter().enumerate() {
-        sql.push(if place > 0 { "," } else { "" });
+    sql.list(ids, |sql, id| {
         sql.text(id.as_str());
-    }
+    });
     sql.push(")) = ").number(ids.len() as u64);
     sql.push(", state, NULL) WHERE id = ").bytes(&membership.id);
+    sql
 }
 
 /// Fails, in the same way, unless the log has exactly `rows` rows up to the number `up_to`.
-pub(super) fn guard_log(sql: &mut Sql, membership: Membership, taken_out: &TakenOut) {
-    let TakenOut { log, up_to, rows } = taken_out;
-    sql.push(
+pub(super) fn guard_log(membership: Membership, truncation: &LogTruncation) -> Sql {
+    let LogTruncation { log, up_to, rows } = truncation;
+    let mut sql = Sql::new(
         "UPDATE resource_instance SET heartbeat = IF((SELECT COUNT(*) FROM resource_log WHERE log = ",
     );
     sql.bytes(log).push(" AND n <= ").number(*up_to);
     sql.push(") = ").number(*rows);
     sql.push(", heartbeat, NULL) WHERE id = ")
         .bytes(&membership.id);
+    sql
 }
 
 /// Whether another instance was first: [`require_taken_over`] refused, or another guard that sets `floor` to

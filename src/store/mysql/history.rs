@@ -18,10 +18,9 @@ const NAMES_AT_ONCE: usize = 500;
 
 fn select(names: &[&ResourceName]) -> Sql {
     let mut sql = Sql::new("SELECT name, leases FROM resource_history WHERE name IN (");
-    for (at, name) in names.iter().enumerate() {
-        sql.push(if at == 0 { "" } else { "," });
+    sql.list(names, |sql, name| {
         sql.bytes(name.as_str().as_bytes());
-    }
+    });
     sql.push(")");
     sql
 }

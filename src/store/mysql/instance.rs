@@ -230,7 +230,7 @@ async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<
 /// # Errors
 /// Among others [`Fault::Away`]: the server has become read-only, so another one is the primary, or soon will
 /// be. (An account that may write all the same would go on writing to a server that nobody reads.)
-pub(super) async fn beat(
+pub(super) async fn heartbeat(
     session: &mut Session,
     membership: Membership,
 ) -> Result<Option<ServerRow>, Fault> {
@@ -244,8 +244,8 @@ pub(super) async fn beat(
     mine(&mut sql, membership);
     sql.push("; SELECT ROW_COUNT(), CAST(@@global.read_only AS CHAR); ");
     let (sets, row) = schema::run_and_read(session, sql).await?;
-    let mut told = last_row(sets)?;
-    let (changed, read_only): (i64, String) = (told.take()?, told.take()?);
+    let mut answer = last_row(sets)?;
+    let (changed, read_only): (i64, String) = (answer.take()?, answer.take()?);
     if !matches!(read_only.as_str(), "0" | "OFF") {
         let id = &session.server.id;
         return Err(Fault::Away(format!("the server {id} has become read-only")));

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::commit;
 use super::database::{MysqlStore, Writer};
 use super::error::Fault;
-use super::fence::{LogId, LogPlace, Membership, TakenOut};
+use super::fence::{LogId, LogPlace, LogTruncation, Membership};
 use super::instance;
 use super::rows::Columns;
 use super::schema::InstanceRow;
@@ -22,7 +22,7 @@ const STEP_ROWS: usize = 512;
 /// As [`STEP_ROWS`], while a database is opened: then only the heartbeat waits.
 const OPENING_ROWS: usize = 4096;
 /// How many rows of a log one transaction deletes at most.
-const OUT_AT_ONCE: usize = commit::LAYOUT.taken_out_at_once as usize;
+const TRUNCATION_MAX: usize = commit::LAYOUT.truncation_max as usize;
 
 /// A take-over under way from a dead instance whose log is sealed.
 pub(super) struct TakeOver {
@@ -54,14 +54,14 @@ impl MysqlStore {
         let Some(membership) = self.membership() else {
             return Err(StoreError::Unavailable("the database is not open".into()));
         };
-        if self.looks().is_unknown(id) {
+        if self.view.lock().is_unknown(id) {
             let script = async |_: &mut Session, place| slots::finding(place, id);
             if let Some(sets) = self.attempt(writer, script).await? {
                 self.took(id, instance::epoch(sets)?);
             }
             return Ok(None);
         }
-        let dead = self.looks().dead(&membership.id, id);
+        let dead = self.view.lock().dead(&membership.id, id);
         match dead {
             Some(dead) => self.mark(writer, dead).await,
             None => Ok(None),
@@ -74,7 +74,7 @@ impl MysqlStore {
         writer: &mut Writer,
         dead: InstanceRow,
     ) -> Result<Option<TakeOver>, StoreError> {
-        let writes = self.looks().may_write(&dead);
+        let writes = self.view.lock().may_write(&dead);
         let script = async |session: &mut Session, place: LogPlace| {
             if writes {
                 instance::kill_writer(session, &dead).await?;
@@ -84,9 +84,11 @@ impl MysqlStore {
         let Some(sets) = self.attempt(writer, script).await? else {
             return Ok(None);
         };
-        let mut told = instance::last_row(sets)?;
-        let (seal, heartbeat) = (told.take()?, told.take()?);
-        self.loss_detector().check_sealed(&dead.id, seal, heartbeat);
+        let mut row = instance::last_row(sets)?;
+        let (seal, heartbeat) = (row.take()?, row.take()?);
+        self.loss_detector
+            .lock()
+            .check_sealed(&dead.id, seal, heartbeat);
         Ok(Some(TakeOver {
             dead,
             seal,
@@ -110,9 +112,9 @@ impl MysqlStore {
                 Some(left) => left,
                 None => left.insert(LeftLog::read_whole(session, dead.log, *seal).await?),
             };
-            is_last = left.changes.is_empty() && left.numbers.len() <= OUT_AT_ONCE;
+            is_last = left.changes.is_empty() && left.numbers.len() <= TRUNCATION_MAX;
             match is_last {
-                true => slots::ending(place, dead, &left.next_out()),
+                true => slots::ending(place, dead, &left.next_truncation()),
                 false => left.next(session, STEP_ROWS, Some(&dead.id), place).await,
             }
         };
@@ -124,7 +126,7 @@ impl MysqlStore {
         }
         let id = &taking.dead.id;
         self.took(id, instance::epoch(sets)?);
-        self.loss_detector().forget(id);
+        self.loss_detector.lock().forget(id);
         Ok(ControlFlow::Break(()))
     }
 
@@ -132,9 +134,11 @@ impl MysqlStore {
     fn took(&self, from: &InstanceId, version: u64) {
         let me = self.membership().map(|membership| membership.id);
         if let Some(me) = me {
-            self.looks().moved(|_, owner| owner == from, me, version);
+            self.view
+                .lock()
+                .set_owner(|_, owner| owner == from, me, version);
         }
-        self.loss_detector().sees_epoch(version);
+        self.loss_detector.lock().note_epoch(version);
     }
 
     /// Replays into the tables the sealed logs that earlier instances left, and deletes them. The caller must
@@ -149,7 +153,7 @@ impl MysqlStore {
         let mut sql = Sql::new("SELECT DISTINCT log FROM resource_log WHERE log <> ");
         sql.bytes(&membership.log).push(" ORDER BY log");
         for row in session.rows(sql.as_str()).await? {
-            let log = Columns::of(row).log_id()?;
+            let log = Columns::of(row).uuid()?;
             let mut left = LeftLog::read(session, log).await?;
             while !left.numbers.is_empty() {
                 let place = self.place_in(membership, session);
@@ -206,8 +210,8 @@ impl LeftLog {
         place: LogPlace,
     ) -> Result<Script, Fault> {
         let Some(some) = journal::chunks_of_rows(&self.changes, rows_max).next() else {
-            let out = Some(self.next_out());
-            return commit::checkpoint_script(session, Vec::new(), out, of, place).await;
+            let truncation = Some(self.next_truncation());
+            return commit::checkpoint_script(session, Vec::new(), truncation, of, place).await;
         };
         let locks = some.iter().map(|(id, lock)| (id, lock)).collect();
         let written = some.len();
@@ -216,10 +220,10 @@ impl LeftLog {
         Ok(script)
     }
 
-    /// Takes the next rows to delete, at most [`OUT_AT_ONCE`].
-    fn next_out(&mut self) -> TakenOut {
-        let rows = self.numbers.len().min(OUT_AT_ONCE);
-        TakenOut {
+    /// Takes the next rows to delete, at most [`TRUNCATION_MAX`].
+    fn next_truncation(&mut self) -> LogTruncation {
+        let rows = self.numbers.len().min(TRUNCATION_MAX);
+        LogTruncation {
             log: self.log,
             up_to: self.numbers.drain(..rows).next_back().unwrap_or_default(),
             rows: rows as u64,

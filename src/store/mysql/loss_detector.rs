@@ -35,7 +35,7 @@ pub(super) struct LossDetector {
 }
 
 impl LossDetector {
-    pub fn sees_token(&mut self, token: FencingToken) {
+    pub fn note_token(&mut self, token: FencingToken) {
         self.token = self.token.max(token.0);
     }
 
@@ -43,7 +43,7 @@ impl LossDetector {
         for snapshot in batch {
             let head = snapshot.lock.head.as_ref().map(|head| head.token);
             let tokens = head.into_iter().chain(snapshot.token_floor);
-            tokens.for_each(|token| self.sees_token(token));
+            tokens.for_each(|token| self.note_token(token));
         }
     }
 
@@ -82,7 +82,7 @@ impl LossDetector {
         }
     }
 
-    pub fn sees_epoch(&mut self, epoch: u64) {
+    pub fn note_epoch(&mut self, epoch: u64) {
         self.epoch = self.epoch.max(epoch);
     }
 
@@ -111,7 +111,7 @@ impl LossDetector {
 
     /// No instance that this process was may be missing while the epoch is unchanged: taking over from it would
     /// have made another epoch.
-    pub fn sees_members(&mut self, members: &Members) {
+    pub fn check_members(&mut self, members: &Members) {
         let is_missing =
             |one: &OwnInstance| one.last.is_some() && members.member(one.membership.id).is_none();
         self.has_lost |= self.is_unchanged && self.instances.iter().any(is_missing);

@@ -22,7 +22,7 @@
 //! | `instance` | an instance's row: heartbeat, joining, exclusive ownership |
 //! | `heartbeat` | sending heartbeats and reading the rows of the other instances |
 //! | `watch` | whether another instance's heartbeat has stood still for a lease |
-//! | `looks` | the other instances and the slot owners, as last read |
+//! | `cluster_view` | the other instances and the slot owners, as last read |
 //! | `slots` | the owner of each slot of names, and the transactions that change it |
 //! | `open` | opening: joining the database, or making it ready first |
 //! | `left_logs` | replay of logs that other instances left; take-over from a dead one |
@@ -34,6 +34,7 @@
 //! | `history` | past leases |
 //! | `php` | adoption of the PHP server's tables, and the way back |
 
+mod cluster_view;
 mod commit;
 mod database;
 mod error;
@@ -42,7 +43,6 @@ mod heartbeat;
 mod history;
 mod instance;
 mod left_logs;
-mod looks;
 mod loss_detector;
 mod migrate;
 mod open;
@@ -65,11 +65,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use self::database::{RETRY_PAUSE, Writer};
+use self::database::Writer;
 use self::error::Fault;
 use self::fence::Membership;
 use self::schema::MigrationStep;
-use self::session::{Session, within};
+use self::session::{Session, retry_while_blocked, within};
 use self::sql::Sql;
 use super::listing::{self, Walk};
 use super::members::{Members, Slot};
@@ -87,8 +87,8 @@ pub use php::revert::RevertReport;
 impl MysqlStore {
     /// Refuses a batch about names whose slot this instance gave away: the new owner would not see the change.
     fn refuse_what_was_given(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
-        let looks = self.looks();
-        let is_given = |snapshot: &Snapshot| looks.has_given(Slot::of(&snapshot.name));
+        let view = self.view.lock();
+        let is_given = |snapshot: &Snapshot| view.has_given(Slot::of(&snapshot.name));
         match batch.iter().any(is_given) {
             true => {
                 let text = "a change is about names whose slot was given to another instance";
@@ -99,17 +99,15 @@ impl MysqlStore {
     }
 
     /// Gives up the membership in the database, on a new connection; tried again while other transactions block it.
-    async fn free(&self, membership: Membership, has_checkpointed: bool) -> Result<(), Fault> {
+    async fn release(&self, membership: Membership, has_checkpointed: bool) -> Result<(), Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
-        loop {
-            match instance::release(&mut session, membership, has_checkpointed).await {
-                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
-                result => {
-                    session.close().await;
-                    return result;
-                }
-            }
-        }
+        let released = retry_while_blocked!(instance::release(
+            &mut session,
+            membership,
+            has_checkpointed
+        ));
+        session.close().await;
+        released
     }
 }
 
@@ -130,7 +128,7 @@ impl Store for MysqlStore {
     /// Each call makes this process a new instance, which takes over what this process owned before. So nothing
     /// of an earlier instance of this process can be committed afterwards.
     ///
-    /// [`StoreError::Standby`] is returned without waiting. What was seen of the other instances is kept for
+    /// [`StoreError::Standby`] is returned without waiting. What was read of the other instances is kept for
     /// the next call; it counts only if that call comes soon, see [`watch`].
     async fn open(&self) -> Result<Opened, StoreError> {
         let mut waiting_session = self.waiting_session.lock().await;
@@ -151,11 +149,11 @@ impl Store for MysqlStore {
                 Err(error) => return Err(error),
             }
         }
-        if let Err(error) = self.outlive_others().await {
+        if let Err(error) = self.wait_until_alone().await {
             self.close().await;
             return Err(error);
         }
-        Ok(opened(self.look().await?))
+        Ok(opened(self.read_members().await?))
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
@@ -169,7 +167,7 @@ impl Store for MysqlStore {
         let script = async |_: &mut Session, place| commit::script(&entry, place);
         self.transact(&mut writer, script).await?;
         entry.committed();
-        self.loss_detector().committed(batch);
+        self.loss_detector.lock().committed(batch);
         Ok(())
     }
 
@@ -195,8 +193,8 @@ impl Store for MysqlStore {
             return Ok(false);
         };
         let version = instance::epoch(sets)?;
-        self.looks().gave(slots, to, version);
-        self.loss_detector().sees_epoch(version);
+        self.view.lock().note_gift(slots, to, version);
+        self.loss_detector.lock().note_epoch(version);
         Ok(true)
     }
 
@@ -256,7 +254,7 @@ impl Store for MysqlStore {
         };
         let found = self.journal.load(name, read).await?;
         if let Some(found) = &found {
-            self.loss_detector().sees_token(found.lock.head.token);
+            self.loss_detector.lock().note_token(found.lock.head.token);
         }
         Ok(found)
     }
@@ -333,7 +331,7 @@ impl Store for MysqlStore {
     }
 
     async fn heartbeat(&self) -> Result<Option<Members>, StoreError> {
-        let members = self.look().await?;
+        let members = self.read_members().await?;
         self.check_writer().await;
         Ok(Some(members))
     }
@@ -360,20 +358,18 @@ impl Store for MysqlStore {
             }
         }
         let mut writer = self.writer.lock().await;
-        *writer = Writer {
-            session: None,
-            in_doubt: true,
-        };
+        *writer = Writer::default();
         self.set_membership(None);
         let all: Vec<Membership> = self
-            .loss_detector()
+            .loss_detector
+            .lock()
             .former(None)
             .map(|former| former.membership)
             .collect();
         for membership in all {
             let has_checkpointed = has_checkpointed && ended == Some(membership);
-            let freeing = self.free(membership, has_checkpointed);
-            if let Err(fault) = within(self.options.timeout, freeing).await {
+            let releasing = self.release(membership, has_checkpointed);
+            if let Err(fault) = within(self.options.timeout, releasing).await {
                 log::warn!("ownership not released, others wait for the lease to end: {fault:?}");
                 break;
             }
@@ -408,15 +404,20 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
         }
     })
     .await?;
-    let mut taken = match row.step {
-        MigrationStep::Reverting => store.go_on_alone().await?,
+    let mut joined = match row.step {
+        MigrationStep::Reverting => store.resume_exclusive().await?,
         _ => {
             store.open_alone().await?;
-            store.have_alone().await?
+            store.make_exclusive().await?
         }
     };
-    let work = php::revert::revert(&mut taken.session, &taken.row, taken.membership, rehearse);
-    let report = store.while_alive(taken.membership, work).await;
+    let work = php::revert::revert(
+        &mut joined.session,
+        &joined.row,
+        joined.membership,
+        rehearse,
+    );
+    let report = store.while_alive(joined.membership, work).await;
     match &report {
         // Reverted: the row that `close` would release was dropped with its table.
         Ok(report) if report.obstacles.is_empty() && !rehearse => {}

@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::commit;
-use super::database::{MysqlStore, RETRY_PAUSE, Taken, Writer};
+use super::database::{Joined, MysqlStore, Writer};
 use super::error::{Fault, code};
 use super::fence::{self, Membership};
 use super::instance;
 use super::migrate;
 use super::php;
 use super::schema::{self, MigrationStep, ServerRow};
-use super::session::{Session, within};
+use super::session::{Session, retry_while_blocked, within};
 use super::settings;
 use super::slots;
 use crate::store::members::{Members, SLOTS};
@@ -26,40 +26,32 @@ impl MysqlStore {
         writer: &mut Writer,
     ) -> Result<Members, StoreError> {
         self.set_membership(None);
-        *writer = Writer {
-            session: None,
-            in_doubt: true,
-        };
-        self.loss_detector().note_last_row(self.journal.last());
+        *writer = Writer::default();
+        self.loss_detector.lock().note_last_row(self.journal.last());
         // Drop every connection: the host name may lead to another server by now, and open connections still
         // lead to the old one.
         *self.heartbeat_session.lock().await = None;
         self.readers.renew();
         self.set_home(None);
-        let taken = self.enter(waiting_session).await?;
-        let mut taken = taken.ok_or(StoreError::Standby)?;
-        self.open_heartbeat_session(&taken.session).await?;
-        if taken.membership.epoch.is_some() {
-            self.make_ready(&mut taken).await?;
+        let joined = self.enter(waiting_session).await?;
+        let mut joined = joined.ok_or(StoreError::Standby)?;
+        self.open_heartbeat_session(&joined.session).await?;
+        if joined.membership.epoch.is_some() {
+            self.make_ready(&mut joined).await?;
         }
-        let Taken {
-            session,
-            membership,
-            ..
-        } = taken;
+        let membership = joined.membership;
         *writer = Writer {
-            session: Some(session),
+            session: Some(joined.session),
             in_doubt: false,
         };
         self.set_membership(Some(membership));
-        let settled = self
-            .while_alive(membership, self.settle_in(writer, membership))
+        let finished = self
+            .while_alive(membership, self.finish_opening(writer, membership))
             .await;
-        if settled.is_err() {
+        if finished.is_err() {
             self.set_membership(None);
-            writer.in_doubt = true;
         }
-        let members = settled?;
+        let members = finished?;
         let owned = members.share(membership.id);
         log::info!("this instance shares the database, and has {owned} of {SLOTS} slots");
         Ok(members)
@@ -67,10 +59,10 @@ impl MysqlStore {
 
     /// Joins the database, or takes it exclusively if it is not ready. `None`: has to wait, because another
     /// instance has it exclusively, or one with another lease may be alive.
-    async fn enter(&self, waiting_session: &mut Option<Session>) -> Result<Option<Taken>, Fault> {
+    async fn enter(&self, waiting_session: &mut Option<Session>) -> Result<Option<Joined>, Fault> {
         let entered = within(self.options.timeout, self.try_to_enter(waiting_session)).await;
         if entered.is_err() {
-            self.looks().fail();
+            self.view.lock().restart_watches();
         }
         entered
     }
@@ -78,31 +70,28 @@ impl MysqlStore {
     async fn try_to_enter(
         &self,
         waiting_session: &mut Option<Session>,
-    ) -> Result<Option<Taken>, Fault> {
+    ) -> Result<Option<Joined>, Fault> {
         let mut session = match waiting_session.take() {
             Some(session) => session,
             None => Session::connect_creating(&self.options).await?,
         };
-        loop {
-            match self.enter_once(&mut session).await {
-                Ok(ControlFlow::Break(None)) => {
-                    *waiting_session = Some(session);
-                    return Ok(None);
-                }
-                Ok(ControlFlow::Break(Some((row, membership)))) => {
-                    self.set_home(Some(session.server.clone()));
-                    self.note_packet(&session);
-                    return Ok(Some(Taken {
-                        session,
-                        row,
-                        membership,
-                    }));
-                }
-                Ok(ControlFlow::Continue(())) => {}
-                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
-                Err(fault) => return Err(fault),
+        let entered = loop {
+            let entered = retry_while_blocked!(self.enter_once(&mut session))?;
+            if let ControlFlow::Break(entered) = entered {
+                break entered;
             }
-        }
+        };
+        let Some((row, membership)) = entered else {
+            *waiting_session = Some(session);
+            return Ok(None);
+        };
+        self.set_home(Some(session.server.clone()));
+        self.note_packet(&session);
+        Ok(Some(Joined {
+            session,
+            row,
+            membership,
+        }))
     }
 
     /// One attempt to enter. `Continue`: the rows changed meanwhile and have to be read again. `Break(None)`:
@@ -112,18 +101,19 @@ impl MysqlStore {
         session: &mut Session,
     ) -> Result<ControlFlow<Option<(ServerRow, Membership)>>, Fault> {
         let row = schema::server_row(session).await?;
-        self.looks().see(row.clone(), self.options.instance_lease);
+        let lease = self.options.instance_lease;
+        self.view.lock().update(row.clone(), lease);
         if row.is_shared() {
-            return match self.agrees()? {
+            return match self.leases_agree()? {
                 true => {
-                    self.free_from_silent(session).await?;
+                    self.kill_silent_writers(session).await?;
                     self.join(session, row).await
                 }
                 false => Ok(ControlFlow::Break(None)),
             };
         }
         let formers = self.formers();
-        if self.looks().living_owner(&formers).is_some() {
+        if self.view.lock().living_owner(&formers).is_some() {
             return Ok(ControlFlow::Break(None));
         }
         if row.owner.is_some_and(|owner| !formers.contains(&owner)) {
@@ -131,12 +121,12 @@ impl MysqlStore {
         }
         let address = self.options.peer_address().await?;
         let membership = instance::new_membership(Some(row.epoch + 1));
-        self.loss_detector().will_create(membership);
+        self.loss_detector.lock().will_create(membership);
         let (address, lease_ms) = (address.as_deref(), self.options.lease_ms());
         if !instance::take(session, &row, membership, address, lease_ms).await? {
             return Ok(ControlFlow::Continue(()));
         }
-        self.becomes(membership, row.epoch);
+        self.note_joined(membership, row.epoch);
         // Read again: the row now has everything that the old owner committed, and it can commit nothing more.
         let row = schema::read_server_row(session).await?;
         let row = row.filter(|row| row.is_alone(membership));
@@ -148,8 +138,8 @@ impl MysqlStore {
 
     /// Ends the writing connections of silent instances: one that stopped inside a transaction keeps its locks,
     /// and nobody could join.
-    async fn free_from_silent(&self, session: &mut Session) -> Result<(), Fault> {
-        let silent = self.looks().silent();
+    async fn kill_silent_writers(&self, session: &mut Session) -> Result<(), Fault> {
+        let silent = self.view.lock().silent_instances();
         for instance in &silent {
             instance::kill_writer(session, instance).await?;
         }
@@ -157,31 +147,34 @@ impl MysqlStore {
     }
 
     fn formers(&self) -> Vec<InstanceId> {
-        self.loss_detector()
+        self.loss_detector
+            .lock()
             .former(None)
             .map(|former| former.membership.id)
             .collect()
     }
 
-    fn becomes(&self, membership: Membership, after: u64) {
-        let mut loss_detector = self.loss_detector();
+    /// This process is a new instance from now on. `after`: the epoch before the one that this made.
+    fn note_joined(&self, membership: Membership, after: u64) {
+        let mut loss_detector = self.loss_detector.lock();
         loss_detector.note_own_epoch(after);
         loss_detector.confirm_created(membership);
         let formers: Vec<_> = loss_detector.former(Some(&membership.id)).collect();
         drop(loss_detector);
-        self.looks()
-            .begin(formers.iter().map(|former| former.membership.id));
+        self.view
+            .lock()
+            .reset(formers.iter().map(|former| former.membership.id));
         self.journal.reset(1);
     }
 
     /// Whether all instances that may be alive have our lease. `false`: one has another lease, and is not known
-    /// to be alive; look again.
+    /// to be alive; read the rows again.
     ///
     /// # Errors
     /// [`StoreError::Unusable`]: one with another lease is alive.
-    fn agrees(&self) -> Result<bool, StoreError> {
+    fn leases_agree(&self) -> Result<bool, StoreError> {
         let (formers, own) = (self.formers(), self.options.lease_ms());
-        let Some((is_alive, other)) = self.looks().other_lease(own, &formers) else {
+        let Some((is_alive, other)) = self.view.lock().other_lease(own, &formers) else {
             return Ok(true);
         };
         if !is_alive {
@@ -202,7 +195,7 @@ impl MysqlStore {
     ) -> Result<ControlFlow<Option<(ServerRow, Membership)>>, Fault> {
         let address = self.options.peer_address().await?;
         let membership = instance::new_membership(None);
-        self.loss_detector().will_create(membership);
+        self.loss_detector.lock().will_create(membership);
         let joined = instance::join(
             session,
             membership,
@@ -213,49 +206,49 @@ impl MysqlStore {
         let Some(epoch) = joined else {
             return Ok(ControlFlow::Continue(()));
         };
-        self.becomes(membership, epoch.saturating_sub(1));
+        self.note_joined(membership, epoch.saturating_sub(1));
         Ok(ControlFlow::Break(Some((row, membership))))
     }
 
     /// Makes a database ready that this instance has exclusively, and shares it from then on.
-    async fn make_ready(&self, taken: &mut Taken) -> Result<(), StoreError> {
-        php::revert::refuse_half_reverted(&taken.row)?;
-        self.migrate(taken).await?;
-        let left = self.checkpoint_left(&mut taken.session, taken.membership);
-        self.while_alive(taken.membership, left).await?;
-        let place = self.place_in(taken.membership, &taken.session);
+    async fn make_ready(&self, joined: &mut Joined) -> Result<(), StoreError> {
+        php::revert::refuse_half_reverted(&joined.row)?;
+        self.migrate(joined).await?;
+        let left = self.checkpoint_left(&mut joined.session, joined.membership);
+        self.while_alive(joined.membership, left).await?;
+        let place = self.place_in(joined.membership, &joined.session);
         let script = slots::sharing(place)?;
-        let sharing = self.send_opening(&mut taken.session, &script);
+        let sharing = self.send_opening(&mut joined.session, &script);
         within(self.options.timeout, sharing).await?;
-        taken.membership.epoch = None;
-        self.loss_detector().confirm_created(taken.membership);
+        joined.membership.epoch = None;
+        self.loss_detector.lock().confirm_created(joined.membership);
         Ok(())
     }
 
     /// Brings the schema up to date, with heartbeats beside it to stay the owner.
-    pub(super) async fn migrate(&self, taken: &mut Taken) -> Result<(), Fault> {
-        if taken.row.version == schema::VERSION && taken.row.step == MigrationStep::Ready {
+    pub(super) async fn migrate(&self, joined: &mut Joined) -> Result<(), Fault> {
+        if joined.row.version == schema::VERSION && joined.row.step == MigrationStep::Ready {
             return Ok(());
         }
         let migration = migrate::migrate(
-            &mut taken.session,
-            &taken.row,
-            taken.membership,
+            &mut joined.session,
+            &joined.row,
+            joined.membership,
             self.options.adopt,
         );
-        let migrated = self.while_alive(taken.membership, migration).await;
+        let migrated = self.while_alive(joined.membership, migration).await;
         migrated.map_err(|fault| match fence::is_fenced(&fault) {
             true => StoreError::Standby.into(),
             false => fault.stops_migration(),
         })?;
-        let row = schema::read_server_row(&mut taken.session).await?;
-        taken.row = row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))?;
+        let row = schema::read_server_row(&mut joined.session).await?;
+        joined.row = row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))?;
         Ok(())
     }
 
     /// Takes over from the instances that this process was, and from all others that are dead already; then
     /// goes on above the tokens that the database lost, if it did.
-    async fn settle_in(
+    async fn finish_opening(
         &self,
         writer: &mut Writer,
         membership: Membership,
@@ -265,8 +258,8 @@ impl MysqlStore {
             within(self.options.timeout, engines).await?;
             within(self.options.timeout, self.warn(session)).await?;
         }
-        let members = self.look_as_writer(writer, membership).await?;
-        self.loss_detector().sees_members(&members);
+        let members = self.read_members_as_writer(writer, membership).await?;
+        self.loss_detector.lock().check_members(&members);
         for id in members.dead() {
             if let Some(mut taking) = self.begin_take_over(writer, &id).await? {
                 while self
@@ -276,11 +269,11 @@ impl MysqlStore {
                 {}
             }
         }
-        self.go_on_above_what_was_lost(writer, membership).await?;
-        self.look_as_writer(writer, membership).await
+        self.raise_tokens_after_loss(writer, membership).await?;
+        self.read_members_as_writer(writer, membership).await
     }
 
-    async fn look_as_writer(
+    async fn read_members_as_writer(
         &self,
         writer: &mut Writer,
         membership: Membership,
@@ -288,26 +281,22 @@ impl MysqlStore {
         let Some(session) = &mut writer.session else {
             return Err(Fault::Away("the writing connection was lost".into()));
         };
-        loop {
-            match within(self.options.timeout, self.look_on(session, membership)).await {
-                Ok(true) => break,
-                Ok(false) => return Err(StoreError::Standby.into()),
-                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
-                Err(fault) => return Err(fault),
-            }
+        let limit = self.options.timeout;
+        if !retry_while_blocked!(within(limit, self.heartbeat_on(session, membership)))? {
+            return Err(StoreError::Standby.into());
         }
-        let members = self.looks().members(membership.id);
+        let members = self.view.lock().members(membership.id);
         members.ok_or_else(|| Fault::Away("the owners of the slots were not read".into()))
     }
 
     /// If the database has lost acknowledged commits, makes fencing tokens go on above all that this process
     /// has seen: clients may have tokens that the database does not know any more.
-    async fn go_on_above_what_was_lost(
+    async fn raise_tokens_after_loss(
         &self,
         writer: &mut Writer,
         membership: Membership,
     ) -> Result<(), Fault> {
-        let lost = self.loss_detector().reset_to(&membership.id);
+        let lost = self.loss_detector.lock().reset_to(&membership.id);
         let Some(token) = lost else {
             return Ok(());
         };
@@ -370,7 +359,7 @@ impl MysqlStore {
             loop {
                 tokio::time::sleep(every).await;
                 let sent = Instant::now();
-                match self.beat(membership).await {
+                match self.send_heartbeat(membership).await {
                     Ok(true) => last = sent,
                     Ok(false) => return Fault::from(StoreError::Standby),
                     // Not a failure: reverting drops the table as its last step.
@@ -390,10 +379,10 @@ impl MysqlStore {
 
     /// The second half of [`crate::store::Store::open_alone`], once the store is open: takes over from every
     /// other instance as soon as it is dead. [`StoreError::Standby`]: one is alive.
-    pub(super) async fn outlive_others(&self) -> Result<(), StoreError> {
+    pub(super) async fn wait_until_alone(&self) -> Result<(), StoreError> {
         let every = Duration::from_millis(self.options.heartbeat().every_ms);
         loop {
-            let members = self.look().await?;
+            let members = self.read_members().await?;
             let is_mine = |owner: &InstanceId| *owner == members.me;
             if members.members.len() == 1 && members.owners.iter().all(is_mine) {
                 return Ok(());
@@ -404,7 +393,7 @@ impl MysqlStore {
                 .filter(|member| member.id != members.me);
             if others
                 .into_iter()
-                .any(|other| self.looks().is_beating(&other.id))
+                .any(|other| self.view.lock().is_beating(&other.id))
             {
                 return Err(StoreError::Standby);
             }
@@ -417,21 +406,21 @@ impl MysqlStore {
 
     /// Takes the database exclusively, to finish what an earlier exclusive owner began.
     /// [`StoreError::Standby`]: that owner shows a sign of life, or has finished.
-    pub(super) async fn go_on_alone(&self) -> Result<Taken, StoreError> {
+    pub(super) async fn resume_exclusive(&self) -> Result<Joined, StoreError> {
         let every = Duration::from_millis(self.options.heartbeat().every_ms);
         let mut waiting_session = None;
         loop {
             match self.enter(&mut waiting_session).await? {
-                Some(taken) if taken.membership.epoch.is_some() => return Ok(taken),
-                // The database was joined, so there is nothing left to finish.
+                Some(joined) if joined.membership.epoch.is_some() => return Ok(joined),
+                // The database is shared, so there is nothing left to finish.
                 Some(_) => {
                     self.close().await;
                     return Err(StoreError::Standby);
                 }
                 None => {}
             }
-            let owner = self.looks().living_owner(&[]);
-            if owner.is_some_and(|owner| self.looks().is_beating(&owner)) {
+            let owner = self.view.lock().living_owner(&[]);
+            if owner.is_some_and(|owner| self.view.lock().is_beating(&owner)) {
                 return Err(StoreError::Standby);
             }
             tokio::time::sleep(every).await;
@@ -440,17 +429,17 @@ impl MysqlStore {
 
     /// Turns the shared database into one that this instance has exclusively. [`StoreError::Standby`]: there is
     /// another instance, or not all slots are ours.
-    pub(super) async fn have_alone(&self) -> Result<Taken, StoreError> {
+    pub(super) async fn make_exclusive(&self) -> Result<Joined, StoreError> {
         let mut writer = self.writer.lock().await;
         let membership = self.membership().ok_or(StoreError::Standby)?;
-        let script = async |_: &mut Session, place| slots::having_alone(place);
+        let script = async |_: &mut Session, place| slots::making_exclusive(place);
         let sets = self.attempt(&mut writer, script).await?;
         let epoch = instance::epoch(sets.ok_or(StoreError::Standby)?)?;
         let membership = Membership {
             epoch: Some(epoch),
             ..membership
         };
-        self.loss_detector().confirm_created(membership);
+        self.loss_detector.lock().confirm_created(membership);
         self.set_membership(None);
         let session = writer.session.take();
         let mut session =
@@ -459,7 +448,7 @@ impl MysqlStore {
         let row = row
             .filter(|row| row.is_alone(membership))
             .ok_or(StoreError::Standby)?;
-        Ok(Taken {
+        Ok(Joined {
             session,
             row,
             membership,

@@ -48,8 +48,8 @@ pub struct PeerPort {
 /// Prefix of an address at which TLS is spoken.
 pub(super) const TLS_SCHEME: &str = "tls://";
 
-/// Longest time between two heartbeats, which are also looks at the other instances, in milliseconds.
-const LOOK_MAX_MS: u64 = 1_000;
+/// Longest time between two heartbeats, which also read the rows of the other instances, in milliseconds.
+const HEARTBEAT_EVERY_MAX_MS: u64 = 1_000;
 
 impl Options {
     /// The address that other instances are told: host and port, after [`TLS_SCHEME`] if TLS is spoken there.
@@ -187,7 +187,7 @@ impl Options {
     pub(super) fn heartbeat(&self) -> HeartbeatTimes {
         let lease_ms = self.lease_ms();
         HeartbeatTimes {
-            every_ms: (lease_ms / 8).clamp(1, LOOK_MAX_MS),
+            every_ms: (lease_ms / 8).clamp(1, HEARTBEAT_EVERY_MAX_MS),
             valid_ms: lease_ms / 4 * 3,
         }
     }

@@ -214,10 +214,9 @@ pub(super) async fn existing(
     ids: impl Iterator<Item = &ResourceId>,
 ) -> Result<HashSet<ResourceId>, Fault> {
     let mut sql = Sql::new("SELECT id FROM resource WHERE id IN (");
-    for (place, id) in ids.enumerate() {
-        sql.push(if place > 0 { "," } else { "" });
+    sql.list(ids, |sql, id| {
         sql.text(id.as_str());
-    }
+    });
     let rows = session.rows(sql.push(")").as_str()).await?;
     rows.into_iter().map(|row| Columns::of(row).id()).collect()
 }

@@ -26,6 +26,19 @@ impl Columns {
         let value = self.row.take_opt(place).and_then(Result::ok);
         value.ok_or_else(|| Fault::Away(format!("column {place} of an answer is not as expected")))
     }
+
+    /// The id of an instance or of a log; `None` for `NULL`.
+    pub fn uuid_or_null(&mut self) -> Result<Option<[u8; 16]>, Fault> {
+        let bytes: Option<Vec<u8>> = self.take()?;
+        let id = bytes.map(<[u8; 16]>::try_from).transpose();
+        id.map_err(|_| Fault::Away("the id of an instance or a log does not have 16 bytes".into()))
+    }
+
+    /// As [`Columns::uuid_or_null`], of a column that is not `NULL`.
+    pub fn uuid(&mut self) -> Result<[u8; 16], Fault> {
+        let id = self.uuid_or_null()?;
+        id.ok_or_else(|| Fault::Away("the id of an instance or a log is missing".into()))
+    }
 }
 
 /// The only column of the only row. [`Fault::Away`]: there is no row.

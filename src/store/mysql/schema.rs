@@ -246,7 +246,7 @@ pub(super) struct ServerRow {
     /// In the order of their ids.
     pub instances: Vec<InstanceRow>,
     /// When the query for the rows was sent, and when its answer was there.
-    pub asked_at: Instant,
+    pub sent_at: Instant,
     pub answered_at: Instant,
 }
 
@@ -353,9 +353,9 @@ pub(super) async fn run_and_read(
     session: &mut Session,
     mut statements: Sql,
 ) -> Result<(Sets, Option<ServerRow>), Fault> {
-    let asked_at = Instant::now();
+    let sent_at = Instant::now();
     let mut sets = session.run(statements.push(ROWS).as_str()).await?;
-    let read = asked_at..Instant::now();
+    let read = sent_at..Instant::now();
     let (instances, server) = (sets.pop().unwrap_or_default(), sets.pop());
     let server = server.unwrap_or_default().pop();
     let row = server.map(|server| parse(server, instances, read));
@@ -367,15 +367,15 @@ fn parse(server: Row, instances: Vec<Row>, read: Range<Instant>) -> Result<Serve
     for instance in instances {
         let mut columns = Columns::of(instance);
         row.instances.push(InstanceRow {
-            id: columns.instance_id()?,
+            id: columns.uuid()?,
             state: columns.take()?,
             heartbeat: columns.take()?,
-            log: columns.log_id()?,
+            log: columns.uuid()?,
             connection: columns.take()?,
             server: columns.take()?,
             address: columns.take()?,
             peer_secret: columns.take()?,
-            executor: columns.instance_id_or_null()?,
+            executor: columns.uuid_or_null()?,
             lease_ms: columns.take()?,
             version: columns.take()?,
         });
@@ -404,10 +404,10 @@ fn parse_server(row: Row, read: Range<Instant>) -> Result<ServerRow, Fault> {
         token_floor: FencingToken(columns.take()?),
         epoch: columns.take()?,
         heartbeat: columns.take()?,
-        owner: columns.instance_id_or_null()?,
+        owner: columns.uuid_or_null()?,
         connection: columns.take()?,
         instances: Vec::new(),
-        asked_at: read.start,
+        sent_at: read.start,
         answered_at: read.end,
     })
 }

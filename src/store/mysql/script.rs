@@ -2,9 +2,10 @@
 
 use std::mem;
 
+use super::error::Fault;
 use super::fence::{self, LogPlace};
 use super::sql::Sql;
-use crate::store::StoreError;
+use crate::store::{StoreError, journal};
 
 /// Size up to which statements are put into one packet, bytes: a server reads a whole packet before it runs any
 /// of it.
@@ -67,14 +68,25 @@ impl Script {
     /// A transaction that only appends a row to the log, as most commits do, in one statement: a second
     /// statement would cost the database as much as some dozens of locks.
     pub fn log_row(place: LogPlace, changes: &[u8]) -> Script {
-        let mut sql = Sql::default();
-        fence::append_alone(&mut sql, place, changes);
         Script {
-            packets: vec![sql],
+            packets: vec![fence::append_alone(place, changes)],
             tries: u32::MAX,
             is_guarded_by_its_rows: true,
             packet_bytes_max: 0,
         }
+    }
+
+    /// A transaction of an instance with these statements; its row in the log has no changes.
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`]: a statement does not fit into a packet.
+    pub fn of(place: LogPlace, statements: impl IntoIterator<Item = Sql>) -> Result<Script, Fault> {
+        let mut script = Script::begin(place, journal::EMPTY)?;
+        for statement in statements {
+            script.statement(statement)?;
+        }
+        script.commit();
+        Ok(script)
     }
 
     /// Begins a transaction of an instance, with the row of its log.
@@ -88,9 +100,7 @@ impl Script {
             is_guarded_by_its_rows: false,
             packet_bytes_max: place.packet_bytes_max.saturating_sub(SPARE_BYTES),
         };
-        let mut sql = Sql::default();
-        fence::append(&mut sql, place, changes);
-        script.statement(sql)?;
+        script.statement(fence::append(place, changes))?;
         Ok(script)
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::error::{Fault, code};
@@ -194,6 +194,25 @@ pub(super) async fn within<T>(
     }
 }
 
+/// Pause before repeating a transaction that failed because of another one's lock or a deadlock.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Awaits a future, made anew while other transactions block it. A macro, because the compiler cannot prove that
+/// the future of an async closure is `Send`.
+macro_rules! retry_while_blocked {
+    ($work:expr) => {
+        loop {
+            match $work.await {
+                Err(fault) if fault.is_passing() => {
+                    tokio::time::sleep($crate::store::mysql::session::RETRY_PAUSE).await;
+                }
+                result => break result,
+            }
+        }
+    };
+}
+pub(super) use retry_while_blocked;
+
 /// Sets the variables that differ. Returns a sentence for each that the account may not set, which stays as it
 /// is.
 async fn apply(session: &mut Session, changes: &[(String, String)]) -> Result<Vec<String>, Fault> {
@@ -248,19 +267,15 @@ impl Readers {
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock()
-    }
-
     /// Drops all kept connections; new ones are opened when needed.
     pub fn renew(&self) {
-        let mut idle = self.idle();
+        let mut idle = self.idle.lock();
         idle.generation += 1;
         idle.sessions.clear();
     }
 
     fn take(&self) -> (Option<Session>, u64) {
-        let mut idle = self.idle();
+        let mut idle = self.idle.lock();
         let session = idle.sessions.pop();
         (
             session.filter(|session| session.used_at.elapsed() < IDLE_MAX),
@@ -269,7 +284,7 @@ impl Readers {
     }
 
     fn give_back(&self, session: Session, generation: u64) {
-        let mut idle = self.idle();
+        let mut idle = self.idle.lock();
         if idle.generation == generation {
             idle.sessions.push(session);
         }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::commit;
 use super::error::Fault;
-use super::fence::{self, LogPlace, TakenOut};
+use super::fence::{self, LogPlace, LogTruncation};
 use super::instance;
 use super::rows::Columns;
 use super::schema::{self, InstanceRow, ServerRow};
@@ -27,7 +27,7 @@ use super::script::{Form, Script};
 use super::session::Session;
 use super::sql::Sql;
 use crate::store::members::{SLOTS, Slot};
-use crate::store::{InstanceId, StoreError, journal};
+use crate::store::{InstanceId, journal};
 
 /// How often a transaction is tried that another instance's may block for longer than this one can wait; after
 /// that it counts as not done.
@@ -39,7 +39,9 @@ const OWNED: Form = Form::upsert(
 );
 
 /// Reads the owner of every slot, in the order of slot numbers, and the rows as of the same time or later.
-pub(super) async fn look(session: &mut Session) -> Result<(Arc<[InstanceId]>, ServerRow), Fault> {
+pub(super) async fn read_owners(
+    session: &mut Session,
+) -> Result<(Arc<[InstanceId]>, ServerRow), Fault> {
     let sql = Sql::new("SELECT slot, owner FROM resource_slot ORDER BY slot; ");
     let (mut sets, row) = schema::run_and_read(session, sql).await?;
     let mut owners = Vec::with_capacity(SLOTS);
@@ -47,7 +49,7 @@ pub(super) async fn look(session: &mut Session) -> Result<(Arc<[InstanceId]>, Se
         let mut columns = Columns::of(row);
         let slot: usize = columns.take()?;
         if slot == owners.len() {
-            owners.push(columns.instance_id()?);
+            owners.push(columns.uuid()?);
         }
     }
     let row = row.filter(|_| owners.len() == SLOTS);
@@ -75,14 +77,15 @@ pub(super) fn sharing(place: LogPlace) -> Result<Script, Fault> {
     let mut sql = Sql::new("DELETE FROM resource_instance WHERE id <> ");
     sql.bytes(&membership.id);
     script.statement(sql)?;
-    end(script)
+    script.statement(Sql::new(instance::EPOCH))?;
+    script.commit();
+    Ok(script)
 }
 
 /// Makes the database exclusively ours, in a new epoch; fails unless all slots are ours and there is no other
 /// instance.
-pub(super) fn having_alone(place: LogPlace) -> Result<Script, Fault> {
+pub(super) fn making_exclusive(place: LogPlace) -> Result<Script, Fault> {
     let me = &place.membership.id;
-    let mut script = Script::begin(place, journal::EMPTY)?;
     let mut sql = Sql::new(
         "UPDATE resource_server SET floor = IF(owner IS NULL AND (SELECT COUNT(*) FROM resource_instance) = 1 \
          AND (SELECT COUNT(*) FROM resource_slot WHERE owner = ",
@@ -91,90 +94,72 @@ pub(super) fn having_alone(place: LogPlace) -> Result<Script, Fault> {
     sql.push(", floor, NULL), epoch = epoch + 1, owner = ")
         .bytes(me);
     sql.push(" WHERE id = 1");
-    script.statement(sql)?;
-    end(script)
+    Script::of(place, [sql, Sql::new(instance::EPOCH)])
 }
 
 /// Gives slots of ours to another instance; fails unless that one takes any (`state` 1).
 pub(super) fn giving(place: LogPlace, slots: &[Slot], to: &InstanceId) -> Result<Script, Fault> {
-    let mut script = Script::begin(place, journal::EMPTY)?;
-    script.statement(version_if(("state = 1 AND id", to), 1))?;
+    let version = version_if(("state = 1 AND id", to), 1);
     let mut sql = Sql::new("UPDATE resource_slot SET owner = IF(owner = ");
     sql.bytes(&place.membership.id).push(", ").bytes(to);
     sql.push(", NULL) WHERE slot IN (");
-    for (at, slot) in slots.iter().enumerate() {
-        sql.push(if at > 0 { "," } else { "" });
+    sql.list(slots, |sql, slot| {
         sql.number(slot.number() as u64);
-    }
+    });
     sql.push(")");
-    script.statement(sql)?;
-    script.tries = TRIES;
-    end(script)
+    tried(place, [version, sql, Sql::new(instance::EPOCH)])
 }
 
 /// Takes the slots of an instance that has no row any more.
 pub(super) fn finding(place: LogPlace, unknown: &InstanceId) -> Result<Script, Fault> {
-    let mut script = Script::begin(place, journal::EMPTY)?;
-    script.statement(version_if(("id", unknown), 0))?;
-    inherit(&mut script, place, unknown)?;
-    script.tries = TRIES;
-    end(script)
+    let version = version_if(("id", unknown), 0);
+    let slots = inherit(place, unknown);
+    tried(place, [version, slots, Sql::new(instance::EPOCH)])
 }
 
 /// The first step. Its last answer has the number of the seal, and the heartbeat that the dead one's row then
 /// has.
 pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fault> {
-    let membership = place.membership;
-    let mut script = Script::begin(place, journal::EMPTY)?;
-    let mut sql = Sql::new("UPDATE resource_instance SET executor = ");
-    sql.bytes(&membership.id);
-    sql.push(", state = 3, heartbeat = heartbeat + 1 WHERE id = ")
+    let me = &place.membership.id;
+    let mut mark = Sql::new("UPDATE resource_instance SET executor = ");
+    mark.bytes(me);
+    mark.push(", state = 3, heartbeat = heartbeat + 1 WHERE id = ")
         .bytes(&dead.id);
-    sql.push(" AND log = ").bytes(&dead.log);
-    sql.push(" AND state = ").number(dead.state);
-    sql.push(" AND heartbeat = ").number(dead.heartbeat);
-    sql.push(" AND executor <=> ");
-    sql.or_null(dead.executor.as_ref(), |sql, executor| {
+    mark.push(" AND log = ").bytes(&dead.log);
+    mark.push(" AND state = ").number(dead.state);
+    mark.push(" AND heartbeat = ").number(dead.heartbeat);
+    mark.push(" AND executor <=> ");
+    mark.or_null(dead.executor.as_ref(), |sql, executor| {
         sql.bytes(executor);
     });
-    script.statement(sql)?;
-    let mut sql = Sql::default();
-    fence::require_taken_over(&mut sql, membership, &dead.id);
-    script.statement(sql)?;
+    let is_marked = fence::require_taken_over(place.membership, &dead.id);
     // Also if it is sealed already: two rows with one number cannot both be certified, so what is read next is
     // complete.
-    let mut sql = Sql::default();
-    instance::seal(&mut sql, &dead.log);
-    script.statement(sql)?;
-    let mut sql = Sql::new("SELECT MAX(n), (SELECT heartbeat FROM resource_instance WHERE id = ");
-    sql.bytes(&dead.id).push(") FROM resource_log WHERE log = ");
-    sql.bytes(&dead.log);
-    script.statement(sql)?;
-    script.tries = TRIES;
-    script.commit();
-    Ok(script)
+    let mut seal = Sql::default();
+    instance::seal(&mut seal, &dead.log);
+    let mut read = Sql::new("SELECT MAX(n), (SELECT heartbeat FROM resource_instance WHERE id = ");
+    read.bytes(&dead.id)
+        .push(") FROM resource_log WHERE log = ");
+    read.bytes(&dead.log);
+    tried(place, [mark, is_marked, seal, read])
 }
 
 /// The last step. `left`: the rows that are left of the dead one's log, which this deletes.
 pub(super) fn ending(
     place: LogPlace,
     dead: &InstanceRow,
-    left: &TakenOut,
+    left: &LogTruncation,
 ) -> Result<Script, Fault> {
-    let mut script = Script::begin(place, journal::EMPTY)?;
-    let mut sql = Sql::default();
-    fence::guard_take_over(&mut sql, place.membership, &dead.id);
-    script.statement(sql)?;
-    commit::take_out(&mut script, place, left)?;
-    let mut sql = Sql::new("UPDATE resource_server SET epoch = epoch + 1");
-    instance::fold_floor(&mut sql, &dead.id);
-    sql.push(" WHERE id = 1");
-    script.statement(sql)?;
-    inherit(&mut script, place, &dead.id)?;
-    let mut sql = Sql::new("DELETE FROM resource_instance WHERE id = ");
-    sql.bytes(&dead.id);
-    script.statement(sql)?;
-    end(script)
+    let guard = fence::guard_take_over(place.membership, &dead.id);
+    let [log_guard, log] = commit::truncate(place, left);
+    let mut version = Sql::new("UPDATE resource_server SET epoch = epoch + 1");
+    instance::fold_floor(&mut version, &dead.id);
+    version.push(" WHERE id = 1");
+    let slots = inherit(place, &dead.id);
+    let mut row = Sql::new("DELETE FROM resource_instance WHERE id = ");
+    row.bytes(&dead.id);
+    let epoch = Sql::new(instance::EPOCH);
+    Script::of(place, [guard, log_guard, log, version, slots, row, epoch])
 }
 
 /// Makes the next version of the slot map; fails unless `count` rows of `resource_instance` have `what = id`.
@@ -192,17 +177,17 @@ fn version_if((what, id): (&str, &InstanceId), count: u64) -> Sql {
 }
 
 /// Makes all slots of `from` ours.
-fn inherit(script: &mut Script, place: LogPlace, from: &InstanceId) -> Result<(), StoreError> {
+fn inherit(place: LogPlace, from: &InstanceId) -> Sql {
     let mut sql = Sql::new("UPDATE resource_slot SET owner = ");
     sql.bytes(&place.membership.id)
         .push(" WHERE owner = ")
         .bytes(from);
-    script.statement(sql)
+    sql
 }
 
-/// Ends a transaction; its last answer is the version of the slot map that it makes.
-fn end(mut script: Script) -> Result<Script, Fault> {
-    script.statement(Sql::new(instance::EPOCH))?;
-    script.commit();
+/// A transaction that is tried [`TRIES`] times.
+fn tried(place: LogPlace, statements: impl IntoIterator<Item = Sql>) -> Result<Script, Fault> {
+    let mut script = Script::of(place, statements)?;
+    script.tries = TRIES;
     Ok(script)
 }

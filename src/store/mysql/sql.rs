@@ -82,6 +82,21 @@ impl Sql {
         self
     }
 
+    /// What `write` makes of each value, separated by commas.
+    pub fn list<T>(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+        write: impl Fn(&mut Sql, T),
+    ) -> &mut Sql {
+        for (place, value) in values.into_iter().enumerate() {
+            if place > 0 {
+                self.push(",");
+            }
+            write(self, value);
+        }
+        self
+    }
+
     /// An identifier, such as the name of a database.
     pub fn identifier(&mut self, value: &str) -> &mut Sql {
         self.text.push('`');

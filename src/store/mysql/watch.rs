@@ -1,48 +1,48 @@
 //! Whether another instance is silent: its heartbeat number stayed the same for a whole lease on our own
-//! monotonic clock, and we looked often enough meanwhile. No clock of another machine is compared.
+//! monotonic clock, and we read it often enough meanwhile. No clock of another machine is compared.
 
 use std::time::{Duration, Instant};
 
-/// Two looks may be at most this part of a lease apart: otherwise the instance may have been silent only
+/// Two reads may be at most this part of a lease apart: otherwise the instance may have been silent only
 /// because the database was away.
-const LOOKS_A_LEASE: u32 = 4;
+const READS_PER_LEASE: u32 = 4;
 
-/// What was seen of another instance: its last sign of life, when it was first seen, and when it was last
-/// looked at.
+/// What was read of another instance: its last sign of life, when that was first read, and when it was last
+/// read.
 #[derive(Clone, Debug)]
 pub(super) struct LifeWatch {
     sign: u64,
-    /// When this sign was first seen.
+    /// When this sign was first read.
     at: Instant,
-    looked_at: Instant,
-    /// The look before saw another sign.
+    read_at: Instant,
+    /// The read before found another sign.
     pub is_beating: bool,
     /// It has been silent for a whole lease.
     pub is_silent: bool,
 }
 
 impl LifeWatch {
-    /// Takes note of a look. `before`: the look before, if it succeeded. `asked_at`: when the query for the
+    /// Takes note of a read. `before`: the read before, if it succeeded. `sent_at`: when the query for the
     /// sign was sent; `answered_at`: when its answer was there. The database read the sign at some time in
     /// between, so silence is counted from the first answer to the last query: it lasted at least that long.
-    pub fn look(
+    pub fn update(
         before: Option<&LifeWatch>,
         sign: u64,
         lease: Duration,
-        asked_at: Instant,
+        sent_at: Instant,
         answered_at: Instant,
     ) -> LifeWatch {
         let is_watched = |before: &&LifeWatch| {
-            let away = answered_at.saturating_duration_since(before.looked_at);
-            before.sign == sign && away <= lease / LOOKS_A_LEASE
+            let away = answered_at.saturating_duration_since(before.read_at);
+            before.sign == sign && away <= lease / READS_PER_LEASE
         };
         let at = before.filter(is_watched).map(|before| before.at);
         LifeWatch {
             sign,
             at: at.unwrap_or(answered_at),
-            looked_at: answered_at,
+            read_at: answered_at,
             is_beating: before.is_some_and(|before| before.sign != sign),
-            is_silent: at.is_some_and(|at| asked_at.saturating_duration_since(at) >= lease),
+            is_silent: at.is_some_and(|at| sent_at.saturating_duration_since(at) >= lease),
         }
     }
 }
@@ -56,62 +56,62 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(4);
 
-    fn look(before: Option<&LifeWatch>, sign: u64, asked_at: Instant) -> LifeWatch {
-        let answered_at = asked_at + Duration::from_millis(5);
-        LifeWatch::look(before, sign, LEASE, asked_at, answered_at)
+    fn read(before: Option<&LifeWatch>, sign: u64, sent_at: Instant) -> LifeWatch {
+        let answered_at = sent_at + Duration::from_millis(5);
+        LifeWatch::update(before, sign, LEASE, sent_at, answered_at)
     }
 
-    /// Looks at the same sign at intervals of `every`, until the time `until` has passed.
+    /// Reads the same sign at intervals of `every`, until the time `until` has passed.
     fn watched(mut seen: LifeWatch, every: Duration, until: Duration) -> LifeWatch {
         let start = seen.at;
-        let mut asked_at = start + every;
-        while asked_at < start + until {
-            seen = look(Some(&seen), seen.sign, asked_at);
+        let mut sent_at = start + every;
+        while sent_at < start + until {
+            seen = read(Some(&seen), seen.sign, sent_at);
             assert!(
                 !seen.is_silent,
-                "taken over {:?} after the first look",
-                asked_at - start
+                "taken over {:?} after the first read",
+                sent_at - start
             );
-            asked_at += every;
+            sent_at += every;
         }
         seen
     }
 
-    fn first_look(start: Instant) -> LifeWatch {
-        let seen = look(None, 3, start);
+    fn first_read(start: Instant) -> LifeWatch {
+        let seen = read(None, 3, start);
         assert!(!seen.is_silent);
         seen
     }
 
     #[test]
     fn whoever_is_silent_is_waited_for_a_whole_lease() {
-        let seen = first_look(Instant::now());
+        let seen = first_read(Instant::now());
         let start = seen.at;
         // The lease counts from the first answer to the last query.
         let seen = watched(seen, LEASE / 8, LEASE);
         assert_eq!(seen.at, start);
-        assert!(look(Some(&seen), 3, start + LEASE).is_silent);
+        assert!(read(Some(&seen), 3, start + LEASE).is_silent);
     }
 
     #[test]
     fn a_heartbeat_begins_the_wait_anew() {
-        let seen = watched(first_look(Instant::now()), LEASE / 8, LEASE);
+        let seen = watched(first_read(Instant::now()), LEASE / 8, LEASE);
         let late = seen.at + LEASE;
-        let again = look(Some(&seen), 4, late);
+        let again = read(Some(&seen), 4, late);
         assert!(again.is_beating);
         assert!(!again.is_silent, "taken over from a live instance");
         assert!(again.at >= late);
     }
 
     #[test]
-    fn whoever_looked_away_begins_the_wait_anew() {
-        let most = LEASE / LOOKS_A_LEASE;
-        // The pause is between two looks, or one of them took that long.
+    fn a_pause_in_reading_begins_the_wait_anew() {
+        let most = LEASE / READS_PER_LEASE;
+        // The pause is between two reads, or one of them took that long.
         for answer_took in [Duration::ZERO, 2 * LEASE] {
-            let seen = watched(first_look(Instant::now()), LEASE / 8, LEASE);
-            let answered_at = seen.looked_at + most.max(answer_took) + Duration::from_millis(1);
-            let asked_at = answered_at - answer_took;
-            let again = LifeWatch::look(Some(&seen), 3, LEASE, asked_at, answered_at);
+            let seen = watched(first_read(Instant::now()), LEASE / 8, LEASE);
+            let answered_at = seen.read_at + most.max(answer_took) + Duration::from_millis(1);
+            let sent_at = answered_at - answer_took;
+            let again = LifeWatch::update(Some(&seen), 3, LEASE, sent_at, answered_at);
             assert!(
                 !again.is_silent,
                 "after a pause: an answer that took {answer_took:?}"
@@ -119,13 +119,13 @@ mod tests {
             assert_eq!(again.at, answered_at);
             // After that, a whole lease has to be waited for again.
             let seen = watched(again, LEASE / 8, LEASE);
-            assert!(look(Some(&seen), 3, answered_at + LEASE).is_silent);
+            assert!(read(Some(&seen), 3, answered_at + LEASE).is_silent);
         }
     }
 
     const DEAD: usize = 7;
 
-    /// 100 instances look at each other, each with its own delays; the database is away for a while, for all of
+    /// 100 instances watch each other, each with its own delays; the database is away for a while, for all of
     /// them; one dies. Returns which instance was taken for dead, and when, in ms.
     fn simulated(seed: u64, away: std::ops::Range<u64>, dies_at: u64) -> Vec<(usize, u64)> {
         const COUNT: usize = 100;
@@ -149,8 +149,8 @@ mod tests {
                 beats[one] += 1;
                 for other in 0..COUNT {
                     let before = watches[one][other].as_ref();
-                    let (asked_at, answered_at) = (at(now), at(now + latency));
-                    let seen = LifeWatch::look(before, beats[other], LEASE, asked_at, answered_at);
+                    let (sent_at, answered_at) = (at(now), at(now + latency));
+                    let seen = LifeWatch::update(before, beats[other], LEASE, sent_at, answered_at);
                     if seen.is_silent && one != other {
                         taken.push((other, now));
                     }

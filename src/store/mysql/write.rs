@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::commit;
-use super::database::{MysqlStore, RETRY_PAUSE, Writer};
+use super::database::{MysqlStore, Writer};
 use super::error::{Fault, code};
-use super::fence::{self, LogPlace, Membership, TakenOut};
+use super::fence::{self, LogPlace, LogTruncation, Membership};
 use super::instance;
 use super::rows::Sets;
 use super::script::Script;
-use super::session::{Session, within};
+use super::session::{RETRY_PAUSE, Session, retry_while_blocked, within};
 use crate::store::StoreError;
 
 /// Idle time after which the writing connection is pinged.
@@ -130,12 +130,12 @@ impl MysqlStore {
                 .iter()
                 .map(|(_, l)| (&l.id, &l.changes))
                 .collect();
-            let taken_out = step.done.map(|up_to| TakenOut {
+            let truncation = step.done.map(|up_to| LogTruncation {
                 log: place.membership.log,
                 up_to,
                 rows: step.rows,
             });
-            commit::checkpoint_script(session, locks, taken_out, None, place).await
+            commit::checkpoint_script(session, locks, truncation, None, place).await
         };
         self.transact(writer, script).await?;
         self.journal.checkpointed(step);
@@ -144,7 +144,7 @@ impl MysqlStore {
 
     /// Checkpoints everything that is committed by now. Commits go on in between.
     pub(super) async fn checkpoint_all(&self) -> Result<(), StoreError> {
-        let row = self.journal.last_told();
+        let row = self.journal.last_with_changes();
         loop {
             let mut writer = self.writer.lock().await;
             if !self.checkpoint_step(&mut writer, row).await? {
@@ -155,7 +155,7 @@ impl MysqlStore {
 
     /// As [`MysqlStore::checkpoint_all`], with the writer locked, so that nothing is committed in between.
     pub(super) async fn checkpoint_with(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let row = self.journal.last_told();
+        let row = self.journal.last_with_changes();
         while self.checkpoint_step(writer, row).await? {}
         Ok(())
     }
@@ -178,13 +178,8 @@ impl MysqlStore {
     /// it.
     async fn new_writer(&self, membership: Membership) -> Result<Session, Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
-        loop {
-            match instance::record_writer(&mut session, membership).await {
-                Ok(true) => break,
-                Ok(false) => return Err(StoreError::Standby.into()),
-                Err(fault) if fault.is_passing() => tokio::time::sleep(RETRY_PAUSE).await,
-                Err(fault) => return Err(fault),
-            }
+        if !retry_while_blocked!(instance::record_writer(&mut session, membership))? {
+            return Err(StoreError::Standby.into());
         }
         self.note_packet(&session);
         Ok(session)

@@ -15,12 +15,10 @@
 //! | `write` | a batch as one transaction, and checkpointing the journal |
 //! | `row_slots` | the places of the journal rows in their table |
 //! | `read` | reading rows |
-//! | `history` | the past leases of each name |
 //! | `error` | maps errors of SQLite to those of a store |
 
 mod error;
 mod file;
-mod history;
 mod read;
 mod row_slots;
 mod schema;
@@ -97,7 +95,7 @@ impl SqliteStore {
         job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let answer = match &*self.readers.lock() {
-            Some(readers) => pick(readers).submit(job),
+            Some(readers) => worker::submit(pick(readers), job),
             None => return Err(closed()),
         };
         answer.await.unwrap_or_else(|_| Err(closed()))
@@ -194,7 +192,7 @@ impl Store for SqliteStore {
 
     async fn checkpoint(&self) -> Result<(), StoreError> {
         let journal = &self.file.journal;
-        let row = journal.last_told();
+        let row = journal.last_with_changes();
         let step = |writer: &mut SqliteWriter| writer.checkpoint_step(journal, row);
         while self.write(step).await? {
             // Waiting commits go first.
@@ -205,7 +203,7 @@ impl Store for SqliteStore {
     }
 
     async fn append_history(&self, news: &PastLeases, most: usize) -> Result<(), StoreError> {
-        for some in news.chunks(history::NAMES_AT_ONCE) {
+        for some in news.chunks(write::HISTORY_NAMES_MAX) {
             self.write(|writer| writer.append_history(some, most))
                 .await?;
             // Waiting commits go first.
@@ -216,7 +214,7 @@ impl Store for SqliteStore {
 
     async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
         let name = name.clone();
-        self.read(|r| &r.loader, move |c| history::read(c, &name))
+        self.read(|r| &r.loader, move |c| read::history(c, &name))
             .await
     }
 

@@ -21,6 +21,7 @@ use crate::lock::{
     FencingToken, IdempotencyKey, Mode, Owner, Reason, ResourceName, ResourceOptions, Seconds,
     Selector, Ticket, Ttl,
 };
+use crate::store::history::{self, PastLease};
 
 /// The highest token that any deleted resource reached.
 pub(super) fn token_floor(db: &Connection) -> Result<FencingToken> {
@@ -69,6 +70,23 @@ pub(super) fn document_sizes(
     })
 }
 
+/// The past leases of a name, the oldest first.
+pub(super) fn history(
+    db: &Connection,
+    name: &ResourceName,
+) -> std::result::Result<Vec<PastLease>, StoreError> {
+    let found = db
+        .prepare_cached("SELECT leases FROM resource_history WHERE name = ?1")
+        .and_then(|mut find| {
+            let leases = find.query_row([name.as_str()], |row| row.get::<_, Vec<u8>>(0));
+            leases.optional()
+        });
+    let leases = found.map_err(unread)?;
+    Ok(leases
+        .map(|bytes| history::decode(&bytes))
+        .unwrap_or_default())
+}
+
 /// Only the head of a row is read, where the length is, and not the documents themselves.
 const DOCUMENT_SIZES: &str = "SELECT selector, octet_length(data) FROM resource_data \
     WHERE id_resource = ?1 AND selector > ?2 ORDER BY selector LIMIT ?3";
@@ -79,14 +97,14 @@ pub(super) fn list(
     query: &ListQuery,
     deadline: Instant,
 ) -> std::result::Result<Vec<ListedResource>, StoreError> {
-    // Virtual machine instructions between two looks at the clock: a fraction of a millisecond.
-    const LOOK_AFTER: i32 = 10_000;
+    // Virtual machine instructions between two readings of the clock: a fraction of a millisecond.
+    const CLOCK_INSTRUCTIONS: i32 = 10_000;
     let is_late = move || Instant::now() >= deadline;
     if is_late() {
         return Err(StoreError::TooSlow("busy with other listings".to_owned()));
     }
     connection
-        .progress_handler(LOOK_AFTER, Some(is_late))
+        .progress_handler(CLOCK_INSTRUCTIONS, Some(is_late))
         .map_err(unread)?;
     let found = in_one_view(connection, |db| all_parts(db, query));
     connection

@@ -15,30 +15,28 @@ use super::file::DatabaseFile;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// Queues jobs for a thread.
-pub(super) struct Jobs(mpsc::Sender<Job>);
+/// The queue of a thread's jobs.
+pub(super) type Jobs = mpsc::Sender<Job>;
 
 /// Resolves when the thread's connection is closed.
 pub(super) type WorkerEnded = oneshot::Receiver<()>;
 
-impl Jobs {
-    /// Queues a job. It is skipped if its caller has dropped the receiver by then. The receiver gets an error
-    /// if the thread has ended or the job has panicked.
-    pub(super) fn submit<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> oneshot::Receiver<Result<T, StoreError>> {
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            if !answer.is_closed() {
-                // The caller may have stopped waiting, which is no error.
-                let _ = answer.send(job(connection));
-            }
-        });
-        // If the thread has ended, the job is dropped together with the sender of its answer.
-        let _ = self.0.send(job);
-        answered
-    }
+/// Queues a job. It is skipped if its caller has dropped the receiver by then. The receiver gets an error if the
+/// thread has ended or the job has panicked.
+pub(super) fn submit<T: Send + 'static>(
+    jobs: &Jobs,
+    job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+) -> oneshot::Receiver<Result<T, StoreError>> {
+    let (answer, answered) = oneshot::channel();
+    let job: Job = Box::new(move |connection| {
+        if !answer.is_closed() {
+            // The caller may have stopped waiting, which is no error.
+            let _ = answer.send(job(connection));
+        }
+    });
+    // If the thread has ended, the job is dropped together with the sender of its answer.
+    let _ = jobs.send(job);
+    answered
 }
 
 /// The error of a call while the file is not open.
@@ -68,7 +66,7 @@ pub(super) fn spawn(
         }
     };
     start(name, body)?;
-    Ok((Jobs(jobs), ended))
+    Ok((jobs, ended))
 }
 
 /// Runs one blocking job on a thread of its own.

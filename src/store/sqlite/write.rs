@@ -8,25 +8,26 @@ use super::super::journal::{self, Journal, Layout};
 use super::super::snapshot::{LockChanges, ResourceId, Snapshot, StoredData};
 use super::super::{StoreError, ended};
 use super::error::{away, classify};
-use super::history;
 use super::read;
 use super::row_slots::{self, RowSlots};
 use crate::lock::rows::{HeadRow, HolderRow, TicketRow};
 use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector, Ticket, Ttl};
-use crate::store::history::PastLease;
+use crate::store::history::{self, PastLease};
 
 /// The number of a resource (`resource.nr`), by which lock rows refer to it.
 type Nr = i64;
 
 type WriteResult = Result<(), StoreError>;
 
-/// A commit usually changes one page of the journal. Taking out any number of rows is one write, so all go at
-/// once.
+/// A commit usually changes one page of the journal. Truncating it is one write, whatever the number of rows.
 pub(super) const LAYOUT: Layout = Layout {
     row_bytes: row_slots::ROW_BYTES,
     fills_rows: true,
-    taken_out_at_once: u64::MAX,
+    truncation_max: u64::MAX,
 };
+
+/// How many names' past leases one transaction writes.
+pub(super) const HISTORY_NAMES_MAX: usize = 200;
 
 /// The connection that writes. Everything that an earlier process left in the journal is in the tables.
 pub(super) struct SqliteWriter {
@@ -82,13 +83,22 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Appends past leases in one transaction.
+    /// Appends past leases to the rows of their names in one transaction.
     pub fn append_history(
         &mut self,
         news: &[(ResourceName, Vec<PastLease>)],
         most: usize,
     ) -> WriteResult {
-        transact(&self.connection, |db| history::append(db, news, most))
+        let sql = "INSERT INTO resource_history (name, leases) VALUES (?1, ?2) \
+                   ON CONFLICT (name) DO UPDATE SET leases = excluded.leases";
+        transact(&self.connection, |db| {
+            for (name, newer) in news {
+                let mut leases = read::history(db, name)?;
+                history::append(&mut leases, newer, most);
+                execute(db, sql, params![name.as_str(), history::encode(&leases)])?;
+            }
+            Ok(())
+        })
     }
 
     /// See [`super::Store::raise_tokens`]. Changes the tables only: the journal has to be empty.
@@ -209,8 +219,8 @@ fn write_lock(db: &Connection, nr: Nr, changes: &LockChanges) -> WriteResult {
             None => remove_ticket(db, "resource_ticket", nr, *ticket)?,
         }
     }
-    for run in ended::runs(&changes.ended) {
-        write_ended(db, nr, &run)?;
+    for (n, entries) in ended::runs(&changes.ended)? {
+        write_ended(db, nr, n, &entries)?;
     }
     Ok(())
 }
@@ -360,10 +370,10 @@ fn remove_ticket(db: &Connection, table: &str, nr: Nr, ticket: Ticket) -> WriteR
     execute(db, &sql, params![nr, ticket.bits().to_be_bytes()])
 }
 
-fn write_ended(db: &Connection, nr: Nr, run: &ended::Run<'_>) -> WriteResult {
+fn write_ended(db: &Connection, nr: Nr, n: u64, entries: &[u8]) -> WriteResult {
     let sql = "REPLACE INTO resource_ended_tickets (resource, n, entries) VALUES (?1, ?2, ?3)";
-    execute(db, sql, params![nr, same_bits(run.n), run.bytes()?])?;
-    let Some(outlived) = run.outlives() else {
+    execute(db, sql, params![nr, same_bits(n), entries])?;
+    let Some(outlived) = ended::outlived_by(n) else {
         return Ok(());
     };
     let sql = "DELETE FROM resource_ended_tickets WHERE resource = ?1 AND n <= ?2";

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::server::{PATIENCE, Server, until};
+use crate::server::{PATIENCE, Server, client, until};
 use small_resource_client::{Error, Event, Guard, LossReason, Watch};
 use tokio::time::timeout;
 
@@ -171,6 +171,19 @@ async fn what_happens_to_the_names_of_a_prefix_is_followed() {
         .filter(|kind| kinds.iter().any(|seen| seen == kind))
         .collect();
     assert_eq!(seen, known, "{kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_events_lasts_longer_than_an_answer_may_take() {
+    let server = Server::start();
+    let answers_within = Duration::from_secs(1);
+    let hasty = client(&server.url).timeout(answers_within).build().unwrap();
+    let mut watch = hasty.watch("").await.unwrap();
+    tokio::time::sleep(answers_within * 3).await;
+    let lock = server.client("one").lock("a").create(true);
+    let guard = lock.acquire().await.unwrap();
+    assert_eq!(next(&mut watch).await.name.as_deref(), Some("a"));
+    guard.release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::definition;
-use super::selectors::{self, Stored};
+use super::selectors::{self, SelectorRow};
 use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
@@ -254,15 +254,15 @@ pub(in crate::store::mysql) async fn finish(
 /// characters other than letters, digits and `-_.~`.
 pub(super) async fn escaped_selectors(
     session: &mut Session,
-) -> Result<BTreeMap<String, Vec<Stored>>, Fault> {
+) -> Result<BTreeMap<String, Vec<SelectorRow>>, Fault> {
     let sql = "SELECT id_resource, id, selector FROM resource_data WHERE id_resource IN \
                (SELECT id_resource FROM resource_data WHERE selector REGEXP '[^-A-Za-z0-9._~]' \
                OR id IN (SELECT id FROM resource_adopted))";
-    let mut resources: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
+    let mut resources: BTreeMap<String, Vec<SelectorRow>> = BTreeMap::new();
     for row in session.rows(sql).await? {
         let mut row = Columns::of(row);
         let id_resource: String = row.take()?;
-        let stored = Stored {
+        let stored = SelectorRow {
             id: row.take()?,
             selector: row.take()?,
         };
@@ -271,23 +271,23 @@ pub(super) async fn escaped_selectors(
     Ok(resources)
 }
 
-fn decode(statements: &mut Vec<Sql>, id_resource: &str, rows: &[Stored]) {
-    let plan = selectors::plan(rows);
-    for row in plan.kept.iter().filter(|row| row.selector.contains('%')) {
+fn decode(statements: &mut Vec<Sql>, id_resource: &str, rows: &[SelectorRow]) {
+    let (renamed, kept) = selectors::decoded(rows);
+    for row in kept.iter().filter(|row| row.selector.contains('%')) {
         log::warn!(
             "resource {id_resource}: selector {:?} keeps its escapes, because decoded it is another \
              row's selector, or not valid",
             row.selector
         );
     }
-    let renaming = plan.renamed.iter();
+    let renaming = renamed.iter();
     statements.extend(renaming.map(|(row, target)| rename(&row.id, target)));
     // Remember the selectors that encoding would not restore, so that a revert can.
-    let renamed = plan.renamed.iter();
     let changed = renamed
+        .iter()
         .filter(|(row, target)| selectors::encode(target) != row.selector)
         .map(|(row, _)| row);
-    statements.extend(plan.kept.iter().chain(changed).map(remember));
+    statements.extend(kept.iter().chain(changed).map(remember));
 }
 
 pub(super) fn rename(id: &str, selector: &str) -> Sql {
@@ -296,7 +296,7 @@ pub(super) fn rename(id: &str, selector: &str) -> Sql {
     sql
 }
 
-fn remember(row: &Stored) -> Sql {
+fn remember(row: &SelectorRow) -> Sql {
     let mut sql = Sql::new("INSERT INTO resource_adopted (id, selector) VALUES (");
     sql.text(&row.id).push(", ").text(&row.selector);
     sql.push(") ON DUPLICATE KEY UPDATE selector = VALUES(selector)");

@@ -133,14 +133,14 @@ async fn encoding(session: &mut Session) -> Result<Result<Vec<Sql>, Vec<String>>
         for row in rows {
             let target = adopted.remove(&row.id);
             let target = target.unwrap_or_else(|| selectors::encode(&row.selector));
-            let told = format!("selector {:?} of the resource {id_resource}", row.selector);
+            let which = format!("selector {:?} of the resource {id_resource}", row.selector);
             if target.chars().count() > COLUMN_CHARACTERS {
                 obstacles.push(format!(
-                    "{told} is longer than {COLUMN_CHARACTERS} characters when it is percent-encoded"
+                    "{which} is longer than {COLUMN_CHARACTERS} characters when it is percent-encoded"
                 ));
             } else if !targets.insert(target.clone()) {
                 obstacles.push(format!(
-                    "{told} is {target:?} when it is percent-encoded, the same as another selector"
+                    "{which} is {target:?} when it is percent-encoded, the same as another selector"
                 ));
             } else if target != row.selector {
                 renamed.push((row, target));
@@ -265,8 +265,8 @@ async fn orphans(session: &mut Session, data: &Definition) -> Result<Vec<String>
     let sql = "SELECT COUNT(*) FROM resource_data d LEFT JOIN resource r ON r.id = d.id_resource \
                WHERE r.id IS NULL";
     let count: u64 = value(session.rows(sql).await?)?;
-    let told = format!("{count} documents belong to resources that do not exist; delete them");
-    Ok((count > 0).then_some(told).into_iter().collect())
+    let text = format!("{count} documents belong to resources that do not exist; delete them");
+    Ok((count > 0).then_some(text).into_iter().collect())
 }
 
 async fn restore(

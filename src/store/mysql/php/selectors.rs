@@ -43,25 +43,20 @@ fn decode(stored: &str) -> Option<String> {
 
 /// A stored row of one resource: its id and its selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(super) struct SelectorRow {
     pub id: String,
     pub selector: String,
 }
 
-/// What happens to the selectors of one resource.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// Rows with their new selectors, in an order in which no row gets a selector that another row still has.
-    pub renamed: Vec<(Stored, String)>,
-    /// Rows that keep their selectors although [`encode`] would not restore them: text that was never escaped,
-    /// and escapes that would make two rows equal or give no valid selector when decoded.
-    pub kept: Vec<Stored>,
-}
-
-/// Decodes every selector once, except where that would make two rows equal. Of several that decode to the same
-/// text, the one that is written as PHP clients write it is decoded, else the first in byte order.
-pub(super) fn plan(rows: &[Stored]) -> Plan {
-    let mut order: Vec<(&Stored, Option<String>)> = rows
+/// Decodes every selector of one resource once, except where that would make two rows equal. Of several that
+/// decode to the same text, the one that is written as PHP clients write it is decoded, else the first in byte
+/// order.
+///
+/// Returns the rows to rename with their new selectors, in an order in which no row gets a selector that another
+/// row still has; and the rows that keep their selectors although [`encode`] would not restore them: text that
+/// was never escaped, and escapes that would make two rows equal or give no valid selector when decoded.
+pub(super) fn decoded(rows: &[SelectorRow]) -> (Vec<(SelectorRow, String)>, Vec<SelectorRow>) {
+    let mut order: Vec<(&SelectorRow, Option<String>)> = rows
         .iter()
         .map(|row| {
             let target = decode(&row.selector).filter(|target| *target != row.selector);
@@ -80,7 +75,7 @@ pub(super) fn plan(rows: &[Stored]) -> Plan {
     // A row that stays keeps its selector from other rows, which then have to stay too: repeat until none is
     // added.
     let renamed = loop {
-        let mut taken: BTreeMap<&str, &Stored> = BTreeMap::new();
+        let mut taken: BTreeMap<&str, &SelectorRow> = BTreeMap::new();
         let before = staying.len();
         for (row, target) in &order {
             let Some(target) = target.as_deref() else {
@@ -99,7 +94,7 @@ pub(super) fn plan(rows: &[Stored]) -> Plan {
             break taken;
         }
     };
-    let mut renamed: Vec<(Stored, String)> = renamed
+    let mut renamed: Vec<(SelectorRow, String)> = renamed
         .into_iter()
         .map(|(target, row)| (row.clone(), target.to_owned()))
         .collect();
@@ -112,7 +107,7 @@ pub(super) fn plan(rows: &[Stored]) -> Plan {
         .filter(|(row, _)| encode(&row.selector) != row.selector)
         .map(|(row, _)| (*row).clone())
         .collect();
-    Plan { renamed, kept }
+    (renamed, kept)
 }
 
 #[cfg(test)]
@@ -120,16 +115,16 @@ mod tests {
     use super::*;
 
     fn planned(selectors: &[&str]) -> (Vec<(String, String)>, Vec<String>) {
-        let rows: Vec<Stored> = selectors
+        let rows: Vec<SelectorRow> = selectors
             .iter()
-            .map(|selector| Stored {
+            .map(|selector| SelectorRow {
                 id: format!("id of {selector}"),
                 selector: (*selector).to_owned(),
             })
             .collect();
-        let plan = plan(&rows);
-        let renamed = plan.renamed.into_iter().map(|(r, to)| (r.selector, to));
-        let kept = plan.kept.into_iter().map(|row| row.selector);
+        let (renamed, kept) = decoded(&rows);
+        let renamed = renamed.into_iter().map(|(row, to)| (row.selector, to));
+        let kept = kept.into_iter().map(|row| row.selector);
         (renamed.collect(), kept.collect())
     }
 

@@ -1,6 +1,7 @@
 //! How a handler reaches a resource: through this instance's own registry if it answers for the name, else
 //! through the instance that does. While no instance answers for a name, requests for it are held.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,12 +10,11 @@ use futures_util::FutureExt;
 
 use super::events::EventReader;
 use super::forwarded::Forwarded;
-use super::gather::Gathering;
 use super::links::{Exchange, Links};
 use super::place::{self, Place};
 use super::wire::{PeerReply, Question};
 use crate::lock::{PresentedTicket, Profile, ResourceName};
-use crate::registry::client::{Router, taken};
+use crate::registry::client::{Router, confirmed};
 use crate::registry::listing::{ListingRefused, Page};
 use crate::registry::tally::Tally;
 use crate::resource::messages::{Op, Reply};
@@ -24,19 +24,21 @@ use crate::store::history::PastLease;
 use crate::store::members::Slot;
 use crate::store::{DocumentSize, ListQuery, ResourceId};
 
-/// A worker's way to every resource. One per worker.
-pub struct FrontDoor {
-    pub router: Router,
+/// Sends requests to the instances that answer for them. One per worker.
+pub struct ClusterClient {
+    /// The way to the names that this instance answers for.
+    pub router: Rc<Router>,
     /// Connections to the other instances. `None`: the store belongs to this process alone.
     links: Option<Links>,
 }
 
-impl FrontDoor {
+impl ClusterClient {
     /// `lease`: `INSTANCE_LEASE_SECONDS` if several instances can share the store, else `None`. Must be called
     /// on the worker's thread.
-    pub fn new(router: Router, lease: Option<Duration>) -> FrontDoor {
-        let links = lease.map(|lease| Links::new(&router.server, lease));
-        FrontDoor { router, links }
+    pub fn new(router: Router, lease: Option<Duration>) -> ClusterClient {
+        let router = Rc::new(router);
+        let links = lease.map(|lease| Links::new(router.clone(), lease));
+        ClusterClient { router, links }
     }
 
     /// Whether a request may be accepted. An instance that has lost its store accepts requests too if it can
@@ -73,12 +75,12 @@ impl FrontDoor {
     /// withdraws the request.
     pub async fn ask(&self, name: &ResourceName, op: &Op, caller: &Arc<Caller>) -> Box<Reply> {
         let Some(links) = &self.links else {
-            return taken(self.router.ask(name, op, caller).await);
+            return confirmed(self.router.ask(name, op, caller).await);
         };
         // A request that waits may have to continue at another instance, where a copy of it has to find its
         // place in the queue. So it goes through `Forwarded` from the beginning.
         if !self.waits(op) && self.is_here(name) {
-            let reply = taken(self.router.ask(name, op, caller).await);
+            let reply = confirmed(self.router.ask(name, op, caller).await);
             if !matches!(*reply, Reply::Closed(Closed::Moving)) {
                 return reply;
             }
@@ -87,10 +89,9 @@ impl FrontDoor {
         let _in_flight = scopeguard::guard(&links.in_flight, |count| {
             count.fetch_sub(1, Ordering::Release);
         });
-        let hold = links.hold(op.wait().unwrap_or_default());
-        let asked = Forwarded::new((&self.router, links), (name, op, caller), hold);
+        let forwarded = Forwarded::new(links, name, op, caller);
         // Boxed: the state of a forwarded request must not make the futures of all requests large.
-        asked.answer().boxed_local().await
+        forwarded.answer().boxed_local().await
     }
 
     /// Records a sign of life of this ticket. Does nothing if that would mean waiting for an actor's address or
@@ -113,16 +114,12 @@ impl FrontDoor {
         }
     }
 
-    /// A question to all instances. `None`: the store is this process's alone, or the other instances are not
-    /// known yet.
-    fn gathering(&self) -> Option<Gathering<'_>> {
+    /// The connections over which all instances are asked. `None`: the store is this process's alone, or the other
+    /// instances are not known yet.
+    fn links_to_all(&self) -> Option<&Links> {
         let links = self.links.as_ref()?;
-        let is_shared = links.view().members.is_some();
-        is_shared.then(|| Gathering {
-            router: &self.router,
-            links,
-            hold: links.hold(Duration::ZERO),
-        })
+        let are_known = links.view().members.is_some();
+        are_known.then_some(links)
     }
 
     /// An answer of this instance alone, which must be allowed to answer before and after it.
@@ -142,7 +139,7 @@ impl FrontDoor {
     /// # Errors
     /// An instance that has names does not answer in time, or refuses.
     pub async fn page(&self, query: ListQuery) -> Result<Page, ListingRefused> {
-        let Some(gathering) = self.gathering() else {
+        let Some(links) = self.links_to_all() else {
             return self.alone(self.router.page(query)).await;
         };
         let told = |told| match told {
@@ -152,7 +149,7 @@ impl FrontDoor {
         };
         let here = || self.router.part_of_page(query.clone());
         let question = || Question::Page(query.clone());
-        let pages = Box::pin(gathering.ask_all(here, question, told)).await?;
+        let pages = Box::pin(links.ask_all(here, question, told)).await?;
         Ok(Page::merged(pages, &query))
     }
 
@@ -161,7 +158,7 @@ impl FrontDoor {
     /// # Errors
     /// An instance that has names does not answer in time, or refuses.
     pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
-        let Some(gathering) = self.gathering() else {
+        let Some(links) = self.links_to_all() else {
             return self.alone(self.router.tally(prefix)).await;
         };
         let told = |told| match told {
@@ -170,7 +167,7 @@ impl FrontDoor {
         };
         let here = async || Ok(self.router.part_of_tally(prefix.clone()).await?);
         let question = || Question::Tally(prefix.clone());
-        match Box::pin(gathering.ask_all(here, question, told)).await {
+        match Box::pin(links.ask_all(here, question, told)).await {
             Ok(parts) => Ok(parts.into_iter().fold(Tally::default(), Tally::beside)),
             Err(ListingRefused::Closed(closed)) => Err(closed),
             Err(ListingRefused::TooBusy) => Err(Closed::Moving),
@@ -188,7 +185,7 @@ impl FrontDoor {
         };
         let question = || Question::History(name.clone());
         let here = || self.router.history(name);
-        self.look(name, here, question, told).await
+        self.ask_owner(name, here, question, told).await
     }
 
     /// As [`Router::document_sizes`], from the instance that answers for the name.
@@ -212,7 +209,7 @@ impl FrontDoor {
             limit,
         };
         let here = || self.router.document_sizes(id, after, limit);
-        self.look(name, here, question, told).await
+        self.ask_owner(name, here, question, told).await
     }
 
     /// Follows the events of names with this prefix. `None`: an instance has as many event readers as it allows.
@@ -220,8 +217,8 @@ impl FrontDoor {
     /// # Errors
     /// An instance that has names does not answer in time.
     pub async fn follow(&self, prefix: &str) -> Result<Option<EventReader>, Closed> {
-        match self.gathering() {
-            Some(gathering) => Box::pin(gathering.follow(prefix)).await,
+        match self.links_to_all() {
+            Some(links) => Box::pin(links.follow(prefix)).await,
             None => {
                 let server = &self.router.server;
                 server.gate.check()?;
@@ -233,7 +230,7 @@ impl FrontDoor {
 
     /// Asks a question about one name that is safe to repeat. `told` takes the answer out of another instance's
     /// reply; `None`: ask again.
-    async fn look<T>(
+    async fn ask_owner<T>(
         &self,
         name: &ResourceName,
         here: impl AsyncFn() -> Result<T, Closed>,
@@ -250,8 +247,8 @@ impl FrontDoor {
             let place = place::of_slot((slot, is_here), server.gate.check(), &links.view())?;
             match place {
                 Some(Place::There(other)) => {
-                    let asked = Box::pin(links.ask(&self.router, &other, question()));
-                    if let Exchange::Answered(answer) = asked.await
+                    let exchange = Box::pin(links.ask(other, question()));
+                    if let Exchange::Answered(answer) = exchange.await
                         && let Some(answer) = told(answer)
                     {
                         return Ok(answer);

@@ -1,4 +1,4 @@
-//! What this process has last seen of the instances that share the database, and of the owners of the slots.
+//! The instances that share the database and the owners of the slots, as this process last read them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::store::members::{Member, MemberState, Members, Slot};
 use crate::store::{InstanceId, PeerAddress};
 
 #[derive(Default)]
-pub(super) struct Looks {
+pub(super) struct ClusterView {
     /// Owner of each slot, by slot number, and the version of the slot map.
     owners: Option<(u64, Arc<[InstanceId]>)>,
     /// The lowest version of the slot map that has all gifts and take-overs of this process. A server that lags
     /// may still show earlier ones.
-    least: u64,
+    version_min: u64,
     /// Slots that this instance gave away and has not seen to be its own again.
     given: HashSet<Slot>,
     row: Option<ServerRow>,
@@ -25,38 +25,38 @@ pub(super) struct Looks {
     former: HashSet<InstanceId>,
 }
 
-impl Looks {
-    /// This process becomes another instance: forgets what was seen. `former`: the instances that it was.
-    pub fn begin(&mut self, former: impl Iterator<Item = InstanceId>) {
+impl ClusterView {
+    /// This process becomes another instance: forgets what was read. `former`: the instances that it was.
+    pub fn reset(&mut self, former: impl Iterator<Item = InstanceId>) {
         self.former = former.collect();
         self.owners = None;
-        self.least = 0;
+        self.version_min = 0;
         self.given.clear();
         self.row = None;
     }
 
     /// The newest version of the slot map that is known to exist.
-    pub fn version(&self) -> u64 {
-        let seen = self.owners.as_ref().map_or(0, |(version, _)| *version);
-        seen.max(self.least)
+    pub fn slot_map_version(&self) -> u64 {
+        let read = self.owners.as_ref().map_or(0, |(version, _)| *version);
+        read.max(self.version_min)
     }
 
     /// Whether a slot map of that version is newer than the one that is known.
-    pub fn wants_owners(&self, version: u64) -> bool {
-        let seen = self.owners.as_ref();
-        version >= self.least && seen.is_none_or(|(seen, _)| version > *seen)
+    pub fn needs_owners(&self, version: u64) -> bool {
+        let known = self.owners.as_ref();
+        version >= self.version_min && known.is_none_or(|(known, _)| version > *known)
     }
 
-    /// Takes note of a slot map. `owners`: as of `version` or later, and no later than the rows.
-    pub fn see_owners(&mut self, me: &InstanceId, version: u64, owners: Arc<[InstanceId]>) {
-        if self.wants_owners(version) {
+    /// Replaces the slot map. `owners`: as of `version` or later, and no later than the rows.
+    pub fn update_owners(&mut self, me: &InstanceId, version: u64, owners: Arc<[InstanceId]>) {
+        if self.needs_owners(version) {
             self.given.retain(|slot| owners[slot.number()] != *me);
             self.owners = Some((version, owners));
         }
     }
 
-    /// Takes note of the rows. `lease`: our own; an instance with a longer one in its row is given that.
-    pub fn see(&mut self, row: ServerRow, lease: Duration) {
+    /// Replaces the rows. `lease`: our own; an instance with a longer one in its row is given that.
+    pub fn update(&mut self, row: ServerRow, lease: Duration) {
         let instances = row.instances.iter().filter(|instance| instance.state != 3);
         let mut signs: HashMap<InstanceId, (u64, Duration)> = instances
             .map(|one| {
@@ -71,16 +71,16 @@ impl Looks {
         }
         let watch = |(id, (sign, lease))| {
             let before = self.watches.get(&id);
-            let watch = LifeWatch::look(before, sign, lease, row.asked_at, row.answered_at);
+            let watch = LifeWatch::update(before, sign, lease, row.sent_at, row.answered_at);
             (id, watch)
         };
         self.watches = signs.into_iter().map(watch).collect();
         self.row = Some(row);
     }
 
-    /// A look failed. Begins all waits anew: an instance may have been silent only because the database was
+    /// A read failed. Begins all waits anew: an instance may have been silent only because the database was
     /// away.
-    pub fn fail(&mut self) {
+    pub fn restart_watches(&mut self) {
         self.watches.clear();
     }
 
@@ -89,7 +89,7 @@ impl Looks {
         self.watches.get(id).is_some_and(|watch| watch.is_silent)
     }
 
-    /// Whether the instance showed a sign of life between the last two looks.
+    /// Whether the instance showed a sign of life between the last two reads.
     pub fn is_beating(&self, id: &InstanceId) -> bool {
         self.watches.get(id).is_some_and(|watch| watch.is_beating)
     }
@@ -102,13 +102,13 @@ impl Looks {
     }
 
     /// Records that the slots for which `is_moved` holds belong to `to` as of `version`.
-    pub fn moved(
+    pub fn set_owner(
         &mut self,
         is_moved: impl Fn(Slot, &InstanceId) -> bool,
         to: InstanceId,
         version: u64,
     ) {
-        self.least = self.least.max(version);
+        self.version_min = self.version_min.max(version);
         if let Some((_, owners)) = &mut self.owners {
             let pairs = Slot::all().zip(owners.iter());
             let pick = |(slot, owner): (Slot, &InstanceId)| match is_moved(slot, owner) {
@@ -120,8 +120,8 @@ impl Looks {
     }
 
     /// Records that this instance gave these slots to `to`.
-    pub fn gave(&mut self, slots: &[Slot], to: InstanceId, version: u64) {
-        self.moved(|slot, _| slots.contains(&slot), to, version);
+    pub fn note_gift(&mut self, slots: &[Slot], to: InstanceId, version: u64) {
+        self.set_owner(|slot, _| slots.contains(&slot), to, version);
         self.given.extend(slots);
     }
 
@@ -130,7 +130,7 @@ impl Looks {
     }
 
     /// The rows of instances that were silent for a whole lease and may still have the connection in their row.
-    pub fn silent(&self) -> Vec<InstanceRow> {
+    pub fn silent_instances(&self) -> Vec<InstanceRow> {
         let instances = self.row.iter().flat_map(|row| &row.instances);
         let silent = instances.filter(|one| self.is_silent(&one.id) && self.may_write(one));
         silent.cloned().collect()
@@ -219,10 +219,10 @@ impl Looks {
 }
 
 fn peer(instance: &InstanceRow) -> Option<PeerAddress> {
-    let told = instance.address.as_deref()?;
-    let of_tls = told.strip_prefix(TLS_SCHEME);
+    let stored = instance.address.as_deref()?;
+    let of_tls = stored.strip_prefix(TLS_SCHEME);
     Some(PeerAddress {
-        address: of_tls.unwrap_or(told).to_owned(),
+        address: of_tls.unwrap_or(stored).to_owned(),
         is_tls: of_tls.is_some(),
         secret: instance.peer_secret.clone(),
     })
@@ -251,7 +251,7 @@ mod tests {
             owner,
             connection: None,
             instances: Vec::new(),
-            asked_at: at,
+            sent_at: at,
             answered_at: at,
         }
     }
@@ -259,10 +259,10 @@ mod tests {
     #[test]
     fn a_free_row_and_an_own_row_are_taken_at_once() {
         let living_owner = |owner: Option<u8>| {
-            let mut looks = Looks::default();
+            let mut view = ClusterView::default();
             let owner = owner.map(|byte| [byte; 16]);
-            looks.see(row(owner, 3, Instant::now()), LEASE);
-            looks.living_owner(&[ME])
+            view.update(row(owner, 3, Instant::now()), LEASE);
+            view.living_owner(&[ME])
         };
         assert_eq!(living_owner(None), None);
         assert_eq!(living_owner(Some(1)), None);
@@ -271,20 +271,20 @@ mod tests {
 
     #[test]
     fn an_owner_without_a_row_of_its_own_is_watched_too() {
-        let (mut looks, owner, start) = (Looks::default(), [2; 16], Instant::now());
+        let (mut view, owner, start) = (ClusterView::default(), [2; 16], Instant::now());
         for eighth in 0..8 {
-            looks.see(row(Some(owner), 3, start + eighth * LEASE / 8), LEASE);
-            assert_eq!(looks.living_owner(&[ME]), Some(owner));
-            assert!(!looks.is_beating(&owner));
+            view.update(row(Some(owner), 3, start + eighth * LEASE / 8), LEASE);
+            assert_eq!(view.living_owner(&[ME]), Some(owner));
+            assert!(!view.is_beating(&owner));
         }
-        looks.see(row(Some(owner), 3, start + LEASE), LEASE);
-        assert_eq!(looks.living_owner(&[ME]), None);
-        looks.see(row(Some(owner), 4, start + LEASE), LEASE);
-        assert_eq!(looks.living_owner(&[ME]), Some(owner));
-        assert!(looks.is_beating(&owner));
-        // A look that failed begins the wait anew.
-        looks.fail();
-        looks.see(row(Some(owner), 4, start + 2 * LEASE), LEASE);
-        assert_eq!(looks.living_owner(&[ME]), Some(owner));
+        view.update(row(Some(owner), 3, start + LEASE), LEASE);
+        assert_eq!(view.living_owner(&[ME]), None);
+        view.update(row(Some(owner), 4, start + LEASE), LEASE);
+        assert_eq!(view.living_owner(&[ME]), Some(owner));
+        assert!(view.is_beating(&owner));
+        // A read that failed begins the wait anew.
+        view.restart_watches();
+        view.update(row(Some(owner), 4, start + 2 * LEASE), LEASE);
+        assert_eq!(view.living_owner(&[ME]), Some(owner));
     }
 }

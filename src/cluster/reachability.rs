@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::link::Link;
 use super::wire::{NoCommonProtocol, Question};
-use crate::shared::members::{Reach, View};
+use crate::shared::members::{Reachability, View};
 use crate::shared::server_state::ServerState;
 use crate::store::PeerAddress;
 use crate::store::members::{InstanceId, Member, Members};
@@ -34,20 +34,20 @@ struct Silence {
 }
 
 /// Keeps a connection to each of the other living instances, for ever. `lease`: `INSTANCE_LEASE_SECONDS`.
-pub async fn keep_in_touch_with_all(server: Arc<ServerState>, lease: Duration) {
+pub async fn monitor_all(server: Arc<ServerState>, lease: Duration) {
     let mut view = server.members.follow();
-    let mut touched: HashMap<InstanceId, actix_rt::task::JoinHandle<()>> = HashMap::new();
+    let mut monitors: HashMap<InstanceId, actix_rt::task::JoinHandle<()>> = HashMap::new();
     let mut seen: Option<Arc<Members>> = None;
     loop {
         let now = view.borrow_and_update().clone();
         count(&server, &now, seen.as_deref());
         // The task of an instance ends when that is marked as dead. If it lives after all, it gets a new task.
-        touched.retain(|_, task| !task.is_finished());
+        monitors.retain(|_, task| !task.is_finished());
         for other in now.others_alive() {
-            touched.entry(other.id).or_insert_with(|| {
+            monitors.entry(other.id).or_insert_with(|| {
                 log::debug!("found an instance at {}", address(other));
-                let touching = keep_in_touch(server.clone(), other.id, lease);
-                actix_rt::spawn(touching)
+                let monitoring = monitor(server.clone(), other.id, lease);
+                actix_rt::spawn(monitoring)
             });
         }
         seen = now.members;
@@ -62,15 +62,18 @@ fn address(member: &Member) -> &str {
     peer.map_or("no address", |peer| &peer.address)
 }
 
-/// Updates the metrics about all instances. `before`: the instances at the previous look.
+/// Updates the metrics about all instances. `before`: the instances as read the time before.
 fn count(server: &ServerState, view: &View, before: Option<&Members>) {
     let Some(members) = &view.members else {
         return;
     };
     let peers = &server.metrics.peers;
     let is_out_of_reach = |member: &&Member| {
-        let reach = view.reach(member.id);
-        matches!(reach, Reach::CutOff | Reach::OtherProtocol)
+        let reachability = view.reachability(member.id);
+        matches!(
+            reachability,
+            Reachability::CutOff | Reachability::OtherProtocol
+        )
     };
     let unreachable = view.others_alive().filter(is_out_of_reach).count();
     peers.unreachable.set(unreachable as i64);
@@ -113,7 +116,7 @@ fn member(view: &View, id: InstanceId) -> Option<&Member> {
 }
 
 /// Keeps a connection to one instance for as long as that lives, and records whether it can be reached.
-async fn keep_in_touch(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
+async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
     let mut view = server.members.follow();
     let mut silence: Option<Silence> = None;
     loop {
@@ -125,29 +128,29 @@ async fn keep_in_touch(server: Arc<ServerState>, id: InstanceId, lease: Duration
             match Link::open(id, peer, lease / 2).await {
                 Ok(link) => {
                     silence = None;
-                    server.members.reach(id, Reach::Reached);
-                    stay(&server, id, &link).await;
+                    server.members.set_reachability(id, Reachability::Reached);
+                    until_lost(&server, id, &link).await;
                 }
                 Err(error) => {
                     let silence = lost(&mut silence, member.heartbeat, lease / 4);
                     silence.is_other_protocol = NoCommonProtocol::is(&error);
-                    complain(silence, lease, peer, &error);
+                    warn_once(silence, lease, peer, &error);
                 }
             }
         }
-        let known = view.borrow().reach(id);
-        let reach = judged(
+        let known = view.borrow().reachability(id);
+        let reachability = judged(
             lost(&mut silence, member.heartbeat, lease / 4),
             known,
             lease,
         );
-        server.members.reach(id, reach);
+        server.members.set_reachability(id, reachability);
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
 /// Returns when the connection has ended or the instance is dead or gone.
-async fn stay(server: &ServerState, id: InstanceId, link: &Link) {
+async fn until_lost(server: &ServerState, id: InstanceId, link: &Link) {
     let mut view = server.members.follow();
     let gone = async {
         let _ = view.wait_for(|view| member(view, id).is_none()).await;
@@ -168,7 +171,7 @@ async fn stay(server: &ServerState, id: InstanceId, link: &Link) {
     }
 }
 
-/// Tells the instance to look at the store at once when it was given slots. Else it would look only later, or when
+/// Tells the instance to read the store at once when it was given slots. Else it would read it only later, or when
 /// a request for them comes.
 async fn tell_of_gifts(mut view: watch::Receiver<View>, id: InstanceId, link: &Link) {
     let (mut told, _) = view.borrow().given;
@@ -202,7 +205,7 @@ fn lost(silence: &mut Option<Silence>, heartbeat: u64, settled: Duration) -> &mu
 }
 
 /// Logs once that the instance cannot be reached, if that lasts.
-fn complain(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &std::io::Error) {
+fn warn_once(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &std::io::Error) {
     let is_lasting = silence.is_other_protocol || silence.since.elapsed() >= lease / 2;
     if is_lasting && !silence.told {
         silence.told = true;
@@ -211,15 +214,15 @@ fn complain(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &
     }
 }
 
-/// The reach of an instance that does not answer. `known`: its reach until now.
-fn judged(silence: &Silence, known: Reach, lease: Duration) -> Reach {
+/// The reachability of an instance that does not answer. `known`: until now.
+fn judged(silence: &Silence, known: Reachability, lease: Duration) -> Reachability {
     let is_long = silence.since.elapsed() >= lease / 2;
     match known {
-        _ if silence.is_other_protocol => Reach::OtherProtocol,
-        _ if silence.beats >= PROOF_OF_LIFE && is_long => Reach::CutOff,
-        Reach::Reached => Reach::Lost,
-        Reach::OtherProtocol => Reach::NotYet,
-        Reach::NotYet | Reach::Lost | Reach::CutOff => known,
+        _ if silence.is_other_protocol => Reachability::OtherProtocol,
+        _ if silence.beats >= PROOF_OF_LIFE && is_long => Reachability::CutOff,
+        Reachability::Reached => Reachability::Lost,
+        Reachability::OtherProtocol => Reachability::NotYet,
+        Reachability::NotYet | Reachability::Lost | Reachability::CutOff => known,
     }
 }
 
@@ -249,15 +252,36 @@ mod tests {
         let mut silence = None;
         lost(&mut silence, 1, Duration::ZERO).beats = PROOF_OF_LIFE;
         let silence = silence.as_mut().unwrap();
-        assert_eq!(judged(silence, Reach::Reached, long), Reach::CutOff);
-        assert_eq!(judged(silence, Reach::Reached, short), Reach::Lost);
-        assert_eq!(judged(silence, Reach::Lost, short), Reach::Lost);
-        assert_eq!(judged(silence, Reach::CutOff, short), Reach::CutOff);
+        assert_eq!(
+            judged(silence, Reachability::Reached, long),
+            Reachability::CutOff
+        );
+        assert_eq!(
+            judged(silence, Reachability::Reached, short),
+            Reachability::Lost
+        );
+        assert_eq!(
+            judged(silence, Reachability::Lost, short),
+            Reachability::Lost
+        );
+        assert_eq!(
+            judged(silence, Reachability::CutOff, short),
+            Reachability::CutOff
+        );
         silence.is_other_protocol = true;
-        assert_eq!(judged(silence, Reach::NotYet, long), Reach::OtherProtocol);
+        assert_eq!(
+            judged(silence, Reachability::NotYet, long),
+            Reachability::OtherProtocol
+        );
         (silence.is_other_protocol, silence.beats) = (false, 0);
-        assert_eq!(judged(silence, Reach::OtherProtocol, long), Reach::NotYet);
-        assert_eq!(judged(silence, Reach::NotYet, long), Reach::NotYet);
+        assert_eq!(
+            judged(silence, Reachability::OtherProtocol, long),
+            Reachability::NotYet
+        );
+        assert_eq!(
+            judged(silence, Reachability::NotYet, long),
+            Reachability::NotYet
+        );
     }
 
     #[test]
