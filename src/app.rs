@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::cluster::client::ClusterClient;
 use crate::cluster::serve::{PeerListener, start_monitoring};
 use crate::cluster::tls as peer_tls;
-use crate::config::{Settings, StoreKind};
+use crate::config::{HttpSettings, Settings, StoreKind};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::server;
 use crate::http::tls::{self, Certificate};
@@ -50,9 +50,11 @@ const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address} ({variables}): {error}")]
     Listen {
         address: SocketAddr,
+        /// The settings that make the address.
+        variables: &'static str,
         error: std::io::Error,
     },
     #[error("{0}")]
@@ -124,7 +126,8 @@ impl App {
     /// An address cannot be bound, the store can never be used, the certificate cannot be used, or the workers
     /// cannot be started.
     pub async fn build(settings: Settings) -> Result<App, StartError> {
-        let (listener, address) = bind(settings.http.host, settings.http.port)?;
+        let HttpSettings { host, port, .. } = settings.http;
+        let (listener, address) = bind(host, port, "HTTP_HOST, HTTP_PORT")?;
         let lease = settings.store.instance_lease();
         let peers = lease.map(|_| peer_listener(&settings)).transpose()?;
         let (peers, peer_port) = peers.unzip();
@@ -388,8 +391,13 @@ pub fn catch_signals() -> std::io::Result<[Signal; 3]> {
     ])
 }
 
-/// A listener, and the address that it got: `port` may be 0, which means any free one.
-fn bind(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
+/// A listener, and the address that it got: `port` may be 0, which means any free one. `variables` name the settings
+/// in the error.
+fn bind(
+    host: IpAddr,
+    port: u16,
+    variables: &'static str,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let address = SocketAddr::new(host, port);
     let listen = || -> std::io::Result<_> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -401,13 +409,17 @@ fn bind(host: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), StartError
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    listen().map_err(|error| StartError::Listen { address, error })
+    listen().map_err(|error| StartError::Listen {
+        address,
+        variables,
+        error,
+    })
 }
 
 /// The listener for other instances, and the address that they are told.
 fn peer_listener(settings: &Settings) -> Result<(TcpListener, PeerPort), StartError> {
     let http = &settings.http;
-    let (listener, bound) = bind(http.host, settings.peer_port)?;
+    let (listener, bound) = bind(http.host, settings.peer_port, "HTTP_HOST, PEER_PORT")?;
     let (host, port) = match &settings.advertise {
         Some((host, port)) => (Some(host.clone()), *port),
         None if http.host.is_unspecified() => (None, None),

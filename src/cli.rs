@@ -31,6 +31,7 @@ pub use lock::{LockArgs, become_command, lock};
 pub use revert::revert_to_php;
 pub use verbs::Verb;
 
+use self::after_restore::ABOVE_MAX;
 use self::output::{print, say};
 
 /// A lock server over HTTP: named resources with a first-come queue, leases, fencing tokens and shared
@@ -67,7 +68,7 @@ pub enum CliCommand {
     /// After a backup was restored: raise the fencing tokens above all that were granted since that backup
     AfterRestore {
         /// Raise them above this number; without it, 1,000,000,000 above the highest stored token
-        #[arg(long, value_name = "TOKEN")]
+        #[arg(long, value_name = "TOKEN", value_parser = clap::value_parser!(u64).range(..=ABOVE_MAX))]
         above: Option<u64>,
     },
     /// Make the database ready for the PHP server again
@@ -112,15 +113,25 @@ impl Cli {
 pub fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
         // Client verbs exit with 64 and not 2: `lock` passes on the exit code of its command.
-        let of_client = std::env::args()
-            .nth(1)
-            .is_some_and(|verb| is_client_verb(&verb));
+        let of_client =
+            named_command(std::env::args_os().skip(1)).is_some_and(|name| is_client_verb(&name));
         if !error.use_stderr() || !of_client {
             error.exit();
         }
         let _ = error.print();
         std::process::exit(remote::EXIT_USAGE.into());
     })
+}
+
+/// The name of the command among the arguments. Only `--config` may stand before it.
+fn named_command(mut arguments: impl Iterator<Item = OsString>) -> Option<String> {
+    let first = arguments.next()?.to_string_lossy().into_owned();
+    let name = match first.as_str() {
+        "--config" => arguments.nth(1)?,
+        option if option.starts_with("--config=") => arguments.next()?,
+        _ => return Some(first),
+    };
+    Some(name.to_string_lossy().into_owned())
 }
 
 /// Whether this command is a client of a running server.
@@ -242,6 +253,21 @@ mod tests {
             let cli = Cli::try_parse_from(arguments).unwrap();
             assert_eq!(cli.config, Some(PathBuf::from("a.conf")));
             assert_eq!(cli.chosen_command(), CliCommand::CheckConfig);
+        }
+    }
+
+    #[test]
+    fn the_command_is_found_behind_the_file_of_settings() {
+        let named = |arguments: &[&str]| named_command(arguments.iter().map(OsString::from));
+        for arguments in [
+            &["lock", "a"][..],
+            &["--config", "a.conf", "lock", "a"],
+            &["--config=a.conf", "lock"],
+        ] {
+            assert_eq!(named(arguments).as_deref(), Some("lock"), "{arguments:?}");
+        }
+        for arguments in [&["--config"][..], &["--config", "lock"], &[]] {
+            assert_eq!(named(arguments), None, "{arguments:?}");
         }
     }
 

@@ -56,7 +56,7 @@ fn with(
 
 fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
     if let Err(error) = logging::start(&settings.log_filter) {
-        eprintln!("cannot start the log: {error}");
+        logging::end_with(&format!("cannot start the log: {error}"));
         return ExitCode::FAILURE;
     }
     let failed = |error: std::io::Error| (error.to_string(), ExitCode::FAILURE);
@@ -71,11 +71,7 @@ fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((error, code)) => {
-            log::error!("{error}");
-            if !log::log_enabled!(log::Level::Error) {
-                // The filter hides errors, but the operator must see why the server does not run.
-                eprintln!("{error}");
-            }
+            logging::end_with(&error);
             code
         }
     };

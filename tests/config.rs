@@ -336,9 +336,11 @@ fn mysql_without_its_host_is_refused() {
 
 #[test]
 fn a_wrong_mysql_host_is_not_taken_for_a_missing_one_and_back() {
-    let error = refused(&[("MYSQL_HOST", "database:3307")]);
-    assert_eq!(error.problems().len(), 1, "{error}");
-    assert!(error.to_string().contains("MYSQL_PORT"), "{error}");
+    for store in ["", "mysql"] {
+        let error = refused(&[("MYSQL_HOST", "database:3307"), ("STORE", store)]);
+        assert_eq!(error.problems().len(), 1, "{error}");
+        assert!(error.to_string().contains("MYSQL_PORT"), "{error}");
+    }
     for host in ["::1", "10.0.0.1", "db-1.example.org", "my_db", "datenbänk"] {
         assert_eq!(mysql(&with(&[("MYSQL_HOST", host)])).host, host);
     }
@@ -640,6 +642,21 @@ fn the_ends_of_a_range_are_accepted() {
         ),
     ] {
         with(&[(name, value)]);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    for name in [
+        "KEYS_FILE",
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
+        "MYSQL_TLS_CA_FILE",
+        "RESOURCE_ADMIN_FILE",
+    ] {
+        let error = refused(&[(name, "/missing/file")]).to_string();
+        assert!(error.starts_with(name), "{error}");
+        assert!(error.contains("\"/missing/file\""), "{error}");
     }
 }
 

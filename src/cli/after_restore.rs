@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::app;
 use crate::cli::output::{print, say};
-use crate::config::Settings;
+use crate::config::{Settings, StoreKind};
 use crate::lock::FencingToken;
 use crate::store::StoreError;
 
@@ -12,9 +12,27 @@ use crate::store::StoreError;
 /// name can have had grants since a backup.
 const MARGIN: u64 = 1_000_000_000;
 
-/// Raises the tokens above `above`, without it far above all that are stored. Exit code 1 if an instance still runs
-/// or the store cannot be reached.
+/// The largest number that `--above` takes. Each reader of JSON reads it exactly, and grants can still follow it.
+pub const ABOVE_MAX: u64 = (1 << 53) - 1;
+
+/// Raises the tokens above `above`, without it far above all that are stored. Exit code 1 if an instance still runs,
+/// or the store cannot be reached or was never restored.
 pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
+    // To open the store would make the file, and the operator would believe that its tokens are raised.
+    match &settings.store {
+        StoreKind::Memory => {
+            say("STORE=memory keeps nothing that could be restored.");
+            return ExitCode::FAILURE;
+        }
+        StoreKind::Sqlite { path } if !path.exists() => {
+            say(&format!(
+                "There is no file {} (SQLITE_PATH).",
+                path.display()
+            ));
+            return ExitCode::FAILURE;
+        }
+        StoreKind::Sqlite { .. } | StoreKind::Mysql(_) => {}
+    }
     let work = async {
         let store = app::store(settings, None);
         store.open_alone().await?;
@@ -22,11 +40,11 @@ pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
         let above = above.map_or(stored.0.saturating_add(MARGIN), |above| above.max(stored.0));
         let raised = store.raise_tokens(FencingToken(above)).await;
         store.close().await;
-        raised.map(|()| above)
+        raised.map(|()| (stored, above))
     };
     match actix_rt::System::new().block_on(work) {
-        Ok(above) => print(&format!(
-            "Every fencing token from now on is above {above}.\n"
+        Ok((stored, above)) => print(&format!(
+            "The highest fencing token in the store was {stored}. Every fencing token from now on is above {above}.\n"
         )),
         Err(StoreError::Standby) => {
             say(

@@ -195,8 +195,12 @@ impl LockSession<'_> {
             taken = self.take(names) => Ok(taken),
         };
         if !matches!(taken, Ok(Ok(_))) {
-            // Locks and places that were dropped half-way are given back before this process ends.
-            self.client.given_back().await;
+            // Locks and places that were dropped half-way are given back before this process ends. If the server
+            // does not answer, a signal ends this at once.
+            tokio::select! {
+                () = self.client.given_back() => {}
+                _ = signals.next() => {}
+            }
         }
         let guards = match taken {
             Ok(Ok(guards)) => guards,
@@ -205,7 +209,7 @@ impl LockSession<'_> {
         };
         match command {
             Some(command) => self.run_under(guards, command, signals).await,
-            None => print_env(guards, &self.args.server.server),
+            None => print_env(guards, &self.args.server.server).await,
         }
     }
 
@@ -357,20 +361,16 @@ fn environment(guards: &Guards, server: &str, owner: &str) -> Vec<(&'static str,
     variables
 }
 
-/// Keeps the locks, and prints the variables with which other commands go on to use them.
-fn print_env(guards: Guards, server: &str) -> ExitCode {
+/// Prints the variables with which other commands go on to use the locks, and keeps the locks. Gives them back if the
+/// variables cannot be printed: nobody could use or release them.
+async fn print_env(guards: Guards, server: &str) -> ExitCode {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let of_many = if guards.len() > 1 {
         environment(&guards, server, "")
     } else {
         Vec::new()
     };
-    let tickets: Vec<_> = guards
-        .into_vec()
-        .into_iter()
-        .map(Guard::into_ticket)
-        .collect();
-    let Some(first) = tickets.first() else {
+    let Some(first) = guards.first().map(Guard::ticket) else {
         return ExitCode::from(EXIT_FAILED);
     };
     let mut line = format!(
@@ -382,5 +382,13 @@ fn print_env(guards: Guards, server: &str) -> ExitCode {
     for (name, value) in of_many.iter().filter(|(name, _)| *name == "LOCKS") {
         line += &format!(" {name}={}", quoted(value));
     }
-    super::output::print(&format!("{line}\n"))
+    if super::output::print(&format!("{line}\n")) != ExitCode::SUCCESS {
+        // A server that is away frees the locks itself.
+        let _ = guards.release().await;
+        return ExitCode::from(EXIT_FAILED);
+    }
+    for guard in guards.into_vec() {
+        guard.into_ticket();
+    }
+    ExitCode::SUCCESS
 }

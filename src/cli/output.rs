@@ -13,12 +13,18 @@ pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Writes text to standard output; the exit code says whether that succeeded.
+/// Writes text to standard output; the exit code says whether that succeeded. A reader that is gone is not an error
+/// to report, a full disk is.
 pub fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                say(&format!("Standard output cannot be written to: {error}."));
+            }
+            ExitCode::FAILURE
+        }
     }
 }
 

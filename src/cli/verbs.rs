@@ -71,7 +71,7 @@ pub enum Verb {
     Renew {
         /// The resource [default: LOCK_NAME]
         name: Option<String>,
-        /// How long the lock is held from now on
+        /// How long the lock is held from now on, at least
         #[arg(short, long, value_name = "DURATION", default_value = "30s", value_parser = remote::duration)]
         ttl: Duration,
         #[command(flatten)]

@@ -83,12 +83,18 @@ impl<'a> Forwarded<'a> {
                 }
             };
             if let Some(reply) = ended {
-                if self.has_place && matches!(*reply, Reply::Closed(_)) {
+                let is_refused = matches!(*reply, Reply::Closed(_));
+                if self.has_place && is_refused && !self.can_find_its_place() {
                     self.give_back().await;
                 }
                 return reply;
             }
         }
+    }
+
+    /// Whether the client, which was never told the ticket, finds its place again by an `Idempotency-Key`.
+    fn can_find_its_place(&self) -> bool {
+        matches!(self.op, Op::Acquire { options, .. } if options.key.is_some())
     }
 
     /// Gives up the place in the queue that this request may have left at the new owner. No client knows its

@@ -81,15 +81,31 @@ impl PeerListener {
                         ended = serve(stream, tls, router.clone(), silence_max) => ended,
                         () = stopping.notified() => Ok(()),
                     };
-                    if let Err(error) = ended {
-                        router.server.metrics.peers.refused.inc();
-                        log::warn!("a connection from another instance was refused: {error}");
+                    match ended {
+                        Err(error) if was_given_up(&error) => {
+                            log::debug!("a connection to the peer port was given up: {error}");
+                        }
+                        Err(error) => {
+                            router.server.metrics.peers.refused.inc();
+                            log::warn!("a connection from another instance was refused: {error}");
+                        }
+                        Ok(()) => {}
                     }
                     Ok::<(), Infallible>(())
                 }
             })
         })
     }
+}
+
+/// Whether the other end closed the connection during the handshake: an instance that wanted another one than this, as
+/// it does until it has read that this one has a new id, or a port check.
+fn was_given_up(error: &io::Error) -> bool {
+    let kind = error.kind();
+    matches!(
+        kind,
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// Starts a thread that keeps a connection to each of the other instances. `lease`: `INSTANCE_LEASE_SECONDS`.

@@ -225,6 +225,10 @@ pub enum ReplyFrame {
     Alive,
 }
 
+/// What the asker says of an end that does not prove to be the wanted instance.
+const SOMEBODY_ELSE: &str = "something else answers there and does not know its secret: the instance was restarted, \
+                             or its ADVERTISE_ADDRESS is wrong";
+
 /// What one end brings to the handshake.
 pub struct Introduction {
     secret: hmac::Key,
@@ -292,7 +296,8 @@ impl Introduction {
         stream.read_exact(&mut answer).await?;
         let mut proof = [0; PROOF_BYTES];
         stream.read_exact(&mut proof).await?;
-        self.verify(b"told", [&hello, &answer], &proof)?;
+        self.verify(b"told", [&hello, &answer], &proof)
+            .map_err(|_| io::Error::other(SOMEBODY_ELSE))?;
         let proof = self.prove(b"asks", [&hello, &answer]);
         stream.write_all(proof.as_ref()).await?;
         stream.flush().await?;

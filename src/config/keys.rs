@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 use toml::value::Datetime;
 
 use super::Secret;
+use super::error::shown;
 use super::sources::{self, Reader};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -138,7 +139,7 @@ fn refuse_one_key_twice(reader: &mut Reader, keys: &Keys) {
         let digest: [u8; 32] = Sha256::digest(plain.key.expose()).into();
         for entry in keys.scoped.iter().filter(|e| e.sha256 == digest) {
             let sentence = format!(
-                "KEYS_FILE has the {} key, which is for all names, as {:?}; accepted are keys that are no others.",
+                "KEYS_FILE has the {} key, which is for all names, as {:?}; accepted in KEYS_FILE are keys that no RESOURCE_* variable has, nor API_KEY.",
                 plain.right.key_name(),
                 entry.name
             );
@@ -164,11 +165,12 @@ fn scoped_keys(reader: &mut Reader) -> Vec<ScopedKey> {
         return Vec::new();
     };
     let keys = read_file(&path);
+    let shown = shown(&path.to_string_lossy());
     reader.origins.watched.push(path);
     keys.unwrap_or_else(|why| {
         reader.problem(
             "KEYS_FILE",
-            format!("KEYS_FILE is not accepted ({why}); accepted is a TOML file of [[key]] entries with name, sha256, rights, prefixes and, if wanted, expires."),
+            format!("KEYS_FILE names {shown}, which is not accepted ({why}); accepted is a TOML file of [[key]] entries with name, sha256, rights, prefixes and, if wanted, expires."),
         );
         Vec::new()
     })

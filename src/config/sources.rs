@@ -156,13 +156,14 @@ impl Reader {
     }
 }
 
-/// The text of a file that holds one secret, without the line end that editors add.
+/// The text of a file that holds one secret, without the byte order mark and the line end that editors add.
 ///
 /// # Errors
 /// Why it cannot be read.
 pub(super) fn secret_in(path: &Path) -> Result<String, String> {
     let text = read_text(path).map_err(|error| error.to_string())?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.strip_suffix('\n').unwrap_or(text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 

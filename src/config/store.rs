@@ -59,12 +59,14 @@ fn sqlite_path(reader: &mut Reader) -> PathBuf {
 }
 
 fn mysql_host(reader: &mut Reader, is_needed: bool) -> Option<String> {
+    let problems_before = reader.problems.len();
     let host = reader.parsed(
         "MYSQL_HOST",
         "a host name or an IP address; the port goes to MYSQL_PORT",
         |value| is_host(value).then(|| value.to_owned()),
     );
-    if host.is_none() && is_needed {
+    let is_missing = host.is_none() && reader.problems.len() == problems_before;
+    if is_missing && is_needed {
         let sentence = "STORE is \"mysql\" and MYSQL_HOST is not set; accepted is MYSQL_HOST with the host name of the database, or another STORE.";
         reader.problem("MYSQL_HOST", sentence.to_owned());
     }

@@ -166,7 +166,7 @@ pub const VARIABLES: &[Variable] = &[
         "4",
         1_000,
         HOUR,
-        "silence after which another instance takes over one's names; the same for all",
+        "silence after which other instances take over an instance's names; the same value for all",
     ),
     integer(
         "PEER_PORT",
@@ -178,7 +178,7 @@ pub const VARIABLES: &[Variable] = &[
     plain(
         "ADVERTISE_ADDRESS",
         "the local address of the connection to the database",
-        "host or host:port where they reach this one",
+        "host or host:port where other instances reach this one",
     ),
     plain("HTTP_HOST", "0.0.0.0", "address to listen on"),
     integer(

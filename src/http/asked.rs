@@ -46,8 +46,7 @@ pub struct RenewBody {
     #[serde(default, deserialize_with = "ttl")]
     pub ttl: Option<Ttl>,
     /// The lease ends one TTL from now, even if that is earlier than before.
-    #[serde(default)]
-    pub exact: bool,
+    pub exact: Option<bool>,
 }
 
 /// Body of a force-unlock request.

@@ -116,8 +116,6 @@ pub enum Command {
         request: RequestId,
         presented: PresentedTicket,
         fresh: Ticket,
-        /// Whether the lease is released in the same step; `None`: as the profile says.
-        release: Option<bool>,
         policy: WaitPolicy,
     },
     Renew {

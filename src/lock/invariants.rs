@@ -183,8 +183,10 @@ struct Holder {
 /// What a command may do to leases.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// A caller that presents the holder's ticket may write, and release its lease.
-    Presented,
+    /// A caller that presents the holder's ticket may write.
+    Write,
+    /// A caller that presents the holder's ticket may release its lease.
+    Unlock,
     /// A caller that presents the holder's ticket may make its lease end earlier.
     Exact,
     /// A caller that presents the holder's ticket may promote or demote its lease.
@@ -198,7 +200,8 @@ enum Cause {
 
 fn cause(command: &Command) -> Cause {
     match command {
-        Command::Unlock { .. } | Command::Write { .. } => Cause::Presented,
+        Command::Write { .. } => Cause::Write,
+        Command::Unlock { .. } => Cause::Unlock,
         Command::Renew { exact: true, .. } => Cause::Exact,
         Command::Acquire(_) => Cause::Asks,
         Command::ForceUnlock { .. } => Cause::Force,
@@ -340,15 +343,13 @@ impl Before {
                 holder.clock,
                 LeaseClock::Running { expires: Some(last), .. } if last < now
             ),
-            // "a timer of an earlier lease never ends a later one"
-            (EndReason::Expired, None) => false,
             (EndReason::Released, Some(holder)) => {
-                self.cause == Cause::Presented
+                self.cause == Cause::Unlock
                     && self.presented == Some(PresentedTicket::Ticket(holder.ticket))
             }
-            // A parked write was granted the lock, allowed and released again within this step.
-            (EndReason::Released, None) => true,
             (EndReason::ForcedOff, _) => self.cause == Cause::Force,
+            // "a timer of an earlier lease never ends a later one"
+            (EndReason::Expired | EndReason::Released, None) => false,
         }
     }
 
@@ -407,7 +408,7 @@ impl Before {
             match token.map(|token| (token, self.holders.get(&token))) {
                 Some((_, Some(holder))) => {
                     rule(
-                        self.cause == Cause::Presented
+                        self.cause == Cause::Write
                             && self.presented == Some(PresentedTicket::Ticket(holder.ticket)),
                         "a write was allowed to a caller that does not hold the lock",
                     )?;

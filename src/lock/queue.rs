@@ -33,7 +33,7 @@ pub enum Purpose {
         leaves: bool,
     },
     /// A write that waits its turn, with the `release` of its command.
-    Write { release: Option<bool> },
+    Write,
 }
 
 /// The wait of a request: it is answered when the lock is granted, or at `until` (`None`: without limit).

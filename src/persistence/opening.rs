@@ -135,7 +135,10 @@ impl Persistence {
             StoreError::Standby => Closed::Standby,
             _ => Closed::StoreAway,
         };
-        log::error!("the store was lost: {error}");
+        let text = format!("the store was lost: {error}");
+        log::error!("{text}");
+        // So that the log says when it is open again.
+        self.last_warning = text;
         self.server.metrics.store.failed(error);
         match &why {
             Closed::StoreAway => self.server.gate.lose_store(error.detail()),

@@ -20,12 +20,12 @@ pub(super) enum RequestKind {
     Get(Selector),
     /// GET `lock=1` of a document that does not exist: answered 404 whatever the core answers.
     GetAbsent,
-    /// `true`: once it is written, the lease is released in the same commit.
+    /// `true`: once it is written, the lease is released in the same commit. So is it with [`Self::DeleteSelector`].
     Write(Selector, Bytes, Option<Condition>, bool),
     /// [`Op::Describe`] or [`Op::Read`]: answered when there is another version than the client's, at this time at the
     /// latest.
     Watch(Box<Op>, Millis),
-    DeleteSelector(Selector),
+    DeleteSelector(Selector, bool),
     /// Deletes the resource, and so ends these leases.
     Delete(Vec<HolderView>),
     /// Ends a lease or a place by force: the reason, and who asked for it.
@@ -33,6 +33,16 @@ pub(super) enum RequestKind {
 }
 
 impl RequestKind {
+    /// Whether the holder's lease is released once the change is made.
+    pub(super) fn releases(&self) -> bool {
+        match self {
+            RequestKind::Write(.., releases) | RequestKind::DeleteSelector(_, releases) => {
+                *releases
+            }
+            _ => false,
+        }
+    }
+
     /// The document that is pinned while the request waits for the lock.
     pub(super) fn document(&self) -> Option<&Selector> {
         match self {

@@ -74,7 +74,9 @@ impl ResourceActor {
         }
     }
 
-    /// Releases the lease of a write that is done, in the commit of the write. Returns the answers to other requests.
+    /// Releases the lease of a write or deletion that is done, in the same commit. It is a step of its own: a refused
+    /// write changes nothing, the lock neither, and others learn of the write before they learn of the next holder.
+    /// Returns the answers to other requests.
     #[inline(never)]
     fn release_written(
         &mut self,
@@ -151,7 +153,7 @@ impl ResourceActor {
     }
 
     /// Makes the reply to one request. Adds the document changes that the core's answer allows to `snapshot`, and the
-    /// request to `releases` if its write is done and its lease has to be released.
+    /// request to `releases` if its change is made and its lease has to be released.
     #[inline(never)]
     pub(super) fn reply_to(
         &mut self,
@@ -164,12 +166,13 @@ impl ResourceActor {
         let open = live.open.get_mut(request)?;
         let presented = open.presented;
         let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
+        let release = kind.releases().then_some((request, presented));
         let waited = open.permit.take().is_some();
         let pinned = kind.document().filter(|_| waited).cloned();
         let commit = live.sent + 1;
         let resource = live.resource.as_mut()?;
         if let (
-            RequestKind::Write(selector, ..) | RequestKind::DeleteSelector(selector),
+            RequestKind::Write(selector, ..) | RequestKind::DeleteSelector(selector, _),
             Answer::Writable { .. },
         ) = (&kind, &answer)
             && let Some(read) = live.reading.get_mut(selector)
@@ -177,19 +180,12 @@ impl ResourceActor {
             read.overtaken = true;
         }
         let reply = match (kind, answer) {
-            (
-                RequestKind::Write(selector, json, condition, release),
-                Answer::Writable { token },
-            ) => {
+            (RequestKind::Write(selector, json, condition, _), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
                 let write = (selector, json, condition);
-                let reply = self.write_document(write, &caller, token, snapshot)?;
-                if release && matches!(reply, Reply::Written { token: Some(_), .. }) {
-                    releases.push((request, presented));
-                }
-                reply
+                self.write_document(write, &caller, token, snapshot)?
             }
-            (RequestKind::DeleteSelector(selector), Answer::Writable { token }) => {
+            (RequestKind::DeleteSelector(selector, _), Answer::Writable { token }) => {
                 let caller = open.caller.clone();
                 resource.documents.delete(&selector, commit);
                 snapshot.document(selector.clone(), None);
@@ -215,6 +211,9 @@ impl ResourceActor {
             },
             (_, answer) => Reply::Lock(answer),
         };
+        if let Reply::Written { token: Some(_), .. } | Reply::Deleted { token: Some(_) } = reply {
+            releases.extend(release);
+        }
         // Last, because the document may leave memory with this.
         if let (Some(selector), Some(live)) = (pinned, self.live()) {
             live.unpin(&selector);
@@ -244,6 +243,9 @@ impl ResourceActor {
         }
         let (row, tag) = documents.write(&selector, json, commit);
         snapshot.document(selector.clone(), Some(row));
+        if snapshot.created.is_some() {
+            self.report_change(AuditKind::Created, caller, None, None);
+        }
         self.report_change(AuditKind::Written, caller, token, Some(&selector));
         Some(Reply::Written { token, tag })
     }

@@ -14,7 +14,7 @@ use crate::lock::{
 use crate::resource::actor::ResourceActor;
 use crate::resource::documents::Documents;
 use crate::resource::live::Resource;
-use crate::resource::messages::{Call, Condition, Op, Reply, Wait};
+use crate::resource::messages::{Call, Op, Reply, Wait};
 use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
@@ -184,13 +184,13 @@ impl ResourceActor {
         policy: WaitPolicy,
     ) -> Option<(RequestKind, Command)> {
         let fresh = caller.relayed.unwrap_or_else(|| self.server.fresh_ticket());
-        let write = |presented, release| Command::Write {
+        let write = |presented| Command::Write {
             request,
             presented,
             fresh,
-            release,
             policy,
         };
+        let write_releases = self.server.terms().rules.write_releases;
         Some(match op {
             Op::Acquire {
                 selector,
@@ -223,17 +223,16 @@ impl ResourceActor {
                 condition,
                 ..
             } => {
-                let release = release || self.server.terms().rules.write_releases;
-                let is_certain = self.is_certain(&selector, condition.as_ref());
-                let kind = RequestKind::Write(selector, json, condition, release && !is_certain);
-                (kind, write(presented, Some(release && is_certain)))
+                let release = release || write_releases;
+                let kind = RequestKind::Write(selector, json, condition, release);
+                (kind, write(presented))
             }
             Op::DeleteSelector {
                 selector,
                 presented,
             } => (
-                RequestKind::DeleteSelector(selector),
-                write(presented, None),
+                RequestKind::DeleteSelector(selector, write_releases),
+                write(presented),
             ),
             Op::Delete { presented } => {
                 let (terms, now) = (self.server.terms(), self.now);
@@ -245,16 +244,6 @@ impl ResourceActor {
             }
             other => return ticket_command(request, other),
         })
-    }
-
-    /// Whether a write that has the lock cannot be refused any more, for its condition or for want of room. If it can,
-    /// its lease is released after the write: a refused write changes nothing, the lock neither.
-    fn is_certain(&mut self, selector: &Selector, condition: Option<&Condition>) -> bool {
-        // The document that is there now may be deleted while the write waits.
-        let waits = self.server.terms().rules.refused_write_waits;
-        let documents = self.resource().map(|resource| &resource.documents);
-        let exists = documents.is_some_and(|d| d.exists(selector, false) == Some(true));
-        exists && condition.is_none() && !waits
     }
 
     /// How long a request may wait for the lock. `None`: there is no resource.

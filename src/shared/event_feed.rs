@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::lock::{Mode, ResourceName, WallMillis};
 
-/// Maximum number of readers; each takes a connection and looks several times a second.
+/// Maximum number of readers; each takes a connection and polls several times a second.
 const READERS_MAX: usize = 10_000;
 /// Number of events that the ring holds.
 const RING_EVENTS: usize = 8192;

@@ -18,7 +18,7 @@ pub enum Closed {
     #[error("the server is shutting down")]
     Stopping,
     /// The request was held for as long as one may be. For `/ready`: no owner of slots is alive.
-    #[error("another instance is taking over")]
+    #[error("no instance answers for this now; another one may be taking over")]
     Moving,
     #[error("the instance that answers for this cannot be reached from this one")]
     OwnerUnreachable,

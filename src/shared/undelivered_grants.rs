@@ -16,14 +16,14 @@ use crate::lock::{Millis, RequestId, ResourceName, Ticket};
 const ON_ITS_WAY_MS: Millis = 60_000;
 
 /// A name, and the ticket that holds its lock.
-pub type UntakenGrant = (ResourceName, Ticket);
+pub type UndeliveredGrant = (ResourceName, Ticket);
 
-/// The grants that may turn out not to be taken; one per server.
+/// The grants that may turn out to be undelivered; one per server.
 pub struct UndeliveredGrants {
     /// By the request that was answered: the grant, and until when it is remembered (monotonic).
-    told: Mutex<HashMap<RequestId, (Millis, UntakenGrant)>>,
-    to_release: UnboundedSender<UntakenGrant>,
-    released: Mutex<Option<UnboundedReceiver<UntakenGrant>>>,
+    told: Mutex<HashMap<RequestId, (Millis, UndeliveredGrant)>>,
+    to_release: UnboundedSender<UndeliveredGrant>,
+    released: Mutex<Option<UnboundedReceiver<UndeliveredGrant>>>,
 }
 
 impl Default for UndeliveredGrants {
@@ -63,7 +63,7 @@ impl UndeliveredGrants {
 
     /// The grants to be released, at whichever instance owns their names now. `None`: the one task that does
     /// this has the receiver already.
-    pub fn to_release(&self) -> Option<UnboundedReceiver<UntakenGrant>> {
+    pub fn to_release(&self) -> Option<UnboundedReceiver<UndeliveredGrant>> {
         self.released.lock().take()
     }
 }

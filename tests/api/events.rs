@@ -158,6 +158,53 @@ api_tests! {
         assert!(!follower.text.contains(&granted.ticket()), "never a ticket");
     }
 
+    fn a_write_that_releases_the_lock_is_told_before_the_release_and_the_next_grant(store) {
+        let app = Server::start(store);
+        let mut follower = Follower::of(&app, "printer");
+        app.create("printer", 0).expect(201);
+        // The first write makes the document, the second one replaces it.
+        for data in ["1", "2"] {
+            let (holder, _) = app.hold("printer/s");
+            let mut waiting = app.lock("printer/s").query("wait=60").open();
+            until("it waits", || app.waiting("printer") == 1);
+            app.put("printer/s", data).ticket(&holder).query("unlock=1").expect(204);
+            let next = waiting.answer().ticket();
+            app.unlock("printer/s", &next).expect(200);
+        }
+        app.delete("printer").expect(204);
+        let round = ["granted", "queued", "written", "released", "granted", "released"];
+        let all = [&["created"][..], &round, &round, &["deleted"]].concat();
+        assert_eq!(kinds(&follower.events_until("deleted")), all);
+    }
+
+    fn a_deletion_that_releases_the_lock_is_told_before_the_release_and_the_next_grant(store) {
+        let app = Server::start_with(store, &[("COMPATIBILITY", "php")]);
+        let mut follower = Follower::of(&app, "printer");
+        app.create("printer", 60).expect(201);
+        app.put("printer/s", "1").expect(204);
+        let (holder, _) = app.hold("printer/s");
+        let mut waiting = app.lock("printer/s").query("wait=60").open();
+        until("it waits", || app.waiting("printer") == 1);
+        app.delete("printer/s").ticket(&holder).expect(204);
+        assert_eq!(waiting.answer().status, 200);
+        app.force_unlock("printer").expect(200);
+        let told = ["created", "written", "granted", "queued", "deleted", "released", "granted", "forced_off"];
+        assert_eq!(kinds(&follower.events_until("forced_off")), told);
+    }
+
+    fn a_resource_that_a_write_creates_is_told_before_the_write(store) {
+        let app = Server::start(store);
+        let mut follower = Follower::of(&app, "printer");
+        let create = app.put("printer/s", "1").query("create=1");
+        create.clone().header("If-Match", "*").refused(412, "precondition_failed");
+        create.expect(204);
+        app.put("printer/s", "2").query("create=1").expect(204);
+        app.delete("printer").expect(204);
+        let events = follower.events_until("deleted");
+        assert_eq!(kinds(&events), ["created", "written", "written", "deleted"]);
+        assert_eq!((&events[0].1["name"], &events[0].1["key"]), (&json!("printer"), &json!("write")));
+    }
+
     fn a_waiter_that_is_removed_left_and_it_is_told_by_whom(store) {
         let app = Server::start(store);
         let mut follower = Follower::of(&app, "printer");

@@ -1,6 +1,7 @@
 //! Waiting for the lock: in order, for as long as was asked, and without a trace when it is given up.
 
-use std::time::Duration;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -76,6 +77,22 @@ fn a_signal_while_waiting_leaves_no_ticket() {
         assert_eq!(process.end().0.code(), Some(128 + number));
         assert_eq!(session.server.waiting("a"), 0);
     }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_if_the_server_does_not_answer() {
+    let session = Session::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", silent.local_addr().unwrap());
+    let process = session.start(&["lock", "a", "-s", &server, "--", "true"]);
+    let _asked = silent.accept().unwrap();
+    process.signal(Signal::TERM);
+    // It tries to leave the queue, for as long as a request may take.
+    let _left = silent.accept().unwrap();
+    let began = Instant::now();
+    process.signal(Signal::INT);
+    assert_eq!(process.ended().code(), Some(128 + 15));
+    assert!(began.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The command as it runs: what it sees, its exit code, its signals, and what it leaves behind.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -48,12 +50,24 @@ fn what_cannot_be_run_is_refused_before_anything_is_locked() {
         (&["lock", "a", "--key-file", "missing", "--", "true"], 64),
         (&["lock", "a", "--events-fd", "77", "--", "true"], 64),
         (&["lock", "..", "--", "true"], 64),
+        (&["--config", "any.conf", "lock", "a", "--no-such"], 64),
     ] {
         let output = session.output(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
         assert!(!output.stderr.is_empty(), "{arguments:?}");
     }
     assert_eq!(session.server.described("a")["holder"], Value::Null);
+}
+
+#[test]
+fn an_argument_that_is_not_utf_8_is_a_usage_error() {
+    let session = Session::new();
+    let strange = OsStr::from_bytes(b"\xff");
+    for (arguments, code) in [(&["lock"][..], 64), (&["show"], 64), (&[], 2)] {
+        let output = session.command(arguments).arg(strange).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
+        assert!(text(&output.stderr).starts_with("error: "), "{output:?}");
+    }
 }
 
 #[test]

@@ -146,6 +146,21 @@ fn a_lock_that_was_printed_goes_on_with_its_variables() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_an_error_and_leaves_no_lock() {
+    let session = Session::new();
+    for (arguments, code) in [(&["locks"][..], 1), (&["lock", "a", "--print-env"], 125)] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = session.command(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
+        assert!(
+            text(&output.stderr).contains("Standard output"),
+            "{output:?}"
+        );
+    }
+    assert!(!session.server.is_locked("a"));
+}
+
+#[test]
 fn a_lease_is_forced_off_by_its_token_or_not_at_all() {
     let session = Session::new();
     let (_, token) = session.server.hold("a/x");

@@ -191,7 +191,7 @@ impl Group {
         &self.instances[number]
     }
 
-    /// All look at the store, which was changed like this.
+    /// All read the store, which was changed like this.
     pub fn see(&self, change: impl FnOnce(&mut Members)) {
         change(&mut self.members.borrow_mut());
         let members = self.members.borrow();

@@ -86,7 +86,7 @@ fn a_holder_renews_when_its_request_arrives() {
 #[test]
 fn a_write_without_a_ticket_is_not_overtaken_while_it_is_looked_what_exists() {
     let mut world = World::new();
-    let write = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Loading);
+    let write = world.write_with(PresentedTicket::Absent, WaitPolicy::Loading);
     let lock = world.ask().wait(10).send();
     assert!(world.waits(write) && world.waits(lock));
     let fresh = world.fresh();
@@ -94,7 +94,6 @@ fn a_write_without_a_ticket_is_not_overtaken_while_it_is_looked_what_exists() {
         request: write,
         presented: PresentedTicket::Absent,
         fresh,
-        release: None,
         policy: WaitPolicy::Never,
     });
     assert_eq!(world.take(write), Answer::Writable { token: None });
@@ -106,7 +105,7 @@ fn a_write_without_a_ticket_is_not_overtaken_while_it_is_looked_what_exists() {
 fn a_write_without_a_ticket_that_loads_twice_keeps_its_place_and_is_answered_once() {
     let mut world = World::php();
     let holder = world.hold();
-    let write = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Loading);
+    let write = world.write_with(PresentedTicket::Absent, WaitPolicy::Loading);
     world.unlock(holder.ticket);
     let again = |world: &mut World, policy| {
         let fresh = world.fresh();
@@ -114,7 +113,6 @@ fn a_write_without_a_ticket_that_loads_twice_keeps_its_place_and_is_answered_onc
             request: write,
             presented: PresentedTicket::Absent,
             fresh,
-            release: None,
             policy,
         });
     };
@@ -128,7 +126,7 @@ fn a_write_without_a_ticket_that_loads_twice_keeps_its_place_and_is_answered_onc
 fn a_write_that_is_refused_is_refused_before_anything_is_loaded() {
     let mut world = World::new();
     world.hold();
-    let write = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Loading);
+    let write = world.write_with(PresentedTicket::Absent, WaitPolicy::Loading);
     assert_eq!(world.take(write), world.locked());
 }
 

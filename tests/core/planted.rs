@@ -163,7 +163,6 @@ fn a_write_by_one_who_shares_breaks_a_rule() {
         request: REQUEST,
         presented: presented(reader.ticket),
         fresh: Ticket::from_bits(0xf5e5),
-        release: None,
         policy: WaitPolicy::Never,
     };
     let broken = world.judge_rows(write, rows);

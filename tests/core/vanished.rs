@@ -218,7 +218,7 @@ fn a_write_by_the_reserved_ticket_whose_answer_is_lost_does_not_pin_the_lock() {
     let behind = world.ask().wait(60).send();
     world.unlock(holder.ticket);
     world.delivers = false;
-    let write = world.write_with(presented(ticket), false, WaitPolicy::Never);
+    let write = world.write_with(presented(ticket), WaitPolicy::Never);
     world.vanish(write);
     world.pass(5_000);
     assert!(world.granted(behind).new);

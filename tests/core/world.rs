@@ -184,29 +184,17 @@ impl World {
 
     /// A write that does not wait.
     pub fn write(&mut self, presented: PresentedTicket) -> Answer {
-        let request = self.write_with(presented, false, WaitPolicy::Never);
+        let request = self.write_with(presented, WaitPolicy::Never);
         self.take(request)
     }
 
-    /// `?unlock=1`.
-    pub fn write_and_release(&mut self, ticket: Ticket) -> Answer {
-        let request = self.write_with(PresentedTicket::Ticket(ticket), true, WaitPolicy::Never);
-        self.take(request)
-    }
-
-    pub fn write_with(
-        &mut self,
-        presented: PresentedTicket,
-        release: bool,
-        policy: WaitPolicy,
-    ) -> RequestId {
+    pub fn write_with(&mut self, presented: PresentedTicket, policy: WaitPolicy) -> RequestId {
         let request = self.request();
         let fresh = self.fresh();
         self.apply(Command::Write {
             request,
             presented,
             fresh,
-            release: release.then_some(true),
             policy,
         });
         request

@@ -19,24 +19,6 @@ fn the_holder_writes_and_the_lock_stays_held() {
 }
 
 #[test]
-fn unlock_1_writes_and_releases_in_one_step() {
-    let mut world = World::new();
-    let grant = world.hold();
-    let next = world.ask().wait(10).send();
-    let token = Some(grant.holder.token);
-    assert_eq!(
-        world.write_and_release(grant.ticket),
-        Answer::Writable { token }
-    );
-    assert!(world.granted(next).new);
-    assert_eq!(
-        world.write_and_release(grant.ticket),
-        Answer::Refused(Refusal::Dead(Some(EndReason::Released))),
-        "the retry learns that it had happened"
-    );
-}
-
-#[test]
 fn the_ticket_that_the_lock_is_reserved_for_writes_and_holds_from_then_on() {
     let mut world = World::new();
     let holder = world.hold();
@@ -47,21 +29,6 @@ fn the_ticket_that_the_lock_is_reserved_for_writes_and_holds_from_then_on() {
     };
     assert!(token > holder.holder.token);
     assert!(world.holds(ticket));
-}
-
-#[test]
-fn the_reserved_ticket_writes_and_releases_in_one_step() {
-    let mut world = World::new();
-    let holder = world.hold();
-    let ticket = world.queue();
-    let behind = world.ask().wait(10).send();
-    world.unlock(holder.ticket);
-    assert!(matches!(
-        world.write_and_release(ticket),
-        Answer::Writable { token: Some(_) }
-    ));
-    assert!(world.granted(behind).new);
-    assert!(!world.state.is_live(ticket));
 }
 
 #[test]
@@ -98,7 +65,7 @@ fn a_write_without_a_ticket_is_refused_while_someone_holds_or_it_is_reserved() {
 fn a_refused_write_is_refused_at_once_whatever_wait_policy_it_names() {
     let mut world = World::new();
     world.hold();
-    let request = world.write_with(PresentedTicket::Absent, false, WaitPolicy::Forever);
+    let request = world.write_with(PresentedTicket::Absent, WaitPolicy::Forever);
     assert_eq!(world.take(request), world.locked());
 }
 

@@ -11,8 +11,8 @@ use small_resource_server::lock::command::Event;
 use small_resource_server::lock::rows::{Forced, HolderRow};
 use small_resource_server::lock::{
     Answer, Command, EndReason, FencingToken, IdempotencyKey, KeyName, Limits, LockOptions,
-    LockRequest, Millis, Mode, Now, PresentedTicket, Reason, Refusal, RequestId, ResourceOptions,
-    Seconds, Terms, Ticket, Ttl, WaitPolicy,
+    LockRequest, Millis, Mode, Now, Outcome, PresentedTicket, Reason, Refusal, RequestId,
+    ResourceOptions, Seconds, Terms, Ticket, Ttl, WaitPolicy,
 };
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use stateright::{Model, Property};
@@ -455,7 +455,6 @@ impl<F: Fault> World<F> {
                 request,
                 presented,
                 fresh,
-                release: (call.op == Op::WriteAndRelease).then_some(true),
                 policy: WaitPolicy::Never,
             },
             Op::Unlock => Command::Unlock { request, presented },
@@ -480,10 +479,7 @@ impl<F: Fault> World<F> {
             token: self.highest,
         };
         let existed = self.server.exists();
-        let clock = self.clock();
-        let outcome = self
-            .server
-            .apply(&terms(), clock, command.clone(), &mut self.disk);
+        let outcome = self.apply(&command);
         for event in &outcome.events {
             if let Some(ended) = self.take_event(event) {
                 before.held.retain(|_, (token, _)| *token != ended);
@@ -499,6 +495,45 @@ impl<F: Fault> World<F> {
         }
         self.check_waiting();
         self.check_kept();
+    }
+
+    /// What the actor of a resource does in one step: where a write also releases, it writes, then releases.
+    fn apply(&mut self, command: &Command) -> Outcome {
+        let clock = self.clock();
+        let mut outcome = self
+            .server
+            .apply(&terms(), clock, command.clone(), &mut self.disk);
+        let Command::Write {
+            request, presented, ..
+        } = command
+        else {
+            return outcome;
+        };
+        let is_own = |answer: &&(RequestId, Answer)| answer.0 == *request;
+        let Some((_, Answer::Writable { token })) = outcome.answers.iter().find(is_own) else {
+            return outcome;
+        };
+        let releases = token.is_some() && self.op_of(*request) == Some(Op::WriteAndRelease);
+        self.server.data.version += 1;
+        if self.history.is_some() {
+            self.server.data.value = *request as u8;
+        }
+        self.disk.data = self.server.data;
+        if releases {
+            let (request, presented) = (*request, *presented);
+            let unlock = Command::Unlock { request, presented };
+            let released = self.server.apply(&terms(), clock, unlock, &mut self.disk);
+            let others = released.answers.into_iter().filter(|a| a.0 != request);
+            outcome.answers.extend(others);
+            outcome.events.extend(released.events);
+        }
+        outcome
+    }
+
+    fn op_of(&self, request: RequestId) -> Option<Op> {
+        let call = self.clients[(request / 32) as usize].call.as_ref();
+        call.filter(|call| call.request == request)
+            .map(|call| call.op)
     }
 
     /// Says which lease ended without its holder asking for it.
@@ -640,11 +675,6 @@ impl<F: Fault> World<F> {
             Answer::Queued { ticket, .. } => (Reply::Place(*ticket), Ret::Nothing),
             Answer::Writable { token } => {
                 self.check_write(index, &call, *token, before);
-                self.server.data.version += 1;
-                if self.history.is_some() {
-                    self.server.data.value = request as u8;
-                }
-                self.disk.data = self.server.data;
                 let version = self.server.data.version;
                 (Reply::Wrote { version }, Ret::Wrote(*token))
             }

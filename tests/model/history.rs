@@ -39,9 +39,7 @@ enum Wants {
         mode: Option<Mode>,
     },
     Touch,
-    Write {
-        release: Option<bool>,
-    },
+    Write,
     Renew {
         ttl: Option<u8>,
         exact: bool,
@@ -390,11 +388,7 @@ impl Run {
             PresentedTicket::Ticket(ticket) => Some(ticket),
             _ => None,
         };
-        let gives_up = match wants {
-            Wants::Unlock | Wants::Delete => true,
-            Wants::Write { release } => release.unwrap_or(self.terms.rules.write_releases),
-            _ => false,
-        };
+        let gives_up = matches!(wants, Wants::Unlock | Wants::Delete);
         if gives_up && shown.is_some() {
             client.past.extend(shown);
             if shown == client.ticket {
@@ -412,7 +406,7 @@ impl Run {
         };
         self.calls.insert(request, call);
         let command = self.command(request, index, presented, wants, waits);
-        if loads && matches!(wants, Wants::Lock { .. } | Wants::Write { .. }) {
+        if loads && matches!(wants, Wants::Lock { .. } | Wants::Write) {
             return self.load(request, command, waits);
         }
         self.apply(command);
@@ -514,11 +508,10 @@ impl Run {
                 policy,
             }),
             Wants::Touch => Command::Touch { request, presented },
-            Wants::Write { release } => Command::Write {
+            Wants::Write => Command::Write {
                 request,
                 presented,
                 fresh,
-                release,
                 policy,
             },
             Wants::Renew { ttl, exact } => Command::Renew {
@@ -717,7 +710,7 @@ fn wants() -> impl Strategy<Value = Wants> {
     prop_oneof![
         12 => lock,
         2 => Just(Wants::Touch),
-        4 => any::<Option<bool>>().prop_map(|release| Wants::Write { release }),
+        4 => Just(Wants::Write),
         4 => (ttls(), any::<bool>()).prop_map(|(ttl, exact)| Wants::Renew { ttl, exact }),
         5 => Just(Wants::Unlock),
         1 => any::<bool>().prop_map(|by_token| Wants::Force { by_token }),

@@ -39,8 +39,7 @@ struct Place {
 #[derive(Clone, Debug)]
 struct Wait {
     until: Option<Millis>,
-    /// A write, and whether it releases.
-    write: Option<Option<bool>>,
+    writes: bool,
     /// It leaves its place when the wait is over.
     leaves: bool,
     ended: Death,
@@ -239,7 +238,7 @@ impl Model {
         let place = &mut self.queue[index].1;
         let open = place.open.iter_mut().find(|o| o.0 == request).unwrap();
         let wait = open.2.take().unwrap();
-        if wait.write.is_none() && !wait.leaves {
+        if !wait.writes && !wait.leaves {
             return self.tell_place(request, index, wait.ended);
         }
         place.open.retain(|o| o.0 != request);
@@ -456,26 +455,19 @@ impl Model {
         if let Some((request, since, ended)) = asking {
             self.tell_grant(request, token, Some(now.mono - since), ended);
         }
-        for (request, since, wait) in open.iter().filter(|(.., wait)| wait.write.is_none()) {
+        for (request, since, wait) in open.iter().filter(|(.., wait)| !wait.writes) {
             self.tell_grant(*request, token, Some(now.mono - since), wait.ended);
         }
         for (request, _, wait) in &open {
-            if let Some(release) = wait.write {
-                self.let_write(*request, token, release);
+            if wait.writes {
+                self.let_write(*request, token);
             }
         }
     }
 
-    fn let_write(&mut self, request: RequestId, token: FencingToken, release: Option<bool>) {
-        let holds = self.holders.iter().any(|h| h.token == token);
-        if !holds && !self.holders.is_empty() {
-            return self.answer_locked(request, None);
-        }
-        let token = holds.then_some(token);
+    fn let_write(&mut self, request: RequestId, token: FencingToken) {
+        let token = Some(token);
         self.answer(request, Answer::Writable { token });
-        if let Some(token) = token.filter(|_| release.unwrap_or(self.terms.rules.write_releases)) {
-            self.end_lease(token, EndReason::Released, None);
-        }
     }
 
     fn end_lease(&mut self, token: FencingToken, reason: EndReason, forced: Option<&Forced>) {
@@ -883,7 +875,7 @@ impl Model {
         }
         let wait = |until, leaves| Wait {
             until,
-            write: None,
+            writes: false,
             leaves,
             ended,
         };
@@ -906,7 +898,6 @@ impl Model {
             request,
             presented,
             fresh,
-            release,
             policy,
         } = command
         else {
@@ -922,9 +913,9 @@ impl Model {
             WaitPolicy::Until(at) | WaitPolicy::UntilThenLeave(at) => Some(Some(*at)),
             WaitPolicy::Forever => Some(None),
         };
-        let wait = |release, until| Wait {
+        let wait = |until| Wait {
             until,
-            write: Some(release),
+            writes: true,
             leaves: false,
             ended: None,
         };
@@ -937,7 +928,7 @@ impl Model {
             }
             Who::Holder(token) => {
                 self.show_holder(token, None, false, Some(*request));
-                self.let_write(*request, token, *release);
+                self.let_write(*request, token);
             }
             Who::Waiting(index) => {
                 self.show_place(index, None);
@@ -947,13 +938,11 @@ impl Model {
                     self.answer(*request, Answer::Refused(Refusal::NotExclusive));
                 } else if self.is_open_to(index) {
                     let place = &mut self.queue[index].1;
-                    place.open.push((*request, now, Some(wait(*release, None))));
+                    place.open.push((*request, now, Some(wait(None))));
                     self.grant(index, None);
                 } else if let Some(until) = until {
                     let place = &mut self.queue[index].1;
-                    place
-                        .open
-                        .push((*request, now, Some(wait(*release, until))));
+                    place.open.push((*request, now, Some(wait(until))));
                 } else {
                     self.answer_locked(*request, None);
                 }
@@ -969,7 +958,7 @@ impl Model {
                     self.remove(ticket);
                     self.answer(*request, Answer::Writable { token: None });
                 } else if loading || until.is_some() {
-                    let parked = until.filter(|_| !loading).map(|until| wait(None, until));
+                    let parked = until.filter(|_| !loading).map(wait);
                     self.queue[index].1.open.push((*request, now, parked));
                 } else {
                     self.remove(ticket);
@@ -996,7 +985,7 @@ impl Model {
                 Some(until) => {
                     let index = self.arrive(*fresh, true, &LockOptions::default(), false);
                     let place = &mut self.queue[index].1;
-                    place.open.push((*request, now, Some(wait(None, until))));
+                    place.open.push((*request, now, Some(wait(until))));
                 }
             },
         }

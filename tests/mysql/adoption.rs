@@ -519,7 +519,7 @@ async fn a_database_in_use_is_not_reverted() {
     };
     let store = database.store();
     store.open().await.unwrap();
-    // A heartbeat before each look of the other one, and for as long as it looks.
+    // A heartbeat before each read of the other one, and for as long as it reads.
     let heartbeats = async {
         loop {
             store.heartbeat().await.unwrap();

@@ -480,7 +480,7 @@ async fn a_restarted_instance_waits_for_its_own_previous_life() {
 }
 
 #[tokio::test]
-async fn rows_of_the_journal_that_nobody_read_are_not_taken_out() {
+async fn rows_of_the_journal_that_nobody_read_are_not_truncated() {
     let Some(database) = Database::new() else {
         return;
     };
@@ -587,6 +587,24 @@ async fn a_log_whose_end_is_lost_is_noticed_and_its_tokens_are_not_given_out_aga
     let opened = store.open().await.unwrap();
     assert!(opened.token_floor >= FencingToken(9), "{opened:?}");
     assert!(token(&store, &resource).await >= Some(9));
+}
+
+#[tokio::test]
+async fn whoever_deletes_a_whole_log_is_told_which_rows_are_missing() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let store = database.store();
+    let resource = serve(&store).await;
+    store.commit(&[granted(&resource, 1)]).await.unwrap();
+    database.run("DELETE FROM resource_log").await;
+    let Err(StoreError::Unavailable(text)) = store.open().await else {
+        panic!("what was in the log is lost");
+    };
+    assert!(text.contains("rows of resource_log are missing"), "{text}");
+    database.run("DELETE FROM resource_log").await;
+    database.run("DELETE FROM resource_instance").await;
+    store.open().await.unwrap();
 }
 
 #[tokio::test]

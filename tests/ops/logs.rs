@@ -228,6 +228,24 @@ fn a_busy_second_is_summed_up() {
 }
 
 #[test]
+fn a_port_in_use_is_told_with_its_settings_whatever_the_log_filter_hides() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for filter in ["info", "off", "info/no line has this"] {
+        let setup = Setup::new().with_all(&[("HTTP_PORT", &port), ("RUST_LOG", filter)]);
+        let ended = setup.output(&[]);
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{filter}: {told}");
+        assert_eq!(told.matches("cannot listen").count(), 1, "{filter}: {told}");
+        assert!(told.contains("HTTP_PORT"), "{filter}: {told}");
+
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let ended = setup.command().stderr(full).status().unwrap();
+        assert_eq!(ended.code(), Some(1), "{filter}");
+    }
+}
+
+#[test]
 fn the_start_says_address_store_profile_and_file_on_few_lines() {
     let server = Program::new();
     let address = server.address().to_string();

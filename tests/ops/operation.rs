@@ -6,7 +6,7 @@ use small_resource_server::http::errors::CODES;
 
 use crate::metrics::samples;
 use crate::session::session;
-use crate::support::Program;
+use crate::support::{Program, Setup};
 
 fn text() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operation.md");
@@ -50,4 +50,35 @@ fn it_explains_every_metric() {
             "{name} is not explained"
         );
     }
+}
+
+#[test]
+fn after_restore_makes_no_store_and_leaves_room_for_tokens() {
+    let setup = Setup::new().sqlite();
+    let output = |setup: &Setup, arguments: &[&str]| {
+        let done = setup.output(arguments);
+        let said = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+        (done.status.code(), said)
+    };
+    let (code, said) = output(&setup, &["after-restore"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("SQLITE_PATH"), "{said}");
+    assert!(!setup.folder().join("resources.db").exists());
+    let (code, said) = output(&Setup::new(), &["after-restore"]);
+    assert_eq!(code, Some(1), "{said}");
+
+    let mut server = setup.start();
+    server.create("printer", 0).expect(201);
+    server.hold("printer/s");
+    server.stop();
+    let too_large = u64::MAX.to_string();
+    let (code, said) = output(&setup, &["after-restore", "--above", &too_large]);
+    assert_eq!(code, Some(2), "{said}");
+    let largest = ((1_u64 << 53) - 1).to_string();
+    let (code, said) = output(&setup, &["after-restore", "--above", &largest]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("was 1."), "{said}");
+    server.start_again();
+    server.create("new", 0).expect(201);
+    assert_eq!(server.hold("new/s").1, 1 << 53);
 }

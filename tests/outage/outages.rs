@@ -284,6 +284,8 @@ fn connections_that_are_cut_are_made_again() {
     let kept = instance.renew("printer/s", &ticket).settled();
     assert_eq!((kept.status, kept.token()), (200, token));
     assert_eq!(kept.json()["ttl"], 3000);
+    instance.logged(&["the store was lost"]);
+    instance.logged(&["the store is open: serving"]);
 }
 
 #[test]

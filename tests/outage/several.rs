@@ -360,6 +360,31 @@ fn an_instance_that_is_told_to_stop_ends_what_waits_there() {
     until("its place is gone", || owner.waiting(printer) == 0);
 }
 
+#[test]
+fn whoever_waits_with_an_idempotency_key_at_an_instance_that_stops_keeps_its_place() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (mut owner, front) = pair(&database);
+    let (printer, at) = &lock_at(&database, &owner, &front);
+    let (ticket, token) = front.hold(at);
+    let lock = |instance: &Program| instance.lock(at).header("idempotency-key", "attempt-1");
+    let mut waiting = owner.wait_with(lock(&owner));
+    owner.signal(Signal::TERM);
+    let refused = waiting.answer();
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "shutting_down")
+    );
+    assert!(owner.end().success());
+    assert_eq!(front.waiting(printer), 1);
+    let mut again = lock(&front).query("wait=60").open();
+    assert_eq!(front.unlock(at, &ticket).send().status, 200);
+    let granted = again.answer();
+    assert_eq!(granted.json()["locked"], true, "{granted:?}");
+    assert_eq!(granted.token(), token + 1);
+}
+
 /// The one whose names the tests ask for, one that is asked for them, and what is between the two.
 fn pair_with_a_proxy_between(database: &Database) -> (Program, Program, Proxy) {
     let port = free_port();
@@ -423,6 +448,8 @@ fn whoever_does_not_know_the_secret_of_the_database_is_told_nothing() {
     };
     let owner = serving(&database.options());
     let addresses = wait(database.texts("SELECT address FROM resource_instance"));
+    // A check of the port: it is not refused.
+    drop(TcpStream::connect(&addresses[0]).unwrap());
     let mut stranger = TcpStream::connect(&addresses[0]).unwrap();
     stranger.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut hello = b"srs-peer".to_vec();

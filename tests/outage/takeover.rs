@@ -126,6 +126,7 @@ fn when_one_is_killed_the_other_serves_its_names_with_everything_as_it_was() {
     assert!(took < LEASE + SOON, "{took:?}");
     scene.check(&other);
     assert_eq!(metric(&other, "takeovers_total"), 1);
+    other.logged(&["taking over from the instance at 127.0.0.1:"]);
 }
 
 #[test]

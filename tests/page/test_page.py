@@ -64,6 +64,14 @@ def test_a_wrong_key_is_told_so_and_a_right_one_is_asked_for_once(visit):
     assert kept == [READ, ""]
 
 
+def test_a_key_may_have_any_letters(make_server, make_visit):
+    server = make_server(RESOURCE_READ="ключ-é")
+    server.hold("printer", "me")
+    page = make_visit(server).open(key="ключ-é")
+    expect(row(page, "printer")).to_be_visible()
+    expect(page.locator(".live")).to_have_text("live")
+
+
 def test_a_key_can_be_forgotten(visit):
     page = visit.open()
     page.locator(".menu summary").click()
@@ -648,20 +656,20 @@ def test_without_a_stream_the_page_asks_every_two_seconds(visit):
 
 def test_what_the_command_line_is_told_to_do_does_it(visit, tmp_path):
     server = visit.server
-    server.hold("a 'printer'", "me")
-    server.lock("a 'printer'", "waits")
+    server.hold("-a 'printer'", "me")
+    server.lock("-a 'printer'", "waits")
     (tmp_path / "small-resource-server").symlink_to(os.environ["PROGRAM"])
     told = {**os.environ, "LOCK_KEY": ADMIN, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
     def run_shown(dialog):
-        dialog.get_by_label("Why").fill("it's stuck")
+        dialog.get_by_label("Why").fill("-it's stuck")
         dialog.locator("summary").click()
         line = dialog.locator("code").filter(has_text="small-resource-server").inner_text()
         done = subprocess.run(["sh", "-c", line], env=told, capture_output=True, timeout=60, check=False)
         assert done.returncode == 0, (line, done)
         dialog.get_by_role("button", name="Keep it").click()
 
-    page = visit.open("#/lock/a%20'printer'")
+    page = visit.open("#/lock/-a%20'printer'")
     page.get_by_role("button", name="Remove the waiter at place 1").click()
     run_shown(page.get_by_role("dialog"))
     expect(page.get_by_text("Nobody waits.")).to_be_visible()
@@ -682,6 +690,16 @@ def test_what_curl_is_told_to_do_does_it(visit):
     line = dialog.locator("code").filter(has_text="curl").inner_text()
     told = subprocess.run(["sh", "-c", line], env={**os.environ, "LOCK_KEY": ADMIN}, capture_output=True, timeout=30)
     assert b'"forced":true' in told.stdout, (line, told)
+
+
+def test_a_name_that_no_browser_can_ask_for_is_asked_for_with_curl(visit):
+    visit.server.expect(200, "PUT", "/resource/../s/lock?create=1", {"owner": "me"})
+    page = visit.open("#/lock/..")
+    expect(page.get_by_text("A browser cannot ask for this name")).to_be_visible()
+    page.locator("summary", has_text="Look at this lock").click()
+    line = page.locator("code").filter(has_text="curl").inner_text()
+    told = subprocess.run(["sh", "-c", line], env={**os.environ, "LOCK_KEY": ADMIN}, capture_output=True, timeout=30)
+    assert b'"owner":"me"' in told.stdout, (line, told)
 
 
 # ---- ten thousand locks ----------------------------------------------------------------------------------

@@ -264,8 +264,16 @@ fn what_is_no_database_or_another_programs_is_refused_with_a_sentence() {
         drop(raw);
         let sentence = refusal(&other).await;
         assert!(sentence.contains("other program"), "{sentence}");
+        for version in [1, 4, 5, -1] {
+            let raw = Connection::open(&other).unwrap();
+            raw.pragma_update(None, "user_version", version).unwrap();
+            drop(raw);
+            let sentence = refusal(&other).await;
+            assert!(sentence.contains("other program"), "{version}: {sentence}");
+        }
 
         let sentence = refusal(folder.path()).await;
+        assert!(sentence.contains("SQLITE_PATH"), "{sentence}");
         assert!(sentence.contains(&shown(folder.path())), "{sentence}");
     });
 }

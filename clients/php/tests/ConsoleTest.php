@@ -45,6 +45,32 @@ final class ConsoleTest extends LockTestCase
         self::assertFalse($this->server->isTaken($name));
     }
 
+    public function testSignalsAreTheCommandsAndTheLockIsKeptUntilItHasEnded(): void
+    {
+        $name = $this->existingName();
+        $run = $this->runs($name, 'trap "echo told" TERM; echo "pid $$"; until [ -e "$0" ]; do sleep 0.1; done; exit 7', arguments: [$go = tempnam(sys_get_temp_dir(), 'srs-php-')]);
+        unlink($go);
+        $pid = (int) $run->says('pid ');
+        $run->kill(15);
+        $run->says('told');
+        self::assertTrue($this->server->isTaken($name));
+        self::assertFileExists("/proc/$pid");
+        touch($go);
+        $run->ends();
+        unlink($go);
+        self::assertSame(7, $run->exitCode());
+        self::assertFalse($this->server->isTaken($name));
+    }
+
+    public function testATimeThatIsNoNumberIsRefused(): void
+    {
+        $run = new CommandTester(new RunLockedCommand($this->resources()));
+        foreach (['--ttl' => '30s', '--wait' => '1h'] as $option => $time) {
+            self::assertSame(2, $run->execute(['name' => 'x', 'cmd' => ['true'], $option => $time]));
+            self::assertStringContainsString($option.' takes a number of seconds', $run->getDisplay());
+        }
+    }
+
     public function testACommandThatLosesItsLockIsEnded(): void
     {
         $name = $this->existingName();
@@ -75,12 +101,12 @@ final class ConsoleTest extends LockTestCase
         self::assertTrue($inTime, 'it ended before its lease');
     }
 
-    private function runs(string $name, string $shell, ?string $uri = null): Script
+    private function runs(string $name, string $shell, ?string $uri = null, array $arguments = []): Script
     {
         return $this->script('
             $resources = new SmallResource\Client\ResourceFactory(new SmallResource\Client\Client($uri, $key));
             $command = new SmallResource\Client\Console\RunLockedCommand($resources);
-            exit($command->run(new Symfony\Component\Console\Input\ArrayInput(["name" => $name, "cmd" => ["sh", "-c", $shell], "--ttl" => 3]), new Symfony\Component\Console\Output\ConsoleOutput()));
-        ', ['name' => $name, 'shell' => $shell] + (null === $uri ? [] : ['uri' => $uri]));
+            exit($command->run(new Symfony\Component\Console\Input\ArrayInput(["name" => $name, "cmd" => ["sh", "-c", $shell, ...$arguments], "--ttl" => 3]), new Symfony\Component\Console\Output\ConsoleOutput()));
+        ', ['name' => $name, 'shell' => $shell, 'arguments' => $arguments] + (null === $uri ? [] : ['uri' => $uri]));
     }
 }

@@ -172,10 +172,11 @@ impl Transport {
             } else {
                 Duration::ZERO
             };
-            if request
+            let over = request
                 .until
-                .is_some_and(|until| until.remaining() <= pause)
-            {
+                .is_some_and(|until| until.remaining() <= pause);
+            // A server that never answers may take all the time: the others of this round are asked all the same.
+            if over && (rest || request.grace.is_zero()) {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;

@@ -96,7 +96,7 @@ pub async fn renew(req: Rc<Request>, payload: Payload) -> Response {
     let op = Op::Renew {
         presented: req.presented(),
         ttl: body.ttl,
-        exact: body.exact,
+        exact: body.exact.unwrap_or(false),
     };
     let reply = req.ask(&name, &op).await;
     respond::renew(reply)

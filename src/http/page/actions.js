@@ -19,7 +19,7 @@ function Next({ lock, isLast }) {
   }
   if (lock.waiting > 0) {
     return html`<p>${count(lock.waiting, "client")} ${lock.waiting === 1 ? "waits" : "wait"}${
-      lock.queue.length ? ", but none of the first was heard of lately" : ""
+      lock.queue.length ? ", but none of the first has asked lately" : ""
     }: the first that asks again gets the lock${delay}.</p>`;
   }
   return html`<p>Nobody waits: the lock is free${delay}.</p>`;
@@ -120,7 +120,7 @@ export function ForceOff({ name, token, onClose }) {
       </div>
     </form>
     <${Elsewhere} curl=${curl("POST", url(path("resource", name, "force-unlock")), { reason: why, fencingToken: holder.fencingToken })}
-      command=${commandLine("force-unlock", name, "--reason", why, "--fencing-token", String(holder.fencingToken))} />
+      command=${commandLine("force-unlock", [name], [`--reason=${why}`, `--fencing-token=${holder.fencingToken}`])} />
   <//>`;
 }
 
@@ -154,6 +154,6 @@ export function RemoveWaiter({ name, waiter, onClose }) {
       </div>
     </form>
     <${Elsewhere} curl=${curl("POST", url(path("resource", name, "force-unlock")), body)}
-      command=${commandLine("force-unlock", name, "--reason", body.reason, "--waiter", waiter.id)} />
+      command=${commandLine("force-unlock", [name], [`--reason=${body.reason}`, `--waiter=${waiter.id}`])} />
   <//>`;
 }

@@ -62,8 +62,12 @@ export const isReachable = (name) => name !== "." && name !== "..";
 export function url(route, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
   const text = given.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
-  return new URL(route + (text ? `?${text}` : ""), BASE).href;
+  // As it stands: `new URL()` would drop `.` and `..`, which curl sends.
+  return BASE.href + route + (text ? `?${text}` : "");
 }
+
+/** The header with the key. fetch() sends one byte for each character of a header, and the server reads UTF-8. */
+export const keyHeader = (key) => ({ "x-api-key": String.fromCharCode(...new TextEncoder().encode(key)) });
 
 /** Sends a request. Returns the response, whatever its status; throws a {@link Refusal} if there is none. */
 export async function send(method, target, { headers = {}, body, signal } = {}) {
@@ -71,7 +75,7 @@ export async function send(method, target, { headers = {}, body, signal } = {}) 
   try {
     return await fetch(target, {
       method,
-      headers: { "x-api-key": session.key, ...headers },
+      headers: { ...keyHeader(session.key), ...headers },
       body,
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
       cache: "no-store",
@@ -111,7 +115,7 @@ async function isStillKnown(refused, key) {
   if (refused.code === "key_missing") return false;
   try {
     const response = await fetch(url("status"), {
-      headers: { "x-api-key": key },
+      headers: keyHeader(key),
       cache: "no-store",
       credentials: "omit",
     });

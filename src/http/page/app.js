@@ -68,8 +68,8 @@ const MEANINGS = {
   connecting: "The stream of events is being opened.",
   live: "What happens is shown as it happens.",
   reconnecting: "The server cannot be reached. It is tried again and again.",
-  polling: "No stream of events can be had: the server is asked every two seconds.",
-  stopped: "Nobody looks: nothing is asked.",
+  polling: "There is no stream of events. The page asks the server every two seconds.",
+  stopped: "The page is hidden, and asks the server nothing.",
 };
 
 function Liveness() {
@@ -156,13 +156,13 @@ const Help = ({ onClose }) => html`<${Dialog} title="Keys" onClose=${onClose}>
       ["j k", "down and up in the list"],
       ["Enter", "open the lock"],
       ["f", "force off the lock (with an ADMIN key)"],
-      ["r", "show the list in its order of now"],
+      ["r", "sort the list again"],
       ["?", "this help"],
       ["Esc", "close, leave the search"],
     ].map(([key, words]) => html`<div><dt>${key.split(" ").map((one) => html`<kbd>${one}</kbd> `)}</dt><dd>${words}</dd></div>`)}
   </dl>
-  <p class="hint">While the pointer or the keyboard is in a list its rows stay where they are; what they say goes on changing.
-    Everything here is asked of the public API: <a href="openapi.json">openapi.json</a> describes it.</p>
+  <p class="hint">While the pointer or the keyboard is in a list, its rows keep their places; their contents go on changing.
+    This page uses the public API only, which <a href="openapi.json">openapi.json</a> describes.</p>
 <//>`;
 
 // ---- the key -------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ function Editor({ name, selector, document: { text, tag }, onDone, onCancel }) {
     <div class="buttons"><button type="submit" class="main" disabled=${busy}>Write it</button>
       <button type="button" onClick=${onCancel}>Leave it</button></div>
     <${Elsewhere} curl=${curl("PUT", url(path("resource", name, selector))).replace(" -H", ` -H 'If-Match: ${tag}' --data-binary @document.json -H`)}
-      command=${`${commandLine("put", name, selector)} < document.json`} />
+      command=${`${commandLine("put", [name, selector])} < document.json`} />
   </form>`;
 }
 
@@ -78,7 +78,7 @@ function Document({ name, selector, onClose }) {
         ${may("write") && document.tag && html`<button type="button" onClick=${() => edit(true)}>Edit…</button>`}
         <button type="button" onClick=${look}>Read again</button>
       </div>
-      <${Elsewhere} what="Read this" curl=${curl("GET", url(path("resource", name, selector), { lock: 0, raw: 1 }))} command=${commandLine("get", name, selector)} />`}
+      <${Elsewhere} what="Read this" curl=${curl("GET", url(path("resource", name, selector), { lock: 0, raw: 1 }))} command=${commandLine("get", [name, selector])} />`}
   <//>`;
 }
 

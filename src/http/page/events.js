@@ -106,6 +106,6 @@ export function Events({ params, go }) {
       </tbody>
     </table>
     ${rows.length === 0 && live.state !== "polling" && html`<p class="words">Nothing has happened since this page listens${q && html` to names that begin with <bdi><code>${q}</code></bdi>`}.</p>`}
-    <${Elsewhere} what="Listen" curl=${`${curl("GET", url("events", { prefix: q }))} --no-buffer`} command=${commandLine("watch", ...(q ? [q] : []))} />
+    <${Elsewhere} what="Listen" curl=${`${curl("GET", url("events", { prefix: q }))} --no-buffer`} command=${commandLine("watch", q ? [q] : [])} />
   </div>`;
 }

@@ -4,7 +4,7 @@
 // EventSource sends no headers and so no key: the stream is read from fetch(). Only one stream is open, for the
 // names that the visible view shows.
 
-import { refusal, Refusal, send, session, url } from "./api.js";
+import { keyHeader, refusal, Refusal, send, session, url } from "./api.js";
 
 const POLL_MS = 2000;
 // The server sends a comment every 15 s. A longer silence means that something in between holds the stream back.
@@ -106,7 +106,7 @@ async function follow(prefix, signal) {
   };
   try {
     const response = await fetch(url("events", { prefix }), {
-      headers: { "x-api-key": key, accept: "text/event-stream" },
+      headers: { ...keyHeader(key), accept: "text/event-stream" },
       signal: either,
       cache: "no-store",
       credentials: "omit",

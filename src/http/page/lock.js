@@ -51,6 +51,7 @@ function useLock(name) {
       refresher.current.want();
     };
     watch(name);
+    if (!isReachable(name)) return () => {};
     live.listeners.add(heard);
     const timer = setInterval(() => !document.hidden && refresher.current.want(), ANYWAY_MS);
     refresher.current.want();
@@ -93,7 +94,7 @@ function Holder({ lease, onForce }) {
 function Holders({ lock, onForce }) {
   const words = {
     reserved: "Nobody holds it: it is reserved for the next in line.",
-    free: lock.waiting ? "It is free: nobody who waits was heard of lately." : "It is free.",
+    free: lock.waiting ? "It is free: no client that waits has asked lately." : "It is free.",
   };
   return html`<section aria-labelledby="holders">
     <h2 id="holders">${lock.holders.length > 1 ? `Held by ${number(lock.holders.length)}` : "Held by"}</h2>
@@ -193,7 +194,7 @@ function Past({ past, lock, name }) {
             ${lease.forced && html` by <${Text} of=${lease.forced.by} />: <${Text} of=${lease.forced.reason} />`}</td>
         </tr>`)}</tbody>
       </table></div>`}
-    <${Elsewhere} what="Ask for history" curl=${curl("GET", url(path("history", name)))} command=${commandLine("history", name)} />
+    <${Elsewhere} what="Ask for history" curl=${curl("GET", url(path("history", name)))} command=${isReachable(name) && commandLine("history", [name])} />
   </section>`;
 }
 
@@ -223,16 +224,16 @@ export function Lock({ name }) {
   return html`<div class="view one">
     <a class="back" href="#/locks" onClick=${(e) => history_back(e)}>‹ Locks</a>
     <header class="title"><h1><bdi>${name}</bdi></h1>${lock && html`<${State} of=${lock.state} />`}</header>
-    ${!isReachable(name) && html`<p class="trouble">A browser cannot ask for this name: it takes it for a step in a path. The commands below can.</p>`}
+    ${!isReachable(name) && html`<p class="trouble">A browser cannot ask for this name: it takes it for a step in a path. The curl command below can.</p>`}
     ${error?.status === 404 ? html`<p class="words">There is no resource of this name now.</p>` : html`<${Trouble} error=${error} at=${at} />`}
-    ${!lock && !error && html`<p class="words">Loading…</p>`}
+    ${!lock && !error && isReachable(name) && html`<p class="words">Loading…</p>`}
     ${lock &&
     html`<div class=${error ? "old" : ""}>
       <${Facts} lock=${lock} />
       <${Holders} lock=${lock} onForce=${force} />
       <${Queue} lock=${lock} more=${more} onRemove=${(waiter) => show({ waiter })} />
     </div>`}
-    <${Elsewhere} what="Look at this lock" curl=${curl("GET", url(path("resource", name)))} command=${commandLine("show", name)} />
+    <${Elsewhere} what="Look at this lock" curl=${curl("GET", url(path("resource", name)))} command=${isReachable(name) && commandLine("show", [name])} />
     <${Past} past=${past} lock=${lock} name=${name} />
     ${lock && html`<${Documents} name=${name} count=${lock.selectors} changes=${changes} />`}
     ${open && (open.waiter ? html`<${RemoveWaiter} name=${name} waiter=${open.waiter} onClose=${close} />` : html`<${ForceOff} name=${name} token=${open.token} onClose=${close} />`)}

@@ -1,6 +1,6 @@
 // The list of locks: which are held, by whom, and how many wait. By default the most waited-for come first.
 
-import { url } from "./api.js";
+import { isReachable, url } from "./api.js";
 import { ForceOff } from "./actions.js";
 import { useListing, SHOWN } from "./listing.js";
 import { may, Server, Tiles } from "./now.js";
@@ -160,7 +160,7 @@ export function Locks({ params, go }) {
   useLayoutEffect(() => {
     if (search.current && document.activeElement !== search.current) search.current.value = state.q;
   }, [state.q]);
-  useRowKeys({ rows, at, setAt, table, height, force: (lock) => may("admin") && lock.holders.length && force(lock), show: order.show });
+  useRowKeys({ rows, at, setAt, table, height, force: (lock) => may("admin") && isReachable(lock.name) && lock.holders.length && force(lock), show: order.show });
 
   const type = (e) => {
     clearTimeout(typing.current);
@@ -211,7 +211,7 @@ export function Locks({ params, go }) {
         ? html`These are the first ${number(rows.length)}. <button type="button" class="link" onClick=${() => change({ sort: "name" })}>In the order of names</button> every one can be reached.`
         : listing.more ? "More below…" : count(rows.length, state.show === "all" ? "name" : "lock")
     }</p>`}
-    <${Elsewhere} what="List these" curl=${curl("GET", url("resource", query))} command=${commandLine("locks", ...(state.q ? [state.q] : []))} />
+    <${Elsewhere} what="List these" curl=${curl("GET", url("resource", query))} command=${commandLine("locks", state.q ? [state.q] : [])} />
     <${Server} />
     ${forced && html`<${ForceOff} name=${forced.name} onClose=${() => force(null)} />`}
   </div>`;

@@ -76,8 +76,12 @@ export function curl(method, target, body) {
   return words.join(" ");
 }
 
-export const commandLine = (...words) =>
-  `LOCK_SERVER=${shellWord(address)} small-resource-server ${words.map(shellWord).join(" ")}`;
+/** `options` come first: a name that begins with `-` has to stand after `--`. */
+export function commandLine(verb, names, options = []) {
+  const end = names.some((name) => name.startsWith("-")) ? ["--"] : [];
+  const words = [verb, ...options, ...end, ...names].map(shellWord);
+  return `LOCK_SERVER=${shellWord(address)} small-resource-server ${words.join(" ")}`;
+}
 
 async function copy(text, element) {
   try {
@@ -109,7 +113,7 @@ export const Elsewhere = ({ curl: line, command, what = "Do this" }) => html`<de
   <summary>${what} with curl${command ? " or the command line" : ""}</summary>
   <${Copyable} label="curl" text=${line} />
   ${command && html`<${Copyable} label="command line" text=${command} />`}
-  <p class="hint">Both read the key from the variable <code>LOCK_KEY</code>.</p>
+  <p class="hint">The key is read from the variable <code>LOCK_KEY</code>.</p>
 </details>`;
 
 // ---- dialogs ------------------------------------------------------------------------------------------

@@ -46,15 +46,15 @@ impl Step<'_> {
             self.out.changes.leave(waiter.row.ticket);
         }
         let mut told: Vec<(RequestId, Millis, Death)> = asking.into_iter().collect();
-        let mut writes: Vec<(RequestId, Option<bool>)> = Vec::new();
+        let mut writes: Vec<RequestId> = Vec::new();
         for (request, since, parked) in waiter.parked() {
             match parked.purpose {
-                Purpose::Write { release } => writes.push((request, release)),
+                Purpose::Write => writes.push(request),
                 Purpose::Lock { .. } => told.push((request, since, parked.ended)),
             }
         }
         let answering = told.iter().map(|(request, ..)| *request);
-        let answering = answering.chain(writes.iter().map(|(request, _)| *request));
+        let answering = answering.chain(writes.iter().copied());
         let token = self.state.token;
         self.state.leases.put(Lease {
             told: waiter.delivery == TicketDelivery::Confirmed,
@@ -78,8 +78,8 @@ impl Step<'_> {
             let waited_ms = self.now.mono - since;
             self.answer_granted(request, token, Some(waited_ms), ended);
         }
-        for (request, release) in writes {
-            self.allow_write(request, token, release);
+        for request in writes {
+            self.answer(request, Answer::Writable { token: Some(token) });
         }
     }
 

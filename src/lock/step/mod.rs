@@ -68,9 +68,8 @@ impl LockState {
                 request,
                 presented,
                 fresh,
-                release,
                 policy,
-            } => step.write(request, presented, fresh, release, policy),
+            } => step.write(request, presented, fresh, policy),
             Command::Renew {
                 request,
                 presented,

@@ -96,7 +96,7 @@ impl Step<'_> {
                 }
                 self.answer_locked(request, None);
             }
-            Purpose::Write { .. } => {
+            Purpose::Write => {
                 let ticketless_write = self.waiter(seq).is_some_and(|w| w.ticketless_write);
                 if ticketless_write {
                     self.state.queue_mut().remove(seq);

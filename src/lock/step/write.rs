@@ -3,9 +3,8 @@
 
 use super::{Step, TicketStatus};
 use crate::lock::command::{Answer, LockOptions, PresentedTicket, Refusal, RequestId, WaitPolicy};
-use crate::lock::names::{FencingToken, Millis, Mode, Ticket};
+use crate::lock::names::{Millis, Mode, Ticket};
 use crate::lock::queue::{Parked, Purpose, Seq, Waiter, fresh_row};
-use crate::lock::rows::EndReason;
 
 impl Step<'_> {
     #[inline(never)]
@@ -30,7 +29,6 @@ impl Step<'_> {
         request: RequestId,
         presented: PresentedTicket,
         fresh: Ticket,
-        release: Option<bool>,
         policy: WaitPolicy,
     ) {
         self.come_again(request);
@@ -48,62 +46,38 @@ impl Step<'_> {
             }
             TicketStatus::Holder(token) => {
                 self.present_holder(token, None, Some(request), None);
-                self.allow_write(request, token, release);
+                self.answer(request, Answer::Writable { token: Some(token) });
             }
             TicketStatus::Waiting(seq) => {
-                self.write_waiting(seq, (request, since), release, policy);
+                self.write_waiting(seq, (request, since), policy);
             }
             TicketStatus::Dead(death) if !self.writes_as_nobody(death) => {
                 self.answer_dead(request, presented, death);
             }
             TicketStatus::NoTicket | TicketStatus::Dead(_) => match self.place {
-                Some(seq) if loading => self.park_write(seq, (request, since), None, policy),
+                Some(seq) if loading => self.park_write(seq, (request, since), policy),
                 Some(seq) => self.write_on(seq, (request, since), policy),
                 None => self.write_ticketless((request, since), fresh, policy),
             },
         }
     }
 
-    /// Allows the holder's write in this step, and releases the lease if the request or the profile says so.
-    pub(super) fn allow_write(
-        &mut self,
-        request: RequestId,
-        token: FencingToken,
-        release: Option<bool>,
-    ) {
-        let lease = self.state.leases.get(token).map(|lease| lease.token);
-        if lease.is_none() && self.state.is_held() {
-            // An earlier write with this ticket released the lease in this same step, and other slots are held.
-            return self.answer_locked(request, None);
-        }
-        self.answer(request, Answer::Writable { token: lease });
-        if release.unwrap_or(self.terms.rules.write_releases) {
-            self.end_lease(token, EndReason::Released, None);
-        }
-    }
-
     /// A write with a waiting ticket. If the ticket is next in line it is granted the lock first; otherwise the
     /// write is parked or refused.
-    fn write_waiting(
-        &mut self,
-        seq: Seq,
-        request: (RequestId, Millis),
-        release: Option<bool>,
-        policy: WaitPolicy,
-    ) {
+    fn write_waiting(&mut self, seq: Seq, request: (RequestId, Millis), policy: WaitPolicy) {
         self.present_waiter(seq, None);
         if policy == WaitPolicy::Loading {
-            return self.park_write(seq, request, release, policy);
+            return self.park_write(seq, request, policy);
         }
         if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
             self.refuse(request.0, Refusal::NotExclusive);
         } else if self.may_take(seq) {
-            self.park_write(seq, request, release, WaitPolicy::Forever);
+            self.park_write(seq, request, WaitPolicy::Forever);
             if let Some(waiter) = self.state.queue_mut().remove(seq) {
                 self.grant(waiter, None);
             }
         } else if policy.deadline().is_some() {
-            self.park_write(seq, request, release, policy);
+            self.park_write(seq, request, policy);
         } else {
             self.answer_locked(request.0, None);
         }
@@ -127,7 +101,7 @@ impl Step<'_> {
         }
         let row = fresh_row(fresh, self.state.next_seq, LockOptions::default(), None);
         if let Some(seq) = self.enqueue(request.0, Waiter::new(row, true), free) {
-            self.park_write(seq, request, None, policy);
+            self.park_write(seq, request, policy);
         }
     }
 
@@ -135,7 +109,7 @@ impl Step<'_> {
     fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), policy: WaitPolicy) {
         let allowed = self.may_take(seq);
         if !allowed && policy.deadline().is_some() {
-            return self.park_write(seq, request, None, policy);
+            return self.park_write(seq, request, policy);
         }
         self.pass_over(seq);
         self.state.queue_mut().remove(seq);
@@ -146,16 +120,10 @@ impl Step<'_> {
     }
 
     /// Attaches the request of a write to its place. It waits there as long as `policy` says, if at all.
-    fn park_write(
-        &mut self,
-        seq: Seq,
-        request: (RequestId, Millis),
-        release: Option<bool>,
-        policy: WaitPolicy,
-    ) {
+    fn park_write(&mut self, seq: Seq, request: (RequestId, Millis), policy: WaitPolicy) {
         let parked = policy.deadline().map(|until| Parked {
             until,
-            purpose: Purpose::Write { release },
+            purpose: Purpose::Write,
             ended: None,
         });
         self.state.queue_mut().open(seq, request, parked);

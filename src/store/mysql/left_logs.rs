@@ -33,6 +33,13 @@ pub(super) struct TakeOver {
     left: Option<LeftLog>,
 }
 
+impl TakeOver {
+    /// Where the dead instance took requests from other instances, for the log.
+    pub fn address(&self) -> &str {
+        self.dead.address.as_deref().unwrap_or("no address")
+    }
+}
+
 /// The part of a sealed log that is not replayed or not deleted yet.
 struct LeftLog {
     log: LogId,
@@ -85,7 +92,8 @@ impl MysqlStore {
             return Ok(None);
         };
         let mut row = instance::last_row(sets)?;
-        let (seal, heartbeat) = (row.take()?, row.take()?);
+        let (seal, heartbeat): (Option<u64>, u64) = (row.take()?, row.take()?);
+        let seal = seal.ok_or_else(incomplete)?;
         self.loss_detector
             .lock()
             .check_sealed(&dead.id, seal, heartbeat);
@@ -165,6 +173,12 @@ impl MysqlStore {
     }
 }
 
+/// This server lacks rows of a dead instance's log.
+fn incomplete() -> Fault {
+    let text = "the log of a dead instance is not complete on this server: rows of resource_log are missing";
+    Fault::Away(text.into())
+}
+
 impl LeftLog {
     async fn read(session: &mut Session, log: LogId) -> Result<LeftLog, Fault> {
         let mut sql = Sql::new("SELECT n, changes FROM resource_log WHERE log = ");
@@ -193,8 +207,7 @@ impl LeftLog {
         let first = (seal + 1).checked_sub(numbers.len() as u64);
         let is_whole = first.is_some_and(|first| numbers.eq(first..=seal));
         if !is_whole || left.numbers.is_empty() {
-            let text = "the log of a dead instance is not complete on this server";
-            return Err(Fault::Away(text.into()));
+            return Err(incomplete());
         }
         Ok(left)
     }

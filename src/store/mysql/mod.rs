@@ -206,6 +206,10 @@ impl Store for MysqlStore {
         let Some(mut taking) = begun else {
             return Ok(());
         };
+        log::info!(
+            "taking over from the instance at {}, which is dead or has ended",
+            taking.address()
+        );
         loop {
             // The writer is unlocked between two steps, so that commits go on.
             let mut writer = self.writer.lock().await;

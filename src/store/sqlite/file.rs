@@ -238,14 +238,14 @@ impl DatabaseFile {
         match error {
             StoreError::Unusable(why) => self.unusable(&why),
             StoreError::Unavailable(why) => {
-                StoreError::Unavailable(format!("{}: {why}", self.path.display()))
+                StoreError::Unavailable(format!("{} (SQLITE_PATH): {why}", self.path.display()))
             }
             other => other,
         }
     }
 
     fn unusable(&self, why: &str) -> StoreError {
-        StoreError::Unusable(format!("{}: {why}", self.path.display()))
+        StoreError::Unusable(format!("{} (SQLITE_PATH): {why}", self.path.display()))
     }
 
     fn io_failure(&self, error: &io::Error) -> StoreError {

@@ -184,6 +184,19 @@ pub(super) fn migrate(
     let version: i64 = transaction
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(&unopened)?;
+    // Other programs number their schemas in `user_version`, too. Ours has these three tables in every version.
+    let tables = "SELECT count(*),
+        count(*) FILTER (WHERE type = 'table' AND name IN ('server_meta', 'resource', 'resource_data'))
+        FROM sqlite_schema";
+    let (tables, own): (i64, i64) = transaction
+        .query_row(tables, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .map_err(&unopened)?;
+    let is_foreign = if version == 0 { tables > 0 } else { own < 3 };
+    if is_foreign {
+        return Err(StoreError::Unusable(
+            "it is the database of some other program".to_owned(),
+        ));
+    }
     let known = usize::try_from(version).ok();
     let Some(missing) = known.and_then(|version| MIGRATIONS.get(version..)) else {
         return Err(StoreError::Unusable(format!(
@@ -192,15 +205,6 @@ pub(super) fn migrate(
             MIGRATIONS.len()
         )));
     };
-    let tables = "SELECT count(*) FROM sqlite_schema";
-    let tables: i64 = transaction
-        .query_row(tables, [], |row| row.get(0))
-        .map_err(&unopened)?;
-    if version == 0 && tables > 0 {
-        return Err(StoreError::Unusable(
-            "it is the database of some other program".to_owned(),
-        ));
-    }
     for migration in missing {
         transaction.execute_batch(migration).map_err(&unopened)?;
     }

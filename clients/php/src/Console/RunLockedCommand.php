@@ -52,6 +52,13 @@ final class RunLockedCommand extends Command
     protected function execute(InputInterface $input, OutputInterface $output): int
     {
         $errors = $output instanceof ConsoleOutputInterface ? $output->getErrorOutput() : $output;
+        foreach (['ttl', 'wait'] as $option) {
+            if (!is_numeric($input->getOption($option))) {
+                $errors->writeln(sprintf('<error>--%s takes a number of seconds.</error>', $option));
+
+                return self::INVALID;
+            }
+        }
         $ttl = (float) $input->getOption('ttl');
         if ($ttl < 3) {
             $errors->writeln('<error>The ttl is at least 3 seconds, so that there is time to end the command when the lock is lost.</error>');
@@ -85,6 +92,17 @@ final class RunLockedCommand extends Command
         if (false === $process) {
             return 126;
         }
+        $restore = $this->passSignalsOn($process);
+        try {
+            return $this->waitFor($process, $lock, $guard, $ttl);
+        } finally {
+            $restore();
+        }
+    }
+
+    /** @param resource $process */
+    private function waitFor($process, ResourceLock $lock, Guard $guard, float $ttl): int
+    {
         // Time for the command to end by itself.
         $grace = self::MARGIN + min(5.0, $ttl / 3);
         $told = false;
@@ -105,6 +123,40 @@ final class RunLockedCommand extends Command
         proc_close($process);
 
         return $status['signaled'] ? 128 + $status['termsig'] : $status['exitcode'];
+    }
+
+    /**
+     * What asks this process to end goes to the command, and the lock is kept until that has ended. Without this the
+     * command would go on after the lock.
+     *
+     * @param resource $process
+     *
+     * @return \Closure(): void puts the handlers back that were there
+     */
+    private function passSignalsOn($process): \Closure
+    {
+        $before = [];
+        if (!\function_exists('pcntl_signal')) {
+            return static fn () => null;
+        }
+        $async = pcntl_async_signals(true);
+        foreach ([\SIGHUP, \SIGINT, \SIGQUIT, \SIGTERM, \SIGUSR1, \SIGUSR2] as $signal) {
+            $handler = pcntl_signal_get_handler($signal);
+            if (\SIG_IGN === $handler) {
+                continue;
+            }
+            $before[$signal] = $handler;
+            // A terminal sends what is typed to the command, too.
+            $typed = \in_array($signal, [\SIGINT, \SIGQUIT], true) && stream_isatty(\STDIN);
+            pcntl_signal($signal, static function (int $signal) use ($process, $typed): void {
+                $typed || proc_terminate($process, $signal);
+            });
+        }
+
+        return static function () use ($before, $async): void {
+            array_map(pcntl_signal(...), array_keys($before), $before);
+            pcntl_async_signals($async);
+        };
     }
 
     /** Seconds for which the lock is certainly held; 0.0 when it is lost. */

@@ -175,6 +175,20 @@ async fn the_servers_are_tried_in_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_leaves_time_for_the_next() {
+    let server = Server::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    let one = client(&silent)
+        .server(&server.url)
+        .timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let guard = one.lock("a").create(true).try_acquire().await.unwrap();
+    guard.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_not_retried_and_has_the_code_of_the_server() {
     let server = Server::start();
     let stranger = Client::builder(&server.url).key("wrong").build().unwrap();

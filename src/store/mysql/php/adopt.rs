@@ -34,7 +34,7 @@ pub(in crate::store::mysql) async fn begin(
     }
     if !["id", "name", "timeout"].into_iter().all(has) {
         let text =
-            "it has a table `resource` that is not the PHP server's; choose another database";
+            "it has a table `resource` that is not the PHP server's; choose another MYSQL_DATABASE";
         return Err(StoreError::Unusable(text.into()).into());
     }
     refuse_what_cannot_be_adopted(session).await?;
