@@ -23,7 +23,7 @@ use crate::http::server;
 use crate::http::tls::{self, Certificate};
 use crate::persistence::actor::Persistence;
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{Finish, GiveAll, PersistenceNotice, RegistryOrder};
+use crate::persistence::messages::{Finish, GiveAllSlots, PersistenceNotice, RegistryOrder};
 use crate::persistence::queue::CommitQueue;
 use crate::registry::actor::Registry;
 use crate::registry::client::Router;
@@ -275,7 +275,7 @@ impl App {
         // Requests are still taken while slots are given away, and passed on to the new owners.
         let deadline = Instant::now() + self.settings.shutdown_timeout;
         let limit = GIVING_SLOTS.min(self.settings.shutdown_timeout / 2);
-        if timeout(limit, self.persistence.send(GiveAll))
+        if timeout(limit, self.persistence.send(GiveAllSlots))
             .await
             .is_err()
         {

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use super::destination::{self, Destination};
 use super::events::EventReader;
 use super::forwarded::Forwarded;
-use super::links::{Exchange, Links};
-use super::place::{self, Place};
+use super::links::{Links, QuestionOutcome};
 use super::wire::{PeerReply, Question};
 use crate::lock::{PresentedTicket, Profile, ResourceName};
 use crate::registry::client::{Router, confirmed};
 use crate::registry::listing::{ListingRefused, Page};
-use crate::registry::tally::Tally;
+use crate::registry::lock_counts::LockCounts;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
@@ -48,7 +48,7 @@ impl ClusterClient {
     /// No instance would answer the request.
     pub fn check(&self) -> Result<(), Closed> {
         match (self.router.server.gate.check(), &self.links) {
-            (gate @ Err(_), Some(links)) => place::check(gate, &links.view()),
+            (gate @ Err(_), Some(links)) => destination::check(gate, &links.view()),
             (gate, _) => gate,
         }
     }
@@ -157,18 +157,20 @@ impl ClusterClient {
     ///
     /// # Errors
     /// An instance that has names does not answer in time, or refuses.
-    pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
+    pub async fn count_locks(&self, prefix: String) -> Result<LockCounts, Closed> {
         let Some(links) = self.links_to_all() else {
-            return self.alone(self.router.tally(prefix)).await;
+            return self.alone(self.router.count_locks(prefix)).await;
         };
         let told = |told| match told {
-            PeerReply::Tally(tally, covered) => Some(Ok((tally, covered))),
+            PeerReply::LockCounts(counts, covered) => Some(Ok((counts, covered))),
             _ => None,
         };
-        let here = async || Ok(self.router.part_of_tally(prefix.clone()).await?);
-        let question = || Question::Tally(prefix.clone());
+        let here = async || Ok(self.router.part_of_count(prefix.clone()).await?);
+        let question = || Question::LockCounts(prefix.clone());
         match Box::pin(links.ask_all(here, question, told)).await {
-            Ok(parts) => Ok(parts.into_iter().fold(Tally::default(), Tally::beside)),
+            Ok(parts) => Ok(parts
+                .into_iter()
+                .fold(LockCounts::default(), LockCounts::beside)),
             Err(ListingRefused::Closed(closed)) => Err(closed),
             Err(ListingRefused::TooBusy) => Err(Closed::Moving),
         }
@@ -244,17 +246,18 @@ impl ClusterClient {
         let mut hold = links.hold(Duration::ZERO);
         loop {
             let is_here = server.slots.is_here(name);
-            let place = place::of_slot((slot, is_here), server.gate.check(), &links.view())?;
-            match place {
-                Some(Place::There(other)) => {
+            let destination =
+                destination::of_slot((slot, is_here), server.gate.check(), &links.view())?;
+            match destination {
+                Some(Destination::There(other)) => {
                     let exchange = Box::pin(links.ask(other, question()));
-                    if let Exchange::Answered(answer) = exchange.await
+                    if let QuestionOutcome::Answered(answer) = exchange.await
                         && let Some(answer) = told(answer)
                     {
                         return Ok(answer);
                     }
                 }
-                Some(Place::Here) => return self.alone(here()).await,
+                Some(Destination::Here) => return self.alone(here()).await,
                 None => {}
             }
             hold.pause(server).await?;

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::tls;
-use super::wire::Introduction;
+use super::wire::HandshakeOffer;
 use crate::store::PeerAddress;
 
 /// A connection after the handshake: both ends have proved that they know the asked instance's secret, which is in
@@ -37,8 +37,8 @@ impl PeerConnection {
     /// Connects to another instance. `us` names the instance that is wanted.
     ///
     /// # Errors
-    /// Nothing listens at the address, or the TLS handshake fails; or as [`Introduction::greet`].
-    pub async fn open(peer: &PeerAddress, us: Introduction) -> io::Result<PeerConnection> {
+    /// Nothing listens at the address, or the TLS handshake fails; or as [`HandshakeOffer::greet`].
+    pub async fn open(peer: &PeerAddress, us: HandshakeOffer) -> io::Result<PeerConnection> {
         let mut stream = TcpStream::connect(&peer.address).await?;
         stream.set_nodelay(true)?;
         if !peer.is_tls {
@@ -53,11 +53,11 @@ impl PeerConnection {
     /// Does the answering half of the handshake on an accepted connection. With `tls`, only TLS is accepted.
     ///
     /// # Errors
-    /// The TLS handshake fails; or as [`Introduction::welcome`].
+    /// The TLS handshake fails; or as [`HandshakeOffer::welcome`].
     pub async fn take(
         mut stream: TcpStream,
         tls: Option<&TlsAcceptor>,
-        us: Introduction,
+        us: HandshakeOffer,
     ) -> io::Result<PeerConnection> {
         stream.set_nodelay(true)?;
         let Some(acceptor) = tls else {

@@ -17,7 +17,7 @@ use crate::lock::{
 };
 use crate::resource::messages::{Condition, Op, Reply, Wait};
 use crate::shared::caller::{Caller, RequestTag};
-use crate::shared::event_feed::Happening;
+use crate::shared::event_feed::EventKind;
 use crate::shared::gate::Closed;
 use crate::store::ListOrder;
 use crate::store::history::LeaseEnd;
@@ -33,7 +33,7 @@ fn all_types() -> Registry {
         ($($of:ty)*) => { $(tracer.trace_type::<$of>(&samples).unwrap();)* };
     }
     trace!(IpAddr Mode EndReason PresentedTicket Role Refusal Answer Wait Condition Closed);
-    trace!(RequestTag Happening ListOrder LeaseEnd Op Reply);
+    trace!(RequestTag EventKind ListOrder LeaseEnd Op Reply);
     trace!(Question PeerReply RequestFrame ReplyFrame);
     tracer.registry().unwrap()
 }

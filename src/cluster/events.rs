@@ -5,43 +5,43 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::watch;
 
-use super::link::AnswerPieces;
+use super::link::AnswerStream;
 use super::wire::PeerReply;
-use crate::shared::event_feed::{FeedEvent, FeedReader, Found};
+use crate::shared::event_feed::{FeedEvent, FeedReader, NextEvent};
 use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 use crate::store::members::InstanceId;
 
 /// The events of one other instance.
-pub struct EventsThere {
+pub struct PeerEvents {
     id: InstanceId,
-    pieces: AnswerPieces,
+    pieces: AnswerStream,
     events: std::vec::IntoIter<FeedEvent>,
 }
 
-impl EventsThere {
-    pub fn new(id: InstanceId, pieces: AnswerPieces) -> EventsThere {
-        EventsThere {
+impl PeerEvents {
+    pub fn new(id: InstanceId, pieces: AnswerStream) -> PeerEvents {
+        PeerEvents {
             id,
             pieces,
             events: Vec::new().into_iter(),
         }
     }
 
-    fn try_next(&mut self) -> Found {
+    fn try_next(&mut self) -> NextEvent {
         loop {
             if let Some(event) = self.events.next() {
-                return Found::Event(Arc::new(event));
+                return NextEvent::Event(Arc::new(event));
             }
             match self.pieces.try_next() {
                 Ok(PeerReply::Events { missed, events }) => {
                     self.events = events.into_iter();
                     if missed > 0 {
-                        return Found::Missed(missed);
+                        return NextEvent::Missed(missed);
                     }
                 }
-                Err(TryRecvError::Empty) => return Found::Nothing,
-                Ok(_) | Err(TryRecvError::Disconnected) => return Found::End,
+                Err(TryRecvError::Empty) => return NextEvent::Nothing,
+                Ok(_) | Err(TryRecvError::Disconnected) => return NextEvent::End,
             }
         }
     }
@@ -53,7 +53,7 @@ pub struct EventReader {
     here: FeedReader,
     /// This instance's id when the stream began. `None`: the store is not shared.
     me: Option<InstanceId>,
-    there: Vec<EventsThere>,
+    there: Vec<PeerEvents>,
     view: watch::Receiver<View>,
     lacks_somebody: bool,
     /// Index of the source to ask next. The sources take turns, so that a busy one does not starve the others.
@@ -61,7 +61,7 @@ pub struct EventReader {
 }
 
 impl EventReader {
-    pub fn new(server: Arc<ServerState>, here: FeedReader, there: Vec<EventsThere>) -> EventReader {
+    pub fn new(server: Arc<ServerState>, here: FeedReader, there: Vec<PeerEvents>) -> EventReader {
         let mut view = server.members.follow();
         view.mark_changed();
         let me = view.borrow().members.as_ref().map(|members| members.me);
@@ -76,8 +76,8 @@ impl EventReader {
         }
     }
 
-    /// The next event, without waiting for one. [`Found::End`]: events may be missing from now on.
-    pub fn try_next(&mut self) -> Found {
+    /// The next event, without waiting for one. [`NextEvent::End`]: events may be missing from now on.
+    pub fn try_next(&mut self) -> NextEvent {
         let mut has_ended = false;
         for _ in 0..=self.there.len() {
             let found = match self.there.get_mut(self.next) {
@@ -86,14 +86,14 @@ impl EventReader {
             };
             self.next = (self.next + 1) % (self.there.len() + 1);
             match found {
-                Found::Event(_) | Found::Missed(_) => return found,
-                Found::End => has_ended = true,
-                Found::Nothing => {}
+                NextEvent::Event(_) | NextEvent::Missed(_) => return found,
+                NextEvent::End => has_ended = true,
+                NextEvent::Nothing => {}
             }
         }
         match has_ended || self.lacks() {
-            true => Found::End,
-            false => Found::Nothing,
+            true => NextEvent::End,
+            false => NextEvent::Nothing,
         }
     }
 

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::destination::{Destination, of_slot};
 use super::hold::Hold;
-use super::links::{Exchange, Links};
-use super::place::{Place, of_slot};
+use super::links::{Links, QuestionOutcome};
 use super::wire::{PeerReply, Question};
 use crate::lock::{Answer, EndReason, PresentedTicket, Refusal, ResourceName};
 use crate::registry::client::confirmed;
@@ -69,9 +69,9 @@ impl<'a> Forwarded<'a> {
 
     pub async fn answer(mut self) -> Box<Reply> {
         loop {
-            let reply = match self.place() {
-                Ok(Some(Place::Here)) => self.ask_here().await,
-                Ok(Some(Place::There(other))) => self.ask_there(other).await,
+            let reply = match self.destination() {
+                Ok(Some(Destination::Here)) => self.ask_here().await,
+                Ok(Some(Destination::There(other))) => self.ask_there(other).await,
                 Ok(None) => None,
                 Err(why) => Some(closed(why)),
             };
@@ -108,14 +108,14 @@ impl<'a> Forwarded<'a> {
         let giving = async {
             loop {
                 let slot = (Slot::of(self.name), false);
-                let place = of_slot(slot, Ok(()), &self.links.view());
+                let destination = of_slot(slot, Ok(()), &self.links.view());
                 let question = Question::Ask {
                     name: self.name.clone(),
                     op: Op::Unlock { presented },
                     caller: self.caller.clone(),
                 };
-                if let Ok(Some(Place::There(other))) = place
-                    && let Exchange::Answered(PeerReply::Reply(reply)) =
+                if let Ok(Some(Destination::There(other))) = destination
+                    && let QuestionOutcome::Answered(PeerReply::Reply(reply)) =
                         self.links.ask(other, question).await
                     && !matches!(*reply, Reply::Closed(_))
                 {
@@ -132,7 +132,7 @@ impl<'a> Forwarded<'a> {
         }
     }
 
-    fn place(&self) -> Result<Option<Place>, Closed> {
+    fn destination(&self) -> Result<Option<Destination>, Closed> {
         let server = self.server();
         let slot = (Slot::of(self.name), server.slots.is_here(self.name));
         of_slot(slot, server.gate.check(), &self.links.view())
@@ -185,13 +185,15 @@ impl<'a> Forwarded<'a> {
             None => exchange.await,
         };
         let reply = match exchange {
-            Exchange::Answered(PeerReply::Reply(reply)) => reply,
-            Exchange::NotDone => return None,
-            Exchange::Answered(_) | Exchange::Lost if self.op.may_repeat() => {
+            QuestionOutcome::Answered(PeerReply::Reply(reply)) => reply,
+            QuestionOutcome::NotDone => return None,
+            QuestionOutcome::Answered(_) | QuestionOutcome::Lost if self.op.may_repeat() => {
                 self.lost = true;
                 return None;
             }
-            Exchange::Answered(_) | Exchange::Lost => return Some(closed(Closed::AnswerLost)),
+            QuestionOutcome::Answered(_) | QuestionOutcome::Lost => {
+                return Some(closed(Closed::AnswerLost));
+            }
         };
         match *reply {
             Reply::Closed(Closed::Moving) => None,

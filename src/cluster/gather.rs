@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::events::{EventReader, EventsThere};
-use super::links::{Exchange, Links};
-use super::place::{Place, of_all};
+use super::destination::{Destination, of_all};
+use super::events::{EventReader, PeerEvents};
+use super::links::{Links, QuestionOutcome};
 use super::wire::{PeerReply, Question};
 use crate::registry::listing::ListingRefused;
 use crate::shared::gate::Closed;
@@ -18,7 +18,7 @@ use crate::store::slot_set::SlotSet;
 pub type ToldPart<T> = Option<Result<(T, SlotSet), ListingRefused>>;
 
 impl Links {
-    fn places(&self) -> Result<Option<Vec<Place>>, Closed> {
+    fn destinations(&self) -> Result<Option<Vec<Destination>>, Closed> {
         of_all(self.router.server.gate.check(), &self.view())
     }
 
@@ -35,11 +35,15 @@ impl Links {
     ) -> Result<Vec<T>, ListingRefused> {
         let mut hold = self.hold(Duration::ZERO);
         loop {
-            if let Some(places) = self.places()? {
-                let asking = places.iter().map(async |place| match place {
-                    Place::Here => self.of_here(here().await),
-                    Place::There(other) => self.of_there(*other, question()).await.and_then(&told),
-                });
+            if let Some(destinations) = self.destinations()? {
+                let asking = destinations
+                    .iter()
+                    .map(async |destination| match destination {
+                        Destination::Here => self.of_here(here().await),
+                        Destination::There(other) => {
+                            self.of_there(*other, question()).await.and_then(&told)
+                        }
+                    });
                 let parts: Option<Vec<_>> = join_all(asking).await.into_iter().collect();
                 let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>());
                 let parts = parts.transpose()?.unwrap_or_default();
@@ -63,8 +67,8 @@ impl Links {
 
     async fn of_there(&self, other: InstanceId, question: Question) -> Option<PeerReply> {
         match self.ask(other, question).await {
-            Exchange::Answered(answer) => Some(answer),
-            Exchange::NotDone | Exchange::Lost => None,
+            QuestionOutcome::Answered(answer) => Some(answer),
+            QuestionOutcome::NotDone | QuestionOutcome::Lost => None,
         }
     }
 
@@ -75,13 +79,13 @@ impl Links {
     pub async fn follow(&self, prefix: &str) -> Result<Option<EventReader>, Closed> {
         let mut hold = self.hold(Duration::ZERO);
         loop {
-            if let Some(places) = self.places()? {
+            if let Some(destinations) = self.destinations()? {
                 // This instance first: then nothing is missed of a slot that moves here while the others are asked.
                 let server = &self.router.server;
                 let Some(here) = server.feed.follow() else {
                     return Ok(None);
                 };
-                if let Some(there) = self.follow_others(places, prefix).await {
+                if let Some(there) = self.follow_others(destinations, prefix).await {
                     let reader = |there| EventReader::new(server.clone(), here, there);
                     return Ok(there.map(reader));
                 }
@@ -93,18 +97,18 @@ impl Links {
     /// `None`: an instance does not answer; `Some(None)`: one has as many event readers as it allows.
     async fn follow_others(
         &self,
-        places: Vec<Place>,
+        destinations: Vec<Destination>,
         prefix: &str,
-    ) -> Option<Option<Vec<EventsThere>>> {
+    ) -> Option<Option<Vec<PeerEvents>>> {
         let mut followed = Vec::new();
-        for place in places {
-            let Place::There(other) = place else {
+        for destination in destinations {
+            let Destination::There(other) = destination else {
                 continue;
             };
             let question = Question::Follow(prefix.to_owned());
             let mut pieces = self.ask_on(other, question).await?;
             match pieces.next().await? {
-                PeerReply::Events { .. } => followed.push(EventsThere::new(other, pieces)),
+                PeerReply::Events { .. } => followed.push(PeerEvents::new(other, pieces)),
                 PeerReply::TooBusy => return Some(None),
                 _ => return None,
             }

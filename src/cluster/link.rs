@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::connection::PeerConnection;
 use super::wire::{
-    Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
+    HandshakeOffer, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
 use crate::store::PeerAddress;
@@ -100,7 +100,7 @@ impl Link {
         peer: &PeerAddress,
         silence_max: Duration,
     ) -> io::Result<Link> {
-        let us = Introduction::new(&peer.secret, to, Protocols::OURS);
+        let us = HandshakeOffer::new(&peer.secret, to, Protocols::OURS);
         let opened = timeout(silence_max, PeerConnection::open(peer, us)).await??;
         let PeerConnection {
             read,
@@ -168,10 +168,10 @@ impl Link {
 
     /// As [`Link::ask`], for a question whose answer comes in pieces until the connection ends. `None`: the
     /// connection has ended.
-    pub fn ask_on(&self, question: Question) -> Option<AnswerPieces> {
+    pub fn ask_on(&self, question: Question) -> Option<AnswerStream> {
         let (sender, pieces) = unbounded_channel();
         let open = self.open_question(question, Waiting::Many(sender))?;
-        Some(AnswerPieces { pieces, open })
+        Some(AnswerStream { pieces, open })
     }
 
     fn open_question(&self, question: Question, waiting: Waiting) -> Option<OpenQuestion> {
@@ -201,12 +201,12 @@ async fn pings(state: &LinkState, every: Duration) {
 }
 
 /// The pieces of an answer. Dropping it withdraws the question.
-pub struct AnswerPieces {
+pub struct AnswerStream {
     pieces: UnboundedReceiver<PeerReply>,
     open: OpenQuestion,
 }
 
-impl AnswerPieces {
+impl AnswerStream {
     /// Waits for the next piece. `None`: the connection has ended.
     pub async fn next(&mut self) -> Option<PeerReply> {
         let piece = self.pieces.recv().await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
 
 use super::hold::Hold;
-use super::link::{AnswerPieces, Link};
+use super::link::{AnswerStream, Link};
 use super::wire::{PeerReply, Question};
 use crate::registry::client::Router;
 use crate::shared::members::{HOLD_BEYOND, View};
@@ -21,7 +21,7 @@ use crate::store::members::{InstanceId, MemberState};
 type LinkCell = Rc<OnceCell<Rc<Link>>>;
 
 /// The outcome of a question to another instance.
-pub enum Exchange {
+pub enum QuestionOutcome {
     Answered(PeerReply),
     /// The question was not carried out: there was no connection, or the other instance does not answer for the
     /// name.
@@ -115,25 +115,25 @@ impl Links {
     }
 
     /// Asks another instance one question and waits for the outcome.
-    pub async fn ask(&self, id: InstanceId, question: Question) -> Exchange {
+    pub async fn ask(&self, id: InstanceId, question: Question) -> QuestionOutcome {
         let Some(link) = self.link(id, &question).await else {
-            return Exchange::NotDone;
+            return QuestionOutcome::NotDone;
         };
         let peers = &self.router.server.metrics.peers;
         peers.sent.inc();
         let told = tokio::select! {
             biased;
             told = link.ask(question) => told,
-            () = self.no_answer_counts(id) => return Exchange::Lost,
+            () = self.no_answer_counts(id) => return QuestionOutcome::Lost,
         };
         match told {
             Some(PeerReply::NotOwner) => {
                 peers.misdirected.inc();
                 self.router.refresh_members();
-                Exchange::NotDone
+                QuestionOutcome::NotDone
             }
-            Some(told) => Exchange::Answered(told),
-            None => Exchange::Lost,
+            Some(told) => QuestionOutcome::Answered(told),
+            None => QuestionOutcome::Lost,
         }
     }
 
@@ -152,7 +152,7 @@ impl Links {
 
     /// Asks another instance a question whose answer comes in pieces until the connection ends. `None`: no
     /// connection.
-    pub async fn ask_on(&self, id: InstanceId, question: Question) -> Option<AnswerPieces> {
+    pub async fn ask_on(&self, id: InstanceId, question: Question) -> Option<AnswerStream> {
         let link = self.link(id, &question).await?;
         link.ask_on(question)
     }

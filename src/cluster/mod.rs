@@ -8,7 +8,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `client` | how handlers reach a resource, in this instance or another |
-//! | `place` | which instance answers for a name |
+//! | `destination` | which instance answers for a name |
 //! | `forwarded` | a request that waits, is passed on, or whose slot moves meanwhile |
 //! | `gather` | questions about many names, asked of all instances |
 //! | `hold` | how long a request is held until an instance answers for its name |
@@ -26,13 +26,13 @@ pub mod client;
 pub mod connection;
 #[cfg(test)]
 mod crossing;
+mod destination;
 pub mod events;
 mod forwarded;
 mod gather;
 mod hold;
 pub mod link;
 mod links;
-mod place;
 pub mod reachability;
 pub mod serve;
 pub mod tls;

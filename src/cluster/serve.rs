@@ -23,7 +23,7 @@ use super::client::ClusterClient;
 use super::connection::PeerConnection;
 use super::reachability::monitor_all;
 use super::wire::{
-    Introduction, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
+    HandshakeOffer, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
 use crate::lock::{PresentedTicket, Refusal, ResourceName};
@@ -31,7 +31,7 @@ use crate::registry::client::{OpenCall, Router};
 use crate::registry::listing::ListingRefused;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::Caller;
-use crate::shared::event_feed::{FeedReader, Found};
+use crate::shared::event_feed::{FeedReader, NextEvent};
 use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 use crate::store::PeerAddress;
@@ -159,7 +159,7 @@ async fn serve(
         log::debug!("another instance connects before this one has joined the database");
         return Ok(());
     };
-    let us = Introduction::new(&peer.secret, id, Protocols::OURS);
+    let us = HandshakeOffer::new(&peer.secret, id, Protocols::OURS);
     let taking = PeerConnection::take(stream, tls.as_ref(), us);
     let PeerConnection {
         read,
@@ -262,9 +262,9 @@ impl PeerRequests {
                 let told = |(page, covered)| PeerReply::Page(page, covered);
                 self.checked(Box::pin(router.part_of_page(query)).await, told)
             }
-            Question::Tally(prefix) => {
-                let told = |(tally, covered)| PeerReply::Tally(tally, covered);
-                self.checked(Box::pin(router.part_of_tally(prefix)).await, told)
+            Question::LockCounts(prefix) => {
+                let told = |(counts, covered)| PeerReply::LockCounts(counts, covered);
+                self.checked(Box::pin(router.part_of_count(prefix)).await, told)
             }
             Question::History(name) => {
                 let history = Box::pin(router.history(&name)).await;
@@ -362,12 +362,12 @@ fn events(reader: &mut FeedReader, prefix: &str) -> Option<PeerReply> {
     let (mut missed, mut events) = (0, Vec::new());
     while events.len() < EVENTS_MAX {
         match reader.try_next() {
-            Found::Event(event) if event.name.as_str().starts_with(prefix) => {
+            NextEvent::Event(event) if event.name.as_str().starts_with(prefix) => {
                 events.push(event.as_ref().clone());
             }
-            Found::Event(_) => {}
-            Found::Missed(count) => missed += count,
-            Found::Nothing | Found::End => break,
+            NextEvent::Event(_) => {}
+            NextEvent::Missed(count) => missed += count,
+            NextEvent::Nothing | NextEvent::End => break,
         }
     }
     (missed > 0 || !events.is_empty()).then_some(PeerReply::Events { missed, events })

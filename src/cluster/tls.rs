@@ -130,13 +130,13 @@ mod tests {
 
     use super::*;
     use crate::cluster::connection::PeerConnection;
-    use crate::cluster::wire::{Introduction, Protocols};
+    use crate::cluster::wire::{HandshakeOffer, Protocols};
     use crate::store::PeerAddress;
 
     const SECRET: &[u8] = b"secret";
 
-    fn us() -> Introduction {
-        Introduction::new(SECRET, [7; 16], Protocols::OURS)
+    fn us() -> HandshakeOffer {
+        HandshakeOffer::new(SECRET, [7; 16], Protocols::OURS)
     }
 
     fn answering_with(name: &str) -> TlsAcceptor {

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::tls::SessionKey;
 use crate::lock::{Answer, PresentedTicket, ResourceName};
 use crate::registry::listing::Page;
-use crate::registry::tally::Tally;
+use crate::registry::lock_counts::LockCounts;
 use crate::resource::messages::{Op, Reply};
 use crate::shared::caller::Caller;
 use crate::shared::event_feed::FeedEvent;
@@ -128,7 +128,7 @@ pub enum Question {
     /// A page over the asked instance's own names. The other questions about several names are about its own, too.
     Page(ListQuery),
     /// Counts over the names with this prefix.
-    Tally(String),
+    LockCounts(String),
     History(ResourceName),
     /// The sizes of the first `limit` documents of a resource whose selectors come after `after`.
     DocumentSizes {
@@ -152,7 +152,9 @@ impl Question {
             | Question::Touch { name, .. }
             | Question::History(name)
             | Question::DocumentSizes { name, .. } => Some(name),
-            Question::Page(_) | Question::Tally(_) | Question::Follow(_) | Question::Look => None,
+            Question::Page(_) | Question::LockCounts(_) | Question::Follow(_) | Question::Look => {
+                None
+            }
         }
     }
 
@@ -160,7 +162,7 @@ impl Question {
     pub fn is_bulky(&self) -> bool {
         match self {
             Question::Ask { op, .. } => op.carries_document(),
-            Question::Touch { .. } | Question::Tally(_) | Question::Look => false,
+            Question::Touch { .. } | Question::LockCounts(_) | Question::Look => false,
             _ => true,
         }
     }
@@ -173,7 +175,7 @@ pub enum PeerReply {
     NotOwner,
     Reply(Box<Reply>),
     Page(Page, SlotSet),
-    Tally(Tally, SlotSet),
+    LockCounts(LockCounts, SlotSet),
     History(Vec<PastLease>),
     DocumentSizes(Vec<DocumentSize>),
     /// The listing would take too long, or there are as many event readers as the instance allows.
@@ -230,7 +232,7 @@ const SOMEBODY_ELSE: &str = "something else answers there and does not know its 
                              or its ADVERTISE_ADDRESS is wrong";
 
 /// What one end brings to the handshake.
-pub struct Introduction {
+pub struct HandshakeOffer {
     secret: hmac::Key,
     /// The instance that is asked.
     to: InstanceId,
@@ -239,10 +241,10 @@ pub struct Introduction {
     session: Vec<u8>,
 }
 
-impl Introduction {
+impl HandshakeOffer {
     /// `secret`: that of the asked instance, as it is in the database. `to`: the id of the asked instance.
-    pub fn new(secret: &[u8], to: InstanceId, protocols: Protocols) -> Introduction {
-        Introduction {
+    pub fn new(secret: &[u8], to: InstanceId, protocols: Protocols) -> HandshakeOffer {
+        HandshakeOffer {
             secret: hmac::Key::new(hmac::HMAC_SHA256, secret),
             to,
             protocols,
@@ -251,7 +253,7 @@ impl Introduction {
     }
 
     /// Lets the proofs cover the TLS session that has this key.
-    pub fn over_tls(mut self, key: SessionKey) -> Introduction {
+    pub fn over_tls(mut self, key: SessionKey) -> HandshakeOffer {
         self.session = key.to_vec();
         self
     }
@@ -423,11 +425,11 @@ mod tests {
 
     const ONE: Protocols = Protocols { min: 1, max: 1 };
 
-    fn with(secret: &[u8], to: InstanceId, protocols: Protocols) -> Introduction {
-        Introduction::new(secret, to, protocols)
+    fn with(secret: &[u8], to: InstanceId, protocols: Protocols) -> HandshakeOffer {
+        HandshakeOffer::new(secret, to, protocols)
     }
 
-    async fn meet(asks: Introduction, asked: Introduction) -> [io::Result<u16>; 2] {
+    async fn meet(asks: HandshakeOffer, asked: HandshakeOffer) -> [io::Result<u16>; 2] {
         let (mut a, mut b) = tokio::io::duplex(1024);
         let asking = async move {
             let met = asks.greet(&mut a).await;

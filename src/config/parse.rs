@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::error::shown;
 use super::sources::{Reader, SetVariable, SettingOrigin, secret_in};
-use super::variables::{self, Accepts, Variable};
+use super::variables::{self, AcceptedValues, Variable};
 use super::{Problem, Secret};
 
 impl Reader {
@@ -131,7 +131,8 @@ impl Reader {
 
     /// As [`Reader::integer`], with a default that depends on other settings or on the machine.
     pub fn integer_or<T: TryFrom<u64>>(&mut self, name: &'static str, default: u64) -> T {
-        let Some(Accepts::Integer(least, most)) = variables::find(name).map(|v| v.accepts) else {
+        let Some(AcceptedValues::Integer(least, most)) = variables::find(name).map(|v| v.accepts)
+        else {
             unreachable!("{name} is no integer");
         };
         debug_assert!((least..=most).contains(&default));
@@ -157,7 +158,8 @@ impl Reader {
 
     /// Decimal seconds within the bounds of the table, rounded to the millisecond; the table's default if not set.
     pub fn seconds(&mut self, name: &'static str) -> Duration {
-        let Some(Accepts::Seconds(least, most)) = variables::find(name).map(|v| v.accepts) else {
+        let Some(AcceptedValues::Seconds(least, most)) = variables::find(name).map(|v| v.accepts)
+        else {
             unreachable!("{name} is no time");
         };
         let range = Duration::from_millis(least)..=Duration::from_millis(most);

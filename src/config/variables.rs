@@ -11,14 +11,14 @@ pub struct Variable {
     pub default: &'static str,
     /// Its value is never shown.
     pub secret: bool,
-    pub accepts: Accepts,
+    pub accepts: AcceptedValues,
     /// What it does, in one line.
     pub about: &'static str,
 }
 
 /// Which values a variable accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepts {
+pub enum AcceptedValues {
     /// Text; the reader of the variable decides.
     Text,
     /// From the first number to the second, both included.
@@ -39,7 +39,7 @@ const fn plain(name: &'static str, default: &'static str, about: &'static str) -
         name,
         default,
         secret: false,
-        accepts: Accepts::Text,
+        accepts: AcceptedValues::Text,
         about,
     }
 }
@@ -52,7 +52,7 @@ const fn integer(
     about: &'static str,
 ) -> Variable {
     Variable {
-        accepts: Accepts::Integer(least, most),
+        accepts: AcceptedValues::Integer(least, most),
         ..plain(name, default, about)
     }
 }
@@ -65,7 +65,7 @@ const fn seconds(
     about: &'static str,
 ) -> Variable {
     Variable {
-        accepts: Accepts::Seconds(least, most),
+        accepts: AcceptedValues::Seconds(least, most),
         ..plain(name, default, about)
     }
 }
@@ -75,7 +75,7 @@ const fn secret(name: &'static str, about: &'static str) -> Variable {
         name,
         default: "",
         secret: true,
-        accepts: Accepts::Text,
+        accepts: AcceptedValues::Text,
         about,
     }
 }
@@ -370,9 +370,9 @@ mod tests {
                 continue;
             };
             let fits = match variable.accepts {
-                Accepts::Text => false,
-                Accepts::Integer(least, most) => (least..=most).contains(&default),
-                Accepts::Seconds(least, most) => (least..=most).contains(&(default * 1_000)),
+                AcceptedValues::Text => false,
+                AcceptedValues::Integer(least, most) => (least..=most).contains(&default),
+                AcceptedValues::Seconds(least, most) => (least..=most).contains(&(default * 1_000)),
             };
             assert!(fits, "{}", variable.name);
         }

@@ -10,7 +10,7 @@ use actix_web::{HttpResponse, ResponseError};
 
 use super::auth::Right;
 use super::headers::X_FENCING_TOKEN;
-use super::wire::{ErrorBody, HolderBody};
+use super::response_bodies::{ErrorBody, HolderBody};
 use crate::lock::command::LockedBy;
 use crate::lock::{EndReason, FencingToken, Refusal};
 use crate::shared::gate::Closed;

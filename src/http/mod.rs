@@ -13,7 +13,7 @@
 //! | `errors` | every refusal with its status and code: the only place that knows both |
 //! | `middleware` | around every route: request id, metrics, access log, rate limit, closing of connections |
 //! | `openapi` | the OpenAPI document |
-//! | `asked`, `wire` | the JSON bodies of requests, and of answers |
+//! | `request_bodies`, `response_bodies` | the JSON bodies of requests, and of answers |
 //! | `time` | times in JSON bodies |
 //! | `server` | starts the workers |
 //! | `worker` | state that the handlers of one worker share |
@@ -27,7 +27,6 @@
 //! | `tls` | TLS, and replacing its certificate |
 
 pub mod acceptor;
-pub mod asked;
 pub mod auth;
 pub mod body;
 pub mod client;
@@ -45,10 +44,11 @@ pub mod paths;
 pub mod policy;
 pub mod query;
 pub mod request;
+pub mod request_bodies;
 pub mod respond;
+pub mod response_bodies;
 pub mod routes;
 pub mod server;
 pub mod time;
 pub mod tls;
-pub mod wire;
 pub mod worker;

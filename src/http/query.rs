@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::asked::decimal;
 use super::errors::ApiError;
 use super::paths::{decode_strictly, position};
+use super::request_bodies::decimal;
 
 /// Splits the text at the first `byte`, which belongs to neither part.
 fn cut(text: &str, byte: u8) -> (&str, &str) {

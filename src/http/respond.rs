@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::errors::ApiError;
 use super::headers::{X_FENCING_TOKEN, X_TICKET, X_TICKET_ENDED, X_WAITED_MS};
-use super::time::Time;
-use super::wire::{
+use super::response_bodies::{
     self, DataBody, DecimalSeconds, ForcedBody, QueuedBody, RenewedBody, UnavailableBody,
 };
+use super::time::Time;
 use crate::lock::command::Grant;
 use crate::lock::names::hex_digits;
 use crate::lock::{Answer, EndReason, FencingToken, Refusal, Selector, Ticket, TicketId};
@@ -198,7 +198,7 @@ pub fn lock(reply: Reply) -> Response {
     match reply {
         Reply::Lock(Answer::Granted(grant)) => {
             let response = granted_head(StatusCode::OK, &grant);
-            let text = wire::granted(&grant, Vec::with_capacity(BODY_BYTES));
+            let text = response_bodies::granted(&grant, Vec::with_capacity(BODY_BYTES));
             let text = text.map_err(|_| not_told())?;
             Ok(json_text(response, text.into()))
         }

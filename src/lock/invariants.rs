@@ -162,7 +162,7 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
 }
 
 /// What the rules about one step need of the state before the command, and of the command.
-pub struct Before {
+pub struct StateBefore {
     token: FencingToken,
     slots: usize,
     holders: BTreeMap<FencingToken, Holder>,
@@ -215,15 +215,15 @@ fn cause(command: &Command) -> Cause {
 /// The live leases while the events of one step are replayed: token and mode.
 type LiveLeases = BTreeMap<FencingToken, Mode>;
 
-impl Before {
-    pub fn of(state: &LockState, command: &Command) -> Before {
+impl StateBefore {
+    pub fn of(state: &LockState, command: &Command) -> StateBefore {
         let holder = |lease: &Lease| Holder {
             ticket: lease.row.ticket,
             mode: lease.row.mode,
             clock: lease.clock.clone(),
         };
         let leases = state.leases.iter();
-        Before {
+        StateBefore {
             token: state.token,
             slots: usize::from(state.options.slots),
             holders: leases.map(|lease| (lease.token, holder(lease))).collect(),

@@ -91,12 +91,12 @@ pub enum Leases {
     #[default]
     None,
     One(Lease),
-    Many(Box<Many>),
+    Many(Box<ManyLeases>),
 }
 
 /// Two leases or more, with indexes. There are fewer only within a step, before [`Leases::shrink`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Many {
+pub struct ManyLeases {
     by_token: BTreeMap<FencingToken, Lease>,
     by_ticket: BTreeMap<Ticket, FencingToken>,
     by_key: BTreeMap<IdempotencyKey, FencingToken>,
@@ -227,7 +227,7 @@ impl Leases {
             Leases::None => *self = Leases::One(lease),
             Leases::Many(many) => many.put(lease),
             Leases::One(_) => {
-                let mut many = Box::<Many>::default();
+                let mut many = Box::<ManyLeases>::default();
                 if let Leases::One(first) = std::mem::take(self) {
                     many.put(first);
                 }
@@ -253,13 +253,13 @@ impl Leases {
         let Leases::Many(many) = self else {
             return true;
         };
-        let mut expected = Many::default();
+        let mut expected = ManyLeases::default();
         many.by_token.values().for_each(|l| expected.put(l.clone()));
         **many == expected && many.by_token.len() > 1
     }
 }
 
-impl Many {
+impl ManyLeases {
     fn put(&mut self, lease: Lease) {
         let token = lease.token;
         self.by_ticket.insert(lease.row.ticket, token);

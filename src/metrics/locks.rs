@@ -2,7 +2,7 @@
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::maker::{Maker, histogram_options, options};
+use super::factory::{MetricFactory, histogram_options, options};
 use super::per_thread::PerThread;
 use crate::lock::Millis;
 use crate::store::history::LeaseEnd;
@@ -33,7 +33,7 @@ pub struct LockMetrics {
 }
 
 impl LockMetrics {
-    pub(super) fn new(make: &Maker<'_>) -> LockMetrics {
+    pub(super) fn new(make: &MetricFactory<'_>) -> LockMetrics {
         let counter = |name, help| make.per_thread(|| IntCounter::with_opts(options(name, help)));
         let histogram = |name, help, buckets| {
             make.per_thread(|| Histogram::with_opts(histogram_options(name, help, buckets)))

@@ -7,13 +7,13 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod` | metrics of actors, connections, peers and the store |
-//! | `maker` | makes metrics and registers them |
+//! | `factory` | makes metrics and registers them |
 //! | `locks` | metrics of locks |
 //! | `requests` | requests by route |
 //! | `per_thread` | metrics that every request updates, with a copy for each thread |
 
+mod factory;
 pub mod locks;
-mod maker;
 pub mod per_thread;
 pub mod requests;
 
@@ -23,8 +23,8 @@ use prometheus::{
 };
 
 use crate::store::StoreError;
+use factory::{MetricFactory, PREFIX, SOUND};
 use locks::LockMetrics;
-use maker::{Maker, PREFIX, SOUND};
 use requests::RequestMetrics;
 
 const COMMIT_SECONDS: &[f64] = &[
@@ -126,7 +126,7 @@ impl Metrics {
     /// The metrics of a server with this kind of store.
     pub fn new(store: &str) -> Metrics {
         let registry = Registry::new();
-        let make = Maker(&registry);
+        let make = MetricFactory(&registry);
         build_info(&registry, store);
         let process = ProcessCollector::for_self();
         registry.register(Box::new(process)).expect(SOUND);
@@ -171,7 +171,7 @@ impl Metrics {
     /// Adds the gauge of the certificate's expiry. To be called once, by a server that speaks TLS; others have
     /// no such metric.
     pub fn certificate_expiry(&self) -> IntGauge {
-        Maker(&self.registry).gauge(
+        MetricFactory(&self.registry).gauge(
             "tls_certificate_expiry_timestamp_seconds",
             "When the certificate, or the one of its chain that ends first, expires, in Unix seconds.",
         )
@@ -204,7 +204,7 @@ fn build_info(registry: &Registry, store: &str) {
 }
 
 impl PeerMetrics {
-    fn new(make: &Maker) -> PeerMetrics {
+    fn new(make: &MetricFactory) -> PeerMetrics {
         PeerMetrics {
             instances: make.gauge(
                 "instances",
@@ -264,7 +264,7 @@ impl PeerMetrics {
 }
 
 impl StoreMetrics {
-    fn new(make: &Maker) -> StoreMetrics {
+    fn new(make: &MetricFactory) -> StoreMetrics {
         let errors = make.counters(
             "store_errors_total",
             "Errors of the store, by kind.",
@@ -332,7 +332,7 @@ const ERROR_KINDS: [&str; 5] = [
 ];
 
 impl NowMetrics {
-    fn new(make: &Maker) -> NowMetrics {
+    fn new(make: &MetricFactory) -> NowMetrics {
         NowMetrics {
             waiters: make.gauge("waiters", "Open requests that wait for a lock."),
             waiters_max: make.gauge("waiters_max", "MAX_WAITERS."),

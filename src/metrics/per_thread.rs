@@ -21,26 +21,26 @@ thread_local! {
 
 /// Aligned so that nothing else is on its cache lines, nor on those that are fetched along with them.
 #[repr(align(128))]
-struct Apart<M>(M);
+struct CacheAligned<M>(M);
 
 /// One value, with a copy for each thread.
 #[derive(Clone)]
-pub struct PerThread<M>(Arc<[Apart<M>]>);
+pub struct PerThread<M>(Arc<[CacheAligned<M>]>);
 
 impl<M> PerThread<M> {
     pub fn new(make: impl Fn() -> M) -> PerThread<M> {
-        PerThread((0..COPIES).map(|_| Apart(make())).collect())
+        PerThread((0..COPIES).map(|_| CacheAligned(make())).collect())
     }
 
     /// The copy of the calling thread.
     pub fn mine(&self) -> &M {
-        let Apart(mine) = &self.0[COPY.with(|copy| *copy)];
+        let CacheAligned(mine) = &self.0[COPY.with(|copy| *copy)];
         mine
     }
 
     /// All copies.
     pub fn all(&self) -> impl Iterator<Item = &M> {
-        self.0.iter().map(|Apart(copy)| copy)
+        self.0.iter().map(|CacheAligned(copy)| copy)
     }
 }
 

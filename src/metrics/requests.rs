@@ -6,7 +6,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
-use super::maker::{Maker, histogram_options, options};
+use super::factory::{MetricFactory, histogram_options, options};
 use super::per_thread::PerThread;
 
 /// Methods that have series of their own. Others are counted as `other`: a client can send any word.
@@ -27,7 +27,7 @@ pub struct RequestMetrics {
 }
 
 impl RequestMetrics {
-    pub(super) fn new(make: &Maker<'_>) -> RequestMetrics {
+    pub(super) fn new(make: &MetricFactory<'_>) -> RequestMetrics {
         RequestMetrics {
             answered: make.per_thread(|| {
                 let options = options("http_requests_total", "Requests answered.");
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn what_all_workers_answered_is_added_up() {
         let registry = Registry::new();
-        let requests = RequestMetrics::new(&Maker(&registry));
+        let requests = RequestMetrics::new(&MetricFactory(&registry));
         requests.show_codes(&["gone", "never"]);
         let (first, second) = (requests.worker(), requests.worker());
         first.answered("/b", "GET", 200, Duration::from_micros(60));
@@ -138,7 +138,7 @@ mod tests {
             "refusals_total{code=\"gone\"} 2",
             "refusals_total{code=\"never\"} 0",
         ] {
-            let line = format!("{}{line}", crate::metrics::maker::PREFIX);
+            let line = format!("{}{line}", crate::metrics::factory::PREFIX);
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
     }

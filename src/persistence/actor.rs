@@ -21,7 +21,7 @@ use crate::lock::ResourceName;
 use crate::persistence::messages::{Finish, PersistenceNotice, RegistryOrder};
 use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
-use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
+use crate::shared::liveness::{LivenessGuard, PROOF_PAUSE};
 use crate::shared::server_state::{PERSISTENCE, ServerState};
 use crate::store::StoreError;
 use crate::store::members::InstanceId;
@@ -56,7 +56,7 @@ pub(super) struct Sharing {
     pub(super) heartbeat_open: bool,
     /// Another heartbeat was asked for while one was in progress.
     pub(super) heartbeat_again: bool,
-    /// The reply to `GiveAll`: sent when no slot is left that another instance takes.
+    /// The reply to `GiveAllSlots`: sent when no slot is left that another instance takes.
     pub(super) leaving: Option<oneshot::Sender<()>>,
     /// This instance ends.
     pub(super) is_leaving: bool,
@@ -88,7 +88,7 @@ pub struct Persistence {
     pub(super) read_failure_logged: Option<Instant>,
     /// Sent once no commit is queued or in progress.
     pub(super) drained: Vec<oneshot::Sender<()>>,
-    alive: LifeSign,
+    alive: LivenessGuard,
 }
 
 impl Persistence {

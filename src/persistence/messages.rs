@@ -62,7 +62,7 @@ pub enum PersistenceNotice {
 /// takes.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct GiveAll;
+pub struct GiveAllSlots;
 
 /// Commit what is queued, close the store, and serve nothing any more.
 #[derive(Message)]

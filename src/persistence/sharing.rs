@@ -8,7 +8,7 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
-use crate::persistence::messages::{GiveAll, RegistryOrder};
+use crate::persistence::messages::{GiveAllSlots, RegistryOrder};
 use crate::persistence::shares;
 use crate::shared::gate::boottime_ms;
 use crate::shared::members::Reachability;
@@ -309,10 +309,10 @@ impl Persistence {
     }
 }
 
-impl Handler<GiveAll> for Persistence {
+impl Handler<GiveAllSlots> for Persistence {
     type Result = ResponseActFuture<Self, ()>;
 
-    fn handle(&mut self, _: GiveAll, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: GiveAllSlots, ctx: &mut Self::Context) -> Self::Result {
         if !self.server.slots.are_shared() || self.phase != Phase::Serving {
             return Box::pin(actix::fut::ready(()));
         }

@@ -14,15 +14,15 @@ use crate::lock::{Millis, ResourceName};
 use crate::persistence::handle::PersistenceHandle;
 use crate::persistence::messages::{CommitResult, PersistenceNotice, RegistryOrder};
 use crate::registry::dormant::DormantLeases;
-use crate::registry::messages::{CountLocks, Find, Locate, Survey, Whereabouts};
-use crate::registry::survey::survey;
-use crate::registry::tally::tally;
+use crate::registry::find_names::find_names;
+use crate::registry::lock_counts::count;
+use crate::registry::messages::{CountLocks, Find, FindNames, Locate, ResourceLocation};
 use crate::resource::actor::{Origin, ResourceActor};
 use crate::resource::dormant::DormantLease;
 use crate::resource::messages::{RegistryNotice, ResourceNotice};
 use crate::resource::status::{ResourceStatus, StatusCell};
 use crate::shared::gate::Closed;
-use crate::shared::liveness::{LifeSign, PROOF_PAUSE};
+use crate::shared::liveness::{LivenessGuard, PROOF_PAUSE};
 use crate::shared::server_state::{REGISTRY, ServerState};
 use crate::store::members::Slot;
 use crate::store::shrink::shrink_if_sparse;
@@ -57,7 +57,7 @@ pub struct Registry {
     alarm: Option<(Millis, SpawnHandle)>,
     /// No dormant resource is resumed by the timer before this time.
     alarm_from: Millis,
-    alive: LifeSign,
+    alive: LivenessGuard,
 }
 
 struct LiveActor {
@@ -193,16 +193,16 @@ impl Registry {
         self.set_alarm(ctx);
     }
 
-    fn locate(&self, name: &ResourceName) -> Whereabouts {
+    fn locate(&self, name: &ResourceName) -> ResourceLocation {
         if let Some(entry) = self.live.get(name) {
-            return Whereabouts::Live(entry.addr.clone());
+            return ResourceLocation::Live(entry.addr.clone());
         }
         match self.dormant.get(name) {
-            Some(dormant) => Whereabouts::Dormant {
+            Some(dormant) => ResourceLocation::Dormant {
                 token: dormant.lease.token(),
                 expires: dormant.lease.expiry(self.server.clock.now()),
             },
-            None => Whereabouts::Stored,
+            None => ResourceLocation::Stored,
         }
     }
 
@@ -314,11 +314,11 @@ impl Handler<Locate> for Registry {
     }
 }
 
-impl Handler<Survey> for Registry {
-    type Result = MessageResult<Survey>;
+impl Handler<FindNames> for Registry {
+    type Result = MessageResult<FindNames>;
 
-    fn handle(&mut self, msg: Survey, _: &mut Self::Context) -> Self::Result {
-        MessageResult(survey(self.statuses(), &msg.0))
+    fn handle(&mut self, msg: FindNames, _: &mut Self::Context) -> Self::Result {
+        MessageResult(find_names(self.statuses(), &msg.0))
     }
 }
 
@@ -326,7 +326,7 @@ impl Handler<CountLocks> for Registry {
     type Result = MessageResult<CountLocks>;
 
     fn handle(&mut self, msg: CountLocks, _: &mut Self::Context) -> Self::Result {
-        MessageResult(tally(self.statuses(), &msg.prefix))
+        MessageResult(count(self.statuses(), &msg.prefix))
     }
 }
 

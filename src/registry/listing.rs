@@ -23,8 +23,8 @@ use crate::lock::rows::HolderRow;
 use crate::lock::{Expiry, FencingToken, ResourceName};
 use crate::persistence::messages::List;
 use crate::registry::client::{Router, confirmed};
-use crate::registry::messages::{CountLocks, Locate, Survey, Whereabouts};
-use crate::registry::tally::Tally;
+use crate::registry::lock_counts::LockCounts;
+use crate::registry::messages::{CountLocks, FindNames, Locate, ResourceLocation};
 use crate::resource::messages::{Description, Op, Reply};
 use crate::resource::status::ResourceStatus;
 use crate::shared::caller::Caller;
@@ -124,14 +124,14 @@ impl Router {
         Ok((page, covered))
     }
 
-    /// As [`Router::tally`], with the slots whose names were counted, if several instances share the store.
+    /// As [`Router::count_locks`], with the slots whose names were counted, if several instances share the store.
     ///
     /// # Errors
-    /// As [`Router::tally`].
-    pub async fn part_of_tally(&self, prefix: String) -> Result<(Tally, SlotSet), Closed> {
+    /// As [`Router::count_locks`].
+    pub async fn part_of_count(&self, prefix: String) -> Result<(LockCounts, SlotSet), Closed> {
         let before = self.server.slots.here();
-        let tally = self.tally(prefix).await?;
-        Ok((tally, before.and(self.server.slots.here())))
+        let counts = self.count_locks(prefix).await?;
+        Ok((counts, before.and(self.server.slots.here())))
     }
 
     /// The page that the query asks for, of the names that this instance answers for.
@@ -157,7 +157,7 @@ impl Router {
         let filtered = query.held.is_some() || query.reserved.is_some();
         let by_lock = filtered || query.order != ListOrder::Name;
         let seen = match by_lock {
-            true => self.survey(query.clone()).await?,
+            true => self.find_names(query.clone()).await?,
             false => Vec::new(),
         };
         let (rows, row_horizon) = match query.reserved {
@@ -186,17 +186,17 @@ impl Router {
     ///
     /// # Errors
     /// [`Closed::StoreAway`]: the registry has ended.
-    pub async fn tally(&self, prefix: String) -> Result<Tally, Closed> {
+    pub async fn count_locks(&self, prefix: String) -> Result<LockCounts, Closed> {
         let _one_at_a_time = self.server.surveys.acquire().await;
         let counted = self.registry.send(CountLocks { prefix }).await;
         let grants = self.server.metrics.locks.grants();
-        let with_grants = |tally| Tally { grants, ..tally };
+        let with_grants = |counts| LockCounts { grants, ..counts };
         counted.map(with_grants).map_err(|_| Closed::StoreAway)
     }
 
-    async fn survey(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
+    async fn find_names(&self, query: ListQuery) -> Result<Vec<ResourceName>, Closed> {
         let _one_at_a_time = self.server.surveys.acquire().await;
-        let seen = self.registry.send(Survey(query)).await;
+        let seen = self.registry.send(FindNames(query)).await;
         seen.map_err(|_| Closed::StoreAway)
     }
 
@@ -257,16 +257,16 @@ impl Router {
         &self,
         name: ResourceName,
         row: Option<ListedResource>,
-        place: Whereabouts,
+        place: ResourceLocation,
     ) -> Result<Option<Description>, Closed> {
         let reply = match (place, &row) {
-            (Whereabouts::Stored, Some(row)) if row.holder.is_none() => {
+            (ResourceLocation::Stored, Some(row)) if row.holder.is_none() => {
                 return Ok(Some(row.expiring(None)));
             }
-            (Whereabouts::Dormant { token, expires }, Some(row)) if row.is_held_by(token) => {
+            (ResourceLocation::Dormant { token, expires }, Some(row)) if row.is_held_by(token) => {
                 return Ok(Some(row.expiring(expires)));
             }
-            (Whereabouts::Live(actor), _) => {
+            (ResourceLocation::Live(actor), _) => {
                 let asked = self
                     .send(Rc::new(actor), &Op::DESCRIBE, Caller::nobody())
                     .await;
@@ -274,7 +274,9 @@ impl Router {
             }
             // Dormant, without a row or with one that was read before its lease began; or held since before the
             // server started: then only its actor knows whether the lease has ended.
-            (Whereabouts::Dormant { .. } | Whereabouts::Stored, _) => Box::new(Reply::Moved),
+            (ResourceLocation::Dormant { .. } | ResourceLocation::Stored, _) => {
+                Box::new(Reply::Moved)
+            }
         };
         let reply = match *reply {
             Reply::Moved => confirmed(self.ask(&name, &Op::DESCRIBE, Caller::nobody()).await),

@@ -3,7 +3,7 @@
 use actix::{Addr, ArbiterHandle, Message};
 
 use crate::lock::{Expiry, FencingToken, ResourceName};
-use crate::registry::tally::Tally;
+use crate::registry::lock_counts::LockCounts;
 use crate::resource::actor::ResourceActor;
 use crate::store::ListQuery;
 
@@ -18,13 +18,13 @@ pub struct Find {
 
 /// Returns where each of these resources is, in the order of `names`.
 #[derive(Message)]
-#[rtype(result = "Vec<Whereabouts>")]
+#[rtype(result = "Vec<ResourceLocation>")]
 pub struct Locate {
     pub names: Vec<ResourceName>,
 }
 
 /// Where a resource is.
-pub enum Whereabouts {
+pub enum ResourceLocation {
     /// It has this actor.
     Live(Addr<ResourceActor>),
     /// It has no actor, and is held by the lease with this token. `expires` is `None` if the lease does not expire.
@@ -40,11 +40,11 @@ pub enum Whereabouts {
 /// at most `limit`. The names themselves are not sorted.
 #[derive(Message)]
 #[rtype(result = "Vec<ResourceName>")]
-pub struct Survey(pub ListQuery);
+pub struct FindNames(pub ListQuery);
 
 /// Counts the live and dormant resources whose names have this prefix.
 #[derive(Message)]
-#[rtype(result = "Tally")]
+#[rtype(result = "LockCounts")]
 pub struct CountLocks {
     pub prefix: String,
 }

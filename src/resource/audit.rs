@@ -18,7 +18,7 @@ use crate::resource::open_requests::{OpenRequest, RequestKind};
 use crate::resource::status::ResourceStatus;
 use crate::shared::audit_log::{AuditEvent, AuditKind, Detail};
 use crate::shared::caller::Caller;
-use crate::shared::event_feed::{FeedEvent, Happening};
+use crate::shared::event_feed::{EventKind, FeedEvent};
 use crate::shared::server_state::ServerState;
 use crate::store::history::{LeaseEnd, PastLease};
 
@@ -338,18 +338,18 @@ fn why(open: &OpenRequest) -> Option<&Forced> {
 /// The event for the feed that corresponds to a log line.
 fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
     let happening = match line.kind {
-        AuditKind::Created => Happening::Created,
-        AuditKind::Deleted | AuditKind::SelectorDeleted => Happening::Deleted,
-        AuditKind::Queued => Happening::Queued,
-        AuditKind::Granted => Happening::Granted,
+        AuditKind::Created => EventKind::Created,
+        AuditKind::Deleted | AuditKind::SelectorDeleted => EventKind::Deleted,
+        AuditKind::Queued => EventKind::Queued,
+        AuditKind::Granted => EventKind::Granted,
         // Taken back: the client was gone before it was told of the grant.
-        AuditKind::Released | AuditKind::TakenBack => Happening::Released,
-        AuditKind::Expired => Happening::Expired,
-        AuditKind::ForcedOff => Happening::ForcedOff,
+        AuditKind::Released | AuditKind::TakenBack => EventKind::Released,
+        AuditKind::Expired => EventKind::Expired,
+        AuditKind::ForcedOff => EventKind::ForcedOff,
         AuditKind::WaiterDropped | AuditKind::WaiterLeft | AuditKind::WaiterRemoved => {
-            Happening::Left
+            EventKind::Left
         }
-        AuditKind::Written => Happening::Written,
+        AuditKind::Written => EventKind::Written,
     };
     let mut event = FeedEvent::new(happening, line.resource.clone(), at);
     event.owner = line.owner.map(|owner| owner.as_str().into());

@@ -23,7 +23,7 @@ const RING_EVENTS: usize = 8192;
 
 /// The kind of an event. The names are those on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Happening {
+pub enum EventKind {
     Created,
     Deleted,
     Granted,
@@ -35,19 +35,19 @@ pub enum Happening {
     Written,
 }
 
-impl Happening {
+impl EventKind {
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {
-            Happening::Created => "created",
-            Happening::Deleted => "deleted",
-            Happening::Granted => "granted",
-            Happening::Queued => "queued",
-            Happening::Left => "left",
-            Happening::Released => "released",
-            Happening::Expired => "expired",
-            Happening::ForcedOff => "forced_off",
-            Happening::Written => "written",
+            EventKind::Created => "created",
+            EventKind::Deleted => "deleted",
+            EventKind::Granted => "granted",
+            EventKind::Queued => "queued",
+            EventKind::Left => "left",
+            EventKind::Released => "released",
+            EventKind::Expired => "expired",
+            EventKind::ForcedOff => "forced_off",
+            EventKind::Written => "written",
         }
     }
 }
@@ -55,7 +55,7 @@ impl Happening {
 /// One event. A field is `None` if it is unknown or does not apply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FeedEvent {
-    pub happening: Happening,
+    pub happening: EventKind,
     pub name: ResourceName,
     pub selector: Option<Box<str>>,
     pub owner: Option<Box<str>>,
@@ -73,7 +73,7 @@ pub struct FeedEvent {
 
 impl FeedEvent {
     /// An event of which only the kind, the name and the time are known.
-    pub fn new(happening: Happening, name: ResourceName, at: WallMillis) -> FeedEvent {
+    pub fn new(happening: EventKind, name: ResourceName, at: WallMillis) -> FeedEvent {
         FeedEvent {
             happening,
             name,
@@ -97,7 +97,7 @@ impl FeedEvent {
 
 /// Result of [`FeedReader::try_next`].
 #[derive(Debug)]
-pub enum Found {
+pub enum NextEvent {
     Event(Arc<FeedEvent>),
     /// Number of events that the ring has dropped before this reader saw them.
     Missed(u64),
@@ -158,12 +158,12 @@ pub struct FeedReader {
 
 impl FeedReader {
     /// The next published event, without waiting for one.
-    pub fn try_next(&mut self) -> Found {
+    pub fn try_next(&mut self) -> NextEvent {
         match self.ring.try_recv() {
-            Ok(event) => Found::Event(event),
-            Err(TryRecvError::Lagged(missed)) => Found::Missed(missed),
-            Err(TryRecvError::Empty) => Found::Nothing,
-            Err(TryRecvError::Closed) => Found::End,
+            Ok(event) => NextEvent::Event(event),
+            Err(TryRecvError::Lagged(missed)) => NextEvent::Missed(missed),
+            Err(TryRecvError::Empty) => NextEvent::Nothing,
+            Err(TryRecvError::Closed) => NextEvent::End,
         }
     }
 }
@@ -174,7 +174,7 @@ mod tests {
 
     fn event(token: u64) -> Arc<FeedEvent> {
         let name = ResourceName::parse("a").unwrap();
-        let mut event = FeedEvent::new(Happening::Granted, name, 0);
+        let mut event = FeedEvent::new(EventKind::Granted, name, 0);
         event.fencing_token = Some(token);
         Arc::new(event)
     }
@@ -183,9 +183,9 @@ mod tests {
         let (mut tokens, mut missed) = (Vec::new(), 0);
         loop {
             match reader.try_next() {
-                Found::Event(event) => tokens.extend(event.fencing_token),
-                Found::Missed(count) => missed += count,
-                Found::Nothing | Found::End => return (tokens, missed),
+                NextEvent::Event(event) => tokens.extend(event.fencing_token),
+                NextEvent::Missed(count) => missed += count,
+                NextEvent::Nothing | NextEvent::End => return (tokens, missed),
             }
         }
     }

@@ -36,7 +36,7 @@ pub struct Liveness {
 
 struct VitalPart {
     name: &'static str,
-    /// Number of its proofs. Dropped together with its [`LifeSign`].
+    /// Number of its proofs. Dropped together with its [`LivenessGuard`].
     proofs: Weak<AtomicU64>,
     /// Whether the part may end. A worker may: the framework starts it again. An actor that ends while the
     /// server runs has panicked.
@@ -48,9 +48,9 @@ struct VitalPart {
 }
 
 /// Held by a part as long as it runs.
-pub struct LifeSign(Arc<AtomicU64>);
+pub struct LivenessGuard(Arc<AtomicU64>);
 
-impl LifeSign {
+impl LivenessGuard {
     pub fn prove(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -66,17 +66,17 @@ impl LifeSign {
 
 impl Liveness {
     /// Adds an actor without which no request is served.
-    pub fn actor(&self, name: &'static str) -> LifeSign {
+    pub fn actor(&self, name: &'static str) -> LivenessGuard {
         self.add(name, false)
     }
 
     /// Adds a thread that serves connections and resources.
-    pub fn worker(&self) -> LifeSign {
+    pub fn worker(&self) -> LivenessGuard {
         self.add("a thread that serves requests", true)
     }
 
-    fn add(&self, name: &'static str, may_end: bool) -> LifeSign {
-        let sign = LifeSign(Arc::default());
+    fn add(&self, name: &'static str, may_end: bool) -> LivenessGuard {
+        let sign = LivenessGuard(Arc::default());
         let mut parts = self.parts.lock();
         parts.push(VitalPart {
             name,

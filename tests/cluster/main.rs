@@ -10,7 +10,7 @@ use small_resource_server::lock::{Answer, PresentedTicket};
 use small_resource_server::registry::listing::ListingRefused;
 use small_resource_server::resource::messages::{Op, Reply, Wait};
 use small_resource_server::shared::caller::Caller;
-use small_resource_server::shared::event_feed::{Found, Happening};
+use small_resource_server::shared::event_feed::{EventKind, NextEvent};
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::members::Reachability;
 use small_resource_server::store::members::MemberState;
@@ -110,9 +110,13 @@ async fn a_page_and_a_count_have_every_name_once_wherever_they_are_asked_for() {
             (0..50).map(|n| (waited(n), &names[n][..])).collect();
         expected.sort_by_key(|(waiting, name)| (std::cmp::Reverse(*waiting), *name));
         assert_eq!(most, expected[..9]);
-        let tally = instance.cluster.tally("stock:".to_owned()).await.unwrap();
-        assert_eq!(tally.waiting, (0..50).map(waited).sum::<usize>());
-        assert_eq!(tally.held, 10 + 32);
+        let counts = instance
+            .cluster
+            .count_locks("stock:".to_owned())
+            .await
+            .unwrap();
+        assert_eq!(counts.waiting, (0..50).map(waited).sum::<usize>());
+        assert_eq!(counts.held, 10 + 32);
     }
 }
 
@@ -125,9 +129,9 @@ async fn there_is_no_page_and_no_count_while_an_owner_is_missing() {
         limit: 10,
         ..ListQuery::default()
     });
-    let (page, tally) = tokio::join!(page, cluster.tally(String::new()));
+    let (page, counts) = tokio::join!(page, cluster.count_locks(String::new()));
     assert_eq!(page, Err(ListingRefused::Closed(Closed::Moving)));
-    assert_eq!(tally, Err(Closed::Moving));
+    assert_eq!(counts, Err(Closed::Moving));
     assert!(cluster.follow("").await.is_err_and(|e| e == Closed::Moving));
 }
 
@@ -288,8 +292,8 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
     let mut found = Vec::new();
     group
         .until(|| {
-            while let Found::Event(event) = reader.try_next() {
-                assert_eq!(event.happening, Happening::Created);
+            while let NextEvent::Event(event) = reader.try_next() {
+                assert_eq!(event.happening, EventKind::Created);
                 // Of this instance all are read, whatever their names.
                 if event.name.as_str().starts_with("stock:") {
                     found.push(event.name.to_string());
@@ -301,10 +305,10 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
-    assert!(matches!(reader.try_next(), Found::Nothing));
+    assert!(matches!(reader.try_next(), NextEvent::Nothing));
     let given = group.name_of(1);
     group.give(&given, 1, 2);
-    assert!(matches!(reader.try_next(), Found::End));
+    assert!(matches!(reader.try_next(), NextEvent::End));
 }
 
 #[actix_rt::test]

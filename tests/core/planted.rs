@@ -2,7 +2,7 @@
 //! says so. Each broken core is the sound one that was told something else than what is: other options, or
 //! rows from which something is missing.
 
-use small_resource_server::lock::invariants::{Before, Broken};
+use small_resource_server::lock::invariants::{Broken, StateBefore};
 use small_resource_server::lock::rows::LockRows;
 use small_resource_server::lock::{
     Command, FencingToken, LockOptions, LockRequest, LockState, Mode, PresentedTicket,
@@ -38,7 +38,7 @@ impl World {
         let now = self.now;
         let restored =
             |options, rows| LockState::restore(options, rows, &self.terms, now, now.mono);
-        let before = Before::of(&self.state, &command);
+        let before = StateBefore::of(&self.state, &command);
         let mut stored = self.rows.clone();
         let outcome = restored(options, rows).apply(&self.terms, now, command);
         outcome.changes.overlay(&mut stored);
@@ -182,7 +182,7 @@ fn a_plain_renewal_that_cuts_a_lease_breaks_a_rule() {
     };
     let mut after = world.state.clone();
     let outcome = after.apply(&world.terms, world.now, renewal(true));
-    let check = |judged| Before::of(&world.state, &judged).check(&after, world.now, &outcome);
+    let check = |judged| StateBefore::of(&world.state, &judged).check(&after, world.now, &outcome);
     assert_eq!(check(renewal(true)), Ok(()));
     let rule = "a renewal made a lease end earlier";
     assert_eq!(check(renewal(false)), Err(rule));

@@ -471,7 +471,7 @@ impl<F: Fault> World<F> {
     }
 
     fn serve(&mut self, command: Command) {
-        let mut before = Before {
+        let mut before = StateBefore {
             held: self
                 .holders()
                 .map(|row| (row.ticket.ticket, (row.token, row.ticket.mode)))
@@ -633,7 +633,7 @@ impl<F: Fault> World<F> {
         &mut self,
         request: RequestId,
         answer: &Answer,
-        before: &Before,
+        before: &StateBefore,
         command: &Command,
     ) {
         let index = (request / 32) as usize;
@@ -853,7 +853,7 @@ impl<F: Fault> World<F> {
         index: usize,
         call: &Call,
         token: Option<FencingToken>,
-        before: &Before,
+        before: &StateBefore,
     ) {
         let allowed = match (call.shown, token) {
             (Some(shown), Some(token)) => {
@@ -973,7 +973,7 @@ impl<F: Fault> World<F> {
     }
 }
 
-struct Before {
+struct StateBefore {
     held: BTreeMap<Ticket, (FencingToken, Mode)>,
     /// The highest.
     token: FencingToken,

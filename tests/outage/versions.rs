@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use small_resource_server::cluster::wire::{Introduction, Protocols, ReplyFrame, frame};
+use small_resource_server::cluster::wire::{HandshakeOffer, Protocols, ReplyFrame, frame};
 use small_resource_server::store::Store;
 use small_resource_server::store::mysql::{MysqlStore, Options, PeerPort};
 use tokio::io::AsyncWriteExt;
@@ -54,7 +54,7 @@ impl OtherVersion {
                     else {
                         continue;
                     };
-                    let us = Introduction::new(&secret, id, protocols);
+                    let us = HandshakeOffer::new(&secret, id, protocols);
                     tokio::spawn(live(stream, us, heard.clone()));
                 }
             });
@@ -77,7 +77,7 @@ impl Drop for OtherVersion {
 }
 
 /// One connection of another instance, for as long as that wants it.
-async fn live(mut stream: TcpStream, us: Introduction, spoken: Arc<AtomicU16>) {
+async fn live(mut stream: TcpStream, us: HandshakeOffer, spoken: Arc<AtomicU16>) {
     let Ok(protocol) = us.welcome(&mut stream).await else {
         return;
     };

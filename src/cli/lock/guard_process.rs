@@ -93,7 +93,7 @@ impl GuardProcess {
 
 /// What the guard process has been told.
 #[derive(Default)]
-struct Orders {
+struct ParentCommands {
     deadline: Option<BootTime>,
     /// The process group that may run once it asks.
     started: Option<i32>,
@@ -122,7 +122,7 @@ async fn guard(socket: &str) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let input = io::stdin().as_fd().try_clone_to_owned()?;
     let mut lines = BufReader::new(Receiver::from_owned_fd(input)?).lines();
-    let mut orders = Orders::default();
+    let mut orders = ParentCommands::default();
     io::stdout().write_all(b"r")?;
     io::stdout().flush()?;
     loop {
@@ -155,7 +155,7 @@ async fn guard(socket: &str) -> io::Result<()> {
     }
 }
 
-impl Orders {
+impl ParentCommands {
     fn take(&mut self, line: &str) {
         match line.split_once(' ') {
             Some(("deadline", nanos)) => {

@@ -18,7 +18,7 @@ use crate::http::request::Request;
 use crate::http::respond::Response;
 use crate::http::time::Time;
 use crate::lock::Mode;
-use crate::shared::event_feed::{FeedEvent, Found};
+use crate::shared::event_feed::{FeedEvent, NextEvent};
 
 /// Time between two polls of a reader for new events.
 const POLL_PAUSE: Duration = Duration::from_millis(200);
@@ -63,7 +63,7 @@ fn render(event: &FeedEvent) -> Bytes {
 }
 
 /// One reader's stream of events.
-struct Following {
+struct EventStream {
     request: Rc<Request>,
     reader: EventReader,
     prefix: String,
@@ -71,7 +71,7 @@ struct Following {
     sent: Instant,
 }
 
-impl Following {
+impl EventStream {
     /// The key that the stream was opened with; `None` once it is no longer valid.
     fn key(&self) -> Option<KnownKey> {
         let presented = self.request.http.headers().get(&X_API_KEY)?;
@@ -88,25 +88,25 @@ impl Following {
         let mut chunk = BytesMut::new();
         while chunk.len() < CHUNK_BYTES {
             match self.reader.try_next() {
-                Found::Event(event) if self.covers(key, event.name.as_str()) => {
+                NextEvent::Event(event) if self.covers(key, event.name.as_str()) => {
                     chunk.extend_from_slice(&event.rendered(render));
                 }
-                Found::Event(_) => {}
-                Found::Missed(count) => {
+                NextEvent::Event(_) => {}
+                NextEvent::Missed(count) => {
                     let text = format!("event: lagged\ndata: {{\"missed\":{count}}}\n\n");
                     chunk.extend_from_slice(text.as_bytes());
                 }
-                Found::Nothing => break,
-                Found::End if chunk.is_empty() => return None,
-                Found::End => break,
+                NextEvent::Nothing => break,
+                NextEvent::End if chunk.is_empty() => return None,
+                NextEvent::End => break,
             }
         }
         Some(chunk)
     }
 
     /// Waits for the next chunk. `None` ends the stream: its key is no longer valid, or the feed ended
-    /// ([`Found::End`]).
-    async fn next(mut self) -> Option<(Result<Bytes, actix_web::Error>, Following)> {
+    /// ([`NextEvent::End`]).
+    async fn next(mut self) -> Option<(Result<Bytes, actix_web::Error>, EventStream)> {
         loop {
             self.polls.tick().await;
             let key = self.key()?;
@@ -135,7 +135,7 @@ pub async fn events(req: Rc<Request>) -> Response {
     }
     let mut polls = interval(POLL_PAUSE);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let following = Following {
+    let following = EventStream {
         request: req,
         reader,
         prefix,
@@ -144,7 +144,7 @@ pub async fn events(req: Rc<Request>) -> Response {
     };
     // Sent at once: it tells the client that events are in the stream from here on.
     let first = Bytes::from_static(b": following\n\n");
-    let rest = stream::unfold(following, Following::next);
+    let rest = stream::unfold(following, EventStream::next);
     let body = futures_util::StreamExt::chain(stream::once(async { Ok(first) }), rest);
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))

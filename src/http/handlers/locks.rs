@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 
-use crate::http::asked::{ForceBody, LockBody, RenewBody};
 use crate::http::auth::Right;
 use crate::http::body::{self, parse_json, parse_optional};
 use crate::http::errors::ApiError;
 use crate::http::query::Query;
 use crate::http::request::Request;
+use crate::http::request_bodies::{ForceBody, LockBody, RenewBody};
 use crate::http::respond::{self, Response};
 use crate::lock::{FencingToken, LockOptions, Owner, Reason, TicketId};
 use crate::resource::messages::Op;

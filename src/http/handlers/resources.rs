@@ -9,15 +9,15 @@ use actix_web::http::header;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
-use crate::http::asked::CreateBody;
 use crate::http::auth::Right;
 use crate::http::body::{self, parse_json};
 use crate::http::errors::ApiError;
 use crate::http::query::Query;
 use crate::http::request::Request;
+use crate::http::request_bodies::CreateBody;
 use crate::http::respond::{self, Response};
+use crate::http::response_bodies::{CreatedBody, DescriptionBody, HoldingBody, ListBody};
 use crate::http::time::Time;
-use crate::http::wire::{CreatedBody, DescriptionBody, HoldingBody, ListBody};
 use crate::lock::command::Role;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
 use crate::registry::listing::{ListingRefused, Page};

@@ -14,12 +14,12 @@ use crate::http::errors::ApiError;
 use crate::http::openapi;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::http::time::Time;
-use crate::http::wire::{
+use crate::http::response_bodies::{
     ErrorBody, InstanceBody, KeyBody, LockCountsBody, ServerStatusBody, WaitBody,
 };
+use crate::http::time::Time;
 use crate::lock::Refusal;
-use crate::registry::tally::Tally;
+use crate::registry::lock_counts::LockCounts;
 use crate::shared::gate::Closed;
 use crate::shared::members::{Reachability, View};
 use crate::store::members::{Member, MemberState};
@@ -65,10 +65,10 @@ pub async fn status(req: Rc<Request>) -> Response {
     let right = req.authorize(Right::Read)?;
     let presented = req.authenticate()?;
     let prefixes = presented.prefixes(Right::Read);
-    let mut tally = Tally::default();
+    let mut counts = LockCounts::default();
     for prefix in prefixes.as_deref().unwrap_or(&[""]) {
-        let part = req.worker.cluster.tally((*prefix).to_owned()).await;
-        tally = tally.and(part.map_err(ApiError::Closed)?);
+        let part = req.worker.cluster.count_locks((*prefix).to_owned()).await;
+        counts = counts.and(part.map_err(ApiError::Closed)?);
     }
     let server = req.worker.server();
     let view = server.members.now();
@@ -83,14 +83,14 @@ pub async fn status(req: Rc<Request>) -> Response {
             prefixes,
         },
         locks: LockCountsBody {
-            held: tally.held,
-            reserved: tally.reserved,
-            waiting: tally.waiting,
-            oldest_wait: tally.oldest_wait.as_ref().map(|(since, name)| WaitBody {
+            held: counts.held,
+            reserved: counts.reserved,
+            waiting: counts.waiting,
+            oldest_wait: counts.oldest_wait.as_ref().map(|(since, name)| WaitBody {
                 name: name.as_str(),
                 since: Time(*since),
             }),
-            grants: tally.grants,
+            grants: counts.grants,
         },
         instances: instances(&view),
     }))

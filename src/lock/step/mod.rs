@@ -51,7 +51,7 @@ impl LockState {
     /// In debug builds, if the step breaks a rule of [`invariants`](super::invariants).
     pub fn apply(&mut self, terms: &Terms, now: Now, command: Command) -> Outcome {
         #[cfg(debug_assertions)]
-        let before = invariants::Before::of(self, &command);
+        let before = invariants::StateBefore::of(self, &command);
         let mut step = Step {
             state: self,
             terms,

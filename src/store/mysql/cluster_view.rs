@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::options::TLS_SCHEME;
 use super::schema::{InstanceRow, ServerRow};
-use super::watch::LifeWatch;
+use super::watch::HeartbeatWatch;
 use crate::store::members::{Member, MemberState, Members, Slot};
 use crate::store::{InstanceId, PeerAddress};
 
@@ -20,7 +20,7 @@ pub(super) struct ClusterView {
     /// Slots that this instance gave away and has not seen to be its own again.
     given: HashSet<Slot>,
     row: Option<ServerRow>,
-    watches: HashMap<InstanceId, LifeWatch>,
+    watches: HashMap<InstanceId, HeartbeatWatch>,
     /// The instances that this process was before it lost the database: certainly dead.
     former: HashSet<InstanceId>,
 }
@@ -71,7 +71,7 @@ impl ClusterView {
         }
         let watch = |(id, (sign, lease))| {
             let before = self.watches.get(&id);
-            let watch = LifeWatch::update(before, sign, lease, row.sent_at, row.answered_at);
+            let watch = HeartbeatWatch::update(before, sign, lease, row.sent_at, row.answered_at);
             (id, watch)
         };
         self.watches = signs.into_iter().map(watch).collect();

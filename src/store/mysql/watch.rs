@@ -10,7 +10,7 @@ const READS_PER_LEASE: u32 = 4;
 /// What was read of another instance: its last sign of life, when that was first read, and when it was last
 /// read.
 #[derive(Clone, Debug)]
-pub(super) struct LifeWatch {
+pub(super) struct HeartbeatWatch {
     sign: u64,
     /// When this sign was first read.
     at: Instant,
@@ -21,23 +21,23 @@ pub(super) struct LifeWatch {
     pub is_silent: bool,
 }
 
-impl LifeWatch {
+impl HeartbeatWatch {
     /// Takes note of a read. `before`: the read before, if it succeeded. `sent_at`: when the query for the
     /// sign was sent; `answered_at`: when its answer was there. The database read the sign at some time in
     /// between, so silence is counted from the first answer to the last query: it lasted at least that long.
     pub fn update(
-        before: Option<&LifeWatch>,
+        before: Option<&HeartbeatWatch>,
         sign: u64,
         lease: Duration,
         sent_at: Instant,
         answered_at: Instant,
-    ) -> LifeWatch {
-        let is_watched = |before: &&LifeWatch| {
+    ) -> HeartbeatWatch {
+        let is_watched = |before: &&HeartbeatWatch| {
             let away = answered_at.saturating_duration_since(before.read_at);
             before.sign == sign && away <= lease / READS_PER_LEASE
         };
         let at = before.filter(is_watched).map(|before| before.at);
-        LifeWatch {
+        HeartbeatWatch {
             sign,
             at: at.unwrap_or(answered_at),
             read_at: answered_at,
@@ -56,13 +56,13 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(4);
 
-    fn read(before: Option<&LifeWatch>, sign: u64, sent_at: Instant) -> LifeWatch {
+    fn read(before: Option<&HeartbeatWatch>, sign: u64, sent_at: Instant) -> HeartbeatWatch {
         let answered_at = sent_at + Duration::from_millis(5);
-        LifeWatch::update(before, sign, LEASE, sent_at, answered_at)
+        HeartbeatWatch::update(before, sign, LEASE, sent_at, answered_at)
     }
 
     /// Reads the same sign at intervals of `every`, until the time `until` has passed.
-    fn watched(mut seen: LifeWatch, every: Duration, until: Duration) -> LifeWatch {
+    fn watched(mut seen: HeartbeatWatch, every: Duration, until: Duration) -> HeartbeatWatch {
         let start = seen.at;
         let mut sent_at = start + every;
         while sent_at < start + until {
@@ -77,7 +77,7 @@ mod tests {
         seen
     }
 
-    fn first_read(start: Instant) -> LifeWatch {
+    fn first_read(start: Instant) -> HeartbeatWatch {
         let seen = read(None, 3, start);
         assert!(!seen.is_silent);
         seen
@@ -111,7 +111,7 @@ mod tests {
             let seen = watched(first_read(Instant::now()), LEASE / 8, LEASE);
             let answered_at = seen.read_at + most.max(answer_took) + Duration::from_millis(1);
             let sent_at = answered_at - answer_took;
-            let again = LifeWatch::update(Some(&seen), 3, LEASE, sent_at, answered_at);
+            let again = HeartbeatWatch::update(Some(&seen), 3, LEASE, sent_at, answered_at);
             assert!(
                 !again.is_silent,
                 "after a pause: an answer that took {answer_took:?}"
@@ -133,7 +133,7 @@ mod tests {
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut beats = [0_u64; COUNT];
         let mut next: Vec<u64> = (0..COUNT).map(|_| chance.random_range(0..500)).collect();
-        let mut watches: Vec<Vec<Option<LifeWatch>>> = vec![vec![None; COUNT]; COUNT];
+        let mut watches: Vec<Vec<Option<HeartbeatWatch>>> = vec![vec![None; COUNT]; COUNT];
         let mut taken = Vec::new();
         for now in 0..30_000 {
             for one in 0..COUNT {
@@ -150,7 +150,8 @@ mod tests {
                 for other in 0..COUNT {
                     let before = watches[one][other].as_ref();
                     let (sent_at, answered_at) = (at(now), at(now + latency));
-                    let seen = LifeWatch::update(before, beats[other], LEASE, sent_at, answered_at);
+                    let seen =
+                        HeartbeatWatch::update(before, beats[other], LEASE, sent_at, answered_at);
                     if seen.is_silent && one != other {
                         taken.push((other, now));
                     }

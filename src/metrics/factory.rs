@@ -11,9 +11,9 @@ pub(super) const PREFIX: &str = "resource_server_";
 pub(super) const SOUND: &str = "names of metrics are unique and valid";
 
 /// Makes metrics and registers them.
-pub(super) struct Maker<'a>(pub(super) &'a Registry);
+pub(super) struct MetricFactory<'a>(pub(super) &'a Registry);
 
-impl Maker<'_> {
+impl MetricFactory<'_> {
     fn enter<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
         let metric = made.expect(SOUND);
         self.0.register(Box::new(metric.clone())).expect(SOUND);

@@ -7,7 +7,7 @@ use crate::resource::status::ResourceStatus;
 
 /// Counts of held locks and waiters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct LockCounts {
     /// Resources that are held.
     pub held: usize,
     /// Resources that are reserved for a waiter or in their lock-delay.
@@ -22,28 +22,28 @@ pub struct Tally {
 
 /// Counts the resources whose names have this prefix. `live`: all live and dormant resources. Takes time in proportion
 /// to their number.
-pub fn tally<'a>(
+pub fn count<'a>(
     live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
     prefix: &str,
-) -> Tally {
-    let mut tally = Tally::default();
+) -> LockCounts {
+    let mut counts = LockCounts::default();
     for (name, status) in live.filter(|(name, _)| name.as_str().starts_with(prefix)) {
-        tally.held += usize::from(status.held_since.is_some());
-        tally.reserved += usize::from(status.locked && status.held_since.is_none());
-        tally.waiting += status.waiting;
+        counts.held += usize::from(status.held_since.is_some());
+        counts.reserved += usize::from(status.locked && status.held_since.is_none());
+        counts.waiting += status.waiting;
         if let Some(since) = status.waits_since {
-            let known = tally.oldest_wait.as_ref();
+            let known = counts.oldest_wait.as_ref();
             if known.is_none_or(|(oldest, _)| since < *oldest) {
-                tally.oldest_wait = Some((since, name.clone()));
+                counts.oldest_wait = Some((since, name.clone()));
             }
         }
     }
-    tally
+    counts
 }
 
-impl Tally {
+impl LockCounts {
     /// Adds the counts of other names of the same instances. `other` was counted later, so its `grants` are taken.
-    pub fn and(mut self, other: Tally) -> Tally {
+    pub fn and(mut self, other: LockCounts) -> LockCounts {
         self.held += other.held;
         self.reserved += other.reserved;
         self.waiting += other.waiting;
@@ -54,9 +54,9 @@ impl Tally {
     }
 
     /// Adds the counts of another instance, `grants` included.
-    pub fn beside(self, other: Tally) -> Tally {
+    pub fn beside(self, other: LockCounts) -> LockCounts {
         let grants = self.grants + other.grants;
-        Tally {
+        LockCounts {
             grants,
             ..self.and(other)
         }

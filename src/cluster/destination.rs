@@ -5,7 +5,7 @@ use crate::shared::members::{Reachability, View};
 use crate::store::members::{InstanceId, Members, Slot};
 
 /// The instance that a question is sent to.
-pub enum Place {
+pub enum Destination {
     Here,
     There(InstanceId),
 }
@@ -28,17 +28,17 @@ fn not_now(gate: &Result<(), Closed>) -> Result<(), Closed> {
     }
 }
 
-/// The place of this owner's names. `is_here`: whether this instance serves the names in question, if it is the owner.
+/// The destination of this owner's names. `is_here`: whether this instance serves the names in question, if it is the owner.
 /// `None`: the owner does not answer at the moment, or is dead, and its slots will be taken over soon.
 fn of_owner(
     owner: InstanceId,
     (is_here, gate): (bool, &Result<(), Closed>),
     members: &Members,
     view: &View,
-) -> Result<Option<Place>, Closed> {
+) -> Result<Option<Destination>, Closed> {
     if owner == members.me {
         return match is_here && gate.is_ok() {
-            true => Ok(Some(Place::Here)),
+            true => Ok(Some(Destination::Here)),
             false => not_now(gate).map(|()| None),
         };
     }
@@ -51,7 +51,7 @@ fn of_owner(
         Reachability::OtherProtocol => Err(Closed::OtherProtocol),
         _ if member.peer.is_none() => Err(Closed::OwnerUnreachable),
         Reachability::NotYet | Reachability::Reached | Reachability::Lost => {
-            Ok(Some(Place::There(owner)))
+            Ok(Some(Destination::There(owner)))
         }
     }
 }
@@ -65,9 +65,9 @@ pub fn of_slot(
     (slot, is_here): (Slot, bool),
     gate: Result<(), Closed>,
     view: &View,
-) -> Result<Option<Place>, Closed> {
+) -> Result<Option<Destination>, Closed> {
     if is_here && gate.is_ok() {
-        return Ok(Some(Place::Here));
+        return Ok(Some(Destination::Here));
     }
     passes_on(&gate)?;
     match &view.members {
@@ -80,10 +80,10 @@ pub fn of_slot(
 ///
 /// # Errors
 /// As [`of_slot`], for any of the slots.
-pub fn of_all(gate: Result<(), Closed>, view: &View) -> Result<Option<Vec<Place>>, Closed> {
+pub fn of_all(gate: Result<(), Closed>, view: &View) -> Result<Option<Vec<Destination>>, Closed> {
     passes_on(&gate)?;
     let Some(members) = &view.members else {
-        return gate.map(|()| Some(vec![Place::Here]));
+        return gate.map(|()| Some(vec![Destination::Here]));
     };
     let owners = view.owners().into_iter();
     owners
@@ -149,10 +149,10 @@ mod tests {
         }
     }
 
-    fn told(place: Result<Option<Place>, Closed>) -> Result<&'static str, Closed> {
-        place.map(|place| match place {
-            Some(Place::Here) => "here",
-            Some(Place::There(other)) => {
+    fn told(destination: Result<Option<Destination>, Closed>) -> Result<&'static str, Closed> {
+        destination.map(|destination| match destination {
+            Some(Destination::Here) => "here",
+            Some(Destination::There(other)) => {
                 assert_eq!(other, OTHER);
                 "there"
             }
@@ -160,8 +160,8 @@ mod tests {
         })
     }
 
-    /// The place of the slot with this number.
-    fn place(
+    /// The destination of the slot with this number.
+    fn destination(
         number: usize,
         is_here: bool,
         gate: Result<(), Closed>,
@@ -174,28 +174,40 @@ mod tests {
     #[test]
     fn a_request_goes_to_the_owner_of_its_name_and_waits_while_there_is_none() {
         let view = view(MemberState::Serves, Reachability::Reached);
-        assert_eq!(place(0, true, Ok(()), &view), Ok("here"));
+        assert_eq!(destination(0, true, Ok(()), &view), Ok("here"));
         // The slot is being given away, or has come a moment ago.
-        assert_eq!(place(0, false, Ok(()), &view), Ok("nowhere now"));
-        assert_eq!(place(1, false, Ok(()), &view), Ok("there"));
+        assert_eq!(destination(0, false, Ok(()), &view), Ok("nowhere now"));
+        assert_eq!(destination(1, false, Ok(()), &view), Ok("there"));
         // What this instance knows of its own slots is newer than what it last read from the store.
-        assert_eq!(place(1, true, Ok(()), &view), Ok("here"));
-        assert_eq!(place(2, false, Ok(()), &view), Ok("nowhere now"));
-        assert_eq!(place(0, false, Ok(()), &View::default()), Ok("nowhere now"));
+        assert_eq!(destination(1, true, Ok(()), &view), Ok("here"));
+        assert_eq!(destination(2, false, Ok(()), &view), Ok("nowhere now"));
+        assert_eq!(
+            destination(0, false, Ok(()), &View::default()),
+            Ok("nowhere now")
+        );
     }
 
     #[test]
     fn the_gate_of_this_instance_matters_for_its_own_names_alone() {
         let view = view(MemberState::Leaves, Reachability::Lost);
         let away = Err(Closed::StoreAway);
-        assert_eq!(place(0, true, away.clone(), &view), Err(Closed::StoreAway));
-        assert_eq!(place(1, false, away.clone(), &view), Ok("there"));
+        assert_eq!(
+            destination(0, true, away.clone(), &view),
+            Err(Closed::StoreAway)
+        );
+        assert_eq!(destination(1, false, away.clone(), &view), Ok("there"));
         assert_eq!(check(away.clone(), &view), Ok(()));
         let standby = Err(Closed::Standby);
-        assert_eq!(place(0, false, standby.clone(), &view), Ok("nowhere now"));
+        assert_eq!(
+            destination(0, false, standby.clone(), &view),
+            Ok("nowhere now")
+        );
         for closed in [Closed::Starting, Closed::Stopping] {
             let gate = Err(closed.clone());
-            assert_eq!(place(1, false, gate.clone(), &view), Err(closed.clone()));
+            assert_eq!(
+                destination(1, false, gate.clone(), &view),
+                Err(closed.clone())
+            );
             assert_eq!(check(gate, &view), Err(closed));
         }
         assert_eq!(check(away, &View::default()), Err(Closed::StoreAway));
@@ -215,7 +227,7 @@ mod tests {
             (MemberState::Dead, Reachability::CutOff, Ok("nowhere now")),
         ] {
             let view = view(state, reachability);
-            assert_eq!(place(1, false, Ok(()), &view), said);
+            assert_eq!(destination(1, false, Ok(()), &view), said);
         }
     }
 
@@ -239,6 +251,6 @@ mod tests {
         let dead = of_all(Ok(()), &whole(MemberState::Dead, Reachability::Lost));
         assert!(dead.unwrap().is_none());
         let alone = of_all(Ok(()), &View::default()).unwrap().unwrap();
-        assert!(matches!(alone[..], [Place::Here]));
+        assert!(matches!(alone[..], [Destination::Here]));
     }
 }

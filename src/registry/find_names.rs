@@ -6,9 +6,9 @@ use crate::lock::ResourceName;
 use crate::resource::status::ResourceStatus;
 use crate::store::{ListOrder, ListQuery};
 
-/// The names that [`Survey`](super::messages::Survey) returns. `live`: all live and dormant resources. Takes time in
+/// The names that [`FindNames`](super::messages::FindNames) returns. `live`: all live and dormant resources. Takes time in
 /// proportion to their number, and memory in proportion to the page.
-pub fn survey<'a>(
+pub fn find_names<'a>(
     live: impl Iterator<Item = (&'a ResourceName, ResourceStatus)>,
     query: &ListQuery,
 ) -> Vec<ResourceName> {
@@ -55,7 +55,7 @@ mod tests {
             (ResourceName::parse(name).unwrap(), status)
         };
         let statuses: Vec<(ResourceName, ResourceStatus)> = all.iter().map(status).collect();
-        let seen = survey(statuses.iter().map(|(name, status)| (name, *status)), query);
+        let seen = find_names(statuses.iter().map(|(name, status)| (name, *status)), query);
         let mut names: Vec<String> = seen.iter().map(ToString::to_string).collect();
         names.sort();
         names
