@@ -17,7 +17,8 @@ use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::{ServeError, StartError};
 use crate::config::variables::VARIABLES;
@@ -112,15 +113,36 @@ impl Cli {
 /// process.
 pub fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
+        let command = named_command(std::env::args_os().skip(1));
+        let error = with_useful_tips(error, command.as_deref());
         // Client verbs exit with 64 and not 2: `lock` passes on the exit code of its command.
-        let of_client =
-            named_command(std::env::args_os().skip(1)).is_some_and(|name| is_client_verb(&name));
+        let of_client = command.is_some_and(|name| is_client_verb(&name));
         if !error.use_stderr() || !of_client {
             error.exit();
         }
         let _ = error.print();
         std::process::exit(remote::EXIT_USAGE.into());
     })
+}
+
+/// The error without the tips that help nobody: commands that are hidden; and for `lock`, whose command follows after
+/// `--`, that a name may follow there.
+fn with_useful_tips(mut error: clap::Error, command: Option<&str>) -> clap::Error {
+    let all = Cli::command();
+    let is_shown = |name: &String| all.find_subcommand(name).is_some_and(|c| !c.is_hide_set());
+    if let Some(ContextValue::Strings(mut similar)) = error.remove(ContextKind::SuggestedSubcommand)
+    {
+        similar.retain(is_shown);
+        if !similar.is_empty() {
+            let similar = ContextValue::Strings(similar);
+            error.insert(ContextKind::SuggestedSubcommand, similar);
+        }
+    }
+    if command == Some("lock") && error.get(ContextKind::Suggested).is_some() {
+        let tips = vec!["lock takes no name that begins with '-'".into()];
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
 }
 
 /// The name of the command among the arguments. Only `--config` may stand before it.
@@ -218,8 +240,6 @@ fn environment_and_exit_codes() -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn command_of(arguments: &[&str]) -> CliCommand {
@@ -269,6 +289,24 @@ mod tests {
         for arguments in [&["--config"][..], &["--config", "lock"], &[]] {
             assert_eq!(named(arguments), None, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn tips_name_what_helps() {
+        let told = |arguments: &[&str]| {
+            let error = Cli::try_parse_from([&["x"][..], arguments].concat()).unwrap_err();
+            with_useful_tips(error, arguments.first().copied()).to_string()
+        };
+        let misspelt = told(&["lcok", "a", "--", "true"]);
+        assert!(misspelt.contains("'lock'"), "{misspelt}");
+        assert!(!misspelt.contains("lock-guard"), "{misspelt}");
+        let hidden = told(&["lock-gard"]);
+        assert!(!hidden.contains("lock-guard"), "{hidden}");
+        let dash = told(&["lock", "-x", "--", "true"]);
+        assert!(dash.contains("no name that begins with '-'"), "{dash}");
+        assert!(!dash.contains("-- -x"), "{dash}");
+        let elsewhere = told(&["show", "-x"]);
+        assert!(elsewhere.contains("-- -x"), "{elsewhere}");
     }
 
     #[test]

@@ -563,6 +563,10 @@ fn each_value_that_is_not_accepted_is_told_with_variable_value_and_what_is_accep
         ("STORE", "postgres", "mysql, sqlite or memory"),
         ("MYSQL_PORT", "0", "an integer from 1 to 65535"),
         ("MYSQL_POOL_SIZE", "0", "an integer from 1 to 1024"),
+        ("MYSQL_DATABASE", "mysql", "a name of 1 to 64 characters"),
+        ("MYSQL_DATABASE", "Information_Schema", "a name of 1 to 64"),
+        ("MYSQL_DATABASE", "performance_schema", "a name of 1 to 64"),
+        ("MYSQL_DATABASE", "sys", "a name of 1 to 64 characters"),
         (
             "MYSQL_TLS",
             "yes",
@@ -657,6 +661,21 @@ fn a_file_that_cannot_be_read_is_named() {
         let error = refused(&[(name, "/missing/file")]).to_string();
         assert!(error.starts_with(name), "{error}");
         assert!(error.contains("\"/missing/file\""), "{error}");
+    }
+}
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    for name in [
+        "KEYS_FILE",
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
+        "MYSQL_TLS_CA_FILE",
+        "RESOURCE_ADMIN_FILE",
+    ] {
+        let error = refused(&[(name, "/dev/zero")]).to_string();
+        assert!(error.starts_with(name), "{error}");
+        assert!(error.contains("it is larger than 1 MiB"), "{error}");
     }
 }
 
@@ -934,17 +953,22 @@ fn secrets_are_shown_nowhere() {
 #[test]
 fn a_misspelt_name_is_warned_about_without_its_value() {
     let file = "MYSQL_PASWORD=topsecret\nAPP_ENV=prod\nHTTP_PROXY=http://proxy\n";
-    let environment = owned(&KEYS)
-        .into_iter()
-        .chain(owned(&[("HTTP_PROT", "9600")]));
+    let environment = owned(&KEYS).into_iter().chain(owned(&[
+        ("HTTP_PROT", "9600"),
+        ("MYSQL_USER_FILE", "/topsecret"),
+    ]));
     let settings = Settings::from_pairs(environment, Some(("x.conf".into(), file.into()))).unwrap();
     let warnings = &settings.origins.warnings;
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
     assert!(
-        warnings[0].contains("HTTP_PROT in the environment") && warnings[0].contains("HTTP_PORT?")
+        warnings[0].contains("HTTP_PROT in the environment") && warnings[0].ends_with("HTTP_PORT?")
     );
     assert!(
-        warnings[1].contains("MYSQL_PASWORD in x.conf") && warnings[1].contains("MYSQL_PASSWORD?")
+        warnings[1].contains("MYSQL_USER_FILE in the environment")
+            && warnings[1].ends_with("MYSQL_USER? Only a secret can be in a file of its own.")
+    );
+    assert!(
+        warnings[2].contains("MYSQL_PASWORD in x.conf") && warnings[2].contains("MYSQL_PASSWORD?")
     );
     let printed = settings.summary_with_defaults();
     assert!(

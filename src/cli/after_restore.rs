@@ -6,7 +6,7 @@ use crate::app;
 use crate::cli::output::{print, say};
 use crate::config::{Settings, StoreKind};
 use crate::lock::FencingToken;
-use crate::store::StoreError;
+use crate::store::{StoreError, mysql};
 
 /// How far the tokens are raised above the highest stored one if the operator names no number: more than any
 /// name can have had grants since a backup.
@@ -18,7 +18,8 @@ pub const ABOVE_MAX: u64 = (1 << 53) - 1;
 /// Raises the tokens above `above`, without it far above all that are stored. Exit code 1 if an instance still runs,
 /// or the store cannot be reached or was never restored.
 pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
-    // To open the store would make the file, and the operator would believe that its tokens are raised.
+    // To open the store would make the file, or the database, and the operator would believe that its tokens are
+    // raised.
     match &settings.store {
         StoreKind::Memory => {
             say("STORE=memory keeps nothing that could be restored.");
@@ -34,6 +35,9 @@ pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
         StoreKind::Sqlite { .. } | StoreKind::Mysql(_) => {}
     }
     let work = async {
+        if let StoreKind::Mysql(options) = &settings.store {
+            mysql::require_used(options).await?;
+        }
         let store = app::store(settings, None);
         store.open_alone().await?;
         let stored = store.highest_token().await?;

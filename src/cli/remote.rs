@@ -1,5 +1,6 @@
 //! What the client verbs have in common: the arguments for server and key, durations, exit codes.
 
+use std::env::VarError;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -51,7 +52,11 @@ impl ServerArgs {
 
     fn key(&self) -> Result<Option<String>, String> {
         let Some(file) = &self.key_file else {
-            return Ok(std::env::var("LOCK_KEY").ok());
+            return match std::env::var("LOCK_KEY") {
+                Ok(key) => Ok(Some(key)),
+                Err(VarError::NotPresent) => Ok(None),
+                Err(VarError::NotUnicode(_)) => Err("The key in LOCK_KEY is not UTF-8.".into()),
+            };
         };
         let read = std::fs::read_to_string(file);
         let text = read.map_err(|error| format!("The key file {}: {error}.", file.display()))?;

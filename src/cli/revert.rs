@@ -18,14 +18,16 @@ pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
     let result = actix_rt::System::new().block_on(reverted);
     match result {
         Ok(report) => show(&report, yes),
-        Err(error @ (StoreError::Standby | StoreError::Unusable(_))) => {
-            say(&format!("Nothing was changed: {error}."));
-            ExitCode::FAILURE
-        }
         Err(error) => {
-            say(&format!(
-                "Not finished: {error}. Run the command again to go on with what was begun."
-            ));
+            let unchanged = matches!(error, StoreError::Standby | StoreError::Unusable(_));
+            say(&match unchanged || !yes {
+                true => format!("Nothing was changed: {error}."),
+                // The database may have gone before the first change.
+                false => format!(
+                    "Not finished: {error}. Run the command again: it goes on with what was begun, if \
+                     anything was."
+                ),
+            });
             ExitCode::FAILURE
         }
     }

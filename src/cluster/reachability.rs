@@ -1,5 +1,5 @@
 //! Whether each of the other instances can be reached. One connection to each is always kept open, so that `/ready`
-//! knows without asking.
+//! knows without asking. Also whether this instance reaches itself where the others look for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,6 +49,12 @@ pub async fn monitor_all(server: Arc<ServerState>, lease: Duration) {
                 let monitoring = monitor(server.clone(), other.id, lease);
                 actix_rt::spawn(monitoring)
             });
+        }
+        if let Some(members) = &now.members
+            && now.others_alive().next().is_some()
+        {
+            let checking = || actix_rt::spawn(check_own_address(server.clone(), members.me, lease));
+            monitors.entry(members.me).or_insert_with(checking);
         }
         seen = now.members;
         if view.changed().await.is_err() {
@@ -147,6 +153,39 @@ async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
         server.members.set_reachability(id, reachability);
         tokio::time::sleep(RETRY_PAUSE).await;
     }
+}
+
+/// Connects to this instance at the address that the others read, and warns if that fails for long: they give it no
+/// slots if they cannot reach it, and only their logs would say why. Returns when this instance has another id.
+async fn check_own_address(server: Arc<ServerState>, me: InstanceId, lease: Duration) {
+    let mut view = server.members.follow();
+    let (begun, mut told) = (Instant::now(), false);
+    loop {
+        let Some(own) = member(&view.borrow_and_update(), me).cloned() else {
+            return;
+        };
+        let Some(peer) = own.peer else {
+            break;
+        };
+        let address = &peer.address;
+        match Link::open(me, &peer, lease / 2).await {
+            Ok(_) if told => {
+                log::warn!("this instance reaches itself at {address} now");
+                break;
+            }
+            Ok(_) => break,
+            Err(error) if !told && begun.elapsed() >= lease / 2 => {
+                told = true;
+                log::warn!(
+                    "this instance does not reach itself at {address}, where the others look for it: {error}; \
+                     if they do not reach it either, it gets no names: see ADVERTISE_ADDRESS and PEER_PORT"
+                );
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+    let _ = view.wait_for(|view| member(view, me).is_none()).await;
 }
 
 /// Returns when the connection has ended or the instance is dead or gone.

@@ -242,6 +242,10 @@ fn parse(text: &str) -> Result<Vec<ScopedKey>, String> {
         let line = line.map_or_else(String::new, |line| format!("line {line}: "));
         format!("{line}{}", without_value(text, &error))
     })?;
+    if file.key.is_empty() {
+        // A file that is rewritten in place is empty for a moment; that must not revoke every key in it.
+        return Err("it has no [[key]] entry; for no keys, leave KEYS_FILE unset".to_owned());
+    }
     let entries = file.key.into_iter().enumerate();
     let keys = entries.map(|(n, entry)| {
         let name = entry.name.clone();
@@ -320,7 +324,6 @@ mod tests {
         assert_eq!(key.prefixes, ["billing:"]);
         let after = humantime::parse_rfc3339("2027-02-01T00:00:00Z").unwrap();
         assert_eq!(key.expires, Some(after));
-        assert_eq!(parse(""), Ok(Vec::new()));
     }
 
     #[test]
@@ -373,5 +376,9 @@ mod tests {
         }
         let short = "[[key]]\nname = \"a\"\nsha256 = \"ab\"\nrights = \"read\"\nprefixes = [\"\"]";
         assert!(parse(short).unwrap_err().contains("64 hexadecimal"));
+        for none in ["", "\n# no key\n", "key = []"] {
+            let refused = parse(none).unwrap_err();
+            assert!(refused.contains("no [[key]] entry"), "{none:?}: {refused}");
+        }
     }
 }

@@ -1,23 +1,45 @@
 //! Finds unknown names that look like known ones. A setting whose name is misspelt silently keeps its default,
 //! which nobody notices until it matters.
 
-use super::variables::{VARIABLES, Variable};
+use super::variables::{self, VARIABLES, Variable};
 
 /// The variable that an unknown name was probably meant to be. `None` for known names and for names
 /// that belong to other programs.
-pub(super) fn meant(name: &str) -> Option<&'static str> {
-    let of_secret = |v: &&Variable| v.secret && name.strip_suffix("_FILE") == Some(v.name);
-    if VARIABLES.iter().any(|v| v.name == name || of_secret(&v)) {
+pub(super) fn meant(name: &str) -> Option<String> {
+    if known_names().any(|(_, known)| known == name) {
         return None;
     }
     let upper = name.to_ascii_uppercase();
-    VARIABLES
-        .iter()
-        .map(|v| (slips(&upper, v.name), v.name))
-        .filter(|(slips, known)| *slips <= slips_allowed(known) && same_family(&upper, known))
+    known_names()
+        .map(|(variable, known)| (slips(&upper, &known), variable, known))
+        .filter(|(slips, variable, known)| {
+            *slips <= slips_allowed(variable.name) && same_family(&upper, known)
+        })
+        .map(|(slips, _, known)| (slips, known))
         .min()
         .map(|(_, known)| known)
-        .or_else(|| cut_short(&upper))
+        .or_else(|| cut_short(&upper).map(str::to_owned))
+        .or_else(|| of_file(&upper))
+}
+
+/// Each variable with its name, and each secret also with the name of the variable that names its file.
+fn known_names() -> impl Iterator<Item = (&'static Variable, String)> {
+    VARIABLES.iter().flat_map(|variable| {
+        let of_file = variable.secret.then(|| format!("{}_FILE", variable.name));
+        let names = std::iter::once(variable.name.to_owned()).chain(of_file);
+        names.map(move |name| (variable, name))
+    })
+}
+
+/// What `NAME_FILE` was meant to be, by its `NAME`. Only secrets have it, so for any other variable that is `NAME`.
+fn of_file(name: &str) -> Option<String> {
+    let stem = name.strip_suffix("_FILE")?;
+    let exact = variables::find(stem).map(|variable| variable.name.to_owned());
+    let known = exact.or_else(|| meant(stem))?;
+    match variables::find(&known) {
+        Some(variable) if variable.secret => Some(format!("{known}_FILE")),
+        _ => Some(known),
+    }
 }
 
 /// Whether the first words are the same but for one slip: `SSL_CERT_FILE` is not a misspelt `TLS_CERT_FILE`.
@@ -84,8 +106,20 @@ mod tests {
             ("STROE", "STORE"),
             ("LOCK_WAIT_SECOND", "LOCK_WAIT_SECONDS"),
             ("COMPATIBILTY", "COMPATIBILITY"),
+            ("RESOURCE_REED_FILE", "RESOURCE_READ_FILE"),
+            ("MYSQL_PASSWORD_FIEL", "MYSQL_PASSWORD_FILE"),
+            ("MYSQL_PASSWORD_FILES", "MYSQL_PASSWORD_FILE"),
+            ("MYSQL_PASS_FILE", "MYSQL_PASSWORD_FILE"),
+            ("mysql_password_file", "MYSQL_PASSWORD_FILE"),
+            ("API_KEYS_FILE", "API_KEY_FILE"),
+            ("TSL_CERT_FILE", "TLS_CERT_FILE"),
+            // Only secrets have a variable for their file.
+            ("MYSQL_USER_FILE", "MYSQL_USER"),
+            ("MYSQL_HOST_FILE", "MYSQL_HOST"),
+            ("MYSQL_DATABSE_FILE", "MYSQL_DATABASE"),
+            ("SQLITE_PATH_FILE", "SQLITE_PATH"),
         ] {
-            assert_eq!(meant(written), Some(known), "{written}");
+            assert_eq!(meant(written).as_deref(), Some(known), "{written}");
         }
     }
 
@@ -103,6 +137,10 @@ mod tests {
             "SSL_CERT_FILE",
             "SSL_KEY_FILE",
             "MYSQL_ROOT_PASSWORD",
+            "MYSQL_ROOT_PASSWORD_FILE",
+            "POSTGRES_PASSWORD_FILE",
+            "LOG_FILE",
+            "_FILE",
             "MYSQL_PORT_3306_TCP",
             "MYSQL_SERVICE_HOST",
             "RUST_BACKTRACE",
@@ -122,8 +160,8 @@ mod tests {
 
     #[test]
     fn no_known_name_is_taken_for_another() {
-        for variable in VARIABLES {
-            assert_eq!(meant(variable.name), None);
+        for (_, name) in known_names() {
+            assert_eq!(meant(&name), None);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{ConfigError, Problem, dotenv, misspelt, variables};
 /// server, then the working directory.
 const DEFAULT_FILES: [&str; 2] = ["/etc/small-swoole-resource-server.conf", ".env"];
 
-/// Largest file that is read. A file of settings has a page or two; a larger one is some other file.
+/// Largest file that is read. Settings, keys and certificates have a few pages; a larger file is some other one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a setting came from.
@@ -143,8 +143,12 @@ impl Reader {
             for name in map.keys() {
                 if let Some(meant) = misspelt::meant(name) {
                     let place = self.place(origin);
+                    let hint = match name.ends_with("_FILE") && !meant.ends_with("_FILE") {
+                        true => " Only a secret can be in a file of its own.",
+                        false => "",
+                    };
                     warnings.push(format!(
-                        "{name} in {place} is not a setting and is ignored; did you mean {meant}?"
+                        "{name} in {place} is not a setting and is ignored; did you mean {meant}?{hint}"
                     ));
                 }
             }
@@ -224,6 +228,12 @@ fn find_and_read(
 }
 
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(|_| io::Error::other("it is not UTF-8 text"))
+}
+
+/// The whole file. Every file that the settings name is read by this, because one without an end (`/dev/zero`) would
+/// be read for ever.
+pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
         .take(FILE_BYTES_MAX + 1)
@@ -231,7 +241,7 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -73,16 +73,22 @@ fn mysql_host(reader: &mut Reader, is_needed: bool) -> Option<String> {
     host
 }
 
+/// The databases in which a server of MySQL or MariaDB keeps what it needs itself.
+const SYSTEM_DATABASES: [&str; 4] = ["information_schema", "mysql", "performance_schema", "sys"];
+
 fn mysql_database(reader: &mut Reader) -> String {
+    let accepted = format!(
+        "a name of 1 to 64 characters without control characters, and none of the database server's own ({})",
+        SYSTEM_DATABASES.join(", ")
+    );
     reader
-        .parsed(
-            "MYSQL_DATABASE",
-            "a name of 1 to 64 characters without control characters",
-            |value| {
-                let fits = value.chars().count() <= 64 && !value.chars().any(char::is_control);
-                fits.then(|| value.to_owned())
-            },
-        )
+        .parsed("MYSQL_DATABASE", accepted, |value| {
+            let fits = value.chars().count() <= 64 && !value.chars().any(char::is_control);
+            let is_system = SYSTEM_DATABASES
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(value));
+            (fits && !is_system).then(|| value.to_owned())
+        })
         .unwrap_or_else(|| default_of("MYSQL_DATABASE").to_owned())
 }
 

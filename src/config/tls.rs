@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::TlsFiles;
-use super::sources::Reader;
+use super::sources::{Reader, read_bytes};
 
 impl TlsFiles {
     /// Reads both files.
@@ -30,8 +30,8 @@ impl TlsFiles {
 /// # Errors
 /// Why no certificate was read: the error of the system, or what is wrong with the PEM.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = CertificateDer::pem_file_iter(path).map_err(in_words)?;
-    let found: Result<Vec<_>, _> = found.collect();
+    let pem = read_bytes(path).map_err(|error| error.to_string())?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(in_words)?;
     if found.is_empty() {
         return Err("it holds no CERTIFICATE in PEM".to_owned());
@@ -42,13 +42,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 /// # Errors
 /// As [`certificates`].
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(in_words)
+    let pem = read_bytes(path).map_err(|error| error.to_string())?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(in_words)
 }
 
 /// The error in words, without any part of the file.
 fn in_words(error: pem::Error) -> String {
     match error {
-        pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => "it holds none in PEM".to_owned(),
         _ => "its PEM is broken".to_owned(),
     }

@@ -314,7 +314,7 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
             "No ticket with this id waits: it holds the lock by now, or left the queue."
         }
         Refusal::TooManySelectors(max) => {
-            let text = format!("The resource has {max} selectors, which is the maximum.");
+            let text = format!("The resource has the maximum number of selectors, {max}.");
             return Cow::Owned(text);
         }
         Refusal::TooLargeToStore => "The document is larger than the database accepts.",

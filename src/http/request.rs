@@ -88,7 +88,7 @@ impl Request {
         let key = self.authenticate()?;
         let right = match key.right_to_all() {
             Some(right) => Some(right),
-            None if self.segments()[0].is_none() => Some(key.right),
+            None if self.sent_name().is_none() => Some(key.right),
             // A malformed name is covered by the empty prefix only.
             None => key.right_to(self.name().as_ref().map_or("\0", ResourceName::as_str)),
         };
@@ -98,7 +98,7 @@ impl Request {
         Ok(right)
     }
 
-    /// Checks that the key carries this right to a name that is not taken from a path below `/resource`.
+    /// Checks that the key carries this right to a name that is not taken from the path.
     pub fn authorize_name(&self, name: &ResourceName, needed: Right) -> Result<(), ApiError> {
         check_right(self.authenticate()?.right_to(name.as_str()), needed).map(|_| ())
     }
@@ -132,14 +132,14 @@ impl Request {
         paths::segments(self.http.uri().path()).unwrap_or_default()
     }
 
-    /// The name in a path below `/resource`.
-    pub fn name(&self) -> Result<ResourceName, ApiError> {
-        parse_name(self.segments()[0])
+    /// The name in a path below `/resource` or `/history`, as it was sent. `None`: the path has none.
+    fn sent_name(&self) -> Option<&str> {
+        self.segments()[0].or_else(|| paths::history_name(self.http.uri().path()))
     }
 
-    /// The name in a path of `/history/{name}`.
-    pub fn history_name(&self) -> Result<ResourceName, ApiError> {
-        parse_name(paths::history_name(self.http.uri().path()))
+    /// The name in the path.
+    pub fn name(&self) -> Result<ResourceName, ApiError> {
+        parse_name(self.sent_name())
     }
 
     /// The name and the selector in a path.

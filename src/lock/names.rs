@@ -459,8 +459,10 @@ impl<'de> Deserialize<'de> for TicketId {
 pub struct FencingToken(pub u64);
 
 impl FencingToken {
-    pub fn next(self) -> FencingToken {
-        FencingToken(self.0 + 1)
+    /// The token of the next grant. `None`: there is no greater one. Then the lock is granted to nobody any more,
+    /// because a token that is not greater would fence nothing.
+    pub fn next(self) -> Option<FencingToken> {
+        self.0.checked_add(1).map(FencingToken)
     }
 }
 

@@ -260,6 +260,13 @@ impl LockState {
         self.leases.with_ticket(ticket).map(|lease| lease.token)
     }
 
+    /// Whether a write with this waiting ticket is granted the lock: it is reserved for the ticket, which does not
+    /// share it.
+    pub fn would_grant_write(&self, ticket: Ticket) -> bool {
+        let place = self.reserved.and_then(|seq| self.queue_ref()?.get(seq));
+        place.is_some_and(|w| w.row.ticket == ticket && w.row.mode == Mode::Exclusive)
+    }
+
     /// Whether this ticket holds or waits.
     pub fn is_live(&self, ticket: Ticket) -> bool {
         self.role(ticket).is_some()
@@ -307,10 +314,10 @@ impl LockState {
         self.queue_ref().and_then(Queue::first_near)
     }
 
-    /// Whether a lease of this mode can begin now: it fits the current leases, and no lock-delay runs. Does not
-    /// look at the queue.
+    /// Whether a lease of this mode can begin now: it fits the current leases, there is a token for it, and no
+    /// lock-delay runs. Does not look at the queue.
     pub(super) fn admits(&self, mode: Mode) -> bool {
-        if self.delay_until.is_some() {
+        if self.delay_until.is_some() || self.token.next().is_none() {
             return false;
         }
         match (mode, self.leases.mode()) {

@@ -82,6 +82,8 @@ pub struct Persistence {
     pub(super) checkpointing: bool,
     /// Held while past leases are handed to the store: one hand-over at a time, and none while slots are given.
     pub(super) handing_over: Arc<Mutex<()>>,
+    /// When the first of the attempts to open the store failed that have failed since it was last open.
+    pub(super) failing_since: Option<Instant>,
     /// The last message that was logged about a store that is not open, so that it is logged once.
     pub(super) last_warning: String,
     /// When a failed read was last logged: thousands may fail.
@@ -110,6 +112,7 @@ impl Persistence {
             deferred: Vec::new(),
             checkpointing: false,
             handing_over: Arc::default(),
+            failing_since: None,
             last_warning: String::new(),
             read_failure_logged: None,
             drained: Vec::new(),

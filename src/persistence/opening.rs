@@ -1,20 +1,33 @@
 //! Opens the store, and opens it again when it was lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked};
 use crate::persistence::messages::RegistryOrder;
 use crate::shared::gate::{Closed, boottime_ms};
-use crate::store::{Opened, StoreError};
+use crate::store::{HeartbeatTimes, Opened, StoreError};
 
-/// Pause between two attempts to open a store that is away.
+/// Pause between two attempts to open a store that is away, and the longest such pause: it grows while attempts fail.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Pause between two attempts to open a store that another instance has. Less than an eighth of the shortest instance
 /// lease: an instance that does not read the others' heartbeats for a quarter of a lease has to wait for their end
 /// anew.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause after an attempt that failed. `failing`: since when no attempt has succeeded. The pause is an eighth of that
+/// time, so that a cause that lasts costs little, and an outage is noticed to be over soon after. It is no longer than
+/// an eighth of an instance lease, for the reason given at [`STANDBY_PAUSE`].
+fn reopen_pause(failing: Duration, times: Option<HeartbeatTimes>) -> Duration {
+    // A heartbeat is valid for three quarters of a lease.
+    let eighth = times.map(|times| Duration::from_millis(times.valid_ms / 6));
+    let longest = eighth.map_or(REOPEN_PAUSE_MAX, |eighth| {
+        eighth.clamp(REOPEN_PAUSE, REOPEN_PAUSE_MAX)
+    });
+    (failing / 8).clamp(REOPEN_PAUSE, longest)
+}
 
 impl Persistence {
     /// Starts an attempt to open the store. The attempt has no time-out: a migration would begin again each time. The
@@ -78,13 +91,15 @@ impl Persistence {
             Err(StoreError::Standby) => {
                 self.server.gate.close(Closed::Standby);
                 self.warn_once("waiting: another instance prepares the database, or uses it alone");
+                self.failing_since = None;
                 STANDBY_PAUSE
             }
             Err(error) => {
                 self.server.gate.lose_store(error.detail());
                 self.server.metrics.store.failed(&error);
                 self.warn_once(&format!("waiting for the store: {error}"));
-                REOPEN_PAUSE
+                let since = *self.failing_since.get_or_insert_with(Instant::now);
+                reopen_pause(since.elapsed(), self.server.store.heartbeat_ms())
             }
         };
         ctx.run_later(pause, |actor, ctx| actor.open_store(ctx));
@@ -106,6 +121,7 @@ impl Persistence {
         self.server.next_incarnation();
         self.incarnation = self.server.incarnation();
         self.phase = Phase::Serving;
+        self.failing_since = None;
         self.server.metrics.store.opened.inc();
         self.commits.open(self.incarnation);
         if let Some(times) = self.server.store.heartbeat_ms() {
@@ -156,5 +172,28 @@ impl Persistence {
         }
         self.notify_drained();
         self.open_store(ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_between_two_attempts_grows_with_the_outage_up_to_a_part_of_the_lease() {
+        let pause = |failing: u64, lease_ms: Option<u64>| {
+            let times = lease_ms.map(|lease_ms| HeartbeatTimes {
+                every_ms: lease_ms / 8,
+                valid_ms: lease_ms / 4 * 3,
+            });
+            let pause = reopen_pause(Duration::from_secs(failing), times);
+            pause.as_millis()
+        };
+        let alone = [0, 2, 8, 60].map(|s| pause(s, None));
+        assert_eq!(alone, [250, 250, 1000, 2000]);
+        let of_lease = |lease_ms| [0, 3, 60].map(|s| pause(s, Some(lease_ms)));
+        assert_eq!(of_lease(60_000), [250, 375, 2000]);
+        assert_eq!(of_lease(4000), [250, 375, 500]);
+        assert_eq!(of_lease(1000), [250, 250, 250]);
     }
 }

@@ -11,8 +11,8 @@ use actix::WeakRecipient;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::lock::Selector;
-use crate::resource::messages::{Document, EntityTag};
+use crate::lock::{Refusal, Selector};
+use crate::resource::messages::{Condition, Document, EntityTag};
 use crate::shared::cache_budget::Evict;
 use crate::shared::server_state::ServerState;
 use crate::store::{ResourceId, StoredData};
@@ -100,9 +100,19 @@ impl Documents {
         }
     }
 
-    /// Whether this selector may be written: it has a document, or the resource has fewer than `max`.
-    pub fn has_room_for(&self, selector: &Selector, max: usize) -> bool {
-        self.exists(selector, false) == Some(true) || self.total < max
+    /// Why a write of this selector is refused: its condition does not hold, or it makes a new document and the
+    /// resource has `max` already.
+    pub fn refusal(
+        &self,
+        selector: &Selector,
+        condition: Option<&Condition>,
+        max: usize,
+    ) -> Option<Refusal> {
+        if !condition.is_none_or(|c| c.holds(self.tag(selector))) {
+            return Some(Refusal::ConditionFailed);
+        }
+        let has_room = self.exists(selector, false) == Some(true) || self.total < max;
+        (!has_room).then_some(Refusal::TooManySelectors(max))
     }
 
     /// The document, if it is in memory.

@@ -234,11 +234,8 @@ impl ResourceActor {
         let live = self.live()?;
         let commit = live.sent + 1;
         let documents = &mut live.resource.as_mut()?.documents;
-        if !condition.is_none_or(|c| c.holds(documents.tag(&selector))) {
-            return Some(Reply::Refused(Refusal::ConditionFailed, token));
-        }
-        if !documents.has_room_for(&selector, selectors_max) {
-            let refusal = Refusal::TooManySelectors(selectors_max);
+        let refusal = documents.refusal(&selector, condition.as_ref(), selectors_max);
+        if let Some(refusal) = refusal {
             return Some(Reply::Refused(refusal, token));
         }
         let (row, tag) = documents.write(&selector, json, commit);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
+use crate::lock::command::Role;
 use crate::lock::rows::{Forced, HeadRow};
 use crate::lock::{
     Command, EndReason, LockOptions, LockRequest, LockState, PresentedTicket, Refusal, RequestId,
@@ -113,6 +114,9 @@ impl ResourceActor {
 
     /// Carries out a request. `exists`: whether the document that it names exists; `false` if it names none.
     pub(super) fn carry_out(&mut self, call: Box<Call>, exists: bool, ctx: &mut Context<Self>) {
+        if let Some(refusal) = self.refused_before_grant(&call, ctx) {
+            return self.reply(call, Reply::Refused(refusal, None), ctx);
+        }
         let Some(policy) = self.wait_policy(&call.op) else {
             return self.reply(call, Reply::Refused(Refusal::NoResource, None), ctx);
         };
@@ -158,6 +162,41 @@ impl ResourceActor {
         if !answered {
             self.park(request, ctx);
         }
+    }
+
+    /// Why a write is refused that the core would grant the lock: its condition does not hold, or there is no room.
+    /// The core is not asked, so that the lock stays reserved for the ticket.
+    #[inline(never)]
+    fn refused_before_grant(&mut self, call: &Call, ctx: &mut Context<Self>) -> Option<Refusal> {
+        let Op::Write {
+            selector,
+            condition,
+            presented,
+            ..
+        } = &call.op
+        else {
+            return None;
+        };
+        let (request, presented) = (call.request, *presented);
+        let ticket = presented.ticket()?;
+        let max = self.server.settings.selectors_max;
+        let resource = self.resource()?;
+        if !matches!(resource.core.role(ticket), Some(Role::Waiting(_))) {
+            return None;
+        }
+        let documents = &resource.documents;
+        documents.refusal(selector, condition.as_ref(), max)?;
+        // As in a write, the ticket is near from now on. This may reserve the lock for it, or let others write.
+        self.command(Command::Touch { request, presented }, ctx);
+        let resource = self.resource()?;
+        if !resource.core.would_grant_write(ticket) {
+            return None;
+        }
+        let documents = &resource.documents;
+        let refusal = documents.refusal(selector, condition.as_ref(), max)?;
+        // The place is no longer open for this request, as it was while the document was loaded.
+        self.command(Command::Vanished { request }, ctx);
+        Some(refusal)
     }
 
     /// The ticket that a GET with lock intent presents, if it is refused because its document does not exist.

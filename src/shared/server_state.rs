@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,7 +23,8 @@ use crate::shared::undelivered_grants::UndeliveredGrants;
 use crate::store::Store;
 
 /// Reads the monotonic clock and the wall clock, in milliseconds. The monotonic one starts near zero with the
-/// process.
+/// process, and both change at the same instants: a time of the one, worked out from a time of the other, is the same
+/// whenever it is worked out, until somebody sets the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
@@ -31,10 +32,20 @@ pub struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
+        let now = Instant::now();
+        // A millisecond of the wall clock began this long ago.
+        let begun = Duration::from_nanos((since_epoch().subsec_nanos() % 1_000_000).into());
         Clock {
-            start: Instant::now(),
+            start: now.checked_sub(begun).unwrap_or(now),
         }
     }
+}
+
+/// The wall clock; zero if it stands before 1970.
+fn since_epoch() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 impl Clock {
@@ -43,11 +54,18 @@ impl Clock {
     }
 
     pub fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-        Now {
-            mono: self.mono(),
-            wall: wall.map_or(0, |since| since.as_millis() as u64),
-        }
+        now(self.start.elapsed(), since_epoch())
+    }
+}
+
+/// `passed`: since the start, which is at a whole millisecond of the wall clock.
+fn now(passed: Duration, wall: Duration) -> Now {
+    let mono = passed.as_millis() as u64;
+    // What the wall clock showed at the start, rounded, because the clocks are not read at one instant.
+    let started = wall.saturating_sub(passed) + Duration::from_micros(500);
+    Now {
+        mono,
+        wall: started.as_millis() as u64 + mono,
     }
 }
 
@@ -286,5 +304,27 @@ impl ServerState {
     pub fn next_incarnation(&self) {
         self.incarnation.fetch_add(1, Ordering::AcqRel);
         self.restart_leases();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_clocks_change_at_the_same_instants() {
+        let start = Duration::from_millis(1_700_000_000_000);
+        for micros in (0..10_000).step_by(37) {
+            let passed = Duration::from_micros(micros);
+            // The wall clock is read a little later.
+            for later in [0, 1, 499] {
+                let now = now(passed, start + passed + Duration::from_micros(later));
+                assert_eq!(
+                    now.wall - now.mono,
+                    start.as_millis() as u64,
+                    "{micros} {later}"
+                );
+            }
+        }
     }
 }

@@ -98,6 +98,38 @@ api_tests! {
         assert!(!app.is_locked("printer"));
     }
 
+    fn a_write_that_is_refused_leaves_the_lock_reserved_for_its_ticket(store) {
+        // Without a cache the document has to be loaded to compare its tag.
+        for cache in ["0", "1000000"] {
+            let settings = [("CLAIM_SECONDS", "60"), ("MAX_SELECTORS", "2"), ("DATA_CACHE_BYTES", cache)];
+            let app = Server::start_with(store, &settings);
+            app.create("printer", 0).expect(201);
+            let tag = etag(&app.put("printer/s", "1").expect(204));
+            app.put("printer/t", "1").expect(204);
+            let (holder, token) = app.hold("printer/s");
+            let (next, last) = (app.queue("printer/s"), app.queue("printer/s"));
+            let stale = |ticket: &str| put_if(&app, "2", "If-Match", "\"0\"").ticket(ticket);
+            stale(&next).refused(409, "locked");
+            app.unlock("printer/s", &holder).expect(200);
+            stale(&holder).refused(403, "ticket_released");
+            stale(&last).refused(409, "locked");
+            for (write, status, code) in [
+                (stale(&next), 412, "precondition_failed"),
+                (stale(&next).query("unlock=1"), 412, "precondition_failed"),
+                (app.put("printer/new", "1").ticket(&next), 409, "too_many_selectors"),
+            ] {
+                let refused = write.refused(status, code);
+                assert_eq!(refused.header("X-Fencing-Token"), None, "{refused:?}");
+                let described = app.described("printer");
+                assert!(described["holder"].is_null() && described["locked"] == true, "{described}");
+                assert_eq!(described["waiting"], 2);
+            }
+            let written = put_if(&app, "2", "If-Match", &tag).ticket(&next).expect(204);
+            assert!(written.token() > token);
+            assert_eq!(app.waiting("printer"), 1);
+        }
+    }
+
     fn conditions_that_are_not_understood_are_refused(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);

@@ -254,6 +254,21 @@ api_tests! {
         assert!(!app.is_locked("printer"));
     }
 
+    fn a_write_that_is_refused_at_once_leaves_the_lock_reserved_for_its_ticket(store) {
+        let app = start(store);
+        app.create("printer", 60).expect(201);
+        app.put("printer/s", "1").expect(204);
+        let (holder, _) = app.hold("printer/s");
+        let next = app.lock("printer/s").query("wait=0").expect(200).ticket();
+        app.unlock("printer/s", &holder).expect(200);
+        let write = app.put("printer/s", "2").ticket(&next);
+        write.clone().header("If-None-Match", "*").refused(412, "precondition_failed");
+        let described = app.described("printer");
+        assert!(described["holder"].is_null() && described["locked"] == true, "{described}");
+        write.header("If-Match", "*").expect(204);
+        assert!(!app.is_locked("printer"));
+    }
+
     fn the_condition_of_a_write_that_waits_is_judged_when_it_has_the_lock(store) {
         let app = start(store);
         app.create("printer", 60).expect(201);

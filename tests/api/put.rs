@@ -191,7 +191,9 @@ api_tests! {
         let (ticket, token) = app.hold("printer/s");
         app.put("printer/new", "1").refused(409, "locked");
         let write = app.put("printer/new", "1").ticket(&ticket).query("unlock=1");
-        assert_eq!(write.refused(409, "too_many_selectors").token(), token);
+        let refused = write.refused(409, "too_many_selectors");
+        assert_eq!(refused.token(), token);
+        assert_eq!(refused.json()["error"], "The resource has the maximum number of selectors, 1.");
         assert!(app.is_locked("printer"), "a refused write releases nothing");
     }
 

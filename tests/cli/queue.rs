@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::session::{Session, lines, text};
-use crate::support::{Setup, eventually, until};
+use crate::support::{Setup, eventually, free_port, until};
 
 #[test]
 fn who_does_not_wait_long_enough_exits_with_75_and_is_told_who_holds_it() {
@@ -93,6 +93,20 @@ fn a_second_signal_ends_at_once_if_the_server_does_not_answer() {
     process.signal(Signal::INT);
     assert_eq!(process.ended().code(), Some(128 + 15));
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_queue_that_was_never_reached_is_not_left_and_the_server_is_named() {
+    let session = Session::new();
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let began = Instant::now();
+    let output = session.output(&["lock", "a", "-w", "300ms", "-s", &nobody, "--", "true"]);
+    // To leave it would be tried for as long as a request may take: 10 s, less the last pause.
+    assert!(began.elapsed() < Duration::from_secs(4), "{output:?}");
+    assert_eq!(output.status.code(), Some(125));
+    let told = text(&output.stderr);
+    let named = format!("lock: no answer from {nobody}: ");
+    assert!(told.starts_with(&named), "{told}");
 }
 
 #[test]

@@ -71,6 +71,34 @@ fn an_argument_that_is_not_utf_8_is_a_usage_error() {
 }
 
 #[test]
+fn a_key_that_is_not_utf_8_is_not_taken_for_none() {
+    let session = Session::new();
+    for arguments in [&["lock", "a", "--", "true"][..], &["locks"]] {
+        let mut command = session.command(arguments);
+        let output = command.env("LOCK_KEY", OsStr::from_bytes(b"\xff")).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(64), "{arguments:?} {output:?}");
+        assert!(text(&output.stderr).contains("LOCK_KEY"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_command_is_not_answered_with_a_hidden_one() {
+    let session = Session::new();
+    let output = session.output(&["lcok", "a", "--", "true"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("'lock'") && !told.contains("lock-guard"),
+        "{told}"
+    );
+    let output = session.output(&["lock", "-x", "--", "true"]);
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    let told = text(&output.stderr);
+    assert!(told.contains("no name that begins with '-'"), "{told}");
+}
+
+#[test]
 fn what_the_server_refuses_is_125_and_not_retried() {
     let session = Session::new();
     let wrong_key = session

@@ -32,6 +32,25 @@ fn the_ticket_that_the_lock_is_reserved_for_writes_and_holds_from_then_on() {
 }
 
 #[test]
+fn a_write_would_be_granted_the_lock_that_is_reserved_for_its_ticket() {
+    let mut world = World::new();
+    let holder = world.hold();
+    let (next, last) = (world.queue(), world.queue());
+    let (reader, _) = world.ask().shared().place();
+    let would = |world: &World| {
+        let tickets = [holder.ticket, next, last, reader];
+        tickets.map(|ticket| world.state.would_grant_write(ticket))
+    };
+    assert_eq!(would(&world), [false; 4]);
+    world.unlock(holder.ticket);
+    assert_eq!(would(&world), [false, true, false, false]);
+    world.unlock(next);
+    world.unlock(last);
+    assert!(world.state.is_reserved());
+    assert_eq!(would(&world), [false; 4], "a reader does not write");
+}
+
+#[test]
 fn a_waiting_ticket_is_refused_while_someone_else_holds() {
     let mut world = World::new();
     world.ask().owner("ann").grant();

@@ -434,7 +434,7 @@ impl Model {
     fn grant(&mut self, index: usize, asking: Option<(RequestId, Millis, Death)>) {
         let (arrival, mut place) = self.queue.remove(index);
         self.reserved = None;
-        self.token = self.token.next();
+        self.token = self.token.next().unwrap();
         let now = self.now;
         let open: Vec<(RequestId, Millis, Wait)> = std::mem::take(&mut place.open)
             .into_iter()
@@ -804,7 +804,7 @@ impl Model {
             self.holders[index].place.mode = mode;
         }
         if changes == Some(Mode::Exclusive) {
-            self.token = self.token.next();
+            self.token = self.token.next().unwrap();
             self.holders[index].token = self.token;
             self.reserved = None;
         }

@@ -384,6 +384,7 @@ async fn a_table_of_someone_else_is_left_alone() {
         "{refused:?}"
     );
     assert_eq!(database.shape("resource").await, before);
+    assert_eq!(database.texts("SHOW TABLES").await, ["resource"]);
 }
 
 #[tokio::test]

@@ -365,6 +365,24 @@ async fn an_instance_stopped_in_mid_transaction_is_taken_over_and_commits_nothin
     new.commit(&[created("a")]).await.unwrap();
 }
 
+/// As after a restart of the database server, which gives out the numbers of connections anew.
+#[tokio::test]
+async fn a_connection_that_has_got_the_number_of_a_dead_ones_is_not_ended() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let (old, new) = (database.store(), database.store());
+    join(&old).await;
+    let mut other = database.admin().await;
+    other
+        .query_drop("UPDATE resource_instance SET connection = CONNECTION_ID()")
+        .await
+        .unwrap();
+    take_over(&new).await;
+    let answer: Option<u64> = other.query_first("SELECT 1").await.unwrap();
+    assert_eq!(answer, Some(1));
+}
+
 /// MySQL's own list of connections fails as long as a statement that runs has such a character.
 #[tokio::test]
 async fn whatever_others_ask_the_database_meanwhile_it_is_taken_over() {
@@ -384,7 +402,18 @@ async fn whatever_others_ask_the_database_meanwhile_it_is_taken_over() {
         assert!(began.elapsed() < DEADLINE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // One that stopped in mid-transaction: whoever takes over has to find and end its connection.
+    let mut writer = database.admin().await;
+    let lock = "UPDATE resource_server SET epoch = epoch + 1 WHERE id = 1";
+    for sql in [
+        "UPDATE resource_instance SET connection = CONNECTION_ID()",
+        "BEGIN",
+        lock,
+    ] {
+        writer.query_drop(sql).await.unwrap();
+    }
     take_over(&database.store()).await;
+    assert!(writer.ping().await.is_err());
     assert!(!asking.is_finished());
     database.kill_all().await;
 }
@@ -602,6 +631,16 @@ async fn whoever_deletes_a_whole_log_is_told_which_rows_are_missing() {
         panic!("what was in the log is lost");
     };
     assert!(text.contains("rows of resource_log are missing"), "{text}");
+    // However often it tries, only the row of the one whose log it was is there.
+    for _ in 0..3 {
+        assert!(store.open().await.is_err());
+        let count = async |table: &str| {
+            let sql = format!("SELECT COUNT(*) FROM {table}");
+            database.number(&sql).await
+        };
+        assert_eq!(count("resource_instance").await, 1);
+        assert_eq!(count("resource_log").await, 0);
+    }
     database.run("DELETE FROM resource_log").await;
     database.run("DELETE FROM resource_instance").await;
     store.open().await.unwrap();

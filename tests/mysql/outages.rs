@@ -162,6 +162,8 @@ async fn a_user_with_few_connections_has_one_for_the_heartbeat_before_anything_i
     };
     let said = opens("no second connection for the heartbeat").await;
     assert!(said.contains("max_user_connections"), "{said}");
+    let instances = "SELECT COUNT(*) FROM resource_instance";
+    assert_eq!(database.number(instances).await, 0);
     limit(2).await;
     opens("").await;
     // A read has none, which is its own failure; the heartbeat does not need another one.
@@ -219,7 +221,8 @@ async fn no_server_at_all_is_an_outage() {
         port,
         ..database.options()
     });
-    assert!(is_away(&store.open().await));
+    let host = database.options().host;
+    assert_away_because(&store.open().await, &format!("{host}:{port}: "));
 }
 
 /// A user who is allowed nothing but this database.

@@ -6,7 +6,7 @@ use small_resource_server::http::errors::CODES;
 
 use crate::metrics::samples;
 use crate::session::session;
-use crate::support::{Program, Setup};
+use crate::support::{Program, Setup, free_port};
 
 fn text() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operation.md");
@@ -81,4 +81,25 @@ fn after_restore_makes_no_store_and_leaves_room_for_tokens() {
     server.start_again();
     server.create("new", 0).expect(201);
     assert_eq!(server.hold("new/s").1, 1 << 53);
+}
+
+#[test]
+fn a_revert_that_reached_no_database_does_not_claim_to_have_begun() {
+    let setup = Setup::new().with_all(&[
+        ("STORE", "mysql"),
+        ("MYSQL_HOST", "127.0.0.1"),
+        ("MYSQL_PORT", &free_port().to_string()),
+        ("MYSQL_DATABASE", "locks"),
+        ("MYSQL_USER", "locks"),
+        ("MYSQL_PASSWORD", "locks"),
+    ]);
+    for (arguments, told) in [
+        (&["revert-to-php"][..], "Nothing was changed: "),
+        (&["revert-to-php", "--yes"], "if anything was.\n"),
+    ] {
+        let output = setup.output(arguments);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(told), "{said}");
+    }
 }

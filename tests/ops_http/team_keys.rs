@@ -57,6 +57,15 @@ fn a_scoped_key_is_an_unknown_one_to_names_outside_its_prefixes() {
             .key(BILLING)
             .refused(401, "key_unknown");
     }
+    for path in ["/resource/%zz", "/history/%zz"] {
+        let call = server.call("GET", path);
+        call.clone().key(BILLING).refused(401, "key_unknown");
+        call.key(READ).refused(400, "malformed");
+    }
+    server
+        .call("GET", "/history/other")
+        .key(BILLING)
+        .refused(401, "key_unknown");
     server.create("billing:b", 0).key(BILLING).expect(201);
     server
         .create("shop:b", 0)
@@ -106,6 +115,12 @@ fn a_change_of_the_keys_file_takes_effect_without_a_signal() {
         server.list("").key(BILLING).send().status == 200
     });
     server.list("").key(READ).expect(200);
+    // As a file is that is being rewritten in place.
+    fs::write(&path, "").unwrap();
+    server.logged(&["settings not reloaded", "no [[key]] entry"]);
+    server.list("").key(BILLING).expect(200);
+    let refused = server.setup().output(&["check-config"]);
+    assert_eq!(refused.status.code(), Some(78));
 }
 
 #[test]

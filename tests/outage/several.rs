@@ -426,6 +426,23 @@ fn a_cut_link_is_told_apart_from_a_dead_owner_and_mended() {
 }
 
 #[test]
+fn an_instance_that_does_not_reach_itself_where_the_others_look_for_it_says_so() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    let _turn = turn();
+    let owner = serving(&database.options());
+    has_all(&owner);
+    let nowhere = format!("127.0.0.1:{}", free_port());
+    let lost = setup(&database.options())
+        .with("ADVERTISE_ADDRESS", &nowhere)
+        .launch();
+    lost.logged(&["does not reach itself", &nowhere, "ADVERTISE_ADDRESS"]);
+    owner.logged(&["cannot be reached", &nowhere]);
+    assert_eq!(slots(&lost), 0);
+}
+
+#[test]
 fn a_link_on_which_nothing_is_heard_ends_and_its_requests_with_it() {
     let Some(database) = Database::new() else {
         return;

@@ -380,6 +380,20 @@ fn after_a_restore_tokens_go_on_above_all_that_were_given_out() {
     instance.prepare("printer");
     let (ticket, token) = instance.hold("printer/s");
     assert_eq!(instance.unlock("printer/s", &ticket).settled().status, 200);
+    // A name that is not the restored database's is told, and nothing is made under it.
+    let other = Database::new().unwrap();
+    for said in ["does not exist", "has no table"] {
+        let setup = instance.setup().clone();
+        let setup = setup.with("MYSQL_DATABASE", &other.name);
+        let refused = setup.output(&["after-restore"]);
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{text}");
+        assert!(text.contains(&other.name) && text.contains(said), "{text}");
+        let tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = ";
+        let tables = wait(other.texts(&format!("{tables}'{}'", other.name)));
+        assert!(tables.is_empty(), "{tables:?}");
+        wait(other.run(&format!("CREATE DATABASE IF NOT EXISTS {}", other.name)));
+    }
     let refused = instance.setup().output(&["after-restore"]);
     assert_eq!(refused.status.code(), Some(1), "an instance runs");
     instance.stop();

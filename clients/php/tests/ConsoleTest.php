@@ -62,6 +62,38 @@ final class ConsoleTest extends LockTestCase
         self::assertFalse($this->server->isTaken($name));
     }
 
+    public function testASignalInTheWaitIsNoSuccessAndLeavesTheQueue(): void
+    {
+        $lock = $this->resources()->create($name = $this->existingName());
+        $lock->acquire('worker-7', 30);
+        // With a dispatcher, as in every application, Symfony answers to signals itself.
+        $run = $this->script('
+            $resources = new SmallResource\Client\ResourceFactory(new SmallResource\Client\Client($uri, $key));
+            $application = new Symfony\Component\Console\Application();
+            $application->setDispatcher(new Symfony\Component\EventDispatcher\EventDispatcher());
+            $application->addCommands([new SmallResource\Client\Console\RunLockedCommand($resources)]);
+            $application->run(new Symfony\Component\Console\Input\ArrayInput(["command" => "small-resource:run", "name" => $name, "cmd" => ["true"], "--wait" => 600]));
+        ', ['name' => $name]);
+        Until::is(fn () => 1 === $this->waiting($name), 30, 'its place in the queue');
+        $run->kill(15);
+        $run->ends();
+        self::assertSame(128 + 15, $run->exitCode());
+        self::assertSame(0, $this->waiting($name));
+        $lock->release();
+    }
+
+    public function testACommandThatIsNotThereIsNamedAndNothingIsLocked(): void
+    {
+        $lock = $this->resources()->create($name = $this->existingName());
+        $lock->acquire('worker-7', 30);
+        $run = new CommandTester(new RunLockedCommand($this->resources()));
+        foreach (['no-such-command' => 127, './no-such-command' => 127, __FILE__ => 126, '' => 126] as $command => $code) {
+            self::assertSame($code, $run->execute(['name' => $name, 'cmd' => [(string) $command, 'x']]), $command);
+            self::assertStringContainsString('"'.$command.'"', $run->getDisplay());
+        }
+        $lock->release();
+    }
+
     public function testATimeThatIsNoNumberIsRefused(): void
     {
         $run = new CommandTester(new RunLockedCommand($this->resources()));
@@ -99,6 +131,11 @@ final class ConsoleTest extends LockTestCase
             self::assertSame(76, $run->exitCode());
         }
         self::assertTrue($inTime, 'it ended before its lease');
+    }
+
+    private function waiting(string $name): int
+    {
+        return $this->server->asked('GET', '/resource/'.rawurlencode($name))['waiting'];
     }
 
     private function runs(string $name, string $shell, ?string $uri = null, array $arguments = []): Script

@@ -1,6 +1,7 @@
 //! One attempt to get one lock: its place in the queue, which is given up when the attempt is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -29,8 +30,8 @@ pub(crate) struct Attempt {
     /// The same with every request of this attempt, so that a repeated one finds the same place.
     idempotency_key: String,
     ticket: Option<String>,
-    /// A request is out, or was, that may have left something behind at the server.
-    open: bool,
+    /// A request is out, or was, that may have reached a server and left something behind there.
+    open: Arc<AtomicBool>,
     runtime: Handle,
     began: BootTime,
 }
@@ -68,7 +69,7 @@ impl Attempt {
             terms: terms.clone(),
             idempotency_key: new_key(),
             ticket: None,
-            open: false,
+            open: Arc::default(),
             runtime: Handle::current(),
             began: BootTime::now(),
         })
@@ -99,7 +100,7 @@ impl Attempt {
         request.answer_within += asked;
         request.until = until;
         request.grace = self.client.transport.timeout.saturating_add(asked);
-        let answer = self.send(&request).await?;
+        let answer = self.send(request).await?;
         if self.client.transport.learn_wait(asked, &answer) {
             return Box::pin(self.ask(wait, until)).await;
         }
@@ -108,7 +109,7 @@ impl Attempt {
             self.idempotency_key = new_key();
             self.ticket = None;
             let request = self.request(&[("wait", "0".to_owned())])?;
-            let answer = self.send(&request).await?;
+            let answer = self.send(request).await?;
             return self.standing(&answer).await;
         }
         let standing = self.standing(&answer).await?;
@@ -155,9 +156,9 @@ impl Attempt {
     /// Asks for the lock without a place in the queue.
     pub(crate) async fn ask_once(&mut self) -> Result<Standing, Error> {
         let request = self.request(&[("queue", "0".to_owned())])?;
-        let answer = self.send(&request).await?;
+        let answer = self.send(request).await?;
         if answer.status == 409 && answer.code() == "locked" {
-            self.open = false;
+            self.open.store(false, Ordering::Relaxed);
             return Ok(Standing::Taken);
         }
         self.standing(&answer).await
@@ -170,9 +171,9 @@ impl Attempt {
         }
     }
 
-    async fn send(&mut self, request: &Request) -> Result<Answer, Error> {
-        self.open = true;
-        self.client.transport.send(request).await
+    async fn send(&self, mut request: Request) -> Result<Answer, Error> {
+        request.open = Arc::clone(&self.open);
+        self.client.transport.send(&request).await
     }
 
     fn request(&self, query: &[(&str, String)]) -> Result<Request, Error> {
@@ -192,7 +193,7 @@ impl Attempt {
     async fn standing(&mut self, answer: &Answer) -> Result<Standing, Error> {
         if answer.status.is_client_error() {
             // Refused as it is: nothing of it is at the server, unless it was asked before.
-            self.open = self.ticket.is_some();
+            self.open.store(self.ticket.is_some(), Ordering::Relaxed);
         }
         let told: Granted = answer.read()?;
         self.ticket = Some(told.ticket.clone());
@@ -209,7 +210,7 @@ impl Attempt {
             (self.terms.ttl, self.terms.margin()),
         );
         self.freshen(&lease).await?;
-        self.open = false;
+        self.open.store(false, Ordering::Relaxed);
         let waited = BootTime::now()
             .since_boot()
             .saturating_sub(self.began.since_boot());
@@ -241,7 +242,7 @@ impl Attempt {
 
     /// How the queue is left: with the ticket, or with one that the same key finds where none was told yet.
     fn leaving(&mut self) -> Option<impl Future<Output = ()> + Send + 'static + use<>> {
-        if !std::mem::take(&mut self.open) {
+        if !self.open.swap(false, Ordering::Relaxed) {
             return None;
         }
         let repeat = self.request(&[("wait", "0".to_owned())]).ok();

@@ -34,8 +34,9 @@ pub enum Error {
         message: String,
     },
 
-    /// No server answered in time. What was asked may or may not have happened.
-    #[error("no answer from the server: {0}")]
+    /// No server answered in time. What was asked may or may not have happened. Begins with the address of the server
+    /// that was asked last.
+    #[error("no answer from {0}")]
     Unreachable(String),
 
     /// The request cannot be made; the sentence says why.

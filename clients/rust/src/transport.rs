@@ -1,7 +1,7 @@
 //! One request to the server and its answer: retries, the servers in turn, and that the answer is ours.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -59,6 +59,8 @@ pub(crate) struct Request {
     pub(crate) grace: Duration,
     /// May it be sent again when it is not known whether it arrived?
     pub(crate) repeatable: bool,
+    /// Set once it may have reached a server: then it may have left something there.
+    pub(crate) open: Arc<AtomicBool>,
 }
 
 /// What the server answered, whatever its status.
@@ -117,6 +119,7 @@ impl Transport {
             until: Some(BootTime::now() + self.timeout),
             grace: self.timeout,
             repeatable: true,
+            open: Arc::default(),
         }
     }
 
@@ -156,9 +159,9 @@ impl Transport {
                 }
                 Ok(answer) => (answer.refusal(), answer.retry_after()),
                 Err(broken) if request.repeatable || broken.unsent => {
-                    (Error::Unreachable(broken.message), Duration::ZERO)
+                    (no_answer(&self.servers[server], &broken), Duration::ZERO)
                 }
-                Err(broken) => return Err(Error::Unreachable(broken.message)),
+                Err(broken) => return Err(no_answer(&self.servers[server], &broken)),
             };
             let unlimited = matches!(&error, Error::Refused { status: 429, .. });
             if !unlimited {
@@ -205,7 +208,10 @@ impl Transport {
                     (answer.refusal(), Some(answer.retry_after()))
                 }
                 Ok(Err(answer)) => return Err((answer.refusal(), None)),
-                Err(broken) => (unreachable(broken), Some(Duration::ZERO)),
+                Err(broken) => {
+                    let error = no_answer(&self.servers[server], &broken);
+                    (error, Some(Duration::ZERO))
+                }
             };
             self.turn_from(server);
             tries += 1;
@@ -240,7 +246,12 @@ impl Transport {
     async fn send_once(&self, request: &Request, server: usize) -> Result<Answer, Broken> {
         // Before anything is done for it: what comes later would be counted in our favour.
         let sent = BootTime::now();
-        whole(self.begin(request, server).await?, sent).await
+        let was_open = request.open.swap(true, Ordering::Relaxed);
+        let begun = self.begin(request, server).await;
+        if begun.as_ref().is_err_and(|broken| broken.unsent) {
+            request.open.store(was_open, Ordering::Relaxed);
+        }
+        whole(begun?, sent).await
     }
 
     /// Sends it, and looks at the head of the answer.
@@ -400,12 +411,13 @@ fn broken(error: reqwest::Error) -> Broken {
     Broken { message, unsent }
 }
 
-pub(crate) fn unreachable_read(error: reqwest::Error) -> Error {
-    unreachable(broken(error))
+/// The error of a stream from this server that broke.
+pub(crate) fn unreachable_read(server: &str, error: reqwest::Error) -> Error {
+    no_answer(server, &broken(error))
 }
 
-fn unreachable(broken: Broken) -> Error {
-    Error::Unreachable(broken.message)
+fn no_answer(server: &str, broken: &Broken) -> Error {
+    Error::Unreachable(format!("{server}: {}", broken.message))
 }
 
 fn http_client(tls: Option<&rustls::ClientConfig>) -> Result<reqwest::Client, Error> {

@@ -94,8 +94,11 @@ impl Watch {
                 return Ok(Some(event));
             }
             let chunk = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await;
-            let silent = |_| Error::Unreachable("the stream of events fell silent".into());
-            match chunk.map_err(silent)?.map_err(unreachable_read)? {
+            let server = || self.response.url().origin().ascii_serialization();
+            let silent =
+                |_| Error::Unreachable(format!("{}: the stream of events fell silent", server()));
+            let broke = |error| unreachable_read(&server(), error);
+            match chunk.map_err(silent)?.map_err(broke)? {
                 Some(bytes) => self.reader.take(&bytes)?,
                 None => return Ok(None),
             }

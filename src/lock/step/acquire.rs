@@ -209,7 +209,8 @@ impl Step<'_> {
         let mode = self.state.leases.get(token).map(|lease| lease.row.mode);
         let changes = options.mode.filter(|wanted| Some(*wanted) != mode);
         let alone = self.state.leases.len() == 1 && self.state.delay_until.is_none();
-        if changes == Some(Mode::Exclusive) && !alone {
+        let may_promote = alone && self.state.token.next().is_some();
+        if changes == Some(Mode::Exclusive) && !may_promote {
             // Refused at once, even with a wait: two holders that wait for each other would wait for ever.
             self.touch_holder(token);
             return self.answer_locked(request, Some(token));
@@ -233,10 +234,12 @@ impl Step<'_> {
 
     /// Changes the only lease from shared to exclusive, ahead of the queue. Returns its new token.
     fn promote(&mut self, from: FencingToken) -> FencingToken {
+        let Some(token) = self.state.token.next() else {
+            return from;
+        };
         let Some(mut lease) = self.state.leases.take(from) else {
             return from;
         };
-        let token = self.state.token.next();
         self.state.token = token;
         self.state.reserved = None;
         lease.token = token;

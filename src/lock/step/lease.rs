@@ -37,10 +37,13 @@ impl Step<'_> {
         self.change_head();
     }
 
-    /// Grants the lock to a waiter that was removed from the queue. Answers all requests that are parked with
-    /// its ticket, and the request that asks now (`asking`).
+    /// Grants the lock to a waiter that was removed from the queue and that `LockState::admits`. Answers all
+    /// requests that are parked with its ticket, and the request that asks now (`asking`).
     pub(super) fn grant(&mut self, waiter: Waiter, asking: Option<(RequestId, Millis, Death)>) {
-        self.state.token = self.state.token.next();
+        let Some(token) = self.state.token.next() else {
+            return;
+        };
+        self.state.token = token;
         self.state.reserved = None;
         if waiter.stored {
             self.out.changes.leave(waiter.row.ticket);
@@ -55,7 +58,6 @@ impl Step<'_> {
         }
         let answering = told.iter().map(|(request, ..)| *request);
         let answering = answering.chain(writes.iter().copied());
-        let token = self.state.token;
         self.state.leases.put(Lease {
             told: waiter.delivery == TicketDelivery::Confirmed,
             stored_ttl: waiter.row.ttl,

@@ -110,12 +110,21 @@ impl Fault {
             }
             _ => return error.into(),
         };
-        match Fault::from(error) {
-            Fault::Away(text) => Fault::Away(format!("{text} ({hint})")),
+        Fault::from(error).reworded(|text| format!("{text} ({hint})"))
+    }
+
+    /// The fault of a connection that could not be made, with the place of the server before its text.
+    pub fn at(self, place: &str) -> Fault {
+        self.reworded(|text| format!("{place}: {text}"))
+    }
+
+    fn reworded(self, reword: impl FnOnce(String) -> String) -> Fault {
+        match self {
+            Fault::Away(text) => Fault::Away(reword(text)),
             Fault::Server { code, state, text } => Fault::Server {
                 code,
                 state,
-                text: format!("{text} ({hint})"),
+                text: reword(text),
             },
             decided => decided,
         }

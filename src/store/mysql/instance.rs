@@ -137,6 +137,25 @@ pub(super) async fn kill_writer(
     }
 }
 
+/// As [`kill_writer`], if a row is locked that each transaction of an instance locks. No transaction outlives a
+/// restart of the server, so a connection that has got the number since is not ended.
+pub(super) async fn kill_blocking_writer(
+    session: &mut Session,
+    instance: &InstanceRow,
+) -> Result<(), Fault> {
+    if instance.server != session.server.id {
+        return Ok(());
+    }
+    let mut sql = Sql::new("SELECT id FROM resource_server WHERE id = 1 FOR UPDATE NOWAIT; ");
+    sql.push("SELECT id FROM resource_instance WHERE id = ");
+    sql.bytes(&instance.id).push(" FOR UPDATE NOWAIT");
+    match session.run(sql.as_str()).await {
+        Ok(_) => Ok(()),
+        Err(fault) if fault.is_passing() => kill_writer(session, instance).await,
+        Err(fault) => Err(fault),
+    }
+}
+
 /// Runs a transaction that fails unless rows are as they were read. `None`: they were changed meanwhile, by the
 /// instance that was thought to be silent or by another one that takes over.
 pub(super) async fn run_in_time(session: &mut Session, sql: &Sql) -> Result<Option<Sets>, Fault> {
@@ -268,12 +287,12 @@ pub(super) async fn record_writer(
 
 /// Ends the membership, if it has not ended, so that other instances need not wait for the lease. Seals the log, so
 /// that nothing of ours can be committed later. `has_checkpointed`: all changes in the log are in the tables.
-/// Then also deletes the log and the row of an instance that owns no slots.
+/// Then also deletes the log and the row of an instance that owns no slots, and returns the epoch that this made.
 pub(super) async fn release(
     session: &mut Session,
     membership: Membership,
     has_checkpointed: bool,
-) -> Result<(), Fault> {
+) -> Result<Option<u64>, Fault> {
     if membership.epoch.is_some() {
         let mut sql = Sql::new(
             "UPDATE resource_server SET epoch = epoch + 1, owner = NULL WHERE id = 1 AND ",
@@ -290,7 +309,7 @@ pub(super) async fn release(
     seal(&mut ending, &membership.log);
     ending.push("; COMMIT");
     if run_in_time(session, &ending).await?.is_none() || !has_checkpointed {
-        return Ok(());
+        return Ok(None);
     }
     let mut forgetting =
         Sql::new("BEGIN; UPDATE resource_instance SET heartbeat = heartbeat + 1 WHERE id = ");
@@ -311,8 +330,9 @@ pub(super) async fn release(
     forgetting
         .push("; DELETE FROM resource_instance WHERE id = ")
         .bytes(&membership.id);
-    forgetting.push("; COMMIT");
-    run_in_time(session, &forgetting).await.map(|_| ())
+    forgetting.push("; ").push(EPOCH).push("; COMMIT");
+    let deleted = run_in_time(session, &forgetting).await?;
+    deleted.map(epoch).transpose()
 }
 
 /// An assignment that carries over to the row of `resource_server` the token floor in an instance's row, which

@@ -84,7 +84,7 @@ impl MysqlStore {
         let writes = self.view.lock().may_write(&dead);
         let script = async |session: &mut Session, place: LogPlace| {
             if writes {
-                instance::kill_writer(session, &dead).await?;
+                instance::kill_blocking_writer(session, &dead).await?;
             }
             slots::marking(place, &dead)
         };

@@ -69,7 +69,7 @@ impl LossDetector {
         }
     }
 
-    /// The present instance has lost the database. `last`: the last acknowledged row of its log.
+    /// A row of the present instance's log was acknowledged; `last` is its number.
     pub fn note_last_row(&mut self, last: u64) {
         if let Some(now) = self.instances.last_mut() {
             now.last = now.last.map(|_| last);
@@ -117,17 +117,41 @@ impl LossDetector {
         self.has_lost |= self.is_unchanged && self.instances.iter().any(is_missing);
     }
 
-    /// Forgets an instance whose take-over is complete.
+    /// Forgets an instance whose take-over is complete, or whose row this process has deleted.
     pub fn forget(&mut self, id: &InstanceId) {
         self.instances
             .retain(|instance| instance.membership.id != *id);
     }
 
     /// Forgets all instances but `me`. Returns the token above which to go on, if the database has lost
-    /// something.
+    /// something, until [`Self::raised`] says that this is committed.
     pub fn reset_to(&mut self, me: &InstanceId) -> Option<FencingToken> {
         self.instances
             .retain(|instance| instance.membership.id == *me);
-        std::mem::take(&mut self.has_lost).then_some(FencingToken(self.token))
+        self.has_lost.then_some(FencingToken(self.token))
+    }
+
+    /// Fencing tokens go on above all that were lost.
+    pub fn raised(&mut self) {
+        self.has_lost = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_told_until_the_tokens_are_raised() {
+        let mut detector = LossDetector::default();
+        detector.note_token(FencingToken(7));
+        detector.note_epoch(5);
+        detector.note_own_epoch(3);
+        let me = InstanceId::default();
+        // The commit that raises them may fail, and the database is opened again.
+        assert_eq!(detector.reset_to(&me), Some(FencingToken(7)));
+        assert_eq!(detector.reset_to(&me), Some(FencingToken(7)));
+        detector.raised();
+        assert_eq!(detector.reset_to(&me), None);
     }
 }

@@ -99,7 +99,12 @@ impl MysqlStore {
     }
 
     /// Gives up the membership in the database, on a new connection; tried again while other transactions block it.
-    async fn release(&self, membership: Membership, has_checkpointed: bool) -> Result<(), Fault> {
+    /// Returns what [`instance::release`] does.
+    async fn release(
+        &self,
+        membership: Membership,
+        has_checkpointed: bool,
+    ) -> Result<Option<u64>, Fault> {
         let mut session = Session::connect(&self.options, self.home().as_ref()).await?;
         let released = retry_while_blocked!(instance::release(
             &mut session,
@@ -382,6 +387,31 @@ impl Store for MysqlStore {
         *self.heartbeat_session.lock().await = None;
         self.readers.renew();
     }
+}
+
+/// Refuses a database that no server has used yet. Creates nothing.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: the database does not exist, or has no table `resource_server`. Otherwise as for
+/// [`Store::open`].
+pub async fn require_used(options: &Options) -> Result<(), StoreError> {
+    let look = async {
+        let mut session = Session::connect(options, None).await?;
+        let version = schema::version(&mut session).await;
+        session.close().await;
+        version
+    };
+    let missing = match within(options.timeout, look).await {
+        Err(fault) if fault.is(error::code::UNKNOWN_DATABASE) => "does not exist",
+        Err(fault) if fault.is(error::code::NO_SUCH_TABLE) => "has no table `resource_server`",
+        Err(fault) => return Err(fault.into()),
+        Ok(_) => return Ok(()),
+    };
+    let text = format!(
+        "the database {:?} (MYSQL_DATABASE) {missing}",
+        options.database
+    );
+    Err(StoreError::Unusable(text))
 }
 
 /// Makes a database ready for the PHP server again: restores its collation and unique keys, percent-encodes the

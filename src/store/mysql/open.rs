@@ -27,7 +27,6 @@ impl MysqlStore {
     ) -> Result<Members, StoreError> {
         self.set_membership(None);
         *writer = Writer::default();
-        self.loss_detector.lock().note_last_row(self.journal.last());
         // Drop every connection: the host name may lead to another server by now, and open connections still
         // lead to the old one.
         *self.heartbeat_session.lock().await = None;
@@ -35,7 +34,6 @@ impl MysqlStore {
         self.set_home(None);
         let joined = self.enter(waiting_session).await?;
         let mut joined = joined.ok_or(StoreError::Standby)?;
-        self.open_heartbeat_session(&joined.session).await?;
         if joined.membership.epoch.is_some() {
             self.make_ready(&mut joined).await?;
         }
@@ -50,6 +48,7 @@ impl MysqlStore {
             .await;
         if finished.is_err() {
             self.set_membership(None);
+            self.withdraw(membership).await;
         }
         let members = finished?;
         let owned = members.share(membership.id);
@@ -106,6 +105,7 @@ impl MysqlStore {
         if row.is_shared() {
             return match self.leases_agree()? {
                 true => {
+                    self.open_heartbeat_session(session).await?;
                     self.kill_silent_writers(session).await?;
                     self.join(session, row).await
                 }
@@ -119,6 +119,7 @@ impl MysqlStore {
         if row.owner.is_some_and(|owner| !formers.contains(&owner)) {
             log::warn!("the instance that has the database exclusively is silent; taking over");
         }
+        self.open_heartbeat_session(session).await?;
         let address = self.options.peer_address().await?;
         let membership = instance::new_membership(Some(row.epoch + 1));
         self.loss_detector.lock().will_create(membership);
@@ -141,7 +142,7 @@ impl MysqlStore {
     async fn kill_silent_writers(&self, session: &mut Session) -> Result<(), Fault> {
         let silent = self.view.lock().silent_instances();
         for instance in &silent {
-            instance::kill_writer(session, instance).await?;
+            instance::kill_blocking_writer(session, instance).await?;
         }
         Ok(())
     }
@@ -306,7 +307,9 @@ impl MysqlStore {
             token.0
         );
         let script = async |_: &mut Session, place| commit::raising_script(token, place);
-        Ok(self.transact(writer, script).await?)
+        self.transact(writer, script).await?;
+        self.loss_detector.lock().raised();
+        Ok(())
     }
 
     /// Logs what a session could not set, and settings of the database that risk data; each sentence once.
@@ -323,12 +326,32 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// Opens the heartbeat's connection before anything is served. Otherwise, where the account may have few
-    /// connections, reads would take the last one, and the store would be lost for want of a heartbeat.
+    /// Ends the membership of an attempt to open that failed, and deletes its row and log, which has no changes.
+    /// Otherwise a cause that lasts would leave a row for each attempt. If the attempt has taken slots over, the
+    /// row stays, and the next attempt takes over from it.
+    async fn withdraw(&self, membership: Membership) {
+        match within(self.options.timeout, self.release(membership, true)).await {
+            Ok(Some(epoch)) => {
+                let mut loss_detector = self.loss_detector.lock();
+                loss_detector.note_epoch(epoch);
+                loss_detector.forget(&membership.id);
+            }
+            Ok(None) => {}
+            Err(fault) => log::debug!("the row of a failed attempt to open stays: {fault:?}"),
+        }
+    }
+
+    /// Opens the heartbeat's connection, if there is none, before this process becomes an instance. Otherwise,
+    /// where the account may have few connections, reads would take the last one, and the store would be lost
+    /// for want of a heartbeat.
     async fn open_heartbeat_session(&self, opened: &Session) -> Result<(), StoreError> {
+        let mut heartbeat_session = self.heartbeat_session.lock().await;
+        if heartbeat_session.is_some() {
+            return Ok(());
+        }
         let connecting = Session::connect(&self.options, Some(&opened.server));
         match within(self.options.timeout, connecting).await {
-            Ok(session) => *self.heartbeat_session.lock().await = Some(session),
+            Ok(session) => *heartbeat_session = Some(session),
             Err(fault) => {
                 let error = StoreError::from(fault);
                 let text = format!(

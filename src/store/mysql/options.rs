@@ -139,6 +139,15 @@ impl Options {
         Ok(addresses)
     }
 
+    /// `MYSQL_HOST:MYSQL_PORT`, for messages. Without the address that the name led to: a message that names another
+    /// one at each attempt would be logged at each.
+    pub(super) fn place(&self) -> String {
+        match self.host.parse::<Ipv6Addr>() {
+            Ok(host) => format!("[{host}]:{}", self.port),
+            Err(_) => format!("{}:{}", self.host, self.port),
+        }
+    }
+
     /// The driver's options for a connection to this address; without a database if its name is empty.
     pub(super) fn driver(&self, address: SocketAddr) -> Opts {
         let database = Some(&self.database).filter(|name| !name.is_empty());

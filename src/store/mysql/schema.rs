@@ -296,6 +296,9 @@ pub(super) struct InstanceRow {
 
 /// Reads the rows. In a new database, first creates `resource_server` with its row, `resource_log` and
 /// `resource_instance`.
+///
+/// # Errors
+/// As [`resource_columns`], and then nothing is created.
 pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
     match read_server_row(session).await {
         Ok(Some(row)) => return Ok(row),
@@ -303,6 +306,7 @@ pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault
         Err(fault) if fault.is(code::NO_SUCH_TABLE) => {}
         Err(fault) => return Err(fault),
     }
+    resource_columns(session).await?;
     session.run(SERVER).await?;
     session.run(SERVER_ROW).await?;
     session.run(LOG).await?;
@@ -423,6 +427,22 @@ pub(super) async fn columns(session: &mut Session, table: &str) -> Result<Vec<St
     rows.into_iter()
         .map(|row| Columns::of(row).take())
         .collect()
+}
+
+/// The columns of `resource`, which is ours or the PHP server's; empty if there is no such table.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: the table is another program's.
+pub(super) async fn resource_columns(session: &mut Session) -> Result<Vec<String>, Fault> {
+    let columns = columns(session, "resource").await?;
+    let has = |wanted: &str| columns.iter().any(|c| c.eq_ignore_ascii_case(wanted));
+    let is_known = has("name_bytes") || ["id", "name", "timeout"].into_iter().all(has);
+    if columns.is_empty() || is_known {
+        return Ok(columns);
+    }
+    let text =
+        "it has a table `resource` that is not the PHP server's; choose another MYSQL_DATABASE";
+    Err(StoreError::Unusable(text.into()).into())
 }
 
 /// The names of a table's indexes, without its primary key.

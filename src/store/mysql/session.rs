@@ -86,8 +86,9 @@ impl Session {
         home: Option<&Server>,
         read_limit: Option<Duration>,
     ) -> Result<Session, Fault> {
-        // An address that does not answer must leave time for the others.
-        let share = options.timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        // An address that does not answer must leave time for the others, and the last one time to be named.
+        let share = options.timeout.mul_f32(0.9)
+            / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         let mut objection = Fault::Away(format!("the host {:?} has no address", options.host));
         for address in addresses {
             match within(share, Session::set_up(options, *address, read_limit)).await {
@@ -96,7 +97,7 @@ impl Session {
                     Some(text) => objection = Fault::Away(text),
                 },
                 Err(fault) if fault.is(code::UNKNOWN_DATABASE) => return Err(fault),
-                Err(fault) => objection = fault,
+                Err(fault) => objection = fault.at(&options.place()),
             }
         }
         Err(objection)
@@ -348,5 +349,6 @@ mod tests {
         };
         // The text is the second address's: the first would not have answered at all.
         assert!(text.contains("refused"), "{text}");
+        assert!(text.starts_with("db:3306: "), "{text}");
     }
 }

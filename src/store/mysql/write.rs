@@ -86,7 +86,7 @@ impl MysqlStore {
         let result = within(self.options.timeout, work).await;
         let result = result.map_err(StoreError::from);
         match result {
-            Ok(Some(_)) => self.journal.appended(),
+            Ok(Some(_)) => self.appended(),
             Ok(None) | Err(StoreError::Rejected(_)) => {}
             Err(_) => {
                 self.set_membership(None);
@@ -170,8 +170,14 @@ impl MysqlStore {
         if self.send(session, script).await?.is_none() {
             return Err(StoreError::Standby.into());
         }
-        self.journal.appended();
+        self.appended();
         Ok(())
+    }
+
+    /// Counts an acknowledged row of our log.
+    fn appended(&self) {
+        self.journal.appended();
+        self.loss_detector.lock().note_last_row(self.journal.last());
     }
 
     /// Opens a connection that writes, and records it in our row so that an instance that takes over can end

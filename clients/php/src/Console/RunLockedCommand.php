@@ -10,6 +10,7 @@ use SmallResource\Client\ResourceFactory;
 use SmallResource\Client\ResourceLock;
 use Symfony\Component\Console\Attribute\AsCommand;
 use Symfony\Component\Console\Command\Command;
+use Symfony\Component\Console\Formatter\OutputFormatter;
 use Symfony\Component\Console\Input\InputArgument;
 use Symfony\Component\Console\Input\InputInterface;
 use Symfony\Component\Console\Input\InputOption;
@@ -26,6 +27,13 @@ final class RunLockedCommand extends Command
     /** As sysexits.h has them: try again later, and what was promised could not be kept. */
     public const NOT_OBTAINED = 75;
     public const LOST = 76;
+
+    /** As a shell has them. */
+    private const NOT_EXECUTABLE = 126;
+    private const NOT_FOUND = 127;
+
+    /** The signals that ask a process to end. */
+    private const ENDING = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM'];
 
     /** Microseconds. */
     private const LOOK_EVERY = 50_000;
@@ -46,7 +54,7 @@ final class RunLockedCommand extends Command
             ->addOption('wait', 'w', InputOption::VALUE_REQUIRED, 'seconds to wait for the lock', '0')
             ->addOption('owner', null, InputOption::VALUE_REQUIRED, 'who is shown to hold it', gethostname().':'.getmypid())
             ->addOption('reason', null, InputOption::VALUE_REQUIRED, 'why, for people')
-            ->setHelp(sprintf('Exits as the command does; %d: the lock is busy, %d: it was lost and the command ended for that.', self::NOT_OBTAINED, self::LOST));
+            ->setHelp(sprintf('Exits as the command does; %d: the lock is busy, %d: it was lost and the command ended for that, %d: the command is not executable, %d: it was not found; 128 and the number of a signal that came in the wait.', self::NOT_OBTAINED, self::LOST, self::NOT_EXECUTABLE, self::NOT_FOUND));
     }
 
     protected function execute(InputInterface $input, OutputInterface $output): int
@@ -65,15 +73,38 @@ final class RunLockedCommand extends Command
 
             return self::INVALID;
         }
+        $command = $input->getArgument('cmd');
+        if (null !== $refusal = $this->whyNotToRun($command[0])) {
+            $errors->writeln('<error>'.OutputFormatter::escape($refusal[1]).'</error>');
+
+            return $refusal[0];
+        }
         $lock = $this->resources->getResource($input->getArgument('name'));
-        if (!$lock->acquire($input->getOption('owner'), $ttl, (float) $input->getOption('wait'), $input->getOption('reason'))) {
+        $signal = null;
+        // Symfony would end this process as if all were well.
+        $restore = $this->onSignals(self::ENDING, static function (int $number) use (&$signal): void {
+            $signal = $number;
+
+            throw new \RuntimeException('The wait was ended by a signal.');
+        });
+        try {
+            $held = $lock->acquire($input->getOption('owner'), $ttl, (float) $input->getOption('wait'), $input->getOption('reason'));
+            $guard = $held ? $lock->autoRenew($ttl / 3, $ttl) : null;
+        } catch (\Throwable $e) {
+            $signal ?? throw $e;
+        } finally {
+            $restore();
+        }
+        if (null !== $signal) {
+            return 128 + $signal;
+        }
+        if (null === $guard) {
             $errors->writeln(sprintf('<error>The lock "%s" is busy.</error>', $lock->name));
 
             return self::NOT_OBTAINED;
         }
-        $guard = $lock->autoRenew($ttl / 3, $ttl);
         try {
-            return $this->runUnder($lock, $guard, $input->getArgument('cmd'), $ttl);
+            return $this->runUnder($lock, $guard, $command, $ttl);
         } catch (LockLost $lost) {
             $errors->writeln('<error>'.$lost->getMessage().'</error>');
 
@@ -84,13 +115,37 @@ final class RunLockedCommand extends Command
         }
     }
 
+    /**
+     * Before the lock is asked for: a command that is not there is no reason to wait.
+     *
+     * @return array{int, string}|null exit code and sentence; null: it can be run, or that cannot be known
+     */
+    private function whyNotToRun(string $program): ?array
+    {
+        if ('\\' === \DIRECTORY_SEPARATOR || ini_get('open_basedir')) {
+            return null;
+        }
+        $files = [$program];
+        if (!str_contains($program, '/')) {
+            $folders = explode(':', getenv('PATH') ?: '/bin:/usr/bin');
+            $files = array_map(static fn (string $folder) => ('' === $folder ? '.' : $folder).'/'.$program, $folders);
+        }
+        if (array_filter($files, static fn (string $file) => is_file($file) && is_executable($file))) {
+            return null;
+        }
+
+        return array_filter($files, 'file_exists')
+            ? [self::NOT_EXECUTABLE, sprintf('"%s" is not a program that can be executed.', $program)]
+            : [self::NOT_FOUND, sprintf('The command "%s" was not found.', $program)];
+    }
+
     private function runUnder(ResourceLock $lock, Guard $guard, array $command, float $ttl): int
     {
         $environment = ['LOCK_NAME' => $lock->name, 'LOCK_FENCING_TOKEN' => (string) $lock->fencingToken()] + getenv();
         // Its standard streams are ours.
         $process = proc_open($command, [\STDIN, \STDOUT, \STDERR], $pipes, null, $environment);
         if (false === $process) {
-            return 126;
+            return self::NOT_EXECUTABLE;
         }
         $restore = $this->passSignalsOn($process);
         try {
@@ -135,22 +190,33 @@ final class RunLockedCommand extends Command
      */
     private function passSignalsOn($process): \Closure
     {
+        return $this->onSignals([...self::ENDING, 'SIGUSR1', 'SIGUSR2'], static function (int $signal) use ($process): void {
+            // A terminal sends what is typed to the command, too.
+            $typed = \in_array($signal, [\SIGINT, \SIGQUIT], true) && stream_isatty(\STDIN);
+            $typed || proc_terminate($process, $signal);
+        });
+    }
+
+    /**
+     * @param list<string>         $names  of the signals; those that are ignored stay so
+     * @param \Closure(int): void $handle
+     *
+     * @return \Closure(): void puts the handlers back that were there
+     */
+    private function onSignals(array $names, \Closure $handle): \Closure
+    {
         $before = [];
         if (!\function_exists('pcntl_signal')) {
             return static fn () => null;
         }
         $async = pcntl_async_signals(true);
-        foreach ([\SIGHUP, \SIGINT, \SIGQUIT, \SIGTERM, \SIGUSR1, \SIGUSR2] as $signal) {
+        foreach (array_map(\constant(...), $names) as $signal) {
             $handler = pcntl_signal_get_handler($signal);
             if (\SIG_IGN === $handler) {
                 continue;
             }
             $before[$signal] = $handler;
-            // A terminal sends what is typed to the command, too.
-            $typed = \in_array($signal, [\SIGINT, \SIGQUIT], true) && stream_isatty(\STDIN);
-            pcntl_signal($signal, static function (int $signal) use ($process, $typed): void {
-                $typed || proc_terminate($process, $signal);
-            });
+            pcntl_signal($signal, $handle);
         }
 
         return static function () use ($before, $async): void {

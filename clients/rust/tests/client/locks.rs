@@ -172,6 +172,23 @@ async fn the_servers_are_tried_in_turn() {
         .unwrap();
     let error = alone.lock("a").create(true).acquire().await.unwrap_err();
     assert!(matches!(error, Error::Unreachable(_)), "{error}");
+    let named = format!("no answer from {nobody}: ");
+    assert!(error.to_string().starts_with(&named), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_never_reached_is_not_left() {
+    // Nobody listens there: it was ours a moment ago.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let one = client(&nobody).build().unwrap();
+    let lock = one.lock("a").wait(Duration::from_millis(300));
+    let error = lock.acquire().await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable(_)), "{error}");
+    // To leave it would be tried for as long as an answer may take.
+    let left = timeout(Duration::from_secs(2), one.given_back()).await;
+    left.expect("there is nothing to give back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,15 +27,10 @@ pub(in crate::store::mysql) async fn begin(
     membership: Membership,
     explicit: Option<Profile>,
 ) -> Result<MigrationStep, Fault> {
-    let columns = schema::columns(session, "resource").await?;
-    let has = |wanted: &str| columns.iter().any(|c| c.eq_ignore_ascii_case(wanted));
-    if columns.is_empty() || has("name_bytes") {
+    let columns = schema::resource_columns(session).await?;
+    let is_ours = |column: &String| column.eq_ignore_ascii_case("name_bytes");
+    if columns.is_empty() || columns.iter().any(is_ours) {
         return Ok(MigrationStep::New);
-    }
-    if !["id", "name", "timeout"].into_iter().all(has) {
-        let text =
-            "it has a table `resource` that is not the PHP server's; choose another MYSQL_DATABASE";
-        return Err(StoreError::Unusable(text.into()).into());
     }
     refuse_what_cannot_be_adopted(session).await?;
     session.run(definition::TAKEN_DOWN).await?;
