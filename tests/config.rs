@@ -649,15 +649,18 @@ fn the_ends_of_a_range_are_accepted() {
     }
 }
 
+/// Variables that name a file which is read whole.
+const FILES: [&str; 5] = [
+    "KEYS_FILE",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
+    "MYSQL_TLS_CA_FILE",
+    "RESOURCE_ADMIN_FILE",
+];
+
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
-    for name in [
-        "KEYS_FILE",
-        "TLS_CERT_FILE",
-        "TLS_KEY_FILE",
-        "MYSQL_TLS_CA_FILE",
-        "RESOURCE_ADMIN_FILE",
-    ] {
+    for name in FILES {
         let error = refused(&[(name, "/missing/file")]).to_string();
         assert!(error.starts_with(name), "{error}");
         assert!(error.contains("\"/missing/file\""), "{error}");
@@ -666,13 +669,7 @@ fn a_file_that_cannot_be_read_is_named() {
 
 #[test]
 fn a_file_without_an_end_is_refused() {
-    for name in [
-        "KEYS_FILE",
-        "TLS_CERT_FILE",
-        "TLS_KEY_FILE",
-        "MYSQL_TLS_CA_FILE",
-        "RESOURCE_ADMIN_FILE",
-    ] {
+    for name in FILES {
         let error = refused(&[(name, "/dev/zero")]).to_string();
         assert!(error.starts_with(name), "{error}");
         assert!(error.contains("it is larger than 1 MiB"), "{error}");

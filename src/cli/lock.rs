@@ -124,45 +124,46 @@ pub struct LockArgs {
 /// Takes the locks, runs the command, releases the locks. The exit code is the command's own, 128 + n for a
 /// signal, or one of those that the help lists.
 pub fn lock(args: &LockArgs) -> ExitCode {
-    let kill_after = args.kill_after.unwrap_or(KILL_AFTER_MAX.min(args.ttl / 3));
-    if args.ttl < TTL_MIN {
-        return remote::fail("lock", EXIT_USAGE, "The ttl must be at least 3s.");
-    }
-    if kill_after >= args.ttl / 2 {
-        return remote::fail(
-            "lock",
-            EXIT_USAGE,
-            "--kill-after must be less than half of the ttl.",
-        );
-    }
     let mut names = args.names.clone();
     names.sort_unstable();
+    match prepare(args, &names) {
+        Ok((session, command)) => remote::block_on("lock", session.run(&names, command)),
+        Err((code, sentence)) => remote::fail("lock", code, &sentence),
+    }
+}
+
+/// What `lock` needs before it asks a server. No command: `--print-env` was given. `names`: in order.
+///
+/// # Errors
+/// The arguments cannot be used, or the command cannot be run: the exit code and the sentence.
+fn prepare<'a>(
+    args: &'a LockArgs,
+    names: &[String],
+) -> Result<(LockSession<'a>, Option<ChildCommand>), (u8, String)> {
+    let unusable = |sentence: String| (EXIT_USAGE, sentence);
+    let kill_after = args.kill_after.unwrap_or(KILL_AFTER_MAX.min(args.ttl / 3));
+    if args.ttl < TTL_MIN {
+        return Err(unusable("The ttl must be at least 3s.".into()));
+    }
+    if kill_after >= args.ttl / 2 {
+        let sentence = "--kill-after must be less than half of the ttl.";
+        return Err(unusable(sentence.into()));
+    }
     if names.windows(2).any(|pair| pair[0] == pair[1]) {
-        return remote::fail("lock", EXIT_USAGE, "A name was given twice.");
+        return Err(unusable("A name was given twice.".into()));
     }
     let command = match (&args.c, args.command.is_empty(), args.print_env) {
         (Some(script), ..) => {
-            ChildCommand::look_up(&["sh".into(), "-c".into(), script.clone()]).map(Some)
+            let words = ["sh".into(), "-c".into(), script.clone()];
+            Some(ChildCommand::look_up(&words)?)
         }
-        (None, false, _) => ChildCommand::look_up(&args.command).map(Some),
-        (None, true, true) => Ok(None),
-        (None, true, false) => {
-            return remote::fail("lock", EXIT_USAGE, "No command was given after --.");
-        }
+        (None, false, _) => Some(ChildCommand::look_up(&args.command)?),
+        (None, true, true) => None,
+        (None, true, false) => return Err(unusable("No command was given after --.".into())),
     };
-    let command = match command {
-        Ok(command) => command,
-        Err((code, sentence)) => return remote::fail("lock", code, &sentence),
-    };
-    let reporter = match Reporter::new(args.quiet, args.verbose, args.events_fd) {
-        Ok(reporter) => reporter,
-        Err(sentence) => return remote::fail("lock", EXIT_USAGE, &sentence),
-    };
+    let reporter = Reporter::new(args.quiet, args.verbose, args.events_fd).map_err(unusable)?;
     let owner = args.owner.clone().unwrap_or_else(remote::whoami);
-    let client = match args.server.client(&owner) {
-        Ok(client) => client,
-        Err(sentence) => return remote::fail("lock", EXIT_USAGE, &sentence),
-    };
+    let client = args.server.client(&owner).map_err(unusable)?;
     let session = LockSession {
         args,
         kill_after,
@@ -170,7 +171,7 @@ pub fn lock(args: &LockArgs) -> ExitCode {
         client,
         reporter,
     };
-    remote::block_on("lock", session.run(&names, command))
+    Ok((session, command))
 }
 
 struct LockSession<'a> {

@@ -250,8 +250,8 @@ impl ClusterClient {
                 destination::of_slot((slot, is_here), server.gate.check(), &links.view())?;
             match destination {
                 Some(Destination::There(other)) => {
-                    let exchange = Box::pin(links.ask(other, question()));
-                    if let QuestionOutcome::Answered(answer) = exchange.await
+                    let outcome = Box::pin(links.ask(other, question()));
+                    if let QuestionOutcome::Answered(answer) = outcome.await
                         && let Some(answer) = told(answer)
                     {
                         return Ok(answer);

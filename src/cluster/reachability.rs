@@ -287,40 +287,20 @@ mod tests {
 
     #[test]
     fn an_instance_that_does_not_answer_is_cut_off_once_it_is_known_to_live() {
+        use Reachability::{CutOff, Lost, NotYet, OtherProtocol, Reached};
         let (short, long) = (Duration::from_secs(3600), Duration::ZERO);
         let mut silence = None;
         lost(&mut silence, 1, Duration::ZERO).beats = PROOF_OF_LIFE;
         let silence = silence.as_mut().unwrap();
-        assert_eq!(
-            judged(silence, Reachability::Reached, long),
-            Reachability::CutOff
-        );
-        assert_eq!(
-            judged(silence, Reachability::Reached, short),
-            Reachability::Lost
-        );
-        assert_eq!(
-            judged(silence, Reachability::Lost, short),
-            Reachability::Lost
-        );
-        assert_eq!(
-            judged(silence, Reachability::CutOff, short),
-            Reachability::CutOff
-        );
+        assert_eq!(judged(silence, Reached, long), CutOff);
+        assert_eq!(judged(silence, Reached, short), Lost);
+        assert_eq!(judged(silence, Lost, short), Lost);
+        assert_eq!(judged(silence, CutOff, short), CutOff);
         silence.is_other_protocol = true;
-        assert_eq!(
-            judged(silence, Reachability::NotYet, long),
-            Reachability::OtherProtocol
-        );
+        assert_eq!(judged(silence, NotYet, long), OtherProtocol);
         (silence.is_other_protocol, silence.beats) = (false, 0);
-        assert_eq!(
-            judged(silence, Reachability::OtherProtocol, long),
-            Reachability::NotYet
-        );
-        assert_eq!(
-            judged(silence, Reachability::NotYet, long),
-            Reachability::NotYet
-        );
+        assert_eq!(judged(silence, OtherProtocol, long), NotYet);
+        assert_eq!(judged(silence, NotYet, long), NotYet);
     }
 
     #[test]

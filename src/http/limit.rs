@@ -17,7 +17,7 @@ use super::auth::KeyId;
 const FORGET_EVERY: u32 = 4096;
 
 /// What one counter belongs to: a key (`None`: all wrong keys) and a client, as
-/// [`counted_as`](super::client::counted_as) tells clients apart.
+/// [`counted_as`](super::client_address::counted_as) tells clients apart.
 type Counted = (Option<KeyId>, IpAddr);
 
 /// What is left of one client's limit, for the `RateLimit-*` headers.
@@ -57,7 +57,7 @@ impl RateLimit {
     }
 
     /// Counts a request, which may go on unless the result has a `retry_after`. `key`: `None` for a wrong key.
-    /// `client`: an address from [`counted_as`](super::client::counted_as).
+    /// `client`: an address from [`counted_as`](super::client_address::counted_as).
     pub fn count(&self, key: Option<KeyId>, client: IpAddr) -> Allowance {
         self.forget();
         match self.requests.check_key(&(key, client)) {

@@ -22,14 +22,14 @@
 //! | `connection_limit` | how many connections may be open |
 //! | `page` | the operator's page |
 //! | `limit` | counters of the rate limit |
-//! | `client` | the client's address behind proxies |
+//! | `client_address` | the client's address behind proxies |
 //! | `policy` | settings that may change while the server runs |
 //! | `tls` | TLS, and replacing its certificate |
 
 pub mod acceptor;
 pub mod auth;
 pub mod body;
-pub mod client;
+pub mod client_address;
 pub mod conditions;
 pub mod connection;
 pub mod connection_limit;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use actix_web::HttpRequest;
 
 use super::auth::{KnownKey, Right, identify};
-use super::client;
+use super::client_address;
 use super::connection::ConnectionState;
 use super::errors::ApiError;
 use super::headers::{IDEMPOTENCY_KEY, X_API_KEY, X_REQUEST_ID, X_TICKET};
@@ -47,7 +47,7 @@ impl Request {
         let key = presented.and_then(|key| identify(&policy.keys, key.as_bytes()));
         let address = http.peer_addr().map(|peer| {
             let trusted = &policy.trusted_proxies;
-            client::address(peer.ip(), http.headers(), trusted)
+            client_address::address(peer.ip(), http.headers(), trusted)
         });
         let given = http.headers().get(&X_REQUEST_ID);
         let given = given.and_then(|value| RequestTag::parse(value.as_bytes()));

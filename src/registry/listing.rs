@@ -241,12 +241,12 @@ impl Router {
         candidates: BTreeMap<ResourceName, Option<ListedResource>>,
     ) -> Result<Vec<Description>, Closed> {
         let names = candidates.keys().cloned().collect();
-        let places = self.registry.send(Locate { names }).await;
-        let places = places.map_err(|_| Closed::StoreAway)?;
+        let locations = self.registry.send(Locate { names }).await;
+        let locations = locations.map_err(|_| Closed::StoreAway)?;
         let asked = candidates
             .into_iter()
-            .zip(places)
-            .map(|((name, row), place)| self.describe_one(name, row, place));
+            .zip(locations)
+            .map(|((name, row), location)| self.describe_one(name, row, location));
         let answers: Result<Vec<Option<Description>>, Closed> =
             join_all(asked).await.into_iter().collect();
         Ok(answers?.into_iter().flatten().collect())
@@ -257,9 +257,9 @@ impl Router {
         &self,
         name: ResourceName,
         row: Option<ListedResource>,
-        place: ResourceLocation,
+        location: ResourceLocation,
     ) -> Result<Option<Description>, Closed> {
-        let reply = match (place, &row) {
+        let reply = match (location, &row) {
             (ResourceLocation::Stored, Some(row)) if row.holder.is_none() => {
                 return Ok(Some(row.expiring(None)));
             }

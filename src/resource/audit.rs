@@ -337,7 +337,7 @@ fn why(open: &OpenRequest) -> Option<&Forced> {
 
 /// The event for the feed that corresponds to a log line.
 fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
-    let happening = match line.kind {
+    let kind = match line.kind {
         AuditKind::Created => EventKind::Created,
         AuditKind::Deleted | AuditKind::SelectorDeleted => EventKind::Deleted,
         AuditKind::Queued => EventKind::Queued,
@@ -351,7 +351,7 @@ fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
         }
         AuditKind::Written => EventKind::Written,
     };
-    let mut event = FeedEvent::new(happening, line.resource.clone(), at);
+    let mut event = FeedEvent::new(kind, line.resource.clone(), at);
     event.owner = line.owner.map(|owner| owner.as_str().into());
     event.reason = line.reason.map(|reason| reason.as_str().into());
     event.mode = line.mode;

@@ -55,7 +55,7 @@ impl EventKind {
 /// One event. A field is `None` if it is unknown or does not apply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FeedEvent {
-    pub happening: EventKind,
+    pub kind: EventKind,
     pub name: ResourceName,
     pub selector: Option<Box<str>>,
     pub owner: Option<Box<str>>,
@@ -73,9 +73,9 @@ pub struct FeedEvent {
 
 impl FeedEvent {
     /// An event of which only the kind, the name and the time are known.
-    pub fn new(happening: EventKind, name: ResourceName, at: WallMillis) -> FeedEvent {
+    pub fn new(kind: EventKind, name: ResourceName, at: WallMillis) -> FeedEvent {
         FeedEvent {
-            happening,
+            kind,
             name,
             selector: None,
             owner: None,

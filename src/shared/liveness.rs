@@ -76,16 +76,16 @@ impl Liveness {
     }
 
     fn add(&self, name: &'static str, may_end: bool) -> LivenessGuard {
-        let sign = LivenessGuard(Arc::default());
+        let guard = LivenessGuard(Arc::default());
         let mut parts = self.parts.lock();
         parts.push(VitalPart {
             name,
-            proofs: Arc::downgrade(&sign.0),
+            proofs: Arc::downgrade(&guard.0),
             may_end,
             last: None,
             without: 0,
         });
-        sign
+        guard
     }
 
     /// Reports that the store cannot be used as it is, after the start is over and nobody waits for it any
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_part_that_proves_nothing_stands_still() {
         let liveness = Liveness::default();
-        let _sign = liveness.actor("the registry");
+        let _guard = liveness.actor("the registry");
         assert_eq!(checks(&liveness, CHECKS_MAX - 1, || {}), None);
         let stalled = Some(Failure::Stalled("the registry"));
         assert_eq!(checks(&liveness, 0, || {}), stalled);
@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn a_part_that_proves_itself_or_is_excused_does_not() {
         let liveness = Liveness::default();
-        let sign = liveness.worker();
+        let guard = liveness.worker();
         let _blocked = liveness.actor("excused");
-        assert_eq!(checks(&liveness, CHECKS_MAX * 3, || sign.prove()), None);
+        assert_eq!(checks(&liveness, CHECKS_MAX * 3, || guard.prove()), None);
     }
 
     #[test]

@@ -293,7 +293,7 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
     group
         .until(|| {
             while let NextEvent::Event(event) = reader.try_next() {
-                assert_eq!(event.happening, EventKind::Created);
+                assert_eq!(event.kind, EventKind::Created);
                 // Of this instance all are read, whatever their names.
                 if event.name.as_str().starts_with("stock:") {
                     found.push(event.name.to_string());

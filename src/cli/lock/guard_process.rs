@@ -25,7 +25,7 @@ use super::command::{GO, THIS_PROGRAM};
 /// The guard process as the process that holds the lock sees it.
 pub struct GuardProcess {
     child: Child,
-    orders: ChildStdin,
+    commands: ChildStdin,
     /// Name of the abstract socket on which the command asks.
     pub socket: String,
     /// The deadline that was sent last.
@@ -47,7 +47,7 @@ impl GuardProcess {
             // Signals to our own process group are not meant for it.
             .process_group(0)
             .spawn()?;
-        let orders = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let commands = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut ready = [0];
         let answer = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe);
         answer.and_then(|mut stdout| {
@@ -55,7 +55,7 @@ impl GuardProcess {
         })?;
         Ok(GuardProcess {
             child,
-            orders,
+            commands,
             socket,
             told: None,
         })
@@ -69,7 +69,7 @@ impl GuardProcess {
         match deadline {
             Some(moment) if self.told != deadline => {
                 self.told = deadline;
-                writeln!(self.orders, "deadline {}", moment.since_boot().as_nanos())
+                writeln!(self.commands, "deadline {}", moment.since_boot().as_nanos())
             }
             _ => Ok(()),
         }
@@ -80,13 +80,13 @@ impl GuardProcess {
     /// # Errors
     /// The guard process is gone.
     pub fn let_run(&mut self, group: Pid) -> io::Result<()> {
-        writeln!(self.orders, "start {}", group.as_raw_nonzero())
+        writeln!(self.commands, "start {}", group.as_raw_nonzero())
     }
 
     /// To be called when the command's whole group has ended; waits for the end of the guard process.
     pub fn done(mut self) {
-        let _ = writeln!(self.orders, "done");
-        drop(self.orders);
+        let _ = writeln!(self.commands, "done");
+        drop(self.commands);
         let _ = self.child.wait();
     }
 }
@@ -122,11 +122,11 @@ async fn guard(socket: &str) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let input = io::stdin().as_fd().try_clone_to_owned()?;
     let mut lines = BufReader::new(Receiver::from_owned_fd(input)?).lines();
-    let mut orders = ParentCommands::default();
+    let mut commands = ParentCommands::default();
     io::stdout().write_all(b"r")?;
     io::stdout().flush()?;
     loop {
-        let deadline = orders.deadline;
+        let deadline = commands.deadline;
         let passes = async {
             match deadline {
                 Some(moment) => moment.reached().await,
@@ -137,21 +137,21 @@ async fn guard(socket: &str) -> io::Result<()> {
             // The deadline counts before anything else.
             biased;
             () = passes => {
-                orders.kill();
+                commands.kill();
                 // Kills once per deadline; the holding process does the rest.
-                orders.deadline = None;
+                commands.deadline = None;
             }
             line = lines.next_line() => match line {
                 Ok(Some(line)) if line == "done" => return Ok(()),
-                Ok(Some(line)) => orders.take(&line),
+                Ok(Some(line)) => commands.take(&line),
                 Ok(None) | Err(_) => {
-                    orders.kill();
+                    commands.kill();
                     return Ok(());
                 }
             },
-            asking = listener.accept() => orders.asking = asking.ok().map(|(stream, _)| stream),
+            asking = listener.accept() => commands.asking = asking.ok().map(|(stream, _)| stream),
         }
-        orders.let_run().await;
+        commands.let_run().await;
     }
 }
 

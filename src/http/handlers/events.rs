@@ -56,10 +56,7 @@ fn render(event: &FeedEvent) -> Bytes {
     };
     // serde_json writes no line breaks. One would end the event.
     let json = serde_json::to_string(&body).unwrap_or_default();
-    Bytes::from(format!(
-        "event: {}\ndata: {json}\n\n",
-        event.happening.name()
-    ))
+    Bytes::from(format!("event: {}\ndata: {json}\n\n", event.kind.name()))
 }
 
 /// One reader's stream of events.

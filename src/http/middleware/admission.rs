@@ -10,7 +10,7 @@ use actix_web::HttpResponse;
 use actix_web::http::{ConnectionType, header};
 
 use crate::http::auth::Right;
-use crate::http::client;
+use crate::http::client_address;
 use crate::http::errors::ApiError;
 use crate::http::limit::Allowance;
 use crate::http::paths::Route;
@@ -115,7 +115,7 @@ fn count(request: &Request) -> Option<Allowance> {
         return None;
     }
     let key = request.key.as_ref().map(|key| key.id);
-    Some(rate.count(key, client::counted_as(address)))
+    Some(rate.count(key, client_address::counted_as(address)))
 }
 
 /// Counts the use of a `*_PREVIOUS` key, and logs it at most once a minute for each right: with one time for all, a
