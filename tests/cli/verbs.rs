@@ -1,6 +1,7 @@
 //! The other verbs of a client.
 
 use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -16,13 +17,16 @@ fn json_of(session: &Session, arguments: &[&str]) -> Value {
 
 /// With a ticket for `nowhere` and a document to write, for the verbs that take one.
 fn with_ticket_and_document(session: &Session, arguments: &[&str]) -> Command {
-    std::fs::write(session.file("document"), "1").unwrap();
+    // A file for each command: one that still runs would otherwise read what is written for the next.
+    let mut document = tempfile::tempfile().unwrap();
+    document.write_all(b"1").unwrap();
+    document.rewind().unwrap();
     let mut command = session.command(arguments);
     command
         .env("LOCK_KEY", ADMIN)
         .env("LOCK_NAME", "nowhere")
         .env("LOCK_TICKET", STRANGE_TICKET)
-        .stdin(File::open(session.file("document")).unwrap());
+        .stdin(document);
     command
 }
 
