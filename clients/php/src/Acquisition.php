@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace SmallResource\Client;
 
 use SmallResource\Client\Exception\ResourceServerException;
+use SmallResource\Client\Exception\ServerUnavailable;
 
 /**
  * One attempt to get a lock: retried with the same Idempotency-Key until it is known how it went, and left
@@ -14,6 +15,12 @@ use SmallResource\Client\Exception\ResourceServerException;
  */
 final class Acquisition
 {
+    /**
+     * Leaving may take this long: a server that is away would otherwise keep the caller for much longer than he wanted
+     * to wait. A place that could not be left is passed over soon, and a lock ends with its ttl.
+     */
+    private const LEAVING = 2.0;
+
     private string $idempotencyKey;
     private ?string $ticket;
     private ?Holder $holder = null;
@@ -63,7 +70,7 @@ final class Acquisition
         return $this->orLeave(function () use ($deadline, $until, $turn, $between) {
             while (true) {
                 $wait = \INF === $turn ? $deadline : Deadline::earlier(Deadline::in($turn), $deadline);
-                $lease = $this->ask([], $wait ?? true, $until);
+                $lease = $this->ask([], $wait ?? true, $until, unsent: $deadline);
                 if (null !== $lease || $deadline?->passed()) {
                     return $lease;
                 }
@@ -94,7 +101,7 @@ final class Acquisition
         if (!$this->sent || null !== $this->held) {
             return;
         }
-        $until = Deadline::in($this->client->timeout);
+        $until = Deadline::in(min(self::LEAVING, $this->client->timeout));
         try {
             if (null === $this->ticket) {
                 $reply = $this->client->send($this->request([$impatient => 0], null), $until);
@@ -127,14 +134,24 @@ final class Acquisition
         return $lease;
     }
 
-    private function ask(array $query, Deadline|bool|null $wait, ?Deadline $until, bool $onlyAfterEnd = false): ?Lease
+    /** @param Deadline|null $unsent when to give up if nothing of this attempt ever reached a server */
+    private function ask(array $query, Deadline|bool|null $wait, ?Deadline $until, bool $onlyAfterEnd = false, ?Deadline $unsent = null): ?Lease
     {
         if ($onlyAfterEnd && $this->sent) {
             return null;
         }
         $this->startedAt ??= Deadline::now();
+        $before = $this->sent;
+        // First, as a signal handler of the application may throw in the middle of the request.
         $this->sent = true;
-        $reply = $this->client->send($this->request($query, $wait), $until);
+        try {
+            $reply = $this->client->send($this->request($query, $wait), $until, $before ? null : $unsent);
+        } catch (ServerUnavailable $e) {
+            // With nothing sent there is nothing to leave.
+            $this->sent = $before || 'unreachable' !== $e->serverCode;
+
+            throw $e;
+        }
         if (200 === $reply->status) {
             return $this->answered($reply);
         }

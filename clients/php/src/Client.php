@@ -84,28 +84,32 @@ final class Client
     /**
      * The answer to a request, whatever its status below 500; 429 and 5xx are retried.
      *
-     * @param Deadline|null $until when to give up; null: after the retries of `Retry`
+     * @param Deadline|null $until  when to give up; null: after the retries of `Retry`
+     * @param Deadline|null $unsent when to give up while nothing could be sent; null: as `$until`
      *
-     * @throws ServerUnavailable|RateLimited when there was no other answer in time
+     * @throws ServerUnavailable|RateLimited when there was no other answer in time; with the code `unreachable` nothing
+     *                                       was sent
      */
-    public function send(Request $request, ?Deadline $until = null): Reply
+    public function send(Request $request, ?Deadline $until = null, ?Deadline $unsent = null): Reply
     {
         $began = hrtime(true);
         $reply = null;
         try {
-            return $reply = $this->sendUntil($request, $until);
+            return $reply = $this->sendUntil($request, $until, $unsent);
         } finally {
             $this->observer && ($this->observer)($request, $reply, (hrtime(true) - $began) / 1e9);
         }
     }
 
-    private function sendUntil(Request $request, ?Deadline $until): Reply
+    private function sendUntil(Request $request, ?Deadline $until, ?Deadline $unsent): Reply
     {
+        $sent = false;
         $failure = new ServerUnavailable('There was no time left to send the request.', 'no_time_left');
         for ($attempt = 1; 1 === $attempt || $attempt <= $this->retry->maxRetries + 1; ++$attempt) {
             $retryAfter = 0.0;
             try {
                 $reply = $this->attempt($request, $attempt, $until);
+                $sent = true;
                 if ($reply->status < 500 && 429 !== $reply->status) {
                     if (!$this->tookShorterSlice($request, $reply)) {
                         return $reply;
@@ -115,11 +119,19 @@ final class Client
                 $failure = ResourceServerException::fromReply($reply);
                 $retryAfter = max(0.0, (float) $reply->header('Retry-After'));
             } catch (TransportExceptionInterface $e) {
+                $sent = $sent || !$e instanceof NothingSent;
                 // Without its previous exception: its options would bring key and ticket into a log.
-                $failure = new ServerUnavailable(sprintf('No answer from %s: %s', $this->baseUri, $e->getMessage()), 'unreachable');
+                $failure = new ServerUnavailable(sprintf('No answer from %s: %s', $this->baseUri, $e->getMessage()), $sent ? 'no_answer' : 'unreachable');
             }
             $pause = $this->retry->pause($attempt, $retryAfter);
-            if ($attempt > $this->retry->maxRetries || (null !== $until && $until->remaining() <= $pause)) {
+            if ($sent || null === $unsent) {
+                $isOver = null !== $until && $until->remaining() <= $pause;
+            } else {
+                $isOver = $unsent->passed();
+                // Once more at the end: the server may be back by then.
+                $pause = min($pause, $unsent->remaining());
+            }
+            if ($isOver || $attempt > $this->retry->maxRetries) {
                 break;
             }
             $this->logger->warning('{method} {path} failed and is sent again in {pause} s: {failure}', [
@@ -237,9 +249,16 @@ final class Client
             'max_duration' => $patience,
             // The key goes to nobody else.
             'max_redirects' => 0,
+            // As the process that renews the lock, which has no environment to learn of a proxy from.
+            'no_proxy' => '*',
             'extra' => ['curl' => $request->once && \defined('CURLOPT_FRESH_CONNECT') ? [\CURLOPT_FRESH_CONNECT => true] : []],
         ]);
-        $reply = new Reply($response->getStatusCode(), $response->getHeaders(false), $response->getContent(false), $sentAt, $attempt);
+        try {
+            $reply = new Reply($response->getStatusCode(), $response->getHeaders(false), $response->getContent(false), $sentAt, $attempt);
+        } catch (TransportExceptionInterface $e) {
+            // curl counts the bytes that it sent. Of other HTTP clients, and of one that tries again by itself, it is not known.
+            throw 0 === $response->getInfo('request_size') && !$response->getInfo('retry_count') ? new NothingSent($e->getMessage()) : $e;
+        }
         if (null !== $reply->header('X-Request-Id') && $reply->header('X-Request-Id') !== $id) {
             $this->http = null;
 

@@ -64,7 +64,8 @@ final class ResourceLock
      *
      * @return bool whether it is held; false: somebody else holds it
      *
-     * @throws ResourceServerException when that could not be learned within the wait and the client's timeout
+     * @throws ResourceServerException when that could not be learned within the wait and the client's timeout; within
+     *                                 the wait alone when nothing could be sent
      */
     public function acquire(string $owner, float $ttl, float $wait = 0.0, ?string $reason = null, bool $shared = false): bool
     {

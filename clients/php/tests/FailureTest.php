@@ -139,6 +139,54 @@ final class FailureTest extends LockTestCase
         }
     }
 
+    public function testAWaitWhereNobodyListensEndsWithTheWait(): void
+    {
+        $listener = stream_socket_server('tcp://127.0.0.1:0');
+        $uri = 'http://'.stream_socket_get_name($listener, false);
+        fclose($listener);
+        $began = microtime(true);
+        try {
+            (new ResourceFactory(new Client($uri, 'key')))->create('x')->acquire('me', 10, 2.0);
+            self::fail('acquired from nobody');
+        } catch (ServerUnavailable $e) {
+            self::assertSame('unreachable', $e->serverCode);
+            $seconds = microtime(true) - $began;
+            self::assertGreaterThan(1.9, $seconds);
+            self::assertLessThan(3.0, $seconds);
+        }
+    }
+
+    public function testLeavingAServerThatIsSilentTakesTwoSeconds(): void
+    {
+        $listener = stream_socket_server('tcp://127.0.0.1:0');
+        $uri = 'http://'.stream_socket_get_name($listener, false);
+        $began = microtime(true);
+        try {
+            (new ResourceFactory($this->client($uri, timeout: 5.0)))->create('x')->acquire('me', 10, 0.5);
+            self::fail('acquired from nobody');
+        } catch (ServerUnavailable $e) {
+            // The request may have reached it, so it was asked again which place there is to leave.
+            self::assertSame('no_answer', $e->serverCode);
+            $seconds = microtime(true) - $began;
+            self::assertGreaterThan(7.0, $seconds);
+            self::assertLessThan(9.0, $seconds);
+        }
+    }
+
+    public function testNeitherTheClientNorItsRenewerUsesAProxy(): void
+    {
+        $script = $this->script('
+            $client = new SmallResource\Client\Client($uri, $key, null, 2);
+            $lock = (new SmallResource\Client\ResourceFactory($client))->create($name);
+            echo "acquired ", var_export($lock->acquire("me", 2)), "\n";
+            $guard = $lock->autoRenew(every: 0.3, ttl: 2);
+            sleep(3);
+            echo "held ", var_export($lock->isHeld()), "\n";
+        ', ['name' => $this->existingName()], ['http_proxy' => 'http://127.0.0.1:1', 'no_proxy' => '', 'NO_PROXY' => '']);
+        self::assertSame('true', $script->says('acquired '));
+        self::assertSame('true', $script->says('held '));
+    }
+
     public function testAKilledServerIsWaitedFor(): void
     {
         $server = Server::with([]);
