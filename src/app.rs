@@ -47,9 +47,11 @@ const GIVING_SLOTS: Duration = Duration::from_secs(5);
 /// How long requests that come too late are still answered 503, before connections are closed.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
-/// Why the server did not start.
+/// Why the server did not start, or ended without a request to stop.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum AppError {
+    #[error("cannot handle signals: {0}")]
+    Signals(std::io::Error),
     #[error("cannot listen on {address} ({variables}): {error}")]
     Listen {
         address: SocketAddr,
@@ -57,27 +59,20 @@ pub enum StartError {
         variables: &'static str,
         error: std::io::Error,
     },
-    #[error("{0}")]
-    Store(StoreError),
     #[error("cannot serve TLS: {0}")]
     Tls(String),
     #[error("cannot start the HTTP workers: {0}")]
     Workers(std::io::Error),
-}
-
-/// Why a running server ended without a request to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
     #[error("the HTTP server ended: {0}")]
     Http(std::io::Error),
     #[error("{0}")]
     Failed(Failure),
 }
 
-impl ServeError {
+impl AppError {
     /// Whether a server that is started again would fail in the same way.
     pub fn is_lasting(&self) -> bool {
-        matches!(self, ServeError::Failed(Failure::Store(_)))
+        matches!(self, AppError::Failed(Failure::Store(_)))
     }
 }
 
@@ -125,7 +120,7 @@ impl App {
     /// # Errors
     /// An address cannot be bound, the store can never be used, the certificate cannot be used, or the workers
     /// cannot be started.
-    pub async fn build(settings: Settings) -> Result<App, StartError> {
+    pub async fn build(settings: Settings) -> Result<App, AppError> {
         let HttpSettings { host, port, .. } = settings.http;
         let (listener, address) = bind(host, port, "HTTP_HOST, HTTP_PORT")?;
         let lease = settings.store.instance_lease();
@@ -145,15 +140,19 @@ impl App {
             move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
         let mut arbiters = vec![finding, writing];
-        let certificate = certificate(&settings, &server).map_err(StartError::Tls)?;
+        let certificate = certificate(&settings, &server).map_err(AppError::Tls)?;
         let (tls, tls_to_peers) = spoken_tls(certificate.as_ref())?.unzip();
         let peers = peers.zip(lease).map(|(listener, lease)| {
             arbiters.push(start_monitoring(&server, router.clone(), lease));
-            PeerListener::new(listener, tls_to_peers, lease)
+            PeerListener {
+                listener,
+                tls: tls_to_peers,
+                lease,
+            }
         });
         let opened = first_open.await.unwrap_or(Ok(()));
         if let Err(error @ StoreError::Unusable(_)) = opened {
-            return Err(StartError::Store(error));
+            return Err(AppError::Failed(Failure::Store(error)));
         }
         let cluster = move || ClusterClient::new(router(), lease);
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(Policy::new(&settings, None)));
@@ -165,7 +164,7 @@ impl App {
             &server.metrics,
             (cluster, peers),
         )
-        .map_err(StartError::Workers)?;
+        .map_err(AppError::Workers)?;
         announce(&settings, address, &server);
         Ok(App {
             address,
@@ -197,7 +196,7 @@ impl App {
         self,
         signals: [Signal; 3],
         load: ReadSettings,
-    ) -> Result<(), ServeError> {
+    ) -> Result<(), AppError> {
         let [mut terminate, mut interrupt, mut hangup] = signals;
         let reloader = Reloader {
             started_with: self.settings.clone(),
@@ -241,19 +240,16 @@ impl App {
     /// # Errors
     /// The server ended by itself and can serve no more. Threads that hang are left behind: the process should
     /// end.
-    pub async fn run_until(
-        self,
-        stop: impl Future<Output = &'static str>,
-    ) -> Result<(), ServeError> {
+    pub async fn run_until(self, stop: impl Future<Output = &'static str>) -> Result<(), AppError> {
         let (server, persistence) = (self.server.clone(), self.persistence.clone());
         tokio::select! {
             biased;
-            ended = self.serve_until(stop) => ended.map_err(ServeError::Http),
+            ended = self.serve_until(stop) => ended.map_err(AppError::Http),
             failure = server.failure() => {
                 // This process answers nothing any more, and an instance that waits for the store gets it at once.
                 server.gate.close(Closed::Stopping);
                 let _ = timeout(GIVING_BACK, persistence.send(Finish)).await;
-                Err(ServeError::Failed(failure))
+                Err(AppError::Failed(failure))
             }
         }
     }
@@ -350,13 +346,13 @@ fn certificate(
 /// The TLS configurations for clients and for other instances. `None`: TLS is not configured.
 fn spoken_tls(
     certificate: Option<&Arc<Certificate>>,
-) -> Result<Option<(Arc<rustls::ServerConfig>, TlsAcceptor)>, StartError> {
+) -> Result<Option<(Arc<rustls::ServerConfig>, TlsAcceptor)>, AppError> {
     let both = |certificate: &Arc<Certificate>| {
         let to_clients = tls::server_config(certificate.clone())?;
         Ok((to_clients, peer_tls::acceptor(certificate.clone())?))
     };
     let spoken = certificate.map(both).transpose();
-    spoken.map_err(|error: rustls::Error| StartError::Tls(error.to_string()))
+    spoken.map_err(|error: rustls::Error| AppError::Tls(error.to_string()))
 }
 
 /// Logs where the server listens, its store, its profile and its settings.
@@ -383,11 +379,12 @@ fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
 ///
 /// # Errors
 /// The system does not let a signal be handled.
-pub fn catch_signals() -> std::io::Result<[Signal; 3]> {
+pub fn catch_signals() -> Result<[Signal; 3], AppError> {
+    let caught = |kind| signal(kind).map_err(AppError::Signals);
     Ok([
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::hangup())?,
+        caught(SignalKind::terminate())?,
+        caught(SignalKind::interrupt())?,
+        caught(SignalKind::hangup())?,
     ])
 }
 
@@ -397,7 +394,7 @@ fn bind(
     host: IpAddr,
     port: u16,
     variables: &'static str,
-) -> Result<(TcpListener, SocketAddr), StartError> {
+) -> Result<(TcpListener, SocketAddr), AppError> {
     let address = SocketAddr::new(host, port);
     let listen = || -> std::io::Result<_> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -409,7 +406,7 @@ fn bind(
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    listen().map_err(|error| StartError::Listen {
+    listen().map_err(|error| AppError::Listen {
         address,
         variables,
         error,
@@ -417,7 +414,7 @@ fn bind(
 }
 
 /// The listener for other instances, and the address that they are told.
-fn peer_listener(settings: &Settings) -> Result<(TcpListener, PeerPort), StartError> {
+fn peer_listener(settings: &Settings) -> Result<(TcpListener, PeerPort), AppError> {
     let http = &settings.http;
     let (listener, bound) = bind(http.host, settings.peer_port, "HTTP_HOST, PEER_PORT")?;
     let (host, port) = match &settings.advertise {

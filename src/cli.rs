@@ -13,14 +13,13 @@ mod verbs;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::BufRead as _;
+use std::io::{BufRead as _, Read as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::app::{ServeError, StartError};
 use crate::config::variables::VARIABLES;
 use crate::config::{ConfigError, EXIT_CONFIG, Settings, key_hash};
 use crate::http::openapi;
@@ -116,7 +115,7 @@ pub fn parse() -> Cli {
         let command = named_command(std::env::args_os().skip(1));
         let error = with_useful_tips(error, command.as_deref());
         // Client verbs exit with 64 and not 2: `lock` passes on the exit code of its command.
-        let of_client = command.is_some_and(|name| is_client_verb(&name));
+        let of_client = command.is_some_and(|name| name == "lock" || Verb::has_subcommand(&name));
         if !error.use_stderr() || !of_client {
             error.exit();
         }
@@ -156,34 +155,16 @@ fn named_command(mut arguments: impl Iterator<Item = OsString>) -> Option<String
     Some(name.to_string_lossy().into_owned())
 }
 
-/// Whether this command is a client of a running server.
-fn is_client_verb(name: &str) -> bool {
-    let lock = std::iter::once("lock".to_owned());
-    let verbs = Verb::augment_subcommands(clap::Command::new(""));
-    let verbs = verbs
-        .get_subcommands()
-        .map(|verb| verb.get_name().to_owned());
-    lock.chain(verbs.collect::<Vec<_>>())
-        .any(|verb| verb == name)
-}
-
 /// Prints the problems to standard error, one per line, and returns the exit code [`EXIT_CONFIG`].
 pub fn refuse(error: &ConfigError) -> ExitCode {
     say(&error.to_string());
     ExitCode::from(EXIT_CONFIG as u8)
 }
 
-/// The exit code of a server that did not start: [`EXIT_CONFIG`] if its store can never be used, else 1.
-pub fn start_failed(error: &StartError) -> ExitCode {
-    match error {
-        StartError::Store(_) => ExitCode::from(EXIT_CONFIG as u8),
-        _ => ExitCode::FAILURE,
-    }
-}
-
-/// The exit code of a server that ended by itself: [`EXIT_CONFIG`] if its store can never be used, else 1.
-pub fn serving_failed(error: &ServeError) -> ExitCode {
-    match error.is_lasting() {
+/// The exit code of a server that did not start or ended by itself: [`EXIT_CONFIG`] if its store can never be used
+/// (`is_lasting`), else 1.
+pub fn failed(is_lasting: bool) -> ExitCode {
+    match is_lasting {
         true => ExitCode::from(EXIT_CONFIG as u8),
         false => ExitCode::FAILURE,
     }
@@ -194,14 +175,21 @@ pub fn check_config(settings: &Settings) -> ExitCode {
     print(&settings.summary_with_defaults())
 }
 
+/// Longest key that `hash-key` reads. No request head has room for a longer one.
+const KEY_BYTES_MAX: u64 = 64 << 10;
+
 /// `hash-key`: prints the hash of a key. The key is read from standard input, so that it is in no shell history and
 /// no list of processes.
 pub fn hash_key() -> ExitCode {
     let mut line = String::new();
-    let read = std::io::stdin().lock().read_line(&mut line);
+    let input = std::io::stdin().lock();
+    let read = input.take(KEY_BYTES_MAX + 1).read_line(&mut line);
     let key = line.trim_end_matches(['\n', '\r']);
-    if read.is_err() || key.is_empty() || key.trim() != key {
-        say("Send the key as one line of standard input, without white space at either end.");
+    let too_long = key.len() as u64 > KEY_BYTES_MAX;
+    if read.is_err() || key.is_empty() || key.trim() != key || too_long {
+        say(
+            "Send the key as one line of at most 64 KiB on standard input, without white space at either end.",
+        );
         return ExitCode::FAILURE;
     }
     print(&format!("{}\n", key_hash(key)))

@@ -59,20 +59,16 @@ fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
         logging::end_with(&format!("cannot start the log: {error}"));
         return ExitCode::FAILURE;
     }
-    let failed = |error: std::io::Error| (error.to_string(), ExitCode::FAILURE);
     let result = actix_rt::System::new().block_on(async move {
-        let signals = catch_signals().map_err(failed)?;
-        let app = App::build(settings)
-            .await
-            .map_err(|error| (error.to_string(), cli::start_failed(&error)))?;
-        let ended = app.run_until_stopped(signals, load).await;
-        ended.map_err(|error| (error.to_string(), cli::serving_failed(&error)))
+        let signals = catch_signals()?;
+        let app = App::build(settings).await?;
+        app.run_until_stopped(signals, load).await
     });
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err((error, code)) => {
-            logging::end_with(&error);
-            code
+        Err(error) => {
+            logging::end_with(&error.to_string());
+            cli::failed(error.is_lasting())
         }
     };
     logging::finish(LAST_LINES);

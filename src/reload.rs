@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::config::variables::VARIABLES;
 use crate::config::{ConfigError, Settings, StoreKind, plain_key_variables};
 use crate::http::policy::{Policy, SharedPolicy};
 use crate::http::tls::Certificate;
@@ -108,7 +109,7 @@ impl Reloader {
     /// Divides the rate limit among so many instances that serve.
     pub fn share_limit(&self, instances: u32) {
         let policy = self.policy.load();
-        if policy.instances() != instances {
+        if policy.instances != instances {
             self.policy.store(Arc::new(policy.shared_by(instances)));
         }
     }
@@ -125,25 +126,15 @@ impl Reloader {
 
     fn needs_restart(&self, new: &Settings) -> Vec<&'static str> {
         let (before, after) = (shown(&self.started_with), shown(new));
-        let mut names: Vec<_> = before
-            .keys()
-            .chain(after.keys())
-            .copied()
-            .filter(|name| {
-                !RELOADED.contains(name) && plain_key_variables().all(|key| key != *name)
-            })
-            .filter(|name| before.get(name) != after.get(name))
-            .collect();
-        if password(&self.started_with) != password(new) {
-            names.push("MYSQL_PASSWORD");
-        }
-        // A certificate can be replaced; TLS cannot be turned on or off.
-        if self.certificate.is_some() != new.http.tls.is_some() {
-            names.push("TLS_CERT_FILE");
-        }
-        names.sort_unstable();
-        names.dedup();
-        names
+        let needs_it = |name: &&'static str| match *name {
+            "MYSQL_PASSWORD" => password(&self.started_with) != password(new),
+            // A certificate can be replaced; TLS cannot be turned on or off.
+            "TLS_CERT_FILE" => self.certificate.is_some() != new.http.tls.is_some(),
+            _ if RELOADED.contains(name) || plain_key_variables().any(|key| key == *name) => false,
+            _ => before.get(name) != after.get(name),
+        };
+        let names = VARIABLES.iter().map(|variable| variable.name);
+        names.filter(needs_it).collect()
     }
 }
 

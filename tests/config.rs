@@ -668,6 +668,31 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn an_empty_file_of_a_secret_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    let shown = path.to_str().unwrap();
+    for text in ["", "\n", " \t\r\n\n", "\u{feff}"] {
+        fs::write(&path, text).unwrap();
+        for variable in VARIABLES.iter().filter(|v| v.secret) {
+            let (name, file) = (variable.name, format!("{}_FILE", variable.name));
+            let error = refused(&[(name, ""), (&file, shown)]);
+            assert!(error.concerns(name), "{error}");
+            let sentence = format!("{file} names {shown:?}, which is not accepted (it is empty);");
+            assert!(error.to_string().starts_with(&sentence), "{error}");
+            assert_eq!(error.problems().len(), 1, "{error}");
+        }
+    }
+    // The admin key is not said to be unset while its file is what is wrong.
+    let admin = [
+        ("RESOURCE_ADMIN_FILE", shown),
+        ("RESOURCE_ADMIN_PREVIOUS", "old"),
+    ];
+    let error = refused(&admin);
+    assert_eq!(error.problems().len(), 1, "{error}");
+}
+
+#[test]
 fn a_file_without_an_end_is_refused() {
     for name in FILES {
         let error = refused(&[(name, "/dev/zero")]).to_string();

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::app;
-use crate::cli::output::{print, say};
+use crate::cli::output::{print, say_failure};
 use crate::config::{Settings, StoreKind};
 use crate::lock::FencingToken;
 use crate::store::{StoreError, mysql};
@@ -22,15 +22,11 @@ pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
     // raised.
     match &settings.store {
         StoreKind::Memory => {
-            say("STORE=memory keeps nothing that could be restored.");
-            return ExitCode::FAILURE;
+            return say_failure("STORE=memory keeps nothing that could be restored.");
         }
         StoreKind::Sqlite { path } if !path.exists() => {
-            say(&format!(
-                "There is no file {} (SQLITE_PATH).",
-                path.display()
-            ));
-            return ExitCode::FAILURE;
+            let path = path.display();
+            return say_failure(&format!("There is no file {path} (SQLITE_PATH)."));
         }
         StoreKind::Sqlite { .. } | StoreKind::Mysql(_) => {}
     }
@@ -50,15 +46,9 @@ pub fn after_restore(settings: &Settings, above: Option<u64>) -> ExitCode {
         Ok((stored, above)) => print(&format!(
             "The highest fencing token in the store was {stored}. Every fencing token from now on is above {above}.\n"
         )),
-        Err(StoreError::Standby) => {
-            say(
-                "Nothing was changed: an instance uses the store; stop it, and wait until its lease is over.",
-            );
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            say(&format!("The tokens could not be raised: {error}."));
-            ExitCode::FAILURE
-        }
+        Err(StoreError::Standby) => say_failure(
+            "Nothing was changed: an instance uses the store; stop it, and wait until its lease is over.",
+        ),
+        Err(error) => say_failure(&format!("The tokens could not be raised: {error}.")),
     }
 }

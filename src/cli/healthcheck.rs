@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use crate::cli::output::say;
+use crate::cli::output::say_failure;
 use crate::config::{HttpSettings, Settings};
 
 /// Longest time for connection, request and answer together.
@@ -23,10 +23,7 @@ const TIME_MAX: Duration = Duration::from_secs(3);
 pub fn healthcheck(settings: &Settings) -> ExitCode {
     match probe(&settings.http, TIME_MAX) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            say(&reason);
-            ExitCode::FAILURE
-        }
+        Err(reason) => say_failure(&reason),
     }
 }
 

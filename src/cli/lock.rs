@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::Signal;
 use small_resource_client::{BootTime, Client, Error, Guard, Guards, Place};
 
 use self::command::ChildCommand;
@@ -90,7 +91,7 @@ pub struct LockArgs {
 
     /// Signal for the command when the lock is lost
     #[arg(long, value_name = "NAME", default_value = "TERM", value_parser = signals::by_name)]
-    signal: i32,
+    signal: Signal,
 
     /// Command line that is run with `sh -c`
     #[arg(short, value_name = "STRING", conflicts_with_all = ["command", "print_env"])]
@@ -206,11 +207,11 @@ impl LockSession<'_> {
         let guards = match taken {
             Ok(Ok(guards)) => guards,
             Ok(Err(error)) => return self.refuse(&error),
-            Err(signal) => return ExitCode::from(128 + signal as u8),
+            Err(signal) => return ExitCode::from(128 + signal.as_raw() as u8),
         };
         match command {
             Some(command) => self.run_under(guards, command, signals).await,
-            None => print_env(guards, &self.args.server.server).await,
+            None => print_env(guards).await,
         }
     }
 
@@ -291,15 +292,11 @@ impl LockSession<'_> {
         signals: ForwardedSignals,
     ) -> ExitCode {
         let environment = environment(&guards, &self.args.server.server, &self.owner);
-        let stop = running::Stop {
-            signal: self.args.signal,
-            kill_after: self.kill_after,
-        };
         let ended = running::run(
             command,
             &environment,
             &guards,
-            stop,
+            (self.args.signal, self.kill_after),
             signals,
             &self.reporter,
         )
@@ -345,32 +342,33 @@ impl LockSession<'_> {
 
 /// The variables that the command finds in its environment.
 fn environment(guards: &Guards, server: &str, owner: &str) -> Vec<(&'static str, String)> {
-    let tickets: Vec<_> = guards.iter().map(Guard::ticket).collect();
-    let all = tickets.iter().map(|ticket| {
-        serde_json::json!({"name": ticket.name, "ticket": ticket.ticket, "fencingToken": ticket.fencing_token})
-    });
     let mut variables = vec![
         ("LOCK_SERVER", server.to_owned()),
-        ("LOCKS", serde_json::Value::from_iter(all).to_string()),
+        ("LOCKS", all_locks(guards)),
     ];
-    if let Some(first) = tickets.first() {
-        variables.push(("LOCK_NAME", first.name.clone()));
-        variables.push(("LOCK_TICKET", first.ticket.clone()));
-        variables.push(("LOCK_FENCING_TOKEN", first.fencing_token.to_string()));
-        variables.push(("LOCK_OWNER", owner.to_owned()));
+    if let Some(first) = guards.first().map(Guard::ticket) {
+        variables.extend([
+            ("LOCK_NAME", first.name),
+            ("LOCK_TICKET", first.ticket),
+            ("LOCK_FENCING_TOKEN", first.fencing_token.to_string()),
+            ("LOCK_OWNER", owner.to_owned()),
+        ]);
     }
     variables
 }
 
+/// The value of `LOCKS`.
+fn all_locks(guards: &Guards) -> String {
+    let all = guards.iter().map(Guard::ticket).map(|ticket| {
+        serde_json::json!({"name": ticket.name, "ticket": ticket.ticket, "fencingToken": ticket.fencing_token})
+    });
+    serde_json::Value::from_iter(all).to_string()
+}
+
 /// Prints the variables with which other commands go on to use the locks, and keeps the locks. Gives them back if the
 /// variables cannot be printed: nobody could use or release them.
-async fn print_env(guards: Guards, server: &str) -> ExitCode {
+async fn print_env(guards: Guards) -> ExitCode {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-    let of_many = if guards.len() > 1 {
-        environment(&guards, server, "")
-    } else {
-        Vec::new()
-    };
     let Some(first) = guards.first().map(Guard::ticket) else {
         return ExitCode::from(EXIT_FAILED);
     };
@@ -380,8 +378,8 @@ async fn print_env(guards: Guards, server: &str) -> ExitCode {
         first.fencing_token,
         quoted(&first.name)
     );
-    for (name, value) in of_many.iter().filter(|(name, _)| *name == "LOCKS") {
-        line += &format!(" {name}={}", quoted(value));
+    if guards.len() > 1 {
+        line += &format!(" LOCKS={}", quoted(&all_locks(&guards)));
     }
     if super::output::print(&format!("{line}\n")) != ExitCode::SUCCESS {
         // A server that is away frees the locks itself.

@@ -13,6 +13,12 @@ pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// As [`say`], for the end of a command that failed.
+pub fn say_failure(line: &str) -> ExitCode {
+    say(line);
+    ExitCode::FAILURE
+}
+
 /// Writes text to standard output; the exit code says whether that succeeded. A reader that is gone is not an error
 /// to report, a full disk is.
 pub fn print(text: &str) -> ExitCode {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::Args;
 use small_resource_client::{Client, Error};
 
+use crate::config::secret_in;
+
 /// Exit code: the server refused, or what was asked for does not exist.
 pub const EXIT_REFUSED: u8 = 1;
 /// Exit code (`EX_USAGE` of sysexits.h): the command line was not understood, or something in it cannot be used.
@@ -58,9 +60,9 @@ impl ServerArgs {
                 Err(VarError::NotUnicode(_)) => Err("The key in LOCK_KEY is not UTF-8.".into()),
             };
         };
-        let read = std::fs::read_to_string(file);
-        let text = read.map_err(|error| format!("The key file {}: {error}.", file.display()))?;
-        Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
+        let read = secret_in(file);
+        let key = read.map_err(|why| format!("The key file {}: {why}.", file.display()))?;
+        Ok(Some(key))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::cli::output::{print, say};
+use crate::cli::output::{print, say_failure};
 use crate::config::{Settings, StoreKind};
 use crate::store::StoreError;
 use crate::store::mysql::{self, RevertReport};
@@ -11,8 +11,7 @@ use crate::store::mysql::{self, RevertReport};
 /// everything, if an instance still runs, or if the database cannot be reached.
 pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
     let StoreKind::Mysql(options) = &settings.store else {
-        say("revert-to-php works on MySQL: set MYSQL_HOST and STORE=mysql.");
-        return ExitCode::FAILURE;
+        return say_failure("revert-to-php works on MySQL: set MYSQL_HOST and STORE=mysql.");
     };
     let reverted = mysql::revert_to_php(options.clone(), !yes);
     let result = actix_rt::System::new().block_on(reverted);
@@ -20,15 +19,14 @@ pub fn revert_to_php(settings: &Settings, yes: bool) -> ExitCode {
         Ok(report) => show(&report, yes),
         Err(error) => {
             let unchanged = matches!(error, StoreError::Standby | StoreError::Unusable(_));
-            say(&match unchanged || !yes {
+            say_failure(&match unchanged || !yes {
                 true => format!("Nothing was changed: {error}."),
                 // The database may have gone before the first change.
                 false => format!(
                     "Not finished: {error}. Run the command again: it goes on with what was begun, if \
                      anything was."
                 ),
-            });
-            ExitCode::FAILURE
+            })
         }
     }
 }

@@ -13,6 +13,9 @@ use small_resource_client::{Client, Error, Event, Guard, PastLease, Resource, Ti
 use super::output::{print, printable, say, table};
 use super::remote::{self, EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, ServerArgs, sentence, whoami};
 
+/// The largest `MAX_BODY_BYTES` that a server can have.
+const DOCUMENT_BYTES_MAX: u64 = 1 << 30;
+
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct VerbArgs {
     #[command(flatten)]
@@ -234,17 +237,25 @@ async fn get(client: &Client, name: &str, selector: &str) -> Result<ExitCode, Er
     Ok(print(&format!("{}\n", document.get())))
 }
 
+/// The JSON text on standard input. It is parsed while it is read, so that input without an end (`/dev/zero`) is
+/// refused at its first byte that is not JSON, and not kept in memory until then.
+fn document_from_input() -> Result<Box<RawValue>, Error> {
+    let mut input = std::io::stdin().lock().take(DOCUMENT_BYTES_MAX + 1);
+    let read: Result<Box<RawValue>, _> = serde_json::from_reader(&mut input);
+    if input.limit() == 0 {
+        let why = "standard input is larger than 1 GiB, which no server accepts";
+        return Err(Error::Invalid(why.into()));
+    }
+    read.map_err(|error| Error::Invalid(format!("standard input is not JSON: {error}")))
+}
+
 async fn put(
     client: &Client,
     name: &str,
     selector: &str,
     as_json: bool,
 ) -> Result<ExitCode, Error> {
-    let mut text = String::new();
-    let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|error| Error::Invalid(format!("standard input: {error}")))?;
-    let value: Box<RawValue> = serde_json::from_str(text.trim())
-        .map_err(|error| Error::Invalid(format!("standard input is not JSON: {error}")))?;
+    let value = document_from_input()?;
     match ticket(Some(name), Duration::from_secs(30)) {
         Ok(ticket) => client.write_with(&ticket, selector, &value).await?,
         Err(_) => client.write(name, selector, &value).await?,

@@ -14,20 +14,13 @@ use crate::store::members::InstanceId;
 
 /// The events of one other instance.
 pub struct PeerEvents {
-    id: InstanceId,
-    pieces: AnswerStream,
-    events: std::vec::IntoIter<FeedEvent>,
+    pub id: InstanceId,
+    pub pieces: AnswerStream,
+    /// Those of the last piece that were not handed out yet.
+    pub events: std::vec::IntoIter<FeedEvent>,
 }
 
 impl PeerEvents {
-    pub fn new(id: InstanceId, pieces: AnswerStream) -> PeerEvents {
-        PeerEvents {
-            id,
-            pieces,
-            events: Vec::new().into_iter(),
-        }
-    }
-
     fn try_next(&mut self) -> NextEvent {
         loop {
             if let Some(event) = self.events.next() {

@@ -13,7 +13,6 @@ use crate::registry::client::confirmed;
 use crate::resource::messages::{Op, Reply, Wait};
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
-use crate::shared::server_state::ServerState;
 use crate::store::members::{InstanceId, Slot};
 
 /// How long the answer to a refused client may be delayed to give its place in the queue back.
@@ -61,10 +60,6 @@ impl<'a> Forwarded<'a> {
             lost: false,
             has_place: false,
         }
-    }
-
-    fn server(&self) -> &Arc<ServerState> {
-        &self.links.router.server
     }
 
     pub async fn answer(mut self) -> Box<Reply> {
@@ -133,7 +128,7 @@ impl<'a> Forwarded<'a> {
     }
 
     fn destination(&self) -> Result<Option<Destination>, Closed> {
-        let server = self.server();
+        let server = &self.links.router.server;
         let slot = (Slot::of(self.name), server.slots.is_here(self.name));
         of_slot(slot, server.gate.check(), &self.links.view())
     }

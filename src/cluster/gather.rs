@@ -11,7 +11,6 @@ use super::links::{Links, QuestionOutcome};
 use super::wire::{PeerReply, Question};
 use crate::registry::listing::ListingRefused;
 use crate::shared::gate::Closed;
-use crate::store::members::InstanceId;
 use crate::store::slot_set::SlotSet;
 
 /// One instance's part of an answer, and the slots that it covers. `None`: ask again.
@@ -40,9 +39,10 @@ impl Links {
                     .iter()
                     .map(async |destination| match destination {
                         Destination::Here => self.of_here(here().await),
-                        Destination::There(other) => {
-                            self.of_there(*other, question()).await.and_then(&told)
-                        }
+                        Destination::There(other) => match self.ask(*other, question()).await {
+                            QuestionOutcome::Answered(answer) => told(answer),
+                            QuestionOutcome::NotDone | QuestionOutcome::Lost => None,
+                        },
                     });
                 let parts: Option<Vec<_>> = join_all(asking).await.into_iter().collect();
                 let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>());
@@ -62,13 +62,6 @@ impl Links {
         match checked {
             Err(Closed::Standby) => None,
             checked => Some(checked.map_err(Into::into).and(answer)),
-        }
-    }
-
-    async fn of_there(&self, other: InstanceId, question: Question) -> Option<PeerReply> {
-        match self.ask(other, question).await {
-            QuestionOutcome::Answered(answer) => Some(answer),
-            QuestionOutcome::NotDone | QuestionOutcome::Lost => None,
         }
     }
 
@@ -108,7 +101,11 @@ impl Links {
             let question = Question::Follow(prefix.to_owned());
             let mut pieces = self.ask_on(other, question).await?;
             match pieces.next().await? {
-                PeerReply::Events { .. } => followed.push(PeerEvents::new(other, pieces)),
+                PeerReply::Events { events, .. } => followed.push(PeerEvents {
+                    id: other,
+                    pieces,
+                    events: events.into_iter(),
+                }),
                 PeerReply::TooBusy => return Some(None),
                 _ => return None,
             }

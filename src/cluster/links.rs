@@ -141,9 +141,14 @@ impl Links {
     /// hang with the question, and an answer that it sends after its death is not valid any more. (An instance
     /// that gives a slot away answers first.)
     async fn no_answer_counts(&self, id: InstanceId) {
+        let state = |view: &View| {
+            let members = view.members.as_ref()?;
+            members.member(id).map(|member| member.state)
+        };
         let mut view = self.view.clone();
-        let gone = view.wait_for(|view| !is_alive(view, id)).await;
-        let was_fenced = gone.is_ok_and(|view| state(&view, id).is_some());
+        let is_gone = |view: &View| !state(view).is_some_and(MemberState::is_alive);
+        let gone = view.wait_for(is_gone).await;
+        let was_fenced = gone.is_ok_and(|view| state(&view).is_some());
         if !was_fenced {
             // Its row is gone: it may have shut down in order, with its last answers still on their way.
             tokio::time::sleep(self.lease / 4).await;
@@ -156,13 +161,4 @@ impl Links {
         let link = self.link(id, &question).await?;
         link.ask_on(question)
     }
-}
-
-fn state(view: &View, id: InstanceId) -> Option<MemberState> {
-    let members = view.members.as_ref()?;
-    members.member(id).map(|member| member.state)
-}
-
-fn is_alive(view: &View, id: InstanceId) -> bool {
-    state(view, id).is_some_and(MemberState::is_alive)
 }

@@ -45,7 +45,8 @@ pub async fn monitor_all(server: Arc<ServerState>, lease: Duration) {
         monitors.retain(|_, task| !task.is_finished());
         for other in now.others_alive() {
             monitors.entry(other.id).or_insert_with(|| {
-                log::debug!("found an instance at {}", address(other));
+                let address = other.peer.as_ref().map(|peer| &peer.address);
+                log::debug!("found an instance at {address:?}");
                 let monitoring = monitor(server.clone(), other.id, lease);
                 actix_rt::spawn(monitoring)
             });
@@ -61,11 +62,6 @@ pub async fn monitor_all(server: Arc<ServerState>, lease: Duration) {
             return;
         }
     }
-}
-
-fn address(member: &Member) -> &str {
-    let peer = member.peer.as_ref();
-    peer.map_or("no address", |peer| &peer.address)
 }
 
 /// Updates the metrics about all instances. `before`: the instances as read the time before.

@@ -44,21 +44,14 @@ const EVENTS_MAX: usize = 8192;
 
 /// The socket at which other instances ask this one.
 pub struct PeerListener {
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    lease: Duration,
+    pub listener: TcpListener,
+    /// If given, only TLS is accepted.
+    pub tls: Option<TlsAcceptor>,
+    /// `INSTANCE_LEASE_SECONDS`.
+    pub lease: Duration,
 }
 
 impl PeerListener {
-    /// `tls`: if given, only TLS is accepted. `lease`: `INSTANCE_LEASE_SECONDS`.
-    pub fn new(listener: TcpListener, tls: Option<TlsAcceptor>, lease: Duration) -> PeerListener {
-        PeerListener {
-            listener,
-            tls,
-            lease,
-        }
-    }
-
     /// Adds the listener to the HTTP server, so that its worker threads, on which the resources live, answer other
     /// instances too.
     ///
@@ -283,7 +276,9 @@ impl PeerRequests {
 
     async fn ask(&self, id: u64, (name, op, caller): (ResourceName, Op, Arc<Caller>)) -> PeerReply {
         let router = &self.router;
-        if !takes(router, &op) {
+        if let Op::Write { json, .. } = &op
+            && !router.server.store.takes_document(json)
+        {
             return PeerReply::Reply(Box::new(Reply::Refused(Refusal::TooLargeToStore, None)));
         }
         let (reply, call) = router.ask(&name, &op, &caller).await;
@@ -371,12 +366,4 @@ fn events(reader: &mut FeedReader, prefix: &str) -> Option<PeerReply> {
         }
     }
     (missed > 0 || !events.is_empty()).then_some(PeerReply::Events { missed, events })
-}
-
-/// Whether the store can hold the document that the request writes, if it writes one.
-fn takes(router: &Router, op: &Op) -> bool {
-    match op {
-        Op::Write { json, .. } => router.server.store.takes_document(json),
-        _ => true,
-    }
 }

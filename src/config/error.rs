@@ -39,13 +39,8 @@ impl ConfigError {
 /// One line per problem.
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            f.write_str(&problem.sentence)?;
-        }
-        Ok(())
+        let sentences = self.problems.iter().map(|problem| &*problem.sentence);
+        f.write_str(&sentences.collect::<Vec<_>>().join("\n"))
     }
 }
 

@@ -190,7 +190,7 @@ fn plain_keys(reader: &mut Reader) -> Vec<PlainKey> {
             reader.problem(name, sentence);
         }
         let previous = reader.key(name_previous);
-        if right == Right::Admin && current.is_none() && previous.is_some() {
+        if right == Right::Admin && is_missing && previous.is_some() {
             let sentence = "RESOURCE_ADMIN_PREVIOUS is set and RESOURCE_ADMIN is not; accepted are both, RESOURCE_ADMIN alone, or neither.";
             reader.problem(name_previous, sentence.to_owned());
         }

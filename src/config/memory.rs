@@ -45,9 +45,9 @@ fn parse(text: &str) -> Option<u64> {
     (bytes < 1 << 60).then_some(bytes)
 }
 
-/// `limit / divisor`, but not above `most`; without a limit `most`. In bytes.
-pub(super) fn share(most: u64, divisor: u64, limit: Option<u64>) -> u64 {
-    limit.map_or(most, |limit| most.min(limit / divisor))
+/// A quarter of the limit, but not above `most`; without a limit `most`. In bytes.
+pub(super) fn share(most: u64, limit: Option<u64>) -> u64 {
+    limit.map_or(most, |limit| most.min(limit / 4))
 }
 
 #[cfg(test)]
@@ -83,8 +83,8 @@ mod tests {
 
     #[test]
     fn in_a_small_container_less_is_kept() {
-        assert_eq!(share(256 << 20, 4, Some(256 << 20)), 64 << 20);
-        assert_eq!(share(256 << 20, 4, Some(64 << 30)), 256 << 20);
-        assert_eq!(share(256 << 20, 4, None), 256 << 20);
+        assert_eq!(share(256 << 20, Some(256 << 20)), 64 << 20);
+        assert_eq!(share(256 << 20, Some(64 << 30)), 256 << 20);
+        assert_eq!(share(256 << 20, None), 256 << 20);
     }
 }

@@ -1,6 +1,8 @@
 //! Finds unknown names that look like known ones. A setting whose name is misspelt silently keeps its default,
 //! which nobody notices until it matters.
 
+use strsim::osa_distance;
+
 use super::variables::{self, VARIABLES, Variable};
 
 /// The variable that an unknown name was probably meant to be. `None` for known names and for names
@@ -11,7 +13,7 @@ pub(super) fn meant(name: &str) -> Option<String> {
     }
     let upper = name.to_ascii_uppercase();
     known_names()
-        .map(|(variable, known)| (slips(&upper, &known), variable, known))
+        .map(|(variable, known)| (osa_distance(&upper, &known), variable, known))
         .filter(|(slips, variable, known)| {
             *slips <= slips_allowed(variable.name) && same_family(&upper, known)
         })
@@ -45,10 +47,11 @@ fn of_file(name: &str) -> Option<String> {
 /// Whether the first words are the same but for one slip: `SSL_CERT_FILE` is not a misspelt `TLS_CERT_FILE`.
 fn same_family(name: &str, known: &str) -> bool {
     let [name, known] = [name, known].map(|text| text.split('_').next().unwrap_or(text));
-    slips(name, known) <= 1
+    osa_distance(name, known) <= 1
 }
 
-/// How many slips a misspelt name may have. Fewer for short names, which resemble too many others.
+/// How many slips a misspelt name may have: characters left out, added, replaced or swapped with their neighbour. Fewer
+/// for short names, which resemble too many others.
 fn slips_allowed(known: &str) -> usize {
     if known.len() < 10 { 1 } else { 2 }
 }
@@ -60,32 +63,6 @@ fn cut_short(name: &str) -> Option<&'static str> {
     let mut longer = VARIABLES.iter().filter(|v| v.name.starts_with(name));
     let candidate = longer.next()?;
     (past_prefix && longer.next().is_none()).then_some(candidate.name)
-}
-
-/// How many characters were left out, added, replaced or swapped with their neighbour (the edit distance).
-fn slips(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    // The lengths differ by more than any number of slips that is allowed.
-    if a.len().abs_diff(b.len()) > 2 {
-        return usize::MAX;
-    }
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = match (i, j) {
-                (0, n) | (n, 0) => n,
-                _ => {
-                    let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-                    let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-                    if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                        least = least.min(rows[i - 2][j - 2] + 1);
-                    }
-                    least
-                }
-            };
-        }
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

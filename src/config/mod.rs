@@ -42,4 +42,4 @@ pub use error::{ConfigError, EXIT_CONFIG, Problem};
 pub use keys::{Keys, PlainKey, Right, ScopedKey, key_hash, plain_key_variables};
 pub use secret::Secret;
 pub use settings::{HttpSettings, Settings, StoreKind, TlsFiles};
-pub use sources::{Origins, SetVariable, SettingOrigin};
+pub use sources::{Origins, SetVariable, SettingOrigin, secret_in};

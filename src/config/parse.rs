@@ -64,7 +64,7 @@ impl Reader {
             Ok(text) => Some(text),
             Err(why) => {
                 let sentence = format!(
-                    "{name}_FILE names {}, which cannot be read ({why}); accepted is a file that holds the secret and nothing else.",
+                    "{name}_FILE names {}, which is not accepted ({why}); accepted is a file that holds the secret and nothing else, or no {name}_FILE.",
                     shown(&path)
                 );
                 self.problem(name, sentence);
@@ -219,14 +219,8 @@ fn digits(text: &str) -> Option<u64> {
 
 /// `5`, `0.25` or `.5`; rounded to the millisecond. No sign, no exponent.
 fn decimal_seconds(text: &str) -> Option<Duration> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let plain = [whole, fraction]
-        .iter()
-        .all(|part| part.bytes().all(|b| b.is_ascii_digit()));
-    if !plain || (whole.is_empty() && fraction.is_empty()) {
-        return None;
-    }
-    let seconds: f64 = text.parse().ok()?;
+    let is_plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let seconds = text.parse::<f64>().ok().filter(|_| is_plain)?;
     let millis = (seconds * 1000.0).round();
     (millis < u64::MAX as f64).then(|| Duration::from_millis(millis as u64))
 }

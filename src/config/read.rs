@@ -146,7 +146,7 @@ fn http(reader: &mut Reader) -> HttpSettings {
 fn connections_max() -> u64 {
     const HEAD_BYTES: u64 = 24 << 10;
     let most = 25_000 * HEAD_BYTES;
-    (memory::share(most, 4, memory::limit()) / HEAD_BYTES).max(64)
+    (memory::share(most, memory::limit()) / HEAD_BYTES).max(64)
 }
 
 fn http_host(reader: &mut Reader) -> IpAddr {
@@ -213,7 +213,6 @@ fn limits(reader: &mut Reader) -> Limits {
         ticket_ttl_ms: ticket_ttl.as_millis() as u64,
         lease_seconds_max: Seconds::new(i64::from(lease_seconds_max)).unwrap_or_default(),
         waiters_max: reader.integer("MAX_WAITERS_PER_RESOURCE"),
-        ..Limits::default()
     }
 }
 
@@ -235,7 +234,7 @@ fn at_most(
 
 /// In a small container, the default is a quarter of its memory.
 fn data_cache_bytes(reader: &mut Reader) -> usize {
-    let default = memory::share(268_435_456, 4, memory::limit());
+    let default = memory::share(268_435_456, memory::limit());
     reader.integer_or("DATA_CACHE_BYTES", default)
 }
 

@@ -163,10 +163,14 @@ impl Reader {
 /// The text of a file that holds one secret, without the byte order mark and the line end that editors add.
 ///
 /// # Errors
-/// Why it cannot be read.
-pub(super) fn secret_in(path: &Path) -> Result<String, String> {
+/// Why it cannot be read, or that it is empty: a file that is overwritten in place is empty for a moment, and that must
+/// not turn a key off.
+pub fn secret_in(path: &Path) -> Result<String, String> {
     let text = read_text(path).map_err(|error| error.to_string())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    if text.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
     let text = text.strip_suffix('\n').unwrap_or(text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }

@@ -100,26 +100,20 @@ pub(super) fn is_host(text: &str) -> bool {
 }
 
 fn mysql_tls(reader: &mut Reader) -> Tls {
-    type FromCa = fn(Option<PathBuf>) -> Tls;
-    let choices: [(&str, FromCa); 4] = [
-        ("off", |_| Tls::Off),
-        ("required", |_| Tls::Required),
-        ("verify-ca", |ca_file| Tls::Verified {
-            ca_file,
-            host: false,
-        }),
-        ("verify-identity", |ca_file| Tls::Verified {
-            ca_file,
-            host: true,
-        }),
-    ];
-    let choice = reader.choice("MYSQL_TLS", &choices);
-    let ca = certificate_file(reader, "MYSQL_TLS_CA_FILE");
-    let tls = choice.map_or(Tls::Off, |with_ca| with_ca(ca.clone()));
-    if ca.is_some() && matches!(tls, Tls::Off | Tls::Required) {
+    let words = ["off", "required", "verify-ca", "verify-identity"];
+    let choice = reader.choice("MYSQL_TLS", &words.map(|word| (word, word)));
+    let ca_file = certificate_file(reader, "MYSQL_TLS_CA_FILE");
+    let host = choice == Some("verify-identity");
+    if host || choice == Some("verify-ca") {
+        return Tls::Verified { ca_file, host };
+    }
+    if ca_file.is_some() {
         // An operator who names an authority expects that certificates are checked.
         let sentence = "MYSQL_TLS_CA_FILE is set and MYSQL_TLS does not check certificates; accepted with it are verify-ca and verify-identity.";
         reader.problem("MYSQL_TLS", sentence.to_owned());
     }
-    tls
+    match choice {
+        Some("required") => Tls::Required,
+        _ => Tls::Off,
+    }
 }

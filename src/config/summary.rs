@@ -1,5 +1,7 @@
 //! The lines for the start-up log and for `check-config`.
 
+use std::net::SocketAddr;
+
 use super::variables::VARIABLES;
 use super::{Settings, StoreKind};
 
@@ -14,7 +16,14 @@ impl Settings {
 
     /// The line that names the store.
     pub fn store_line(&self) -> String {
-        format!("store: {}", self.store_in_words())
+        match &self.store {
+            StoreKind::Mysql(mysql) => format!(
+                "store: mysql, database {:?} on {}, port {}",
+                mysql.database, mysql.host, mysql.port
+            ),
+            StoreKind::Sqlite { path } => format!("store: sqlite, file {}", path.display()),
+            StoreKind::Memory => "store: memory, nothing outlives the process".to_owned(),
+        }
     }
 
     /// File, store, address and compatibility, then each variable that was set and where it came from. Secrets
@@ -24,10 +33,11 @@ impl Settings {
             Some(profile) => format!("compatibility: {}", profile.name()),
             None => "compatibility: not set, the database decides".to_owned(),
         };
+        let address = SocketAddr::new(self.http.host, self.http.port);
         let mut lines = vec![
             self.file_line(),
             self.store_line(),
-            format!("listen: {}", self.listen_in_words()),
+            format!("listen: {}://{address}", self.http.scheme()),
             compatibility,
         ];
         let set = self.origins.set.iter();
@@ -49,21 +59,5 @@ impl Settings {
         let warnings = warnings.map(|warning| format!("warning: {warning}"));
         let lines = self.summary().into_iter().chain(defaults).chain(warnings);
         lines.map(|line| line + "\n").collect()
-    }
-
-    fn store_in_words(&self) -> String {
-        match &self.store {
-            StoreKind::Mysql(mysql) => format!(
-                "mysql, database {:?} on {}, port {}",
-                mysql.database, mysql.host, mysql.port
-            ),
-            StoreKind::Sqlite { path } => format!("sqlite, file {}", path.display()),
-            StoreKind::Memory => "memory, nothing outlives the process".to_owned(),
-        }
-    }
-
-    fn listen_in_words(&self) -> String {
-        let address = std::net::SocketAddr::new(self.http.host, self.http.port);
-        format!("{}://{address}", self.http.scheme())
     }
 }

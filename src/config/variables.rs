@@ -72,11 +72,8 @@ const fn seconds(
 
 const fn secret(name: &'static str, about: &'static str) -> Variable {
     Variable {
-        name,
-        default: "",
         secret: true,
-        accepts: AcceptedValues::Text,
-        about,
+        ..plain(name, "", about)
     }
 }
 

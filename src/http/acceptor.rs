@@ -1,5 +1,6 @@
 //! Prepares an accepted connection for HTTP: a permit, detection of a dead peer, a TLS handshake.
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,31 +29,23 @@ pub struct Acceptor {
     pub tls: Option<TlsAcceptor>,
 }
 
-/// Why a connection was not served, or was ended by the server before it understood a request.
-#[derive(Debug)]
-pub enum Refused {
-    TooMany,
-    Handshake(std::io::Error),
-    /// The client closed it before its address was read.
-    Gone(std::io::Error),
-    Http(DispatchError),
-}
-
 impl Acceptor {
-    /// Makes a connection that HTTP can be served on, with the address of its peer.
-    ///
-    /// # Errors
-    /// [`Refused`], but never [`Refused::Http`].
+    /// Makes a connection that HTTP can be served on, with the address of its peer. `None`: it is refused, or the
+    /// client has closed it.
     pub async fn accept(
         &self,
         stream: TcpStream,
-    ) -> Result<(Connection, Protocol, Option<SocketAddr>), Refused> {
-        let permit = self.limit.take().ok_or(Refused::TooMany)?;
+    ) -> Option<(Connection, Protocol, Option<SocketAddr>)> {
+        let Some(permit) = self.limit.take() else {
+            self.refuse(TOO_MANY, &"the reserve is used up");
+            return None;
+        };
         watch_peer(&stream);
-        let peer = stream.peer_addr().map_err(Refused::Gone)?;
-        let wire = self.shake_hands(stream).await.map_err(Refused::Handshake)?;
+        let peer = stream.peer_addr().ok()?;
+        let refuse = |error: std::io::Error| self.refuse(HANDSHAKE, &error);
+        let wire = self.shake_hands(stream).await.map_err(refuse).ok()?;
         let connection = Connection::new(wire, permit, self.timeouts);
-        Ok((connection, Protocol::Http1, Some(peer)))
+        Some((connection, Protocol::Http1, Some(peer)))
     }
 
     async fn shake_hands(&self, stream: TcpStream) -> std::io::Result<Wire> {
@@ -63,32 +56,33 @@ impl Acceptor {
         Ok(Either::Right(Box::new(stream)))
     }
 
-    /// Counts a refusal by its reason. It belongs to no request, so no access log shows it.
-    pub fn note(&self, refused: &Refused) {
-        let Some(reason) = reason(refused) else {
-            return;
-        };
+    /// Counts a refusal. It belongs to no request, so no access log shows it.
+    fn refuse(&self, reason: &str, why: &dyn Debug) {
         self.limit.count_refusal(reason);
-        log::debug!("a connection was refused ({reason}): {refused:?}");
+        log::debug!("a connection was refused ({reason}): {why:?}");
+    }
+
+    /// Counts a connection that HTTP ended, if that was the server's doing.
+    pub fn note(&self, error: &DispatchError) {
+        if let Some(reason) = reason(error) {
+            self.refuse(reason, error);
+        }
     }
 }
 
-/// The metric's label for a refusal; `None` if the client ended the connection.
-fn reason(refused: &Refused) -> Option<&'static str> {
-    Some(match refused {
-        Refused::TooMany => TOO_MANY,
-        Refused::Handshake(_) => HANDSHAKE,
-        Refused::Gone(_) => return None,
-        Refused::Http(DispatchError::Parse(ParseError::TooLarge)) => TOO_LARGE,
-        Refused::Http(DispatchError::Parse(_)) => MALFORMED,
-        Refused::Http(DispatchError::Io(error)) => match error.kind() {
-            std::io::ErrorKind::TimedOut => TOO_SLOW,
+/// The metric's label for the end of a connection; `None` if the client ended it.
+fn reason(error: &DispatchError) -> Option<&'static str> {
+    match error {
+        DispatchError::Parse(ParseError::TooLarge) => Some(TOO_LARGE),
+        DispatchError::Parse(_) => Some(MALFORMED),
+        DispatchError::Io(error) => match error.kind() {
+            std::io::ErrorKind::TimedOut => Some(TOO_SLOW),
             // `Connection` returns this beyond its read-ahead limit.
-            std::io::ErrorKind::Other => TOO_LARGE,
-            _ => return None,
+            std::io::ErrorKind::Other => Some(TOO_LARGE),
+            _ => None,
         },
-        Refused::Http(_) => return None,
-    })
+        _ => None,
+    }
 }
 
 fn watch_peer(stream: &TcpStream) {

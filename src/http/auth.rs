@@ -10,14 +10,11 @@ use subtle::ConstantTimeEq;
 use crate::config::ScopedKey;
 pub use crate::config::{Keys, Right};
 
-/// Index of a key among the configured keys. It does not reveal the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct KeyId(usize);
-
 /// A valid key that a request presents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownKey {
-    pub id: KeyId,
+    /// Index of the key among the configured keys.
+    pub index: usize,
     /// Name of the key in log lines and events; never the key itself.
     pub name: SmolStr,
     /// The highest right that the key carries, to any name.
@@ -73,7 +70,7 @@ pub fn identify(keys: &Keys, presented: &[u8]) -> Option<KnownKey> {
         let same = bool::from(plain.key.expose().as_bytes().ct_eq(presented));
         if same && known.as_ref().is_none_or(|known| known.right < plain.right) {
             known = Some(KnownKey {
-                id: KeyId(index),
+                index,
                 name: SmolStr::new_static(plain.right.key_name()),
                 right: plain.right,
                 previous: plain.previous,
@@ -96,7 +93,7 @@ fn identify_scoped(keys: &Keys, presented: &[u8], now: SystemTime) -> Option<Kno
             continue;
         }
         let known = known.get_or_insert_with(|| KnownKey {
-            id: KeyId(keys.plain.len() + index),
+            index: keys.plain.len() + index,
             name: entry.name.clone(),
             right: entry.right,
             previous: false,

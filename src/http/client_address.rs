@@ -1,6 +1,6 @@
 //! The client's address, also behind proxies.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -77,19 +77,12 @@ pub fn counted_as(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Parses an address with or without a port.
+/// Parses an address with or without a port; an IPv6 address may be in brackets.
 fn parse(text: &str) -> Option<IpAddr> {
-    let bare = || text.parse::<IpAddr>().ok();
-    let with_port = || {
-        text.parse()
-            .ok()
-            .map(|socket: std::net::SocketAddr| socket.ip())
-    };
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    bare()
-        .or_else(with_port)
-        .or_else(bracketed)
-        .map(|address| address.to_canonical())
+    let bracketed = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let bare = bracketed.unwrap_or(text).parse::<IpAddr>();
+    let address = bare.or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()));
+    address.ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]

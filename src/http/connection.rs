@@ -44,6 +44,7 @@ const FRAMEWORK_CLOCK: Duration = Duration::from_millis(500);
 pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// The state of the latest request on a connection, shared by the middleware and the [`Connection`].
+#[derive(Default)]
 pub struct ConnectionState {
     /// Since when no request is under way and nothing was written; `None` while a request is under way.
     quiet_since: Cell<Option<Instant>>,
@@ -53,14 +54,10 @@ pub struct ConnectionState {
     allowance: Cell<usize>,
     /// The allowance is used up, and actix-http was woken once to parse its buffer.
     exhausted: Cell<bool>,
-    /// The latest request was answered, and the rest of its chunked body may still arrive.
-    rest_open: Cell<bool>,
-    /// The latest request has a chunked body that was not read to its end.
+    /// The latest request has a chunked body that was not read to its end. The rest may arrive after the answer too.
     chunked: Cell<bool>,
     /// A first request was taken. Also set by the shutdown, so that it counts a missing first head only once.
     begun: Cell<bool>,
-    /// The latest request was answered, and nothing was written since then.
-    answered: Cell<bool>,
     /// The answer is an endless stream, and the send buffer was not limited yet.
     streams: Cell<bool>,
     /// Only the routes about the server are answered on this connection.
@@ -78,7 +75,6 @@ impl ConnectionState {
     pub fn begin_request(&self, body: Option<usize>) {
         self.quiet_since.set(None);
         self.begun.set(true);
-        self.rest_open.set(false);
         self.chunked.set(body.is_none());
         self.allow(body.unwrap_or(usize::MAX), AHEAD_BYTES_MAX);
     }
@@ -102,7 +98,6 @@ impl ConnectionState {
     /// then has to wake the connection.
     pub fn end_request(&self, now: Instant) -> bool {
         self.quiet_since.set(Some(now));
-        self.answered.set(true);
         let chunked = self.chunked.get();
         // The length of a chunked body is not known.
         let rest = if chunked {
@@ -110,7 +105,6 @@ impl ConnectionState {
         } else {
             self.body_left.get()
         };
-        self.rest_open.set(chunked);
         self.allow(rest, HEAD_BYTES_MAX);
         chunked
     }
@@ -161,15 +155,9 @@ impl Connection {
             wire,
             state: Rc::new(ConnectionState {
                 quiet_since: Cell::new(Some(now)),
-                body_left: Cell::new(0),
                 allowance: Cell::new(HEAD_BYTES_MAX),
-                exhausted: Cell::new(false),
-                rest_open: Cell::new(false),
-                chunked: Cell::new(false),
-                begun: Cell::new(false),
-                answered: Cell::new(false),
-                streams: Cell::new(false),
                 reserved: permit.reserved,
+                ..ConnectionState::default()
             }),
             opened: now,
             timeouts,
@@ -184,7 +172,7 @@ impl Connection {
 
     /// Ready when there was no request for too long. Reads the clock only when the timer fires.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = if self.state.rest_open.get() {
+        let limit = if self.state.chunked.get() {
             self.timeouts.head
         } else {
             self.timeouts.quiet
@@ -241,9 +229,8 @@ impl AsyncWrite for Connection {
             bound_send_buffer(&self.wire);
         }
         let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
-        // A client that takes its answer slowly is not idle. Answers that are written at once need no clock.
-        let at_once = self.state.answered.replace(false);
-        if written.is_ready() && !at_once && self.state.quiet_since.get().is_some() {
+        // A client that takes its answer slowly is not idle.
+        if written.is_ready() && self.state.quiet_since.get().is_some() {
             self.state.quiet_since.set(Some(Instant::now()));
         }
         written
@@ -257,7 +244,7 @@ impl AsyncWrite for Connection {
         // actix-http does not report that it gave up on a first head.
         let slow = self.opened.elapsed() + FRAMEWORK_CLOCK >= self.timeouts.head;
         if !self.state.begun.replace(true) && slow {
-            self.permit.count_refusal(TOO_SLOW);
+            self.permit.limit.count_refusal(TOO_SLOW);
         }
         Pin::new(&mut self.wire).poll_shutdown(cx)
     }

@@ -33,7 +33,7 @@ pub struct ConnectionLimit {
 
 /// The permit of one open connection; returned when dropped.
 pub struct Permit {
-    limit: Arc<ConnectionLimit>,
+    pub limit: Arc<ConnectionLimit>,
     /// The connection is beyond the limit.
     pub reserved: bool,
 }
@@ -61,16 +61,9 @@ impl ConnectionLimit {
         (before < self.max + RESERVED).then_some(permit)
     }
 
-    /// Counts a connection that was refused without a permit. `reason`: one of [`REASONS`].
+    /// Counts a connection that was refused. `reason`: one of [`REASONS`].
     pub fn count_refusal(&self, reason: &str) {
         self.metrics.refused.with_label_values(&[reason]).inc();
-    }
-}
-
-impl Permit {
-    /// Counts that this connection was refused. `reason`: one of [`REASONS`].
-    pub fn count_refusal(&self, reason: &str) {
-        self.limit.count_refusal(reason);
     }
 }
 
@@ -113,29 +106,6 @@ fn fitting(wanted: usize, files: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
-
-    fn limit(max: usize) -> Arc<ConnectionLimit> {
-        ConnectionLimit::new(max, Metrics::new("memory").connections)
-    }
-
-    #[test]
-    fn connections_beyond_the_limit_are_reserved_and_those_beyond_the_reserve_refused() {
-        let limit = limit(2);
-        let permits: Vec<_> = (0..2 + RESERVED).map_while(|_| limit.take()).collect();
-        assert_eq!(permits.len(), 2 + RESERVED);
-        assert!(
-            permits
-                .iter()
-                .enumerate()
-                .all(|(n, p)| p.reserved == (n >= 2))
-        );
-        assert!(limit.take().is_none());
-        assert_eq!(limit.metrics.open.get(), 2 + RESERVED as i64);
-        drop(permits);
-        assert!(limit.take().is_some_and(|permit| !permit.reserved));
-        assert_eq!(limit.metrics.open.get(), 0);
-    }
 
     #[test]
     fn connections_leave_files_for_the_store() {

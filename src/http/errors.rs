@@ -2,7 +2,6 @@
 //! are written where it happens.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
@@ -16,31 +15,45 @@ use crate::lock::{EndReason, FencingToken, Refusal};
 use crate::shared::gate::Closed;
 
 /// Why a request is refused.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ApiError {
     /// 400: the sentence says what is wrong and what is accepted.
+    #[error("{0}")]
     Malformed(String),
     /// A conditional header that the route does not support.
+    #[error("This route does not understand {0}; send the request without it.")]
     ConditionNotOffered(HeaderName),
+    #[error("No key was presented: send it in the x-api-key header.")]
     KeyMissing,
+    #[error("The key in x-api-key is not known.")]
     KeyUnknown,
+    #[error("The key in x-api-key lacks the {} right.", .0.name())]
     KeyInsufficient(Right),
+    #[error("There is nothing at this path.")]
     NoRoute,
     /// The path does not have the method; the text lists its methods as in `Allow`.
+    #[error("This path has no such method; it supports {0}.")]
     Method(&'static str),
     /// The body is longer than this many bytes.
+    #[error("The body is too large; up to {0} bytes are accepted.")]
     TooLarge(usize),
+    #[error("The body did not arrive in time.")]
     SlowBody,
+    #[error("Too many connections are open; try again later.")]
     TooManyConnections,
-    /// Too many requests; the `Retry-After` header says when to try again.
+    #[error("Too many requests; wait as long as Retry-After says.")]
     RateLimited,
     /// The answer would cost other clients too much now; the text says why.
+    #[error("Not now: {0}. Try again.")]
     TooBusy(&'static str),
     /// Refused by the resource. With the fencing token if the caller holds the lock.
+    #[error("{}", refusal_sentence(.0))]
     Refused(Refusal, Option<FencingToken>),
     /// [`Refusal::Locked`] in answer to a lock request that takes no place in the queue. The client may try
     /// again, so the answer has `Retry-After`. With the fencing token if the caller holds the lock.
+    #[error("Another client has the lock.")]
     Taken(Box<LockedBy>, Option<FencingToken>),
+    #[error("{}", sentence(.0))]
     Closed(Closed),
 }
 
@@ -214,11 +227,6 @@ pub const CODES: &[(u16, &str, &str)] = &[
     ),
 ];
 
-/// The codes of [`CODES`].
-pub fn codes() -> Vec<&'static str> {
-    CODES.iter().map(|(_, code, _)| *code).collect()
-}
-
 /// The status and code of a resource's refusal.
 fn refusal_code(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal {
@@ -295,7 +303,7 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
             "The condition of this request does not hold for the document; nothing was changed."
         }
         Refusal::Exists => "A resource of this name exists already.",
-        Refusal::Locked(_) => LOCKED,
+        Refusal::Locked(_) => "Another client has the lock.",
         Refusal::KeyReused => {
             "This Idempotency-Key was used with another owner, ttl or mode; use a new key per attempt."
         }
@@ -323,53 +331,13 @@ fn refusal_sentence(refusal: &Refusal) -> Cow<'static, str> {
     })
 }
 
-const LOCKED: &str = "Another client has the lock.";
-
-/// Makes a phrase a sentence: a capital at the beginning, a full stop at the end.
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
+/// The phrase of [`Closed`] as a sentence: a capital at the beginning, a full stop at the end.
+fn sentence(closed: &Closed) -> String {
+    let phrase = closed.to_string();
+    let mut chars = phrase.chars();
     let first = chars.next().map(char::to_uppercase);
     let first: String = first.into_iter().flatten().collect();
     format!("{first}{}.", chars.as_str())
-}
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ApiError::Malformed(sentence) => f.write_str(sentence),
-            ApiError::ConditionNotOffered(name) => {
-                write!(
-                    f,
-                    "This route does not understand {name}; send the request without it."
-                )
-            }
-            ApiError::KeyMissing => {
-                f.write_str("No key was presented: send it in the x-api-key header.")
-            }
-            ApiError::KeyUnknown => f.write_str("The key in x-api-key is not known."),
-            ApiError::KeyInsufficient(right) => {
-                write!(f, "The key in x-api-key lacks the {} right.", right.name())
-            }
-            ApiError::NoRoute => f.write_str("There is nothing at this path."),
-            ApiError::Method(allow) => {
-                write!(f, "This path has no such method; it supports {allow}.")
-            }
-            ApiError::TooLarge(max) => {
-                write!(f, "The body is too large; up to {max} bytes are accepted.")
-            }
-            ApiError::SlowBody => f.write_str("The body did not arrive in time."),
-            ApiError::TooManyConnections => {
-                f.write_str("Too many connections are open; try again later.")
-            }
-            ApiError::RateLimited => {
-                f.write_str("Too many requests; wait as long as Retry-After says.")
-            }
-            ApiError::TooBusy(why) => write!(f, "Not now: {why}. Try again."),
-            ApiError::Refused(refusal, _) => f.write_str(&refusal_sentence(refusal)),
-            ApiError::Taken(..) => f.write_str(LOCKED),
-            ApiError::Closed(closed) => f.write_str(&sentence(&closed.to_string())),
-        }
-    }
 }
 
 impl ResponseError for ApiError {
@@ -393,7 +361,7 @@ impl ResponseError for ApiError {
         };
         match self {
             ApiError::Taken(by, _) | ApiError::Refused(Refusal::Locked(by), _) => {
-                body.holder = Some(by.holder.clone().map(HolderBody::from));
+                body.holder = Some(by.holder.as_ref().map(HolderBody::from));
                 body.reserved = Some(by.reserved);
             }
             ApiError::Refused(Refusal::DeadByForce(forced), _) => {

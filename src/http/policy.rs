@@ -17,7 +17,8 @@ pub struct Policy {
     /// This instance's share of `RATE_LIMIT_PER_SECOND`; `None`: no limit.
     pub rate: Option<Arc<RateLimit>>,
     per_second: u32,
-    instances: u32,
+    /// The number of instances that share the limit.
+    pub instances: u32,
 }
 
 /// The policy in force, shared by all workers. Loading it costs a request next to nothing.
@@ -38,11 +39,6 @@ impl Policy {
             per_second,
             instances,
         }
-    }
-
-    /// The number of instances that share the limit.
-    pub fn instances(&self) -> u32 {
-        self.instances
     }
 
     /// The same policy when `instances` instances serve, each of which allows its share of the requests.

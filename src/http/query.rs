@@ -1,29 +1,29 @@
 //! The query of a request, decoded strictly.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::errors::ApiError;
-use super::paths::{decode_strictly, position};
+use super::paths::decode_strictly;
 use super::request_bodies::decimal;
 
-/// Splits the text at the first `byte`, which belongs to neither part.
-fn cut(text: &str, byte: u8) -> (&str, &str) {
-    match position(text, byte) {
-        Some(at) => (&text[..at], &text[at + 1..]),
-        None => (text, ""),
-    }
-}
-
 fn decode_query(text: &str) -> Result<Cow<'_, str>, ApiError> {
-    let decoded = if position(text, b'+').is_some() {
+    let decoded = if text.contains('+') {
         let spaced = text.replace('+', " ");
         decode_strictly(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
     } else {
         decode_strictly(text)
     };
     decoded.map_err(|why| ApiError::Malformed(format!("The query {why}.")))
+}
+
+/// The refusal of a parameter. `takes`: what it accepts.
+pub fn not_accepted(name: &str, takes: impl Display) -> ApiError {
+    ApiError::Malformed(format!(
+        "The query parameter {name} is not accepted: it takes {takes}."
+    ))
 }
 
 /// The decoded query. Unknown parameters are ignored; of a repeated parameter the last value counts.
@@ -36,14 +36,9 @@ impl<'r> Query<'r> {
     /// [`ApiError::Malformed`] for an invalid escape or invalid UTF-8.
     pub fn parse(text: &'r str) -> Result<Query<'r>, ApiError> {
         let mut pairs = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (pair, left) = cut(rest, b'&');
-            rest = left;
-            if !pair.is_empty() {
-                let (name, value) = cut(pair, b'=');
-                pairs.push((decode_query(name)?, decode_query(value)?));
-            }
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            pairs.push((decode_query(name)?, decode_query(value)?));
         }
         Ok(Query(pairs))
     }
@@ -62,9 +57,7 @@ impl<'r> Query<'r> {
             None => Ok(None),
             Some("1" | "true") => Ok(Some(true)),
             Some("0" | "false") => Ok(Some(false)),
-            Some(_) => Err(ApiError::Malformed(format!(
-                "The query parameter {name} is not accepted: it takes 0, 1, true or false."
-            ))),
+            Some(_) => Err(not_accepted(name, "0, 1, true or false")),
         }
     }
 
@@ -77,12 +70,9 @@ impl<'r> Query<'r> {
             return Ok(None);
         };
         let most = max.as_secs_f64();
-        match decimal(text, most) {
-            Some(millis) => Ok(Some(Duration::from_millis(millis))),
-            None => Err(ApiError::Malformed(format!(
-                "The query parameter wait is not accepted: it takes decimal seconds from 0 to {most}."
-            ))),
-        }
+        let wait = decimal(text, most).map(Duration::from_millis);
+        wait.map(Some)
+            .ok_or_else(|| not_accepted("wait", format_args!("decimal seconds from 0 to {most}")))
     }
 
     /// A whole number in `range`; `default` if it is not sent.
@@ -99,12 +89,9 @@ impl<'r> Query<'r> {
             return Ok(default);
         };
         let count = text.parse().ok().filter(|n| range.contains(n));
+        let (least, most) = (range.start(), range.end());
         count.ok_or_else(|| {
-            ApiError::Malformed(format!(
-                "The query parameter {name} is not accepted: it takes a whole number from {} to {}.",
-                range.start(),
-                range.end()
-            ))
+            not_accepted(name, format_args!("a whole number from {least} to {most}"))
         })
     }
 }

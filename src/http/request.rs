@@ -3,6 +3,7 @@
 //! Its query is parsed in `query`, its conditional headers in `conditions`, its body in `body`.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -147,17 +148,12 @@ impl Request {
         let [name, selector, _] = self.segments();
         let name = parse_name(name)?;
         let selector = Selector::parse(&selector_text(selector)?);
-        let selector = selector.map_err(|error| malformed_selector(&error.to_string()))?;
-        Ok((name, selector))
+        Ok((name, selector.map_err(malformed_selector)?))
     }
 
     /// The name in a path whose selector the route does not need. A malformed selector is refused all the same.
     pub fn name_before_selector(&self) -> Result<ResourceName, ApiError> {
-        let [name, selector, _] = self.segments();
-        let name = parse_name(name)?;
-        Selector::check(&selector_text(selector)?)
-            .map_err(|error| malformed_selector(&error.to_string()))?;
-        Ok(name)
+        self.name_and_selector().map(|(name, _)| name)
     }
 
     pub fn query(&self) -> Result<Query<'_>, ApiError> {
@@ -205,18 +201,18 @@ fn check_right(right: Option<Right>, needed: Right) -> Result<Right, ApiError> {
     }
 }
 
-fn malformed_name(why: &str) -> ApiError {
+pub fn malformed_name(why: impl Display) -> ApiError {
     ApiError::Malformed(format!("The resource name {why}."))
 }
 
-fn malformed_selector(why: &str) -> ApiError {
+fn malformed_selector(why: impl Display) -> ApiError {
     ApiError::Malformed(format!("The selector {why}."))
 }
 
 /// `sent`: the segment as it stands in the path.
 fn parse_name(sent: Option<&str>) -> Result<ResourceName, ApiError> {
     let text = decode_strictly(sent.unwrap_or_default()).map_err(malformed_name)?;
-    ResourceName::parse(&text).map_err(|error| malformed_name(&error.to_string()))
+    ResourceName::parse(&text).map_err(malformed_name)
 }
 
 /// `sent`: the segment as it stands in the path.

@@ -4,19 +4,16 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
-use serde::Serialize;
+use serde_json::json;
 
 use super::errors::ApiError;
 use super::headers::{X_FENCING_TOKEN, X_TICKET, X_TICKET_ENDED, X_WAITED_MS};
-use super::response_bodies::{
-    self, DataBody, DecimalSeconds, ForcedBody, QueuedBody, RenewedBody, UnavailableBody,
-};
+use super::response_bodies::{self, DataBody, DecimalSeconds, RenewedBody};
 use super::time::Time;
 use crate::lock::command::Grant;
 use crate::lock::names::hex_digits;
 use crate::lock::{Answer, EndReason, FencingToken, Refusal, Selector, Ticket, TicketId};
-use crate::resource::messages::Reply;
-use crate::resource::messages::{Document, EntityTag};
+use crate::resource::messages::{Document, EntityTag, Reply};
 
 pub type Response = Result<HttpResponse, ApiError>;
 
@@ -25,24 +22,11 @@ const BODY_BYTES: usize = 256;
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-fn json(builder: HttpResponseBuilder, body: &impl Serialize) -> Response {
-    Ok(json_text(builder, text(body, 0)?))
-}
-
 /// An answer with this JSON text as its body.
 pub fn json_text(mut builder: HttpResponseBuilder, text: Bytes) -> HttpResponse {
     builder
         .insert_header((header::CONTENT_TYPE, JSON.clone()))
         .body(text)
-}
-
-/// Serialises a body. `data_bytes`: length of the document in it, 0 without one.
-fn text(body: &impl Serialize, data_bytes: usize) -> Result<Bytes, ApiError> {
-    // A document inside a JSON string has its quotation marks escaped: about one byte in eight.
-    let mut text = Vec::with_capacity(BODY_BYTES + data_bytes + data_bytes / 8);
-    // All bodies have string keys only: serialising them cannot fail.
-    serde_json::to_writer(&mut text, body).map_err(|_| not_told())?;
-    Ok(text.into())
 }
 
 fn with_ticket(response: &mut HttpResponseBuilder, ticket: Ticket) {
@@ -131,7 +115,11 @@ fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> 
         selector: selector.as_str(),
         data,
     };
-    text(&body, data.len())
+    // A document inside a JSON string has its quotation marks escaped: about one byte in eight.
+    let mut text = Vec::with_capacity(BODY_BYTES + data.len() + data.len() / 8);
+    // The body has string keys only: serialising it cannot fail.
+    serde_json::to_writer(&mut text, &body).map_err(|_| not_told())?;
+    Ok(text.into())
 }
 
 /// The answer to GET with `lock=0`.
@@ -163,7 +151,10 @@ pub fn get_locked(selector: &Selector, reply: Reply, raw: bool) -> Response {
         Reply::Locked {
             answer: Answer::Granted(grant),
             document: None,
-        } => unavailable(granted_head(StatusCode::ACCEPTED, &grant), None),
+        } => {
+            let text = Bytes::from_static(br#"{"unavailable":true}"#);
+            Ok(json_text(granted_head(StatusCode::ACCEPTED, &grant), text))
+        }
         Reply::Locked {
             answer:
                 Answer::Queued {
@@ -177,20 +168,11 @@ pub fn get_locked(selector: &Selector, reply: Reply, raw: bool) -> Response {
             with_ticket(&mut response, ticket);
             with_ended(&mut response, ended);
             response.insert_header((header::RETRY_AFTER, "1"));
-            unavailable(response, Some(position))
+            let text = format!(r#"{{"unavailable":true,"position":{position}}}"#);
+            Ok(json_text(response, text.into()))
         }
         other => Err(refusal(other)),
     }
-}
-
-fn unavailable(response: HttpResponseBuilder, position: Option<usize>) -> Response {
-    json(
-        response,
-        &UnavailableBody {
-            unavailable: true,
-            position,
-        },
-    )
 }
 
 /// The answer to lock.
@@ -210,12 +192,10 @@ pub fn lock(reply: Reply) -> Response {
             let mut response = HttpResponse::Ok();
             with_ticket(&mut response, ticket);
             with_ended(&mut response, ended);
-            let body = QueuedBody {
-                locked: false,
-                ticket,
-                position,
-            };
-            json(response, &body)
+            let digits = ticket.digits();
+            let digits = digits.escape_ascii();
+            let text = format!(r#"{{"locked":false,"ticket":"{digits}","position":{position}}}"#);
+            Ok(json_text(response, text.into()))
         }
         Reply::Refused(Refusal::Locked(by), token) => Err(ApiError::Taken(by, token)),
         other => Err(refusal(other)),
@@ -250,25 +230,21 @@ pub fn renew(reply: Reply) -> Response {
         }) => {
             let mut response = HttpResponse::Ok();
             with_token(&mut response, Some(token));
-            let body = RenewedBody {
+            Ok(response.json(RenewedBody {
                 renewed: true,
                 ttl: DecimalSeconds(ttl),
                 expires_at: expires_at.map(Time),
                 expires_in_ms,
                 fencing_token: token,
-            };
-            json(response, &body)
+            }))
         }
         other => Err(refusal(other)),
     }
 }
 
-/// The usual body of a successful unlock.
-const UNLOCKED: &str = r#"{"unlocked":true}"#;
-
 pub fn unlock(reply: Reply) -> Response {
     let text = match reply {
-        Reply::Lock(Answer::Unlocked { dead: None }) => Bytes::from_static(UNLOCKED.as_bytes()),
+        Reply::Lock(Answer::Unlocked { dead: None }) => Bytes::from_static(br#"{"unlocked":true}"#),
         // In the `php` profile unlock succeeds with a dead ticket too; `code` says why it was dead.
         Reply::Lock(Answer::Unlocked { dead: Some(death) }) => {
             let code = death.map_or("ticket_unknown", EndReason::code);
@@ -281,25 +257,22 @@ pub fn unlock(reply: Reply) -> Response {
 
 /// The answer to force-unlock. `waiter`: the waiter to remove, if the request named one.
 pub fn force_unlock(reply: Reply, waiter: Option<TicketId>) -> Response {
-    match reply {
-        Reply::Lock(Answer::WaiterRemoved(forced)) => {
-            let body = ForcedBody {
-                forced,
-                fencing_token: None,
-                fencing_tokens: Vec::new(),
-                waiter,
-            };
-            json(HttpResponse::Ok(), &body)
-        }
+    let body = match reply {
+        Reply::Lock(Answer::WaiterRemoved(forced)) => json!({
+            "forced": forced,
+            "fencingToken": null,
+            "fencingTokens": [],
+            "waiter": waiter,
+        }),
         Reply::Lock(Answer::Forced(holders)) => {
-            let body = ForcedBody {
-                forced: !holders.is_empty(),
-                fencing_token: holders.first().map(|holder| holder.token),
-                fencing_tokens: holders.iter().map(|holder| holder.token).collect(),
-                waiter: None,
-            };
-            json(HttpResponse::Ok(), &body)
+            let tokens: Vec<FencingToken> = holders.iter().map(|holder| holder.token).collect();
+            json!({
+                "forced": !tokens.is_empty(),
+                "fencingToken": tokens.first(),
+                "fencingTokens": tokens,
+            })
         }
-        other => Err(refusal(other)),
-    }
+        other => return Err(refusal(other)),
+    };
+    Ok(HttpResponse::Ok().json(body))
 }

@@ -3,17 +3,13 @@
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::time::Time;
-use crate::lock::command::{Grant, HolderView, PlaceView, Role};
+use crate::lock::command::{Grant, HolderView, PlaceView};
 use crate::lock::rows::Forced;
-use crate::lock::{FencingToken, Mode, Owner, Reason, Seconds, Selector, Ticket, TicketId, Ttl};
+use crate::lock::{FencingToken, Mode, Owner, Reason, Seconds, Selector, TicketId, Ttl};
 use crate::store::DocumentSize;
-
-fn ticket_text<S: Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S::Error> {
-    let digits = ticket.digits();
-    serializer.serialize_str(std::str::from_utf8(&digits).unwrap_or_default())
-}
 
 /// Body of a refusal.
 #[derive(Debug, Default, Serialize)]
@@ -61,10 +57,10 @@ pub struct HolderBody {
     pub fencing_token: FencingToken,
 }
 
-impl From<HolderView> for HolderBody {
-    fn from(view: HolderView) -> HolderBody {
+impl From<&HolderView> for HolderBody {
+    fn from(view: &HolderView) -> HolderBody {
         HolderBody {
-            owner: view.owner,
+            owner: view.owner.clone(),
             acquired_at: Time(view.acquired_at),
             expires_at: view.expires_at.map(Time),
             fencing_token: view.token,
@@ -137,43 +133,6 @@ impl From<&PlaceView> for PlaceBody {
     }
 }
 
-/// The role of the live ticket that the request presented.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "role")]
-pub enum YouBody {
-    Holder,
-    Waiting { position: usize },
-}
-
-impl From<Role> for YouBody {
-    fn from(role: Role) -> YouBody {
-        match role {
-            Role::Holder(_) => YouBody::Holder,
-            Role::Waiting(position) => YouBody::Waiting { position },
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CreatedBody<'a> {
-    pub id: &'a str,
-    pub name: &'a str,
-    pub timeout: Seconds,
-    #[serde(skip_serializing_if = "is_one_slot")]
-    pub slots: u16,
-    #[serde(skip_serializing_if = "is_no_delay")]
-    pub lock_delay: u8,
-}
-
-fn is_one_slot(slots: &u16) -> bool {
-    *slots == 1
-}
-
-fn is_no_delay(seconds: &u8) -> bool {
-    *seconds == 0
-}
-
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataBody<'a> {
@@ -182,14 +141,6 @@ pub struct DataBody<'a> {
     pub selector: &'a str,
     /// The document's JSON text as a JSON string: PHP clients decode it a second time.
     pub data: &'a str,
-}
-
-#[derive(Debug, Serialize)]
-pub struct UnavailableBody {
-    pub unavailable: bool,
-    /// Position in the queue; 1 is next in line.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub position: Option<usize>,
 }
 
 /// Appends the body of a grant to `text`. Written by hand, because `serde_json` searches each key for
@@ -220,14 +171,6 @@ fn field(text: &mut Vec<u8>, before: &str, value: &impl Serialize) -> serde_json
 }
 
 #[derive(Debug, Serialize)]
-pub struct QueuedBody {
-    pub locked: bool,
-    #[serde(serialize_with = "ticket_text")]
-    pub ticket: Ticket,
-    pub position: usize,
-}
-
-#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RenewedBody {
     pub renewed: bool,
@@ -235,19 +178,6 @@ pub struct RenewedBody {
     pub expires_at: Option<Time>,
     pub expires_in_ms: Option<u64>,
     pub fencing_token: FencingToken,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ForcedBody {
-    /// `false`: the lock was free, or the waiter had been removed before.
-    pub forced: bool,
-    pub fencing_token: Option<FencingToken>,
-    /// The tokens of all leases that were ended.
-    pub fencing_tokens: Vec<FencingToken>,
-    /// The waiter that the request named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub waiter: Option<TicketId>,
 }
 
 #[derive(Debug, Serialize)]
@@ -278,9 +208,9 @@ pub struct DescriptionBody<'a> {
     /// With `documents` only: the `selectorsAfter` of the next page; `null` on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selectors_next: Option<Option<Selector>>,
-    /// Only if the request presents a live ticket.
+    /// The role of the live ticket that the request presents; left out without one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub you: Option<YouBody>,
+    pub you: Option<Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -290,76 +220,10 @@ pub struct ListBody<'a> {
     pub next: Option<&'a str>,
 }
 
-/// Body of GET `/status`.
-#[derive(Debug, Serialize)]
-pub struct ServerStatusBody<'a> {
-    pub version: &'a str,
-    /// `memory`, `sqlite` or `mysql`.
-    pub store: &'a str,
-    /// `default` or `php`.
-    pub profile: &'a str,
-    /// The time on the server's clock.
-    pub now: Time,
-    pub key: KeyBody<'a>,
-    pub locks: LockCountsBody<'a>,
-    /// Empty if the store is this process's alone.
-    pub instances: Vec<InstanceBody<'a>>,
-}
-
-/// One instance on the database, as the answering instance sees it.
-#[derive(Debug, Serialize)]
-pub struct InstanceBody<'a> {
-    /// A new id each time that the instance joins.
-    pub id: String,
-    /// The address at which it takes requests from other instances.
-    pub address: Option<&'a str>,
-    /// Whether it is the answering instance.
-    pub you: bool,
-    /// `serving`, `leaving`, `dead`, or `unreachable`: it lives, but the answering instance cannot reach it.
-    pub state: &'a str,
-    pub version: &'a str,
-    /// How many of the 1,024 slots (parts of all names) it owns.
-    pub slots: usize,
-}
-
-/// The key that the request presented.
-#[derive(Debug, Serialize)]
-pub struct KeyBody<'a> {
-    pub name: &'a str,
-    /// `read`, `read_lock`, `write` or `admin`; each includes those before it.
-    pub rights: &'a str,
-    /// The prefixes of the names that the key may read; `null`: all names.
-    pub prefixes: Option<Vec<&'a str>>,
-}
-
-/// Counts of leases and waiters that this process has heard of since it began to serve. A lease from before
-/// that time counts once a client asks for its name, or a listing shows it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LockCountsBody<'a> {
-    /// Resources that are held.
-    pub held: usize,
-    /// Resources that are reserved for a waiter.
-    pub reserved: usize,
-    /// Tickets that wait.
-    pub waiting: usize,
-    /// The longest wait of all.
-    pub oldest_wait: Option<WaitBody<'a>>,
-    /// Leases granted since the server started.
-    pub grants: u64,
-}
-
-/// The wait of the first client in a queue.
-#[derive(Debug, Serialize)]
-pub struct WaitBody<'a> {
-    /// The name of the resource.
-    pub name: &'a str,
-    pub since: Time,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::Ticket;
 
     #[test]
     fn seconds_in_answers_are_numbers_and_an_integer_stays_one() {

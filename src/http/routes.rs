@@ -42,9 +42,7 @@ pub fn dispatch(req: Rc<Request>, payload: Payload) -> LocalBoxFuture<'static, R
         (Route::Metrics, "GET" | "HEAD") => without_key(&req, status::metrics),
         (Route::Openapi, "GET" | "HEAD") => without_key(&req, |_| Ok(status::openapi())),
         (Route::Status, "GET") => Box::pin(status::status(req)),
-        (Route::Page | Route::PageFile, "GET" | "HEAD") => {
-            without_key(&req, |req| page::file(&req.http))
-        }
+        (Route::Page | Route::PageFile, "GET" | "HEAD") => without_key(&req, page::file),
         (Route::ForceUnlock, "POST") => Box::pin(locks::force_unlock(req, payload)),
         // The same path is force-unlock with POST.
         (Route::Data, _) if req.http.uri().path().ends_with("/force-unlock") => {

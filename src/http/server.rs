@@ -16,10 +16,10 @@ use actix_web::rt::net::TcpStream;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
-use super::acceptor::{Acceptor, Refused};
+use super::acceptor::Acceptor;
 use super::connection::{Connection, ConnectionTimeouts};
 use super::connection_limit::{self, ConnectionLimit};
-use super::errors;
+use super::errors::CODES;
 use super::middleware::answer;
 use super::policy::SharedPolicy;
 use super::worker::Worker;
@@ -106,7 +106,8 @@ pub fn run(
     ),
 ) -> std::io::Result<Server> {
     let requests = metrics.requests.clone();
-    requests.show_codes(&errors::codes());
+    let codes: Vec<&str> = CODES.iter().map(|(_, code, _)| *code).collect();
+    requests.show_codes(&codes);
     let connections_max = connection_limit::within_open_files(settings.http.connections_max);
     let connections = ConnectionLimit::new(connections_max, metrics.connections.clone());
     let beyond = connection_limit::RESERVED + BEYOND_PER_WORKER;
@@ -154,10 +155,9 @@ pub fn run(
         let noting = acceptor.clone();
         fn_service(move |stream: TcpStream| {
             let acceptor = acceptor.clone();
-            async move { acceptor.accept(stream).await }
+            async move { acceptor.accept(stream).await.ok_or(()) }
         })
-        .and_then(http.map_err(Refused::Http))
-        .map_err(move |refused| noting.note(&refused))
+        .and_then(http.map_err(move |error| noting.note(&error)))
     })?;
     Ok(http_server.run())
 }

@@ -3,10 +3,9 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::errors::ApiError;
 use super::policy::SharedPolicy;
 use crate::cluster::client::ClusterClient;
-use crate::lock::{Profile, Refusal};
+use crate::lock::Profile;
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::caller::RequestTag;
 use crate::shared::server_state::ServerState;
@@ -39,19 +38,6 @@ impl Worker {
         RequestTag::Made {
             worker: self.id,
             number,
-        }
-    }
-
-    /// Refuses a document that is too large for the store before the request reaches the resource: a rejected
-    /// commit would take other requests of the resource with it.
-    ///
-    /// # Errors
-    /// [`Refusal::TooLargeToStore`].
-    pub fn check_document(&self, json: &[u8]) -> Result<(), ApiError> {
-        if self.server().store.takes_document(json) {
-            Ok(())
-        } else {
-            Err(ApiError::Refused(Refusal::TooLargeToStore, None))
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Ended {
     all_until: Millis,
 }
 
-/// An ended ticket that is still remembered after its resource was removed.
+/// An ended ticket with all that is remembered of it, after its resource was removed too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LostTicket {
     pub ticket: Ticket,
@@ -68,15 +68,14 @@ impl Ended {
         ended
     }
 
-    /// Remembers an ended ticket until `forget_at`, and forgets the oldest one if there are [`ENDED_MAX`].
-    /// Returns the row to store.
-    pub fn remember(
-        &mut self,
-        ticket: Ticket,
-        reason: EndReason,
-        more: Option<EndedMore>,
-        forget_at: Millis,
-    ) -> EndedRow {
+    /// Remembers an ended ticket, and forgets the oldest one if there are [`ENDED_MAX`]. Returns the row to store.
+    pub fn remember(&mut self, ended: LostTicket) -> EndedRow {
+        let LostTicket {
+            ticket,
+            reason,
+            more,
+            forget_at,
+        } = ended;
         let n = self.next;
         self.next += 1;
         if self.entries.is_empty() {
@@ -150,15 +149,14 @@ impl Ended {
         self.entries.iter().map(|e| e.ticket)
     }
 
-    /// The tickets that are remembered at `now`, each with its `forget_at`.
-    pub fn remembered(
-        &self,
-        now: Millis,
-    ) -> impl Iterator<Item = (Ticket, EndReason, Option<&EndedMore>, Millis)> {
+    /// The tickets that are remembered at `now`.
+    pub fn remembered(&self, now: Millis) -> impl Iterator<Item = LostTicket> {
         let entries = self.entries.iter().filter(move |e| now <= e.forget_at);
-        entries.map(|e| {
-            let more = self.more.get(&e.ticket);
-            (e.ticket, e.reason, more, e.forget_at)
+        entries.map(|e| LostTicket {
+            ticket: e.ticket,
+            reason: e.reason,
+            more: self.more.get(&e.ticket).cloned(),
+            forget_at: e.forget_at,
         })
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::command::{Answer, Command, Event, HolderView, LockRequest, Outcome, PresentedTicket};
 use super::leases::{Lease, LeaseClock};
-use super::names::{FencingToken, IdempotencyKey, Millis, Mode, Now, Ticket};
+use super::names::{FencingToken, Millis, Mode, Now, Ticket};
 use super::queue::{Queue, Seq, TicketDelivery, Waiter};
 use super::rows::{EndReason, HolderRow, LockRows, TicketRow};
 use super::state::{LockState, later};
@@ -165,51 +165,10 @@ pub fn check_rows(state: &LockState, rows: &LockRows) -> Result<(), Broken> {
 pub struct StateBefore {
     token: FencingToken,
     slots: usize,
-    holders: BTreeMap<FencingToken, Holder>,
+    holders: BTreeMap<FencingToken, Lease>,
     reserved: Option<Seq>,
     delay_until: Option<Millis>,
-    /// The ticket that the command presents.
-    presented: Option<PresentedTicket>,
-    key: Option<IdempotencyKey>,
-    cause: Cause,
-}
-
-struct Holder {
-    ticket: Ticket,
-    mode: Mode,
-    clock: LeaseClock,
-}
-
-/// What a command may do to leases.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// A caller that presents the holder's ticket may write.
-    Write,
-    /// A caller that presents the holder's ticket may release its lease.
-    Unlock,
-    /// A caller that presents the holder's ticket may make its lease end earlier.
-    Exact,
-    /// A caller that presents the holder's ticket may promote or demote its lease.
-    Asks,
-    Force,
-    Remove,
-    Vanish,
-    Delete,
-    Nothing,
-}
-
-fn cause(command: &Command) -> Cause {
-    match command {
-        Command::Write { .. } => Cause::Write,
-        Command::Unlock { .. } => Cause::Unlock,
-        Command::Renew { exact: true, .. } => Cause::Exact,
-        Command::Acquire(_) => Cause::Asks,
-        Command::ForceUnlock { .. } => Cause::Force,
-        Command::RemoveWaiter { .. } => Cause::Remove,
-        Command::Vanished { .. } => Cause::Vanish,
-        Command::Delete { .. } => Cause::Delete,
-        _ => Cause::Nothing,
-    }
+    command: Command,
 }
 
 /// The live leases while the events of one step are replayed: token and mode.
@@ -217,25 +176,20 @@ type LiveLeases = BTreeMap<FencingToken, Mode>;
 
 impl StateBefore {
     pub fn of(state: &LockState, command: &Command) -> StateBefore {
-        let holder = |lease: &Lease| Holder {
-            ticket: lease.row.ticket,
-            mode: lease.row.mode,
-            clock: lease.clock.clone(),
-        };
-        let leases = state.leases.iter();
+        let leases = state.leases.iter().cloned();
         StateBefore {
             token: state.token,
             slots: usize::from(state.options.slots),
-            holders: leases.map(|lease| (lease.token, holder(lease))).collect(),
+            holders: leases.map(|lease| (lease.token, lease)).collect(),
             reserved: state.reserved,
             delay_until: state.delay_until,
-            presented: command.presented(),
-            key: match command {
-                Command::Acquire(LockRequest { options, .. }) => options.key.clone(),
-                _ => None,
-            },
-            cause: cause(command),
+            command: command.clone(),
         }
+    }
+
+    /// Whether the command presents the ticket of this row.
+    fn is_presented(&self, row: &TicketRow) -> bool {
+        self.command.presented() == Some(PresentedTicket::Ticket(row.ticket))
     }
 
     /// Checks the rules about one step.
@@ -257,7 +211,8 @@ impl StateBefore {
         now: Millis,
         outcome: &Outcome,
     ) -> Result<(), Broken> {
-        let mut live: LiveLeases = self.holders.iter().map(|(t, h)| (*t, h.mode)).collect();
+        let before = self.holders.values();
+        let mut live: LiveLeases = before.map(|lease| (lease.token, lease.row.mode)).collect();
         let mut highest = self.token;
         let delayed = self.delay_until.is_some_and(|until| now < until);
         for event in &outcome.events {
@@ -297,7 +252,7 @@ impl StateBefore {
                 Event::TakenBack(token) => self.check_taken_back(&mut live, *token)?,
                 Event::Queued { .. } | Event::WaiterLeft { .. } | Event::WaiterDropped { .. } => {}
                 Event::WaiterRemoved { .. } => rule(
-                    self.cause == Cause::Remove,
+                    matches!(self.command, Command::RemoveWaiter { .. }),
                     "a waiter was removed by another command than RemoveWaiter",
                 )?,
             }
@@ -321,7 +276,7 @@ impl StateBefore {
         let was = live.remove(&token);
         rule(was.is_some(), "a grant was taken back that did not exist")?;
         rule(
-            self.cause == Cause::Vanish,
+            matches!(self.command, Command::Vanished { .. }),
             "a grant was taken back by another command than Vanished",
         )
     }
@@ -344,10 +299,9 @@ impl StateBefore {
                 LeaseClock::Running { expires: Some(last), .. } if last < now
             ),
             (EndReason::Released, Some(holder)) => {
-                self.cause == Cause::Unlock
-                    && self.presented == Some(PresentedTicket::Ticket(holder.ticket))
+                matches!(self.command, Command::Unlock { .. }) && self.is_presented(&holder.row)
             }
-            (EndReason::ForcedOff, _) => self.cause == Cause::Force,
+            (EndReason::ForcedOff, _) => matches!(self.command, Command::ForceUnlock { .. }),
             // "a timer of an earlier lease never ends a later one"
             (EndReason::Expired | EndReason::Released, None) => false,
         }
@@ -359,9 +313,10 @@ impl StateBefore {
             let Some(before) = self.holders.get(&lease.token) else {
                 continue;
             };
-            let own = self.presented == Some(PresentedTicket::Ticket(before.ticket));
+            let is_exact = matches!(self.command, Command::Renew { exact: true, .. });
+            let may_shorten = is_exact && self.is_presented(&before.row);
             rule(
-                (own && self.cause == Cause::Exact) || extends(&before.clock, &lease.clock),
+                may_shorten || extends(&before.clock, &lease.clock),
                 "a renewal made a lease end earlier",
             )?;
         }
@@ -370,9 +325,12 @@ impl StateBefore {
 
     /// Whether the command presents this waiter's ticket or idempotency key.
     fn asks(&self, waiter: &Waiter) -> bool {
-        let key = waiter.row.key.as_ref().map(|key| &key.key);
-        self.presented == Some(PresentedTicket::Ticket(waiter.row.ticket))
-            || (key.is_some() && key == self.key.as_ref())
+        let asked = match &self.command {
+            Command::Acquire(LockRequest { options, .. }) => options.key.as_ref(),
+            _ => None,
+        };
+        let made = waiter.row.key.as_ref().map(|key| &key.key);
+        self.is_presented(&waiter.row) || (made.is_some() && made == asked)
     }
 
     /// "grants follow queue order among near tickets"
@@ -407,13 +365,13 @@ impl StateBefore {
             };
             match token.map(|token| (token, self.holders.get(&token))) {
                 Some((_, Some(holder))) => {
+                    let writes = matches!(self.command, Command::Write { .. });
                     rule(
-                        self.cause == Cause::Write
-                            && self.presented == Some(PresentedTicket::Ticket(holder.ticket)),
+                        writes && self.is_presented(&holder.row),
                         "a write was allowed to a caller that does not hold the lock",
                     )?;
                     rule(
-                        holder.mode == Mode::Exclusive,
+                        holder.row.mode == Mode::Exclusive,
                         "a write was allowed to a holder that shares",
                     )?;
                 }

@@ -43,5 +43,5 @@ pub use names::{
 };
 pub use rows::EndReason;
 pub use state::LockState;
-pub use suspend::{Expiry, SuspendedLease};
+pub use suspend::SuspendedLease;
 pub use terms::{Limits, Profile, Rules, Terms};

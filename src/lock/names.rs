@@ -23,6 +23,13 @@ pub struct Now {
     pub wall: WallMillis,
 }
 
+impl Now {
+    /// This time of the monotonic clock by the wall clock.
+    pub fn wall_at(self, mono: Millis) -> WallMillis {
+        (self.wall + mono).saturating_sub(self.mono)
+    }
+}
+
 /// Whole seconds, 0 to [`Seconds::MAX`]. As a duration, zero means "without limit".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Seconds(u32);
@@ -213,11 +220,6 @@ macro_rules! name_type {
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check_name(text)?;
                 Ok(Self(SmolStr::new(text)))
-            }
-
-            /// Checks the text as [`Self::parse`] does.
-            pub fn check(text: &str) -> Result<(), NameError> {
-                check_name(text)
             }
 
             pub fn as_str(&self) -> &str {
@@ -459,10 +461,14 @@ impl<'de> Deserialize<'de> for TicketId {
 pub struct FencingToken(pub u64);
 
 impl FencingToken {
-    /// The token of the next grant. `None`: there is no greater one. Then the lock is granted to nobody any more,
-    /// because a token that is not greater would fence nothing.
-    pub fn next(self) -> Option<FencingToken> {
-        self.0.checked_add(1).map(FencingToken)
+    /// The token of the next grant.
+    ///
+    /// # Panics
+    ///
+    /// After the greatest token, which no number of grants reaches: a token that is not greater would fence nothing.
+    pub fn next(self) -> FencingToken {
+        let next = self.0.checked_add(1);
+        FencingToken(next.expect("no lock has so many grants"))
     }
 }
 

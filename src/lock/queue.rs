@@ -32,7 +32,6 @@ pub enum Purpose {
         /// `queue=0`: the ticket leaves its place when the wait is over.
         leaves: bool,
     },
-    /// A write that waits its turn, with the `release` of its command.
     Write,
 }
 
@@ -86,7 +85,29 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    pub fn new(row: TicketRow, ticketless_write: bool) -> Waiter {
+    /// The waiter of a new ticket.
+    pub fn fresh(
+        ticket: Ticket,
+        seq: Seq,
+        options: LockOptions,
+        queued_at: Option<WallMillis>,
+    ) -> Waiter {
+        let (ttl, mode) = (options.ttl, options.mode());
+        let mut waiter = Waiter::new(TicketRow {
+            ticket,
+            seq,
+            owner: options.owner,
+            ttl,
+            mode,
+            reason: options.reason,
+            queued_at,
+            key: options.key.map(|key| Box::new(KeyRow { key, ttl, mode })),
+        });
+        waiter.client = options.client;
+        waiter
+    }
+
+    fn new(row: TicketRow) -> Waiter {
         let delivery = if row.key.is_some() {
             TicketDelivery::Confirmed
         } else {
@@ -95,7 +116,7 @@ impl Waiter {
         Waiter {
             row,
             delivery,
-            ticketless_write,
+            ticketless_write: false,
             stored: false,
             announced: false,
             client: None,
@@ -111,7 +132,7 @@ impl Waiter {
             delivery: TicketDelivery::Confirmed,
             stored: true,
             announced: true,
-            ..Waiter::new(row, false)
+            ..Waiter::new(row)
         }
     }
 
@@ -384,10 +405,7 @@ impl Queue {
     pub fn deadline(&self) -> Option<Millis> {
         let wait = self.waits.first().map(|(at, _)| *at);
         let due = self.due.first().map(|(at, _)| *at);
-        match (wait, due) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [wait, due].into_iter().flatten().min()
     }
 
     /// The next thing that is due at `now`. A change from near to far is made here; what else follows is up to
@@ -459,25 +477,5 @@ impl Queue {
             }
             Presence::Far(at) => _ = self.due.insert((at, seq)),
         }
-    }
-}
-
-/// The row of a new ticket.
-pub fn fresh_row(
-    ticket: Ticket,
-    seq: Seq,
-    options: LockOptions,
-    queued_at: Option<WallMillis>,
-) -> TicketRow {
-    let (ttl, mode) = (options.ttl, options.mode.unwrap_or_default());
-    TicketRow {
-        ticket,
-        seq,
-        owner: options.owner,
-        ttl,
-        mode,
-        reason: options.reason,
-        queued_at,
-        key: options.key.map(|key| Box::new(KeyRow { key, ttl, mode })),
     }
 }

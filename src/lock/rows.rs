@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::names::{
-    FencingToken, IdempotencyKey, KeyName, Mode, Owner, Reason, Ticket, Ttl, WallMillis,
+    FencingToken, IdempotencyKey, KeyName, Millis, Mode, Owner, Reason, Ticket, Ttl, WallMillis,
 };
 
 /// Why a ticket ended.
@@ -113,6 +113,8 @@ pub struct Forced {
 
 /// How many ended tickets a resource remembers at most.
 pub const ENDED_MAX: u64 = 64;
+/// How long a resource remembers an ended ticket.
+pub const ENDED_MS: Millis = 300_000;
 
 impl TicketRow {
     /// What is reported of a place that ended.

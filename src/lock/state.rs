@@ -7,7 +7,7 @@ use super::ended::{Ended, LostTicket};
 use super::leases::{Lease, LeaseClock, Leases};
 use super::names::{FencingToken, Millis, Mode, Now, ResourceOptions, Ticket, Ttl, WallMillis};
 use super::queue::{Queue, Seq, Waiter};
-use super::rows::{EndReason, HeadRow, HolderRow, LockChanges, LockRows};
+use super::rows::{ENDED_MS, EndReason, EndedMore, HeadRow, HolderRow, LockChanges, LockRows};
 use super::terms::Terms;
 
 /// The lock of one resource: its leases, its queue and its ended tickets. Commands change it by
@@ -62,7 +62,7 @@ impl LockState {
         let delay_ms = options.lock_delay_ms();
         let mut state = LockState {
             next_seq: last_seq.unwrap_or(0) + 1,
-            ended: Ended::restore(rows.ended, now.mono + terms.limits.ended_ms),
+            ended: Ended::restore(rows.ended, now.mono + ENDED_MS),
             delay_until: (rows.head.delayed && delay_ms > 0).then_some(now.mono + delay_ms),
             ..LockState::new(options, rows.head.token)
         };
@@ -163,26 +163,18 @@ impl LockState {
     /// The ended tickets to remember after the resource is removed: those that expired or were forced off, and
     /// those with an idempotency key, because a late copy of that request must not take the lock anew.
     pub fn lost_tickets(&self, now: Millis) -> Vec<LostTicket> {
-        let ended = self.ended.remembered(now);
-        let lost = ended.filter(|(_, reason, more, _)| {
-            *reason != EndReason::Released || more.is_some_and(|more| more.attempt.is_some())
-        });
-        lost.map(|(ticket, reason, more, forget_at)| LostTicket {
-            ticket,
-            reason,
-            more: more.cloned(),
-            forget_at,
-        })
-        .collect()
+        let has_key = |more: &EndedMore| more.attempt.is_some();
+        let matters = |lost: &LostTicket| {
+            lost.reason != EndReason::Released || lost.more.as_ref().is_some_and(has_key)
+        };
+        self.ended.remembered(now).filter(matters).collect()
     }
 
     /// Remembers the lost tickets of an earlier resource of the same name. Returns the rows to store.
     pub fn recall(&mut self, lost: Vec<LostTicket>) -> LockChanges {
         let mut changes = LockChanges::default();
         for lost in lost {
-            let ended = &mut self.ended;
-            let row = ended.remember(lost.ticket, lost.reason, lost.more, lost.forget_at);
-            changes.end(row);
+            changes.end(self.ended.remember(lost));
         }
         changes
     }
@@ -217,18 +209,15 @@ impl LockState {
     /// The first `count` places of the queue. Places of ticketless writes are left out, but count in the
     /// positions of the others.
     pub fn places(&self, now: Now, count: usize) -> Vec<PlaceView> {
-        let wall = |at: Millis| (now.wall + at).saturating_sub(now.mono);
         let queue = self.queue_ref().into_iter();
         let places = queue.flat_map(|queue| queue.iter().map(move |place| (queue, place)));
         let told = (1..)
             .zip(places)
             .filter(|(_, (_, (_, waiter)))| !waiter.ticketless_write);
         let view = |(position, (queue, (seq, waiter))): (usize, (&Queue, (Seq, &Waiter)))| {
-            let open = waiter.has_open_requests();
-            let last_seen_at = if open {
-                now.wall
-            } else {
-                wall(waiter.last_seen())
+            let last_seen_at = match waiter.has_open_requests() {
+                true => now.wall,
+                false => now.wall_at(waiter.last_seen()),
             };
             PlaceView {
                 id: waiter.row.ticket.id(),
@@ -314,10 +303,10 @@ impl LockState {
         self.queue_ref().and_then(Queue::first_near)
     }
 
-    /// Whether a lease of this mode can begin now: it fits the current leases, there is a token for it, and no
-    /// lock-delay runs. Does not look at the queue.
+    /// Whether a lease of this mode can begin now: it fits the current leases, and no lock-delay runs. Does not look
+    /// at the queue.
     pub(super) fn admits(&self, mode: Mode) -> bool {
-        if self.delay_until.is_some() || self.token.next().is_none() {
+        if self.delay_until.is_some() {
             return false;
         }
         match (mode, self.leases.mode()) {
@@ -392,17 +381,16 @@ impl LockState {
             LeaseClock::Answering(_) => self.expiry(terms, lease.stored_ttl, now.mono, now.mono),
             LeaseClock::Running { expires, .. } => expires,
         };
-        let wall = |at: Millis| (now.wall + at).saturating_sub(now.mono);
         HolderView {
             owner: lease.row.owner.clone(),
             reason: lease.row.reason.clone(),
             mode: lease.row.mode,
             acquired_at: lease.acquired_at,
-            expires_at: expires.map(wall),
+            expires_at: expires.map(|at| now.wall_at(at)),
             expires_in_ms: expires.map(|at| at.saturating_sub(now.mono)),
             token: lease.token,
             queued_at: lease.row.queued_at,
-            renewed_at: lease.seen.map(wall),
+            renewed_at: lease.seen.map(|at| now.wall_at(at)),
             client: lease.client,
         }
     }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use super::command::RequestId;
 use super::leases::{LeaseClock, Leases};
-use super::names::{FencingToken, Millis, Now, ResourceOptions, WallMillis};
+use super::names::{FencingToken, Millis, Now, ResourceOptions};
 use super::rows::LockRows;
 use super::state::LockState;
 use super::terms::Terms;
@@ -29,15 +29,6 @@ pub struct SuspendedLease {
     client: Option<IpAddr>,
 }
 
-/// When a lease expires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expiry {
-    /// By the wall clock.
-    pub at: WallMillis,
-    /// Time left until then.
-    pub in_ms: Millis,
-}
-
 impl SuspendedLease {
     /// The lease's fencing token.
     pub fn token(&self) -> FencingToken {
@@ -49,12 +40,9 @@ impl SuspendedLease {
         self.expires.map(|last| last + 1)
     }
 
-    /// When the lease expires. `None`: it does not.
-    pub fn expiry(&self, now: Now) -> Option<Expiry> {
-        self.expires.map(|at| Expiry {
-            at: (now.wall + at).saturating_sub(now.mono),
-            in_ms: at.saturating_sub(now.mono),
-        })
+    /// The last millisecond, on the monotonic clock, in which the lease certainly holds. `None`: it does not expire.
+    pub fn expires(&self) -> Option<Millis> {
+        self.expires
     }
 }
 

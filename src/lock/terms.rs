@@ -30,27 +30,15 @@ impl Profile {
     }
 
     pub fn rules(self) -> Rules {
-        match self {
-            Profile::Default => Rules {
-                profile: self,
-                timeout_is_lease_ttl: true,
-                timeout_is_wait: false,
-                write_releases: false,
-                get_locks_unwritten: false,
-                dead_unlock_succeeds: false,
-                spent_ticket_writes_as_nobody: false,
-                refused_write_waits: false,
-            },
-            Profile::Php => Rules {
-                profile: self,
-                timeout_is_lease_ttl: false,
-                timeout_is_wait: true,
-                write_releases: true,
-                get_locks_unwritten: true,
-                dead_unlock_succeeds: true,
-                spent_ticket_writes_as_nobody: true,
-                refused_write_waits: true,
-            },
+        let is_php = self == Profile::Php;
+        Rules {
+            timeout_is_lease_ttl: !is_php,
+            timeout_is_wait: is_php,
+            write_releases: is_php,
+            get_locks_unwritten: is_php,
+            dead_unlock_succeeds: is_php,
+            spent_ticket_writes_as_nobody: is_php,
+            refused_write_waits: is_php,
         }
     }
 }
@@ -58,7 +46,6 @@ impl Profile {
 /// What differs between the profiles: one field for each row of the table in `docs/protocol.md`, "Profiles".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    pub profile: Profile,
     /// The resource's `timeout` is the TTL of leases that have no `ttl` of their own.
     pub timeout_is_lease_ttl: bool,
     /// The resource's `timeout` is how long GET `lock=1`, lock and PUT wait on the server.
@@ -86,8 +73,6 @@ pub struct Limits {
     pub lease_seconds_max: Seconds,
     /// `MAX_WAITERS_PER_RESOURCE`: the most places in the queue of a resource.
     pub waiters_max: usize,
-    /// How long a resource remembers why a ticket ended.
-    pub ended_ms: Millis,
 }
 
 impl Default for Limits {
@@ -97,7 +82,6 @@ impl Default for Limits {
             ticket_ttl_ms: 60_000,
             lease_seconds_max: Seconds::ZERO,
             waiters_max: 20_000,
-            ended_ms: 300_000,
         }
     }
 }

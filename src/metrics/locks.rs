@@ -22,14 +22,14 @@ pub struct LockMetrics {
     grants: PerThread<IntCounter>,
     wait_seconds: PerThread<Histogram>,
     held_seconds: PerThread<Histogram>,
-    released: PerThread<IntCounter>,
-    expired: PerThread<IntCounter>,
-    forced_off: PerThread<IntCounter>,
-    deleted: PerThread<IntCounter>,
-    taken_back: IntCounter,
-    waiters_dropped: IntCounter,
-    held: PerThread<IntGauge>,
-    stored_inline: PerThread<IntCounter>,
+    /// By [`LeaseEnd`].
+    ends: [PerThread<IntCounter>; 4],
+    pub taken_back: IntCounter,
+    pub waiters_dropped: IntCounter,
+    /// Held locks of resources in memory, live or dormant.
+    pub held: PerThread<IntGauge>,
+    /// Commits without a batch, by a store that never waits.
+    pub stored_inline: PerThread<IntCounter>,
 }
 
 impl LockMetrics {
@@ -38,9 +38,9 @@ impl LockMetrics {
         let histogram = |name, help, buckets| {
             make.per_thread(|| Histogram::with_opts(histogram_options(name, help, buckets)))
         };
-        let end = |reason| {
+        let end = |end: LeaseEnd| {
             let ends = options("lock_ends_total", "Leases that ended, by reason.");
-            let ends = ends.const_label("reason", reason);
+            let ends = ends.const_label("reason", end.name());
             make.per_thread(|| IntCounter::with_opts(ends.clone()))
         };
         LockMetrics {
@@ -58,10 +58,7 @@ impl LockMetrics {
                 "Time from the grant of a lease to its end.",
                 HELD_SECONDS,
             ),
-            released: end("released"),
-            expired: end("expired"),
-            forced_off: end("forced_off"),
-            deleted: end("deleted"),
+            ends: LeaseEnd::ALL.map(end),
             taken_back: make.counter(
                 "lock_grants_taken_back_total",
                 "Grants whose client was gone before it got the answer.",
@@ -97,42 +94,13 @@ impl LockMetrics {
     }
 
     pub fn ended(&self, end: LeaseEnd, held: Millis) {
-        let ends = match end {
-            LeaseEnd::Released => &self.released,
-            LeaseEnd::Expired => &self.expired,
-            LeaseEnd::ForcedOff => &self.forced_off,
-            LeaseEnd::Deleted => &self.deleted,
-        };
-        ends.mine().inc();
+        self.ends[end as usize].mine().inc();
         self.held_seconds.mine().observe(seconds(held));
-    }
-
-    pub fn taken_back(&self) {
-        self.taken_back.inc();
-    }
-
-    pub fn waiter_dropped(&self) {
-        self.waiters_dropped.inc();
-    }
-
-    /// Counts a held lock of a resource in memory, live or dormant.
-    pub fn holds(&self) {
-        self.held.mine().inc();
-    }
-
-    /// Undoes [`LockMetrics::holds`].
-    pub fn holds_no_more(&self) {
-        self.held.mine().dec();
     }
 
     /// Number of held locks of live actors and of dormant resources.
     pub fn held(&self) -> i64 {
         self.held.all().map(IntGauge::get).sum()
-    }
-
-    /// Counts a commit without a batch, by a store that never waits.
-    pub fn stored_inline(&self) {
-        self.stored_inline.mine().inc();
     }
 }
 

@@ -39,7 +39,11 @@ pub struct Metrics {
     registry: Registry,
     pub locks: LockMetrics,
     pub requests: RequestMetrics,
-    pub actors: ActorMetrics,
+    /// Resources in memory.
+    pub actors_live: IntGauge,
+    /// Held resources of which only the end of their lease is in memory (dormant).
+    pub actors_asleep: IntGauge,
+    pub actors_retired: IntCounter,
     pub store: StoreMetrics,
     pub connections: ConnectionMetrics,
     pub peers: PeerMetrics,
@@ -87,14 +91,6 @@ pub struct PeerMetrics {
     pub unreachable: IntGauge,
 }
 
-/// Resources in memory.
-pub struct ActorMetrics {
-    pub live: IntGauge,
-    /// Held resources of which only the end of their lease is in memory (dormant).
-    pub asleep: IntGauge,
-    pub retired: IntCounter,
-}
-
 /// Sizes and times of commits, and errors of the store.
 pub struct StoreMetrics {
     batch_snapshots: Histogram,
@@ -133,17 +129,15 @@ impl Metrics {
         Metrics {
             locks: LockMetrics::new(&make),
             requests: RequestMetrics::new(&make),
-            actors: ActorMetrics {
-                live: make.gauge("actors_live", "Resources in memory."),
-                asleep: make.gauge(
-                    "actors_asleep",
-                    "Held resources that nobody uses: only the end of their lease is in memory.",
-                ),
-                retired: make.counter(
-                    "actors_retired_total",
-                    "Resources that left memory because nobody used them.",
-                ),
-            },
+            actors_live: make.gauge("actors_live", "Resources in memory."),
+            actors_asleep: make.gauge(
+                "actors_asleep",
+                "Held resources that nobody uses: only the end of their lease is in memory.",
+            ),
+            actors_retired: make.counter(
+                "actors_retired_total",
+                "Resources that left memory because nobody used them.",
+            ),
             store: StoreMetrics::new(&make),
             connections: ConnectionMetrics {
                 open: make.gauge("connections", "Open connections of clients."),

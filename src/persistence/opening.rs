@@ -117,7 +117,9 @@ impl Persistence {
     /// [`boottime_ms`].
     fn serve(&mut self, opened: Opened, sent: u64, ctx: &mut Context<Self>) {
         self.server.raise_token_floor(opened.token_floor);
-        self.server.use_recorded_profile(opened.recorded_profile);
+        let members = opened.members.as_ref();
+        self.server
+            .use_recorded_profile(members.and_then(|all| all.recorded_profile));
         self.server.next_incarnation();
         self.incarnation = self.server.incarnation();
         self.phase = Phase::Serving;

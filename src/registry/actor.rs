@@ -17,7 +17,7 @@ use crate::registry::dormant::DormantLeases;
 use crate::registry::find_names::find_names;
 use crate::registry::lock_counts::count;
 use crate::registry::messages::{CountLocks, Find, FindNames, Locate, ResourceLocation};
-use crate::resource::actor::{Origin, ResourceActor};
+use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::dormant::DormantLease;
 use crate::resource::messages::{RegistryNotice, ResourceNotice};
 use crate::resource::status::{ResourceStatus, StatusCell};
@@ -70,7 +70,7 @@ struct LiveActor {
 impl Registry {
     /// The status of all live and dormant resources.
     fn statuses(&self) -> impl Iterator<Item = (&ResourceName, ResourceStatus)> {
-        let status = |(name, entry): (_, &LiveActor)| Some((name, entry.status.read()?));
+        let status = |(name, entry): (_, &LiveActor)| Some((name, (*entry.status.lock())?));
         let live = self.live.iter().filter_map(status);
         live.chain(self.dormant.statuses())
     }
@@ -90,7 +90,7 @@ impl Registry {
         }
     }
 
-    /// Starts the actor of a name, which takes its dormant lease along. `active`: as [`Origin::active`].
+    /// Starts the actor of a name, which takes its dormant lease along. `active`: as in [`Stage::Loading`].
     fn start_actor(
         &mut self,
         find: &Find,
@@ -103,19 +103,23 @@ impl Registry {
         let dormant = self.dormant.remove(&find.name);
         let dormant = dormant.filter(|dormant| dormant.incarnation == incarnation);
         if let Some(dormant) = &dormant {
-            status.show(dormant.status());
+            *status.lock() = Some(dormant.status());
         }
-        let origin = Origin {
+        let actor = ResourceActor {
             name: find.name.clone(),
             status: status.clone(),
             generation: self.generation,
             incarnation,
-            dormant,
-            active,
+            now: self.server.clock.now(),
+            server: self.server.clone(),
+            registry: registry.recipient(),
+            persistence: self.persistence.clone(),
+            stage: Stage::Loading {
+                calls: Vec::new(),
+                dormant,
+                active,
+            },
         };
-        let persistence = self.persistence.clone();
-        let registry = registry.recipient();
-        let actor = ResourceActor::new(origin, self.server.clone(), registry, persistence);
         // On the thread of the request: most resources are used over few connections, and a message within a
         // thread costs a fraction of one between threads.
         let addr = ResourceActor::start_in_arbiter(&find.home, move |_| actor);
@@ -200,7 +204,7 @@ impl Registry {
         match self.dormant.get(name) {
             Some(dormant) => ResourceLocation::Dormant {
                 token: dormant.lease.token(),
-                expires: dormant.lease.expiry(self.server.clock.now()),
+                expires: dormant.lease.expires(),
             },
             None => ResourceLocation::Stored,
         }
@@ -228,7 +232,7 @@ impl Registry {
                 .do_send(CommitResult::Discard(Some(closed.clone())));
         }
         // Dormant leases are of an incarnation that is over. After loading, these leases get their full TTL again.
-        self.dormant.clear();
+        self.dormant = DormantLeases::default();
         self.leaving.clear();
         self.left = None;
         self.count();
@@ -261,9 +265,9 @@ impl Registry {
     }
 
     fn count(&self) {
-        let metrics = &self.server.metrics.actors;
-        metrics.live.set(self.live.len() as i64);
-        metrics.asleep.set(self.dormant.len() as i64);
+        let metrics = &self.server.metrics;
+        metrics.actors_live.set(self.live.len() as i64);
+        metrics.actors_asleep.set(self.dormant.len() as i64);
     }
 }
 

@@ -49,10 +49,6 @@ impl DormantLeases {
         shrink_if_sparse(&mut self.by_name);
     }
 
-    pub fn clear(&mut self) {
-        *self = DormantLeases::default();
-    }
-
     /// When the first lease ends, on the monotonic clock. `None`: none of them expires.
     pub fn next_deadline(&self) -> Option<Millis> {
         self.deadlines.first().map(|(at, _)| *at)

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lock::command::HolderView;
 use crate::lock::rows::HolderRow;
-use crate::lock::{Expiry, FencingToken, ResourceName};
+use crate::lock::{FencingToken, Millis, Now, ResourceName};
 use crate::persistence::messages::List;
 use crate::registry::client::{Router, confirmed};
 use crate::registry::lock_counts::LockCounts;
@@ -259,12 +259,13 @@ impl Router {
         row: Option<ListedResource>,
         location: ResourceLocation,
     ) -> Result<Option<Description>, Closed> {
+        let now = self.server.clock.now();
         let reply = match (location, &row) {
             (ResourceLocation::Stored, Some(row)) if row.holder.is_none() => {
-                return Ok(Some(row.expiring(None)));
+                return Ok(Some(row.expiring(None, now)));
             }
             (ResourceLocation::Dormant { token, expires }, Some(row)) if row.is_held_by(token) => {
-                return Ok(Some(row.expiring(expires)));
+                return Ok(Some(row.expiring(expires, now)));
             }
             (ResourceLocation::Live(actor), _) => {
                 let asked = self
@@ -286,7 +287,7 @@ impl Router {
             Reply::Described(description) => Ok(Some(*description)),
             // Only this resource cannot be read: the others must still be listed.
             Reply::Closed(_) if self.server.gate.check_answer().is_ok() => {
-                Ok(row.map(|row| row.expiring(None)))
+                Ok(row.map(|row| row.expiring(None, now)))
             }
             Reply::Closed(closed) => Err(closed),
             _ => Ok(None),
@@ -299,14 +300,18 @@ impl ListedResource {
         self.holder.as_ref().is_some_and(|h| h.token == token)
     }
 
-    /// The description of a row. `expires`: the end of its lease, which no row has.
-    fn expiring(&self, expires: Option<Expiry>) -> Description {
+    /// The description of a row. `expires`: the end of its lease on the monotonic clock, which no row has.
+    fn expiring(&self, expires: Option<Millis>, now: Now) -> Description {
         Description {
             name: self.name.clone(),
             id: self.id.clone(),
             options: self.options,
             locked: self.holder.is_some(),
-            holders: self.holder.iter().map(|row| holder(row, expires)).collect(),
+            holders: self
+                .holder
+                .iter()
+                .map(|row| holder(row, expires, now))
+                .collect(),
             waiting: self.waiting,
             waits_since: None,
             queue: Vec::new(),
@@ -317,15 +322,15 @@ impl ListedResource {
     }
 }
 
-fn holder(row: &HolderRow, expires: Option<Expiry>) -> HolderView {
+fn holder(row: &HolderRow, expires: Option<Millis>, now: Now) -> HolderView {
     let ticket = &row.ticket;
     HolderView {
         owner: ticket.owner.clone(),
         reason: ticket.reason.clone(),
         mode: ticket.mode,
         acquired_at: row.acquired_at,
-        expires_at: expires.map(|expires| expires.at),
-        expires_in_ms: expires.map(|expires| expires.in_ms),
+        expires_at: expires.map(|at| now.wall_at(at)),
+        expires_in_ms: expires.map(|at| at.saturating_sub(now.mono)),
         token: row.token,
         queued_at: ticket.queued_at,
         renewed_at: None,

@@ -2,7 +2,7 @@
 
 use actix::{Addr, ArbiterHandle, Message};
 
-use crate::lock::{Expiry, FencingToken, ResourceName};
+use crate::lock::{FencingToken, Millis, ResourceName};
 use crate::registry::lock_counts::LockCounts;
 use crate::resource::actor::ResourceActor;
 use crate::store::ListQuery;
@@ -27,10 +27,11 @@ pub struct Locate {
 pub enum ResourceLocation {
     /// It has this actor.
     Live(Addr<ResourceActor>),
-    /// It has no actor, and is held by the lease with this token. `expires` is `None` if the lease does not expire.
+    /// It has no actor, and is held by the lease with this token. `expires`: on the monotonic clock; `None` if the lease
+    /// does not expire.
     Dormant {
         token: FencingToken,
-        expires: Option<Expiry>,
+        expires: Option<Millis>,
     },
     /// In the store only, if it exists.
     Stored,

@@ -24,14 +24,14 @@ use crate::shared::server_state::ServerState;
 use crate::store::{StoreError, StoredResource};
 
 /// The phase that an actor is in.
-pub(super) enum Stage {
+pub enum Stage {
     /// The rows are being read from the store.
     Loading {
         /// Requests that arrived, each with its arrival time.
         calls: Vec<(Now, Box<Call>)>,
         /// The lease of the resource, if it was suspended.
         dormant: Option<DormantLease>,
-        /// See [`Origin::active`].
+        /// When the resource was last asked for, on the monotonic clock; 0: no request started this actor.
         active: Millis,
     },
     Live(Box<Live>),
@@ -39,57 +39,22 @@ pub(super) enum Stage {
     Retired,
 }
 
-/// What the registry starts an actor with.
-pub struct Origin {
+/// The registry starts it, in [`Stage::Loading`].
+pub struct ResourceActor {
     pub name: ResourceName,
     pub status: Arc<StatusCell>,
     pub generation: u64,
-    /// The incarnation of the store in which the actor starts.
-    pub incarnation: u64,
-    /// The lease that the actor goes on with, if it was suspended.
-    pub dormant: Option<DormantLease>,
-    /// When the resource was last asked for, on the monotonic clock; 0: no request starts this actor.
-    pub active: Millis,
-}
-
-pub struct ResourceActor {
-    pub(super) name: ResourceName,
-    pub(super) status: Arc<StatusCell>,
-    pub(super) generation: u64,
     /// The incarnation of the store when this actor was started. In a later one its memory must not be used.
-    pub(super) incarnation: u64,
+    pub incarnation: u64,
     /// When the current message was taken up. The clocks are read once for everything that a message causes.
-    pub(super) now: Now,
-    pub(super) server: Arc<ServerState>,
-    pub(super) registry: Recipient<RegistryNotice>,
-    pub(super) persistence: PersistenceHandle,
-    pub(super) stage: Stage,
+    pub now: Now,
+    pub server: Arc<ServerState>,
+    pub registry: Recipient<RegistryNotice>,
+    pub persistence: PersistenceHandle,
+    pub stage: Stage,
 }
 
 impl ResourceActor {
-    pub fn new(
-        origin: Origin,
-        server: Arc<ServerState>,
-        registry: Recipient<RegistryNotice>,
-        persistence: PersistenceHandle,
-    ) -> ResourceActor {
-        ResourceActor {
-            name: origin.name,
-            status: origin.status,
-            generation: origin.generation,
-            incarnation: origin.incarnation,
-            now: server.clock.now(),
-            server,
-            registry,
-            persistence,
-            stage: Stage::Loading {
-                calls: Vec::new(),
-                dormant: origin.dormant,
-                active: origin.active,
-            },
-        }
-    }
-
     pub(super) fn loaded(
         &mut self,
         result: Result<Option<StoredResource>, StoreError>,
@@ -149,7 +114,6 @@ impl ResourceActor {
             // Never granted: its tokens must start above those of a deleted resource of the same name.
             lock.head.token = self.server.token_floor();
         }
-        let waiting: Vec<Ticket> = lock.waiting.iter().map(|row| row.ticket).collect();
         let core = match &dormant {
             Some(dormant) => LockState::resume(stored.options, lock, &terms, now, &dormant.lease),
             None => LockState::restore(stored.options, lock, &terms, now, leases_from),
@@ -159,9 +123,6 @@ impl ResourceActor {
             live.held = dormant.held;
         }
         live.held.set(core.held_since());
-        for ticket in waiting {
-            live.waits(ticket, now.mono);
-        }
         live.resource = Some(Resource {
             id: stored.id,
             core,
@@ -188,8 +149,8 @@ impl ResourceActor {
                 live.answer_all(reply);
                 let resource = live.resource.as_ref().filter(|_| live.is_leaving);
                 let unconfirmed = resource.map(|r| r.core.unconfirmed().collect());
-                self.status.show_absent();
-                self.server.metrics.actors.retired.inc();
+                *self.status.lock() = None;
+                self.server.metrics.actors_retired.inc();
                 self.leave_registry(None, unconfirmed.unwrap_or_default());
             }
             Stage::Retired => {}
@@ -206,7 +167,7 @@ impl ResourceActor {
         let Stage::Live(live) = std::mem::replace(&mut self.stage, Stage::Retired) else {
             return;
         };
-        self.server.metrics.actors.retired.inc();
+        self.server.metrics.actors_retired.inc();
         let dormant = DormantLease {
             lease,
             held: live.held,

@@ -3,7 +3,6 @@
 //! An event of the core does not name the request that caused it. That request is found by the answer in the same
 //! outcome.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::lock::command::{Event, HolderView};
@@ -25,14 +24,14 @@ use crate::store::history::{LeaseEnd, PastLease};
 /// The answers of one outcome of the core.
 type Answers = [(RequestId, Answer)];
 
-/// The first answer that is `like` this, with its open request.
-fn asker<'l, 'a>(
+/// The open request that the first answer which is `like` this goes to.
+fn asker<'l>(
     live: &'l Live,
-    answers: &'a Answers,
+    answers: &Answers,
     like: impl Fn(&Answer) -> bool,
-) -> Option<(&'l OpenRequest, &'a Answer)> {
-    let (request, answer) = answers.iter().find(|(_, answer)| like(answer))?;
-    Some((live.open.get(*request)?, answer))
+) -> Option<&'l OpenRequest> {
+    let (request, _) = answers.iter().find(|(_, answer)| like(answer))?;
+    live.open.get(request).map(Box::as_ref)
 }
 
 impl ResourceActor {
@@ -41,25 +40,16 @@ impl ResourceActor {
         let Stage::Live(live) = &mut self.stage else {
             return;
         };
-        if outcome.events.is_empty() && outcome.changes.is_empty() {
+        if outcome.events.is_empty() {
             return;
         }
-        let answers = &outcome.answers;
-        let writer = AuditWriter::new(&self.name, &self.server, self.now);
-        for row in outcome.changes.waiting.values().flatten() {
-            live.waits(row.ticket, self.now.mono);
-        }
+        let mut writer = AuditWriter::new(&self.name, &self.server, self.now);
         for event in &outcome.events {
-            writer.event(live, answers, event);
+            writer.event(live, &outcome.answers, event);
         }
         let held_since = live.resource.as_ref().and_then(|r| r.core.held_since());
         live.held.set(held_since);
-        for (ticket, row) in &outcome.changes.waiting {
-            if row.is_none() {
-                live.waits_no_more(*ticket);
-            }
-        }
-        live.happened(writer.happened.into_inner());
+        live.happened(writer.happened);
     }
 
     pub(super) fn report_change(
@@ -69,7 +59,7 @@ impl ResourceActor {
         token: Option<FencingToken>,
         selector: Option<&Selector>,
     ) {
-        let writer = AuditWriter::new(&self.name, &self.server, self.now);
+        let mut writer = AuditWriter::new(&self.name, &self.server, self.now);
         writer.write(AuditEvent {
             token,
             caller: Some(caller),
@@ -77,7 +67,7 @@ impl ResourceActor {
             ..writer.line(kind)
         });
         if let Stage::Live(live) = &mut self.stage {
-            live.happened(writer.happened.into_inner());
+            live.happened(writer.happened);
         }
     }
 
@@ -91,18 +81,20 @@ impl ResourceActor {
 
     /// Writes the status of the resource for listings.
     pub(super) fn show(&self) {
-        let Stage::Live(live) = &self.stage else {
-            return self.status.show_absent();
+        let live = match &self.stage {
+            Stage::Live(live) => Some(live),
+            Stage::Loading { .. } | Stage::Retired => None,
         };
-        match &live.resource {
-            None => self.status.show_absent(),
-            Some(resource) => self.status.show(ResourceStatus {
-                waiting: resource.core.waiting(),
-                waits_since: resource.core.waits_since(),
-                locked: resource.core.is_locked(),
+        let status = live.and_then(|live| {
+            let core = &live.resource.as_ref()?.core;
+            Some(ResourceStatus {
+                waiting: core.waiting(),
+                waits_since: core.waits_since(),
+                locked: core.is_locked(),
                 held_since: live.held.get(),
-            }),
-        }
+            })
+        });
+        *self.status.lock() = status;
     }
 }
 
@@ -112,7 +104,7 @@ struct AuditWriter<'a> {
     server: &'a Arc<ServerState>,
     now: Now,
     /// Events for the feed, to be published once they are durable.
-    happened: RefCell<Vec<Arc<FeedEvent>>>,
+    happened: Vec<Arc<FeedEvent>>,
 }
 
 impl<'a> AuditWriter<'a> {
@@ -121,7 +113,7 @@ impl<'a> AuditWriter<'a> {
             name,
             server,
             now,
-            happened: RefCell::default(),
+            happened: Vec::new(),
         }
     }
 
@@ -175,21 +167,17 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    fn write(&self, line: AuditEvent<'_>) {
+    fn write(&mut self, line: AuditEvent<'_>) {
         self.server.events.write(self.now.mono, &line);
         if self.server.feed.is_read() {
-            self.happened
-                .borrow_mut()
-                .push(Arc::new(feed_event(&line, self.now.wall)));
+            let event = feed_event(&line, self.now.wall);
+            self.happened.push(Arc::new(event));
         }
     }
 
     /// Counts a lease that has ended and adds it to the history.
     fn end(&self, lease: &HolderView, end: LeaseEnd, forced: Option<&Forced>, ephemeral: bool) {
         self.server.metrics.locks.ended(end, self.held(lease));
-        let queued = lease
-            .queued_at
-            .map(|at| lease.acquired_at.saturating_sub(at));
         let past = PastLease {
             owner: lease.owner.clone(),
             reason: lease.reason.clone(),
@@ -199,7 +187,7 @@ impl<'a> AuditWriter<'a> {
             ended_at: self.now.wall,
             end,
             forced: forced.cloned().map(Box::new),
-            queued_ms: queued.unwrap_or(0),
+            queued_ms: queued(lease),
         };
         self.server
             .history
@@ -211,12 +199,12 @@ impl<'a> AuditWriter<'a> {
         self.now.wall.saturating_sub(lease.acquired_at)
     }
 
-    fn event(&self, live: &mut Live, answers: &Answers, event: &Event) {
+    fn event(&mut self, live: &Live, answers: &Answers, event: &Event) {
         match event {
             Event::Granted(holder) => self.granted(live, answers, holder),
             Event::Ended { reason, holder } => self.ended(live, answers, *reason, holder),
             Event::TakenBack(token) => {
-                self.server.metrics.locks.taken_back();
+                self.server.metrics.locks.taken_back.inc();
                 self.write(AuditEvent {
                     token: Some(*token),
                     ..self.line(AuditKind::TakenBack)
@@ -224,7 +212,7 @@ impl<'a> AuditWriter<'a> {
             }
             Event::Promoted { holder, .. } => {
                 let like = |answer: &Answer| matches!(answer, Answer::Granted(grant) if grant.holder.token == holder.token);
-                let asker = asker(live, answers, like).map(|(open, _)| open);
+                let asker = asker(live, answers, like);
                 // A grant with a new token, of a lease that goes on.
                 self.server.metrics.locks.promoted();
                 self.write(AuditEvent {
@@ -244,16 +232,16 @@ impl<'a> AuditWriter<'a> {
                     AuditKind::Queued,
                     row.owner.as_ref(),
                     row.mode,
-                    live.open.get(*request),
+                    live.open.get(request).map(Box::as_ref),
                 )
             }),
             Event::WaiterLeft { owner, mode } => {
                 let like = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
-                let asker = asker(live, answers, like).map(|(open, _)| open);
+                let asker = asker(live, answers, like);
                 self.write(self.line_of_place(AuditKind::WaiterLeft, owner.as_ref(), *mode, asker));
             }
             Event::WaiterDropped { owner, mode } => {
-                self.server.metrics.locks.waiter_dropped();
+                self.server.metrics.locks.waiters_dropped.inc();
                 self.write(self.line_of_place(
                     AuditKind::WaiterDropped,
                     owner.as_ref(),
@@ -263,7 +251,7 @@ impl<'a> AuditWriter<'a> {
             }
             Event::WaiterRemoved { owner, mode } => {
                 let like = |answer: &Answer| matches!(answer, Answer::WaiterRemoved(true));
-                let asker = asker(live, answers, like).map(|(open, _)| open);
+                let asker = asker(live, answers, like);
                 let why = asker.and_then(why);
                 self.write(AuditEvent {
                     detail: why.map_or(Detail::Nothing, |why| Detail::Why(&why.reason)),
@@ -273,29 +261,22 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    fn granted(&self, live: &mut Live, answers: &Answers, holder: &HolderView) {
+    fn granted(&mut self, live: &Live, answers: &Answers, holder: &HolderView) {
         let like = |answer: &Answer| match answer {
             Answer::Granted(grant) => grant.new && grant.holder.token == holder.token,
             Answer::Writable { token } => *token == Some(holder.token),
             _ => false,
         };
-        let asker = asker(live, answers, like);
-        let opened = asker.map(|(open, _)| open.since);
-        let queued = asker.and_then(|(_, answer)| match answer {
-            Answer::Granted(grant) => live.waits_since(grant.ticket),
-            _ => None,
-        });
-        let since = queued.into_iter().chain(opened).min();
-        let waited = since.map_or(0, |since| self.now.mono.saturating_sub(since));
+        let waited = queued(holder);
         self.server.metrics.locks.granted(waited);
         self.write(AuditEvent {
-            caller: asker.map(|(open, _)| &*open.caller),
+            caller: asker(live, answers, like).map(|open| &*open.caller),
             detail: Detail::Waited(waited),
             ..self.line_of(AuditKind::Granted, holder)
         });
     }
 
-    fn ended(&self, live: &mut Live, answers: &Answers, reason: EndReason, holder: &HolderView) {
+    fn ended(&mut self, live: &Live, answers: &Answers, reason: EndReason, holder: &HolderView) {
         let held = self.held(holder);
         let like = |answer: &Answer| match (reason, answer) {
             (EndReason::Released, Answer::Unlocked { dead: None }) => true,
@@ -303,7 +284,7 @@ impl<'a> AuditWriter<'a> {
             (EndReason::ForcedOff, Answer::Forced(holders)) => !holders.is_empty(),
             _ => false,
         };
-        let asker = asker(live, answers, like).map(|(open, _)| open);
+        let asker = asker(live, answers, like);
         let why = asker.and_then(why);
         let (kind, detail, end) = match reason {
             EndReason::Released => (AuditKind::Released, Detail::Held(held), LeaseEnd::Released),
@@ -325,6 +306,12 @@ impl<'a> AuditWriter<'a> {
             .is_some_and(|r| r.core.options().ephemeral);
         self.end(holder, end, why, ephemeral);
     }
+}
+
+/// How long the ticket of a lease waited for it, by the wall clock: an earlier process may have queued it.
+fn queued(lease: &HolderView) -> Millis {
+    let queued = lease.queued_at;
+    queued.map_or(0, |at| lease.acquired_at.saturating_sub(at))
 }
 
 /// The reason and the caller of a request that ends a lease or a place by force.

@@ -28,10 +28,10 @@ impl HeldSince {
     }
 
     pub fn set(&mut self, since: Option<WallMillis>) {
-        let locks = &self.server.metrics.locks;
+        let held = &self.server.metrics.locks.held;
         match (self.since, since) {
-            (None, Some(_)) => locks.holds(),
-            (Some(_), None) => locks.holds_no_more(),
+            (None, Some(_)) => held.mine().inc(),
+            (Some(_), None) => held.mine().dec(),
             _ => {}
         }
         self.since = since;

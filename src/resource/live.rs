@@ -75,8 +75,6 @@ pub struct Live {
     pub(super) resource: Option<Resource>,
     pub(super) open: OpenRequests,
     pub(super) held: HeldSince,
-    /// Since when each stored ticket waits, on the monotonic clock. `None` if nobody waits, as for most resources.
-    pub(super) waiting: Option<HashMap<Ticket, Millis>>,
     /// Replies that wait for a commit, oldest first, each with the number of that commit.
     pub(super) held_back: VecDeque<(u64, RequestId, Box<Reply>)>,
     /// Events for the feed, oldest first, each with the number of the commit that makes it durable: the next one at
@@ -110,7 +108,6 @@ impl Live {
         Live {
             resource: None,
             held: HeldSince::new(server),
-            waiting: None,
             open: OpenRequests::default(),
             held_back: VecDeque::new(),
             unpublished: VecDeque::new(),
@@ -126,30 +123,10 @@ impl Live {
         }
     }
 
-    /// Takes the resource out: its lock is no longer held, and nobody waits for it.
+    /// Takes the resource out: its lock is no longer held.
     pub(super) fn take_resource(&mut self) -> Option<Resource> {
         self.held.set(None);
-        self.waiting = None;
         self.resource.take()
-    }
-
-    /// Notes that a ticket waits since `now`, unless it is known to wait already.
-    pub(super) fn waits(&mut self, ticket: Ticket, now: Millis) {
-        let waiting = self.waiting.get_or_insert_default();
-        waiting.entry(ticket).or_insert(now);
-    }
-
-    pub(super) fn waits_since(&self, ticket: Ticket) -> Option<Millis> {
-        self.waiting.as_ref()?.get(&ticket).copied()
-    }
-
-    pub(super) fn waits_no_more(&mut self, ticket: Ticket) {
-        if let Some(waiting) = &mut self.waiting {
-            waiting.remove(&ticket);
-            if waiting.is_empty() {
-                self.waiting = None;
-            }
-        }
     }
 
     /// Keeps events until they are durable.
@@ -161,7 +138,7 @@ impl Live {
 
     /// Drops a request whose client is gone, without a reply.
     pub fn drop_request(&mut self, request: RequestId) {
-        if let Some(open) = self.open.remove(request) {
+        if let Some(open) = self.open.remove(&request) {
             self.unpark(&open);
             self.watchers.retain(|watcher| *watcher != request);
         }
@@ -185,7 +162,7 @@ impl Live {
     }
 
     pub fn answer_all(&mut self, reply: &Reply) {
-        for open in self.open.take_all() {
+        for open in std::mem::take(&mut self.open).into_values() {
             let _ = open.reply.send(Box::new(reply.clone()));
         }
         for call in self.reading.drain().flat_map(|(_, read)| read.calls) {
@@ -197,7 +174,7 @@ impl Live {
     /// When the next wait of a watcher ends.
     fn watch_ends(&self) -> Option<Millis> {
         let watchers = self.watchers.iter();
-        let ends = watchers.filter_map(|request| match self.open.get(*request)?.kind {
+        let ends = watchers.filter_map(|request| match self.open.get(request)?.kind {
             RequestKind::Watch(_, until) => Some(until),
             _ => None,
         });
@@ -230,7 +207,8 @@ impl Resource {
         let Some(document) = self.documents.get(selector, &self.id) else {
             return Reply::Refused(Refusal::NoSelector, self.token_of(presented));
         };
-        let ticket = self.live_ticket(presented);
+        let is_live = |ticket: &Ticket| self.core.is_live(*ticket);
+        let ticket = presented.ticket().filter(is_live);
         let ticket = ticket.map(|ticket| (ticket, self.core.token_of(ticket)));
         Reply::Read { document, ticket }
     }
@@ -242,10 +220,6 @@ impl Resource {
         presented: PresentedTicket,
         places: usize,
     ) -> Description {
-        let you = match presented {
-            PresentedTicket::Ticket(ticket) => self.core.role(ticket),
-            PresentedTicket::Absent | PresentedTicket::Malformed => None,
-        };
         Description {
             name: name.clone(),
             id: self.id.clone(),
@@ -256,24 +230,15 @@ impl Resource {
             waits_since: self.core.waits_since(),
             queue: self.core.places(now, places),
             selectors: self.documents.total(),
-            you,
+            you: presented.ticket().and_then(|ticket| self.core.role(ticket)),
             fingerprint: self.core.fingerprint(),
         }
     }
 
     /// The fencing token of the lease that the presented ticket holds.
     pub(super) fn token_of(&self, presented: PresentedTicket) -> Option<FencingToken> {
-        match presented {
-            PresentedTicket::Ticket(ticket) => self.core.token_of(ticket),
-            PresentedTicket::Absent | PresentedTicket::Malformed => None,
-        }
-    }
-
-    pub(super) fn live_ticket(&self, presented: PresentedTicket) -> Option<Ticket> {
-        match presented {
-            PresentedTicket::Ticket(ticket) if self.core.is_live(ticket) => Some(ticket),
-            _ => None,
-        }
+        let ticket = presented.ticket()?;
+        self.core.token_of(ticket)
     }
 }
 

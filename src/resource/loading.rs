@@ -69,7 +69,11 @@ impl ResourceActor {
         };
         let presented = command.presented().unwrap_or(PresentedTicket::Absent);
         let (terms, now) = (self.server.terms(), self.now);
-        let outcome = self.resource()?.core.apply(&terms, now, command);
+        let mut outcome = self.resource()?.core.apply(&terms, now, command);
+        if matches!(call.op, Op::DeleteSelector { .. }) {
+            // Whether the document exists counts before the state of the lock, and is not known yet.
+            outcome.answers.retain(|(id, _)| *id != request);
+        }
         let answered = outcome.answers.iter().any(|(id, _)| *id == request);
         let call = match answered {
             true => {

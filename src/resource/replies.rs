@@ -13,7 +13,7 @@ use crate::persistence::queue::{Accepted, BatchMember};
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::live::Live;
 use crate::resource::messages::{Condition, Reply};
-use crate::resource::open_requests::{OpenRequest, RequestKind};
+use crate::resource::open_requests::RequestKind;
 use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::Caller;
 use crate::shared::gate::Closed;
@@ -142,10 +142,10 @@ impl ResourceActor {
         }
         let orphans = std::mem::take(&mut live.orphans);
         for request in &orphans {
-            if let Some(mut open) = live.open.remove(*request) {
+            if let Some(mut open) = live.open.remove(request) {
                 live.unpark(&open);
                 open.permit = None;
-                open.kind = RequestKind::GetAbsent;
+                open.kind = RequestKind::Absent;
                 live.open.insert(*request, open);
             }
         }
@@ -163,7 +163,7 @@ impl ResourceActor {
         releases: &mut Vec<(RequestId, PresentedTicket)>,
     ) -> Option<Reply> {
         let live = self.live()?;
-        let open = live.open.get_mut(request)?;
+        let open = live.open.get_mut(&request)?;
         let presented = open.presented;
         let kind = std::mem::replace(&mut open.kind, RequestKind::Plain);
         let release = kind.releases().then_some((request, presented));
@@ -197,7 +197,7 @@ impl ResourceActor {
                 let caller = open.caller.clone();
                 self.delete(&leases, &caller, snapshot)
             }
-            (RequestKind::GetAbsent, _) => {
+            (RequestKind::Absent, _) => {
                 Reply::Refused(Refusal::NoSelector, resource.token_of(presented))
             }
             (_, Answer::Refused(refusal)) => Reply::Refused(refusal, resource.token_of(presented)),
@@ -271,11 +271,10 @@ impl ResourceActor {
         if waits_unwritten {
             return;
         }
-        let waits = |open: &OpenRequest| open.permit.is_some();
         let orphans = live.open.iter().filter(|(_, open)| {
-            waits(open) && matches!(&open.kind, RequestKind::Get(s) if s == selector)
+            open.permit.is_some() && matches!(&open.kind, RequestKind::Get(s) if s == selector)
         });
-        live.orphans = orphans.map(|(request, _)| request).collect();
+        live.orphans = orphans.map(|(request, _)| *request).collect();
     }
 
     /// Sends rows to the store, if there are any, and delivers replies: at once if everything that was sent to the
@@ -301,7 +300,7 @@ impl ResourceActor {
             if let Some(resource) = &mut live.resource {
                 resource.documents.give_back(seq);
             }
-            self.server.metrics.locks.stored_inline();
+            self.server.metrics.locks.stored_inline.mine().inc();
         }
         self.publish();
         let Some(live) = self.live() else {
@@ -357,7 +356,7 @@ impl ResourceActor {
             Reply::Closed(_) => true,
             _ => false,
         };
-        let Some(open) = self.live().and_then(|live| live.open.remove(request)) else {
+        let Some(open) = self.live().and_then(|live| live.open.remove(&request)) else {
             return;
         };
         // If the client is gone, `Vanished` is already on its way.

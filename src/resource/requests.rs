@@ -92,9 +92,8 @@ impl ResourceActor {
                 ..HeadRow::default()
             });
         }
-        let lost = self.server.lost_tickets.lock().of(&self.name, now);
+        let lost = self.server.lost_tickets.lock().take(&self.name, now);
         if !lost.is_empty() {
-            self.server.lost_tickets.lock().forget(&self.name);
             snapshot.lock.merge(&core.recall(lost));
         }
         let documents = Documents::new(
@@ -131,19 +130,14 @@ impl ResourceActor {
                 let selector = selector.clone();
                 return self.read(call, &selector, presented, ctx);
             }
-            Op::DeleteSelector { presented, .. } if !exists => {
-                self.command(Command::Vanished { request }, ctx);
-                let token = self.resource().and_then(|r| r.token_of(presented));
-                return self.reply(call, Reply::Refused(Refusal::NoSelector, token), ctx);
-            }
             _ => {}
         }
-        let translated = match self.get_of_absent(&call.op, exists) {
+        let translated = match self.refused_as_absent(&call.op, exists) {
             Some(presented) => {
                 // Gives up the place that the request took while its document was loaded.
                 self.command(Command::Vanished { request }, ctx);
                 let touch = Command::Touch { request, presented };
-                Some((RequestKind::GetAbsent, touch))
+                Some((RequestKind::Absent, touch))
             }
             None => self.translate(request, &call.caller, call.op, policy),
         };
@@ -179,15 +173,12 @@ impl ResourceActor {
         };
         let (request, presented) = (call.request, *presented);
         let ticket = presented.ticket()?;
-        let max = self.server.settings.selectors_max;
-        let resource = self.resource()?;
-        if !matches!(resource.core.role(ticket), Some(Role::Waiting(_))) {
+        if !matches!(self.resource()?.core.role(ticket), Some(Role::Waiting(_))) {
             return None;
         }
-        let documents = &resource.documents;
-        documents.refusal(selector, condition.as_ref(), max)?;
         // As in a write, the ticket is near from now on. This may reserve the lock for it, or let others write.
         self.command(Command::Touch { request, presented }, ctx);
+        let max = self.server.settings.selectors_max;
         let resource = self.resource()?;
         if !resource.core.would_grant_write(ticket) {
             return None;
@@ -199,15 +190,18 @@ impl ResourceActor {
         Some(refusal)
     }
 
-    /// The ticket that a GET with lock intent presents, if it is refused because its document does not exist.
-    fn get_of_absent(&self, op: &Op, exists: bool) -> Option<PresentedTicket> {
-        let refuses = !exists && !self.server.terms().rules.get_locks_unwritten;
+    /// The ticket that a GET with lock intent or a deletion presents, if it is refused because its document does not
+    /// exist.
+    fn refused_as_absent(&self, op: &Op, exists: bool) -> Option<PresentedTicket> {
+        let get_is_refused = !self.server.terms().rules.get_locks_unwritten;
         match op {
+            _ if exists => None,
             Op::Acquire {
                 selector: Some(_),
                 presented,
                 ..
-            } if refuses => Some(*presented),
+            } if get_is_refused => Some(*presented),
+            Op::DeleteSelector { presented, .. } => Some(*presented),
             _ => None,
         }
     }
@@ -324,7 +318,6 @@ impl ResourceActor {
             kind,
             caller,
             presented,
-            since: self.now.mono,
             permit: None,
         };
         if let Some(live) = self.live() {
@@ -350,7 +343,7 @@ impl ResourceActor {
         let Some(live) = self.live() else {
             return;
         };
-        if let Some(open) = live.open.get_mut(request) {
+        if let Some(open) = live.open.get_mut(&request) {
             open.permit = Some(permit);
             if let (Some(selector), Some(resource)) = (open.kind.document(), &mut live.resource) {
                 resource.documents.pin(selector);
@@ -365,7 +358,7 @@ impl ResourceActor {
         };
         let waiting = live.open.iter().filter(|(_, open)| open.permit.is_some());
         let waiting: Vec<(RequestId, bool)> = waiting
-            .map(|(request, open)| (request, open.caller.relayed.is_some()))
+            .map(|(request, open)| (*request, open.caller.relayed.is_some()))
             .collect();
         for (request, relayed) in waiting {
             if relayed {
@@ -380,7 +373,7 @@ impl ResourceActor {
     /// Answers a request that would wait, and withdraws it from the core.
     #[inline(never)]
     fn turn_away(&mut self, request: RequestId, reply: Reply, ctx: &mut Context<Self>) {
-        let open = self.live().and_then(|live| live.open.remove(request));
+        let open = self.live().and_then(|live| live.open.remove(&request));
         if let Some(open) = open {
             let _ = open.reply.send(Box::new(reply));
         }

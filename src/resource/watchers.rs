@@ -53,7 +53,7 @@ impl ResourceActor {
         };
         let mut replies = Vec::new();
         for request in std::mem::take(&mut live.watchers) {
-            let Some(open) = live.open.get_mut(request) else {
+            let Some(open) = live.open.get_mut(&request) else {
                 continue;
             };
             let RequestKind::Watch(op, until) = &open.kind else {

@@ -42,18 +42,15 @@ impl LostTickets {
             .cloned()
     }
 
-    /// The tickets that a new resource of this name has to remember, oldest first.
-    pub fn of(&self, name: &ResourceName, now: Millis) -> Vec<LostTicket> {
-        let lost = self.by_name.get(name).into_iter().flatten();
-        lost.filter(|lost| now <= lost.forget_at).cloned().collect()
-    }
-
-    /// Forgets the tickets of this name: a new resource remembers them now.
-    pub fn forget(&mut self, name: &ResourceName) {
-        if let Some(lost) = self.by_name.remove(name) {
-            self.tickets -= lost.len();
-            self.order.retain(|(of, ..)| of != name);
-        }
+    /// Takes the tickets of this name, oldest first: a new resource has to remember them now.
+    pub fn take(&mut self, name: &ResourceName, now: Millis) -> Vec<LostTicket> {
+        let Some(mut lost) = self.by_name.remove(name) else {
+            return Vec::new();
+        };
+        self.tickets -= lost.len();
+        self.order.retain(|(of, ..)| of != name);
+        lost.retain(|lost| now <= lost.forget_at);
+        lost
     }
 
     fn forget_first(&mut self) {
@@ -93,13 +90,14 @@ mod tests {
         tickets.add(&name(0), vec![lost(1, 10), lost(2, 20)], 0);
         assert!(tickets.get(&name(0), Ticket::from_bits(1), 10).is_some());
         assert!(tickets.get(&name(0), Ticket::from_bits(1), 11).is_none());
-        assert_eq!(tickets.of(&name(0), 15), [lost(2, 20)]);
-        for n in 1..=TICKETS_MAX {
+        assert_eq!(tickets.take(&name(0), 15), [lost(2, 20)]);
+        assert_eq!((tickets.tickets, tickets.order.len()), (0, 0));
+        for n in 0..=TICKETS_MAX {
             tickets.add(&name(n), vec![lost(n as u128, 100)], 1);
         }
-        assert!(tickets.of(&name(0), 1).is_empty(), "the oldest had to go");
+        assert!(tickets.take(&name(0), 1).is_empty(), "the oldest had to go");
         assert_eq!(tickets.tickets, TICKETS_MAX);
-        tickets.forget(&name(1));
+        tickets.take(&name(1), 1);
         tickets.add(&name(0), vec![lost(7, 200)], 150);
         assert_eq!((tickets.tickets, tickets.by_name.len()), (1, 1));
     }

@@ -16,6 +16,14 @@ pub enum LeaseEnd {
 }
 
 impl LeaseEnd {
+    /// All, in the order of the variants.
+    pub const ALL: [LeaseEnd; 4] = [
+        LeaseEnd::Released,
+        LeaseEnd::Expired,
+        LeaseEnd::ForcedOff,
+        LeaseEnd::Deleted,
+    ];
+
     /// The name of this end on the wire.
     pub fn name(self) -> &'static str {
         match self {

@@ -103,7 +103,7 @@ pub struct Members {
     pub owners: Arc<[InstanceId]>,
     /// The highest fencing token that any deleted resource reached.
     pub token_floor: FencingToken,
-    /// The profile that is recorded in the store.
+    /// The profile that is recorded in the store, if it has one (a database that the PHP server wrote).
     pub recorded_profile: Option<Profile>,
 }
 

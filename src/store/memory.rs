@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::slice;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,22 +33,13 @@ struct Rows {
     token_floor: FencingToken,
 }
 
-/// The rows of one resource. There may be a million resources and most are idle, so each part that an idle one
-/// lacks costs one pointer.
+/// The rows of one resource.
 struct StoredState {
     options: ResourceOptions,
-    token: FencingToken,
-    delayed: bool,
-    holder: Option<Box<HolderRow>>,
+    head: HeadRow,
     /// Row `n` is at the index `n % ENDED_MAX` if there is such an index; otherwise rows are in any order. Some
     /// may be outlived.
     ended: Box<[EndedRow]>,
-    more: Option<Box<More>>,
-}
-
-/// The rows that only some resources have.
-#[derive(Default)]
-struct More {
     holding: BTreeMap<Ticket, HolderRow>,
     waiting: BTreeMap<Ticket, TicketRow>,
     data: BTreeMap<Selector, StoredData>,
@@ -59,33 +49,19 @@ impl StoredState {
     fn new(options: ResourceOptions) -> StoredState {
         StoredState {
             options,
-            token: FencingToken::default(),
-            delayed: false,
-            holder: None,
+            head: HeadRow::default(),
             ended: Box::default(),
-            more: None,
+            holding: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            data: BTreeMap::new(),
         }
     }
 
-    fn waiting(&self) -> usize {
-        self.more.as_ref().map_or(0, |more| more.waiting.len())
-    }
-
-    fn selectors(&self) -> usize {
-        self.more.as_ref().map_or(0, |more| more.data.len())
-    }
-
     fn lock_rows(&self) -> LockRows {
-        let waiting = self.more.iter().flat_map(|more| more.waiting.values());
-        let holding = self.more.iter().flat_map(|more| more.holding.values());
         LockRows {
-            head: HeadRow {
-                token: self.token,
-                delayed: self.delayed,
-                holder: self.holder.clone(),
-            },
-            holding: holding.cloned().collect(),
-            waiting: waiting.cloned().collect(),
+            head: self.head.clone(),
+            holding: self.holding.values().cloned().collect(),
+            waiting: self.waiting.values().cloned().collect(),
             ended: ended::newest(self.ended.to_vec()),
         }
     }
@@ -94,19 +70,20 @@ impl StoredState {
     fn write(&mut self, snapshot: &mut Snapshot) {
         self.options = snapshot.options.unwrap_or(self.options);
         if let Some(head) = snapshot.lock.head.take() {
-            self.token = head.token;
-            self.delayed = head.delayed;
-            self.holder = head.holder;
+            self.head = head;
         }
         for row in snapshot.lock.ended.drain(..) {
             self.write_ended(row);
         }
-        let lock = &snapshot.lock;
-        if !(lock.waiting.is_empty() && lock.holding.is_empty() && snapshot.data.is_empty()) {
-            let more = self.more.get_or_insert_default();
-            more.write(snapshot);
-            if more.waiting.is_empty() && more.holding.is_empty() && more.data.is_empty() {
-                self.more = None;
+        write_rows(&mut self.holding, &snapshot.lock.holding);
+        write_rows(&mut self.waiting, &snapshot.lock.waiting);
+        for (selector, row) in &snapshot.data {
+            match row {
+                Some(row) => match self.data.get_mut(selector) {
+                    Some(stored) => stored.json = row.json.clone(),
+                    None => drop(self.data.insert(selector.clone(), row.clone())),
+                },
+                None => drop(self.data.remove(selector)),
             }
         }
     }
@@ -132,65 +109,33 @@ impl StoredState {
     }
 }
 
-impl More {
-    fn write(&mut self, snapshot: &Snapshot) {
-        for (ticket, row) in &snapshot.lock.holding {
-            match row {
-                Some(row) => self.holding.insert(*ticket, row.clone()),
-                None => self.holding.remove(ticket),
-            };
-        }
-        for (ticket, row) in &snapshot.lock.waiting {
-            match row {
-                Some(row) => self.waiting.insert(*ticket, row.clone()),
-                None => self.waiting.remove(ticket),
-            };
-        }
-        for (selector, row) in &snapshot.data {
-            match row {
-                Some(row) => match self.data.get_mut(selector) {
-                    Some(stored) => stored.json = row.json.clone(),
-                    None => drop(self.data.insert(selector.clone(), row.clone())),
-                },
-                None => drop(self.data.remove(selector)),
-            }
-        }
+fn write_rows<R: Clone>(rows: &mut BTreeMap<Ticket, R>, changes: &BTreeMap<Ticket, Option<R>>) {
+    for (ticket, row) in changes {
+        match row {
+            Some(row) => rows.insert(*ticket, row.clone()),
+            None => rows.remove(ticket),
+        };
     }
 }
 
 impl Rows {
-    /// Checks that the batch can be stored: a name has at most one resource, and rows belong to an existing
+    /// Checks that the snapshot can be stored: a name has at most one resource, and rows belong to an existing
     /// one.
     ///
     /// # Errors
     /// [`StoreError::Rejected`]: it cannot.
-    fn check(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
-        // For each name that the batch has changed so far: its resource after these changes.
-        let mut named: HashMap<&ResourceName, Option<&ResourceId>> = HashMap::default();
-        for snapshot in batch {
-            let before = match named.get(&snapshot.name) {
-                Some(changed) => *changed,
-                None => self.by_name.get(&snapshot.name),
-            };
-            let kept = before.filter(|id| !snapshot.removed.contains(id));
-            if snapshot.created.is_some() && kept.is_some() {
-                let why = format!("the name of {} is taken", snapshot.id);
-                return Err(StoreError::Rejected(why));
+    fn check(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let stored = self.by_name.get(&snapshot.name);
+        let kept = stored.filter(|id| !snapshot.removed.contains(id));
+        let has_rows = snapshot.rows() > snapshot.removed.len();
+        let why = match (snapshot.created, kept) {
+            (Some(_), Some(_)) => format!("the name of {} is taken", snapshot.id),
+            (None, kept) if has_rows && kept != Some(&snapshot.id) => {
+                format!("the resource {} does not exist", snapshot.id)
             }
-            let after = match snapshot.created {
-                Some(_) => Some(&snapshot.id),
-                None => kept,
-            };
-            let has_rows = snapshot.rows() > snapshot.removed.len();
-            if has_rows && after != Some(&snapshot.id) {
-                let why = format!("the resource {} does not exist", snapshot.id);
-                return Err(StoreError::Rejected(why));
-            }
-            if after != before {
-                named.insert(&snapshot.name, after);
-            }
-        }
-        Ok(())
+            _ => return Ok(()),
+        };
+        Err(StoreError::Rejected(why))
     }
 
     fn write(&mut self, snapshot: &mut Snapshot) {
@@ -228,7 +173,7 @@ impl Rows {
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(move |(name, _)| name.as_str().starts_with(prefix))
             .filter_map(|(name, id)| Some((name, id, &**self.resources.get(id)?)))
-            .filter(|(.., resource)| query.held.is_none_or(|h| h == resource.holder.is_some()))
+            .filter(|(.., state)| query.held.is_none_or(|h| h == state.head.holder.is_some()))
     }
 
     /// The first `limit` matching resources, smallest `key` first and then by name.
@@ -249,9 +194,9 @@ fn listed((name, id, resource): (&ResourceName, &ResourceId, &StoredState)) -> L
         name: name.clone(),
         id: id.clone(),
         options: resource.options,
-        holder: resource.holder.as_deref().cloned(),
-        waiting: resource.waiting(),
-        selectors: resource.selectors(),
+        holder: resource.head.holder.as_deref().cloned(),
+        waiting: resource.waiting.len(),
+        selectors: resource.data.len(),
     }
 }
 
@@ -264,14 +209,13 @@ impl Store for MemoryStore {
     async fn open(&self) -> Result<Opened, StoreError> {
         Ok(Opened {
             token_floor: self.rows.lock().token_floor,
-            recorded_profile: None,
             members: None,
         })
     }
 
     async fn commit(&self, batch: &[Snapshot]) -> Result<(), StoreError> {
         let mut rows = self.rows.lock();
-        rows.check(batch)?;
+        batch.iter().try_for_each(|s| rows.check(s))?;
         batch.iter().for_each(|s| rows.write(&mut s.clone()));
         Ok(())
     }
@@ -301,7 +245,7 @@ impl Store for MemoryStore {
             resource.write(snapshot);
             return true;
         }
-        let fits = rows.check(slice::from_ref(snapshot)).is_ok();
+        let fits = rows.check(snapshot).is_ok();
         if fits {
             rows.write(snapshot);
         }
@@ -317,7 +261,7 @@ impl Store for MemoryStore {
             id: id.clone(),
             options: resource.options,
             lock: resource.lock_rows(),
-            selectors: resource.selectors(),
+            selectors: resource.data.len(),
         }))
     }
 
@@ -327,8 +271,8 @@ impl Store for MemoryStore {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
         let rows = self.rows.lock();
-        let more = rows.resources.get(id).and_then(|r| r.more.as_ref());
-        Ok(more.and_then(|more| more.data.get(selector).cloned()))
+        let resource = rows.resources.get(id);
+        Ok(resource.and_then(|resource| resource.data.get(selector).cloned()))
     }
 
     async fn document_sizes(
@@ -338,9 +282,9 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError> {
         let rows = self.rows.lock();
-        let more = rows.resources.get(id).and_then(|r| r.more.as_ref());
         let range = (Bound::Excluded(after), Bound::Unbounded);
-        let found = more.map(|more| more.data.range::<str, _>(range));
+        let resource = rows.resources.get(id);
+        let found = resource.map(|resource| resource.data.range::<str, _>(range));
         let size = |(selector, data): (&Selector, &StoredData)| DocumentSize {
             selector: selector.clone(),
             bytes: data.json.len() as u64,
@@ -356,9 +300,9 @@ impl Store for MemoryStore {
         let rows = self.rows.lock();
         Ok(match query.order {
             ListOrder::Name => rows.matching(query).take(query.limit).map(listed).collect(),
-            ListOrder::Waiting => rows.listed_by(query, |r| std::cmp::Reverse(r.waiting())),
+            ListOrder::Waiting => rows.listed_by(query, |r| std::cmp::Reverse(r.waiting.len())),
             ListOrder::Held => rows.listed_by(query, |r| {
-                let holder = r.holder.as_ref();
+                let holder = r.head.holder.as_ref();
                 holder.map_or((true, 0), |holder| (false, holder.acquired_at))
             }),
         })

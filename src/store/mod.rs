@@ -38,7 +38,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::lock::rows::{HolderRow, LockRows};
-use crate::lock::{FencingToken, Profile, ResourceName, ResourceOptions, Selector};
+use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector};
 use history::{PastLease, PastLeases};
 pub use members::{InstanceId, PeerAddress};
 use members::{Members, Slot};
@@ -130,8 +130,6 @@ pub enum ListOrder {
 pub struct Opened {
     /// The highest fencing token that any deleted resource reached.
     pub token_floor: FencingToken,
-    /// The profile recorded in the store, if it has one (a database that the PHP server wrote).
-    pub recorded_profile: Option<Profile>,
     /// The instances that share the store; `None`: only this process uses it.
     pub members: Option<Members>,
 }
@@ -190,7 +188,8 @@ pub trait Store: Send + Sync + 'static {
         self.open().await
     }
 
-    /// Stores all snapshots in one transaction, durably, or none of them. May block the calling thread (see
+    /// Stores all snapshots in one transaction, durably, or none of them. No two of them have the same name:
+    /// `persistence` merges those. May block the calling thread (see
     /// [`Store::blocks_for`]), so nothing else should run on it.
     ///
     /// # Errors

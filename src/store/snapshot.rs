@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 pub use crate::lock::rows::LockChanges;
 use crate::lock::{FencingToken, ResourceName, ResourceOptions, Selector};
 
 /// The `id` of a resource: up to 255 bytes, made by this server or by the PHP server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct ResourceId(Arc<str>);
 
 impl ResourceId {
@@ -26,18 +27,6 @@ impl ResourceId {
 
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl Serialize for ResourceId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for ResourceId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(ResourceId::new(&String::deserialize(deserializer)?))
     }
 }
 

@@ -173,7 +173,7 @@ impl Bed {
 
     /// Whoever comes next knows only what is stored.
     pub async fn until_nobody_is_live(&self) {
-        let nobody = |server: &ServerState| server.metrics.actors.live.get() == 0;
+        let nobody = |server: &ServerState| server.metrics.actors_live.get() == 0;
         self.until("nobody is live", nobody).await;
     }
 

@@ -73,6 +73,25 @@ fn a_document_is_loaded_once_though_its_reader_left() {
     });
 }
 
+#[test]
+fn whether_a_document_exists_is_found_out_before_its_deletion_is_refused() {
+    System::new().block_on(async {
+        let bed = stored().await;
+        bed.store.loads_held_up.store(false, Ordering::SeqCst);
+        bed.hold("printer").await;
+        for presented in [PresentedTicket::Absent, PresentedTicket::Malformed] {
+            let before = bed.loads();
+            let delete = Op::DeleteSelector {
+                selector: selector("none"),
+                presented,
+            };
+            let refused = Reply::Refused(Refusal::NoSelector, None);
+            assert_eq!(bed.ask("printer", delete).await, refused);
+            assert!(bed.loads() > before, "memory did not tell");
+        }
+    });
+}
+
 /// Both wait for the document: it has to be known whether it exists. The write is in the store when the load,
 /// which had looked before, comes to its end.
 #[test]

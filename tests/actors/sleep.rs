@@ -39,7 +39,7 @@ async fn hold(bed: &Bed) -> (RequestId, Recipient<ResourceNotice>) {
 }
 
 async fn until_asleep(bed: &Bed) {
-    let asleep = |server: &ServerState| server.metrics.actors.asleep.get() == 1;
+    let asleep = |server: &ServerState| server.metrics.actors_asleep.get() == 1;
     bed.until("it sleeps", asleep).await;
 }
 
@@ -110,7 +110,7 @@ fn nothing_that_slept_is_believed_when_the_store_was_in_doubt() {
         bed.server.next_incarnation();
         bed.registry
             .do_send(RegistryOrder::DiscardAll(Closed::StoreAway));
-        let none = |server: &ServerState| server.metrics.actors.asleep.get() == 0;
+        let none = |server: &ServerState| server.metrics.actors_asleep.get() == 0;
         bed.until("none sleeps", none).await;
         assert_eq!(held(&bed), 0);
         let after = bed.describe(PRINTER).await.holders.remove(0);

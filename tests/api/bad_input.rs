@@ -175,6 +175,9 @@ api_tests! {
             }
             assert_eq!(app.data("printer/s"), nested(open, close, 511));
         }
+        // Brackets in a string nest nothing, and other bodies may be as deep as documents.
+        app.put("printer/s", &format!("\"{}\\\"\"", "[".repeat(600))).expect(204);
+        app.lock("printer/s").body(nested("{\"a\":", "}", 511)).expect(200);
     }
 
     fn half_a_surrogate_pair_is_400_and_a_whole_one_is_stored(store) {

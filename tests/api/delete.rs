@@ -1,5 +1,6 @@
 //! DELETE `/resource/{name}/{selector}` and DELETE `/resource/{name}`.
 
+use crate::stores::CLEARLY;
 use crate::support::{STRANGE_TICKET, Server, until};
 
 api_tests! {
@@ -29,6 +30,18 @@ api_tests! {
         assert_eq!(answer.token(), token);
         assert!(app.is_locked("printer"));
         app.unlock("printer/s", &ticket).expect(200);
+    }
+
+    fn a_selector_that_does_not_exist_is_404_and_renews_the_holder_s_lease(store) {
+        let app = Server::start(store);
+        app.create("printer", 60).expect(201);
+        let (ticket, _) = app.hold("printer/s");
+        let before = app.expires_at("printer");
+        until("the lease is renewed", || {
+            app.delete("printer/none").ticket(&ticket).refused(404, "selector_unknown");
+            app.expires_at("printer") > before + CLEARLY
+        });
+        app.delete("printer/none").ticket(STRANGE_TICKET).refused(404, "selector_unknown");
     }
 
     fn a_name_is_gone_with_its_data_and_its_lock(store) {

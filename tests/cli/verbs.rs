@@ -150,6 +150,28 @@ fn a_lock_that_was_printed_goes_on_with_its_variables() {
 }
 
 #[test]
+fn input_without_an_end_is_refused() {
+    let session = Session::new();
+    let key_file = "--key-file=/dev/zero";
+    for (arguments, code, said) in [
+        (&["locks", key_file][..], 64, "larger than 1 MiB"),
+        (&["lock", "a", key_file, "-c", ":"], 64, "larger than 1 MiB"),
+        (&["put", "a", "x"], 64, "is not JSON"),
+        (&["hash-key"], 1, "at most 64 KiB"),
+    ] {
+        let endless = File::open("/dev/zero").unwrap();
+        let mut command = session.command(arguments);
+        let output = command.stdin(endless).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
+        assert!(text(&output.stderr).contains(said), "{output:?}");
+    }
+    // As a file is that is being rewritten in place: not a key.
+    let output = session.output(&["locks", "--key-file=/dev/null"]);
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert!(text(&output.stderr).contains("it is empty"), "{output:?}");
+}
+
+#[test]
 fn output_that_cannot_be_written_is_an_error_and_leaves_no_lock() {
     let session = Session::new();
     for (arguments, code) in [(&["locks"][..], 1), (&["lock", "a", "--print-env"], 125)] {

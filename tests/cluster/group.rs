@@ -90,7 +90,11 @@ impl Instance {
             let (server, registry) = (server.clone(), registry.clone());
             move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
-        let peers = PeerListener::new(listener, None, LEASE);
+        let peers = PeerListener {
+            listener,
+            tls: None,
+            lease: LEASE,
+        };
         let builder = Server::build().workers(1).disable_signals();
         let peers_router = router.clone();
         let answering = peers.serve_with(builder, move || Rc::new(peers_router()));

@@ -2,8 +2,7 @@
 
 use small_resource_server::lock::command::Event;
 use small_resource_server::lock::{
-    Answer, Command, EndReason, FencingToken, Limits, LockState, Refusal, Seconds, Terms, Ttl,
-    WaitPolicy,
+    Answer, Command, EndReason, FencingToken, Limits, Refusal, Seconds, Terms, Ttl,
 };
 
 use crate::world::{START, World, presented, seconds};
@@ -351,26 +350,6 @@ fn a_refused_renewal_changes_nothing() {
     assert_eq!(world.take(request), Answer::Refused(Refusal::TicketMissing));
     world.pass(10_001);
     assert!(!world.holds(holder.ticket));
-}
-
-#[test]
-fn after_the_greatest_token_the_lock_is_granted_to_nobody() {
-    let mut world = World::new();
-    let token = FencingToken(u64::MAX - 1);
-    world.state = LockState::new(world.state.options(), token);
-    world.rows.head.token = token;
-    let last = world.ask().shared().grant();
-    assert_eq!(last.holder.token, FencingToken(u64::MAX));
-    let promotion = world.ask().ticket(last.ticket).exclusive().answer();
-    let refused = Answer::Refused(Refusal::Locked(Box::default()));
-    assert_eq!(promotion, refused);
-    let (waiting, _) = world.ask().shared().place();
-    world.unlock(last.ticket);
-    assert_eq!(world.ask().ticket(waiting).place(), (waiting, 1));
-    let never = world.ask().with_policy(WaitPolicy::Never);
-    assert_eq!(never.answer(), refused);
-    world.restart();
-    assert_eq!(world.ask().ticket(waiting).place(), (waiting, 1));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use small_resource_server::lock::command::{Death, Grant, HolderView, LockedBy};
-use small_resource_server::lock::rows::Forced;
+use small_resource_server::lock::rows::{ENDED_MS, Forced};
 use small_resource_server::lock::{
     Answer, Command, EndReason, FencingToken, IdempotencyKey, LockOptions, LockRequest, Millis,
     Mode, Now, Owner, PresentedTicket, Refusal, RequestId, ResourceOptions, Terms, Ticket,
@@ -434,7 +434,7 @@ impl Model {
     fn grant(&mut self, index: usize, asking: Option<(RequestId, Millis, Death)>) {
         let (arrival, mut place) = self.queue.remove(index);
         self.reserved = None;
-        self.token = self.token.next().unwrap();
+        self.token = self.token.next();
         let now = self.now;
         let open: Vec<(RequestId, Millis, Wait)> = std::mem::take(&mut place.open)
             .into_iter()
@@ -643,7 +643,7 @@ impl Model {
     }
 
     fn remembers(&self, ended: &EndedTicket) -> bool {
-        self.now.mono <= ended.at + self.terms.limits.ended_ms
+        self.now.mono <= ended.at + ENDED_MS
     }
 
     fn ended(&self, ticket: Ticket) -> Option<&EndedTicket> {
@@ -804,7 +804,7 @@ impl Model {
             self.holders[index].place.mode = mode;
         }
         if changes == Some(Mode::Exclusive) {
-            self.token = self.token.next().unwrap();
+            self.token = self.token.next();
             self.holders[index].token = self.token;
             self.reserved = None;
         }

@@ -365,7 +365,7 @@ impl Fault for ReaderLetPast {
             if let (Answer::Queued { ticket, .. }, Some(holder)) = (&answer, &first)
                 && holder.mode == Mode::Shared
             {
-                let token = core.token().next().unwrap();
+                let token = core.token().next();
                 let holder = HolderView {
                     token,
                     ..holder.clone()

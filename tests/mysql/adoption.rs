@@ -1,10 +1,9 @@
 //! From the PHP server's tables, and back to them.
 
 use mysql_async::prelude::Queryable;
-use small_resource_server::lock::rows::EndedRow;
-use small_resource_server::lock::{EndReason, FencingToken, Profile, Ticket};
+use small_resource_server::lock::{FencingToken, Profile};
 use small_resource_server::store::mysql::{MysqlStore, Options, revert_to_php};
-use small_resource_server::store::{Snapshot, Store, StoreError};
+use small_resource_server::store::{Opened, Snapshot, Store, StoreError};
 
 use super::support::Database;
 use super::support::created;
@@ -33,6 +32,10 @@ async fn php_data(database: &Database, resource: &str, at: &str, json: &str) {
     admin.exec_drop(sql, values).await.unwrap();
 }
 
+fn recorded_profile(opened: &Opened) -> Option<Profile> {
+    opened.members.as_ref()?.recorded_profile
+}
+
 async fn selectors(database: &Database) -> Vec<String> {
     database
         .texts("SELECT selector FROM resource_data ORDER BY CAST(selector AS BINARY)")
@@ -50,7 +53,7 @@ async fn a_database_of_the_php_server_is_served_as_it_is() {
     php_data(&database, CAFE, "plain", "2").await;
     let store = database.store();
     let opened = store.open().await.unwrap();
-    assert_eq!(opened.recorded_profile, Some(Profile::Php));
+    assert_eq!(recorded_profile(&opened), Some(Profile::Php));
     let printer = store.load(&name("Printer")).await.unwrap().unwrap();
     assert_eq!(printer.id.as_str(), PRINTER);
     assert_eq!((printer.options.timeout.get(), printer.selectors), (1, 2));
@@ -273,12 +276,14 @@ async fn what_cannot_be_adopted_is_refused_with_a_sentence_and_left_as_it_was() 
             database.run(sql).await;
         }
         let before = shapes(&database).await;
+        let tables = database.texts("SHOW TABLES").await;
         let refused = database.store().open().await;
         let Err(StoreError::Unusable(text)) = refused else {
             panic!("{told}: {refused:?}");
         };
         assert!(text.contains(told), "{text}");
         assert_eq!(shapes(&database).await, before);
+        assert_eq!(database.texts("SHOW TABLES").await, tables);
     }
 }
 
@@ -332,7 +337,7 @@ async fn a_profile_that_the_operator_set_is_not_overruled() {
         adopt: Some(Profile::Default),
         ..database.options()
     });
-    assert_eq!(store.open().await.unwrap().recorded_profile, None);
+    assert_eq!(recorded_profile(&store.open().await.unwrap()), None);
 }
 
 #[tokio::test]
@@ -359,7 +364,7 @@ async fn an_adoption_that_was_interrupted_is_gone_on_with() {
     }
     let store = database.store();
     let opened = store.open().await.unwrap();
-    assert_eq!(opened.recorded_profile, Some(Profile::Php));
+    assert_eq!(recorded_profile(&opened), Some(Profile::Php));
     assert_eq!(selectors(&database).await, ["100%25"]);
     store.close().await;
     // It is not decoded once more.
@@ -433,7 +438,7 @@ async fn a_reverted_database_is_what_the_php_server_left_and_can_be_adopted_agai
 
     let again = database.store();
     let opened = again.open().await.unwrap();
-    assert_eq!(opened.recorded_profile, Some(Profile::Php));
+    assert_eq!(recorded_profile(&opened), Some(Profile::Php));
     assert_eq!(read(&again, "new", "x y/z").await.unwrap(), b"3");
     assert_eq!(read(&again, "Printer", "a/b").await.unwrap(), b"1");
 }
@@ -550,51 +555,6 @@ async fn a_database_without_our_marker_has_nothing_to_revert() {
         database.texts("SHOW TABLES").await,
         ["resource", "resource_data"]
     );
-}
-
-#[tokio::test]
-async fn the_ended_tickets_of_version_1_are_taken_along() {
-    let Some(database) = Database::new() else {
-        return;
-    };
-    let first = database.store();
-    first.open().await.unwrap();
-    let printer = created("printer");
-    first.commit(std::slice::from_ref(&printer)).await.unwrap();
-    first.close().await;
-    let fill = format!(
-        "INSERT INTO resource_ended VALUES ('{0}', 0, 64, REPEAT('a', 16), 1), \
-         ('{0}', 1, 65, REPEAT('b', 16), 2), ('{0}', 2, 2, REPEAT('c', 16), 3)",
-        printer.id
-    );
-    for sql in [
-        "DROP TABLE resource_ended_tickets, resource_instance, resource_log",
-        "CREATE TABLE resource_ended (id_resource VARCHAR(255) NOT NULL, slot TINYINT UNSIGNED NOT NULL, \
-         n BIGINT UNSIGNED NOT NULL, ticket BINARY(16) NOT NULL, reason TINYINT UNSIGNED NOT NULL, \
-         PRIMARY KEY (id_resource, slot)) DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-        &fill,
-        "UPDATE resource_server SET version = 1",
-    ] {
-        database.run(sql).await;
-    }
-    let store = database.store();
-    store.open().await.unwrap();
-    let found = store.load(&printer.name).await.unwrap().unwrap();
-    let row = |n, letter: u8, reason| EndedRow {
-        n,
-        ticket: Ticket::from_bits(u128::from_be_bytes([letter; 16])),
-        reason,
-        more: None,
-    };
-    let expected = [
-        row(2, b'c', EndReason::ForcedOff),
-        row(64, b'a', EndReason::Released),
-        row(65, b'b', EndReason::Expired),
-    ];
-    assert_eq!(found.lock.ended, expected);
-    let old = "SELECT COUNT(*) FROM information_schema.tables \
-               WHERE table_schema = DATABASE() AND table_name = 'resource_ended'";
-    assert_eq!(database.number(old).await, 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The log: one line for each change of state, and never a secret.
 
+use std::time::Duration;
+
 use crate::session::{hold, session};
 use crate::support::{ADMIN, KEYS, LOCK, Program, Setup, WRITE, until};
 
@@ -87,6 +89,22 @@ fn a_forced_unlock_is_a_warning_with_holder_age_reason_and_client() {
     ] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
+}
+
+#[test]
+fn a_wait_counts_from_the_first_request_through_a_restart() {
+    let mut server = Setup::new().sqlite().start();
+    server.create("a", 0).expect(201);
+    let holder = hold(&server, "a", "holder");
+    let waiting = server.lock("a/s").owner("waits").queued().ticket();
+    server.stop();
+    std::thread::sleep(Duration::from_secs(1));
+    server.start_again();
+    server.unlock("a/s", &holder).expect(200);
+    server.lock("a/s").ticket(&waiting).granted();
+    let line = server.logged(&["granted", "owner=\"waits\""]);
+    let waited = line.rsplit_once("waited_ms=").unwrap().1;
+    assert!(waited.trim().parse::<u64>().unwrap() >= 1_000, "{line}");
 }
 
 #[test]

@@ -66,6 +66,10 @@ fn a_file_that_the_browser_has_already_is_not_sent_again() {
     }
     let changed = server.call("GET", "/page/app.js").no_key();
     changed.header("If-None-Match", "\"other\"").expect(200);
+    let malformed = server.call("GET", "/page/app.js").no_key();
+    malformed
+        .header("If-None-Match", "unquoted")
+        .refused(400, "malformed");
 }
 
 #[test]

@@ -201,3 +201,26 @@ fn a_secret_may_stand_in_a_file_of_its_own() {
     let refused = both.output(&["check-config"]);
     assert_eq!(refused.status.code(), Some(78));
 }
+
+#[test]
+fn an_empty_secret_file_turns_no_key_off() {
+    let setup = Setup::new();
+    let path = setup.folder().join("admin-key");
+    fs::write(&path, ADMIN).unwrap();
+    let named = path.to_str().unwrap().to_owned();
+    let server = setup
+        .with("RESOURCE_ADMIN", "")
+        .with("RESOURCE_ADMIN_FILE", &named)
+        .start();
+    server.list("").key(ADMIN).expect(200);
+    // As a file is that is being rewritten in place.
+    fs::write(&path, "").unwrap();
+    server.logged(&[
+        "settings not reloaded",
+        "RESOURCE_ADMIN_FILE names",
+        "it is empty",
+    ]);
+    server.list("").key(ADMIN).expect(200);
+    let refused = server.setup().output(&["check-config"]);
+    assert_eq!(refused.status.code(), Some(78));
+}

@@ -1,5 +1,5 @@
-//! Random histories: stored one snapshot at a time, merged, and in batches, they leave the same rows, and the
-//! same as a plain model of them. `STORE_SEED` replays a failure.
+//! Random histories: stored one snapshot at a time, merged, and beside another name in a batch, they leave the
+//! same rows, and the same as a plain model of them. `STORE_SEED` replays a failure.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ enum Step {
     Delete(usize),
     /// The snapshot so far is handed over.
     HandOver,
-    /// What was handed over so far becomes one batch.
+    /// What was handed over so far is merged into one snapshot.
     Commit,
 }
 
@@ -85,8 +85,8 @@ struct Model {
 /// Plays a history under one name, into snapshots and into the model.
 struct Player {
     snapshot: Snapshot,
-    /// What was handed over, in batches.
-    batches: Vec<Vec<Snapshot>>,
+    /// What was handed over, in parts that `persistence` would merge.
+    parts: Vec<Vec<Snapshot>>,
     model: Option<Model>,
     lives: usize,
     token_floor: u64,
@@ -101,7 +101,7 @@ impl Player {
     fn new(text: &str) -> Player {
         Player {
             snapshot: Snapshot::empty(name(text), ResourceId::new(text)),
-            batches: vec![Vec::new()],
+            parts: vec![Vec::new()],
             model: None,
             lives: 0,
             token_floor: 0,
@@ -122,7 +122,7 @@ impl Player {
     fn step(&mut self, at: usize, step: &Step) {
         match (step, &mut self.model) {
             (Step::HandOver, _) => self.hand_over(),
-            (Step::Commit, _) => self.batches.push(Vec::new()),
+            (Step::Commit, _) => self.parts.push(Vec::new()),
             (Step::Create(timeout), None) => self.create(plain(i64::from(*timeout))),
             (Step::Remove(token), Some(_)) => {
                 self.snapshot.remove(FencingToken(*token));
@@ -150,7 +150,7 @@ impl Player {
     fn hand_over(&mut self) {
         let empty = next(&self.snapshot);
         let full = std::mem::replace(&mut self.snapshot, empty);
-        self.batches.last_mut().unwrap().push(full);
+        self.parts.last_mut().unwrap().push(full);
     }
 
     fn create(&mut self, options: ResourceOptions) {
@@ -180,18 +180,18 @@ impl Player {
     }
 
     fn snapshots(&self) -> Vec<Snapshot> {
-        self.batches.concat()
+        self.parts.concat()
     }
 
-    /// The snapshots of each batch merged into one.
+    /// The snapshots of each part merged into one.
     fn merged(&self) -> Vec<Snapshot> {
-        let merge = |batch: &Vec<Snapshot>| {
-            batch.iter().cloned().reduce(|mut earlier, later| {
+        let merge = |part: &Vec<Snapshot>| {
+            part.iter().cloned().reduce(|mut earlier, later| {
                 earlier.merge(later);
                 earlier
             })
         };
-        self.batches.iter().filter_map(merge).collect()
+        self.parts.iter().filter_map(merge).collect()
     }
 }
 
@@ -212,10 +212,11 @@ async fn stored(store: &dyn Store, text: &str) -> Option<Model> {
     })
 }
 
-/// Each of the three ways under a name of its own, in one store.
+/// Each way under names of its own, in one store.
 async fn check(store: &dyn Store, text: &str, history: &[Step], token_floor: &RefCell<u64>) {
-    let [single, merged, batched] =
-        ["single", "merged", "batched"].map(|way| Player::play(history, &format!("{text} {way}")));
+    let ways = ["single", "merged", "batched", "beside"];
+    let [single, merged, batched, beside] =
+        ways.map(|way| Player::play(history, &format!("{text} {way}")));
     for (at, snapshot) in single.snapshots().into_iter().enumerate() {
         commit(store, &[snapshot]).await;
         if at % 3 == 2 {
@@ -225,10 +226,10 @@ async fn check(store: &dyn Store, text: &str, history: &[Step], token_floor: &Re
     for snapshot in merged.merged() {
         commit(store, &[snapshot]).await;
     }
-    for batch in &batched.batches {
-        commit(store, batch).await;
+    for (one, other) in batched.merged().into_iter().zip(beside.merged()) {
+        commit(store, &[one, other]).await;
     }
-    let players = [single, merged, batched];
+    let players = [single, merged, batched, beside];
     for player in &players {
         let mut highest = token_floor.borrow_mut();
         *highest = player.token_floor.max(*highest);

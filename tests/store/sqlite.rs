@@ -415,19 +415,16 @@ fn a_load_sees_each_commit_whole() {
     });
 }
 
-fn with_pages(pages_max: Option<u32>) -> SqliteOptions {
-    SqliteOptions {
-        pages_max,
-        ..SqliteOptions::default()
-    }
-}
-
 #[test]
 fn a_full_disk_makes_the_store_unavailable_until_there_is_room_again() {
     run(async || {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("resources.db");
-        let store = SqliteStore::with_options(&path, with_pages(Some(100)));
+        let options = SqliteOptions {
+            pages_max: Some(100),
+            ..SqliteOptions::default()
+        };
+        let store = SqliteStore::with_options(&path, options);
         store.open().await.unwrap();
         let printer = created("printer");
         commit(&store, std::slice::from_ref(&printer)).await;
@@ -451,7 +448,8 @@ fn a_full_disk_makes_the_store_unavailable_until_there_is_room_again() {
         assert_eq!(lock_rows(&store, "printer").await.head.token.0, 0);
         commit(&store, &[changed(&printer, [free(1)])]).await;
 
-        store.set_options(with_pages(None));
+        store.close().await;
+        let store = SqliteStore::new(&path);
         store.open().await.unwrap();
         commit(&store, &batch).await;
         assert_eq!(lock_rows(&store, "printer").await.head.token.0, 9);

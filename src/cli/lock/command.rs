@@ -69,14 +69,11 @@ impl ChildCommand {
     /// # Errors
     /// The process cannot be started.
     pub fn start(&self, environment: &[(&str, String)], guard_socket: &str) -> io::Result<Child> {
-        let variables = environment
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()));
         Command::new(THIS_PROGRAM)
             .args(["lock-command", "--"])
             .arg(&self.program)
             .args(&self.arguments)
-            .envs(variables)
+            .envs(environment.iter().cloned())
             .env(GUARD_SOCKET, guard_socket)
             .process_group(0)
             .spawn()

@@ -126,17 +126,10 @@ async fn guard(socket: &str) -> io::Result<()> {
     io::stdout().write_all(b"r")?;
     io::stdout().flush()?;
     loop {
-        let deadline = commands.deadline;
-        let passes = async {
-            match deadline {
-                Some(moment) => moment.reached().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             // The deadline counts before anything else.
             biased;
-            () = passes => {
+            () = reached(commands.deadline) => {
                 commands.kill();
                 // Kills once per deadline; the holding process does the rest.
                 commands.deadline = None;
@@ -152,6 +145,14 @@ async fn guard(socket: &str) -> io::Result<()> {
             asking = listener.accept() => commands.asking = asking.ok().map(|(stream, _)| stream),
         }
         commands.let_run().await;
+    }
+}
+
+/// Resolves at this moment; `None`: never.
+pub async fn reached(moment: Option<BootTime>) {
+    match moment {
+        Some(moment) => moment.reached().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -12,9 +12,9 @@ use small_resource_client::{BootTime, Guard, Guards, LossReason, Lost};
 use tokio::signal::unix::{SignalKind, signal as listen};
 
 use super::command::ChildCommand;
-use super::guard_process::GuardProcess;
+use super::guard_process::{GuardProcess, reached};
 use super::report::Reporter;
-use super::signals::{ForwardedSignals, signal};
+use super::signals::ForwardedSignals;
 use super::terminal::Terminal;
 
 /// How often to check whether the processes that the command left behind have ended: there is no signal for that.
@@ -24,28 +24,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// which takes time on a busy machine.
 const KILL_TAKES: Duration = Duration::from_millis(250);
 
-/// How the command is stopped when the lock is lost.
-#[derive(Clone, Copy)]
-pub struct Stop {
-    /// The signal that asks it to end.
-    pub signal: i32,
-    /// Time between that signal and SIGKILL.
-    pub kill_after: Duration,
-}
-
 /// A command that runs.
 struct Running<'a> {
     group: Pid,
     guard: GuardProcess,
     guards: &'a Guards,
     terminal: Option<Terminal>,
-    stop: Stop,
+    /// The signal that asks the command to end when the lock is lost.
+    stop_signal: Signal,
+    /// Time between that signal and SIGKILL.
+    kill_after: Duration,
     lost: Option<Lost>,
     /// When its group is killed; set when the lock is lost.
     kill_at: Option<BootTime>,
 }
 
-/// Runs the command until it and all processes that it left in its process group have ended.
+/// Runs the command until it and all processes that it left in its process group have ended. `kill_after`: time between
+/// `stop_signal` and SIGKILL.
 ///
 /// # Errors
 /// A sentence: the command was not started.
@@ -53,7 +48,7 @@ pub async fn run(
     command: ChildCommand,
     environment: &[(&str, String)],
     guards: &Guards,
-    stop: Stop,
+    (stop_signal, kill_after): (Signal, Duration),
     mut signals: ForwardedSignals,
     reporter: &Reporter,
 ) -> Result<(u8, Option<Lost>), String> {
@@ -61,7 +56,9 @@ pub async fn run(
     let mut children = listen(SignalKind::child()).map_err(not_started)?;
     let mut continued = listen(SignalKind::from_raw(Signal::CONT.as_raw())).map_err(not_started)?;
     let mut guard = GuardProcess::start().map_err(not_started)?;
-    guard.deadline(kill_by(guards, stop)).map_err(not_started)?;
+    guard
+        .deadline(kill_by(guards, kill_after))
+        .map_err(not_started)?;
     let child = command
         .start(environment, &guard.socket)
         .map_err(not_started)?;
@@ -79,7 +76,8 @@ pub async fn run(
         guard,
         guards,
         terminal,
-        stop,
+        stop_signal,
+        kill_after,
         lost: None,
         kill_at: None,
     };
@@ -88,7 +86,7 @@ pub async fn run(
             break status;
         }
         tokio::select! {
-            number = signals.next() => running.send(signal(number)),
+            signal = signals.next() => running.send(signal),
             _ = children.recv() => {}
             _ = continued.recv() => running.resume(),
             lost = guards.lost(), if running.lost.is_none() => running.lose(lost, reporter),
@@ -164,17 +162,17 @@ impl Running<'_> {
 
     fn lose(&mut self, lost: Lost, reporter: &Reporter) {
         reporter.stopping(&lost);
-        let deadline = kill_by(self.guards, self.stop);
+        let deadline = kill_by(self.guards, self.kill_after);
         self.kill_at = match lost.reason {
             LossReason::NotRenewed => deadline,
             // Another client may hold the lock already: do not wait for the deadline.
             _ => {
-                let soon = BootTime::now() + self.stop.kill_after;
+                let soon = BootTime::now() + self.kill_after;
                 Some(deadline.map_or(soon, |deadline| deadline.min(soon)))
             }
         };
         self.lost = Some(lost);
-        self.send(signal(self.stop.signal));
+        self.send(self.stop_signal);
     }
 
     fn kill(&mut self) {
@@ -183,7 +181,9 @@ impl Running<'_> {
     }
 
     fn tell_deadline(&mut self, reporter: &Reporter) {
-        let deadline = self.kill_at.or_else(|| kill_by(self.guards, self.stop));
+        let deadline = self
+            .kill_at
+            .or_else(|| kill_by(self.guards, self.kill_after));
         if self.guard.deadline(deadline).is_err() && self.lost.is_none() {
             reporter.warn("The guard process is gone: if this process dies, the command goes on.");
         }
@@ -195,15 +195,15 @@ impl Running<'_> {
         if !remains(self.group) {
             return;
         }
-        self.send(signal(self.stop.signal));
-        let latest = BootTime::now() + self.stop.kill_after;
+        self.send(self.stop_signal);
+        let latest = BootTime::now() + self.kill_after;
         let kill_at = self
             .kill_at
-            .or(kill_by(self.guards, self.stop))
+            .or(kill_by(self.guards, self.kill_after))
             .map_or(latest, |end| end.min(latest));
         while remains(self.group) && !kill_at.has_passed() {
             tokio::select! {
-                number = signals.next() => self.send(signal(number)),
+                signal = signals.next() => self.send(signal),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             self.tell_deadline(reporter);
@@ -213,11 +213,11 @@ impl Running<'_> {
 }
 
 /// When the command has to be killed at the latest, so that it is dead before the first of the locks can end.
-fn kill_by(guards: &Guards, stop: Stop) -> Option<BootTime> {
+fn kill_by(guards: &Guards, kill_after: Duration) -> Option<BootTime> {
     let deadlines = guards.iter().filter_map(Guard::deadline);
     // At most half of `kill_after` before the deadline: the signal comes `kill_after` before it, and has to
     // come first.
-    Some(deadlines.min()? - KILL_TAKES.min(stop.kill_after / 2))
+    Some(deadlines.min()? - KILL_TAKES.min(kill_after / 2))
 }
 
 /// Resolves when one of the locks has been renewed.
@@ -236,13 +236,6 @@ async fn renewed(guards: &Guards) {
 /// Whether standard input and output are both a terminal, so that the command is probably not part of a pipeline.
 fn is_alone_on_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
-}
-
-async fn reached(moment: Option<BootTime>) {
-    match moment {
-        Some(moment) => moment.reached().await,
-        None => std::future::pending().await,
-    }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

@@ -1,6 +1,8 @@
 //! Signals that are passed on to the command, and the names of signals.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
@@ -16,7 +18,7 @@ const PASSED_ON: [(&str, Signal); 6] = [
 ];
 
 /// Receives the signals to this process that are meant for the command.
-pub struct ForwardedSignals(Vec<(i32, unix::Signal)>);
+pub struct ForwardedSignals(Vec<(Signal, unix::Signal)>);
 
 impl ForwardedSignals {
     /// Listens to all of them that were not ignored when this process began, so that `nohup` keeps its effect.
@@ -25,24 +27,27 @@ impl ForwardedSignals {
     /// The system does not let a signal be handled.
     pub fn listen() -> io::Result<ForwardedSignals> {
         let ignored = ignored();
-        let heard = PASSED_ON.iter().map(|(_, signal)| signal.as_raw());
-        let heard = heard.filter(|number| ignored & (1 << (number - 1)) == 0);
-        let listen = |number| Ok((number, unix::signal(SignalKind::from_raw(number))?));
+        let heard = PASSED_ON.iter().map(|(_, signal)| *signal);
+        let heard = heard.filter(|signal| ignored & (1 << (signal.as_raw() - 1)) == 0);
+        let listen = |signal: Signal| {
+            let heard = unix::signal(SignalKind::from_raw(signal.as_raw()))?;
+            Ok((signal, heard))
+        };
         heard
             .map(listen)
             .collect::<io::Result<_>>()
             .map(ForwardedSignals)
     }
 
-    /// Waits for the next signal and returns its number.
-    pub async fn next(&mut self) -> i32 {
-        std::future::poll_fn(|context| {
-            for (number, signal) in &mut self.0 {
-                if let std::task::Poll::Ready(Some(())) = signal.poll_recv(context) {
-                    return std::task::Poll::Ready(*number);
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> Signal {
+        poll_fn(|context| {
+            for (signal, heard) in &mut self.0 {
+                if let Poll::Ready(Some(())) = heard.poll_recv(context) {
+                    return Poll::Ready(*signal);
                 }
             }
-            std::task::Poll::Pending
+            Poll::Pending
         })
         .await
     }
@@ -56,21 +61,16 @@ fn ignored() -> u64 {
         .unwrap_or(0)
 }
 
-/// The number of a signal, from its name with or without SIG, or from its number in digits.
+/// The signal of a name with or without SIG, or of a number in digits.
 ///
 /// # Errors
 /// A sentence: it is none of the signals that are accepted.
-pub fn by_name(text: &str) -> Result<i32, String> {
+pub fn by_name(text: &str) -> Result<Signal, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let known = PASSED_ON.iter().chain(&[("KILL", Signal::KILL)]);
     let mut matching =
         known.filter(|(known, signal)| *known == name || signal.as_raw().to_string() == name);
-    let found = matching.next().map(|(_, signal)| signal.as_raw());
+    let found = matching.next().map(|(_, signal)| *signal);
     found.ok_or_else(|| "accepted are HUP, INT, QUIT, TERM, USR1, USR2 and KILL".into())
-}
-
-/// The signal of a number that [`by_name`] or [`ForwardedSignals::next`] gave.
-pub fn signal(number: i32) -> Signal {
-    Signal::from_named_raw(number).unwrap_or(Signal::TERM)
 }

@@ -10,7 +10,7 @@ use crate::http::body::{self, json_text};
 use crate::http::errors::ApiError;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::lock::{LockOptions, ResourceName, Selector};
+use crate::lock::{LockOptions, Refusal, ResourceName, Selector};
 use crate::resource::messages::{Op, Wait, Watch};
 
 /// GET `/resource/{name}/{selector}`.
@@ -75,7 +75,10 @@ pub async fn put(req: Rc<Request>, payload: Payload) -> Response {
     let release = query.flag("unlock")?.unwrap_or(false);
     let create = query.flag("create")?.unwrap_or(false);
     let json = json_text(body::read(&req, payload).await?)?;
-    req.worker.check_document(&json)?;
+    // Checked here, because a commit that the store rejects would take other requests of the resource with it.
+    if !req.worker.server().store.takes_document(&json) {
+        return Err(ApiError::Refused(Refusal::TooLargeToStore, None));
+    }
     let op = Op::Write {
         selector,
         json,

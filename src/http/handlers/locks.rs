@@ -13,8 +13,7 @@ use crate::http::request::Request;
 use crate::http::request_bodies::{ForceBody, LockBody, RenewBody};
 use crate::http::respond::{self, Response};
 use crate::lock::{FencingToken, LockOptions, Owner, Reason, TicketId};
-use crate::resource::messages::Op;
-use crate::resource::messages::Wait;
+use crate::resource::messages::{Op, Wait};
 
 const LOCK_ACCEPTS: &str = r#"nothing, or {"owner": "a name", "ttl": seconds, "reason": "why", "mode": "exclusive" or "shared"}"#;
 

@@ -7,22 +7,22 @@ use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::http::auth::Right;
 use crate::http::body::{self, parse_json};
 use crate::http::errors::ApiError;
-use crate::http::query::Query;
-use crate::http::request::Request;
+use crate::http::query::{Query, not_accepted};
+use crate::http::request::{Request, malformed_name};
 use crate::http::request_bodies::CreateBody;
 use crate::http::respond::{self, Response};
-use crate::http::response_bodies::{CreatedBody, DescriptionBody, HoldingBody, ListBody};
+use crate::http::response_bodies::{DescriptionBody, HoldingBody, ListBody};
 use crate::http::time::Time;
 use crate::lock::command::Role;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
 use crate::registry::listing::{ListingRefused, Page};
-use crate::resource::messages::{Description, Watch};
-use crate::resource::messages::{Op, Reply};
+use crate::resource::messages::{Description, Op, Reply, Watch};
 use crate::store::{DocumentSize, ListOrder, ListQuery};
 
 /// The characters to percent-encode: all but the unreserved ones of RFC 3986.
@@ -47,8 +47,7 @@ pub async fn create(req: Rc<Request>, payload: Payload) -> Response {
     let body = body::read(&req, payload).await?;
     let accepts = r#"{"name": "1 to 255 characters", "timeout": seconds, "slots": 1 to 1000, "lockDelay": 0 to 60}"#;
     let body: CreateBody = parse_json(&body, accepts)?;
-    let name = ResourceName::parse(&body.name)
-        .map_err(|error| ApiError::Malformed(format!("The resource name {error}.")))?;
+    let name = ResourceName::parse(&body.name).map_err(malformed_name)?;
     req.authorize_name(&name, Right::Write)?;
     let plain = ResourceOptions::plain(body.timeout.unwrap_or(Seconds::ZERO));
     let options = ResourceOptions {
@@ -59,15 +58,20 @@ pub async fn create(req: Rc<Request>, payload: Payload) -> Response {
     match req.ask(&name, &Op::Create { options }).await {
         Reply::Created { id, options } => {
             let path = utf8_percent_encode(name.as_str(), UNRESERVED);
+            let mut body = json!({
+                "id": id.as_str(),
+                "name": name,
+                "timeout": options.timeout,
+            });
+            if options.slots != plain.slots {
+                body["slots"] = options.slots.into();
+            }
+            if options.lock_delay != plain.lock_delay {
+                body["lockDelay"] = options.lock_delay.into();
+            }
             Ok(HttpResponse::Created()
                 .insert_header((header::LOCATION, format!("/resource/{path}")))
-                .json(CreatedBody {
-                    id: id.as_str(),
-                    name: name.as_str(),
-                    timeout: options.timeout,
-                    slots: options.slots,
-                    lock_delay: options.lock_delay,
-                }))
+                .json(body))
         }
         other => Err(respond::refusal(other)),
     }
@@ -121,6 +125,13 @@ pub async fn describe(req: Rc<Request>) -> Response {
     }
 }
 
+fn you(role: Role) -> Value {
+    match role {
+        Role::Holder(_) => json!({"role": "holder"}),
+        Role::Waiting(position) => json!({"role": "waiting", "position": position}),
+    }
+}
+
 /// A description as a listing shows it: without the queue and the documents.
 fn described(description: &Description) -> DescriptionBody<'_> {
     let holders: Vec<HoldingBody> = description.holders.iter().map(Into::into).collect();
@@ -132,7 +143,7 @@ fn described(description: &Description) -> DescriptionBody<'_> {
         lock_delay: description.options.lock_delay,
         ephemeral: description.options.ephemeral,
         locked: description.locked,
-        holder: description.holders.first().cloned().map(Into::into),
+        holder: description.holders.first().map(Into::into),
         holders,
         waiting: description.waiting,
         waits_since: description.waits_since.map(Time),
@@ -140,7 +151,7 @@ fn described(description: &Description) -> DescriptionBody<'_> {
         selectors: description.selectors,
         documents: None,
         selectors_next: None,
-        you: description.you.map(Into::into),
+        you: description.you.map(you),
     }
 }
 
@@ -150,9 +161,7 @@ fn order(query: &Query<'_>) -> Result<ListOrder, ApiError> {
         None | Some("name") => Ok(ListOrder::Name),
         Some("waiting") => Ok(ListOrder::Waiting),
         Some("held") => Ok(ListOrder::Held),
-        Some(_) => Err(ApiError::Malformed(
-            "The query parameter sort is not accepted: it takes name, waiting or held.".to_owned(),
-        )),
+        Some(_) => Err(not_accepted("sort", "name, waiting or held")),
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::http::auth::Right;
@@ -14,9 +14,7 @@ use crate::http::errors::ApiError;
 use crate::http::openapi;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::http::response_bodies::{
-    ErrorBody, InstanceBody, KeyBody, LockCountsBody, ServerStatusBody, WaitBody,
-};
+use crate::http::response_bodies::ErrorBody;
 use crate::http::time::Time;
 use crate::lock::Refusal;
 use crate::registry::lock_counts::LockCounts;
@@ -70,34 +68,32 @@ pub async fn status(req: Rc<Request>) -> Response {
         let part = req.worker.cluster.count_locks((*prefix).to_owned()).await;
         counts = counts.and(part.map_err(ApiError::Closed)?);
     }
+    let longest = counts.oldest_wait.as_ref();
+    let oldest_wait = longest.map(|(since, name)| json!({"name": name, "since": Time(*since)}));
     let server = req.worker.server();
-    let view = server.members.now();
-    Ok(HttpResponse::Ok().json(ServerStatusBody {
-        version: env!("CARGO_PKG_VERSION"),
-        store: server.store.kind(),
-        profile: server.profile().name(),
-        now: Time(server.clock.now().wall),
-        key: KeyBody {
-            name: &presented.name,
-            rights: right.key_name(),
-            prefixes,
+    Ok(HttpResponse::Ok().json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "store": server.store.kind(),
+        "profile": server.profile().name(),
+        "now": Time(server.clock.now().wall),
+        "key": {
+            "name": presented.name,
+            "rights": right.key_name(),
+            "prefixes": prefixes,
         },
-        locks: LockCountsBody {
-            held: counts.held,
-            reserved: counts.reserved,
-            waiting: counts.waiting,
-            oldest_wait: counts.oldest_wait.as_ref().map(|(since, name)| WaitBody {
-                name: name.as_str(),
-                since: Time(*since),
-            }),
-            grants: counts.grants,
+        "locks": {
+            "held": counts.held,
+            "reserved": counts.reserved,
+            "waiting": counts.waiting,
+            "oldestWait": oldest_wait,
+            "grants": counts.grants,
         },
-        instances: instances(&view),
-    }))
+        "instances": instances(&server.members.now()),
+    })))
 }
 
 /// The instances on the database, as this one sees them; empty if the store is not shared.
-fn instances(view: &View) -> Vec<InstanceBody<'_>> {
+fn instances(view: &View) -> Vec<Value> {
     let Some(members) = &view.members else {
         return Vec::new();
     };
@@ -107,13 +103,15 @@ fn instances(view: &View) -> Vec<InstanceBody<'_>> {
         (MemberState::Leaves, _) => "leaving",
         (MemberState::Serves, _) => "serving",
     };
-    let all = members.members.iter().map(|member| InstanceBody {
-        id: Uuid::from_bytes(member.id).simple().to_string(),
-        address: member.peer.as_ref().map(|peer| peer.address.as_str()),
-        you: member.id == members.me,
-        state: state(member),
-        version: &member.version,
-        slots: members.share(member.id),
+    let all = members.members.iter().map(|member| {
+        json!({
+            "id": Uuid::from_bytes(member.id).simple().to_string(),
+            "address": member.peer.as_ref().map(|peer| &peer.address),
+            "you": member.id == members.me,
+            "state": state(member),
+            "version": member.version,
+            "slots": members.share(member.id),
+        })
     });
     all.collect()
 }

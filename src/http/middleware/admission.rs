@@ -1,9 +1,10 @@
 //! Decides whether a request is answered: the rate limit, and connections beyond `MAX_CONNECTIONS`. Adds the
 //! rate limit's headers to the answer, and whether the connection closes.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Instant;
 
 use actix_web::HttpResponse;
@@ -63,14 +64,13 @@ impl Admission {
 pub async fn answered(request: &Request, now: Instant) {
     let connection = request.connection.as_ref();
     if connection.is_some_and(|state| state.end_request(now.into())) {
-        std::future::poll_fn(wake).await;
+        // One task drives a connection and its requests: woken, it polls the connection again.
+        poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Ready(())
+        })
+        .await;
     }
-}
-
-/// actix-http drives a connection and its requests in one task: waking it makes it poll the connection again.
-fn wake(cx: &mut Context<'_>) -> Poll<()> {
-    cx.waker().wake_by_ref();
-    Poll::Ready(())
 }
 
 /// Length of the body in bytes, 0 without a body; `None` if it is chunked.
@@ -114,8 +114,8 @@ fn count(request: &Request) -> Option<Allowance> {
     if exempt && request.may_lock() {
         return None;
     }
-    let key = request.key.as_ref().map(|key| key.id);
-    Some(rate.count(key, client_address::counted_as(address)))
+    let key = request.key.as_ref().map(|key| key.index);
+    Some(rate.count((key, client_address::counted_as(address))))
 }
 
 /// Counts the use of a `*_PREVIOUS` key, and logs it at most once a minute for each right: with one time for all, a

@@ -25,11 +25,28 @@ function Next({ lock, isLast }) {
   return html`<p>Nobody waits: the lock is free${delay}.</p>`;
 }
 
-function Reason({ input }) {
+/** The form that ends what `children` show. `end` is called with the reason, `onReason` while it is typed. */
+function EndForm({ children, button, sending, look, onReason, onClose, end }) {
+  const input = useRef();
   useLayoutEffect(() => input.current.focus(), []);
-  return html`<label class="field"><span>Why (required)</span>
+  const submit = (e) => {
+    e.preventDefault();
+    const reason = input.current.value.trim();
+    if (!reason) return input.current.focus();
+    end(reason);
+  };
+  const again = look && html` <button type="button" class="link" onClick=${look}>Look again</button>`;
+  return html`<form onSubmit=${submit} onInput=${(e) => onReason(e.target.value)}>
+    ${children}
+    <label class="field"><span>Why (required)</span>
     <input ref=${input} type="text" required maxlength=${REASON_MAX} autocomplete="off" aria-describedby="reason-hint" /></label>
-    <p class="hint" id="reason-hint">Told to the client that loses it, and logged.</p>`;
+    <p class="hint" id="reason-hint">Told to the client that loses it, and logged.</p>
+    ${sending.sentence && html`<p class="trouble" role="alert">${sending.sentence}${again}</p>`}
+    <div class="buttons">
+      <button type="submit" class="danger" disabled=${sending.busy}>${button}</button>
+      <button type="button" onClick=${onClose}>Keep it</button>
+    </div>
+  </form>`;
 }
 
 function Holder({ of }) {
@@ -89,8 +106,7 @@ function useSending(name, onDone) {
 /** `token`: fencing token of the lease to end; without one, the first lease is ended. */
 export function ForceOff({ name, token, onClose }) {
   const { lock, error, look } = useLock(name);
-  const reason = useRef();
-  const { busy, sentence, act } = useSending(name, onClose);
+  const sending = useSending(name, onClose);
   const [text, setText] = useState("");
   const title = html`Force off <bdi>${name}</bdi>`;
   if (!lock) {
@@ -100,25 +116,16 @@ export function ForceOff({ name, token, onClose }) {
   if (!holder) {
     return html`<${Dialog} title=${title} onClose=${onClose}><p>${token === undefined ? "Nobody holds it" : "That lease is over"}: ${now(lock)}.</p><//>`;
   }
-  const submit = (e) => {
-    e.preventDefault();
-    const why = reason.current.value.trim();
-    if (!why) return reason.current.focus();
+  const end = (reason) => {
     const who = holder.owner ? `“${holder.owner}”` : "The holder";
-    act(() => forceOff(name, why, holder.fencingToken), `${who} was forced off “${name}”.`);
+    sending.act(() => forceOff(name, reason, holder.fencingToken), `${who} was forced off “${name}”.`);
   };
   const why = text || "why";
   return html`<${Dialog} title=${title} onClose=${onClose}>
-    <form onSubmit=${submit} onInput=${(e) => setText(e.target.value)}>
+    <${EndForm} button=${`Force off token ${holder.fencingToken}`} sending=${sending} look=${look} onReason=${setText} onClose=${onClose} end=${end}>
       <${Holder} of=${holder} />
       <${Next} lock=${lock} isLast=${lock.holders.length === 1} />
-      <${Reason} input=${reason} />
-      ${sentence && html`<p class="trouble" role="alert">${sentence} <button type="button" class="link" onClick=${look}>Look again</button></p>`}
-      <div class="buttons">
-        <button type="submit" class="danger" disabled=${busy}>Force off token ${holder.fencingToken}</button>
-        <button type="button" onClick=${onClose}>Keep it</button>
-      </div>
-    </form>
+    <//>
     <${Elsewhere} curl=${curl("POST", url(path("resource", name, "force-unlock")), { reason: why, fencingToken: holder.fencingToken })}
       command=${commandLine("force-unlock", [name], [`--reason=${why}`, `--fencing-token=${holder.fencingToken}`])} />
   <//>`;
@@ -126,19 +133,15 @@ export function ForceOff({ name, token, onClose }) {
 
 /** Removes one waiting client from the queue. */
 export function RemoveWaiter({ name, waiter, onClose }) {
-  const reason = useRef();
-  const { busy, sentence, act } = useSending(name, onClose);
+  const sending = useSending(name, onClose);
   const [text, setText] = useState("");
-  const submit = (e) => {
-    e.preventDefault();
-    const why = reason.current.value.trim();
-    if (!why) return reason.current.focus();
+  const end = (reason) => {
     const who = waiter.owner ? `“${waiter.owner}”` : "The client";
-    act(() => removeWaiter(name, why, waiter.id), `${who} was removed from the queue of “${name}”.`);
+    sending.act(() => removeWaiter(name, reason, waiter.id), `${who} was removed from the queue of “${name}”.`);
   };
   const body = { reason: text || "why", waiter: waiter.id };
   return html`<${Dialog} title=${html`Remove a waiter of <bdi>${name}</bdi>`} onClose=${onClose}>
-    <form onSubmit=${submit} onInput=${(e) => setText(e.target.value)}>
+    <${EndForm} button="Remove it" sending=${sending} onReason=${setText} onClose=${onClose} end=${end}>
       <dl class="facts">
         <div><dt>Waits</dt><dd><${Text} of=${waiter.owner} none="unnamed" /></dd></div>
         ${waiter.reason && html`<div><dt>For</dt><dd><${Text} of=${waiter.reason} /></dd></div>`}
@@ -146,13 +149,7 @@ export function RemoveWaiter({ name, waiter, onClose }) {
         <div><dt>Waiting for</dt><dd><${Ago} at=${waiter.waitingSince} /></dd></div>
       </dl>
       <p>It loses its place and is told why. If it asks again, it stands at the end.</p>
-      <${Reason} input=${reason} />
-      ${sentence && html`<p class="trouble" role="alert">${sentence}</p>`}
-      <div class="buttons">
-        <button type="submit" class="danger" disabled=${busy}>Remove it</button>
-        <button type="button" onClick=${onClose}>Keep it</button>
-      </div>
-    </form>
+    <//>
     <${Elsewhere} curl=${curl("POST", url(path("resource", name, "force-unlock")), body)}
       command=${commandLine("force-unlock", [name], [`--reason=${body.reason}`, `--waiter=${waiter.id}`])} />
   <//>`;

@@ -6,7 +6,7 @@ import { live, watch } from "./live.js";
 import { Lock } from "./lock.js";
 import { Locks } from "./locks.js";
 import { refresher, server, useServer, useServerKept } from "./now.js";
-import { Dialog, html, News, useEffect, useLayoutEffect, useRedraw, useRef, useSession, useState } from "./parts.js";
+import { Dialog, html, News, useCalls, useEffect, useLayoutEffect, useRef, useSession, useState } from "./parts.js";
 import { render } from "./preact.js";
 
 // ---- routes --------------------------------------------------------------------------------------------
@@ -73,11 +73,7 @@ const MEANINGS = {
 };
 
 function Liveness() {
-  const redraw = useRedraw();
-  useEffect(() => {
-    live.watchers.add(redraw);
-    return () => live.watchers.delete(redraw);
-  }, []);
+  useCalls(live.watchers);
   return html`<span class=${`live ${live.state}`} role="status" title=${MEANINGS[live.state]}><span class="dot" aria-hidden="true"></span>${WORDS[live.state]}</span>`;
 }
 

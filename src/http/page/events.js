@@ -2,7 +2,7 @@
 
 import { url } from "./api.js";
 import { live, watch } from "./live.js";
-import { commandLine, curl, Elsewhere, Gap, html, lockHref, Text, useEffect, useLayoutEffect, useRedraw, useRef, useState, useVisibleRows } from "./parts.js";
+import { commandLine, curl, Elsewhere, Gap, html, lockHref, Search, Text, useEffect, useRedraw, useRef, useState, useVisibleRows } from "./parts.js";
 import { absolute, clock, number } from "./text.js";
 
 const KEPT = 1000;
@@ -33,8 +33,6 @@ export function Events({ params, go }) {
   const q = params.get("q") ?? "";
   const redraw = useRedraw();
   const table = useRef();
-  const search = useRef();
-  const typing = useRef(0);
   const frozen = useRef({ by: new Set(), events: null }).current;
   const [stopped, stop] = useState(false);
   const hold = (why, on) => {
@@ -67,18 +65,11 @@ export function Events({ params, go }) {
     addEventListener("scroll", scrolled, { passive: true });
     return () => removeEventListener("scroll", scrolled);
   }, []);
-  useLayoutEffect(() => {
-    if (document.activeElement !== search.current) search.current.value = q;
-  }, [q]);
   const rows = frozen.events ?? kept.events;
   const [first, last] = useVisibleRows(table, rows.length, ROW_PX);
   const fresh = frozen.events ? kept.events.findIndex((event) => event === frozen.events[0]) : 0;
   const waiting = fresh < 0 ? kept.events.length : fresh;
-  const type = (e) => {
-    clearTimeout(typing.current);
-    const text = e.target.value;
-    typing.current = setTimeout(() => go(`#/events${text ? `?q=${encodeURIComponent(text)}` : ""}`, true), TYPING_MS);
-  };
+  const change = (text) => go(`#/events${text ? `?q=${encodeURIComponent(text)}` : ""}`, true);
   const show = () => {
     frozen.events = kept.events;
     if (frozen.by.delete("scroll")) scrollTo(0, 0);
@@ -89,8 +80,7 @@ export function Events({ params, go }) {
   return html`<div class="view">
     <h1 class="hidden">Events</h1>
     <div class="toolbar">
-      <label class="search"><span class="hidden">Names that begin with</span><input ref=${search} type="search" placeholder="Names that begin with…" spellcheck="false"
-        autocomplete="off" autocapitalize="off" defaultValue=${q} onInput=${type} /><kbd aria-hidden="true">/</kbd></label>
+      <${Search} value=${q} pauseMs=${TYPING_MS} change=${change} />
       <button type="button" aria-pressed=${stopped} onClick=${() => (stop(!stopped), hold("button", !stopped))}>${stopped ? "Go on" : "Pause"}</button>
       <button type="button" class=${`changed ${waiting ? "" : "away"}`} disabled=${!waiting} onClick=${show}>${number(waiting)}${waiting >= KEPT ? " or more" : ""} new: show</button>
     </div>

@@ -5,7 +5,7 @@ import { ForceOff } from "./actions.js";
 import { useListing, SHOWN } from "./listing.js";
 import { may, Server, Tiles } from "./now.js";
 import {
-  Ago, commandLine, curl, Elsewhere, Gap, html, Left, lockHref, State, Text, Trouble,
+  Ago, commandLine, curl, Elsewhere, Gap, html, Left, lockHref, Search, State, Text, Trouble,
   useEffect, useLayoutEffect, usePhone, useRedraw, useRef, useState, useVisibleRows,
 } from "./parts.js";
 import { count, number } from "./text.js";
@@ -143,8 +143,6 @@ export function Locks({ params, go }) {
   const phone = usePhone();
   const height = phone ? ROW_PHONE_PX : ROW_PX;
   const table = useRef();
-  const search = useRef();
-  const typing = useRef(0);
   const [at, setAt] = useState(0);
   const [forced, force] = useState(null);
   const order = useSteadyOrder(listing);
@@ -157,25 +155,15 @@ export function Locks({ params, go }) {
     if (last >= rows.length && listing.more) listing.grow();
   });
   usePlace(listing, state);
-  useLayoutEffect(() => {
-    if (search.current && document.activeElement !== search.current) search.current.value = state.q;
-  }, [state.q]);
   useRowKeys({ rows, at, setAt, table, height, force: (lock) => may("admin") && isReachable(lock.name) && lock.holders.length && force(lock), show: order.show });
 
-  const type = (e) => {
-    clearTimeout(typing.current);
-    const q = e.target.value;
-    typing.current = setTimeout(() => change({ q }, true), TYPING_MS);
-  };
   const sorted = (label, css, name) => html`<${Column} label=${label} css=${css} order=${name} now=${state.sort} change=${change} />`;
   const query = { prefix: state.q, ...SHOWN[state.show], sort: state.sort === "name" ? undefined : state.sort };
   return html`<div class="view">
     <h1 class="hidden">Locks</h1>
     <${Tiles} />
     <div class="toolbar">
-      <label class="search"><span class="hidden">Names that begin with</span>
-        <input ref=${search} type="search" placeholder="Names that begin with…" spellcheck="false" autocomplete="off"
-          autocapitalize="off" defaultValue=${state.q} onInput=${type} /><kbd aria-hidden="true">/</kbd></label>
+      <${Search} value=${state.q} pauseMs=${TYPING_MS} change=${(q) => change({ q }, true)} />
       <div class="choice" role="group" aria-label="Which names">
         <button type="button" aria-pressed=${state.show === "locked"} onClick=${() => change({ show: "locked" })}>Locked</button>
         <button type="button" aria-pressed=${state.show === "reserved"} onClick=${() => change({ show: "reserved" })}>Reserved</button>

@@ -7,11 +7,13 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 
+use actix_web::HttpResponse;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse};
 
 use super::errors::ApiError;
-use super::respond::Response;
+use super::request::Request;
+use super::respond::{Response, entity_tag};
+use crate::resource::messages::EntityTag;
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -59,31 +61,21 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 
 /// The entity tags of [`FILES`], in the same order. They change from build to build only.
-static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
+static TAGS: LazyLock<Vec<EntityTag>> = LazyLock::new(|| {
     let tag = |bytes: &[u8]| {
         let mut hasher = DefaultHasher::new();
         bytes.hash(&mut hasher);
-        format!("\"{:016x}\"", hasher.finish())
+        EntityTag::from(hasher.finish())
     };
     FILES.iter().map(|(.., bytes)| tag(bytes)).collect()
 });
 
-/// Whether `If-None-Match` lists this tag. Weak tags count, because a proxy that compresses weakens them.
-fn is_known(req: &HttpRequest, tag: &str) -> bool {
-    let values = req.headers().get_all(header::IF_NONE_MATCH);
-    let mut tags = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim);
-    tags.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
-}
-
 /// GET `/` and `/page/{file}`. No key is needed: the page itself asks the user for one.
 ///
 /// # Errors
-/// [`ApiError::NoRoute`] where the page has no such file.
-pub fn file(req: &HttpRequest) -> Response {
-    let name = req.uri().path().strip_prefix("/page/");
+/// [`ApiError::NoRoute`] where the page has no such file; [`ApiError::Malformed`] for a malformed `If-None-Match`.
+pub fn file(req: &Request) -> Response {
+    let name = req.http.uri().path().strip_prefix("/page/");
     if name == Some("") {
         return Err(ApiError::NoRoute);
     }
@@ -91,7 +83,8 @@ pub fn file(req: &HttpRequest) -> Response {
     let mut files = FILES.iter().zip(TAGS.iter());
     let asked = files.find(|((known, ..), _)| *known == name);
     let ((_, content_type, bytes), tag) = asked.ok_or(ApiError::NoRoute)?;
-    let unchanged = is_known(req, tag);
+    let known = req.if_none_match()?;
+    let unchanged = known.is_some_and(|known| known.is_none_or(|tags| tags.contains(tag)));
     let mut response = match unchanged {
         true => HttpResponse::NotModified(),
         false => HttpResponse::Ok(),
@@ -99,7 +92,7 @@ pub fn file(req: &HttpRequest) -> Response {
     for (name, value) in HEADERS {
         response.insert_header((name, HeaderValue::from_static(value)));
     }
-    response.insert_header((header::ETAG, tag.as_str()));
+    response.insert_header((header::ETAG, &entity_tag(*tag)[..]));
     if unchanged {
         return Ok(response.finish());
     }

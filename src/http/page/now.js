@@ -1,7 +1,7 @@
 // The state of the server: counts of locks and waiters, the instances, the rights of the key.
 
 import { status, url } from "./api.js";
-import { Ago, Elsewhere, Refresher, Text, curl, html, lockHref, useEffect, useRedraw } from "./parts.js";
+import { Ago, Elsewhere, Refresher, Text, curl, html, lockHref, useCalls, useEffect } from "./parts.js";
 import { live } from "./live.js";
 import { number } from "./text.js";
 
@@ -48,11 +48,7 @@ async function ask() {
 export const refresher = new Refresher(ask, GAP_MS);
 
 export function useServer() {
-  const redraw = useRedraw();
-  useEffect(() => {
-    server.watchers.add(redraw);
-    return () => server.watchers.delete(redraw);
-  }, []);
+  useCalls(server.watchers);
   return server;
 }
 

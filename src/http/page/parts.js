@@ -15,29 +15,30 @@ export function useRedraw() {
   return () => set((n) => n + 1);
 }
 
+/** Redraws the component whenever the members of this set are called. */
+export function useCalls(set) {
+  const redraw = useRedraw();
+  useEffect(() => {
+    set.add(redraw);
+    return () => set.delete(redraw);
+  }, []);
+}
+
 const tickers = new Set();
 setInterval(() => {
   for (const tick of tickers) tick();
 }, 1000);
 
-function useSeconds() {
-  const redraw = useRedraw();
-  useEffect(() => {
-    tickers.add(redraw);
-    return () => tickers.delete(redraw);
-  }, []);
-}
-
 /** How long ago `at` was, by the server's clock. The tooltip shows `at` itself. */
 export function Ago({ at }) {
-  useSeconds();
+  useCalls(tickers);
   if (!at) return html`<span class="none">–</span>`;
   return html`<time datetime=${at} title=${absolute(at)}>${span(Math.max(0, serverNow() - Date.parse(at)))}</time>`;
 }
 
 /** How long until a lease ends. */
 export function Left({ lease }) {
-  useSeconds();
+  useCalls(tickers);
   if (!lease) return html`<span class="none">–</span>`;
   if (lease.deadline === null) return html`<span class="none" title="does not expire">no end</span>`;
   const left = lease.deadline - performance.now();
@@ -54,7 +55,7 @@ export const lockHref = (name) => `#/lock/${encodeURIComponent(name)}`;
 
 /** Why the last answer is missing or out of date. */
 export function Trouble({ error, at }) {
-  useSeconds();
+  useCalls(tickers);
   if (!error) return null;
   const since = at ? ` What stands here is ${span(performance.now() - at)} old.` : "";
   const words = {
@@ -151,11 +152,7 @@ export function tell(text, bad = false) {
 }
 
 export function News() {
-  const redraw = useRedraw();
-  useEffect(() => {
-    news.watchers.add(redraw);
-    return () => news.watchers.delete(redraw);
-  }, []);
+  useCalls(news.watchers);
   return html`<div class=${`news ${news.bad ? "bad" : ""} ${news.text ? "" : "empty"}`} role="status">${news.text}</div>`;
 }
 
@@ -254,11 +251,24 @@ export function usePhone() {
   return phone.matches;
 }
 
+/** The field for what names begin with. `change` is called `pauseMs` after the last key. */
+export function Search({ value, change, pauseMs }) {
+  const input = useRef();
+  const typing = useRef(0);
+  useLayoutEffect(() => {
+    if (document.activeElement !== input.current) input.current.value = value;
+  }, [value]);
+  const type = (e) => {
+    clearTimeout(typing.current);
+    const text = e.target.value;
+    typing.current = setTimeout(() => change(text), pauseMs);
+  };
+  return html`<label class="search"><span class="hidden">Names that begin with</span>
+    <input ref=${input} type="search" placeholder="Names that begin with…" spellcheck="false" autocomplete="off"
+      autocapitalize="off" defaultValue=${value} onInput=${type} /><kbd aria-hidden="true">/</kbd></label>`;
+}
+
 export function useSession() {
-  const redraw = useRedraw();
-  useEffect(() => {
-    session.listeners.add(redraw);
-    return () => session.listeners.delete(redraw);
-  }, []);
+  useCalls(session.listeners);
   return session;
 }

@@ -6,7 +6,7 @@ use crate::lock::command::{
 };
 use crate::lock::leases::Lease;
 use crate::lock::names::{FencingToken, Millis, Mode};
-use crate::lock::queue::{Parked, Purpose, Seq, TicketDelivery, Waiter, fresh_row};
+use crate::lock::queue::{Parked, Purpose, Seq, TicketDelivery, Waiter};
 
 impl Step<'_> {
     pub(super) fn acquire(&mut self, asked: LockRequest) {
@@ -70,11 +70,8 @@ impl Step<'_> {
         }
         let open = self.is_open_to(asked.options.mode());
         if open && asked.policy != WaitPolicy::Loading {
-            let client = asked.options.client;
-            let row = fresh_row(asked.fresh, self.state.next_seq, asked.options, None);
+            let waiter = Waiter::fresh(asked.fresh, self.state.next_seq, asked.options, None);
             self.state.next_seq += 1;
-            let mut waiter = Waiter::new(row, false);
-            waiter.client = client;
             let told = (asked.request, self.since, ended);
             self.grant(waiter, Some(told));
         } else if asked.policy == WaitPolicy::Never {
@@ -88,11 +85,9 @@ impl Step<'_> {
     /// loaded, so the limit of waiters does not apply.
     #[inline(never)]
     fn take_place(&mut self, asked: LockRequest, ended: Death, open: bool) {
-        let (client, relayed) = (asked.options.client, asked.options.relayed);
+        let relayed = asked.options.relayed;
         let wall = Some(self.now.wall);
-        let row = fresh_row(asked.fresh, self.state.next_seq, asked.options, wall);
-        let mut waiter = Waiter::new(row, false);
-        waiter.client = client;
+        let mut waiter = Waiter::fresh(asked.fresh, self.state.next_seq, asked.options, wall);
         if asked.policy == WaitPolicy::Loading {
             // The document may turn out not to exist. The request is then refused and its place must go, too,
             // even with an idempotency key, which otherwise keeps a place.
@@ -194,7 +189,7 @@ impl Step<'_> {
         if policy != WaitPolicy::Loading {
             self.announce(seq, request.0);
         }
-        if matches!(policy, WaitPolicy::Never | WaitPolicy::Poll) {
+        if policy == WaitPolicy::Poll {
             self.answer_queued(request.0, seq, ended);
         }
     }
@@ -208,19 +203,13 @@ impl Step<'_> {
         }
         let mode = self.state.leases.get(token).map(|lease| lease.row.mode);
         let changes = options.mode.filter(|wanted| Some(*wanted) != mode);
-        let alone = self.state.leases.len() == 1 && self.state.delay_until.is_none();
-        let may_promote = alone && self.state.token.next().is_some();
+        let may_promote = self.state.leases.len() == 1 && self.state.delay_until.is_none();
         if changes == Some(Mode::Exclusive) && !may_promote {
             // Refused at once, even with a wait: two holders that wait for each other would wait for ever.
             self.touch_holder(token);
             return self.answer_locked(request, Some(token));
         }
-        self.present_holder(
-            token,
-            Some((options.ttl, false)),
-            Some(request),
-            options.client,
-        );
+        self.present_holder(token, (options.ttl, false), Some(request), options.client);
         let token = match changes {
             Some(Mode::Exclusive) => self.promote(token),
             Some(Mode::Shared) => {
@@ -234,12 +223,10 @@ impl Step<'_> {
 
     /// Changes the only lease from shared to exclusive, ahead of the queue. Returns its new token.
     fn promote(&mut self, from: FencingToken) -> FencingToken {
-        let Some(token) = self.state.token.next() else {
-            return from;
-        };
         let Some(mut lease) = self.state.leases.take(from) else {
             return from;
         };
+        let token = self.state.token.next();
         self.state.token = token;
         self.state.reserved = None;
         lease.token = token;

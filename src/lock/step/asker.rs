@@ -74,12 +74,8 @@ impl Step<'_> {
 
     /// The refusal of a request with a dead ticket.
     pub(super) fn dead(&self, presented: PresentedTicket, death: Death) -> Answer {
-        let ended = &self.state.ended;
-        let forced = match presented {
-            PresentedTicket::Ticket(ticket) => ended.forced(ticket, self.now.mono),
-            PresentedTicket::Absent | PresentedTicket::Malformed => None,
-        };
-        Answer::Refused(match forced {
+        let forced = |ticket| self.state.ended.forced(ticket, self.now.mono);
+        Answer::Refused(match presented.ticket().and_then(forced) {
             Some(forced) => Refusal::DeadByForce(Box::new(forced.clone())),
             None => Refusal::Dead(death),
         })

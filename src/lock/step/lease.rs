@@ -6,10 +6,11 @@ use super::{Step, TicketStatus};
 use crate::lock::command::{
     Answer, Death, Event, Grant, HolderView, PresentedTicket, Refusal, RequestId,
 };
+use crate::lock::ended::LostTicket;
 use crate::lock::leases::{Lease, LeaseClock};
 use crate::lock::names::{FencingToken, Millis, Ttl};
 use crate::lock::queue::{Purpose, TicketDelivery, Waiter};
-use crate::lock::rows::{EndReason, EndedMore, Forced, TicketRow};
+use crate::lock::rows::{ENDED_MS, EndReason, EndedMore, Forced, TicketRow};
 use crate::lock::state::later;
 
 impl Step<'_> {
@@ -40,9 +41,7 @@ impl Step<'_> {
     /// Grants the lock to a waiter that was removed from the queue and that `LockState::admits`. Answers all
     /// requests that are parked with its ticket, and the request that asks now (`asking`).
     pub(super) fn grant(&mut self, waiter: Waiter, asking: Option<(RequestId, Millis, Death)>) {
-        let Some(token) = self.state.token.next() else {
-            return;
-        };
+        let token = self.state.token.next();
         self.state.token = token;
         self.state.reserved = None;
         if waiter.stored {
@@ -114,8 +113,7 @@ impl Step<'_> {
     }
 
     /// The holder presented its ticket with lock intent: the lease now ends at the later of its previous end
-    /// and now + TTL (`docs/protocol.md`, "TTL"). `renewal`: a new `ttl`, and whether the lease ends at exactly
-    /// now + TTL.
+    /// and now + TTL (`docs/protocol.md`, "TTL"). `ttl`: a new one. `exact`: the lease ends at exactly now + TTL.
     ///
     /// While no answer to the grant was delivered, the client cannot know that it holds the lock. The answer to
     /// this request then becomes one more that may tell it, if the core learns whether it was delivered
@@ -123,12 +121,11 @@ impl Step<'_> {
     pub(super) fn present_holder(
         &mut self,
         token: FencingToken,
-        renewal: Option<(Option<Ttl>, bool)>,
+        (ttl, exact): (Option<Ttl>, bool),
         tracked: Option<RequestId>,
         client: Option<IpAddr>,
     ) {
         let now = self.now.mono;
-        let (ttl, exact) = renewal.unwrap_or_default();
         let Some(mut lease) = self.state.leases.take(token) else {
             return;
         };
@@ -176,7 +173,7 @@ impl Step<'_> {
             return;
         };
         if matches!(lease.clock, LeaseClock::Running { .. }) {
-            return self.present_holder(token, None, None, None);
+            return self.present_holder(token, (None, false), None, None);
         }
         let now = self.now.mono;
         self.state.leases.change(token, |lease| {
@@ -222,9 +219,12 @@ impl Step<'_> {
         });
         let now = self.now.mono;
         self.state.ended.forget(now);
-        let forget_at = now + self.terms.limits.ended_ms;
-        let ended = &mut self.state.ended;
-        let row = ended.remember(row.ticket, reason, more, forget_at);
+        let row = self.state.ended.remember(LostTicket {
+            ticket: row.ticket,
+            reason,
+            more,
+            forget_at: now + ENDED_MS,
+        });
         self.out.changes.end(row);
     }
 
@@ -280,7 +280,7 @@ impl Step<'_> {
     ) {
         match self.status_of(presented) {
             TicketStatus::Holder(token) => {
-                self.present_holder(token, Some((ttl, exact)), None, None);
+                self.present_holder(token, (ttl, exact), None, None);
                 if let Some(lease) = self.state.leases.get(token) {
                     let view = self.state.view(self.terms, self.now, lease);
                     let answer = Answer::Renewed {

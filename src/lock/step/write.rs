@@ -4,7 +4,7 @@
 use super::{Step, TicketStatus};
 use crate::lock::command::{Answer, LockOptions, PresentedTicket, Refusal, RequestId, WaitPolicy};
 use crate::lock::names::{Millis, Mode, Ticket};
-use crate::lock::queue::{Parked, Purpose, Seq, Waiter, fresh_row};
+use crate::lock::queue::{Parked, Purpose, Seq, Waiter};
 
 impl Step<'_> {
     #[inline(never)]
@@ -45,7 +45,7 @@ impl Step<'_> {
                 self.refuse(request, Refusal::NotExclusive);
             }
             TicketStatus::Holder(token) => {
-                self.present_holder(token, None, Some(request), None);
+                self.present_holder(token, (None, false), Some(request), None);
                 self.answer(request, Answer::Writable { token: Some(token) });
             }
             TicketStatus::Waiting(seq) => {
@@ -99,8 +99,10 @@ impl Step<'_> {
         if !may_wait || (policy.deadline().is_none() && !loading) {
             return self.answer_locked(request.0, None);
         }
-        let row = fresh_row(fresh, self.state.next_seq, LockOptions::default(), None);
-        if let Some(seq) = self.enqueue(request.0, Waiter::new(row, true), free) {
+        let seq = self.state.next_seq;
+        let mut waiter = Waiter::fresh(fresh, seq, LockOptions::default(), None);
+        waiter.ticketless_write = true;
+        if let Some(seq) = self.enqueue(request.0, waiter, free) {
             self.park_write(seq, request, policy);
         }
     }

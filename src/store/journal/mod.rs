@@ -25,7 +25,6 @@
 mod rows;
 mod version1;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
@@ -99,10 +98,6 @@ pub(super) struct Journal {
 pub(super) struct JournalEntry<'e> {
     journal: &'e Journal,
     batch: &'e [Snapshot],
-    /// Names whose resource this batch removes or creates, so that their pending changes no longer apply.
-    replaced: Vec<&'e ResourceName>,
-    /// The changes of each lock, with a snapshot of its resource.
-    locks: Vec<(&'e Snapshot, Cow<'e, LockChanges>)>,
     /// Changes to be written to the tables directly.
     pub direct: Vec<Snapshot>,
     /// Rows to be written to the journal, with their numbers. A row that exists already is overwritten by one
@@ -158,28 +153,22 @@ impl Journal {
         let mut entry = JournalEntry {
             journal: self,
             batch,
-            replaced: Vec::new(),
-            locks: Vec::new(),
-            direct: Vec::new(),
+            direct: batch.iter().filter_map(direct).collect(),
             rows: Vec::new(),
             must_exist: Vec::new(),
         };
+        let locks = || batch.iter().filter(|snapshot| is_entered(snapshot));
         let mut state = self.state.lock();
-        // `persistence` merges the snapshots of a name. Only a batch made by hand, in a test, repeats one.
-        let mut repeats = false;
         for snapshot in batch {
-            repeats |= !state.committing.insert(snapshot.name.clone());
+            let is_first = state.committing.insert(snapshot.name.clone());
+            debug_assert!(is_first, "{:?} comes twice in a batch", snapshot.name);
         }
-        batch.iter().for_each(|s| entry.add(s, repeats));
-        let locks = entry.locks.iter().map(|(snapshot, _)| *snapshot);
-        let unknown = locks.filter(|snapshot| !state.knows(snapshot));
+        let unknown = locks().filter(|snapshot| !state.knows(snapshot));
         entry.must_exist = unknown.map(|snapshot| &snapshot.id).collect();
         let (last, open) = (state.last, state.open.clone());
         drop(state);
         let row_bytes = self.layout.row_bytes;
-        let locks = entry.locks.iter();
-        let locks = locks.map(|(snapshot, changes)| (&snapshot.id, &**changes));
-        let rows = rows::write(locks, row_bytes)?;
+        let rows = rows::write(locks().map(|s| (&s.id, &s.lock)), row_bytes)?;
         let joined = match &rows[..] {
             [row] => rows::join(&open, row, row_bytes),
             _ => None,
@@ -297,18 +286,18 @@ impl State {
         [&self.older, &self.newer].map(|part| stamp(part.get(name)))
     }
 
-    fn add(&mut self, snapshot: &Snapshot, changes: Cow<'_, LockChanges>) {
+    fn add(&mut self, snapshot: &Snapshot) {
         self.stamps += 1;
         let stamp = self.stamps;
         match self.newer.get_mut(&snapshot.name) {
             Some(pending) if pending.id == snapshot.id => {
-                pending.changes.merge(&changes);
+                pending.changes.merge(&snapshot.lock);
                 pending.stamp = stamp;
             }
             _ => {
                 let pending = PendingChanges {
                     id: snapshot.id.clone(),
-                    changes: changes.into_owned(),
+                    changes: snapshot.lock.clone(),
                     stamp,
                 };
                 self.newer.insert(snapshot.name.clone(), pending);
@@ -356,32 +345,23 @@ impl State {
     }
 }
 
-impl<'e> JournalEntry<'e> {
-    /// `repeats`: the batch has a name more than once.
-    fn add(&mut self, snapshot: &'e Snapshot, repeats: bool) {
-        if snapshot.created.is_some() || !snapshot.removed.is_empty() {
-            if repeats {
-                self.locks.retain(|(lock, _)| lock.name != snapshot.name);
-            }
-            self.replaced.push(&snapshot.name);
-        }
-        let in_journal = snapshot.created.is_none() && !snapshot.lock.is_empty();
-        if in_journal {
-            let mut earlier = self.locks.iter_mut().filter(|_| repeats);
-            match earlier.find(|(lock, _)| lock.id == snapshot.id) {
-                Some((_, changes)) => changes.to_mut().merge(&snapshot.lock),
-                None => self.locks.push((snapshot, Cow::Borrowed(&snapshot.lock))),
-            }
-        }
-        if snapshot.rows() > 0 && !(in_journal && snapshot.rows() == snapshot.lock.rows()) {
-            let mut direct = snapshot.clone();
-            if in_journal {
-                direct.lock = LockChanges::default();
-            }
-            self.direct.push(direct);
-        }
-    }
+/// Whether the lock changes of this snapshot go to the journal. Those of a new resource are written with it.
+fn is_entered(snapshot: &Snapshot) -> bool {
+    snapshot.created.is_none() && !snapshot.lock.is_empty()
+}
 
+/// What of this snapshot is written to the tables directly; `None`: nothing.
+fn direct(snapshot: &Snapshot) -> Option<Snapshot> {
+    if !is_entered(snapshot) {
+        return (!snapshot.is_empty()).then(|| snapshot.clone());
+    }
+    (snapshot.rows() > snapshot.lock.rows()).then(|| Snapshot {
+        lock: LockChanges::default(),
+        ..snapshot.clone()
+    })
+}
+
+impl JournalEntry<'_> {
     /// Records that the transaction of this entry is committed.
     pub fn committed(mut self) {
         let mut state = self.journal.state.lock();
@@ -392,12 +372,15 @@ impl<'e> JournalEntry<'e> {
                 state.open = row;
             }
         }
-        for name in self.replaced.drain(..) {
-            state.newer.remove(name);
-            state.older.remove(name);
-        }
-        for (snapshot, changes) in self.locks.drain(..) {
-            state.add(snapshot, changes);
+        for snapshot in self.batch {
+            // Changes of a resource that is gone no longer apply.
+            if snapshot.created.is_some() || !snapshot.removed.is_empty() {
+                state.newer.remove(&snapshot.name);
+                state.older.remove(&snapshot.name);
+            }
+            if is_entered(snapshot) {
+                state.add(snapshot);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::version1::LockChangesV1;
+use super::version1::{self, LockChangesV1};
 use crate::store::StoreError;
 use crate::store::snapshot::{LockChanges, ResourceId};
 
@@ -104,7 +104,7 @@ pub(in crate::store) fn read(
             let read = match form {
                 FORM => postcard::take_from_bytes::<(ResourceId, LockChanges)>(rest),
                 _ => postcard::take_from_bytes::<(ResourceId, LockChangesV1)>(rest)
-                    .map(|((id, changes), left)| ((id, changes.into()), left)),
+                    .map(|((id, changes), left)| ((id, version1::changes(changes)), left)),
             };
             let ((id, changes), left) = read.map_err(|error| {
                 StoreError::Unusable(format!("its journal cannot be decoded: {error}"))

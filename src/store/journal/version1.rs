@@ -1,8 +1,7 @@
 //! Lock changes in the journal format of version 2.0.0. Only read, when a database of that version is opened.
+//! (In `postcard` a struct and a tuple of its fields have the same bytes.)
 
 use std::collections::BTreeMap;
-
-use serde::Deserialize;
 
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, TicketRow};
 use crate::lock::{
@@ -10,97 +9,69 @@ use crate::lock::{
 };
 use crate::store::snapshot::LockChanges;
 
-#[derive(Deserialize)]
-pub(super) struct LockChangesV1 {
-    head: Option<HeadRowV1>,
-    waiting: BTreeMap<Ticket, Option<TicketRowV1>>,
-    ended: Vec<EndedRowV1>,
-}
+/// Head row, waiting tickets, ended tickets with their numbers.
+pub(super) type LockChangesV1 = (
+    Option<HeadV1>,
+    BTreeMap<Ticket, Option<TicketV1>>,
+    Vec<(u64, Ticket, EndReason)>,
+);
 
-#[derive(Deserialize)]
-struct HeadRowV1 {
-    token: FencingToken,
-    holder: Option<HolderRowV1>,
-}
+/// The highest token; the lease, and since when it is held.
+type HeadV1 = (FencingToken, Option<(TicketV1, WallMillis)>);
 
-#[derive(Deserialize)]
-struct HolderRowV1 {
-    ticket: TicketRowV1,
-    acquired_at: WallMillis,
-}
+/// Ticket, number in the queue, owner, TTL; the `Idempotency-Key`, and the TTL of the request that carried it.
+type TicketV1 = (
+    Ticket,
+    u64,
+    Option<Owner>,
+    Option<Seconds>,
+    Option<(IdempotencyKey, Option<Seconds>)>,
+);
 
-#[derive(Deserialize)]
-struct TicketRowV1 {
-    ticket: Ticket,
-    seq: u64,
-    owner: Option<Owner>,
-    ttl: Option<Seconds>,
-    key: Option<KeyRowV1>,
-}
-
-#[derive(Deserialize)]
-struct KeyRowV1 {
-    key: IdempotencyKey,
-    ttl: Option<Seconds>,
-}
-
-#[derive(Deserialize)]
-struct EndedRowV1 {
-    n: u64,
-    ticket: Ticket,
-    reason: EndReason,
-}
-
-impl From<TicketRowV1> for TicketRow {
-    fn from(row: TicketRowV1) -> TicketRow {
-        TicketRow {
-            ticket: row.ticket,
-            seq: row.seq,
-            owner: row.owner,
-            ttl: row.ttl.map(Into::into),
-            mode: Mode::Exclusive,
-            reason: None,
-            queued_at: None,
-            key: row.key.map(|row| {
-                Box::new(KeyRow {
-                    key: row.key,
-                    ttl: row.ttl.map(Into::into),
-                    mode: Mode::Exclusive,
-                })
-            }),
-        }
+/// The changes as they are written today.
+pub(super) fn changes((head, waiting, ended): LockChangesV1) -> LockChanges {
+    let ended = ended.into_iter().map(|(n, ticket, reason)| EndedRow {
+        n,
+        ticket,
+        reason,
+        more: None,
+    });
+    let waiting = waiting.into_iter();
+    LockChanges {
+        head: head.map(head_row),
+        holding: BTreeMap::new(),
+        waiting: waiting.map(|(t, row)| (t, row.map(ticket_row))).collect(),
+        ended: ended.collect(),
     }
 }
 
-impl From<HeadRowV1> for HeadRow {
-    fn from(row: HeadRowV1) -> HeadRow {
-        let holder = |holder: HolderRowV1| HolderRow {
-            ticket: holder.ticket.into(),
-            token: row.token,
-            acquired_at: holder.acquired_at,
-        };
-        HeadRow {
-            token: row.token,
-            delayed: false,
-            holder: row.holder.map(holder).map(Box::new),
-        }
+fn head_row((token, holder): HeadV1) -> HeadRow {
+    let holder = holder.map(|(ticket, acquired_at)| HolderRow {
+        ticket: ticket_row(ticket),
+        token,
+        acquired_at,
+    });
+    HeadRow {
+        token,
+        delayed: false,
+        holder: holder.map(Box::new),
     }
 }
 
-impl From<LockChangesV1> for LockChanges {
-    fn from(changes: LockChangesV1) -> LockChanges {
-        let ended = |row: EndedRowV1| EndedRow {
-            n: row.n,
-            ticket: row.ticket,
-            reason: row.reason,
-            more: None,
-        };
-        let waiting = changes.waiting.into_iter();
-        LockChanges {
-            head: changes.head.map(Into::into),
-            holding: BTreeMap::new(),
-            waiting: waiting.map(|(t, row)| (t, row.map(Into::into))).collect(),
-            ended: changes.ended.into_iter().map(ended).collect(),
-        }
+fn ticket_row((ticket, seq, owner, ttl, key): TicketV1) -> TicketRow {
+    let key = key.map(|(key, ttl)| KeyRow {
+        key,
+        ttl: ttl.map(Into::into),
+        mode: Mode::Exclusive,
+    });
+    TicketRow {
+        ticket,
+        seq,
+        owner,
+        ttl: ttl.map(Into::into),
+        mode: Mode::Exclusive,
+        reason: None,
+        queued_at: None,
+        key: key.map(Box::new),
     }
 }

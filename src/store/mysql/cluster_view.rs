@@ -65,7 +65,7 @@ impl ClusterView {
             })
             .collect();
         if let Some(owner) = row.owner {
-            // An owner of version 3 or earlier has no row of its own. All three numbers only grow.
+            // An owner of version 2.0.0 has no row of its own. All three numbers only grow.
             let (sign, _) = signs.entry(owner).or_insert((0, lease));
             *sign = sign.wrapping_add(row.epoch).wrapping_add(row.heartbeat);
         }

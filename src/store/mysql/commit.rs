@@ -1,6 +1,6 @@
 //! The SQL of transactions: the rows of a batch, of a checkpoint, and what else an instance writes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::error::Fault;
 use super::fence::{self, LogPlace, LogTruncation};
@@ -9,7 +9,7 @@ use super::script::{Form, SPARE_BYTES, STATEMENT_ROWS, Script};
 use super::session::Session;
 use super::sql::{self, Sql};
 use crate::lock::rows::{HeadRow, TicketRow};
-use crate::lock::{FencingToken, ResourceName, Ticket, Ttl};
+use crate::lock::{FencingToken, Ticket, Ttl};
 use crate::store::columns::ticket_columns;
 use crate::store::journal::{self, JournalEntry, Layout};
 use crate::store::members::SLOTS;
@@ -35,19 +35,20 @@ pub(super) fn fits(json: &[u8], packet_bytes_max: usize) -> bool {
     json.len().saturating_mul(2) <= room || sql::text_bytes(json) <= room
 }
 
-/// Statements that delete resources with all that belongs to them; each takes a list of resource ids.
-const REMOVED: [Form; 7] = [
-    Form::any_in("DELETE FROM resource WHERE id IN ("),
-    Form::any_in("DELETE FROM resource_data WHERE id_resource IN ("),
-    Form::any_in("DELETE FROM resource_lock WHERE id_resource IN ("),
-    Form::any_in("DELETE FROM resource_waiting WHERE id_resource IN ("),
-    Form::any_in("DELETE FROM resource_holding WHERE id_resource IN ("),
-    Form::any_in("DELETE FROM resource_options WHERE id_resource IN ("),
-    Form::any_in("DELETE FROM resource_ended_tickets WHERE id_resource IN ("),
+/// The beginnings of the statements that delete resources with all that belongs to them; the ids follow.
+const REMOVED: [&str; 7] = [
+    "DELETE FROM resource WHERE id IN (",
+    "DELETE FROM resource_data WHERE id_resource IN (",
+    "DELETE FROM resource_lock WHERE id_resource IN (",
+    "DELETE FROM resource_waiting WHERE id_resource IN (",
+    "DELETE FROM resource_holding WHERE id_resource IN (",
+    NO_OPTIONS,
+    "DELETE FROM resource_ended_tickets WHERE id_resource IN (",
 ];
+const NO_OPTIONS: &str = "DELETE FROM resource_options WHERE id_resource IN (";
 /// Without `ON DUPLICATE KEY`: must fail if the table has a row of this name that this instance does not know
 /// of.
-const CREATED: Form = Form::upsert("INSERT INTO resource (id, name, timeout) VALUES ", "");
+const CREATED: Form = ["INSERT INTO resource (id, name, timeout) VALUES ", ",", ""];
 /// Updates the [`ticket_columns`] of a row that is there already.
 macro_rules! updated_ticket {
     () => {
@@ -56,65 +57,75 @@ macro_rules! updated_ticket {
          attempt = VALUES(attempt), attempt_ttl_ms = VALUES(attempt_ttl_ms), attempt_mode = VALUES(attempt_mode)"
     };
 }
-const HEADS: Form = Form::upsert(
+const HEADS: Form = [
     concat!(
         "INSERT INTO resource_lock (id_resource, token, is_delayed, ",
         ticket_columns!(),
         ", acquired_at, lease_token) VALUES "
     ),
+    ",",
     concat!(
         updated_ticket!(),
         ", token = VALUES(token), is_delayed = VALUES(is_delayed), acquired_at = VALUES(acquired_at), \
          lease_token = VALUES(lease_token)"
     ),
-);
-const NOT_WAITING: Form = Form::any_where("DELETE FROM resource_waiting WHERE ");
-const WAITING: Form = Form::upsert(
+];
+const NOT_WAITING: Form = ["DELETE FROM resource_waiting WHERE ", " OR ", ""];
+const WAITING: Form = [
     concat!(
         "INSERT INTO resource_waiting (id_resource, ",
         ticket_columns!(),
         ") VALUES "
     ),
+    ",",
     updated_ticket!(),
-);
-const NOT_HOLDING: Form = Form::any_where("DELETE FROM resource_holding WHERE ");
-const HOLDING: Form = Form::upsert(
+];
+const NOT_HOLDING: Form = ["DELETE FROM resource_holding WHERE ", " OR ", ""];
+const HOLDING: Form = [
     concat!(
         "INSERT INTO resource_holding (id_resource, ",
         ticket_columns!(),
         ", acquired_at, token) VALUES "
     ),
+    ",",
     concat!(
         updated_ticket!(),
         ", acquired_at = VALUES(acquired_at), token = VALUES(token)"
     ),
-);
-const OPTIONS: Form = Form::upsert(
+];
+const OPTIONS: Form = [
     "INSERT INTO resource_options (id_resource, slots, lock_delay, ephemeral) VALUES ",
+    ",",
     " ON DUPLICATE KEY UPDATE slots = VALUES(slots), lock_delay = VALUES(lock_delay), \
      ephemeral = VALUES(ephemeral)",
-);
-const PLAIN: Form = Form::any_in("DELETE FROM resource_options WHERE id_resource IN (");
+];
 /// A replay after a crash may write a run again, and a shorter one if a part of the log was deleted by then.
 /// Runs that end with the same number have the same end, so the longer one is kept.
-const ENDED: Form = Form::upsert(
+const ENDED: Form = [
     "INSERT INTO resource_ended_tickets (id_resource, n, entries) VALUES ",
+    ",",
     " ON DUPLICATE KEY UPDATE entries = IF(LENGTH(VALUES(entries)) > LENGTH(entries), VALUES(entries), entries)",
-);
-const OUTLIVED: Form = Form::any_where("DELETE FROM resource_ended_tickets WHERE ");
-const LOG: Form = Form::upsert("INSERT INTO resource_log (log, n, changes) VALUES ", "");
-const HISTORY: Form = Form::upsert(
+];
+const OUTLIVED: Form = ["DELETE FROM resource_ended_tickets WHERE ", " OR ", ""];
+const LOG: Form = [
+    "INSERT INTO resource_log (log, n, changes) VALUES ",
+    ",",
+    "",
+];
+const HISTORY: Form = [
     "INSERT INTO resource_history (name, leases) VALUES ",
+    ",",
     " ON DUPLICATE KEY UPDATE leases = VALUES(leases)",
-);
-const NO_DATA: Form = Form::any_where("DELETE FROM resource_data WHERE ");
+];
+const NO_DATA: Form = ["DELETE FROM resource_data WHERE ", " OR ", ""];
 /// If another document has the row's id, the statement fails (`id` cannot be `NULL`) instead of overwriting
 /// that document.
-const DATA: Form = Form::upsert(
+const DATA: Form = [
     "INSERT INTO resource_data (id, id_resource, selector, locked, data) VALUES ",
+    ",",
     " ON DUPLICATE KEY UPDATE id = IF(id_resource = VALUES(id_resource) \
      AND selector_bytes = CAST(VALUES(selector) AS BINARY), id, NULL), data = VALUES(data)",
-);
+];
 
 /// The transaction that stores a batch.
 ///
@@ -131,23 +142,22 @@ pub(super) fn script(entry: &JournalEntry<'_>, place: LogPlace) -> Result<Script
         }
     }
     let mut script = Script::begin(place, changes)?;
-    for run in runs(&entry.direct) {
-        let needs_resource = |snapshot: &&Snapshot| {
-            snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
-        };
-        let ids: Vec<_> = run.iter().filter(needs_resource).map(|s| &s.id).collect();
-        require_existing(&mut script, place, &ids)?;
-        removals(&mut script, place, run)?;
-        creations(&mut script, run)?;
-        let locks: Vec<_> = run.iter().map(|s| (&s.id, &s.lock)).collect();
-        lock_rows(&mut script, &locks)?;
-        data_rows(&mut script, run)?;
-    }
+    let batch = &entry.direct;
+    let needs_resource = |snapshot: &&Snapshot| {
+        snapshot.created.is_none() && snapshot.rows() > snapshot.removed.len()
+    };
+    let ids: Vec<_> = batch.iter().filter(needs_resource).map(|s| &s.id).collect();
+    require_existing(&mut script, place, &ids)?;
+    removals(&mut script, place, batch)?;
+    creations(&mut script, batch)?;
+    let locks: Vec<_> = batch.iter().map(|s| (&s.id, &s.lock)).collect();
+    lock_rows(&mut script, &locks)?;
+    data_rows(&mut script, batch)?;
     require_existing(&mut script, place, &entry.must_exist)?;
-    script.rows(&LOG, entry.rows.iter().skip(1), |sql, (n, changes)| {
+    script.rows(LOG, entry.rows.iter().skip(1), |sql, (n, changes)| {
         sql.push("(").bytes(&place.membership.log);
         sql.push(",").number(*n);
-        sql.push(",").bytes(changes).push(")");
+        sql.push(",").bytes(changes).push(")")
     })?;
     script.commit();
     Ok(script)
@@ -190,9 +200,9 @@ pub(super) fn truncate(place: LogPlace, truncation: &LogTruncation) -> [Sql; 2] 
 /// The transaction that replaces the past leases of these names, given as the bytes of the name and the value.
 pub(super) fn history_script(rows: &[(&[u8], Vec<u8>)], place: LogPlace) -> Result<Script, Fault> {
     let mut script = Script::begin(place, journal::EMPTY)?;
-    script.rows(&HISTORY, rows.iter(), |sql, (name, leases)| {
+    script.rows(HISTORY, rows.iter(), |sql, (name, leases)| {
         sql.push("(").bytes(name);
-        sql.push(",").bytes(leases).push(")");
+        sql.push(",").bytes(leases).push(")")
     })?;
     script.commit();
     Ok(script)
@@ -218,24 +228,6 @@ pub(super) fn raising_script(above: FencingToken, place: LogPlace) -> Result<Scr
     Script::of(place, [raise_floor(place, above), sql])
 }
 
-/// Splits a batch into parts in which no name comes twice: statements go table by table, which would mix up two
-/// changes of one name.
-fn runs(batch: &[Snapshot]) -> Vec<&[Snapshot]> {
-    let mut runs = Vec::new();
-    let mut names: HashSet<&ResourceName> = HashSet::new();
-    let mut begin = 0;
-    for (place, snapshot) in batch.iter().enumerate() {
-        if !names.insert(&snapshot.name) {
-            runs.push(&batch[begin..place]);
-            begin = place;
-            names.clear();
-            names.insert(&snapshot.name);
-        }
-    }
-    runs.push(&batch[begin..]);
-    runs
-}
-
 /// Makes the transaction fail unless all of these resources exist.
 fn require_existing(
     script: &mut Script,
@@ -249,20 +241,15 @@ fn require_existing(
 }
 
 fn removals(script: &mut Script, place: LogPlace, batch: &[Snapshot]) -> Result<(), StoreError> {
-    for form in &REMOVED {
+    for head in REMOVED {
         let ids = batch.iter().flat_map(|snapshot| &snapshot.removed);
-        script.rows(form, ids, |sql, id| {
-            sql.text(id.as_str());
-        })?;
+        let ids_of = [head, ",", ")"];
+        script.rows(ids_of, ids, |sql, id| sql.text(id.as_str()))?;
     }
-    if let Some(token_floor) = batch
-        .iter()
-        .filter_map(|snapshot| snapshot.token_floor)
-        .max()
-    {
-        script.statement(raise_floor(place, token_floor))?;
+    match batch.iter().filter_map(|s| s.token_floor).max() {
+        Some(token_floor) => script.statement(raise_floor(place, token_floor)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Raises the token floor in the instance's own row: if all instances wrote one row, their commits would wait
@@ -276,13 +263,11 @@ fn raise_floor(place: LogPlace, floor: FencingToken) -> Sql {
 }
 
 fn creations(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
-    let created = batch
-        .iter()
-        .filter_map(|snapshot| snapshot.created.map(|options| (snapshot, options)));
-    script.rows(&CREATED, created, |sql, (snapshot, options)| {
+    let created = batch.iter().filter_map(|s| Some((s, s.created?)));
+    script.rows(CREATED, created, |sql, (snapshot, options)| {
         sql.push("(").text(snapshot.id.as_str());
         sql.push(",").text(snapshot.name.as_str());
-        sql.push(",").number(options.timeout.get()).push(")");
+        sql.push(",").number(options.timeout.get()).push(")")
     })?;
     options_rows(script, batch)
 }
@@ -299,15 +284,14 @@ fn options_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreErro
     let changed = || batch.iter().filter_map(|s| Some((s, s.options?)));
     let created = batch.iter().filter_map(|s| Some((s, s.created?)));
     let plain = changed().filter(|(_, options)| options.is_plain());
-    script.rows(&PLAIN, plain, |sql, (snapshot, _)| {
-        sql.text(snapshot.id.as_str());
-    })?;
+    let plain_ids = [NO_OPTIONS, ",", ")"];
+    script.rows(plain_ids, plain, |sql, (s, _)| sql.text(s.id.as_str()))?;
     let special = created.chain(changed()).filter(|(_, o)| !o.is_plain());
-    script.rows(&OPTIONS, special, |sql, (snapshot, options)| {
+    script.rows(OPTIONS, special, |sql, (snapshot, options)| {
         sql.push("(").text(snapshot.id.as_str());
         sql.push(",").number(options.slots);
         sql.push(",").number(options.lock_delay);
-        sql.push(",").number(u8::from(options.ephemeral)).push(")");
+        sql.push(",").number(u8::from(options.ephemeral)).push(")")
     })
 }
 
@@ -315,30 +299,26 @@ fn lock_rows(script: &mut Script, locks: &[(&ResourceId, &LockChanges)]) -> Resu
     let heads = locks
         .iter()
         .filter_map(|(id, lock)| Some((id, lock.head.as_ref()?)));
-    script.rows(&HEADS, heads, |sql, (id, head)| head_row(sql, id, head))?;
-    let ticket = |sql: &mut Sql, ticket: &Ticket| {
-        sql.bytes(&ticket.bits().to_be_bytes());
-    };
+    script.rows(HEADS, heads, |sql, (id, head)| head_row(sql, id, head))?;
     let holding = locks.iter().map(|(id, lock)| (*id, &lock.holding));
-    gone_rows(script, &NOT_HOLDING, "ticket", holding, ticket)?;
+    gone_rows(script, NOT_HOLDING, "ticket", holding, ticket_bits)?;
     let holding = locks
         .iter()
         .flat_map(|(id, lock)| lock.holding.values().flatten().map(move |row| (id, row)));
-    script.rows(&HOLDING, holding, |sql, (id, row)| {
+    script.rows(HOLDING, holding, |sql, (id, row)| {
         sql.push("(").text(id.as_str()).push(",");
         ticket_row(sql, &row.ticket);
         sql.push(",").number(row.acquired_at);
-        sql.push(",").number(row.token.0).push(")");
+        sql.push(",").number(row.token.0).push(")")
     })?;
     let waiting = locks.iter().map(|(id, lock)| (*id, &lock.waiting));
-    gone_rows(script, &NOT_WAITING, "ticket", waiting, ticket)?;
+    gone_rows(script, NOT_WAITING, "ticket", waiting, ticket_bits)?;
     let waiting = locks
         .iter()
         .flat_map(|(id, lock)| lock.waiting.values().flatten().map(move |row| (id, row)));
-    script.rows(&WAITING, waiting, |sql, (id, row)| {
+    script.rows(WAITING, waiting, |sql, (id, row)| {
         sql.push("(").text(id.as_str()).push(",");
-        ticket_row(sql, row);
-        sql.push(")");
+        ticket_row(sql, row).push(")")
     })?;
     ended_rows(script, locks)
 }
@@ -352,24 +332,24 @@ fn ended_rows(
         let ended = ended::runs(&lock.ended)?.into_iter();
         runs.extend(ended.map(|(n, entries)| (id, n, entries)));
     }
-    script.rows(&ENDED, runs.iter(), |sql, (id, n, entries)| {
+    script.rows(ENDED, runs.iter(), |sql, (id, n, entries)| {
         sql.push("(").text(id.as_str());
         sql.push(",").number(*n);
-        sql.push(",").bytes(entries).push(")");
+        sql.push(",").bytes(entries).push(")")
     })?;
     let outlived = runs
         .iter()
         .filter_map(|(id, n, _)| Some((id, ended::outlived_by(*n)?)));
-    script.rows(&OUTLIVED, outlived, |sql, (id, n)| {
+    script.rows(OUTLIVED, outlived, |sql, (id, n)| {
         sql.push("(id_resource=").text(id.as_str());
-        sql.push(" AND n<=").number(n).push(")");
+        sql.push(" AND n<=").number(n).push(")")
     })
 }
 
 fn data_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> {
     let data = batch.iter().map(|snapshot| (&snapshot.id, &snapshot.data));
-    gone_rows(script, &NO_DATA, "selector_bytes", data, |sql, selector| {
-        sql.bytes(selector.as_str().as_bytes());
+    gone_rows(script, NO_DATA, "selector_bytes", data, |sql, selector| {
+        sql.bytes(selector.as_str().as_bytes())
     })?;
     let mut written = Vec::new();
     for snapshot in batch {
@@ -380,13 +360,13 @@ fn data_rows(script: &mut Script, batch: &[Snapshot]) -> Result<(), StoreError> 
         }
     }
     script.rows(
-        &DATA,
+        DATA,
         written.iter(),
         |sql, (snapshot, selector, row, json)| {
             sql.push("(").text(&row.id);
             sql.push(",").text(snapshot.id.as_str());
             sql.push(",").text(selector.as_str());
-            sql.push(",0,").text(json).push(")");
+            sql.push(",0,").text(json).push(")")
         },
     )
 }
@@ -405,10 +385,10 @@ const GROUP: usize = 200;
 /// condition of its own, which is one range of the primary key: MariaDB finds no range in an `IN` of pairs.
 fn gone_rows<'a, K: 'a, R: 'a>(
     script: &mut Script,
-    form: &Form,
+    form: Form,
     column: &str,
     rows: impl Iterator<Item = (&'a ResourceId, &'a BTreeMap<K, Option<R>>)>,
-    write: impl Fn(&mut Sql, &K),
+    write: impl for<'s> Fn(&'s mut Sql, &K) -> &'s mut Sql,
 ) -> Result<(), StoreError> {
     let gone = rows.map(|(id, rows)| {
         let gone = rows.iter().filter(|(_, row)| row.is_none());
@@ -421,11 +401,11 @@ fn gone_rows<'a, K: 'a, R: 'a>(
     script.rows(form, groups, |sql, (id, keys)| {
         sql.push("(id_resource=").text(id.as_str());
         sql.push(" AND ").push(column).push(" IN (");
-        sql.list(keys, |sql, key| write(sql, key)).push("))");
+        sql.list(keys, |sql, key| write(sql, key)).push("))")
     })
 }
 
-fn head_row(sql: &mut Sql, id: &ResourceId, head: &HeadRow) {
+fn head_row<'s>(sql: &'s mut Sql, id: &ResourceId, head: &HeadRow) -> &'s mut Sql {
     sql.push("(").text(id.as_str());
     sql.push(",").number(head.token.0);
     sql.push(",").number(u8::from(head.delayed)).push(",");
@@ -434,44 +414,37 @@ fn head_row(sql: &mut Sql, id: &ResourceId, head: &HeadRow) {
             ticket_row(sql, &holder.ticket);
             sql.push(",").number(holder.acquired_at).push(",");
             let lease_token = Some(holder.token).filter(|token| *token != head.token);
-            sql.or_null(lease_token, |sql, token| {
-                sql.number(token.0);
-            });
-            sql.push(")");
+            sql.or_null(lease_token, |sql, token| sql.number(token.0));
+            sql.push(")")
         }
-        None => {
-            sql.push("NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL)");
-        }
+        None => sql.push("NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL)"),
     }
 }
 
+fn ticket_bits<'s>(sql: &'s mut Sql, ticket: &Ticket) -> &'s mut Sql {
+    sql.bytes(&ticket.bits().to_be_bytes())
+}
+
 /// The values of [`ticket_columns`].
-fn ticket_row(sql: &mut Sql, row: &TicketRow) {
-    let ttl_ms = |sql: &mut Sql, ttl: Option<Ttl>| {
-        sql.push(",").or_null(ttl, |sql, ttl| {
-            sql.number(ttl.millis());
-        });
-    };
-    sql.bytes(&row.ticket.bits().to_be_bytes());
-    sql.push(",").number(row.seq).push(",");
-    sql.or_null(row.owner.as_ref(), |sql, owner| {
-        sql.text(owner.as_str());
-    });
-    ttl_ms(sql, row.ttl);
+fn ticket_row<'s>(sql: &'s mut Sql, row: &TicketRow) -> &'s mut Sql {
+    let key = row.key.as_ref();
+    ticket_bits(sql, &row.ticket).push(",");
+    sql.number(row.seq).push(",");
+    sql.or_null(row.owner.as_ref(), |sql, owner| sql.text(owner.as_str()));
+    sql.push(",").or_null(row.ttl, ttl_ms);
     sql.push(",").number(row.mode.number()).push(",");
-    sql.or_null(row.reason.as_ref(), |sql, reason| {
-        sql.text(reason.as_str());
-    });
-    sql.push(",").or_null(row.queued_at, |sql, at| {
-        sql.number(at);
-    });
-    sql.push(",").or_null(row.key.as_ref(), |sql, key| {
-        sql.text(key.key.as_str());
-    });
-    ttl_ms(sql, row.key.as_ref().and_then(|key| key.ttl));
-    sql.push(",").or_null(row.key.as_ref(), |sql, key| {
-        sql.number(key.mode.number());
-    });
+    sql.or_null(row.reason.as_ref(), |sql, reason| sql.text(reason.as_str()));
+    sql.push(",")
+        .or_null(row.queued_at, |sql, at| sql.number(at));
+    sql.push(",")
+        .or_null(key, |sql, key| sql.text(key.key.as_str()));
+    sql.push(",").or_null(key.and_then(|key| key.ttl), ttl_ms);
+    sql.push(",")
+        .or_null(key, |sql, key| sql.number(key.mode.number()))
+}
+
+fn ttl_ms(sql: &mut Sql, ttl: Ttl) -> &mut Sql {
+    sql.number(ttl.millis())
 }
 
 #[cfg(test)]
@@ -479,7 +452,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::lock::Selector;
+    use crate::lock::{ResourceName, Selector};
     use crate::store::journal::Journal;
     use crate::store::mysql::fence::Membership;
 

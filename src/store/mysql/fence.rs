@@ -4,7 +4,7 @@ use super::error::{Fault, code};
 use super::sql::Sql;
 use crate::store::{InstanceId, ResourceId, StoreError};
 
-/// Id of a log: random, or all zeros for the journal of version 3.
+/// Id of a log: random, or all zeros for the journal of version 2.0.0.
 pub(super) type LogId = [u8; 16];
 
 /// One instance's membership in the database: its id, its log and, if it has the database exclusively, its
@@ -54,26 +54,22 @@ pub(super) struct LogTruncation {
 /// It fails by a `NULL` in a column that does not allow it, so it needs no round trip of its own. See
 /// [`is_fenced`].
 pub(super) fn append(place: LogPlace, changes: &[u8]) -> Sql {
-    let mut sql = Sql::new("INSERT INTO resource_log (log, n, changes) SELECT IF(COUNT(*) = 1, ");
-    sql.bytes(&place.membership.log).push(", NULL), ");
-    sql.number(place.n).push(", ").bytes(changes);
-    where_appendable(&mut sql, place);
-    sql
+    append_if(place, ["IF(COUNT(*) = 1, ", ", NULL)"], changes)
 }
 
 /// As [`append`], for a transaction that has no other statement: where [`append`] fails, this inserts no row.
 /// (A Galera node itself repeats a single statement that was not certified, and then puts zeros in the place of
 /// a `NULL`.)
 pub(super) fn append_alone(place: LogPlace, changes: &[u8]) -> Sql {
-    let mut sql = Sql::new("INSERT INTO resource_log (log, n, changes) SELECT ");
-    sql.bytes(&place.membership.log).push(", ");
-    sql.number(place.n).push(", ").bytes(changes);
-    where_appendable(&mut sql, place);
-    sql
+    append_if(place, ["", ""], changes)
 }
 
-fn where_appendable(sql: &mut Sql, place: LogPlace) {
+/// `around`: what stands before and after the id of the log.
+fn append_if(place: LogPlace, around: [&str; 2], changes: &[u8]) -> Sql {
     let LogPlace { membership, n, .. } = place;
+    let mut sql = Sql::new("INSERT INTO resource_log (log, n, changes) SELECT ");
+    sql.push(around[0]).bytes(&membership.log).push(around[1]);
+    sql.push(", ").number(n).push(", ").bytes(changes);
     sql.push(" FROM resource_instance WHERE id = ");
     sql.bytes(&membership.id)
         .push(" AND log = ")
@@ -81,6 +77,7 @@ fn where_appendable(sql: &mut Sql, place: LogPlace) {
     sql.push(" AND state IN (1, 2) AND (SELECT MAX(n) FROM resource_log WHERE log = ");
     sql.bytes(&membership.log).push(") = ");
     sql.number(n.saturating_sub(1)).push(" FOR UPDATE");
+    sql
 }
 
 /// Whether [`append`] or [`guard`] refused, or another instance has taken the position in the log.
@@ -103,9 +100,7 @@ pub(super) fn guard(sql: &mut Sql, membership: Membership) {
 pub(super) fn is_alone(sql: &mut Sql, membership: Membership) {
     sql.push("owner <=> ").bytes(&membership.id);
     sql.push(" AND epoch <=> ");
-    sql.or_null(membership.epoch, |sql, epoch| {
-        sql.number(epoch);
-    });
+    sql.or_null(membership.epoch, |sql, epoch| sql.number(epoch));
 }
 
 /// Fails unless the membership is the one that takes over from `dead`; for a transaction that begins with
@@ -141,9 +136,7 @@ pub(super) fn guard_existence(membership: Membership, ids: &[&ResourceId]) -> Sq
     let mut sql = Sql::new(
         "UPDATE resource_instance SET state = IF((SELECT COUNT(*) FROM resource WHERE id IN (",
     );
-    sql.list(ids, |sql, id| {
-        sql.text(id.as_str());
-    });
+    sql.list(ids, |sql, id| sql.text(id.as_str()));
     sql.push(")) = ").number(ids.len() as u64);
     sql.push(", state, NULL) WHERE id = ").bytes(&membership.id);
     sql

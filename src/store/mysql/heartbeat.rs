@@ -62,14 +62,11 @@ impl MysqlStore {
             return Err(Fault::Away(text.into()));
         }
         let needs_owners = self.view.lock().needs_owners(version);
-        let owners = match needs_owners {
-            true => {
-                let owners;
-                (owners, row) = slots::read_owners(session).await?;
-                Some(owners)
-            }
-            false => None,
-        };
+        let mut owners = None;
+        if needs_owners {
+            let (read, newer) = slots::read_owners(session).await?;
+            (owners, row) = (Some(read), newer);
+        }
         let own = row.instance(&membership.id).map(|own| own.heartbeat);
         let mut loss_detector = self.loss_detector.lock();
         loss_detector.note_epoch(version);

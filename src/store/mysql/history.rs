@@ -18,9 +18,7 @@ const NAMES_AT_ONCE: usize = 500;
 
 fn select(names: &[&ResourceName]) -> Sql {
     let mut sql = Sql::new("SELECT name, leases FROM resource_history WHERE name IN (");
-    sql.list(names, |sql, name| {
-        sql.bytes(name.as_str().as_bytes());
-    });
+    sql.list(names, |sql, name| sql.bytes(name.as_str().as_bytes()));
     sql.push(")");
     sql
 }

@@ -48,9 +48,7 @@ fn introduce(
         .push(", 1, 1, ")
         .bytes(&membership.log);
     sql.push(", ").text(server).push(", CONNECTION_ID(), ");
-    sql.or_null(address, |sql, address| {
-        sql.text(address);
-    });
+    sql.or_null(address, |sql, address| sql.text(address));
     // Each instance has a secret of its own.
     sql.push(", ").bytes(&rand::random::<[u8; SECRET_BYTES]>());
     sql.push(", NULL, 0, ").number(lease_ms);
@@ -112,8 +110,12 @@ pub(super) async fn take(
     address: Option<&str>,
     lease_ms: u64,
 ) -> Result<bool, Fault> {
+    // A connection that stopped inside a transaction keeps its row lock. On another server than its own, the
+    // number is another connection's.
     match (row.owner_row(), row.connection) {
-        (Some(instance), _) => kill_writer(session, instance).await?,
+        (Some(owner), _) if owner.server == session.server.id => {
+            kill(session, owner.connection).await?;
+        }
         // Version 2.0.0 recorded this connection, but not its server: in a cluster it may be another server's.
         (None, Some(number)) if !session.server.is_member => kill(session, number).await?,
         _ => {}
@@ -124,21 +126,9 @@ pub(super) async fn take(
     Ok(run_in_time(session, &sql).await?.is_some())
 }
 
-/// Ends the writing connection of an instance that is taken over from, because one that stopped inside a
-/// transaction keeps its row lock. Does so only on the server that the connection belongs to: on another one
-/// its number is another connection's.
-pub(super) async fn kill_writer(
-    session: &mut Session,
-    instance: &InstanceRow,
-) -> Result<(), Fault> {
-    match instance.server == session.server.id {
-        true => kill(session, instance.connection).await,
-        false => Ok(()),
-    }
-}
-
-/// As [`kill_writer`], if a row is locked that each transaction of an instance locks. No transaction outlives a
-/// restart of the server, so a connection that has got the number since is not ended.
+/// Ends the writing connection of an instance that is taken over from, if it is on this server and a row is
+/// locked that each transaction of an instance locks. No transaction outlives a restart of the server, so a
+/// connection that has got the number since is not ended.
 pub(super) async fn kill_blocking_writer(
     session: &mut Session,
     instance: &InstanceRow,
@@ -151,7 +141,7 @@ pub(super) async fn kill_blocking_writer(
     sql.bytes(&instance.id).push(" FOR UPDATE NOWAIT");
     match session.run(sql.as_str()).await {
         Ok(_) => Ok(()),
-        Err(fault) if fault.is_passing() => kill_writer(session, instance).await,
+        Err(fault) if fault.is_passing() => kill(session, instance.connection).await,
         Err(fault) => Err(fault),
     }
 }
@@ -185,9 +175,7 @@ fn taking(row: &ServerRow, membership: Membership) -> Sql {
     sql.push("UPDATE resource_server SET epoch = IF(epoch = ");
     sql.number(row.epoch).push(" AND heartbeat = ");
     sql.number(row.heartbeat).push(" AND owner <=> ");
-    sql.or_null(row.owner.as_ref(), |sql, owner| {
-        sql.bytes(owner);
-    });
+    sql.or_null(row.owner.as_ref(), |sql, owner| sql.bytes(owner));
     sql.push(", epoch + 1, NULL), owner = ")
         .bytes(&membership.id);
     sql.push(", connection = NULL WHERE id = 1; ");
@@ -243,8 +231,8 @@ async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<
 }
 
 /// Sends one heartbeat, and returns the rows after it. `None`: this instance was taken for dead. An instance
-/// that has the database exclusively also raises the heartbeat of `resource_server`, which programs up to
-/// version 3 watch.
+/// that has the database exclusively also raises the heartbeat of `resource_server`, which version 2.0.0
+/// watches.
 ///
 /// # Errors
 /// Among others [`Fault::Away`]: the server has become read-only, so another one is the primary, or soon will

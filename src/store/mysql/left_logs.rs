@@ -19,8 +19,6 @@ use crate::store::{InstanceId, ResourceId, StoreError, journal};
 
 /// How many table rows one transaction writes at most, unless one lock alone has more: commits wait meanwhile.
 const STEP_ROWS: usize = 512;
-/// As [`STEP_ROWS`], while a database is opened: then only the heartbeat waits.
-const OPENING_ROWS: usize = 4096;
 /// How many rows of a log one transaction deletes at most.
 const TRUNCATION_MAX: usize = commit::LAYOUT.truncation_max as usize;
 
@@ -123,7 +121,7 @@ impl MysqlStore {
             is_last = left.changes.is_empty() && left.numbers.len() <= TRUNCATION_MAX;
             match is_last {
                 true => slots::ending(place, dead, &left.next_truncation()),
-                false => left.next(session, STEP_ROWS, Some(&dead.id), place).await,
+                false => left.next(session, Some(&dead.id), place).await,
             }
         };
         let Some(sets) = self.attempt(writer, script).await? else {
@@ -157,7 +155,7 @@ impl MysqlStore {
         session: &mut Session,
         membership: Membership,
     ) -> Result<(), Fault> {
-        // The log with version 3's journal comes first: its id is all zeros.
+        // The log with version 2.0.0's journal comes first: its id is all zeros.
         let mut sql = Sql::new("SELECT DISTINCT log FROM resource_log WHERE log <> ");
         sql.bytes(&membership.log).push(" ORDER BY log");
         for row in session.rows(sql.as_str()).await? {
@@ -165,7 +163,7 @@ impl MysqlStore {
             let mut left = LeftLog::read(session, log).await?;
             while !left.numbers.is_empty() {
                 let place = self.place_in(membership, session);
-                let script = left.next(session, OPENING_ROWS, None, place).await?;
+                let script = left.next(session, None, place).await?;
                 self.send_opening(session, &script).await?;
             }
         }
@@ -212,17 +210,16 @@ impl LeftLog {
         Ok(left)
     }
 
-    /// The next transaction: writes at most `rows_max` table rows, or deletes rows of the log when all changes
+    /// The next transaction: writes at most [`STEP_ROWS`] table rows, or deletes rows of the log when all changes
     /// are written. `of`: the dead instance, in a take-over. If the transaction fails, this value must not be
     /// used any more.
     async fn next(
         &mut self,
         session: &mut Session,
-        rows_max: usize,
         of: Option<&InstanceId>,
         place: LogPlace,
     ) -> Result<Script, Fault> {
-        let Some(some) = journal::chunks_of_rows(&self.changes, rows_max).next() else {
+        let Some(some) = journal::chunks_of_rows(&self.changes, STEP_ROWS).next() else {
             let truncation = Some(self.next_truncation());
             return commit::checkpoint_script(session, Vec::new(), truncation, of, place).await;
         };

@@ -9,13 +9,13 @@ use crate::store::members::Members;
 use crate::store::snapshot::Snapshot;
 
 /// An instance that this process is or was, with what the database has acknowledged to it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OwnInstance {
-    pub membership: Membership,
+#[derive(Debug)]
+struct OwnInstance {
+    membership: Membership,
     /// Number of the last acknowledged row of its log; `None`: not even its creation was acknowledged.
-    pub last: Option<u64>,
+    last: Option<u64>,
     /// Its highest acknowledged heartbeat.
-    pub heartbeat: u64,
+    heartbeat: u64,
 }
 
 #[derive(Debug, Default)]
@@ -59,13 +59,10 @@ impl LossDetector {
 
     /// The creation of this instance was acknowledged, or its epoch has changed.
     pub fn confirm_created(&mut self, membership: Membership) {
-        for instance in self
-            .instances
-            .iter_mut()
-            .filter(|former| former.membership.id == membership.id)
-        {
-            instance.membership = membership;
-            instance.last = Some(1);
+        let mut all = self.instances.iter_mut();
+        if let Some(created) = all.find(|one| one.membership.id == membership.id) {
+            created.membership = membership;
+            created.last = Some(1);
         }
     }
 
@@ -94,10 +91,9 @@ impl LossDetector {
         self.epoch = epoch + 1;
     }
 
-    /// The instances that this process was, without `me`.
-    pub fn former(&self, me: Option<&InstanceId>) -> impl Iterator<Item = OwnInstance> {
-        let is_former = move |former: &&OwnInstance| Some(&former.membership.id) != me;
-        self.instances.iter().filter(is_former).copied()
+    /// The instances that this process is or was, and that may still have rows.
+    pub fn memberships(&self) -> impl Iterator<Item = Membership> {
+        self.instances.iter().map(|instance| instance.membership)
     }
 
     /// Compares an instance that was just sealed with what was acknowledged to it, if it is one that this

@@ -4,7 +4,7 @@ use super::error::Fault;
 use super::fence::{self, LogId, Membership};
 use super::php::{adopt, definition};
 use super::schema::{
-    ENDED_V1, JOURNAL_V3, MigrationStep, OWN, RESOURCE, RESOURCE_DATA, ServerRow, VERSION, columns,
+    MigrationStep, OLD_JOURNAL, OWN, RESOURCE, RESOURCE_DATA, ServerRow, VERSION, columns,
     foreign_engines, indexes,
 };
 use super::session::Session;
@@ -35,7 +35,6 @@ pub(super) async fn migrate(
     // A database that version 2.0.0 adopted still has them.
     adopt::drop_foreign_keys(session).await?;
     convert_engines(session).await?;
-    move_ended(session).await?;
     refine_tickets(session).await?;
     move_journal(session).await?;
     match step {
@@ -44,37 +43,22 @@ pub(super) async fn migrate(
     }
 }
 
-/// From version 1, which had a row for each ended ticket: each becomes a run of one. Can be repeated after a
-/// failure.
-async fn move_ended(session: &mut Session) -> Result<(), Fault> {
-    if columns(session, ENDED_V1).await?.is_empty() {
-        return Ok(());
-    }
-    let copy = format!(
-        "INSERT IGNORE INTO resource_ended_tickets (id_resource, n, entries) \
-         SELECT id_resource, n, CONCAT(ticket, CHAR(reason)) FROM {ENDED_V1}"
-    );
-    session.run(&copy).await?;
-    session.run(&format!("DROP TABLE {ENDED_V1}")).await?;
-    Ok(())
-}
-
-/// From version 3, which had one journal: it becomes a log. Can be repeated after a failure, because no log is
-/// replayed before this is done.
+/// From version 2.0.0, which had one journal: it becomes a log. Can be repeated after a failure, because no log
+/// is replayed before this is done.
 async fn move_journal(session: &mut Session) -> Result<(), Fault> {
-    if columns(session, JOURNAL_V3).await?.is_empty() {
+    if columns(session, OLD_JOURNAL).await?.is_empty() {
         return Ok(());
     }
     let mut copy = Sql::new("INSERT IGNORE INTO resource_log (log, n, changes) SELECT ");
     copy.bytes(&LogId::default());
-    copy.push(", n, changes FROM ").push(JOURNAL_V3);
+    copy.push(", n, changes FROM ").push(OLD_JOURNAL);
     session.run(copy.as_str()).await?;
-    session.run(&format!("DROP TABLE {JOURNAL_V3}")).await?;
+    session.run(&format!("DROP TABLE {OLD_JOURNAL}")).await?;
     Ok(())
 }
 
-/// From version 3 or earlier, where durations were whole seconds and a lock had at most one lease. Can be
-/// repeated after a failure.
+/// From version 2.0.0, where durations were whole seconds and a lock had at most one lease. Can be repeated
+/// after a failure.
 async fn refine_tickets(session: &mut Session) -> Result<(), Fault> {
     const NEW: &str = "ADD COLUMN ttl_ms BIGINT UNSIGNED NULL AFTER owner, \
         ADD COLUMN mode TINYINT UNSIGNED NULL AFTER ttl_ms, \

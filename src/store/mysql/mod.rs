@@ -119,7 +119,6 @@ impl MysqlStore {
 fn opened(members: Members) -> Opened {
     Opened {
         token_floor: members.token_floor,
-        recorded_profile: members.recorded_profile,
         members: Some(members),
     }
 }
@@ -284,17 +283,15 @@ impl Store for MysqlStore {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError> {
         let mut sizes = Vec::new();
-        let mut after = after.to_owned();
-        loop {
+        let mut next = Some(after.to_owned());
+        while let Some(after) = next.filter(|_| sizes.len() < limit) {
             let sql = read::document_sizes_sql(id, &after, limit);
-            let page = read::document_sizes(self.read(&sql).await?)?;
-            sizes.extend(page.items);
-            sizes.truncate(limit);
-            if sizes.len() == limit || page.rows < limit {
-                return Ok(sizes);
-            }
-            after = page.last;
+            let (some, last) = read::document_sizes(self.read(&sql).await?, limit)?;
+            sizes.extend(some);
+            next = last;
         }
+        sizes.truncate(limit);
+        Ok(sizes)
     }
 
     async fn list(
@@ -323,19 +320,18 @@ impl Store for MysqlStore {
                 _ => None,
             };
             let sql = read::list_sql(&query, now, last);
-            let page = read::listed(self.read_until(sql, deadline).await?)?;
-            let wanted = query.limit - listed.len();
-            listed.extend(page.items.into_iter().take(wanted));
-            if listed.len() == query.limit {
+            let sets = self.read_until(sql, deadline).await?;
+            let (some, last) = read::listed(sets, query.limit)?;
+            listed.extend(some);
+            if listed.len() >= query.limit {
                 break;
             }
-            let cut_short = page.rows == query.limit && query.order == ListOrder::Name;
-            if cut_short {
-                query.after = Some(page.last);
-            } else {
-                part = parts.next();
+            match last {
+                Some(last) if query.order == ListOrder::Name => query.after = Some(last),
+                _ => part = parts.next(),
             }
         }
+        listed.truncate(query.limit);
         Ok(listed)
     }
 
@@ -369,12 +365,7 @@ impl Store for MysqlStore {
         let mut writer = self.writer.lock().await;
         *writer = Writer::default();
         self.set_membership(None);
-        let all: Vec<Membership> = self
-            .loss_detector
-            .lock()
-            .former(None)
-            .map(|former| former.membership)
-            .collect();
+        let all: Vec<Membership> = self.loss_detector.lock().memberships().collect();
         for membership in all {
             let has_checkpointed = has_checkpointed && ended == Some(membership);
             let releasing = self.release(membership, has_checkpointed);

@@ -18,6 +18,19 @@ use super::slots;
 use crate::store::members::{Members, SLOTS};
 use crate::store::{InstanceId, Store, StoreError};
 
+/// As [`schema::server_row`]. If the tables of a new database cannot be adopted, nothing is created in it.
+async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
+    match schema::version(session).await {
+        Err(fault) if fault.is(code::NO_SUCH_TABLE) => {
+            let found = php::adopt::has_tables_to_adopt(session).await;
+            found.map_err(Fault::stops_migration)?;
+        }
+        Err(fault) => return Err(fault),
+        Ok(_) => {}
+    }
+    schema::server_row(session).await
+}
+
 impl MysqlStore {
     /// See [`crate::store::Store::open`].
     pub(super) async fn open_with(
@@ -99,7 +112,7 @@ impl MysqlStore {
         &self,
         session: &mut Session,
     ) -> Result<ControlFlow<Option<(ServerRow, Membership)>>, Fault> {
-        let row = schema::server_row(session).await?;
+        let row = server_row(session).await?;
         let lease = self.options.instance_lease;
         self.view.lock().update(row.clone(), lease);
         if row.is_shared() {
@@ -148,10 +161,10 @@ impl MysqlStore {
     }
 
     fn formers(&self) -> Vec<InstanceId> {
-        self.loss_detector
-            .lock()
-            .former(None)
-            .map(|former| former.membership.id)
+        let loss_detector = self.loss_detector.lock();
+        loss_detector
+            .memberships()
+            .map(|former| former.id)
             .collect()
     }
 
@@ -160,11 +173,11 @@ impl MysqlStore {
         let mut loss_detector = self.loss_detector.lock();
         loss_detector.note_own_epoch(after);
         loss_detector.confirm_created(membership);
-        let formers: Vec<_> = loss_detector.former(Some(&membership.id)).collect();
         drop(loss_detector);
+        let formers = self.formers().into_iter();
         self.view
             .lock()
-            .reset(formers.iter().map(|former| former.membership.id));
+            .reset(formers.filter(|former| *former != membership.id));
         self.journal.reset(1);
     }
 
@@ -350,17 +363,14 @@ impl MysqlStore {
             return Ok(());
         }
         let connecting = Session::connect(&self.options, Some(&opened.server));
-        match within(self.options.timeout, connecting).await {
-            Ok(session) => *heartbeat_session = Some(session),
-            Err(fault) => {
-                let error = StoreError::from(fault);
-                let text = format!(
-                    "no second connection for the heartbeat could be opened; at least 3 are needed: {}",
-                    error.detail()
-                );
-                return Err(StoreError::Unavailable(text));
-            }
-        }
+        let connected = within(self.options.timeout, connecting).await;
+        let session = connected.map_err(|fault| {
+            StoreError::Unavailable(format!(
+                "no second connection for the heartbeat could be opened; at least 3 are needed: {}",
+                StoreError::from(fault).detail()
+            ))
+        })?;
+        *heartbeat_session = Some(session);
         Ok(())
     }
 
@@ -410,14 +420,8 @@ impl MysqlStore {
             if members.members.len() == 1 && members.owners.iter().all(is_mine) {
                 return Ok(());
             }
-            let others = members
-                .members
-                .iter()
-                .filter(|member| member.id != members.me);
-            if others
-                .into_iter()
-                .any(|other| self.view.lock().is_beating(&other.id))
-            {
+            let mut others = members.members.iter().filter(|one| one.id != members.me);
+            if others.any(|other| self.view.lock().is_beating(&other.id)) {
                 return Err(StoreError::Standby);
             }
             for id in members.dead() {

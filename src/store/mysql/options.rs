@@ -45,11 +45,31 @@ pub struct PeerPort {
     pub is_tls: bool,
 }
 
+/// Encryption of the connections to the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    #[default]
+    Off,
+    /// Encrypted; the server's certificate is not checked.
+    Required,
+    /// Encrypted, and the server's certificate must be signed by an authority of this PEM file, or by a public
+    /// one when there is no file.
+    Verified {
+        ca_file: Option<PathBuf>,
+        /// The certificate must also be for the host.
+        host: bool,
+    },
+}
+
 /// Prefix of an address at which TLS is spoken.
 pub(super) const TLS_SCHEME: &str = "tls://";
 
 /// Longest time between two heartbeats, which also read the rows of the other instances, in milliseconds.
 const HEARTBEAT_EVERY_MAX_MS: u64 = 1_000;
+
+/// The driver's own packet limit, bytes: as large as any packet may be, because the server's
+/// `max_allowed_packet` is what is checked.
+const PACKET_BYTES_MAX: usize = 1 << 30;
 
 impl Options {
     /// The address that other instances are told: host and port, after [`TLS_SCHEME`] if TLS is spoken there.
@@ -84,46 +104,7 @@ impl Options {
         socket.connect(to).await.map_err(away)?;
         Ok(socket.local_addr().map_err(away)?.ip())
     }
-}
 
-/// Encryption of the connections to the database.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Tls {
-    #[default]
-    Off,
-    /// Encrypted; the server's certificate is not checked.
-    Required,
-    /// Encrypted, and the server's certificate must be signed by an authority of this PEM file, or by a public
-    /// one when there is no file.
-    Verified {
-        ca_file: Option<PathBuf>,
-        /// The certificate must also be for the host.
-        host: bool,
-    },
-}
-
-impl fmt::Debug for Options {
-    /// Without the password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("database", &self.database)
-            .field("user", &self.user)
-            .field("pool_size", &self.pool_size)
-            .field("tls", &self.tls)
-            .field("timeout", &self.timeout)
-            .field("instance_lease", &self.instance_lease)
-            .field("adopt", &self.adopt)
-            .field("peers", &self.peers)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The driver's own packet limit, bytes: as large as any packet may be, because the server's
-/// `max_allowed_packet` is what is checked.
-const PACKET_BYTES_MAX: usize = 1 << 30;
-impl Options {
     /// All addresses that the host's name leads to now.
     pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, Fault> {
         let host = &self.host;
@@ -199,6 +180,24 @@ impl Options {
             every_ms: (lease_ms / 8).clamp(1, HEARTBEAT_EVERY_MAX_MS),
             valid_ms: lease_ms / 4 * 3,
         }
+    }
+}
+
+impl fmt::Debug for Options {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("database", &self.database)
+            .field("user", &self.user)
+            .field("pool_size", &self.pool_size)
+            .field("tls", &self.tls)
+            .field("timeout", &self.timeout)
+            .field("instance_lease", &self.instance_lease)
+            .field("adopt", &self.adopt)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
     }
 }
 

@@ -214,9 +214,7 @@ pub(super) async fn existing(
     ids: impl Iterator<Item = &ResourceId>,
 ) -> Result<HashSet<ResourceId>, Fault> {
     let mut sql = Sql::new("SELECT id FROM resource WHERE id IN (");
-    sql.list(ids, |sql, id| {
-        sql.text(id.as_str());
-    });
+    sql.list(ids, |sql, id| sql.text(id.as_str()));
     let rows = session.rows(sql.push(")").as_str()).await?;
     rows.into_iter().map(|row| Columns::of(row).id()).collect()
 }
@@ -251,39 +249,33 @@ pub(super) fn document_sizes_sql(id: &ResourceId, after: &str, limit: usize) -> 
     sql
 }
 
-/// The rows of [`document_sizes_sql`] or of one statement of [`list_sql`].
-pub(super) struct RowsPage<T> {
-    /// Without the rows that no request can name: the PHP server accepted the empty name and the empty
-    /// selector.
-    pub items: Vec<T>,
-    /// How many rows the server sent, those included.
-    pub rows: usize,
-    /// The name or selector in the last row.
-    pub last: String,
-}
-
-/// `read` gets the first column, which is a name or selector, and the other columns. It returns `None` for a
-/// row that no request can name.
+/// Parses an answer whose first column is a name or selector. `read` gets that column and the others, and
+/// returns `None` for a row that no request can name: the PHP server accepted the empty name and the empty
+/// selector. Those rows are left out. Also returns the name or selector in the last row, if there are `limit`
+/// rows, so that more may follow.
 fn page<T>(
     mut sets: Sets,
+    limit: usize,
     read: impl Fn(&str, Columns) -> Result<Option<T>, Fault>,
-) -> Result<RowsPage<T>, Fault> {
+) -> Result<(Vec<T>, Option<String>), Fault> {
     let rows = sets.pop().unwrap_or_default();
-    let mut page = RowsPage {
-        items: Vec::new(),
-        rows: rows.len(),
-        last: String::new(),
-    };
+    let is_full = rows.len() == limit;
+    let (mut items, mut last) = (Vec::new(), None);
     for row in rows {
         let mut columns = Columns::of(row);
-        page.last = columns.take()?;
-        page.items.extend(read(&page.last, columns)?);
+        let text: String = columns.take()?;
+        items.extend(read(&text, columns)?);
+        last = Some(text);
     }
-    Ok(page)
+    Ok((items, last.filter(|_| is_full)))
 }
 
-pub(super) fn document_sizes(sets: Sets) -> Result<RowsPage<DocumentSize>, Fault> {
-    page(sets, |text, mut columns| {
+/// Parses the answer to [`document_sizes_sql`], as [`page`] does.
+pub(super) fn document_sizes(
+    sets: Sets,
+    limit: usize,
+) -> Result<(Vec<DocumentSize>, Option<String>), Fault> {
+    page(sets, limit, |text, mut columns| {
         let bytes = columns.take()?;
         let selector = Selector::parse(text).ok();
         Ok(selector.map(|selector| DocumentSize { selector, bytes }))
@@ -406,8 +398,12 @@ fn push_walk(sql: &mut Sql, walk: Walk) {
     };
 }
 
-pub(super) fn listed(sets: Sets) -> Result<RowsPage<ListedResource>, Fault> {
-    page(sets, |text, mut columns| {
+/// Parses the answer to [`list_sql`], as [`page`] does.
+pub(super) fn listed(
+    sets: Sets,
+    limit: usize,
+) -> Result<(Vec<ListedResource>, Option<String>), Fault> {
+    page(sets, limit, |text, mut columns| {
         let Ok(name) = ResourceName::parse(text) else {
             return Ok(None);
         };

@@ -64,8 +64,8 @@ const LOG: &str = "CREATE TABLE IF NOT EXISTS resource_log (
     PRIMARY KEY (log, n)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// The one journal that all instances had up to version 3. Migration makes it a log that nobody writes.
-pub(super) const JOURNAL_V3: &str = "resource_journal";
+/// The journal of version 2.0.0. Migration makes it a log that nobody writes.
+pub(super) const OLD_JOURNAL: &str = "resource_journal";
 
 const SERVER_ROW: &str = "INSERT IGNORE INTO resource_server
     (id, version, step, floor, epoch, heartbeat) VALUES (1, 0, 'new', 0, 0, 0)";
@@ -170,18 +170,14 @@ pub(super) const OWN: [&str; 8] = [
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
 
-/// The table of version 1, which had a row for each ended ticket.
-pub(super) const ENDED_V1: &str = "resource_ended";
-
 /// All tables that a revert drops; `resource_server`, by which a database is known to be ours, is the last.
-pub(super) const OWN_TABLES: [&str; 14] = [
-    JOURNAL_V3,
+pub(super) const OWN_TABLES: [&str; 13] = [
+    OLD_JOURNAL,
     "resource_lock",
     "resource_waiting",
     "resource_holding",
     "resource_options",
     "resource_ended_tickets",
-    ENDED_V1,
     "resource_history",
     "resource_adopted",
     "resource_php_table",
@@ -236,12 +232,11 @@ pub(super) struct ServerRow {
     /// Grows whenever an instance gets the database exclusively, joins or goes, and whenever a slot changes
     /// hands.
     pub epoch: u64,
-    /// Heartbeat of an owner that has the database exclusively: programs of version 3 and earlier know no
-    /// other.
+    /// Heartbeat of an owner that has the database exclusively: version 2.0.0 knows no other.
     pub heartbeat: u64,
     /// The instance that has the database exclusively. `None`: it is shared, or no instance has it yet.
     pub owner: Option<InstanceId>,
-    /// The connection on which an owner of version 3 or earlier writes.
+    /// The connection on which an owner of version 2.0.0 writes.
     pub connection: Option<u64>,
     /// In the order of their ids.
     pub instances: Vec<InstanceRow>,

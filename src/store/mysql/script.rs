@@ -33,36 +33,7 @@ pub(super) struct Script {
 }
 
 /// The fixed parts of a multi-row statement: before, between and after its rows.
-pub(super) struct Form {
-    head: &'static str,
-    between: &'static str,
-    tail: &'static str,
-}
-
-impl Form {
-    /// Rows to insert, or to update where they exist already.
-    pub const fn upsert(head: &'static str, tail: &'static str) -> Form {
-        Form {
-            head,
-            between: ",",
-            tail,
-        }
-    }
-
-    /// A list of values; `head` ends with its opening parenthesis.
-    pub const fn any_in(head: &'static str) -> Form {
-        Form::upsert(head, ")")
-    }
-
-    /// Conditions that are joined with `OR`.
-    pub const fn any_where(head: &'static str) -> Form {
-        Form {
-            head,
-            between: " OR ",
-            tail: "",
-        }
-    }
-}
+pub(super) type Form = [&'static str; 3];
 
 impl Script {
     /// A transaction that only appends a row to the log, as most commits do, in one statement: a second
@@ -114,9 +85,9 @@ impl Script {
     /// Adds these rows, in as many statements as they need.
     pub fn rows<T>(
         &mut self,
-        form: &Form,
+        [head, between, tail]: Form,
         items: impl Iterator<Item = T>,
-        write: impl Fn(&mut Sql, T),
+        write: impl Fn(&mut Sql, T) -> &mut Sql,
     ) -> Result<(), StoreError> {
         let room = STATEMENT_BYTES.min(self.packet_bytes_max);
         let (mut statement, mut rows) = (Sql::default(), 0);
@@ -124,18 +95,18 @@ impl Script {
         for item in items {
             row.clear();
             write(&mut row, item);
-            let is_full = statement.len() + row.len() + form.tail.len() + 4 > room;
+            let is_full = statement.len() + row.len() + tail.len() + 4 > room;
             if rows > 0 && (is_full || rows == STATEMENT_ROWS) {
-                statement.push(form.tail);
+                statement.push(tail);
                 self.statement(mem::take(&mut statement))?;
                 rows = 0;
             }
-            let before = if rows == 0 { form.head } else { form.between };
+            let before = if rows == 0 { head } else { between };
             statement.push(before).push(row.as_str());
             rows += 1;
         }
         if rows > 0 {
-            statement.push(form.tail);
+            statement.push(tail);
             self.statement(statement)?;
         }
         Ok(())

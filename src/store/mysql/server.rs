@@ -32,17 +32,13 @@ impl Server {
         }
     }
 
-    /// Whether reads on this server see what was committed on `home`.
-    pub fn agrees_with(&self, home: &Server) -> bool {
-        self.id == home.id || (self.is_member && home.is_member)
-    }
-
     /// Why a connection to this server cannot be used; `None`: it can. `home`: the server that the writer is
-    /// connected to.
+    /// connected to. Reads on this one have to see what was committed there.
     pub fn objection(&self, home: Option<&Server>) -> Option<String> {
         let Server { id, address, .. } = self;
+        let agrees = |home: &Server| *id == home.id || (self.is_member && home.is_member);
         match home {
-            Some(home) if !self.agrees_with(home) => Some(format!(
+            Some(home) if !agrees(home) => Some(format!(
                 "connections lead to different servers: to {id} at {address}, and to {} at {}",
                 home.id, home.address
             )),

@@ -57,15 +57,6 @@ impl Session {
         Session::reach(options, home, None).await
     }
 
-    /// As [`Session::connect`], for reads: the server itself ends a statement after [`Options::timeout`], when
-    /// nobody waits for it any more.
-    pub async fn connect_reading(
-        options: &Options,
-        home: Option<&Server>,
-    ) -> Result<Session, Fault> {
-        Session::reach(options, home, Some(options.timeout)).await
-    }
-
     /// Tries the addresses of the host one after another, that of `home` first. `read_limit`: how long a
     /// statement may run in a session that only reads.
     async fn reach(
@@ -304,7 +295,8 @@ impl Readers {
             let fresh = kept.is_none();
             let mut session = match kept {
                 Some(session) => session,
-                None => Session::connect_reading(options, home).await?,
+                // The server itself ends a statement when nobody waits for it any more.
+                None => Session::reach(options, home, Some(options.timeout)).await?,
             };
             match session.run(sql).await {
                 Ok(sets) => {

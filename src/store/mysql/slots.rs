@@ -33,10 +33,11 @@ use crate::store::{InstanceId, journal};
 /// that it counts as not done.
 const TRIES: u32 = 5;
 
-const OWNED: Form = Form::upsert(
+const OWNED: Form = [
     "INSERT INTO resource_slot (slot, owner) VALUES ",
+    ",",
     " ON DUPLICATE KEY UPDATE owner = VALUES(owner)",
-);
+];
 
 /// Reads the owner of every slot, in the order of slot numbers, and the rows as of the same time or later.
 pub(super) async fn read_owners(
@@ -62,9 +63,9 @@ pub(super) async fn read_owners(
 pub(super) fn sharing(place: LogPlace) -> Result<Script, Fault> {
     let membership = place.membership;
     let mut script = Script::begin(place, journal::EMPTY)?;
-    script.rows(&OWNED, Slot::all(), |sql, slot| {
+    script.rows(OWNED, Slot::all(), |sql, slot| {
         sql.push("(").number(slot.number() as u64);
-        sql.push(",").bytes(&membership.id).push(")");
+        sql.push(",").bytes(&membership.id).push(")")
     })?;
     let mut sql = Sql::new("UPDATE resource_server SET epoch = IF(");
     fence::is_alone(&mut sql, membership);
@@ -103,9 +104,7 @@ pub(super) fn giving(place: LogPlace, slots: &[Slot], to: &InstanceId) -> Result
     let mut sql = Sql::new("UPDATE resource_slot SET owner = IF(owner = ");
     sql.bytes(&place.membership.id).push(", ").bytes(to);
     sql.push(", NULL) WHERE slot IN (");
-    sql.list(slots, |sql, slot| {
-        sql.number(slot.number() as u64);
-    });
+    sql.list(slots, |sql, slot| sql.number(slot.number() as u64));
     sql.push(")");
     tried(place, [version, sql, Sql::new(instance::EPOCH)])
 }
@@ -129,9 +128,7 @@ pub(super) fn marking(place: LogPlace, dead: &InstanceRow) -> Result<Script, Fau
     mark.push(" AND state = ").number(dead.state);
     mark.push(" AND heartbeat = ").number(dead.heartbeat);
     mark.push(" AND executor <=> ");
-    mark.or_null(dead.executor.as_ref(), |sql, executor| {
-        sql.bytes(executor);
-    });
+    mark.or_null(dead.executor.as_ref(), |sql, id| sql.bytes(id));
     let is_marked = fence::require_taken_over(place.membership, &dead.id);
     // Also if it is sealed already: two rows with one number cannot both be certified, so what is read next is
     // complete.

@@ -72,21 +72,22 @@ impl Sql {
     }
 
     /// `NULL`, or what `write` makes of the value.
-    pub fn or_null<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Sql, T)) -> &mut Sql {
+    pub fn or_null<T>(
+        &mut self,
+        value: Option<T>,
+        write: impl FnOnce(&mut Sql, T) -> &mut Sql,
+    ) -> &mut Sql {
         match value {
             Some(value) => write(self, value),
-            None => {
-                self.push("NULL");
-            }
+            None => self.push("NULL"),
         }
-        self
     }
 
     /// What `write` makes of each value, separated by commas.
     pub fn list<T>(
         &mut self,
         values: impl IntoIterator<Item = T>,
-        write: impl Fn(&mut Sql, T),
+        write: impl Fn(&mut Sql, T) -> &mut Sql,
     ) -> &mut Sql {
         for (place, value) in values.into_iter().enumerate() {
             if place > 0 {

@@ -6,15 +6,15 @@ use super::super::StoreError;
 
 /// An error of the writer: `Rejected` if the content caused it, `Unavailable` if the file did.
 pub(super) fn classify(error: Error) -> StoreError {
+    use ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
     match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
+        Some(ConstraintViolation | TooBig | TypeMismatch) => {
             StoreError::Rejected(error.to_string())
         }
-        Some(_) => away(error),
         None if matches!(error, Error::ToSqlConversionFailure(_)) => {
             StoreError::Rejected(error.to_string())
         }
-        None => away(error),
+        _ => away(error),
     }
 }
 

@@ -55,7 +55,7 @@ impl Default for SqliteOptions {
 /// The database file, as this process uses it.
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
-    pub(super) options: Mutex<SqliteOptions>,
+    options: SqliteOptions,
     /// The advisory lock on `<file>.lock`; `None`: not taken. A file of its own, because a database file must
     /// not be opened and closed behind SQLite's back: closing any handle of it drops the POSIX locks that the
     /// process has on it.
@@ -78,7 +78,7 @@ impl DatabaseFile {
     pub(super) fn new(path: PathBuf, options: SqliteOptions) -> DatabaseFile {
         DatabaseFile {
             path,
-            options: Mutex::new(options),
+            options,
             lock: Mutex::default(),
             first: Mutex::default(),
             journal: Journal::new(LAYOUT),
@@ -174,7 +174,8 @@ impl DatabaseFile {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => *held = Some(file),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(self.unusable("another process serves it; a file serves one process"));
+                let why = "another process serves it; a file serves one process";
+                return Err(self.about(StoreError::Unusable(why.to_owned())));
             }
             Err(error) => return Err(self.io_failure(&error.into())),
         }
@@ -208,8 +209,7 @@ impl DatabaseFile {
     /// Sets up the writing connection. Returns the journal mode in force: SQLite does not fail if it cannot set
     /// the one asked for.
     fn prepare_writer(&self, connection: &Connection) -> rusqlite::Result<String> {
-        let options = *self.options.lock();
-        connection.busy_timeout(options.busy_timeout)?;
+        connection.busy_timeout(self.options.busy_timeout)?;
         let mode =
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -217,7 +217,7 @@ impl DatabaseFile {
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
-        if let Some(pages) = options.pages_max {
+        if let Some(pages) = self.options.pages_max {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -227,7 +227,7 @@ impl DatabaseFile {
     fn reader(&self, path: &Path) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(self.options.lock().busy_timeout)?;
+        connection.busy_timeout(self.options.busy_timeout)?;
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         Ok(connection)
@@ -235,17 +235,12 @@ impl DatabaseFile {
 
     /// Adds the path of the file to the text.
     fn about(&self, error: StoreError) -> StoreError {
+        let about = |why: String| format!("{} (SQLITE_PATH): {why}", self.path.display());
         match error {
-            StoreError::Unusable(why) => self.unusable(&why),
-            StoreError::Unavailable(why) => {
-                StoreError::Unavailable(format!("{} (SQLITE_PATH): {why}", self.path.display()))
-            }
+            StoreError::Unusable(why) => StoreError::Unusable(about(why)),
+            StoreError::Unavailable(why) => StoreError::Unavailable(about(why)),
             other => other,
         }
-    }
-
-    fn unusable(&self, why: &str) -> StoreError {
-        StoreError::Unusable(format!("{} (SQLITE_PATH): {why}", self.path.display()))
     }
 
     fn io_failure(&self, error: &io::Error) -> StoreError {

@@ -42,6 +42,7 @@ use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
 use file::DatabaseFile;
 pub use file::SqliteOptions;
+use read::in_one_view;
 use worker::{Jobs, WorkerEnded, closed};
 use write::SqliteWriter;
 
@@ -80,11 +81,6 @@ impl SqliteStore {
             threads: tokio::sync::Mutex::default(),
             blocks_since: Mutex::default(),
         }
-    }
-
-    /// Changes the options from the next [`Store::open`] on.
-    pub fn set_options(&self, options: SqliteOptions) {
-        *self.file.options.lock() = options;
     }
 
     /// Runs `job` on one of the reading connections. Holds no [`Jobs`] while it waits, so that `open` and
@@ -144,22 +140,6 @@ impl SqliteStore {
             StoreError::Unavailable("an earlier statement is still running".to_owned())
         })
     }
-
-    async fn serve(
-        &self,
-        opened: file::OpenedFile,
-        threads: &mut Vec<WorkerEnded>,
-    ) -> Result<(), StoreError> {
-        let spawn = |name: &str, connection| worker::spawn(name, connection, self.file.clone());
-        let (loader, loader_ended) = spawn("sqlite-loader", opened.loader)?;
-        threads.push(loader_ended);
-        let (lister, lister_ended) = spawn("sqlite-lister", opened.lister)?;
-        threads.push(lister_ended);
-        let mut writer = self.writer.lock().await;
-        *self.readers.lock() = Some(ReadThreads { loader, lister });
-        *writer = Some(opened.writer);
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -173,11 +153,16 @@ impl Store for SqliteStore {
         self.drain(&mut threads).await?;
         let file = self.file.clone();
         let opened = worker::once("sqlite-open", move || file.open()).await?;
-        let token_floor = opened.token_floor;
-        self.serve(opened, &mut threads).await?;
+        let spawn = |name: &str, connection| worker::spawn(name, connection, self.file.clone());
+        let (loader, loader_ended) = spawn("sqlite-loader", opened.loader)?;
+        threads.push(loader_ended);
+        let (lister, lister_ended) = spawn("sqlite-lister", opened.lister)?;
+        threads.push(lister_ended);
+        let mut writer = self.writer.lock().await;
+        *self.readers.lock() = Some(ReadThreads { loader, lister });
+        *writer = Some(opened.writer);
         Ok(Opened {
-            token_floor,
-            recorded_profile: None,
+            token_floor: opened.token_floor,
             members: None,
         })
     }
@@ -214,8 +199,8 @@ impl Store for SqliteStore {
 
     async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
         let name = name.clone();
-        self.read(|r| &r.loader, move |c| read::history(c, &name))
-            .await
+        let history = move |c: &mut Connection| in_one_view(c, |db| read::history(db, &name));
+        self.read(|r| &r.loader, history).await
     }
 
     async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
@@ -238,7 +223,8 @@ impl Store for SqliteStore {
     async fn load(&self, name: &ResourceName) -> Result<Option<StoredResource>, StoreError> {
         let read = || {
             let name = name.clone();
-            self.read(|r| &r.loader, move |c| read::resource(c, &name))
+            let resource = move |c: &mut Connection| in_one_view(c, |db| read::resource(db, &name));
+            self.read(|r| &r.loader, resource)
         };
         self.file.journal.load(name, read).await
     }
@@ -249,8 +235,8 @@ impl Store for SqliteStore {
         selector: &Selector,
     ) -> Result<Option<StoredData>, StoreError> {
         let (id, selector) = (id.clone(), selector.clone());
-        self.read(|r| &r.loader, move |c| read::data(c, &id, &selector))
-            .await
+        let data = move |c: &mut Connection| in_one_view(c, |db| read::data(db, &id, &selector));
+        self.read(|r| &r.loader, data).await
     }
 
     async fn document_sizes(
@@ -260,7 +246,9 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<DocumentSize>, StoreError> {
         let (id, after) = (id.clone(), after.to_owned());
-        let sizes = move |c: &mut Connection| read::document_sizes(c, &id, &after, limit);
+        let sizes = move |c: &mut Connection| {
+            in_one_view(c, |db| read::document_sizes(db, &id, &after, limit))
+        };
         self.read(|r| &r.lister, sizes).await
     }
 

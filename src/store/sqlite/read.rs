@@ -35,61 +35,32 @@ fn meta(db: &Connection, key: &str) -> Result<Option<u64>> {
     value.optional()
 }
 
-/// See [`super::Store::load`].
-pub(super) fn resource(
-    connection: &mut Connection,
-    name: &ResourceName,
-) -> std::result::Result<Option<StoredResource>, StoreError> {
-    in_one_view(connection, |db| stored_resource(db, name))
-}
-
-/// See [`super::Store::load_data`].
-pub(super) fn data(
-    connection: &mut Connection,
-    id: &ResourceId,
-    selector: &Selector,
-) -> std::result::Result<Option<StoredData>, StoreError> {
-    in_one_view(connection, |db| stored_data(db, id, selector))
-}
-
 /// See [`super::Store::document_sizes`].
 pub(super) fn document_sizes(
-    connection: &mut Connection,
+    db: &Connection,
     id: &ResourceId,
     after: &str,
     limit: usize,
-) -> std::result::Result<Vec<DocumentSize>, StoreError> {
+) -> Result<Vec<DocumentSize>> {
+    // Only the head of a row is read, where the length is, and not the documents themselves.
+    let sql = "SELECT selector, octet_length(data) FROM resource_data \
+        WHERE id_resource = ?1 AND selector > ?2 ORDER BY selector LIMIT ?3";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    in_one_view(connection, |db| {
-        all(db, DOCUMENT_SIZES, (id.as_str(), after, limit), |row| {
-            Ok(DocumentSize {
-                selector: parsed(row, 0, |text| Selector::parse(text).ok())?,
-                bytes: unsigned(row, 1)?,
-            })
+    all(db, sql, (id.as_str(), after, limit), |row| {
+        Ok(DocumentSize {
+            selector: parsed(row, 0, |text| Selector::parse(text).ok())?,
+            bytes: unsigned(row, 1)?,
         })
     })
 }
 
 /// The past leases of a name, the oldest first.
-pub(super) fn history(
-    db: &Connection,
-    name: &ResourceName,
-) -> std::result::Result<Vec<PastLease>, StoreError> {
-    let found = db
-        .prepare_cached("SELECT leases FROM resource_history WHERE name = ?1")
-        .and_then(|mut find| {
-            let leases = find.query_row([name.as_str()], |row| row.get::<_, Vec<u8>>(0));
-            leases.optional()
-        });
-    let leases = found.map_err(unread)?;
-    Ok(leases
-        .map(|bytes| history::decode(&bytes))
-        .unwrap_or_default())
+pub(super) fn history(db: &Connection, name: &ResourceName) -> Result<Vec<PastLease>> {
+    let mut find = db.prepare_cached("SELECT leases FROM resource_history WHERE name = ?1")?;
+    let leases = find.query_row([name.as_str()], |row| row.get::<_, Vec<u8>>(0));
+    let leases = leases.optional()?.map(|bytes| history::decode(&bytes));
+    Ok(leases.unwrap_or_default())
 }
-
-/// Only the head of a row is read, where the length is, and not the documents themselves.
-const DOCUMENT_SIZES: &str = "SELECT selector, octet_length(data) FROM resource_data \
-    WHERE id_resource = ?1 AND selector > ?2 ORDER BY selector LIMIT ?3";
 
 /// See [`super::Store::list`].
 pub(super) fn list(
@@ -114,7 +85,7 @@ pub(super) fn list(
 }
 
 /// Runs `reading` in one transaction, so that all its statements see the same commit.
-fn in_one_view<T>(
+pub(super) fn in_one_view<T>(
     connection: &mut Connection,
     reading: impl FnOnce(&Connection) -> Result<T>,
 ) -> std::result::Result<T, StoreError> {
@@ -137,7 +108,8 @@ macro_rules! head_and_options {
     };
 }
 
-fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<StoredResource>> {
+/// See [`super::Store::load`].
+pub(super) fn resource(db: &Connection, name: &ResourceName) -> Result<Option<StoredResource>> {
     let sql = concat!(
         "SELECT ",
         head_and_options!(),
@@ -181,7 +153,8 @@ fn stored_resource(db: &Connection, name: &ResourceName) -> Result<Option<Stored
     }))
 }
 
-fn stored_data(
+/// See [`super::Store::load_data`].
+pub(super) fn data(
     db: &Connection,
     id: &ResourceId,
     selector: &Selector,

@@ -4,7 +4,7 @@
 //! Inserting a row takes a page and deleting one gives it back. Both change further pages, which a commit then
 //! has to write and sync. Overwriting a row with one of the same size changes only its own page.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Size of a stored row that fills a page of 4096 bytes, the size that SQLite gives a new file. A row of such a
 /// page has at most 4061 bytes; up to 17 are left for SQLite's header and the number of the row.
@@ -16,37 +16,29 @@ pub(super) const ROW_BYTES: usize = FILLED_BYTES - LENGTH_BYTES;
 /// The places of the journal rows. A free place is used again, the longest free one first.
 #[derive(Default)]
 pub(super) struct RowSlots {
-    /// Numbers of rows, ascending, with their places.
-    used: VecDeque<(u64, i64)>,
+    /// By the numbers of their rows.
+    used: BTreeMap<u64, i64>,
     free: VecDeque<i64>,
     places: i64,
 }
 
 impl RowSlots {
-    /// The place of the row with this number. A new number gets a place; new numbers have to come in ascending
-    /// order.
+    /// The place of the row with this number. A new number gets a place.
     pub fn place(&mut self, n: u64) -> i64 {
-        // A commit that failed may have given this number a place already.
-        let mut latest = self.used.iter().rev().take_while(|(used, _)| *used >= n);
-        if let Some((_, place)) = latest.find(|(used, _)| *used == n) {
-            return *place;
-        }
-        let place = self.free.pop_front().unwrap_or_else(|| {
-            self.places += 1;
-            self.places
-        });
-        self.used.push_back((n, place));
-        place
+        let new_place = || {
+            self.free.pop_front().unwrap_or_else(|| {
+                self.places += 1;
+                self.places
+            })
+        };
+        *self.used.entry(n).or_insert_with(new_place)
     }
 
     /// Frees the places of the rows up to this number.
     pub fn free(&mut self, up_to: u64) {
-        while let Some((n, place)) = self.used.front().copied()
-            && n <= up_to
-        {
-            self.used.pop_front();
-            self.free.push_back(place);
-        }
+        let later = self.used.split_off(&(up_to + 1));
+        let done = std::mem::replace(&mut self.used, later);
+        self.free.extend(done.into_values());
     }
 }
 

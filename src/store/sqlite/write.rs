@@ -7,7 +7,7 @@ use super::super::columns::ticket_columns;
 use super::super::journal::{self, Journal, Layout};
 use super::super::snapshot::{LockChanges, ResourceId, Snapshot, StoredData};
 use super::super::{StoreError, ended};
-use super::error::{away, classify};
+use super::error::{away, classify, unread};
 use super::read;
 use super::row_slots::{self, RowSlots};
 use crate::lock::rows::{HeadRow, HolderRow, TicketRow};
@@ -93,7 +93,7 @@ impl SqliteWriter {
                    ON CONFLICT (name) DO UPDATE SET leases = excluded.leases";
         transact(&self.connection, |db| {
             for (name, newer) in news {
-                let mut leases = read::history(db, name)?;
+                let mut leases = read::history(db, name).map_err(unread)?;
                 history::append(&mut leases, newer, most);
                 execute(db, sql, params![name.as_str(), history::encode(&leases)])?;
             }

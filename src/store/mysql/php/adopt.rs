@@ -17,22 +17,35 @@ use crate::store::mysql::schema::{self, MigrationStep, VERSION};
 use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
 
+/// Whether the tables are the PHP server's and have to be adopted.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: they cannot be adopted.
+pub(in crate::store::mysql) async fn has_tables_to_adopt(
+    session: &mut Session,
+) -> Result<bool, Fault> {
+    let columns = schema::resource_columns(session).await?;
+    let is_ours = |column: &String| column.eq_ignore_ascii_case("name_bytes");
+    if columns.is_empty() || columns.iter().any(is_ours) {
+        return Ok(false);
+    }
+    refuse_what_cannot_be_adopted(session).await?;
+    Ok(true)
+}
+
 /// Finds out whether the tables are the PHP server's, and if they are, records that their adoption has begun.
 /// `explicit`: the profile that the operator set; without one, the PHP server's profile is recorded.
 ///
 /// # Errors
-/// [`StoreError::Unusable`]: the tables cannot be adopted.
+/// As [`has_tables_to_adopt`].
 pub(in crate::store::mysql) async fn begin(
     session: &mut Session,
     membership: Membership,
     explicit: Option<Profile>,
 ) -> Result<MigrationStep, Fault> {
-    let columns = schema::resource_columns(session).await?;
-    let is_ours = |column: &String| column.eq_ignore_ascii_case("name_bytes");
-    if columns.is_empty() || columns.iter().any(is_ours) {
+    if !has_tables_to_adopt(session).await? {
         return Ok(MigrationStep::New);
     }
-    refuse_what_cannot_be_adopted(session).await?;
     session.run(definition::TAKEN_DOWN).await?;
     let mut sql = Sql::new("BEGIN; ");
     fence::guard(&mut sql, membership);
@@ -44,9 +57,7 @@ pub(in crate::store::mysql) async fn begin(
          WHERE table_schema = DATABASE() AND table_name = 'resource'), profile = ",
     );
     let profile = explicit.is_none().then_some(Profile::Php);
-    sql.or_null(profile, |sql, profile| {
-        sql.text(profile.name());
-    });
+    sql.or_null(profile, |sql, profile| sql.text(profile.name()));
     sql.push(" WHERE id = 1; COMMIT");
     session.run(sql.as_str()).await?;
     log::warn!("the database was written by the PHP server; its tables are being adopted");

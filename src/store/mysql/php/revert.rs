@@ -8,7 +8,7 @@ use super::adopt;
 use super::definition::{self, Definition, PHP_TABLES};
 use super::selectors;
 use crate::store::StoreError;
-use crate::store::mysql::error::Fault;
+use crate::store::mysql::error::{Fault, code};
 use crate::store::mysql::fence::{self, Membership};
 use crate::store::mysql::rows::{Columns, value};
 use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
@@ -40,9 +40,9 @@ pub(in crate::store::mysql) async fn revert(
         Some(collation) if collation.starts_with("utf8mb4_") => collation.clone(),
         _ => default_collation(session).await?,
     };
-    let [resource, data] = PHP_TABLES;
-    let resource = definition::of(session, resource, &collation).await?;
-    let data = definition::of(session, data, &collation).await?;
+    let [parent, child] = PHP_TABLES;
+    let resource = definition::of(session, parent, &collation).await?;
+    let data = definition::of(session, child, &collation).await?;
     let mut report = count(session).await?;
     if row.step != MigrationStep::Reverting {
         report.obstacles = encode(session, membership, &resource, &data, rehearse).await?;
@@ -50,7 +50,6 @@ pub(in crate::store::mysql) async fn revert(
     if rehearse || !report.obstacles.is_empty() {
         return Ok(report);
     }
-    let [parent, child] = PHP_TABLES;
     restore(session, parent, "name_bytes", &resource).await?;
     restore(session, child, "selector_bytes", &data).await?;
     for table in OWN_TABLES {
@@ -71,7 +70,7 @@ async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
         match session.rows(sql).await {
             Ok(rows) => value(rows),
             // An earlier attempt has dropped the table.
-            Err(fault) if fault.is(crate::store::mysql::error::code::NO_SUCH_TABLE) => Ok(0),
+            Err(fault) if fault.is(code::NO_SUCH_TABLE) => Ok(0),
             Err(fault) => Err(fault),
         }
     };

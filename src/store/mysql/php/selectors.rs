@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::lock::Selector;
 
@@ -21,24 +21,13 @@ pub(super) fn encode(selector: &str) -> String {
 
 /// Decodes a stored selector; `None`: it does not decode to a valid selector.
 fn decode(stored: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(stored.len());
-    let mut rest = stored.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let [high, low, tail @ ..] = rest else {
-            return None;
-        };
-        rest = tail;
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        bytes.push((digit(*high)? * 16 + digit(*low)?) as u8);
-    }
-    let text = String::from_utf8(bytes).ok()?;
-    Selector::parse(&text).ok()?;
-    Some(text)
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let text = percent_decode_str(stored).decode_utf8().ok()?;
+    let is_valid = stored.split('%').skip(1).all(is_escape) && Selector::parse(&text).is_ok();
+    is_valid.then(|| text.into_owned())
 }
 
 /// A stored row of one resource: its id and its selector.
