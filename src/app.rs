@@ -23,7 +23,7 @@ use crate::http::server;
 use crate::http::tls::{self, Certificate};
 use crate::persistence::actor::Persistence;
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{Finish, GiveAllSlots, PersistenceNotice, RegistryOrder};
+use crate::persistence::messages::{Ending, PersistenceNotice, RegistryOrder};
 use crate::persistence::queue::CommitQueue;
 use crate::registry::actor::Registry;
 use crate::registry::client::Router;
@@ -50,21 +50,11 @@ const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// Why the server did not start, or ended without a request to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    #[error("cannot handle signals: {0}")]
-    Signals(std::io::Error),
-    #[error("cannot listen on {address} ({variables}): {error}")]
-    Listen {
-        address: SocketAddr,
-        /// The settings that make the address.
-        variables: &'static str,
-        error: std::io::Error,
-    },
+    /// What the system refused.
+    #[error("{0}: {1}")]
+    System(String, std::io::Error),
     #[error("cannot serve TLS: {0}")]
     Tls(String),
-    #[error("cannot start the HTTP workers: {0}")]
-    Workers(std::io::Error),
-    #[error("the HTTP server ended: {0}")]
-    Http(std::io::Error),
     #[error("{0}")]
     Failed(Failure),
 }
@@ -73,6 +63,10 @@ impl AppError {
     /// Whether a server that is started again would fail in the same way.
     pub fn is_lasting(&self) -> bool {
         matches!(self, AppError::Failed(Failure::Store(_)))
+    }
+
+    fn system(what: &str) -> impl Fn(std::io::Error) -> AppError {
+        move |error| AppError::System(what.to_owned(), error)
     }
 }
 
@@ -90,7 +84,10 @@ pub fn start_actors(
     let commits = Arc::new(CommitQueue::default());
     let writer = Persistence::new(server.clone(), commits.clone(), told);
     let persistence = Persistence::start_in_arbiter(writing, |_| writer);
-    let handle = PersistenceHandle::new(persistence.clone(), commits);
+    let handle = PersistenceHandle {
+        actor: persistence.clone(),
+        commits,
+    };
     let registry = Registry::new(server.clone(), handle);
     let registry = Registry::start_in_arbiter(finding, |_| registry);
     persistence.do_send(PersistenceNotice::Registry(registry.clone().recipient()));
@@ -140,7 +137,9 @@ impl App {
             move || Router::new(server.clone(), registry.clone(), persistence.clone())
         };
         let mut arbiters = vec![finding, writing];
-        let certificate = certificate(&settings, &server).map_err(AppError::Tls)?;
+        let read = |files| Certificate::read(files, &server.metrics);
+        let certificate = settings.http.tls.as_ref().map(read).transpose();
+        let certificate = certificate.map_err(AppError::Tls)?;
         let (tls, tls_to_peers) = spoken_tls(certificate.as_ref())?.unzip();
         let peers = peers.zip(lease).map(|(listener, lease)| {
             arbiters.push(start_monitoring(&server, router.clone(), lease));
@@ -164,7 +163,7 @@ impl App {
             &server.metrics,
             (cluster, peers),
         )
-        .map_err(AppError::Workers)?;
+        .map_err(AppError::system("cannot start the HTTP workers"))?;
         announce(&settings, address, &server);
         Ok(App {
             address,
@@ -244,11 +243,11 @@ impl App {
         let (server, persistence) = (self.server.clone(), self.persistence.clone());
         tokio::select! {
             biased;
-            ended = self.serve_until(stop) => ended.map_err(AppError::Http),
+            ended = self.serve_until(stop) => ended.map_err(AppError::system("the HTTP server ended")),
             failure = server.failure() => {
                 // This process answers nothing any more, and an instance that waits for the store gets it at once.
                 server.gate.close(Closed::Stopping);
-                let _ = timeout(GIVING_BACK, persistence.send(Finish)).await;
+                let _ = timeout(GIVING_BACK, persistence.send(Ending::Finish)).await;
                 Err(AppError::Failed(failure))
             }
         }
@@ -271,10 +270,8 @@ impl App {
         // Requests are still taken while slots are given away, and passed on to the new owners.
         let deadline = Instant::now() + self.settings.shutdown_timeout;
         let limit = GIVING_SLOTS.min(self.settings.shutdown_timeout / 2);
-        if timeout(limit, self.persistence.send(GiveAllSlots))
-            .await
-            .is_err()
-        {
+        let given = timeout(limit, self.persistence.send(Ending::GiveSlots)).await;
+        if given.is_err() {
             log::warn!("not all slots were given away in time; other instances take the rest over");
         }
         self.server.gate.stop();
@@ -284,7 +281,7 @@ impl App {
         // What was acknowledged is stored already; this releases the store. It comes before connections are
         // closed, which slow clients can delay: the next instance need not wait for that.
         let limit = deadline.max(Instant::now() + Duration::from_secs(1));
-        let finished = timeout_at(limit, self.persistence.send(Finish)).await;
+        let finished = timeout_at(limit, self.persistence.send(Ending::Finish)).await;
         if finished.is_err() {
             log::error!("the store did not close in time");
         }
@@ -333,16 +330,6 @@ async fn end_at_second_interrupt() {
     }
 }
 
-/// Reads the certificate, if TLS is configured.
-fn certificate(
-    settings: &Settings,
-    server: &ServerState,
-) -> Result<Option<Arc<Certificate>>, String> {
-    let files = settings.http.tls.as_ref();
-    let read = |files| Certificate::read(files, &server.metrics);
-    files.map(read).transpose()
-}
-
 /// The TLS configurations for clients and for other instances. `None`: TLS is not configured.
 fn spoken_tls(
     certificate: Option<&Arc<Certificate>>,
@@ -380,7 +367,7 @@ fn announce(settings: &Settings, address: SocketAddr, server: &ServerState) {
 /// # Errors
 /// The system does not let a signal be handled.
 pub fn catch_signals() -> Result<[Signal; 3], AppError> {
-    let caught = |kind| signal(kind).map_err(AppError::Signals);
+    let caught = |kind| signal(kind).map_err(AppError::system("cannot handle signals"));
     Ok([
         caught(SignalKind::terminate())?,
         caught(SignalKind::interrupt())?,
@@ -406,11 +393,8 @@ fn bind(
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    listen().map_err(|error| AppError::Listen {
-        address,
-        variables,
-        error,
-    })
+    let what = format!("cannot listen on {address} ({variables})");
+    listen().map_err(AppError::system(&what))
 }
 
 /// The listener for other instances, and the address that they are told.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use small_resource_server::app::{App, catch_signals};
 use small_resource_server::cli::{self, CliCommand};
-use small_resource_server::config::{ConfigError, Settings};
+use small_resource_server::config::{ConfigError, EXIT_CONFIG, Settings};
 use small_resource_server::logging;
 use small_resource_server::reload::ReadSettings;
 
@@ -68,7 +68,9 @@ fn serve(settings: Settings, load: ReadSettings) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::end_with(&error.to_string());
-            cli::failed(error.is_lasting())
+            // Lasting: a server that is started again would fail in the same way.
+            let lasting = error.is_lasting().then_some(EXIT_CONFIG);
+            lasting.map_or(ExitCode::FAILURE, ExitCode::from)
         }
     };
     logging::finish(LAST_LINES);

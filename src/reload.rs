@@ -3,7 +3,6 @@
 //!
 //! All or nothing: if anything in the settings is not accepted, all settings in force stay.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,8 +98,8 @@ impl Reloader {
                 Err(sentence) => refused(&sentence),
             },
             Err(error) => {
-                for problem in error.problems() {
-                    refused(&problem.sentence);
+                for problem in &error.0 {
+                    refused(problem);
                 }
             }
         }
@@ -125,13 +124,13 @@ impl Reloader {
     }
 
     fn needs_restart(&self, new: &Settings) -> Vec<&'static str> {
-        let (before, after) = (shown(&self.started_with), shown(new));
+        let before = &self.started_with;
         let needs_it = |name: &&'static str| match *name {
-            "MYSQL_PASSWORD" => password(&self.started_with) != password(new),
+            "MYSQL_PASSWORD" => password(before) != password(new),
             // A certificate can be replaced; TLS cannot be turned on or off.
             "TLS_CERT_FILE" => self.certificate.is_some() != new.http.tls.is_some(),
             _ if RELOADED.contains(name) || plain_key_variables().any(|key| key == *name) => false,
-            _ => before.get(name) != after.get(name),
+            _ => shown(before, name) != shown(new, name),
         };
         let names = VARIABLES.iter().map(|variable| variable.name);
         names.filter(needs_it).collect()
@@ -142,10 +141,11 @@ fn refused(sentence: &str) {
     log::error!("settings not reloaded, those in force stay: {sentence}");
 }
 
-/// Each variable that was set, with its value in a form that may be shown.
-fn shown(settings: &Settings) -> BTreeMap<&'static str, &str> {
-    let set = settings.origins.set.iter();
-    set.map(|set| (set.name, set.shown.as_str())).collect()
+/// The value of a variable in a form that may be shown. `None`: it was not set.
+fn shown<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
+    let mut set = settings.origins.set.iter();
+    let set = set.find(|set| set.name == name)?;
+    Some(&set.shown)
 }
 
 fn password(settings: &Settings) -> Option<&str> {

@@ -19,9 +19,8 @@ use clap::Args;
 use rustix::process::Signal;
 use small_resource_client::{BootTime, Client, Error, Guard, Guards, Place};
 
-use self::command::ChildCommand;
 use self::report::Reporter;
-use self::signals::ForwardedSignals;
+use self::signals::ForwardedSignal;
 use super::remote::{self, EXIT_FAILED, EXIT_USAGE, ServerArgs, sentence};
 
 pub use self::command::become_command;
@@ -128,19 +127,16 @@ pub fn lock(args: &LockArgs) -> ExitCode {
     let mut names = args.names.clone();
     names.sort_unstable();
     match prepare(args, &names) {
-        Ok((session, command)) => remote::block_on("lock", session.run(&names, command)),
+        Ok(session) => remote::block_on("lock", session.run(&names)),
         Err((code, sentence)) => remote::fail("lock", code, &sentence),
     }
 }
 
-/// What `lock` needs before it asks a server. No command: `--print-env` was given. `names`: in order.
+/// What `lock` needs before it asks a server. `names`: in order.
 ///
 /// # Errors
 /// The arguments cannot be used, or the command cannot be run: the exit code and the sentence.
-fn prepare<'a>(
-    args: &'a LockArgs,
-    names: &[String],
-) -> Result<(LockSession<'a>, Option<ChildCommand>), (u8, String)> {
+fn prepare<'a>(args: &'a LockArgs, names: &[String]) -> Result<LockSession<'a>, (u8, String)> {
     let unusable = |sentence: String| (EXIT_USAGE, sentence);
     let kill_after = args.kill_after.unwrap_or(KILL_AFTER_MAX.min(args.ttl / 3));
     if args.ttl < TTL_MIN {
@@ -155,28 +151,30 @@ fn prepare<'a>(
     }
     let command = match (&args.c, args.command.is_empty(), args.print_env) {
         (Some(script), ..) => {
-            let words = ["sh".into(), "-c".into(), script.clone()];
-            Some(ChildCommand::look_up(&words)?)
+            let words = vec!["sh".into(), "-c".into(), script.clone()];
+            Some(command::look_up(words)?)
         }
-        (None, false, _) => Some(ChildCommand::look_up(&args.command)?),
+        (None, false, _) => Some(command::look_up(args.command.clone())?),
         (None, true, true) => None,
         (None, true, false) => return Err(unusable("No command was given after --.".into())),
     };
     let reporter = Reporter::new(args.quiet, args.verbose, args.events_fd).map_err(unusable)?;
     let owner = args.owner.clone().unwrap_or_else(remote::whoami);
     let client = args.server.client(&owner).map_err(unusable)?;
-    let session = LockSession {
+    Ok(LockSession {
         args,
+        command,
         kill_after,
         owner,
         client,
         reporter,
-    };
-    Ok((session, command))
+    })
 }
 
 struct LockSession<'a> {
     args: &'a LockArgs,
+    /// `None`: `--print-env` was given.
+    command: Option<Vec<OsString>>,
     kill_after: Duration,
     owner: String,
     client: Client,
@@ -184,8 +182,8 @@ struct LockSession<'a> {
 }
 
 impl LockSession<'_> {
-    async fn run(mut self, names: &[String], command: Option<ChildCommand>) -> ExitCode {
-        let mut signals = match ForwardedSignals::listen() {
+    async fn run(mut self, names: &[String]) -> ExitCode {
+        let mut signals = match signals::listen() {
             Ok(signals) => signals,
             Err(error) => {
                 return remote::fail("lock", EXIT_FAILED, &format!("Cannot start: {error}."));
@@ -193,7 +191,7 @@ impl LockSession<'_> {
         };
         // `Err`: a signal came before the locks were taken.
         let taken = tokio::select! {
-            signal = signals.next() => Err(signal),
+            signal = signals::next(&mut signals) => Err(signal),
             taken = self.take(names) => Ok(taken),
         };
         if !matches!(taken, Ok(Ok(_))) {
@@ -201,7 +199,7 @@ impl LockSession<'_> {
             // does not answer, a signal ends this at once.
             tokio::select! {
                 () = self.client.given_back() => {}
-                _ = signals.next() => {}
+                _ = signals::next(&mut signals) => {}
             }
         }
         let guards = match taken {
@@ -209,8 +207,8 @@ impl LockSession<'_> {
             Ok(Err(error)) => return self.refuse(&error),
             Err(signal) => return ExitCode::from(128 + signal.as_raw() as u8),
         };
-        match command {
-            Some(command) => self.run_under(guards, command, signals).await,
+        match self.command.take() {
+            Some(command) => self.run_under(guards, &command, signals).await,
             None => print_env(guards).await,
         }
     }
@@ -288,8 +286,8 @@ impl LockSession<'_> {
     async fn run_under(
         self,
         guards: Guards,
-        command: ChildCommand,
-        signals: ForwardedSignals,
+        command: &[OsString],
+        signals: Vec<ForwardedSignal>,
     ) -> ExitCode {
         let environment = environment(&guards, &self.args.server.server, &self.owner);
         let ended = running::run(

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::destination::{self, Destination};
 use super::events::EventReader;
 use super::forwarded::Forwarded;
-use super::links::{Links, QuestionOutcome};
+use super::links::Links;
 use super::wire::{PeerReply, Question};
 use crate::lock::{PresentedTicket, Profile, ResourceName};
 use crate::registry::client::{Router, confirmed};
@@ -105,9 +105,9 @@ impl ClusterClient {
             .as_ref()
             .and_then(|all| all.elsewhere(Slot::of(name)))
         {
-            let question = Question::Touch {
+            let question = Question::Ask {
                 name: name.clone(),
-                presented,
+                op: Op::Touch { presented },
                 caller: caller.clone(),
             };
             links.tell(other.id, question);
@@ -250,10 +250,8 @@ impl ClusterClient {
                 destination::of_slot((slot, is_here), server.gate.check(), &links.view())?;
             match destination {
                 Some(Destination::There(other)) => {
-                    let outcome = Box::pin(links.ask(other, question()));
-                    if let QuestionOutcome::Answered(answer) = outcome.await
-                        && let Some(answer) = told(answer)
-                    {
+                    let asking = Box::pin(links.ask(other, question()));
+                    if let Some(answer) = asking.await.and_then(&told) {
                         return Ok(answer);
                     }
                 }

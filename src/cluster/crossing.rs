@@ -10,14 +10,14 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_reflection::{ContainerFormat, Registry, Samples, Tracer, TracerConfig};
 
-use super::wire::{PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame};
+use super::wire::{PROTOCOLS, PeerReply, Question, ReplyFrame, RequestFrame, frame};
 use crate::lock::command::Role;
 use crate::lock::{
     Answer, EndReason, Mode, PresentedTicket, Refusal, ResourceName, Selector, Ticket,
 };
 use crate::resource::messages::{Condition, Op, Reply, Wait};
+use crate::shared::audit_log::AuditKind;
 use crate::shared::caller::{Caller, RequestTag};
-use crate::shared::event_feed::EventKind;
 use crate::shared::gate::Closed;
 use crate::store::ListOrder;
 use crate::store::history::LeaseEnd;
@@ -33,7 +33,7 @@ fn all_types() -> Registry {
         ($($of:ty)*) => { $(tracer.trace_type::<$of>(&samples).unwrap();)* };
     }
     trace!(IpAddr Mode EndReason PresentedTicket Role Refusal Answer Wait Condition Closed);
-    trace!(RequestTag EventKind ListOrder LeaseEnd Op Reply);
+    trace!(RequestTag AuditKind ListOrder LeaseEnd Op Reply);
     trace!(Question PeerReply RequestFrame ReplyFrame);
     tracer.registry().unwrap()
 }
@@ -61,7 +61,7 @@ fn json(form: &impl Serialize) -> String {
 
 #[test]
 fn what_crosses_has_the_form_of_this_version_of_the_protocol() {
-    let file = format!("tests/data/peer-protocol-{}.txt", Protocols::OURS.max);
+    let file = format!("tests/data/peer-protocol-{}.txt", PROTOCOLS.end());
     let fixed = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file);
     let fixed = fs::read_to_string(fixed).unwrap_or_default();
     let found = written(all_types());
@@ -74,7 +74,7 @@ fn what_crosses_has_the_form_of_this_version_of_the_protocol() {
     assert!(
         found == fixed,
         "the messages between instances are not those of {file}.\nAdded:{}\nRemoved:{}\n\n{found}\n\
-         Raise `Protocols::OURS`, so that an instance of the previous version does not misread them, and write the lines \
+         Raise `PROTOCOLS`, so that an instance of the previous version does not misread them, and write the lines \
          above to a file for the new version. (If no release has spoken this version yet, change its file instead.)",
         only_in(&found, &fixed),
         only_in(&fixed, &found),
@@ -117,6 +117,6 @@ fn a_frame_has_the_bytes_of_this_version_of_the_protocol() {
         bytes,
         "0000004000f0a20400076772c3b6c39f65040573746f636b035b315d01ac020101000101\
          8080808080808080808080808080040001000a00000100018080808080200000",
-        "the bytes of a frame have changed: raise `Protocols::OURS`"
+        "the bytes of a frame have changed: raise `PROTOCOLS`"
     );
 }

@@ -28,8 +28,8 @@ fn not_now(gate: &Result<(), Closed>) -> Result<(), Closed> {
     }
 }
 
-/// The destination of this owner's names. `is_here`: whether this instance serves the names in question, if it is the owner.
-/// `None`: the owner does not answer at the moment, or is dead, and its slots will be taken over soon.
+/// The destination of this owner's names. `is_here`: whether this instance serves the names in question, if it is the
+/// owner. `None`: the owner does not answer at the moment, or is dead, and its slots will be taken over soon.
 fn of_owner(
     owner: InstanceId,
     (is_here, gate): (bool, &Result<(), Closed>),
@@ -115,12 +115,11 @@ mod tests {
 
     const ME: InstanceId = [1; 16];
     const OTHER: InstanceId = [2; 16];
-    const GONE: InstanceId = [3; 16];
 
-    fn member(id: InstanceId, state: MemberState) -> Member {
+    fn member(id: InstanceId) -> Member {
         Member {
             id,
-            state,
+            state: MemberState::Leaves,
             peer: Some(PeerAddress {
                 address: "localhost:1".to_owned(),
                 is_tls: false,
@@ -131,33 +130,22 @@ mod tests {
         }
     }
 
-    /// Slot 0 belongs to this instance, slot 1 to `OTHER`, and all others to an instance that has no row any more.
-    fn view(other: MemberState, reachability: Reachability) -> View {
-        let mut owners = vec![GONE; SLOTS];
-        (owners[0], owners[1]) = (ME, OTHER);
+    /// Slot 0 belongs to this instance, all others to `OTHER`.
+    fn view() -> View {
+        let mut owners = vec![OTHER; SLOTS];
+        owners[0] = ME;
         let members = Members {
             me: ME,
-            members: vec![member(ME, MemberState::Serves), member(OTHER, other)],
+            members: vec![member(ME), member(OTHER)],
             owners: owners.into(),
             token_floor: FencingToken(0),
             recorded_profile: None,
         };
         View {
             members: Some(Arc::new(members)),
-            reachability: [(OTHER, reachability)].into(),
+            reachability: [(OTHER, Reachability::Lost)].into(),
             ..View::default()
         }
-    }
-
-    fn told(destination: Result<Option<Destination>, Closed>) -> Result<&'static str, Closed> {
-        destination.map(|destination| match destination {
-            Some(Destination::Here) => "here",
-            Some(Destination::There(other)) => {
-                assert_eq!(other, OTHER);
-                "there"
-            }
-            None => "nowhere now",
-        })
     }
 
     /// The destination of the slot with this number.
@@ -165,92 +153,63 @@ mod tests {
         number: usize,
         is_here: bool,
         gate: Result<(), Closed>,
-        view: &View,
     ) -> Result<&'static str, Closed> {
         let slot = Slot::all().nth(number).unwrap();
-        told(of_slot((slot, is_here), gate, view))
-    }
-
-    #[test]
-    fn a_request_goes_to_the_owner_of_its_name_and_waits_while_there_is_none() {
-        let view = view(MemberState::Serves, Reachability::Reached);
-        assert_eq!(destination(0, true, Ok(()), &view), Ok("here"));
-        // The slot is being given away, or has come a moment ago.
-        assert_eq!(destination(0, false, Ok(()), &view), Ok("nowhere now"));
-        assert_eq!(destination(1, false, Ok(()), &view), Ok("there"));
-        // What this instance knows of its own slots is newer than what it last read from the store.
-        assert_eq!(destination(1, true, Ok(()), &view), Ok("here"));
-        assert_eq!(destination(2, false, Ok(()), &view), Ok("nowhere now"));
-        assert_eq!(
-            destination(0, false, Ok(()), &View::default()),
-            Ok("nowhere now")
-        );
+        let destination = of_slot((slot, is_here), gate, &view())?;
+        Ok(match destination {
+            Some(Destination::Here) => "here",
+            Some(Destination::There(other)) if other == OTHER => "there",
+            Some(Destination::There(_)) => "elsewhere",
+            None => "nowhere now",
+        })
     }
 
     #[test]
     fn the_gate_of_this_instance_matters_for_its_own_names_alone() {
-        let view = view(MemberState::Leaves, Reachability::Lost);
+        assert_eq!(destination(0, true, Ok(())), Ok("here"));
         let away = Err(Closed::StoreAway);
-        assert_eq!(
-            destination(0, true, away.clone(), &view),
-            Err(Closed::StoreAway)
-        );
-        assert_eq!(destination(1, false, away.clone(), &view), Ok("there"));
-        assert_eq!(check(away.clone(), &view), Ok(()));
+        assert_eq!(destination(0, true, away.clone()), Err(Closed::StoreAway));
+        assert_eq!(destination(1, false, away.clone()), Ok("there"));
+        assert_eq!(check(away.clone(), &view()), Ok(()));
+        let all = of_all(away.clone(), &view());
+        assert_eq!(all.err(), Some(Closed::StoreAway));
         let standby = Err(Closed::Standby);
-        assert_eq!(
-            destination(0, false, standby.clone(), &view),
-            Ok("nowhere now")
-        );
+        assert_eq!(destination(0, false, standby), Ok("nowhere now"));
         for closed in [Closed::Starting, Closed::Stopping] {
             let gate = Err(closed.clone());
-            assert_eq!(
-                destination(1, false, gate.clone(), &view),
-                Err(closed.clone())
-            );
-            assert_eq!(check(gate, &view), Err(closed));
+            assert_eq!(destination(1, false, gate.clone()), Err(closed.clone()));
+            assert_eq!(check(gate, &view()), Err(closed));
         }
         assert_eq!(check(away, &View::default()), Err(Closed::StoreAway));
     }
 
-    #[test]
-    fn an_owner_that_cannot_be_reached_is_said_to_be_and_a_dead_one_is_waited_for() {
-        let serves = MemberState::Serves;
-        for (state, reachability, said) in [
-            (serves, Reachability::NotYet, Ok("there")),
-            (serves, Reachability::CutOff, Err(Closed::OwnerUnreachable)),
-            (
-                serves,
-                Reachability::OtherProtocol,
-                Err(Closed::OtherProtocol),
-            ),
-            (MemberState::Dead, Reachability::CutOff, Ok("nowhere now")),
-        ] {
-            let view = view(state, reachability);
-            assert_eq!(destination(1, false, Ok(()), &view), said);
-        }
+    /// Of a name and of all names: whether there is somebody to ask when `OTHER` is as `change` makes it.
+    fn found(
+        reachability: Reachability,
+        change: fn(&mut Vec<Member>),
+    ) -> [Result<bool, Closed>; 2] {
+        let mut view = view();
+        let mut members = view.members.as_deref().cloned().unwrap();
+        change(&mut members.members);
+        view.members = Some(Arc::new(members));
+        view.reachability.insert(OTHER, reachability);
+        let slot = Slot::all().nth(1).unwrap();
+        let one = of_slot((slot, false), Ok(()), &view);
+        let all = of_all(Ok(()), &view);
+        [one.map(|one| one.is_some()), all.map(|all| all.is_some())]
     }
 
     #[test]
-    fn all_owners_are_asked_or_the_missing_one_is_waited_for() {
-        let with_hole = view(MemberState::Serves, Reachability::Reached);
-        assert!(of_all(Ok(()), &with_hole).unwrap().is_none());
-        let whole = |other, reachability| {
-            let mut view = view(other, reachability);
-            let mut members = Members::clone(view.members.as_ref().unwrap());
-            members.owners = (0..SLOTS).map(|n| [ME, OTHER][n % 2]).collect();
-            view.members = Some(Arc::new(members));
-            view
-        };
-        let reached = whole(MemberState::Serves, Reachability::Reached);
-        assert_eq!(of_all(Ok(()), &reached).unwrap().unwrap().len(), 2);
-        let away = of_all(Err(Closed::StoreAway), &reached);
-        assert_eq!(away.err(), Some(Closed::StoreAway));
-        let cut = of_all(Ok(()), &whole(MemberState::Serves, Reachability::CutOff));
-        assert_eq!(cut.err(), Some(Closed::OwnerUnreachable));
-        let dead = of_all(Ok(()), &whole(MemberState::Dead, Reachability::Lost));
-        assert!(dead.unwrap().is_none());
-        let alone = of_all(Ok(()), &View::default()).unwrap().unwrap();
-        assert!(matches!(alone[..], [Destination::Here]));
+    fn an_owner_that_cannot_be_reached_is_said_to_be_and_one_that_is_dead_or_gone_is_waited_for() {
+        use Reachability::{CutOff, NotYet, OtherProtocol};
+        assert_eq!(found(NotYet, |_| {}), [Ok(true), Ok(true)]);
+        let unreachable = Err(Closed::OwnerUnreachable);
+        assert_eq!(found(CutOff, |_| {}), [unreachable.clone(), unreachable]);
+        let other = Err(Closed::OtherProtocol);
+        assert_eq!(found(OtherProtocol, |_| {}), [other.clone(), other]);
+        let dead = found(CutOff, |members| members[1].state = MemberState::Dead);
+        assert_eq!(dead, [Ok(false), Ok(false)]);
+        let gone = found(CutOff, |members| drop(members.pop()));
+        assert_eq!(gone, [Ok(false), Ok(false)]);
     }
 }

@@ -2,43 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::watch;
 
-use super::link::AnswerStream;
-use super::wire::PeerReply;
-use crate::shared::event_feed::{FeedEvent, FeedReader, NextEvent};
+use super::link::PeerEvents;
+use crate::shared::event_feed::{FeedReader, NextEvent};
 use crate::shared::members::View;
 use crate::shared::server_state::ServerState;
 use crate::store::members::InstanceId;
-
-/// The events of one other instance.
-pub struct PeerEvents {
-    pub id: InstanceId,
-    pub pieces: AnswerStream,
-    /// Those of the last piece that were not handed out yet.
-    pub events: std::vec::IntoIter<FeedEvent>,
-}
-
-impl PeerEvents {
-    fn try_next(&mut self) -> NextEvent {
-        loop {
-            if let Some(event) = self.events.next() {
-                return NextEvent::Event(Arc::new(event));
-            }
-            match self.pieces.try_next() {
-                Ok(PeerReply::Events { missed, events }) => {
-                    self.events = events.into_iter();
-                    if missed > 0 {
-                        return NextEvent::Missed(missed);
-                    }
-                }
-                Err(TryRecvError::Empty) => return NextEvent::Nothing,
-                Ok(_) | Err(TryRecvError::Disconnected) => return NextEvent::End,
-            }
-        }
-    }
-}
 
 /// Reads the events of all instances.
 pub struct EventReader {
@@ -46,7 +16,7 @@ pub struct EventReader {
     here: FeedReader,
     /// This instance's id when the stream began. `None`: the store is not shared.
     me: Option<InstanceId>,
-    there: Vec<PeerEvents>,
+    there: Vec<(InstanceId, PeerEvents)>,
     view: watch::Receiver<View>,
     lacks_somebody: bool,
     /// Index of the source to ask next. The sources take turns, so that a busy one does not starve the others.
@@ -54,7 +24,11 @@ pub struct EventReader {
 }
 
 impl EventReader {
-    pub fn new(server: Arc<ServerState>, here: FeedReader, there: Vec<PeerEvents>) -> EventReader {
+    pub fn new(
+        server: Arc<ServerState>,
+        here: FeedReader,
+        there: Vec<(InstanceId, PeerEvents)>,
+    ) -> EventReader {
         let mut view = server.members.follow();
         view.mark_changed();
         let me = view.borrow().members.as_ref().map(|members| members.me);
@@ -74,7 +48,7 @@ impl EventReader {
         let mut has_ended = false;
         for _ in 0..=self.there.len() {
             let found = match self.there.get_mut(self.next) {
-                Some(there) => there.try_next(),
+                Some((_, there)) => there.try_next(),
                 None => self.here.try_next(),
             };
             self.next = (self.next + 1) % (self.there.len() + 1);
@@ -95,7 +69,7 @@ impl EventReader {
     fn lacks(&mut self) -> bool {
         if self.view.has_changed().unwrap_or(false) {
             let is_followed = |id: &InstanceId| {
-                Some(*id) == self.me || self.there.iter().any(|there| there.id == *id)
+                Some(*id) == self.me || self.there.iter().any(|(there, _)| there == id)
             };
             let view = self.view.borrow_and_update();
             let members = view.members.as_ref();

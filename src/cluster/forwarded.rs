@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::destination::{Destination, of_slot};
 use super::hold::Hold;
-use super::links::{Links, QuestionOutcome};
+use super::links::Links;
 use super::wire::{PeerReply, Question};
 use crate::lock::{Answer, EndReason, PresentedTicket, Refusal, ResourceName};
 use crate::registry::client::confirmed;
@@ -110,8 +110,7 @@ impl<'a> Forwarded<'a> {
                     caller: self.caller.clone(),
                 };
                 if let Ok(Some(Destination::There(other))) = destination
-                    && let QuestionOutcome::Answered(PeerReply::Reply(reply)) =
-                        self.links.ask(other, question).await
+                    && let Some(PeerReply::Reply(reply)) = self.links.ask(other, question).await
                     && !matches!(*reply, Reply::Closed(_))
                 {
                     return;
@@ -170,25 +169,23 @@ impl<'a> Forwarded<'a> {
             op: self.remaining(),
             caller: self.caller.clone(),
         };
-        let exchange = self.links.ask(other, question);
-        let exchange = match self.op.wait() {
+        let asking = self.links.ask(other, question);
+        let told = match self.op.wait() {
             // When this instance shuts down, waits that were passed on end as its own do.
             Some(_) => tokio::select! {
-                exchange = exchange => exchange,
+                told = asking => told,
                 () = self.hold.stopped() => return Some(closed(Closed::Stopping)),
             },
-            None => exchange.await,
+            None => asking.await,
         };
-        let reply = match exchange {
-            QuestionOutcome::Answered(PeerReply::Reply(reply)) => reply,
-            QuestionOutcome::NotDone => return None,
-            QuestionOutcome::Answered(_) | QuestionOutcome::Lost if self.op.may_repeat() => {
+        let reply = match told {
+            Some(PeerReply::Reply(reply)) => reply,
+            Some(PeerReply::NotOwner) => return None,
+            _ if self.op.may_repeat() => {
                 self.lost = true;
                 return None;
             }
-            QuestionOutcome::Answered(_) | QuestionOutcome::Lost => {
-                return Some(closed(Closed::AnswerLost));
-            }
+            _ => return Some(closed(Closed::AnswerLost)),
         };
         match *reply {
             Reply::Closed(Closed::Moving) => None,

@@ -6,11 +6,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::destination::{Destination, of_all};
-use super::events::{EventReader, PeerEvents};
-use super::links::{Links, QuestionOutcome};
+use super::events::EventReader;
+use super::link::PeerEvents;
+use super::links::Links;
 use super::wire::{PeerReply, Question};
 use crate::registry::listing::ListingRefused;
 use crate::shared::gate::Closed;
+use crate::store::members::InstanceId;
 use crate::store::slot_set::SlotSet;
 
 /// One instance's part of an answer, and the slots that it covers. `None`: ask again.
@@ -39,10 +41,9 @@ impl Links {
                     .iter()
                     .map(async |destination| match destination {
                         Destination::Here => self.of_here(here().await),
-                        Destination::There(other) => match self.ask(*other, question()).await {
-                            QuestionOutcome::Answered(answer) => told(answer),
-                            QuestionOutcome::NotDone | QuestionOutcome::Lost => None,
-                        },
+                        Destination::There(other) => {
+                            self.ask(*other, question()).await.and_then(&told)
+                        }
                     });
                 let parts: Option<Vec<_>> = join_all(asking).await.into_iter().collect();
                 let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>());
@@ -92,20 +93,17 @@ impl Links {
         &self,
         destinations: Vec<Destination>,
         prefix: &str,
-    ) -> Option<Option<Vec<PeerEvents>>> {
+    ) -> Option<Option<Vec<(InstanceId, PeerEvents)>>> {
         let mut followed = Vec::new();
         for destination in destinations {
             let Destination::There(other) = destination else {
                 continue;
             };
             let question = Question::Follow(prefix.to_owned());
-            let mut pieces = self.ask_on(other, question).await?;
-            match pieces.next().await? {
-                PeerReply::Events { events, .. } => followed.push(PeerEvents {
-                    id: other,
-                    pieces,
-                    events: events.into_iter(),
-                }),
+            let link = self.link(other, &question).await?;
+            let mut events = link.follow(question)?;
+            match events.begin().await? {
+                PeerReply::Events { .. } => followed.push((other, events)),
                 PeerReply::TooBusy => return Some(None),
                 _ => return None,
             }

@@ -39,16 +39,16 @@ impl Hold {
     /// # Errors
     /// [`Closed::Moving`]: the request was held for as long as the limit allows.
     pub async fn pause(&mut self, server: &ServerState) -> Result<(), Closed> {
-        let peers = &server.metrics.peers;
+        let metrics = &server.metrics;
         let now = Instant::now();
         if now >= self.until {
             return Err(Closed::Moving);
         }
-        peers.held.inc();
-        let _held = scopeguard::guard(&peers.held, |held| held.dec());
+        metrics.forwarded_requests_held.inc();
+        let _held = scopeguard::guard(&metrics.forwarded_requests_held, |held| held.dec());
         let until = self.until.min(now + RETRY_PAUSE);
         let _ = timeout_at(until, self.view.changed()).await;
-        peers.retried.inc();
+        metrics.forwarded_retries_total.inc();
         Ok(())
     }
 

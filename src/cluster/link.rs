@@ -6,31 +6,31 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
+use scopeguard::ScopeGuard;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use super::connection::PeerConnection;
+use super::connection;
 use super::wire::{
-    HandshakeOffer, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
+    HandshakeOffer, PROTOCOLS, PeerReply, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
+use crate::shared::event_feed::{FeedEvent, NextEvent};
 use crate::store::PeerAddress;
 use crate::store::members::InstanceId;
 
-/// Where the answer to an open question goes: one answer, or many pieces.
-enum Waiting {
-    One(oneshot::Sender<PeerReply>),
-    Many(UnboundedSender<PeerReply>),
-}
-
 struct LinkState {
     frames: UnboundedSender<Vec<u8>>,
-    waiting: RefCell<HashMap<u64, Waiting>>,
+    /// Where the answers to open questions go.
+    waiting: RefCell<HashMap<u64, oneshot::Sender<PeerReply>>>,
+    /// Where events go, which come in many pieces.
+    followers: RefCell<HashMap<u64, UnboundedSender<PeerReply>>>,
     next: Cell<u64>,
     /// When the first ping that has no pong yet was sent.
     pinged: Cell<Option<Instant>>,
@@ -69,24 +69,33 @@ impl LinkState {
                 return;
             }
         };
-        let mut waiting = self.waiting.borrow_mut();
         // If the asker is gone, `Gone` is on its way to the other end already.
-        if let Some(Waiting::Many(pieces)) = waiting.get(&id) {
+        if let Some(pieces) = self.followers.borrow().get(&id) {
             let _ = pieces.send(reply);
-        } else if let Some(Waiting::One(answer)) = waiting.remove(&id) {
+        } else if let Some(answer) = self.waiting.borrow_mut().remove(&id) {
             let _ = answer.send(reply);
         }
     }
 
     fn end(&self) {
         self.waiting.borrow_mut().clear();
+        self.followers.borrow_mut().clear();
         self.ended.send_replace(true);
     }
 
-    fn next_id(&self) -> u64 {
+    /// Sends a question and returns its number.
+    fn put(&self, question: Question) -> u64 {
         let id = self.next.get();
         self.next.set(id + 1);
+        let question = Box::new(question);
+        self.send(&RequestFrame::Question { id, question });
         id
+    }
+
+    fn withdraw(&self, id: u64) {
+        self.waiting.borrow_mut().remove(&id);
+        self.followers.borrow_mut().remove(&id);
+        self.send(&RequestFrame::Gone(id));
     }
 }
 
@@ -94,25 +103,20 @@ impl Link {
     /// Connects. `silence_max`: the connection ends when nothing was received for this long.
     ///
     /// # Errors
-    /// No connection within `silence_max`, or as [`PeerConnection::open`]. Nothing was asked then.
+    /// No connection within `silence_max`, or as [`connection::open`]. Nothing was asked then.
     pub async fn open(
         to: InstanceId,
         peer: &PeerAddress,
         silence_max: Duration,
     ) -> io::Result<Link> {
-        let us = HandshakeOffer::new(&peer.secret, to, Protocols::OURS);
-        let opened = timeout(silence_max, PeerConnection::open(peer, us)).await??;
-        let PeerConnection {
-            read,
-            write,
-            protocol,
-        } = opened;
+        let us = HandshakeOffer::new(&peer.secret, to, PROTOCOLS);
+        let (read, write) = timeout(silence_max, connection::open(peer, us)).await??;
         let address = peer.address.clone();
-        log::debug!("speaks version {protocol} of the protocol with the instance at {address}");
         let (frames, to_write) = unbounded_channel();
         let state = Rc::new(LinkState {
             frames,
             waiting: RefCell::default(),
+            followers: RefCell::default(),
             next: Cell::new(0),
             pinged: Cell::new(None),
             round_trip: watch::Sender::new(Duration::ZERO),
@@ -148,44 +152,41 @@ impl Link {
 
     /// Sends a question without waiting for an answer.
     pub fn tell(&self, question: Question) {
-        let id = self.state.next_id();
-        let question = Box::new(question);
-        self.state.send(&RequestFrame::Question { id, question });
+        self.state.put(question);
     }
 
     /// Sends a question and waits for its answer. Dropping the future withdraws the question. `None`: the
     /// connection ended before the answer, and the question may have been carried out.
     pub async fn ask(&self, question: Question) -> Option<PeerReply> {
+        if self.has_ended() {
+            return None;
+        }
         let (sender, answer) = oneshot::channel();
-        let mut open = self.open_question(question, Waiting::One(sender))?;
+        let id = self.state.put(question);
+        self.state.waiting.borrow_mut().insert(id, sender);
+        let open = scopeguard::guard(id, |id| self.state.withdraw(id));
         let reply = answer.await.ok()?;
-        open.answered = true;
+        let id = ScopeGuard::into_inner(open);
         if reply.is_tracked() {
-            self.state.send(&RequestFrame::Taken(open.id));
+            self.state.send(&RequestFrame::Taken(id));
         }
         Some(reply)
     }
 
-    /// As [`Link::ask`], for a question whose answer comes in pieces until the connection ends. `None`: the
-    /// connection has ended.
-    pub fn ask_on(&self, question: Question) -> Option<AnswerStream> {
-        let (sender, pieces) = unbounded_channel();
-        let open = self.open_question(question, Waiting::Many(sender))?;
-        Some(AnswerStream { pieces, open })
-    }
-
-    fn open_question(&self, question: Question, waiting: Waiting) -> Option<OpenQuestion> {
+    /// As [`Link::ask`], for [`Question::Follow`], whose answer comes in pieces until the connection ends.
+    /// `None`: the connection has ended.
+    pub fn follow(&self, question: Question) -> Option<PeerEvents> {
         if self.has_ended() {
             return None;
         }
-        let id = self.state.next_id();
-        self.state.waiting.borrow_mut().insert(id, waiting);
-        let question = Box::new(question);
-        self.state.send(&RequestFrame::Question { id, question });
-        Some(OpenQuestion {
+        let (sender, pieces) = unbounded_channel();
+        let question = self.state.put(question);
+        self.state.followers.borrow_mut().insert(question, sender);
+        Some(PeerEvents {
             state: self.state.clone(),
-            id,
-            answered: false,
+            question,
+            pieces,
+            events: std::vec::IntoIter::default(),
         })
     }
 }
@@ -200,43 +201,49 @@ async fn pings(state: &LinkState, every: Duration) {
     }
 }
 
-/// The pieces of an answer. Dropping it withdraws the question.
-pub struct AnswerStream {
+/// The events of another instance. Dropping it withdraws the question.
+pub struct PeerEvents {
+    state: Rc<LinkState>,
+    /// Number of the question that the events answer.
+    question: u64,
     pieces: UnboundedReceiver<PeerReply>,
-    open: OpenQuestion,
+    /// Those of the last piece that were not handed out yet.
+    events: std::vec::IntoIter<FeedEvent>,
 }
 
-impl AnswerStream {
-    /// Waits for the next piece. `None`: the connection has ended.
-    pub async fn next(&mut self) -> Option<PeerReply> {
+impl PeerEvents {
+    /// Waits for the first piece, which has no events. `None`: the connection has ended.
+    pub async fn begin(&mut self) -> Option<PeerReply> {
         let piece = self.pieces.recv().await;
-        self.open.state.send(&RequestFrame::Taken(self.open.id));
+        self.state.send(&RequestFrame::Taken(self.question));
         piece
     }
 
-    /// The next piece, without waiting for one.
-    ///
-    /// # Errors
-    /// [`TryRecvError::Empty`]: it is not there yet. [`TryRecvError::Disconnected`]: the connection has ended.
-    pub fn try_next(&mut self) -> Result<PeerReply, TryRecvError> {
-        let piece = self.pieces.try_recv()?;
-        self.open.state.send(&RequestFrame::Taken(self.open.id));
-        Ok(piece)
+    /// The next event, without waiting for one.
+    pub fn try_next(&mut self) -> NextEvent {
+        loop {
+            if let Some(event) = self.events.next() {
+                return NextEvent::Event(Arc::new(event));
+            }
+            let piece = match self.pieces.try_recv() {
+                Ok(piece) => piece,
+                Err(TryRecvError::Empty) => return NextEvent::Nothing,
+                Err(TryRecvError::Disconnected) => return NextEvent::End,
+            };
+            self.state.send(&RequestFrame::Taken(self.question));
+            let PeerReply::Events { missed, events } = piece else {
+                return NextEvent::End;
+            };
+            self.events = events.into_iter();
+            if missed > 0 {
+                return NextEvent::Missed(missed);
+            }
+        }
     }
 }
 
-/// An open question; dropped before its answer was taken, it withdraws the question.
-struct OpenQuestion {
-    state: Rc<LinkState>,
-    id: u64,
-    answered: bool,
-}
-
-impl Drop for OpenQuestion {
+impl Drop for PeerEvents {
     fn drop(&mut self) {
-        if !self.answered {
-            self.state.waiting.borrow_mut().remove(&self.id);
-            self.state.send(&RequestFrame::Gone(self.id));
-        }
+        self.state.withdraw(self.question);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
 
 use super::hold::Hold;
-use super::link::{AnswerStream, Link};
+use super::link::Link;
 use super::wire::{PeerReply, Question};
 use crate::registry::client::Router;
 use crate::shared::members::{HOLD_BEYOND, View};
@@ -19,16 +19,6 @@ use crate::store::members::{InstanceId, MemberState};
 
 /// A connection. The first question opens it; questions that come meanwhile wait for it.
 type LinkCell = Rc<OnceCell<Rc<Link>>>;
-
-/// The outcome of a question to another instance.
-pub enum QuestionOutcome {
-    Answered(PeerReply),
-    /// The question was not carried out: there was no connection, or the other instance does not answer for the
-    /// name.
-    NotDone,
-    /// No answer came, and the question may have been carried out.
-    Lost,
-}
 
 /// The connections to all other instances.
 pub struct Links {
@@ -83,7 +73,7 @@ impl Links {
     }
 
     /// The connection to this instance for questions of this kind. `None`: it cannot be opened, or has ended.
-    async fn link(&self, id: InstanceId, question: &Question) -> Option<Rc<Link>> {
+    pub async fn link(&self, id: InstanceId, question: &Question) -> Option<Rc<Link>> {
         let cell = self.cell(id, question.is_bulky());
         let link = cell.get_or_try_init(|| self.open(id)).await.ok()?.clone();
         if link.has_ended() {
@@ -114,27 +104,25 @@ impl Links {
         }
     }
 
-    /// Asks another instance one question and waits for the outcome.
-    pub async fn ask(&self, id: InstanceId, question: Question) -> QuestionOutcome {
+    /// Asks another instance one question and waits for the answer. [`PeerReply::NotOwner`]: the question was not
+    /// carried out; also said when there is no connection. `None`: no answer came, and the question may have been
+    /// carried out.
+    pub async fn ask(&self, id: InstanceId, question: Question) -> Option<PeerReply> {
         let Some(link) = self.link(id, &question).await else {
-            return QuestionOutcome::NotDone;
+            return Some(PeerReply::NotOwner);
         };
-        let peers = &self.router.server.metrics.peers;
-        peers.sent.inc();
+        let metrics = &self.router.server.metrics;
+        metrics.forwarded_requests_total.inc();
         let told = tokio::select! {
             biased;
             told = link.ask(question) => told,
-            () = self.no_answer_counts(id) => return QuestionOutcome::Lost,
+            () = self.no_answer_counts(id) => None,
         };
-        match told {
-            Some(PeerReply::NotOwner) => {
-                peers.misdirected.inc();
-                self.router.refresh_members();
-                QuestionOutcome::NotDone
-            }
-            Some(told) => QuestionOutcome::Answered(told),
-            None => QuestionOutcome::Lost,
+        if matches!(told, Some(PeerReply::NotOwner)) {
+            metrics.forwarded_requests_refused_total.inc();
+            self.router.refresh_members();
         }
+        told
     }
 
     /// Resolves when the asked instance is dead or gone, and answers that it sent before have arrived. It may
@@ -153,12 +141,5 @@ impl Links {
             // Its row is gone: it may have shut down in order, with its last answers still on their way.
             tokio::time::sleep(self.lease / 4).await;
         }
-    }
-
-    /// Asks another instance a question whose answer comes in pieces until the connection ends. `None`: no
-    /// connection.
-    pub async fn ask_on(&self, id: InstanceId, question: Question) -> Option<AnswerStream> {
-        let link = self.link(id, &question).await?;
-        link.ask_on(question)
     }
 }

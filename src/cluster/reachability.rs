@@ -2,13 +2,14 @@
 //! knows without asking. Also whether this instance reaches itself where the others look for it.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::link::Link;
-use super::wire::{NoCommonProtocol, Question};
+use super::wire::Question;
 use crate::shared::members::{Reachability, View};
 use crate::shared::server_state::ServerState;
 use crate::store::PeerAddress;
@@ -45,8 +46,9 @@ pub async fn monitor_all(server: Arc<ServerState>, lease: Duration) {
         monitors.retain(|_, task| !task.is_finished());
         for other in now.others_alive() {
             monitors.entry(other.id).or_insert_with(|| {
-                let address = other.peer.as_ref().map(|peer| &peer.address);
-                log::debug!("found an instance at {address:?}");
+                let peer = other.peer.as_ref();
+                let address = peer.map_or("no address", |peer| &peer.address);
+                log::debug!("found an instance at {address}");
                 let monitoring = monitor(server.clone(), other.id, lease);
                 actix_rt::spawn(monitoring)
             });
@@ -69,7 +71,7 @@ fn count(server: &ServerState, view: &View, before: Option<&Members>) {
     let Some(members) = &view.members else {
         return;
     };
-    let peers = &server.metrics.peers;
+    let metrics = &server.metrics;
     let is_out_of_reach = |member: &&Member| {
         let reachability = view.reachability(member.id);
         matches!(
@@ -78,14 +80,16 @@ fn count(server: &ServerState, view: &View, before: Option<&Members>) {
         )
     };
     let unreachable = view.others_alive().filter(is_out_of_reach).count();
-    peers.unreachable.set(unreachable as i64);
-    peers.instances.set(1 + view.others_alive().count() as i64);
-    peers.slots.set(server.slots.count() as i64);
+    metrics.peers_unreachable.set(unreachable as i64);
+    let others = view.others_alive().count();
+    metrics.instances.set(1 + others as i64);
+    metrics.slots.set(server.slots.count() as i64);
     if let Some(before) = before {
         let (gained, lost) = moved(before, members);
-        peers.slots_gained.inc_by(gained);
-        peers.slots_lost.inc_by(lost);
-        peers.takeovers.inc_by(taken_over(before, members));
+        metrics.slots_gained_total.inc_by(gained);
+        metrics.slots_lost_total.inc_by(lost);
+        let takeovers = taken_over(before, members);
+        metrics.takeovers_total.inc_by(takeovers);
     }
 }
 
@@ -135,7 +139,7 @@ async fn monitor(server: Arc<ServerState>, id: InstanceId, lease: Duration) {
                 }
                 Err(error) => {
                     let silence = lost(&mut silence, member.heartbeat, lease / 4);
-                    silence.is_other_protocol = NoCommonProtocol::is(&error);
+                    silence.is_other_protocol = error.kind() == io::ErrorKind::Unsupported;
                     warn_once(silence, lease, peer, &error);
                 }
             }
@@ -194,7 +198,8 @@ async fn until_lost(server: &ServerState, id: InstanceId, link: &Link) {
     let counting = async {
         while trips.changed().await.is_ok() {
             let took = *trips.borrow_and_update();
-            server.metrics.peers.round_trip.observe(took.as_secs_f64());
+            let seconds = &server.metrics.peer_round_trip_seconds;
+            seconds.observe(took.as_secs_f64());
         }
         std::future::pending::<()>().await;
     };
@@ -240,7 +245,7 @@ fn lost(silence: &mut Option<Silence>, heartbeat: u64, settled: Duration) -> &mu
 }
 
 /// Logs once that the instance cannot be reached, if that lasts.
-fn warn_once(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &std::io::Error) {
+fn warn_once(silence: &mut Silence, lease: Duration, peer: &PeerAddress, error: &io::Error) {
     let is_lasting = silence.is_other_protocol || silence.since.elapsed() >= lease / 2;
     if is_lasting && !silence.told {
         silence.told = true;

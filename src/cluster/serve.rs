@@ -20,10 +20,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::client::ClusterClient;
-use super::connection::PeerConnection;
+use super::connection;
 use super::reachability::monitor_all;
 use super::wire::{
-    HandshakeOffer, PeerReply, Protocols, Question, ReplyFrame, RequestFrame, frame, read_frames,
+    HandshakeOffer, PROTOCOLS, PeerReply, Question, ReplyFrame, RequestFrame, frame, read_frames,
     write_frames,
 };
 use crate::lock::{PresentedTicket, Refusal, ResourceName};
@@ -79,7 +79,7 @@ impl PeerListener {
                             log::debug!("a connection to the peer port was given up: {error}");
                         }
                         Err(error) => {
-                            router.server.metrics.peers.refused.inc();
+                            router.server.metrics.peer_connections_refused_total.inc();
                             log::warn!("a connection from another instance was refused: {error}");
                         }
                         Ok(()) => {}
@@ -152,14 +152,9 @@ async fn serve(
         log::debug!("another instance connects before this one has joined the database");
         return Ok(());
     };
-    let us = HandshakeOffer::new(&peer.secret, id, Protocols::OURS);
-    let taking = PeerConnection::take(stream, tls.as_ref(), us);
-    let PeerConnection {
-        read,
-        write,
-        protocol,
-    } = timeout(silence_max, taking).await??;
-    log::debug!("speaks version {protocol} of the protocol with an instance that connected");
+    let us = HandshakeOffer::new(&peer.secret, id, PROTOCOLS);
+    let taking = connection::take(stream, tls.as_ref(), us);
+    let (read, write) = timeout(silence_max, taking).await??;
     let (frames, to_write) = unbounded_channel();
     let answering = Rc::new(PeerRequests {
         router,
@@ -224,7 +219,8 @@ impl PeerRequests {
     }
 
     fn begin(self: &Rc<Self>, id: u64, question: Question) {
-        self.router.server.metrics.peers.received.inc();
+        let metrics = &self.router.server.metrics;
+        metrics.forwarded_requests_received_total.inc();
         let requests = self.clone();
         let task = actix_rt::spawn(async move {
             requests.answer(id, question).await;
@@ -245,12 +241,12 @@ impl PeerRequests {
         let reply = match question {
             Question::Look => return router.refresh_members(),
             _ if !answers => PeerReply::NotOwner,
-            Question::Ask { name, op, caller } => self.ask(id, (name, op, caller)).await,
-            Question::Touch {
+            Question::Ask {
                 name,
-                presented,
+                op: Op::Touch { presented },
                 caller,
             } => return router.touch(&name, presented, &caller),
+            Question::Ask { name, op, caller } => self.ask(id, (name, op, caller)).await,
             Question::Page(query) => {
                 let told = |(page, covered)| PeerReply::Page(page, covered);
                 self.checked(Box::pin(router.part_of_page(query)).await, told)

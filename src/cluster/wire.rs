@@ -1,8 +1,8 @@
 //! The protocol between two instances: a handshake in which both ends prove that they know a secret, then
 //! frames, each a length of four bytes and a value in `postcard`.
 
-use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
 use super::tls::SessionKey;
-use crate::lock::{Answer, PresentedTicket, ResourceName};
+use crate::lock::{Answer, ResourceName};
 use crate::registry::listing::Page;
 use crate::registry::lock_counts::LockCounts;
 use crate::resource::messages::{Op, Reply};
@@ -42,87 +42,23 @@ const FRAME_BYTES: usize = 256;
 const WRITE_BYTES: usize = 64 << 10;
 
 /// Two versions of the protocol, in two bytes each.
-const PROTOCOLS_BYTES: usize = 4;
-const HELLO_BYTES: usize = GREETING.len() + PROTOCOLS_BYTES + NONCE_BYTES;
-const ANSWER_BYTES: usize = PROTOCOLS_BYTES + NONCE_BYTES;
+const VERSIONS_BYTES: usize = 4;
+const HELLO_BYTES: usize = GREETING.len() + VERSIONS_BYTES + NONCE_BYTES;
+const ANSWER_BYTES: usize = VERSIONS_BYTES + NONCE_BYTES;
 
-/// The range of protocol versions that an instance speaks. A version fixes the frames and everything in them. Two
-/// instances use the highest version that both speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Protocols {
-    pub min: u16,
-    pub max: u16,
-}
-
-impl Protocols {
-    /// What this program speaks. Any change of the messages, however small, is another version: frames hold
-    /// values without their names. The version before stays supported, so that instances can be replaced one
-    /// after another. A test compares the messages with `tests/data/peer-protocol-N.txt`.
-    pub const OURS: Protocols = Protocols { min: 1, max: 1 };
-
-    /// The highest version that both ends speak.
-    ///
-    /// # Errors
-    /// They have no version in common.
-    fn agreed(self, theirs: Protocols) -> Result<u16, NoCommonProtocol> {
-        let highest = self.max.min(theirs.max);
-        match highest >= self.min.max(theirs.min) {
-            true => Ok(highest),
-            false => Err(NoCommonProtocol { ours: self, theirs }),
-        }
-    }
-
-    fn bytes(self) -> [u8; PROTOCOLS_BYTES] {
-        let [[a, b], [c, d]] = [self.min.to_be_bytes(), self.max.to_be_bytes()];
-        [a, b, c, d]
-    }
-
-    fn of(bytes: [u8; PROTOCOLS_BYTES]) -> Protocols {
-        let [a, b, c, d] = bytes;
-        Protocols {
-            min: u16::from_be_bytes([a, b]),
-            max: u16::from_be_bytes([c, d]),
-        }
-    }
-}
-
-impl fmt::Display for Protocols {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to {}", self.min, self.max)
-    }
-}
-
-/// The two instances have no version of the protocol in common: one is too old for the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the other end speaks versions {theirs} of the protocol between instances, and this one speaks {ours}: \
-     update the older one, by way of a version that speaks both"
-)]
-pub struct NoCommonProtocol {
-    pub ours: Protocols,
-    pub theirs: Protocols,
-}
-
-impl NoCommonProtocol {
-    /// Whether this is the cause of the I/O error.
-    pub fn is(error: &io::Error) -> bool {
-        let cause = error.get_ref();
-        cause.is_some_and(|cause| cause.is::<NoCommonProtocol>())
-    }
-}
+/// The versions of the protocol that this program speaks. Two instances use the highest one that both speak. Any change
+/// of the messages, however small, is another version: frames hold values without their names. The version before
+/// stays supported, so that instances can be replaced one after another. A test compares the messages with
+/// `tests/data/peer-protocol-N.txt`.
+pub const PROTOCOLS: RangeInclusive<u16> = 1..=1;
 
 /// What one instance asks of another.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Question {
+    /// A request. [`Op::Touch`] has no answer.
     Ask {
         name: ResourceName,
         op: Op,
-        caller: Arc<Caller>,
-    },
-    /// A sign of life of a ticket. Has no answer.
-    Touch {
-        name: ResourceName,
-        presented: PresentedTicket,
         caller: Arc<Caller>,
     },
     /// A page over the asked instance's own names. The other questions about several names are about its own, too.
@@ -149,7 +85,6 @@ impl Question {
     pub fn name(&self) -> Option<&ResourceName> {
         match self {
             Question::Ask { name, .. }
-            | Question::Touch { name, .. }
             | Question::History(name)
             | Question::DocumentSizes { name, .. } => Some(name),
             Question::Page(_) | Question::LockCounts(_) | Question::Follow(_) | Question::Look => {
@@ -162,7 +97,7 @@ impl Question {
     pub fn is_bulky(&self) -> bool {
         match self {
             Question::Ask { op, .. } => op.carries_document(),
-            Question::Touch { .. } | Question::LockCounts(_) | Question::Look => false,
+            Question::LockCounts(_) | Question::Look => false,
             _ => true,
         }
     }
@@ -236,14 +171,14 @@ pub struct HandshakeOffer {
     secret: hmac::Key,
     /// The instance that is asked.
     to: InstanceId,
-    protocols: Protocols,
+    protocols: RangeInclusive<u16>,
     /// The key of the TLS session, which the proofs cover too; empty without TLS.
     session: Vec<u8>,
 }
 
 impl HandshakeOffer {
     /// `secret`: that of the asked instance, as it is in the database. `to`: the id of the asked instance.
-    pub fn new(secret: &[u8], to: InstanceId, protocols: Protocols) -> HandshakeOffer {
+    pub fn new(secret: &[u8], to: InstanceId, protocols: RangeInclusive<u16>) -> HandshakeOffer {
         HandshakeOffer {
             secret: hmac::Key::new(hmac::HMAC_SHA256, secret),
             to,
@@ -275,8 +210,29 @@ impl HandshakeOffer {
         })
     }
 
-    fn agree(&self, theirs: Protocols) -> io::Result<u16> {
-        self.protocols.agreed(theirs).map_err(io::Error::other)
+    /// The lowest and the highest version of this end, as they are sent.
+    fn versions(&self) -> Vec<u8> {
+        let (min, max) = (self.protocols.start(), self.protocols.end());
+        [min.to_be_bytes(), max.to_be_bytes()].concat()
+    }
+
+    /// The highest version that both ends speak.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`]: they have no version in common.
+    fn agree(&self, theirs: [u8; VERSIONS_BYTES]) -> io::Result<u16> {
+        let [a, b, c, d] = theirs;
+        let (min, max) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        let (our_min, our_max) = (*self.protocols.start(), *self.protocols.end());
+        let highest = max.min(our_max);
+        if highest >= min.max(our_min) {
+            return Ok(highest);
+        }
+        let text = format!(
+            "the other end speaks versions {min} to {max} of the protocol between instances, and this one speaks \
+             {our_min} to {our_max}: update the older one, by way of a version that speaks both"
+        );
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
     /// The asker's half of the handshake: sends greeting, versions and a random number, checks the other end's
@@ -284,14 +240,14 @@ impl HandshakeOffer {
     /// that were sent before, so nobody in between can change the versions.)
     ///
     /// # Errors
-    /// The connection breaks; the other end is another instance or does not know the secret; or
-    /// [`NoCommonProtocol`].
+    /// The connection breaks; the other end is another instance or does not know the secret;
+    /// [`io::ErrorKind::Unsupported`]: the two ends have no version of the protocol in common.
     pub async fn greet<S>(&self, stream: &mut S) -> io::Result<u16>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let nonce: [u8; NONCE_BYTES] = rand::random();
-        let hello = [&GREETING[..], &self.protocols.bytes(), &nonce].concat();
+        let hello = [&GREETING[..], &self.versions(), &nonce].concat();
         stream.write_all(&hello).await?;
         stream.flush().await?;
         let mut answer = [0; ANSWER_BYTES];
@@ -304,14 +260,14 @@ impl HandshakeOffer {
         stream.write_all(proof.as_ref()).await?;
         stream.flush().await?;
         let (theirs, _) = answer.split_first_chunk().unwrap_or((&[0; 4], &[]));
-        self.agree(Protocols::of(*theirs))
+        self.agree(*theirs)
     }
 
     /// The asked instance's half of the handshake. Returns the version of the protocol to speak.
     ///
     /// # Errors
-    /// The connection breaks; the asker does not speak this protocol or does not know the secret; or
-    /// [`NoCommonProtocol`].
+    /// The connection breaks; the asker does not speak this protocol or does not know the secret; or as
+    /// [`HandshakeOffer::greet`] says of the versions.
     pub async fn welcome<S>(&self, stream: &mut S) -> io::Result<u16>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -324,7 +280,7 @@ impl HandshakeOffer {
             return Err(io::Error::other(text));
         };
         let nonce: [u8; NONCE_BYTES] = rand::random();
-        let answer = [&self.protocols.bytes()[..], &nonce].concat();
+        let answer = [&self.versions()[..], &nonce].concat();
         let proof = self.prove(b"told", [&hello, &answer]);
         stream
             .write_all(&[&answer[..], proof.as_ref()].concat())
@@ -333,7 +289,7 @@ impl HandshakeOffer {
         let mut proof = [0; PROOF_BYTES];
         stream.read_exact(&mut proof).await?;
         self.verify(b"asks", [&hello, &answer], &proof)?;
-        self.agree(Protocols::of(*theirs))
+        self.agree(*theirs)
     }
 }
 
@@ -423,12 +379,6 @@ mod tests {
 
     const OWNER: InstanceId = [7; 16];
 
-    const ONE: Protocols = Protocols { min: 1, max: 1 };
-
-    fn with(secret: &[u8], to: InstanceId, protocols: Protocols) -> HandshakeOffer {
-        HandshakeOffer::new(secret, to, protocols)
-    }
-
     async fn meet(asks: HandshakeOffer, asked: HandshakeOffer) -> [io::Result<u16>; 2] {
         let (mut a, mut b) = tokio::io::duplex(1024);
         let asking = async move {
@@ -441,35 +391,43 @@ mod tests {
 
     #[tokio::test]
     async fn both_ends_prove_the_same_secret_for_the_same_instance() {
-        let met = meet(with(b"secret", OWNER, ONE), with(b"secret", OWNER, ONE)).await;
+        let with = |secret, to| HandshakeOffer::new(secret, to, 1..=1);
+        let met = meet(with(b"secret", OWNER), with(b"secret", OWNER)).await;
         assert!(met.iter().all(Result::is_ok), "{met:?}");
         for (secret, to) in [(&b"guessed"[..], OWNER), (b"secret", [8; 16])] {
-            let met = meet(with(secret, to, ONE), with(b"secret", OWNER, ONE)).await;
+            let met = meet(with(secret, to), with(b"secret", OWNER)).await;
             assert!(met.iter().all(Result::is_err), "{met:?}");
         }
     }
 
     #[tokio::test]
     async fn the_highest_version_that_both_speak_is_spoken() {
-        let versions = |min, max| Protocols { min, max };
+        let with =
+            |versions: &RangeInclusive<u16>| HandshakeOffer::new(b"s", OWNER, versions.clone());
         for (asks, asked, spoken) in [
-            (versions(1, 1), versions(1, 1), Some(1)),
-            (versions(1, 1), versions(1, 2), Some(1)),
-            (versions(2, 4), versions(1, 3), Some(3)),
-            (versions(2, 3), versions(1, 9), Some(3)),
-            (versions(2, 3), versions(1, 1), None),
-            (versions(1, 1), versions(2, 3), None),
+            (1..=1, 1..=1, Some(1)),
+            (1..=1, 1..=2, Some(1)),
+            (2..=4, 1..=3, Some(3)),
+            (2..=3, 1..=9, Some(3)),
+            (2..=3, 1..=1, None),
+            (1..=1, 2..=3, None),
         ] {
-            let met = meet(with(b"s", OWNER, asks), with(b"s", OWNER, asked)).await;
-            for (met, [ours, theirs]) in met.into_iter().zip([[asks, asked], [asked, asks]]) {
+            let met = meet(with(&asks), with(&asked)).await;
+            for (met, [ours, theirs]) in met.into_iter().zip([[&asks, &asked], [&asked, &asks]]) {
                 match (met, spoken) {
                     (Ok(met), Some(spoken)) => assert_eq!(met, spoken),
                     (Err(error), None) => {
-                        assert!(NoCommonProtocol::is(&error), "{error}");
-                        let said = NoCommonProtocol { ours, theirs }.to_string();
-                        assert_eq!(error.to_string(), said);
+                        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+                        let [ours, theirs] = [ours, theirs]
+                            .map(|spoken| format!("{} to {}", spoken.start(), spoken.end()));
+                        let said = error.to_string();
+                        assert!(said.contains(&format!("this one speaks {ours}")), "{said}");
+                        assert!(
+                            said.contains(&format!("end speaks versions {theirs}")),
+                            "{said}"
+                        );
                     }
-                    (met, _) => panic!("{asks} with {asked}: {met:?}"),
+                    (met, _) => panic!("{asks:?} with {asked:?}: {met:?}"),
                 }
             }
         }
@@ -481,8 +439,7 @@ mod tests {
         for (at, changed_by) in [(GREETING.len() + 3, "asks"), (3, "asked")] {
             let (mut a, mut between_a) = tokio::io::duplex(1024);
             let (mut between_b, mut b) = tokio::io::duplex(1024);
-            let newer = Protocols { min: 1, max: 2 };
-            let (asks, asked) = (with(b"s", OWNER, newer), with(b"s", OWNER, newer));
+            let [asks, asked] = [(); 2].map(|()| HandshakeOffer::new(b"s", OWNER, 1..=2));
             let between = async {
                 let mut hello = [0; HELLO_BYTES];
                 between_a.read_exact(&mut hello).await.unwrap();
@@ -511,7 +468,8 @@ mod tests {
         a.write_all(b"GET / HTTP/1.1\r\nhost: example.org\r\n\r\n")
             .await
             .unwrap();
-        let refused = with(b"secret", OWNER, ONE).welcome(&mut b).await;
+        let us = HandshakeOffer::new(b"secret", OWNER, PROTOCOLS);
+        let refused = us.welcome(&mut b).await;
         assert!(refused.is_err());
         drop(b);
         let mut said = Vec::new();

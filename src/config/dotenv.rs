@@ -95,13 +95,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn reading_a_file_does_not_touch_the_environment() {
-        let name = "SMALL_RESOURCE_SERVER_TEST_ONLY";
-        assert_eq!(one(&format!("{name}=1")), "1");
-        assert!(std::env::var_os(name).is_none());
-    }
-
     proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(text in "([A-Z=#'\"$\\\\ \n\r\té]|export ){0,60}") {

@@ -129,7 +129,7 @@ fn refuse_beside_api_key(reader: &mut Reader) {
         let sentence = format!(
             "API_KEY and {beside} are both set; accepted is API_KEY alone, which reads, locks and writes, or a key for each right without API_KEY."
         );
-        reader.problem("API_KEY", sentence);
+        reader.problems.push(sentence);
     }
 }
 
@@ -143,7 +143,7 @@ fn refuse_one_key_twice(reader: &mut Reader, keys: &Keys) {
                 plain.right.key_name(),
                 entry.name
             );
-            reader.problem("KEYS_FILE", sentence);
+            reader.problems.push(sentence);
         }
     }
 }
@@ -168,10 +168,7 @@ fn scoped_keys(reader: &mut Reader) -> Vec<ScopedKey> {
     let shown = shown(&path.to_string_lossy());
     reader.origins.watched.push(path);
     keys.unwrap_or_else(|why| {
-        reader.problem(
-            "KEYS_FILE",
-            format!("KEYS_FILE names {shown}, which is not accepted ({why}); accepted is a TOML file of [[key]] entries with name, sha256, rights, prefixes and, if wanted, expires."),
-        );
+        reader.problems.push(format!("KEYS_FILE names {shown}, which is not accepted ({why}); accepted is a TOML file of [[key]] entries with name, sha256, rights, prefixes and, if wanted, expires."));
         Vec::new()
     })
 }
@@ -187,12 +184,12 @@ fn plain_keys(reader: &mut Reader) -> Vec<PlainKey> {
             let sentence = format!(
                 "{name} is missing or empty; accepted is the key that clients send in x-api-key, such as `openssl rand -hex 32` makes (or API_KEY, one key in the place of all)."
             );
-            reader.problem(name, sentence);
+            reader.problems.push(sentence);
         }
         let previous = reader.key(name_previous);
         if right == Right::Admin && is_missing && previous.is_some() {
             let sentence = "RESOURCE_ADMIN_PREVIOUS is set and RESOURCE_ADMIN is not; accepted are both, RESOURCE_ADMIN alone, or neither.";
-            reader.problem(name_previous, sentence.to_owned());
+            reader.problems.push(sentence.to_owned());
         }
         for (key, previous) in [(current, false), (previous, true)] {
             keys.extend(key.map(|key| PlainKey {

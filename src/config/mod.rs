@@ -38,7 +38,7 @@ mod summary;
 mod tls;
 pub mod variables;
 
-pub use error::{ConfigError, EXIT_CONFIG, Problem};
+pub use error::{ConfigError, EXIT_CONFIG};
 pub use keys::{Keys, PlainKey, Right, ScopedKey, key_hash, plain_key_variables};
 pub use secret::Secret;
 pub use settings::{HttpSettings, Settings, StoreKind, TlsFiles};

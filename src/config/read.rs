@@ -45,7 +45,7 @@ impl Settings {
     fn from_reader(mut reader: Reader) -> Result<Settings, ConfigError> {
         // Variables in lines that could not be read would be reported again, as missing.
         if !reader.problems.is_empty() {
-            return Err(ConfigError::from_problems(reader.problems));
+            return Err(ConfigError(reader.problems));
         }
         let keys = keys::read(&mut reader);
         let (mut store, store_timeout, listing_timeout) = store::read(&mut reader);
@@ -74,7 +74,7 @@ impl Settings {
         let log_filter = log_filter(&mut reader);
         let access_log = reader.flag("ACCESS_LOG");
         if !reader.problems.is_empty() {
-            return Err(ConfigError::from_problems(reader.problems));
+            return Err(ConfigError(reader.problems));
         }
         Ok(Settings {
             http,
@@ -103,7 +103,7 @@ fn peer_port(reader: &mut Reader, http_port: u16) -> u16 {
         let sentence = format!(
             "PEER_PORT and HTTP_PORT are both {port}; accepted is another port, or 0 for any free one."
         );
-        reader.problem("PEER_PORT", sentence);
+        reader.problems.push(sentence);
     }
     port
 }
@@ -228,7 +228,7 @@ fn at_most(
             long.as_secs_f64(),
             short.as_secs_f64()
         );
-        reader.problem(longer, sentence);
+        reader.problems.push(sentence);
     }
 }
 

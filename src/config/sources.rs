@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{ConfigError, Problem, dotenv, misspelt, variables};
+use super::{ConfigError, dotenv, misspelt, variables};
 
 /// Where the file is looked for, in this order, if `CONFIG_FILE` names none: the place of the original
 /// server, then the working directory.
@@ -66,7 +66,7 @@ pub(super) struct Reader {
     in_file: BTreeMap<String, String>,
     pub origins: Origins,
     /// Before any variable is read: the line of the file that was not understood, and values that are not UTF-8.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<String>,
 }
 
 impl Reader {
@@ -82,13 +82,10 @@ impl Reader {
         if let Some((path, text)) = file {
             match dotenv::parse(&text) {
                 Ok(pairs) => reader.in_file = pairs.into_iter().collect(),
-                Err(line) => reader.problems.push(Problem {
-                    variable: None,
-                    sentence: format!(
-                        "Line {line} of {} cannot be read; accepted are NAME=value, NAME='value' where the value has spaces, quotes, $ or #, a comment that begins with #, or a blank line.",
-                        path.display(),
-                    ),
-                }),
+                Err(line) => reader.problems.push(format!(
+                    "Line {line} of {} cannot be read; accepted are NAME=value, NAME='value' where the value has spaces, quotes, $ or #, a comment that begins with #, or a blank line.",
+                    path.display(),
+                )),
             }
             reader.origins.watched.push(path.clone());
             reader.origins.file = Some(path);
@@ -106,8 +103,7 @@ impl Reader {
         let (environment, problems) = utf8_only(std::env::vars_os());
         let named = named.or_else(|| file_of(&environment));
         let places = DEFAULT_FILES.map(Path::new);
-        let file = find_and_read(named, &places)
-            .map_err(|problem| ConfigError::from_problems(vec![problem]))?;
+        let file = find_and_read(named, &places).map_err(|problem| ConfigError(vec![problem]))?;
         let mut reader = Reader::new(environment, file);
         reader.problems.extend(problems);
         Ok(reader)
@@ -179,7 +175,7 @@ pub fn secret_in(path: &Path) -> Result<String, String> {
 /// concern us.
 fn utf8_only(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> (Vec<(String, String)>, Vec<Problem>) {
+) -> (Vec<(String, String)>, Vec<String>) {
     let mut pairs = Vec::new();
     let mut problems = Vec::new();
     for (name, value) in environment {
@@ -188,12 +184,10 @@ fn utf8_only(
         };
         match value.into_string() {
             Ok(value) => pairs.push((name, value)),
-            Err(_) => problems.extend(variables::find(&name).map(|variable| Problem {
-                variable: Some(variable.name),
-                sentence: format!(
-                    "{name} in the environment is not UTF-8; accepted is UTF-8 text."
-                ),
-            })),
+            Err(_) if variables::find(&name).is_some() => problems.push(format!(
+                "{name} in the environment is not UTF-8; accepted is UTF-8 text."
+            )),
+            Err(_) => {}
         }
     }
     (pairs, problems)
@@ -211,7 +205,7 @@ fn file_of(environment: &[(String, String)]) -> Option<PathBuf> {
 fn find_and_read(
     named: Option<PathBuf>,
     places: &[&Path],
-) -> Result<Option<(PathBuf, String)>, Problem> {
+) -> Result<Option<(PathBuf, String)>, String> {
     let found = named.or_else(|| {
         let there = places.iter().find(|place| place.exists())?;
         Some(there.to_path_buf())
@@ -221,13 +215,10 @@ fn find_and_read(
     };
     match read_text(&path) {
         Ok(text) => Ok(Some((path, text))),
-        Err(reason) => Err(Problem {
-            variable: None,
-            sentence: format!(
-                "The configuration file {} cannot be read: {reason}; accepted is a readable text file (CONFIG_FILE or --config names it).",
-                path.display()
-            ),
-        }),
+        Err(reason) => Err(format!(
+            "The configuration file {} cannot be read: {reason}; accepted is a readable text file (CONFIG_FILE or --config names it).",
+            path.display()
+        )),
     }
 }
 
@@ -255,53 +246,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_default_place_that_exists_is_read() {
+    fn the_named_file_is_read_or_else_the_first_default_place_that_exists() {
         let folder = tempfile::tempdir().unwrap();
-        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
-        let places = [first.as_path(), second.as_path()];
-        assert_eq!(find_and_read(None, &places), Ok(None));
-        std::fs::write(&second, "A=2").unwrap();
-        let read = find_and_read(None, &places).unwrap();
-        assert_eq!(read, Some((second.clone(), "A=2".into())));
-        std::fs::write(&first, "A=1").unwrap();
-        let read = find_and_read(None, &places).unwrap();
-        assert_eq!(read, Some((first.clone(), "A=1".into())));
+        let [named, first, second] = ["named", "first", "second"].map(|f| folder.path().join(f));
+        let read = |named: Option<&PathBuf>| {
+            let found = find_and_read(named.cloned(), &[&first, &second]).unwrap();
+            found.map(|(_, text)| text)
+        };
+        assert_eq!(read(None), None);
+        for path in [&second, &first, &named] {
+            std::fs::write(path, path.to_str().unwrap()).unwrap();
+            let asked = Some(path).filter(|path| **path == named);
+            assert_eq!(read(asked).as_deref(), path.to_str());
+        }
     }
 
     #[test]
-    fn the_default_places_are_those_of_the_original_and_the_working_directory() {
-        assert_eq!(
-            DEFAULT_FILES,
-            ["/etc/small-swoole-resource-server.conf", ".env"]
-        );
-    }
-
-    #[test]
-    fn a_named_file_wins_over_the_default_places() {
-        let folder = tempfile::tempdir().unwrap();
-        let (named, other) = (folder.path().join("named"), folder.path().join("other"));
-        std::fs::write(&named, "A=1").unwrap();
-        std::fs::write(&other, "A=2").unwrap();
-        let read = find_and_read(Some(named.clone()), &[&other]).unwrap();
-        assert_eq!(read, Some((named, "A=1".into())));
-    }
-
-    #[test]
-    fn a_named_file_that_cannot_be_read_is_a_problem_with_its_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let other = folder.path().join("other");
-        std::fs::write(&other, "A=2").unwrap();
-        let missing = folder.path().join("missing.conf");
-        let problem = find_and_read(Some(missing), &[&other]).unwrap_err();
-        assert!(problem.sentence.contains("missing.conf"), "{problem:?}");
-        assert!(problem.sentence.contains("CONFIG_FILE"), "{problem:?}");
-        // A container runtime makes a folder if the source of a mount does not exist.
-        let problem = find_and_read(None, &[folder.path()]).unwrap_err();
-        assert!(problem.sentence.contains("cannot be read"), "{problem:?}");
-    }
-
-    #[test]
-    fn a_file_that_is_huge_or_not_text_is_a_problem() {
+    fn a_file_that_is_huge_or_no_text_file_is_a_problem() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         for (bytes, reason) in [
@@ -310,16 +271,11 @@ mod tests {
         ] {
             std::fs::write(&path, bytes).unwrap();
             let problem = find_and_read(Some(path.clone()), &[]).unwrap_err();
-            assert!(problem.sentence.contains(reason), "{problem:?}");
+            assert!(problem.contains(reason), "{problem}");
         }
-    }
-
-    #[test]
-    fn config_file_is_taken_from_the_environment_unless_empty() {
-        let pairs = |value: &str| vec![("CONFIG_FILE".to_owned(), value.to_owned())];
-        assert_eq!(file_of(&pairs("/a.conf")), Some(PathBuf::from("/a.conf")));
-        assert_eq!(file_of(&pairs("")), None);
-        assert_eq!(file_of(&[]), None);
+        // A container runtime makes a folder if the source of a mount does not exist.
+        let problem = find_and_read(None, &[folder.path()]).unwrap_err();
+        assert!(problem.contains("cannot be read"), "{problem}");
     }
 
     #[test]
@@ -333,17 +289,6 @@ mod tests {
         ]);
         assert_eq!(pairs, [("STORE".to_owned(), "memory".to_owned())]);
         assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].variable, Some("HTTP_PORT"));
-    }
-
-    #[test]
-    fn the_environment_wins_over_the_file_even_when_empty() {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let file = (PathBuf::from("x.conf"), "A=file\nB=file\nC=file".to_owned());
-        let reader = Reader::new([pair("A", "env"), pair("B", "")], Some(file));
-        assert_eq!(reader.get("A"), Some((SettingOrigin::Environment, "env")));
-        assert_eq!(reader.get("B"), Some((SettingOrigin::Environment, "")));
-        assert_eq!(reader.get("C"), Some((SettingOrigin::File, "file")));
-        assert_eq!(reader.get("D"), None);
+        assert!(problems[0].starts_with("HTTP_PORT "), "{problems:?}");
     }
 }

@@ -68,7 +68,7 @@ fn mysql_host(reader: &mut Reader, is_needed: bool) -> Option<String> {
     let is_missing = host.is_none() && reader.problems.len() == problems_before;
     if is_missing && is_needed {
         let sentence = "STORE is \"mysql\" and MYSQL_HOST is not set; accepted is MYSQL_HOST with the host name of the database, or another STORE.";
-        reader.problem("MYSQL_HOST", sentence.to_owned());
+        reader.problems.push(sentence.to_owned());
     }
     host
 }
@@ -110,7 +110,7 @@ fn mysql_tls(reader: &mut Reader) -> Tls {
     if ca_file.is_some() {
         // An operator who names an authority expects that certificates are checked.
         let sentence = "MYSQL_TLS_CA_FILE is set and MYSQL_TLS does not check certificates; accepted with it are verify-ca and verify-identity.";
-        reader.problem("MYSQL_TLS", sentence.to_owned());
+        reader.problems.push(sentence.to_owned());
     }
     match choice {
         Some("required") => Tls::Required,

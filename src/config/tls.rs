@@ -69,10 +69,8 @@ pub(super) fn files(reader: &mut Reader) -> Option<TlsFiles> {
             reader.origins.watched.extend([cert.clone(), key.clone()]);
             let files = TlsFiles { cert, key };
             if let Err(sentence) = files.certified_key() {
-                reader.problem(
-                    "TLS_KEY_FILE",
-                    format!("TLS_KEY_FILE is not accepted: {sentence}"),
-                );
+                let sentence = format!("TLS_KEY_FILE is not accepted: {sentence}");
+                reader.problems.push(sentence);
             }
             Some(files)
         }
@@ -86,7 +84,7 @@ pub(super) fn files(reader: &mut Reader) -> Option<TlsFiles> {
             if reader.problems.len() == problems_before {
                 let sentence =
                     format!("{set} is set and {unset} is not; accepted are both or neither.");
-                reader.problem(unset, sentence);
+                reader.problems.push(sentence);
             }
             None
         }
@@ -114,8 +112,7 @@ fn pem_file(
         }
     });
     if let (false, Some(problem)) = (why.is_empty(), reader.problems.last_mut()) {
-        let sentence = problem.sentence.trim_end_matches('.');
-        problem.sentence = format!("{sentence}: {why}.");
+        *problem = format!("{}: {why}.", problem.trim_end_matches('.'));
     }
     path
 }

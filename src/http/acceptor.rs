@@ -12,7 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
-use super::connection::{Connection, ConnectionTimeouts, Wire};
+use super::connection::{Connection, Wire};
 use super::connection_limit::{
     ConnectionLimit, HANDSHAKE, MALFORMED, TOO_LARGE, TOO_MANY, TOO_SLOW,
 };
@@ -25,7 +25,10 @@ const DEAD_PEER: Duration = Duration::from_secs(20);
 /// Prepares the connections of one worker.
 pub struct Acceptor {
     pub limit: Arc<ConnectionLimit>,
-    pub timeouts: ConnectionTimeouts,
+    /// How long a client may take for the TLS handshake, and then for the first head.
+    pub head_max: Duration,
+    /// How long it may be from one answer to the end of the next request's head.
+    pub quiet_max: Duration,
     pub tls: Option<TlsAcceptor>,
 }
 
@@ -44,7 +47,7 @@ impl Acceptor {
         let peer = stream.peer_addr().ok()?;
         let refuse = |error: std::io::Error| self.refuse(HANDSHAKE, &error);
         let wire = self.shake_hands(stream).await.map_err(refuse).ok()?;
-        let connection = Connection::new(wire, permit, self.timeouts);
+        let connection = Connection::new(wire, permit, self.head_max, self.quiet_max);
         Some((connection, Protocol::Http1, Some(peer)))
     }
 
@@ -52,7 +55,7 @@ impl Acceptor {
         let Some(tls) = &self.tls else {
             return Ok(Either::Left(stream));
         };
-        let stream = tokio::time::timeout(self.timeouts.head, tls.accept(stream)).await??;
+        let stream = tokio::time::timeout(self.head_max, tls.accept(stream)).await??;
         Ok(Either::Right(Box::new(stream)))
     }
 

@@ -128,28 +128,22 @@ fn bound_send_buffer(wire: &Wire) {
     }
 }
 
-/// How long a client may take to send.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionTimeouts {
-    /// For the TLS handshake, for the first head, and for the rest of a chunked body after the answer.
-    pub head: Duration,
-    /// From one answer to the end of the next request's head.
-    pub quiet: Duration,
-}
-
 /// One accepted connection.
 pub struct Connection {
     wire: Wire,
     state: Rc<ConnectionState>,
     opened: Instant,
-    timeouts: ConnectionTimeouts,
+    /// How long a client may take to send the first head, and the rest of a chunked body after the answer.
+    head_max: Duration,
+    /// How long it may be from one answer to the end of the next request's head.
+    quiet_max: Duration,
     /// May fire before the deadline: it is then set again, instead of with every request.
     timer: Pin<Box<Sleep>>,
     permit: Permit,
 }
 
 impl Connection {
-    pub fn new(wire: Wire, permit: Permit, timeouts: ConnectionTimeouts) -> Connection {
+    pub fn new(wire: Wire, permit: Permit, head_max: Duration, quiet_max: Duration) -> Connection {
         let now = Instant::now();
         Connection {
             wire,
@@ -160,8 +154,9 @@ impl Connection {
                 ..ConnectionState::default()
             }),
             opened: now,
-            timeouts,
-            timer: Box::pin(sleep_until(now + timeouts.quiet)),
+            head_max,
+            quiet_max,
+            timer: Box::pin(sleep_until(now + quiet_max)),
             permit,
         }
     }
@@ -173,9 +168,9 @@ impl Connection {
     /// Ready when there was no request for too long. Reads the clock only when the timer fires.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = if self.state.chunked.get() {
-            self.timeouts.head
+            self.head_max
         } else {
-            self.timeouts.quiet
+            self.quiet_max
         };
         let quiet_since = self.state.quiet_since.get();
         if let Some(deadline) = quiet_since.map(|since| since + limit)
@@ -242,7 +237,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // actix-http does not report that it gave up on a first head.
-        let slow = self.opened.elapsed() + FRAMEWORK_CLOCK >= self.timeouts.head;
+        let slow = self.opened.elapsed() + FRAMEWORK_CLOCK >= self.head_max;
         if !self.state.begun.replace(true) && slow {
             self.permit.limit.count_refusal(TOO_SLOW);
         }

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use prometheus::{IntCounterVec, IntGauge};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::metrics::ConnectionMetrics;
+use crate::metrics::Metrics;
 
 /// Connections beyond the limit, for `/health`, `/ready`, `/metrics` and the other routes about the server.
 pub const RESERVED: usize = 64;
@@ -28,7 +29,10 @@ pub const TOO_SLOW: &str = "too_slow";
 pub struct ConnectionLimit {
     max: usize,
     open: AtomicUsize,
-    metrics: ConnectionMetrics,
+    /// The metric of open connections.
+    shown: IntGauge,
+    /// The metric of refused connections, by reason.
+    refused: IntCounterVec,
 }
 
 /// The permit of one open connection; returned when dropped.
@@ -39,21 +43,23 @@ pub struct Permit {
 }
 
 impl ConnectionLimit {
-    pub fn new(max: usize, metrics: ConnectionMetrics) -> Arc<ConnectionLimit> {
+    pub fn new(max: usize, metrics: &Metrics) -> Arc<ConnectionLimit> {
+        let refused = metrics.connections_refused_total.clone();
         for reason in REASONS {
-            metrics.refused.with_label_values(&[reason]);
+            refused.with_label_values(&[reason]);
         }
         Arc::new(ConnectionLimit {
             max,
             open: AtomicUsize::new(0),
-            metrics,
+            shown: metrics.connections.clone(),
+            refused,
         })
     }
 
     /// A permit for a new connection; `None` if both the limit and the reserve are used up.
     pub fn take(self: &Arc<Self>) -> Option<Permit> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
-        self.metrics.open.inc();
+        self.shown.inc();
         let permit = Permit {
             limit: self.clone(),
             reserved: before >= self.max,
@@ -63,14 +69,14 @@ impl ConnectionLimit {
 
     /// Counts a connection that was refused. `reason`: one of [`REASONS`].
     pub fn count_refusal(&self, reason: &str) {
-        self.metrics.refused.with_label_values(&[reason]).inc();
+        self.refused.with_label_values(&[reason]).inc();
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.limit.open.fetch_sub(1, Ordering::Relaxed);
-        self.limit.metrics.open.dec();
+        self.limit.shown.dec();
     }
 }
 

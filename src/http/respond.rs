@@ -8,8 +8,7 @@ use serde_json::json;
 
 use super::errors::ApiError;
 use super::headers::{X_FENCING_TOKEN, X_TICKET, X_TICKET_ENDED, X_WAITED_MS};
-use super::response_bodies::{self, DataBody, DecimalSeconds, RenewedBody};
-use super::time::Time;
+use super::response_bodies;
 use crate::lock::command::Grant;
 use crate::lock::names::hex_digits;
 use crate::lock::{Answer, EndReason, FencingToken, Refusal, Selector, Ticket, TicketId};
@@ -105,21 +104,14 @@ pub fn entity_tag(tag: EntityTag) -> [u8; 34] {
     text
 }
 
-/// The JSON object with the document that the Symfony bundle expects.
+/// The document in the JSON object that the Symfony bundle expects.
 fn wrapped(selector: &Selector, document: &Document) -> Result<Bytes, ApiError> {
     // A document is checked to be UTF-8 before it is stored: this cannot fail.
     let data = std::str::from_utf8(&document.json).map_err(|_| not_told())?;
-    let body = DataBody {
-        id: &document.id,
-        id_resource: document.resource.as_str(),
-        selector: selector.as_str(),
-        data,
-    };
     // A document inside a JSON string has its quotation marks escaped: about one byte in eight.
-    let mut text = Vec::with_capacity(BODY_BYTES + data.len() + data.len() / 8);
-    // The body has string keys only: serialising it cannot fail.
-    serde_json::to_writer(&mut text, &body).map_err(|_| not_told())?;
-    Ok(text.into())
+    let text = Vec::with_capacity(BODY_BYTES + data.len() + data.len() / 8);
+    let text = response_bodies::wrapped(selector, document, data, text);
+    text.map(Bytes::from).map_err(|_| not_told())
 }
 
 /// The answer to GET with `lock=0`.
@@ -197,7 +189,7 @@ pub fn lock(reply: Reply) -> Response {
             let text = format!(r#"{{"locked":false,"ticket":"{digits}","position":{position}}}"#);
             Ok(json_text(response, text.into()))
         }
-        Reply::Refused(Refusal::Locked(by), token) => Err(ApiError::Taken(by, token)),
+        Reply::Refused(by @ Refusal::Locked { .. }, token) => Err(ApiError::Taken(by, token)),
         other => Err(refusal(other)),
     }
 }
@@ -230,13 +222,9 @@ pub fn renew(reply: Reply) -> Response {
         }) => {
             let mut response = HttpResponse::Ok();
             with_token(&mut response, Some(token));
-            Ok(response.json(RenewedBody {
-                renewed: true,
-                ttl: DecimalSeconds(ttl),
-                expires_at: expires_at.map(Time),
-                expires_in_ms,
-                fencing_token: token,
-            }))
+            let text = Vec::with_capacity(BODY_BYTES);
+            let text = response_bodies::renewed(ttl, expires_at, expires_in_ms, token, text);
+            Ok(json_text(response, text.map_err(|_| not_told())?.into()))
         }
         other => Err(refusal(other)),
     }

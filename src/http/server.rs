@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
 use super::acceptor::Acceptor;
-use super::connection::{Connection, ConnectionTimeouts};
+use super::connection::Connection;
 use super::connection_limit::{self, ConnectionLimit};
 use super::errors::CODES;
 use super::middleware::answer;
@@ -25,7 +25,7 @@ use super::policy::SharedPolicy;
 use super::worker::Worker;
 use crate::cluster::client::ClusterClient;
 use crate::cluster::serve::PeerListener;
-use crate::config::{HttpSettings, Settings};
+use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::metrics::requests::WorkerRequests;
 use crate::shared::server_state::ServerState;
@@ -35,27 +35,7 @@ const BEYOND_PER_WORKER: usize = 1024;
 /// How long a client may take to receive the last answer on a connection that closes.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-fn acceptor(
-    http: &HttpSettings,
-    tls: Option<Arc<ServerConfig>>,
-    limit: Arc<ConnectionLimit>,
-) -> Acceptor {
-    Acceptor {
-        limit,
-        timeouts: ConnectionTimeouts {
-            head: http.request_head_timeout,
-            quiet: http.keep_alive + http.request_head_timeout,
-        },
-        tls: tls.map(TlsAcceptor::from),
-    }
-}
-
-fn worker(
-    settings: &Settings,
-    cluster: ClusterClient,
-    policy: SharedPolicy,
-    numbers: WorkerRequests,
-) -> Worker {
+fn worker(settings: &Settings, cluster: ClusterClient, policy: SharedPolicy) -> Worker {
     Worker {
         cluster,
         policy,
@@ -63,7 +43,7 @@ fn worker(
         body_timeout: settings.http.body_timeout,
         wait_max: settings.wait_max,
         access_log: settings.access_log,
-        numbers,
+        numbers: WorkerRequests::default(),
         id: rand::random(),
         tags: Cell::new(0),
     }
@@ -105,31 +85,34 @@ pub fn run(
         Option<PeerListener>,
     ),
 ) -> std::io::Result<Server> {
-    let requests = metrics.requests.clone();
-    let codes: Vec<&str> = CODES.iter().map(|(_, code, _)| *code).collect();
-    requests.show_codes(&codes);
+    // Shown before the first refusal, so that a rate over them begins at 0.
+    for (_, code) in CODES {
+        metrics.refusals_total.with_label_values(&[code]);
+    }
     let connections_max = connection_limit::within_open_files(settings.http.connections_max);
-    let connections = ConnectionLimit::new(connections_max, metrics.connections.clone());
+    let connections = ConnectionLimit::new(connections_max, metrics);
     let beyond = connection_limit::RESERVED + BEYOND_PER_WORKER;
-    let builder = Server::build()
+    let mut builder = Server::build()
         .workers(settings.http.workers)
         .max_concurrent_connections(connections_max.saturating_add(beyond))
         .shutdown_timeout(settings.shutdown_timeout.as_secs().max(1))
         .disable_signals();
-    let builder = match peers {
-        Some(peers) => {
-            let cluster = cluster.clone();
-            peers.serve_with(builder, move || cluster().router)?
-        }
-        None => builder,
-    };
+    if let Some(peers) = peers {
+        let cluster = cluster.clone();
+        builder = peers.serve_with(builder, move || cluster().router)?;
+    }
     let stopping = builder.graceful_shutdown_signal();
     let address = listener.local_addr()?;
     let settings = Arc::new(settings.clone());
     let http_server = builder.listen("http", listener, move || {
-        let acceptor = Rc::new(acceptor(&settings.http, tls.clone(), connections.clone()));
-        let worker = worker(&settings, cluster(), policy.clone(), requests.worker());
-        let worker = Rc::new(worker);
+        let head_max = settings.http.request_head_timeout;
+        let acceptor = Rc::new(Acceptor {
+            limit: connections.clone(),
+            head_max,
+            quiet_max: settings.http.keep_alive + head_max,
+            tls: tls.clone().map(TlsAcceptor::from),
+        });
+        let worker = Rc::new(worker(&settings, cluster(), policy.clone()));
         let server = worker.cluster.router.server.clone();
         actix_rt::spawn(worker.server().liveness.worker().prove_on());
         let app = App::new()
@@ -143,7 +126,7 @@ pub fn run(
                 when_stopped(server, async move { stopping.notified().await })
             })
             .keep_alive(settings.http.keep_alive)
-            .client_request_timeout(settings.http.request_head_timeout)
+            .client_request_timeout(head_max)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             // A client that closes its sending side counts as gone: its place in a queue is given up.
             .h1_allow_half_closed(false)

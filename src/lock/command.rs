@@ -239,20 +239,16 @@ pub struct Grant {
     pub ended: Death,
 }
 
-/// Why the lock cannot be granted now.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockedBy {
-    /// The first lease that is not the caller's. `None`: nobody else holds.
-    pub holder: Option<HolderView>,
-    /// The lock is reserved for a waiter, or for nobody while the lock-delay runs.
-    pub reserved: bool,
-}
-
 /// Why the lock or the resource refuses a request. `http/errors.rs` gives each its status and code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// The lock is someone else's, and the caller did not want to wait.
-    Locked(Box<LockedBy>),
+    Locked {
+        /// The first lease that is not the caller's. `None`: nobody else holds.
+        holder: Option<Box<HolderView>>,
+        /// The lock is reserved for a waiter, or for nobody while the lock-delay runs.
+        reserved: bool,
+    },
     /// A waiting ticket asked for something that only a holder may do.
     NotHolder,
     /// A shared holder or waiter asked to change data, which takes the exclusive mode.
@@ -369,9 +365,11 @@ pub enum Event {
     },
     /// A holder changed from exclusive to shared. Its lease keeps its token.
     Demoted(HolderView),
+    /// `forced`: who forced the lease off, and why. Boxed: most leases end otherwise.
     Ended {
         reason: EndReason,
         holder: HolderView,
+        forced: Option<Box<Forced>>,
     },
     /// No answer to the grant could be delivered, so the grant was taken back.
     TakenBack(FencingToken),
@@ -381,19 +379,12 @@ pub enum Event {
         row: Box<TicketRow>,
         position: usize,
     },
-    /// A waiting client left the queue: it unlocked, its wait with `queue=0` was over, or it is gone.
-    WaiterLeft {
+    /// A place in the queue ended. Released: its client unlocked, its wait with `queue=0` was over, or it is gone.
+    /// Expired: its ticket was not presented for `TICKET_TTL_SECONDS`. Forced off: by [`Command::RemoveWaiter`].
+    PlaceEnded {
+        reason: EndReason,
         owner: Option<Owner>,
         mode: Mode,
-    },
-    /// A waiting ticket was dropped: it was not presented for `TICKET_TTL_SECONDS`.
-    WaiterDropped {
-        owner: Option<Owner>,
-        mode: Mode,
-    },
-    /// A waiting ticket was ended by [`Command::RemoveWaiter`].
-    WaiterRemoved {
-        owner: Option<Owner>,
-        mode: Mode,
+        forced: Option<Box<Forced>>,
     },
 }

@@ -241,7 +241,7 @@ impl StateBefore {
                         "a lease was demoted that was not exclusive",
                     )?;
                 }
-                Event::Ended { reason, holder } => {
+                Event::Ended { reason, holder, .. } => {
                     let was = live.remove(&holder.token);
                     rule(was.is_some(), "a lease ended that did not exist")?;
                     rule(
@@ -250,9 +250,10 @@ impl StateBefore {
                     )?;
                 }
                 Event::TakenBack(token) => self.check_taken_back(&mut live, *token)?,
-                Event::Queued { .. } | Event::WaiterLeft { .. } | Event::WaiterDropped { .. } => {}
-                Event::WaiterRemoved { .. } => rule(
-                    matches!(self.command, Command::RemoveWaiter { .. }),
+                Event::Queued { .. } => {}
+                Event::PlaceEnded { reason, .. } => rule(
+                    *reason != EndReason::ForcedOff
+                        || matches!(self.command, Command::RemoveWaiter { .. }),
                     "a waiter was removed by another command than RemoveWaiter",
                 )?,
             }

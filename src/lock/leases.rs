@@ -82,16 +82,21 @@ impl Lease {
 }
 
 /// All leases of one lock.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::large_enum_variant,
     reason = "most locks have one lease, which must not cost an allocation"
 )]
 pub enum Leases {
-    #[default]
-    None,
-    One(Lease),
+    /// One lease, or none.
+    Single(Option<Lease>),
     Many(Box<ManyLeases>),
+}
+
+impl Default for Leases {
+    fn default() -> Leases {
+        Leases::Single(None)
+    }
 }
 
 /// Two leases or more, with indexes. There are fewer only within a step, before [`Leases::shrink`].
@@ -109,8 +114,7 @@ pub struct ManyLeases {
 impl Leases {
     pub fn len(&self) -> usize {
         match self {
-            Leases::None => 0,
-            Leases::One(_) => 1,
+            Leases::Single(lease) => usize::from(lease.is_some()),
             Leases::Many(many) => many.by_token.len(),
         }
     }
@@ -122,8 +126,7 @@ impl Leases {
     /// In the order of their tokens, which is the order of their grants.
     pub fn iter(&self) -> impl Iterator<Item = &Lease> {
         let (one, many) = match self {
-            Leases::None => (None, None),
-            Leases::One(lease) => (Some(lease), None),
+            Leases::Single(lease) => (lease.as_ref(), None),
             Leases::Many(many) => (None, Some(many)),
         };
         let many = many.into_iter().flat_map(|many| many.by_token.values());
@@ -133,8 +136,7 @@ impl Leases {
     /// The lease with the lowest token. It is stored in the head row, the others in rows of their own.
     pub fn first(&self) -> Option<&Lease> {
         match self {
-            Leases::None => None,
-            Leases::One(lease) => Some(lease),
+            Leases::Single(lease) => lease.as_ref(),
             Leases::Many(many) => many.by_token.values().next(),
         }
     }
@@ -146,24 +148,21 @@ impl Leases {
 
     pub fn get(&self, token: FencingToken) -> Option<&Lease> {
         match self {
-            Leases::None => None,
-            Leases::One(lease) => Some(lease).filter(|lease| lease.token == token),
+            Leases::Single(lease) => lease.as_ref().filter(|lease| lease.token == token),
             Leases::Many(many) => many.by_token.get(&token),
         }
     }
 
     pub fn with_ticket(&self, ticket: Ticket) -> Option<&Lease> {
         match self {
-            Leases::None => None,
-            Leases::One(lease) => Some(lease).filter(|lease| lease.row.ticket == ticket),
+            Leases::Single(lease) => lease.as_ref().filter(|lease| lease.row.ticket == ticket),
             Leases::Many(many) => many.by_token.get(many.by_ticket.get(&ticket)?),
         }
     }
 
     pub fn with_key(&self, key: &IdempotencyKey) -> Option<&Lease> {
         match self {
-            Leases::None => None,
-            Leases::One(lease) => Some(lease).filter(|lease| lease.has_key(key)),
+            Leases::Single(lease) => lease.as_ref().filter(|lease| lease.has_key(key)),
             Leases::Many(many) => many.by_token.get(many.by_key.get(key)?),
         }
     }
@@ -171,8 +170,9 @@ impl Leases {
     /// The lease that the answer to this request tells of ([`Lease::telling`]).
     pub fn with_request(&self, request: RequestId) -> Option<&Lease> {
         match self {
-            Leases::None => None,
-            Leases::One(lease) => Some(lease).filter(|lease| lease.telling().contains(&request)),
+            Leases::Single(lease) => lease
+                .as_ref()
+                .filter(|lease| lease.telling().contains(&request)),
             Leases::Many(many) => many.by_token.get(many.by_request.get(&request)?),
         }
     }
@@ -185,8 +185,7 @@ impl Leases {
     /// The lease that expires next: the first millisecond in which it is over, and its token.
     pub fn next_end(&self) -> Option<(Millis, FencingToken)> {
         match self {
-            Leases::None => None,
-            Leases::One(lease) => Some((lease.end()?, lease.token)),
+            Leases::Single(lease) => lease.as_ref().and_then(|l| Some((l.end()?, l.token))),
             Leases::Many(many) => many.ends.first().copied(),
         }
     }
@@ -198,8 +197,7 @@ impl Leases {
         change: impl FnOnce(&mut Lease) -> T,
     ) -> Option<T> {
         match self {
-            Leases::None => None,
-            Leases::One(lease) => (lease.token == token).then(|| change(lease)),
+            Leases::Single(lease) => lease.as_mut().filter(|l| l.token == token).map(change),
             Leases::Many(many) => {
                 let mut lease = many.take(token)?;
                 let changed = change(&mut lease);
@@ -212,28 +210,23 @@ impl Leases {
     /// Removes a lease: to end it, or to put it back with changes.
     pub fn take(&mut self, token: FencingToken) -> Option<Lease> {
         match self {
-            Leases::None => None,
-            Leases::One(lease) if lease.token != token => None,
-            Leases::One(_) => match std::mem::take(self) {
-                Leases::One(lease) => Some(lease),
-                _ => None,
-            },
+            Leases::Single(lease) => lease.take_if(|lease| lease.token == token),
             Leases::Many(many) => many.take(token),
         }
     }
 
     pub fn put(&mut self, lease: Lease) {
         match self {
-            Leases::None => *self = Leases::One(lease),
             Leases::Many(many) => many.put(lease),
-            Leases::One(_) => {
-                let mut many = Box::<ManyLeases>::default();
-                if let Leases::One(first) = std::mem::take(self) {
+            Leases::Single(single) => match single.take() {
+                None => *single = Some(lease),
+                Some(first) => {
+                    let mut many = Box::<ManyLeases>::default();
                     many.put(first);
+                    many.put(lease);
+                    *self = Leases::Many(many);
                 }
-                many.put(lease);
-                *self = Leases::Many(many);
-            }
+            },
         }
     }
 
@@ -244,7 +237,7 @@ impl Leases {
         };
         if many.by_token.len() < 2 {
             let last = many.by_token.pop_first();
-            *self = last.map_or(Leases::None, |(_, lease)| Leases::One(lease));
+            *self = Leases::Single(last.map(|(_, lease)| lease));
         }
     }
 

@@ -9,7 +9,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `names` | names, tickets, tokens: types that cannot hold a bad value |
-//! | `terms` | the two compatibility profiles as data, and the limits |
+//! | `terms` | the two compatibility profiles, and the limits |
 //! | `command` | the commands to a lock, its answers and events |
 //! | `rows` | the rows that are stored |
 //! | `queue` | who waits, in which order, and who is near |
@@ -44,4 +44,4 @@ pub use names::{
 pub use rows::EndReason;
 pub use state::LockState;
 pub use suspend::SuspendedLease;
-pub use terms::{Limits, Profile, Rules, Terms};
+pub use terms::{Limits, Profile, Terms};

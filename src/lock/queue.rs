@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use super::command::{Death, LockOptions, RequestId};
+use super::command::{Death, LockOptions, RequestId, WaitPolicy};
 use super::names::{IdempotencyKey, Millis, Ticket, WallMillis};
 use super::rows::{KeyRow, TicketRow};
 use super::terms::Limits;
@@ -25,33 +25,26 @@ pub enum TicketDelivery {
     Confirmed,
 }
 
-/// What a parked request waits for.
+/// An open request of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Purpose {
-    Lock {
-        /// `queue=0`: the ticket leaves its place when the wait is over.
-        leaves: bool,
-    },
-    Write,
-}
-
-/// The wait of a request: it is answered when the lock is granted, or at `until` (`None`: without limit).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Parked {
-    pub until: Option<Millis>,
-    pub purpose: Purpose,
+pub struct Open {
+    pub request: RequestId,
+    /// When it arrived.
+    pub since: Millis,
+    /// Parked if this has a deadline. Otherwise its answer is on its way to the client, or its document is being
+    /// loaded.
+    pub policy: WaitPolicy,
+    /// It asks to write, not to lock.
+    pub writes: bool,
     /// Why the dead ticket that the request presented had ended. The answer repeats it.
     pub ended: Death,
 }
 
-/// An open request of a waiter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Open {
-    request: RequestId,
-    /// When it arrived.
-    since: Millis,
-    /// `None`: its answer is on its way to the client, or its document is being loaded.
-    parked: Option<Parked>,
+impl Open {
+    /// When its wait is over. `None`: it does not wait, or without limit.
+    fn until(&self) -> Option<Millis> {
+        self.policy.deadline().flatten()
+    }
 }
 
 /// Whether a waiter is near. Times are on the monotonic clock.
@@ -75,7 +68,8 @@ pub struct Waiter {
     pub ticketless_write: bool,
     /// The store has `row`, or the changes of this step contain it.
     pub stored: bool,
-    /// Its [`Event::Queued`](super::Event::Queued) was sent. A place without it is not seen to be left either.
+    /// Its [`Event::Queued`](super::Event::Queued) was sent. The end of a place without it is no event either, unless
+    /// it was ended by force.
     pub announced: bool,
     /// Address of the client that last asked with this ticket.
     pub client: Option<IpAddr>,
@@ -136,11 +130,10 @@ impl Waiter {
         }
     }
 
-    /// The requests that wait for the lock, oldest first, each with the time of its arrival.
-    pub fn parked(&self) -> impl Iterator<Item = (RequestId, Millis, Parked)> + '_ {
-        self.open
-            .iter()
-            .filter_map(|open| Some((open.request, open.since, open.parked?)))
+    /// The requests that wait for the lock, oldest first.
+    pub fn parked(&self) -> impl Iterator<Item = &Open> {
+        let open = self.open.iter();
+        open.filter(|open| open.policy.deadline().is_some())
     }
 
     pub fn is_parked(&self) -> bool {
@@ -240,8 +233,15 @@ impl Queue {
         self.near.contains(&seq)
     }
 
-    /// Inserts a waiter at its place. It counts as seen at `now`.
-    pub fn insert(&mut self, waiter: Waiter, now: Millis, limits: &Limits) {
+    /// Inserts a waiter without open requests at its place. It counts as seen at `now`.
+    pub fn insert(&mut self, mut waiter: Waiter, now: Millis, limits: &Limits) {
+        waiter.last_seen = now;
+        waiter.presence = Presence::Near(now + limits.claim_ms);
+        self.add(waiter);
+    }
+
+    /// Adds a waiter, with its open requests, to every index.
+    fn add(&mut self, waiter: Waiter) {
         let seq = waiter.row.seq;
         let index = self.order.partition_point(|s| *s < seq);
         self.order.insert(index, seq);
@@ -249,8 +249,30 @@ impl Queue {
         if let Some(row) = &waiter.row.key {
             self.by_key.insert(row.key.clone(), seq);
         }
+        for open in &waiter.open {
+            self.add_request(seq, open);
+        }
+        if let TicketDelivery::SentIn(request) = waiter.delivery {
+            self.by_request.insert(request, seq);
+        }
+        self.add_presence(seq, waiter.presence);
         self.waiters.insert(seq, waiter);
-        self.touch(seq, now, limits);
+    }
+
+    fn add_request(&mut self, seq: Seq, open: &Open) {
+        self.by_request.insert(open.request, seq);
+        let until = open.until().map(|at| (at, open.request));
+        self.waits.extend(until);
+    }
+
+    fn add_presence(&mut self, seq: Seq, presence: Presence) {
+        match presence {
+            Presence::Open | Presence::Near(_) => self.near.insert(seq),
+            Presence::Far(_) => self.near.remove(&seq),
+        };
+        if let Presence::Near(at) | Presence::Far(at) = presence {
+            self.due.insert((at, seq));
+        }
     }
 
     /// Removes a waiter together with its open requests.
@@ -278,7 +300,7 @@ impl Queue {
     }
 
     fn unschedule_wait(&mut self, open: &Open) {
-        if let Some(until) = open.parked.and_then(|parked| parked.until) {
+        if let Some(until) = open.until() {
             self.waits.remove(&(until, open.request));
         }
     }
@@ -306,38 +328,25 @@ impl Queue {
         }
     }
 
-    /// Attaches a request: `parked` until the grant, or `None` while its answer is on its way or its document is
-    /// being loaded.
-    pub fn open(
-        &mut self,
-        seq: Seq,
-        (request, since): (RequestId, Millis),
-        parked: Option<Parked>,
-    ) {
+    /// Attaches a request to a waiter.
+    pub fn open(&mut self, seq: Seq, open: Open) {
         let Some(waiter) = self.waiters.get_mut(&seq) else {
             return;
         };
-        waiter.open.push(Open {
-            request,
-            since,
-            parked,
-        });
-        self.by_request.insert(request, seq);
-        if let Some(until) = parked.and_then(|parked| parked.until) {
-            self.waits.insert((until, request));
-        }
+        waiter.open.push(open);
+        self.add_request(seq, &open);
         self.set_presence(seq, Presence::Open);
     }
 
-    /// Ends the wait of this request. The request stays open until its answer has left.
-    pub fn unpark(&mut self, request: RequestId) -> Option<(Seq, Parked)> {
+    /// Ends the wait of this request, and returns the request as it waited. It stays open until its answer has
+    /// left.
+    pub fn unpark(&mut self, request: RequestId) -> Option<(Seq, Open)> {
         let seq = self.with_request(request)?;
         let waiter = self.waiters.get_mut(&seq)?;
         let open = waiter.open.iter_mut().find(|o| o.request == request)?;
-        let parked = open.parked.take()?;
-        if let Some(until) = parked.until {
-            self.waits.remove(&(until, request));
-        }
+        let parked = *open;
+        open.policy = WaitPolicy::Poll;
+        self.unschedule_wait(&parked);
         Some((seq, parked))
     }
 
@@ -350,12 +359,10 @@ impl Queue {
         limits: &Limits,
     ) -> Option<(Seq, Millis)> {
         let seq = self.with_request(request)?;
-        let waiter = self.waiters.get_mut(&seq)?;
-        let index = waiter.open.iter().position(|o| o.request == request)?;
-        let open = waiter.open.remove(index);
-        self.by_request.remove(&request);
-        self.touch(seq, now, limits);
-        Some((seq, open.since))
+        let mut open = self.get(seq)?.open.iter();
+        let since = open.find(|open| open.request == request)?.since;
+        self.close(request, false, now, limits);
+        Some((seq, since))
     }
 
     /// Detaches a request. `delivered`: its answer left. A waiter whose last request closes stays near for
@@ -382,23 +389,11 @@ impl Queue {
         let Some(waiter) = self.waiters.get_mut(&seq) else {
             return;
         };
-        if let Presence::Near(at) | Presence::Far(at) = waiter.presence {
+        let before = std::mem::replace(&mut waiter.presence, presence);
+        if let Presence::Near(at) | Presence::Far(at) = before {
             self.due.remove(&(at, seq));
         }
-        waiter.presence = presence;
-        match presence {
-            Presence::Open => {
-                self.near.insert(seq);
-            }
-            Presence::Near(at) => {
-                self.near.insert(seq);
-                self.due.insert((at, seq));
-            }
-            Presence::Far(at) => {
-                self.near.remove(&seq);
-                self.due.insert((at, seq));
-            }
-        }
+        self.add_presence(seq, presence);
     }
 
     /// When [`Queue::pop_due`] next has something to return. `None`: never.
@@ -432,50 +427,18 @@ impl Queue {
     pub fn parked_requests(&self) -> Vec<RequestId> {
         self.waiters
             .values()
-            .flat_map(|waiter| waiter.parked().map(|(request, ..)| request))
+            .flat_map(|waiter| waiter.parked().map(|open| open.request))
             .collect()
     }
 
     /// Whether the indexes match the waiters exactly. For the invariants.
     pub fn is_consistent(&self) -> bool {
         let mut expected = Queue::default();
-        for (seq, waiter) in &self.waiters {
-            expected.index(*seq, waiter);
-            let open = waiter.presence == Presence::Open;
-            if waiter.row.seq != *seq || waiter.open.is_empty() == open {
-                return false;
-            }
-        }
-        self.order == expected.order
-            && self.by_ticket == expected.by_ticket
-            && self.by_key == expected.by_key
-            && self.by_request == expected.by_request
-            && self.near == expected.near
-            && self.due == expected.due
-            && self.waits == expected.waits
-    }
-
-    /// Adds a waiter to every index. It must come after all waiters that are indexed already.
-    fn index(&mut self, seq: Seq, waiter: &Waiter) {
-        self.order.push_back(seq);
-        self.by_ticket.insert(waiter.row.ticket, seq);
-        let key = waiter.row.key.as_ref().map(|row| (row.key.clone(), seq));
-        self.by_key.extend(key);
-        for open in &waiter.open {
-            self.by_request.insert(open.request, seq);
-            let until = open.parked.and_then(|parked| parked.until);
-            self.waits.extend(until.map(|at| (at, open.request)));
-        }
-        if let TicketDelivery::SentIn(request) = waiter.delivery {
-            self.by_request.insert(request, seq);
-        }
-        match waiter.presence {
-            Presence::Open => _ = self.near.insert(seq),
-            Presence::Near(at) => {
-                self.near.insert(seq);
-                self.due.insert((at, seq));
-            }
-            Presence::Far(at) => _ = self.due.insert((at, seq)),
-        }
+        self.waiters
+            .values()
+            .for_each(|waiter| expected.add(waiter.clone()));
+        let is_present =
+            |waiter: &Waiter| waiter.open.is_empty() == (waiter.presence != Presence::Open);
+        *self == expected && self.waiters.values().all(is_present)
     }
 }

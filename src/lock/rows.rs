@@ -91,23 +91,17 @@ pub struct EndedRow {
 /// What is remembered of some ended tickets besides the reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndedMore {
-    /// The request that made the ticket, if it had an idempotency key: a late copy of it must not take the lock
-    /// anew.
-    pub attempt: Option<EndedAttempt>,
+    /// The request that made the ticket, if it had an idempotency key, and its owner: a late copy of it must not
+    /// take the lock anew.
+    pub attempt: Option<(KeyRow, Option<Owner>)>,
     pub forced: Option<Forced>,
-}
-
-/// The request that made an ended ticket: what a late copy of it is compared with.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct EndedAttempt {
-    pub key: KeyRow,
-    pub owner: Option<Owner>,
 }
 
 /// Who ended somebody else's lease or place in the queue, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Forced {
     pub reason: Reason,
+    /// Name of the key that the caller presented.
     pub by: KeyName,
 }
 
@@ -115,21 +109,6 @@ pub struct Forced {
 pub const ENDED_MAX: u64 = 64;
 /// How long a resource remembers an ended ticket.
 pub const ENDED_MS: Millis = 300_000;
-
-impl TicketRow {
-    /// What is reported of a place that ended.
-    pub(super) fn owner_and_mode(&self) -> (Option<Owner>, Mode) {
-        (self.owner.clone(), self.mode)
-    }
-
-    /// What to remember of the request that made this ticket. `None`: it had no idempotency key.
-    pub(super) fn attempt(&self) -> Option<EndedAttempt> {
-        self.key.as_ref().map(|key| EndedAttempt {
-            key: KeyRow::clone(key),
-            owner: self.owner.clone(),
-        })
-    }
-}
 
 impl EndedRow {
     /// Whether this row is no longer among the newest [`ENDED_MAX`] once there is a row with the number `n`.
@@ -191,16 +170,10 @@ impl LockChanges {
         self.waiting.insert(ticket, None);
     }
 
-    /// Adds an ended ticket, and drops those that are no longer among the newest [`ENDED_MAX`].
+    /// Adds an ended ticket, which is newer than those before, and drops those that are no longer among the newest
+    /// [`ENDED_MAX`].
     pub fn end(&mut self, row: EndedRow) {
-        match self.ended.last() {
-            // Only rows that were read from a store come out of order.
-            Some(last) if last.n > row.n => {
-                let place = self.ended.partition_point(|earlier| earlier.n < row.n);
-                self.ended.insert(place, row);
-            }
-            _ => self.ended.push(row),
-        }
+        self.ended.push(row);
         if let [oldest, .., newest] = &self.ended[..]
             && oldest.is_outlived_by(newest.n)
         {
@@ -244,14 +217,12 @@ impl LockChanges {
                 .extend(self.waiting.values().flatten().cloned());
         }
         if !self.ended.is_empty() {
-            let mut ended = LockChanges::default();
             let known = |n| self.ended.binary_search_by_key(&n, |row| row.n).is_ok();
-            let stored = std::mem::take(&mut rows.ended).into_iter();
-            let stored = stored.filter(|row| !known(row.n));
-            stored
-                .chain(self.ended.iter().cloned())
-                .for_each(|row| ended.end(row));
-            rows.ended = ended.ended;
+            rows.ended.retain(|row| !known(row.n));
+            rows.ended.extend(self.ended.iter().cloned());
+            let newest = rows.ended.iter().map(|row| row.n).max();
+            rows.ended
+                .retain(|row| newest.is_none_or(|newest| !row.is_outlived_by(newest)));
         }
     }
 }

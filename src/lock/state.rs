@@ -2,12 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::command::{HolderView, LockedBy, PlaceView, RequestId, Role};
+use super::command::{HolderView, PlaceView, RequestId, Role};
 use super::ended::{Ended, LostTicket};
 use super::leases::{Lease, LeaseClock, Leases};
 use super::names::{FencingToken, Millis, Mode, Now, ResourceOptions, Ticket, Ttl, WallMillis};
 use super::queue::{Queue, Seq, Waiter};
-use super::rows::{ENDED_MS, EndReason, EndedMore, HeadRow, HolderRow, LockChanges, LockRows};
+use super::rows::{ENDED_MS, EndReason, HeadRow, HolderRow, LockChanges, LockRows};
 use super::terms::Terms;
 
 /// The lock of one resource: its leases, its queue and its ended tickets. Commands change it by
@@ -36,7 +36,7 @@ impl LockState {
         LockState {
             options,
             token: token_floor,
-            leases: Leases::None,
+            leases: Leases::default(),
             queue: None,
             ended: Ended::default(),
             next_seq: 1,
@@ -163,11 +163,10 @@ impl LockState {
     /// The ended tickets to remember after the resource is removed: those that expired or were forced off, and
     /// those with an idempotency key, because a late copy of that request must not take the lock anew.
     pub fn lost_tickets(&self, now: Millis) -> Vec<LostTicket> {
-        let has_key = |more: &EndedMore| more.attempt.is_some();
-        let matters = |lost: &LostTicket| {
-            lost.reason != EndReason::Released || lost.more.as_ref().is_some_and(has_key)
-        };
-        self.ended.remembered(now).filter(matters).collect()
+        let matters =
+            |lost: &&LostTicket| lost.reason != EndReason::Released || lost.attempt().is_some();
+        let lost = self.ended.remembered(now).filter(matters);
+        lost.cloned().collect()
     }
 
     /// Remembers the lost tickets of an earlier resource of the same name. Returns the rows to store.
@@ -274,21 +273,6 @@ impl LockState {
         hasher.finish()
     }
 
-    /// Why the lock is not granted to a caller whose own lease, if any, is `except`.
-    pub(super) fn locked_by(
-        &self,
-        terms: &Terms,
-        now: Now,
-        except: Option<FencingToken>,
-    ) -> LockedBy {
-        let mut others = self.leases.iter();
-        let holder = others.find(|lease| Some(lease.token) != except);
-        LockedBy {
-            holder: holder.map(|lease| self.view(terms, now, lease)),
-            reserved: self.is_reserved(),
-        }
-    }
-
     // ---- who may be granted -----------------------------------------------------------------------
 
     pub(super) fn queue_ref(&self) -> Option<&Queue> {
@@ -333,7 +317,7 @@ impl LockState {
     /// The TTL in force for a lease whose own `ttl` is `own`: that, else the resource's timeout where the
     /// profile makes it a TTL, else zero (does not expire).
     pub(super) fn ttl(&self, terms: &Terms, own: Option<Ttl>) -> Ttl {
-        own.unwrap_or(if terms.rules.timeout_is_lease_ttl {
+        own.unwrap_or(if terms.profile.timeout_is_lease_ttl() {
             self.options.timeout.into()
         } else {
             Ttl::ZERO

@@ -51,11 +51,11 @@ impl LockState {
     /// nobody waits, no lock-delay runs, and the TTL that renewals use is the stored one.
     pub fn can_suspend(&self) -> bool {
         let running = match &self.leases {
-            Leases::One(lease) => {
+            Leases::Single(Some(lease)) => {
                 matches!(lease.clock, LeaseClock::Running { .. })
                     && lease.stored_ttl == lease.row.ttl
             }
-            Leases::None | Leases::Many(_) => false,
+            Leases::Single(None) | Leases::Many(_) => false,
         };
         running && self.queue.is_none() && self.delay_until.is_none()
     }
@@ -93,7 +93,7 @@ impl LockState {
         memory: &SuspendedLease,
     ) -> LockState {
         let mut state = LockState::restore(options, rows, terms, now, now.mono);
-        if let Leases::One(lease) = &mut state.leases
+        if let Leases::Single(Some(lease)) = &mut state.leases
             && lease.token == memory.token
         {
             lease.told = memory.told;

@@ -1,4 +1,4 @@
-//! The terms a lock runs under: the compatibility profile as data, and the limits.
+//! The terms a lock runs under: the compatibility profile, and the limits.
 
 use super::names::{Millis, Seconds};
 
@@ -29,37 +29,42 @@ impl Profile {
         }
     }
 
-    pub fn rules(self) -> Rules {
-        let is_php = self == Profile::Php;
-        Rules {
-            timeout_is_lease_ttl: !is_php,
-            timeout_is_wait: is_php,
-            write_releases: is_php,
-            get_locks_unwritten: is_php,
-            dead_unlock_succeeds: is_php,
-            spent_ticket_writes_as_nobody: is_php,
-            refused_write_waits: is_php,
-        }
-    }
-}
+    // What differs between the profiles: one method for each row of the table in `docs/protocol.md`, "Profiles".
 
-/// What differs between the profiles: one field for each row of the table in `docs/protocol.md`, "Profiles".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
     /// The resource's `timeout` is the TTL of leases that have no `ttl` of their own.
-    pub timeout_is_lease_ttl: bool,
+    pub fn timeout_is_lease_ttl(self) -> bool {
+        self == Profile::Default
+    }
+
     /// The resource's `timeout` is how long GET `lock=1`, lock and PUT wait on the server.
-    pub timeout_is_wait: bool,
+    pub fn timeout_is_wait(self) -> bool {
+        self == Profile::Php
+    }
+
     /// A write by the holder releases the lock.
-    pub write_releases: bool,
+    pub fn write_releases(self) -> bool {
+        self == Profile::Php
+    }
+
     /// GET `lock=1` of a selector that was never written takes the lock and answers 202.
-    pub get_locks_unwritten: bool,
+    pub fn get_locks_unwritten(self) -> bool {
+        self == Profile::Php
+    }
+
     /// Unlock with a dead ticket answers 200 and names the reason in `code`.
-    pub dead_unlock_succeeds: bool,
+    pub fn dead_unlock_succeeds(self) -> bool {
+        self == Profile::Php
+    }
+
     /// A write with a released or unknown ticket counts as a write without a ticket.
-    pub spent_ticket_writes_as_nobody: bool,
+    pub fn spent_ticket_writes_as_nobody(self) -> bool {
+        self == Profile::Php
+    }
+
     /// A write while someone else holds the lock waits its turn instead of being refused at once.
-    pub refused_write_waits: bool,
+    pub fn refused_write_waits(self) -> bool {
+        self == Profile::Php
+    }
 }
 
 /// Limits of time and number. A name in capitals is the setting that the limit comes from.
@@ -86,18 +91,9 @@ impl Default for Limits {
     }
 }
 
-/// The rules and limits that [`super::LockState::apply`] works by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The profile and the limits that [`super::LockState::apply`] works by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    pub rules: Rules,
+    pub profile: Profile,
     pub limits: Limits,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Terms {
-            rules: Profile::Default.rules(),
-            limits: Limits::default(),
-        }
-    }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 
 use crate::lock::ResourceName;
-use crate::persistence::messages::{Finish, PersistenceNotice, RegistryOrder};
+use crate::persistence::messages::{Ending, PersistenceNotice, RegistryOrder};
 use crate::persistence::queue::CommitQueue;
 use crate::shared::gate::Closed;
 use crate::shared::liveness::{LivenessGuard, PROOF_PAUSE};
@@ -56,7 +56,7 @@ pub(super) struct Sharing {
     pub(super) heartbeat_open: bool,
     /// Another heartbeat was asked for while one was in progress.
     pub(super) heartbeat_again: bool,
-    /// The reply to `GiveAllSlots`: sent when no slot is left that another instance takes.
+    /// The reply to [`Ending::GiveSlots`]: sent when no slot is left that another instance takes.
     pub(super) leaving: Option<oneshot::Sender<()>>,
     /// This instance ends.
     pub(super) is_leaving: bool,
@@ -183,10 +183,19 @@ impl Handler<PersistenceNotice> for Persistence {
     }
 }
 
-impl Handler<Finish> for Persistence {
+impl Handler<Ending> for Persistence {
     type Result = ResponseActFuture<Self, ()>;
 
-    fn handle(&mut self, _: Finish, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, step: Ending, ctx: &mut Self::Context) -> Self::Result {
+        match step {
+            Ending::GiveSlots => self.give_slots(ctx),
+            Ending::Finish => self.finish(ctx),
+        }
+    }
+}
+
+impl Persistence {
+    fn finish(&mut self, ctx: &mut Context<Self>) -> ResponseActFuture<Self, ()> {
         let (tx, rx) = oneshot::channel();
         self.drained.push(tx);
         self.work(ctx);

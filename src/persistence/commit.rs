@@ -37,7 +37,10 @@ impl Persistence {
         self.in_flight = places;
         let store = self.server.store.clone();
         let limit = self.store_timeout();
-        self.server.metrics.store.batch(snapshots.len(), rows);
+        let metrics = &self.server.metrics;
+        metrics.commit_batch_rows.observe(rows as f64);
+        let resources = &metrics.commit_batch_resources;
+        resources.observe(snapshots.len() as f64);
         let sent = Instant::now();
         let storing = async move {
             match within(limit, store.commit(&snapshots)).await {
@@ -56,7 +59,8 @@ impl Persistence {
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 actor.in_flight.clear();
-                actor.server.metrics.store.committed(sent.elapsed());
+                let seconds = &actor.server.metrics.commit_seconds;
+                seconds.observe(sent.elapsed().as_secs_f64());
                 if actor.server.incarnation() == incarnation {
                     actor.stored(members, result, ctx);
                 }
@@ -119,9 +123,12 @@ impl Persistence {
 
     /// Updates the metrics of the queue.
     pub(super) fn count(&self) {
-        let metrics = &self.server.metrics.store;
-        metrics.queue.set(self.commits.len() as i64);
-        metrics.in_flight.set(self.in_flight.len() as i64);
+        let metrics = &self.server.metrics;
+        let (queued, in_flight) = (self.commits.len(), self.in_flight.len());
+        metrics.persistence_queue_resources.set(queued as i64);
+        metrics
+            .persistence_in_flight_resources
+            .set(in_flight as i64);
     }
 
     fn stored(&mut self, members: Vec<BatchMember>, result: BatchResult, ctx: &mut Context<Self>) {
@@ -140,7 +147,7 @@ impl Persistence {
     /// Discards an actor whose change was rejected: the next actor of its name starts from the stored state.
     fn discard(&mut self, actor: &Recipient<CommitResult>, error: &StoreError) {
         log::error!("{error}");
-        self.server.metrics.store.failed(error);
+        self.server.metrics.store_failed(error);
         self.commits.discard(actor);
         self.server.restart_leases();
         actor.do_send(CommitResult::Discard(None));

@@ -58,16 +58,15 @@ pub enum PersistenceNotice {
     Registry(Recipient<RegistryOrder>),
 }
 
-/// This instance ends: give all its slots to other instances. Answered when no slot is left that another instance
-/// takes.
+/// The two steps in which this instance ends. Answered when the step is done.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct GiveAllSlots;
-
-/// Commit what is queued, close the store, and serve nothing any more.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Finish;
+pub enum Ending {
+    /// Give slots to other instances, until none is left that another instance takes.
+    GiveSlots,
+    /// Commit what is queued, close the store, and serve nothing any more.
+    Finish,
+}
 
 /// Reads one document. `None`: it does not exist.
 #[derive(Message)]

@@ -85,7 +85,7 @@ impl Persistence {
             Ok(opened) => return self.serve(opened, sent, ctx),
             Err(error @ StoreError::Unusable(_)) => {
                 self.server.gate.lose_store(error.detail());
-                self.server.metrics.store.failed(&error);
+                self.server.metrics.store_failed(&error);
                 return self.server.liveness.give_up(error);
             }
             Err(StoreError::Standby) => {
@@ -96,7 +96,7 @@ impl Persistence {
             }
             Err(error) => {
                 self.server.gate.lose_store(error.detail());
-                self.server.metrics.store.failed(&error);
+                self.server.metrics.store_failed(&error);
                 self.warn_once(&format!("waiting for the store: {error}"));
                 let since = *self.failing_since.get_or_insert_with(Instant::now);
                 reopen_pause(since.elapsed(), self.server.store.heartbeat_ms())
@@ -124,7 +124,7 @@ impl Persistence {
         self.incarnation = self.server.incarnation();
         self.phase = Phase::Serving;
         self.failing_since = None;
-        self.server.metrics.store.opened.inc();
+        self.server.metrics.store_opened_count.inc();
         self.commits.open(self.incarnation);
         if let Some(times) = self.server.store.heartbeat_ms() {
             self.server.gate.valid_until(sent + times.valid_ms);
@@ -157,7 +157,7 @@ impl Persistence {
         log::error!("{text}");
         // So that the log says when it is open again.
         self.last_warning = text;
-        self.server.metrics.store.failed(error);
+        self.server.metrics.store_failed(error);
         match &why {
             Closed::StoreAway => self.server.gate.lose_store(error.detail()),
             _ => self.server.gate.close(why.clone()),

@@ -336,20 +336,4 @@ mod tests {
         let sizes = std::iter::from_fn(|| queue.take()).map(|batch| batch.members.len());
         assert_eq!(sizes.collect::<Vec<_>>(), [1, 1, 1]);
     }
-
-    #[test]
-    fn what_a_refused_actor_handed_in_is_dropped_and_the_rest_is_not() {
-        let (queue, a, b) = (open_queue(), actor(), actor());
-        let _ = push(&queue, writes(&a, 1, "a", "x", 1));
-        let _ = push(&queue, writes(&b, 4, "b", "x", 1));
-        queue.discard(&a);
-        let _ = push(&queue, writes(&a, 2, "a", "y", 1));
-        assert!(!queue.contains(&ResourceName::parse("a").unwrap()));
-        let batch = queue.take().unwrap();
-        assert_eq!(seqs(&batch), [4]);
-        assert_eq!((batch.rows, batch.bytes), (1, 1));
-        queue.forget(&a);
-        let _ = push(&queue, writes(&a, 3, "a", "x", 1));
-        assert_eq!(seqs(&queue.take().unwrap()), [3]);
-    }
 }

@@ -50,7 +50,7 @@ impl Persistence {
 
     /// Counts each failed read, and logs at most one per second.
     fn log_failed_read(&mut self, error: &StoreError) {
-        self.server.metrics.store.failed(error);
+        self.server.metrics.store_failed(error);
         let pause = Duration::from_secs(1);
         if self
             .read_failure_logged
@@ -124,7 +124,7 @@ impl Handler<List> for Persistence {
             // that.
             if let (Ok(()), Err(error)) = (checkpointed, &listed) {
                 log::warn!("a listing failed: {error}");
-                actor.server.metrics.store.failed(error);
+                actor.server.metrics.store_failed(error);
             }
             listed
         }))

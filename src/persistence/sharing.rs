@@ -8,7 +8,7 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::persistence::actor::{Persistence, Phase, unpanicked, within};
-use crate::persistence::messages::{GiveAllSlots, RegistryOrder};
+use crate::persistence::messages::RegistryOrder;
 use crate::persistence::shares;
 use crate::shared::gate::boottime_ms;
 use crate::shared::members::Reachability;
@@ -307,12 +307,9 @@ impl Persistence {
             },
         );
     }
-}
 
-impl Handler<GiveAllSlots> for Persistence {
-    type Result = ResponseActFuture<Self, ()>;
-
-    fn handle(&mut self, _: GiveAllSlots, ctx: &mut Self::Context) -> Self::Result {
+    /// Gives all slots away, because this instance ends.
+    pub(super) fn give_slots(&mut self, ctx: &mut Context<Self>) -> ResponseActFuture<Self, ()> {
         if !self.server.slots.are_shared() || self.phase != Phase::Serving {
             return Box::pin(actix::fut::ready(()));
         }

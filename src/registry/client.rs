@@ -40,15 +40,11 @@ const MOVES_MAX: usize = 16;
 /// Pause between two sweeps of the cache. An address that is not used is dropped after one to two of them.
 const SWEEP_PAUSE: Duration = Duration::from_secs(2);
 
-/// Addresses by name.
-type AddressCache = RefCell<HashMap<ResourceName, CachedAddress>>;
+/// In an [`Rc`], because a copy of an [`Addr`] costs two allocations.
+type Address = Rc<Addr<ResourceActor>>;
 
-struct CachedAddress {
-    /// In an [`Rc`], because a copy of an [`Addr`] costs two allocations.
-    actor: Rc<Addr<ResourceActor>>,
-    /// Whether the address was used since the last sweep.
-    used: Cell<bool>,
-}
+/// Addresses by name, and whether each was used since the last sweep.
+type AddressCache = RefCell<HashMap<ResourceName, (Address, Cell<bool>)>>;
 
 /// Sends requests to resource actors. One per worker.
 pub struct Router {
@@ -65,7 +61,7 @@ pub struct Router {
 /// [`OpenCall::confirm`], it tells the actor that the client is gone.
 pub struct OpenCall {
     request: RequestId,
-    actor: Rc<Addr<ResourceActor>>,
+    actor: Address,
     is_confirmed: bool,
     in_flight: Arc<AtomicUsize>,
 }
@@ -153,7 +149,7 @@ impl Router {
     /// As [`Router::ask`], with the actor at this address. `None`: that actor has stopped.
     pub(super) async fn send(
         &self,
-        actor: Rc<Addr<ResourceActor>>,
+        actor: Address,
         op: &Op,
         caller: &Arc<Caller>,
     ) -> Option<Replied> {
@@ -246,20 +242,18 @@ impl Router {
         }
     }
 
-    fn cached(&self, name: &ResourceName) -> Option<Rc<Addr<ResourceActor>>> {
+    fn cached(&self, name: &ResourceName) -> Option<Address> {
         let addresses = self.addresses.borrow();
-        let cached = addresses
-            .get(name)
-            .filter(|known| known.actor.connected())?;
-        cached.used.set(true);
-        Some(cached.actor.clone())
+        let (actor, used) = addresses.get(name)?;
+        used.set(true);
+        actor.connected().then(|| actor.clone())
     }
 
     /// Asks the registry for the actor of a name; the registry starts one if there is none.
     ///
     /// # Errors
     /// [`Closed::Stopping`]: the registry has ended. [`Closed::Moving`]: this instance does not answer for the name.
-    async fn find(&self, name: &ResourceName) -> Result<Rc<Addr<ResourceActor>>, Closed> {
+    async fn find(&self, name: &ResourceName) -> Result<Address, Closed> {
         let find = Find {
             name: name.clone(),
             home: Arbiter::current(),
@@ -271,11 +265,7 @@ impl Router {
         if addresses.len() >= ADDRESSES_MAX {
             addresses.clear();
         }
-        let cached = CachedAddress {
-            actor: actor.clone(),
-            used: Cell::new(true),
-        };
-        addresses.insert(name.clone(), cached);
+        addresses.insert(name.clone(), (actor.clone(), Cell::new(true)));
         Ok(actor)
     }
 }
@@ -288,7 +278,7 @@ async fn sweep(addresses: Weak<AddressCache>) {
             return;
         };
         let mut addresses = addresses.borrow_mut();
-        addresses.retain(|_, cached| cached.used.take());
+        addresses.retain(|_, (_, used)| used.take());
         shrink_if_sparse(&mut addresses);
     }
 }

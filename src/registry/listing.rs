@@ -189,7 +189,7 @@ impl Router {
     pub async fn count_locks(&self, prefix: String) -> Result<LockCounts, Closed> {
         let _one_at_a_time = self.server.surveys.acquire().await;
         let counted = self.registry.send(CountLocks { prefix }).await;
-        let grants = self.server.metrics.locks.grants();
+        let grants = self.server.metrics.grants();
         let with_grants = |counts| LockCounts { grants, ..counts };
         counted.map(with_grants).map_err(|_| Closed::StoreAway)
     }
@@ -358,14 +358,14 @@ mod tests {
     use crate::lock::{ResourceOptions, Seconds};
     use crate::store::ResourceId;
 
-    fn listed(name: &str, waiting: usize) -> Description {
+    fn listed(name: &ResourceName) -> Description {
         Description {
-            name: ResourceName::parse(name).unwrap(),
+            name: name.clone(),
             id: ResourceId::new("1"),
             options: ResourceOptions::plain(Seconds::ZERO),
-            locked: waiting > 0,
+            locked: false,
             holders: Vec::new(),
-            waiting,
+            waiting: 0,
             waits_since: None,
             queue: Vec::new(),
             selectors: 0,
@@ -374,91 +374,38 @@ mod tests {
         }
     }
 
-    fn page(listed_names: &[&str], next: Option<&str>) -> Page {
-        Page {
-            resources: listed_names.iter().map(|name| listed(name, 0)).collect(),
-            next: next.map(|name| ResourceName::parse(name).unwrap()),
-        }
-    }
-
-    fn names(page: &Page) -> Vec<&str> {
-        let names = page.resources.iter().map(|listed| listed.name.as_str());
-        names.collect()
-    }
-
-    fn query(limit: usize, order: ListOrder) -> ListQuery {
-        ListQuery {
-            limit,
-            order,
-            ..ListQuery::default()
-        }
-    }
-
-    fn merged(parts: &[Page], limit: usize) -> (Vec<String>, Option<String>) {
-        let page = Page::merged(parts.to_vec(), &query(limit, ListOrder::Name));
-        let names = names(&page).into_iter().map(str::to_owned).collect();
-        (names, page.next.map(|next| next.to_string()))
-    }
-
-    #[test]
-    fn pages_of_several_instances_end_where_the_first_of_them_ends() {
-        let all = [page(&["b", "d"], None), page(&["a", "c"], None)];
-        let (found, next) = merged(&all, 10);
-        assert_eq!((found.join(""), next), ("abcd".to_owned(), None));
-        // After the end of one page, names may be missing.
-        let cut = [page(&["b", "x"], None), page(&["a", "c"], Some("c"))];
-        let (found, next) = merged(&cut, 10);
-        assert_eq!((found.join(""), next.as_deref()), ("abc".into(), Some("c")));
-        let (found, next) = merged(&cut, 2);
-        assert_eq!((found.join(""), next.as_deref()), ("ab".into(), Some("b")));
-        // One instance has read only rows of other instances.
-        let empty = [page(&["b", "x"], None), page(&[], Some("m"))];
-        let (found, next) = merged(&empty, 10);
-        assert_eq!((found.join(""), next.as_deref()), ("b".into(), Some("m")));
-    }
-
     #[test]
     fn whoever_follows_next_sees_every_name_once_however_they_are_spread() {
-        let all: Vec<String> = (0..40).map(|n| format!("r{n:02}")).collect();
+        let all = (0..40).map(|n| ResourceName::parse(&format!("r{n:02}")).unwrap());
+        let all: Vec<ResourceName> = all.collect();
         // The page of one instance, which reads `limit + 1` rows, some of them of other instances.
-        let part = |owner: usize, after: &str, limit: usize| {
-            let rows = all.iter().filter(|name| name.as_str() > after);
-            let rows: Vec<&String> = rows.take(limit + 1).collect();
-            let own = rows
-                .iter()
-                .filter(|name| name.as_bytes()[2] as usize % 3 == owner);
-            let own: Vec<&str> = own.map(|name| name.as_str()).collect();
-            let is_cut_off = rows.len() == limit + 1;
-            page(&own, rows.last().filter(|_| is_cut_off).map(|s| s.as_str()))
+        let part = |owner: usize, after: Option<&ResourceName>, limit: usize| {
+            let rows = all.iter().filter(|name| Some(*name) > after);
+            let rows: Vec<&ResourceName> = rows.take(limit + 1).collect();
+            let last = rows.last().filter(|_| rows.len() == limit + 1);
+            let is_own = |name: &&ResourceName| name.as_str().as_bytes()[2] as usize % 3 == owner;
+            Page {
+                next: last.map(|name| ResourceName::clone(name)),
+                resources: rows.into_iter().filter(is_own).map(listed).collect(),
+            }
         };
         for limit in [1, 2, 7, 40, 100] {
-            let (mut seen, mut after) = (Vec::new(), String::new());
+            let query = ListQuery {
+                limit,
+                ..ListQuery::default()
+            };
+            let (mut seen, mut after) = (Vec::new(), None);
             loop {
-                let parts: Vec<Page> = (0..3).map(|owner| part(owner, &after, limit)).collect();
-                let (found, next) = merged(&parts, limit);
-                assert!(found.len() <= limit);
-                seen.extend(found);
-                match next {
-                    Some(next) => after = next,
-                    None => break,
+                let parts = (0..3).map(|owner| part(owner, after.as_ref(), limit));
+                let page = Page::merged(parts.collect(), &query);
+                assert!(page.resources.len() <= limit);
+                seen.extend(page.resources.into_iter().map(|listed| listed.name));
+                after = page.next;
+                if after.is_none() {
+                    break;
                 }
             }
             assert_eq!(seen, all, "{limit}");
         }
-    }
-
-    #[test]
-    fn the_most_waited_for_of_all_instances_come_first() {
-        let part = |these: &[(&str, usize)]| Page {
-            resources: these.iter().map(|(name, n)| listed(name, *n)).collect(),
-            next: None,
-        };
-        let parts = vec![
-            part(&[("a", 1), ("c", 9)]),
-            part(&[("b", 5), ("d", 0), ("aa", 1)]),
-        ];
-        let page = Page::merged(parts, &query(4, ListOrder::Waiting));
-        assert_eq!(names(&page), ["c", "b", "a", "aa"]);
-        assert_eq!(page.next, None);
     }
 }

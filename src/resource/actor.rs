@@ -12,7 +12,7 @@ use actix::prelude::*;
 
 use crate::lock::{Command, LockState, Millis, Now, Refusal, RequestId, ResourceName, Ticket};
 use crate::persistence::handle::PersistenceHandle;
-use crate::persistence::messages::{CommitResult, PersistenceNotice};
+use crate::persistence::messages::{CommitResult, Load, PersistenceNotice};
 use crate::resource::documents::Documents;
 use crate::resource::dormant::DormantLease;
 use crate::resource::live::{Live, Resource};
@@ -150,7 +150,7 @@ impl ResourceActor {
                 let resource = live.resource.as_ref().filter(|_| live.is_leaving);
                 let unconfirmed = resource.map(|r| r.core.unconfirmed().collect());
                 *self.status.lock() = None;
-                self.server.metrics.actors_retired.inc();
+                self.server.metrics.actors_retired_total.inc();
                 self.leave_registry(None, unconfirmed.unwrap_or_default());
             }
             Stage::Retired => {}
@@ -167,7 +167,7 @@ impl ResourceActor {
         let Stage::Live(live) = std::mem::replace(&mut self.stage, Stage::Retired) else {
             return;
         };
-        self.server.metrics.actors_retired.inc();
+        self.server.metrics.actors_retired_total.inc();
         let dormant = DormantLease {
             lease,
             held: live.held,
@@ -249,7 +249,7 @@ impl Actor for ResourceActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let (persistence, name) = (self.persistence.clone(), self.name.clone());
-        async move { persistence.load(name).await }
+        async move { persistence.read(Load { name }).await }
             .into_actor(self)
             .map(|result, actor, ctx| actor.loaded(result, ctx))
             .spawn(ctx);

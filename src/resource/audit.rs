@@ -8,23 +8,21 @@ use std::sync::Arc;
 use crate::lock::command::{Event, HolderView};
 use crate::lock::rows::Forced;
 use crate::lock::{
-    Answer, EndReason, FencingToken, Millis, Mode, Now, Outcome, Owner, RequestId, ResourceName,
-    Selector, WallMillis,
+    Answer, EndReason, FencingToken, Millis, Mode, Outcome, Owner, RequestId, Selector, WallMillis,
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::live::Live;
-use crate::resource::open_requests::{OpenRequest, RequestKind};
+use crate::resource::open_requests::OpenRequest;
 use crate::resource::status::ResourceStatus;
 use crate::shared::audit_log::{AuditEvent, AuditKind, Detail};
 use crate::shared::caller::Caller;
-use crate::shared::event_feed::{EventKind, FeedEvent};
-use crate::shared::server_state::ServerState;
+use crate::shared::event_feed::FeedEvent;
 use crate::store::history::{LeaseEnd, PastLease};
 
 /// The answers of one outcome of the core.
 type Answers = [(RequestId, Answer)];
 
-/// The open request that the first answer which is `like` this goes to.
+/// The open request to which the first answer that is `like` this goes.
 fn asker<'l>(
     live: &'l Live,
     answers: &Answers,
@@ -37,19 +35,22 @@ fn asker<'l>(
 impl ResourceActor {
     /// Reports one outcome of the core. To be called before its answers are sent, while their requests are open.
     pub(super) fn report(&mut self, outcome: &Outcome) {
-        let Stage::Live(live) = &mut self.stage else {
+        let Stage::Live(live) = &self.stage else {
             return;
         };
         if outcome.events.is_empty() {
             return;
         }
-        let mut writer = AuditWriter::new(&self.name, &self.server, self.now);
-        for event in &outcome.events {
-            writer.event(live, &outcome.answers, event);
-        }
+        let events = outcome.events.iter();
+        let happened: Vec<Arc<FeedEvent>> = events
+            .filter_map(|event| self.report_event(live, &outcome.answers, event))
+            .collect();
+        let Some(live) = self.live() else {
+            return;
+        };
         let held_since = live.resource.as_ref().and_then(|r| r.core.held_since());
         live.held.set(held_since);
-        live.happened(writer.happened);
+        live.happened(happened);
     }
 
     pub(super) fn report_change(
@@ -59,23 +60,21 @@ impl ResourceActor {
         token: Option<FencingToken>,
         selector: Option<&Selector>,
     ) {
-        let mut writer = AuditWriter::new(&self.name, &self.server, self.now);
-        writer.write(AuditEvent {
+        let happened = self.write_line(AuditEvent {
             token,
             caller: Some(caller),
             detail: selector.map_or(Detail::Nothing, Detail::Selector),
-            ..writer.line(kind)
+            ..self.line(kind)
         });
-        if let Stage::Live(live) = &mut self.stage {
-            live.happened(writer.happened);
+        if let Some(live) = self.live() {
+            live.happened(happened);
         }
     }
 
     /// Reports that these leases ended because their resource was deleted.
     pub(super) fn report_end_by_deletion(&self, leases: &[HolderView], ephemeral: bool) {
-        let writer = AuditWriter::new(&self.name, &self.server, self.now);
         for lease in leases {
-            writer.end(lease, LeaseEnd::Deleted, None, ephemeral);
+            self.add_to_history(lease, LeaseEnd::Deleted, None, ephemeral);
         }
     }
 
@@ -96,35 +95,12 @@ impl ResourceActor {
         });
         *self.status.lock() = status;
     }
-}
-
-/// Writes the events of one resource to the log and the history, and collects them for the event feed.
-struct AuditWriter<'a> {
-    name: &'a ResourceName,
-    server: &'a Arc<ServerState>,
-    now: Now,
-    /// Events for the feed, to be published once they are durable.
-    happened: Vec<Arc<FeedEvent>>,
-}
-
-impl<'a> AuditWriter<'a> {
-    fn new(name: &'a ResourceName, server: &'a Arc<ServerState>, now: Now) -> AuditWriter<'a> {
-        AuditWriter {
-            name,
-            server,
-            now,
-            happened: Vec::new(),
-        }
-    }
 
     /// A log line without details.
-    fn line<'l>(&self, kind: AuditKind) -> AuditEvent<'l>
-    where
-        'a: 'l,
-    {
+    fn line(&self, kind: AuditKind) -> AuditEvent<'_> {
         AuditEvent {
             kind,
-            resource: self.name,
+            resource: &self.name,
             owner: None,
             token: None,
             reason: None,
@@ -135,10 +111,7 @@ impl<'a> AuditWriter<'a> {
     }
 
     /// A log line about a lease.
-    fn line_of<'l>(&self, kind: AuditKind, lease: &'l HolderView) -> AuditEvent<'l>
-    where
-        'a: 'l,
-    {
+    fn line_of<'l>(&'l self, kind: AuditKind, lease: &'l HolderView) -> AuditEvent<'l> {
         AuditEvent {
             owner: lease.owner.as_ref(),
             token: Some(lease.token),
@@ -150,15 +123,12 @@ impl<'a> AuditWriter<'a> {
 
     /// A log line about a place in the queue.
     fn line_of_place<'l>(
-        &self,
+        &'l self,
         kind: AuditKind,
         owner: Option<&'l Owner>,
         mode: Mode,
         asker: Option<&'l OpenRequest>,
-    ) -> AuditEvent<'l>
-    where
-        'a: 'l,
-    {
+    ) -> AuditEvent<'l> {
         AuditEvent {
             owner,
             mode: Some(mode),
@@ -167,17 +137,22 @@ impl<'a> AuditWriter<'a> {
         }
     }
 
-    fn write(&mut self, line: AuditEvent<'_>) {
+    /// Writes a line to the log. Returns its event for the feed if anybody reads that.
+    fn write_line(&self, line: AuditEvent<'_>) -> Option<Arc<FeedEvent>> {
         self.server.events.write(self.now.mono, &line);
-        if self.server.feed.is_read() {
-            let event = feed_event(&line, self.now.wall);
-            self.happened.push(Arc::new(event));
-        }
+        let is_read = self.server.feed.is_read();
+        is_read.then(|| Arc::new(feed_event(&line, self.now.wall)))
     }
 
     /// Counts a lease that has ended and adds it to the history.
-    fn end(&self, lease: &HolderView, end: LeaseEnd, forced: Option<&Forced>, ephemeral: bool) {
-        self.server.metrics.locks.ended(end, self.held(lease));
+    fn add_to_history(
+        &self,
+        lease: &HolderView,
+        end: LeaseEnd,
+        forced: Option<&Forced>,
+        ephemeral: bool,
+    ) {
+        self.server.metrics.ended(end, self.held_for(lease));
         let past = PastLease {
             owner: lease.owner.clone(),
             reason: lease.reason.clone(),
@@ -189,95 +164,118 @@ impl<'a> AuditWriter<'a> {
             forced: forced.cloned().map(Box::new),
             queued_ms: queued(lease),
         };
-        self.server
-            .history
-            .ended(self.name, past, ephemeral, self.now.mono);
+        let now = self.now.mono;
+        self.server.history.ended(&self.name, past, ephemeral, now);
     }
 
     /// How long a lease was held, by the wall clock: an earlier process may have granted it.
-    fn held(&self, lease: &HolderView) -> Millis {
+    fn held_for(&self, lease: &HolderView) -> Millis {
         self.now.wall.saturating_sub(lease.acquired_at)
     }
 
-    fn event(&mut self, live: &Live, answers: &Answers, event: &Event) {
+    fn report_event(
+        &self,
+        live: &Live,
+        answers: &Answers,
+        event: &Event,
+    ) -> Option<Arc<FeedEvent>> {
+        let metrics = &self.server.metrics;
         match event {
-            Event::Granted(holder) => self.granted(live, answers, holder),
-            Event::Ended { reason, holder } => self.ended(live, answers, *reason, holder),
+            Event::Granted(holder) => self.report_grant(live, answers, holder, false),
+            Event::Promoted { holder, .. } => self.report_grant(live, answers, holder, true),
+            Event::Ended {
+                reason,
+                holder,
+                forced,
+            } => self.report_end(live, answers, *reason, holder, forced.as_deref()),
             Event::TakenBack(token) => {
-                self.server.metrics.locks.taken_back.inc();
-                self.write(AuditEvent {
+                metrics.lock_grants_taken_back_total.inc();
+                self.write_line(AuditEvent {
                     token: Some(*token),
                     ..self.line(AuditKind::TakenBack)
-                });
+                })
             }
-            Event::Promoted { holder, .. } => {
-                let like = |answer: &Answer| matches!(answer, Answer::Granted(grant) if grant.holder.token == holder.token);
-                let asker = asker(live, answers, like);
-                // A grant with a new token, of a lease that goes on.
-                self.server.metrics.locks.promoted();
-                self.write(AuditEvent {
-                    caller: asker.map(|open| &*open.caller),
-                    ..self.line_of(AuditKind::Granted, holder)
-                });
-            }
-            Event::Demoted(_) => {}
+            Event::Demoted(_) => None,
             Event::Queued {
                 request,
                 row,
                 position,
-            } => self.write(AuditEvent {
-                reason: row.reason.as_ref(),
-                detail: Detail::Position(*position),
-                ..self.line_of_place(
-                    AuditKind::Queued,
-                    row.owner.as_ref(),
-                    row.mode,
-                    live.open.get(request).map(Box::as_ref),
-                )
-            }),
-            Event::WaiterLeft { owner, mode } => {
-                let like = |answer: &Answer| matches!(answer, Answer::Unlocked { dead: None });
-                let asker = asker(live, answers, like);
-                self.write(self.line_of_place(AuditKind::WaiterLeft, owner.as_ref(), *mode, asker));
+            } => {
+                let asker = live.open.get(request).map(Box::as_ref);
+                self.write_line(AuditEvent {
+                    reason: row.reason.as_ref(),
+                    detail: Detail::Position(*position),
+                    ..self.line_of_place(AuditKind::Queued, row.owner.as_ref(), row.mode, asker)
+                })
             }
-            Event::WaiterDropped { owner, mode } => {
-                self.server.metrics.locks.waiters_dropped.inc();
-                self.write(self.line_of_place(
-                    AuditKind::WaiterDropped,
-                    owner.as_ref(),
-                    *mode,
-                    None,
-                ));
-            }
-            Event::WaiterRemoved { owner, mode } => {
-                let like = |answer: &Answer| matches!(answer, Answer::WaiterRemoved(true));
-                let asker = asker(live, answers, like);
-                let why = asker.and_then(why);
-                self.write(AuditEvent {
-                    detail: why.map_or(Detail::Nothing, |why| Detail::Why(&why.reason)),
-                    ..self.line_of_place(AuditKind::WaiterRemoved, owner.as_ref(), *mode, asker)
-                });
+            Event::PlaceEnded {
+                reason,
+                owner,
+                mode,
+                forced,
+            } => {
+                let (kind, told) = match reason {
+                    EndReason::Released => {
+                        let told = Answer::Unlocked { dead: None };
+                        (AuditKind::WaiterLeft, Some(told))
+                    }
+                    EndReason::Expired => {
+                        metrics.waiters_dropped_total.inc();
+                        (AuditKind::WaiterDropped, None)
+                    }
+                    EndReason::ForcedOff => {
+                        let told = Answer::WaiterRemoved(true);
+                        (AuditKind::WaiterRemoved, Some(told))
+                    }
+                };
+                let asker = told.and_then(|told| asker(live, answers, |answer| *answer == told));
+                let why = forced.as_ref().map(|forced| &forced.reason);
+                self.write_line(AuditEvent {
+                    detail: why.map_or(Detail::Nothing, Detail::Why),
+                    ..self.line_of_place(kind, owner.as_ref(), *mode, asker)
+                })
             }
         }
     }
 
-    fn granted(&mut self, live: &Live, answers: &Answers, holder: &HolderView) {
+    fn report_grant(
+        &self,
+        live: &Live,
+        answers: &Answers,
+        holder: &HolderView,
+        promoted: bool,
+    ) -> Option<Arc<FeedEvent>> {
         let like = |answer: &Answer| match answer {
-            Answer::Granted(grant) => grant.new && grant.holder.token == holder.token,
+            Answer::Granted(grant) => grant.new != promoted && grant.holder.token == holder.token,
             Answer::Writable { token } => *token == Some(holder.token),
             _ => false,
         };
-        let waited = queued(holder);
-        self.server.metrics.locks.granted(waited);
-        self.write(AuditEvent {
+        let metrics = &self.server.metrics;
+        let detail = if promoted {
+            // A grant with a new token, of a lease that goes on: its wait is counted already.
+            metrics.lock_grants_total.mine().inc();
+            Detail::Nothing
+        } else {
+            let waited = queued(holder);
+            metrics.granted(waited);
+            Detail::Waited(waited)
+        };
+        self.write_line(AuditEvent {
             caller: asker(live, answers, like).map(|open| &*open.caller),
-            detail: Detail::Waited(waited),
+            detail,
             ..self.line_of(AuditKind::Granted, holder)
-        });
+        })
     }
 
-    fn ended(&mut self, live: &Live, answers: &Answers, reason: EndReason, holder: &HolderView) {
-        let held = self.held(holder);
+    fn report_end(
+        &self,
+        live: &Live,
+        answers: &Answers,
+        reason: EndReason,
+        holder: &HolderView,
+        forced: Option<&Forced>,
+    ) -> Option<Arc<FeedEvent>> {
+        let held = self.held_for(holder);
         let like = |answer: &Answer| match (reason, answer) {
             (EndReason::Released, Answer::Unlocked { dead: None }) => true,
             (EndReason::Released, Answer::Writable { token }) => *token == Some(holder.token),
@@ -285,26 +283,22 @@ impl<'a> AuditWriter<'a> {
             _ => false,
         };
         let asker = asker(live, answers, like);
-        let why = asker.and_then(why);
-        let (kind, detail, end) = match reason {
-            EndReason::Released => (AuditKind::Released, Detail::Held(held), LeaseEnd::Released),
-            EndReason::Expired => (AuditKind::Expired, Detail::Held(held), LeaseEnd::Expired),
-            EndReason::ForcedOff => (
-                AuditKind::ForcedOff,
-                Detail::Forced(held, why.map(|why| &why.reason)),
-                LeaseEnd::ForcedOff,
-            ),
+        let (kind, detail) = match reason {
+            EndReason::Released => (AuditKind::Released, Detail::Held(held)),
+            EndReason::Expired => (AuditKind::Expired, Detail::Held(held)),
+            EndReason::ForcedOff => {
+                let why = forced.map(|forced| &forced.reason);
+                (AuditKind::ForcedOff, Detail::Forced(held, why))
+            }
         };
-        self.write(AuditEvent {
+        let resource = live.resource.as_ref();
+        let ephemeral = resource.is_some_and(|r| r.core.options().ephemeral);
+        self.add_to_history(holder, reason.into(), forced, ephemeral);
+        self.write_line(AuditEvent {
             caller: asker.map(|open| &*open.caller),
             detail,
             ..self.line_of(kind, holder)
-        });
-        let ephemeral = live
-            .resource
-            .as_ref()
-            .is_some_and(|r| r.core.options().ephemeral);
-        self.end(holder, end, why, ephemeral);
+        })
     }
 }
 
@@ -314,31 +308,9 @@ fn queued(lease: &HolderView) -> Millis {
     queued.map_or(0, |at| lease.acquired_at.saturating_sub(at))
 }
 
-/// The reason and the caller of a request that ends a lease or a place by force.
-fn why(open: &OpenRequest) -> Option<&Forced> {
-    match &open.kind {
-        RequestKind::Force(why) => Some(why),
-        _ => None,
-    }
-}
-
 /// The event for the feed that corresponds to a log line.
 fn feed_event(line: &AuditEvent<'_>, at: WallMillis) -> FeedEvent {
-    let kind = match line.kind {
-        AuditKind::Created => EventKind::Created,
-        AuditKind::Deleted | AuditKind::SelectorDeleted => EventKind::Deleted,
-        AuditKind::Queued => EventKind::Queued,
-        AuditKind::Granted => EventKind::Granted,
-        // Taken back: the client was gone before it was told of the grant.
-        AuditKind::Released | AuditKind::TakenBack => EventKind::Released,
-        AuditKind::Expired => EventKind::Expired,
-        AuditKind::ForcedOff => EventKind::ForcedOff,
-        AuditKind::WaiterDropped | AuditKind::WaiterLeft | AuditKind::WaiterRemoved => {
-            EventKind::Left
-        }
-        AuditKind::Written => EventKind::Written,
-    };
-    let mut event = FeedEvent::new(kind, line.resource.clone(), at);
+    let mut event = FeedEvent::new(line.kind, line.resource.clone(), at);
     event.owner = line.owner.map(|owner| owner.as_str().into());
     event.reason = line.reason.map(|reason| reason.as_str().into());
     event.mode = line.mode;

@@ -28,7 +28,7 @@ impl HeldSince {
     }
 
     pub fn set(&mut self, since: Option<WallMillis>) {
-        let held = &self.server.metrics.locks.held;
+        let held = &self.server.metrics.locks_held;
         match (self.since, since) {
             (None, Some(_)) => held.mine().inc(),
             (Some(_), None) => held.mine().dec(),

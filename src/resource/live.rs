@@ -11,13 +11,13 @@ use actix::prelude::*;
 
 use crate::lock::{
     Command, FencingToken, LockState, Millis, Now, PresentedTicket, Refusal, RequestId,
-    ResourceName, Selector, Terms, Ticket,
+    ResourceName, Selector, Terms,
 };
 use crate::resource::actor::{ResourceActor, Stage};
 use crate::resource::documents::Documents;
 use crate::resource::dormant::HeldSince;
 use crate::resource::messages::{Call, Description, Reply, ResourceNotice};
-use crate::resource::open_requests::{OpenRequest, OpenRequests, RequestKind};
+use crate::resource::open_requests::{OpenRequests, RequestKind};
 use crate::shared::event_feed::FeedEvent;
 use crate::shared::gate::Closed;
 use crate::shared::server_state::ServerState;
@@ -82,8 +82,6 @@ pub struct Live {
     pub(super) unpublished: VecDeque<(u64, Arc<FeedEvent>)>,
     /// Documents that are being loaded; each is read once for all its requests.
     pub(super) reading: HashMap<Selector, DocumentRead>,
-    /// Requests that waited to read a document which has just been deleted.
-    pub(super) orphans: Vec<RequestId>,
     /// The rows of a resource that was created for the request in progress; they are stored with the changes of
     /// that request. Boxed: it is checked in every step and nearly always `None`.
     pub(super) unborn: Option<Box<Snapshot>>,
@@ -112,7 +110,6 @@ impl Live {
             held_back: VecDeque::new(),
             unpublished: VecDeque::new(),
             reading: HashMap::new(),
-            orphans: Vec::new(),
             unborn: None,
             watchers: Vec::new(),
             sent: 0,
@@ -130,7 +127,7 @@ impl Live {
     }
 
     /// Keeps events until they are durable.
-    pub(super) fn happened(&mut self, events: Vec<Arc<FeedEvent>>) {
+    pub(super) fn happened(&mut self, events: impl IntoIterator<Item = Arc<FeedEvent>>) {
         let commit = self.sent + 1;
         self.unpublished
             .extend(events.into_iter().map(|event| (commit, event)));
@@ -139,7 +136,9 @@ impl Live {
     /// Drops a request whose client is gone, without a reply.
     pub fn drop_request(&mut self, request: RequestId) {
         if let Some(open) = self.open.remove(&request) {
-            self.unpark(&open);
+            if let (Some(_), Some(selector)) = (&open.permit, open.kind.document()) {
+                self.unpin(selector);
+            }
             self.watchers.retain(|watcher| *watcher != request);
         }
         for read in self.reading.values_mut() {
@@ -147,14 +146,7 @@ impl Live {
         }
     }
 
-    /// Releases the document that a waiting request has pinned.
-    pub(super) fn unpark(&mut self, open: &OpenRequest) {
-        if let (Some(_), Some(selector)) = (&open.permit, open.kind.document()) {
-            self.unpin(selector);
-        }
-    }
-
-    /// Releases one pin of a document.
+    /// Releases the pin of a request that waited for the lock.
     pub(super) fn unpin(&mut self, selector: &Selector) {
         if let Some(resource) = &mut self.resource {
             resource.documents.unpin(selector, self.committed);
@@ -207,9 +199,9 @@ impl Resource {
         let Some(document) = self.documents.get(selector, &self.id) else {
             return Reply::Refused(Refusal::NoSelector, self.token_of(presented));
         };
-        let is_live = |ticket: &Ticket| self.core.is_live(*ticket);
-        let ticket = presented.ticket().filter(is_live);
-        let ticket = ticket.map(|ticket| (ticket, self.core.token_of(ticket)));
+        let ticket = presented
+            .ticket()
+            .and_then(|ticket| Some((ticket, self.core.role(ticket)?.token())));
         Reply::Read { document, ticket }
     }
 

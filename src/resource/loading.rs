@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use actix::prelude::*;
 
 use crate::lock::{Command, PresentedTicket, Selector, WaitPolicy};
+use crate::persistence::messages::LoadData;
 use crate::resource::actor::{ResourceActor, unread};
 use crate::resource::live::{DocumentRead, Resource};
 use crate::resource::messages::{Call, Op};
@@ -36,8 +37,11 @@ impl ResourceActor {
             }),
         };
         let persistence = self.persistence.clone();
-        let read = (id.clone(), selector.clone());
-        async move { persistence.load_data(read.0, read.1).await }
+        let document = LoadData {
+            id: id.clone(),
+            selector: selector.clone(),
+        };
+        async move { persistence.read(document).await }
             .into_actor(self)
             .map(move |result, actor, ctx| {
                 actor.document_loaded(&id, &selector, result, ctx);

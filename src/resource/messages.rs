@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::lock::command::{HolderView, PlaceView, Role};
+use crate::lock::rows::Forced;
 use crate::lock::{
-    Answer, FencingToken, KeyName, LockOptions, Millis, PresentedTicket, Reason, Refusal,
-    RequestId, ResourceName, ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis,
+    Answer, FencingToken, LockOptions, Millis, PresentedTicket, Refusal, RequestId, ResourceName,
+    ResourceOptions, Selector, Ticket, TicketId, Ttl, WallMillis,
 };
 use crate::resource::dormant::DormantLease;
 use crate::shared::caller::Caller;
@@ -131,15 +132,12 @@ pub enum Op {
     },
     ForceUnlock {
         token: Option<FencingToken>,
-        reason: Reason,
-        /// Name of the key that the caller presented.
-        by: KeyName,
+        forced: Box<Forced>,
     },
     /// Remove a waiter from the queue.
     RemoveWaiter {
         waiter: TicketId,
-        reason: Reason,
-        by: KeyName,
+        forced: Box<Forced>,
     },
     /// Count a live ticket as presented: its lease is renewed or its place kept. Sent for a request that is
     /// refused because of load.

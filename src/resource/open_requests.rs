@@ -7,7 +7,6 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::lock::command::HolderView;
-use crate::lock::rows::Forced;
 use crate::lock::{Millis, PresentedTicket, RequestId, Selector};
 use crate::resource::messages::{Condition, Op, Reply};
 use crate::shared::caller::Caller;
@@ -28,8 +27,6 @@ pub(super) enum RequestKind {
     DeleteSelector(Selector, bool),
     /// Deletes the resource, and so ends these leases.
     Delete(Vec<HolderView>),
-    /// Ends a lease or a place by force: the reason, and who asked for it.
-    Force(Box<Forced>),
 }
 
 impl RequestKind {

@@ -65,7 +65,7 @@ impl ResourceActor {
         if self.is_deserted(is_new) {
             self.leave_no_rows(&mut snapshot);
         }
-        let orphans = self.take_orphans();
+        let orphans = self.take_orphans(&snapshot);
         let gone = || Box::new(Reply::Refused(Refusal::NoSelector, None));
         replies.extend(orphans.iter().map(|request| (*request, gone())));
         self.store_and_reply(Some(snapshot), replies, ctx);
@@ -131,22 +131,27 @@ impl ResourceActor {
         }
     }
 
-    /// Takes the requests whose document was deleted while they waited, and ends their waits.
+    /// Ends the waits of the requests for a document that `snapshot` deletes, and returns them: they are refused in
+    /// this step. In a profile where GET locks unwritten documents they go on waiting.
     #[inline(never)]
-    pub(super) fn take_orphans(&mut self) -> Vec<RequestId> {
-        let Some(live) = self.live() else {
+    fn take_orphans(&mut self, snapshot: &Snapshot) -> Vec<RequestId> {
+        let deletes = snapshot.data.values().any(Option::is_none);
+        let ends_waits = deletes && !self.server.profile().get_locks_unwritten();
+        let Some(live) = self.live().filter(|_| ends_waits) else {
             return Vec::new();
         };
-        if live.orphans.is_empty() {
-            return Vec::new();
-        }
-        let orphans = std::mem::take(&mut live.orphans);
-        for request in &orphans {
-            if let Some(mut open) = live.open.remove(request) {
-                live.unpark(&open);
-                open.permit = None;
+        let mut orphans = Vec::new();
+        for (request, open) in &mut live.open {
+            let open = &mut **open;
+            if let RequestKind::Get(selector) = &open.kind
+                && matches!(snapshot.data.get(selector), Some(None))
+                && open.permit.take().is_some()
+            {
+                if let Some(resource) = &mut live.resource {
+                    resource.documents.unpin(selector, live.committed);
+                }
                 open.kind = RequestKind::Absent;
-                live.open.insert(*request, open);
+                orphans.push(*request);
             }
         }
         orphans
@@ -189,7 +194,6 @@ impl ResourceActor {
                 let caller = open.caller.clone();
                 resource.documents.delete(&selector, commit);
                 snapshot.document(selector.clone(), None);
-                self.end_gets_of(&selector);
                 self.report_change(AuditKind::SelectorDeleted, &caller, token, Some(&selector));
                 Reply::Deleted { token }
             }
@@ -260,23 +264,6 @@ impl ResourceActor {
         Reply::Deleted { token: None }
     }
 
-    /// Finds the requests that wait to read a document which was just deleted: they are refused in this step.
-    /// In a profile where GET locks unwritten documents they go on waiting.
-    #[inline(never)]
-    pub(super) fn end_gets_of(&mut self, selector: &Selector) {
-        let waits_unwritten = self.server.terms().rules.get_locks_unwritten;
-        let Some(live) = self.live() else {
-            return;
-        };
-        if waits_unwritten {
-            return;
-        }
-        let orphans = live.open.iter().filter(|(_, open)| {
-            open.permit.is_some() && matches!(&open.kind, RequestKind::Get(s) if s == selector)
-        });
-        live.orphans = orphans.map(|(request, _)| *request).collect();
-    }
-
     /// Sends rows to the store, if there are any, and delivers replies: at once if everything that was sent to the
     /// store is durable, else once it is.
     #[inline(never)]
@@ -300,7 +287,7 @@ impl ResourceActor {
             if let Some(resource) = &mut live.resource {
                 resource.documents.give_back(seq);
             }
-            self.server.metrics.locks.stored_inline.mine().inc();
+            self.server.metrics.commits_inline_total.mine().inc();
         }
         self.publish();
         let Some(live) = self.live() else {

@@ -7,7 +7,7 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::lock::command::Role;
-use crate::lock::rows::{Forced, HeadRow};
+use crate::lock::rows::HeadRow;
 use crate::lock::{
     Command, EndReason, LockOptions, LockRequest, LockState, PresentedTicket, Refusal, RequestId,
     ResourceOptions, Selector, Ticket, WaitPolicy,
@@ -136,6 +136,10 @@ impl ResourceActor {
             Some(presented) => {
                 // Gives up the place that the request took while its document was loaded.
                 self.command(Command::Vanished { request }, ctx);
+                if self.resource().is_none() {
+                    // It is ephemeral, and went with its last lease, whose time was over.
+                    return self.reply(call, Reply::Refused(Refusal::NoResource, None), ctx);
+                }
                 let touch = Command::Touch { request, presented };
                 Some((RequestKind::Absent, touch))
             }
@@ -193,7 +197,7 @@ impl ResourceActor {
     /// The ticket that a GET with lock intent or a deletion presents, if it is refused because its document does not
     /// exist.
     fn refused_as_absent(&self, op: &Op, exists: bool) -> Option<PresentedTicket> {
-        let get_is_refused = !self.server.terms().rules.get_locks_unwritten;
+        let get_is_refused = !self.server.profile().get_locks_unwritten();
         match op {
             _ if exists => None,
             Op::Acquire {
@@ -223,7 +227,7 @@ impl ResourceActor {
             fresh,
             policy,
         };
-        let write_releases = self.server.terms().rules.write_releases;
+        let write_releases = self.server.profile().write_releases();
         Some(match op {
             Op::Acquire {
                 selector,
@@ -275,7 +279,7 @@ impl ResourceActor {
                 let kind = RequestKind::Delete(leases.unwrap_or_default());
                 (kind, Command::Delete { request, presented })
             }
-            other => return ticket_command(request, other),
+            other => (RequestKind::Plain, ticket_command(request, other)?),
         })
     }
 
@@ -283,7 +287,7 @@ impl ResourceActor {
     pub(super) fn wait_policy(&mut self, op: &Op) -> Option<WaitPolicy> {
         let now = self.now.mono;
         let server_wait = self.server.settings.wait_ms;
-        let timeout_waits = self.server.terms().rules.timeout_is_wait;
+        let timeout_waits = self.server.profile().timeout_is_wait();
         let timeout = self.resource()?.core.options().timeout;
         let wait = match op {
             Op::Acquire { wait, .. } => *wait,
@@ -442,44 +446,32 @@ impl ResourceActor {
     }
 }
 
-/// As [`ResourceActor::translate`], for requests that need neither a new ticket nor a document.
-fn ticket_command(request: RequestId, op: Op) -> Option<(RequestKind, Command)> {
+/// The command of a request that needs neither a new ticket nor a document. `None`: as in
+/// [`ResourceActor::translate`].
+fn ticket_command(request: RequestId, op: Op) -> Option<Command> {
     Some(match op {
         Op::Renew {
             presented,
             ttl,
             exact,
-        } => {
-            let command = Command::Renew {
-                request,
-                presented,
-                ttl,
-                exact,
-            };
-            (RequestKind::Plain, command)
-        }
-        Op::Unlock { presented } => (RequestKind::Plain, Command::Unlock { request, presented }),
-        Op::ForceUnlock { token, reason, by } => {
-            let forced = Box::new(Forced { reason, by });
-            let kind = RequestKind::Force(forced.clone());
-            let command = Command::ForceUnlock {
-                request,
-                token,
-                forced,
-            };
-            (kind, command)
-        }
-        Op::RemoveWaiter { waiter, reason, by } => {
-            let forced = Box::new(Forced { reason, by });
-            let kind = RequestKind::Force(forced.clone());
-            let command = Command::RemoveWaiter {
-                request,
-                waiter,
-                forced,
-            };
-            (kind, command)
-        }
-        Op::Touch { presented } => (RequestKind::Plain, Command::Touch { request, presented }),
+        } => Command::Renew {
+            request,
+            presented,
+            ttl,
+            exact,
+        },
+        Op::Unlock { presented } => Command::Unlock { request, presented },
+        Op::ForceUnlock { token, forced } => Command::ForceUnlock {
+            request,
+            token,
+            forced,
+        },
+        Op::RemoveWaiter { waiter, forced } => Command::RemoveWaiter {
+            request,
+            waiter,
+            forced,
+        },
+        Op::Touch { presented } => Command::Touch { request, presented },
         _ => return None,
     })
 }

@@ -41,26 +41,3 @@ impl ResourceStatus {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_held_and_the_most_waited_for_come_first() {
-        let status = |waiting, held_since| ResourceStatus {
-            waiting,
-            waits_since: None,
-            locked: true,
-            held_since,
-        };
-        let rank = |status: ResourceStatus, order| status.rank(order);
-        assert!(
-            rank(status(0, Some(5)), ListOrder::Held) < rank(status(0, Some(6)), ListOrder::Held)
-        );
-        assert!(rank(status(0, Some(6)), ListOrder::Held) < rank(status(9, None), ListOrder::Held));
-        assert!(
-            rank(status(9, None), ListOrder::Waiting) < rank(status(8, None), ListOrder::Waiting)
-        );
-    }
-}

@@ -19,6 +19,7 @@ pub struct Evict {
 }
 
 /// The account of cached documents, in bytes.
+#[derive(Default)]
 pub struct DataBudget {
     max: usize,
     used: usize,
@@ -35,10 +36,7 @@ impl DataBudget {
     pub fn new(max: usize) -> DataBudget {
         DataBudget {
             max,
-            used: 0,
-            by_stamp: BTreeMap::new(),
-            stamp: 0,
-            asked_back: 0,
+            ..DataBudget::default()
         }
     }
 

@@ -177,14 +177,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gate_is_closed_until_the_store_is_open() {
-        let gate = Gate::default();
-        assert_eq!(gate.check(), Err(Closed::Starting));
-        gate.open();
-        assert_eq!(gate.check(), Ok(()));
-    }
-
-    #[test]
     fn a_closed_gate_says_why() {
         let gate = Gate::default();
         for why in Closed::ALL {
@@ -202,14 +194,5 @@ mod tests {
         gate.valid_until(boottime_ms());
         assert_eq!(gate.check(), Err(Closed::StoreAway));
         assert_eq!(gate.check_answer(), Err(Closed::StoreAway));
-    }
-
-    #[test]
-    fn a_stopping_server_accepts_nothing_but_finishes_what_it_has() {
-        let gate = Gate::default();
-        gate.open();
-        gate.stop();
-        assert_eq!(gate.check(), Err(Closed::Stopping));
-        assert_eq!(gate.check_answer(), Ok(()));
     }
 }

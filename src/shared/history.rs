@@ -23,19 +23,13 @@ const NAMES_MAX: usize = 262_144;
 /// How long the leases of an ephemeral name are kept, in milliseconds.
 const EPHEMERAL_MS: Millis = 3_600_000;
 
-/// A lease that has just ended.
-struct EndedLease {
-    name: ResourceName,
-    lease: PastLease,
-    ephemeral: bool,
-    /// When it ended, on the monotonic clock.
-    ended: Millis,
-}
+/// When a lease ended, on the monotonic clock, and the lease.
+type EndedLease = (Millis, PastLease);
 
 /// The leases of one name.
 struct Past {
-    /// Oldest first, each with the time of its end.
-    leases: VecDeque<(Millis, PastLease)>,
+    /// Oldest first.
+    leases: VecDeque<EndedLease>,
     /// `None`: the leases are removed once the store has them. `Some`: the name is ephemeral, and they are kept
     /// here until then.
     until: Option<Millis>,
@@ -43,16 +37,19 @@ struct Past {
 
 type Table = HashMap<ResourceName, Past>;
 
+/// A lease that has just ended: its name, `until` as in [`Past`], and the lease.
+type Recent = (ResourceName, Option<Millis>, EndedLease);
+
 /// The past leases in memory; one per server.
 pub struct History {
-    per_resource: usize,
+    /// Number of leases that are kept of each name; 0: none.
+    pub per_resource: usize,
     /// The leases that ended last, oldest first, by thread: threads that end leases do not wait for each other.
-    recent: PerThread<Mutex<Vec<EndedLease>>>,
+    recent: PerThread<Mutex<Vec<Recent>>>,
     past: Mutex<Table>,
 }
 
 impl History {
-    /// `per_resource`: number of leases that are kept of each name; 0: none.
     pub fn new(per_resource: usize) -> History {
         History {
             per_resource,
@@ -61,23 +58,14 @@ impl History {
         }
     }
 
-    /// Number of leases that are kept of each name.
-    pub fn per_resource(&self) -> usize {
-        self.per_resource
-    }
-
     /// Notes a lease of this name that has ended. `ephemeral`: it is not handed to the store. `now`: monotonic.
     pub fn ended(&self, name: &ResourceName, lease: PastLease, ephemeral: bool, now: Millis) {
         if self.per_resource == 0 {
             return;
         }
         let mut recent = self.recent.mine().lock();
-        recent.push(EndedLease {
-            name: name.clone(),
-            lease,
-            ephemeral,
-            ended: now,
-        });
+        let until = ephemeral.then_some(now + EPHEMERAL_MS);
+        recent.push((name.clone(), until, (now, lease)));
         // Does not wait while another thread sorts or reads the table.
         if recent.len() >= RECENT_MAX
             && let Some(mut past) = self.past.try_lock()
@@ -87,22 +75,21 @@ impl History {
     }
 
     /// Sorts ended leases into the table.
-    fn sort(&self, past: &mut Table, recent: Vec<EndedLease>) {
-        for ended in recent {
-            let until = ended.ephemeral.then_some(ended.ended + EPHEMERAL_MS);
-            if past.len() >= NAMES_MAX && !past.contains_key(&ended.name) {
+    fn sort(&self, past: &mut Table, recent: Vec<Recent>) {
+        for (name, until, (ended, lease)) in recent {
+            if past.len() >= NAMES_MAX && !past.contains_key(&name) {
                 continue;
             }
-            let past = past.entry(ended.name).or_insert_with(|| Past {
+            let past = past.entry(name).or_insert_with(|| Past {
                 leases: VecDeque::with_capacity(1),
                 until,
             });
             past.until = until;
             // The actor of a name may have moved between threads, so an earlier lease can come later.
             let later = past.leases.iter().rev();
-            let later = later.take_while(|(at, _)| *at > ended.ended).count();
+            let later = later.take_while(|(at, _)| *at > ended).count();
             let place = past.leases.len() - later;
-            past.leases.insert(place, (ended.ended, ended.lease));
+            past.leases.insert(place, (ended, lease));
             if past.leases.len() > self.per_resource {
                 past.leases.pop_front();
             }

@@ -172,10 +172,10 @@ impl ServerState {
         }
     }
 
-    /// The rules and limits that the core gets with each command.
+    /// The terms that the core gets with each command.
     pub fn terms(&self) -> Terms {
         Terms {
-            rules: self.profile().rules(),
+            profile: self.profile(),
             limits: self.settings.limits,
         }
     }
@@ -237,18 +237,21 @@ impl ServerState {
     pub fn render_metrics(&self) -> Result<String, prometheus::Error> {
         let ready = self.check_ready();
         let standby = self.gate.check_ready() == Err(Closed::Standby);
-        let now = &self.metrics.now;
-        now.waiters.set(self.waiters() as i64);
-        now.waiters_max.set(self.settings.waiters_max as i64);
-        now.data_cache_bytes.set(self.budget.lock().used() as i64);
-        now.data_cache_bytes_max
-            .set(self.settings.data_cache_bytes as i64);
-        now.pending.set(self.store.pending() as i64);
-        now.ready.set(ready.is_ok().into());
-        now.active.set(self.gate.check_answer().is_ok().into());
-        now.standby.set(standby.into());
-        self.metrics.set_log_lines_dropped(logging::dropped_lines());
-        self.metrics.render()
+        let metrics = &self.metrics;
+        metrics.waiters.set(self.waiters() as i64);
+        metrics.waiters_max.set(self.settings.waiters_max as i64);
+        let bytes = self.budget.lock().used();
+        metrics.data_cache_bytes.set(bytes as i64);
+        let bytes_max = self.settings.data_cache_bytes;
+        metrics.data_cache_bytes_max.set(bytes_max as i64);
+        let pending = self.store.pending();
+        metrics.store_pending_resources.set(pending as i64);
+        metrics.ready.set(ready.is_ok().into());
+        metrics.active.set(self.gate.check_answer().is_ok().into());
+        metrics.standby.set(standby.into());
+        let dropped = &metrics.log_lines_dropped_total;
+        dropped.inc_by(logging::dropped_lines().saturating_sub(dropped.get()));
+        metrics.render()
     }
 
     /// Hands the store the past leases that it does not have yet; see [`History::hand_over`].

@@ -86,6 +86,7 @@ impl StoredState {
                 None => drop(self.data.remove(selector)),
             }
         }
+        free_if_empty(&mut self.data);
     }
 
     /// Overwrites an outlived row if there is one. So a busy lock allocates nothing here, and usually only one
@@ -115,6 +116,15 @@ fn write_rows<R: Clone>(rows: &mut BTreeMap<Ticket, R>, changes: &BTreeMap<Ticke
             Some(row) => rows.insert(*ticket, row.clone()),
             None => rows.remove(ticket),
         };
+    }
+    free_if_empty(rows);
+}
+
+/// Frees the node, with room for eleven entries, that a map keeps when its last entry is removed: a million idle
+/// resources may have had a waiter once.
+fn free_if_empty<K, V>(map: &mut BTreeMap<K, V>) {
+    if map.is_empty() {
+        *map = BTreeMap::new();
     }
 }
 

@@ -189,8 +189,8 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Stores all snapshots in one transaction, durably, or none of them. No two of them have the same name:
-    /// `persistence` merges those. May block the calling thread (see
-    /// [`Store::blocks_for`]), so nothing else should run on it.
+    /// `persistence` merges those. May block the calling thread (see [`Store::blocks_for`]), so nothing else
+    /// should run on it.
     ///
     /// # Errors
     /// - [`StoreError::Rejected`]: nothing was stored; a smaller batch may succeed. Among the reasons: a name
@@ -343,27 +343,4 @@ pub struct HeartbeatTimes {
     pub every_ms: u64,
     /// How long this instance may answer after a heartbeat was sent.
     pub valid_ms: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn prefix_end(prefix: &str) -> Option<String> {
-        let query = ListQuery {
-            prefix: prefix.to_owned(),
-            ..ListQuery::default()
-        };
-        query.prefix_end()
-    }
-
-    #[test]
-    fn names_with_a_prefix_end_before_its_successor() {
-        assert_eq!(prefix_end("shop:").as_deref(), Some("shop;"));
-        assert_eq!(prefix_end("a\u{7f}").as_deref(), Some("a\u{80}"));
-        assert_eq!(prefix_end("\u{d7ff}").as_deref(), Some("\u{e000}"));
-        assert_eq!(prefix_end("a\u{10ffff}").as_deref(), Some("b"));
-        assert_eq!(prefix_end("\u{10ffff}"), None);
-        assert_eq!(prefix_end(""), None);
-    }
 }

@@ -26,7 +26,7 @@ fn a_lease_that_nobody_may_be_told_of_is_taken_back() {
         *bed.store.held_up.lock().unwrap() = None;
         assert_eq!(lock.await.unwrap(), Reply::Closed(Closed::StoreAway));
         bed.server.gate.open();
-        let free = |server: &ServerState| server.metrics.locks.held() == 0;
+        let free = |server: &ServerState| server.metrics.held() == 0;
         bed.until("it is taken back", free).await;
         assert!(!bed.describe("printer").await.locked);
     });

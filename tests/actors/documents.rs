@@ -4,12 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::System;
-use small_resource_server::lock::{Answer, PresentedTicket, Refusal};
+use small_resource_server::lock::{Answer, PresentedTicket, Refusal, Ttl};
 use small_resource_server::resource::messages::Wait;
-use small_resource_server::resource::messages::{Op, Reply};
+use small_resource_server::resource::messages::{Call, Op, Reply};
+use small_resource_server::shared::caller::Caller;
 use small_resource_server::shared::server_state::ServerState;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use crate::bed::{Bed, NEVER, acquire, read, selector, write};
+use crate::bed::{Bed, DEADLINE, NEVER, acquire, read, selector, write};
 
 #[test]
 fn a_waiter_gets_its_document_however_small_the_cache_is() {
@@ -88,6 +91,47 @@ fn whether_a_document_exists_is_found_out_before_its_deletion_is_refused() {
             let refused = Reply::Refused(Refusal::NoSelector, None);
             assert_eq!(bed.ask("printer", delete).await, refused);
             assert!(bed.loads() > before, "memory did not tell");
+        }
+    });
+}
+
+/// The lease is over when the request arrives, but the timer has not fired yet: the request ends the lease, and with
+/// it the resource.
+#[test]
+fn a_request_for_a_document_of_an_ephemeral_name_that_ends_with_it_is_answered() {
+    System::new().block_on(async {
+        let bed = Bed::start(1 << 20, NEVER).await;
+        let get = acquire(Some(selector("s")), Wait::NoQueue);
+        let delete = Op::DeleteSelector {
+            selector: selector("s"),
+            presented: PresentedTicket::Absent,
+        };
+        for op in [get, delete] {
+            let mut lock = acquire(None, Wait::NoQueue);
+            if let Op::Acquire {
+                options, create, ..
+            } = &mut lock
+            {
+                options.ttl = Ttl::from_millis(50);
+                *create = true;
+            }
+            let granted = bed.ask("brief", lock).await;
+            assert!(
+                matches!(granted, Reply::Lock(Answer::Granted(_))),
+                "{granted:?}"
+            );
+            let actor = bed.actor("brief").await;
+            // All actors and timers are on this thread, which stands still.
+            std::thread::sleep(Duration::from_millis(60));
+            let (reply, answer) = oneshot::channel();
+            actor.do_send(Box::new(Call {
+                request: bed.server.next_requests(1),
+                op,
+                caller: Caller::nobody().clone(),
+                reply,
+            }));
+            let answer = timeout(DEADLINE, answer).await.expect("an answer");
+            assert_eq!(*answer.unwrap(), Reply::Refused(Refusal::NoResource, None));
         }
     });
 }

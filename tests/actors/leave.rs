@@ -62,7 +62,7 @@ fn who_waits_is_asked_to_go_on_elsewhere_and_nobody_is_answered_any_more() {
         assert_eq!(in_time(waiting).await, MOVING);
         assert_eq!(bed.ask("printer", DESCRIBE).await, MOVING);
         assert!(!is_known(&bed, name("printer")).await);
-        assert_eq!(bed.server.metrics.locks.held(), 0, "of another instance");
+        assert_eq!(bed.server.metrics.held(), 0, "of another instance");
         assert_eq!(bed.server.waiters(), 0);
         // Back again: with everything that was stored.
         bed.server.slots.gain(slot(), bed.server.clock.mono());

@@ -44,7 +44,7 @@ async fn until_asleep(bed: &Bed) {
 }
 
 fn held(bed: &Bed) -> i64 {
-    bed.server.metrics.locks.held()
+    bed.server.metrics.held()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_grant_whose_client_turns_out_to_be_gone_is_taken_back_from_a_sleeper() {
         let (request, actor) = hold(&bed).await;
         until_asleep(&bed).await;
         actor.do_send(ResourceNotice::Vanished(request));
-        let free = |server: &ServerState| server.metrics.locks.held() == 0;
+        let free = |server: &ServerState| server.metrics.held() == 0;
         bed.until("the lock is free", free).await;
         assert!(!bed.describe(PRINTER).await.locked);
     });

@@ -183,10 +183,14 @@ api_tests! {
     fn half_a_surrogate_pair_is_400_and_a_whole_one_is_stored(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);
-        for body in [r#""\ud800""#, r#""\udc00""#, r#"{"a":"\ud800x"}"#, r#"["\ud800\ud800"]"#, r#"{"\udc00\ud800":1}"#] {
+        let halves = [
+            r#""\ud800""#, r#""\udc00""#, r#"{"a":"\ud800x"}"#, r#"["\ud800\ud800"]"#, r#"{"\udc00\ud800":1}"#,
+            r#"{"\ud83d\\ude00":1}"#,
+        ];
+        for body in halves {
             app.put("printer/s", body).refused(400, "malformed");
         }
-        let whole = r#"["\ud83d\ude00","\\ud800"]"#;
+        let whole = r#"["\ud83d\ude00","\\ud800 is no escape, \uD83D\uDE00\u00e9 are"]"#;
         app.put("printer/s", whole).expect(204);
         assert_eq!(app.data("printer/s"), whole);
     }

@@ -16,7 +16,7 @@ use crate::support::{Answer, Connection, Database, Server, Store, WRITE, until};
 const EXCHANGES: &str = include_str!("../data/bundle-exchanges.jsonl");
 
 #[derive(Deserialize)]
-struct QuestionOutcome {
+struct Exchange {
     step: String,
     request: String,
     sent: Headers,
@@ -163,7 +163,7 @@ const A_UNLOCKS_MEANWHILE: &str = "wait: B lock, A unlocks 0.6 s later";
 const B_GAVE_UP_BEFORE: &str = "zero: A unlock";
 
 /// The capture shows the start of this body only.
-fn whole_body(exchange: &QuestionOutcome) -> Option<String> {
+fn whole_body(exchange: &Exchange) -> Option<String> {
     match &exchange.body {
         Some(_) if exchange.step == "data: 300 kB" => {
             Some(format!("\"{}\"", "ab ".repeat(100_000)))
@@ -172,7 +172,7 @@ fn whole_body(exchange: &QuestionOutcome) -> Option<String> {
     }
 }
 
-fn exchanges() -> Vec<QuestionOutcome> {
+fn exchanges() -> Vec<Exchange> {
     let lines = EXCHANGES.lines();
     lines
         .map(|line| serde_json::from_str(line).unwrap())
@@ -190,7 +190,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn bytes(&self, exchange: &QuestionOutcome) -> Vec<u8> {
+    fn bytes(&self, exchange: &Exchange) -> Vec<u8> {
         let mut head = format!(
             "{} HTTP/1.1\r\nHost: {}\r\n",
             exchange.request,
@@ -213,7 +213,7 @@ impl Replay<'_> {
     }
 
     /// In the default profile a timeout ends leases, which would end this replay's on a slow machine.
-    fn body(&self, exchange: &QuestionOutcome) -> Option<String> {
+    fn body(&self, exchange: &Exchange) -> Option<String> {
         let body = whole_body(exchange);
         match self.profile {
             Php => body,
@@ -221,13 +221,13 @@ impl Replay<'_> {
         }
     }
 
-    fn send(&self, exchange: &QuestionOutcome) -> Connection {
+    fn send(&self, exchange: &Exchange) -> Connection {
         let mut connection = self.app.connect();
         connection.write(&self.bytes(exchange));
         connection
     }
 
-    fn play(&mut self, exchange: &QuestionOutcome, before: Option<&QuestionOutcome>) {
+    fn play(&mut self, exchange: &Exchange, before: Option<&Exchange>) {
         if exchange.step == B_GAVE_UP_BEFORE && self.profile == Php {
             self.give_up(before.expect("a lock"));
         }
@@ -244,32 +244,32 @@ impl Replay<'_> {
     }
 
     /// Another object asks for the lock, waits, and closes its connection.
-    fn give_up(&self, lock: &QuestionOutcome) {
+    fn give_up(&self, lock: &Exchange) {
         let waiter = self.send(lock);
         until("it waits", || self.app.waiting("p-zero") == 1);
         waiter.hang_up();
     }
 
-    fn unlock_meanwhile(&self, waiter: &mut Connection, lock: &QuestionOutcome) {
+    fn unlock_meanwhile(&self, waiter: &mut Connection, lock: &Exchange) {
         until("it waits", || self.app.waiting("p-wait") == 1);
         assert!(waiter.is_silent());
         self.unlock(lock);
     }
 
     /// By the object that got its ticket in that exchange.
-    fn unlock(&self, lock: &QuestionOutcome) {
+    fn unlock(&self, lock: &Exchange) {
         let ticket = &self.tickets[lock.headers.get("X-Ticket").unwrap()];
         self.app.unlock("p-wait/q", ticket).expect(200);
     }
 
-    fn deviation(&self, exchange: &QuestionOutcome) -> Option<Differs> {
+    fn deviation(&self, exchange: &Exchange) -> Option<Differs> {
         let listed = DEVIATIONS.iter().find(|(step, profiles, ..)| {
             matches(step, exchange) && profiles.contains(&self.profile)
         });
         listed.map(|(_, _, differs, _)| *differs)
     }
 
-    fn check(&self, exchange: &QuestionOutcome, answer: &Answer) {
+    fn check(&self, exchange: &Exchange, answer: &Answer) {
         let step = &exchange.step;
         let differs = self.deviation(exchange);
         if let Some(Refused(status, code)) = differs {
@@ -304,7 +304,7 @@ impl Replay<'_> {
     }
 
     /// As the client does: a ticket is read from GET and lock only, and kept after unlocking.
-    fn learn(&mut self, exchange: &QuestionOutcome, answer: &Answer) {
+    fn learn(&mut self, exchange: &Exchange, answer: &Answer) {
         if exchange.status == 204 {
             let body = self.body(exchange).unwrap_or_default();
             self.written.insert(path(exchange).to_owned(), body);
@@ -321,14 +321,14 @@ impl Replay<'_> {
 }
 
 /// `*` stands for anything.
-fn matches(step: &str, exchange: &QuestionOutcome) -> bool {
+fn matches(step: &str, exchange: &Exchange) -> bool {
     match step.split_once('*') {
         Some((start, end)) => exchange.step.starts_with(start) && exchange.step.ends_with(end),
         None => exchange.step == step,
     }
 }
 
-fn path(exchange: &QuestionOutcome) -> &str {
+fn path(exchange: &Exchange) -> &str {
     let target = exchange.request.split(' ').nth(1).unwrap();
     target.split('?').next().unwrap()
 }
@@ -383,11 +383,10 @@ fn start(store: Store, profile: Profile) -> Server {
 fn replay(app: &Server, profile: Profile) {
     let all = exchanges();
     assert_eq!(all.len(), 245);
-    let group =
-        |exchange: &QuestionOutcome| ALONE.iter().find(|start| exchange.step.starts_with(*start));
+    let group = |exchange: &Exchange| ALONE.iter().find(|start| exchange.step.starts_with(*start));
     std::thread::scope(|scope| {
         for this in ALONE.iter().map(Some).chain([None]) {
-            let steps: Vec<&QuestionOutcome> = all
+            let steps: Vec<&Exchange> = all
                 .iter()
                 .filter(|exchange| group(exchange) == this)
                 .collect();

@@ -36,6 +36,7 @@ api_tests! {
             ("d", json!({"name": "d", "timeout": 2147483647}), 2147483647),
             ("e", json!({"name": "e", "timeout": "2147483647"}), 2147483647),
             ("f", json!({"name": "f", "timeout": 0}), 0),
+            ("g", json!({"name": "g", "timeout": 30.0}), 30),
         ];
         for (name, body, timeout) in cases {
             let answer = app.call("POST", "/resource").body(body.to_string()).expect(201);
@@ -75,6 +76,8 @@ api_tests! {
             b"{\"name\":\"a\",\"timeout\":\"soon\"}", b"{\"name\":\"a\",\"timeout\":\"\"}",
             b"{\"name\":\"a\",\"timeout\":\" 5\"}", b"{\"name\":\"a\",\"timeout\":2147483648}",
             b"{\"name\":\"a\",\"timeout\":true}", b"{\"name\":\"a\",\"timeout\":[]}",
+            b"{\"name\":\"a\",\"timeout\":1e-3}", b"{\"name\":\"a\",\"timeout\":1e300}",
+            b"{\"name\":\"a\",\"timeout\":\"1.5\"}", b"{\"name\":\"a\",\"timeout\":\"-1\"}",
             b"{\"name\":\"a\"} x", b"{\"name\":\"\xff\"}", b"name=printer", long.as_bytes(),
         ];
         for body in bodies {

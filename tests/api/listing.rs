@@ -107,6 +107,11 @@ api_tests! {
         let holders = &body["holders"][0];
         assert_eq!((&holders["client"], &holders["reason"]), (&json!("127.0.0.1"), &Value::Null));
         assert!(holders["expiresInMs"].is_number() && holders["renewedAt"].is_string());
+        // In the order of the documentation.
+        let members: Vec<_> = holders.as_object().unwrap().keys().collect();
+        assert_eq!(members, [
+            "owner", "reason", "mode", "acquiredAt", "expiresAt", "expiresInMs", "fencingToken", "renewedAt", "client",
+        ]);
         let place = &body["queue"][0];
         assert_eq!((&place["position"], &place["near"], &place["mode"]), (&json!(1), &json!(true), &json!("exclusive")));
         assert_eq!(body["you"], json!({"role": "waiting", "position": 1}));

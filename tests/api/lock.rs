@@ -31,12 +31,12 @@ api_tests! {
     fn a_granted_lock_tells_all_about_the_lease(store) {
         let app = Server::start(store);
         app.create("printer", 0).expect(201);
-        let body = json!({"owner": "sync-worker", "ttl": 30}).to_string();
+        let body = json!({"owner": "a \"quoted\" owner", "ttl": 30}).to_string();
         let answer = app.lock("printer/s").body(body).expect(200);
         check_granted(&answer);
         assert!(is_ticket(&answer.ticket()));
         let lease = answer.json();
-        assert_eq!(lease["owner"], "sync-worker");
+        assert_eq!(lease["owner"], "a \"quoted\" owner");
         assert_eq!(lease["ttl"], 30);
         assert!(is_time(&lease["acquiredAt"]), "{lease}");
         assert!(is_time(&lease["expiresAt"]), "{lease}");
@@ -75,7 +75,10 @@ api_tests! {
 
     fn a_number_above_0_is_never_read_as_0(store) {
         let app = Server::start(store);
-        for (number, ttl) in ["0.0001", "1e-400", "\"0.00001\""].into_iter().enumerate() {
+        let tiny = format!("0.{}1", "0".repeat(400));
+        let quoted = format!("\"{tiny}\"");
+        let above_0 = ["0.0001", "1e-9", "1e-400", "0.0014", "\"0.00001\"", tiny.as_str(), quoted.as_str()];
+        for (number, ttl) in above_0.into_iter().enumerate() {
             let lock = app.lock(&format!("job:{number}/s")).query("create=1");
             let lease = lock.body(format!("{{\"ttl\":{ttl}}}")).expect(200).json();
             assert_eq!(lease["ttl"], 0.001, "{ttl}");
@@ -83,6 +86,26 @@ api_tests! {
         for field in ["timeout", "lockDelay"] {
             let body = format!("{{\"name\":\"printer\",\"{field}\":1e-400}}");
             app.call("POST", "/resource").body(body).refused(400, "malformed");
+        }
+    }
+
+    fn a_ttl_is_decimal_seconds(store) {
+        let app = Server::start(store);
+        app.create("printer", 0).expect(201);
+        let read = [
+            ("1.5", json!(1.5)), ("\"1.5\"", json!(1.5)), ("3e1", json!(30)), ("30.0", json!(30)), ("0e400", json!(0)),
+            ("-0.0", json!(0)), ("2147483647", json!(2_147_483_647)), ("null", json!(0)), ("2147483646.999", json!(2_147_483_646.999)),
+        ];
+        for (number, (ttl, shown)) in read.into_iter().enumerate() {
+            let lock = app.lock(&format!("job:{number}/s")).query("create=1");
+            let lease = lock.body(format!("{{\"ttl\":{ttl}}}")).expect(200).json();
+            assert_eq!(lease["ttl"], shown, "{ttl}");
+        }
+        for ttl in [
+            "-1e-400", "2147483647.001", "1e300", "1e999", "\"\"", "\".\"", "\".5\"", "\"-1\"", "\"1e3\"", "[]",
+        ] {
+            let refused = app.lock("printer/s").body(format!("{{\"ttl\":{ttl}}}")).send();
+            assert_eq!(refused.code(), "malformed", "{ttl}");
         }
     }
 

@@ -201,6 +201,10 @@ fn what_happens_is_told_to_programs() {
         session.command(&["lock", "a", "--events-fd", "1", "--", "sh", "-c", "exit 4"]);
     let output = command.output().unwrap();
     let events = text(&output.stdout);
+    assert!(
+        events.starts_with("{\"event\":\"acquired\",\"name\":\"a\","),
+        "{events}"
+    );
     let events: Vec<Value> = events
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

@@ -279,7 +279,7 @@ impl Group {
     }
 
     pub async fn until_held(&self, at: usize) {
-        let held = &self.at(at).server.metrics.peers.held;
+        let held = &self.at(at).server.metrics.forwarded_requests_held;
         self.until(|| held.get() > 0).await;
     }
 

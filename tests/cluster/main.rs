@@ -9,8 +9,9 @@ use std::time::Duration;
 use small_resource_server::lock::{Answer, PresentedTicket};
 use small_resource_server::registry::listing::ListingRefused;
 use small_resource_server::resource::messages::{Op, Reply, Wait};
+use small_resource_server::shared::audit_log::AuditKind;
 use small_resource_server::shared::caller::Caller;
-use small_resource_server::shared::event_feed::{EventKind, NextEvent};
+use small_resource_server::shared::event_feed::NextEvent;
 use small_resource_server::shared::gate::Closed;
 use small_resource_server::shared::members::Reachability;
 use small_resource_server::store::members::MemberState;
@@ -43,9 +44,10 @@ async fn whichever_instance_is_asked_there_is_one_lock_of_a_name() {
             assert_eq!(is_queued(&reply), at > 0, "{reply:?}");
         }
     }
-    let forwarded = group.at(0).server.metrics.peers.sent.get();
+    let forwarded = group.at(0).server.metrics.forwarded_requests_total.get();
     assert!(forwarded >= 4, "{forwarded}");
-    assert_eq!(group.at(0).server.metrics.peers.misdirected.get(), 0);
+    let metrics = &group.at(0).server.metrics;
+    assert_eq!(metrics.forwarded_requests_refused_total.get(), 0);
 }
 
 #[actix_rt::test]
@@ -205,7 +207,8 @@ async fn whoever_looks_at_an_old_map_is_told_so_and_asks_again() {
     group.at(1).lose(&name);
     let asked = group.begin(0, &name, Op::DESCRIBE);
     group.until_held(0).await;
-    assert!(group.at(0).server.metrics.peers.misdirected.get() > 0);
+    let metrics = &group.at(0).server.metrics;
+    assert!(metrics.forwarded_requests_refused_total.get() > 0);
     group.at(1).gain(&name);
     assert!(matches!(asked.await.unwrap(), Reply::Described(_)));
 }
@@ -273,7 +276,7 @@ async fn an_instance_that_lives_and_cannot_be_reached_is_said_to_be() {
     let ready = group.at(0).view().check_ready();
     assert_eq!(ready, Err(Closed::OwnerUnreachable));
     group
-        .until(|| group.at(0).server.metrics.peers.unreachable.get() == 1)
+        .until(|| group.at(0).server.metrics.peers_unreachable.get() == 1)
         .await;
 }
 
@@ -293,7 +296,7 @@ async fn events_of_all_instances_are_one_stream_until_an_owner_comes_that_is_not
     group
         .until(|| {
             while let NextEvent::Event(event) = reader.try_next() {
-                assert_eq!(event.kind, EventKind::Created);
+                assert_eq!(event.kind, AuditKind::Created);
                 // Of this instance all are read, whatever their names.
                 if event.name.as_str().starts_with("stock:") {
                     found.push(event.name.to_string());

@@ -372,7 +372,7 @@ fn the_end_of_a_lease_is_an_event_with_its_holder() {
     world.ask().owner("ann").ttl(1).grant();
     world.now.mono += 1_001;
     let outcome = world.apply(Command::Tick);
-    let [Event::Ended { reason, holder }] = &outcome.events[..] else {
+    let [Event::Ended { reason, holder, .. }] = &outcome.events[..] else {
         panic!("{:?}", outcome.events);
     };
     assert_eq!(*reason, EndReason::Expired);

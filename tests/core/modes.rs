@@ -190,10 +190,10 @@ fn while_others_share_a_promotion_is_refused_at_once() {
             .ticket(asks.ticket)
             .exclusive()
             .with_policy(waits);
-        let Answer::Refused(Refusal::Locked(by)) = refused.answer() else {
+        let Answer::Refused(Refusal::Locked { holder, .. }) = refused.answer() else {
             panic!("promoted beside another");
         };
-        assert_eq!(by.holder.unwrap().token, other.holder.token);
+        assert_eq!(holder.unwrap().token, other.holder.token);
         assert!(world.holds(asks.ticket), "it still shares");
     }
 }
@@ -302,8 +302,12 @@ fn during_the_lock_delay_no_lease_begins_beside_others_and_none_is_promoted() {
     world.pass(1_001);
     assert_eq!(world.ask().shared().no_queue().answer(), world.locked());
     let promotion = world.ask().ticket(stays.ticket).exclusive().answer();
-    assert!(
-        matches!(promotion, Answer::Refused(Refusal::Locked(by)) if by.reserved && by.holder.is_none())
+    assert_eq!(
+        promotion,
+        Answer::Refused(Refusal::Locked {
+            holder: None,
+            reserved: true
+        })
     );
     world.ask().ticket(stays.ticket).grant();
     world.pass(10_000);

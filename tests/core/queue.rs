@@ -1,7 +1,7 @@
 //! "Queue": strict arrival order among near tickets, reservation, passing over, dropping.
 
 use small_resource_server::lock::command::Event;
-use small_resource_server::lock::{Answer, Command, Limits, Mode, Refusal, Terms};
+use small_resource_server::lock::{Answer, Command, EndReason, Limits, Mode, Refusal, Terms};
 
 use crate::world::{World, presented};
 
@@ -184,9 +184,11 @@ fn a_waiting_ticket_not_presented_for_60_seconds_is_dropped() {
     assert!(world.state.is_live(silent));
     world.now.mono += 1;
     let outcome = world.apply(Command::Tick);
-    let dropped = Event::WaiterDropped {
+    let dropped = Event::PlaceEnded {
+        reason: EndReason::Expired,
         owner: None,
         mode: Mode::Exclusive,
+        forced: None,
     };
     assert_eq!(outcome.events, [dropped]);
     assert!(!world.state.is_live(silent));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use small_resource_server::lock::command::{Grant, HolderView, LockedBy};
+use small_resource_server::lock::command::{Grant, HolderView};
 use small_resource_server::lock::rows::{Forced, LockRows};
 use small_resource_server::lock::{
     Answer, Command, FencingToken, IdempotencyKey, KeyName, LockOptions, LockRequest, LockState,
@@ -46,7 +46,7 @@ impl World {
     /// A free lock in the `php` profile.
     pub fn php() -> World {
         let terms = Terms {
-            rules: Profile::Php.rules(),
+            profile: Profile::Php,
             ..Terms::default()
         };
         World::with(terms, 1)
@@ -324,10 +324,10 @@ impl World {
 
     /// What somebody who has to do without is told now.
     pub fn locked(&self) -> Answer {
-        Answer::Refused(Refusal::Locked(Box::new(LockedBy {
-            holder: self.holder(),
+        Answer::Refused(Refusal::Locked {
+            holder: self.holder().map(Box::new),
             reserved: self.state.is_reserved(),
-        })))
+        })
     }
 
     pub fn holds(&self, ticket: Ticket) -> bool {

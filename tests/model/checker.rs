@@ -573,6 +573,7 @@ impl<F: Fault> World<F> {
             Event::Ended {
                 reason: EndReason::Expired,
                 holder,
+                ..
             } => {
                 self.seen.push(seen::EXPIRY);
                 self.begin_delay();
@@ -581,6 +582,7 @@ impl<F: Fault> World<F> {
             Event::Ended {
                 reason: EndReason::ForcedOff,
                 holder,
+                ..
             } => {
                 self.begin_delay();
                 self.forget_forced(holder.token);
@@ -590,11 +592,7 @@ impl<F: Fault> World<F> {
                 self.seen.push(seen::TAKEN_BACK);
                 *token
             }
-            Event::Ended { .. }
-            | Event::Queued { .. }
-            | Event::WaiterLeft { .. }
-            | Event::WaiterDropped { .. }
-            | Event::WaiterRemoved { .. } => return None,
+            Event::Ended { .. } | Event::Queued { .. } | Event::PlaceEnded { .. } => return None,
         };
         if let Some(history) = &mut self.history {
             self.lapses += 1;
@@ -695,11 +693,11 @@ impl<F: Fault> World<F> {
             Answer::Refused(Refusal::DeadByForce(_)) | Answer::Refused(Refusal::NoResource) => {
                 (Reply::Dead, Ret::Nothing)
             }
-            Answer::Refused(Refusal::Locked(_)) if call.op == Op::WaitThenLeave => {
+            Answer::Refused(Refusal::Locked { .. }) if call.op == Op::WaitThenLeave => {
                 self.seen.push(seen::LEFT);
                 (Reply::LeftWithout, Ret::Nothing)
             }
-            Answer::Refused(Refusal::Locked(_)) if call.op == Op::Promote => {
+            Answer::Refused(Refusal::Locked { .. }) if call.op == Op::Promote => {
                 self.seen.push(seen::NOT_PROMOTED);
                 (Reply::Refused, Ret::Nothing)
             }

@@ -240,6 +240,7 @@ impl Run {
             if let Event::Ended {
                 reason: EndReason::ForcedOff,
                 holder,
+                ..
             } = event
             {
                 self.forced.push(holder.token);
@@ -808,7 +809,7 @@ fn actions() -> impl Strategy<Value = Action> {
 
 fn terms() -> impl Strategy<Value = Terms> {
     (any::<bool>(), any::<bool>(), 1..6usize).prop_map(|(php, capped, waiters_max)| Terms {
-        rules: if php { Profile::Php } else { Profile::Default }.rules(),
+        profile: if php { Profile::Php } else { Profile::Default },
         limits: Limits {
             lease_seconds_max: Seconds::new(if capped { 20 } else { 0 }).unwrap(),
             waiters_max,

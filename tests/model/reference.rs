@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use small_resource_server::lock::command::{Death, Grant, HolderView, LockedBy};
+use small_resource_server::lock::command::{Death, Grant, HolderView};
 use small_resource_server::lock::rows::{ENDED_MS, Forced};
 use small_resource_server::lock::{
     Answer, Command, EndReason, FencingToken, IdempotencyKey, LockOptions, LockRequest, Millis,
@@ -331,7 +331,7 @@ impl Model {
     fn ttl(&self, own: Option<Ttl>) -> Ttl {
         match own {
             Some(ttl) => ttl,
-            None if self.terms.rules.timeout_is_lease_ttl => self.options.timeout.into(),
+            None if self.terms.profile.timeout_is_lease_ttl() => self.options.timeout.into(),
             None => Ttl::ZERO,
         }
     }
@@ -385,11 +385,11 @@ impl Model {
 
     fn answer_locked(&mut self, request: RequestId, except: Option<FencingToken>) {
         let mut others = self.holders.iter().filter(|h| Some(h.token) != except);
-        let by = LockedBy {
-            holder: others.next().map(|h| self.view(h)),
+        let by = Refusal::Locked {
+            holder: others.next().map(|h| Box::new(self.view(h))),
             reserved: self.is_reserved(),
         };
-        self.answer(request, Answer::Refused(Refusal::Locked(Box::new(by))));
+        self.answer(request, Answer::Refused(by));
     }
 
     fn at(&self, token: FencingToken) -> usize {
@@ -903,12 +903,12 @@ impl Model {
         else {
             unreachable!()
         };
-        let (rules, now) = (self.terms.rules, self.now.mono);
+        let (profile, now) = (self.terms.profile, self.now.mono);
         let came = self.come_again(*request);
         let now = came.map_or(now, |(_, since)| since);
         let loading = *policy == WaitPolicy::Loading;
         let until = match policy {
-            _ if !rules.refused_write_waits => None,
+            _ if !profile.refused_write_waits() => None,
             WaitPolicy::Never | WaitPolicy::Poll | WaitPolicy::Loading => None,
             WaitPolicy::Until(at) | WaitPolicy::UntilThenLeave(at) => Some(Some(*at)),
             WaitPolicy::Forever => Some(None),
@@ -966,7 +966,7 @@ impl Model {
                 }
             }
             Who::Dead(_) | Who::Nobody
-                if loading && (!self.is_locked() || rules.refused_write_waits) =>
+                if loading && (!self.is_locked() || profile.refused_write_waits()) =>
             {
                 if self.is_locked() && self.waiting() >= self.terms.limits.waiters_max {
                     return self.answer(*request, Answer::Refused(Refusal::TooManyWaiters));
@@ -992,7 +992,7 @@ impl Model {
     }
 
     fn writes_as_nobody(&self, death: Death) -> bool {
-        self.terms.rules.spent_ticket_writes_as_nobody
+        self.terms.profile.spent_ticket_writes_as_nobody()
             && (death.is_none() || death == Some(EndReason::Released))
     }
 
@@ -1014,7 +1014,7 @@ impl Model {
                 }
                 Answer::Unlocked { dead: None }
             }
-            Who::Dead(death) if self.terms.rules.dead_unlock_succeeds => {
+            Who::Dead(death) if self.terms.profile.dead_unlock_succeeds() => {
                 Answer::Unlocked { dead: Some(death) }
             }
             Who::Dead(Some(EndReason::Released)) => Answer::Unlocked { dead: None },

@@ -165,7 +165,7 @@ impl<F: Fault> Server<F> {
             .iter()
             .find(|lost| Some(lost.ticket) == presented.ticket());
         let answer = lost.map_or(Answer::Refused(Refusal::NoResource), |lost| {
-            Answer::Refused(lost.clone().refusal())
+            Answer::Refused(lost.refusal())
         });
         Outcome {
             answers: vec![(*request, answer)],
@@ -404,7 +404,7 @@ impl Fault for PromotedBesideOthers {
         let now = Now::default();
         let first = core.holders(&Terms::default(), now).next();
         for (_, answer) in &mut answers {
-            if let (Answer::Refused(Refusal::Locked(_)), Some(ticket), Some(holder)) =
+            if let (Answer::Refused(Refusal::Locked { .. }), Some(ticket), Some(holder)) =
                 (&answer, own, &first)
             {
                 let holder = HolderView {
@@ -510,7 +510,7 @@ impl Fault for GuardMissing {
     ) -> Vec<(RequestId, Answer)> {
         if matches!(command, Command::Write { .. }) {
             for (_, answer) in &mut answers {
-                if matches!(answer, Answer::Refused(Refusal::Locked(_))) {
+                if matches!(answer, Answer::Refused(Refusal::Locked { .. })) {
                     *answer = Answer::Writable { token: None };
                 }
             }

@@ -373,6 +373,28 @@ async fn an_adoption_that_was_interrupted_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn an_adoption_that_version_2_0_0_had_just_begun_is_gone_on_with() {
+    let Some(database) = Database::new() else {
+        return;
+    };
+    php_database(&database, "utf8mb4").await;
+    php_data(&database, PRINTER, "100%2525", "1").await;
+    // It had one table of its own by then.
+    let schema = include_str!("../data/schema-2.0.0.sql");
+    let (server_table, _) = schema.split_once(';').unwrap();
+    database.run_script(server_table).await;
+    database
+        .run(
+            "INSERT INTO resource_server (id, version, step, profile, php_collation, floor, epoch, heartbeat) \
+             VALUES (1, 0, 'adopting', 'php', 'utf8mb4_general_ci', 0, 1, 1)",
+        )
+        .await;
+    let opened = database.store().open().await.unwrap();
+    assert_eq!(recorded_profile(&opened), Some(Profile::Php));
+    assert_eq!(selectors(&database).await, ["100%25"]);
+}
+
+#[tokio::test]
 async fn a_table_of_someone_else_is_left_alone() {
     let Some(database) = Database::new() else {
         return;

@@ -171,11 +171,15 @@ fn what_leads_nowhere_is_one_route() {
     for path in ["/a", "/b", "/resource/a/b/c/d"] {
         server.call("GET", path).refused(404, "route_unknown");
     }
+    server.call("BREW", "/a").refused(404, "route_unknown");
     let samples = samples(&server.metrics());
     let series = "http_requests_total{method=\"GET\",route=\"unknown\",status=\"404\"}";
     assert_eq!(value(&samples, series), 3.0);
+    // A client can send any word as the method.
+    let series = "http_requests_total{method=\"other\",route=\"unknown\",status=\"404\"}";
+    assert_eq!(value(&samples, series), 1.0);
     assert_eq!(
         value(&samples, "refusals_total{code=\"route_unknown\"}"),
-        3.0
+        4.0
     );
 }

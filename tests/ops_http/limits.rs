@@ -178,7 +178,12 @@ fn renew_and_unlock_with_a_right_key_are_never_limited() {
 fn wrong_keys_are_limited_and_right_ones_from_the_same_address_are_not() {
     let server = Setup::new().with("RATE_LIMIT_PER_SECOND", "20").start();
     let mut guesser = server.connect();
-    let mut guess = || guesser.ask("GET", "/resource", &[("x-api-key", "wrong")], "");
+    let mut guesses = 0;
+    let mut guess = || {
+        guesses += 1;
+        let key = format!("guess {guesses}");
+        guesser.ask("GET", "/resource", &[("x-api-key", &key)], "")
+    };
     guess().assert_refused(401, "key_unknown");
     let limited = until_status(429, &mut guess);
     limited.assert_refused(429, "rate_limited");

@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::json;
 use small_resource_server::config::key_hash;
 
 use crate::support::{ADMIN, Program, READ, Setup, WRITE, replace_file, until};
 
 const BILLING: &str = "the key of billing";
+/// The second one is within a prefix to which the key has more rights.
+const READABLE: &str = "[\"shop:\", \"billing:b\"]";
 
 fn entry(key: &str, rights: &str, prefixes: &str, more: &str) -> String {
     let hash = key_hash(key);
@@ -31,7 +34,7 @@ fn keys_path(folder: &Path) -> std::path::PathBuf {
 #[test]
 fn a_scoped_key_is_an_unknown_one_to_names_outside_its_prefixes() {
     let text =
-        entry(BILLING, "write", "[\"billing:\"]", "") + &entry(BILLING, "read", "[\"shop:\"]", "");
+        entry(BILLING, "write", "[\"billing:\"]", "") + &entry(BILLING, "read", READABLE, "");
     let server = start(&text);
     for name in ["billing:a", "shop:a", "other", "billing"] {
         server.prepare(name);
@@ -93,6 +96,7 @@ fn a_scoped_key_is_an_unknown_one_to_names_outside_its_prefixes() {
         .expect(200)
         .json();
     assert_eq!(status["key"]["name"], "billing");
+    assert_eq!(status["key"]["prefixes"], json!(["billing:", "shop:"]));
     assert_eq!(status["locks"]["held"], 1);
 }
 

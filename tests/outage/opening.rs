@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use async_trait::async_trait;
 use small_resource_server::app::{FirstOpen, start_actors};
+use small_resource_server::lock::rows::Forced;
 use small_resource_server::lock::{
     Answer, KeyName, LockOptions, PresentedTicket, Reason, ResourceName, ResourceOptions, Selector,
 };
 use small_resource_server::persistence::actor::Persistence;
-use small_resource_server::persistence::messages::Finish;
+use small_resource_server::persistence::messages::Ending;
 use small_resource_server::registry::client::{Router, confirmed};
 use small_resource_server::resource::messages::Wait;
 use small_resource_server::resource::messages::{Op, Reply};
@@ -213,7 +214,7 @@ fn a_store_that_is_being_given_back_is_not_opened_again() {
         let store = Slow::new(9, 0);
         let (server, actor, _first) = persistence(store.clone());
         until("it serves", || server.gate.check().is_ok()).await;
-        let finished = actor.send(Finish);
+        let finished = actor.send(Ending::Finish);
         let finishing = actix_rt::spawn(finished);
         until("closing begins", || {
             store.closes.load(Ordering::SeqCst) == 1
@@ -237,11 +238,11 @@ fn a_store_that_opens_while_the_server_stops_is_given_back_unused() {
         let store = Slow::new(0, 2);
         let (server, actor, _first) = persistence(store.clone());
         until("opening begins", || store.opens.load(Ordering::SeqCst) == 1).await;
-        actor.send(Finish).await.unwrap();
+        actor.send(Ending::Finish).await.unwrap();
         store.may_open.add_permits(1);
         until("it was opened", || store.may_open.available_permits() == 0).await;
         // The actor has taken note when it answers again.
-        actor.send(Finish).await.unwrap();
+        actor.send(Ending::Finish).await.unwrap();
         assert!(server.gate.check().is_err());
         assert_eq!(store.opens.load(Ordering::SeqCst), 1);
     });
@@ -305,9 +306,11 @@ fn a_commit_that_hangs_is_given_up_and_the_store_is_opened_again() {
         // What was under way when it was given up happened: nobody was told so, and nobody that it did not.
         let holder = description.holders.first().expect("a lease");
         let token = Some(holder.token);
-        let reason = Reason::parse("nobody knows its ticket").unwrap();
-        let by = KeyName::parse("admin").unwrap();
-        let forced = ask(Op::ForceUnlock { token, reason, by }).await;
+        let forced = Box::new(Forced {
+            reason: Reason::parse("nobody knows its ticket").unwrap(),
+            by: KeyName::parse("admin").unwrap(),
+        });
+        let forced = ask(Op::ForceUnlock { token, forced }).await;
         assert!(
             matches!(*forced, Reply::Lock(Answer::Forced(ref ended)) if ended.len() == 1),
             "{forced:?}"

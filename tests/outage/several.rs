@@ -127,7 +127,7 @@ fn every_route_answers_at_both_as_it_does_at_one() {
         let fields: Vec<&String> = instance.as_object().unwrap().keys().collect();
         assert_eq!(
             fields,
-            ["address", "id", "slots", "state", "version", "you"]
+            ["id", "address", "you", "state", "version", "slots"]
         );
         assert_eq!(instance["state"], "serving");
         assert_eq!(instance["version"], env!("CARGO_PKG_VERSION"));

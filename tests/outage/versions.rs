@@ -1,11 +1,12 @@
 //! Instances of different versions on one database, while they are replaced one after another.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use small_resource_server::cluster::wire::{HandshakeOffer, Protocols, ReplyFrame, frame};
+use small_resource_server::cluster::wire::{HandshakeOffer, PROTOCOLS, ReplyFrame, frame};
 use small_resource_server::store::Store;
 use small_resource_server::store::mysql::{MysqlStore, Options, PeerPort};
 use tokio::io::AsyncWriteExt;
@@ -24,7 +25,7 @@ struct OtherVersion {
 }
 
 impl OtherVersion {
-    fn that_speaks(protocols: Protocols, database: &Database) -> OtherVersion {
+    fn that_speaks(protocols: RangeInclusive<u16>, database: &Database) -> OtherVersion {
         let (is_over, spoken) = <(Arc<AtomicBool>, Arc<AtomicU16>)>::default();
         let (over, heard, options) = (is_over.clone(), spoken.clone(), database.options());
         let (owns, owned) = std::sync::mpsc::channel();
@@ -54,7 +55,7 @@ impl OtherVersion {
                     else {
                         continue;
                     };
-                    let us = HandshakeOffer::new(&secret, id, protocols);
+                    let us = HandshakeOffer::new(&secret, id, protocols.clone());
                     tokio::spawn(live(stream, us, heard.clone()));
                 }
             });
@@ -92,14 +93,11 @@ fn an_instance_of_a_later_version_is_spoken_to_as_both_can() {
     let Some(database) = Database::new() else {
         return;
     };
-    let later = Protocols {
-        min: Protocols::OURS.max,
-        max: Protocols::OURS.max + 7,
-    };
-    let other = OtherVersion::that_speaks(later, &database);
+    let newest = *PROTOCOLS.end();
+    let other = OtherVersion::that_speaks(newest..=newest + 7, &database);
     let front = launch(&database.options());
     front.until_ready();
-    assert_eq!(other.spoken.load(Ordering::SeqCst), Protocols::OURS.max);
+    assert_eq!(other.spoken.load(Ordering::SeqCst), newest);
     drop(other);
     has_all(&front);
 }
@@ -109,8 +107,8 @@ fn an_instance_with_no_version_in_common_is_not_ready_and_says_why_until_it_has_
     let Some(database) = Database::new() else {
         return;
     };
-    let (min, max) = (Protocols::OURS.max + 1, Protocols::OURS.max + 2);
-    let other = OtherVersion::that_speaks(Protocols { min, max }, &database);
+    let (min, max) = (PROTOCOLS.end() + 1, PROTOCOLS.end() + 2);
+    let other = OtherVersion::that_speaks(min..=max, &database);
     let front = launch(&database.options());
     until("it says so", || {
         let ready = front.ready().send();
@@ -118,7 +116,11 @@ fn an_instance_with_no_version_in_common_is_not_ready_and_says_why_until_it_has_
     });
     front.read("printer/s").refused(503, "owner_unreachable");
     let theirs = format!("the other end speaks versions {min} to {max}");
-    let ours = format!("this one speaks {}", Protocols::OURS);
+    let ours = format!(
+        "this one speaks {} to {}",
+        PROTOCOLS.start(),
+        PROTOCOLS.end()
+    );
     front.logged(&["cannot be reached at", &theirs, &ours]);
     drop(other);
     has_all(&front);

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use small_resource_server::lock::rows::{
-    HeadRow, HolderRow, KeyRow, LockChanges, LockRows, TicketRow,
+    Forced, HeadRow, HolderRow, KeyRow, LockChanges, LockRows, TicketRow,
 };
 use small_resource_server::lock::{
-    EndReason, FencingToken, Mode, Owner, ResourceName, Ticket, Ttl,
+    EndReason, FencingToken, KeyName, Mode, Owner, Reason, ResourceName, Ticket, Ttl,
 };
 use small_resource_server::store::history::{LeaseEnd, PastLease, PastLeases};
 use small_resource_server::store::{ListQuery, ResourceId, Snapshot, StoredResource};
@@ -630,6 +630,10 @@ pub async fn everything_outlives_being_opened_again<B: Bed>() {
 
 pub async fn past_leases_are_added_to_those_of_their_name<B: Bed>() {
     let bed = B::fresh().await;
+    let forced = Forced {
+        reason: Reason::parse("it hangs").unwrap(),
+        by: KeyName::parse("admin").unwrap(),
+    };
     let lease = |token| PastLease {
         owner: Owner::parse("worker").ok(),
         reason: None,
@@ -637,8 +641,8 @@ pub async fn past_leases_are_added_to_those_of_their_name<B: Bed>() {
         fencing_token: token,
         acquired_at: 1_700_000_000_000,
         ended_at: 1_700_000_001_000,
-        end: LeaseEnd::Expired,
-        forced: None,
+        end: LeaseEnd::ForcedOff,
+        forced: Some(Box::new(forced.clone())),
         queued_ms: 7,
     };
     // One that begins where another ends, and one that differs by a trailing space alone.

@@ -16,7 +16,7 @@ use SmallResource\Client\Exception\ServerUnavailable;
 final class Acquisition
 {
     /**
-     * Leaving may take this long: a server that is away would otherwise keep the caller for much longer than he wanted
+     * Leaving may take this long: a server that is away would otherwise keep the caller for much longer than it wanted
      * to wait. A place that could not be left is passed over soon, and a lock ends with its ttl.
      */
     private const LEAVING = 2.0;

@@ -22,62 +22,55 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 /// The answer of the guard process once it knows the command's process group.
 pub const GO: u8 = b'g';
 
-/// A command whose program was found.
-pub struct ChildCommand {
-    program: PathBuf,
-    arguments: Vec<OsString>,
+/// The command with the path of its program, which is searched in `PATH` unless its name has a slash.
+///
+/// # Errors
+/// Exit code and sentence: it was not found, or cannot be executed.
+pub fn look_up(mut command: Vec<OsString>) -> Result<Vec<OsString>, (u8, String)> {
+    let Some(name) = command.first_mut() else {
+        return Err((EXIT_NOT_FOUND, "No command was given.".into()));
+    };
+    let candidates: Vec<PathBuf> = if name.as_encoded_bytes().contains(&b'/') {
+        vec![PathBuf::from(&*name)]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+        let folders = std::env::split_paths(&path);
+        folders.map(|folder| folder.join(&*name)).collect()
+    };
+    let shown = Path::new(&*name).display();
+    if let Some(program) = candidates.iter().find(|path| is_executable(path)) {
+        *name = program.into();
+        return Ok(command);
+    }
+    Err(match candidates.iter().any(|path| path.exists()) {
+        true => {
+            let sentence = format!("{shown} is not a program that can be executed.");
+            (EXIT_NOT_EXECUTABLE, sentence)
+        }
+        false => {
+            let sentence = format!("The command {shown} was not found.");
+            (EXIT_NOT_FOUND, sentence)
+        }
+    })
 }
 
-impl ChildCommand {
-    /// Finds the program of the command: in `PATH`, unless its name has a slash.
-    ///
-    /// # Errors
-    /// Exit code and sentence: it was not found, or cannot be executed.
-    pub fn look_up(command: &[OsString]) -> Result<ChildCommand, (u8, String)> {
-        let Some((name, arguments)) = command.split_first() else {
-            return Err((EXIT_NOT_FOUND, "No command was given.".into()));
-        };
-        let shown = Path::new(name).display();
-        let candidates: Vec<PathBuf> = if name.as_encoded_bytes().contains(&b'/') {
-            vec![name.into()]
-        } else {
-            let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-            std::env::split_paths(&path)
-                .map(|folder| folder.join(name))
-                .collect()
-        };
-        if let Some(program) = candidates.iter().find(|path| is_executable(path)) {
-            return Ok(ChildCommand {
-                program: program.clone(),
-                arguments: arguments.to_vec(),
-            });
-        }
-        if candidates.iter().any(|path| path.exists()) {
-            return Err((
-                EXIT_NOT_EXECUTABLE,
-                format!("{shown} is not a program that can be executed."),
-            ));
-        }
-        Err((
-            EXIT_NOT_FOUND,
-            format!("The command {shown} was not found."),
-        ))
-    }
-
-    /// Starts the command in a process group of its own, where it waits until the guard process lets it run.
-    ///
-    /// # Errors
-    /// The process cannot be started.
-    pub fn start(&self, environment: &[(&str, String)], guard_socket: &str) -> io::Result<Child> {
-        Command::new(THIS_PROGRAM)
-            .args(["lock-command", "--"])
-            .arg(&self.program)
-            .args(&self.arguments)
-            .envs(environment.iter().cloned())
-            .env(GUARD_SOCKET, guard_socket)
-            .process_group(0)
-            .spawn()
-    }
+/// Starts the command that [`look_up`] returned in a process group of its own, where it waits until the guard process
+/// lets it run.
+///
+/// # Errors
+/// The process cannot be started.
+pub fn start(
+    command: &[OsString],
+    environment: &[(&str, String)],
+    guard_socket: &str,
+) -> io::Result<Child> {
+    Command::new(THIS_PROGRAM)
+        .args(["lock-command", "--"])
+        .args(command)
+        .envs(environment.iter().cloned())
+        .env(GUARD_SOCKET, guard_socket)
+        .process_group(0)
+        .spawn()
 }
 
 fn is_executable(path: &Path) -> bool {

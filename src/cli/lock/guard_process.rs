@@ -91,18 +91,6 @@ impl GuardProcess {
     }
 }
 
-/// What the guard process has been told.
-#[derive(Default)]
-struct ParentCommands {
-    deadline: Option<BootTime>,
-    /// The process group that may run once it asks.
-    started: Option<i32>,
-    /// A process that asks whether it may run.
-    asking: Option<UnixStream>,
-    /// The process group to kill; set once the command may run.
-    group: Option<Pid>,
-}
-
 /// `lock-guard`: the process itself.
 pub fn watch_over(socket: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -122,29 +110,56 @@ async fn guard(socket: &str) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let input = io::stdin().as_fd().try_clone_to_owned()?;
     let mut lines = BufReader::new(Receiver::from_owned_fd(input)?).lines();
-    let mut commands = ParentCommands::default();
+    let mut deadline: Option<BootTime> = None;
+    // The process that may run once it asks. It leads the command's group, so its id is the id of the group.
+    let mut announced: Option<i32> = None;
+    let mut asking: Option<UnixStream> = None;
+    // The group to kill; set once the command may run.
+    let mut group: Option<Pid> = None;
+    let kill = |group: Option<Pid>| {
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    };
     io::stdout().write_all(b"r")?;
     io::stdout().flush()?;
     loop {
         tokio::select! {
             // The deadline counts before anything else.
             biased;
-            () = reached(commands.deadline) => {
-                commands.kill();
+            () = reached(deadline) => {
+                kill(group);
                 // Kills once per deadline; the holding process does the rest.
-                commands.deadline = None;
+                deadline = None;
             }
             line = lines.next_line() => match line {
                 Ok(Some(line)) if line == "done" => return Ok(()),
-                Ok(Some(line)) => commands.take(&line),
+                Ok(Some(line)) => match line.split_once(' ') {
+                    Some(("deadline", nanos)) => {
+                        let nanos = nanos.parse().map(Duration::from_nanos);
+                        deadline = nanos.map(BootTime::from_boot).ok();
+                    }
+                    Some(("start", id)) => announced = id.parse().ok(),
+                    _ => {}
+                },
                 Ok(None) | Err(_) => {
-                    commands.kill();
+                    kill(group);
                     return Ok(());
                 }
             },
-            asking = listener.accept() => commands.asking = asking.ok().map(|(stream, _)| stream),
+            accepted = listener.accept() => asking = accepted.ok().map(|(stream, _)| stream),
         }
-        commands.let_run().await;
+        if announced.is_none() {
+            continue;
+        }
+        if let Some(mut stream) = asking.take() {
+            let peer = stream.peer_cred().ok();
+            // Only the announced process may run.
+            if peer.is_some_and(|peer| peer.pid() == announced) {
+                group = announced.take().and_then(Pid::from_raw);
+                let _ = stream.write_all(&[GO]).await;
+            }
+        }
     }
 }
 
@@ -153,41 +168,5 @@ pub async fn reached(moment: Option<BootTime>) {
     match moment {
         Some(moment) => moment.reached().await,
         None => std::future::pending().await,
-    }
-}
-
-impl ParentCommands {
-    fn take(&mut self, line: &str) {
-        match line.split_once(' ') {
-            Some(("deadline", nanos)) => {
-                let moment = nanos
-                    .parse()
-                    .map(|nanos| BootTime::from_boot(Duration::from_nanos(nanos)));
-                self.deadline = moment.ok();
-            }
-            Some(("start", group)) => self.started = group.parse().ok(),
-            _ => {}
-        }
-    }
-
-    /// Lets the command run that was announced, once it asks.
-    async fn let_run(&mut self) {
-        let (Some(started), Some(asking)) = (self.started, &mut self.asking) else {
-            return;
-        };
-        let peer = asking.peer_cred().ok();
-        // Only the announced process may run. It leads the command's group, so its id is the id of the group.
-        if peer.is_some_and(|peer| peer.pid() == Some(started)) {
-            self.group = Pid::from_raw(started);
-            let _ = asking.write_all(&[GO]).await;
-            self.started = None;
-        }
-        self.asking = None;
-    }
-
-    fn kill(&self) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
     }
 }

@@ -180,10 +180,10 @@ impl Reporter {
         self.people.write(&format!("lock: {line}"));
     }
 
-    fn event(&self, event: &str, mut fields: Value) {
-        if let Some(events) = &self.events {
-            fields["event"] = event.into();
-            events.write(&fields.to_string());
+    fn event(&self, event: &str, fields: Value) {
+        if let (Some(events), Value::Object(mut fields)) = (&self.events, fields) {
+            fields.shift_insert(0, "event".to_owned(), event.into());
+            events.write(&Value::Object(fields).to_string());
         }
     }
 }

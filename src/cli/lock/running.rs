@@ -1,5 +1,7 @@
 //! The command while it runs: passes signals on to it, waits for its end, and stops it when the lock is lost.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::IsTerminal;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -11,11 +13,11 @@ use rustix::process::{
 use small_resource_client::{BootTime, Guard, Guards, LossReason, Lost};
 use tokio::signal::unix::{SignalKind, signal as listen};
 
-use super::command::ChildCommand;
+use super::command::start;
 use super::guard_process::{GuardProcess, reached};
 use super::report::Reporter;
-use super::signals::ForwardedSignals;
-use super::terminal::Terminal;
+use super::signals::{self, ForwardedSignal};
+use super::terminal;
 
 /// How often to check whether the processes that the command left behind have ended: there is no signal for that.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -29,7 +31,8 @@ struct Running<'a> {
     group: Pid,
     guard: GuardProcess,
     guards: &'a Guards,
-    terminal: Option<Terminal>,
+    /// The terminal, if there is one.
+    tty: Option<File>,
     /// The signal that asks the command to end when the lock is lost.
     stop_signal: Signal,
     /// Time between that signal and SIGKILL.
@@ -45,11 +48,11 @@ struct Running<'a> {
 /// # Errors
 /// A sentence: the command was not started.
 pub async fn run(
-    command: ChildCommand,
+    command: &[OsString],
     environment: &[(&str, String)],
     guards: &Guards,
     (stop_signal, kill_after): (Signal, Duration),
-    mut signals: ForwardedSignals,
+    mut signals: Vec<ForwardedSignal>,
     reporter: &Reporter,
 ) -> Result<(u8, Option<Lost>), String> {
     let not_started = |error: std::io::Error| format!("The command was not started: {error}.");
@@ -59,15 +62,13 @@ pub async fn run(
     guard
         .deadline(kill_by(guards, kill_after))
         .map_err(not_started)?;
-    let child = command
-        .start(environment, &guard.socket)
-        .map_err(not_started)?;
+    let child = start(command, environment, &guard.socket).map_err(not_started)?;
     let group = Pid::from_child(&child);
-    let terminal = Terminal::of_this_process();
+    let tty = terminal::of_this_process();
     // In a pipeline the terminal may be for another part of it, such as a pager. A command that needs the
     // terminal is stopped when it uses it, and gets it then.
-    if let Some(terminal) = terminal.as_ref().filter(|_| is_alone_on_terminal()) {
-        terminal.give_to(group);
+    if let Some(tty) = tty.as_ref().filter(|_| is_alone_on_terminal()) {
+        terminal::give_to(tty, group);
     }
     guard.let_run(group).map_err(not_started)?;
     reporter.started(group.as_raw_pid());
@@ -75,7 +76,7 @@ pub async fn run(
         group,
         guard,
         guards,
-        terminal,
+        tty,
         stop_signal,
         kill_after,
         lost: None,
@@ -86,7 +87,7 @@ pub async fn run(
             break status;
         }
         tokio::select! {
-            signal = signals.next() => running.send(signal),
+            signal = signals::next(&mut signals) => running.send(signal),
             _ = children.recv() => {}
             _ = continued.recv() => running.resume(),
             lost = guards.lost(), if running.lost.is_none() => running.lose(lost, reporter),
@@ -103,14 +104,11 @@ pub async fn run(
     reporter.exited(code);
     running.clear_up(&mut signals, reporter).await;
     let Running {
-        guard,
-        terminal,
-        lost,
-        ..
+        guard, tty, lost, ..
     } = running;
     guard.done();
-    if let Some(terminal) = terminal {
-        terminal.take_back(group);
+    if let Some(tty) = tty {
+        terminal::take_back(&tty, group);
     }
     Ok((code, lost))
 }
@@ -134,24 +132,24 @@ impl Running<'_> {
     /// command gets it. Else this process stops too, so that the shell sees one job; no renewal is sent
     /// meanwhile, and the guard process kills the command at the deadline.
     fn stopped(&mut self, wants_terminal: bool) {
-        let Some(terminal) = &self.terminal else {
+        let Some(tty) = &self.tty else {
             return;
         };
-        if !(wants_terminal && terminal.is_ours()) {
-            terminal.take_back(self.group);
+        if !(wants_terminal && terminal::is_ours(tty)) {
+            terminal::take_back(tty, self.group);
             // Returns when the shell has continued this process, or at once if there is no shell to do so.
             let _ = kill_process_group(getpgrp(), Signal::TSTP);
         }
         // A command in the background that wants the terminal would only be stopped again.
-        if !wants_terminal || terminal.is_ours() {
+        if !wants_terminal || terminal::is_ours(tty) {
             self.resume();
         }
     }
 
     /// Continues the command; it gets the terminal if the shell has given that to this process.
     fn resume(&self) {
-        if let Some(terminal) = &self.terminal {
-            terminal.give_to(self.group);
+        if let Some(tty) = &self.tty {
+            terminal::give_to(tty, self.group);
         }
         self.send(Signal::CONT);
     }
@@ -190,7 +188,7 @@ impl Running<'_> {
     }
 
     /// Ends the processes that the command left behind in its group, before the lock is released.
-    async fn clear_up(&mut self, signals: &mut ForwardedSignals, reporter: &Reporter) {
+    async fn clear_up(&mut self, signals: &mut [ForwardedSignal], reporter: &Reporter) {
         let remains = |group| test_kill_process_group(group).is_ok();
         if !remains(self.group) {
             return;
@@ -203,7 +201,7 @@ impl Running<'_> {
             .map_or(latest, |end| end.min(latest));
         while remains(self.group) && !kill_at.has_passed() {
             tokio::select! {
-                signal = signals.next() => self.send(signal),
+                signal = signals::next(signals) => self.send(signal),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             self.tell_deadline(reporter);

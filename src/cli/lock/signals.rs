@@ -17,40 +17,36 @@ const PASSED_ON: [(&str, Signal); 6] = [
     ("USR2", Signal::USR2),
 ];
 
-/// Receives the signals to this process that are meant for the command.
-pub struct ForwardedSignals(Vec<(Signal, unix::Signal)>);
+/// A signal that is passed on, and its arrivals at this process.
+pub type ForwardedSignal = (Signal, unix::Signal);
 
-impl ForwardedSignals {
-    /// Listens to all of them that were not ignored when this process began, so that `nohup` keeps its effect.
-    ///
-    /// # Errors
-    /// The system does not let a signal be handled.
-    pub fn listen() -> io::Result<ForwardedSignals> {
-        let ignored = ignored();
-        let heard = PASSED_ON.iter().map(|(_, signal)| *signal);
-        let heard = heard.filter(|signal| ignored & (1 << (signal.as_raw() - 1)) == 0);
-        let listen = |signal: Signal| {
-            let heard = unix::signal(SignalKind::from_raw(signal.as_raw()))?;
-            Ok((signal, heard))
-        };
-        heard
-            .map(listen)
-            .collect::<io::Result<_>>()
-            .map(ForwardedSignals)
-    }
+/// Listens to the signals that are passed on and were not ignored when this process began, so that `nohup` keeps its
+/// effect.
+///
+/// # Errors
+/// The system does not let a signal be handled.
+pub fn listen() -> io::Result<Vec<ForwardedSignal>> {
+    let ignored = ignored();
+    let heard = PASSED_ON.iter().map(|(_, signal)| *signal);
+    let heard = heard.filter(|signal| ignored & (1 << (signal.as_raw() - 1)) == 0);
+    let listen = |signal: Signal| {
+        let heard = unix::signal(SignalKind::from_raw(signal.as_raw()))?;
+        Ok((signal, heard))
+    };
+    heard.map(listen).collect()
+}
 
-    /// Waits for the next signal.
-    pub async fn next(&mut self) -> Signal {
-        poll_fn(|context| {
-            for (signal, heard) in &mut self.0 {
-                if let Poll::Ready(Some(())) = heard.poll_recv(context) {
-                    return Poll::Ready(*signal);
-                }
+/// Waits for the next signal.
+pub async fn next(signals: &mut [ForwardedSignal]) -> Signal {
+    poll_fn(|context| {
+        for (signal, heard) in signals.iter_mut() {
+            if let Poll::Ready(Some(())) = heard.poll_recv(context) {
+                return Poll::Ready(*signal);
             }
-            Poll::Pending
-        })
-        .await
-    }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// The set of signals that this process ignores, as bits; empty if the system does not tell.

@@ -6,51 +6,36 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Pid, getpgrp};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-/// The terminal of this process's session.
-pub struct Terminal {
-    tty: File,
-    own: Pid,
+/// The terminal of this process's session; `None`: it has none.
+pub fn of_this_process() -> Option<File> {
+    let mut options = File::options();
+    options.read(true).write(true).open("/dev/tty").ok()
 }
 
-impl Terminal {
-    /// `None`: this process has no terminal.
-    pub fn of_this_process() -> Option<Terminal> {
-        let tty = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/tty")
-            .ok()?;
-        Some(Terminal {
-            tty,
-            own: getpgrp(),
-        })
-    }
+/// Is this process in the foreground?
+pub fn is_ours(tty: &File) -> bool {
+    foreground(tty) == Some(getpgrp())
+}
 
-    /// Is this process in the foreground?
-    pub fn is_ours(&self) -> bool {
-        self.foreground() == Some(self.own)
+/// Puts the command's group in the foreground if this process is there.
+pub fn give_to(tty: &File, group: Pid) {
+    if is_ours(tty) {
+        // If this fails, the command finds out when it reads from the terminal.
+        let _ = tcsetpgrp(tty, group);
     }
+}
 
-    /// Puts the command's group in the foreground if this process is there.
-    pub fn give_to(&self, group: Pid) {
-        if self.is_ours() {
-            // If this fails, the command finds out when it reads from the terminal.
-            let _ = tcsetpgrp(&self.tty, group);
-        }
+/// Takes the terminal back if the command's group has it. Blocks SIGTTOU meanwhile, which would stop this process for
+/// doing so from the background.
+pub fn take_back(tty: &File, group: Pid) {
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGTTOU);
+    if foreground(tty) == Some(group) && blocked.thread_block().is_ok() {
+        let _ = tcsetpgrp(tty, getpgrp());
+        let _ = blocked.thread_unblock();
     }
+}
 
-    /// Takes the terminal back if the command's group has it. Blocks SIGTTOU meanwhile, which would stop this
-    /// process for doing so from the background.
-    pub fn take_back(&self, group: Pid) {
-        let mut blocked = SigSet::empty();
-        blocked.add(Signal::SIGTTOU);
-        if self.foreground() == Some(group) && blocked.thread_block().is_ok() {
-            let _ = tcsetpgrp(&self.tty, self.own);
-            let _ = blocked.thread_unblock();
-        }
-    }
-
-    fn foreground(&self) -> Option<Pid> {
-        tcgetpgrp(&self.tty).ok()
-    }
+fn foreground(tty: &File) -> Option<Pid> {
+    tcgetpgrp(tty).ok()
 }

@@ -7,7 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use serde::Serialize;
+use serde_json::json;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::cluster::events::EventReader;
@@ -17,7 +17,6 @@ use crate::http::headers::X_API_KEY;
 use crate::http::request::Request;
 use crate::http::respond::Response;
 use crate::http::time::Time;
-use crate::lock::Mode;
 use crate::shared::event_feed::{FeedEvent, NextEvent};
 
 /// Time between two polls of a reader for new events.
@@ -27,36 +26,22 @@ const COMMENT_PAUSE: Duration = Duration::from_secs(15);
 /// Bytes that are sent at once, approximately. Further events stay in the ring until the reader takes these.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// The body of one event. Unknown fields are `null`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EventBody<'a> {
-    name: &'a str,
-    selector: Option<&'a str>,
-    owner: Option<&'a str>,
-    reason: Option<&'a str>,
-    mode: Option<&'a str>,
-    fencing_token: Option<u64>,
-    key: Option<&'a str>,
-    client: Option<String>,
-    at: Time,
-}
-
+/// An event as the stream has it. Unknown fields are `null`.
 fn render(event: &FeedEvent) -> Bytes {
-    let body = EventBody {
-        name: event.name.as_str(),
-        selector: event.selector.as_deref(),
-        owner: event.owner.as_deref(),
-        reason: event.reason.as_deref(),
-        mode: event.mode.map(Mode::name),
-        fencing_token: event.fencing_token,
-        key: event.key.as_deref(),
-        client: event.client.map(|address| address.to_string()),
-        at: Time(event.at),
-    };
+    let body = json!({
+        "name": event.name,
+        "selector": event.selector,
+        "owner": event.owner,
+        "reason": event.reason,
+        "mode": event.mode,
+        "fencingToken": event.fencing_token,
+        "key": event.key,
+        "client": event.client,
+        "at": Time(event.at),
+    });
+    let kind = event.kind.event_name();
     // serde_json writes no line breaks. One would end the event.
-    let json = serde_json::to_string(&body).unwrap_or_default();
-    Bytes::from(format!("event: {}\ndata: {json}\n\n", event.kind.name()))
+    Bytes::from(format!("event: {kind}\ndata: {body}\n\n"))
 }
 
 /// One reader's stream of events.

@@ -33,7 +33,7 @@ fn told(lease: &PastLease) -> Value {
 pub async fn history(req: Rc<Request>) -> Response {
     req.authorize(Right::Read)?;
     let name = req.name()?;
-    let most = req.worker.server().history.per_resource();
+    let most = req.worker.server().history.per_resource;
     let limit = req.query()?.count("limit", most.max(1), 1..=1000)?;
     let mut leases = req
         .worker

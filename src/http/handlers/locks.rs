@@ -12,6 +12,7 @@ use crate::http::query::Query;
 use crate::http::request::Request;
 use crate::http::request_bodies::{ForceBody, LockBody, RenewBody};
 use crate::http::respond::{self, Response};
+use crate::lock::rows::Forced;
 use crate::lock::{FencingToken, LockOptions, Owner, Reason, TicketId};
 use crate::resource::messages::{Op, Wait};
 
@@ -108,11 +109,14 @@ pub async fn force_unlock(req: Rc<Request>, payload: Payload) -> Response {
     let body = body::read(&req, payload).await?;
     let accepts = r#"{"reason": "why"}, with the "fencingToken" of one lease or the "waiter" of one place in the queue"#;
     let body: ForceBody = parse_json(&body, accepts)?;
-    let (reason, by) = (reason(&body.reason)?, req.caller_key()?);
+    let forced = Box::new(Forced {
+        reason: reason(&body.reason)?,
+        by: req.caller_key()?,
+    });
     let waiter = body.waiter.as_deref().map(waiter).transpose()?;
     let op = match (waiter, body.fencing_token.map(FencingToken)) {
-        (None, token) => Op::ForceUnlock { token, reason, by },
-        (Some(waiter), None) => Op::RemoveWaiter { waiter, reason, by },
+        (None, token) => Op::ForceUnlock { token, forced },
+        (Some(waiter), None) => Op::RemoveWaiter { waiter, forced },
         (Some(_), Some(_)) => {
             return Err(ApiError::Malformed(
                 "The request names both a fencingToken and a waiter; send one of them.".to_owned(),

@@ -17,7 +17,7 @@ use crate::http::query::{Query, not_accepted};
 use crate::http::request::{Request, malformed_name};
 use crate::http::request_bodies::CreateBody;
 use crate::http::respond::{self, Response};
-use crate::http::response_bodies::{DescriptionBody, HoldingBody, ListBody};
+use crate::http::response_bodies::{DescriptionBody, HolderBody, ListBody, PlaceBody};
 use crate::http::time::Time;
 use crate::lock::command::Role;
 use crate::lock::{ResourceName, ResourceOptions, Seconds};
@@ -111,7 +111,7 @@ pub async fn describe(req: Rc<Request>) -> Response {
             };
             let selectors_next = documents.map(next);
             let body = DescriptionBody {
-                queue: Some(description.queue.iter().map(Into::into).collect()),
+                queue: Some(description.queue.iter().map(PlaceBody).collect()),
                 documents,
                 selectors_next,
                 ..described(&description)
@@ -134,7 +134,7 @@ fn you(role: Role) -> Value {
 
 /// A description as a listing shows it: without the queue and the documents.
 fn described(description: &Description) -> DescriptionBody<'_> {
-    let holders: Vec<HoldingBody> = description.holders.iter().map(Into::into).collect();
+    let body = |whole| move |lease| HolderBody { lease, whole };
     DescriptionBody {
         id: description.id.as_str(),
         name: description.name.as_str(),
@@ -143,8 +143,8 @@ fn described(description: &Description) -> DescriptionBody<'_> {
         lock_delay: description.options.lock_delay,
         ephemeral: description.options.ephemeral,
         locked: description.locked,
-        holder: description.holders.first().map(Into::into),
-        holders,
+        holder: description.holders.first().map(body(false)),
+        holders: description.holders.iter().map(body(true)).collect(),
         waiting: description.waiting,
         waits_since: description.waits_since.map(Time),
         queue: None,

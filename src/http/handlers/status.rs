@@ -14,7 +14,6 @@ use crate::http::errors::ApiError;
 use crate::http::openapi;
 use crate::http::request::Request;
 use crate::http::respond::{self, Response};
-use crate::http::response_bodies::ErrorBody;
 use crate::http::time::Time;
 use crate::lock::Refusal;
 use crate::registry::lock_counts::LockCounts;
@@ -43,19 +42,10 @@ fn store_away(reason: &str) -> HttpResponse {
     let error = ApiError::Closed(Closed::StoreAway);
     let mut sentence = error.to_string();
     if !reason.is_empty() {
-        sentence = format!(
-            "{}: {}.",
-            sentence.trim_end_matches('.'),
-            reason.trim_end_matches('.')
-        );
+        let parts = [sentence.as_str(), reason].map(|part| part.trim_end_matches('.'));
+        sentence = format!("{}.", parts.join(": "));
     }
-    HttpResponse::ServiceUnavailable()
-        .insert_header((header::RETRY_AFTER, "1"))
-        .json(ErrorBody {
-            error: sentence,
-            code: error.code(),
-            ..ErrorBody::default()
-        })
+    error.answer(sentence)
 }
 
 /// GET `/status` (READ): the rights of the key, the counts of leases and waiters, the instances.

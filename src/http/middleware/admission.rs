@@ -19,44 +19,48 @@ use crate::http::request::Request;
 use crate::lock::PresentedTicket;
 use crate::shared::gate::boottime_ms;
 
-/// What the answer to a request will say about the connection and the rate limit.
-pub struct Admission {
-    /// The connection closes after the answer.
-    closes: bool,
-    /// `None`: the request is not counted.
-    allowance: Option<Allowance>,
+/// Decides whether the request is answered; if not, the `Err` is the answer. Also returns what is left of its rate
+/// limit; `None`: it is not counted.
+pub fn begin(request: &Request) -> (Result<(), ApiError>, Option<Allowance>) {
+    if let Some(connection) = request.connection.as_deref() {
+        connection.begin_request(body_length(request));
+    }
+    if request.route.is_some_and(Route::is_about_the_server) {
+        return (Ok(()), None);
+    }
+    if is_reserved(request) {
+        return (Err(ApiError::TooManyConnections), None);
+    }
+    note_previous_key(request);
+    let allowance = count(request);
+    if allowance.is_none_or(|allowance| allowance.retry_after.is_none()) {
+        return (Ok(()), allowance);
+    }
+    if request.may_lock() {
+        show_sign_of_life(request);
+    }
+    (Err(ApiError::RateLimited), allowance)
 }
 
-impl Admission {
-    /// Decides whether the request is answered; if not, the `Err` is the answer.
-    pub fn begin(request: &Request) -> (Admission, Result<(), ApiError>) {
-        let connection = request.connection.as_deref();
-        if let Some(connection) = connection {
-            connection.begin_request(body_length(request));
-        }
-        let reserved = connection.is_some_and(|state| state.reserved);
-        // After a request to upgrade actix-http closes the connection, but does not announce it.
-        let upgrade = request.http.head().connection_type() == ConnectionType::Upgrade;
-        let (verdict, allowance) = check(request, reserved);
-        let admission = Admission {
-            closes: reserved || upgrade,
-            allowance,
-        };
-        (admission, verdict)
+/// Adds the rate limit's headers, and `Connection: close` if the connection ends.
+pub fn end(request: &Request, allowance: Option<Allowance>, response: &mut HttpResponse) {
+    if let Some(allowance) = allowance {
+        announce(response, allowance);
     }
+    // After a request to upgrade actix-http closes the connection, but does not announce it.
+    let upgrade = request.http.head().connection_type() == ConnectionType::Upgrade;
+    // While the server drains, the client's next request should go to another instance.
+    if is_reserved(request) || upgrade || request.worker.server().gate.is_draining() {
+        response
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
+    }
+}
 
-    /// Adds the rate limit's headers, and `Connection: close` if the connection ends.
-    pub fn end(self, request: &Request, response: &mut HttpResponse) {
-        if let Some(allowance) = self.allowance {
-            announce(response, allowance);
-        }
-        // While the server drains, the client's next request should go to another instance.
-        if self.closes || request.worker.server().gate.is_draining() {
-            response
-                .head_mut()
-                .set_connection_type(ConnectionType::Close);
-        }
-    }
+/// Whether only the routes about the server are answered on its connection, and one request only.
+fn is_reserved(request: &Request) -> bool {
+    let connection = request.connection.as_deref();
+    connection.is_some_and(|connection| connection.reserved)
 }
 
 /// Tells the connection that its request was answered at `now`. If the rest of the body may still arrive, wakes
@@ -81,25 +85,6 @@ fn body_length(request: &Request) -> Option<usize> {
         return (!chunked).then_some(0);
     };
     Some(length.to_str().ok()?.parse().unwrap_or(0))
-}
-
-/// Whether the request may be answered, and what is left of its rate limit.
-fn check(request: &Request, reserved: bool) -> (Result<(), ApiError>, Option<Allowance>) {
-    if request.route.is_some_and(Route::is_about_the_server) {
-        return (Ok(()), None);
-    }
-    if reserved {
-        return (Err(ApiError::TooManyConnections), None);
-    }
-    note_previous_key(request);
-    let allowance = count(request);
-    if allowance.is_none_or(|allowance| allowance.retry_after.is_none()) {
-        return (Ok(()), allowance);
-    }
-    if request.may_lock() {
-        show_sign_of_life(request);
-    }
-    (Err(ApiError::RateLimited), allowance)
 }
 
 /// Counts the request and returns what is left of its rate limit; `None` if it is not counted.
@@ -128,7 +113,8 @@ fn note_previous_key(request: &Request) {
         return;
     };
     let metrics = &request.worker.server().metrics;
-    metrics.previous_keys.with_label_values(&[&*key.name]).inc();
+    let uses = &metrics.previous_key_requests_total;
+    uses.with_label_values(&[&*key.name]).inc();
     let now = boottime_ms();
     let next = &NEXT[key.right as usize];
     let due = next.load(Ordering::Relaxed);

@@ -24,11 +24,13 @@ pub fn end(
     let status = response.status().as_u16();
     let route = request.route.map_or(paths::UNKNOWN, Route::pattern);
     let worker = &request.worker;
+    let metrics = &worker.server().metrics;
+    let method = request.http.method().as_str();
     worker
         .numbers
-        .answered(route, request.http.method().as_str(), status, took);
+        .answered(metrics, route, method, status, took);
     if let Some(code) = code {
-        worker.server().metrics.requests.refused(code);
+        metrics.refusals_total.with_label_values(&[code]).inc();
     }
     if worker.access_log {
         log::info!(target: TARGET, "{}", line(request, status, code, took));

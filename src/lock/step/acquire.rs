@@ -5,8 +5,8 @@ use crate::lock::command::{
     Death, Event, LockOptions, LockRequest, PresentedTicket, Refusal, RequestId, WaitPolicy,
 };
 use crate::lock::leases::Lease;
-use crate::lock::names::{FencingToken, Millis, Mode};
-use crate::lock::queue::{Parked, Purpose, Seq, TicketDelivery, Waiter};
+use crate::lock::names::{FencingToken, Mode};
+use crate::lock::queue::{Open, Seq, TicketDelivery, Waiter};
 
 impl Step<'_> {
     pub(super) fn acquire(&mut self, asked: LockRequest) {
@@ -65,15 +65,14 @@ impl Step<'_> {
             }
             Some(_) | None => {}
         }
-        if let Some(answer) = self.by_ended_key(&asked.options) {
-            return self.answer(asked.request, answer);
+        if let Some(refusal) = self.by_ended_key(&asked.options) {
+            return self.refuse(asked.request, refusal);
         }
         let open = self.is_open_to(asked.options.mode());
         if open && asked.policy != WaitPolicy::Loading {
             let waiter = Waiter::fresh(asked.fresh, self.state.next_seq, asked.options, None);
             self.state.next_seq += 1;
-            let told = (asked.request, self.since, ended);
-            self.grant(waiter, Some(told));
+            self.grant(waiter, Some((asked.request, ended)));
         } else if asked.policy == WaitPolicy::Never {
             self.answer_locked(asked.request, None);
         } else {
@@ -101,8 +100,7 @@ impl Step<'_> {
         if (relayed && parks) || self.waiter(seq).is_some_and(confirmed) {
             self.store_waiter(seq);
         }
-        let request = (asked.request, self.since);
-        self.queue_up(seq, request, asked.policy, ended);
+        self.queue_up(seq, asked.request, asked.policy, ended);
     }
 
     /// Continues a request whose document is loaded and which took a place before.
@@ -136,10 +134,10 @@ impl Step<'_> {
     }
 
     fn take_or_wait(&mut self, seq: Seq, asked: LockRequest, ended: Death) {
-        let (request, since) = (asked.request, self.since);
+        let request = asked.request;
         if asked.policy != WaitPolicy::Loading && self.may_take(seq) {
             if let Some(waiter) = self.state.queue_mut().remove(seq) {
-                self.grant(waiter, Some((request, since, ended)));
+                self.grant(waiter, Some((request, ended)));
             }
         } else if asked.policy == WaitPolicy::Never {
             self.answer_locked(request, None);
@@ -147,7 +145,7 @@ impl Step<'_> {
             if asked.options.relayed && asked.policy.deadline().is_some() {
                 self.store_waiter(seq);
             }
-            self.queue_up(seq, (request, since), asked.policy, ended);
+            self.queue_up(seq, request, asked.policy, ended);
         }
     }
 
@@ -170,27 +168,20 @@ impl Step<'_> {
         Some(seq)
     }
 
-    fn queue_up(
-        &mut self,
-        seq: Seq,
-        request: (RequestId, Millis),
-        policy: WaitPolicy,
-        ended: Death,
-    ) {
-        let purpose = Purpose::Lock {
-            leaves: matches!(policy, WaitPolicy::UntilThenLeave(_)),
-        };
-        let parked = policy.deadline().map(|until| Parked {
-            until,
-            purpose,
+    fn queue_up(&mut self, seq: Seq, request: RequestId, policy: WaitPolicy, ended: Death) {
+        let open = Open {
+            request,
+            since: self.since,
+            policy,
+            writes: false,
             ended,
-        });
-        self.state.queue_mut().open(seq, request, parked);
+        };
+        self.state.queue_mut().open(seq, open);
         if policy != WaitPolicy::Loading {
-            self.announce(seq, request.0);
+            self.announce(seq, request);
         }
         if policy == WaitPolicy::Poll {
-            self.answer_queued(request.0, seq, ended);
+            self.answer_queued(request, seq, ended);
         }
     }
 

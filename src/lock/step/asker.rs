@@ -2,9 +2,8 @@
 //! an earlier copy of its request), and what it may do.
 
 use super::{Step, TicketStatus};
-use crate::lock::command::{
-    Answer, Death, LockOptions, LockRequest, PresentedTicket, Refusal, RequestId,
-};
+use crate::lock::command::{Death, LockOptions, LockRequest, PresentedTicket, Refusal, RequestId};
+use crate::lock::ended::LostTicket;
 use crate::lock::names::{FencingToken, Mode, Owner};
 use crate::lock::queue::{Seq, Waiter};
 use crate::lock::rows::{EndReason, KeyRow, TicketRow};
@@ -21,7 +20,10 @@ impl Step<'_> {
         }
         match self.state.queue_ref().and_then(|q| q.with_ticket(ticket)) {
             Some(seq) => TicketStatus::Waiting(seq),
-            None => TicketStatus::Dead(self.state.ended.reason(ticket, self.now.mono)),
+            None => {
+                let ended = self.state.ended.get(ticket, self.now.mono);
+                TicketStatus::Dead(ended.map(|ended| ended.reason))
+            }
         }
     }
 
@@ -57,38 +59,27 @@ impl Step<'_> {
     }
 
     /// The refusal of a request whose idempotency key made a ticket that has ended.
-    pub(super) fn by_ended_key(&self, options: &LockOptions) -> Option<Answer> {
-        let now = self.now.mono;
-        let (ticket, more) = self.state.ended.with_key(options.key.as_ref()?, now)?;
-        let made = more.attempt.as_ref();
-        Some(
-            match made.is_some_and(|made| is_same(made.owner.as_ref(), &made.key, options)) {
-                true => {
-                    let death = self.state.ended.reason(ticket, now);
-                    self.dead(PresentedTicket::Ticket(ticket), death)
-                }
-                false => Answer::Refused(Refusal::KeyReused),
-            },
-        )
-    }
-
-    /// The refusal of a request with a dead ticket.
-    pub(super) fn dead(&self, presented: PresentedTicket, death: Death) -> Answer {
-        let forced = |ticket| self.state.ended.forced(ticket, self.now.mono);
-        Answer::Refused(match presented.ticket().and_then(forced) {
-            Some(forced) => Refusal::DeadByForce(Box::new(forced.clone())),
-            None => Refusal::Dead(death),
+    pub(super) fn by_ended_key(&self, options: &LockOptions) -> Option<Refusal> {
+        let key = options.key.as_ref()?;
+        let ended = self.state.ended.with_key(key, self.now.mono)?;
+        let (made, owner) = ended.attempt()?;
+        Some(match is_same(owner.as_ref(), made, options) {
+            true => ended.refusal(),
+            false => Refusal::KeyReused,
         })
     }
 
+    /// Refuses a request with a dead ticket.
     pub(super) fn answer_dead(
         &mut self,
         request: RequestId,
         presented: PresentedTicket,
         death: Death,
     ) {
-        let dead = self.dead(presented, death);
-        self.answer(request, dead);
+        let ended = |ticket| self.state.ended.get(ticket, self.now.mono);
+        let ended = presented.ticket().and_then(ended);
+        let refusal = ended.map_or(Refusal::Dead(death), LostTicket::refusal);
+        self.refuse(request, refusal);
     }
 
     /// Whether this near waiter may be granted now: it is next in line and fits the current leases. The lock
@@ -115,7 +106,7 @@ impl Step<'_> {
 
     /// Whether a write with a ticket that ended this way counts as a write without a ticket.
     pub(super) fn writes_as_nobody(&self, death: Death) -> bool {
-        self.terms.rules.spent_ticket_writes_as_nobody
+        self.terms.profile.spent_ticket_writes_as_nobody()
             && matches!(death, None | Some(EndReason::Released))
     }
 }

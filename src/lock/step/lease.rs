@@ -9,7 +9,7 @@ use crate::lock::command::{
 use crate::lock::ended::LostTicket;
 use crate::lock::leases::{Lease, LeaseClock};
 use crate::lock::names::{FencingToken, Millis, Ttl};
-use crate::lock::queue::{Purpose, TicketDelivery, Waiter};
+use crate::lock::queue::{TicketDelivery, Waiter};
 use crate::lock::rows::{ENDED_MS, EndReason, EndedMore, Forced, TicketRow};
 use crate::lock::state::later;
 
@@ -40,19 +40,20 @@ impl Step<'_> {
 
     /// Grants the lock to a waiter that was removed from the queue and that `LockState::admits`. Answers all
     /// requests that are parked with its ticket, and the request that asks now (`asking`).
-    pub(super) fn grant(&mut self, waiter: Waiter, asking: Option<(RequestId, Millis, Death)>) {
+    pub(super) fn grant(&mut self, waiter: Waiter, asking: Option<(RequestId, Death)>) {
         let token = self.state.token.next();
         self.state.token = token;
         self.state.reserved = None;
         if waiter.stored {
             self.out.changes.leave(waiter.row.ticket);
         }
+        let asking = asking.map(|(request, ended)| (request, self.since, ended));
         let mut told: Vec<(RequestId, Millis, Death)> = asking.into_iter().collect();
         let mut writes: Vec<RequestId> = Vec::new();
-        for (request, since, parked) in waiter.parked() {
-            match parked.purpose {
-                Purpose::Write => writes.push(request),
-                Purpose::Lock { .. } => told.push((request, since, parked.ended)),
+        for open in waiter.parked() {
+            match open.writes {
+                true => writes.push(open.request),
+                false => told.push((open.request, open.since, open.ended)),
             }
         }
         let answering = told.iter().map(|(request, ..)| *request);
@@ -208,14 +209,22 @@ impl Step<'_> {
         if delays && !was_in_head {
             self.change_head();
         }
-        self.out.events.push(Event::Ended { reason, holder });
+        let forced = forced.cloned().map(Box::new);
+        self.out.events.push(Event::Ended {
+            reason,
+            holder,
+            forced,
+        });
     }
 
     /// Remembers an ended ticket, in memory and in the store.
     pub(super) fn remember(&mut self, row: &TicketRow, reason: EndReason, forced: Option<&Forced>) {
-        let more = (row.key.is_some() || forced.is_some()).then(|| EndedMore {
-            attempt: row.attempt(),
-            forced: forced.cloned(),
+        let key = row.key.as_deref().cloned();
+        let more = (key.is_some() || forced.is_some()).then(|| {
+            Box::new(EndedMore {
+                attempt: key.map(|key| (key, row.owner.clone())),
+                forced: forced.cloned(),
+            })
         });
         let now = self.now.mono;
         self.state.ended.forget(now);

@@ -175,7 +175,7 @@ impl Step<'_> {
                 match self.state.queue_mut().pop_due(now, &self.terms.limits) {
                     Some(Due::WaitOver(request)) => self.wait_over(request),
                     Some(Due::WentFar(seq)) => self.pass_over(seq),
-                    Some(Due::Dropped(seq)) => self.drop_place(seq),
+                    Some(Due::Dropped(seq)) => self.end_place(seq, EndReason::Expired, None),
                     None => break,
                 }
             }
@@ -204,8 +204,8 @@ impl Step<'_> {
             };
             self.state.reserved = None;
             if waiter.ticketless_write {
-                for (request, ..) in waiter.parked() {
-                    self.answer(request, Answer::Writable { token: None });
+                for open in waiter.parked() {
+                    self.answer(open.request, Answer::Writable { token: None });
                 }
             } else {
                 self.grant(waiter, None);
@@ -236,7 +236,7 @@ impl Step<'_> {
             (unsent || waiter.ticketless_write) && !waiter.has_open_requests()
         });
         if gone {
-            self.leave(seq);
+            self.end_place(seq, EndReason::Released, None);
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Places in the queue: stored, told to the client, and left.
 
 use super::Step;
-use crate::lock::command::{Answer, Death, Event, LockOptions, Refusal, RequestId};
+use crate::lock::command::{Answer, Death, Event, LockOptions, Refusal, RequestId, WaitPolicy};
+use crate::lock::leases::Lease;
 use crate::lock::names::FencingToken;
-use crate::lock::queue::{Purpose, Seq, Waiter};
-use crate::lock::rows::EndReason;
-
-/// To requests that are parked with a place that is left or dropped.
-const RELEASED: Answer = Answer::Refused(Refusal::Dead(Some(EndReason::Released)));
+use crate::lock::queue::{Seq, Waiter};
+use crate::lock::rows::{EndReason, Forced};
 
 impl Step<'_> {
     pub(super) fn waiter(&self, seq: Seq) -> Option<&Waiter> {
@@ -77,8 +75,11 @@ impl Step<'_> {
 
     /// Refuses because the lock is held. `except`: the caller's own lease, which is not named as the holder.
     pub(super) fn answer_locked(&mut self, request: RequestId, except: Option<FencingToken>) {
-        let by = self.state.locked_by(self.terms, self.now, except);
-        self.refuse(request, Refusal::Locked(Box::new(by)));
+        let is_other = |lease: &&Lease| Some(lease.token) != except;
+        let holder = self.state.leases.iter().find(is_other);
+        let holder = holder.map(|lease| Box::new(self.state.view(self.terms, self.now, lease)));
+        let reserved = self.state.is_reserved();
+        self.refuse(request, Refusal::Locked { holder, reserved });
     }
 
     /// Answers a parked request whose wait is over.
@@ -87,25 +88,22 @@ impl Step<'_> {
         let Some((seq, parked)) = self.state.queue_mut().unpark(request) else {
             return;
         };
-        match parked.purpose {
-            Purpose::Lock { leaves: false } => self.answer_queued(request, seq, parked.ended),
-            Purpose::Lock { leaves: true } => {
-                self.close(request, false);
-                if self.waiter(seq).is_some_and(|w| !w.has_open_requests()) {
-                    self.leave_for_good(seq);
-                }
-                self.answer_locked(request, None);
+        if parked.writes {
+            let ticketless_write = self.waiter(seq).is_some_and(|w| w.ticketless_write);
+            if ticketless_write {
+                self.state.queue_mut().remove(seq);
+            } else {
+                self.close(request, true);
             }
-            Purpose::Write => {
-                let ticketless_write = self.waiter(seq).is_some_and(|w| w.ticketless_write);
-                if ticketless_write {
-                    self.state.queue_mut().remove(seq);
-                } else {
-                    self.close(request, true);
-                }
-                self.answer_locked(request, None);
+        } else if let WaitPolicy::UntilThenLeave(_) = parked.policy {
+            self.close(request, false);
+            if self.waiter(seq).is_some_and(|w| !w.has_open_requests()) {
+                self.leave_for_good(seq);
             }
+        } else {
+            return self.answer_queued(request, seq, parked.ended);
         }
+        self.answer_locked(request, None);
     }
 
     /// Ends the reservation if it is for this place, which is no longer near or is gone.
@@ -113,35 +111,29 @@ impl Step<'_> {
         self.state.reserved.take_if(|reserved| *reserved == seq);
     }
 
-    /// Removes the place of a client that left it.
-    pub(super) fn leave(&mut self, seq: Seq) {
-        if let Some(waiter) = self.waiter(seq).filter(|waiter| waiter.announced) {
-            let (owner, mode) = waiter.row.owner_and_mode();
-            self.out.events.push(Event::WaiterLeft { owner, mode });
-        }
-        self.remove_place(seq, &RELEASED);
-    }
-
-    /// Removes a place that was not presented for too long.
-    pub(super) fn drop_place(&mut self, seq: Seq) {
-        if let Some(waiter) = self.waiter(seq) {
-            let (owner, mode) = waiter.row.owner_and_mode();
-            self.out.events.push(Event::WaiterDropped { owner, mode });
-        }
-        self.remove_place(seq, &RELEASED);
-    }
-
-    /// Removes a place; `told` is the answer to the requests that are parked with it. If the lock was reserved for
-    /// it, the next hand-off chooses anew.
-    pub(super) fn remove_place(&mut self, seq: Seq, told: &Answer) {
+    /// Ends a place, and refuses the requests that are parked with it. If the lock was reserved for it, the next
+    /// hand-off chooses anew.
+    pub(super) fn end_place(&mut self, seq: Seq, reason: EndReason, forced: Option<&Forced>) {
         let Some(waiter) = self.state.queue_mut().remove(seq) else {
             return;
         };
         if waiter.stored {
             self.out.changes.leave(waiter.row.ticket);
         }
-        for (request, ..) in waiter.parked() {
-            self.answer(request, told.clone());
+        for open in waiter.parked() {
+            let refusal = match forced {
+                Some(forced) => Refusal::DeadByForce(Box::new(forced.clone())),
+                None => Refusal::Dead(Some(EndReason::Released)),
+            };
+            self.refuse(open.request, refusal);
+        }
+        if waiter.announced || forced.is_some() {
+            self.out.events.push(Event::PlaceEnded {
+                reason,
+                owner: waiter.row.owner,
+                mode: waiter.row.mode,
+                forced: forced.cloned().map(Box::new),
+            });
         }
         self.pass_over(seq);
     }
@@ -153,6 +145,6 @@ impl Step<'_> {
         if let Some(row) = row.filter(|row| row.key.is_some()) {
             self.remember(&row, EndReason::Released, None);
         }
-        self.leave(seq);
+        self.end_place(seq, EndReason::Released, None);
     }
 }

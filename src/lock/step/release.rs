@@ -1,7 +1,7 @@
 //! The end of a lease or a place: by its own client, or by force.
 
 use super::{Step, TicketStatus};
-use crate::lock::command::{Answer, Event, PresentedTicket, Refusal, RequestId};
+use crate::lock::command::{Answer, PresentedTicket, Refusal, RequestId};
 use crate::lock::names::{FencingToken, TicketId};
 use crate::lock::rows::{EndReason, Forced};
 
@@ -16,10 +16,10 @@ impl Step<'_> {
                 if let Some(row) = self.waiter(seq).map(|w| w.row.clone()) {
                     self.remember(&row, EndReason::Released, None);
                 }
-                self.leave(seq);
+                self.end_place(seq, EndReason::Released, None);
                 Answer::Unlocked { dead: None }
             }
-            TicketStatus::Dead(death) if self.terms.rules.dead_unlock_succeeds => {
+            TicketStatus::Dead(death) if self.terms.profile.dead_unlock_succeeds() => {
                 Answer::Unlocked { dead: Some(death) }
             }
             TicketStatus::Dead(Some(EndReason::Released)) => Answer::Unlocked { dead: None },
@@ -66,12 +66,7 @@ impl Step<'_> {
             return self.answer(request, answer);
         };
         self.remember(&row, EndReason::ForcedOff, Some(forced));
-        let (owner, mode) = row.owner_and_mode();
-        self.out.events.push(Event::WaiterRemoved { owner, mode });
-        self.remove_place(
-            seq,
-            &Answer::Refused(Refusal::DeadByForce(Box::new(forced.clone()))),
-        );
+        self.end_place(seq, EndReason::ForcedOff, Some(forced));
         self.answer(request, Answer::WaiterRemoved(true));
     }
 }

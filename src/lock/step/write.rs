@@ -3,8 +3,8 @@
 
 use super::{Step, TicketStatus};
 use crate::lock::command::{Answer, LockOptions, PresentedTicket, Refusal, RequestId, WaitPolicy};
-use crate::lock::names::{Millis, Mode, Ticket};
-use crate::lock::queue::{Parked, Purpose, Seq, Waiter};
+use crate::lock::names::{Mode, Ticket};
+use crate::lock::queue::{Open, Seq, Waiter};
 
 impl Step<'_> {
     #[inline(never)]
@@ -32,9 +32,8 @@ impl Step<'_> {
         policy: WaitPolicy,
     ) {
         self.come_again(request);
-        let since = self.since;
         let loading = policy == WaitPolicy::Loading;
-        let policy = match loading || self.terms.rules.refused_write_waits {
+        let policy = match loading || self.terms.profile.refused_write_waits() {
             true => policy,
             false => WaitPolicy::Never,
         };
@@ -49,28 +48,28 @@ impl Step<'_> {
                 self.answer(request, Answer::Writable { token: Some(token) });
             }
             TicketStatus::Waiting(seq) => {
-                self.write_waiting(seq, (request, since), policy);
+                self.write_waiting(seq, request, policy);
             }
             TicketStatus::Dead(death) if !self.writes_as_nobody(death) => {
                 self.answer_dead(request, presented, death);
             }
             TicketStatus::NoTicket | TicketStatus::Dead(_) => match self.place {
-                Some(seq) if loading => self.park_write(seq, (request, since), policy),
-                Some(seq) => self.write_on(seq, (request, since), policy),
-                None => self.write_ticketless((request, since), fresh, policy),
+                Some(seq) if loading => self.park_write(seq, request, policy),
+                Some(seq) => self.write_on(seq, request, policy),
+                None => self.write_ticketless(request, fresh, policy),
             },
         }
     }
 
     /// A write with a waiting ticket. If the ticket is next in line it is granted the lock first; otherwise the
     /// write is parked or refused.
-    fn write_waiting(&mut self, seq: Seq, request: (RequestId, Millis), policy: WaitPolicy) {
+    fn write_waiting(&mut self, seq: Seq, request: RequestId, policy: WaitPolicy) {
         self.present_waiter(seq, None);
         if policy == WaitPolicy::Loading {
             return self.park_write(seq, request, policy);
         }
         if self.waiter(seq).is_some_and(|w| w.row.mode == Mode::Shared) {
-            self.refuse(request.0, Refusal::NotExclusive);
+            self.refuse(request, Refusal::NotExclusive);
         } else if self.may_take(seq) {
             self.park_write(seq, request, WaitPolicy::Forever);
             if let Some(waiter) = self.state.queue_mut().remove(seq) {
@@ -79,36 +78,31 @@ impl Step<'_> {
         } else if policy.deadline().is_some() {
             self.park_write(seq, request, policy);
         } else {
-            self.answer_locked(request.0, None);
+            self.answer_locked(request, None);
         }
     }
 
     /// A write without a ticket: allowed only while the lock is free, and takes no lock.
-    fn write_ticketless(
-        &mut self,
-        request: (RequestId, Millis),
-        fresh: Ticket,
-        policy: WaitPolicy,
-    ) {
+    fn write_ticketless(&mut self, request: RequestId, fresh: Ticket, policy: WaitPolicy) {
         let free = self.is_free();
         let loading = policy == WaitPolicy::Loading;
         if free && !loading {
-            return self.answer(request.0, Answer::Writable { token: None });
+            return self.answer(request, Answer::Writable { token: None });
         }
-        let may_wait = free || self.terms.rules.refused_write_waits;
+        let may_wait = free || self.terms.profile.refused_write_waits();
         if !may_wait || (policy.deadline().is_none() && !loading) {
-            return self.answer_locked(request.0, None);
+            return self.answer_locked(request, None);
         }
         let seq = self.state.next_seq;
         let mut waiter = Waiter::fresh(fresh, seq, LockOptions::default(), None);
         waiter.ticketless_write = true;
-        if let Some(seq) = self.enqueue(request.0, waiter, free) {
+        if let Some(seq) = self.enqueue(request, waiter, free) {
             self.park_write(seq, request, policy);
         }
     }
 
     /// Continues a write without a ticket that took a place before and whose document is loaded.
-    fn write_on(&mut self, seq: Seq, request: (RequestId, Millis), policy: WaitPolicy) {
+    fn write_on(&mut self, seq: Seq, request: RequestId, policy: WaitPolicy) {
         let allowed = self.may_take(seq);
         if !allowed && policy.deadline().is_some() {
             return self.park_write(seq, request, policy);
@@ -116,19 +110,21 @@ impl Step<'_> {
         self.pass_over(seq);
         self.state.queue_mut().remove(seq);
         match allowed {
-            true => self.answer(request.0, Answer::Writable { token: None }),
-            false => self.answer_locked(request.0, None),
+            true => self.answer(request, Answer::Writable { token: None }),
+            false => self.answer_locked(request, None),
         }
     }
 
     /// Attaches the request of a write to its place. It waits there as long as `policy` says, if at all.
-    fn park_write(&mut self, seq: Seq, request: (RequestId, Millis), policy: WaitPolicy) {
-        let parked = policy.deadline().map(|until| Parked {
-            until,
-            purpose: Purpose::Write,
+    fn park_write(&mut self, seq: Seq, request: RequestId, policy: WaitPolicy) {
+        let open = Open {
+            request,
+            since: self.since,
+            policy,
+            writes: true,
             ended: None,
-        });
-        self.state.queue_mut().open(seq, request, parked);
+        };
+        self.state.queue_mut().open(seq, open);
     }
 
     #[inline(never)]

@@ -213,10 +213,15 @@ impl Journal {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if let Some(overlay) = self.state.lock().overlay(name) {
-                return overlay;
+            let overlay = {
+                let state = self.state.lock();
+                let is_committing = state.committing.contains(name);
+                (!is_committing).then(|| state.pending(name).map(Option::<&_>::cloned))
+            };
+            match overlay {
+                Some(overlay) => return overlay,
+                None => ended.await,
             }
-            ended.await;
         }
     }
 
@@ -224,8 +229,9 @@ impl Journal {
     /// If so, rows that were read in between match `overlay`.
     fn is_current(&self, name: &ResourceName, overlay: &Overlay) -> bool {
         let state = self.state.lock();
-        let stamps = overlay.each_ref().map(|pending| stamp(pending.as_ref()));
-        !state.committing.contains(name) && state.stamps(name) == stamps
+        let stamp = |pending: Option<&PendingChanges>| pending.map(|pending| pending.stamp);
+        let before = overlay.each_ref().map(|pending| stamp(pending.as_ref()));
+        !state.committing.contains(name) && state.pending(name).map(stamp) == before
     }
 
     /// Number of locks with changes that are not in the tables.
@@ -269,21 +275,13 @@ impl Journal {
 impl State {
     /// Whether the resource of this snapshot is known to exist because it has pending changes.
     fn knows(&self, snapshot: &Snapshot) -> bool {
-        let parts = [&self.newer, &self.older];
-        parts.into_iter().any(|part| {
-            let pending = part.get(&snapshot.name);
-            pending.is_some_and(|pending| pending.id == snapshot.id)
-        })
+        let mut pending = self.pending(&snapshot.name).into_iter().flatten();
+        pending.any(|pending| pending.id == snapshot.id)
     }
 
-    fn overlay(&self, name: &ResourceName) -> Option<Overlay> {
-        let of = |part: &Part| part.get(name).cloned();
-        (!self.committing.contains(name)).then(|| [of(&self.older), of(&self.newer)])
-    }
-
-    /// The stamps of the two parts of an [`Overlay`].
-    fn stamps(&self, name: &ResourceName) -> [u64; 2] {
-        [&self.older, &self.newer].map(|part| stamp(part.get(name)))
+    /// The pending changes of this name, in the order of an [`Overlay`].
+    fn pending(&self, name: &ResourceName) -> [Option<&PendingChanges>; 2] {
+        [&self.older, &self.newer].map(|part| part.get(name))
     }
 
     fn add(&mut self, snapshot: &Snapshot) {
@@ -394,11 +392,6 @@ impl Drop for JournalEntry<'_> {
         drop(state);
         self.journal.ended.notify_waiters();
     }
-}
-
-/// Stamp of these changes; 0 if there are none.
-fn stamp(pending: Option<&PendingChanges>) -> u64 {
-    pending.map_or(0, |pending| pending.stamp)
 }
 
 #[cfg(test)]

@@ -182,15 +182,6 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_joined_up_to_their_size() {
-        let rows = rows_of([head(1)]);
-        let both = 2 * rows[0].len() - 1;
-        assert!(join(&rows[0], &rows[0], both).is_some());
-        assert!(join(&rows[0], &rows[0], both - 1).is_none());
-        assert!(join(&[], &rows[0], both).is_none(), "no row yet");
-    }
-
-    #[test]
     fn portions_have_all_of_it_and_are_small() {
         let lock = |rows: u64| {
             let snapshot = snapshot("1", (0..rows).map(|bits| waiting(u128::from(bits))));

@@ -257,19 +257,6 @@ mod tests {
     }
 
     #[test]
-    fn a_free_row_and_an_own_row_are_taken_at_once() {
-        let living_owner = |owner: Option<u8>| {
-            let mut view = ClusterView::default();
-            let owner = owner.map(|byte| [byte; 16]);
-            view.update(row(owner, 3, Instant::now()), LEASE);
-            view.living_owner(&[ME])
-        };
-        assert_eq!(living_owner(None), None);
-        assert_eq!(living_owner(Some(1)), None);
-        assert_eq!(living_owner(Some(2)), Some([2; 16]));
-    }
-
-    #[test]
     fn an_owner_without_a_row_of_its_own_is_watched_too() {
         let (mut view, owner, start) = (ClusterView::default(), [2; 16], Instant::now());
         for eighth in 0..8 {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::commit;
 use super::database::MysqlStore;
 use super::error::Fault;
-use super::rows::{Columns, Sets};
+use super::rows::{self, Sets};
 use super::session::Session;
 use super::sql::Sql;
 use crate::lock::ResourceName;
@@ -25,14 +25,9 @@ fn select(names: &[&ResourceName]) -> Sql {
 
 /// Past leases by the bytes of the name.
 fn stored(sets: Sets) -> Result<HashMap<Vec<u8>, Vec<PastLease>>, Fault> {
-    let mut stored = HashMap::new();
-    for row in sets.into_iter().flatten() {
-        let mut columns = Columns::of(row);
-        let name: Vec<u8> = columns.take()?;
-        let leases: Vec<u8> = columns.take()?;
-        stored.insert(name, history::decode(&leases));
-    }
-    Ok(stored)
+    let stored = rows::all::<(Vec<u8>, Vec<u8>)>(sets.into_iter().flatten())?;
+    let decoded = |(name, leases): (_, Vec<u8>)| (name, history::decode(&leases));
+    Ok(stored.into_iter().map(decoded).collect())
 }
 
 impl MysqlStore {

@@ -14,7 +14,7 @@
 
 use super::error::{Fault, code};
 use super::fence::{self, LogId, Membership};
-use super::rows::{Columns, Sets};
+use super::rows::{self, Sets};
 use super::schema::{self, InstanceRow, ServerRow};
 use super::session::Session;
 use super::sql::Sql;
@@ -81,7 +81,7 @@ pub(super) async fn join(
     introduce(&mut sql, membership, &session.server.id, address, lease_ms);
     sql.push("; ").push(EPOCH).push("; COMMIT");
     match run_in_time(session, &sql).await? {
-        Some(sets) => epoch(sets).map(Some),
+        Some(sets) => rows::last(sets).map(Some),
         None => Ok(None),
     }
 }
@@ -89,27 +89,15 @@ pub(super) async fn join(
 /// Selects the epoch that a transaction has made, at its end.
 pub(super) const EPOCH: &str = "SELECT epoch FROM resource_server WHERE id = 1";
 
-/// Reads the answer to [`EPOCH`], which is the last answer that has rows.
-pub(super) fn epoch(sets: Sets) -> Result<u64, Fault> {
-    let mut row = last_row(sets)?;
-    row.take()
-}
-
-/// The last row that a transaction selected.
-pub(super) fn last_row(sets: Sets) -> Result<Columns, Fault> {
-    let row = sets.into_iter().rev().find_map(|mut rows| rows.pop());
-    row.map(Columns::of)
-        .ok_or_else(|| Fault::Away("an answer has no row".into()))
-}
-
-/// Takes the database exclusively in this membership. `false`: its rows are not as they were read any more.
+/// Takes the database exclusively in this membership. Returns the epoch that this made; `None`: its rows are not
+/// as they were read any more.
 pub(super) async fn take(
     session: &mut Session,
     row: &ServerRow,
     membership: Membership,
     address: Option<&str>,
     lease_ms: u64,
-) -> Result<bool, Fault> {
+) -> Result<Option<u64>, Fault> {
     // A connection that stopped inside a transaction keeps its row lock. On another server than its own, the
     // number is another connection's.
     match (row.owner_row(), row.connection) {
@@ -123,7 +111,8 @@ pub(super) async fn take(
     let mut sql = taking(row, membership);
     introduce(&mut sql, membership, &session.server.id, address, lease_ms);
     sql.push("; COMMIT");
-    Ok(run_in_time(session, &sql).await?.is_some())
+    let taken = run_in_time(session, &sql).await?;
+    Ok(taken.map(|_| row.epoch + 1))
 }
 
 /// Ends the writing connection of an instance that is taken over from, if it is on this server and a row is
@@ -227,7 +216,7 @@ async fn listed(session: &mut Session, schema: &str, connection: u64) -> Result<
     sql.push(schema)
         .push(".processlist WHERE db = DATABASE() AND id <> CONNECTION_ID() AND id = ");
     sql.number(connection);
-    Ok(!session.rows(sql.as_str()).await?.is_empty())
+    Ok(!session.rows::<u64>(sql.as_str()).await?.is_empty())
 }
 
 /// Sends one heartbeat, and returns the rows after it. `None`: this instance was taken for dead. An instance
@@ -251,8 +240,7 @@ pub(super) async fn heartbeat(
     mine(&mut sql, membership);
     sql.push("; SELECT ROW_COUNT(), CAST(@@global.read_only AS CHAR); ");
     let (sets, row) = schema::run_and_read(session, sql).await?;
-    let mut answer = last_row(sets)?;
-    let (changed, read_only): (i64, String) = (answer.take()?, answer.take()?);
+    let (changed, read_only): (i64, String) = rows::last(sets)?;
     if !matches!(read_only.as_str(), "0" | "OFF") {
         let id = &session.server.id;
         return Err(Fault::Away(format!("the server {id} has become read-only")));
@@ -320,7 +308,7 @@ pub(super) async fn release(
         .bytes(&membership.id);
     forgetting.push("; ").push(EPOCH).push("; COMMIT");
     let deleted = run_in_time(session, &forgetting).await?;
-    deleted.map(epoch).transpose()
+    deleted.map(rows::last).transpose()
 }
 
 /// An assignment that carries over to the row of `resource_server` the token floor in an instance's row, which

@@ -8,7 +8,7 @@ use super::database::{MysqlStore, Writer};
 use super::error::Fault;
 use super::fence::{LogId, LogPlace, LogTruncation, Membership};
 use super::instance;
-use super::rows::Columns;
+use super::rows;
 use super::schema::InstanceRow;
 use super::script::Script;
 use super::session::Session;
@@ -62,7 +62,7 @@ impl MysqlStore {
         if self.view.lock().is_unknown(id) {
             let script = async |_: &mut Session, place| slots::finding(place, id);
             if let Some(sets) = self.attempt(writer, script).await? {
-                self.took(id, instance::epoch(sets)?);
+                self.took(id, rows::last(sets)?);
             }
             return Ok(None);
         }
@@ -89,8 +89,7 @@ impl MysqlStore {
         let Some(sets) = self.attempt(writer, script).await? else {
             return Ok(None);
         };
-        let mut row = instance::last_row(sets)?;
-        let (seal, heartbeat): (Option<u64>, u64) = (row.take()?, row.take()?);
+        let (seal, heartbeat) = rows::last::<(Option<u64>, u64)>(sets)?;
         let seal = seal.ok_or_else(incomplete)?;
         self.loss_detector
             .lock()
@@ -131,7 +130,7 @@ impl MysqlStore {
             return Ok(ControlFlow::Continue(()));
         }
         let id = &taking.dead.id;
-        self.took(id, instance::epoch(sets)?);
+        self.took(id, rows::last(sets)?);
         self.loss_detector.lock().forget(id);
         Ok(ControlFlow::Break(()))
     }
@@ -158,8 +157,7 @@ impl MysqlStore {
         // The log with version 2.0.0's journal comes first: its id is all zeros.
         let mut sql = Sql::new("SELECT DISTINCT log FROM resource_log WHERE log <> ");
         sql.bytes(&membership.log).push(" ORDER BY log");
-        for row in session.rows(sql.as_str()).await? {
-            let log = Columns::of(row).uuid()?;
+        for log in session.rows::<LogId>(sql.as_str()).await? {
             let mut left = LeftLog::read(session, log).await?;
             while !left.numbers.is_empty() {
                 let place = self.place_in(membership, session);
@@ -181,12 +179,8 @@ impl LeftLog {
     async fn read(session: &mut Session, log: LogId) -> Result<LeftLog, Fault> {
         let mut sql = Sql::new("SELECT n, changes FROM resource_log WHERE log = ");
         sql.bytes(&log).push(" ORDER BY n");
-        let (mut numbers, mut changes) = (Vec::new(), Vec::new());
-        for row in session.rows(sql.as_str()).await? {
-            let mut row = Columns::of(row);
-            numbers.push(row.take()?);
-            changes.push(row.take()?);
-        }
+        let rows = session.rows::<(u64, Vec<u8>)>(sql.as_str()).await?;
+        let (numbers, changes): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         Ok(LeftLog {
             log,
             changes: journal::read(changes)?,

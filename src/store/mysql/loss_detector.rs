@@ -83,12 +83,12 @@ impl LossDetector {
         self.epoch = self.epoch.max(epoch);
     }
 
-    /// This process has made the epoch that follows `epoch`. If `epoch` is below one that was seen, the
-    /// database has lost commits.
+    /// This process has made this epoch. If it is one that was seen, or below one, the database has lost
+    /// commits.
     pub fn note_own_epoch(&mut self, epoch: u64) {
-        self.has_lost |= epoch < self.epoch;
-        self.is_unchanged = epoch <= self.epoch;
-        self.epoch = epoch + 1;
+        self.has_lost |= epoch <= self.epoch;
+        self.is_unchanged = epoch <= self.epoch + 1;
+        self.epoch = epoch;
     }
 
     /// The instances that this process is or was, and that may still have rows.

@@ -25,6 +25,8 @@ pub(super) async fn migrate(
     if step == MigrationStep::New {
         step = adopt::begin(session, membership, explicit).await?;
     }
+    // A database that version 2.0.0 adopted still has them, too.
+    adopt::drop_foreign_keys(session).await?;
     if step == MigrationStep::Adopting {
         adopt::reshape(session).await?;
     }
@@ -32,8 +34,6 @@ pub(super) async fn migrate(
         session.run(table).await?;
     }
     session.run(definition::TAKEN_DOWN).await?;
-    // A database that version 2.0.0 adopted still has them.
-    adopt::drop_foreign_keys(session).await?;
     convert_engines(session).await?;
     refine_tickets(session).await?;
     move_journal(session).await?;

@@ -11,7 +11,7 @@
 //! | `database` | [`MysqlStore`]: the connections, and the state in memory |
 //! | `options` | how to reach the server |
 //! | `session` | one connection; the pool of connections that read |
-//! | `rows` | rows of an answer, read column by column |
+//! | `rows` | rows of an answer, read into Rust types |
 //! | `server` | the identity of the server that a connection leads to |
 //! | `settings` | the session variables that each connection sets |
 //! | `error` | what a server's error means for the store |
@@ -196,7 +196,7 @@ impl Store for MysqlStore {
         let Some(sets) = self.attempt(&mut writer, script).await? else {
             return Ok(false);
         };
-        let version = instance::epoch(sets)?;
+        let version = rows::last(sets)?;
         self.view.lock().note_gift(slots, to, version);
         self.loss_detector.lock().note_epoch(version);
         Ok(true)
@@ -246,9 +246,7 @@ impl Store for MysqlStore {
              (SELECT COALESCE(MAX(floor), 0) FROM resource_instance), \
              (SELECT COALESCE(MAX(token), 0) FROM resource_lock))",
         );
-        let mut sets = self.read(&sql).await?;
-        let token: u64 = rows::value(sets.pop().unwrap_or_default())?;
-        Ok(FencingToken(token))
+        Ok(FencingToken(rows::last(self.read(&sql).await?)?))
     }
 
     fn pending(&self) -> usize {
@@ -315,7 +313,7 @@ impl Store for MysqlStore {
             let last = match (now.walk, now.order) {
                 (Walk::Held, ListOrder::Held) => {
                     let sql = read::last_held_sql(&query);
-                    read::last_held(self.read_until(sql, deadline).await?)?
+                    rows::last(self.read_until(sql, deadline).await?)?
                 }
                 _ => None,
             };
@@ -425,7 +423,7 @@ pub async fn revert_to_php(options: Options, rehearse: bool) -> Result<RevertRep
                 Err(StoreError::Unusable(text.into()).into())
             }
             Err(fault) => Err(fault),
-            Ok(_) => schema::server_row(&mut session).await,
+            Ok(_) => open::server_row(&mut session).await,
         }
     })
     .await?;

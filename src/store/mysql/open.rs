@@ -11,6 +11,7 @@ use super::fence::{self, Membership};
 use super::instance;
 use super::migrate;
 use super::php;
+use super::rows;
 use super::schema::{self, MigrationStep, ServerRow};
 use super::session::{Session, retry_while_blocked, within};
 use super::settings;
@@ -18,17 +19,20 @@ use super::slots;
 use crate::store::members::{Members, SLOTS};
 use crate::store::{InstanceId, Store, StoreError};
 
-/// As [`schema::server_row`]. If the tables of a new database cannot be adopted, nothing is created in it.
-async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
-    match schema::version(session).await {
-        Err(fault) if fault.is(code::NO_SUCH_TABLE) => {
-            let found = php::adopt::has_tables_to_adopt(session).await;
-            found.map_err(Fault::stops_migration)?;
-        }
+/// Reads the rows, in a new database after creating their tables.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: the tables `resource` and `resource_data` cannot be adopted; nothing is created.
+pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
+    match schema::read_server_row(session).await {
+        Ok(Some(row)) => return Ok(row),
+        Ok(None) => {}
+        Err(fault) if fault.is(code::NO_SUCH_TABLE) => {}
         Err(fault) => return Err(fault),
-        Ok(_) => {}
     }
-    schema::server_row(session).await
+    let found = php::adopt::has_tables_to_adopt(session).await;
+    found.map_err(Fault::stops_migration)?;
+    schema::create_server_row(session).await
 }
 
 impl MysqlStore {
@@ -115,32 +119,37 @@ impl MysqlStore {
         let row = server_row(session).await?;
         let lease = self.options.instance_lease;
         self.view.lock().update(row.clone(), lease);
-        if row.is_shared() {
-            return match self.leases_agree()? {
-                true => {
-                    self.open_heartbeat_session(session).await?;
-                    self.kill_silent_writers(session).await?;
-                    self.join(session, row).await
-                }
-                false => Ok(ControlFlow::Break(None)),
-            };
-        }
+        let is_shared = row.is_shared();
         let formers = self.formers();
-        if self.view.lock().living_owner(&formers).is_some() {
+        let has_to_wait = match is_shared {
+            true => !self.leases_agree(&formers)?,
+            false => self.view.lock().living_owner(&formers).is_some(),
+        };
+        if has_to_wait {
             return Ok(ControlFlow::Break(None));
         }
         if row.owner.is_some_and(|owner| !formers.contains(&owner)) {
             log::warn!("the instance that has the database exclusively is silent; taking over");
         }
         self.open_heartbeat_session(session).await?;
-        let address = self.options.peer_address().await?;
-        let membership = instance::new_membership(Some(row.epoch + 1));
-        self.loss_detector.lock().will_create(membership);
-        let (address, lease_ms) = (address.as_deref(), self.options.lease_ms());
-        if !instance::take(session, &row, membership, address, lease_ms).await? {
-            return Ok(ControlFlow::Continue(()));
+        if is_shared {
+            self.kill_silent_writers(session).await?;
         }
-        self.note_joined(membership, row.epoch);
+        let address = self.options.peer_address().await?;
+        let (address, lease_ms) = (address.as_deref(), self.options.lease_ms());
+        let membership = instance::new_membership((!is_shared).then_some(row.epoch + 1));
+        self.loss_detector.lock().will_create(membership);
+        let epoch = match is_shared {
+            true => instance::join(session, membership, address, lease_ms).await?,
+            false => instance::take(session, &row, membership, address, lease_ms).await?,
+        };
+        let Some(epoch) = epoch else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        self.note_joined(membership, epoch);
+        if is_shared {
+            return Ok(ControlFlow::Break(Some((row, membership))));
+        }
         // Read again: the row now has everything that the old owner committed, and it can commit nothing more.
         let row = schema::read_server_row(session).await?;
         let row = row.filter(|row| row.is_alone(membership));
@@ -168,10 +177,10 @@ impl MysqlStore {
             .collect()
     }
 
-    /// This process is a new instance from now on. `after`: the epoch before the one that this made.
-    fn note_joined(&self, membership: Membership, after: u64) {
+    /// This process is a new instance from now on. `epoch`: the one that this made.
+    fn note_joined(&self, membership: Membership, epoch: u64) {
         let mut loss_detector = self.loss_detector.lock();
-        loss_detector.note_own_epoch(after);
+        loss_detector.note_own_epoch(epoch);
         loss_detector.confirm_created(membership);
         drop(loss_detector);
         let formers = self.formers().into_iter();
@@ -186,9 +195,9 @@ impl MysqlStore {
     ///
     /// # Errors
     /// [`StoreError::Unusable`]: one with another lease is alive.
-    fn leases_agree(&self) -> Result<bool, StoreError> {
-        let (formers, own) = (self.formers(), self.options.lease_ms());
-        let Some((is_alive, other)) = self.view.lock().other_lease(own, &formers) else {
+    fn leases_agree(&self, formers: &[InstanceId]) -> Result<bool, StoreError> {
+        let own = self.options.lease_ms();
+        let Some((is_alive, other)) = self.view.lock().other_lease(own, formers) else {
             return Ok(true);
         };
         if !is_alive {
@@ -200,28 +209,6 @@ impl MysqlStore {
             other as f64 / 1000.0
         );
         Err(StoreError::Unusable(text))
-    }
-
-    async fn join(
-        &self,
-        session: &mut Session,
-        row: ServerRow,
-    ) -> Result<ControlFlow<Option<(ServerRow, Membership)>>, Fault> {
-        let address = self.options.peer_address().await?;
-        let membership = instance::new_membership(None);
-        self.loss_detector.lock().will_create(membership);
-        let joined = instance::join(
-            session,
-            membership,
-            address.as_deref(),
-            self.options.lease_ms(),
-        )
-        .await?;
-        let Some(epoch) = joined else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        self.note_joined(membership, epoch.saturating_sub(1));
-        Ok(ControlFlow::Break(Some((row, membership))))
     }
 
     /// Makes a database ready that this instance has exclusively, and shares it from then on.
@@ -328,7 +315,7 @@ impl MysqlStore {
     /// Logs what a session could not set, and settings of the database that risk data; each sentence once.
     async fn warn(&self, session: &mut Session) -> Result<(), Fault> {
         let mut warnings = std::mem::take(&mut session.refused);
-        warnings.extend(settings::risks(session.rows(settings::ASK_GLOBAL).await?)?);
+        warnings.extend(settings::risks(session.rows(settings::ASK_GLOBAL).await?));
         let mut said = self.warned.lock().await;
         for warning in warnings {
             if !said.contains(&warning) {
@@ -461,7 +448,7 @@ impl MysqlStore {
         let membership = self.membership().ok_or(StoreError::Standby)?;
         let script = async |_: &mut Session, place| slots::making_exclusive(place);
         let sets = self.attempt(&mut writer, script).await?;
-        let epoch = instance::epoch(sets.ok_or(StoreError::Standby)?)?;
+        let epoch = rows::last(sets.ok_or(StoreError::Standby)?)?;
         let membership = Membership {
             epoch: Some(epoch),
             ..membership

@@ -6,7 +6,7 @@ use mysql_async::Row;
 use mysql_async::prelude::FromValue;
 
 use super::error::Fault;
-use super::rows::{Columns, Sets, value};
+use super::rows::{self, Columns, Sets};
 use super::session::Session;
 use super::sql::{HELD_INDEX, Sql};
 use crate::lock::rows::{EndedRow, HeadRow, HolderRow, KeyRow, LockRows, TicketRow};
@@ -40,9 +40,7 @@ impl Columns {
     /// Takes the columns `timeout, slots, lock_delay, ephemeral`.
     fn options(&mut self) -> Result<ResourceOptions, Fault> {
         let (timeout, slots, lock_delay) = (self.timeout()?, self.take()?, self.take()?);
-        let ephemeral: Option<u8> = self.take()?;
-        let ephemeral = ephemeral.map(|flag| flag != 0);
-        Ok(columns::options(timeout, slots, lock_delay, ephemeral))
+        Ok(columns::options(timeout, slots, lock_delay, self.take()?))
     }
 
     /// Takes and parses a column; `None` for `NULL`. `what` names the content in the error.
@@ -104,13 +102,13 @@ impl Columns {
     /// `NULL` if the lock was never taken.
     fn head(&mut self) -> Result<HeadRow, Fault> {
         let token = FencingToken(self.take::<Option<u64>>()?.unwrap_or_default());
-        let delayed: Option<u8> = self.take()?;
+        let delayed: Option<bool> = self.take()?;
         let ticket = self.ticket_row()?;
         let acquired_at: Option<WallMillis> = self.take()?;
         let lease_token: Option<u64> = self.take()?;
         Ok(HeadRow {
             token,
-            delayed: delayed.is_some_and(|flag| flag != 0),
+            delayed: delayed.unwrap_or_default(),
             holder: ticket.map(|ticket| {
                 Box::new(HolderRow {
                     ticket,
@@ -200,9 +198,7 @@ fn waiter(row: Row) -> Result<TicketRow, Fault> {
 
 fn ended_rows(runs: Vec<Row>) -> Result<Vec<EndedRow>, Fault> {
     let mut all = Vec::new();
-    for run in runs {
-        let mut columns = Columns::of(run);
-        let (n, entries): (u64, Vec<u8>) = (columns.take()?, columns.take()?);
+    for (n, entries) in rows::all::<(u64, Vec<u8>)>(runs)? {
         all.extend(ended::rows(n, &entries).ok_or_else(|| odd("run of ended tickets"))?);
     }
     Ok(ended::newest(all))
@@ -215,8 +211,8 @@ pub(super) async fn existing(
 ) -> Result<HashSet<ResourceId>, Fault> {
     let mut sql = Sql::new("SELECT id FROM resource WHERE id IN (");
     sql.list(ids, |sql, id| sql.text(id.as_str()));
-    let rows = session.rows(sql.push(")").as_str()).await?;
-    rows.into_iter().map(|row| Columns::of(row).id()).collect()
+    let ids: Vec<String> = session.rows(sql.push(")").as_str()).await?;
+    Ok(ids.iter().map(|id| ResourceId::new(id)).collect())
 }
 
 pub(super) fn data_sql(id: &ResourceId, selector: &Selector) -> Sql {
@@ -227,14 +223,11 @@ pub(super) fn data_sql(id: &ResourceId, selector: &Selector) -> Sql {
     sql
 }
 
-pub(super) fn data(mut sets: Sets) -> Result<Option<StoredData>, Fault> {
-    let Some(row) = sets.pop().unwrap_or_default().pop() else {
-        return Ok(None);
-    };
-    let mut columns = Columns::of(row);
-    Ok(Some(StoredData {
-        id: columns.take()?,
-        json: columns.take::<Vec<u8>>()?.into(),
+pub(super) fn data(sets: Sets) -> Result<Option<StoredData>, Fault> {
+    let found = rows::all::<(String, Vec<u8>)>(sets.into_iter().flatten())?.pop();
+    Ok(found.map(|(id, json)| StoredData {
+        id,
+        json: json.into(),
     }))
 }
 
@@ -298,9 +291,8 @@ pub(super) fn count_sql(query: &ListQuery, walk: Walk) -> Sql {
 }
 
 /// Whether [`count_sql`] counted no more than [`listing::FEW`] rows.
-pub(super) fn is_few(mut sets: Sets) -> Result<bool, Fault> {
-    let count: u64 = value(sets.pop().unwrap_or_default())?;
-    Ok(count <= listing::FEW as u64)
+pub(super) fn is_few(sets: Sets) -> Result<bool, Fault> {
+    Ok(rows::last::<usize>(sets)? <= listing::FEW)
 }
 
 /// The condition that a name is in the range of the query.
@@ -316,7 +308,7 @@ fn push_range(sql: &mut Sql, query: &ListQuery) {
 
 /// Selects when the last lock of a page was acquired, for locks in the order of `acquired_at`. [`list_sql`]
 /// uses it as a bound: without one the server would sort all held locks, because it can stop early only in the
-/// order of one index.
+/// order of one index. `NULL`: nothing is held.
 pub(super) fn last_held_sql(query: &ListQuery) -> Sql {
     let mut sql = Sql::new("SELECT MAX(at) FROM (SELECT STRAIGHT_JOIN l.acquired_at AS at FROM ");
     push_walk(&mut sql, Walk::Held);
@@ -325,11 +317,6 @@ pub(super) fn last_held_sql(query: &ListQuery) -> Sql {
     sql.push(" ORDER BY l.acquired_at LIMIT ");
     sql.number(query.limit as u64).push(") first");
     sql
-}
-
-/// Parses the answer to [`last_held_sql`]; `None`: nothing is held.
-pub(super) fn last_held(mut sets: Sets) -> Result<Option<WallMillis>, Fault> {
-    value(sets.pop().unwrap_or_default())
 }
 
 /// One statement of a listing. Finding the resources is what takes long, so a subquery does that first, on

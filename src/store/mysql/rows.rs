@@ -1,14 +1,14 @@
-//! Rows as the server sends them, read column by column.
+//! Rows as the server sends them.
 
-use mysql_async::Row;
-use mysql_async::prelude::FromValue;
+use mysql_async::prelude::{FromRow, FromValue};
+use mysql_async::{Row, from_row_opt};
 
 use super::error::Fault;
 
 /// The rows of each statement of an SQL text, in the order of the statements.
 pub(super) type Sets = Vec<Vec<Row>>;
 
-/// Takes the columns of a row one after another.
+/// Takes the columns of a row one after another, for rows with more of them than a tuple should have.
 pub(super) struct Columns {
     row: Row,
     next: usize,
@@ -26,25 +26,19 @@ impl Columns {
         let value = self.row.take_opt(place).and_then(Result::ok);
         value.ok_or_else(|| Fault::Away(format!("column {place} of an answer is not as expected")))
     }
-
-    /// The id of an instance or of a log; `None` for `NULL`.
-    pub fn uuid_or_null(&mut self) -> Result<Option<[u8; 16]>, Fault> {
-        let bytes: Option<Vec<u8>> = self.take()?;
-        let id = bytes.map(<[u8; 16]>::try_from).transpose();
-        id.map_err(|_| Fault::Away("the id of an instance or a log does not have 16 bytes".into()))
-    }
-
-    /// As [`Columns::uuid_or_null`], of a column that is not `NULL`.
-    pub fn uuid(&mut self) -> Result<[u8; 16], Fault> {
-        let id = self.uuid_or_null()?;
-        id.ok_or_else(|| Fault::Away("the id of an instance or a log is missing".into()))
-    }
 }
 
-/// The only column of the only row. [`Fault::Away`]: there is no row.
-pub(super) fn value<T: FromValue>(rows: Vec<Row>) -> Result<T, Fault> {
-    match rows.into_iter().next() {
-        Some(row) => Columns::of(row).take(),
-        None => Err(Fault::Away("an answer has no row".into())),
-    }
+/// Rows of one column each, or of a few as a tuple. [`Fault::Away`]: they have other columns.
+pub(super) fn all<T: FromRow>(rows: impl IntoIterator<Item = Row>) -> Result<Vec<T>, Fault> {
+    let parse = |row| {
+        let parsed = from_row_opt::<T>(row);
+        parsed.map_err(|_| Fault::Away("a row of an answer is not as expected".into()))
+    };
+    rows.into_iter().map(parse).collect()
+}
+
+/// The last row of the last answer that has rows. [`Fault::Away`]: there is none.
+pub(super) fn last<T: FromRow>(sets: Sets) -> Result<T, Fault> {
+    let row = all::<T>(sets.into_iter().rev().find_map(|mut rows| rows.pop()))?.pop();
+    row.ok_or_else(|| Fault::Away("an answer has no row".into()))
 }

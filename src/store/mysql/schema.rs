@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use mysql_async::Row;
 
-use super::error::{Fault, code};
+use super::error::Fault;
 use super::fence::{LogId, Membership};
-use super::rows::{Columns, Sets, value};
+use super::rows::{Columns, Sets};
 use super::session::Session;
 use super::sql::Sql;
 use crate::lock::{FencingToken, Profile};
@@ -289,36 +289,20 @@ pub(super) struct InstanceRow {
     pub version: String,
 }
 
-/// Reads the rows. In a new database, first creates `resource_server` with its row, `resource_log` and
-/// `resource_instance`.
-///
-/// # Errors
-/// As [`resource_columns`], and then nothing is created.
-pub(super) async fn server_row(session: &mut Session) -> Result<ServerRow, Fault> {
-    match read_server_row(session).await {
-        Ok(Some(row)) => return Ok(row),
-        Ok(None) => {}
-        Err(fault) if fault.is(code::NO_SUCH_TABLE) => {}
-        Err(fault) => return Err(fault),
+/// Creates what is missing of `resource_server` with its row, `resource_log` and `resource_instance`, and reads
+/// the rows.
+pub(super) async fn create_server_row(session: &mut Session) -> Result<ServerRow, Fault> {
+    for sql in [SERVER, SERVER_ROW, LOG, INSTANCE] {
+        session.run(sql).await?;
     }
-    resource_columns(session).await?;
-    session.run(SERVER).await?;
-    session.run(SERVER_ROW).await?;
-    session.run(LOG).await?;
-    session.run(INSTANCE).await?;
     let row = read_server_row(session).await?;
     row.ok_or_else(|| Fault::Away("the row of resource_server is gone".into()))
 }
 
 /// The version of the schema; `None`: the table is empty.
 pub(super) async fn version(session: &mut Session) -> Result<Option<u32>, Fault> {
-    let rows = session
-        .rows("SELECT version FROM resource_server WHERE id = 1")
-        .await?;
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    value(rows).map(Some)
+    let sql = "SELECT version FROM resource_server WHERE id = 1";
+    Ok(session.rows(sql).await?.pop())
 }
 
 /// Reads the rows; `None`: the table is empty.
@@ -366,15 +350,15 @@ fn parse(server: Row, instances: Vec<Row>, read: Range<Instant>) -> Result<Serve
     for instance in instances {
         let mut columns = Columns::of(instance);
         row.instances.push(InstanceRow {
-            id: columns.uuid()?,
+            id: columns.take()?,
             state: columns.take()?,
             heartbeat: columns.take()?,
-            log: columns.uuid()?,
+            log: columns.take()?,
             connection: columns.take()?,
             server: columns.take()?,
             address: columns.take()?,
             peer_secret: columns.take()?,
-            executor: columns.uuid_or_null()?,
+            executor: columns.take()?,
             lease_ms: columns.take()?,
             version: columns.take()?,
         });
@@ -403,7 +387,7 @@ fn parse_server(row: Row, read: Range<Instant>) -> Result<ServerRow, Fault> {
         token_floor: FencingToken(columns.take()?),
         epoch: columns.take()?,
         heartbeat: columns.take()?,
-        owner: columns.uuid_or_null()?,
+        owner: columns.take()?,
         connection: columns.take()?,
         instances: Vec::new(),
         sent_at: read.start,
@@ -418,10 +402,7 @@ pub(super) async fn columns(session: &mut Session, table: &str) -> Result<Vec<St
          WHERE table_schema = DATABASE() AND table_name = ",
     );
     sql.text(table).push(" ORDER BY ordinal_position");
-    let rows = session.rows(sql.as_str()).await?;
-    rows.into_iter()
-        .map(|row| Columns::of(row).take())
-        .collect()
+    session.rows(sql.as_str()).await
 }
 
 /// The columns of `resource`, which is ours or the PHP server's; empty if there is no such table.
@@ -446,10 +427,7 @@ pub(super) async fn indexes(session: &mut Session, table: &str) -> Result<Vec<St
         "SELECT DISTINCT index_name FROM information_schema.statistics \
          WHERE table_schema = DATABASE() AND index_name <> 'PRIMARY' AND table_name = ",
     );
-    let rows = session.rows(sql.text(table).as_str()).await?;
-    rows.into_iter()
-        .map(|row| Columns::of(row).take())
-        .collect()
+    session.rows(sql.text(table).as_str()).await
 }
 
 /// Our tables and the PHP server's that have another engine than InnoDB, each with its engine.
@@ -462,12 +440,7 @@ pub(super) async fn foreign_engines(session: &mut Session) -> Result<Vec<(String
         sql.push(", ").text(table);
     }
     sql.push(") AND NOT engine <=> 'InnoDB'");
-    let rows = session.rows(sql.as_str()).await?;
-    let pairs = rows.into_iter().map(|row| {
-        let mut row = Columns::of(row);
-        Ok((row.take()?, row.take()?))
-    });
-    pairs.collect()
+    session.rows(sql.as_str()).await
 }
 
 /// Refuses tables without transactions: then nothing that this store promises holds.

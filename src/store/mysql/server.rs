@@ -60,16 +60,6 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_known_by_its_uuid_or_by_its_name_and_port() {
-        let mysql = server(&[("server_uuid", "u"), ("hostname", "h"), ("port", "1")]);
-        assert_eq!(mysql.id, "u");
-        let mariadb = server(&[("hostname", "h"), ("port", "1"), ("wsrep_on", "OFF")]);
-        assert_eq!((mariadb.id.as_str(), mariadb.is_member), ("h:1", false));
-        assert!(mysql.objection(Some(&mariadb)).unwrap().contains("h:1"));
-        assert_eq!(mysql.objection(Some(&mysql)), None);
-    }
-
-    #[test]
     fn members_of_a_cluster_agree_and_a_read_only_server_is_of_no_use() {
         let one = server(&[("hostname", "a"), ("wsrep_on", "ON")]);
         let other = server(&[("hostname", "b"), ("wsrep_on", "ON")]);

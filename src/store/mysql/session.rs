@@ -4,14 +4,14 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mysql_async::prelude::Queryable;
+use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Row};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::error::{Fault, code};
 use super::options::{Options, Tls};
-use super::rows::Sets;
+use super::rows::{self, Sets};
 use super::server::Server;
 use super::settings::{self, set};
 use super::sql::Sql;
@@ -103,7 +103,7 @@ impl Session {
         let mut conn =
             connected.map_err(|error| Fault::of_connecting(error, options.tls != Tls::Off))?;
         let sets = run(&mut conn, settings::ask().as_str()).await?;
-        let has = settings::variables(sets.into_iter().next_back().unwrap_or_default())?;
+        let has = settings::variables(rows::all(sets.into_iter().flatten())?);
         let packet = has.get("max_allowed_packet").and_then(|v| v.parse().ok());
         let mut session = Session {
             conn,
@@ -127,8 +127,13 @@ impl Session {
     }
 
     /// Runs one statement, and returns its rows.
-    pub async fn rows(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
-        Ok(self.run(sql).await?.pop().unwrap_or_default())
+    pub async fn rows<T: FromRow>(&mut self, sql: &str) -> Result<Vec<T>, Fault> {
+        rows::all(self.run(sql).await?.into_iter().flatten())
+    }
+
+    /// Runs one statement, and returns its only row.
+    pub async fn row<T: FromRow>(&mut self, sql: &str) -> Result<T, Fault> {
+        rows::last(self.run(sql).await?)
     }
 
     /// Runs one statement, and returns how many rows it changed.

@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::error::Fault;
-use super::rows::Columns;
 use super::sql::Sql;
 
 /// Idle time after which the server may close a connection, s; idle connections are used or renewed far sooner.
@@ -87,13 +85,10 @@ pub(super) fn ask() -> Sql {
 }
 
 /// Parses the answer to [`ask`] or [`ASK_GLOBAL`]: values by lower-case name.
-pub(super) fn variables(rows: Vec<mysql_async::Row>) -> Result<HashMap<String, String>, Fault> {
-    let pairs = rows.into_iter().map(|row| {
-        let mut row = Columns::of(row);
-        let (name, value): (String, String) = (row.take()?, row.take()?);
-        Ok((name.to_ascii_lowercase(), value))
-    });
-    pairs.collect()
+pub(super) fn variables(rows: Vec<(String, String)>) -> HashMap<String, String> {
+    let rows = rows.into_iter();
+    rows.map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .collect()
 }
 
 /// The variables to set in a session that has these values. `lock_wait_seconds`: for `lock_wait_timeout`.
@@ -158,8 +153,8 @@ pub(super) const ASK_GLOBAL: &str = "SHOW GLOBAL VARIABLES WHERE variable_name I
     ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite')";
 
 /// Warnings about the answer to [`ASK_GLOBAL`], a sentence each.
-pub(super) fn risks(rows: Vec<mysql_async::Row>) -> Result<Vec<String>, Fault> {
-    let has = variables(rows)?;
+pub(super) fn risks(rows: Vec<(String, String)>) -> Vec<String> {
+    let has = variables(rows);
     let value = |name: &str| has.get(name).map(String::as_str);
     let mut risks = Vec::new();
     // MariaDB's 3 flushes as 1 does.
@@ -185,7 +180,7 @@ pub(super) fn risks(rows: Vec<mysql_async::Row>) -> Result<Vec<String>, Fault> {
                 .to_owned(),
         );
     }
-    Ok(risks)
+    risks
 }
 
 #[cfg(test)]

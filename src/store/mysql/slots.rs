@@ -21,7 +21,7 @@ use super::commit;
 use super::error::Fault;
 use super::fence::{self, LogPlace, LogTruncation};
 use super::instance;
-use super::rows::Columns;
+use super::rows;
 use super::schema::{self, InstanceRow, ServerRow};
 use super::script::{Form, Script};
 use super::session::Session;
@@ -46,11 +46,9 @@ pub(super) async fn read_owners(
     let sql = Sql::new("SELECT slot, owner FROM resource_slot ORDER BY slot; ");
     let (mut sets, row) = schema::run_and_read(session, sql).await?;
     let mut owners = Vec::with_capacity(SLOTS);
-    for row in sets.pop().unwrap_or_default() {
-        let mut columns = Columns::of(row);
-        let slot: usize = columns.take()?;
+    for (slot, owner) in rows::all::<(usize, InstanceId)>(sets.pop().unwrap_or_default())? {
         if slot == owners.len() {
-            owners.push(columns.uuid()?);
+            owners.push(owner);
         }
     }
     let row = row.filter(|_| owners.len() == SLOTS);

@@ -94,16 +94,6 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_begins_the_wait_anew() {
-        let seen = watched(first_read(Instant::now()), LEASE / 8, LEASE);
-        let late = seen.at + LEASE;
-        let again = read(Some(&seen), 4, late);
-        assert!(again.is_beating);
-        assert!(!again.is_silent, "taken over from a live instance");
-        assert!(again.at >= late);
-    }
-
-    #[test]
     fn a_pause_in_reading_begins_the_wait_anew() {
         let most = LEASE / READS_PER_LEASE;
         // The pause is between two reads, or one of them took that long.

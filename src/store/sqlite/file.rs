@@ -33,29 +33,14 @@ const LOG_BYTES_KEPT: u32 = 64 << 20;
 const WRITER_CACHE_KIB: i32 = 16 << 10;
 const READER_CACHE_KIB: i32 = 4 << 10;
 
-/// Options of the file.
-#[derive(Clone, Copy, Debug)]
-pub struct SqliteOptions {
-    /// How long a statement waits for a lock that another program (a shell, a backup) holds on the file.
-    pub busy_timeout: Duration,
-    /// Maximum size of the file, in pages of 4096 bytes; a commit that needs more fails as on a full disk.
-    /// `None`: bounded by the disk alone.
-    pub pages_max: Option<u32>,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        SqliteOptions {
-            busy_timeout: Duration::from_secs(2),
-            pages_max: None,
-        }
-    }
-}
+/// How long a statement waits for a lock that another program holds on the file.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The database file, as this process uses it.
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
-    options: SqliteOptions,
+    busy_timeout: Duration,
+    pages_max: Option<u32>,
     /// The advisory lock on `<file>.lock`; `None`: not taken. A file of its own, because a database file must
     /// not be opened and closed behind SQLite's back: closing any handle of it drops the POSIX locks that the
     /// process has on it.
@@ -65,20 +50,20 @@ pub(super) struct DatabaseFile {
     pub(super) journal: Journal,
 }
 
-/// Connections to a file that is ready to serve.
-pub(super) struct OpenedFile {
-    pub(super) writer: SqliteWriter,
-    pub(super) loader: Connection,
-    pub(super) lister: Connection,
-    pub(super) token_floor: FencingToken,
-}
+/// Of a file that is ready to serve: the connection that writes, those that load and list, and the token floor.
+type OpenedFile = (SqliteWriter, [Connection; 2], FencingToken);
 
 impl DatabaseFile {
     /// Does not touch the file.
-    pub(super) fn new(path: PathBuf, options: SqliteOptions) -> DatabaseFile {
+    pub(super) fn new(
+        path: PathBuf,
+        busy_timeout: Duration,
+        pages_max: Option<u32>,
+    ) -> DatabaseFile {
         DatabaseFile {
             path,
-            options,
+            busy_timeout,
+            pages_max,
             lock: Mutex::default(),
             first: Mutex::default(),
             journal: Journal::new(LAYOUT),
@@ -198,18 +183,15 @@ impl DatabaseFile {
         // it into the file writes and syncs it again, so that everything that is served from here on is on
         // disk.
         empty_log(writer.connection()).map_err(unopened)?;
-        Ok(OpenedFile {
-            token_floor: read::token_floor(writer.connection()).map_err(unopened)?,
-            loader: self.reader(path).map_err(unopened)?,
-            lister: self.reader(path).map_err(unopened)?,
-            writer,
-        })
+        let token_floor = read::token_floor(writer.connection()).map_err(unopened)?;
+        let reader = || self.reader(path).map_err(unopened);
+        Ok((writer, [reader()?, reader()?], token_floor))
     }
 
     /// Sets up the writing connection. Returns the journal mode in force: SQLite does not fail if it cannot set
     /// the one asked for.
     fn prepare_writer(&self, connection: &Connection) -> rusqlite::Result<String> {
-        connection.busy_timeout(self.options.busy_timeout)?;
+        connection.busy_timeout(self.busy_timeout)?;
         let mode =
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -217,7 +199,7 @@ impl DatabaseFile {
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
-        if let Some(pages) = self.options.pages_max {
+        if let Some(pages) = self.pages_max {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -227,7 +209,7 @@ impl DatabaseFile {
     fn reader(&self, path: &Path) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(self.options.busy_timeout)?;
+        connection.busy_timeout(self.busy_timeout)?;
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         Ok(connection)
@@ -292,7 +274,7 @@ mod tests {
     fn opened() -> (tempfile::TempDir, OpenedFile) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resources.db");
-        let file = DatabaseFile::new(path, SqliteOptions::default());
+        let file = DatabaseFile::new(path, BUSY_TIMEOUT, None);
         let opened = file.open().unwrap();
         (folder, opened)
     }
@@ -305,25 +287,20 @@ mod tests {
 
     #[test]
     fn commits_are_synced_to_a_write_ahead_log() {
-        let (_folder, opened) = opened();
-        assert_eq!(
-            pragma::<String>(opened.writer.connection(), "journal_mode"),
-            "wal"
-        );
+        let (_folder, (writer, ..)) = opened();
+        let writer = writer.connection();
+        assert_eq!(pragma::<String>(writer, "journal_mode"), "wal");
         const FULL: i64 = 2;
-        assert_eq!(
-            pragma::<i64>(opened.writer.connection(), "synchronous"),
-            FULL
-        );
-        assert!(pragma::<bool>(opened.writer.connection(), "foreign_keys"));
-        let pages: u32 = pragma(opened.writer.connection(), "wal_autocheckpoint");
+        assert_eq!(pragma::<i64>(writer, "synchronous"), FULL);
+        assert!(pragma::<bool>(writer, "foreign_keys"));
+        let pages: u32 = pragma(writer, "wal_autocheckpoint");
         assert_eq!(pages, CHECKPOINT_PAGES);
     }
 
     #[test]
     fn readers_cannot_write() {
-        let (_folder, opened) = opened();
-        for reader in [&opened.loader, &opened.lister] {
+        let (_folder, (_, readers, _)) = opened();
+        for reader in &readers {
             assert_eq!(pragma::<String>(reader, "journal_mode"), "wal");
             assert!(reader.execute("DELETE FROM resource", []).is_err());
         }

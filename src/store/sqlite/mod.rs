@@ -40,8 +40,7 @@ use super::{
 };
 use crate::lock::{FencingToken, ResourceName, Selector};
 use crate::store::history::{PastLease, PastLeases};
-use file::DatabaseFile;
-pub use file::SqliteOptions;
+use file::{BUSY_TIMEOUT, DatabaseFile};
 use read::in_one_view;
 use worker::{Jobs, WorkerEnded, closed};
 use write::SqliteWriter;
@@ -55,46 +54,43 @@ pub struct SqliteStore {
     /// `None` before the first `open`, after `close`, and after a commit with unknown outcome.
     writer: tokio::sync::Mutex<Option<SqliteWriter>>,
     /// `Some` when `writer` is.
-    readers: Mutex<Option<ReadThreads>>,
+    loader: Jobs,
+    /// As `loader`.
+    lister: Jobs,
     /// Reader threads that have not ended yet. Locked while the store is opened or closed.
     threads: tokio::sync::Mutex<Vec<WorkerEnded>>,
     /// Since when the writer has blocked its calling thread; `None`: it does not.
     blocks_since: Mutex<Option<Instant>>,
 }
 
-struct ReadThreads {
-    loader: Jobs,
-    lister: Jobs,
-}
-
 impl SqliteStore {
     /// A store in this file, which is not touched before [`Store::open`].
     pub fn new(path: impl Into<PathBuf>) -> SqliteStore {
-        SqliteStore::with_options(path, SqliteOptions::default())
+        SqliteStore::with_limits(path, BUSY_TIMEOUT, None)
     }
 
-    pub fn with_options(path: impl Into<PathBuf>, options: SqliteOptions) -> SqliteStore {
+    /// `busy_timeout`: how long a statement waits for a lock that another program (a shell, a backup) holds on
+    /// the file. `pages_max`: maximum size of the file, in pages of 4096 bytes; a commit that needs more fails as
+    /// on a full disk. `None`: bounded by the disk alone.
+    pub fn with_limits(
+        path: impl Into<PathBuf>,
+        busy_timeout: Duration,
+        pages_max: Option<u32>,
+    ) -> SqliteStore {
         SqliteStore {
-            file: Arc::new(DatabaseFile::new(path.into(), options)),
+            file: Arc::new(DatabaseFile::new(path.into(), busy_timeout, pages_max)),
             writer: tokio::sync::Mutex::default(),
-            readers: Mutex::default(),
+            loader: Jobs::default(),
+            lister: Jobs::default(),
             threads: tokio::sync::Mutex::default(),
             blocks_since: Mutex::default(),
         }
     }
 
-    /// Runs `job` on one of the reading connections. Holds no [`Jobs`] while it waits, so that `open` and
-    /// `close` can end the threads.
-    async fn read<T: Send + 'static>(
-        &self,
-        pick: fn(&ReadThreads) -> &Jobs,
-        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let answer = match &*self.readers.lock() {
-            Some(readers) => worker::submit(pick(readers), job),
-            None => return Err(closed()),
-        };
-        answer.await.unwrap_or_else(|_| Err(closed()))
+    /// Lets the threads of the readers end once their jobs are done.
+    fn end_readers(&self) {
+        *self.loader.lock() = None;
+        *self.lister.lock() = None;
     }
 
     /// Runs one transaction on the calling thread. If its outcome is unknown, every call fails until the next
@@ -122,7 +118,7 @@ impl SqliteStore {
         if let Err(StoreError::Unavailable(_)) = written {
             // The state of these connections is in doubt: they are not used any more.
             *writer = None;
-            *self.readers.lock() = None;
+            self.end_readers();
         }
         written
     }
@@ -131,7 +127,7 @@ impl SqliteStore {
     /// write-ahead log into the file, which a read-only connection cannot do.
     async fn drain(&self, threads: &mut Vec<WorkerEnded>) -> Result<(), StoreError> {
         let drained = async {
-            self.readers.lock().take();
+            self.end_readers();
             worker::all_ended(threads).await;
             *self.writer.lock().await = None;
         };
@@ -152,17 +148,19 @@ impl Store for SqliteStore {
         let mut threads = self.threads.lock().await;
         self.drain(&mut threads).await?;
         let file = self.file.clone();
-        let opened = worker::once("sqlite-open", move || file.open()).await?;
+        let (opened, [loader, lister], token_floor) =
+            worker::once("sqlite-open", move || file.open()).await?;
         let spawn = |name: &str, connection| worker::spawn(name, connection, self.file.clone());
-        let (loader, loader_ended) = spawn("sqlite-loader", opened.loader)?;
+        let (loader, loader_ended) = spawn("sqlite-loader", loader)?;
         threads.push(loader_ended);
-        let (lister, lister_ended) = spawn("sqlite-lister", opened.lister)?;
+        let (lister, lister_ended) = spawn("sqlite-lister", lister)?;
         threads.push(lister_ended);
         let mut writer = self.writer.lock().await;
-        *self.readers.lock() = Some(ReadThreads { loader, lister });
-        *writer = Some(opened.writer);
+        *self.loader.lock() = Some(loader);
+        *self.lister.lock() = Some(lister);
+        *writer = Some(opened);
         Ok(Opened {
-            token_floor: opened.token_floor,
+            token_floor,
             members: None,
         })
     }
@@ -200,7 +198,7 @@ impl Store for SqliteStore {
     async fn history(&self, name: &ResourceName) -> Result<Vec<PastLease>, StoreError> {
         let name = name.clone();
         let history = move |c: &mut Connection| in_one_view(c, |db| read::history(db, &name));
-        self.read(|r| &r.loader, history).await
+        worker::run(&self.loader, history).await
     }
 
     async fn raise_tokens(&self, above: FencingToken) -> Result<(), StoreError> {
@@ -224,7 +222,7 @@ impl Store for SqliteStore {
         let read = || {
             let name = name.clone();
             let resource = move |c: &mut Connection| in_one_view(c, |db| read::resource(db, &name));
-            self.read(|r| &r.loader, resource)
+            worker::run(&self.loader, resource)
         };
         self.file.journal.load(name, read).await
     }
@@ -236,7 +234,7 @@ impl Store for SqliteStore {
     ) -> Result<Option<StoredData>, StoreError> {
         let (id, selector) = (id.clone(), selector.clone());
         let data = move |c: &mut Connection| in_one_view(c, |db| read::data(db, &id, &selector));
-        self.read(|r| &r.loader, data).await
+        worker::run(&self.loader, data).await
     }
 
     async fn document_sizes(
@@ -249,7 +247,7 @@ impl Store for SqliteStore {
         let sizes = move |c: &mut Connection| {
             in_one_view(c, |db| read::document_sizes(db, &id, &after, limit))
         };
-        self.read(|r| &r.lister, sizes).await
+        worker::run(&self.lister, sizes).await
     }
 
     async fn list(
@@ -258,12 +256,12 @@ impl Store for SqliteStore {
         limit: Duration,
     ) -> Result<Vec<ListedResource>, StoreError> {
         let (query, deadline) = (query.clone(), Instant::now() + limit);
-        self.read(|r| &r.lister, move |c| read::list(c, &query, deadline))
-            .await
+        let list = move |c: &mut Connection| read::list(c, &query, deadline);
+        worker::run(&self.lister, list).await
     }
 
     async fn close(&self) {
-        let is_open = self.readers.lock().is_some();
+        let is_open = self.loader.lock().is_some();
         if is_open && let Err(error) = self.checkpoint().await {
             log::debug!("no checkpoint was made; the next start makes it: {error}");
         }

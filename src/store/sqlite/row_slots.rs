@@ -19,19 +19,15 @@ pub(super) struct RowSlots {
     /// By the numbers of their rows.
     used: BTreeMap<u64, i64>,
     free: VecDeque<i64>,
-    places: i64,
 }
 
 impl RowSlots {
     /// The place of the row with this number. A new number gets a place.
     pub fn place(&mut self, n: u64) -> i64 {
-        let new_place = || {
-            self.free.pop_front().unwrap_or_else(|| {
-                self.places += 1;
-                self.places
-            })
-        };
-        *self.used.entry(n).or_insert_with(new_place)
+        // Where none is free, all places are used.
+        let new_place = self.used.len() as i64 + 1;
+        let place = || self.free.pop_front().unwrap_or(new_place);
+        *self.used.entry(n).or_insert_with(place)
     }
 
     /// Frees the places of the rows up to this number.

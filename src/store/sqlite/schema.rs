@@ -7,15 +7,16 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::super::StoreError;
 
-/// The migration from each version to the next. An entry is never changed; new ones are added.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+/// The migrations that a file may need, each with the version that it makes. An entry is never changed; new ones are
+/// added. The first release had version 3.
+const MIGRATIONS: [(i64, &str); 2] = [(3, V3), (4, V4)];
 
 /// Names and ids compare by their bytes: `BINARY` is SQLite's default collation. Unsigned 64-bit numbers are
 /// stored as signed ones with the same bits.
 ///
-/// `resource_ended` has no foreign key: without one, SQLite overwrites a row in place without looking it up
+/// `resource_ended_tickets` has no foreign key: without one, SQLite overwrites a row in place without looking it up
 /// first, and every unlock writes one.
-const V1: &str = "
+const V3: &str = "
 CREATE TABLE server_meta (
     key   TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
@@ -62,19 +63,7 @@ CREATE TABLE resource_ticket (
     PRIMARY KEY (resource, ticket)
 ) STRICT, WITHOUT ROWID;
 
--- Why tickets ended: 0 released, 1 expired, 2 forced off.
-CREATE TABLE resource_ended (
-    resource INTEGER NOT NULL,
-    slot     INTEGER NOT NULL,
-    n        INTEGER NOT NULL,
-    ticket   BLOB    NOT NULL,
-    reason   INTEGER NOT NULL,
-    PRIMARY KEY (resource, slot)
-) STRICT, WITHOUT ROWID;
-";
-
-/// Ended tickets in runs (see `store::ended`), and the journal (see `store::journal`).
-const V2: &str = "
+-- Ended tickets in runs; see `store::ended`.
 CREATE TABLE resource_ended_tickets (
     resource INTEGER NOT NULL,
     n        INTEGER NOT NULL,
@@ -82,33 +71,13 @@ CREATE TABLE resource_ended_tickets (
     PRIMARY KEY (resource, n)
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO resource_ended_tickets (resource, n, entries)
-    SELECT resource, n, CAST(ticket || CASE reason WHEN 0 THEN x'01' WHEN 1 THEN x'02' ELSE x'03' END AS BLOB)
-    FROM resource_ended;
-
-DROP TABLE resource_ended;
-
-CREATE TABLE resource_journal (
-    n       INTEGER PRIMARY KEY,
-    changes BLOB NOT NULL
-) STRICT;
-";
-
-/// Journal rows are overwritten in place (see `row_slots`) and no longer deleted. Rows with a number up to
-/// `journal_done` in `server_meta` are checkpointed.
-const V3: &str = "
-ALTER TABLE resource_journal RENAME TO resource_journal_2;
-
+-- The journal; see `store::journal`. Rows are overwritten in place (see `row_slots`) and never deleted. Rows with a
+-- number up to `journal_done` in `server_meta` are checkpointed.
 CREATE TABLE resource_journal (
     place   INTEGER PRIMARY KEY,
     n       INTEGER NOT NULL,
     changes BLOB    NOT NULL
 ) STRICT;
-
-INSERT INTO resource_journal (place, n, changes)
-    SELECT n, n, CAST(unhex(printf('%08x', length(changes))) || changes AS BLOB) FROM resource_journal_2;
-
-DROP TABLE resource_journal_2;
 ";
 
 /// Durations in milliseconds, modes, reasons, several leases per lock, options besides the timeout.
@@ -172,8 +141,8 @@ CREATE TABLE resource_history (
 /// Migrates the database to the newest version that this program knows, in one transaction.
 ///
 /// # Errors
-/// [`StoreError::Unusable`]: a newer program or some other program made the database. Otherwise what `unopened`
-/// makes of an error of SQLite.
+/// [`StoreError::Unusable`]: another version of this program, or some other program, made the database. Otherwise
+/// what `unopened` makes of an error of SQLite.
 pub(super) fn migrate(
     connection: &mut Connection,
     unopened: impl Fn(rusqlite::Error) -> StoreError,
@@ -197,20 +166,17 @@ pub(super) fn migrate(
             "it is the database of some other program".to_owned(),
         ));
     }
-    let known = usize::try_from(version).ok();
-    let Some(missing) = known.and_then(|version| MIGRATIONS.get(version..)) else {
+    let [(oldest, _), .., (newest, _)] = MIGRATIONS;
+    if version != 0 && !(oldest..=newest).contains(&version) {
         return Err(StoreError::Unusable(format!(
-            "its schema has version {version}, and this program knows versions up to {}; a newer \
-             program wrote it",
-            MIGRATIONS.len()
+            "its schema has version {version}, and this program knows versions {oldest} to {newest}; \
+             another version of it wrote the file"
         )));
-    };
-    for migration in missing {
-        transaction.execute_batch(migration).map_err(&unopened)?;
     }
-    if !missing.is_empty() {
+    for (made, migration) in MIGRATIONS.iter().filter(|(made, _)| *made > version) {
+        transaction.execute_batch(migration).map_err(&unopened)?;
         transaction
-            .pragma_update(None, "user_version", MIGRATIONS.len() as i64)
+            .pragma_update(None, "user_version", made)
             .map_err(&unopened)?;
     }
     transaction.commit().map_err(&unopened)

@@ -1,12 +1,13 @@
 //! A thread that owns a connection and runs jobs on it, one after the other.
 //!
-//! It ends when every [`Jobs`] is dropped. Its connection is closed before [`WorkerEnded`] resolves.
+//! It ends when its [`Jobs`] are `None`. Its connection is closed before [`WorkerEnded`] resolves.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -15,18 +16,18 @@ use super::file::DatabaseFile;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// The queue of a thread's jobs.
-pub(super) type Jobs = mpsc::Sender<Job>;
+/// The queue of a thread's jobs. `None`: the file is not open.
+pub(super) type Jobs = Mutex<Option<mpsc::Sender<Job>>>;
 
 /// Resolves when the thread's connection is closed.
 pub(super) type WorkerEnded = oneshot::Receiver<()>;
 
-/// Queues a job. It is skipped if its caller has dropped the receiver by then. The receiver gets an error if the
-/// thread has ended or the job has panicked.
-pub(super) fn submit<T: Send + 'static>(
+/// Runs a job on the thread, after those before it. It is skipped if its caller is gone by then. Holds no sender of
+/// jobs while it waits, so that the thread can be ended.
+pub(super) async fn run<T: Send + 'static>(
     jobs: &Jobs,
     job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
-) -> oneshot::Receiver<Result<T, StoreError>> {
+) -> Result<T, StoreError> {
     let (answer, answered) = oneshot::channel();
     let job: Job = Box::new(move |connection| {
         if !answer.is_closed() {
@@ -34,9 +35,12 @@ pub(super) fn submit<T: Send + 'static>(
             let _ = answer.send(job(connection));
         }
     });
-    // If the thread has ended, the job is dropped together with the sender of its answer.
-    let _ = jobs.send(job);
-    answered
+    // If there is no thread, or it has ended, the job is dropped here, together with the sender of its answer.
+    match &*jobs.lock() {
+        Some(jobs) => drop(jobs.send(job)),
+        None => drop(job),
+    }
+    answered.await.unwrap_or_else(|_| Err(closed()))
 }
 
 /// The error of a call while the file is not open.
@@ -49,7 +53,7 @@ pub(super) fn spawn(
     name: &str,
     connection: Connection,
     file: Arc<DatabaseFile>,
-) -> Result<(Jobs, WorkerEnded), StoreError> {
+) -> Result<(mpsc::Sender<Job>, WorkerEnded), StoreError> {
     let (jobs, todo) = mpsc::channel::<Job>();
     let (ending, ended) = oneshot::channel::<()>();
     let body = move || {

@@ -7,12 +7,11 @@
 use std::collections::BTreeMap;
 
 use super::definition;
-use super::selectors::{self, SelectorRow};
+use super::selectors;
 use crate::lock::Profile;
 use crate::store::StoreError;
 use crate::store::mysql::error::Fault;
 use crate::store::mysql::fence::{self, Membership};
-use crate::store::mysql::rows::{Columns, value};
 use crate::store::mysql::schema::{self, MigrationStep, VERSION};
 use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
@@ -86,10 +85,8 @@ async fn refuse_what_cannot_be_adopted(session: &mut Session) -> Result<(), Faul
                WHERE referenced_table_schema = DATABASE() \
                AND referenced_table_name IN ('resource', 'resource_data') \
                AND NOT (table_schema = DATABASE() AND table_name IN ('resource', 'resource_data'))";
-    if let Some(row) = session.rows(sql).await?.pop() {
-        let mut row = Columns::of(row);
-        let (key, schema, table): (String, String, String) =
-            (row.take()?, row.take()?, row.take()?);
+    let mut keys: Vec<(String, String, String)> = session.rows(sql).await?;
+    if let Some((key, schema, table)) = keys.pop() {
         return Err(unusable(format!(
             "the foreign key `{key}` of `{schema}`.`{table}` refers to the PHP server's tables, which \
              therefore cannot be adopted; drop the key"
@@ -107,13 +104,11 @@ async fn refuse_kind(session: &mut Session, table: &str) -> Result<(), Fault> {
         "SELECT table_type, engine, create_options FROM information_schema.tables \
          WHERE table_schema = DATABASE() AND table_name = ",
     );
-    let Some(row) = session.rows(sql.text(table).as_str()).await?.pop() else {
+    let mut tables: Vec<(String, Option<String>, Option<String>)> =
+        session.rows(sql.text(table).as_str()).await?;
+    let Some((kind, engine, options)) = tables.pop() else {
         return Ok(());
     };
-    let mut row = Columns::of(row);
-    let kind: String = row.take()?;
-    let engine: Option<String> = row.take()?;
-    let options: Option<String> = row.take()?;
     let engine = engine.unwrap_or_default();
     if kind != "BASE TABLE" {
         return Err(unusable(format!(
@@ -144,7 +139,7 @@ async fn refuse_column(session: &mut Session, table: &str, column: &str) -> Resu
          AND table_name = ",
     );
     sql.text(table).push(" AND column_name = ").text(column);
-    let Some(row) = session.rows(sql.as_str()).await?.pop() else {
+    let Some(kind) = session.rows::<String>(sql.as_str()).await?.pop() else {
         return match table {
             // This table may be missing: then it is created.
             "resource_data" if schema::columns(session, table).await?.is_empty() => Ok(()),
@@ -153,7 +148,6 @@ async fn refuse_column(session: &mut Session, table: &str, column: &str) -> Resu
             ))),
         };
     };
-    let kind: String = Columns::of(row).take()?;
     if !kind.to_ascii_lowercase().ends_with("char") {
         return Err(unusable(format!(
             "the column `{column}` of its table `{table}` is of the type {kind}, so it is not the PHP \
@@ -161,7 +155,7 @@ async fn refuse_column(session: &mut Session, table: &str, column: &str) -> Resu
         )));
     }
     let sql = format!("SELECT COUNT(*) FROM {table} WHERE {column} IS NULL");
-    let missing: u64 = value(session.rows(&sql).await?)?;
+    let missing: u64 = session.row(&sql).await?;
     if missing > 0 {
         return Err(unusable(format!(
             "{missing} rows of its table `{table}` have no `{column}` (NULL), so no request could reach them; \
@@ -178,9 +172,7 @@ pub(in crate::store::mysql) async fn drop_foreign_keys(session: &mut Session) ->
     let sql = "SELECT table_name, constraint_name FROM information_schema.table_constraints \
                WHERE table_schema = DATABASE() AND constraint_type = 'FOREIGN KEY' \
                AND table_name IN ('resource', 'resource_data')";
-    for row in session.rows(sql).await? {
-        let mut row = Columns::of(row);
-        let (table, key): (String, String) = (row.take()?, row.take()?);
+    for (table, key) in session.rows::<(String, String)>(sql).await? {
         let mut sql = Sql::new("ALTER TABLE ");
         sql.identifier(&table)
             .push(" DROP FOREIGN KEY ")
@@ -190,11 +182,10 @@ pub(in crate::store::mysql) async fn drop_foreign_keys(session: &mut Session) ->
     Ok(())
 }
 
-/// Converts the PHP server's tables to InnoDB and a binary collation, and adds unique keys on the bytes of
-/// names and selectors, so that they compare byte for byte from here on. What is unique stays unique in a
-/// binary collation; text of another character set is converted.
+/// Converts the PHP server's tables, which have no foreign keys any more, to InnoDB and a binary collation, and
+/// adds unique keys on the bytes of names and selectors, so that they compare byte for byte from here on. What
+/// is unique stays unique in a binary collation; text of another character set is converted.
 pub(in crate::store::mysql) async fn reshape(session: &mut Session) -> Result<(), Fault> {
-    drop_foreign_keys(session).await?;
     for ((table, text), (column, unique)) in TEXT_COLUMNS.into_iter().zip([
         ("name", "name_bytes"),
         ("selector", "id_resource, selector_bytes"),
@@ -244,8 +235,8 @@ pub(in crate::store::mysql) async fn finish(
 ) -> Result<(), Fault> {
     session.run("BEGIN").await?;
     let mut statements = Vec::new();
-    for (id_resource, rows) in escaped_selectors(session).await? {
-        decode(&mut statements, &id_resource, &rows);
+    for (id_resource, ids) in escaped_selectors(session).await? {
+        decode(&mut statements, &id_resource, &ids);
     }
     run_all(session, &statements).await?;
     let mut sql = Sql::default();
@@ -256,44 +247,39 @@ pub(in crate::store::mysql) async fn finish(
     Ok(())
 }
 
-/// The documents, by resource id, of every resource with a selector that has, or had before it was adopted,
-/// characters other than letters, digits and `-_.~`.
+/// The ids of documents, by resource id and selector: those of every resource with a selector that has, or had
+/// before it was adopted, characters other than letters, digits and `-_.~`.
 pub(super) async fn escaped_selectors(
     session: &mut Session,
-) -> Result<BTreeMap<String, Vec<SelectorRow>>, Fault> {
-    let sql = "SELECT id_resource, id, selector FROM resource_data WHERE id_resource IN \
+) -> Result<BTreeMap<String, BTreeMap<String, String>>, Fault> {
+    let sql = "SELECT id_resource, selector, id FROM resource_data WHERE id_resource IN \
                (SELECT id_resource FROM resource_data WHERE selector REGEXP '[^-A-Za-z0-9._~]' \
                OR id IN (SELECT id FROM resource_adopted))";
-    let mut resources: BTreeMap<String, Vec<SelectorRow>> = BTreeMap::new();
-    for row in session.rows(sql).await? {
-        let mut row = Columns::of(row);
-        let id_resource: String = row.take()?;
-        let stored = SelectorRow {
-            id: row.take()?,
-            selector: row.take()?,
-        };
-        resources.entry(id_resource).or_default().push(stored);
+    let mut resources: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for (resource, selector, id) in session.rows::<(String, String, String)>(sql).await? {
+        resources.entry(resource).or_default().insert(selector, id);
     }
     Ok(resources)
 }
 
-fn decode(statements: &mut Vec<Sql>, id_resource: &str, rows: &[SelectorRow]) {
-    let (renamed, kept) = selectors::decoded(rows);
-    for row in kept.iter().filter(|row| row.selector.contains('%')) {
+/// `ids`: the ids of the resource's documents, by selector.
+fn decode(statements: &mut Vec<Sql>, id_resource: &str, ids: &BTreeMap<String, String>) {
+    let (renamed, kept) = selectors::decoded(ids.keys().map(String::as_str));
+    for selector in kept.iter().filter(|selector| selector.contains('%')) {
         log::warn!(
-            "resource {id_resource}: selector {:?} keeps its escapes, because decoded it is another \
-             row's selector, or not valid",
-            row.selector
+            "resource {id_resource}: selector {selector:?} keeps its escapes, because decoded it is another \
+             row's selector, or not valid"
         );
     }
     let renaming = renamed.iter();
-    statements.extend(renaming.map(|(row, target)| rename(&row.id, target)));
+    statements.extend(renaming.map(|(selector, target)| rename(&ids[*selector], target)));
     // Remember the selectors that encoding would not restore, so that a revert can.
     let changed = renamed
         .iter()
-        .filter(|(row, target)| selectors::encode(target) != row.selector)
-        .map(|(row, _)| row);
-    statements.extend(kept.iter().chain(changed).map(remember));
+        .filter(|(selector, target)| selectors::encode(target) != *selector)
+        .map(|(selector, _)| selector);
+    let remembered = kept.iter().chain(changed);
+    statements.extend(remembered.map(|selector| remember(&ids[*selector], selector)));
 }
 
 pub(super) fn rename(id: &str, selector: &str) -> Sql {
@@ -302,9 +288,9 @@ pub(super) fn rename(id: &str, selector: &str) -> Sql {
     sql
 }
 
-fn remember(row: &SelectorRow) -> Sql {
+fn remember(id: &str, selector: &str) -> Sql {
     let mut sql = Sql::new("INSERT INTO resource_adopted (id, selector) VALUES (");
-    sql.text(&row.id).push(", ").text(&row.selector);
+    sql.text(id).push(", ").text(selector);
     sql.push(") ON DUPLICATE KEY UPDATE selector = VALUES(selector)");
     sql
 }

@@ -3,7 +3,6 @@
 
 use crate::store::StoreError;
 use crate::store::mysql::error::{Fault, code};
-use crate::store::mysql::rows::Columns;
 use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
 
@@ -43,11 +42,10 @@ pub(in crate::store::mysql) const TAKEN_DOWN: &str =
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// The output of `SHOW CREATE TABLE`, parsed; without the primary key, which never changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Definition {
     columns: Vec<String>,
+    /// Keys and constraints.
     keys: Vec<String>,
-    constraints: Vec<String>,
     options: String,
     /// Name and collation of each text column.
     collations: Vec<(String, String)>,
@@ -59,7 +57,6 @@ impl Definition {
         let mut definition = Definition {
             columns: Vec::new(),
             keys: Vec::new(),
-            constraints: Vec::new(),
             options: String::new(),
             collations,
         };
@@ -73,8 +70,6 @@ impl Definition {
             let line = line.trim().trim_end_matches(',').to_owned();
             if line.starts_with('`') {
                 definition.columns.push(line);
-            } else if line.starts_with("CONSTRAINT ") {
-                definition.constraints.push(line);
             } else if !line.starts_with("PRIMARY KEY ") {
                 definition.keys.push(line);
             }
@@ -102,8 +97,9 @@ impl Definition {
     }
 
     pub fn has_foreign_key(&self) -> bool {
-        let mut constraints = self.constraints.iter();
-        constraints.any(|line| line.contains(" FOREIGN KEY "))
+        let is_foreign =
+            |key: &String| key.starts_with("CONSTRAINT ") && key.contains(" FOREIGN KEY ");
+        self.keys.iter().any(is_foreign)
     }
 
     /// One statement that gives `table` this definition again. `added`: the column that its adoption added;
@@ -120,7 +116,7 @@ impl Definition {
             let column = self.without_default_collation(column);
             sql.push(", MODIFY COLUMN ").push(&column);
         }
-        for key in self.keys.iter().chain(&self.constraints) {
+        for key in &self.keys {
             sql.push(", ADD ").push(key);
         }
         sql.push(", ").push(&self.options);
@@ -150,17 +146,11 @@ pub(super) async fn take_down(session: &mut Session) -> Result<Sql, Fault> {
     let mut kept = Sql::new("DELETE FROM resource_php_table");
     for table in PHP_TABLES {
         let mut show = Sql::new("SHOW CREATE TABLE ");
-        let rows = session.rows(show.identifier(table).as_str()).await;
-        let rows = match rows {
+        let shown = session.row(show.identifier(table).as_str()).await;
+        let (_, text): (String, String) = match shown {
             Err(fault) if fault.is(code::NO_SUCH_TABLE) => continue,
-            rows => rows?,
+            shown => shown?,
         };
-        let Some(row) = rows.into_iter().next() else {
-            continue;
-        };
-        let mut row = Columns::of(row);
-        let _name: String = row.take()?;
-        let text: String = row.take()?;
         if Definition::parse(&text, Vec::new()).is_none() {
             let text = format!("the definition of its table `{table}` cannot be parsed");
             return Err(StoreError::Unusable(text).into());
@@ -181,9 +171,7 @@ async fn collations(session: &mut Session, table: &str) -> Result<String, Fault>
     );
     sql.text(table);
     let mut lines = String::new();
-    for row in session.rows(sql.as_str()).await? {
-        let mut row = Columns::of(row);
-        let (column, collation): (String, String) = (row.take()?, row.take()?);
+    for (column, collation) in session.rows::<(String, String)>(sql.as_str()).await? {
         lines.push_str(&format!("{column} {collation}\n"));
     }
     Ok(lines)
@@ -197,16 +185,14 @@ pub(super) async fn of(
 ) -> Result<Definition, Fault> {
     let mut sql = Sql::new("SELECT definition, collations FROM resource_php_table WHERE name = ");
     sql.text(table);
-    let rows = match session.rows(sql.as_str()).await {
+    let mut saved: Vec<(String, String)> = match session.rows(sql.as_str()).await {
         // An earlier attempt to revert has dropped the table.
         Err(fault) if fault.is(code::NO_SUCH_TABLE) => Vec::new(),
         rows => rows?,
     };
-    let found = match rows.into_iter().next() {
+    let found = match saved.pop() {
         None => Definition::made_by_php(table, collation),
-        Some(row) => {
-            let mut row = Columns::of(row);
-            let (text, lines): (String, String) = (row.take()?, row.take()?);
+        Some((text, lines)) => {
             let pairs = lines.lines().filter_map(|line| line.split_once(' '));
             let pairs = pairs.map(|(column, collation)| (column.to_owned(), collation.to_owned()));
             Definition::parse(&text, pairs.collect())
@@ -223,26 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_definition_is_taken_apart_and_restored() {
-        let data = Definition::made_by_php("resource_data", "utf8mb4_general_ci").unwrap();
-        assert_eq!(data.columns.len(), 5);
-        assert_eq!(data.collation("SELECTOR"), Some("utf8mb4_general_ci"));
-        assert_eq!(data.collation("locked"), None);
-        assert!(data.has_foreign_key());
-        let sql = data.restore(
-            "resource_data",
-            "selector_bytes",
-            &["selector_bytes".into()],
-        );
-        for part in [
-            "ALTER TABLE `resource_data` DROP COLUMN `selector_bytes`, DROP INDEX `selector_bytes`",
-            ", MODIFY COLUMN `data` longtext NOT NULL",
-            ", ADD UNIQUE KEY `ux_resource_data_name_selector` (`id_resource`,`selector`)",
-            ", ADD CONSTRAINT `fk_resource_data_resource` FOREIGN KEY (`id_resource`)",
-            ", ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci ROW_FORMAT=DEFAULT",
-        ] {
-            assert!(sql.as_str().contains(part), "{part} is not in {sql:?}");
-        }
+    fn a_column_gets_no_collation_of_its_own_from_the_one_of_its_table() {
         let shown = "CREATE TABLE `t` (
   `a` varchar(9) COLLATE utf8mb4_bin NOT NULL,
   `b` varchar(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL
@@ -256,11 +223,5 @@ mod tests {
         ] {
             assert!(sql.as_str().contains(part), "{part} is not in {sql:?}");
         }
-        let resource = Definition::made_by_php("resource", "utf8mb4_bin").unwrap();
-        assert!(!resource.has_foreign_key());
-        assert_eq!(
-            Definition::parse("CREATE VIEW `resource` AS select 1", Vec::new()),
-            None
-        );
     }
 }

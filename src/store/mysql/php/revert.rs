@@ -10,7 +10,6 @@ use super::selectors;
 use crate::store::StoreError;
 use crate::store::mysql::error::{Fault, code};
 use crate::store::mysql::fence::{self, Membership};
-use crate::store::mysql::rows::{Columns, value};
 use crate::store::mysql::schema::{self, MigrationStep, OWN_TABLES, ServerRow};
 use crate::store::mysql::session::Session;
 use crate::store::mysql::sql::Sql;
@@ -62,16 +61,15 @@ pub(in crate::store::mysql) async fn revert(
 async fn default_collation(session: &mut Session) -> Result<String, Fault> {
     let sql = "SELECT default_collate_name FROM information_schema.character_sets \
                WHERE character_set_name = 'utf8mb4'";
-    value(session.rows(sql).await?)
+    session.row(sql).await
 }
 
 async fn count(session: &mut Session) -> Result<RevertReport, Fault> {
     let mut count = async |sql: &str| -> Result<u64, Fault> {
-        match session.rows(sql).await {
-            Ok(rows) => value(rows),
+        match session.row(sql).await {
             // An earlier attempt has dropped the table.
             Err(fault) if fault.is(code::NO_SUCH_TABLE) => Ok(0),
-            Err(fault) => Err(fault),
+            counted => counted,
         }
     };
     Ok(RevertReport {
@@ -119,20 +117,17 @@ const COLUMN_CHARACTERS: usize = 255;
 /// The statements that give every selector the escapes that it had when it was adopted, else those of a PHP
 /// client; or the obstacles.
 async fn encoding(session: &mut Session) -> Result<Result<Vec<Sql>, Vec<String>>, Fault> {
-    let mut adopted: BTreeMap<String, String> = BTreeMap::new();
     let sql = "SELECT id, selector FROM resource_adopted";
-    for row in session.rows(sql).await? {
-        let mut row = Columns::of(row);
-        adopted.insert(row.take()?, row.take()?);
-    }
+    let adopted: Vec<(String, String)> = session.rows(sql).await?;
+    let mut adopted: BTreeMap<_, _> = adopted.into_iter().collect();
     let mut obstacles = Vec::new();
     let mut renamed = Vec::new();
-    for (id_resource, rows) in adopt::escaped_selectors(session).await? {
+    for (id_resource, ids) in adopt::escaped_selectors(session).await? {
         let mut targets = BTreeSet::new();
-        for row in rows {
-            let target = adopted.remove(&row.id);
-            let target = target.unwrap_or_else(|| selectors::encode(&row.selector));
-            let which = format!("selector {:?} of the resource {id_resource}", row.selector);
+        for (selector, id) in ids {
+            let target = adopted.remove(&id);
+            let target = target.unwrap_or_else(|| selectors::encode(&selector));
+            let which = format!("selector {selector:?} of the resource {id_resource}");
             if target.chars().count() > COLUMN_CHARACTERS {
                 obstacles.push(format!(
                     "{which} is longer than {COLUMN_CHARACTERS} characters when it is percent-encoded"
@@ -141,17 +136,17 @@ async fn encoding(session: &mut Session) -> Result<Result<Vec<Sql>, Vec<String>>
                 obstacles.push(format!(
                     "{which} is {target:?} when it is percent-encoded, the same as another selector"
                 ));
-            } else if target != row.selector {
-                renamed.push((row, target));
+            } else if target != selector {
+                renamed.push((selector, id, target));
             }
         }
     }
     // Encoding makes text longer. If another row still has the new selector, that row is the longer one: it is
     // renamed first.
-    renamed.sort_by_key(|(row, _)| Reverse(row.selector.len()));
+    renamed.sort_by_key(|(selector, ..)| Reverse(selector.len()));
     let statements = renamed
         .iter()
-        .map(|(row, target)| adopt::rename(&row.id, target));
+        .map(|(_, id, target)| adopt::rename(id, target));
     Ok(match obstacles.is_empty() {
         true => Ok(statements.collect()),
         false => Err(obstacles),
@@ -182,16 +177,14 @@ async fn same_names(session: &mut Session, resource: &Definition) -> Result<Vec<
          GROUP BY {name} HAVING COUNT(*) > 1) same ON {outer} = same.name \
          ORDER BY same.name, r.name_bytes"
     );
-    let rows = session.rows(&sql).await?;
-    rows.into_iter()
-        .map(|row| {
-            let name: String = Columns::of(row).take()?;
-            Ok(format!(
-                "resource {name:?} has the same name as another one when letters are compared as the \
-                 PHP server's tables do ({collation})"
-            ))
-        })
-        .collect()
+    let names: Vec<String> = session.rows(&sql).await?;
+    let obstacle = |name: &String| {
+        format!(
+            "resource {name:?} has the same name as another one when letters are compared as the \
+             PHP server's tables do ({collation})"
+        )
+    };
+    Ok(names.iter().map(obstacle).collect())
 }
 
 /// Obstacles: selectors of one resource that are equal in the PHP server's collation, as they are encoded by
@@ -205,19 +198,15 @@ async fn same_selectors(session: &mut Session, data: &Definition) -> Result<Vec<
          ON d.id_resource = same.id_resource AND {outer} = same.selector \
          LEFT JOIN resource r ON r.id = d.id_resource ORDER BY r.name_bytes, d.selector_bytes"
     );
-    let rows = session.rows(&sql).await?;
-    rows.into_iter()
-        .map(|row| {
-            let mut row = Columns::of(row);
-            let name: Option<String> = row.take()?;
-            let selector: String = row.take()?;
-            Ok(format!(
-                "selector {selector:?} (encoded) of resource {:?} is the same as another one when \
-                 letters are compared as the PHP server's tables do ({collation})",
-                name.unwrap_or_default()
-            ))
-        })
-        .collect()
+    let rows: Vec<(Option<String>, String)> = session.rows(&sql).await?;
+    let obstacle = |(name, selector): (Option<String>, String)| {
+        format!(
+            "selector {selector:?} (encoded) of resource {:?} is the same as another one when \
+             letters are compared as the PHP server's tables do ({collation})",
+            name.unwrap_or_default()
+        )
+    };
+    Ok(rows.into_iter().map(obstacle).collect())
 }
 
 /// Obstacles: text that the character sets of the PHP server's tables cannot hold.
@@ -244,8 +233,7 @@ async fn lost_text(
                 "SELECT id FROM {table} WHERE CAST(CONVERT(CONVERT({column} USING {charset}) USING utf8mb4) \
                  AS BINARY) <> CAST({column} AS BINARY) LIMIT 20"
             );
-            for row in session.rows(&sql).await? {
-                let id: String = Columns::of(row).take()?;
+            for id in session.rows::<String>(&sql).await? {
                 obstacles.push(format!(
                     "`{column}` of the row {id} of `{table}` has characters that {charset}, the \
                      character set of the PHP server's table, does not have"
@@ -263,7 +251,7 @@ async fn orphans(session: &mut Session, data: &Definition) -> Result<Vec<String>
     }
     let sql = "SELECT COUNT(*) FROM resource_data d LEFT JOIN resource r ON r.id = d.id_resource \
                WHERE r.id IS NULL";
-    let count: u64 = value(session.rows(sql).await?)?;
+    let count: u64 = session.row(sql).await?;
     let text = format!("{count} documents belong to resources that do not exist; delete them");
     Ok((count > 0).then_some(text).into_iter().collect())
 }

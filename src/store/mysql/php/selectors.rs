@@ -30,95 +30,70 @@ fn decode(stored: &str) -> Option<String> {
     is_valid.then(|| text.into_owned())
 }
 
-/// A stored row of one resource: its id and its selector.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SelectorRow {
-    pub id: String,
-    pub selector: String,
-}
-
 /// Decodes every selector of one resource once, except where that would make two rows equal. Of several that
 /// decode to the same text, the one that is written as PHP clients write it is decoded, else the first in byte
 /// order.
 ///
-/// Returns the rows to rename with their new selectors, in an order in which no row gets a selector that another
-/// row still has; and the rows that keep their selectors although [`encode`] would not restore them: text that
-/// was never escaped, and escapes that would make two rows equal or give no valid selector when decoded.
-pub(super) fn decoded(rows: &[SelectorRow]) -> (Vec<(SelectorRow, String)>, Vec<SelectorRow>) {
-    let mut order: Vec<(&SelectorRow, Option<String>)> = rows
-        .iter()
-        .map(|row| {
-            let target = decode(&row.selector).filter(|target| *target != row.selector);
-            (row, target)
-        })
+/// Returns the selectors to change with what they become, in an order in which no row gets a selector that
+/// another row still has; and those that stay although [`encode`] would not restore them: text that was never
+/// escaped, and escapes that would make two rows equal or give no valid selector when decoded.
+pub(super) fn decoded<'s>(
+    selectors: impl Iterator<Item = &'s str>,
+) -> (Vec<(&'s str, String)>, Vec<&'s str>) {
+    let target = |selector: &'s str| decode(selector).filter(|target| *target != selector);
+    let mut order: Vec<(&str, Option<String>)> = selectors
+        .map(|selector| (selector, target(selector)))
         .collect();
-    order.sort_by_key(|(row, target)| {
-        let canonical = target.as_ref().is_some_and(|t| encode(t) == row.selector);
-        (!canonical, row.selector.clone())
+    order.sort_by_key(|(selector, target)| {
+        let canonical = target.as_ref().is_some_and(|t| encode(t) == *selector);
+        (!canonical, *selector)
     });
     let mut staying: BTreeSet<&str> = order
         .iter()
         .filter(|(_, target)| target.is_none())
-        .map(|(row, _)| row.selector.as_str())
+        .map(|(selector, _)| *selector)
         .collect();
     // A row that stays keeps its selector from other rows, which then have to stay too: repeat until none is
     // added.
     let renamed = loop {
-        let mut taken: BTreeMap<&str, &SelectorRow> = BTreeMap::new();
+        let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
         let before = staying.len();
-        for (row, target) in &order {
-            let Some(target) = target.as_deref() else {
+        for (selector, target) in order.iter().map(|(s, t)| (*s, t.as_deref())) {
+            let Some(target) = target.filter(|_| !staying.contains(selector)) else {
                 continue;
             };
-            if staying.contains(row.selector.as_str()) {
-                continue;
-            }
             if staying.contains(target) || taken.contains_key(target) {
-                staying.insert(&row.selector);
+                staying.insert(selector);
             } else {
-                taken.insert(target, row);
+                taken.insert(target, selector);
             }
         }
         if staying.len() == before {
             break taken;
         }
     };
-    let mut renamed: Vec<(SelectorRow, String)> = renamed
+    let mut renamed: Vec<(&str, String)> = renamed
         .into_iter()
-        .map(|(target, row)| (row.clone(), target.to_owned()))
+        .map(|(target, selector)| (selector, target.to_owned()))
         .collect();
     // Decoding makes text shorter. If another row still has the new selector, that row is the shorter one: it
     // is renamed first.
-    renamed.sort_by_key(|(row, _)| (row.selector.len(), row.selector.clone()));
-    let kept = order
-        .iter()
-        .filter(|(row, _)| staying.contains(row.selector.as_str()))
-        .filter(|(row, _)| encode(&row.selector) != row.selector)
-        .map(|(row, _)| (*row).clone())
-        .collect();
-    (renamed, kept)
+    renamed.sort_by_key(|(selector, _)| (selector.len(), *selector));
+    let is_kept = |selector: &&str| staying.contains(*selector) && encode(selector) != **selector;
+    let kept = order.iter().map(|(selector, _)| *selector);
+    (renamed, kept.filter(is_kept).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn planned(selectors: &[&str]) -> (Vec<(String, String)>, Vec<String>) {
-        let rows: Vec<SelectorRow> = selectors
-            .iter()
-            .map(|selector| SelectorRow {
-                id: format!("id of {selector}"),
-                selector: (*selector).to_owned(),
-            })
-            .collect();
-        let (renamed, kept) = decoded(&rows);
-        let renamed = renamed.into_iter().map(|(row, to)| (row.selector, to));
-        let kept = kept.into_iter().map(|row| row.selector);
-        (renamed.collect(), kept.collect())
+    fn planned<'s>(selectors: &[&'s str]) -> (Vec<(&'s str, String)>, Vec<&'s str>) {
+        decoded(selectors.iter().copied())
     }
 
-    fn pair(from: &str, to: &str) -> (String, String) {
-        (from.to_owned(), to.to_owned())
+    fn pair<'s>(from: &'s str, to: &str) -> (&'s str, String) {
+        (from, to.to_owned())
     }
 
     #[test]
@@ -141,13 +116,6 @@ mod tests {
         let (renamed, kept) = planned(&["%FF", "%", "%2", "%zz", "a%00b", "%+1"]);
         assert!(renamed.is_empty());
         assert_eq!(kept, ["%", "%+1", "%2", "%FF", "%zz", "a%00b"]);
-    }
-
-    #[test]
-    fn of_several_with_one_meaning_the_canonical_one_is_decoded() {
-        let (renamed, kept) = planned(&["a%2fb", "a%2Fb", "%61%2fb"]);
-        assert_eq!(renamed, [pair("a%2Fb", "a/b")]);
-        assert_eq!(kept, ["%61%2fb", "a%2fb"]);
     }
 
     #[test]
