@@ -97,7 +97,10 @@ fn an_instance_of_a_later_version_is_spoken_to_as_both_can() {
     let other = OtherVersion::that_speaks(newest..=newest + 7, &database);
     let front = launch(&database.options());
     front.until_ready();
-    assert_eq!(other.spoken.load(Ordering::SeqCst), newest);
+    // The front may be ready before the other end has noted what it agreed to.
+    until("the newest version that both know is spoken", || {
+        other.spoken.load(Ordering::SeqCst) == newest
+    });
     drop(other);
     has_all(&front);
 }
