@@ -11,14 +11,14 @@ use super::rows::{ENDED_MAX, EndReason, EndedMore, EndedRow, KeyRow};
 pub struct Ended {
     /// The number of the next row.
     next: u64,
-    entries: VecDeque<LostTicket>,
+    entries: VecDeque<EndedTicket>,
     /// At most the earliest `forget_at` in `entries`; 0 if empty. Cached: `entries` is cold memory.
     all_until: Millis,
 }
 
 /// An ended ticket with all that is remembered of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LostTicket {
+pub struct EndedTicket {
     pub ticket: Ticket,
     pub reason: EndReason,
     /// Boxed: most tickets have none.
@@ -27,7 +27,7 @@ pub struct LostTicket {
     pub forget_at: Millis,
 }
 
-impl LostTicket {
+impl EndedTicket {
     /// The refusal of a request that presents this ticket.
     pub fn refusal(&self) -> Refusal {
         match self.more.as_ref().and_then(|more| more.forced.as_ref()) {
@@ -47,7 +47,7 @@ impl Ended {
     /// which is not trusted, could tell how long ago they ended, and remembering them for longer does no harm.
     pub fn restore(mut rows: Vec<EndedRow>, forget_at: Millis) -> Ended {
         rows.sort_by_key(|row| row.n);
-        let ended = |row: EndedRow| LostTicket {
+        let ended = |row: EndedRow| EndedTicket {
             ticket: row.ticket,
             reason: row.reason,
             more: row.more,
@@ -61,7 +61,7 @@ impl Ended {
     }
 
     /// Remembers an ended ticket, and forgets the oldest one if there are [`ENDED_MAX`]. Returns the row to store.
-    pub fn remember(&mut self, ended: LostTicket) -> EndedRow {
+    pub fn remember(&mut self, ended: EndedTicket) -> EndedRow {
         let row = EndedRow {
             n: self.next,
             ticket: ended.ticket,
@@ -80,7 +80,7 @@ impl Ended {
     }
 
     /// This ticket, if it is still remembered at `now`.
-    pub fn get(&self, ticket: Ticket, now: Millis) -> Option<&LostTicket> {
+    pub fn get(&self, ticket: Ticket, now: Millis) -> Option<&EndedTicket> {
         let mut entries = self.entries.iter().rev();
         entries.find(|e| e.ticket == ticket && now <= e.forget_at)
     }
@@ -93,7 +93,7 @@ impl Ended {
 
     /// The ended ticket that was made by a request with this idempotency key, if it is still remembered at
     /// `now`.
-    pub fn with_key(&self, key: &IdempotencyKey, now: Millis) -> Option<&LostTicket> {
+    pub fn with_key(&self, key: &IdempotencyKey, now: Millis) -> Option<&EndedTicket> {
         self.remembered(now)
             .find(|e| e.attempt().is_some_and(|(made, _)| made.key == *key))
     }
@@ -104,7 +104,7 @@ impl Ended {
     }
 
     /// The tickets that are remembered at `now`.
-    pub fn remembered(&self, now: Millis) -> impl Iterator<Item = &LostTicket> {
+    pub fn remembered(&self, now: Millis) -> impl Iterator<Item = &EndedTicket> {
         self.entries.iter().filter(move |e| now <= e.forget_at)
     }
 

@@ -36,7 +36,7 @@ pub use command::{
     Answer, Command, LockOptions, LockRequest, Outcome, PresentedTicket, Refusal, RequestId,
     WaitPolicy,
 };
-pub use ended::LostTicket;
+pub use ended::EndedTicket;
 pub use names::{
     FencingToken, IdempotencyKey, KeyName, Millis, Mode, Now, Owner, Reason, ResourceName,
     ResourceOptions, Seconds, Selector, Ticket, TicketId, Ttl, WallMillis,

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::command::{HolderView, PlaceView, RequestId, Role};
-use super::ended::{Ended, LostTicket};
+use super::ended::{Ended, EndedTicket};
 use super::leases::{Lease, LeaseClock, Leases};
 use super::names::{FencingToken, Millis, Mode, Now, ResourceOptions, Ticket, Ttl, WallMillis};
 use super::queue::{Queue, Seq, Waiter};
@@ -162,15 +162,15 @@ impl LockState {
 
     /// The ended tickets to remember after the resource is removed: those that expired or were forced off, and
     /// those with an idempotency key, because a late copy of that request must not take the lock anew.
-    pub fn lost_tickets(&self, now: Millis) -> Vec<LostTicket> {
+    pub fn lost_tickets(&self, now: Millis) -> Vec<EndedTicket> {
         let matters =
-            |lost: &&LostTicket| lost.reason != EndReason::Released || lost.attempt().is_some();
+            |lost: &&EndedTicket| lost.reason != EndReason::Released || lost.attempt().is_some();
         let lost = self.ended.remembered(now).filter(matters);
         lost.cloned().collect()
     }
 
     /// Remembers the lost tickets of an earlier resource of the same name. Returns the rows to store.
-    pub fn recall(&mut self, lost: Vec<LostTicket>) -> LockChanges {
+    pub fn recall(&mut self, lost: Vec<EndedTicket>) -> LockChanges {
         let mut changes = LockChanges::default();
         for lost in lost {
             changes.end(self.ended.remember(lost));

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::lock::{LostTicket, Millis, ResourceName, Ticket};
+use crate::lock::{EndedTicket, Millis, ResourceName, Ticket};
 use crate::store::shrink::shrink_if_sparse;
 
 /// Maximum number of tickets that are remembered; beyond it the oldest are forgotten.
@@ -11,7 +11,7 @@ const TICKETS_MAX: usize = 65_536;
 
 #[derive(Default)]
 pub struct LostTickets {
-    by_name: HashMap<ResourceName, Vec<LostTicket>>,
+    by_name: HashMap<ResourceName, Vec<EndedTicket>>,
     /// One entry per call of [`LostTickets::add`], oldest first: the name, the number of tickets, and when the
     /// last of them may be forgotten.
     order: VecDeque<(ResourceName, usize, Millis)>,
@@ -20,7 +20,7 @@ pub struct LostTickets {
 
 impl LostTickets {
     /// Remembers the tickets of a resource that is gone.
-    pub fn add(&mut self, name: &ResourceName, lost: Vec<LostTicket>, now: Millis) {
+    pub fn add(&mut self, name: &ResourceName, lost: Vec<EndedTicket>, now: Millis) {
         let Some(last) = lost.iter().map(|ticket| ticket.forget_at).max() else {
             return;
         };
@@ -36,14 +36,14 @@ impl LostTickets {
     }
 
     /// This ticket of a resource that is gone, if it is still remembered.
-    pub fn get(&self, name: &ResourceName, ticket: Ticket, now: Millis) -> Option<LostTicket> {
+    pub fn get(&self, name: &ResourceName, ticket: Ticket, now: Millis) -> Option<EndedTicket> {
         let mut lost = self.by_name.get(name)?.iter().rev();
         lost.find(|lost| lost.ticket == ticket && now <= lost.forget_at)
             .cloned()
     }
 
     /// Takes the tickets of this name, oldest first: a new resource has to remember them now.
-    pub fn take(&mut self, name: &ResourceName, now: Millis) -> Vec<LostTicket> {
+    pub fn take(&mut self, name: &ResourceName, now: Millis) -> Vec<EndedTicket> {
         let Some(mut lost) = self.by_name.remove(name) else {
             return Vec::new();
         };
@@ -74,8 +74,8 @@ mod tests {
     use super::*;
     use crate::lock::EndReason;
 
-    fn lost(bits: u128, forget_at: Millis) -> LostTicket {
-        LostTicket {
+    fn lost(bits: u128, forget_at: Millis) -> EndedTicket {
+        EndedTicket {
             ticket: Ticket::from_bits(bits),
             reason: EndReason::Expired,
             more: None,

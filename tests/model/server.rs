@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use small_resource_server::lock::command::{Grant, HolderView};
 use small_resource_server::lock::rows::{HeadRow, LockRows};
 use small_resource_server::lock::{
-    Answer, Command, FencingToken, LockRequest, LockState, LostTicket, Millis, Mode, Now, Outcome,
+    Answer, Command, EndedTicket, FencingToken, LockRequest, LockState, Millis, Mode, Now, Outcome,
     Refusal, RequestId, ResourceOptions, Terms, Ticket, Ttl,
 };
 
@@ -65,7 +65,7 @@ pub struct Server<F: Fault> {
     pub data: Data,
     exists: bool,
     /// What is remembered of tickets while their name is gone; in memory only.
-    lost: Vec<LostTicket>,
+    lost: Vec<EndedTicket>,
     fault: PhantomData<F>,
 }
 

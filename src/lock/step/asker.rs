@@ -3,7 +3,7 @@
 
 use super::{Step, TicketStatus};
 use crate::lock::command::{Death, LockOptions, LockRequest, PresentedTicket, Refusal, RequestId};
-use crate::lock::ended::LostTicket;
+use crate::lock::ended::EndedTicket;
 use crate::lock::names::{FencingToken, Mode, Owner};
 use crate::lock::queue::{Seq, Waiter};
 use crate::lock::rows::{EndReason, KeyRow, TicketRow};
@@ -78,7 +78,7 @@ impl Step<'_> {
     ) {
         let ended = |ticket| self.state.ended.get(ticket, self.now.mono);
         let ended = presented.ticket().and_then(ended);
-        let refusal = ended.map_or(Refusal::Dead(death), LostTicket::refusal);
+        let refusal = ended.map_or(Refusal::Dead(death), EndedTicket::refusal);
         self.refuse(request, refusal);
     }
 

@@ -6,7 +6,7 @@ use super::{Step, TicketStatus};
 use crate::lock::command::{
     Answer, Death, Event, Grant, HolderView, PresentedTicket, Refusal, RequestId,
 };
-use crate::lock::ended::LostTicket;
+use crate::lock::ended::EndedTicket;
 use crate::lock::leases::{Lease, LeaseClock};
 use crate::lock::names::{FencingToken, Millis, Ttl};
 use crate::lock::queue::{TicketDelivery, Waiter};
@@ -228,7 +228,7 @@ impl Step<'_> {
         });
         let now = self.now.mono;
         self.state.ended.forget(now);
-        let row = self.state.ended.remember(LostTicket {
+        let row = self.state.ended.remember(EndedTicket {
             ticket: row.ticket,
             reason,
             more,
